@@ -1,0 +1,62 @@
+"""Accuracy-aware quantization search as an ordinary Optuna study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+
+if TYPE_CHECKING:
+    from optuna_quant.callbacks import ExitPolicy
+    from optuna_quant.config import OpConfig
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.config import TensorConfig
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.criteria import TuningCriterion
+    from optuna_quant.objective import QuantObjective
+    from optuna_quant.space import TuningSpace
+    from optuna_quant.tuning import TuningResult
+    from optuna_quant.tuning import tune
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccuracyCriterion",
+    "ExitPolicy",
+    "OpConfig",
+    "QuantConfig",
+    "QuantObjective",
+    "TensorConfig",
+    "TuningCriterion",
+    "TuningResult",
+    "TuningSpace",
+    "__version__",
+    "tune",
+]
+
+_HOME = {
+    "AccuracyCriterion": "criteria",
+    "ExitPolicy": "callbacks",
+    "OpConfig": "config",
+    "QuantConfig": "config",
+    "QuantObjective": "objective",
+    "TensorConfig": "config",
+    "TuningCriterion": "criteria",
+    "TuningResult": "tuning",
+    "TuningSpace": "space",
+    "tune": "tuning",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is used first."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
