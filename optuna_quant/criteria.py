@@ -1,0 +1,305 @@
+"""When a quantized model is good enough, and how long to search for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+from numbers import Integral
+from numbers import Real
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Literal
+
+
+if TYPE_CHECKING:
+    import optuna
+
+
+CRITERIA = ("relative", "absolute")
+OBJECTIVES = ("fallback_ops", "model_size", "latency")
+
+ROUNDING = 1e-9
+"""A shortfall of at most this part of the metric or the baseline, whichever is larger, is taken
+for a rounding error: 0.99 - 0.98 is more than 0.01 in floating point."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyCriterion:
+    """When a metric is good enough, given the FP32 model's.
+
+    The loss is by how much the metric is worse than the baseline: ``baseline - metric``, or
+    ``metric - baseline`` if lower is better; relative, this over ``abs(baseline)``. So a relative
+    loss of 0.01 is a step of one percent of the baseline's size towards the worse, also where the
+    baseline is negative: from -50 to -50.5 if higher is better. A loss that equals
+    ``tolerable_loss`` meets the criterion. A relative loss against a baseline of zero is not
+    defined, and an error.
+
+    Example:
+        >>> criterion = AccuracyCriterion(criterion="relative", tolerable_loss=0.01)
+        >>> criterion.meets(0.891, baseline=0.9)
+        True
+        >>> criterion.threshold(baseline=0.9)
+        0.891
+
+    Args:
+        higher_is_better:
+            Whether a higher metric is better.
+        criterion:
+            ``"relative"`` or ``"absolute"``.
+        tolerable_loss:
+            The largest loss that is good enough: at least 0, and at most 1 if relative.
+
+    Raises:
+        TypeError:
+            If an argument has another type.
+        ValueError:
+            If an argument is out of its range.
+    """
+
+    higher_is_better: bool = True
+    criterion: str = "relative"
+    tolerable_loss: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.higher_is_better, bool):
+            raise TypeError(
+                f"higher_is_better must be True or False, but got {self.higher_is_better!r}."
+            )
+        if self.criterion not in CRITERIA:
+            raise ValueError(
+                f"criterion must be one of {', '.join(CRITERIA)}, but got {self.criterion!r}."
+            )
+        loss = _number("tolerable_loss", self.tolerable_loss)
+        if math.isnan(loss) or math.isinf(loss) or loss < 0:
+            raise ValueError(f"tolerable_loss must be a number of at least 0, but got {loss}.")
+        if self.criterion == "relative" and loss > 1:
+            raise ValueError(
+                f"A relative tolerable_loss is a fraction of the baseline, at most 1 (0.01 is one "
+                f"percent), but got {loss:g}. For a loss in units of the metric use "
+                "criterion='absolute'."
+            )
+        object.__setattr__(self, "tolerable_loss", loss)
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """The direction of the study: ``"maximize"`` or ``"minimize"``."""
+        return "maximize" if self.higher_is_better else "minimize"
+
+    def check_baseline(self, baseline: float) -> None:
+        """Refuse a baseline against which no loss can be computed.
+
+        Raises:
+            ValueError:
+                If it is not finite, or zero and the criterion is relative.
+        """
+        if not math.isfinite(baseline):
+            raise ValueError(f"The metric of the FP32 model must be finite, but it is {baseline}.")
+        if self.criterion == "relative" and baseline == 0:
+            raise ValueError(
+                "The metric of the FP32 model is 0, and a loss relative to 0 is not defined: use "
+                "criterion='absolute', with tolerable_loss in units of the metric."
+            )
+
+    def loss(self, metric: float, baseline: float) -> float:
+        """By how much the metric is worse than the baseline; negative if it is better.
+
+        Args:
+            metric:
+                The metric of the quantized model.
+            baseline:
+                The metric of the FP32 model.
+
+        Raises:
+            ValueError:
+                If the baseline is not finite, or zero and the criterion is relative.
+        """
+        self.check_baseline(baseline)
+        worse = baseline - metric if self.higher_is_better else metric - baseline
+        return worse / abs(baseline) if self.criterion == "relative" else worse
+
+    def threshold(self, baseline: float) -> float:
+        """The worst metric that meets the criterion.
+
+        Args:
+            baseline:
+                The metric of the FP32 model.
+
+        Raises:
+            ValueError:
+                If the baseline is not finite, or zero and the criterion is relative.
+        """
+        self.check_baseline(baseline)
+        step = self.tolerable_loss
+        if self.criterion == "relative":
+            step *= abs(baseline)
+        return baseline - step if self.higher_is_better else baseline + step
+
+    def violation(self, metric: float, baseline: float) -> float:
+        """By how much the metric is worse than :meth:`threshold`, in units of the metric.
+
+        At most 0 exactly if the criterion is met; this is the one comparison that everything
+        else rests on, and the value of the study's constraint. A positive difference within
+        :data:`ROUNDING` is 0. A NaN is infinitely bad.
+
+        Args:
+            metric:
+                The metric of the quantized model.
+            baseline:
+                The metric of the FP32 model.
+
+        Raises:
+            ValueError:
+                If the baseline is not finite, or zero and the criterion is relative.
+        """
+        threshold = self.threshold(baseline)
+        if math.isnan(metric):
+            return math.inf
+        excess = threshold - metric if self.higher_is_better else metric - threshold
+        if 0 < excess <= ROUNDING * max(abs(metric), abs(baseline)) < math.inf:
+            return 0.0
+        return excess
+
+    def meets(self, metric: float, baseline: float) -> bool:
+        """Whether the metric is good enough.
+
+        Args:
+            metric:
+                The metric of the quantized model. A NaN never is.
+            baseline:
+                The metric of the FP32 model.
+
+        Raises:
+            ValueError:
+                If the baseline is not finite, or zero and the criterion is relative.
+        """
+        return self.violation(metric, baseline) <= 0
+
+    def check_direction(self, study: optuna.Study) -> None:
+        """Refuse a study whose first objective goes the other way.
+
+        Raises:
+            ValueError:
+                If it minimizes a metric of which more is better, or the reverse.
+        """
+        found = study.directions[0].name.lower()
+        if found != self.direction:
+            raise ValueError(
+                f"The study {study.study_name!r} has the direction {found!r}, but with "
+                f"higher_is_better={self.higher_is_better} it must be {self.direction!r}. Create "
+                f"the study with direction={self.direction!r}, or change higher_is_better."
+            )
+
+    def show(self, loss: float) -> str:
+        """A loss as people read it: in percent if relative."""
+        return f"{100 * loss:.3g} %" if self.criterion == "relative" else f"{loss:.4g}"
+
+    def __str__(self) -> str:
+        kind = "relative " if self.criterion == "relative" else ""
+        better = "higher" if self.higher_is_better else "lower"
+        return f"at most {self.show(self.tolerable_loss)} {kind}loss, {better} is better"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningCriterion:
+    """How to search, for how long, and which of the good models is the best.
+
+    Args:
+        timeout:
+            0: stop at the first configuration that meets the accuracy criterion. A positive
+            number: search for that many seconds, and take the best. :obj:`None`: search until
+            ``max_trials``, or until the strategy has nothing left.
+        max_trials:
+            The most trials that are evaluated, over all workers, without the FP32 baseline and
+            without trials that took over the result of an equal model. :obj:`None` for no limit.
+        strategy:
+            The name of the strategy; :obj:`None` to let ``quant_level`` choose it.
+        strategy_kwargs:
+            Options of the strategy's sampler.
+        objective:
+            What is best among the models that meet the criterion: ``"fallback_ops"`` (the fewest
+            ops in fallback), ``"model_size"`` (the smallest file) or ``"latency"`` (the fastest,
+            measured after the search on those with the fewest ops in fallback).
+        stop_at_first:
+            Whether to stop at the first configuration that meets the criterion. Default: only if
+            ``timeout`` is 0. Set it to :obj:`True` to have a time limit as well.
+
+    Raises:
+        TypeError:
+            If an argument has another type.
+        ValueError:
+            If an argument is out of its range.
+    """
+
+    timeout: float | None = 0
+    max_trials: int | None = 100
+    strategy: str | None = None
+    strategy_kwargs: Mapping[str, Any] | None = None
+    objective: str = "fallback_ops"
+    stop_at_first: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(self.timeout, self.max_trials, self.stop_at_first)
+        check_objective(self.objective)
+        if self.strategy is not None and not isinstance(self.strategy, str):
+            raise TypeError(f"strategy must be a name, but got {self.strategy!r}.")
+        if not isinstance(self.strategy_kwargs, Mapping | None):
+            raise TypeError(f"strategy_kwargs must be a dict, but got {self.strategy_kwargs!r}.")
+        object.__setattr__(self, "strategy_kwargs", dict(self.strategy_kwargs or {}))
+
+
+def check_limits(
+    timeout: float | None, max_trials: int | None, stop_at_first: bool | None
+) -> None:
+    """Refuse limits that make no sense.
+
+    Args:
+        timeout:
+            Seconds, at least 0; :obj:`None` for no limit.
+        max_trials:
+            A number of trials, at least 1; :obj:`None` for no limit.
+        stop_at_first:
+            Whether to stop at the first success; :obj:`None` for the default.
+
+    Raises:
+        TypeError:
+            If a limit has another type.
+        ValueError:
+            If a limit is out of its range, or the limits contradict each other.
+    """
+    if timeout is not None:
+        seconds = _number("timeout", timeout)
+        if not 0 <= seconds < math.inf:
+            raise ValueError(
+                f"timeout must be a number of seconds of at least 0, but got {timeout}; use None "
+                "for no limit."
+            )
+    if max_trials is not None:
+        if isinstance(max_trials, bool) or not isinstance(max_trials, Integral):
+            raise TypeError(f"max_trials must be an integer or None, but got {max_trials!r}.")
+        if max_trials < 1:
+            raise ValueError(f"max_trials must be at least 1, but got {max_trials}.")
+    if timeout == 0 and stop_at_first is False:
+        raise ValueError(
+            "timeout=0 means to stop at the first configuration that meets the criterion, which "
+            "contradicts stop_at_first=False; use timeout=None to search on without a time limit."
+        )
+
+
+def check_objective(objective: str) -> None:
+    """Refuse an unknown idea of what is best.
+
+    Raises:
+        ValueError:
+            If it is not one of :data:`OBJECTIVES`.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(
+            f"objective must be one of {', '.join(OBJECTIVES)}, but got {objective!r}."
+        )
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, but got {value!r}.")
+    return float(value)

@@ -1,0 +1,156 @@
+"""What the study records: the names of our attributes, and the baseline.
+
+Everything that decides a search is in the study. What people should see is in user attributes;
+what only the samplers need is in system attributes, which all begin with ``optuna_quant:``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+# System attribute of a trial.
+CLAIM = "optuna_quant:claim"
+"""What the trial has claimed, as :class:`Claim` writes it."""
+
+WORKER = "optuna_quant:worker"
+"""The process that runs the trial, written before it claims anything."""
+
+# User attributes of a trial.
+FINGERPRINT = "fingerprint"
+"""The fingerprint of the model that was built."""
+REUSED_FROM = "reused_from"
+"""The number of the trial whose result this trial took over, because its model is the same."""
+FALLBACK_OPS = "fallback_ops"
+"""The number of ops that are not quantized."""
+MODEL_BYTES = "model_bytes"
+"""The size of the model in bytes."""
+MET = "met"
+"""Whether the criterion was met."""
+LOSS = "loss"
+"""The loss against the baseline, as the criterion defines it."""
+
+FAILURE = "failure"
+"""Why the evaluation failed."""
+INTERRUPTED = "interrupted"
+"""True if the user interrupted the evaluation."""
+FAILURE_IS_FINAL = "failure_is_final"
+"""True if evaluating the configuration again would fail in the same way."""
+
+# Constraints of a trial (feasible if not above zero).
+ACCURACY = "accuracy"
+"""By how much the metric is worse than the worst that meets the criterion."""
+QUANTIZED = "quantized"
+"""1 for a model without any quantized op, which is the baseline and no answer."""
+
+# User attributes of a study.
+BASELINE = "optuna_quant:baseline"
+STOPPED_BECAUSE = "optuna_quant:stopped_because"
+
+# Stages that every sampler knows.
+BASELINE_STAGE = "baseline"
+ENQUEUED_STAGE = "enqueued"
+EXHAUSTED_STAGE = "exhausted"
+SPARE_STAGE = "spare"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a trial of ours has set out to evaluate.
+
+    Args:
+        number:
+            The trial's number. A retried trial inherits the attributes of the trial that it
+            repeats; the number tells that its claim is not its own.
+        key:
+            The key of the configuration.
+        stage:
+            The name of the stage for which it is evaluated.
+        worker:
+            The process and thread that run the trial.
+        provisional:
+            Whether meeting the criterion in that stage does not yet answer the search.
+        speculative:
+            Whether the configuration was taken before the results of its stage were known.
+        positions:
+            The position of each parameter's choice, if the sampler of the next trial should know
+            it even before this trial has its parameters.
+    """
+
+    number: int
+    key: str
+    stage: str
+    worker: str
+    provisional: bool = False
+    speculative: bool = False
+    positions: Sequence[int] | None = None
+
+    def to_attr(self) -> dict[str, Any]:
+        """The value of the trial attribute."""
+        return asdict(self)
+
+
+def claim_of(trial: FrozenTrial) -> Claim | None:
+    """The claim of a trial; :obj:`None` if it has made none of its own."""
+    stored = trial.system_attrs.get(CLAIM)
+    if stored is None or stored["number"] != trial.number:
+        return None
+    return Claim(**stored)
+
+
+def worker_of(trial: FrozenTrial) -> str | None:
+    """The process and thread that run a trial; :obj:`None` if it is not one of ours."""
+    stored = trial.system_attrs.get(WORKER)
+    if stored is not None and stored["number"] == trial.number:
+        return str(stored["worker"])
+    claim = claim_of(trial)
+    return None if claim is None else claim.worker
+
+
+def is_baseline(trial: FrozenTrial) -> bool:
+    """Whether the trial evaluated the FP32 model as a study's baseline."""
+    claim = claim_of(trial)
+    return claim is not None and claim.stage == BASELINE_STAGE
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The FP32 model's metric.
+
+    Args:
+        value:
+            The metric.
+        trial:
+            The number of the trial that measured it; :obj:`None` if it was given.
+    """
+
+    value: float
+    trial: int | None = None
+
+
+def get_baseline(study: optuna.Study) -> Baseline | None:
+    """The baseline of a study, if it has been measured."""
+    stored = study.user_attrs.get(BASELINE)
+    return None if stored is None else Baseline(stored["value"], stored["trial"])
+
+
+def set_baseline(study: optuna.Study, baseline: Baseline) -> None:
+    """Keep the baseline in the study, in place of an earlier one.
+
+    Args:
+        study:
+            The study.
+        baseline:
+            The baseline. With ``trial=None`` it is one that was measured elsewhere.
+    """
+    study.set_user_attr(BASELINE, {"value": baseline.value, "trial": baseline.trial})

@@ -1,0 +1,44 @@
+"""Samplers that search a tuning space, one per strategy."""
+
+from optuna_quant.samplers._auto import AutoQuantSampler
+from optuna_quant.samplers._base import QuantSampler
+from optuna_quant.samplers._basic import BasicQuantSampler
+from optuna_quant.samplers._bayesian import BayesianQuantSampler
+from optuna_quant.samplers._conservative import ConservativeQuantSampler
+from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
+from optuna_quant.samplers._mse import HAWQV2QuantSampler
+from optuna_quant.samplers._mse import MSEQuantSampler
+from optuna_quant.samplers._mse import MSEV2QuantSampler
+from optuna_quant.samplers._random import RandomQuantSampler
+from optuna_quant.samplers._registry import register_strategy
+from optuna_quant.samplers._registry import strategies
+from optuna_quant.samplers._replay import Evaluation
+from optuna_quant.samplers._replay import Plan
+from optuna_quant.samplers._replay import Scoring
+from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._scores import Sensitivity
+from optuna_quant.samplers._staged import StagedQuantSampler
+from optuna_quant.samplers._tpe import TPEQuantSampler
+
+
+__all__ = [
+    "AutoQuantSampler",
+    "BasicQuantSampler",
+    "BayesianQuantSampler",
+    "ConservativeQuantSampler",
+    "Evaluation",
+    "ExhaustiveQuantSampler",
+    "HAWQV2QuantSampler",
+    "MSEQuantSampler",
+    "MSEV2QuantSampler",
+    "Plan",
+    "QuantSampler",
+    "RandomQuantSampler",
+    "Scoring",
+    "Sensitivity",
+    "Stage",
+    "StagedQuantSampler",
+    "TPEQuantSampler",
+    "register_strategy",
+    "strategies",
+]

@@ -1,0 +1,456 @@
+"""What all samplers of this package share: the study's record, claims, and Optuna's contract."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+import threading
+import time
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.logging import get_logger
+from optuna.samplers import BaseSampler
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+
+from optuna_quant import _optuna
+from optuna_quant import record
+from optuna_quant._pause import Pause
+from optuna_quant._worker import is_known_dead
+from optuna_quant._worker import this_worker
+from optuna_quant.samplers._enumeration import Enumeration
+from optuna_quant.samplers._enumeration import Permutation
+from optuna_quant.samplers._ledger import Ledger
+from optuna_quant.samplers._search import Choice
+from optuna_quant.samplers._search import Search
+from optuna_quant.samplers._signature import check_space
+from optuna_quant.space import TuningSpace
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+_logger = get_logger(__name__)
+
+_BASELINE_PATIENCE_SECONDS = 600.0
+
+
+@dataclass
+class _StudyState:
+    """What a sampler keeps of one study."""
+
+    storage: object  # Held so that its identity is not used again.
+    ledger: Ledger
+    search: Search
+    spare: Search
+    ignored: set[int]  # Running trials that were silent for too long, or that are not ours.
+    configs: dict[int, QuantConfig]  # By trial number, from the claim to the trial's end.
+    seen: dict[int, float] = field(default_factory=dict)  # When a running trial was first seen.
+
+
+class QuantSampler(BaseSampler, abc.ABC):
+    """Base class of the samplers that search a tuning space.
+
+    It evaluates every configuration at most once, whoever asks: the trial's number is the ticket.
+    A trial claims a configuration only when every running trial with a lower number has claimed
+    its own (or has been silent for ``grace_period``), so that two workers never choose at the
+    same time. Claims of failed trials, and of trials whose process is known to have ended, go
+    back into the pool.
+
+    The first trial evaluates the FP32 model, as the study's baseline, if the space has it.
+    Parameters that are not the space's get their value from ``independent_sampler``.
+
+    Args:
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough. If given, it is written to each trial as a constraint
+            (unless the objective has done so).
+        independent_sampler:
+            The sampler of all other parameters. Default: Optuna's random sampler.
+        seed:
+            The seed of everything random. Workers of one study use the same.
+        baseline:
+            Whether the first trial evaluates the FP32 model.
+        max_failures:
+            After how many failed trials a configuration is set aside.
+        grace_period:
+            How long, in seconds, a trial waits for the claim of an earlier trial that has started
+            but has not claimed anything.
+        claim_patience:
+            For how long, in seconds, a claim is respected whose worker runs elsewhere, so that
+            nobody can tell whether it still lives (or three times the longest trial, if that is
+            longer). Storages with a heartbeat, and workers on one machine, need not wait.
+
+    Raises:
+        ValueError:
+            If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        space: TuningSpace,
+        *,
+        criterion: AccuracyCriterion | None = None,
+        independent_sampler: BaseSampler | None = None,
+        seed: int = 0,
+        baseline: bool = True,
+        max_failures: int = 3,
+        grace_period: float = 5.0,
+        claim_patience: float = 600.0,
+    ) -> None:
+        if not isinstance(space, TuningSpace):
+            raise TypeError(
+                f"space must be a TuningSpace, such as backend.tuning_space() gives, but got "
+                f"{space!r}."
+            )
+        if max_failures < 1:
+            raise ValueError(f"max_failures must be at least 1, but got {max_failures}.")
+        for name, value in (("grace_period", grace_period), ("claim_patience", claim_patience)):
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, but got {value}.")
+        self._space = space
+        self._criterion = criterion
+        self._independent = independent_sampler or RandomSampler(seed=seed)
+        self._seed = seed
+        self._baseline = baseline
+        self._max_failures = max_failures
+        self._grace_period = grace_period
+        self._claim_patience = claim_patience
+        self._distributions = space.distributions()
+        self._states: dict[tuple[int, int], _StudyState] = {}
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"]
+        state["_states"] = {}  # It is only derived from the record.
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    @property
+    def space(self) -> TuningSpace:
+        """The tuning space."""
+        return self._space
+
+    @property
+    def measures_baseline(self) -> bool:
+        """Whether the first trial evaluates the FP32 model."""
+        return self._baseline and self._space.has_fp32
+
+    @abc.abstractmethod
+    def _search(self, ledger: Ledger) -> Search:
+        """A new search, before anything of it is known."""
+
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether everything that this sampler would evaluate has been evaluated.
+
+        After that, it gives configurations that have not been evaluated yet as long as there are
+        any, then repeats; it never stops the study by itself.
+        """
+        with self._lock:
+            state = self._state(study)
+            state.ledger.refresh(study)
+            return not self._owes_baseline(state.ledger) and state.search.is_over(state.ledger)
+
+    def is_answer(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether a trial that meets the criterion answers the search.
+
+        A strategy may pass the criterion on its way, as when it starts from the FP32 model; what
+        it has not concluded is not its answer.
+        """
+        key = self._space.key_from_params(trial.params)
+        with self._lock:
+            state = self._state(study)
+            state.ledger.refresh(study)
+            return key is not None and state.search.is_answer(state.ledger, key)
+
+    # Optuna's contract.
+
+    def reseed_rng(self) -> None:
+        """Reseed the sampler of the other parameters; the search itself is a pure function."""
+        self._independent.reseed_rng()
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Claim a configuration for the trial."""
+        self._independent.before_trial(study, trial)
+        begun = time.monotonic()
+        mark = {"number": trial.number, "worker": this_worker()}
+        _optuna.set_trial_system_attr(study, trial, record.WORKER, mark)
+        self._wait_for_turn(study, trial)
+        self._claim(study, trial, begun)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters of the tuning space."""
+        return dict(self._distributions)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """The parameters of the configuration that the trial has claimed."""
+        state = self._state(study)
+        config = state.configs.get(trial.number)
+        if config is None and any(name in self._distributions for name in search_space):
+            config = self._claim(study, trial, time.monotonic())
+        params = {} if config is None else self._space.params_of(config)
+        return {
+            name: params[name]
+            if name in params
+            else self._independent.sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
+        }
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """The value of a parameter that is not the space's."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Keep the baseline, and write the criterion as a constraint if nobody has."""
+        self._independent.after_trial(study, trial, state, values)
+        config = self._state(study).configs.pop(trial.number, None)
+        key = self._space.key_from_params(trial.params)
+        if key is None or state != TrialState.COMPLETE or not values:
+            return
+        if config is None or config.key != key:
+            config = self._space.config_from_params(trial.params)
+        if key == self._space.fp32().key and record.get_baseline(study) is None:
+            record.set_baseline(study, record.Baseline(values[0], trial.number))
+        if record.QUANTIZED not in trial.constraints and not config.quantized_ops:
+            _optuna.set_constraint(study, trial, record.QUANTIZED, 1.0)
+        if self._criterion is not None and record.ACCURACY not in trial.constraints:
+            baseline = self._await_baseline(study)
+            if baseline is not None:
+                violation = self._criterion.violation(values[0], baseline.value)
+                _optuna.set_constraint(study, trial, record.ACCURACY, violation)
+
+    # Claims.
+
+    def _state(self, study: optuna.Study) -> _StudyState:
+        storage, study_id = _optuna.study_identity(study)
+        with self._lock:
+            state = self._states.get((id(storage), study_id))
+            if state is None:
+                check_space(study, self._space)
+                ledger = Ledger(study, self._space, max_failures=self._max_failures)
+                state = _StudyState(
+                    storage, ledger, self._search(ledger), self._spare_search(), set(), {}
+                )
+                self._states[(id(storage), study_id)] = state
+            return state
+
+    def _spare_search(self) -> Search:
+        size = self._space.count(fallback=True)
+        return Enumeration(
+            self._space,
+            Permutation(size, seed=self._seed),
+            fallback=True,
+            stage=record.EXHAUSTED_STAGE,
+        )
+
+    def _wait_for_turn(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Wait until every earlier running trial has claimed, or has been silent for too long."""
+        state = self._state(study)
+        silent_since: dict[int, float] = {}
+        pause = Pause()
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                state.ledger.refresh(study)
+                self._reap(study, state.ledger)
+                waiting_for = [
+                    other
+                    for other in state.ledger.running.values()
+                    if other.number < trial.number
+                    and other.number not in state.ignored
+                    and record.claim_of(other) is None
+                    and not other.params  # With parameters and no claim it is not ours.
+                ]
+                for other in waiting_for:
+                    # One that is known to be ours may be computing what all need.
+                    ours = record.worker_of(other) is not None
+                    patience = self._claim_patience if ours else self._grace_period
+                    if now - silent_since.setdefault(other.number, now) >= patience:
+                        state.ignored.add(other.number)
+            if not waiting_for:
+                return
+            pause()
+
+    def _claim(self, study: optuna.Study, trial: FrozenTrial, begun: float) -> QuantConfig:
+        state = self._state(study)
+        pause = Pause()
+        while True:
+            with self._lock:
+                state.ledger.refresh(study)
+                self._reap(study, state.ledger)
+                choice = self._choose(study, state, trial)
+                if choice is not None:
+                    state.configs[trial.number] = choice.config
+                    claim = record.Claim(
+                        trial.number,
+                        choice.config.key,
+                        choice.stage,
+                        this_worker(),
+                        choice.provisional,
+                        choice.speculative,
+                        choice.positions,
+                    )
+                    _optuna.set_trial_system_attr(study, trial, record.CLAIM, claim.to_attr())
+                    if choice.forced or not self._lost_race(study, state, claim, begun):
+                        return choice.config
+            pause()
+
+    def _lost_race(
+        self, study: optuna.Study, state: _StudyState, claim: record.Claim, begun: float
+    ) -> bool:
+        """Whether another trial claimed the same, where one of the two did not wait any longer."""
+        late = time.monotonic() - begun >= self._grace_period
+        if not late and not state.ignored & set(state.ledger.running):
+            return False
+        state.ledger.refresh(study)
+        numbers = [
+            number
+            for number, other in state.ledger.running.items()
+            if number != claim.number
+            and (theirs := record.claim_of(other)) is not None
+            and theirs.key == claim.key
+        ]
+        # Who was late yields to all, others to an earlier trial.
+        return any(late or number < claim.number for number in numbers)
+
+    def _reap(self, study: optuna.Study, ledger: Ledger) -> None:
+        """Fail the running trials whose process is known to have ended."""
+        for number, other in list(ledger.running.items()):
+            worker = record.worker_of(other)
+            if worker is not None and is_known_dead(worker):
+                if _optuna.fail_trial(study, other):
+                    _logger.warning(
+                        f"Trial {number} is marked as failed: its process has ended. "
+                        "Its configuration goes back into the pool."
+                    )
+                ledger.refresh(study)
+
+    def _choose(
+        self, study: optuna.Study, state: _StudyState, trial: FrozenTrial
+    ) -> Choice | None:
+        fixed = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
+        fixed = {name: value for name, value in fixed.items() if name in self._distributions}
+        if self._space.key_from_params(fixed) is not None:
+            return self._given(self._space.config_from_params(fixed))
+        overdue = self._overdue(state)
+        claimed = state.ledger.claims(without={trial.number, *overdue})
+        choice = self._choose_free(study, state, claimed)
+        if choice is None or not fixed:
+            return choice
+        params = self._space.params_of(choice.config) | fixed
+        return self._given(self._space.config_from_params(params))
+
+    def _given(self, config: QuantConfig) -> Choice:
+        is_fp32 = config.key == self._space.fp32().key
+        stage = record.BASELINE_STAGE if is_fp32 else record.ENQUEUED_STAGE
+        return Choice(config, stage, forced=True)
+
+    def _overdue(self, state: _StudyState) -> set[int]:
+        """The running trials whose claims are not respected any longer."""
+        now = time.monotonic()
+        running = state.ledger.running
+        state.seen = {number: state.seen.get(number, now) for number in running}
+        patience = max(self._claim_patience, 3 * state.ledger.longest)
+        mine = this_worker().rpartition("|")[0]
+        return {
+            number
+            for number, since in state.seen.items()
+            if now - since >= patience
+            and (record.worker_of(running[number]) or "").rpartition("|")[0] != mine
+        }
+
+    def _choose_free(
+        self, study: optuna.Study, state: _StudyState, claimed: Mapping[str, int]
+    ) -> Choice | None:
+        ledger = state.ledger
+        if self._owes_baseline(ledger) and self._space.fp32().key not in claimed:
+            return Choice(self._space.fp32(), record.BASELINE_STAGE)
+        choice = state.search.next(ledger, claimed)
+        if choice is not None:
+            return choice
+        if state.search.is_blocked(ledger):
+            return None
+        is_over = state.search.is_over(ledger)
+        if not is_over and self._should_wait(claimed.values(), ledger):
+            return None
+        spare = state.spare.next(ledger, claimed)
+        last = Choice(self._space.default(), record.EXHAUSTED_STAGE, forced=True)
+        if is_over:
+            return spare or last
+        if spare is None and self._others_run(claimed.values(), ledger):
+            return None
+        # Others still run what the search waits for: one more point in the record, no answer.
+        return replace(spare or last, stage=record.SPARE_STAGE, provisional=True, speculative=True)
+
+    def _should_wait(self, claimants: Iterable[int], ledger: Ledger) -> bool:
+        """Whether to wait for what is claimed when nothing else is left to do.
+
+        Args:
+            claimants:
+                The numbers of the trials whose claims are respected.
+            ledger:
+                The record.
+        """
+        return self._others_run(claimants, ledger)
+
+    def _others_run(self, claimants: Iterable[int], ledger: Ledger) -> bool:
+        """Whether what is claimed may end while we wait: this very thread runs none of it."""
+        workers = {record.worker_of(ledger.running[number]) for number in claimants}
+        return bool(workers) and this_worker() not in workers
+
+    def _owes_baseline(self, ledger: Ledger) -> bool:
+        fp32 = self._space.fp32()
+        return self.measures_baseline and fp32.key not in ledger.outcomes
+
+    def _await_baseline(self, study: optuna.Study) -> record.Baseline | None:
+        """The baseline; waits while another worker measures it, but not for ever."""
+        deadline = time.monotonic() + _BASELINE_PATIENCE_SECONDS
+        pause = Pause()
+        while (baseline := record.get_baseline(study)) is None:
+            with self._lock:
+                ledger = self._state(study).ledger
+                ledger.refresh(study)
+                self._reap(study, ledger)
+                worker = ledger.worker_of(self._space.fp32().key)
+            # What this very thread has asked for and not told cannot end while we wait.
+            if worker in (None, this_worker()) or time.monotonic() > deadline:
+                return record.get_baseline(study)
+            pause()
+        return baseline

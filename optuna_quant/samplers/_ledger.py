@@ -1,0 +1,194 @@
+"""A sampler's view of a study: what is done, what runs, what failed; kept up to date cheaply."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+import math
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from optuna_quant import _optuna
+from optuna_quant import record
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.space import TuningSpace
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known about one evaluated configuration.
+
+    Args:
+        key:
+            The key of the configuration.
+        number:
+            The trial that counts: the first complete one, else the first pruned one, else the
+            last failed one.
+        state:
+            That trial's state.
+        value:
+            The metric; :obj:`None` if there is none.
+        score:
+            The metric turned so that higher is better; minus infinity if there is none.
+        violation:
+            By how much the criterion is violated (not above zero: met); :obj:`None` if the trial
+            does not say.
+        params:
+            That trial's parameters, not copied; some may be missing if it failed.
+        is_substitute:
+            Whether another configuration was evaluated in the place of this one.
+    """
+
+    key: str
+    number: int
+    state: TrialState
+    value: float | None
+    score: float
+    violation: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    is_substitute: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the configuration was evaluated in full."""
+        return self.state == TrialState.COMPLETE
+
+
+class Ledger:
+    """The outcome of every configuration that a study holds, by key.
+
+    Args:
+        study:
+            The study.
+        space:
+            The space whose parameters are read.
+        max_failures:
+            After how many failed trials a configuration is set aside.
+
+    A finished trial is read once. Of one configuration, the first complete trial counts,
+    otherwise the first pruned one; :attr:`epoch` goes up when an outcome that was known before
+    has changed, so that whoever concluded something from it can start again.
+    """
+
+    def __init__(self, study: optuna.Study, space: TuningSpace, *, max_failures: int) -> None:
+        self.study = study
+        self._space = space
+        self._max_failures = max_failures
+        self._minimize = study.directions[0] == StudyDirection.MINIMIZE
+        self._read = 0
+        self._unfinished: set[int] = set()
+        self._outcomes: dict[str, Outcome] = {}
+        self._failures: dict[str, int] = {}
+        self.running: dict[int, FrozenTrial] = {}
+        self.longest = 0.0
+        self.epoch = 0
+        self.revision = 0
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """The outcome of each configuration, by key, in the order in which they came in."""
+        return self._outcomes
+
+    @property
+    def size(self) -> int:
+        """The number of trials that the study holds, whatever their state."""
+        return self._read
+
+    def refresh(self, study: optuna.Study) -> None:
+        """Read what is new in the study."""
+        self.study = study
+        trials = _optuna.all_trials(study)
+        self.running = {}
+        for number in sorted(self._unfinished):
+            self._take(trials[number])
+        for trial in trials[self._read :]:
+            self._take(trial)
+        self._read = max(self._read, len(trials))
+
+    def _take(self, trial: FrozenTrial) -> None:
+        if not trial.state.is_finished():
+            self._unfinished.add(trial.number)
+            if trial.state == TrialState.RUNNING:
+                self.running[trial.number] = trial
+            return
+        self._unfinished.discard(trial.number)
+        self.revision += 1
+        if trial.duration is not None:
+            self.longest = max(self.longest, trial.duration.total_seconds())
+        key = self._space.key_from_params(trial.params)
+        if trial.state == TrialState.FAIL:
+            claim = record.claim_of(trial)
+            key = key or (claim.key if claim else None)
+            if key is not None and not trial.user_attrs.get(record.INTERRUPTED):
+                self._fail(key, trial)
+        elif key is not None:
+            self._settle(self._outcome(key, trial))
+            claim = record.claim_of(trial)
+            if claim is not None and claim.key != key:
+                # Somebody else decided on the parameters (PartialFixedSampler does): what was
+                # claimed will not come, and this is what came in its place.
+                self._settle(replace(self._outcome(claim.key, trial), is_substitute=True))
+
+    def _outcome(self, key: str, trial: FrozenTrial) -> Outcome:
+        value = trial.values[0] if trial.values else None
+        if value is None or math.isnan(value):
+            score = -math.inf
+        else:
+            score = -value if self._minimize else value
+        violation = trial.constraints.get(record.ACCURACY)
+        return Outcome(key, trial.number, trial.state, value, score, violation, trial.params)
+
+    def _settle(self, outcome: Outcome) -> None:
+        known = self._outcomes.get(outcome.key)
+        if known is not None:
+            if _rank(known) <= _rank(outcome):
+                return
+            self.epoch += 1
+        self._outcomes[outcome.key] = outcome
+
+    def _fail(self, key: str, trial: FrozenTrial) -> None:
+        self._failures[key] = self._failures.get(key, 0) + 1
+        final = trial.user_attrs.get(record.FAILURE_IS_FINAL, False)
+        if (final or self._failures[key] >= self._max_failures) and key not in self._outcomes:
+            self._outcomes[key] = Outcome(
+                key, trial.number, trial.state, None, -math.inf, params=trial.params
+            )
+
+    def worker_of(self, key: str) -> str | None:
+        """Who evaluates a configuration now; :obj:`None` if nobody does."""
+        found = (record.claim_of(trial) for trial in self.running.values())
+        return next((c.worker for c in found if c is not None and c.key == key), None)
+
+    def claims(self, *, without: Collection[int] = ()) -> dict[str, int]:
+        """The keys that running trials have claimed, each with the lowest trial number.
+
+        Args:
+            without:
+                The numbers of trials whose claims do not count.
+        """
+        claimed: dict[str, int] = {}
+        for number, trial in self.running.items():
+            if number in without:
+                continue
+            claim = record.claim_of(trial)
+            key = claim.key if claim else self._space.key_from_params(trial.params)
+            if key is not None:
+                claimed.setdefault(key, number)
+        return claimed
+
+
+def _rank(outcome: Outcome) -> tuple[int, int]:
+    order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return outcome.is_substitute * len(order) + order.index(outcome.state), outcome.number

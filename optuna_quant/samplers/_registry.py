@@ -1,0 +1,98 @@
+"""Strategies by name: ours, the user's, and those of installed packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+import re
+from typing import TypeVar
+
+from optuna_quant.samplers._base import QuantSampler
+
+
+ENTRY_POINTS = "optuna_quant.strategies"
+"""The group of entry points under which a package announces its strategies."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_ATTRIBUTE = "_strategy_name"
+
+T = TypeVar("T", bound=type[QuantSampler])
+
+
+def register_strategy(name: str) -> Callable[[T], T]:
+    """Class decorator that makes a sampler a strategy: ``strategy="name"`` then means it.
+
+    The class must take the tuning space and the options of
+    :class:`~optuna_quant.samplers.QuantSampler`. The name belongs to the class: nothing is
+    registered anywhere else. A package announces its strategies with an entry point of the group
+    ``optuna_quant.strategies``, whose name is the strategy's and whose value is the class; then
+    it need not be imported.
+
+    Example:
+
+        .. code-block:: python
+
+            @register_strategy("half")
+            class HalfQuantSampler(StagedQuantSampler):
+                def plan(self, space):
+                    ops = [t.name for t in space.tunables]
+                    yield Stage("half", [space.default().with_fallback(*ops[::2])])
+
+    Args:
+        name:
+            The strategy's name: lower-case letters, digits and underscores.
+
+    Raises:
+        TypeError:
+            If it decorates something else than a subclass of ``QuantSampler``.
+        ValueError:
+            If the name is no such name, or another class has it.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"The name of a strategy is made of lower-case letters, digits and underscores, but "
+            f"got {name!r}."
+        )
+
+    def decorate(cls: T) -> T:
+        if not (isinstance(cls, type) and issubclass(cls, QuantSampler)):
+            raise TypeError(
+                f"A strategy is a subclass of QuantSampler, such as StagedQuantSampler; "
+                f"{cls!r} is none."
+            )
+        taken = _imported().get(name)
+        # A module that is loaded again defines the same class again.
+        if taken is not None and _place(taken) != _place(cls):
+            raise ValueError(f"There is a strategy {name!r} already: {taken!r}.")
+        setattr(cls, _ATTRIBUTE, name)
+        return cls
+
+    return decorate
+
+
+def strategies() -> dict[str, type[QuantSampler]]:
+    """The sampler of each strategy, by the strategy's name, sorted."""
+    found = _imported()
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name not in found:
+            found[entry.name] = entry.load()
+    return dict(sorted(found.items()))
+
+
+def _imported() -> dict[str, type[QuantSampler]]:
+    """The strategies whose classes exist in this process; of equal ones the newest."""
+    root: type = QuantSampler  # As a plain type: an abstract class cannot be type[QuantSampler].
+    return {cls.__dict__[_ATTRIBUTE]: cls for cls in _subclasses(root)}
+
+
+def _subclasses(cls: type) -> Iterator[type[QuantSampler]]:
+    subclass: type
+    for subclass in cls.__subclasses__():
+        if _ATTRIBUTE in subclass.__dict__:
+            yield subclass
+        yield from _subclasses(subclass)
+
+
+def _place(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__

@@ -1,0 +1,106 @@
+"""Sensitivities: computed once per study, kept in it, used by every worker and later run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import hashlib
+import json
+import math
+from numbers import Real
+import time
+from typing import TYPE_CHECKING
+from typing import TypeAlias
+
+from optuna_quant import _optuna
+from optuna_quant._worker import is_known_dead
+from optuna_quant._worker import this_worker
+from optuna_quant.config import QuantConfig
+from optuna_quant.samplers._texts import read_text
+from optuna_quant.samplers._texts import write_text
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.samplers._replay import Scoring
+
+
+Sensitivity: TypeAlias = Callable[[QuantConfig, Sequence[str]], Mapping[str, float]]
+"""Takes a configuration and op names, gives ``{op: score}``: higher for an op that hurts more.
+
+If it has options that change the scores, its attribute ``key`` should tell them apart.
+"""
+
+# For how long another worker that has begun to compute scores is waited for.
+_PATIENCE_SECONDS = 900.0
+
+
+class ScoreBook:
+    """The sensitivities that a study keeps.
+
+    Args:
+        name:
+            Whose scores they are; different strategies keep theirs apart.
+        sensitivity:
+            What computes them; :obj:`None` if the strategy was given nothing.
+    """
+
+    def __init__(self, name: str, sensitivity: Sensitivity | None) -> None:
+        self._name = name
+        self._sensitivity = sensitivity
+        self._waiting_since: dict[str, float] = {}
+
+    def _place(self, study: optuna.Study, wanted: Scoring) -> str:
+        options = str(getattr(self._sensitivity, "key", ""))
+        text = json.dumps([options, wanted.config.key, list(wanted.ops)])
+        return f"scores:{self._name}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def read(self, study: optuna.Study, wanted: Scoring) -> Mapping[str, float] | None:
+        """The scores, if the study holds them."""
+        place = self._place(study, wanted)
+        text = read_text(study, place)
+        return None if text is None else json.loads(text)
+
+    def compute(self, study: optuna.Study, wanted: Scoring) -> bool:
+        """Compute the scores and keep them; :obj:`False` if another worker is at it.
+
+        Raises:
+            TypeError:
+                If the strategy was given no sensitivity.
+            ValueError:
+                If the sensitivity gives something else than a number for each op.
+        """
+        if self._sensitivity is None:
+            raise TypeError(
+                f"{self._name} needs sensitivity=, a callable (config, ops) -> {{op: score}}; "
+                "a backend provides them, such as backend.mse_sensitivity()."
+            )
+        place = self._place(study, wanted)
+        if self._is_at_work(study, place):
+            return False
+        _optuna.set_study_system_attr(study, f"optuna_quant:{place}:worker", this_worker())
+        found = self._sensitivity(wanted.config, wanted.ops)
+        write_text(study, place, json.dumps(_checked(found, wanted.ops)))
+        return True
+
+    def _is_at_work(self, study: optuna.Study, place: str) -> bool:
+        worker = _optuna.study_system_attrs(study).get(f"optuna_quant:{place}:worker")
+        if worker is None or worker == this_worker() or is_known_dead(worker):
+            return False
+        now = time.monotonic()
+        return now - self._waiting_since.setdefault(place, now) < _PATIENCE_SECONDS
+
+
+def _checked(found: Mapping[str, float], ops: Sequence[str]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for op in ops:
+        score = found.get(op)
+        if not isinstance(score, Real) or isinstance(score, bool) or math.isnan(score):
+            raise ValueError(
+                f"The sensitivity must give a number for each op, but gave {score!r} for {op!r}."
+            )
+        # Infinity is not JSON.
+        scores[op] = max(min(float(score), 1e308), -1e308)
+    return scores

@@ -1,0 +1,221 @@
+"""The engine of the staged strategies: a plan, replayed over the study's record."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna_quant import record
+from optuna_quant.samplers._base import QuantSampler
+from optuna_quant.samplers._replay import Evaluation
+from optuna_quant.samplers._replay import Plan
+from optuna_quant.samplers._replay import Replay
+from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._replay import typical
+from optuna_quant.samplers._scores import ScoreBook
+from optuna_quant.samplers._scores import Sensitivity
+from optuna_quant.samplers._search import Choice
+from optuna_quant.samplers._search import Search
+
+
+if TYPE_CHECKING:
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.space import TuningSpace
+
+
+# How far ahead of the record a guess is followed.
+_MOST_GUESSED_STAGES = 20
+
+
+class StagedQuantSampler(QuantSampler):
+    """Base class of strategies that are written as a plan.
+
+    A strategy is one generator, :meth:`plan`. It yields a :class:`Stage`, a batch of
+    configurations, and is sent their evaluations in the same order::
+
+        class FirstOpsLast(StagedQuantSampler):
+            def plan(self, space):
+                (best,) = yield Stage("default", [space.default()])
+                config = best.config
+                for tunable in reversed(space.tunables):
+                    config = config.with_fallback(*tunable.ops)
+                    yield Stage("fallback", [config])
+
+    The plan must be a pure function of what it is sent: it is replayed over what the study holds.
+    A configuration that anything has evaluated (an earlier stage, another worker, another
+    sampler, an earlier run, an enqueued trial) is not evaluated again; its result is used. That
+    gives resume after a crash, parallel workers and warm starts without further code.
+
+    When every configuration of the current stage is evaluated or being evaluated, and some still
+    are, a worker takes what the plan would ask for next, with a guess for the missing results; if
+    the guess is wrong the configuration is one more point in the record.
+
+    Args:
+        space:
+            The tuning space.
+        sensitivity:
+            What scores ops when the plan yields a :class:`Scoring`: a callable that takes a
+            configuration and op names and gives ``{op: score}``, higher for an op that hurts
+            more. Backends provide some. Scores are kept in the study.
+        when_blocked:
+            What a worker does while others finish a stage: ``"speculate"`` or ``"wait"``. Waiting
+            is not possible for what this very thread has asked for and not told; it speculates
+            then.
+        **kwargs:
+            See :class:`QuantSampler`.
+
+    Raises:
+        ValueError:
+            If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        space: TuningSpace,
+        *,
+        sensitivity: Sensitivity | None = None,
+        when_blocked: str = "speculate",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(space, **kwargs)
+        self._scores = ScoreBook(type(self).__name__, sensitivity)
+        if when_blocked not in ("speculate", "wait"):
+            raise ValueError(
+                f"when_blocked must be 'speculate' or 'wait', but got {when_blocked!r}."
+            )
+        self._when_blocked = when_blocked
+
+    @abc.abstractmethod
+    def plan(self, space: TuningSpace) -> Plan:
+        """Yield stages, and conclude from their results what to evaluate next.
+
+        Args:
+            space:
+                The tuning space.
+        """
+
+    def guess(
+        self, stage: Stage, known: Mapping[str, Evaluation], config: QuantConfig
+    ) -> Evaluation:
+        """What a configuration that is still being evaluated will probably give.
+
+        Args:
+            stage:
+                The current stage.
+            known:
+                The results of the stage that are known, by configuration key.
+            config:
+                The configuration.
+        """
+        return typical(known, config)
+
+    def _search(self, ledger: Ledger) -> Search:
+        return _StagedSearch(self, ledger)
+
+    def _should_wait(self, claimants: Iterable[int], ledger: Ledger) -> bool:
+        return self._when_blocked == "wait" and self._others_run(claimants, ledger)
+
+
+class _StagedSearch(Search):
+    """The plan of one sampler in one study."""
+
+    def __init__(self, sampler: StagedQuantSampler, ledger: Ledger) -> None:
+        self._sampler = sampler
+        self._baseline_key = sampler.space.fp32().key
+        self._replay: Replay | None = None
+        self._epoch = 0
+        self._guessed: Replay | None = None
+        self._guessed_at = -1
+
+    def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
+        replay = self._current(ledger, compute=True)
+        choice = self._first_free(replay, claimed)
+        if choice is not None or replay.stage is None:
+            return choice
+        if self._sampler._should_wait(claimed.values(), ledger):
+            return None
+        return self._speculate(ledger, claimed)
+
+    def is_over(self, ledger: Ledger) -> bool:
+        return self._current(ledger).is_over
+
+    def is_blocked(self, ledger: Ledger) -> bool:
+        return self._current(ledger).scoring is not None
+
+    def is_answer(self, ledger: Ledger, key: str) -> bool:
+        return key in self._current(ledger).answers
+
+    def _current(self, ledger: Ledger, *, compute: bool = False) -> Replay:
+        """The plan as far as the record carries it; begun anew only if the record has changed.
+
+        Args:
+            ledger:
+                The record.
+            compute:
+                Whether to compute sensitivities that the study does not hold yet.
+        """
+        if self._replay is None or self._epoch != ledger.epoch:
+            self._replay = self._begin(ledger)
+            self._epoch = ledger.epoch
+        self._replay.advance()
+        scores = self._sampler._scores
+        while compute and self._replay.scoring is not None:
+            if not scores.compute(ledger.study, self._replay.scoring):
+                break
+            self._replay.advance()
+        return self._replay
+
+    def _begin(self, ledger: Ledger) -> Replay:
+        return Replay(
+            self._sampler.plan(self._sampler.space),
+            lambda config: self._evaluation(ledger, config),
+            lambda wanted: self._sampler._scores.read(ledger.study, wanted),
+        )
+
+    def _evaluation(self, ledger: Ledger, config: QuantConfig) -> Evaluation | None:
+        outcome = ledger.outcomes.get(config.key)
+        if outcome is None:
+            return None
+        violation = outcome.violation
+        criterion = self._sampler._criterion
+        if criterion is not None and outcome.value is not None:
+            # Not what was written when the trial ended: the tolerance may have been moved.
+            baseline = ledger.outcomes.get(self._baseline_key)
+            if baseline is not None and baseline.is_substitute:
+                baseline = None
+            stored = record.get_baseline(ledger.study) if baseline is None else None
+            value = stored.value if stored else baseline.value if baseline else None
+            if value is not None:
+                violation = criterion.violation(outcome.value, value)
+            elif violation is None and self._sampler.measures_baseline:
+                return None  # Not known before the baseline is.
+        met = None if violation is None else violation <= 0 and outcome.is_complete
+        return Evaluation(config, outcome.score, outcome.value, met, outcome.number)
+
+    def _speculate(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
+        """What the plan would ask for next if the missing results were as guessed."""
+        if self._guessed is None or self._guessed_at != ledger.revision:
+            self._guessed = self._begin(ledger)
+            self._guessed.advance()
+            self._guessed_at = ledger.revision
+        for _ in range(_MOST_GUESSED_STAGES):
+            choice = self._first_free(self._guessed, claimed, speculative=True)
+            if choice is not None or self._guessed.stage is None:
+                return choice
+            self._guessed.assume(self._sampler.guess)
+        return None
+
+    def _first_free(
+        self, replay: Replay, claimed: Mapping[str, int], *, speculative: bool = False
+    ) -> Choice | None:
+        stage = replay.stage
+        if stage is not None:
+            for config in replay.waiting():
+                if config.key not in claimed:
+                    self._sampler.space.check(config, f"Stage {stage.name!r}")
+                    return Choice(config, stage.name, stage.provisional, speculative)
+        return None

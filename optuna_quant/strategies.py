@@ -1,0 +1,132 @@
+"""How a user's words choose a strategy, and how its sampler is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import inspect
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna_quant.samplers import QuantSampler
+from optuna_quant.samplers import strategies
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.space import TuningSpace
+
+
+QUANT_LEVELS = ("auto", 0, 1)
+
+# What tune() gives by itself.
+_GIVEN = ("space", "criterion", "seed")
+
+# The backend's method that scores ops for a strategy, and the strategy's options that are its.
+_SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mse": ("mse_sensitivity", ()),
+    "mse_v2": ("output_sensitivity", ()),
+    "hawq_v2": ("hessian_sensitivity", ("loss", "labels", "probes", "module", "parameters")),
+}
+
+
+def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:
+    """The name of the strategy that a user asks for.
+
+    Args:
+        quant_level:
+            ``"auto"``: the default strategy, ``"auto"``. 0: ``"conservative"``. 1: the named
+            strategy, or ``"basic"``. :obj:`None`: the named strategy, or ``"auto"``.
+        strategy:
+            The name, or :obj:`None`.
+
+    Raises:
+        ValueError:
+            If the level or the strategy is not known, or they contradict each other.
+    """
+    known = strategies()
+    if quant_level is not None and (
+        isinstance(quant_level, bool) or quant_level not in QUANT_LEVELS
+    ):
+        raise ValueError(f"quant_level must be 'auto', 0 or 1, but got {quant_level!r}.")
+    if strategy is not None and strategy not in known:
+        raise ValueError(
+            f"There is no strategy {strategy!r}; the strategies are: {', '.join(known)}."
+        )
+    stands_for = {"auto": "auto", 0: "conservative"}.get(quant_level) if quant_level != 1 else None
+    if stands_for is not None:
+        if strategy not in (None, stands_for):
+            raise ValueError(
+                f"quant_level={quant_level!r} stands for the strategy {stands_for!r}, which "
+                f"contradicts strategy={strategy!r}: leave out one of the two."
+            )
+        return stands_for
+    return strategy or ("basic" if quant_level == 1 else "auto")
+
+
+def make_sampler(
+    strategy: str,
+    space: TuningSpace,
+    *,
+    criterion: AccuracyCriterion,
+    seed: int,
+    kwargs: Mapping[str, Any],
+    backend: Backend | None = None,
+) -> QuantSampler:
+    """The sampler of a strategy.
+
+    Args:
+        strategy:
+            The strategy's name, as :func:`choose_strategy` gives it.
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough.
+        seed:
+            The seed of everything random.
+        kwargs:
+            More options of the sampler, or of the backend's sensitivity for it.
+        backend:
+            What scores ops for a strategy that needs sensitivities, unless ``kwargs`` has a
+            ``sensitivity``.
+
+    Raises:
+        ValueError:
+            If the sampler has no such option, or an option is out of its range.
+    """
+    cls = strategies()[strategy]
+    options = sampler_options(cls)
+    method, extra = _SENSITIVITY.get(strategy, ("", ()))
+    for name in kwargs:
+        if name not in (*options, *extra):
+            raise ValueError(
+                f"strategy_kwargs: the strategy {strategy!r} has no option {name!r}; it has: "
+                f"{', '.join((*options, *extra))}."
+            )
+    own = {name: value for name, value in kwargs.items() if name not in extra}
+    if method and "sensitivity" not in own:
+        score = getattr(backend, method, None)
+        if score is None:
+            raise ValueError(
+                f"The strategy {strategy!r} needs sensitivities, which this backend does not "
+                "provide; give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
+                "{op: score}."
+            )
+        own["sensitivity"] = score(**{n: v for n, v in kwargs.items() if n in extra})
+    return cls(space, criterion=criterion, seed=seed, **own)
+
+
+def sampler_options(cls: type[QuantSampler]) -> list[str]:
+    """The names of the options that a sampler takes, its base classes' included."""
+    found: dict[str, None] = {}
+    for base in cls.__mro__:
+        init = base.__dict__.get("__init__")
+        if init is None:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        found.update(
+            dict.fromkeys(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        )
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return [name for name in found if name not in _GIVEN]
