@@ -1,0 +1,77 @@
+"""What a backend is to the rest of the library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna_quant.capability import Capability
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.narrowing import OpDict
+    from optuna_quant.space import TuningSpace
+
+
+class Backend(Protocol):
+    """Quantizes one model, in any number of ways.
+
+    A backend may have two more members. ``signature()`` gives a dictionary of texts, all that
+    makes one configuration build another model (the calibration data, for instance, as a content
+    hash): a study is continued only with the same ones. ``files`` maps names to the paths of the
+    files that the backend reads: a result is never written over them.
+    """
+
+    def capability(self) -> Capability:
+        """What can be done with each op of the model."""
+        ...
+
+    def tuning_space(
+        self,
+        *,
+        op_types: Sequence[str] | str = "default",
+        op_type_dict: OpDict | None = None,
+        op_name_dict: OpDict | None = None,
+        prefix: str = "quant",
+    ) -> TuningSpace:
+        """The capability, narrowed to what the user allows, as a tuning space.
+
+        Args:
+            op_types:
+                Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or the
+                op types.
+            op_type_dict:
+                What to allow, by regular expressions of op types.
+            op_name_dict:
+                What to allow, by regular expressions of op names; goes over ``op_type_dict``.
+            prefix:
+                What the names of the study's parameters begin with.
+
+        Raises:
+            ValueError:
+                If no op is left, an op type is unknown, or a dictionary has another shape.
+        """
+        ...
+
+    def calibrate(self) -> None:
+        """Collect the range statistics now; otherwise the first candidate that needs them does."""
+        ...
+
+    def quantize(self, config: QuantConfig) -> Any:
+        """The model as ``config`` says, in the form that the user's evaluation takes."""
+        ...
+
+    def fingerprint(self, config: QuantConfig) -> str:
+        """A content hash of the model that :meth:`quantize` gives.
+
+        Two configurations with the same fingerprint build the same model: one evaluation will do.
+        """
+        ...
+
+    def executed(self, config: QuantConfig) -> Mapping[str, Any]:
+        """What the runtime really runs for each op: values with ``kernel`` and ``integer``."""
+        ...

@@ -1,0 +1,21 @@
+"""The ONNX Runtime backend."""
+
+from __future__ import annotations
+
+import importlib
+
+
+try:
+    for _package in ("onnx", "onnxruntime"):
+        importlib.import_module(_package)
+except ImportError as error:
+    raise ImportError(
+        "The ONNX Runtime backend needs the packages onnx and onnxruntime: "
+        'pip install "optuna_quant[onnx]".'
+    ) from error
+
+from optuna_quant.backends.onnxruntime.backend import OnnxRuntimeBackend
+from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
+
+
+__all__ = ["OnnxRuntimeBackend", "QuantizedModel"]

@@ -1,0 +1,508 @@
+"""The ONNX Runtime backend: one model, quantized in any number of ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cached_property
+import os
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING
+
+import onnx
+import onnxruntime
+from optuna.logging import get_logger
+
+from optuna_quant.backends.onnxruntime.builder import Built
+from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
+from optuna_quant.backends.onnxruntime.calibration import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration_data import DEFAULT_BATCH_SIZE
+from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration_data import input_specs
+from optuna_quant.backends.onnxruntime.capability import APPROACHES
+from optuna_quant.backends.onnxruntime.capability import find_capability
+from optuna_quant.backends.onnxruntime.executed import executed_ops
+from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.model import load_model
+from optuna_quant.backends.onnxruntime.normalize import normalize
+from optuna_quant.backends.onnxruntime.op_weights import find_weights
+from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
+from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
+from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
+from optuna_quant.backends.onnxruntime.statistics import StatisticsSource
+from optuna_quant.backends.onnxruntime.weights import BoundedCache
+from optuna_quant.space import TuningSpace
+
+
+if TYPE_CHECKING:
+    import torch
+
+    from optuna_quant.backends.onnxruntime.executed import ExecutedOp
+    from optuna_quant.backends.onnxruntime.graph import Graph
+    from optuna_quant.backends.onnxruntime.hessian import HessianSensitivity
+    from optuna_quant.backends.onnxruntime.hessian import Loss
+    from optuna_quant.backends.onnxruntime.quantized_model import Providers
+    from optuna_quant.backends.onnxruntime.static import FindParams
+    from optuna_quant.backends.onnxruntime.torch_graph import FloatType
+    from optuna_quant.capability import Capability
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.narrowing import OpDict
+
+
+_logger = get_logger(__name__)
+
+_KEPT_MODELS_BYTES = 1 << 26
+
+
+class OnnxRuntimeBackend:
+    """Quantizes an ONNX model for ONNX Runtime.
+
+    The model is read and checked once, calibrated once, and every candidate is built from what
+    that gave. The user's model is never changed. All methods may be called from several threads.
+
+    Args:
+        model:
+            A path, the bytes of a model file, or a :class:`onnx.ModelProto`; opset 10 or newer.
+            Data in other files may be larger than 2 GB; then they are referred to, not loaded.
+        calibration_data:
+            Needed unless ``approach`` is ``"dynamic"``: a dict of arrays, an array, a list of
+            batches, a function that returns an iterator over batches, or a path to an ``.npz``
+            file; see
+            :class:`~optuna_quant.backends.onnxruntime.calibration_data.CalibrationData`.
+        calibration_sizes:
+            The calibration sampling sizes to choose from, default first: how many samples from the
+            start of the data are used. None to use all.
+        calibration_batch_size:
+            How many samples go through the model at once, where the whole set is given.
+        approach:
+            ``"static"`` (activation ranges from calibration, Q/DQ), ``"dynamic"`` (found at run
+            time), or ``"auto"`` (static options first, then dynamic ones for ops that have them).
+        providers:
+            The execution providers of all sessions; ``["CPUExecutionProvider"]`` by default, which
+            is what the capability describes.
+        session_options:
+            The options of all sessions. They are changed for moments and restored; what they keep
+            is the folder of the model's external data, if there are any.
+        cache_dir:
+            A directory that keeps calibration statistics, so that other processes and later runs
+            with the same model and data reuse them. None to keep them in memory only.
+        reduce_range:
+            Whether weights use 7 bits only. For processors without VNNI instructions, where sums
+            of two 8-bit products saturate.
+
+    Raises:
+        FileNotFoundError:
+            If the model file, or one with its data, does not exist.
+        TypeError:
+            If ``model`` or ``calibration_data`` is none of these.
+        ValueError:
+            If the model does not load, the calibration data are missing or do not fit it, or an
+            argument is not one of those described.
+
+    Example:
+        >>> backend = OnnxRuntimeBackend("model.onnx", calibration_data=x)  # doctest: +SKIP
+        >>> space = backend.tuning_space()  # doctest: +SKIP
+        >>> model = backend.quantize(space.default())  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+        *,
+        calibration_data: object = None,
+        calibration_sizes: Sequence[int] | None = None,
+        calibration_batch_size: int = DEFAULT_BATCH_SIZE,
+        approach: str = "static",
+        providers: Providers | None = None,
+        session_options: onnxruntime.SessionOptions | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        reduce_range: bool = False,
+    ) -> None:
+        if approach not in APPROACHES:
+            raise ValueError(
+                f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
+            )
+        self._approach = approach
+        self._calibration_sizes = _checked_sizes(calibration_sizes)
+        self._sessions = SessionMaker(_checked_providers(providers), session_options)
+        self._reduce_range = reduce_range
+        self._source = load_model(model)
+        self._files = _files(model=model, calibration_data=calibration_data)
+        self._data = None
+        if calibration_data is not None:
+            self._data = CalibrationData(
+                calibration_data,
+                input_specs(self._source.proto),
+                batch_size=calibration_batch_size,
+            )
+            # Reading the first batch tells at once whether there are any and whether they fit.
+            next(iter(self._data))
+        elif approach != "dynamic":
+            raise ValueError(
+                f"approach={approach!r} needs calibration_data: samples such as the model sees at "
+                "inference. Without any, approach='dynamic' is possible."
+            )
+        self._cache = None if cache_dir is None else CalibrationCache(cache_dir)
+        self._lock = RLock()
+        self._models = BoundedCache(_KEPT_MODELS_BYTES)
+        self._fingerprints: dict[str, str] = {}
+        self._check_loads()
+
+    def _check_loads(self) -> None:
+        try:
+            self._sessions.make(self._source.proto, self._source.base_dir)
+        except Exception as error:
+            raise ValueError(f"ONNX Runtime does not load the model: {error}") from error
+
+    @cached_property
+    def _graph(self) -> Graph:
+        return normalize(self._source)
+
+    @cached_property
+    def _builder(self) -> CandidateBuilder:
+        return CandidateBuilder(self._graph, reduce_range=self._reduce_range)
+
+    @cached_property
+    def _statistics(self) -> StatisticsSource:
+        assert self._data is not None
+        return StatisticsSource(self._graph, self._data, self._sessions, self._cache)
+
+    @cached_property
+    def _capability(self) -> Capability:
+        return find_capability(
+            self._graph, self._builder.static, self._approach, self._calibration_sizes
+        )
+
+    def capability(self) -> Capability:
+        """What can be done with each op of the model.
+
+        The product of two activations has the op type ``MatMulActivations``, to be told from a
+        ``MatMul`` with a weight. Ops that only pass values on (Reshape, MaxPool, a Relu behind a
+        Conv, ...) follow the op before them and are not listed.
+        """
+        with self._lock:
+            return self._capability
+
+    def tuning_space(
+        self,
+        *,
+        op_types: Sequence[str] | str = "default",
+        op_type_dict: OpDict | None = None,
+        op_name_dict: OpDict | None = None,
+        prefix: str = "quant",
+    ) -> TuningSpace:
+        """The tuning space of the model.
+
+        Args:
+            op_types:
+                Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or the
+                op types.
+            op_type_dict:
+                What to allow, by regular expressions of op types.
+            op_name_dict:
+                What to allow, by regular expressions of op names; goes over ``op_type_dict``.
+            prefix:
+                What the names of the study's parameters begin with.
+
+        Raises:
+            ValueError:
+                If no op is left, an op type is unknown, or a dictionary has another shape.
+        """
+        return TuningSpace.from_capability(
+            self.capability(),
+            op_types=op_types,
+            op_type_dict=op_type_dict,
+            op_name_dict=op_name_dict,
+            prefix=prefix,
+        )
+
+    def calibrate(self) -> None:
+        """Collect the range statistics now, for all calibration sizes in one pass over the data.
+
+        Otherwise the first static candidate does. Without calibration data there is nothing to do.
+        """
+        if self._data is not None:
+            with self._lock:
+                self._statistics.collect(self._default_tensors, self._calibration_sizes or [None])
+
+    @cached_property
+    def _default_tensors(self) -> frozenset[str]:
+        default = [
+            op.name
+            for op in self._capability.ops
+            if op.default and any(option.mode == "static" for option in op.options)
+        ]
+        return frozenset(self._builder.tensors(default))
+
+    def quantize(self, config: QuantConfig) -> QuantizedModel:
+        """Build the model that a configuration describes.
+
+        Ops that the configuration does not name run in FP32. If all do, this is the user's model
+        as it is.
+
+        Raises:
+            ValueError:
+                If it names an op that the model does not have, or that cannot run so.
+        """
+        with self._lock:
+            built = self._built(config)
+        return QuantizedModel(
+            built.proto,
+            self._sessions,
+            base_dir=self._source.base_dir,
+            fingerprint=built.fingerprint,
+        )
+
+    def _built(self, config: QuantConfig) -> Built:
+        if config.key not in self._models:
+            self._builder.check(config)
+            if config.quantized_ops:
+                built = self._builder.build(config, self._params_for(config))
+            else:
+                built = self._unchanged
+            # Only the last few: the model is asked for soon after its fingerprint.
+            self._models[config.key] = built
+            self._fingerprints[config.key] = built.fingerprint
+        found: Built = self._models[config.key]
+        return found
+
+    @cached_property
+    def _unchanged(self) -> Built:
+        proto = self._source.proto
+        return Built(proto, fingerprint(proto, base_dir=self._source.base_dir))
+
+    def _params_for(self, config: QuantConfig) -> FindParams:
+        """How to find the parameters for a configuration; calibrates if need be."""
+        size = config.calibration_size
+        tensors = self._builder.tensors_of(config)
+        if tensors:
+            if self._data is None:
+                raise ValueError(
+                    "An op in static mode needs calibration_data, but the backend has none."
+                )
+            if not self._statistics.has(tensors, size):
+                # In one pass with what other candidates are likely to need.
+                sizes = dict.fromkeys([size, *(self._calibration_sizes or [None])])
+                self._statistics.collect(tensors | self._default_tensors, sizes)
+        return lambda tensor, tensor_config: self._statistics.params(tensor, tensor_config, size)
+
+    def session(self, config: QuantConfig) -> onnxruntime.InferenceSession:
+        """A session of the model that a configuration describes."""
+        return self.quantize(config).session
+
+    def fingerprint(self, config: QuantConfig) -> str:
+        """A content hash of the model that a configuration describes.
+
+        It covers what the model computes and how, not names inside it; it is the same in every
+        process. Two configurations with the same fingerprint build the same model.
+        """
+        with self._lock:
+            known = self._fingerprints.get(config.key)
+            return self._built(config).fingerprint if known is None else known
+
+    def signature(self) -> dict[str, str]:
+        """What every configuration of this backend depends on, part by part.
+
+        Where two backends have the same signature, one configuration builds the same model. All
+        calibration data that are used are read for it.
+
+        Returns:
+            ``"model"`` and ``"calibration data"`` as content hashes, and ``"options"`` as text.
+        """
+        options: dict[str, object] = {
+            "approach": self._approach,
+            "reduce_range": self._reduce_range,
+        }
+        data = "none"
+        if self._data is not None and self._approach != "dynamic":
+            options["calibration_sizes"] = list(self._calibration_sizes) or None
+            if self._calibration_sizes:
+                used = max(self._calibration_sizes)
+                data = self._data.fingerprints([used])[used]
+            else:
+                data = self._data.fingerprint()
+        with self._lock:
+            model = self._unchanged.fingerprint
+        shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return {"model": model, "calibration data": data, "options": shown}
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files that the backend reads, which nothing may overwrite, by what they are."""
+        return self._files
+
+    def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
+        """What the runtime really runs for each op of a configuration."""
+        model = self.quantize(config)
+        outputs = {node.name: node.output[0] for node in self._graph.nodes if node.output}
+        with self._sessions.lock:
+            return executed_ops(
+                model.proto,
+                list(config.ops),
+                {op: outputs[op] for op in config.ops},
+                providers=self._sessions.providers,
+                session_options=self._sessions.options,
+                external_data_dir=self._source.base_dir,
+            )
+
+    def mse_sensitivity(self, *, samples: int = 256, data: object = None) -> MSESensitivity:
+        """A sensitivity by the error that quantization brings to each op's own output.
+
+        What :class:`~optuna_quant.samplers.MSEQuantSampler` ranks ops by; see
+        :class:`~optuna_quant.backends.onnxruntime.sensitivity.MSESensitivity`.
+
+        Args:
+            samples:
+                How many samples are used, from the start of the data.
+            data:
+                The samples, in any form of ``calibration_data``, which they are by default.
+
+        Raises:
+            ValueError:
+                If there are no data, or an argument is not one of those described.
+        """
+        with self._lock:
+            graph, static = self._graph, self._builder.static
+        return MSESensitivity(
+            self.quantize, graph, static, self._samples(data), self._sessions, samples=samples
+        )
+
+    def output_sensitivity(
+        self, *, batches: int = 2, batch_size: int = DEFAULT_BATCH_SIZE, data: object = None
+    ) -> OutputSensitivity:
+        """A sensitivity by how far the quantization of each op moves the model's outputs.
+
+        What :class:`~optuna_quant.samplers.MSEV2QuantSampler` ranks ops by; see
+        :class:`~optuna_quant.backends.onnxruntime.sensitivity.OutputSensitivity`.
+
+        Args:
+            batches:
+                How many batches are used, from the start of the data.
+            batch_size:
+                The most samples in a batch.
+            data:
+                The samples, in any form of ``calibration_data``, which they are by default.
+
+        Raises:
+            ValueError:
+                If there are no data, or an argument is not one of those described.
+        """
+        return OutputSensitivity(
+            self.quantize, self._samples(data), batches=batches, batch_size=batch_size
+        )
+
+    def hessian_sensitivity(
+        self,
+        *,
+        loss: Loss | None = None,
+        labels: object = None,
+        data: object = None,
+        probes: int = 32,
+        tolerance: float = 0.2,
+        seed: int = 0,
+        max_samples: int = 64,
+        batch_size: int = 16,
+        dtype: FloatType = "float32",
+        module: torch.nn.Module | None = None,
+        parameters: Mapping[str, str] | None = None,
+    ) -> HessianSensitivity:
+        """A sensitivity by the curvature of a loss in the ops' weights; needs torch.
+
+        What :class:`~optuna_quant.samplers.HAWQV2QuantSampler` ranks ops by; for the arguments and
+        errors see :class:`~optuna_quant.backends.onnxruntime.hessian.HessianSensitivity`.
+
+        Args:
+            loss:
+                ``loss(outputs, batch)``; None for how far the outputs move, which needs no labels.
+            labels:
+                The labels of the samples, in their order.
+            data:
+                The samples; the calibration data by default.
+            probes:
+                The most random probes.
+            tolerance:
+                The relative standard error of a trace that is small enough to stop.
+            seed:
+                Of the probes.
+            max_samples:
+                How many samples are used, from the start of the data.
+            batch_size:
+                The most samples at a time.
+            dtype:
+                What floats are computed in.
+            module:
+                The module that the model was exported from, to be differentiated in its place.
+            parameters:
+                With ``module``: its parameter that is the weight of each op.
+        """
+        from optuna_quant.backends.onnxruntime.hessian import HessianSensitivity
+
+        with self._lock:
+            graph = self._graph
+        return HessianSensitivity(
+            graph.to_model(),
+            loss,
+            self._samples(None) if data is None else data,
+            weights=find_weights(graph),
+            labels=labels,
+            probes=probes,
+            tolerance=tolerance,
+            seed=seed,
+            max_samples=max_samples,
+            batch_size=batch_size,
+            dtype=dtype,
+            base_dir=graph.base_dir,
+            module=module,
+            parameters=parameters,
+        )
+
+    def _samples(self, data: object) -> CalibrationData:
+        """The samples for a sensitivity."""
+        if data is not None:
+            return CalibrationData(data, input_specs(self._source.proto))
+        if self._data is None:
+            raise ValueError(
+                "A sensitivity needs samples to run the model on, but the backend has no "
+                "calibration_data: pass data=, in any form that calibration_data may have."
+            )
+        return self._data
+
+
+def _files(**given: object) -> Mapping[str, Path]:
+    return {
+        name.replace("_", " "): Path(value)
+        for name, value in given.items()
+        if isinstance(value, (str, os.PathLike))
+    }
+
+
+def _checked_sizes(sizes: Sequence[int] | None) -> tuple[int, ...]:
+    if sizes is None:
+        return ()
+    checked = tuple(sizes)
+    for size in checked:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"calibration_sizes must be positive integers, but got {size!r}.")
+    if len(set(checked)) < len(checked) or not checked:
+        raise ValueError(
+            f"calibration_sizes must be one or more different numbers, but got {list(checked)}."
+        )
+    return checked
+
+
+def _checked_providers(providers: Providers | None) -> Providers:
+    if providers is None:
+        return ("CPUExecutionProvider",)
+    available = onnxruntime.get_available_providers()
+    for provider in providers:
+        name = provider if isinstance(provider, str) else provider[0]
+        if name not in available:
+            raise ValueError(
+                f"There is no execution provider {name!r} in this ONNX Runtime; available are: "
+                f"{', '.join(available)}."
+            )
+    if not providers:
+        raise ValueError("providers must name at least one execution provider.")
+    return tuple(providers)

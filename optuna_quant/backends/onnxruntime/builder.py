@@ -1,0 +1,217 @@
+"""Building the model that a configuration describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import onnx
+
+from optuna_quant.backends.onnxruntime.dynamic import apply_dynamic
+from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.fingerprint import typed_digest
+from optuna_quant.backends.onnxruntime.graph import Graph
+from optuna_quant.backends.onnxruntime.graph import assemble
+from optuna_quant.backends.onnxruntime.graph import tensor_array
+from optuna_quant.backends.onnxruntime.qdq import Writer
+from optuna_quant.backends.onnxruntime.static import Params
+from optuna_quant.backends.onnxruntime.static import Planner
+from optuna_quant.backends.onnxruntime.static_ops import StaticOp
+from optuna_quant.backends.onnxruntime.static_ops import check_static
+from optuna_quant.backends.onnxruntime.static_ops import static_ops
+from optuna_quant.backends.onnxruntime.weights import BoundedCache
+from optuna_quant.backends.onnxruntime.weights import WeightStore
+from optuna_quant.config import OpConfig
+
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from optuna_quant.backends.onnxruntime.static import FindParams
+    from optuna_quant.config import QuantConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A candidate.
+
+    Args:
+        proto:
+            The model.
+        fingerprint:
+            Its content hash.
+    """
+
+    proto: onnx.ModelProto
+    fingerprint: str
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Its size in memory, in bytes."""
+        return int(self.proto.ByteSize())
+
+
+class CandidateBuilder:
+    """Builds candidates from one graph.
+
+    Args:
+        graph:
+            The graph.
+        reduce_range:
+            Whether weights use 7 bits only.
+
+    Attributes:
+        static:
+            The ops that can be quantized statically, by name.
+    """
+
+    def __init__(self, graph: Graph, *, reduce_range: bool = False) -> None:
+        self._graph = graph
+        self._reduce_range = reduce_range
+        self._cache = BoundedCache()
+        self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
+        self._planner = Planner(graph)
+        self._digests: dict[str, bytes] = {}
+        self._names = frozenset(node.name for node in graph.nodes)
+        self.static: Mapping[str, StaticOp] = MappingProxyType(
+            {op.name: op for op in static_ops(graph)}
+        )
+
+    def check(self, config: QuantConfig) -> None:
+        """Check that a configuration is one for this model.
+
+        Raises:
+            ValueError:
+                If it names an op that the model does not have or a mode that an op does not have,
+                or a recipe.
+        """
+        for recipe in config.recipes:
+            raise ValueError(f"This backend has no recipe {recipe!r}.")
+        for name, op_config in config.ops.items():
+            if name not in self._names:
+                raise ValueError(f"There is no op {name!r} in the model.")
+            if op_config.mode == "static":
+                if name not in self.static:
+                    raise ValueError(f"Op {name!r} cannot run in static mode.")
+                check_static(self.static[name], op_config)
+            elif op_config.mode not in ("dynamic", "fp32"):
+                raise ValueError(
+                    f"Op {name!r} cannot run in mode {op_config.mode!r}: this backend has static, "
+                    "dynamic and fp32."
+                )
+
+    def tensors(self, ops: Iterable[str], scheme: str = "asym") -> set[str]:
+        """The tensors whose ranges are needed for some ops, where they have a static mode."""
+        found: set[str] = set()
+        for name in ops:
+            if name in self.static:
+                found |= self._tensors(self.static[name], scheme)
+        return found
+
+    def tensors_of(self, config: QuantConfig) -> set[str]:
+        """The tensors whose ranges may be needed for a configuration."""
+        found: set[str] = set()
+        for name, op_config in config.ops.items():
+            if op_config.mode == "static" and op_config.activation is not None:
+                found |= self._tensors(self.static[name], op_config.activation.scheme)
+        return found
+
+    def _tensors(self, op: StaticOp, scheme: str) -> set[str]:
+        node = self._graph.nodes[op.index]
+        found = {
+            node.input[i] for i in op.activations if not self._graph.is_constant(node.input[i])
+        }
+        if op.rule.owns_output and op.activations:
+            found.add(op.output(node, scheme))
+        return found
+
+    def build(self, config: QuantConfig, find: FindParams) -> Built:
+        """Build a candidate.
+
+        Args:
+            config:
+                The configuration; see :meth:`check`.
+            find:
+                Gives the parameters for activations.
+        """
+        chosen = {
+            self.static[name].index: (self.static[name], op_config)
+            for name, op_config in config.ops.items()
+            if op_config.mode == "static"
+        }
+        plan = self._planner.plan(chosen, find, self._table_params)
+        writer = Writer(self._graph, plan, self._weights)
+        writer.write()
+        constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
+        constants.update(self._graph.initializers)
+        constants.update(writer.constants)
+        model = assemble(self._graph.template, writer.nodes, constants)
+        layers = {
+            op.name: OpConfig("dynamic", weight=op_config.weight)
+            for op, op_config in chosen.values()
+            if op.rule.layer
+        }
+        if layers:
+            self._apply_dynamic(model, layers)
+            use_pairs(model, writer.integers)
+        self._apply_dynamic(model, config.ops)
+        return Built(model, self._fingerprint(model, writer))
+
+    def _apply_dynamic(self, model: onnx.ModelProto, ops: Mapping[str, OpConfig]) -> None:
+        apply_dynamic(
+            model,
+            ops,
+            reduce_range=self._reduce_range,
+            load=lambda tensor: tensor_array(tensor, self._graph.base_dir),
+            cache=self._cache,
+        )
+
+    def _table_params(self, op: StaticOp, config: OpConfig) -> Params:
+        assert op.weight is not None
+        assert config.weight is not None
+        name = self._graph.nodes[op.index].input[op.weight.position]
+        weight = self._weights.get(name, config.weight, None)
+        return Params(float(weight.scale), int(weight.zero_point), weight.values.dtype.name)
+
+    def _fingerprint(self, model: onnx.ModelProto, writer: Writer) -> str:
+        known = dict(self._digests)
+        for name, digest in writer.digests.items():
+            array = writer.constants[name]
+            data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            known[name] = typed_digest(digest, data_type, array.shape)
+        result = fingerprint(model, base_dir=self._graph.base_dir, known=known)
+        # New tensors have other names in every candidate; those of the graph keep theirs.
+        own = self._graph.initializers
+        self._digests.update((name, digest) for name, digest in known.items() if name in own)
+        return result
+
+
+def use_pairs(model: onnx.ModelProto, integers: Mapping[str, str]) -> None:
+    """Let what would quantize a tensor at run time take the integers of the pair before it.
+
+    Args:
+        model:
+            The model; changed in place.
+        integers:
+            The quantized tensor behind each tensor that comes out of a pair.
+    """
+    graph = model.graph
+    params = {node.output[0]: node.input for node in graph.node if node.output[0] in integers}
+    known: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        if node.op_type == "DynamicQuantizeLinear" and node.input[0] in params:
+            known.update(zip(node.output, params[node.input[0]], strict=True))
+        else:
+            kept.append(node)
+    for node in kept:
+        for i, name in enumerate(node.input):
+            node.input[i] = known.get(name, name)
+    del graph.node[:]
+    graph.node.extend(kept)

@@ -1,0 +1,182 @@
+"""A candidate: a model that a backend has built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
+from pathlib import Path
+from threading import RLock
+from typing import Any
+from typing import TypeAlias
+
+import onnx
+import onnxruntime
+
+from optuna_quant.backends.onnxruntime.external_data import is_too_large
+from optuna_quant.backends.onnxruntime.external_data import save_model
+from optuna_quant.backends.onnxruntime.external_data import total_bytes
+
+
+Providers: TypeAlias = Sequence[str | tuple[str, dict[str, Any]]]
+
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class SessionMaker:
+    """Makes sessions with the user's providers and options.
+
+    Args:
+        providers:
+            The execution providers.
+        options:
+            The session options; None for the defaults.
+
+    Attributes:
+        lock:
+            Held while ``options`` are in use: whoever changes them for a while must hold it.
+    """
+
+    def __init__(self, providers: Providers, options: onnxruntime.SessionOptions | None) -> None:
+        self.providers = tuple(providers)
+        self.options = options
+        self.lock = RLock()
+
+    def make(
+        self, model: onnx.ModelProto, base_dir: Path | None = None
+    ) -> onnxruntime.InferenceSession:
+        """A session of a model.
+
+        Args:
+            model:
+                The model.
+            base_dir:
+                The directory that its external data are relative to.
+
+        Raises:
+            ValueError:
+                If the model is over 2 GB.
+        """
+        if is_too_large(model):
+            raise ValueError(
+                "The model is over 2 GB, which a session takes only from files: save the original "
+                "with external data (onnx.save with save_as_external_data=True) and pass its path."
+            )
+        content = model.SerializeToString()
+        with self.lock:
+            return onnxruntime.InferenceSession(
+                content, self._options_for(base_dir), providers=list(self.providers)
+            )
+
+    def _options_for(self, base_dir: Path | None) -> onnxruntime.SessionOptions:
+        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        if base_dir is not None:
+            try:
+                known = options.get_session_config_entry(_EXTERNAL_FOLDER)
+            except RuntimeError:  # there is no such entry
+                known = None
+            if known != str(base_dir):
+                options.add_session_config_entry(_EXTERNAL_FOLDER, str(base_dir))
+        return options
+
+
+class QuantizedModel:
+    """A model as one configuration says, usable where a session is expected.
+
+    An evaluation that was written for an :class:`onnxruntime.InferenceSession` takes it as it is:
+    what is not defined here is looked up in :attr:`session`.
+
+    Args:
+        proto:
+            The model. Must not be changed.
+        sessions:
+            Makes its session.
+        base_dir:
+            The directory that its external data are relative to; None if it has none.
+        fingerprint:
+            Its content hash.
+
+    Example:
+        >>> model = backend.quantize(space.default())  # doctest: +SKIP
+        >>> (logits,) = model.run(None, {"x": x})  # doctest: +SKIP
+        >>> model.save("model.int8.onnx")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        sessions: SessionMaker,
+        *,
+        base_dir: Path | None = None,
+        fingerprint: str,
+    ) -> None:
+        self.proto = proto
+        self.fingerprint = fingerprint
+        self._base_dir = base_dir
+        self._sessions = sessions
+        self._lock = RLock()
+        self._session: onnxruntime.InferenceSession | None = None
+
+    @property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The session, made when it is first asked for."""
+        with self._lock:
+            if self._session is None:
+                self._session = self._sessions.make(self.proto, self._base_dir)
+            return self._session
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the model in bytes, external data included."""
+        return total_bytes(self.proto, self._base_dir)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file.
+
+        A model over 2 GB, the most that one file holds, gets its data in a second file beside it,
+        with ``.data`` behind its name.
+
+        Args:
+            path:
+                The file. It is replaced as a whole, or left as it was if writing fails.
+        """
+        save_model(self.proto, Path(path), self._base_dir)
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> Any:
+        """Compute outputs, as :meth:`onnxruntime.InferenceSession.run` does.
+
+        Args:
+            output_names:
+                The names of the outputs; None or empty for all.
+            input_feed:
+                An array for each input, by the input's name.
+            run_options:
+                Options of this run; None for the defaults.
+
+        Returns:
+            A list with an array for each output.
+        """
+        return self.session.run(output_names, input_feed, run_options)
+
+    def get_inputs(self) -> Sequence[Any]:
+        """The model's inputs."""
+        inputs: Sequence[Any] = self.session.get_inputs()
+        return inputs
+
+    def get_outputs(self) -> Sequence[Any]:
+        """The model's outputs."""
+        outputs: Sequence[Any] = self.session.get_outputs()
+        return outputs
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.session, name)
+
+    def __repr__(self) -> str:
+        return f"QuantizedModel(fingerprint={self.fingerprint!r}, nbytes={self.nbytes})"

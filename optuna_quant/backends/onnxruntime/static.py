@@ -1,0 +1,297 @@
+"""Where the tensors of a graph are quantized when some of its ops run in static mode.
+
+An op in static mode reads quantized activations. Where it reads a tensor of floats, it does so
+through a Q/DQ pair of its own settings; readers that want the same parameters share the pair, and
+ops in fallback read the floats. Some ops write integers: they quantize their output, and whoever
+reads it reads that. Operators that only pass values on keep the parameters of what they are given,
+which costs nothing in accuracy and lets the runtime run them on integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Container
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+
+from optuna_quant.backends.onnxruntime.graph import Graph
+from optuna_quant.backends.onnxruntime.graph import node_attributes
+from optuna_quant.backends.onnxruntime.op_tables import FUSED_ACTIVATIONS
+from optuna_quant.backends.onnxruntime.op_tables import PASS_FLOATS
+from optuna_quant.backends.onnxruntime.op_tables import PASS_INTEGERS
+from optuna_quant.backends.onnxruntime.op_tables import PASS_THROUGH
+from optuna_quant.backends.onnxruntime.static_ops import StaticOp
+from optuna_quant.backends.onnxruntime.static_ops import clip_bounds
+from optuna_quant.config import OpConfig
+from optuna_quant.config import TensorConfig
+
+
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+_PRODUCTS = frozenset({"Gemm", "MatMul", "MatMulActivations"})
+_TRANSPARENT = frozenset(
+    {"Dropout", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+)
+"""Operators that the runtime removes, or before which it moves a quantization behind them."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """How a tensor is quantized: ``real = (integer - zero_point) * scale``."""
+
+    scale: float
+    zero_point: int
+    dtype: str
+
+
+FindParams: TypeAlias = Callable[[str, TensorConfig], Params]
+"""Gives the parameters for a tensor of the graph by what calibration has learnt."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where tensors are quantized.
+
+    Args:
+        ops:
+            The ops in static mode and their configurations, by the node's position.
+        made:
+            Tensors that are quantized where they are made, for all readers.
+        read:
+            Parameters of the pair through which an input of a node is read; by the positions of
+            the node and of the input.
+        barred:
+            Tensors of floats whose pairs the runtime must not take for a part of what makes them.
+        unfused:
+            Nodes, by position, that it must not take for a part of the product before them.
+    """
+
+    ops: Mapping[int, tuple[StaticOp, OpConfig]]
+    made: Mapping[str, Params] = field(default_factory=dict)
+    read: Mapping[tuple[int, int], Params] = field(default_factory=dict)
+    barred: frozenset[str] = frozenset()
+    unfused: frozenset[int] = frozenset()
+
+
+class Planner:
+    """Makes plans for one graph.
+
+    Args:
+        graph:
+            The graph.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._passed = {i: names for i, node in enumerate(graph.nodes) if (names := _passed(node))}
+        for i in [i for i in self._passed if not _is_exact(graph.nodes[i], graph)]:
+            del self._passed[i]
+
+    def plan(
+        self,
+        ops: Mapping[int, tuple[StaticOp, OpConfig]],
+        find: FindParams,
+        table_params: Callable[[StaticOp, OpConfig], Params],
+    ) -> Plan:
+        """Decide where to quantize.
+
+        Args:
+            ops:
+                The ops in static mode and their configurations, by the node's position.
+            find:
+                Gives the parameters for a tensor.
+            table_params:
+                Gives those of an op that reads rows of a quantized table.
+        """
+        graph = self._graph
+        made: dict[str, Params] = {}
+        read: dict[tuple[int, int], Params] = {}
+        # Tensors whose values are on a grid, and which of them a node has passed on.
+        grid: dict[str, Params] = {}
+        passed_by: dict[str, int] = {}
+
+        def materialize(tensor: str) -> None:
+            while tensor not in made:
+                i = passed_by[tensor]
+                made.update((name, grid[name]) for name in self._passed[i])
+                tensor = graph.nodes[i].input[0]
+
+        for i in sorted({*ops, *self._passed}):
+            node = graph.nodes[i]
+            if i in ops:
+                op, config = ops[i]
+                assert config.activation is not None
+                for position in op.activations:
+                    tensor = node.input[position]
+                    if tensor in grid:
+                        materialize(tensor)
+                    elif not graph.is_constant(tensor):
+                        read[i, position] = find(tensor, config.activation)
+                if op.rule.owns_output:
+                    tensor = op.output(node, config.activation.scheme)
+                    reads_table = not op.activations
+                    made[tensor] = (
+                        table_params(op, config)
+                        if reads_table
+                        else find(tensor, config.activation)
+                    )
+                    grid[tensor] = made[tensor]
+            elif node.input[0] in grid:
+                for tensor in self._passed[i]:
+                    grid[tensor] = grid[node.input[0]]
+                    passed_by[tensor] = i
+        tensors = {graph.nodes[i].input[position] for i, position in read}
+        barred = {
+            tensor
+            for tensor in tensors
+            if self._is_shared(tensor, ops, read)
+            or self._leaks(tensor, ops, grid)
+            or self._would_change_output(tensor)
+        }
+        return Plan(ops, made, read, frozenset(barred), frozenset(self._unfused(ops, read)))
+
+    def _is_shared(
+        self,
+        tensor: str,
+        ops: Container[int],
+        read: Mapping[tuple[int, int], Params],
+    ) -> bool:
+        """Whether a product in static mode has a pair and also something else behind it.
+
+        The runtime fuses a product with what quantizes its output, and where it cannot because
+        others want the floats it runs the product in floats.
+        """
+        return self._graph.producer.get(tensor) in ops and self._only_pair(tensor, read) is None
+
+    def _only_pair(self, tensor: str, read: Mapping[tuple[int, int], Params]) -> Params | None:
+        """The parameters of the pair that alone reads a tensor; None if others see its floats."""
+        graph = self._graph
+        pairs = {read.get(place) for place in graph.readers.get(tensor, ())}
+        if len(pairs) != 1 or tensor in graph.outputs or tensor in graph.captured:
+            return None
+        return pairs.pop()
+
+    def _unfused(
+        self,
+        ops: Mapping[int, tuple[StaticOp, OpConfig]],
+        read: Mapping[tuple[int, int], Params],
+    ) -> Iterator[int]:
+        """Nodes that would keep the product before them off the integer kernels.
+
+        The runtime takes an activation function for a part of the quantization behind it, and
+        where it finds that it is not it runs the product in floats. A Gemm it fuses with a
+        Transpose, to a Gemm in floats.
+        """
+        graph = self._graph
+        for index, (op, _) in ops.items():
+            if op.op_type not in _PRODUCTS:
+                continue
+            tensor = graph.nodes[index].output[0]
+            alone = graph.only_reader(tensor) is not None
+            for i, position in graph.readers.get(tensor, ()):
+                if op.op_type == "Gemm" and graph.nodes[i].op_type == "Transpose":
+                    yield i
+                elif position == 0 and _is_activation_function(graph.nodes[i]):
+                    ends = not graph.readers.get(graph.nodes[i].output[0])
+                    if not (alone and (ends or self._vanishes(i, read))):
+                        yield i
+
+    def _vanishes(self, i: int, read: Mapping[tuple[int, int], Params]) -> bool:
+        """Whether the quantization behind an activation function does its work."""
+        graph = self._graph
+        functions = [graph.nodes[i]]
+        tensor = graph.nodes[i].output[0]
+        while (reader := graph.only_reader(tensor)) is not None:
+            node = graph.nodes[reader]
+            if _is_activation_function(node):
+                functions.append(node)
+            elif node.domain or node.op_type not in _TRANSPARENT:
+                break
+            tensor = node.output[0]
+        params = self._only_pair(tensor, read)
+        return params is not None and all(_is_covered(f, params, graph) for f in functions)
+
+    def _would_change_output(self, tensor: str) -> bool:
+        """Whether a pair behind a Transpose would quantize an output of the model before it.
+
+        The runtime quantizes first and transposes integers, and has that output dequantized.
+        """
+        graph = self._graph
+        transposed = False
+        while (i := graph.producer.get(tensor)) is not None:
+            node = graph.nodes[i]
+            if node.domain or node.op_type not in _TRANSPARENT | FUSED_ACTIVATIONS:
+                return False
+            transposed = transposed or node.op_type == "Transpose"
+            tensor = node.input[0]
+            if transposed and tensor in graph.outputs:
+                return True
+        return False
+
+    def _leaks(self, tensor: str, ops: Container[int], grid: Container[str]) -> bool:
+        """Whether an op in fallback would be quantized because of a pair behind it.
+
+        Where quantized values come in and a pair follows, the runtime quantizes the weights of
+        what is between as well, by its own rules.
+        """
+        graph = self._graph
+        while (i := graph.producer.get(tensor)) is not None and i not in ops:
+            node = graph.nodes[i]
+            if node.op_type in _WEIGHTED:
+                return graph.is_constant(node.input[1]) and node.input[0] in grid
+            if i not in self._passed and node.op_type not in FUSED_ACTIVATIONS:
+                return False
+            tensor = node.input[0]
+        return False
+
+
+def _is_activation_function(node: onnx.NodeProto) -> bool:
+    return node.op_type in FUSED_ACTIVATIONS and not node.domain
+
+
+def _is_covered(node: onnx.NodeProto, params: Params, graph: Graph) -> bool:
+    """Whether an activation function gives on all values in the range of the quantized ones."""
+    limits = np.iinfo(params.dtype)
+    if node.op_type == "Relu":
+        return params.zero_point == limits.min
+    bounds = clip_bounds(node, graph)
+    if bounds is None:
+        return False
+    least, greatest = (
+        (integer - params.zero_point) * params.scale for integer in (limits.min, limits.max)
+    )
+    low, high = bounds
+    rounding = float(np.finfo(np.float32).eps)
+    return (low is None or low <= least + rounding) and (
+        high is None or high >= greatest - rounding
+    )
+
+
+def _passed(node: onnx.NodeProto) -> tuple[str, ...]:
+    """The outputs of a node whose values, all of them, are values of its first input or zero."""
+    if node.domain not in ("", "ai.onnx") or not node.input:
+        return ()
+    if node.op_type not in PASS_THROUGH | PASS_INTEGERS | PASS_FLOATS:
+        return ()
+    if node.op_type == "Split":
+        return tuple(name for name in node.output if name)
+    return tuple(node.output[:1])
+
+
+def _is_exact(node: onnx.NodeProto, graph: Graph) -> bool:
+    """Whether the attributes and constants of such a node allow no other values."""
+    if node.op_type == "Resize":
+        attributes = node_attributes(node)
+        crops = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+        return attributes.get("mode", b"nearest") == b"nearest" and not crops
+    if node.op_type == "Pad" and node_attributes(node).get("mode", b"constant") == b"constant":
+        if graph.opset < 11:
+            return float(node_attributes(node).get("value", 0.0)) == 0.0
+        name = node.input[2] if len(node.input) > 2 else ""
+        return not name or (graph.is_constant(name) and not np.any(graph.array(name)))
+    return True
