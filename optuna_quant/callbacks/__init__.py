@@ -1,0 +1,9 @@
+"""Callbacks of a study: when it stops, and what it shows."""
+
+from optuna_quant.callbacks.exit_policy import ExitPolicy
+from optuna_quant.callbacks.exit_policy import Stop
+from optuna_quant.callbacks.exit_policy import StopReason
+from optuna_quant.callbacks.progress import Progress
+
+
+__all__ = ["ExitPolicy", "Progress", "Stop", "StopReason"]

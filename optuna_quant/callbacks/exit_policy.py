@@ -1,0 +1,351 @@
+"""When a study stops, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+import enum
+import math
+from typing import TYPE_CHECKING
+import warnings
+
+from optuna.logging import get_logger
+from optuna.trial import TrialState
+
+from optuna_quant import record
+from optuna_quant.criteria import check_limits
+from optuna_quant.criteria import check_objective
+from optuna_quant.selection import Candidate
+from optuna_quant.selection import candidates
+from optuna_quant.selection import ranked
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+_logger = get_logger(__name__)
+
+# So many models in a row that were known already: what is left of the space is more of the same.
+_MOST_REPEATS = 1000
+
+
+class StopReason(enum.StrEnum):
+    """Why a study stopped."""
+
+    MET = "met"
+    """A configuration meets the criterion, and that was what was wanted."""
+    TIMEOUT = "timeout"
+    """The time is up."""
+    MAX_TRIALS = "max_trials"
+    """As many trials were evaluated as was allowed."""
+    EXHAUSTED = "exhausted"
+    """The strategy has nothing left to evaluate."""
+    CALLBACK = "callback"
+    """Another callback stopped the study."""
+    INTERRUPTED = "interrupted"
+    """The user interrupted the search."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The decision to stop.
+
+    Args:
+        reason:
+            Why, for programs.
+        message:
+            Why, for people: one sentence.
+    """
+
+    reason: StopReason
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ExitPolicy:
+    """Callback that ends a study when the search has what it wants, or has had its share.
+
+    There are three ways to search:
+
+    - ``timeout=0``: stop at the first configuration that meets the criterion. (The FP32 baseline
+      is none, nor is a configuration that the strategy only passes on its way.)
+    - ``timeout`` in seconds: search for that long, and keep the best that meets the criterion.
+    - ``timeout=None``: search until ``max_trials``, or until the strategy has nothing left.
+
+    The limits hold for the study as a whole, whoever runs its trials: it keeps no state, it reads
+    the study. Time is the time in which at least one trial of the study ran, so that breaks
+    between runs do not count. Where several workers share a study each stops after the trial
+    that it is at, so up to one more trial per worker may be evaluated.
+
+    Example:
+
+        .. code-block:: python
+
+            study.optimize(objective, callbacks=[ExitPolicy(criterion, timeout=600)])
+
+        With the ask-and-tell interface, where callbacks are not called:
+
+        .. code-block:: python
+
+            while (stop := policy.decide(study)) is None:
+                trial = study.ask()
+                study.tell(trial, objective(trial))
+            print(stop.message)
+
+    Args:
+        criterion:
+            When a metric is good enough.
+        timeout:
+            Seconds; see above.
+        max_trials:
+            The most trials, whether they completed, were pruned or failed. The baseline, trials
+            that took over the result of an equal model, and trials whose process was interrupted
+            or killed do not count. :obj:`None`: no limit.
+        objective:
+            What is best among the configurations that meet the criterion, see
+            :class:`~optuna_quant.TuningCriterion`.
+        stop_at_first:
+            Whether to stop at the first configuration that meets the criterion. Default: only if
+            ``timeout`` is 0. With :obj:`True` and a timeout, whatever comes first.
+
+    Raises:
+        TypeError:
+            If an argument has another type.
+        ValueError:
+            If an argument is out of its range; from :meth:`decide`, if the study's direction
+            contradicts ``criterion.higher_is_better``.
+    """
+
+    def __init__(
+        self,
+        criterion: AccuracyCriterion,
+        *,
+        timeout: float | None = 0,
+        max_trials: int | None = 100,
+        objective: str = "fallback_ops",
+        stop_at_first: bool | None = None,
+    ) -> None:
+        check_limits(timeout, max_trials, stop_at_first)
+        check_objective(objective)
+        self._criterion = criterion
+        self._timeout = timeout or None  # 0 is no limit of time.
+        self._max_trials = max_trials
+        self._objective = objective
+        self._stop_at_first = timeout == 0 if stop_at_first is None else stop_at_first
+
+    @property
+    def criterion(self) -> AccuracyCriterion:
+        """When a metric is good enough."""
+        return self._criterion
+
+    @property
+    def objective(self) -> str:
+        """What is best among the configurations that meet the criterion."""
+        return self._objective
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Stop the study if it is time to; keep the reason in the study and log it."""
+        stop = self.decide(study)
+        if stop is None:
+            return
+        keep_reason(study, stop)
+        _logger.info(stop.message)
+        study.stop()
+
+    def decide(self, study: optuna.Study) -> Stop | None:
+        """Whether to stop now, and why; :obj:`None` to go on. It changes nothing.
+
+        Raises:
+            ValueError:
+                If the study's direction contradicts ``criterion.higher_is_better``.
+        """
+        self._criterion.check_direction(study)
+        found = candidates(study, self._criterion)
+        if self._stop_at_first:
+            answers = [c for c in found if c.met and is_answer(study, c.trial)]
+            if answers:
+                return Stop(StopReason.MET, self._met_message(answers))
+        trials = study.get_trials(deepcopy=False)
+        elapsed = busy_seconds(trials)
+        if self._timeout is not None and elapsed >= self._timeout:
+            message = f"The time is up: {elapsed:.0f} s of {self._timeout:g} s."
+            return Stop(StopReason.TIMEOUT, f"{message} {self._best_message(found, trials)}")
+        used = trials_used(trials)
+        if self._max_trials is not None and used >= self._max_trials:
+            most = self._max_trials
+            message = (
+                f"All {most} trials are used up." if most > 1 else "The one trial is used up."
+            )
+            return Stop(StopReason.MAX_TRIALS, f"{message} {self._best_message(found, trials)}")
+        if self._has_nothing_left(study):
+            counted = f"{used} trial{'' if used == 1 else 's'}"
+            message = f"The strategy has nothing left to try after {counted}."
+            return Stop(StopReason.EXHAUSTED, f"{message} {self._best_message(found, trials)}")
+        repeats = _repeats_at_the_end(trials)
+        if repeats >= _MOST_REPEATS:
+            message = (
+                f"The last {repeats} configurations gave models that were evaluated already; "
+                f"{used} trials were evaluated."
+            )
+            return Stop(StopReason.EXHAUSTED, f"{message} {self._best_message(found, trials)}")
+        if not found:
+            _warn_without_baseline(study, trials)
+        return None
+
+    def trials_left(self, study: optuna.Study) -> int | None:
+        """How many more trials may be evaluated; :obj:`None` if there is no limit."""
+        if self._max_trials is None:
+            return None
+        return max(0, self._max_trials - trials_used(study.get_trials(deepcopy=False)))
+
+    def seconds_left(self, study: optuna.Study) -> float | None:
+        """How much time is left; :obj:`None` if there is no limit."""
+        if self._timeout is None:
+            return None
+        return max(0.0, self._timeout - busy_seconds(study.get_trials(deepcopy=False)))
+
+    def _has_nothing_left(self, study: optuna.Study) -> bool:
+        is_exhausted = getattr(study.sampler, "is_exhausted", None)
+        return is_exhausted is not None and bool(is_exhausted(study))
+
+    def _met_message(self, answers: list[Candidate]) -> str:
+        if self._objective == "latency":
+            return f"{_met_count(len(answers))}."
+        best = ranked(answers, self._objective)[0]
+        return f"Trial {best.trial.number} meets the criterion, {_fallback(best)}."
+
+    def _best_message(self, found: list[Candidate], trials: Iterable[FrozenTrial]) -> str:
+        met = ranked(found, self._objective)
+        if met and self._objective == "latency":
+            return f"{_met_count(len(met))}."
+        if met:
+            best = met[0]
+            return f"The best that meets the criterion is trial {best.trial.number}, " + (
+                f"{_fallback(best)}."
+            )
+        return "No quantized model meets the criterion." + _failure(trials)
+
+
+def keep_reason(study: optuna.Study, stop: Stop) -> None:
+    """Write to the study why it stopped.
+
+    Args:
+        study:
+            The study. Its user attribute :data:`optuna_quant.record.STOPPED_BECAUSE` is set to a
+            dict with ``reason`` and ``message``, in place of an earlier one.
+        stop:
+            The decision.
+    """
+    attr = {"reason": stop.reason.value, "message": stop.message}
+    study.set_user_attr(record.STOPPED_BECAUSE, attr)
+
+
+def is_answer(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Whether a trial that meets the criterion is an answer of the study's strategy.
+
+    What one of our samplers has evaluated for a stage of its plan is an answer if the plan says
+    so: the sampler knows what it has concluded. What the user has enqueued or added, and what
+    another sampler has tried, is an answer in any case.
+
+    Args:
+        study:
+            The study, with the sampler that has run the trial.
+        trial:
+            The trial; whether it meets the criterion is not looked at.
+    """
+    claim = record.claim_of(trial)
+    if claim is None or claim.stage in (record.ENQUEUED_STAGE, record.EXHAUSTED_STAGE):
+        return True
+    ask = getattr(study.sampler, "is_answer", None)
+    return not claim.provisional if ask is None else bool(ask(study, trial))
+
+
+def trials_used(trials: Iterable[FrozenTrial]) -> int:
+    """How many trials were evaluated: without the baseline, repeats, and what was cut short."""
+    return sum(_is_evaluated(trial) for trial in trials)
+
+
+def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
+    """For how long at least one of the finished trials ran."""
+    # As timestamps: Optuna's times are local and without a zone, a user's may have one.
+    spans = sorted(
+        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
+        for trial in trials
+        if trial.datetime_start is not None and trial.datetime_complete is not None
+    )
+    total = 0.0
+    end = -math.inf
+    for start, complete in spans:
+        total += max(0.0, complete - max(start, end))
+        end = max(end, complete)
+    return total
+
+
+def _is_evaluated(trial: FrozenTrial) -> bool:
+    return (
+        trial.state.is_finished()
+        and not record.is_baseline(trial)
+        and not _is_repeat(trial)
+        and not _was_cut_short(trial)
+    )
+
+
+def _is_repeat(trial: FrozenTrial) -> bool:
+    return record.REUSED_FROM in trial.user_attrs
+
+
+def _was_cut_short(trial: FrozenTrial) -> bool:
+    """Whether the trial's process ended, or was interrupted, while our objective ran."""
+    return (
+        trial.state == TrialState.FAIL
+        and record.FALLBACK_OPS in trial.user_attrs
+        and record.FAILURE not in trial.user_attrs
+    )
+
+
+def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
+    count = 0
+    for trial in reversed(trials):
+        if trial.state == TrialState.COMPLETE and not _is_repeat(trial):
+            break
+        count += _is_repeat(trial)
+    return count
+
+
+def _failure(trials: Iterable[FrozenTrial]) -> str:
+    """What to add if no evaluation succeeded: that, and why the last one did not."""
+    evaluated = [trial for trial in trials if _is_evaluated(trial)]
+    if not evaluated or any(trial.state != TrialState.FAIL for trial in evaluated):
+        return ""
+    reasons = [t.user_attrs[record.FAILURE] for t in evaluated if record.FAILURE in t.user_attrs]
+    return " Every evaluation failed." + (f" The last reason: {reasons[-1]}" if reasons else "")
+
+
+def _met_count(count: int) -> str:
+    """For latency, which is measured at the end: no trial is the best before."""
+    return "1 trial meets the criterion" if count == 1 else f"{count} trials meet the criterion"
+
+
+def _fallback(candidate: Candidate) -> str:
+    ops = candidate.fallback_ops
+    return f"with {ops or 'no'} op{'' if ops == 1 else 's'} in fallback"
+
+
+def _warn_without_baseline(study: optuna.Study, trials: list[FrozenTrial]) -> None:
+    if record.get_baseline(study) is None and not any(
+        trial.state == TrialState.RUNNING for trial in trials
+    ):
+        done = sum(trial.state == TrialState.COMPLETE for trial in trials)
+        if done:
+            warnings.warn(
+                "The study has no baseline, so no trial can be held against the criterion. Use "
+                "one of the samplers or the objective of optuna_quant, which measure it, or set "
+                "it with optuna_quant.record.set_baseline.",
+                stacklevel=3,
+            )

@@ -1,0 +1,103 @@
+"""What a search shows while it runs: one line per trial."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+from typing import TextIO
+
+from optuna.trial import TrialState
+
+from optuna_quant import record
+from optuna_quant.callbacks.exit_policy import busy_seconds
+from optuna_quant.callbacks.exit_policy import is_answer
+from optuna_quant.selection import candidates
+from optuna_quant.selection import is_quantized
+from optuna_quant.selection import ranked
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.callbacks.exit_policy import ExitPolicy
+    from optuna_quant.selection import Candidate
+
+
+class Progress:
+    """Callback that writes a line for every trial.
+
+    A line shows the stage and the trial, its metric, its loss and whether the criterion is met;
+    the best trial so far and its ops in fallback; the time used, and what is left::
+
+        default | trial 1 | metric 0.8843, loss 9.67 %: not met | best: none | 0:04, 99 trials left
+
+    Args:
+        policy:
+            The exit policy of the study: it knows the criterion and the limits.
+        stream:
+            Where to write. Default: ``sys.stderr`` as it is when a line is written.
+    """
+
+    def __init__(self, policy: ExitPolicy, *, stream: TextIO | None = None) -> None:
+        self._policy = policy
+        self._stream = stream
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Write the line of a trial that has ended."""
+        print(self.line(study, trial), file=self._stream or sys.stderr, flush=True)
+
+    def line(self, study: optuna.Study, trial: FrozenTrial) -> str:
+        """The line of a trial that has ended."""
+        claim = record.claim_of(trial)
+        parts = [claim.stage] if claim else []
+        parts += [f"trial {trial.number}", self._verdict(study, trial)]
+        met = ranked(candidates(study, self._policy.criterion), self._policy.objective)
+        parts.append(f"best: {self._show_best(met)}" if met else "best: none yet")
+        parts.append(self._left(study))
+        return " | ".join(parts)
+
+    def _verdict(self, study: optuna.Study, trial: FrozenTrial) -> str:
+        if trial.state == TrialState.PRUNED:
+            return "pruned"
+        if trial.state != TrialState.COMPLETE:
+            return f"failed: {trial.user_attrs.get(record.FAILURE, 'no reason is known')}"
+        value = trial.values[0]
+        baseline = record.get_baseline(study)
+        if baseline is None:
+            return f"metric {value:.6g}"
+        if record.is_baseline(trial):
+            return f"metric {value:.6g} (FP32)"
+        criterion = self._policy.criterion
+        verdict = "met" if criterion.meets(value, baseline.value) else "not met"
+        if not is_quantized(trial):
+            verdict = "nothing is quantized"
+        elif verdict == "met" and not is_answer(study, trial):
+            verdict = "met, not yet the answer"
+        same = trial.user_attrs.get(record.REUSED_FROM)
+        source = "" if same is None else f" (same model as trial {same})"
+        loss = criterion.show(criterion.loss(value, baseline.value))
+        return f"metric {value:.6g}, loss {loss}: {verdict}{source}"
+
+    def _show_best(self, met: list[Candidate]) -> str:
+        if self._policy.objective == "latency" and len(met) > 1:
+            return f"one of {len(met)}, measured at the end"
+        ops = met[0].fallback_ops
+        return f"trial {met[0].trial.number}, {ops} op{'' if ops == 1 else 's'} in fallback"
+
+    def _left(self, study: optuna.Study) -> str:
+        text = clock(busy_seconds(study.get_trials(deepcopy=False)))
+        seconds = self._policy.seconds_left(study)
+        if seconds is not None:
+            text += f", {clock(seconds)} left"
+        trials = self._policy.trials_left(study)
+        if trials is not None:
+            text += f", {trials} trial{'' if trials == 1 else 's'} left"
+        return text
+
+
+def clock(seconds: float) -> str:
+    """A time as people read it: minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,358 @@
+"""The command ``optuna-quant``.
+
+What takes long to import is imported by the commands, in ``optuna_quant.commands``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from types import FrameType
+
+from optuna_quant import __version__
+
+
+MET = 0
+NOT_MET = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+_EXIT_CODES = """\
+exit codes:
+  0    a quantized model that meets the criterion was found and written
+  1    no quantized model meets the criterion
+  2    something is wrong with what was given; the message says what
+  130  interrupted (Ctrl-C); the best model so far is written, the same command goes on
+
+lines of progress:
+  "met, not yet the answer": the model is good enough, but the strategy sees a chance to quantize
+  more of it. It goes on, and comes back to this one if nothing better is found.
+
+example:
+  optuna-quant tune model.onnx --calibration calib.npz --evaluate my_eval.py:evaluate
+
+  where my_eval.py has a function that gets an onnxruntime.InferenceSession and returns the
+  metric as one number:
+
+    def evaluate(session):
+        scores = session.run(None, {"x": X})[0]
+        return (scores.argmax(axis=1) == Y).mean()
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv:
+            The arguments. Default: those of the process.
+
+    Returns:
+        The exit code: 0 met, 1 not met, 2 bad input, 130 interrupted.
+    """
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as error:  # argparse has said what is wrong, or has shown the help.
+        return error.code if isinstance(error.code, int) else BAD_INPUT
+    with _noted_interrupts() as interrupts:
+        try:
+            from optuna_quant import commands
+
+            with _messages(verbose=args.verbose, quiet=getattr(args, "quiet", False)):
+                return commands.tune(args) if args.command == "tune" else commands.space(args)
+        except KeyboardInterrupt:
+            print("optuna-quant: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:
+            # Whoever read the output has enough of it. Python would complain at its exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return MET
+        except Exception as error:
+            return _say_what_is_wrong(error, verbose=args.verbose, interrupted=bool(interrupts))
+
+
+def _say_what_is_wrong(error: Exception, *, verbose: bool, interrupted: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    text = " ".join(str(error).split()) or type(error).__name__
+    expected = isinstance(error, ValueError | TypeError | OSError | ImportError)
+    kind = "" if expected else f"{type(error).__name__}: "
+    if interrupted:
+        print(f"optuna-quant: interrupted ({kind}{text})", file=sys.stderr)
+        return INTERRUPTED
+    hint = "" if verbose else " (--verbose shows where)"
+    print(f"optuna-quant: error: {kind}{text}{hint}", file=sys.stderr)
+    return BAD_INPUT
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Note every Ctrl-C: compiled modules that are just imported raise ImportError for it."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _messages(*, verbose: bool, quiet: bool) -> Iterator[None]:
+    """Write what the libraries have to say to stderr, in lines of our own."""
+    import logging
+    import warnings
+
+    import optuna
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"optuna-quant: warning: {message}", file=sys.stderr, flush=True)
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("optuna-quant: %(message)s"))
+    if not verbose and not quiet:
+        # The progress line of a failed trial says the same.
+        handler.addFilter(lambda entry: entry.name != "optuna_quant.objective")
+    logger = logging.getLogger("optuna_quant")
+    level, verbosity = logger.level, optuna.logging.get_verbosity()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        optuna.logging.set_verbosity(verbosity)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="optuna-quant",
+        description="Find a quantized version of a model that keeps to an accuracy criterion.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"optuna-quant {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    tune = commands.add_parser(
+        "tune",
+        help="search for a quantized model that meets the criterion",
+        description="Search for a quantized model that meets an accuracy criterion.\n\nThe same "
+        "command goes on where an earlier one ended; started several times on one\n--storage, it "
+        "shares the work.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_model(tune)
+    _add_evaluation(tune)
+    _add_search(tune)
+    _add_record(tune)
+    space = commands.add_parser(
+        "space",
+        help="show which ops of a model can be quantized, and how",
+        description="Show the tuning space of a model: a row for each op.",
+    )
+    _add_model(space)
+    form = space.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON, with all columns")
+    form.add_argument("--csv", action="store_true", help="as CSV, with all columns")
+    space.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="the ONNX model; it is not changed")
+    parser.add_argument(
+        "--approach",
+        choices=("static", "dynamic", "auto"),
+        default="static",
+        help="static quantization (needs --calibration), dynamic, or auto: static first, dynamic "
+        "for ops that allow it (default: static)",
+    )
+    parser.add_argument(
+        "--op-types",
+        metavar="TYPES",
+        default="default",
+        help="which ops to tune: 'default' (those whose quantization pays), 'all', or op types "
+        "separated by commas (Conv,Gemm)",
+    )
+    parser.add_argument(
+        "--op-type-dict",
+        metavar="JSON",
+        help="what to allow, by op type, as JSON or @FILE: "
+        '{"Conv": {"weight": {"granularity": ["per_channel"]}}}',
+    )
+    parser.add_argument(
+        "--op-name-dict",
+        metavar="JSON",
+        help="what to allow, by op name (a regular expression); goes over --op-type-dict",
+    )
+
+
+def _add_evaluation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data and evaluation")
+    group.add_argument(
+        "--calibration",
+        metavar="X.npz",
+        help="calibration samples: an array for each input of the model, under its name",
+    )
+    group.add_argument(
+        "--calibration-samples",
+        metavar="N",
+        type=_positive,
+        help="use only the first N of them",
+    )
+    group.add_argument(
+        "--evaluate",
+        metavar="FILE.py:FUNC",
+        help="function that gets an onnxruntime.InferenceSession and returns the metric "
+        "(FUNC may be left out if it is named evaluate)",
+    )
+    group.add_argument(
+        "--data",
+        metavar="X.npz",
+        help="instead of --evaluate: labelled data, the inputs under their names and 'labels'",
+    )
+    group.add_argument(
+        "--metric",
+        help="the metric on --data: accuracy, top5, mse or mae (default: accuracy)",
+    )
+    group = parser.add_argument_group("criterion")
+    group.add_argument(
+        "--tolerable-loss",
+        metavar="LOSS",
+        type=float,
+        default=0.01,
+        help="the largest loss that is good enough (default: 0.01)",
+    )
+    group.add_argument(
+        "--criterion",
+        choices=("relative", "absolute"),
+        default="relative",
+        help="whether the loss is a part of the FP32 model's metric (0.01: one percent), or in "
+        "units of the metric (default: relative)",
+    )
+    group.add_argument(
+        "--lower-is-better", action="store_true", help="the metric is an error or a loss"
+    )
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("search")
+    group.add_argument(
+        "--strategy",
+        metavar="NAME",
+        help="auto, basic, conservative, exhaustive, random, ... (default: auto)",
+    )
+    group.add_argument("--strategy-kwargs", metavar="JSON", help="options of the strategy")
+    group.add_argument(
+        "--quant-level",
+        choices=("auto", "0", "1"),
+        help="as in neural-compressor; instead of --strategy",
+    )
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=0,
+        help="0: stop at the first model that meets the criterion; otherwise search for so long "
+        "and take the best; 'none': no limit of time (default: 0). It counts the time in which "
+        "the study's trials ran, over all runs of the command",
+    )
+    group.add_argument(
+        "--max-trials",
+        metavar="N",
+        type=_positive_or_none,
+        default=100,
+        help="the most models that are evaluated, or 'none' (default: 100)",
+    )
+    group.add_argument(
+        "--stop-at-first",
+        action="store_true",
+        default=None,
+        help="with --timeout SECONDS: stop at the first model that meets the criterion all the "
+        "same",
+    )
+    group.add_argument(
+        "--objective",
+        choices=("fallback_ops", "model_size", "latency"),
+        default="fallback_ops",
+        help="the best of the models that meet the criterion: the fewest ops in FP32, the "
+        "smallest file, or the fastest (default: fallback_ops)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of all that is random")
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output and record")
+    group.add_argument(
+        "--output",
+        metavar="OUT.onnx",
+        help="where the best model so far is kept (default: NAME.quantized.onnx in this "
+        "directory, for a model NAME.onnx)",
+    )
+    group.add_argument(
+        "--closest",
+        action="store_true",
+        help="if no model meets the criterion, write the one that comes closest",
+    )
+    group.add_argument(
+        "--report", metavar="OUT.csv", help="write what was asked of each op, and what runs"
+    )
+    group.add_argument(
+        "--storage",
+        metavar="URL",
+        help="where the record is kept: a file, sqlite:///FILE, postgresql://..., mysql://..., or "
+        "redis://... (default: the file OUT.optuna_quant.journal beside the output)",
+    )
+    group.add_argument(
+        "--study-name", metavar="NAME", help="its name there (default: the model's)"
+    )
+    group.add_argument(
+        "--fresh", action="store_true", help="forget what an earlier command has found"
+    )
+    group.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="keep calibration statistics here, for other commands and for the next time",
+    )
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("--quiet", action="store_true", help="show the result only")
+    volume.add_argument(
+        "--verbose", action="store_true", help="show all messages, and where an error comes from"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, but is {value}")
+    return value
+
+
+def _positive_or_none(text: str) -> int | None:
+    return None if text == "none" else _positive(text)
+
+
+def _seconds(text: str) -> float | None:
+    return None if text == "none" else float(text)

@@ -1,0 +1,342 @@
+"""What the command line does, on top of the library."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import math
+from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
+from typing import Any
+
+import optuna
+
+from optuna_quant import cli
+from optuna_quant.callbacks import StopReason
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import TuningCriterion
+from optuna_quant.data_evaluation import metrics
+from optuna_quant.output import check_output
+from optuna_quant.output import storage_file
+from optuna_quant.record import get_baseline
+from optuna_quant.search import prepare
+from optuna_quant.storages import open_storage
+from optuna_quant.strategies import choose_strategy
+
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    from optuna.storages import BaseStorage
+    import pandas as pd
+
+    from optuna_quant.result import TuningResult
+    from optuna_quant.space import TuningSpace
+
+
+_METRIC = "optuna_quant:metric"
+
+
+def tune(args: argparse.Namespace) -> int:
+    """``optuna-quant tune``: search, and write what was found."""
+    accuracy = _accuracy_criterion(args)
+    tuning = TuningCriterion(
+        timeout=args.timeout,
+        max_trials=args.max_trials,
+        strategy=args.strategy,
+        strategy_kwargs=_json("--strategy-kwargs", args.strategy_kwargs),
+        objective=args.objective,
+        stop_at_first=args.stop_at_first,
+    )
+    quant_level = int(args.quant_level) if args.quant_level in ("0", "1") else args.quant_level
+    # First, since the file may define a strategy of the user's.
+    evaluate = None if args.evaluate is None else load_function(args.evaluate)
+    strategy = choose_strategy(quant_level, args.strategy)
+    if args.calibration is None and args.approach != "dynamic":
+        raise ValueError(
+            f"--calibration is needed for --approach {args.approach}: an .npz file with samples "
+            "such as the model sees when it is used. Without any, --approach dynamic is possible."
+        )
+    model, output = _check_files(args)
+    search = prepare(
+        model,
+        calibration_data=args.calibration,
+        calibration_sizes=args.calibration_samples and [args.calibration_samples],
+        evaluate=evaluate,
+        data=args.data,
+        metric=args.metric,
+        accuracy_criterion=accuracy,
+        tuning_criterion=tuning,
+        quant_level=quant_level,
+        output=output,
+        seed=args.seed,
+        cache_dir=args.cache_dir,
+        **_model_options(args),
+    )
+    storage = open_storage(_address(args, output))
+    study_name = args.study_name or model.stem
+    study = _begin(storage, study_name, accuracy, fresh=args.fresh)
+    before = len(study.get_trials(deepcopy=False))
+    _check_metric(study, args)
+    if not args.quiet:
+        _say(f"Tuning {model} with the strategy {strategy!r}: {accuracy}.")
+        if before:
+            _say(
+                f"Going on with the study {study_name!r}, which has {before} "
+                f"trial{'' if before == 1 else 's'} (--fresh begins anew)."
+            )
+        else:
+            _say("The FP32 model is evaluated first.")
+    result = search.run(storage=storage, study_name=study_name, show_progress=not args.quiet)
+    if result.met and not args.quiet and len(result.study.get_trials(deepcopy=False)) == before:
+        _say(
+            f"The answer is from the record of that study; the strategy {strategy!r} had nothing "
+            "to do (--fresh begins anew)."
+        )
+    return _finish(result, args, output)
+
+
+def _check_files(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The model and the output; no file that is written may be one of those that are read."""
+    model = _existing_file("the model", args.model)
+    read = {"model": model}
+    if args.calibration is not None:
+        read["calibration file"] = _existing_file("--calibration", args.calibration)
+    if args.data is not None:
+        read["data file"] = _existing_file("--data", args.data)
+    if args.evaluate is not None:
+        read["evaluation file"] = _function_file(args.evaluate)[0]
+    for option in ("strategy_kwargs", "op_type_dict", "op_name_dict"):
+        text = getattr(args, option) or ""
+        if text.startswith("@"):
+            read[f"file of --{option.replace('_', '-')}"] = Path(text[1:])
+    output = Path(args.output or f"{model.stem}.quantized.onnx")
+    journal = storage_file(_address(args, output))
+    kept = {} if journal is None else {"storage": journal}
+    check_output(output, inputs=read | kept)
+    if args.report is not None:
+        check_output(args.report, "report", inputs={**read, **kept, "output": output})
+    return model, output
+
+
+def _address(args: argparse.Namespace, output: Path) -> str:
+    return args.storage or str(output.with_suffix(".optuna_quant.journal"))
+
+
+def _check_metric(study: optuna.Study, args: argparse.Namespace) -> None:
+    """Remember what gives the metric, and say so if the study's results are of another one."""
+    file, name = (
+        (Path(args.data), args.metric or "accuracy")
+        if args.evaluate is None
+        else _function_file(args.evaluate)
+    )
+    metric = {
+        "name": f"{file.name}:{name}",
+        "content": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+    known = study.user_attrs.get(_METRIC)
+    if known is None or get_baseline(study) is None:
+        study.set_user_attr(_METRIC, metric)
+    elif known != metric:
+        edited = " before it was changed" if known["name"] == metric["name"] else ""
+        _say(
+            f"warning: The FP32 metric and the earlier results of the study {study.study_name!r} "
+            f"are from {known['name']}{edited}; results of another metric cannot be compared "
+            "with them (--fresh begins anew)."
+        )
+
+
+def _finish(result: TuningResult, args: argparse.Namespace, output: Path) -> int:
+    print(result)
+    if result.met:
+        print(f"written: {output}")
+    elif args.closest and result.config is not None:
+        result.save(output, closest=True)
+        print(f"written, though it does not meet the criterion: {output}")
+    elif result.config is not None:
+        stale = " What is there is from an earlier search." if output.exists() else ""
+        print(f"not written: {output} (--closest writes the closest model).{stale}")
+    if args.report is not None and result.config is not None:
+        result.report().to_csv(args.report, index=False)
+        print(f"report: {args.report}")
+    if result.stopped_because == StopReason.INTERRUPTED:
+        print("The same command goes on from here.")
+        return cli.INTERRUPTED
+    return cli.MET if result.met else cli.NOT_MET
+
+
+def space(args: argparse.Namespace) -> int:
+    """``optuna-quant space``: show the tuning space of a model."""
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+
+    options = _model_options(args)
+    model = _existing_file("the model", args.model)
+    backend = OnnxRuntimeBackend(
+        model, approach=options.pop("approach"), calibration_data=_placeholder(model)
+    )
+    found = backend.tuning_space(**options)
+    frame = found.to_frame()
+    if args.json:
+        print(frame.to_json(orient="records", indent=2))
+    elif args.csv:
+        print(frame.to_csv(index=False), end="")
+    else:
+        print(_table(frame[["op", "op_type", "options", "default", "fallback"]]))
+        print(f"\n{_shown_size(found)}")
+    return cli.MET
+
+
+def _placeholder(model: Path) -> list[dict[str, Any]]:
+    """Calibration data that fit the model; the tuning space does not depend on them."""
+    import numpy as np
+
+    from optuna_quant.backends.onnxruntime.calibration_data import input_specs
+    from optuna_quant.backends.onnxruntime.model import load_model
+
+    specs = input_specs(load_model(model).proto)
+    shapes = {s.name: [n if isinstance(n, int) else 1 for n in s.shape or [1]] for s in specs}
+    return [{s.name: np.zeros(shapes[s.name], s.dtype) for s in specs}]
+
+
+def load_function(spec: str) -> Callable[[Any], Any]:
+    """The function that ``FILE.py:FUNC`` names.
+
+    Args:
+        spec:
+            The file and the function's name; without a name, ``evaluate``.
+
+    Raises:
+        ValueError:
+            If there is no such file, it cannot be run, or it has no such function.
+    """
+    path, function = _function_file(spec)
+    description = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    if description is None or description.loader is None:
+        raise ValueError(f"--evaluate: {str(path)!r} is no Python file.")
+    module = importlib.util.module_from_spec(description)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # So that it can import what is beside it.
+    sys.modules.setdefault(path.stem, module)
+    try:
+        description.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"--evaluate: {str(path)!r} cannot be run: {type(error).__name__}: {error}"
+        ) from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        have = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        ]
+        raise ValueError(
+            f"--evaluate: {str(path)!r} has no function {function!r}; it has: "
+            f"{', '.join(have) or 'none'}."
+        )
+    loaded: Callable[[Any], Any] = found
+    return loaded
+
+
+def _function_file(spec: str) -> tuple[Path, str]:
+    """The file and the name in ``FILE.py:FUNC``."""
+    name, colon, function = spec.rpartition(":")
+    if not colon or not function.isidentifier():
+        name, function = spec, "evaluate"
+    return _existing_file("--evaluate", name), function
+
+
+def _accuracy_criterion(args: argparse.Namespace) -> AccuracyCriterion:
+    if (args.evaluate is None) == (args.data is None):
+        raise ValueError(
+            "Give either --evaluate FILE.py:FUNC (a function of your own) or --data X.npz "
+            "(labelled data)."
+        )
+    if args.metric is not None and args.data is None:
+        raise ValueError("--metric goes with --data; a function of --evaluate has its own.")
+    higher_is_better = not args.lower_is_better
+    metric = args.metric or "accuracy"
+    if args.data is not None and metric in metrics():
+        natural = metrics()[metric][1]
+        if natural and args.lower_is_better:
+            raise ValueError(f"--lower-is-better does not go with --metric {metric}.")
+        higher_is_better = natural
+    return AccuracyCriterion(
+        higher_is_better=higher_is_better,
+        criterion=args.criterion,
+        tolerable_loss=args.tolerable_loss,
+    )
+
+
+def _model_options(args: argparse.Namespace) -> dict[str, Any]:
+    types: str | Sequence[str] = args.op_types
+    if types not in ("default", "all"):
+        types = [part.strip() for part in args.op_types.split(",") if part.strip()]
+    return {
+        "approach": args.approach,
+        "op_types": types,
+        "op_type_dict": _json("--op-type-dict", args.op_type_dict),
+        "op_name_dict": _json("--op-name-dict", args.op_name_dict),
+    }
+
+
+def _json(option: str, text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    if text.startswith("@"):
+        text = _existing_file(option, text[1:]).read_text()
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{option} is not valid JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{option} must be a JSON object, but got {text!r}.")
+    return value
+
+
+def _existing_file(what: str, name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f"{what[0].upper()}{what[1:]}: there is no file {name!r}.")
+    return path
+
+
+def _begin(
+    storage: BaseStorage, study_name: str, accuracy: AccuracyCriterion, *, fresh: bool
+) -> optuna.Study:
+    """The study, begun anew if that is asked for."""
+    if fresh:
+        with contextlib.suppress(KeyError):
+            optuna.delete_study(study_name=study_name, storage=storage)
+    return optuna.create_study(
+        storage=storage,
+        study_name=study_name,
+        direction=accuracy.direction,
+        load_if_exists=True,
+    )
+
+
+def _say(text: str) -> None:
+    print(f"optuna-quant: {text}", file=sys.stderr, flush=True)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    rows = [list(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _shown_size(found: TuningSpace) -> str:
+    ops = sum(len(tunable.ops) for tunable in found.tunables)
+    size = f"{found.size:,}" if found.size < 10**9 else f"about 10^{math.log10(found.size):.0f}"
+    return f"{ops} ops, {len(found.parameters)} parameters, {size} configurations"

@@ -1,0 +1,87 @@
+"""Whether a study that exists was begun with the same things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.samplers._signature import check_space
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+_SIGNATURE = "optuna_quant:signature"
+_CRITERION = "optuna_quant:criterion"
+
+
+def check_continued(
+    study: optuna.Study, backend: Backend, space: TuningSpace, criterion: AccuracyCriterion
+) -> None:
+    """Refuse a study that was begun with something else; write down what a new one begins with.
+
+    Args:
+        study:
+            The study.
+        backend:
+            Builds the models. If it has a method ``signature``, what that gives must be the same
+            as in the study: all that makes one configuration build another model.
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough; another one than before is allowed, with a warning.
+
+    Raises:
+        ValueError:
+            If the model, the backend's signature, the direction or the tuning space differ.
+    """
+    criterion.check_direction(study)
+    signature = {"model": backend.fingerprint(space.fp32()), **_own_signature(backend)}
+    known = study.user_attrs.get(_SIGNATURE)
+    if known is None:
+        study.set_user_attr(_SIGNATURE, signature)
+    else:
+        _check_signature(study, known, signature)
+    check_space(study, space)
+    judged = study.user_attrs.get(_CRITERION)
+    if judged is None:
+        study.set_user_attr(_CRITERION, asdict(criterion))
+    elif judged != asdict(criterion):
+        _logger.warning(
+            f"The study {study.study_name!r} was begun with another criterion "
+            f"({AccuracyCriterion(**judged)}). Its trials are judged anew here, but "
+            "study.best_trial goes by the old one where they have ended."
+        )
+
+
+def _own_signature(backend: Backend) -> Mapping[str, str]:
+    signature = getattr(backend, "signature", None)
+    return {} if signature is None else signature()
+
+
+def _check_signature(
+    study: optuna.Study, known: Mapping[str, str], signature: Mapping[str, str]
+) -> None:
+    parts = [name for name in {**known, **signature} if known.get(name) != signature.get(name)]
+    if not parts:
+        return
+    if "model" in parts:
+        other = "another model"
+    else:
+        other = " and ".join(f"other {part}" for part in parts)
+        if "options" in parts:
+            other += f" (it has {known.get('options')}; here {signature.get('options')})"
+    raise ValueError(
+        f"The study {study.study_name!r} was begun with {other}, so that its configurations are "
+        "not the same models here. Use what it was begun with, or another study name or storage."
+    )

@@ -1,0 +1,126 @@
+"""Measuring which of several models is the fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
+import statistics
+import time
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.logging import get_logger
+
+from optuna_quant import record
+from optuna_quant.rebuild import rebuild
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.selection import Candidate
+    from optuna_quant.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+_MOST_FINALISTS = 5
+
+
+def find_fastest(
+    met: Sequence[Candidate],
+    *,
+    backend: Backend,
+    space: TuningSpace,
+    evaluate: Callable[[Any], object],
+    data: Any = None,
+) -> tuple[Candidate, float]:
+    """Measure the models with the fewest ops in fallback, and take the fastest.
+
+    Args:
+        met:
+            The candidates that meet the criterion, those with the fewest ops in fallback first.
+        backend:
+            Builds the models.
+        space:
+            The tuning space.
+        evaluate:
+            Evaluates a model.
+        data:
+            The calibration data.
+
+    Returns:
+        The fastest candidate, and the seconds that a run on the first batch of the calibration
+        data takes; without calibration data, the seconds of an evaluation.
+    """
+    different: dict[object, Candidate] = {}
+    for candidate in met:
+        fingerprint = candidate.trial.user_attrs.get(record.FINGERPRINT, candidate.trial.number)
+        different.setdefault(fingerprint, candidate)
+    finalists = list(different.values())[:_MOST_FINALISTS]
+    models = [rebuild(c.trial, backend=backend, space=space) for c in finalists]
+    feed = None if data is None else first_batch(models[0], data)
+    if feed is None:
+        # A whole evaluation takes long, and few runs measure it well.
+        times = measure_interleaved([partial(evaluate, m) for m in models], rounds=5, warmup=1)
+    else:
+        times = measure_interleaved([partial(m.run, None, feed) for m in models])
+    for candidate, seconds in zip(finalists, times, strict=True):
+        _logger.info(f"Trial {candidate.trial.number}: {1e3 * seconds:.3g} ms.")
+    best = times.index(min(times))
+    return finalists[best], times[best]
+
+
+def first_batch(model: Any, data: Any) -> dict[str, Any] | None:
+    """The first batch of the calibration data for an ONNX model; :obj:`None` for others."""
+    if not hasattr(model, "proto"):
+        return None
+    from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
+    from optuna_quant.backends.onnxruntime.calibration_data import input_specs
+
+    return next(iter(CalibrationData(data, input_specs(model.proto))))
+
+
+def measure_interleaved(
+    runs: Sequence[Callable[[], object]],
+    *,
+    rounds: int = 30,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """The time that each of several things takes, measured in turn.
+
+    They run in rounds (A B C, A B C, ...), so that whatever slows the machine down for a while
+    slows all of them down; the median leaves out what hit one of them alone.
+
+    Args:
+        runs:
+            The things to run.
+        rounds:
+            How often each is measured.
+        warmup:
+            How often each is run before that.
+        clock:
+            Gives the time in seconds.
+
+    Returns:
+        The median time of each, in seconds.
+
+    Raises:
+        ValueError:
+            If ``rounds`` is less than 1 or ``warmup`` is negative.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, but got {rounds}.")
+    if warmup < 0:
+        raise ValueError(f"warmup must not be negative, but got {warmup}.")
+    for _ in range(warmup):
+        for run in runs:
+            run()
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for mine, run in zip(times, runs, strict=True):
+            start = clock()
+            run()
+            mine.append(clock() - start)
+    return [statistics.median(mine) for mine in times]

@@ -1,0 +1,331 @@
+"""What one trial does: build the model, evaluate it unless that has been done, judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import math
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+
+from optuna.exceptions import TrialPruned
+from optuna.logging import get_logger
+from optuna.trial import TrialState
+
+from optuna_quant import record
+from optuna_quant.evaluation import BaselineError
+from optuna_quant.evaluation import as_metric
+from optuna_quant.rebuild import fingerprint_of
+from optuna_quant.waiting import Waiting
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+Evaluate: TypeAlias = Callable[[Any], Any]
+
+
+class QuantObjective:
+    """Objective function of a study: the metric of the quantized model that a trial asks for.
+
+    A trial's model is built and evaluated, unless another trial has built the same model: then
+    that trial's result is taken over (or waited for, while it runs), and the trial says so. The
+    result is held against the baseline, and the criterion is written to the trial as the
+    constraints ``accuracy`` and ``quantized``, so that ``study.best_trial`` is the best model
+    among those that are quantized and good enough.
+
+    The baseline, the FP32 model's metric, is measured once per study: by the trial that a sampler
+    of this package has given the FP32 configuration, otherwise by the first trial, before its
+    own. A failed evaluation fails the trial, with the reason as its user attribute ``failure``,
+    and the search goes on; a failed evaluation of the FP32 model ends it.
+
+    Example:
+
+        .. code-block:: python
+
+            space = backend.tuning_space()
+            objective = QuantObjective(backend, space, evaluate, criterion)
+            study = optuna.create_study(
+                direction=criterion.direction, sampler=BasicQuantSampler(space)
+            )
+            study.optimize(objective, callbacks=[ExitPolicy(criterion)])
+
+    Args:
+        backend:
+            Builds the models.
+        space:
+            The tuning space.
+        evaluate:
+            Gives the metric of a model that ``backend.quantize`` has built.
+        criterion:
+            When a metric is good enough.
+        patience:
+            How long, in seconds, to wait for a trial on another machine that measures the
+            baseline or evaluates the same model, before doing so oneself. If trials take longer
+            than that, three times the longest one.
+        grace_period:
+            How long, in seconds, to wait for an earlier trial that has not built its model yet.
+
+    Raises:
+        ValueError:
+            If ``patience`` or ``grace_period`` is negative.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        space: TuningSpace,
+        evaluate: Evaluate,
+        criterion: AccuracyCriterion,
+        *,
+        patience: float = 600.0,
+        grace_period: float = 5.0,
+    ) -> None:
+        for name, value in (("patience", patience), ("grace_period", grace_period)):
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, but got {value}.")
+        self._backend = backend
+        self._space = space
+        self._evaluate = evaluate
+        self._criterion = criterion
+        self._patience = patience
+        self._grace_period = grace_period
+        # What this process knows of trials that were not told yet, by study and trial number.
+        self._values: dict[tuple[str, int], float] = {}
+        self._given_up: dict[str, set[tuple[int, bool]]] = {}
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Run one trial.
+
+        Returns:
+            The metric; NaN, which Optuna records as a failed trial, if there is none.
+
+        Raises:
+            BaselineError:
+                If the FP32 model cannot be evaluated.
+            ValueError:
+                If the study's direction contradicts the criterion.
+        """
+        study = trial.study
+        self._criterion.check_direction(study)
+        config = self._space.suggest(trial)
+        trial.set_user_attr(record.FALLBACK_OPS, len(config.fallback_ops))
+        if config == self._space.fp32():
+            return self._judge(trial, config, self._fp32_metric(trial), None)
+        waiting = self._waiting(study)
+        # First, if nobody else does: what is wrong with the evaluation shows at once.
+        self._baseline(trial, waiting, block=False)
+        # Not inside the trial's own errors: unusable calibration data end the search.
+        self._backend.calibrate()
+        value = self._metric(trial, config, waiting)
+        return math.nan if value is None else self._judge(trial, config, value, waiting)
+
+    def _judge(
+        self, trial: optuna.Trial, config: QuantConfig, value: float, waiting: Waiting | None
+    ) -> float:
+        """Hold a metric against the baseline, and write down the verdict."""
+        baseline = self._baseline(trial, waiting or self._waiting(trial.study), block=True)
+        violation = self._criterion.violation(value, baseline)
+        # What was built counts: a backend may not have done what was asked.
+        built = trial.user_attrs.get(record.FINGERPRINT)
+        quantized = bool(config.quantized_ops) and built != self._backend.fingerprint(
+            self._space.fp32()
+        )
+        trial.set_constraint(record.ACCURACY, violation)
+        trial.set_constraint(record.QUANTIZED, 0.0 if quantized else 1.0)
+        trial.set_user_attr(record.LOSS, self._criterion.loss(value, baseline))
+        if quantized:
+            trial.set_user_attr(record.MET, violation <= 0)
+        return value
+
+    # The baseline.
+
+    def _fp32_metric(self, trial: optuna.Trial) -> float:
+        value = self._baseline(trial, self._waiting(trial.study), block=True, own=True)
+        measured = record.get_baseline(trial.study)
+        if measured is not None and measured.trial not in (None, trial.number):
+            trial.set_user_attr(record.REUSED_FROM, measured.trial)
+        return value
+
+    def _baseline(
+        self, trial: optuna.Trial, waiting: Waiting, *, block: bool, own: bool = False
+    ) -> float:
+        """The baseline, which one trial measures while the others wait.
+
+        A trial whose sampler has given it the baseline comes first, then the lowest number.
+
+        Args:
+            trial:
+                The trial that needs it.
+            waiting:
+                Says whether to wait.
+            block:
+                Whether to wait. Otherwise NaN if another trial is at it.
+            own:
+                Whether FP32 is the trial's own configuration.
+        """
+        while True:
+            baseline = record.get_baseline(trial.study)
+            if baseline is not None:
+                return baseline.value
+            running = _running(trial.study)
+            mine = [_turn(t) for t in running if t.number == trial.number]
+            if not waiting.is_for([t for t in running if [_turn(t)] < mine]):
+                return self._measure_baseline(trial, own=own)
+            if not block:
+                return math.nan
+            waiting.pause()
+
+    def _measure_baseline(self, trial: optuna.Trial, *, own: bool) -> float:
+        _logger.info("Measuring the baseline: the metric of the FP32 model.")
+        fp32 = self._space.fp32()
+        try:
+            model = self._backend.quantize(fp32)
+            returned = self._evaluate(model)
+        except Exception as error:
+            raise BaselineError(
+                f"The FP32 model could not be evaluated: {_reason(error)}"
+            ) from error
+        try:
+            value = as_metric(
+                returned,
+                higher_is_better=self._criterion.higher_is_better,
+                what="The evaluation of the FP32 model",
+            )
+            self._criterion.check_baseline(value)
+        except ValueError as error:
+            raise BaselineError(str(error)) from None
+        if own:
+            _describe(trial, model, self._fingerprint(model, fp32))
+        measured = record.get_baseline(trial.study)
+        if measured is None:
+            measured = record.Baseline(value, trial.number)
+            record.set_baseline(trial.study, measured)
+        _logger.info(f"The metric of the FP32 model is {measured.value}.")
+        return measured.value
+
+    # A candidate.
+
+    def _metric(self, trial: optuna.Trial, config: QuantConfig, waiting: Waiting) -> float | None:
+        """The metric of a candidate; :obj:`None`, with the reason in the trial, if it failed."""
+        twin = self._same_parameters(trial)
+        if twin is None:
+            try:
+                model = self._backend.quantize(config)
+                fingerprint = self._fingerprint(model, config)
+            except Exception as error:
+                self._fail(trial, f"Not built: {_reason(error)}", final=True)
+                return None
+            _describe(trial, model, fingerprint)
+            twin = self._same_model(trial, fingerprint, waiting)
+        if twin is not None:
+            return self._take_over(trial, *twin)
+        try:
+            returned = self._evaluate(model)
+        except TrialPruned:
+            raise
+        except KeyboardInterrupt:
+            trial.set_user_attr(record.INTERRUPTED, True)  # It is no failure of the model.
+            raise
+        except Exception as error:
+            self._fail(trial, f"Not evaluated: {_reason(error)}", final=False)
+            return None
+        try:
+            value = as_metric(returned, higher_is_better=self._criterion.higher_is_better)
+        except ValueError as error:
+            self._fail(trial, str(error), final=True)
+            return None
+        self._values[(trial.study.study_name, trial.number)] = value
+        return value
+
+    def _fingerprint(self, model: Any, config: QuantConfig) -> str:
+        return fingerprint_of(model, config, self._backend)
+
+    def _fail(self, trial: optuna.Trial, reason: str, *, final: bool) -> None:
+        _logger.warning(f"Trial {trial.number} failed. {reason}")
+        trial.set_user_attr(record.FAILURE, reason)
+        if final:
+            trial.set_user_attr(record.FAILURE_IS_FINAL, True)
+
+    # One model, one evaluation.
+
+    def _same_parameters(self, trial: optuna.Trial) -> tuple[FrozenTrial, float] | None:
+        """A complete trial of the same configuration, which needs not even be built."""
+        params = trial.params
+        for other in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if other.params == params:
+                return other, other.values[0]
+        return None
+
+    def _same_model(
+        self, trial: optuna.Trial, fingerprint: str, waiting: Waiting
+    ) -> tuple[FrozenTrial, float] | None:
+        """The first trial that has evaluated the same model; waits if an earlier one does."""
+        name = trial.study.study_name
+        while True:
+            for other in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+                if other.user_attrs.get(record.FINGERPRINT) == fingerprint:
+                    return other, other.values[0]
+            evaluating, building = [], []
+            for other in _running(trial.study):
+                theirs = other.user_attrs.get(record.FINGERPRINT)
+                if theirs == fingerprint and (name, other.number) in self._values:
+                    return other, self._values[(name, other.number)]
+                if other.number < trial.number:
+                    if theirs == fingerprint:
+                        evaluating.append(other)
+                    elif theirs is None and not record.is_baseline(other):
+                        building.append(other)  # It may turn out to be the same.
+            if not waiting.is_for(evaluating, building):
+                return None
+            waiting.pause()
+
+    def _take_over(self, trial: optuna.Trial, other: FrozenTrial, value: float) -> float:
+        number = other.user_attrs.get(record.REUSED_FROM, other.number)
+        _logger.info(
+            f"Trial {trial.number} has the same model as trial {number} and takes over its result."
+        )
+        trial.set_user_attr(record.REUSED_FROM, number)
+        for name in (record.FINGERPRINT, record.MODEL_BYTES):
+            if name in other.user_attrs and name not in trial.user_attrs:
+                trial.set_user_attr(name, other.user_attrs[name])
+        return value
+
+    def _waiting(self, study: optuna.Study) -> Waiting:
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        longest = max((t.duration.total_seconds() for t in finished if t.duration), default=0.0)
+        return Waiting(
+            patience=max(self._patience, 3 * longest),
+            grace_period=self._grace_period,
+            given_up=self._given_up.setdefault(study.study_name, set()),
+        )
+
+
+def _describe(trial: optuna.Trial, model: Any, fingerprint: str) -> None:
+    """Write down which model was built, and its size."""
+    trial.set_user_attr(record.FINGERPRINT, fingerprint)
+    size = getattr(model, "nbytes", None)
+    if size is not None:
+        trial.set_user_attr(record.MODEL_BYTES, int(size))
+
+
+def _running(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def _turn(trial: FrozenTrial) -> tuple[bool, int]:
+    """Sorts trials by who measures the baseline."""
+    return not record.is_baseline(trial), trial.number
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,288 @@
+"""What a search has found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import field
+import math
+import os
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.logging import get_logger
+
+from optuna_quant import record
+from optuna_quant.callbacks import StopReason
+from optuna_quant.output import check_output
+from optuna_quant.output import files_of
+from optuna_quant.rebuild import rebuild
+from optuna_quant.selection import candidates
+from optuna_quant.selection import closest
+from optuna_quant.selection import ranked
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    import optuna
+    from optuna.trial import FrozenTrial
+    import pandas as pd
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.callbacks import ExitPolicy
+    from optuna_quant.callbacks import Stop
+    from optuna_quant.config import OpConfig
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.selection import Candidate
+    from optuna_quant.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+_COLUMNS = ("op", "op_type", "mode", "activation", "weight", "runs", "as_asked", "note")
+
+
+@dataclass(frozen=True, eq=False)
+class TuningResult:
+    """What :func:`~optuna_quant.tune` has found.
+
+    Attributes:
+        met:
+            Whether a quantized model meets the criterion. If not, what follows is about the one
+            that comes closest.
+        metric:
+            The metric of the model; :obj:`None` if no quantized model was evaluated.
+        baseline:
+            The metric of the FP32 model; :obj:`None` if it was not measured.
+        loss:
+            The loss of the model against the baseline, as the criterion defines it.
+        config:
+            How the model is quantized.
+        cost:
+            What the objective counts: the ops in fallback, the bytes of the model, or the seconds
+            of one run.
+        objective:
+            What was best: ``"fallback_ops"``, ``"model_size"`` or ``"latency"``.
+        study:
+            The study.
+        trial:
+            The trial that evaluated the model.
+        stopped_because:
+            Why the search stopped, a :class:`~optuna_quant.callbacks.StopReason` (a string).
+        message:
+            The same as a sentence.
+        criterion:
+            The criterion.
+        backend:
+            Builds the model.
+        space:
+            The tuning space.
+    """
+
+    met: bool
+    metric: float | None
+    baseline: float | None
+    loss: float | None
+    config: QuantConfig | None
+    cost: float | None
+    objective: str
+    study: optuna.Study
+    trial: FrozenTrial | None = field(repr=False)
+    stopped_because: StopReason
+    message: str
+    criterion: AccuracyCriterion
+    backend: Backend = field(repr=False)
+    space: TuningSpace = field(repr=False)
+
+    @property
+    def fallback_ops(self) -> tuple[str, ...]:
+        """The ops of the model that are not quantized."""
+        return () if self.config is None else self.config.fallback_ops
+
+    def model(self) -> Any:
+        """The model, built anew.
+
+        Raises:
+            ValueError:
+                If no quantized model was evaluated, or the model that is built now is another one
+                than the trial has evaluated.
+        """
+        if self.trial is None:
+            raise ValueError(f"There is no model: {_NOTHING}")
+        return rebuild(self.trial, backend=self.backend, space=self.space)
+
+    def save(self, path: str | os.PathLike[str], *, closest: bool = False) -> None:
+        """Write the model to a file.
+
+        Args:
+            path:
+                The file.
+            closest:
+                Whether to write the closest model if none meets the criterion.
+
+        Raises:
+            ValueError:
+                If no model meets the criterion and ``closest`` is not set, or the file cannot be
+                written or is the FP32 model itself, or as :meth:`model` says.
+        """
+        check_output(path, inputs=files_of(self.backend))
+        if not self.met and not closest and self.config is not None:
+            raise ValueError(
+                "No quantized model meets the criterion, so none is saved. To save the one that "
+                "comes closest use save(path, closest=True)."
+            )
+        self.model().save(path)
+
+    def report(self) -> pd.DataFrame:
+        """What was asked of each op, and what runs.
+
+        Returns:
+            A row per op of the tuning space, with the columns ``op``, ``op_type``, ``mode``,
+            ``activation`` and ``weight`` (how each is quantized, empty if not), ``runs`` (what
+            the runtime executes), ``as_asked`` (whether that is of the kind that the mode asks
+            for; :obj:`None` if not known) and ``note``. Without a model there are no rows.
+        """
+        import pandas as pd
+
+        if self.config is None:
+            return pd.DataFrame(columns=list(_COLUMNS))
+        op_types = {op: t.op_type for t in self.space.tunables for op in t.ops}
+        executed = self.backend.executed(self.config)
+        rows = [
+            _row(op, op_types.get(op, ""), config, executed)
+            for op, config in self.config.ops.items()
+        ]
+        return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+    def summary(self) -> str:
+        """The result in a few lines of text."""
+        lines = [self._headline()]
+        if self.metric is not None and self.baseline is not None and self.loss is not None:
+            lines.append(
+                f"metric {self.metric:.6g}, FP32 {self.baseline:.6g}, loss "
+                f"{self.criterion.show(self.loss)} ({self.criterion})"
+            )
+        if self.config is not None and self.trial is not None:
+            lines.append(
+                f"trial {self.trial.number}: {len(self.config.quantized_ops)} of "
+                f"{len(self.config.ops)} ops quantized{self._shown_cost()}"
+            )
+            if self.fallback_ops:
+                lines.append(f"in fallback: {_listed(self.fallback_ops)}")
+        lines.append(f"stopped: {self.message}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _headline(self) -> str:
+        if self.met:
+            return "A quantized model meets the criterion."
+        if self.config is None:
+            return f"NOT MET: {_NOTHING}"
+        return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
+
+    def _shown_cost(self) -> str:
+        parts = []
+        if self.trial is not None and record.MODEL_BYTES in self.trial.user_attrs:
+            parts.append(_shown_bytes(self.trial.user_attrs[record.MODEL_BYTES]))
+        if self.objective == "latency" and self.cost is not None:
+            parts.append(f"{1e3 * self.cost:.3g} ms a run")
+        return "".join(f", {part}" for part in parts)
+
+
+def conclude(
+    study: optuna.Study,
+    stop: Stop,
+    policy: ExitPolicy,
+    *,
+    backend: Backend,
+    space: TuningSpace,
+    fastest: Callable[[Sequence[Candidate]], tuple[Candidate, float]],
+) -> TuningResult:
+    """Choose the answer from the record; what does not meet the criterion is called so.
+
+    Args:
+        study:
+            The study.
+        stop:
+            Why it stopped.
+        policy:
+            Its exit policy: it knows the criterion, and what is best.
+        backend:
+            Builds the models.
+        space:
+            The tuning space.
+        fastest:
+            Measures candidates and gives the fastest, with its seconds.
+    """
+    criterion, objective = policy.criterion, policy.objective
+    found = candidates(study, criterion)
+    met = ranked(found, objective)
+    best = met[0] if met else closest(found, objective)
+    cost = None
+    if met and objective == "latency":
+        if stop.reason != StopReason.INTERRUPTED:
+            try:
+                best, cost = fastest(met)
+            except KeyboardInterrupt:
+                _logger.warning("Interrupted: the latency was not measured.")
+    elif best is not None and math.isfinite(best.cost(objective)):
+        cost = best.cost(objective)
+    baseline = record.get_baseline(study)
+    return TuningResult(
+        met=bool(met),
+        metric=None if best is None else best.metric,
+        baseline=None if baseline is None else baseline.value,
+        loss=None
+        if best is None or baseline is None
+        else criterion.loss(best.metric, baseline.value),
+        config=None if best is None else space.config_from_params(best.trial.params),
+        cost=cost,
+        objective=objective,
+        study=study,
+        trial=None if best is None else best.trial,
+        stopped_because=stop.reason,
+        message=stop.message,
+        criterion=criterion,
+        backend=backend,
+        space=space,
+    )
+
+
+_NOTHING = "no quantized model was evaluated."
+
+
+def _row(
+    op: str, op_type: str, config: OpConfig, executed: Mapping[str, Any]
+) -> dict[str, object]:
+    runs = executed.get(op)
+    kernel = str(getattr(runs, "kernel", runs) or "")
+    integer = getattr(runs, "integer", None)
+    if not kernel and not integer:
+        integer = None  # The runtime does not show it.
+    return {
+        "op": op,
+        "op_type": op_type,
+        "mode": config.mode,
+        "activation": "" if config.activation is None else config.activation.label,
+        "weight": "" if config.weight is None else config.weight.label,
+        "runs": kernel,
+        "as_asked": None if integer is None else bool(integer) == config.is_quantized,
+        "note": str(getattr(runs, "note", "") or ""),
+    }
+
+
+def _shown_bytes(size: float) -> str:
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= one:
+            return f"{size / one:.3g} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def _listed(ops: tuple[str, ...], most: int = 8) -> str:
+    rest = f" and {len(ops) - most} more" if len(ops) > most else ""
+    return ", ".join(ops[:most]) + rest

@@ -1,0 +1,323 @@
+"""A search, in two steps: everything that was given is checked, then it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+import os
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import cast
+
+import optuna
+
+from optuna_quant._quiet import without_repeated_lines
+from optuna_quant.callbacks import ExitPolicy
+from optuna_quant.callbacks import Progress
+from optuna_quant.callbacks import Stop
+from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.exit_policy import keep_reason
+from optuna_quant.continuation import check_continued
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import TuningCriterion
+from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.latency import find_fastest
+from optuna_quant.objective import Evaluate
+from optuna_quant.objective import QuantObjective
+from optuna_quant.output import SaveBest
+from optuna_quant.output import check_output
+from optuna_quant.output import storage_file
+from optuna_quant.result import TuningResult
+from optuna_quant.result import conclude
+from optuna_quant.storages import open_storage
+from optuna_quant.strategies import choose_strategy
+from optuna_quant.strategies import make_sampler
+
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.narrowing import OpDict
+    from optuna_quant.space import TuningSpace
+    from optuna_quant.storages import Storage
+
+
+_DEFAULT_STUDY_NAME = "optuna_quant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search that can run: model, data, options and files were accepted.
+
+    Attributes:
+        backend:
+            Builds the models.
+        space:
+            The tuning space.
+        sampler:
+            The strategy.
+        criterion:
+            When a metric is good enough.
+        policy:
+            When the search stops.
+        measure:
+            Gives the metric of a session.
+        saver:
+            Keeps the best model so far in a file; :obj:`None` if there is none.
+        calibration_data:
+            What latency is measured on.
+    """
+
+    backend: Backend
+    space: TuningSpace
+    sampler: BaseSampler
+    criterion: AccuracyCriterion
+    policy: ExitPolicy
+    measure: Evaluate
+    saver: SaveBest | None
+    calibration_data: Any
+
+    def run(
+        self,
+        *,
+        storage: Storage = None,
+        study_name: str | None = None,
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
+        show_progress: bool = False,
+    ) -> TuningResult:
+        """Open the study and search; for the arguments see :func:`optuna_quant.tune`.
+
+        Raises:
+            BaselineError:
+                If the FP32 model cannot be evaluated.
+            ValueError:
+                If the storage cannot be opened, the study that is continued does not fit, or the
+                model that was found cannot be built again.
+        """
+        journal = storage_file(storage)
+        if self.saver is not None and journal is not None:
+            check_output(self.saver.path, inputs={"storage": journal})
+        study = optuna.create_study(
+            storage=open_storage(storage),
+            study_name=study_name or (None if storage is None else _DEFAULT_STUDY_NAME),
+            direction=self.criterion.direction,
+            sampler=self.sampler,
+            load_if_exists=storage is not None,
+        )
+        check_continued(study, self.backend, self.space, self.criterion)
+        shown = [Progress(self.policy)] if show_progress else []
+        saved = [self.saver] if self.saver else []
+        stop = _optimize(
+            study,
+            QuantObjective(self.backend, self.space, self._evaluate, self.criterion),
+            self.policy,
+            [*shown, *saved, *callbacks],
+            show_progress=show_progress,
+        )
+        fastest = partial(
+            find_fastest,
+            backend=self.backend,
+            space=self.space,
+            evaluate=self._evaluate,
+            data=self.calibration_data,
+        )
+        result = conclude(
+            study, stop, self.policy, backend=self.backend, space=self.space, fastest=fastest
+        )
+        if self.saver is not None and result.met and result.trial is not None:
+            self.saver.write(result.trial)
+        return result
+
+    def _evaluate(self, model: Any) -> Any:
+        return self.measure(_session(model))
+
+
+def prepare(
+    model: Any = None,
+    *,
+    calibration_data: Any = None,
+    evaluate: Evaluate | None = None,
+    data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    metric: str | None = None,
+    approach: str = "static",
+    quant_level: str | int | None = None,
+    accuracy_criterion: AccuracyCriterion | None = None,
+    tuning_criterion: TuningCriterion | None = None,
+    op_types: Sequence[str] | str = "default",
+    op_type_dict: OpDict | None = None,
+    op_name_dict: OpDict | None = None,
+    calibration_sizes: Sequence[int] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    providers: Sequence[Any] | None = None,
+    session_options: Any = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    backend: Backend | None = None,
+) -> Search:
+    """Check all that a search is given, before any study is opened and any model evaluated.
+
+    For the arguments see :func:`optuna_quant.tune`.
+
+    Raises:
+        TypeError:
+            If an argument has the wrong type.
+        ValueError:
+            If an argument is not valid.
+    """
+    accuracy = AccuracyCriterion() if accuracy_criterion is None else accuracy_criterion
+    tuning = TuningCriterion() if tuning_criterion is None else tuning_criterion
+    _check_type("accuracy_criterion", accuracy, AccuracyCriterion)
+    _check_type("tuning_criterion", tuning, TuningCriterion)
+    strategy = choose_strategy(quant_level, tuning.strategy)
+    measure = _measure(evaluate, data, metric, accuracy)
+    if output is not None:
+        given = {"model": model, "calibration data": calibration_data, "data": data}
+        check_output(output, inputs={k: v for k, v in given.items() if _is_path(v)})
+    policy = ExitPolicy(
+        accuracy,
+        timeout=tuning.timeout,
+        max_trials=tuning.max_trials,
+        objective=tuning.objective,
+        stop_at_first=tuning.stop_at_first,
+    )
+    options = {
+        "approach": approach,
+        "calibration_data": calibration_data,
+        "calibration_sizes": calibration_sizes,
+        "providers": providers,
+        "session_options": session_options,
+        "cache_dir": cache_dir,
+    }
+    if backend is None:
+        backend = _onnxruntime(model, options)
+    else:
+        _check_backend_alone(model, options)
+    space = backend.tuning_space(
+        op_types=op_types, op_type_dict=op_type_dict, op_name_dict=op_name_dict
+    )
+    _check_quantizes(space, op_type_dict=op_type_dict, op_name_dict=op_name_dict)
+    sampler = make_sampler(
+        strategy,
+        space,
+        criterion=accuracy,
+        seed=seed,
+        kwargs=tuning.strategy_kwargs or {},
+        backend=backend,
+    )
+    if isinstance(measure, DataEvaluation):
+        measure.check(_session(backend.quantize(space.fp32())))
+    saver = None
+    if output is not None:
+        saver = SaveBest(output, backend=backend, space=space, policy=policy)
+    return Search(
+        backend=backend,
+        space=space,
+        sampler=sampler,
+        criterion=accuracy,
+        policy=policy,
+        measure=measure,
+        saver=saver,
+        calibration_data=calibration_data,
+    )
+
+
+def _optimize(
+    study: optuna.Study,
+    objective: QuantObjective,
+    policy: ExitPolicy,
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+    *,
+    show_progress: bool,
+) -> Stop:
+    """Run trials until the policy has enough; what was found before counts as well."""
+    try:
+        stop = policy.decide(study)
+        if stop is None:
+            with without_repeated_lines(progress=show_progress):
+                study.optimize(objective, callbacks=[*callbacks, policy])
+            stop = policy.decide(study)
+        if stop is None:
+            stop = Stop(StopReason.CALLBACK, "A callback stopped the search.")
+    except KeyboardInterrupt:
+        stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")
+    keep_reason(study, stop)
+    return stop
+
+
+def _measure(
+    evaluate: Evaluate | None,
+    data: str | os.PathLike[str] | Mapping[str, Any] | None,
+    metric: str | None,
+    criterion: AccuracyCriterion,
+) -> Evaluate:
+    """What gives the metric of a session."""
+    if evaluate is not None and data is None:
+        if metric is not None:
+            raise ValueError(f"metric={metric!r} goes with data, not with evaluate.")
+        if not callable(evaluate):
+            raise TypeError(f"evaluate must be a function, but got {evaluate!r}.")
+        return evaluate
+    if data is None or evaluate is not None:
+        given = "both" if evaluate is not None else "neither"
+        raise ValueError(
+            "Either evaluate (a function that gives the metric of a model) or data (labelled data "
+            f"for a metric) is needed, but got {given}."
+        )
+    measure = DataEvaluation(data, metric or "accuracy")
+    if measure.higher_is_better != criterion.higher_is_better:
+        better = "higher" if measure.higher_is_better else "lower"
+        raise ValueError(
+            f"Of the metric {measure.metric!r} {better} is better: use "
+            f"AccuracyCriterion(higher_is_better={measure.higher_is_better})."
+        )
+    return measure
+
+
+def _session(model: Any) -> Any:
+    """What an evaluation gets: the session of a model, if it has one."""
+    return getattr(model, "session", model)
+
+
+def _onnxruntime(model: Any, options: Mapping[str, Any]) -> Backend:
+    if model is None:
+        raise ValueError("A model is needed: a path, its bytes, or an onnx.ModelProto.")
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+
+    given = {name: value for name, value in options.items() if value is not None}
+    return cast("Backend", OnnxRuntimeBackend(model, **given))
+
+
+def _check_backend_alone(model: Any, options: Mapping[str, Any]) -> None:
+    given = [name for name, value in {"model": model, **options}.items() if value is not None]
+    given = [name for name in given if name != "approach" or options[name] != "static"]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: a backend that is given has its own; give them to the backend."
+        )
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be of the type {kind.__name__}, but got {value!r}.")
+
+
+def _check_quantizes(space: TuningSpace, **dicts: OpDict | None) -> None:
+    if any(tunable.quantized for tunable in space.tunables):
+        return
+    given = [name for name, op_dict in dicts.items() if op_dict]
+    if not given:
+        raise ValueError("The tuning space has no quantized option, so there is nothing to tune.")
+    leave = "leaves" if len(given) == 1 else "leave"
+    raise ValueError(
+        f"{' and '.join(given)} {leave} no op any quantized option, so there is nothing to tune: "
+        "allow a quantized mode for one op at least."
+    )
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)

@@ -1,0 +1,200 @@
+"""Which trial of a study is the answer: pure functions of the record.
+
+The criterion is applied to the metrics and the baseline that the study holds, not to what was
+written when a trial ended. So the tolerance can be changed afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+import math
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from optuna_quant import record
+from optuna_quant.config import FLOAT_MODES
+from optuna_quant.criteria import check_objective
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A complete trial of a quantized model, judged.
+
+    Args:
+        trial:
+            The trial.
+        metric:
+            Its metric.
+        violation:
+            By how much the criterion is violated; met if not above 0.
+        fallback_ops:
+            The number of ops that are not quantized.
+        model_bytes:
+            The size of the model; infinite if not known.
+        higher_is_better:
+            Whether a higher metric is better.
+    """
+
+    trial: FrozenTrial
+    metric: float
+    violation: float
+    fallback_ops: int
+    model_bytes: float
+    higher_is_better: bool
+
+    @property
+    def met(self) -> bool:
+        """Whether the criterion is met."""
+        return self.violation <= 0
+
+    def cost(self, objective: str) -> float:
+        """What the objective counts; for latency, which is not recorded, the ops in fallback."""
+        return self.model_bytes if objective == "model_size" else self.fallback_ops
+
+    def order(self, objective: str) -> tuple[float, ...]:
+        """Sorts by cost; of equals, by the better metric, then by the trial's number."""
+        worse = -self.metric if self.higher_is_better else self.metric
+        return (self.cost(objective), worse, self.trial.number)
+
+
+def candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candidate]:
+    """The complete trials of quantized models, judged; empty without a baseline.
+
+    The FP32 baseline is not among them, nor is any other model without a quantized op.
+
+    Args:
+        study:
+            The study.
+        criterion:
+            What judges them.
+
+    Returns:
+        A candidate for each trial, in the order of the trials.
+
+    Raises:
+        ValueError:
+            If the baseline is zero and the criterion is relative.
+    """
+    baseline = record.get_baseline(study)
+    if baseline is None:
+        return []
+    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [
+        Candidate(
+            trial=trial,
+            metric=trial.values[0],
+            violation=criterion.violation(trial.values[0], baseline.value),
+            fallback_ops=_fallback_ops(trial),
+            model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
+            higher_is_better=criterion.higher_is_better,
+        )
+        for trial in found
+        if is_quantized(trial)
+    ]
+
+
+def is_quantized(trial: FrozenTrial) -> bool:
+    """Whether the trial's model has a quantized op."""
+    return not record.is_baseline(trial) and trial.constraints.get(record.QUANTIZED, 0.0) <= 0
+
+
+def ranked(found: Iterable[Candidate], objective: str = "fallback_ops") -> list[Candidate]:
+    """The candidates that meet the criterion, the best first.
+
+    Args:
+        found:
+            The candidates.
+        objective:
+            What is best, see :func:`best_met_trial`.
+
+    Raises:
+        ValueError:
+            If the objective is not known.
+    """
+    check_objective(objective)
+    return sorted((c for c in found if c.met), key=lambda c: c.order(objective))
+
+
+def closest(found: Iterable[Candidate], objective: str = "fallback_ops") -> Candidate | None:
+    """The candidate with the smallest violation; of equals the best, see :func:`ranked`.
+
+    Args:
+        found:
+            The candidates.
+        objective:
+            What is best, see :func:`best_met_trial`.
+
+    Returns:
+        The candidate; :obj:`None` if there is none.
+
+    Raises:
+        ValueError:
+            If the objective is not known.
+    """
+    check_objective(objective)
+    return min(found, key=lambda c: (c.violation, *c.order(objective)), default=None)
+
+
+def best_met_trial(
+    study: optuna.Study, criterion: AccuracyCriterion, objective: str = "fallback_ops"
+) -> FrozenTrial | None:
+    """The best of the trials that meet the criterion.
+
+    Args:
+        study:
+            The study. Its baseline must have been measured.
+        criterion:
+            When a metric is good enough.
+        objective:
+            What is best: ``"fallback_ops"`` (the fewest) or ``"model_size"`` (the smallest);
+            ``"latency"`` is not recorded and taken as the fewest ops in fallback. Of equal ones
+            the better metric, then the earlier trial.
+
+    Returns:
+        A complete trial of a quantized model, never the FP32 baseline; :obj:`None` if no trial
+        meets the criterion. It must not be changed.
+    """
+    met = ranked(candidates(study, criterion), objective)
+    return met[0].trial if met else None
+
+
+def closest_trial(
+    study: optuna.Study, criterion: AccuracyCriterion, objective: str = "fallback_ops"
+) -> FrozenTrial | None:
+    """The trial that comes closest to the criterion, for when none meets it.
+
+    Args:
+        study:
+            The study. Its baseline must have been measured.
+        criterion:
+            When a metric is good enough.
+        objective:
+            What is better among equally close ones, see :func:`best_met_trial`.
+
+    Returns:
+        The complete trial of a quantized model with the smallest violation; :obj:`None` if there
+        is no such trial. It must not be changed.
+    """
+    nearest = closest(candidates(study, criterion), objective)
+    return None if nearest is None else nearest.trial
+
+
+def _fallback_ops(trial: FrozenTrial) -> int:
+    """What the objective has recorded; else the parameters of ops that are in fallback."""
+    recorded = trial.user_attrs.get(record.FALLBACK_OPS)
+    if recorded is not None:
+        return int(recorded)
+    return sum(
+        value in FLOAT_MODES
+        for name, value in trial.params.items()
+        if ".op:" in name and isinstance(value, str)
+    )

@@ -1,0 +1,239 @@
+"""Opening a storage by its address, with the settings that suit each kind."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from pathlib import Path
+import random
+import re
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+import warnings
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import StorageInternalError
+from optuna.logging import get_logger
+from optuna.storages import BaseStorage
+from optuna.storages import InMemoryStorage
+from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
+
+from optuna_quant.journal_file import check_directory
+from optuna_quant.journal_file import open_journal
+
+
+if TYPE_CHECKING:
+    from optuna.storages.journal import BaseJournalBackend
+    from sqlalchemy.engine import URL
+
+
+Storage: TypeAlias = str | os.PathLike[str] | BaseStorage | None
+
+_logger = get_logger(__name__)
+
+_HEARTBEAT_SECONDS = 60
+_SILENCE_SECONDS = 120
+_SQLITE_WAIT_SECONDS = 60
+_OPEN_ATTEMPTS = 12
+
+# For each kind of database: its drivers, by module, dialect and package, the usual one first.
+_POSTGRESQL = (
+    ("psycopg2", "psycopg2", "psycopg2-binary"),
+    ("psycopg", "psycopg", '"psycopg[binary]"'),
+)
+_MYSQL = (("MySQLdb", "mysqldb", "mysqlclient"), ("pymysql", "pymysql", "pymysql"))
+_DRIVERS = {
+    "postgres": ("postgresql", _POSTGRESQL),
+    "postgresql": ("postgresql", _POSTGRESQL),
+    "mysql": ("mysql", _MYSQL),
+    "mariadb": ("mariadb", _MYSQL),
+}
+
+
+def open_storage(storage: Storage) -> BaseStorage:
+    """Open a storage. Several processes may open the same new one at once.
+
+    Args:
+        storage:
+            One of:
+
+            - :obj:`None`: in memory.
+            - A path, or ``journal:PATH``: a journal file, which several processes on one machine
+              can share. It is guarded by :class:`JournalFileFlock`.
+            - ``sqlite:///PATH``: an SQLite file, for processes on one machine. A new one gets a
+              write-ahead log, which is several times quicker and does not work on a network file
+              system; while it is in use, ``PATH-wal`` and ``PATH-shm`` belong to it.
+            - ``postgresql://...``, ``mysql://...``, ``mariadb://...``: a database, for any number
+              of machines. Where the URL names no driver, the one that is installed is used.
+            - ``redis://...``: a journal in Redis.
+            - Another URL: whatever SQLAlchemy makes of it.
+            - A storage object is given back as it is.
+
+            In a database each trial sends a heartbeat every 60 s. One that was silent for 120 s
+            (its worker has died, on whatever machine) is marked as failed when another worker
+            begins a trial.
+
+    Raises:
+        ValueError:
+            If it cannot be opened: a path that cannot be written, a damaged journal, a server
+            that does not answer, a driver that is not installed.
+    """
+    if storage is None:
+        return InMemoryStorage()
+    if isinstance(storage, BaseStorage):
+        return storage
+    address = os.fspath(storage)
+    try:
+        if address.startswith(("redis://", "rediss://", "unix://")):
+            return JournalStorage(_redis(address))
+        if "://" in address:
+            return _database(address)
+        return open_journal(Path(address.removeprefix("journal:")).absolute())
+    except ImportError as error:
+        raise ValueError(
+            f"The storage {_without_password(address)!r} cannot be opened: its driver is not "
+            f"installed. {_driver_hint(address)}"
+        ) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"The storage {_without_password(address)!r} cannot be opened: {reason[0]}"
+        ) from error
+
+
+# Servers and SQLite.
+
+
+def _redis(address: str) -> BaseJournalBackend:
+    from optuna.storages.journal import JournalRedisBackend
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return JournalRedisBackend(address)
+
+
+def _database(address: str) -> BaseStorage:
+    """Open a database; again, if another process is making its tables at the same time."""
+    from sqlalchemy import exc
+    from sqlalchemy.engine import make_url
+
+    scheme, rest = address.split("://", 1)
+    if rest.partition("/")[0].count("@") > 1:
+        raise ValueError("write a '@' in the user name or the password as %40.")
+    base, drivers = _DRIVERS.get(scheme, (scheme, ()))
+    url = make_url(f"{base}://{rest}")
+    if drivers:
+        url = url.set(drivername=f"{base}+{_installed(drivers)}")
+    file = _sqlite_file(url)
+    if file is not None:
+        check_directory(file)
+    # Optuna gives up where a table that it was about to make appears, or the row with the version.
+    # Which of these errors that is differs between databases; others come again and are raised.
+    collisions = (
+        exc.IntegrityError,
+        exc.OperationalError,
+        exc.ProgrammingError,
+        StorageInternalError,
+        sqlite3.OperationalError,
+    )
+    jitter = random.SystemRandom()
+    for attempt in range(_OPEN_ATTEMPTS):
+        try:
+            return _database_once(url, file)
+        except collisions:
+            if attempt == _OPEN_ATTEMPTS - 1 or not _answers(url):
+                raise
+        time.sleep(jitter.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0))
+    raise AssertionError("not reached")
+
+
+def _database_once(url: URL, file: Path | None) -> BaseStorage:
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+    if url.get_backend_name() == "sqlite":
+        options = {}
+        if url.drivername in ("sqlite", "sqlite+pysqlite"):
+            # Optuna keeps these to open the storage again in another process.
+            options["connect_args"] = {
+                "timeout": _SQLITE_WAIT_SECONDS,
+                "factory": SqliteConnection,
+            }
+    if file is not None and not (file.exists() and file.stat().st_size):
+        with contextlib.closing(sqlite3.connect(file, timeout=_SQLITE_WAIT_SECONDS)) as new:
+            new.execute("PRAGMA journal_mode=WAL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(
+            url.render_as_string(hide_password=False),
+            engine_kwargs=options,
+            # The thread that sends it would see a database of its own where that is in memory.
+            heartbeat_interval=None if in_memory else _HEARTBEAT_SECONDS,
+            grace_period=_SILENCE_SECONDS,
+        )
+
+
+def _answers(url: URL) -> bool:
+    """Whether a connection can be made at all: if not, there is no use in another attempt."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    engine = create_engine(url)
+    try:
+        engine.connect().close()
+    except SQLAlchemyError:
+        return False
+    finally:
+        engine.dispose()
+    return True
+
+
+class SqliteConnection(sqlite3.Connection):
+    """A connection that waits for the disk at checkpoints only, where a write-ahead log is kept.
+
+    There a loss of power can cost the last writes, but cannot damage the file (see "synchronous"
+    in SQLite's documentation); the death of a process costs nothing.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            self.execute("PRAGMA synchronous=NORMAL")
+
+
+def _sqlite_file(url: URL) -> Path | None:
+    name = url.database
+    if url.drivername not in ("sqlite", "sqlite+pysqlite"):
+        return None
+    if not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name)
+
+
+def _installed(drivers: tuple[tuple[str, str, str], ...]) -> str:
+    """The dialect of the first driver that can be imported."""
+    for module, dialect, _ in drivers:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+            return dialect
+    raise ImportError
+
+
+def _driver_hint(address: str) -> str:
+    scheme = address.split("://", 1)[0]
+    base, drivers = _DRIVERS.get(scheme.split("+")[0], (scheme, ()))
+    if drivers:
+        ways = " or: ".join(f"pip install {package}" for _, _, package in drivers)
+        other = "" if base == scheme else f" ({base}://... uses whichever is installed)"
+        return f"Run: {ways}{other}"
+    if scheme.startswith("redis"):
+        return "Run: pip install redis"
+    return "Install the one that SQLAlchemy names for this kind of database."
+
+
+def _without_password(address: str) -> str:
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", address)

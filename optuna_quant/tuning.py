@@ -1,0 +1,170 @@
+"""The whole search in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import os
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import TuningCriterion
+from optuna_quant.objective import Evaluate
+from optuna_quant.result import TuningResult
+from optuna_quant.search import prepare
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.narrowing import OpDict
+    from optuna_quant.storages import Storage
+
+
+__all__ = ["TuningResult", "tune"]
+
+
+def tune(
+    model: Any = None,
+    *,
+    calibration_data: Any = None,
+    evaluate: Evaluate | None = None,
+    data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    metric: str | None = None,
+    approach: str = "static",
+    quant_level: str | int | None = None,
+    accuracy_criterion: AccuracyCriterion | None = None,
+    tuning_criterion: TuningCriterion | None = None,
+    op_types: Sequence[str] | str = "default",
+    op_type_dict: OpDict | None = None,
+    op_name_dict: OpDict | None = None,
+    calibration_sizes: Sequence[int] | None = None,
+    storage: Storage = None,
+    study_name: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    providers: Sequence[Any] | None = None,
+    session_options: Any = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
+    show_progress: bool = False,
+    backend: Backend | None = None,
+) -> TuningResult:
+    """Find a quantized version of a model that keeps to an accuracy criterion.
+
+    It is a short way to write what the parts of this package do together: a backend, its tuning
+    space, a sampler, :class:`~optuna_quant.QuantObjective`, a study, and
+    :class:`~optuna_quant.callbacks.ExitPolicy`. With a ``storage`` the search can be interrupted
+    and called again, and several processes can call it at once and share the work.
+
+    Example:
+
+        .. code-block:: python
+
+            result = optuna_quant.tune("model.onnx", calibration_data=batches, evaluate=evaluate)
+            print(result)
+            if result.met:
+                result.save("model.int8.onnx")
+
+    Args:
+        model:
+            The ONNX model: a path, its bytes, or an ``onnx.ModelProto``. It is not changed.
+        calibration_data:
+            Inputs for the static approach: a dict of arrays, a list of batches, an ``.npz``
+            file, or a function that returns an iterator over batches.
+        evaluate:
+            Function that gives the metric of a model, as one number. It gets an
+            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate.
+        data:
+            Instead of ``evaluate``: labelled data, see
+            :class:`~optuna_quant.data_evaluation.DataEvaluation`.
+        metric:
+            The metric on ``data``. Default: ``"accuracy"``.
+        approach:
+            ``"static"`` (default), ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that
+            allow it).
+        quant_level:
+            How the strategy is chosen: ``"auto"`` (the default strategy, ``"auto"``), 0
+            (``"conservative"``) or 1 (the named strategy, or ``"basic"``). Default: the strategy
+            that ``tuning_criterion`` names, otherwise ``"auto"``.
+        accuracy_criterion:
+            When a metric is good enough. Default: ``AccuracyCriterion()``, at most one percent
+            relative loss of a metric of which more is better.
+        tuning_criterion:
+            The strategy, how long to search, and which of the good models is the best. Default:
+            ``TuningCriterion()``, which stops at the first model that is good enough.
+        op_types:
+            Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or the op
+            types.
+        op_type_dict:
+            What to allow, by op type, see :func:`optuna_quant.narrowing.narrow`.
+        op_name_dict:
+            What to allow, by op name.
+        calibration_sizes:
+            The calibration sampling sizes to choose from, default first. Default: all samples.
+        storage:
+            Where the study is kept: a storage of Optuna, a database URL, or the path of a journal
+            file, see :func:`optuna_quant.storages.open_storage`. Default: in memory.
+        study_name:
+            The study's name. A study that exists is continued.
+        output:
+            A file in which the best model so far is kept, from the first one that meets the
+            criterion on.
+        seed:
+            The seed of everything random. Processes that share a study use the same.
+        providers:
+            ONNX Runtime's execution providers.
+        session_options:
+            ONNX Runtime's session options.
+        cache_dir:
+            A directory in which calibration statistics are kept for the next time.
+        callbacks:
+            More callbacks of the study, called after each trial.
+        show_progress:
+            Whether to write a line per trial to ``sys.stderr``.
+        backend:
+            Instead of ``model`` and all that describes how to read and run it: a backend.
+
+    Returns:
+        The result, also if nothing meets the criterion, and if the search was interrupted
+        (``KeyboardInterrupt``): ``result.met`` and ``result.stopped_because`` tell.
+
+    Raises:
+        BaselineError:
+            If the FP32 model cannot be evaluated.
+        TypeError:
+            If an argument has the wrong type.
+        ValueError:
+            If an argument is not valid, or the study that is continued does not fit.
+    """
+    search = prepare(
+        model,
+        calibration_data=calibration_data,
+        evaluate=evaluate,
+        data=data,
+        metric=metric,
+        approach=approach,
+        quant_level=quant_level,
+        accuracy_criterion=accuracy_criterion,
+        tuning_criterion=tuning_criterion,
+        op_types=op_types,
+        op_type_dict=op_type_dict,
+        op_name_dict=op_name_dict,
+        calibration_sizes=calibration_sizes,
+        output=output,
+        seed=seed,
+        providers=providers,
+        session_options=session_options,
+        cache_dir=cache_dir,
+        backend=backend,
+    )
+    return search.run(
+        storage=storage,
+        study_name=study_name,
+        callbacks=callbacks,
+        show_progress=show_progress,
+    )
