@@ -1,0 +1,126 @@
+"""A backend without any model: quantizing an op costs a known part of the accuracy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import threading
+
+from spaces import STATIC
+
+from optuna_quant.capability import Capability
+from optuna_quant.capability import OpCapability
+from optuna_quant.config import FP32
+from optuna_quant.config import OpConfig
+from optuna_quant.config import QuantConfig
+from optuna_quant.space import TuningSpace
+
+
+FP32_BYTES = 4000
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """What the fake backend builds."""
+
+    config: QuantConfig
+    accuracy: float
+    fingerprint: str
+
+    @property
+    def nbytes(self) -> int:
+        """Every quantized op saves 100 bytes, the first one most."""
+        ops = list(self.config.ops.values())
+        return FP32_BYTES - sum(100 + (i == 0) for i, op in enumerate(ops) if op.is_quantized)
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(self.config.to_json())
+
+
+class FakeBackend:
+    """Quantizes nothing; the accuracy is that of FP32 less what each quantized op costs.
+
+    Args:
+        damage:
+            What quantizing each op costs, by op name.
+        fp32:
+            The accuracy of FP32.
+        options:
+            The options of every op.
+        twins:
+            Ops that change nothing: their configuration is not in the fingerprint.
+        name:
+            The name of the model.
+    """
+
+    def __init__(
+        self,
+        damage: Mapping[str, float] | int = 4,
+        *,
+        fp32: float = 0.9,
+        options: Sequence[OpConfig] = (STATIC, FP32),
+        twins: Sequence[str] = (),
+        name: str = "model",
+    ) -> None:
+        if isinstance(damage, int):
+            damage = {f"op{i}": 0.0 for i in range(damage)}
+        self.damage = dict(damage)
+        self.fp32 = fp32
+        self._options = tuple(options)
+        self._twins = set(twins)
+        self._name = name
+        self.calls = Counter[str]()
+        self.built: list[QuantConfig] = []
+        self.before_build: Callable[[QuantConfig], None] = lambda config: None
+        self._lock = threading.Lock()
+
+    def capability(self) -> Capability:
+        return Capability(tuple(OpCapability(name, "Conv", self._options) for name in self.damage))
+
+    def tuning_space(self, **kwargs: object) -> TuningSpace:
+        return TuningSpace.from_capability(self.capability(), **kwargs)
+
+    def calibrate(self) -> None:
+        self.calls["calibrate"] += 1
+
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        self.before_build(config)
+        with self._lock:
+            self.built.append(config)
+        return FakeModel(config, self.accuracy(config), self.fingerprint(config))
+
+    def accuracy(self, config: QuantConfig) -> float:
+        lost = sum(self.damage[op] for op in config.quantized_ops)
+        return round(self.fp32 - lost, 10)
+
+    def fingerprint(self, config: QuantConfig) -> str:
+        kept = [f"{op}={c}" for op, c in config.ops.items() if op not in self._twins]
+        return f"{self._name}:{bool(config.quantized_ops)}:{';'.join(kept)}"
+
+    def executed(self, config: QuantConfig) -> dict[str, str]:
+        return {op: "QLinearConv" if c.is_quantized else "Conv" for op, c in config.ops.items()}
+
+
+class CountingEvaluation:
+    """Gives a fake model's accuracy, and counts how often each model was evaluated."""
+
+    def __init__(self) -> None:
+        self.seen: list[FakeModel] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, model: FakeModel) -> float:
+        with self._lock:
+            self.seen.append(model)
+        return model.accuracy
+
+    @property
+    def fp32_count(self) -> int:
+        return sum(not model.config.quantized_ops for model in self.seen)
+
+    def most_repeats(self) -> int:
+        """How often the model that was evaluated most was evaluated."""
+        return max(Counter(model.fingerprint for model in self.seen).values())

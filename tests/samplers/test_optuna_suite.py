@@ -1,0 +1,62 @@
+"""Optuna's own test suite for samplers, for each of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+
+from optuna.samplers import BaseSampler
+from optuna.testing.pytest_samplers import BasicSamplerTestCase
+from optuna.testing.pytest_samplers import MultiObjectiveSamplerTestCase
+from optuna.testing.pytest_samplers import RelativeSamplerTestCase
+import pytest
+from spaces import make_space
+
+from optuna_quant.config import QuantConfig
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.samplers import AutoQuantSampler
+from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.samplers import ConservativeQuantSampler
+from optuna_quant.samplers import ExhaustiveQuantSampler
+from optuna_quant.samplers import HAWQV2QuantSampler
+from optuna_quant.samplers import MSEQuantSampler
+from optuna_quant.samplers import MSEV2QuantSampler
+from optuna_quant.samplers import RandomQuantSampler
+
+
+CRITERION = AccuracyCriterion()
+
+
+def scores(config: QuantConfig, ops: Sequence[str]) -> dict[str, float]:
+    return {op: float(len(op)) for op in ops}
+
+
+# TPE and Bayesian have the suite in their own files.
+SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
+    "basic": lambda: BasicQuantSampler(make_space(3)),
+    "exhaustive": lambda: ExhaustiveQuantSampler(make_space(3)),
+    "random": lambda: RandomQuantSampler(make_space(3), seed=1),
+    "auto": lambda: AutoQuantSampler(make_space(3), criterion=CRITERION),
+    "conservative": lambda: ConservativeQuantSampler(make_space(3), criterion=CRITERION),
+    "mse": lambda: MSEQuantSampler(make_space(3), sensitivity=scores),
+    "mse_v2": lambda: MSEV2QuantSampler(make_space(3), criterion=CRITERION, sensitivity=scores),
+    "hawq_v2": lambda: HAWQV2QuantSampler(make_space(3), sensitivity=scores),
+}
+
+
+class _Samplers:
+    @pytest.fixture(params=list(SAMPLERS))
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        return SAMPLERS[request.param]
+
+
+class TestBasic(_Samplers, BasicSamplerTestCase):
+    pass
+
+
+class TestRelative(_Samplers, RelativeSamplerTestCase):
+    pass
+
+
+class TestMultiObjective(_Samplers, MultiObjectiveSamplerTestCase):
+    pass

@@ -1,0 +1,76 @@
+"""Strategies by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import importlib.metadata
+
+import pytest
+
+from optuna_quant.samplers import ExhaustiveQuantSampler
+from optuna_quant.samplers import Plan
+from optuna_quant.samplers import Stage
+from optuna_quant.samplers import StagedQuantSampler
+from optuna_quant.samplers import _registry
+from optuna_quant.samplers import register_strategy
+from optuna_quant.samplers import strategies
+from optuna_quant.space import TuningSpace
+
+
+@pytest.fixture
+def half() -> Iterator[type]:
+    @register_strategy("half_of_test_registry")
+    class Half(StagedQuantSampler):
+        def plan(self, space: TuningSpace) -> Plan:
+            ops = [tunable.name for tunable in space.tunables]
+            yield Stage("half", [space.default().with_fallback(*ops[::2])])
+
+    yield Half
+    del Half._strategy_name
+
+
+def test_ours_are_known() -> None:
+    ours = {"auto", "basic", "conservative", "exhaustive", "hawq_v2", "mse", "mse_v2", "random"}
+    assert ours <= set(strategies())
+    assert strategies()["exhaustive"] is ExhaustiveQuantSampler
+
+
+def test_registered_class_is_found(half: type) -> None:
+    assert strategies()["half_of_test_registry"] is half
+
+
+def test_subclasses_do_not_inherit_the_name(half: type) -> None:
+    class Derived(half):
+        pass
+
+    assert strategies()["half_of_test_registry"] is half
+    del Derived
+
+
+def test_name_that_is_taken() -> None:
+    class Other(ExhaustiveQuantSampler):
+        pass
+
+    with pytest.raises(ValueError, match="There is a strategy 'basic' already"):
+        register_strategy("basic")(Other)
+
+
+@pytest.mark.parametrize("name", ["", "My Strategy", "1st", "a-b"])
+def test_bad_name(name: str) -> None:
+    with pytest.raises(ValueError, match="lower-case letters, digits and underscores"):
+        register_strategy(name)
+
+
+def test_not_a_sampler() -> None:
+    with pytest.raises(TypeError, match="A strategy is a subclass of QuantSampler"):
+        register_strategy("thing")(dict)
+
+
+def test_entry_points_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = importlib.metadata.EntryPoint(
+        name="everything",
+        value="optuna_quant.samplers:ExhaustiveQuantSampler",
+        group=_registry.ENTRY_POINTS,
+    )
+    monkeypatch.setattr(_registry, "entry_points", lambda group: [entry])
+    assert strategies()["everything"] is ExhaustiveQuantSampler

@@ -1,0 +1,581 @@
+"""The command line, on a small real model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import json
+from pathlib import Path
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnx_models
+import onnxruntime
+import pytest
+
+from optuna_quant import __version__
+from optuna_quant.cli import main
+from optuna_quant.commands import load_function
+
+
+EVALUATE = """
+import os, signal
+import numpy as np
+import helper
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DATA = np.load(os.path.join(HERE, "eval.npz"))
+CALLS = []
+
+def accuracy(session):
+    scores = session.run(None, {"x": DATA["x"]})[0]
+    return (scores.argmax(axis=1) == DATA["labels"]).mean()
+
+def error(session):
+    return np.abs(session.run(None, {"x": DATA["x"]})[0] - DATA["scores"]).mean()
+
+def _note():
+    with open(os.path.join(HERE, "calls"), "a") as file:
+        file.write("x")
+    return os.path.getsize(os.path.join(HERE, "calls"))
+
+def interrupted(session):
+    value = accuracy(session)
+    if _note() == 3:
+        raise KeyboardInterrupt
+    return value
+
+def killed(session):
+    value = accuracy(session)
+    if _note() == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+def nothing(session):
+    pass
+
+def broken(session):
+    raise RuntimeError("no\\nsuch thing")
+
+number = 3
+"""
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with data, of which FP32 is always right."""
+    folder = tmp_path_factory.mktemp("material")
+    model = onnx_models.convnet()
+    onnx.save(model, folder / "net.onnx")
+    x = onnx_models.samples(60, 2, 8, 8)
+    (scores,) = onnx_models.run(model, {"x": x})
+    labels = scores.argmax(axis=1)
+    np.savez(folder / "calib.npz", x=x[:20])
+    np.savez(folder / "eval.npz", x=x, labels=labels, scores=scores)
+    np.savez(folder / "data.npz", x=x, labels=labels)
+    np.savez(folder / "targets.npz", x=x, labels=scores)
+    np.savez(folder / "bad.npz", x=x[:, :, :4])
+    np.savez(folder / "empty.npz", x=x[:0])
+    np.savez(folder / "named.npz", image=x)
+    (folder / "evaluate.py").write_text(EVALUATE)
+    (folder / "helper.py").write_text("")
+    (folder / "syntax.py").write_text("def evaluate(:\n")
+    (folder / "text.onnx").write_text("hello")
+    (folder / "conv.json").write_text('{"Conv": {"mode": ["fp32"]}}')
+    return folder
+
+
+@pytest.fixture
+def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh copy of the material, as the current directory."""
+    path = tmp_path / "work"
+    shutil.copytree(material, path)
+    monkeypatch.chdir(path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("evaluate", "helper"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return path
+
+
+BASE = ["tune", "net.onnx", "--calibration", "calib.npz"]
+ACCURACY = [*BASE, "--evaluate", "evaluate.py:accuracy"]
+# The quantized model never gives exactly the same: nothing can meet it.
+IMPOSSIBLE = [
+    *BASE, "--evaluate", "evaluate.py:error", "--lower-is-better", "--criterion", "absolute",
+    "--tolerable-loss", "0", "--max-trials", "4",
+]  # fmt: skip
+
+
+def runs(path: Path) -> bool:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"x": onnx_models.samples(2, 2, 8, 8)})
+    return bool(np.isfinite(scores).all())
+
+
+def is_quantized(path: Path) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
+
+
+# tune
+
+
+def test_tune_finds_writes_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ACCURACY, "--tolerable-loss", "0.1", "--output", "out.onnx"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "A quantized model meets the criterion."
+    assert out.splitlines()[-1] == "written: out.onnx"
+    assert runs(folder / "out.onnx")
+    assert is_quantized(folder / "out.onnx")
+    assert (folder / "out.optuna_quant.journal").exists()
+    assert err.splitlines()[0] == (
+        "optuna-quant: Tuning net.onnx with the strategy 'auto': "
+        "at most 10 % relative loss, higher is better."
+    )
+    assert "baseline | trial 0 | metric 1 (FP32)" in err
+    assert "default | trial 1 | metric " in err
+    assert "[I " not in err  # Optuna's own lines.
+
+
+def test_tune_names_its_output_after_the_model(folder: Path) -> None:
+    assert main([*ACCURACY, "--tolerable-loss", "0.1", "--quiet"]) == 0
+    assert (folder / "net.quantized.onnx").exists()
+    assert (folder / "net.quantized.optuna_quant.journal").exists()
+
+
+def test_tune_with_data_and_metric(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_function = [*ACCURACY, "--tolerable-loss", "0.1", "--fresh"]
+    by_data = [*BASE, "--data", "data.npz", "--tolerable-loss", "0.1", "--fresh"]
+    printed = []
+    for command in (by_function, by_data):
+        assert main(command) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_metric_knows_its_direction(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*BASE, "--data", "targets.npz", "--metric", "mse", "--criterion", "absolute"]
+    assert main([*command, "--tolerable-loss", "100"]) == 0
+    assert "at most 100 loss, lower is better" in capsys.readouterr().out
+
+
+def test_tune_that_meets_nothing_says_so_and_writes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*IMPOSSIBLE, "--output", "out.onnx"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("NOT MET: no quantized model meets the criterion.")
+    assert "not written: out.onnx (--closest writes the closest model)." in out
+    assert not (folder / "out.onnx").exists()
+    # Nothing is left to do but to take the closest.
+    assert main([*IMPOSSIBLE, "--output", "out.onnx", "--closest"]) == 1
+    out = capsys.readouterr().out
+    assert "written, though it does not meet the criterion: out.onnx" in out
+    assert is_quantized(folder / "out.onnx")
+    assert main([*IMPOSSIBLE, "--output", "out.onnx"]) == 1
+    assert "What is there is from an earlier search." in capsys.readouterr().out
+
+
+def test_report_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ACCURACY, "--tolerable-loss", "0.1", "--report", "r.csv"]) == 0
+    header, *rows = (folder / "r.csv").read_text().splitlines()
+    assert header == "op,op_type,mode,activation,weight,runs,as_asked,note"
+    assert [row.split(",")[:3] for row in rows] == [
+        ["Conv0", "Conv", "static"],
+        ["Conv1", "Conv", "static"],
+        ["Gemm0", "Gemm", "static"],
+    ]
+    assert rows[0].split(",")[5:7] == ["QLinearConv", "True"]
+    assert "report: r.csv" in capsys.readouterr().out
+
+
+def test_quiet_shows_the_result_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ACCURACY, "--tolerable-loss", "0.1", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("A quantized model meets the criterion.")
+
+
+def test_verbose_shows_what_the_libraries_say(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*ACCURACY, "--tolerable-loss", "0.1", "--verbose"]) == 0
+    err = capsys.readouterr().err
+    assert "optuna-quant: The metric of the FP32 model is 1.0." in err
+    assert "optuna-quant: Trial 1 meets the criterion" in err
+
+
+def test_options_reach_the_search(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        *IMPOSSIBLE, "--strategy", "random", "--strategy-kwargs", '{"fallback": true}',
+        "--seed", "3", "--calibration-samples", "10", "--op-types", "Conv, Gemm",
+        "--op-type-dict", "@conv.json", "--op-name-dict", '{"Gemm0": {"mode": ["static"]}}',
+        "--timeout", "none", "--max-trials", "2", "--report", "r.csv", "--closest",
+        "--objective", "model_size", "--cache-dir", "cache", "--study-name", "mine",
+        "--storage", "sqlite:///record.db",
+    ]  # fmt: skip
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert "stopped: All 2 trials are used up." in out
+    assert "random | trial 1" in err
+    modes = [row.split(",")[2] for row in (folder / "r.csv").read_text().splitlines()[1:]]
+    assert modes == ["fp32", "fp32", "static"]
+    assert (folder / "record.db").exists()
+    assert any((folder / "cache").iterdir())
+    assert not list(folder.glob("*.journal"))
+
+
+def test_dynamic_needs_no_calibration(folder: Path) -> None:
+    command = ["tune", "net.onnx", "--approach", "dynamic", "--data", "data.npz"]
+    assert main([*command, "--tolerable-loss", "0.1"]) == 0
+
+
+def test_earlier_search_is_gone_on_with_unless_fresh(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*ACCURACY, "--tolerable-loss", "0.1"]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert main(command) == 0
+    again = capsys.readouterr()
+    assert again.out == first
+    assert "Going on with the study 'net', which has 2 trials (--fresh begins anew)." in again.err
+    assert "trial 1" not in again.err  # Nothing was evaluated.
+    assert main([*command, "--fresh"]) == 0
+    assert "default | trial 1" in capsys.readouterr().err
+
+
+def test_interrupted_command_goes_on_where_it_was(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*BASE, "--evaluate", "evaluate.py:interrupted", "--tolerable-loss", "0.1"]
+    command += ["--timeout", "none", "--strategy", "exhaustive", "--max-trials", "4"]
+    assert main(command) == 130
+    out = capsys.readouterr().out
+    # One candidate had been found by then, and it is not lost.
+    assert out.startswith("A quantized model meets the criterion.")
+    assert "stopped: The search was interrupted." in out
+    assert "The same command goes on from here." in out
+    assert is_quantized(folder / "net.quantized.onnx")
+    assert main(command) == 0
+    assert "stopped: All 4 trials are used up." in capsys.readouterr().out
+
+
+def test_killed_command_leaves_the_best_and_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--tolerable-loss", "0.1", "--timeout", "none", "--strategy", "exhaustive"]
+    command = [*BASE, "--evaluate", "evaluate.py:killed", *options, "--max-trials", "8"]
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
+    killed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert runs(folder / "net.quantized.onnx")
+    assert main(command) == 0
+    assert "Going on with the study 'net'" in capsys.readouterr().err
+    # FP32, eight candidates, and the one that was cut short: nothing else is evaluated again.
+    assert (folder / "calls").read_text() == 10 * "x"
+    kept = onnx.load(folder / "net.quantized.onnx").SerializeToString()
+    undisturbed = [*BASE, "--evaluate", "evaluate.py:accuracy", *options, "--max-trials", "8"]
+    assert main([*undisturbed, "--output", "other.onnx"]) == 0
+    assert onnx.load(folder / "other.onnx").SerializeToString() == kept
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["tune", "no.onnx", "--calibration", "calib.npz", "--data", "data.npz"],
+         "The model: there is no file 'no.onnx'."),
+        (["tune", "text.onnx", "--calibration", "calib.npz", "--data", "data.npz"],
+         "text.onnx"),
+        (BASE, "Give either --evaluate FILE.py:FUNC"),
+        ([*ACCURACY, "--data", "data.npz"], "Give either --evaluate FILE.py:FUNC"),
+        ([*ACCURACY, "--metric", "accuracy"], "--metric goes with --data"),
+        (["tune", "net.onnx", "--data", "data.npz"], "--calibration is needed"),
+        ([*BASE, "--data", "data.npz", "--metric", "f1"], "no metric 'f1'; the metrics are"),
+        ([*BASE, "--data", "data.npz", "--lower-is-better"], "does not go with --metric accuracy"),
+        ([*BASE, "--data", "named.npz"],
+         "Input 'x' is missing in the evaluation data 'named.npz', which holds: image."),
+        ([*BASE, "--data", "no.npz"], "no file 'no.npz'"),
+        ([*BASE, "--evaluate", "no.py:f"], "--evaluate: there is no file 'no.py'."),
+        ([*BASE, "--evaluate", "evaluate.py:f"], "has no function 'f'; it has: accuracy, error"),
+        ([*BASE, "--evaluate", "evaluate.py"], "has no function 'evaluate'"),
+        ([*BASE, "--evaluate", "evaluate.py:number"], "has no function 'number'"),
+        ([*BASE, "--evaluate", "syntax.py"], "'syntax.py' cannot be run: SyntaxError"),
+        ([*BASE, "--evaluate", "evaluate.py:nothing"],
+         "The evaluation of the FP32 model returned None, but it must return one number"),
+        ([*BASE, "--evaluate", "evaluate.py:broken"],
+         "The FP32 model could not be evaluated: RuntimeError: no such thing"),
+        ([*ACCURACY, "--tolerable-loss", "-1"], "tolerable_loss must be a number of at least 0"),
+        ([*ACCURACY, "--tolerable-loss", "2"], "at most 1 (0.01 is one percent), but got 2"),
+        ([*ACCURACY, "--strategy", "best"], "no strategy 'best'; the strategies are: auto, basic"),
+        ([*ACCURACY, "--strategy", "basic", "--quant-level", "0"], "contradicts strategy='basic'"),
+        ([*ACCURACY, "--strategy-kwargs", "{"], "--strategy-kwargs is not valid JSON"),
+        ([*ACCURACY, "--op-type-dict", "[1]"], "--op-type-dict must be a JSON object"),
+        ([*ACCURACY, "--op-type-dict", "@no.json"], "--op-type-dict: there is no file 'no.json'."),
+        ([*ACCURACY, "--op-types", "Con"], "this model has no 'Con'"),
+        ([*ACCURACY, "--output", "no/out.onnx"], "cannot be written: there is no directory 'no'"),
+        ([*ACCURACY, "--output", "net.onnx"], "output 'net.onnx' is the model itself"),
+        ([*ACCURACY, "--report", "no/r.csv"], "The report 'no/r.csv' cannot be written"),
+        ([*ACCURACY, "--storage", "no/record"], "The storage 'no/record' cannot be opened"),
+        ([*ACCURACY, "--storage", "net.onnx"], "is no journal of Optuna"),
+        (["tune", "net.onnx", "--calibration", "bad.npz", "--data", "data.npz"],
+         "(32, 2, 4, 8)"),
+        (["tune", "net.onnx", "--calibration", "empty.npz", "--data", "data.npz"], "empty"),
+        (["tune", "net.onnx", "--calibration", "named.npz", "--data", "data.npz"],
+         "no array for input 'x'"),
+        (["tune", "net.onnx", "--calibration", "no.npz", "--data", "data.npz"],
+         "--calibration: there is no file 'no.npz'."),
+        ([*ACCURACY, "--op-type-dict", '{".*": {"mode": ["fp32"]}}'],
+         "op_type_dict leaves no op any quantized option"),
+        (["space", "no.onnx"], "The model: there is no file 'no.onnx'."),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_that_says_what_is_wrong(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: Sequence[str], message: str
+) -> None:
+    before = (folder / "net.onnx").read_bytes()
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if "error: " in line]
+    assert len(lines) == 1
+    assert lines[0] == err.splitlines()[-1]
+    assert lines[0].startswith("optuna-quant: error: ")
+    assert message in lines[0]
+    assert "Traceback" not in err
+    assert out == ""
+    assert (folder / "net.onnx").read_bytes() == before
+    assert not (folder / "net.quantized.onnx").exists()
+    # The FP32 model is what shows that an evaluation does not work; all else is said before.
+    evaluated = "The FP32 model" in message or "of the FP32 model" in message
+    assert ("Tuning net.onnx" in err) == evaluated
+    assert (folder / "net.quantized.optuna_quant.journal").exists() == evaluated
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([], "COMMAND"),
+        (["tune"], "MODEL"),
+        ([*ACCURACY, "--timeout", "soon"], "--timeout"),
+        ([*ACCURACY, "--max-trials", "0"], "it must be at least 1, but is 0"),
+        ([*ACCURACY, "--objective", "speed"], "latency"),
+        (["space", "net.onnx", "--json", "--csv"], "not allowed with"),
+    ],
+)
+def test_bad_usage_is_said_by_the_parser(
+    capsys: pytest.CaptureFixture[str], command: Sequence[str], message: str
+) -> None:
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_verbose_shows_where_an_error_comes_from(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*BASE, "--evaluate", "evaluate.py:broken", "--verbose"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert 'raise RuntimeError("no\\nsuch thing")' in err
+
+
+def test_other_options_for_a_study_that_exists_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*ACCURACY, "--tolerable-loss", "0.1"]) == 0
+    assert main([*ACCURACY, "--tolerable-loss", "0.1", "--op-types", "Conv"]) == 2
+    err = capsys.readouterr().err
+    assert "op 'Gemm0' is in the study but not in the given space" in err
+    # A tolerance may be moved.
+    assert main([*ACCURACY, "--tolerable-loss", "0.2"]) == 0
+    assert "was begun with another criterion" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "what"),
+    [
+        ("--output", "net.onnx", "The output 'net.onnx' is the model"),
+        ("--output", "./../work/net.onnx", "is the model"),
+        ("--output", "link.onnx", "The output 'link.onnx' is the model"),
+        ("--output", "calib.npz", "is the calibration file"),
+        ("--output", "evaluate.py", "is the evaluation file"),
+        ("--output", "conv.json", "is the file of --op-type-dict"),
+        ("--output", "record.journal", "is the storage"),
+        ("--report", "net.onnx", "The report 'net.onnx' is the model"),
+        ("--report", "net.quantized.onnx", "is the output"),
+        ("--report", "record.journal", "is the storage"),
+        ("--report", "calib.npz", "is the calibration file"),
+        ("--report", "evaluate.py", "is the evaluation file"),
+    ],
+)
+def test_no_file_is_overwritten_that_is_needed(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, name: str, what: str
+) -> None:
+    (folder / "link.onnx").symlink_to(folder / "net.onnx")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    command = [*ACCURACY, "--op-type-dict", "@conv.json", "--storage", "record.journal"]
+    assert main([*command, option, name]) == 2
+    err = capsys.readouterr().err
+    assert f"{what} itself; choose another file." in err
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after == before  # Not even a journal was begun.
+
+
+def test_data_file_is_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BASE, "--data", "data.npz", "--report", "data.npz"]) == 2
+    assert "is the data file itself" in capsys.readouterr().err
+
+
+def test_other_calibration_data_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*ACCURACY, "--tolerable-loss", "0.1"]
+    assert main(command) == 0
+    kept = (folder / "net.quantized.onnx").read_bytes()
+    with np.load(folder / "calib.npz") as file:
+        np.savez(folder / "calib.npz", x=file["x"] * 0.3)
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "was begun with other calibration data" in capsys.readouterr().err
+    assert (folder / "net.quantized.onnx").read_bytes() == kept
+    assert main([*command, "--fresh"]) == 0
+    assert main([*command, "--calibration-samples", "8"]) == 2
+    err = capsys.readouterr().err
+    assert "other calibration data and other options" in err
+    assert "here approach='static', reduce_range=False, calibration_sizes=[8])" in err
+
+
+def test_other_metric_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*ACCURACY, "--tolerable-loss", "0.1"]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main([*BASE, "--data", "data.npz", "--tolerable-loss", "0.1"]) == 0
+    err = capsys.readouterr().err
+    assert "earlier results of the study 'net' are from evaluate.py:accuracy; " in err
+    with (folder / "evaluate.py").open("a") as file:
+        file.write("# Changed.\n")
+    assert main(command) == 0
+    assert "are from evaluate.py:accuracy before it was changed; " in capsys.readouterr().err
+    assert main([*command, "--fresh"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_answer_from_the_record_is_called_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*ACCURACY, "--tolerable-loss", "0.1"]
+    assert main(command) == 0
+    assert "from the record" not in capsys.readouterr().err
+    assert main([*command, "--strategy", "random"]) == 0
+    err = capsys.readouterr().err
+    assert "The answer is from the record of that study; the strategy 'random' had noth" in err
+
+
+def test_failed_command_does_not_forget(folder: Path) -> None:
+    assert main([*ACCURACY, "--tolerable-loss", "0.1"]) == 0
+    journal = (folder / "net.quantized.optuna_quant.journal").read_bytes()
+    assert main([*BASE, "--data", "named.npz", "--fresh"]) == 2
+    assert (folder / "net.quantized.optuna_quant.journal").read_bytes() == journal
+
+
+def test_interrupt_that_an_import_hides_is_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What compiled modules do while they are imported.
+    (folder / "hides.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n    raise ImportError('initialization failed') from None\n"
+    )
+    assert main([*BASE, "--evaluate", "hides.py"]) == 130
+    assert "optuna-quant: interrupted (" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# space
+
+
+def test_space_is_shown_as_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["space", "net.onnx"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["op", "op_type", "options", "default", "fallback"]
+    assert [line.split()[:2] for line in lines[1:4]] == [
+        ["Conv0", "Conv"], ["Conv1", "Conv"], ["Gemm0", "Gemm"],
+    ]  # fmt: skip
+    assert lines[1].index("Conv") == lines[2].index("Conv") == 0
+    assert lines[-1].startswith("3 ops, 3 parameters, ")
+    assert lines[-1].endswith(" configurations")
+
+
+def test_space_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["space", "net.onnx", "--json", "--op-types", "Conv"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["op"] for row in rows] == ["Conv0", "Conv1"]
+    assert rows[0]["parameter"] == "quant.op:Conv0"
+    assert main(["space", "net.onnx", "--csv", "--approach", "dynamic"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.startswith("op,op_type,parameter,")
+    assert lines
+
+
+def test_warnings_are_lines_of_our_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["space", "net.onnx", "--op-type-dict", '{"Lstm": {"mode": ["fp32"]}}']) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("optuna-quant: warning: op_type_dict['Lstm'] matches no op")
+    assert len(err.splitlines()) == 1
+
+
+# The command itself.
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from optuna_quant.cli import main; code = main([sys.argv[1]]);"
+        "heavy = {'optuna', 'numpy', 'pandas', 'onnx', 'onnxruntime'} & set(sys.modules);"
+        "print(sorted(heavy), file=sys.stderr); sys.exit(code)"
+    )
+    for option, text in (("--help", "exit codes:"), ("--version", f"optuna-quant {__version__}")):
+        done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True)
+        assert done.returncode == 0
+        assert text in done.stdout
+        assert done.stderr.strip() == "[]"
+
+
+def test_reader_that_has_enough_is_no_error(folder: Path) -> None:
+    command = f"{sys.executable} -c 'import sys; from optuna_quant.cli import main; " + (
+        "sys.exit(main())' space net.onnx --json | head -n 1; echo ${PIPESTATUS[0]}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[", "0"]
+    assert done.stderr == ""
+
+
+def test_function_is_loaded_from_a_file(folder: Path) -> None:
+    function = load_function("evaluate.py:accuracy")
+    assert function.__name__ == "accuracy"
+    (folder / "default.py").write_text("def evaluate(session):\n    return 0.5\n")
+    assert load_function("default.py")(None) == 0.5
+    assert load_function(str(folder / "default.py"))(None) == 0.5
+
+
+def test_own_strategy_of_the_evaluate_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = """
+
+from optuna_quant.samplers import Stage, StagedQuantSampler, register_strategy
+
+@register_strategy("of_the_evaluate_file")
+class Own(StagedQuantSampler):
+    def plan(self, space):
+        yield Stage("own", [space.default()])
+"""
+    path = folder / "evaluate.py"
+    path.write_text(path.read_text() + own)
+    main([*ACCURACY, "--strategy", "of_the_evaluate_file", "--output", "own.onnx"])
+    assert "own | trial 1 " in capsys.readouterr().err

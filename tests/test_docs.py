@@ -1,0 +1,182 @@
+"""The documentation: its code runs, and it says what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+import pytest
+
+from optuna_quant.cli import _parser
+from optuna_quant.samplers import strategies
+
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+STRATEGIES = DOCS / "strategies"
+
+sys.path.insert(0, str(DOCS))
+
+import run_pages  # noqa: E402 (it is no package)
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
+    """Run Python in a process of its own: what a page registers is not seen by other tests."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def all_pages() -> list[Path]:
+    found = (path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+    return [ROOT / "README.md", *sorted(found)]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+PAGES = [ROOT / "README.md", *run_pages.pages()]
+EXAMPLES = {
+    "own_strategy.py": "A quantized model meets the criterion.",
+    "mixed_study.py": r"trials, the best:\n  trial \d+: accuracy",
+    "digits/demo.py": "A quantized model meets the criterion.",
+}
+
+PROGRAMS = {
+    **{name(page): (DOCS / "run_pages.py", page) for page in PAGES},
+    **{example: (ROOT / "examples" / example,) for example in EXAMPLES},
+}
+
+Printed = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Printed]:
+    """What a page or an example prints; two of them run at a time."""
+    folder = tmp_path_factory.mktemp("programs")
+    if "PYTEST_XDIST_WORKER" in os.environ:  # Then several tests run at a time anyway.
+        yield lambda program: run(*PROGRAMS[program], cwd=folder)
+        return
+    with ThreadPoolExecutor(2) as pool:
+        running = {
+            program: pool.submit(run, *command, cwd=folder)
+            for program, command in PROGRAMS.items()
+        }
+        yield lambda program: running[program].result()
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("page", [name(page) for page in PAGES])
+def test_code_of_page_runs(page: str, printed: Printed) -> None:
+    printed(page)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_runs(example: str, printed: Printed) -> None:
+    assert re.search(EXAMPLES[example], printed(example))
+
+
+def test_own_strategy_takes_ten_lines() -> None:
+    (snippet, *_) = run_pages.blocks((STRATEGIES / "own.md").read_text())
+    assert snippet.runs
+    assert "@register_strategy" in snippet.text
+    assert len(snippet.text.splitlines()) <= 10
+
+
+def test_own_strategy_is_that_of_the_example() -> None:
+    (snippet, *_) = run_pages.blocks((STRATEGIES / "own.md").read_text())
+    plan = [line.strip() for line in snippet.text.splitlines()[-4:]]
+    example = (ROOT / "examples" / "own_strategy.py").read_text()
+    assert [line.strip() for line in example.splitlines() if line.strip() in plan] == plan
+
+
+def test_own_strategy_of_the_readme_works(tmp_path: Path) -> None:
+    (snippet,) = [
+        block.text
+        for block in run_pages.blocks((ROOT / "README.md").read_text())
+        if "@register_strategy" in block.text
+    ]
+    assert len(snippet.splitlines()) <= 10
+    (strategy,) = re.findall(r'@register_strategy\("(\w+)"\)', snippet)
+    program = f"""{snippet}
+import sys
+sys.path.insert(0, {str(DOCS)!r})
+import optuna_quant, run_pages
+given = run_pages.readme_names()
+result = optuna_quant.tune(
+    {str(run_pages.DIGITS / "model.onnx")!r},
+    calibration_data=given["batches"],
+    evaluate=given["accuracy"],
+    tuning_criterion=optuna_quant.TuningCriterion(strategy={strategy!r}),
+)
+print(result.stopped_because, len(result.study.trials))
+"""
+    reason, trials = run("-c", program, cwd=tmp_path).split()
+    assert reason in ("met", "exhausted")
+    assert int(trials) > 10
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [s for s, cls in strategies().items() if cls.__module__.startswith("optuna_quant.")],
+)
+def test_strategy_has_a_page(strategy: str) -> None:
+    text = (STRATEGIES / f"{strategy}.md").read_text()
+    for part in ("**Idea.**", "**When to use it.**", "ptions", "## Example"):
+        assert part in text
+    assert f"(images/{strategy}.svg)" in text
+    assert any(block.runs for block in run_pages.blocks(text))
+    assert f"({strategy}.md)" in (STRATEGIES / "index.md").read_text()
+
+
+def test_pictures_are_up_to_date() -> None:
+    run(DOCS / "draw_stages.py", "--check")
+
+
+def test_command_line_page_names_every_option() -> None:
+    text = (DOCS / "command_line.md").read_text()
+    commands = next(a for a in _parser()._actions if a.dest == "command").choices
+    assert commands is not None
+    options = {
+        option
+        for command in commands.values()
+        for action in command._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
+    assert {option for option in options if option not in text} == set()
+
+
+@pytest.mark.parametrize("path", all_pages(), ids=name)
+def test_links_lead_somewhere(path: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        file, _, heading = target.partition("#")
+        if "://" in target:
+            continue
+        page = (path.parent / file) if file else path
+        assert page.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+            assert heading in anchors, target
+
+
+def test_no_placeholder_is_left() -> None:
+    for path in all_pages()[1:]:
+        assert not re.findall(r"^[A-Z]+_[A-Z_]+$", path.read_text(), flags=re.MULTILINE), path

@@ -1,0 +1,569 @@
+"""What open_storage promises: beginning together, dying with a lock, damage, drivers."""
+
+from __future__ import annotations
+
+import builtins
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import json
+import os
+from pathlib import Path
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileOpenLock
+from optuna.storages.journal import JournalFileSymlinkLock
+import pytest
+
+from optuna_quant import journal_file
+from optuna_quant import storages
+from optuna_quant.journal_file import JournalFileFlock
+from optuna_quant.storages import open_storage
+from tests import services
+
+
+WORKERS = 4
+
+# The first line that a worker prints says that it is ready; it begins at the word "go".
+HEAD = """
+import sys, time
+import optuna
+from optuna_quant.journal_file import JournalFileFlock
+from optuna_quant.storages import open_storage
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+address = sys.argv[1]
+if not address.startswith(("redis", "journal")):
+    import sqlalchemy, alembic.command, optuna.storages._rdb.models  # Slow; not part of the race.
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+BEGIN_TOGETHER = """
+study = optuna.create_study(
+    storage=open_storage(address), study_name="s", load_if_exists=True, direction="maximize"
+)
+study.set_user_attr("same for all", 1)
+study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+"""
+
+HOLD = """
+lock = JournalFileFlock(address)
+lock.acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+WRITE = """
+if sys.argv[2] == "ours":
+    storage = open_storage(address)
+else:
+    storage = JournalStorage(JournalFileBackend(address))
+study = optuna.load_study(storage=storage, study_name="s")
+for i in range(int(sys.argv[4])):
+    study.set_user_attr(f"{sys.argv[3]}/{i}", i)
+"""
+
+
+def start(script: str, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+    root = str(Path(__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", HEAD + script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def said(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{line}\n", process.communicate()
+
+
+def go(processes: Sequence[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        said(process, "ready")
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+
+def run(processes: Sequence[subprocess.Popen[str]]) -> None:
+    go(processes)
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+def holder(path: Path | str, cwd: Path | None = None) -> subprocess.Popen[str]:
+    process = start(HOLD, path, cwd=cwd)
+    go([process])
+    said(process, "held")
+    return process
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def write_one(path: Path) -> float:
+    """The seconds that opening the journal and one write take."""
+    before = time.monotonic()
+    optuna.create_study(storage=open_storage(path), study_name=f"s{before}")
+    return time.monotonic() - before
+
+
+# Beginning together.
+
+
+@contextlib.contextmanager
+def without_prefix(url: str) -> Iterator[str]:
+    """The address that open_storage takes; in Redis its keys begin with a colon."""
+    address = url.partition("#")[0]
+    if not address.startswith("redis"):
+        yield address
+        return
+    import redis
+
+    client = redis.Redis.from_url(address)
+
+    def clear() -> None:
+        for key in client.scan_iter(":*"):
+            client.delete(key)
+
+    clear()
+    try:
+        yield address
+    finally:
+        clear()
+
+
+@pytest.mark.parametrize("kind", services.STORAGES)
+def test_workers_begin_together_on_an_empty_storage(kind: str, tmp_path: Path) -> None:
+    with services.storage_url(kind, tmp_path) as url, without_prefix(url) as address:
+        run([start(BEGIN_TOGETHER, address) for _ in range(WORKERS)])
+        study = optuna.load_study(storage=open_storage(address), study_name="s")
+        assert len(study.trials) == 3 * WORKERS
+        assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
+        assert sorted(trial.number for trial in study.trials) == list(range(3 * WORKERS))
+        assert optuna.get_all_study_names(open_storage(address)) == ["s"]
+
+
+def test_opening_is_tried_again_only_while_the_database_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlalchemy
+
+    calls = Counter[str]()
+    real = storages._database_once
+
+    def once(*args: Any) -> Any:
+        calls["once"] += 1
+        if calls["once"] <= 3:
+            raise sqlalchemy.exc.IntegrityError("x", {}, Exception("somebody was quicker"))
+        return real(*args)
+
+    monkeypatch.setattr(storages, "_database_once", once)
+    open_storage(f"sqlite:///{tmp_path / 'x.db'}")
+    assert calls["once"] == 4
+
+    def never(*args: Any) -> Any:
+        calls["never"] += 1
+        raise sqlalchemy.exc.OperationalError("x", {}, Exception("no"))
+
+    monkeypatch.setattr(storages, "_database_once", never)
+    monkeypatch.setattr(storages.time, "sleep", lambda seconds: calls.update(sleep=1))
+    with pytest.raises(ValueError, match="cannot be opened"):
+        open_storage(f"sqlite:///{tmp_path / 'y.db'}")
+    assert 5 <= calls["never"] == calls["sleep"] + 1 <= 20
+
+
+def test_server_that_does_not_answer_is_an_error_at_once() -> None:
+    pytest.importorskip("psycopg2")
+    before = time.monotonic()
+    with pytest.raises(ValueError, match="cannot be opened.*refused") as caught:
+        open_storage("postgresql://user:secret@127.0.0.1:1/x")
+    assert time.monotonic() - before < 5
+    assert "secret" not in str(caught.value)
+
+
+def test_password_that_is_not_escaped_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="as %40") as caught:
+        open_storage("postgresql://user:se@cret@127.0.0.1:1/x")
+    assert "cret@" not in str(caught.value)
+    assert "se@" not in str(caught.value)
+
+
+# The lock of a journal.
+
+
+def test_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    write_one(path)
+    kill(holder(path))
+    assert path.with_name("study.journal.lock").is_symlink()
+    assert write_one(path) < 1.0
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_lock_of_a_killed_process_is_free_at_once_for_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    path = Path("sub/study.journal")
+    kill(holder(path, cwd=tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert os.path.samefile("sub/study.journal.lock", path)  # What Optuna's own lock looks at.
+    assert write_one(path) < 1.0
+
+
+def test_journal_opened_by_a_relative_path_stays_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study(storage=open_storage("a.journal"))
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    study.set_user_attr("k", 1)
+    assert list((tmp_path / "sub").iterdir()) == []
+    assert study.user_attrs == {"k": 1}
+
+
+def test_living_holder_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "study.journal"
+    write_one(path)
+    process = holder(path)
+    timer = threading.Timer(1.0, process.kill)
+    timer.start()
+    assert 0.9 < write_one(path) < 3.0
+    process.communicate()
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_link_that_another_program_left_costs_the_grace_period(
+    dangling: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.journal"
+    path.touch()
+    os.symlink("sub/nowhere" if dangling else str(path), f"{path}.lock")
+    before = time.monotonic()
+    lock = JournalFileFlock(path, grace_period=3)
+    lock.acquire()
+    assert 2.9 < time.monotonic() - before < 6.0
+    lock.release()
+    assert not os.path.lexists(f"{path}.lock")
+
+
+def test_link_of_another_machine_is_not_taken_for_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "study.journal"
+    here = JournalFileFlock(path, grace_period=3)
+    monkeypatch.setattr(Path, "read_text", lambda self: "another boot id")
+    there = JournalFileFlock(path, grace_period=3)
+    os.symlink(there._mark, f"{path}.lock")
+    path.touch()
+    assert os.path.samefile(f"{path}.lock", path)
+    before = time.monotonic()
+    here.acquire()
+    assert time.monotonic() - before > 2.9
+    here.release()
+
+
+@pytest.mark.parametrize("other", [JournalFileSymlinkLock, JournalFileOpenLock])
+def test_lock_excludes_the_locks_of_optuna(other: Any, tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    ours = JournalFileFlock(path)
+    theirs = other(str(path))
+    for first, second in ((ours, theirs), (theirs, ours)):
+        first.acquire()
+        got = threading.Event()
+
+        def wait(second: Any = second, got: threading.Event = got) -> None:
+            second.acquire()
+            got.set()
+            second.release()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not got.wait(0.3)
+        first.release()
+        assert got.wait(5)
+        thread.join()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_lock_excludes_threads(shared: bool, tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    one = JournalFileFlock(path)
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work() -> None:
+        lock = one if shared else JournalFileFlock(path)
+        for _ in range(20):
+            lock.acquire()
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.0005)
+            inside.pop()
+            lock.release()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 80
+    assert set(most) == {1}
+
+
+def test_lock_that_is_not_held_cannot_be_released(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="is not held"):
+        JournalFileFlock(tmp_path / "x").release()
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    lock = JournalFileFlock(tmp_path / "x")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        lock.acquire()
+        lock.release()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("locks", [["ours"] * 4, ["ours", "ours", "optuna", "optuna"]])
+def test_no_write_of_several_processes_is_lost(locks: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    optuna.create_study(storage=open_storage(path), study_name="s")
+    run([start(WRITE, path, lock, number, 100) for number, lock in enumerate(locks)])
+    attributes = optuna.load_study(storage=open_storage(path), study_name="s").user_attrs
+    assert Counter(key.split("/")[0] for key in attributes) == {
+        str(number): 100 for number in range(len(locks))
+    }
+    assert all(isinstance(json.loads(line), dict) for line in path.read_bytes().splitlines())
+    assert not os.path.lexists(f"{path}.lock")
+
+
+def test_half_a_line_of_a_dead_process_is_cut_off_while_others_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    study = optuna.create_study(storage=open_storage(path))
+    with path.open("ab") as file:
+        file.write(b'{"op_code":2,"worker_id":"x","study_id":0,"user_attr":{"a')
+    study.set_user_attr("k", 1)
+    assert study.user_attrs == {"k": 1}
+
+
+def test_journal_storage_can_be_pickled(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "study.journal")
+    optuna.create_study(storage=pickle.loads(pickle.dumps(storage)), study_name="s")
+    assert optuna.get_all_study_names(storage) == ["s"]
+
+
+def _no_module(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    real = builtins.__import__
+
+    def check(name: str) -> None:
+        if name.split(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+    def importer(name: str, *args: Any, **kwargs: Any) -> Any:
+        check(name)
+        return real(name, *args, **kwargs)
+
+    real_import_module = storages.importlib.import_module
+
+    def import_module(name: str, *args: Any) -> Any:
+        check(name)
+        return real_import_module(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", importer)
+    monkeypatch.setattr(storages.importlib, "import_module", import_module)
+
+
+def test_lock_of_optuna_is_used_without_fcntl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _no_module(monkeypatch, "fcntl")
+    assert isinstance(journal_file._mended(tmp_path / "study.journal"), JournalFileOpenLock)
+    write_one(tmp_path / "study.journal")
+
+
+def test_lock_of_optuna_is_used_where_the_file_system_knows_no_flock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import fcntl
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock = journal_file._mended(tmp_path / "study.journal")
+    assert type(lock) is JournalFileSymlinkLock
+    write_one(tmp_path / "study.journal")
+
+
+# A damaged journal.
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b'{"\x00\x01\x02\n', b"\xff\xfe\n", b"hello\n", b"[1]\n", b'{"a":1}\n', b"\n"],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_damaged_journal_is_named_with_what_to_do(
+    garbage: bytes, last: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.journal"
+    study = optuna.create_study(storage=open_storage(path), study_name="s")
+    study.set_user_attr("k", 1)
+    study.set_user_attr("l", 1)
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 3
+    path.write_bytes(b"".join([*lines[:2], garbage, *(() if last else lines[2:])]))
+    before = path.read_bytes()
+    with pytest.raises(ValueError) as caught:
+        open_storage(path)
+    assert "\n" not in str(caught.value)
+    assert f"line 3 of the journal {str(path)!r} is damaged" in str(caught.value)
+    command = str(caught.value).split("'head")[1].split("'")[0].replace("NEW", f"{path}.new")
+    subprocess.run(f"head{command}", shell=True, check=True)
+    mended = optuna.load_study(storage=open_storage(f"{path}.new"), study_name="s")
+    assert mended.user_attrs == {"k": 1}
+    assert path.read_bytes() == before
+
+
+def test_damage_during_a_study_is_named_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    study = optuna.create_study(storage=open_storage(path))
+    with path.open("ab") as file:
+        file.write(b"garbage\n")
+    with pytest.raises(ValueError, match="line 2 of the journal"):
+        for _ in range(2):
+            study.set_user_attr("k", 1)
+
+
+def test_entries_that_do_not_fit_together_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    path.write_bytes(b'{"op_code":4,"worker_id":"x"}\n')
+    with pytest.raises(ValueError, match="do not fit together"):
+        open_storage(path)
+
+
+# Databases.
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_url_without_a_driver_uses_the_one_that_is_installed(kind: str, tmp_path: Path) -> None:
+    with services.storage_url(kind, tmp_path) as url:
+        scheme, rest = url.split("://")
+        plain = {"postgresql": ["postgresql", "postgres"], "mysql": ["mysql", "mariadb"]}[kind]
+        assert "+" in scheme
+        for name in plain:
+            study = optuna.create_study(storage=open_storage(f"{name}://{rest}"), study_name=name)
+            study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+        assert optuna.get_all_study_names(open_storage(url)) == plain
+
+
+@pytest.mark.parametrize(
+    ("url", "missing", "ways"),
+    [
+        ("postgresql://u:p@h/d", ("psycopg2", "psycopg"), ("psycopg2-binary", "psycopg[binary]")),
+        ("postgresql+psycopg://u:p@h/d", ("psycopg",), ("psycopg[binary]", "postgresql://...")),
+        ("mysql://u:p@h/d", ("MySQLdb", "pymysql"), ("mysqlclient", "pymysql")),
+        ("redis://h/0", ("redis",), ("redis",)),
+    ],
+)
+def test_missing_driver_is_an_error_that_names_the_ways(
+    url: str, missing: tuple[str, ...], ways: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url.startswith("redis"):
+        error = ModuleNotFoundError("redis")
+        monkeypatch.setattr(storages, "_redis", lambda address: (_ for _ in ()).throw(error))
+    _no_module(monkeypatch, *missing)
+    for module in [name for name in sys.modules if name.split(".")[0] in missing]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(ValueError, match="driver is not installed. Run: pip install") as caught:
+        open_storage(url)
+    for way in ways:
+        assert way in str(caught.value)
+    assert ":p@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql"])
+def test_claims_of_dead_workers_return_by_the_heartbeat(kind: str, tmp_path: Path) -> None:
+    with services.storage_url(kind, tmp_path) as url:
+        storage = open_storage(url)
+        assert isinstance(storage, optuna.storages.RDBStorage)
+        assert storage.get_heartbeat_interval() == 60
+        assert storage.grace_period == 120
+        assert storage.engine_kwargs.get("pool_pre_ping", False) == (kind != "sqlite")
+
+
+def _pragma(storage: Any, name: str) -> Any:
+    import sqlalchemy
+
+    with storage.engine.connect() as connection:
+        return connection.execute(sqlalchemy.text(f"PRAGMA {name}")).scalar()
+
+
+def test_new_sqlite_file_has_a_write_ahead_log(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path / 'x.db'}")
+    for opened in (storage, pickle.loads(pickle.dumps(storage))):
+        assert _pragma(opened, "journal_mode") == "wal"
+        assert _pragma(opened, "synchronous") == 1
+        assert _pragma(opened, "busy_timeout") == 60_000
+
+
+def test_existing_sqlite_file_keeps_its_way(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    optuna.create_study(storage=url, study_name="s")
+    storage = open_storage(url)
+    assert _pragma(storage, "journal_mode") == "delete"
+    assert _pragma(storage, "synchronous") == 2
+    assert optuna.get_all_study_names(storage) == ["s"]
+
+
+def test_sqlite_in_memory_opens() -> None:
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        storage = open_storage(url)
+        assert isinstance(storage, optuna.storages.RDBStorage)
+        assert storage.get_heartbeat_interval() is None  # Its thread would see no tables.
+        optuna.create_study(storage=storage).optimize(lambda trial: 0.0, n_trials=1)
+
+
+def test_sqlite_file_that_cannot_be_one_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no directory"):
+        open_storage(f"sqlite:///{tmp_path / 'no' / 'x.db'}")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08\x07" * 600)
+    before = time.monotonic()
+    with pytest.raises(ValueError, match="file is not a database"):
+        open_storage(f"sqlite:///{path}")
+    assert time.monotonic() - before < 2
+    assert path.read_bytes() == b"\x08\x07" * 600
+
+
+def test_journal_of_optuna_can_be_opened_and_the_other_way_round(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    optuna.create_study(storage=JournalStorage(JournalFileBackend(str(path))), study_name="a")
+    optuna.create_study(storage=open_storage(path), study_name="b")
+    names = optuna.get_all_study_names(JournalStorage(JournalFileBackend(str(path))))
+    assert names == ["a", "b"]

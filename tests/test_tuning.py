@@ -1,0 +1,884 @@
+"""The whole search in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import itertools
+import os
+from pathlib import Path
+import subprocess
+import sys
+from typing import Any
+
+from fake_backend import CountingEvaluation
+from fake_backend import FakeBackend
+from fake_backend import FakeModel
+import numpy as np
+import optuna
+import pytest
+import tune_worker
+
+from optuna_quant import record
+from optuna_quant.callbacks import ExitPolicy
+from optuna_quant.callbacks import Progress
+from optuna_quant.callbacks.progress import clock
+from optuna_quant.config import QuantConfig
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import TuningCriterion
+from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.data_evaluation import accuracy
+from optuna_quant.data_evaluation import mae
+from optuna_quant.data_evaluation import mse
+from optuna_quant.data_evaluation import top5
+from optuna_quant.evaluation import BaselineError
+from optuna_quant.latency import find_fastest
+from optuna_quant.latency import measure_interleaved
+from optuna_quant.output import check_output
+from optuna_quant.result import TuningResult
+from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.samplers import strategies
+from optuna_quant.selection import candidates
+from optuna_quant.selection import ranked
+from optuna_quant.storages import open_storage
+from optuna_quant.strategies import choose_strategy
+from optuna_quant.strategies import sampler_options
+from optuna_quant.tuning import tune
+
+
+TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
+PATHS = {"PYTHONPATH": str(Path(__file__).parent)}
+DAMAGE = {"a": 0.2, "b": 0.0, "c": 0.3}
+
+
+def evaluate(model: FakeModel) -> float:
+    return model.accuracy
+
+
+def tune_fake(backend: FakeBackend | None = None, **kwargs: Any) -> TuningResult:
+    given: dict[str, Any] = {"evaluate": evaluate, "accuracy_criterion": TOLERANT}
+    return tune(backend=backend or FakeBackend(DAMAGE), **given | kwargs)
+
+
+@pytest.fixture
+def optuna_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What Optuna itself logs, at its usual verbosity."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    optuna.logging.enable_propagation()
+    yield caplog
+    optuna.logging.disable_propagation()
+    optuna.logging.set_verbosity(before)
+
+
+class Interrupt:
+    """Interrupts the search at a certain evaluation."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self._calls = 0
+
+    def __call__(self, model: FakeModel) -> float:
+        self._calls += 1
+        if self._calls == self._at:
+            raise KeyboardInterrupt
+        return model.accuracy
+
+
+# The result.
+
+
+def test_result_says_what_was_found() -> None:
+    result = tune_fake()
+    assert result.met is True
+    assert result.metric == pytest.approx(0.9)
+    assert result.baseline == 0.9
+    assert result.loss == pytest.approx(0.0)
+    assert result.config is not None
+    assert result.fallback_ops == ("a", "c")
+    assert result.cost == 2
+    assert result.stopped_because == "met"
+    assert isinstance(result.study, optuna.Study)
+    assert result.trial is not None
+    assert result.study.best_trial.number == result.trial.number
+    assert result.study.user_attrs[record.STOPPED_BECAUSE]["reason"] == "met"
+
+
+def test_result_of_an_easy_model_is_the_default() -> None:
+    backend = FakeBackend({"a": 0.01, "b": 0.02})
+    result = tune_fake(backend)
+    assert result.config == backend.tuning_space().default()
+    assert result.cost == 0
+    assert len(result.study.trials) == 2
+
+
+def test_result_reads_well() -> None:
+    lines = str(tune_fake()).splitlines()
+    assert lines[0] == "A quantized model meets the criterion."
+    assert lines[1] == "metric 0.9, FP32 0.9, loss 0 (at most 0.1 loss, higher is better)"
+    assert "1 of 3 ops quantized, 3.9 kB" in lines[2]
+    assert lines[3] == "in fallback: a, c"
+    assert lines[4].startswith("stopped: Trial ")
+
+
+def test_nothing_met_is_said_and_the_closest_is_offered(tmp_path: Path) -> None:
+    strict = AccuracyCriterion(criterion="absolute", tolerable_loss=0.01)
+    backend = FakeBackend({"a": 0.2, "b": 0.15, "c": 0.3})
+    result = tune_fake(backend, accuracy_criterion=strict, output=tmp_path / "out")
+    assert result.met is False
+    assert result.stopped_because == "exhausted"
+    assert result.fallback_ops == ("a", "c")
+    assert result.metric == pytest.approx(0.75)
+    assert result.loss == pytest.approx(0.15)
+    assert str(result).startswith("NOT MET: no quantized model meets the criterion. The one that")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=r"none is saved.*closest=True"):
+        result.save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    result.save(tmp_path / "out", closest=True)
+    assert QuantConfig.from_json((tmp_path / "out").read_text()) == result.config
+
+
+def test_fp32_model_is_never_the_answer() -> None:
+    result = tune_fake(FakeBackend({"a": 0.5, "b": 0.5}))
+    assert result.met is False
+    assert result.config is not None
+    assert result.config.quantized_ops
+
+
+def test_metric_of_which_less_is_better() -> None:
+    backend = FakeBackend({"a": -0.2, "b": 0.0}, fp32=0.5)  # Quantizing adds to the error.
+    result = tune_fake(
+        backend,
+        accuracy_criterion=AccuracyCriterion(
+            criterion="absolute", tolerable_loss=0.1, higher_is_better=False
+        ),
+    )
+    assert result.met
+    assert result.fallback_ops == ("a",)
+    assert result.study.direction == optuna.study.StudyDirection.MINIMIZE
+
+
+def test_save_writes_the_model(tmp_path: Path) -> None:
+    result = tune_fake()
+    result.save(tmp_path / "model")
+    assert QuantConfig.from_json((tmp_path / "model").read_text()) == result.config
+
+
+def test_report_has_a_row_for_each_op() -> None:
+    report = tune_fake().report()
+    assert list(report.columns) == [
+        "op", "op_type", "mode", "activation", "weight", "runs", "as_asked", "note",
+    ]  # fmt: skip
+    assert report["op"].tolist() == ["a", "b", "c"]
+    assert report["op_type"].tolist() == ["Conv"] * 3
+    assert report["mode"].tolist() == ["fp32", "static", "fp32"]
+    assert report["activation"].tolist() == ["", "uint8/asym/per_tensor/minmax", ""]
+    assert report["weight"].tolist() == ["", "int8/sym/per_channel/minmax", ""]
+    assert report["runs"].tolist() == ["Conv", "QLinearConv", "Conv"]
+
+
+# What is best.
+
+
+def test_model_size_chooses_the_smallest_and_not_the_fewest_in_fallback() -> None:
+    # "a" saves a byte more than the others, see FakeModel.nbytes.
+    backend = FakeBackend({"a": 0.06, "b": 0.05, "c": 0.0})
+    tuning = TuningCriterion(timeout=None, objective="model_size")
+    result = tune_fake(backend, tuning_criterion=tuning)
+    assert result.fallback_ops == ("b",)
+    assert result.cost == 4000 - 201
+    fewest = tune_fake(backend, tuning_criterion=TuningCriterion(timeout=None))
+    assert fewest.fallback_ops == ("a",)  # Of equals the better metric.
+
+
+def test_latency_is_measured_on_the_finalists() -> None:
+    class Slow(CountingEvaluation):
+        def __call__(self, model: FakeModel) -> float:
+            # "b" is slow when it is quantized.
+            for _ in range(200_000 if model.config["b"].is_quantized else 1):
+                pass
+            return super().__call__(model)
+
+    backend = FakeBackend({"a": 0.0, "b": 0.0, "c": 0.2})
+    tuning = TuningCriterion(timeout=None, objective="latency")
+    result = tune_fake(backend, evaluate=Slow(), tuning_criterion=tuning)
+    assert result.met
+    assert set(result.fallback_ops) == {"b", "c"}
+    assert result.cost is not None
+    assert 0 < result.cost < 1
+    assert " ms a run" in str(result)
+    # No trial is called the best before the latency is known.
+    lines = str(result).splitlines()
+    assert result.trial is not None
+    assert lines[2].startswith(f"trial {result.trial.number}: ")
+    assert lines[-1].endswith("trials meet the criterion.")
+
+
+def test_measurement_is_interleaved_and_takes_the_median() -> None:
+    order: list[str] = []
+    ticks = iter([0, 1, 1, 3, 10, 20, 20, 22, 30, 31, 31, 33])
+    times = measure_interleaved(
+        [lambda: order.append("a"), lambda: order.append("b")],
+        rounds=3,
+        warmup=1,
+        clock=lambda: next(ticks),
+    )
+    assert order == ["a", "b"] * 4
+    assert times == [1, 2]  # One run of a took 10.
+
+
+@pytest.mark.parametrize("kwargs", [{"rounds": 0}, {"warmup": -1}])
+def test_measurement_refuses(kwargs: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(kwargs))):
+        measure_interleaved([], **kwargs)
+
+
+def test_equal_models_are_measured_once() -> None:
+    backend = FakeBackend({"a": 0.0, "b": 0.0, "c": 0.0}, twins=["a", "b"])
+    result = tune_fake(backend, tuning_criterion=TuningCriterion(timeout=None))
+    counting = CountingEvaluation()
+    met = ranked(candidates(result.study, TOLERANT))
+    find_fastest(met, backend=backend, space=result.space, evaluate=counting)
+    # Of the two different models, a warm-up and five runs each.
+    assert len(met) > 2
+    assert len(counting.seen) == 12
+    assert counting.most_repeats() == 6
+
+
+# Going on, interruption, and the file.
+
+
+def test_search_is_continued_from_its_record(tmp_path: Path) -> None:
+    storage = str(tmp_path / "journal")
+    basic = TuningCriterion(strategy="basic")
+    whole = tune_fake(tuning_criterion=basic)
+    for at in (1, 2, 4):
+        interrupted = tune_fake(storage=storage, evaluate=Interrupt(at), tuning_criterion=basic)
+        assert interrupted.stopped_because == "interrupted"
+        assert interrupted.met is False
+    counting = CountingEvaluation()
+    result = tune_fake(storage=storage, evaluate=counting, tuning_criterion=basic)
+    assert result.met
+    assert result.config == whole.config
+    assert counting.fp32_count == 0
+    seen = [t.params for t in whole.study.trials]
+    done = [t.params for t in result.study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    assert done == seen
+    again = tune_fake(storage=storage, evaluate=Interrupt(1), tuning_criterion=basic)
+    assert again.met
+    assert again.config == result.config
+    assert again.stopped_because == "met"
+
+
+def test_interrupt_at_the_baseline_is_a_result_too() -> None:
+    result = tune_fake(evaluate=Interrupt(1))
+    assert result.met is False
+    assert (result.metric, result.baseline, result.loss, result.config) == (None,) * 4
+    assert (result.cost, result.trial) == (None, None)
+    assert result.report().empty
+    assert "no quantized model was evaluated" in str(result)
+    with pytest.raises(ValueError, match="no quantized model was evaluated"):
+        result.save("nowhere")
+
+
+def test_interrupt_loses_nothing_that_was_found(tmp_path: Path) -> None:
+    def met(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.user_attrs.get(record.MET):
+            raise KeyboardInterrupt
+
+    tuning = TuningCriterion(timeout=None)
+    result = tune_fake(tuning_criterion=tuning, callbacks=[met], output=tmp_path / "out")
+    assert result.stopped_because == "interrupted"
+    assert result.met
+    assert QuantConfig.from_json((tmp_path / "out").read_text()) == result.config
+
+
+def test_best_model_is_on_disk_as_soon_as_it_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    written: list[int | None] = []
+
+    def look(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        fallback = None
+        if path.exists():
+            fallback = len(QuantConfig.from_json(path.read_text()).fallback_ops)
+        written.append(fallback)
+
+    backend = FakeBackend({"a": 0.11, "b": 0.04, "c": 0.03})
+    tuning = TuningCriterion(timeout=None)
+    result = tune_fake(backend, tuning_criterion=tuning, output=path, callbacks=[look])
+    assert written[:2] == [None, None]  # The baseline, and the default that is not met.
+    assert written[-1] == 1
+    known = [number for number in written if number is not None]
+    assert known == sorted(known, reverse=True)  # It only gets better.
+    assert QuantConfig.from_json(path.read_text()) == result.config
+
+
+def test_processes_share_one_search(tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    alone.mkdir()
+    shared.mkdir()
+    expected = tune_worker.run(alone)
+    worker = [sys.executable, tune_worker.__file__, str(shared)]
+    processes = [
+        subprocess.Popen(worker, stdout=subprocess.PIPE, text=True, env=os.environ | PATHS)
+        for _ in range(4)
+    ]
+    printed = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert printed == 4 * [expected]
+    evaluated = (shared / "log").read_text().splitlines()
+    assert len(evaluated) == len(set(evaluated))  # The baseline among them.
+    assert set((alone / "log").read_text().splitlines()) <= set(evaluated)
+
+
+def test_callback_may_stop_the_search() -> None:
+    def stop(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        study.stop()
+
+    result = tune_fake(callbacks=[stop])
+    assert result.stopped_because == "callback"
+    assert len(result.study.trials) == 1
+
+
+def test_time_and_trials_are_limits() -> None:
+    trials = tune_fake(tuning_criterion=TuningCriterion(timeout=None, max_trials=2))
+    assert trials.stopped_because == "max_trials"
+    assert len(trials.study.trials) == 3  # And the baseline.
+    time = tune_fake(tuning_criterion=TuningCriterion(timeout=1e-9))
+    assert time.stopped_because == "timeout"
+    assert len(time.study.trials) == 1
+
+
+def test_continued_study_must_fit(tmp_path: Path) -> None:
+    storage = tmp_path / "journal"
+    tune_fake(storage=storage)
+    with pytest.raises(ValueError, match="was begun with another model"):
+        tune_fake(FakeBackend(DAMAGE, name="other"), storage=storage)
+    with pytest.raises(ValueError, match="has the direction 'maximize'"):
+        tune_fake(storage=storage, accuracy_criterion=AccuracyCriterion(higher_is_better=False))
+    with pytest.raises(ValueError, match=r"another tuning space.*op 'a' no longer has 'fp32'"):
+        tune_fake(storage=storage, op_name_dict={"a": {"mode": ["static"]}})
+    with pytest.raises(ValueError, match="another model"):
+        tune_fake(FakeBackend({"a": 0.0}), storage=storage)
+    # Another name, another study.
+    assert tune_fake(FakeBackend({"a": 0.0}), storage=storage, study_name="b").met
+
+
+class SignedBackend(FakeBackend):
+    """A fake backend with calibration data: they change what is built."""
+
+    def __init__(self, calibration: str, approach: str = "static") -> None:
+        super().__init__(DAMAGE)
+        self._calibration = calibration
+        self._approach = approach
+        self.files: dict[str, Path] = {}
+
+    def signature(self) -> dict[str, str]:
+        return {"calibration data": self._calibration, "options": f"approach={self._approach!r}"}
+
+    def fingerprint(self, config: QuantConfig) -> str:
+        return super().fingerprint(config) + (self._calibration if config.quantized_ops else "")
+
+
+def test_continued_study_must_have_the_same_calibration_data(tmp_path: Path) -> None:
+    storage = tmp_path / "journal"
+    tune_fake(SignedBackend("one"), storage=storage)
+    counting = CountingEvaluation()
+    with pytest.raises(ValueError, match="begun with other calibration data, so that"):
+        tune_fake(SignedBackend("two"), storage=storage, evaluate=counting)
+    with pytest.raises(
+        ValueError, match=r"other options \(it has approach='static'; here .*'auto'"
+    ):
+        tune_fake(SignedBackend("one", "auto"), storage=storage, evaluate=counting)
+    with pytest.raises(ValueError, match="begun with other calibration data and other options"):
+        tune_fake(FakeBackend(DAMAGE), storage=storage, evaluate=counting)
+    assert counting.seen == []
+    assert tune_fake(SignedBackend("one"), storage=storage, evaluate=counting).met
+    assert counting.seen == []
+
+
+def test_signature_of_a_backend_covers_what_its_models_depend_on(tmp_path: Path) -> None:
+    onnx_models = pytest.importorskip("onnx_models")
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+
+    model, x = onnx_models.convnet(), onnx_models.samples(40, 2, 8, 8)
+
+    def signature(data: Any = x, **options: Any) -> dict[str, str]:
+        return OnnxRuntimeBackend(model, calibration_data={"x": data}, **options).signature()
+
+    first = signature()
+    assert signature(x.copy()) == first
+
+    def changed(**other: Any) -> list[str]:
+        data = other.pop("data", x)
+        return [k for k, v in signature(data, **other).items() if v != first[k]]
+
+    assert changed(data=x * 0.3) == ["calibration data"]
+    assert changed(data=x[::-1]) == ["calibration data"]
+    assert changed(calibration_batch_size=8) == ["calibration data"]
+    assert changed(calibration_sizes=[16]) == ["calibration data", "options"]
+    assert changed(approach="auto") == ["options"]
+    assert changed(reduce_range=True) == ["options"]
+    # Only what is used counts.
+    used = signature(calibration_sizes=[16])
+    assert signature(np.concatenate([x[:32], 2 * x]), calibration_sizes=[16]) == used
+    dynamic = signature(approach="dynamic")
+    assert signature(x * 0.3, approach="dynamic") == dynamic
+    assert OnnxRuntimeBackend(model, approach="dynamic").signature() == dynamic
+
+
+def test_model_that_is_another_than_the_trial_evaluated_is_not_handed_over(
+    tmp_path: Path,
+) -> None:
+    backend = SignedBackend("one")
+    result = tune_fake(backend)
+    backend._calibration = "two"
+    with pytest.raises(ValueError, match=r"trial \d+ has evaluated cannot be built again"):
+        result.model()
+    with pytest.raises(ValueError, match="cannot be built again"):
+        result.save(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_of_another_model_than_the_trial_evaluated_is_not_written(tmp_path: Path) -> None:
+    class Same(SignedBackend):
+        def signature(self) -> dict[str, str]:
+            return {}  # A backend that does not tell.
+
+    tune_fake(Same("one"), storage=tmp_path / "journal")
+    for tuning in (TuningCriterion(), TuningCriterion(objective="latency")):
+        with pytest.raises(ValueError, match="cannot be built again"):
+            tune_fake(
+                Same("two"),
+                storage=tmp_path / "journal",
+                output=tmp_path / "out",
+                tuning_criterion=tuning,
+            )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("spelled", ["model", "sub/../model", "link", "hard"])
+def test_model_file_is_not_overwritten(tmp_path: Path, spelled: str) -> None:
+    (tmp_path / "sub").mkdir()
+    path = tmp_path / "model"
+    path.write_text("the FP32 model")
+    (tmp_path / "link").symlink_to(path)
+    (tmp_path / "hard").hardlink_to(path)
+    backend = SignedBackend("one")
+    backend.files = {"model": path}
+    counting = CountingEvaluation()
+    with pytest.raises(ValueError, match="is the model itself; choose another file"):
+        tune_fake(backend, output=f"{tmp_path}/{spelled}", evaluate=counting)
+    assert counting.seen == []
+    with pytest.raises(ValueError, match="is the model itself; choose another file"):
+        tune_fake(backend).save(f"{tmp_path}/{spelled}")
+    assert path.read_text() == "the FP32 model"
+
+
+def test_files_of_a_search_are_not_overwritten(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    onnx_models = pytest.importorskip("onnx_models")
+    path, x = tmp_path / "net.onnx", onnx_models.samples(8, 2, 8, 8)
+    onnx.save(onnx_models.convnet(), path)
+    np.savez(tmp_path / "calib.npz", x=x)
+    given: dict[str, Any] = {"calibration_data": tmp_path / "calib.npz", "evaluate": lambda s: 1}
+    for name, what in (("net.onnx", "model"), ("calib.npz", "calibration data")):
+        with pytest.raises(ValueError, match=f"is the {what} itself"):
+            tune(path, output=tmp_path / name, **given)
+    with pytest.raises(ValueError, match="is the model itself"):
+        tune(path, **given).save(path)
+    with pytest.raises(ValueError, match="is the storage itself"):
+        tune_fake(output=tmp_path / "new", storage=f"journal:{tmp_path / 'new'}")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["calib.npz", "net.onnx"]
+
+
+def test_tolerance_may_be_moved_and_old_trials_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = tmp_path / "journal"
+    everything = TuningCriterion(timeout=None)
+    strict = tune_fake(storage=storage, tuning_criterion=everything)
+    assert strict.fallback_ops == ("a", "c")
+    loose = AccuracyCriterion(criterion="absolute", tolerable_loss=0.25)
+    result = tune_fake(storage=storage, accuracy_criterion=loose, evaluate=Interrupt(1))
+    assert result.met
+    assert result.fallback_ops == ("c",)
+    assert "was begun with another criterion (at most 0.1 loss" in caplog.text
+
+
+# Strategies.
+
+
+@pytest.mark.parametrize("strategy", ["basic", "exhaustive", "random"])
+def test_named_strategy_is_used(strategy: str) -> None:
+    result = tune_fake(
+        FakeBackend({"a": 0.0, "b": 0.0}), tuning_criterion=TuningCriterion(strategy=strategy)
+    )
+    assert result.met
+    assert type(result.study.sampler) is strategies()[strategy]
+
+
+def test_strategy_kwargs_reach_the_sampler() -> None:
+    tuning = TuningCriterion(
+        strategy="exhaustive", strategy_kwargs={"fallback": True}, timeout=None
+    )
+    result = tune_fake(tuning_criterion=tuning)
+    assert result.fallback_ops == ("a", "c")
+    assert len(result.study.trials) == 8
+
+
+@pytest.mark.parametrize(
+    ("quant_level", "strategy", "chosen"),
+    [
+        (None, None, "auto"),
+        (None, "random", "random"),
+        ("auto", None, "auto"),
+        ("auto", "auto", "auto"),
+        (0, None, "conservative"),
+        (1, None, "basic"),
+        (1, "exhaustive", "exhaustive"),
+    ],
+)
+def test_quant_level_chooses(
+    quant_level: str | int | None, strategy: str | None, chosen: str
+) -> None:
+    assert choose_strategy(quant_level, strategy) == chosen
+
+
+@pytest.mark.parametrize(
+    ("quant_level", "strategy", "message"),
+    [
+        (None, "bayes", "no strategy 'bayes'; the strategies are: .*basic.*exhaustive.*random"),
+        ("auto", "random", "contradicts strategy='random'"),
+        (0, "random", "quant_level=0 stands for the strategy 'conservative'"),
+        (2, None, "quant_level must be 'auto', 0 or 1, but got 2"),
+        (True, None, "quant_level must be 'auto', 0 or 1, but got True"),
+        ("o1", None, "quant_level must be 'auto', 0 or 1, but got 'o1'"),
+    ],
+)
+def test_quant_level_refuses(
+    quant_level: str | int | None, strategy: str | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        choose_strategy(quant_level, strategy)
+
+
+def test_unknown_option_of_a_strategy_lists_the_known_ones() -> None:
+    tuning = TuningCriterion(strategy="basic", strategy_kwargs={"max_trial": 3})
+    with pytest.raises(ValueError, match=r"no option 'max_trial'.*max_op_type_trials.*baseline"):
+        tune_fake(tuning_criterion=tuning)
+    assert "seed" not in sampler_options(BasicQuantSampler)
+
+
+# Bad input, before anything is evaluated.
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"evaluate": None}, ValueError, "but got neither"),
+        ({"data": "x.npz"}, ValueError, "but got both"),
+        ({"metric": "accuracy"}, ValueError, "metric='accuracy' goes with data"),
+        ({"evaluate": 3}, TypeError, "evaluate must be a function, but got 3"),
+        ({"evaluate": None, "data": "x.npy"}, ValueError, "must be an .npz file"),
+        ({"evaluate": None, "data": "none.npz"}, ValueError, "There is no file 'none.npz'"),
+        ({"accuracy_criterion": 0.01}, TypeError, "accuracy_criterion must be .*AccuracyCrit"),
+        ({"tuning_criterion": 5}, TypeError, "tuning_criterion must be .*TuningCriterion"),
+        ({"tuning_criterion": TuningCriterion(strategy="x")}, ValueError, "no strategy 'x'"),
+        ({"model": "m.onnx"}, ValueError, "^model: a backend that is given has its own"),
+        ({"calibration_data": [1], "approach": "auto"}, ValueError, "approach, calibration_data:"),
+        ({"op_types": ["Gemm"]}, ValueError, "no 'Gemm'"),
+        ({"storage": "/nowhere/at/all"}, ValueError, "cannot be opened: there is no directory"),
+        ({"output": "/nowhere/at/all"}, ValueError, "cannot be written: there is no directory"),
+    ],
+)
+def test_bad_input_is_found_before_the_search(
+    kwargs: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    backend, counting = FakeBackend(DAMAGE), CountingEvaluation()
+    with pytest.raises(error, match=message):
+        tune_fake(backend, **{"evaluate": counting, **kwargs})
+    assert counting.seen == []
+
+
+def test_no_model_is_an_error() -> None:
+    with pytest.raises(ValueError, match="A model is needed"):
+        tune(evaluate=evaluate)
+
+
+def test_metric_must_go_the_way_of_the_criterion() -> None:
+    data = {"x": np.zeros((2, 3)), "labels": np.zeros((2, 3))}
+    with pytest.raises(ValueError, match=r"'mse' lower is better.*higher_is_better=False"):
+        tune_fake(evaluate=None, data=data, metric="mse")
+
+
+def test_baseline_that_is_no_number_is_an_error_of_tune() -> None:
+    with pytest.raises(BaselineError, match="returned None"):
+        tune_fake(evaluate=lambda model: None)
+
+
+def test_output_is_checked(tmp_path: Path) -> None:
+    assert check_output(tmp_path / "new") == tmp_path / "new"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="it is a directory"):
+        check_output(tmp_path)
+    with pytest.raises(ValueError, match=r"The report .* cannot be written: there is no direc"):
+        check_output(tmp_path / "no" / "file", "report")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        ({"op_type_dict": {"Conv": {"mode": ["fp32"]}}}, "op_type_dict leaves"),
+        ({"op_name_dict": {".*": {"weight": {"dtype": ["fp32"]}}}}, "op_name_dict leaves"),
+        (
+            {
+                "op_type_dict": {"Conv": {"mode": ["fp32"]}},
+                "op_name_dict": {"a": {"mode": ["fp32"]}},
+            },
+            "op_type_dict and op_name_dict leave",
+        ),
+    ],
+)
+def test_dictionaries_that_leave_nothing_to_quantize_are_an_error(
+    kwargs: dict[str, Any], named: str
+) -> None:
+    counting = CountingEvaluation()
+    with pytest.raises(ValueError, match=f"{named} no op any quantized option"):
+        tune_fake(evaluate=counting, **kwargs)
+    assert counting.seen == []
+
+
+def test_no_storage_is_opened_before_the_rest_is_accepted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no 'Gemm'"):
+        tune_fake(storage=tmp_path / "journal", op_types=["Gemm"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_baseline_error_is_not_logged_besides(optuna_log: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(BaselineError):
+        tune_fake(evaluate=lambda model: None)
+    assert "Traceback" not in optuna_log.text
+    # An error of another kind is Optuna's to log, as ever.
+    with pytest.raises(ZeroDivisionError):
+        optuna.create_study().optimize(lambda trial: 1 / 0, n_trials=1)
+    assert "Traceback" in optuna_log.text
+
+
+# Storages.
+
+
+def test_storage_is_opened_by_its_address(tmp_path: Path) -> None:
+    assert isinstance(open_storage(None), optuna.storages.InMemoryStorage)
+    given = optuna.storages.InMemoryStorage()
+    assert open_storage(given) is given
+    for address in (tmp_path / "a.log", f"journal:{tmp_path / 'b.log'}", str(tmp_path / "c.log")):
+        assert isinstance(open_storage(address), optuna.storages.JournalStorage)
+    assert (tmp_path / "b.log").exists()
+    database = open_storage(f"sqlite:///{tmp_path / 'd.db'}")
+    assert isinstance(database, optuna.storages.RDBStorage)
+    assert database.get_heartbeat_interval() is not None
+
+
+def test_file_that_is_no_journal_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08\x07 no newline at the end")
+    with pytest.raises(ValueError, match="is no journal"):
+        open_storage(path)
+    assert path.read_bytes() == b"\x08\x07 no newline at the end"
+
+
+def test_journal_with_a_broken_end_is_mended(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    study = optuna.create_study(storage=open_storage(path), study_name="s")
+    study.optimize(lambda trial: 1.0, n_trials=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 3].rpartition(b"\n")[2])
+    assert not path.read_bytes().endswith(b"\n")
+    study = optuna.load_study(storage=open_storage(path), study_name="s")
+    assert path.read_bytes() == whole
+    study.optimize(lambda trial: 1.0, n_trials=1)
+    assert len(optuna.load_study(storage=open_storage(path), study_name="s").trials) == 3
+
+
+def test_storage_error_is_one_line_without_the_password() -> None:
+    with pytest.raises(ValueError, match="cannot be opened") as caught:
+        open_storage("nonsense://user:secret@host/db")
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Labelled data.
+
+
+class Value:
+    def __init__(self, name: str, kind: str, shape: list[int | str | None]) -> None:
+        self.name, self.type, self.shape = name, kind, shape
+
+
+class Session:
+    """Gives its input, as the scores of the classes."""
+
+    def __init__(
+        self, function: Callable[[np.ndarray], np.ndarray], *, batch: int | str = "batch"
+    ) -> None:
+        self._function = function
+        self._batch = batch
+        self.sizes: list[int] = []
+
+    def get_inputs(self) -> list[Value]:
+        return [Value("x", "tensor(float)", [self._batch, 3])]
+
+    def get_outputs(self) -> list[Value]:
+        return [Value("y", "tensor(float)", [self._batch, 3])]
+
+    def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        assert outputs == ["y"]
+        assert feed["x"].dtype == np.float32
+        self.sizes.append(len(feed["x"]))
+        return [self._function(feed["x"])]
+
+
+SCORES = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]]
+
+
+@pytest.mark.parametrize("name", ["labels", "label", "y", "target", "anything"])
+def test_data_evaluation_gives_the_metric(name: str) -> None:
+    session = Session(lambda x: x)
+    labels = np.array([0, 1, 2, 1, 0])
+    evaluation = DataEvaluation({"x": SCORES.astype(float), name: labels}, batch_size=2)
+    assert evaluation(session) == pytest.approx(3 / 5)
+    assert session.sizes == [2, 2, 1]
+
+
+def test_data_evaluation_fills_up_a_fixed_batch() -> None:
+    session = Session(lambda x: x, batch=2)
+    evaluation = DataEvaluation({"x": SCORES, "y": np.array([[0], [1], [2], [0], [0]])})
+    assert evaluation(session) == pytest.approx(4 / 5)
+    assert session.sizes == [2, 2, 2]
+
+
+def test_data_evaluation_reads_a_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=SCORES, y=np.array([0, 1, 2, 0, 1]), mean=np.float32(3))
+    assert DataEvaluation(tmp_path / "data.npz")(Session(lambda x: x)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"z": SCORES, "y": [0] * 5}, "Input 'x' is missing in the evaluation data"),
+        ({"x": SCORES}, r"one array of labels in the evaluation data.*there are: x\."),
+        ({"x": SCORES, "a": [0] * 5, "b": [0] * 5}, "one array of labels"),
+        ({"x": SCORES, "y": [0] * 4}, "same number of samples.*x: 5, the labels: 4"),
+        ({"x": SCORES, "y": 3}, "same number of samples.*the labels: none"),
+        ({"x": SCORES[:, :2], "y": [0] * 5}, r"Input 'x'.*\(5, 2\)"),
+        ({"x": SCORES.astype(int), "y": [0] * 5}, "Input 'x'.*int64"),
+    ],
+)
+def test_data_evaluation_says_what_does_not_fit(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataEvaluation(data).check(Session(lambda x: x))
+
+
+def test_data_evaluation_refuses() -> None:
+    with pytest.raises(ValueError, match="no metric 'f1'; the metrics are: accuracy, top5"):
+        DataEvaluation({}, "f1")
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        DataEvaluation({}, batch_size=0)
+
+
+def test_accuracy_finds_the_axis_of_the_classes() -> None:
+    scores = np.arange(24.0).reshape(2, 3, 4)
+    assert accuracy(scores, np.full((2, 3), 3)).tolist() == [1, 1]  # (samples, ..., classes)
+    assert accuracy(scores, np.full((2, 4), 2)).tolist() == [1, 1]  # (samples, classes, ...)
+    half = np.array([[3, 3, 0], [3, 0, 0]])
+    assert accuracy(scores, half) == pytest.approx([2 / 3, 1 / 3])
+    assert accuracy(np.array([1, 2]), np.array([1, 1])).tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"\(2, 3, 4\) and the labels \(2, 5\)"):
+        accuracy(scores, np.zeros((2, 5)))
+
+
+def test_other_metrics_against_plain_arithmetic() -> None:
+    scores = np.arange(20.0).reshape(2, 10)
+    assert top5(scores, np.array([5, 4])).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="top5 needs"):
+        top5(scores, np.zeros((2, 10)))
+    output, labels = np.array([[1.0, 2], [3, 4]]), np.array([[1, 0], [0, 0]])
+    assert mse(output, labels).tolist() == [2, 12.5]
+    assert mae(output, labels).tolist() == [1, 3.5]
+    assert mse(np.array([[1.0], [3.0]]), np.array([0, 0])).tolist() == [1, 9]
+    with pytest.raises(ValueError, match="first output has the shape"):
+        mse(output, labels[:, :1])
+
+
+# Progress.
+
+
+def test_progress_shows_stage_trial_best_and_what_is_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tune_fake(show_progress=True, tuning_criterion=TuningCriterion(strategy="basic"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "baseline | trial 0 | metric 0.9 (FP32) | best: none yet | " + (
+        "0:00, 100 trials left"
+    )
+    assert lines[1] == "default | trial 1 | metric 0.4, loss 0.5: not met | best: none yet | " + (
+        "0:00, 99 trials left"
+    )
+    assert lines[-1].startswith("accumulated fallback | trial ")
+    assert "loss 0: met | best: trial " in lines[-1]
+    assert ", 2 ops in fallback | 0:00, " in lines[-1]
+
+
+@pytest.mark.parametrize("show_progress", [False, True])
+def test_progress_takes_the_place_of_the_lines_of_optuna(
+    show_progress: bool, optuna_log: pytest.LogCaptureFixture
+) -> None:
+    tune_fake(show_progress=show_progress)
+    assert ("Trial 1 finished" in optuna_log.text) != show_progress
+    # For the call only.
+    optuna_log.clear()
+    optuna.create_study().optimize(lambda trial: 1.0, n_trials=1)
+    assert "Trial 0 finished" in optuna_log.text
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+
+
+def test_progress_names_no_best_before_latency_was_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tune_fake(
+        FakeBackend({"a": 0.0, "b": 0.0}),
+        show_progress=True,
+        tuning_criterion=TuningCriterion(timeout=None, objective="latency"),
+    )
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ", measured at the end | " in last
+    assert "best: trial" not in last
+
+
+def test_progress_shows_failures_repeats_and_time() -> None:
+    backend = FakeBackend({"a": 0.0, "b": 0.0}, twins=["a", "b"])
+    lines: list[str] = []
+    progress = Progress(ExitPolicy(TOLERANT, timeout=3600, max_trials=None))
+
+    def show(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        lines.append(progress.line(study, trial))
+
+    counter = itertools.count()
+
+    def flaky(model: FakeModel) -> float:
+        return model.accuracy if next(counter) != 1 else float("nan")
+
+    tune_fake(
+        backend, evaluate=flaky, callbacks=[show], tuning_criterion=TuningCriterion(timeout=None)
+    )
+    assert "failed: The evaluation returned NaN" in lines[1]
+    assert "(same model as trial 2)" in lines[3]
+    assert lines[0].endswith("0:00, 1:00:00 left")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3661, "1:01:01")]
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
