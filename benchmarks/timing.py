@@ -1,0 +1,31 @@
+"""How the benchmarks take time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+import time
+
+
+def seconds(action: Callable[[], object], *, repeat: int = 5) -> float:
+    """The median time of an action, after one run that is not counted."""
+    action()
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def alternating(*actions: Callable[[], object], repeat: int = 5) -> list[float]:
+    """The median time of each action, run in turn so that a drift of the machine hits all."""
+    for action in actions:
+        action()
+    times: list[list[float]] = [[] for _ in actions]
+    for _ in range(repeat):
+        for action, found in zip(actions, times, strict=True):
+            start = time.perf_counter()
+            action()
+            found.append(time.perf_counter() - start)
+    return [median(found) for found in times]

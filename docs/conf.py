@@ -1,0 +1,32 @@
+"""Settings of Sphinx."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+
+
+project = "optuna_quant"
+author = "the optuna_quant authors"
+project_copyright = "the optuna_quant authors, MIT licence"
+version = release = installed_version("optuna_quant")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 88
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = "optuna_quant"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_copy_source = False
+html_show_sphinx = False

@@ -1,0 +1,167 @@
+"""Run every strategy on the digits example, and put what it did into the pages.
+
+``python docs/measure_strategies.py`` replaces what stands between ``<!-- figures -->`` and
+``<!-- end of figures -->`` on each page of a strategy and on their index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+import re
+import sys
+import time
+from typing import Any
+import warnings
+
+import optuna
+from run_pages import DIGITS
+from run_pages import DOCS
+from run_pages import readme_names
+
+import optuna_quant
+from optuna_quant import record
+from optuna_quant.callbacks.exit_policy import trials_used
+
+
+_PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search to measure.
+
+    Args:
+        strategy:
+            The strategy.
+        kwargs:
+            Its options.
+    """
+
+    strategy: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The strategy with its options."""
+        options = ", ".join(f"{name}={value!r}" for name, value in self.kwargs.items())
+        return f"{self.strategy}, `{options}`" if options else self.strategy
+
+
+FALLBACK = {"fallback": True}
+RUNS = (
+    Run("auto"),
+    Run("conservative"),
+    Run("basic"),
+    Run("mse"),
+    Run("mse_v2"),
+    Run("hawq_v2"),
+    Run("bayesian"),
+    Run("bayesian", FALLBACK),
+    Run("tpe"),
+    Run("tpe", FALLBACK),
+    Run("exhaustive"),
+    Run("random"),
+    Run("random", FALLBACK),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run did."""
+
+    run: Run
+    result: optuna_quant.TuningResult
+    seconds: float
+
+
+def measure(run: Run) -> Measured:
+    """Run a strategy on the digits example: at most one percent relative loss, 100 trials."""
+    names = readme_names()
+    start = time.perf_counter()
+    result = optuna_quant.tune(
+        DIGITS / "model.onnx",
+        calibration_data=names["batches"],
+        evaluate=names["accuracy"],
+        tuning_criterion=optuna_quant.TuningCriterion(
+            strategy=run.strategy, strategy_kwargs=run.kwargs
+        ),
+    )
+    return Measured(run, result, time.perf_counter() - start)
+
+
+def index_table(measured: list[Measured]) -> Iterator[str]:
+    """The lines of the table that compares the strategies."""
+    yield "| strategy | trials | answer | accuracy | ops in FP32 | seconds |"
+    yield "| --- | ---: | --- | ---: | ---: | ---: |"
+    for found in measured:
+        result = found.result
+        name = found.run.label.replace(found.run.strategy, f"[{found.run.strategy}]", 1)
+        name = name.replace("]", f"]({found.run.strategy}.md)", 1)
+        ops = len(result.fallback_ops)
+        yield (
+            f"| {name} | {trials_used(result.study.trials)} | "
+            f"{'met' if result.met else 'not met'} | {result.metric:.4f} | {ops} | "
+            f"{found.seconds:.1f} |"
+        )
+
+
+def page_table(measured: list[Measured]) -> Iterator[str]:
+    """The lines about one strategy: its stages, and what came out."""
+    for found in measured:
+        yield f"{_sentence(found)}"
+        yield ""
+        stages: dict[str, list[optuna.trial.FrozenTrial]] = {}
+        for trial in found.result.study.trials:
+            claim = record.claim_of(trial)
+            stages.setdefault(claim.stage if claim else "", []).append(trial)
+        yield "| stage | trials | best accuracy |"
+        yield "| --- | ---: | ---: |"
+        for stage, trials in stages.items():
+            best = max(trial.value for trial in trials if trial.value is not None)
+            reused = sum(record.REUSED_FROM in trial.user_attrs for trial in trials)
+            note = f", {reused} of them repeats" if reused else ""
+            yield f"| {stage} | {len(trials)}{note} | {best:.4f} |"
+        yield ""
+
+
+def _sentence(found: Measured) -> str:
+    result, options = found.result, found.run.kwargs
+    given = ", ".join(f"`{name}={value!r}`" for name, value in options.items())
+    which = f"With {given}: " if given else ""
+    trials = trials_used(result.study.trials)
+    ops = result.fallback_ops
+    left = f"with {', '.join(f'`{op}`' for op in ops)} in FP32" if ops else "with no op in FP32"
+    if len(ops) > 6:
+        left = f"with {len(ops)} of {len(result.config.ops)} ops in FP32"
+    verdict = "met the criterion" if result.met else "did not meet the criterion; the closest has"
+    verb = " with" if result.met else ""
+    return (
+        f"{which}{trials} trials and {found.seconds:.1f} s, "
+        f"{verdict}{verb} {result.metric:.4f}, {left}."
+    )
+
+
+def main() -> None:
+    """Measure, and write the pages."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    measured = []
+    for run in RUNS:
+        print(run.label, file=sys.stderr, flush=True)
+        measured.append(measure(run))
+    folder = DOCS / "strategies"
+    by_page = {"index": index_table(measured)}
+    for run in RUNS:
+        own = [found for found in measured if found.run.strategy == run.strategy]
+        by_page[run.strategy] = page_table(own)
+    for page, lines in by_page.items():
+        path = folder / f"{page}.md"
+        text = "\n" + "\n".join(lines).rstrip() + "\n\n"
+        path.write_text(_PLACE.sub(lambda _, text=text: text, path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

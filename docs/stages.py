@@ -1,0 +1,381 @@
+"""What the pictures of the strategies show, see ``draw_stages.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage.
+
+    Args:
+        name:
+            As it is in the record.
+        text:
+            What it does, in short lines.
+        rows:
+            Configurations of it. A letter for each op: ``q`` quantized as by default, ``o``
+            quantized in another way, ``d`` dynamic, ``F`` FP32; then, after a space, a note.
+            ``...`` for more of them.
+        back_to:
+            The name of the step that may follow instead of the next one.
+    """
+
+    name: str
+    text: tuple[str, ...]
+    rows: tuple[str, ...]
+    back_to: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A strategy.
+
+    Args:
+        name:
+            Its name, and that of the file.
+        steps:
+            Its stages, in order.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+
+
+_BASELINE = Step("baseline", ("The FP32 model, once per study.",), ("FFFFFFFF",))
+_DEFAULT = Step("default", ("Every op in its first option.",), ("qqqqqqqq not met",))
+_OP_TYPES = (
+    Step(
+        "op-type-wise",
+        ("Another option for all ops of one type", "(algorithm, granularity), the types in turn."),
+        ("oooooqqq best", "qqqqqooo", "..."),
+    ),
+    Step(
+        "op-type-wise combined",
+        ("Combinations of the changes that gained,", "the most promising first."),
+        ("oooooooo", "..."),
+    ),
+    Step(
+        "static to dynamic",
+        ("All ops that allow it; only with", 'approach="auto".'),
+        ("ooooodqd",),
+    ),
+)
+
+BASIC = Picture(
+    "basic",
+    (
+        _BASELINE,
+        _DEFAULT,
+        *_OP_TYPES,
+        Step(
+            "instance-wise fallback",
+            (
+                "On top of the best so far: one op in FP32,",
+                "from the last to the first. Ranks the ops by",
+                "what each gains.",
+            ),
+            ("oooooqqF", "oooooqFq helps", "...", "oFoooqqq helps most", "Foooo" + "qqq"),
+        ),
+        Step(
+            "instance-wise quantization",
+            (
+                "Only if no single fallback closes a quarter",
+                "of the gap to FP32: one op quantized, the",
+                "rest in FP32. Ranks by the harm of each.",
+            ),
+            ("FFFFFFFq", "FFFFFFqF", "..."),
+        ),
+        Step(
+            "accumulated fallback",
+            (
+                "The ops together, in that order. No progress",
+                "for 4 ops (patience): the rest is ranked anew",
+                "on top of what helped.",
+            ),
+            ("oFoooqqq not met", "oFoooqFq not met", "oFFooqFq met"),
+            back_to="instance-wise fallback",
+        ),
+        Step(
+            "quantized again",
+            (
+                "For a search that goes on: what of it has to",
+                "stay in FP32? One by one, then together.",
+            ),
+            ("ooFooqFq not met", "oFoooqFq not met"),
+        ),
+    ),
+)
+
+_CONVERT = (
+    Step(
+        "convert TYPE",
+        (
+            "All ops of a type at once: convolutions, then",
+            "matrix products, then the others. What meets",
+            "the criterion stays.",
+        ),
+        ("qqqqqFFF not met",),
+    ),
+    Step(
+        "convert TYPE op by op, one by one",
+        ("If the type fails: each of its ops alone.", "Ranks them; drops what fails by itself."),
+        ("qFFFFFFF met", "FqFFFFFF not met", "FFqFFFFF met", "..."),
+    ),
+    Step(
+        "convert TYPE op by op",
+        (
+            "As many as fit together: all, else the better",
+            "half, then the rest on top of it. Repeated until",
+            "nothing more fits; then the next type.",
+        ),
+        ("qFqqqFFF not met", "qFqFFFFF met", "qFqqFFFF met"),
+        back_to="convert TYPE",
+    ),
+    Step(
+        "convert what is left",
+        ("The ops that did not fit, once more, on top", "of all types together."),
+        ("qFqqqqqq met", "qqqqqqqq not met"),
+    ),
+)
+_ANSWER = Step("answer", ("What stands at the end.",), ("qFqqqqqq answer",))
+
+CONSERVATIVE = Picture(
+    "conservative",
+    (
+        _BASELINE,
+        Step(
+            "convert everything",
+            ("If that meets the criterion it is the answer.",),
+            ("qqqqqqqq not met",),
+        ),
+        *_CONVERT,
+        _ANSWER,
+    ),
+)
+
+AUTO = Picture(
+    "auto",
+    (
+        _BASELINE,
+        Step(
+            "default",
+            ("Every op quantized. If that meets the criterion", "it is the answer."),
+            ("qqqqqqqq not met",),
+        ),
+        Step(
+            "convert ...",
+            (
+                "The stages of conservative: from FP32, as much",
+                "as the criterion allows.",
+            ),
+            ("qqqqqFFF not met", "qFqFFFFF met", "qFqqqFFF met", "..."),
+        ),
+        Step(
+            "answer",
+            ("A search that stops at the first success ends", "here."),
+            ("qFqqqqqq answer",),
+        ),
+        Step(
+            "op-type-wise, ..., accumulated fallback",
+            (
+                "The stages of basic, for a search that goes on",
+                "or has found nothing. What was evaluated is",
+                "used, not evaluated again.",
+            ),
+            ("oooooqqq", "oooooqqF", "oFoooqFq", "..."),
+        ),
+    ),
+)
+
+_SETTINGS = Step(
+    "op-type-wise, static to dynamic",
+    ("As basic: how ops are quantized is settled", "before which are not."),
+    ("oooooqqq best", "..."),
+)
+
+MSE = Picture(
+    "mse",
+    (
+        _BASELINE,
+        _DEFAULT,
+        _SETTINGS,
+        Step(
+            "scores",
+            (
+                "No trial: one pass of FP32 and of the best so",
+                "far gives the error of each op's output.",
+            ),
+            ("oooooqqq",),
+        ),
+        Step(
+            "accumulated fallback",
+            (
+                "The ops together, the highest error first.",
+                "No progress for 4 ops (patience): the others",
+                "are scored anew.",
+            ),
+            ("oFoooqqq not met", "oFoooqFq not met", "oFFooqFq met"),
+            back_to="scores",
+        ),
+    ),
+)
+
+HAWQ_V2 = Picture(
+    "hawq_v2",
+    (
+        _BASELINE,
+        _DEFAULT,
+        _SETTINGS,
+        Step(
+            "scores",
+            (
+                "No trial: Hessian trace of the loss in each",
+                "weight, times the weight's squared",
+                "perturbation.",
+            ),
+            ("oooooqqq",),
+        ),
+        Step(
+            "accumulated fallback",
+            ("The ops together, the highest score first.",),
+            ("oFoooqqq not met", "oFoooqFq not met", "oFFooqFq met"),
+        ),
+    ),
+)
+
+MSE_V2 = Picture(
+    "mse_v2",
+    (
+        _BASELINE,
+        _DEFAULT,
+        _SETTINGS,
+        Step(
+            "scores",
+            (
+                "No trial: how far each op moves the model's",
+                "output, given what is in FP32 already.",
+            ),
+            ("oFoooqqq",),
+        ),
+        Step(
+            "fallback of the most sensitive",
+            (
+                "The op with the highest score. Scored again",
+                "after each, until the criterion is met.",
+            ),
+            ("oFoooqqq not met", "oFoooqFq not met", "oFFooqFq met"),
+            back_to="scores",
+        ),
+        Step(
+            "revert the least sensitive",
+            ("As many as the criterion allows are quantized", "again, all but the last one."),
+            ("ooFooqqq not met", "ooFooqFq met"),
+        ),
+        Step("answer", ("What stands at the end.",), ("ooFooqFq answer",)),
+    ),
+)
+
+EXHAUSTIVE = Picture(
+    "exhaustive",
+    (
+        _BASELINE,
+        Step(
+            "exhaustive",
+            (
+                "Every configuration of the space in order, the",
+                "default first; the last op runs fastest.",
+                "fallback=True includes FP32 choices.",
+            ),
+            ("qqqqqqqq", "qqqqqqqo", "qqqqqqoq", "qqqqqqoo", "..."),
+        ),
+    ),
+)
+
+RANDOM = Picture(
+    "random",
+    (
+        _BASELINE,
+        Step(
+            "random",
+            (
+                "The same configurations in an order that is",
+                "computed from the seed; none comes twice.",
+                "The default is first.",
+            ),
+            ("qqqqqqqq", "oqqooqqo", "qoqoqqoq", "..."),
+        ),
+    ),
+)
+
+_STARTUP = Step(
+    "default",
+    ("The default, then some at random until there", "are ten results (n_startup_trials)."),
+    ("qqqqqqqq", "oqqooqqo", "..."),
+)
+
+BAYESIAN = Picture(
+    "bayesian",
+    (
+        _BASELINE,
+        Step("bayesian", _STARTUP.text, _STARTUP.rows),
+        Step(
+            "bayesian, continued",
+            (
+                "The configuration of the highest expected",
+                "improvement, found by changing one op at a",
+                "time. The model is fitted again after each",
+                "trial.",
+            ),
+            ("ooqooqqo better", "ooqoqqqo", "ooqooqoo better", "..."),
+            back_to="bayesian, continued",
+        ),
+    ),
+)
+
+TPE = Picture(
+    "tpe",
+    (
+        _BASELINE,
+        Step("tpe", _STARTUP.text, _STARTUP.rows),
+        Step(
+            "tpe, continued",
+            (
+                "What TPE proposes from the results so far; if",
+                "that is known, it is asked again, and then one",
+                "op is changed.",
+            ),
+            ("ooqooqqo better", "oqqooqoo", "ooqooqoo better", "..."),
+            back_to="tpe, continued",
+        ),
+    ),
+)
+
+OWN = Picture(
+    "own",
+    (
+        _BASELINE,
+        _DEFAULT,
+        Step(
+            "one more in FP32",
+            ("Each op that is still quantized, on top of the", "best of the stage before."),
+            ("Fqqqqqqq", "qFqqqqqq best", "...", "FFqqqqqq", "qFqqFqqq met"),
+            back_to="one more in FP32",
+        ),
+    ),
+)
+
+PICTURES = (
+    AUTO,
+    CONSERVATIVE,
+    BASIC,
+    MSE,
+    MSE_V2,
+    HAWQ_V2,
+    BAYESIAN,
+    TPE,
+    EXHAUSTIVE,
+    RANDOM,
+    OWN,
+)

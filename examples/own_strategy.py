@@ -1,0 +1,53 @@
+"""A strategy of one's own: one generator, and `strategy="greedy"` means it.
+
+It takes one op after the other into FP32, each time the one that helps most. What makes it resume
+after a crash, share the work among processes and evaluate nothing twice is not in it: that is
+the study's record, over which the plan is replayed.
+
+    python examples/own_strategy.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import sys
+
+import optuna
+
+import optuna_quant
+from optuna_quant.samplers import Plan
+from optuna_quant.samplers import Stage
+from optuna_quant.samplers import StagedQuantSampler
+from optuna_quant.samplers import register_strategy
+
+
+DIGITS = Path(__file__).parent / "digits"
+
+
+@register_strategy("greedy")
+class GreedyQuantSampler(StagedQuantSampler):
+    def plan(self, space: optuna_quant.TuningSpace) -> Plan:
+        (best,) = yield Stage("default", [space.default()])
+        while left := best.config.quantized_ops:
+            tries = [best.config.with_fallback(op) for op in left]
+            best = max((yield Stage("one more in FP32", tries)), key=lambda result: result.score)
+
+
+def main() -> optuna_quant.TuningResult:
+    sys.path.insert(0, str(DIGITS))
+    from evaluate import accuracy
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    result = optuna_quant.tune(
+        DIGITS / "model.onnx",
+        calibration_data=DIGITS / "calib.npz",
+        evaluate=accuracy,
+        tuning_criterion=optuna_quant.TuningCriterion(strategy="greedy"),
+        show_progress=True,
+    )
+    print(result)
+    return result
+
+
+if __name__ == "__main__":
+    main()
