@@ -180,7 +180,9 @@ class QuantObjective:
             running = _running(trial.study)
             mine = [_turn(t) for t in running if t.number == trial.number]
             if not waiting.is_for([t for t in running if [_turn(t)] < mine]):
-                return self._measure_baseline(trial, own=own)
+                # Who measured it may have ended between the two looks.
+                baseline = record.get_baseline(trial.study)
+                return baseline.value if baseline else self._measure_baseline(trial, own=own)
             if not block:
                 return math.nan
             waiting.pause()
@@ -272,20 +274,29 @@ class QuantObjective:
         """The first trial that has evaluated the same model; waits if an earlier one does."""
         name = trial.study.study_name
         while True:
-            for other in trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            # One look for both: a trial that ends between two looks would be in neither.
+            trials = trial.study.get_trials(deepcopy=False)
+            for other in trials:
+                if other.state != TrialState.COMPLETE:
+                    continue
                 if other.user_attrs.get(record.FINGERPRINT) == fingerprint:
                     return other, other.values[0]
-            evaluating, building = [], []
-            for other in _running(trial.study):
+            begun: list[FrozenTrial] = []
+            silent: list[FrozenTrial] = []
+            for other in trials:
+                if other.state != TrialState.RUNNING:
+                    continue
                 theirs = other.user_attrs.get(record.FINGERPRINT)
                 if theirs == fingerprint and (name, other.number) in self._values:
                     return other, self._values[(name, other.number)]
                 if other.number < trial.number:
                     if theirs == fingerprint:
-                        evaluating.append(other)
+                        begun.append(other)
                     elif theirs is None and not record.is_baseline(other):
-                        building.append(other)  # It may turn out to be the same.
-            if not waiting.is_for(evaluating, building):
+                        # What it is building may turn out to be the same.
+                        builds = record.FALLBACK_OPS in other.user_attrs
+                        (begun if builds else silent).append(other)
+            if not waiting.is_for(begun, silent):
                 return None
             waiting.pause()
 
