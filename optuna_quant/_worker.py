@@ -49,6 +49,11 @@ def this_worker() -> str:
     return f"{_host()}|{pid}|{_start_time(pid)}|{threading.get_ident()}"
 
 
+def is_this_process(worker: str) -> bool:
+    """Whether a worker is this very process, whatever its thread."""
+    return worker.rpartition("|")[0] == this_worker().rpartition("|")[0]
+
+
 def is_known_dead(worker: str) -> bool:
     """Whether a worker's process is known to have ended.
 

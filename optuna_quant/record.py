@@ -26,6 +26,12 @@ CLAIM = "optuna_quant:claim"
 WORKER = "optuna_quant:worker"
 """The process that runs the trial, written before it claims anything."""
 
+SIGN_OF_LIFE = "optuna_quant:sign_of_life"
+"""A counter that the worker of a running trial moves on as long as it lives."""
+
+FAILED = "optuna_quant:failed"
+"""True if the trial's own evaluation failed; a trial whose worker died does not have it."""
+
 # User attributes of a trial.
 FINGERPRINT = "fingerprint"
 """The fingerprint of the model that was built."""
@@ -115,6 +121,11 @@ def worker_of(trial: FrozenTrial) -> str | None:
         return str(stored["worker"])
     claim = claim_of(trial)
     return None if claim is None else claim.worker
+
+
+def has_failed_itself(trial: FrozenTrial) -> bool:
+    """Whether a failed trial's evaluation failed; otherwise its worker died."""
+    return bool(trial.system_attrs.get(FAILED)) or FAILURE in trial.user_attrs
 
 
 def is_baseline(trial: FrozenTrial) -> bool:

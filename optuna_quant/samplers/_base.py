@@ -6,7 +6,6 @@ import abc
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 import threading
 import time
@@ -21,11 +20,13 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant._pause import Pause
-from optuna_quant._worker import is_known_dead
 from optuna_quant._worker import this_worker
 from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
 from optuna_quant.samplers._ledger import Ledger
+from optuna_quant.samplers._liveness import SignsOfLife
+from optuna_quant.samplers._liveness import Watch
+from optuna_quant.samplers._liveness import bury
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
 from optuna_quant.samplers._signature import check_space
@@ -58,7 +59,8 @@ class _StudyState:
     spare: Search
     ignored: set[int]  # Running trials that were silent for too long, or that are not ours.
     configs: dict[int, QuantConfig]  # By trial number, from the claim to the trial's end.
-    seen: dict[int, float] = field(default_factory=dict)  # When a running trial was first seen.
+    watch: Watch
+    signs: SignsOfLife
 
 
 class QuantSampler(BaseSampler, abc.ABC):
@@ -66,9 +68,9 @@ class QuantSampler(BaseSampler, abc.ABC):
 
     It evaluates every configuration at most once, whoever asks: the trial's number is the ticket.
     A trial claims a configuration only when every running trial with a lower number has claimed
-    its own (or has been silent for ``grace_period``), so that two workers never choose at the
-    same time. Claims of failed trials, and of trials whose process is known to have ended, go
-    back into the pool.
+    its own, so that two workers never choose at the same time. Claims of failed trials, and of
+    trials whose worker has died, go back into the pool; a death is noticed at once on the same
+    machine, and otherwise when the trial has given no sign of life for ``claim_patience``.
 
     The first trial evaluates the FP32 model, as the study's baseline, if the space has it.
     Parameters that are not the space's get their value from ``independent_sampler``.
@@ -86,14 +88,18 @@ class QuantSampler(BaseSampler, abc.ABC):
         baseline:
             Whether the first trial evaluates the FP32 model.
         max_failures:
-            After how many failed trials a configuration is set aside.
+            After how many failed evaluations a configuration is set aside.
+        max_deaths:
+            After how many trials that ended with their worker (killed, out of memory, machine
+            lost) a configuration is set aside.
         grace_period:
-            How long, in seconds, a trial waits for the claim of an earlier trial that has started
-            but has not claimed anything.
+            How long, in seconds, a trial waits for an earlier one that does not say whose it is:
+            another sampler's, or one whose worker died before it could say anything.
         claim_patience:
-            For how long, in seconds, a claim is respected whose worker runs elsewhere, so that
-            nobody can tell whether it still lives (or three times the longest trial, if that is
-            longer). Storages with a heartbeat, and workers on one machine, need not wait.
+            For how long, in seconds, a running trial is respected whose worker is on another
+            machine and gives no sign of life. Signs are given six times in that time, at least
+            every 30 s. The same for all workers. :obj:`None` if nobody is to be taken for dead,
+            as when one process asks and, after its end, another one tells.
 
     Raises:
         ValueError:
@@ -109,18 +115,20 @@ class QuantSampler(BaseSampler, abc.ABC):
         seed: int = 0,
         baseline: bool = True,
         max_failures: int = 3,
+        max_deaths: int = 10,
         grace_period: float = 5.0,
-        claim_patience: float = 600.0,
+        claim_patience: float | None = 180.0,
     ) -> None:
         if not isinstance(space, TuningSpace):
             raise TypeError(
                 f"space must be a TuningSpace, such as backend.tuning_space() gives, but got "
                 f"{space!r}."
             )
-        if max_failures < 1:
-            raise ValueError(f"max_failures must be at least 1, but got {max_failures}.")
+        for name, count in (("max_failures", max_failures), ("max_deaths", max_deaths)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, but got {count}.")
         for name, value in (("grace_period", grace_period), ("claim_patience", claim_patience)):
-            if value < 0:
+            if value is not None and value < 0:
                 raise ValueError(f"{name} must not be negative, but got {value}.")
         self._space = space
         self._criterion = criterion
@@ -128,6 +136,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         self._seed = seed
         self._baseline = baseline
         self._max_failures = max_failures
+        self._max_deaths = max_deaths
         self._grace_period = grace_period
         self._claim_patience = claim_patience
         self._distributions = space.distributions()
@@ -190,11 +199,16 @@ class QuantSampler(BaseSampler, abc.ABC):
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Claim a configuration for the trial."""
         self._independent.before_trial(study, trial)
-        begun = time.monotonic()
         mark = {"number": trial.number, "worker": this_worker()}
         _optuna.set_trial_system_attr(study, trial, record.WORKER, mark)
-        self._wait_for_turn(study, trial)
-        self._claim(study, trial, begun)
+        signs = self._state(study).signs
+        signs.begin(trial)
+        try:
+            self._wait_for_turn(study, trial)
+            self._claim(study, trial)
+        except BaseException:
+            signs.end(trial.number)
+            raise
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -212,7 +226,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         state = self._state(study)
         config = state.configs.get(trial.number)
         if config is None and any(name in self._distributions for name in search_space):
-            config = self._claim(study, trial, time.monotonic())
+            config = self._claim(study, trial)
         params = {} if config is None else self._space.params_of(config)
         return {
             name: params[name]
@@ -240,7 +254,11 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> None:
         """Keep the baseline, and write the criterion as a constraint if nobody has."""
         self._independent.after_trial(study, trial, state, values)
-        config = self._state(study).configs.pop(trial.number, None)
+        known = self._state(study)
+        known.signs.end(trial.number)
+        config = known.configs.pop(trial.number, None)
+        if state == TrialState.FAIL:
+            _optuna.set_trial_system_attr(study, trial, record.FAILED, True)
         key = self._space.key_from_params(trial.params)
         if key is None or state != TrialState.COMPLETE or not values:
             return
@@ -264,9 +282,22 @@ class QuantSampler(BaseSampler, abc.ABC):
             state = self._states.get((id(storage), study_id))
             if state is None:
                 check_space(study, self._space)
-                ledger = Ledger(study, self._space, max_failures=self._max_failures)
+                ledger = Ledger(
+                    study,
+                    self._space,
+                    max_failures=self._max_failures,
+                    max_deaths=self._max_deaths,
+                )
+                watch = Watch(self._claim_patience)
                 state = _StudyState(
-                    storage, ledger, self._search(ledger), self._spare_search(), set(), {}
+                    storage,
+                    ledger,
+                    self._search(ledger),
+                    self._spare_search(),
+                    set(),
+                    {},
+                    watch,
+                    SignsOfLife(study, self._claim_patience, watch),
                 )
                 self._states[(id(storage), study_id)] = state
             return state
@@ -288,8 +319,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         while True:
             now = time.monotonic()
             with self._lock:
-                state.ledger.refresh(study)
-                self._reap(study, state.ledger)
+                self._look(study, state)
                 waiting_for = [
                     other
                     for other in state.ledger.running.values()
@@ -300,21 +330,20 @@ class QuantSampler(BaseSampler, abc.ABC):
                 ]
                 for other in waiting_for:
                     # One that is known to be ours may be computing what all need.
-                    ours = record.worker_of(other) is not None
-                    patience = self._claim_patience if ours else self._grace_period
-                    if now - silent_since.setdefault(other.number, now) >= patience:
-                        state.ignored.add(other.number)
+                    if record.worker_of(other) is None:
+                        since = silent_since.setdefault(other.number, now)
+                        if now - since >= self._grace_period:
+                            state.ignored.add(other.number)
             if not waiting_for:
                 return
-            pause()
+            pause(ahead=len(waiting_for))
 
-    def _claim(self, study: optuna.Study, trial: FrozenTrial, begun: float) -> QuantConfig:
+    def _claim(self, study: optuna.Study, trial: FrozenTrial) -> QuantConfig:
         state = self._state(study)
         pause = Pause()
         while True:
             with self._lock:
-                state.ledger.refresh(study)
-                self._reap(study, state.ledger)
+                self._look(study, state)
                 choice = self._choose(study, state, trial)
                 if choice is not None:
                     state.configs[trial.number] = choice.config
@@ -328,39 +357,34 @@ class QuantSampler(BaseSampler, abc.ABC):
                         choice.positions,
                     )
                     _optuna.set_trial_system_attr(study, trial, record.CLAIM, claim.to_attr())
-                    if choice.forced or not self._lost_race(study, state, claim, begun):
+                    if choice.forced or not self._is_contested(study, state, claim):
                         return choice.config
-            pause()
+                    _optuna.set_trial_system_attr(study, trial, record.CLAIM, None)
+            pause(ahead=1)
+            if choice is not None:
+                self._wait_for_turn(study, trial)
 
-    def _lost_race(
-        self, study: optuna.Study, state: _StudyState, claim: record.Claim, begun: float
-    ) -> bool:
-        """Whether another trial claimed the same, where one of the two did not wait any longer."""
-        late = time.monotonic() - begun >= self._grace_period
-        if not late and not state.ignored & set(state.ledger.running):
+    def _look(self, study: optuna.Study, state: _StudyState) -> None:
+        """Read the record; what dead workers have claimed goes back into the pool."""
+        state.ledger.refresh(study)
+        if bury(study, state.watch, state.ledger.running):
+            state.ledger.refresh(study)
+
+    def _is_contested(self, study: optuna.Study, state: _StudyState, claim: record.Claim) -> bool:
+        """Whether another running trial claimed the same.
+
+        That happens only if one of the two did not wait for the other any longer, because the
+        storage was slow or a process stood still. Whoever sees it takes the claim back, so that
+        of two that claimed at the same time at most one goes on.
+        """
+        if len(state.ledger.running) < 2:
             return False
         state.ledger.refresh(study)
-        numbers = [
-            number
+        return any(
+            theirs is not None and theirs.key == claim.key and number != claim.number
             for number, other in state.ledger.running.items()
-            if number != claim.number
-            and (theirs := record.claim_of(other)) is not None
-            and theirs.key == claim.key
-        ]
-        # Who was late yields to all, others to an earlier trial.
-        return any(late or number < claim.number for number in numbers)
-
-    def _reap(self, study: optuna.Study, ledger: Ledger) -> None:
-        """Fail the running trials whose process is known to have ended."""
-        for number, other in list(ledger.running.items()):
-            worker = record.worker_of(other)
-            if worker is not None and is_known_dead(worker):
-                if _optuna.fail_trial(study, other):
-                    _logger.warning(
-                        f"Trial {number} is marked as failed: its process has ended. "
-                        "Its configuration goes back into the pool."
-                    )
-                ledger.refresh(study)
+            for theirs in (record.claim_of(other),)
+        )
 
     def _choose(
         self, study: optuna.Study, state: _StudyState, trial: FrozenTrial
@@ -369,8 +393,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         fixed = {name: value for name, value in fixed.items() if name in self._distributions}
         if self._space.key_from_params(fixed) is not None:
             return self._given(self._space.config_from_params(fixed))
-        overdue = self._overdue(state)
-        claimed = state.ledger.claims(without={trial.number, *overdue})
+        claimed = state.ledger.claims(without={trial.number})
         choice = self._choose_free(study, state, claimed)
         if choice is None or not fixed:
             return choice
@@ -381,20 +404,6 @@ class QuantSampler(BaseSampler, abc.ABC):
         is_fp32 = config.key == self._space.fp32().key
         stage = record.BASELINE_STAGE if is_fp32 else record.ENQUEUED_STAGE
         return Choice(config, stage, forced=True)
-
-    def _overdue(self, state: _StudyState) -> set[int]:
-        """The running trials whose claims are not respected any longer."""
-        now = time.monotonic()
-        running = state.ledger.running
-        state.seen = {number: state.seen.get(number, now) for number in running}
-        patience = max(self._claim_patience, 3 * state.ledger.longest)
-        mine = this_worker().rpartition("|")[0]
-        return {
-            number
-            for number, since in state.seen.items()
-            if now - since >= patience
-            and (record.worker_of(running[number]) or "").rpartition("|")[0] != mine
-        }
 
     def _choose_free(
         self, study: optuna.Study, state: _StudyState, claimed: Mapping[str, int]
@@ -445,10 +454,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         pause = Pause()
         while (baseline := record.get_baseline(study)) is None:
             with self._lock:
-                ledger = self._state(study).ledger
-                ledger.refresh(study)
-                self._reap(study, ledger)
-                worker = ledger.worker_of(self._space.fp32().key)
+                state = self._state(study)
+                self._look(study, state)
+                worker = state.ledger.worker_of(self._space.fp32().key)
             # What this very thread has asked for and not told cannot end while we wait.
             if worker in (None, this_worker()) or time.monotonic() > deadline:
                 return record.get_baseline(study)

@@ -75,22 +75,26 @@ class Ledger:
         space:
             The space whose parameters are read.
         max_failures:
-            After how many failed trials a configuration is set aside.
+            After how many failed evaluations a configuration is set aside.
+        max_deaths:
+            After how many trials that ended with their worker it is.
 
     A finished trial is read once. Of one configuration, the first complete trial counts,
     otherwise the first pruned one; :attr:`epoch` goes up when an outcome that was known before
     has changed, so that whoever concluded something from it can start again.
     """
 
-    def __init__(self, study: optuna.Study, space: TuningSpace, *, max_failures: int) -> None:
+    def __init__(
+        self, study: optuna.Study, space: TuningSpace, *, max_failures: int, max_deaths: int
+    ) -> None:
         self.study = study
         self._space = space
-        self._max_failures = max_failures
+        self._most = {True: max_failures, False: max_deaths}
         self._minimize = study.directions[0] == StudyDirection.MINIMIZE
         self._read = 0
         self._unfinished: set[int] = set()
         self._outcomes: dict[str, Outcome] = {}
-        self._failures: dict[str, int] = {}
+        self._failures: dict[tuple[str, bool], int] = {}
         self.running: dict[int, FrozenTrial] = {}
         self.longest = 0.0
         self.epoch = 0
@@ -159,9 +163,11 @@ class Ledger:
         self._outcomes[outcome.key] = outcome
 
     def _fail(self, key: str, trial: FrozenTrial) -> None:
-        self._failures[key] = self._failures.get(key, 0) + 1
+        """Count a failed trial; of evaluations that failed, and of workers that died, apart."""
+        evaluated = record.has_failed_itself(trial)
+        count = self._failures[key, evaluated] = self._failures.get((key, evaluated), 0) + 1
         final = trial.user_attrs.get(record.FAILURE_IS_FINAL, False)
-        if (final or self._failures[key] >= self._max_failures) and key not in self._outcomes:
+        if (final or count >= self._most[evaluated]) and key not in self._outcomes:
             self._outcomes[key] = Outcome(
                 key, trial.number, trial.state, None, -math.inf, params=trial.params
             )

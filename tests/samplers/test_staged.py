@@ -467,12 +467,18 @@ def test_claims_of_workers_elsewhere_are_respected_for_a_time(
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
     fake_worker(study, study.ask(), "elsewhere machine boot ns|1|77|5")
-    study.sampler = BasicQuantSampler(space, claim_patience=0.0)
+    study.sampler = BasicQuantSampler(space, claim_patience=0.5)
+    study.optimize(objective_of(space, metric), n_trials=1)
+    assert study.trials[1].state == TrialState.RUNNING  # It may live.
+    for _ in range(3):
+        time.sleep(0.2)
+        study.sampler.is_exhausted(study)
+        study.optimize(objective_of(space, metric), n_trials=1)
+    assert study.trials[1].state == TrialState.FAIL
     finish(study, space)
     # Until then, what would follow was guessed.
     assert set(reference) <= set(keys(study, space))
     assert len(set(keys(study, space))) == len(keys(study, space))
-    assert study.trials[1].state == TrialState.RUNNING  # It may live.
 
 
 def test_an_interrupted_trial_is_no_failure(space: TuningSpace, reference: list[str]) -> None:
