@@ -1,21 +1,45 @@
 """The private names of Optuna that cannot be avoided, all in one place.
 
 Optuna has no public way for a sampler to write to a trial or to read the trials of a study behind
-a pruner's filter (https://github.com/optuna/optuna/issues/2327).
+a pruner's filter (https://github.com/optuna/optuna/issues/2327), nor one to write several
+parameters at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+import json
 from typing import TYPE_CHECKING
 from typing import Any
+import uuid
 
+from optuna.exceptions import StorageInternalError
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import GrpcStorageProxy
+from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
+from optuna.storages import _CachedStorage
+from optuna.storages import get_storage
+from optuna.storages._base import DEFAULT_STUDY_NAME_PREFIX
+from optuna.storages._heartbeat import BaseHeartbeat as BaseHeartbeat
+from optuna.storages.journal import JournalRedisBackend
+from optuna.storages.journal._storage import JournalOperation
+from optuna.study._frozen import FrozenStudy as FrozenStudy
 from optuna.trial import TrialState
 
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+    from optuna.storages._cached_storage import _StudyInfo
+    from optuna.storages.journal import BaseJournalBackend
     from optuna.trial import FrozenTrial
+    from sqlalchemy.orm import Session
 
 
 def study_identity(study: optuna.Study) -> tuple[object, int]:
@@ -31,6 +55,17 @@ def all_trials(study: optuna.Study) -> list[FrozenTrial]:
 def study_system_attrs(study: optuna.Study) -> dict[str, Any]:
     """The system attributes of a study."""
     return study._storage.get_study_system_attrs(study._study_id)
+
+
+def quick_system_attrs(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any] | None:
+    """The system attributes of a trial, where reading them alone is cheaper than the study."""
+    storage = bare_storage(getattr(study._storage, "inner", study._storage))
+    if not isinstance(storage, RDBStorage):
+        return None
+    try:
+        return storage.get_trial_system_attrs(trial._trial_id)
+    except StorageInternalError:  # Whoever looks at the study next waits for the storage.
+        return None
 
 
 def set_study_system_attr(study: optuna.Study, key: str, value: Any) -> None:
@@ -59,3 +94,277 @@ def fail_trial(study: optuna.Study, trial: FrozenTrial) -> bool:
 def trial_id(trial: FrozenTrial) -> int:
     """The number of a trial in its storage, over all studies."""
     return trial._trial_id
+
+
+def running_trial_id(trial: optuna.Trial) -> int:
+    """The number of a trial that runs in its storage, over all studies."""
+    return trial._trial_id
+
+
+# Storages.
+
+
+def bare_storage(storage: BaseStorage) -> BaseStorage:
+    """The storage behind the cache that Optuna puts before a database."""
+    return storage._backend if isinstance(storage, _CachedStorage) else storage
+
+
+def cached_storage(storage: BaseStorage) -> BaseStorage:
+    """What a study makes of a storage that it is given: a database gets a cache."""
+    return get_storage(storage)
+
+
+def known_distributions(
+    storage: BaseStorage, trial_id: int
+) -> tuple[_StudyInfo | None, dict[str, BaseDistribution]]:
+    """The distributions that this process knows of a trial's study, and what to add to."""
+    if not isinstance(storage, _CachedStorage):
+        return None, {}
+    with storage._lock:
+        found = storage._trial_id_to_study_id_and_number.get(trial_id)
+        if found is None:
+            return None, {}
+        info = storage._studies[found[0]]
+        return info, dict(info.param_distribution)
+
+
+def remember_distributions(
+    storage: BaseStorage, info: _StudyInfo | None, new: dict[str, BaseDistribution]
+) -> None:
+    """Add to what :func:`known_distributions` gave."""
+    if isinstance(storage, _CachedStorage) and info is not None:
+        with storage._lock:
+            for name, distribution in new.items():
+                info.param_distribution.setdefault(name, distribution)
+
+
+def database_session(storage: RDBStorage) -> AbstractContextManager[Session]:
+    """A transaction; an error of the database becomes a ``StorageInternalError``."""
+    from optuna.storages._rdb.storage import _create_scoped_session
+
+    return _create_scoped_session(storage.scoped_session)
+
+
+def set_attributes(
+    storage: RDBStorage,
+    session: Session,
+    trial_id: int,
+    *,
+    user: Mapping[str, Any],
+    system: Mapping[str, Any],
+) -> None:
+    """Set attributes of a trial within a transaction."""
+    from optuna.storages._rdb import models
+
+    for key, value in user.items():
+        storage._set_trial_attr_without_commit(
+            session, models.TrialUserAttributeModel, trial_id, key, value
+        )
+    for key, value in system.items():
+        storage._set_trial_attr_without_commit(
+            session, models.TrialSystemAttributeModel, trial_id, key, value
+        )
+
+
+def database_models() -> Any:
+    """The tables of a database."""
+    from optuna.storages._rdb import models
+
+    return models
+
+
+def append_parameters(
+    storage: JournalStorage,
+    trial_id: int,
+    entries: Sequence[dict[str, Any]],
+    check: Callable[[FrozenTrial | None, dict[str, BaseDistribution]], int],
+    *,
+    user_attrs: Mapping[str, Any],
+    system_attrs: Mapping[str, Any],
+) -> FrozenTrial | None:
+    """Write entries that set parameters and attributes of a trial into a journal, in one piece.
+
+    Args:
+        storage:
+            The journal.
+        trial_id:
+            The trial.
+        entries:
+            The fields of each entry.
+        check:
+            Is given the trial, and the distributions of the study for the names in ``entries``,
+            and says how many of the entries to write; raises if none can be.
+        user_attrs:
+            The user attributes to set.
+        system_attrs:
+            The system attributes to set.
+
+    Returns:
+        The trial afterwards.
+    """
+    with storage._thread_lock:
+        storage._sync_with_backend()
+        replay = storage._replay_result
+        trial = replay._trials.get(trial_id)
+        known: dict[str, BaseDistribution] = {}
+        missing = {entry["param_name"] for entry in entries}
+        if trial is not None:
+            for other in replay._study_id_to_trial_ids[replay._trial_id_to_study_id[trial_id]]:
+                distributions = replay._trials[other].distributions
+                found = missing & distributions.keys()
+                known |= {name: distributions[name] for name in found}
+                missing -= found
+                if not missing:
+                    break
+        count = check(trial, known)
+        # Not this thread's own name: an entry that turns out to be refused, because somebody has
+        # ended the trial, would raise in each of this thread's next calls, one after the other.
+        worker = f"{storage._worker_id_prefix}parameters"
+        logs: list[dict[str, Any]] = [
+            {"op_code": code.value, "worker_id": worker, "trial_id": trial_id, **entry}
+            for code, some in (
+                (JournalOperation.SET_TRIAL_PARAM, entries[:count]),
+                (
+                    JournalOperation.SET_TRIAL_USER_ATTR,
+                    [{"user_attr": {key: value}} for key, value in user_attrs.items()],
+                ),
+                (
+                    JournalOperation.SET_TRIAL_SYSTEM_ATTR,
+                    [{"system_attr": {key: value}} for key, value in system_attrs.items()],
+                ),
+            )
+            for entry in some
+        ]
+        if logs:
+            append_logs(storage._backend, logs)
+            storage._sync_with_backend()
+        return replay._trials.get(trial_id)
+
+
+def append_logs(backend: BaseJournalBackend, logs: list[dict[str, Any]]) -> None:
+    """Append entries to a journal: in Redis with one call for all, where that can be."""
+    if not isinstance(backend, JournalRedisBackend) or backend._use_cluster:
+        backend.append_logs(logs)
+        return
+    script = (
+        "redis.call('setnx', KEYS[1], -1) "
+        "for k, log in ipairs(ARGV) do if k > 1 then "
+        "redis.call('set', ARGV[1] .. ':log:' .. redis.call('incr', KEYS[1]), log) end end"
+    )
+    key = f"{backend._prefix}:log_number"
+    texts = [json.dumps(log) for log in logs]
+    backend._redis.eval(script, 1, key, backend._prefix, *texts)
+
+
+def last_in_redis(backend: JournalRedisBackend) -> int:
+    """The number of the last entry; -1 if there is none."""
+    number = backend._redis.get(f"{backend._prefix}:log_number")
+    return -1 if number is None else int(number)
+
+
+def read_from_redis(
+    backend: JournalRedisBackend, numbers: Iterable[int]
+) -> list[bytes | str | None]:
+    """The entries with these numbers, in one call."""
+    return backend._redis.mget([backend._key_log_id(n) for n in numbers])
+
+
+def set_redis_client(backend: JournalRedisBackend, client: Any) -> None:
+    """Exchange the connection of a journal in Redis."""
+    backend._redis = client
+
+
+def redis_address(backend: JournalRedisBackend) -> str:
+    """The address that a journal in Redis was opened with."""
+    return backend._url
+
+
+def in_cluster(backend: JournalRedisBackend) -> bool:
+    """Whether a journal is kept in a Redis cluster, where calls reach one key only."""
+    return backend._use_cluster
+
+
+class QuickGrpcStorage(GrpcStorageProxy):
+    """A storage behind gRPC that looks for a lost server every second, not every two minutes."""
+
+    def _setup(self) -> None:
+        import grpc
+        from optuna.storages._grpc.auto_generated.api_pb2_grpc import StorageServiceStub
+        from optuna.storages._grpc.client import GrpcClientCache
+
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        self._channel = grpc.insecure_channel(f"{self._host}:{self._port}", options=options)
+        self._stub = StorageServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._cache = GrpcClientCache(self._stub)
+
+
+def may_have_waiting_trials(storage: BaseStorage, study_id: int) -> bool:
+    """Whether a study has trials in its queue, as far as that can be told at little cost."""
+    storage = bare_storage(storage)
+    if not isinstance(storage, RDBStorage):
+        return True
+    from sqlalchemy import select
+
+    trials = database_models().TrialModel
+    waiting = select(trials.trial_id).where(
+        trials.study_id == study_id, trials.state == TrialState.WAITING
+    )
+    with database_session(storage) as session:
+        return session.scalar(waiting.limit(1)) is not None
+
+
+def answers(storage: BaseStorage) -> bool:
+    """Whether the server of a storage takes a new connection; true of one without a server.
+
+    Raises:
+        Exception:
+            Whatever the attempt raises.
+    """
+    storage = bare_storage(storage)
+    if isinstance(storage, RDBStorage):
+        from sqlalchemy import text
+
+        with storage.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    elif isinstance(storage, JournalStorage):
+        if isinstance(storage._backend, JournalRedisBackend):
+            storage._backend._redis.ping()
+    elif isinstance(storage, GrpcStorageProxy):
+        storage.wait_server_ready(timeout=2.0)
+    return True
+
+
+def let_go(storage: BaseStorage) -> None:
+    """Give up this thread's connection, which may be in the middle of something."""
+    storage = bare_storage(storage)
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+
+
+def watch_errors(storage: BaseStorage, note: Callable[[], None]) -> None:
+    """Call ``note``, in the thread at work, whenever the connection to a database breaks."""
+    storage = bare_storage(storage)
+    if not isinstance(storage, RDBStorage):
+        return
+    from sqlalchemy import event
+
+    def handle(context: Any) -> None:
+        if context.is_disconnect:
+            note()
+
+    event.listen(storage.engine, "handle_error", handle)
+
+
+def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int]:
+    """The running trials of a study that sent no heartbeat for too long."""
+    return storage._get_stale_trial_ids(study_id) if isinstance(storage, BaseHeartbeat) else []
+
+
+def study_name_for_nobody() -> str:
+    """A new name, as Optuna makes one for a study that was given none."""
+    return f"{DEFAULT_STUDY_NAME_PREFIX}{uuid.uuid4()}"

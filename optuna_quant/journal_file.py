@@ -37,6 +37,7 @@ _logger = get_logger(__name__)
 _BLOCK_BYTES = 1 << 16
 _JOURNAL_BEGINS = b'{"op_code":'
 _SAY_SECONDS = 5.0
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -90,6 +91,36 @@ class JournalFile(JournalFileBackend):
     ) -> None:
         super().__init__(os.fspath(path), lock)
         self._path = Path(path)
+        self._guard = lock
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries.
+
+        Raises:
+            OSError:
+                If they cannot be written, as where the disk is full. Entries that were written to
+                their end stay: somebody may have read them, and each stands for itself.
+        """
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        try:
+            self._guard.acquire()
+            try:
+                self._append(text)
+            finally:
+                self._guard.release()
+        except OSError as error:
+            raise _not_written(self._path, error) from error
+
+    def _append(self, text: bytes) -> None:
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                rest = memoryview(text)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+        except OSError:
+            _drop_broken_end(self._path)
+            raise
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         number = log_number_from
@@ -303,6 +334,20 @@ def _damaged(path: Path, number: int) -> str:
         f"{what} The lines before it are whole: keep them with 'head -n {number - 1} {path} > "
         "NEW', and go on with NEW, or choose another file."
     )
+
+
+def _not_written(path: Path, error: OSError) -> OSError:
+    message = f"The journal {str(path)!r} cannot be written: {error.strerror or error}."
+    if error.errno in _NO_SPACE:
+        message += (
+            " Make room on its disk, then start again: what was recorded before is whole, and the "
+            "study goes on from there."
+        )
+    # Optuna hides the error of a call that ends a trial behind an assertion.
+    _logger.error(message)
+    found = OSError(message)
+    found.errno = error.errno
+    return found
 
 
 def check_directory(path: Path) -> None:

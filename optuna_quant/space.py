@@ -26,6 +26,7 @@ from optuna_quant.config import RecipeValue
 from optuna_quant.config import check_calibration_size
 from optuna_quant.config import check_recipe
 from optuna_quant.grouping import tie_groups
+from optuna_quant.held_parameters import held_parameters
 from optuna_quant.keys import calibration_digest
 from optuna_quant.keys import combine_digests
 from optuna_quant.keys import op_digest
@@ -209,10 +210,16 @@ class TuningSpace:
         return {p.name: CategoricalDistribution(p.choices) for p in self.parameters}
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> QuantConfig:
-        """Ask a trial for every parameter and give the configuration that it chose."""
-        return self.config_from_params(
-            {p.name: trial.suggest_categorical(p.name, p.choices) for p in self.parameters}
-        )
+        """Ask a trial for every parameter and give the configuration that it chose.
+
+        The parameters are written to the storage at once when all are chosen, or with those of
+        an enclosing :func:`~optuna_quant.held_parameters.held_parameters`.
+        """
+        with held_parameters(trial):
+            params = {
+                p.name: trial.suggest_categorical(p.name, p.choices) for p in self.parameters
+            }
+        return self.config_from_params(params)
 
     @cached_property
     def _default(self) -> QuantConfig:

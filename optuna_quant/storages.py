@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
+from urllib.parse import urlsplit
 import warnings
 
 from optuna.exceptions import ExperimentalWarning
@@ -21,14 +22,16 @@ from optuna.logging import get_logger
 from optuna.storages import BaseStorage
 from optuna.storages import InMemoryStorage
 from optuna.storages import JournalStorage
-from optuna.storages import RDBStorage
 
+from optuna_quant._optuna import QuickGrpcStorage
+from optuna_quant._optuna_rdb import QuickRDBStorage
 from optuna_quant.journal_file import check_directory
 from optuna_quant.journal_file import open_journal
+from optuna_quant.journal_redis import JournalRedis
+from optuna_quant.patient_storage import PatientStorage
 
 
 if TYPE_CHECKING:
-    from optuna.storages.journal import BaseJournalBackend
     from sqlalchemy.engine import URL
 
 
@@ -40,6 +43,8 @@ _HEARTBEAT_SECONDS = 60
 _SILENCE_SECONDS = 120
 _SQLITE_WAIT_SECONDS = 60
 _OPEN_ATTEMPTS = 12
+_GRPC_PORT = 13000
+_GRPC_WAIT_SECONDS = 5.0
 
 # For each kind of database: its drivers, by module, dialect and package, the usual one first.
 _POSTGRESQL = (
@@ -55,7 +60,7 @@ _DRIVERS = {
 }
 
 
-def open_storage(storage: Storage) -> BaseStorage:
+def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
     """Open a storage. Several processes may open the same new one at once.
 
     Args:
@@ -71,12 +76,17 @@ def open_storage(storage: Storage) -> BaseStorage:
             - ``postgresql://...``, ``mysql://...``, ``mariadb://...``: a database, for any number
               of machines. Where the URL names no driver, the one that is installed is used.
             - ``redis://...``: a journal in Redis.
+            - ``grpc://HOST:PORT``: whatever Optuna's ``run_grpc_proxy_server`` keeps there.
             - Another URL: whatever SQLAlchemy makes of it.
             - A storage object is given back as it is.
 
-            In a database each trial sends a heartbeat every 60 s. One that was silent for 120 s
-            (its worker has died, on whatever machine) is marked as failed when another worker
-            begins a trial.
+            Where a server is lost while a study runs, calls wait up to five minutes for it to
+            come back: see :class:`~optuna_quant.patient_storage.PatientStorage`.
+        heartbeat:
+            Whether a database gets Optuna's heartbeat: each trial of ``study.optimize`` sends one
+            every 60 s, and one that was silent for 120 s (its worker has died, on whatever
+            machine) is marked as failed when another worker begins a trial. The samplers of this
+            package do not need it: they give signs of life of their own, on every storage.
 
     Raises:
         ValueError:
@@ -90,9 +100,11 @@ def open_storage(storage: Storage) -> BaseStorage:
     address = os.fspath(storage)
     try:
         if address.startswith(("redis://", "rediss://", "unix://")):
-            return JournalStorage(_redis(address))
+            return PatientStorage(JournalStorage(JournalRedis(address)))
+        if address.startswith("grpc://"):
+            return PatientStorage(_grpc(address))
         if "://" in address:
-            return _database(address)
+            return _database(address, heartbeat=heartbeat)
         return open_journal(Path(address.removeprefix("journal:")).absolute())
     except ImportError as error:
         raise ValueError(
@@ -109,15 +121,28 @@ def open_storage(storage: Storage) -> BaseStorage:
 # Servers and SQLite.
 
 
-def _redis(address: str) -> BaseJournalBackend:
-    from optuna.storages.journal import JournalRedisBackend
-
+def _grpc(address: str) -> BaseStorage:
+    """A storage that another process keeps, see Optuna's ``run_grpc_proxy_server``."""
+    importlib.import_module("grpc")
+    parts = urlsplit(address)
+    if parts.hostname is None or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("write it as grpc://HOST:PORT.")
+    # IPv6 addresses lose their brackets.
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return JournalRedisBackend(address)
+        storage = QuickGrpcStorage(host=host, port=parts.port or _GRPC_PORT)
+    try:
+        storage.wait_server_ready(timeout=_GRPC_WAIT_SECONDS)
+    except ConnectionError:
+        storage.close()
+        raise ValueError(
+            f"nothing answers on port {parts.port or _GRPC_PORT} of {parts.hostname}."
+        ) from None
+    return storage
 
 
-def _database(address: str) -> BaseStorage:
+def _database(address: str, *, heartbeat: bool) -> BaseStorage:
     """Open a database; again, if another process is making its tables at the same time."""
     from sqlalchemy import exc
     from sqlalchemy.engine import make_url
@@ -129,6 +154,7 @@ def _database(address: str) -> BaseStorage:
     url = make_url(f"{base}://{rest}")
     if drivers:
         url = url.set(drivername=f"{base}+{_installed(drivers)}")
+    is_server = bool(drivers) or url.get_backend_name() != "sqlite"
     file = _sqlite_file(url)
     if file is not None:
         check_directory(file)
@@ -144,7 +170,8 @@ def _database(address: str) -> BaseStorage:
     jitter = random.SystemRandom()
     for attempt in range(_OPEN_ATTEMPTS):
         try:
-            return _database_once(url, file)
+            storage = _database_once(url, file, heartbeat=heartbeat)
+            return PatientStorage(storage) if is_server else storage
         except collisions:
             if attempt == _OPEN_ATTEMPTS - 1 or not _answers(url):
                 raise
@@ -152,8 +179,9 @@ def _database(address: str) -> BaseStorage:
     raise AssertionError("not reached")
 
 
-def _database_once(url: URL, file: Path | None) -> BaseStorage:
-    options: dict[str, Any] = {"pool_pre_ping": True}
+def _database_once(url: URL, file: Path | None, *, heartbeat: bool) -> BaseStorage:
+    # No ping before each transaction: who waits for a server notices that a connection is lost.
+    options: dict[str, Any] = {"pool_pre_ping": False}
     in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
     if url.get_backend_name() == "sqlite":
         options = {}
@@ -168,11 +196,11 @@ def _database_once(url: URL, file: Path | None) -> BaseStorage:
             new.execute("PRAGMA journal_mode=WAL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
+        return QuickRDBStorage(
             url.render_as_string(hide_password=False),
             engine_kwargs=options,
             # The thread that sends it would see a database of its own where that is in memory.
-            heartbeat_interval=None if in_memory else _HEARTBEAT_SECONDS,
+            heartbeat_interval=_HEARTBEAT_SECONDS if heartbeat and not in_memory else None,
             grace_period=_SILENCE_SECONDS,
         )
 
@@ -232,6 +260,8 @@ def _driver_hint(address: str) -> str:
         return f"Run: {ways}{other}"
     if scheme.startswith("redis"):
         return "Run: pip install redis"
+    if scheme == "grpc":
+        return "Run: pip install grpcio protobuf"
     return "Install the one that SQLAlchemy names for this kind of database."
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal import JournalFileOpenLock
 from optuna.storages.journal import JournalFileSymlinkLock
@@ -28,6 +29,7 @@ import pytest
 from optuna_quant import journal_file
 from optuna_quant import storages
 from optuna_quant.journal_file import JournalFileFlock
+from optuna_quant.patient_storage import PatientStorage
 from optuna_quant.storages import open_storage
 from tests import services
 
@@ -41,6 +43,7 @@ import optuna
 from optuna_quant.journal_file import JournalFileFlock
 from optuna_quant.storages import open_storage
 from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 address = sys.argv[1]
@@ -489,6 +492,7 @@ def test_url_without_a_driver_uses_the_one_that_is_installed(kind: str, tmp_path
         ("postgresql+psycopg://u:p@h/d", ("psycopg",), ("psycopg[binary]", "postgresql://...")),
         ("mysql://u:p@h/d", ("MySQLdb", "pymysql"), ("mysqlclient", "pymysql")),
         ("redis://h/0", ("redis",), ("redis",)),
+        ("grpc://h:1", ("grpc",), ("grpcio", "protobuf")),
     ],
 )
 def test_missing_driver_is_an_error_that_names_the_ways(
@@ -496,7 +500,7 @@ def test_missing_driver_is_an_error_that_names_the_ways(
 ) -> None:
     if url.startswith("redis"):
         error = ModuleNotFoundError("redis")
-        monkeypatch.setattr(storages, "_redis", lambda address: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(storages, "JournalRedis", lambda address: (_ for _ in ()).throw(error))
     _no_module(monkeypatch, *missing)
     for module in [name for name in sys.modules if name.split(".")[0] in missing]:
         monkeypatch.delitem(sys.modules, module)
@@ -511,10 +515,13 @@ def test_missing_driver_is_an_error_that_names_the_ways(
 def test_claims_of_dead_workers_return_by_the_heartbeat(kind: str, tmp_path: Path) -> None:
     with services.storage_url(kind, tmp_path) as url:
         storage = open_storage(url)
-        assert isinstance(storage, optuna.storages.RDBStorage)
+        assert isinstance(storage, RDBStorage | PatientStorage)
         assert storage.get_heartbeat_interval() == 60
-        assert storage.grace_period == 120
-        assert storage.engine_kwargs.get("pool_pre_ping", False) == (kind != "sqlite")
+        database: Any = storage.inner if isinstance(storage, PatientStorage) else storage
+        assert isinstance(storage, PatientStorage) == (kind != "sqlite")
+        database = getattr(database, "_backend", database)
+        assert database.grace_period == 120
+        assert not database.engine_kwargs.get("pool_pre_ping", False)
 
 
 def _pragma(storage: Any, name: str) -> Any:

@@ -1,0 +1,453 @@
+"""What held_parameters promises: one write for all, the same record, no error hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import copy
+import logging
+from pathlib import Path
+import pickle
+import time
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.distributions import IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.storages import GrpcStorageProxy
+from optuna.storages import InMemoryStorage
+from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+import pytest
+
+from optuna_quant import bulk_writes
+from optuna_quant.bulk_writes import Parameter
+from optuna_quant.bulk_writes import write_params
+from optuna_quant.held_parameters import held_parameters
+from optuna_quant.held_parameters import seen_at_once
+from optuna_quant.patient_storage import PatientStorage
+from tests import services
+from tests.spaces import make_space
+
+
+KINDS = ["memory", *services.STORAGES]
+
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "zeta": FloatDistribution(1e-5, 1.0, log=True),
+    **{f"op{i}": CategoricalDistribution(("int8", "fp32", "bf16")) for i in range(40)},
+    "one": CategoricalDistribution((1, 2, None)),
+    "true": CategoricalDistribution((True, 2, None)),
+    "float": CategoricalDistribution((1.0, 2, None)),
+    "alpha": IntDistribution(0, 10, step=5),
+}
+
+
+# In memory a trial and its storage are one object.
+elsewhere = pytest.mark.parametrize("study", services.STORAGES, indirect=True)
+
+
+class Writes:
+    """Counts what reaches the storage at the lowest level."""
+
+    def __init__(self, storage: BaseStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        bare: Any = storage
+        while not isinstance(bare, (RDBStorage, JournalStorage, InMemoryStorage)):
+            bare = bare.inner if isinstance(bare, PatientStorage) else bare._backend
+        if isinstance(bare, RDBStorage):
+            import sqlalchemy
+
+            sqlalchemy.event.listen(bare.engine, "commit", self._add)
+        elif isinstance(bare, JournalStorage):
+            backend: Any = bare._backend
+            if hasattr(backend, "_redis"):
+                self._wrap(backend._redis, "eval", monkeypatch)
+            else:
+                self._wrap(backend, "append_logs", monkeypatch)
+
+    def _add(self, *args: Any) -> None:
+        self.count += 1
+
+    def _wrap(self, target: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = getattr(target, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(target, name, counted)
+
+
+@pytest.fixture(params=KINDS)
+def study(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[optuna.Study]:
+    if request.param == "memory":
+        yield optuna.create_study()
+        return
+    with services.storage_url(request.param, tmp_path) as url:
+        study = services.create(url)
+        study.url = url  # type: ignore[attr-defined]
+        yield study
+
+
+def fresh(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials as another process reads them."""
+    url = getattr(study, "url", None)
+    return services.create(url).trials if url else study.trials
+
+
+def suggest_all(trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> None:
+    for name, distribution in distributions.items():
+        trial._suggest(name, distribution)
+
+
+def content(trial: FrozenTrial) -> list[tuple[str, Any, type, str]]:
+    return [
+        (name, value, type(value), repr(trial.distributions[name]))
+        for name, value in trial.params.items()
+    ]
+
+
+# The record.
+
+
+def test_record_is_the_one_that_optuna_writes(study: optuna.Study) -> None:
+    study.sampler = optuna.samplers.RandomSampler(seed=3)
+    plain = study.ask()
+    suggest_all(plain, DISTRIBUTIONS)
+    for _ in range(2):
+        held = study.ask()
+        held._relative_params = {}
+        held._fixed_params = plain.params
+        with held_parameters(held):
+            suggest_all(held, DISTRIBUTIONS)
+            assert held.params == plain.params
+        one, *_, other = (trial for trial in fresh(study) if trial.params)
+        assert content(one) == content(other)
+        assert one.distributions == other.distributions
+        study.tell(held, 1.0)
+    assert study.trials[-1].params == plain.params
+
+
+def test_text_in_the_database_is_the_one_that_optuna_writes(tmp_path: Path) -> None:
+    import sqlite3
+
+    with services.storage_url("sqlite", tmp_path) as url:
+        study = services.create(url)
+        study.sampler = optuna.samplers.RandomSampler(seed=3)
+        for hold in (False, True):
+            trial = study.ask(fixed_distributions={} if hold else DISTRIBUTIONS)
+            if hold:
+                trial._fixed_params = study.trials[0].params
+                with held_parameters(trial):
+                    suggest_all(trial, DISTRIBUTIONS)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        rows = [
+            database.execute(
+                "SELECT param_name, param_value, distribution_json FROM trial_params "
+                "WHERE trial_id = ? ORDER BY param_id",
+                (number,),
+            ).fetchall()
+            for number in (1, 2)
+        ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == len(DISTRIBUTIONS)
+
+
+@elsewhere
+def test_everything_is_one_write(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        trial = study.ask()
+        writes = Writes(study._storage, monkeypatch)
+        with held_parameters(trial):
+            suggest_all(trial, DISTRIBUTIONS)
+            before = writes.count
+        assert writes.count == before + 1
+        study.tell(trial, 1.0)
+        assert len(fresh(study)[-1].params) == len(DISTRIBUTIONS)
+
+
+@elsewhere
+def test_others_see_the_parameters_at_the_end_only(study: optuna.Study) -> None:
+    trial = study.ask()
+    with held_parameters(trial):
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("seen", True)
+        trial.set_constraint("c", -1.0)
+        (other,) = fresh(study)
+        assert other.params == {}
+        assert other.user_attrs == {"seen": True}
+        assert trial.constraints == {"c": -1.0}
+    assert fresh(study)[0].params == trial.params
+
+
+@elsewhere
+def test_same_name_twice_and_blocks_within_blocks(study: optuna.Study) -> None:
+    trial = study.ask()
+    storage = trial.storage
+    with held_parameters(trial):
+        with held_parameters(trial):
+            x = trial.suggest_float("x", 0, 1)
+        assert fresh(study)[0].params == {}
+        assert trial.suggest_float("x", 0, 1) == x
+        y = trial.suggest_int("y", 0, 9)
+    assert trial.storage is storage
+    assert fresh(study)[0].params == {"x": x, "y": y}
+    with held_parameters(trial):
+        assert trial.suggest_float("x", 0, 1) == x
+        z = trial.suggest_int("z", 0, 9)
+    assert fresh(study)[0].params == {"x": x, "y": y, "z": z}
+    study.tell(trial, 1.0)
+
+
+def test_pruner_and_sampler_work_as_ever_inside(study: optuna.Study) -> None:
+    study.sampler = optuna.samplers.TPESampler(seed=1, n_startup_trials=2)
+
+    def objective(trial: optuna.Trial) -> float:
+        with held_parameters(trial):
+            x = trial.suggest_float("x", -1, 1)
+            trial.report(x, step=1)
+            trial.should_prune()
+            if trial.number == 1:
+                raise optuna.TrialPruned
+            return x
+
+    study.optimize(objective, n_trials=5)
+    trials = fresh(study)
+    assert [trial.state for trial in trials].count(TrialState.COMPLETE) == 4
+    assert all(set(trial.params) == {"x"} for trial in trials)
+
+
+@pytest.mark.parametrize("make", [lambda p: optuna.trial.FixedTrial(p), lambda p: p])
+def test_trial_without_a_storage_passes(make: Any) -> None:
+    space = make_space()
+    params = space.params_of(space.default())
+    trial = make(params)
+    if isinstance(trial, dict):
+        trial = optuna.trial.create_trial(
+            params=params, distributions=space.distributions(), value=1.0
+        )
+    with held_parameters(trial):
+        assert space.suggest(trial) == space.default()
+
+
+def test_space_writes_all_its_parameters_at_once(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = make_space()
+    trial = study.ask()
+    calls: list[int] = []
+    real = bulk_writes.write_trial
+
+    def counted(storage: Any, trial_id: int, params: Any, **attrs: Any) -> None:
+        calls.append(len(params))
+        real(storage, trial_id, params, **attrs)
+
+    monkeypatch.setattr("optuna_quant.held_parameters.write_trial", counted)
+    config = space.suggest(trial)
+    assert calls == [len(space.parameters)]
+    assert space.config_from_params(fresh(study)[0].params) == config
+
+
+@elsewhere
+def test_attributes_wait_as_well_where_that_is_asked_for(study: optuna.Study) -> None:
+    trial = study.ask()
+    with held_parameters(trial, attributes=True):
+        x = trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("late", [1, {"a": None}])
+        trial.set_constraint("c", 0.5)
+        with seen_at_once(trial):
+            trial.set_user_attr("early", "now")
+        assert trial.user_attrs == {"late": [1, {"a": None}], "early": "now"}
+        seen = fresh(study)[0]
+        assert (seen.params, seen.user_attrs, seen.constraints) == ({}, {"early": "now"}, {})
+    seen = fresh(study)[0]
+    assert seen.params == {"x": x}
+    assert seen.user_attrs == {"late": [1, {"a": None}], "early": "now"}
+    assert seen.constraints == {"c": 0.5}
+    trial.set_user_attr("late", 2)
+    trial.set_constraint("d", 1.0)
+    y = trial.suggest_float("y", 0, 1)
+    study.tell(trial, 1.0)
+    seen = fresh(study)[0]
+    assert seen.user_attrs == {"late": 2, "early": "now"}
+    assert seen.constraints == {"c": 0.5, "d": 1.0}
+    # What this process wrote is read as it is, by itself as well.
+    assert seen.params == study.trials[0].params == {"x": x, "y": y}
+    assert seen.distributions == study.trials[0].distributions
+
+
+def test_holder_can_be_copied() -> None:
+    trial = optuna.create_study().ask()
+    with held_parameters(trial):
+        holder: Any = trial.storage
+        assert isinstance(pickle.loads(pickle.dumps(holder._params)), list)
+        assert type(copy.copy(holder)) is type(holder)
+        with pytest.raises(AttributeError, match="nonsense"):
+            _ = holder.nonsense
+
+
+# Errors.
+
+
+class OwnError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [OwnError, optuna.TrialPruned, KeyboardInterrupt])
+def test_parameters_are_written_whatever_ends_the_block(
+    error: type[BaseException], study: optuna.Study
+) -> None:
+    trial = study.ask()
+    storage = trial.storage
+    with pytest.raises(error), held_parameters(trial):
+        x = trial.suggest_float("x", 0, 1)
+        raise error
+    assert trial.storage is storage
+    assert fresh(study)[0].params == {"x": x}
+
+
+@elsewhere
+def test_trial_that_somebody_has_ended_is_an_error(study: optuna.Study) -> None:
+    trial = study.ask()
+    with pytest.raises(UpdateFinishedTrialError), held_parameters(trial):
+        suggest_all(trial, DISTRIBUTIONS)
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    assert fresh(study)[0].params == {}
+    # Nothing of it comes up again.
+    study.set_user_attr("k", 1)
+    study.optimize(lambda trial: trial.suggest_float("zeta", 1e-5, 1.0, log=True), n_trials=1)
+    assert study.trials[-1].state == TrialState.COMPLETE
+
+
+def test_error_of_the_block_is_not_hidden(
+    study: optuna.Study, caplog: pytest.LogCaptureFixture
+) -> None:
+    optuna.logging.enable_propagation()
+    trial = study.ask()
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(OwnError) as caught,
+        held_parameters(trial),
+    ):
+        trial.suggest_float("x", 0, 1)
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        raise OwnError
+    assert "were not written" in caught.value.__notes__[0]
+    assert "were not written" in caplog.text
+
+
+def test_distribution_that_does_not_fit_is_an_error_and_the_rest_is_as_in_optuna(
+    study: optuna.Study,
+) -> None:
+    first = study.ask()
+    with held_parameters(first):
+        first.suggest_float("a", 0, 1)
+        first.suggest_categorical("b", ("x", "y"))
+    params = {}
+    for hold in (False, True):
+        # Another process, which knows nothing of the study yet.
+        study._storage = pickle.loads(pickle.dumps(study._storage)) if hold else study._storage
+        trial = study.ask()
+        with pytest.raises(ValueError):
+            if hold:
+                with held_parameters(trial):
+                    trial.suggest_float("a", 0, 2)
+                    trial.suggest_categorical("b", ("x", "z"))
+                    trial.suggest_float("c", 0, 2)
+            else:
+                trial.suggest_float("a", 0, 2)
+                trial.suggest_categorical("b", ("x", "z"))
+        params[hold] = set(fresh(study)[trial.number].params)
+    if not isinstance(study._storage, InMemoryStorage):
+        assert params[True] == params[False] == {"a"}
+
+
+def test_unknown_trial_is_an_error(study: optuna.Study) -> None:
+    with pytest.raises(KeyError):
+        write_params(study._storage, 12345, [Parameter("x", 0.5, FloatDistribution(0, 1))])
+
+
+@pytest.mark.parametrize("study", ["sqlite", "postgresql", "mysql"], indirect=True)
+def test_parameter_that_is_there_keeps_its_value(study: optuna.Study) -> None:
+    trial = study.ask()
+    x = trial.suggest_float("x", 0, 1)
+    distribution = FloatDistribution(0, 1)
+    params = [Parameter(name, 0.25, distribution) for name in ("w", "x", "y", "w")]
+    for _ in range(2):  # As after a connection that broke at the very end.
+        write_params(study._storage, trial._trial_id, params)
+    assert fresh(study)[0].params == {"x": x, "w": 0.25, "y": 0.25}
+
+
+@pytest.mark.parametrize("study", ["postgresql", "mysql", "sqlite"], indirect=True)
+def test_database_is_asked_for_distributions_once_in_a_process(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = bulk_writes._distributions
+
+    def counted(session: Any, study_id: int, names: Any, texts: Any) -> Any:
+        asked.append(len(names))
+        return real(session, study_id, names, texts)
+
+    monkeypatch.setattr(bulk_writes, "_distributions", counted)
+    for _ in range(3):
+        trial = study.ask()
+        with held_parameters(trial):
+            suggest_all(trial, DISTRIBUTIONS)
+    assert asked == [len(DISTRIBUTIONS), 0, 0]
+
+
+def test_threads_write_side_by_side(study: optuna.Study) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        with held_parameters(trial):
+            suggest_all(trial, DISTRIBUTIONS)
+            return 1.0
+
+    study.sampler = optuna.samplers.RandomSampler(seed=1)
+    study.optimize(objective, n_trials=8, n_jobs=4)
+    assert [len(trial.params) for trial in fresh(study)] == [len(DISTRIBUTIONS)] * 8
+
+
+# The cost. The limits are generous: the machine is busy.
+
+
+@pytest.mark.parametrize(
+    ("study", "limit"),
+    [("sqlite", 3.0), ("postgresql", 2.0), ("journal", 2.0), ("redis", 2.0), ("mysql", 3.0)],
+    indirect=["study"],
+)
+def test_trial_of_500_parameters_is_quick(study: optuna.Study, limit: float) -> None:
+    many = {f"op{i}": CategoricalDistribution(("int8", "fp32", "bf16")) for i in range(500)}
+    study.sampler = optuna.samplers.RandomSampler(seed=1)
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        trial = study.ask()
+        with held_parameters(trial):
+            suggest_all(trial, many)
+        study.tell(trial, 1.0)
+        times.append(time.monotonic() - start)
+    assert min(times) < limit
+    assert len(fresh(study)[-1].params) == 500
+
+
+def test_storage_that_is_not_known_is_written_one_by_one() -> None:
+    class Other(InMemoryStorage):
+        calls = 0
+
+        def set_trial_param(self, *args: Any) -> None:
+            self.calls += 1
+            super().set_trial_param(*args)
+
+    storage = Other()
+    trial = optuna.create_study(storage=storage).ask()
+    with held_parameters(trial):
+        suggest_all(trial, DISTRIBUTIONS)
+        assert storage.calls == 0
+    assert storage.calls == len(DISTRIBUTIONS)
+    assert not isinstance(storage, GrpcStorageProxy)

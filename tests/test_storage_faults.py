@@ -1,0 +1,556 @@
+"""A storage whose server dies: what was recorded stays, the study goes on, nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import logging
+from pathlib import Path
+import pickle
+import random
+import resource
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.distributions import FloatDistribution
+from optuna.storages import BaseStorage
+from optuna.storages import InMemoryStorage
+from optuna.storages import JournalStorage
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
+import pytest
+
+from optuna_quant import patient_storage
+from optuna_quant.bulk_writes import Parameter
+from optuna_quant.bulk_writes import write_params
+from optuna_quant.held_parameters import held_parameters
+from optuna_quant.journal_redis import JournalRedis
+from optuna_quant.lost_connection import is_lost_connection
+from optuna_quant.patient_storage import BEGUN
+from optuna_quant.patient_storage import PatientStorage
+from optuna_quant.patient_storage import StorageLostError
+from optuna_quant.storages import open_storage
+from tests import own_servers
+from tests import services
+
+
+SERVERS = list(own_servers.KINDS)
+
+CHOICES = CategoricalDistribution(("int8", "fp32"))
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    optuna.logging.enable_propagation()
+    caplog.set_level(logging.INFO)
+    yield caplog
+    optuna.logging.disable_propagation()
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[own_servers.OwnServer]:
+    with own_servers.own_server(request.param) as server:
+        yield server
+
+
+def told(log: pytest.LogCaptureFixture, text: str) -> int:
+    return sum(text in record.getMessage() for record in log.records)
+
+
+# A server that is killed.
+
+
+@pytest.mark.slow
+def test_server_killed_at_random_moments_costs_nothing(
+    server: own_servers.OwnServer, log: pytest.LogCaptureFixture
+) -> None:
+    study = optuna.create_study(
+        storage=open_storage(server.address),
+        study_name="s",
+        sampler=optuna.samplers.RandomSampler(),
+    )
+    rolled = random.Random(1)
+    kills = 4
+
+    def disturb() -> None:
+        for _ in range(kills):
+            time.sleep(rolled.uniform(0.2, 0.6))
+            server.restart(pause=rolled.uniform(0.0, 0.4))
+
+    found: dict[int, tuple[float, dict[str, Any]]] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        with held_parameters(trial):
+            value = trial.suggest_float("x", 0, 1)
+            for i in range(20):
+                trial.suggest_categorical(f"op{i}", CHOICES.choices)
+        trial.set_user_attr("a", trial.number)
+        trial.report(value, step=1)
+        time.sleep(0.02)
+        found[trial.number] = value, trial.params
+        return value
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        while thread.is_alive():
+            study.optimize(objective, n_trials=5)
+    finally:
+        thread.join()
+    trials = optuna.load_study(storage=open_storage(server.address), study_name="s").trials
+    assert {trial.number: (trial.value, trial.params) for trial in trials} == found
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert all(trial.user_attrs == {"a": trial.number} for trial in trials)
+    assert all(trial.intermediate_values == {1: trial.value} for trial in trials)
+    # Some losses are over before anybody has looked; the others are told once each.
+    assert 1 <= told(log, "is lost") <= kills
+    assert told(log, "Going on") == told(log, "is lost")
+
+
+Break = Callable[[str], None]
+
+
+@pytest.fixture
+def broken(
+    server: own_servers.OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[PatientStorage, Break]]:
+    """A storage, and a way to kill its server just after it did the next call of a method."""
+    storage = open_storage(server.address)
+    assert isinstance(storage, PatientStorage)
+    storage.get_all_studies()
+    restarts: list[threading.Timer] = []
+
+    def break_at(method: str) -> None:
+        for restart in restarts:
+            restart.join()
+        real = getattr(storage.inner, method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            monkeypatch.setattr(storage.inner, method, real)
+            real(*args, **kwargs)
+            server.kill()
+            restarts.append(threading.Timer(0.5, server.start))
+            restarts[-1].start()
+            # Whatever the client of this kind of server says now; Optuna makes some calls again
+            # by itself, until the server is back.
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(storage.inner, method, call)
+
+    yield storage, break_at
+    for restart in restarts:
+        restart.join()
+
+
+@pytest.mark.slow
+def test_call_that_was_done_before_the_connection_broke_is_not_done_twice(
+    broken: tuple[PatientStorage, Break],
+) -> None:
+    storage, break_at = broken
+    maximize = [StudyDirection.MAXIMIZE]
+
+    break_at("create_new_study")
+    study = storage.create_new_study(maximize, "s")
+    break_at("create_new_study")
+    storage.create_new_study(maximize)
+    assert len(storage.get_all_studies()) == 2
+    with pytest.raises(optuna.exceptions.DuplicatedStudyError):
+        storage.create_new_study(maximize, "s")
+
+    break_at("create_new_trial")
+    trial = storage.create_new_trial(study)
+    (only,) = storage.get_all_trials(study, states=(TrialState.RUNNING,))
+    assert only._trial_id == trial
+
+    break_at("set_trial_param")
+    storage.set_trial_param(trial, "x", 0.5, FloatDistribution(0, 1))
+    break_at("set_trial_user_attr")
+    storage.set_trial_user_attr(trial, "a", [1])
+    break_at("set_trial_state_values")
+    assert storage.set_trial_state_values(trial, TrialState.COMPLETE, [1.5])
+    only = storage.get_trial(trial)
+    assert (only.value, only.params, only.user_attrs) == (1.5, {"x": 0.5}, {"a": [1]})
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        storage.set_trial_state_values(trial, TrialState.COMPLETE, [1.5])
+
+    waiting = optuna.trial.create_trial(state=TrialState.WAITING)
+    queued = storage.create_new_trial(study, waiting)
+    break_at("set_trial_state_values")
+    assert storage.set_trial_state_values(queued, TrialState.RUNNING)
+    assert not storage.set_trial_state_values(queued, TrialState.RUNNING)
+    break_at("set_trial_state_values")
+    assert storage.set_trial_state_values(queued, TrialState.FAIL)
+    assert not storage.get_all_trials(study, states=(TrialState.RUNNING,))
+
+    break_at("delete_study")
+    storage.delete_study(study)
+    assert len(storage.get_all_studies()) == 1
+
+
+def test_parameters_written_before_the_connection_broke_are_no_error(
+    server: own_servers.OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(server.address)
+    assert isinstance(storage, PatientStorage)
+    study = storage.create_new_study([StudyDirection.MAXIMIZE], "s")
+    trial = storage.create_new_trial(study)
+    real = patient_storage.PatientStorage.repeat
+    breaks = [True]
+    restart = threading.Timer(0.5, server.start)
+
+    def repeat(self: Any, action: Any, done: Any = None) -> Any:
+        def twice() -> Any:
+            result = action()
+            if breaks and breaks.pop():
+                server.kill()
+                restart.start()
+                return action()
+            return result
+
+        return real(self, twice, done)
+
+    monkeypatch.setattr(patient_storage.PatientStorage, "repeat", repeat)
+    params = [Parameter(f"op{i}", i % 2, CHOICES) for i in range(30)]
+    write_params(storage, trial, params)
+    restart.join()
+    assert storage.get_trial(trial).params == {
+        param.name: CHOICES.choices[int(param.internal_value)] for param in params
+    }
+
+
+def test_server_that_stays_away_is_one_clear_error(
+    server: own_servers.OwnServer, log: pytest.LogCaptureFixture
+) -> None:
+    storage = open_storage(server.address)
+    assert isinstance(storage, PatientStorage)
+    impatient = PatientStorage(storage.inner, patience=2.0)
+    study = optuna.create_study(storage=impatient)
+    server.kill()
+    log.clear()
+    before = time.monotonic()
+    with pytest.raises(StorageLostError, match="could not be reached for 2 s.*start again"):
+        study.set_user_attr("k", 1)
+    assert 1.9 < time.monotonic() - before < 30
+    # While it lasts, further calls do not wait as long again.
+    before = time.monotonic()
+    with pytest.raises(StorageLostError):
+        study.set_user_attr("k", 1)
+    assert time.monotonic() - before < 20
+    assert told(log, "is lost") == 1
+    server.start()
+    study.set_user_attr("k", 2)
+    assert study.user_attrs == {"k": 2}
+    assert told(log, "Going on") == 1
+
+
+def test_redis_that_forgot_is_an_error_and_no_silent_loss() -> None:
+    with own_servers.own_server("redis") as server:
+        study = optuna.create_study(storage=open_storage(server.address))
+        study.set_user_attr("k", 1)
+        server.kill()
+        for file in (server.directory / "appendonlydir").iterdir():
+            file.unlink()
+        server.start()
+        with pytest.raises(optuna.exceptions.StorageInternalError, match="appendonly yes"):
+            study.get_trials()
+
+
+# Errors that are none of the connection.
+
+
+def test_errors_that_come_again_are_not_waited_for() -> None:
+    pytest.importorskip("psycopg2")
+    with own_servers.own_server("postgresql") as server:
+        storage = open_storage(server.address)
+        assert isinstance(storage, PatientStorage)
+        study = storage.create_new_study([StudyDirection.MAXIMIZE], "s")
+        trial = storage.create_new_trial(study)
+        before = time.monotonic()
+        with pytest.raises(optuna.exceptions.StorageInternalError):
+            storage.set_trial_user_attr(trial, "k" * 10_000, 1)
+        with pytest.raises(KeyError):
+            storage.get_trial(trial + 1)
+        assert time.monotonic() - before < 10
+        for other in ("postgresql://nobody@", "postgresql://postgres@"):
+            address = server.address.replace("postgresql://postgres@", other)
+            with pytest.raises(ValueError, match="does not exist"):
+                open_storage(address.removesuffix("postgres") + "nothing")
+
+
+def test_loss_that_comes_again_while_the_server_answers_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy import exc
+
+    calls: list[int] = []
+
+    def too_large(*args: Any) -> None:
+        calls.append(1)
+        raise exc.OperationalError("INSERT", {}, Exception("x"), connection_invalidated=True)
+
+    with services.storage_url("sqlite", tmp_path) as url:
+        storage = PatientStorage(RDBStorage(url))
+        monkeypatch.setattr(storage.inner, "set_study_user_attr", too_large)
+        with pytest.raises(exc.OperationalError):
+            storage.set_study_user_attr(1, "k", 1)
+    assert 2 <= len(calls) <= 10
+
+
+def _database_error(text: str, code: int | None = None) -> Exception:
+    from sqlalchemy import exc
+
+    original = Exception(code, text) if code is not None else Exception(text)
+    error = optuna.exceptions.StorageInternalError("commit")
+    error.__cause__ = exc.OperationalError("SELECT 1", {}, original)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "lost"),
+    [
+        ('connection to server at "h", port 5432 failed: Connection refused', None, True),
+        ("server closed the connection unexpectedly", None, True),
+        ("FATAL:  the database system is starting up", None, True),
+        ("FATAL:  terminating connection due to administrator command", None, True),
+        ("FATAL:  password authentication failed for user", None, False),
+        ('FATAL:  database "x" does not exist', None, False),
+        ("canceling statement due to statement timeout", None, False),
+        ("deadlock detected", None, False),
+        ("database is locked", None, False),
+        ("value too long for type character varying(512)", None, False),
+        ("MySQL server has gone away", 2006, True),
+        ("Lost connection to MySQL server during query", 2013, True),
+        ("Can't connect to MySQL server", 2003, True),
+        ("Access denied for user", 1045, False),
+        ("Got a packet bigger than 'max_allowed_packet' bytes", 1153, False),
+        ("Deadlock found when trying to get lock", 1213, False),
+        ("Lock wait timeout exceeded", 1205, False),
+    ],
+)
+def test_lost_connection_is_told_from_other_errors(
+    text: str, code: int | None, lost: bool
+) -> None:
+    assert is_lost_connection(_database_error(text, code)) == lost
+
+
+def test_lost_connection_to_redis_is_told_from_other_errors() -> None:
+    redis = pytest.importorskip("redis")
+    assert is_lost_connection(redis.exceptions.BusyLoadingError("loading"))
+    assert is_lost_connection(redis.exceptions.TimeoutError("x"))
+    assert not is_lost_connection(redis.exceptions.AuthenticationError("x"))
+    assert not is_lost_connection(redis.exceptions.ResponseError("MISCONF"))
+    assert not is_lost_connection(ConnectionError("of the user's own evaluation"))
+
+
+# The same as the storage inside.
+
+
+class TestContract(StorageTestCase):
+    """Optuna's own tests of storages, for one that waits."""
+
+    @pytest.fixture(params=["memory", "sqlite", "journal", "redis"])
+    def storage(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:
+        if request.param == "memory":
+            yield PatientStorage(InMemoryStorage())
+            return
+        with services.storage_url(request.param, tmp_path) as url:
+            if request.param == "redis":
+                address, _, prefix = url.partition("#")
+                yield PatientStorage(JournalStorage(JournalRedis(address, prefix=prefix)))
+            else:
+                yield PatientStorage(services.open_storage(url))
+
+    def test_create_new_trial(self, storage: BaseStorage) -> None:
+        """As Optuna's, but for the one attribute that a new trial has."""
+        study = storage.create_new_study(directions=[StudyDirection.MINIMIZE])
+        begin = time.time()
+        ids = [storage.create_new_trial(study) for _ in range(3)]
+        end = time.time()
+        trials = storage.get_all_trials(study)
+        assert [trial._trial_id for trial in trials] == ids
+        assert [trial.number for trial in trials] == [0, 1, 2]
+        assert {trial.state for trial in trials} == {TrialState.RUNNING}
+        assert len({trial.system_attrs[BEGUN] for trial in trials}) == 3
+        for trial in trials:
+            assert trial.datetime_start is not None
+            assert begin - 1 < trial.datetime_start.timestamp() < end + 1
+            assert trial.datetime_complete is None
+            assert (trial.params, trial.user_attrs, trial.intermediate_values) == ({}, {}, {})
+            assert set(trial.system_attrs) == {BEGUN}
+
+    def test_set_trial_system_attr(self, storage: BaseStorage) -> None:
+        """As Optuna's, but for the one attribute that a new trial has."""
+        study = storage.create_new_study(directions=[StudyDirection.MINIMIZE])
+        trial = storage.create_new_trial(study)
+        before = storage.get_trial(trial).system_attrs
+        for key, value in (("a", 1), ("b", [None, "x"]), ("a", {"k": 2.5})):
+            storage.set_trial_system_attr(trial, key, value)
+        wanted = {**before, "a": {"k": 2.5}, "b": [None, "x"]}
+        assert storage.get_trial(trial).system_attrs == wanted
+        assert storage.get_trial_system_attrs(trial) == wanted
+        with pytest.raises(KeyError):
+            storage.set_trial_system_attr(trial + 1, "a", 1)
+        storage.set_trial_state_values(trial, TrialState.COMPLETE, [1.0])
+        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+            storage.set_trial_system_attr(trial, "a", 1)
+
+
+def test_study_runs_with_it_as_with_any_storage(tmp_path: Path) -> None:
+    with services.storage_url("postgresql", tmp_path) as url:
+        storage = open_storage(url)
+        assert isinstance(storage, PatientStorage)
+        study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+        assert study._storage is storage  # Nothing is put before it.
+        study.enqueue_trial({"x": 0.25})
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4, n_jobs=2)
+        other = pickle.loads(pickle.dumps(storage))
+        again = optuna.create_study(storage=other, study_name="s", load_if_exists=True)
+        again.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 5
+        assert study.trials[0].params == {"x": 0.25}
+        assert storage.get_heartbeat_interval() == 60
+        database: Any = storage.inner
+        rows = _count(database._backend, "trial_heartbeats")
+        assert rows == 5
+        assert PatientStorage(InMemoryStorage()).get_heartbeat_interval() is None
+
+
+def _count(database: Any, table: str) -> int:
+    import sqlalchemy
+
+    with database.engine.connect() as connection:
+        found: int = connection.execute(sqlalchemy.text(f"SELECT count(*) FROM {table}")).scalar()
+        return found
+
+
+def test_nobody_is_taken_for_dead_right_after_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with services.storage_url("sqlite", tmp_path) as url:
+        inner = RDBStorage(url, heartbeat_interval=1, grace_period=2)
+        storage = PatientStorage(inner)
+        monkeypatch.setattr(
+            type(storage.inner), "_get_stale_trial_ids", lambda self, study_id: [7]
+        )
+        assert storage._get_stale_trial_ids(1) == [7]
+        storage._back_since = time.monotonic()
+        assert storage._get_stale_trial_ids(1) == []
+        monkeypatch.setattr(patient_storage, "_LONGEST_PAUSE_SECONDS", 0.1)
+        time.sleep(1.3)
+        assert storage._get_stale_trial_ids(1) == [7]
+
+
+def test_patience_is_not_negative() -> None:
+    with pytest.raises(ValueError, match="patience must not be negative, but got -1"):
+        PatientStorage(InMemoryStorage(), patience=-1)
+
+
+# gRPC addresses.
+
+
+def test_grpc_address_that_nothing_answers_is_an_error() -> None:
+    pytest.importorskip("grpc")
+    with pytest.raises(ValueError, match="nothing answers on port"):
+        open_storage(f"grpc://127.0.0.1:{own_servers.free_port()}")
+    with pytest.raises(ValueError, match="write it as grpc://HOST:PORT"):
+        open_storage("grpc://host:1/path")
+
+
+# A full disk.
+
+FULL = """
+import resource, signal, sys
+import optuna
+from optuna_quant.held_parameters import held_parameters
+from optuna_quant.storages import open_storage
+limit, hold = int(sys.argv[2]), sys.argv[3] == "hold"
+study = optuna.create_study(
+    storage=open_storage(sys.argv[1]), study_name="s", load_if_exists=True, direction="maximize",
+    sampler=optuna.samplers.RandomSampler(),
+)
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+def suggest(trial):
+    for i in range(50):
+        trial.suggest_categorical(f"op{i}", ("int8", "fp32"))
+    return 1.0
+def objective(trial):
+    if not hold:
+        return suggest(trial)
+    with held_parameters(trial):
+        return suggest(trial)
+done = 0
+try:
+    for _ in range(10):
+        trial = study.ask()
+        study.tell(trial, objective(trial))
+        print("done", trial.number, flush=True)
+except OSError as error:
+    print("error", error, flush=True)
+"""
+
+
+def _full(path: Path, limit: int, hold: bool) -> list[str]:
+    process = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), str(limit), "hold" if hold else "each"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[1],
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()
+
+
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("extra", [10_000, 21_000, 30_007])
+def test_full_disk_is_one_clear_error_and_loses_nothing(
+    hold: bool, extra: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "study.journal"
+    _full(path, 0, hold)
+    whole = len(path.read_bytes())
+    reader = optuna.load_study(storage=open_storage(path), study_name="s")
+    assert len(reader.trials) == 10
+    *done, error = _full(path, whole + extra, hold)
+    assert error.startswith(f"error The journal {str(path)!r} cannot be written: File too large.")
+    assert "Make room" in error
+    assert path.read_bytes().endswith(b"\n")
+    assert not path.with_name("study.journal.lock").is_symlink()
+    numbers = [int(line.split()[1]) for line in done]
+    # A reader that was there all the time, and those that begin anew, see the same.
+    for study in (reader, optuna.load_study(storage=open_storage(path), study_name="s")):
+        complete = study.get_trials(states=[TrialState.COMPLETE])
+        assert [trial.number for trial in complete] == [*range(10), *numbers]
+        assert all(len(trial.params) == 50 for trial in complete)
+    assert len(_full(path, 0, hold)) == 10
+    assert len(reader.get_trials(states=[TrialState.COMPLETE])) == 20 + len(numbers)
+
+
+def test_lock_that_cannot_be_made_on_a_full_disk_is_the_same_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    import errno
+    import os
+
+    study = optuna.create_study(storage=open_storage(tmp_path / "study.journal"))
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "symlink", full)
+        with pytest.raises(OSError, match="study.journal' cannot be written: No space") as caught:
+            study.set_user_attr("k", 1)
+    assert caught.value.errno == errno.ENOSPC
+    assert told(log, "Make room") == 1
+    study.set_user_attr("k", 2)
+    assert study.user_attrs == {"k": 2}
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
