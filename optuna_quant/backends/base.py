@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
+from typing import runtime_checkable
 
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ class Backend(Protocol):
 
     A backend may have two more members. ``signature()`` gives a dictionary of texts, all that
     makes one configuration build another model (the calibration data, for instance, as a content
-    hash): a study is continued only with the same ones. ``files`` maps names to the paths of the
-    files that the backend reads: a result is never written over them.
+    hash): a study is continued only with the same ones; ``"arithmetic"`` among them is how this
+    machine computes the models. ``files`` maps names to the paths of the files that the backend
+    reads: a result is never written over them. With the members of :class:`SharesCalibration` the
+    workers of a study calibrate once for all.
     """
 
     def capability(self) -> Capability:
@@ -74,4 +77,36 @@ class Backend(Protocol):
 
     def executed(self, config: QuantConfig) -> Mapping[str, Any]:
         """What the runtime really runs for each op: values with ``kernel`` and ``integer``."""
+        ...
+
+
+@runtime_checkable
+class SharesCalibration(Protocol):
+    """What a backend adds to :class:`Backend` so that one worker calibrates for all."""
+
+    def calibrate(self) -> None:
+        """As :meth:`Backend.calibrate`."""
+        ...
+
+    def is_calibrated(self) -> bool:
+        """Whether :meth:`calibrate` has nothing to compute; asked in every trial, so quick."""
+        ...
+
+    def calibration_key(self) -> str:
+        """A content hash of all that the calibration depends on, the same in every process."""
+        ...
+
+    def export_calibration(self) -> bytes:
+        """What :meth:`calibrate` collects; calibrates if need be."""
+        ...
+
+    def import_calibration(self, data: bytes) -> None:
+        """Take what a backend with the same :meth:`calibration_key` has exported.
+
+        Every model is then the same as if this backend had calibrated.
+
+        Raises:
+            ValueError:
+                If the bytes are damaged or belong to another model or other data.
+        """
         ...

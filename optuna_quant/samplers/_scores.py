@@ -9,16 +9,12 @@ import hashlib
 import json
 import math
 from numbers import Real
-import time
 from typing import TYPE_CHECKING
 from typing import TypeAlias
 
-from optuna_quant import _optuna
-from optuna_quant._worker import is_known_dead
-from optuna_quant._worker import this_worker
 from optuna_quant.config import QuantConfig
-from optuna_quant.samplers._texts import read_text
-from optuna_quant.samplers._texts import write_text
+from optuna_quant.shared_values import ClaimWatch
+from optuna_quant.shared_values import SharedValue
 
 
 if TYPE_CHECKING:
@@ -32,9 +28,6 @@ Sensitivity: TypeAlias = Callable[[QuantConfig, Sequence[str]], Mapping[str, flo
 
 If it has options that change the scores, its attribute ``key`` should tell them apart.
 """
-
-# For how long another worker that has begun to compute scores is waited for.
-_PATIENCE_SECONDS = 900.0
 
 
 class ScoreBook:
@@ -50,17 +43,17 @@ class ScoreBook:
     def __init__(self, name: str, sensitivity: Sensitivity | None) -> None:
         self._name = name
         self._sensitivity = sensitivity
-        self._waiting_since: dict[str, float] = {}
+        self._watch = ClaimWatch()
 
-    def _place(self, study: optuna.Study, wanted: Scoring) -> str:
+    def _place(self, study: optuna.Study, wanted: Scoring) -> SharedValue:
         options = str(getattr(self._sensitivity, "key", ""))
         text = json.dumps([options, wanted.config.key, list(wanted.ops)])
-        return f"scores:{self._name}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        name = f"scores:{self._name}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return SharedValue(study, name, watch=self._watch)
 
     def read(self, study: optuna.Study, wanted: Scoring) -> Mapping[str, float] | None:
         """The scores, if the study holds them."""
-        place = self._place(study, wanted)
-        text = read_text(study, place)
+        text = self._place(study, wanted).read()
         return None if text is None else json.loads(text)
 
     def compute(self, study: optuna.Study, wanted: Scoring) -> bool:
@@ -72,25 +65,18 @@ class ScoreBook:
             ValueError:
                 If the sensitivity gives something else than a number for each op.
         """
-        if self._sensitivity is None:
+        sensitivity = self._sensitivity
+        if sensitivity is None:
             raise TypeError(
                 f"{self._name} needs sensitivity=, a callable (config, ops) -> {{op: score}}; "
                 "a backend provides them, such as backend.mse_sensitivity()."
             )
-        place = self._place(study, wanted)
-        if self._is_at_work(study, place):
-            return False
-        _optuna.set_study_system_attr(study, f"optuna_quant:{place}:worker", this_worker())
-        found = self._sensitivity(wanted.config, wanted.ops)
-        write_text(study, place, json.dumps(_checked(found, wanted.ops)))
-        return True
 
-    def _is_at_work(self, study: optuna.Study, place: str) -> bool:
-        worker = _optuna.study_system_attrs(study).get(f"optuna_quant:{place}:worker")
-        if worker is None or worker == this_worker() or is_known_dead(worker):
-            return False
-        now = time.monotonic()
-        return now - self._waiting_since.setdefault(place, now) < _PATIENCE_SECONDS
+        def compute() -> bytes:
+            found = sensitivity(wanted.config, wanted.ops)
+            return json.dumps(_checked(found, wanted.ops)).encode()
+
+        return self._place(study, wanted).offer(compute) is not None
 
 
 def _checked(found: Mapping[str, float], ops: Sequence[str]) -> dict[str, float]:

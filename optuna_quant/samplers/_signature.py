@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._texts import read_text
-from optuna_quant.samplers._texts import write_text
+from optuna_quant.texts import read_text
+from optuna_quant.texts import write_text
 
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from optuna_quant.backends.onnxruntime.normalize import normalize
 from optuna_quant.backends.onnxruntime.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.saturation import products_saturate
 from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
 from optuna_quant.backends.onnxruntime.statistics import StatisticsSource
@@ -54,6 +55,13 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _KEPT_MODELS_BYTES = 1 << 26
+
+_SATURATING = (
+    "On this processor sums of 8-bit products saturate in ONNX Runtime (it has no VNNI "
+    "instructions): quantized models are less accurate here than on others, and more ops may "
+    "have to stay in FP32. If the model is to run on such processors, compare reduce_range=True "
+    "and the session option session.x64quantprecision; if not, tune where it will run."
+)
 
 
 class OnnxRuntimeBackend:
@@ -90,7 +98,8 @@ class OnnxRuntimeBackend:
             with the same model and data reuse them. None to keep them in memory only.
         reduce_range:
             Whether weights use 7 bits only. For processors without VNNI instructions, where sums
-            of two 8-bit products saturate.
+            of two 8-bit products saturate; the session option ``session.x64quantprecision`` is
+            the other way out, slower and more accurate.
 
     Raises:
         FileNotFoundError:
@@ -148,6 +157,8 @@ class OnnxRuntimeBackend:
         self._lock = RLock()
         self._models = BoundedCache(_KEPT_MODELS_BYTES)
         self._fingerprints: dict[str, str] = {}
+        self._expected_tensors: set[str] = set()
+        self._has_said_saturating = False
         self._check_loads()
 
     def _check_loads(self) -> None:
@@ -210,22 +221,95 @@ class OnnxRuntimeBackend:
             ValueError:
                 If no op is left, an op type is unknown, or a dictionary has another shape.
         """
-        return TuningSpace.from_capability(
+        space = TuningSpace.from_capability(
             self.capability(),
             op_types=op_types,
             op_type_dict=op_type_dict,
             op_name_dict=op_name_dict,
             prefix=prefix,
         )
+        static = [
+            op
+            for tunable in space.tunables
+            if any(option.mode == "static" for option in tunable.options)
+            for op in tunable.ops
+        ]
+        with self._lock:
+            self._expected_tensors |= self._builder.tensors(static)
+        return space
 
     def calibrate(self) -> None:
         """Collect the range statistics now, for all calibration sizes in one pass over the data.
 
-        Otherwise the first static candidate does. Without calibration data there is nothing to do.
+        Otherwise the first static candidate does. They are those of the ops that are quantized by
+        default and of the ops of every tuning space that this object has given. Without
+        calibration data there is nothing to do.
         """
         if self._data is not None:
             with self._lock:
-                self._statistics.collect(self._default_tensors, self._calibration_sizes or [None])
+                self._statistics.collect(*self._expected)
+
+    def is_calibrated(self) -> bool:
+        """Whether :meth:`calibrate` has nothing to compute.
+
+        So it is once it has run, if ``cache_dir`` holds the statistics, and without any data.
+        """
+        if self._data is None:
+            return True
+        with self._lock:
+            return self._statistics.load(*self._expected)
+
+    def calibration_key(self) -> str:
+        """A hash of all that :meth:`calibrate` depends on: the model, its tensors and the data.
+
+        All calibration data that are used are read for it, once for each backend object.
+
+        Raises:
+            ValueError:
+                If there are no calibration data.
+        """
+        self._check_has_data()
+        with self._lock:
+            return self._statistics.key(*self._expected)
+
+    def export_calibration(self) -> bytes:
+        """What :meth:`calibrate` collects, for :meth:`import_calibration`; calibrates if need be.
+
+        Raises:
+            ValueError:
+                If there are no calibration data.
+        """
+        self._check_has_data()
+        with self._lock:
+            self.calibrate()
+            return self._statistics.dump(*self._expected)
+
+    def import_calibration(self, data: bytes) -> None:
+        """Take the statistics that a backend with the same :meth:`calibration_key` has exported.
+
+        Every model is then the same, to the last bit, as if this one had calibrated.
+
+        Raises:
+            ValueError:
+                If the bytes are damaged or belong to another model or other data, or there are no
+                calibration data.
+        """
+        self._check_has_data()
+        with self._lock:
+            self._statistics.restore(data, *self._expected)
+
+    def _check_has_data(self) -> None:
+        if self._data is None:
+            raise ValueError("The backend has no calibration_data, so there are no statistics.")
+
+    @property
+    def _expected(self) -> tuple[set[str], list[int | None]]:
+        """The tensors whose statistics candidates are likely to need, and the sampling sizes."""
+        return {*self._default_tensors, *self._expected_tensors}, self._sizes
+
+    @property
+    def _sizes(self) -> list[int | None]:
+        return list(self._calibration_sizes) or [None]
 
     @cached_property
     def _default_tensors(self) -> frozenset[str]:
@@ -259,6 +343,7 @@ class OnnxRuntimeBackend:
         if config.key not in self._models:
             self._builder.check(config)
             if config.quantized_ops:
+                self._say_if_saturating(config)
                 built = self._builder.build(config, self._params_for(config))
             else:
                 built = self._unchanged
@@ -267,6 +352,20 @@ class OnnxRuntimeBackend:
             self._fingerprints[config.key] = built.fingerprint
         found: Built = self._models[config.key]
         return found
+
+    @cached_property
+    def _saturates(self) -> bool:
+        """Whether sums of 8-bit products saturate; with weights of 7 bits they cannot."""
+        return not self._reduce_range and products_saturate(self._sessions)
+
+    def _say_if_saturating(self, config: QuantConfig) -> None:
+        if self._has_said_saturating:
+            return
+        weights = (op.weight for op in config.ops.values() if op.is_quantized)
+        if any(weight is not None and weight.dtype == "int8" for weight in weights):
+            self._has_said_saturating = True
+            if self._saturates:
+                _logger.info(_SATURATING)
 
     @cached_property
     def _unchanged(self) -> Built:
@@ -284,8 +383,8 @@ class OnnxRuntimeBackend:
                 )
             if not self._statistics.has(tensors, size):
                 # In one pass with what other candidates are likely to need.
-                sizes = dict.fromkeys([size, *(self._calibration_sizes or [None])])
-                self._statistics.collect(tensors | self._default_tensors, sizes)
+                expected, sizes = self._expected
+                self._statistics.collect(tensors | expected, dict.fromkeys([size, *sizes]))
         return lambda tensor, tensor_config: self._statistics.params(tensor, tensor_config, size)
 
     def session(self, config: QuantConfig) -> onnxruntime.InferenceSession:
@@ -305,11 +404,14 @@ class OnnxRuntimeBackend:
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.
 
-        Where two backends have the same signature, one configuration builds the same model. All
-        calibration data that are used are read for it.
+        Where two backends have the same signature, one configuration builds the same model, and
+        it computes the same, but for rounding. All calibration data that are used are read for it.
 
         Returns:
-            ``"model"`` and ``"calibration data"`` as content hashes, and ``"options"`` as text.
+            ``"model"`` and ``"calibration data"`` as content hashes, ``"options"`` as text, and
+            ``"arithmetic"``: ``"saturating"`` where sums of 8-bit products saturate (on x86
+            processors without VNNI instructions, unless ``reduce_range`` or the session options
+            prevent it), ``"exact"`` elsewhere.
         """
         options: dict[str, object] = {
             "approach": self._approach,
@@ -325,8 +427,14 @@ class OnnxRuntimeBackend:
                 data = self._data.fingerprint()
         with self._lock:
             model = self._unchanged.fingerprint
+            arithmetic = "saturating" if self._saturates else "exact"
         shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        return {"model": model, "calibration data": data, "options": shown}
+        return {
+            "model": model,
+            "calibration data": data,
+            "options": shown,
+            "arithmetic": arithmetic,
+        }
 
     @property
     def files(self) -> Mapping[str, Path]:

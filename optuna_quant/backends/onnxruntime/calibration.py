@@ -178,6 +178,7 @@ def collect_statistics(
     providers: Providers = DEFAULT_PROVIDERS,
     session_options: onnxruntime.SessionOptions | None = None,
     cache: CalibrationCache | None = None,
+    keys: Mapping[int, str] | None = None,
 ) -> dict[int, CalibrationStatistics]:
     """Collect the statistics of a model's tensors, in one pass whatever the number of sizes.
 
@@ -210,6 +211,8 @@ def collect_statistics(
             while the session is made, and then put back.
         cache:
             Where to look for the statistics first, and to keep them.
+        keys:
+            What :func:`statistics_keys` gives for these arguments, if it is known.
 
     Returns:
         The statistics for each size.
@@ -230,10 +233,13 @@ def collect_statistics(
     if base_dir is None and any(external_tensors(model)):
         raise ValueError("The model has external data; pass base_dir, the directory they are in.")
     found: dict[int, CalibrationStatistics] = {}
-    keys: dict[int, str] = {}
+    keys = keys or {}
     if cache is not None:
-        keys = _keys(model, wanted, data, pending, base_dir, providers)
-        cached = {size: cache.load(key) for size, key in keys.items()}
+        if not keys:
+            keys = statistics_keys(
+                model, wanted, data, pending, base_dir=base_dir, providers=providers
+            )
+        cached = {size: cache.load(keys[size]) for size in pending}
         found = {size: entry for size, entry in cached.items() if entry is not None}
     pending = [size for size in pending if size not in found]
     if pending:
@@ -242,25 +248,34 @@ def collect_statistics(
             found[size] = statistics
             if cache is not None:
                 cache.store(keys[size], statistics)
+    warn_of_missing_samples(found)
+    return dict(sorted(found.items()))
+
+
+def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
+    """Warn of each sampling size that the data do not reach."""
     for size, statistics in sorted(found.items()):
         if statistics.samples < size:
             warnings.warn(
                 f"The calibration sampling size is {size}, but the data hold only "
                 f"{statistics.samples} samples; all of them are used.",
-                stacklevel=2,
+                stacklevel=3,
             )
-    return dict(sorted(found.items()))
 
 
-def _keys(
+def statistics_keys(
     model: onnx.ModelProto,
-    tensors: Sequence[str],
+    tensors: Iterable[str],
     data: CalibrationData,
-    sizes: Sequence[int],
-    base_dir: str | os.PathLike[str] | None,
-    providers: Providers,
+    sizes: Iterable[int],
+    *,
+    base_dir: str | os.PathLike[str] | None = None,
+    providers: Providers = DEFAULT_PROVIDERS,
 ) -> dict[int, str]:
-    """Cache key of each sampling size: a hash of all that the statistics come from."""
+    """For each sampling size a hash of all that the statistics come from; reads the data once.
+
+    For the arguments see :func:`collect_statistics`.
+    """
     names = [name if isinstance(name, str) else name[0] for name in providers]
     shared = [_FORMAT_VERSION, model_fingerprint(model, base_dir), sorted(tensors), names]
     return {

@@ -243,6 +243,9 @@ class _Facts:
         for node in optimized.graph.node:
             if node.op_type == "DequantizeLinear" and node.input[0] not in weights:
                 self._dequantized.update(node.output)
+            elif node.op_type == "ReorderInput" and node.input[0] in self._dequantized:
+                # The same values in the blocked layout.
+                self._dequantized.update(node.output)
             elif self._writes_integers(node):
                 self._integers.update(node.output if node.op_type == "Split" else node.output[:1])
 

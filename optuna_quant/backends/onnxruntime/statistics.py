@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Iterator
+import contextlib
+import hashlib
 from typing import TYPE_CHECKING
 import warnings
 
+from optuna_quant.backends.onnxruntime.calibration import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.calibration import collect_statistics
+from optuna_quant.backends.onnxruntime.calibration import statistics_keys
+from optuna_quant.backends.onnxruntime.calibration import warn_of_missing_samples
 from optuna_quant.backends.onnxruntime.ranges import scale_zero_point
 from optuna_quant.backends.onnxruntime.static import Params
+from optuna_quant.backends.onnxruntime.statistics_bytes import pack
+from optuna_quant.backends.onnxruntime.statistics_bytes import unpack
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.calibration import CalibrationCache
-    from optuna_quant.backends.onnxruntime.calibration import CalibrationStatistics
     from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
     from optuna_quant.backends.onnxruntime.graph import Graph
     from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
@@ -50,6 +57,7 @@ class StatisticsSource:
         self._sessions = sessions
         self._cache = cache
         self._found: dict[int, dict[str, CalibrationStatistics]] = {}
+        self._keys: dict[tuple[tuple[str, ...], tuple[int, ...]], dict[int, str]] = {}
 
     def has(self, tensors: Iterable[str], size: int | None) -> bool:
         """Whether the statistics of these tensors have been collected."""
@@ -64,14 +72,10 @@ class StatisticsSource:
             sizes:
                 Numbers of samples from the start of the data; None for all.
         """
-        numbers = [size or _ALL for size in sizes]
-        known = [self._found.setdefault(number, {}) for number in numbers]
-        missing = sorted(name for name in tensors if any(name not in entry for entry in known))
+        numbers, missing = self._missing(tensors, sizes)
         if not missing:
             return
-        with warnings.catch_warnings(), self._sessions.lock:
-            # The stand-in for "all of them" is more than there are.
-            warnings.filterwarnings("ignore", message=f"The calibration sampling size is {_ALL}")
+        with _all_may_be_fewer(), self._sessions.lock:
             statistics = collect_statistics(
                 self._graph.to_model(),
                 missing,
@@ -81,9 +85,108 @@ class StatisticsSource:
                 providers=self._sessions.providers,
                 session_options=self._sessions.options,
                 cache=self._cache,
+                keys=self._keys.get((tuple(missing), tuple(numbers))),
             )
+        self._add(missing, statistics)
+
+    def load(self, tensors: Collection[str], sizes: Iterable[int | None]) -> bool:
+        """Whether the statistics of tensors are at hand, in memory or in the cache on disk.
+
+        Args:
+            tensors:
+                The tensors.
+            sizes:
+                As for :meth:`collect`.
+        """
+        numbers, missing = self._missing(tensors, sizes)
+        if not missing:
+            return True
+        if self._cache is None:
+            return False
+        keys = self._keys_of(missing, numbers)
+        if not all(self._cache.path(key).exists() for key in keys.values()):
+            return False
+        cached = {number: self._cache.load(key) for number, key in keys.items()}
+        found = {number: entry for number, entry in cached.items() if entry is not None}
+        if len(found) < len(cached):
+            return False
+        self._adopt(missing, found)
+        return True
+
+    def key(self, tensors: Collection[str], sizes: Iterable[int | None]) -> str:
+        """A hash of all that the statistics of tensors depend on; the data are read for it once.
+
+        For the arguments see :meth:`collect`.
+        """
+        keys = self._keys_of(sorted(tensors), [size or _ALL for size in sizes])
+        return hashlib.sha256(
+            " ".join(keys[number] for number in sorted(keys)).encode()
+        ).hexdigest()
+
+    def dump(self, tensors: Collection[str], sizes: Iterable[int | None]) -> bytes:
+        """The statistics of tensors, which have been collected, as bytes.
+
+        For the arguments see :meth:`collect`.
+        """
+        numbers = [size or _ALL for size in sizes]
+        statistics = {}
         for number in numbers:
-            self._found[number].update(dict.fromkeys(missing, statistics[number]))
+            found = self._found[number]
+            histograms = {
+                name: found[name].histograms[name]
+                for name in sorted(tensors)
+                if name in found[name].histograms
+            }
+            samples = max((found[name].samples for name in tensors), default=0)
+            statistics[number] = CalibrationStatistics(histograms, samples)
+        return pack(self.key(tensors, numbers), statistics)
+
+    def restore(self, data: bytes, tensors: Collection[str], sizes: Iterable[int | None]) -> None:
+        """Take what :meth:`dump` has given, in another process, for the same arguments.
+
+        Raises:
+            ValueError:
+                If the bytes are damaged, or were made from another model or other data.
+        """
+        numbers = [size or _ALL for size in sizes]
+        found = unpack(data, self.key(tensors, numbers))
+        self._adopt(sorted(tensors), found)
+        if self._cache is not None:
+            for number, key in self._keys_of(sorted(tensors), numbers).items():
+                if not self._cache.path(key).exists():
+                    self._cache.store(key, found[number])
+
+    def _missing(
+        self, tensors: Collection[str], sizes: Iterable[int | None]
+    ) -> tuple[list[int], list[str]]:
+        """The sizes as numbers, and the tensors that have not been collected for all of them."""
+        numbers = [size or _ALL for size in sizes]
+        known = [self._found.setdefault(number, {}) for number in numbers]
+        return numbers, sorted(name for name in tensors if any(name not in e for e in known))
+
+    def _keys_of(self, tensors: list[str], numbers: list[int]) -> dict[int, str]:
+        place = (tuple(tensors), tuple(numbers))
+        if place not in self._keys:
+            self._keys[place] = statistics_keys(
+                self._graph.to_model(),
+                tensors,
+                self._data,
+                numbers,
+                base_dir=self._graph.base_dir,
+                providers=self._sessions.providers,
+            )
+        return self._keys[place]
+
+    def _adopt(self, tensors: list[str], found: dict[int, CalibrationStatistics]) -> None:
+        with _all_may_be_fewer():
+            warn_of_missing_samples(found)
+        self._add(tensors, found)
+
+    def _add(self, tensors: list[str], found: dict[int, CalibrationStatistics]) -> None:
+        for number, statistics in found.items():
+            own = self._found.setdefault(number, {})
+            for name in tensors:
+                own.setdefault(name, statistics)  # What ranges came from stays.
 
     def params(self, tensor: str, config: TensorConfig, size: int | None) -> Params:
         """How to quantize a tensor whose statistics have been collected."""
@@ -91,3 +194,11 @@ class StatisticsSource:
         rmin, rmax = statistics.range(tensor, config.algorithm, config.dtype, config.scheme)
         scale, zero_point = scale_zero_point(rmin, rmax, config.dtype, config.scheme)
         return Params(float(scale), int(zero_point), config.dtype)
+
+
+@contextlib.contextmanager
+def _all_may_be_fewer() -> Iterator[None]:
+    """The stand-in for all samples is more than there are, which is nothing to warn of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=f"The calibration sampling size is {_ALL}")
+        yield

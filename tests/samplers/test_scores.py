@@ -1,0 +1,121 @@
+"""Sensitivities are computed by one worker; another takes over if that one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import pickle
+import threading
+
+import optuna
+import pytest
+from spaces import make_space
+
+from optuna_quant import _optuna
+from optuna_quant.config import QuantConfig
+from optuna_quant.samplers._replay import Scoring
+from optuna_quant.samplers._scores import ScoreBook
+
+
+CONFIG = make_space(2).default()
+WANTED = Scoring(CONFIG, tuple(CONFIG.ops))
+SCORES = {"op0": 1.0, "op1": 2.5}
+
+
+class Slow:
+    """A sensitivity that takes until it may end."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self._error = error
+
+    def __call__(self, config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
+        self.begun.set()
+        assert self.may_end.wait(60)
+        if self._error:
+            raise RuntimeError(self._error)
+        return SCORES
+
+
+def never(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
+    raise AssertionError("computed twice")
+
+
+def at_work(study: optuna.Study, sensitivity: Slow) -> Callable[[], list[object]]:
+    """Let another worker compute; what is returned lets it end and gives what came of it."""
+    came: list[object] = []
+
+    def work() -> None:
+        try:
+            came.append(ScoreBook("mine", sensitivity).compute(study, WANTED))
+        except RuntimeError as error:
+            came.append(str(error))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert sensitivity.begun.wait(60)
+
+    def end() -> list[object]:
+        sensitivity.may_end.set()
+        worker.join(60)
+        return came
+
+    return end
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def study(request: pytest.FixtureRequest, tmp_path: object) -> optuna.Study:
+    url = None if request.param == "memory" else f"sqlite:///{tmp_path}/study.db"
+    return optuna.create_study(storage=url)
+
+
+def test_nobody_waits_inside_for_who_is_at_work(study: optuna.Study) -> None:
+    book = ScoreBook("mine", never)
+    end = at_work(study, Slow())
+    assert not book.compute(study, WANTED)
+    assert book.read(study, WANTED) is None
+    assert end() == [True]
+    assert book.compute(study, WANTED)
+    assert book.read(study, WANTED) == SCORES
+
+
+def test_who_fails_is_replaced_at_once(study: optuna.Study) -> None:
+    book = ScoreBook("mine", lambda config, ops: SCORES)
+    end = at_work(study, Slow("no"))
+    assert not book.compute(study, WANTED)
+    assert end() == ["no"]
+    assert book.compute(study, WANTED)
+    assert book.read(study, WANTED) == SCORES
+
+
+def test_strategies_and_options_have_their_own_scores(study: optuna.Study) -> None:
+    class Sensitivity:
+        def __init__(self, key: str, score: float) -> None:
+            self.key = key
+            self._score = score
+
+        def __call__(self, config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
+            return dict.fromkeys(ops, self._score)
+
+    books = [
+        ScoreBook("mine", Sensitivity("a", 1.0)),
+        ScoreBook("mine", Sensitivity("b", 2.0)),
+        ScoreBook("other", Sensitivity("a", 3.0)),
+    ]
+    for book in books:
+        assert book.compute(study, WANTED)
+    assert [book.read(study, WANTED)["op0"] for book in books] == [1.0, 2.0, 3.0]
+
+
+def test_a_book_that_has_seen_others_can_be_sent_to_another_process(
+    study: optuna.Study,
+) -> None:
+    book = ScoreBook("mine", None)
+    place = book._place(study, WANTED)
+    held = {"id": "far", "worker": "far b c d|1|1|1", "turn": 1, "sign": 0}
+    _optuna.set_study_system_attr(study, f"optuna_quant:{place.name}:claim:far", held)
+    other = ScoreBook("mine", dict)
+    assert not other.compute(study, WANTED)
+    copy = pickle.loads(pickle.dumps(other))
+    assert not copy.compute(study, WANTED)
