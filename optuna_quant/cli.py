@@ -9,14 +9,18 @@ import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import io
 import os
 import signal
 import sys
 import threading
 import traceback
 from types import FrameType
+from typing import Any
 
 from optuna_quant import __version__
+from optuna_quant.ranks import Rank
+from optuna_quant.ranks import this_rank
 
 
 MET = 0
@@ -29,7 +33,9 @@ exit codes:
   0    a quantized model that meets the criterion was found and written
   1    no quantized model meets the criterion
   2    something is wrong with what was given; the message says what
-  130  interrupted (Ctrl-C); the best model so far is written, the same command goes on
+  130  interrupted (Ctrl-C, SIGTERM); the best model so far is written, the same command goes on
+
+  Under mpirun or srun that is the code of rank 0; the others end with 0 instead of 1.
 
 lines of progress:
   "met, not yet the answer": the model is good enough, but the strategy sees a chance to quantize
@@ -58,62 +64,95 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 met, 1 not met, 2 bad input, 130 interrupted.
     """
     try:
-        args = _parser().parse_args(argv)
+        rank = this_rank()
+    except ValueError as error:
+        print(f"optuna-quant: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    speaker = "optuna-quant" if rank.reports else f"optuna-quant: rank {rank.number}"
+    try:
+        args = _parse(argv, rank, speaker)
     except SystemExit as error:  # argparse has said what is wrong, or has shown the help.
         return error.code if isinstance(error.code, int) else BAD_INPUT
     with _noted_interrupts() as interrupts:
         try:
             from optuna_quant import commands
 
-            with _messages(verbose=args.verbose, quiet=getattr(args, "quiet", False)):
-                return commands.tune(args) if args.command == "tune" else commands.space(args)
+            with _messages(speaker, verbose=args.verbose, quiet=getattr(args, "quiet", False)):
+                if args.command == "tune":
+                    return commands.tune(args, rank)
+                return {"space": commands.space, "serve": commands.serve}[args.command](args)
         except KeyboardInterrupt:
-            print("optuna-quant: interrupted", file=sys.stderr)
+            print(f"{speaker}: interrupted", file=sys.stderr)
             return INTERRUPTED
         except BrokenPipeError:
             # Whoever read the output has enough of it. Python would complain at its exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return MET
         except Exception as error:
-            return _say_what_is_wrong(error, verbose=args.verbose, interrupted=bool(interrupts))
+            return _say_what_is_wrong(
+                speaker, error, verbose=args.verbose, interrupted=bool(interrupts)
+            )
 
 
-def _say_what_is_wrong(error: Exception, *, verbose: bool, interrupted: bool) -> int:
+def _parse(argv: Sequence[str] | None, rank: Rank, speaker: str) -> argparse.Namespace:
+    """The arguments. Of processes that were started together one shows the help and the usage."""
+    if rank.reports:
+        return _parser().parse_args(argv)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            return _parser().parse_args(argv)
+    except SystemExit:
+        # The launcher may end the others before they have said anything.
+        for line in said.getvalue().splitlines()[-1:]:
+            print(f"{speaker}: {line}", file=sys.stderr)
+        raise
+
+
+def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interrupted: bool) -> int:
     if verbose:
         traceback.print_exc()
     text = " ".join(str(error).split()) or type(error).__name__
     expected = isinstance(error, ValueError | TypeError | OSError | ImportError)
     kind = "" if expected else f"{type(error).__name__}: "
     if interrupted:
-        print(f"optuna-quant: interrupted ({kind}{text})", file=sys.stderr)
+        print(f"{speaker}: interrupted ({kind}{text})", file=sys.stderr)
         return INTERRUPTED
     hint = "" if verbose else " (--verbose shows where)"
-    print(f"optuna-quant: error: {kind}{text}{hint}", file=sys.stderr)
+    print(f"{speaker}: error: {kind}{text}{hint}", file=sys.stderr)
     return BAD_INPUT
 
 
 @contextlib.contextmanager
 def _noted_interrupts() -> Iterator[list[int]]:
-    """Note every Ctrl-C: compiled modules that are just imported raise ImportError for it."""
+    """Note every Ctrl-C: compiled modules that are just imported raise ImportError for it.
+
+    SIGTERM is taken for one: it is what launchers and clusters send first, and the trial that is
+    cut short can be given back at once.
+    """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
         signal.default_int_handler(number, frame)
 
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield noted
-        return
-    signal.signal(signal.SIGINT, note)
+    taken = [number for number in usual if in_main and signal.getsignal(number) is usual[number]]
+    for number in taken:
+        signal.signal(number, note)
     try:
         yield noted
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in taken:
+            signal.signal(number, usual[number])
 
 
 @contextlib.contextmanager
-def _messages(*, verbose: bool, quiet: bool) -> Iterator[None]:
+def _messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
     """Write what the libraries have to say to stderr, in lines of our own."""
     import logging
     import warnings
@@ -121,10 +160,10 @@ def _messages(*, verbose: bool, quiet: bool) -> Iterator[None]:
     import optuna
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"optuna-quant: warning: {message}", file=sys.stderr, flush=True)
+        print(f"{speaker}: warning: {message}", file=sys.stderr, flush=True)
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("optuna-quant: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"{speaker}: %(message)s"))
     if not verbose and not quiet:
         # The progress line of a failed trial says the same.
         handler.addFilter(lambda entry: entry.name != "optuna_quant.objective")
@@ -158,8 +197,8 @@ def _parser() -> argparse.ArgumentParser:
         "tune",
         help="search for a quantized model that meets the criterion",
         description="Search for a quantized model that meets an accuracy criterion.\n\nThe same "
-        "command goes on where an earlier one ended; started several times on one\n--storage, it "
-        "shares the work.",
+        "command goes on where an earlier one ended; started several times on one\n--storage, or "
+        "under mpirun or srun, it shares the work.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -177,7 +216,30 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="as JSON, with all columns")
     form.add_argument("--csv", action="store_true", help="as CSV, with all columns")
     space.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    _add_serve(commands)
     return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="put a gRPC proxy in front of a storage, for many workers",
+        description="Serve a storage to many workers: they use --storage grpc://HOST:PORT, and "
+        "only this process connects to the database. It asks for no password: let only your "
+        "workers reach it.",
+    )
+    serve.add_argument(
+        "--storage", metavar="URL", required=True, help="what is served, as for tune"
+    )
+    serve.add_argument(
+        "--host",
+        default="localhost",
+        help="the address to listen on; 0.0.0.0 for all of this machine (default: localhost)",
+    )
+    serve.add_argument(
+        "--port", type=_port, default=13000, help="the port to listen on (default: 13000)"
+    )
+    serve.add_argument("--verbose", action="store_true", help="show where an error comes from")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -301,6 +363,20 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "smallest file, or the fastest (default: fallback_ops)",
     )
     group.add_argument("--seed", type=int, default=0, help="seed of all that is random")
+    group.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_positive,
+        default=1,
+        help="evaluate so many models at a time, in threads of this process (default: 1)",
+    )
+    group.add_argument(
+        "--threads",
+        metavar="N",
+        type=_positive,
+        help="the threads with which ONNX Runtime runs one model; give 1 where several processes "
+        "share a machine (default: one for each core)",
+    )
 
 
 def _add_record(parser: argparse.ArgumentParser) -> None:
@@ -322,8 +398,9 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--storage",
         metavar="URL",
-        help="where the record is kept: a file, sqlite:///FILE, postgresql://..., mysql://..., or "
-        "redis://... (default: the file OUT.optuna_quant.journal beside the output)",
+        help="where the record is kept: a file, sqlite:///FILE, postgresql://..., mysql://..., "
+        "redis://..., or grpc://HOST:PORT (default: the file OUT.optuna_quant.journal beside the "
+        "output)",
     )
     group.add_argument(
         "--study-name", metavar="NAME", help="its name there (default: the model's)"
@@ -347,6 +424,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"it must be at least 1, but is {value}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 65536:
+        raise argparse.ArgumentTypeError(f"it must be from 1 to 65535, but is {value}")
     return value
 
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import json
 import math
 from pathlib import Path
+import socket
 import sys
 from typing import TYPE_CHECKING
 from typing import Any
 
-import optuna
-
 from optuna_quant import cli
+from optuna_quant.beginning import begin
+from optuna_quant.beginning import is_gone
+from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import metrics
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
+from optuna_quant.ranks import RANKS
+from optuna_quant.ranks import Rank
 from optuna_quant.record import get_baseline
 from optuna_quant.search import prepare
 from optuna_quant.storages import open_storage
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Sequence
 
-    from optuna.storages import BaseStorage
+    import optuna
     import pandas as pd
 
     from optuna_quant.result import TuningResult
@@ -42,8 +47,20 @@ if TYPE_CHECKING:
 _METRIC = "optuna_quant:metric"
 
 
-def tune(args: argparse.Namespace) -> int:
-    """``optuna-quant tune``: search, and write what was found."""
+def tune(args: argparse.Namespace, rank: Rank) -> int:
+    """``optuna-quant tune``: search, and write what was found.
+
+    Args:
+        args:
+            The arguments.
+        rank:
+            Which of the processes this is that were started together. The first one reports and
+            writes what was found; all search.
+
+    Returns:
+        The exit code. Of a process that only searches, "not met" is none: a launcher would take it
+        for a failure and end the others.
+    """
     accuracy = _accuracy_criterion(args)
     tuning = TuningCriterion(
         timeout=args.timeout,
@@ -62,7 +79,8 @@ def tune(args: argparse.Namespace) -> int:
             f"--calibration is needed for --approach {args.approach}: an .npz file with samples "
             "such as the model sees when it is used. Without any, --approach dynamic is possible."
         )
-    model, output = _check_files(args)
+    model, output = _check_files(args, rank)
+    _check_machines(args, rank)
     search = prepare(
         model,
         calibration_data=args.calibration,
@@ -73,35 +91,56 @@ def tune(args: argparse.Namespace) -> int:
         accuracy_criterion=accuracy,
         tuning_criterion=tuning,
         quant_level=quant_level,
-        output=output,
+        output=output if rank.reports else None,
         seed=args.seed,
+        session_options=_session_options(args.threads),
         cache_dir=args.cache_dir,
         **_model_options(args),
     )
     storage = open_storage(_address(args, output))
     study_name = args.study_name or model.stem
-    study = _begin(storage, study_name, accuracy, fresh=args.fresh)
+    study = begin(storage, study_name, accuracy.direction, fresh=args.fresh, rank=rank)
     before = len(study.get_trials(deepcopy=False))
-    _check_metric(study, args)
-    if not args.quiet:
+    _check_metric(study, args, rank)
+    shown = rank.reports and not args.quiet
+    if shown:
         _say(f"Tuning {model} with the strategy {strategy!r}: {accuracy}.")
-        if before:
-            _say(
-                f"Going on with the study {study_name!r}, which has {before} "
-                f"trial{'' if before == 1 else 's'} (--fresh begins anew)."
-            )
-        else:
-            _say("The FP32 model is evaluated first.")
-    result = search.run(storage=storage, study_name=study_name, show_progress=not args.quiet)
-    if result.met and not args.quiet and len(result.study.get_trials(deepcopy=False)) == before:
+        if not rank.is_alone:
+            _say(f"{rank.size} processes share the work; this one shows its own trials.")
+        _say(_beginning(study, before))
+    try:
+        result = search.run(
+            storage=storage, study_name=study_name, show_progress=shown, n_jobs=args.jobs
+        )
+    except KeyError as error:
+        if not is_gone(study):
+            raise
+        raise ValueError(
+            f"The study {study_name!r} was deleted while this process worked on it: by --fresh "
+            "of another one, perhaps. The same command without --fresh takes part in the new one."
+        ) from error
+    if shown and result.met and len(result.study.get_trials(deepcopy=False)) == before:
         _say(
             f"The answer is from the record of that study; the strategy {strategy!r} had nothing "
             "to do (--fresh begins anew)."
         )
-    return _finish(result, args, output)
+    if rank.reports:
+        return _finish(result, args, output)
+    return cli.INTERRUPTED if result.stopped_because == StopReason.INTERRUPTED else cli.MET
 
 
-def _check_files(args: argparse.Namespace) -> tuple[Path, Path]:
+def _beginning(study: optuna.Study, trials: int) -> str:
+    if not trials:
+        return "The FP32 model is evaluated first."
+    count = f"{trials} trial{'' if trials == 1 else 's'}"
+    if running_elsewhere(study):
+        return f"The study {study.study_name!r} has {count}; other processes are at work on it."
+    return (
+        f"Going on with the study {study.study_name!r}, which has {count} (--fresh begins anew)."
+    )
+
+
+def _check_files(args: argparse.Namespace, rank: Rank) -> tuple[Path, Path]:
     """The model and the output; no file that is written may be one of those that are read."""
     model = _existing_file("the model", args.model)
     read = {"model": model}
@@ -116,6 +155,8 @@ def _check_files(args: argparse.Namespace) -> tuple[Path, Path]:
         if text.startswith("@"):
             read[f"file of --{option.replace('_', '-')}"] = Path(text[1:])
     output = Path(args.output or f"{model.stem}.quantized.onnx")
+    if not rank.reports:
+        return model, output
     journal = storage_file(_address(args, output))
     kept = {} if journal is None else {"storage": journal}
     check_output(output, inputs=read | kept)
@@ -128,8 +169,28 @@ def _address(args: argparse.Namespace, output: Path) -> str:
     return args.storage or str(output.with_suffix(".optuna_quant.journal"))
 
 
-def _check_metric(study: optuna.Study, args: argparse.Namespace) -> None:
+def _check_machines(args: argparse.Namespace, rank: Rank) -> None:
+    """A file is for one machine; that several use it may work, but not with one each."""
+    if not rank.on_several_machines:
+        return
+    if args.storage is None:
+        raise ValueError(
+            f"The {rank.size} processes run on several machines, and the journal file beside the "
+            "output is for one: give --storage postgresql://USER:PASSWORD@HOST/NAME, or another "
+            f"server that all of them reach. (If each is to search on its own, set {RANKS}=1.)"
+        )
+    if rank.reports and storage_file(args.storage) is not None:
+        _say(
+            f"warning: The {rank.size} processes run on several machines, but a file is for one. "
+            "If they do not all see the same file, or locks do not reach beyond a machine, work "
+            "is done twice or the record is damaged. Use a server, such as postgresql://..."
+        )
+
+
+def _check_metric(study: optuna.Study, args: argparse.Namespace, rank: Rank) -> None:
     """Remember what gives the metric, and say so if the study's results are of another one."""
+    if not rank.reports:
+        return
     file, name = (
         (Path(args.data), args.metric or "accuracy")
         if args.evaluate is None
@@ -286,6 +347,16 @@ def _model_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _session_options(threads: int | None) -> Any:
+    if threads is None:
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return options
+
+
 def _json(option: str, text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
@@ -307,21 +378,6 @@ def _existing_file(what: str, name: str) -> Path:
     return path
 
 
-def _begin(
-    storage: BaseStorage, study_name: str, accuracy: AccuracyCriterion, *, fresh: bool
-) -> optuna.Study:
-    """The study, begun anew if that is asked for."""
-    if fresh:
-        with contextlib.suppress(KeyError):
-            optuna.delete_study(study_name=study_name, storage=storage)
-    return optuna.create_study(
-        storage=storage,
-        study_name=study_name,
-        direction=accuracy.direction,
-        load_if_exists=True,
-    )
-
-
 def _say(text: str) -> None:
     print(f"optuna-quant: {text}", file=sys.stderr, flush=True)
 
@@ -340,3 +396,31 @@ def _shown_size(found: TuningSpace) -> str:
     ops = sum(len(tunable.ops) for tunable in found.tunables)
     size = f"{found.size:,}" if found.size < 10**9 else f"about 10^{math.log10(found.size):.0f}"
     return f"{ops} ops, {len(found.parameters)} parameters, {size} configurations"
+
+
+def serve(args: argparse.Namespace) -> int:
+    """``optuna-quant serve``: a storage for many workers, through one process."""
+    try:
+        # Optuna would say so only when it is used.
+        importlib.import_module("grpc")
+    except ImportError as error:
+        raise ValueError("serve needs gRPC. Run: pip install grpcio protobuf") from error
+    from optuna.storages import run_grpc_proxy_server
+
+    address = args.storage
+    if "://" not in address or address.split("://")[0] in ("redis", "rediss", "unix", "grpc"):
+        raise ValueError(
+            f"--storage {address!r} cannot be served: behind Optuna's gRPC proxy there must be a "
+            "database (postgresql://..., mysql://..., sqlite:///FILE)."
+        )
+    storage = open_storage(address)
+    # A second server on the same port would be no error to gRPC.
+    with socket.create_server((args.host, args.port)):
+        pass
+    _say(
+        f"Serving on {args.host}, port {args.port}: workers use --storage "
+        f"grpc://HOST:{args.port}. Ctrl-C ends it."
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        run_grpc_proxy_server(storage, host=args.host, port=args.port)
+    return cli.MET

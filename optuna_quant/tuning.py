@@ -9,9 +9,14 @@ import os
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna.storages import InMemoryStorage
+
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.objective import Evaluate
+from optuna_quant.ranks import RANKS
+from optuna_quant.ranks import Rank
+from optuna_quant.ranks import this_rank
 from optuna_quant.result import TuningResult
 from optuna_quant.search import prepare
 
@@ -53,13 +58,16 @@ def tune(
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
     show_progress: bool = False,
     backend: Backend | None = None,
+    n_jobs: int = 1,
 ) -> TuningResult:
     """Find a quantized version of a model that keeps to an accuracy criterion.
 
     It is a short way to write what the parts of this package do together: a backend, its tuning
     space, a sampler, :class:`~optuna_quant.QuantObjective`, a study, and
     :class:`~optuna_quant.callbacks.ExitPolicy`. With a ``storage`` the search can be interrupted
-    and called again, and several processes can call it at once and share the work.
+    and called again, and several processes can call it at once and share the work. Under
+    ``mpirun`` or ``srun`` each process gets the result; the first one alone shows the progress
+    and writes ``output`` (:func:`optuna_quant.ranks.this_rank` tells a script which it is).
 
     Example:
 
@@ -128,6 +136,9 @@ def tune(
             Whether to write a line per trial to ``sys.stderr``.
         backend:
             Instead of ``model`` and all that describes how to read and run it: a backend.
+        n_jobs:
+            How many models are evaluated at a time, in threads of this process. ``evaluate`` must
+            allow that.
 
     Returns:
         The result, also if nothing meets the criterion, and if the search was interrupted
@@ -139,8 +150,11 @@ def tune(
         TypeError:
             If an argument has the wrong type.
         ValueError:
-            If an argument is not valid, or the study that is continued does not fit.
+            If an argument is not valid, the study that is continued does not fit, or several
+            processes were started together and have no storage to share.
     """
+    rank = this_rank()
+    _check_shared(storage, rank)
     search = prepare(
         model,
         calibration_data=calibration_data,
@@ -155,7 +169,7 @@ def tune(
         op_type_dict=op_type_dict,
         op_name_dict=op_name_dict,
         calibration_sizes=calibration_sizes,
-        output=output,
+        output=output if rank.reports else None,
         seed=seed,
         providers=providers,
         session_options=session_options,
@@ -166,5 +180,17 @@ def tune(
         storage=storage,
         study_name=study_name,
         callbacks=callbacks,
-        show_progress=show_progress,
+        show_progress=show_progress and rank.reports,
+        n_jobs=n_jobs,
+    )
+
+
+def _check_shared(storage: Storage, rank: Rank) -> None:
+    if rank.is_alone or not (storage is None or isinstance(storage, InMemoryStorage)):
+        return
+    raise ValueError(
+        f"{rank.size} processes were started together (this is {rank}), and without a storage "
+        "that they share each would do all the work: give storage=..., such as "
+        "'postgresql://USER:PASSWORD@HOST/NAME' or, on one machine, the path of a journal file. "
+        f"(If each is to search on its own, set the environment variable {RANKS}=1.)"
     )

@@ -7,22 +7,27 @@ import json
 from pathlib import Path
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import onnx
 import onnx_models
 import onnxruntime
+import optuna
 import pytest
 
 from optuna_quant import __version__
+from optuna_quant import record
 from optuna_quant.cli import main
 from optuna_quant.commands import load_function
+from optuna_quant.storages import open_storage
 
 
 EVALUATE = """
-import os, signal
+import os, signal, time
 import numpy as np
 import helper
 
@@ -46,6 +51,12 @@ def interrupted(session):
     value = accuracy(session)
     if _note() == 3:
         raise KeyboardInterrupt
+    return value
+
+def waiting(session):
+    value = accuracy(session)
+    if _note() == 3:
+        time.sleep(200)
     return value
 
 def killed(session):
@@ -227,6 +238,16 @@ def test_options_reach_the_search(folder: Path, capsys: pytest.CaptureFixture[st
     assert not list(folder.glob("*.journal"))
 
 
+def test_jobs_work_in_threads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*ACCURACY, "--tolerable-loss", "0.5", "--timeout", "none"]
+    command += ["--strategy", "exhaustive", "--max-trials", "4", "--jobs", "2"]
+    assert main(command) == 0
+    assert "stopped: All 4 trials are used up." in capsys.readouterr().out
+    storage = open_storage(folder / "net.quantized.optuna_quant.journal")
+    trials = optuna.load_study(storage=storage, study_name="net").get_trials()
+    assert len({record.worker_of(trial) for trial in trials}) > 1
+
+
 def test_dynamic_needs_no_calibration(folder: Path) -> None:
     command = ["tune", "net.onnx", "--approach", "dynamic", "--data", "data.npz"]
     assert main([*command, "--tolerable-loss", "0.1"]) == 0
@@ -261,6 +282,28 @@ def test_interrupted_command_goes_on_where_it_was(
     assert is_quantized(folder / "net.quantized.onnx")
     assert main(command) == 0
     assert "stopped: All 4 trials are used up." in capsys.readouterr().out
+
+
+def test_terminated_command_gives_its_trial_back(folder: Path) -> None:
+    command = [*BASE, "--evaluate", "evaluate.py:waiting", "--tolerable-loss", "0.1"]
+    command += ["--timeout", "none", "--strategy", "exhaustive", "--max-trials", "4"]
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True
+    )
+    calls = folder / "calls"
+    deadline = time.monotonic() + 120
+    while not (calls.exists() and calls.read_text() == "xxx") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "stopped: The search was interrupted." in out
+    storage = open_storage(folder / "net.quantized.optuna_quant.journal")
+    trials = optuna.load_study(storage=storage, study_name="net").get_trials()
+    # Others need not wait for it, wherever they run.
+    states = [trial.state.name for trial in trials]
+    assert states == [*["COMPLETE"] * (len(states) - 1), "FAIL"]
 
 
 def test_killed_command_leaves_the_best_and_goes_on(
@@ -364,6 +407,9 @@ def test_bad_input_is_one_line_that_says_what_is_wrong(
         ([*ACCURACY, "--timeout", "soon"], "--timeout"),
         ([*ACCURACY, "--max-trials", "0"], "it must be at least 1, but is 0"),
         ([*ACCURACY, "--objective", "speed"], "latency"),
+        ([*ACCURACY, "--jobs", "0"], "it must be at least 1, but is 0"),
+        (["serve"], "--storage"),
+        (["serve", "--storage", "sqlite:///s.db", "--port", "0"], "from 1 to 65535, but is 0"),
         (["space", "net.onnx", "--json", "--csv"], "not allowed with"),
     ],
 )
@@ -495,6 +541,53 @@ def test_interrupt_that_an_import_hides_is_one(
     assert main([*BASE, "--evaluate", "hides.py"]) == 130
     assert "optuna-quant: interrupted (" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# serve
+
+
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_served_storage_is_shared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("grpc")
+    port = str(free_port())
+    served = ["serve", "--storage", "sqlite:///served.db", "--port", port]
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
+    server = subprocess.Popen(
+        [sys.executable, "-c", code, *served], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stderr is not None
+        assert f"Serving on localhost, port {port}: workers" in server.stderr.readline()
+        command = [*ACCURACY, "--tolerable-loss", "0.1", "--study-name", "s"]
+        assert main([*command, "--storage", f"grpc://localhost:{port}"]) == 0
+        first = capsys.readouterr().out
+        assert main([*command, "--storage", "sqlite:///served.db"]) == 0
+        out, err = capsys.readouterr()
+        assert out == first
+        assert "The answer is from the record of that study" in err
+        assert main(served) == 2
+        assert "Address already in use" in capsys.readouterr().err
+    finally:
+        server.terminate()
+    assert server.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("storage", ["some.journal", "redis://localhost", "grpc://localhost:1"])
+def test_what_cannot_be_served_is_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    storage: str,
+) -> None:
+    pytest.importorskip("grpc")
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", "--storage", storage]) == 2
+    assert "there must be a database" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 # space
