@@ -45,13 +45,23 @@ def _is_earlier_boot(host: str) -> bool:
 
 def this_worker() -> str:
     """This process and thread, as text that other processes can check."""
-    pid = os.getpid()
-    return f"{_host()}|{pid}|{_start_time(pid)}|{threading.get_ident()}"
+    return f"{_process(_host(), os.getpid())}|{threading.get_ident()}"
+
+
+@lru_cache(maxsize=4)
+def _process(host: str, pid: int) -> str:
+    """This process; by its number, since a child process inherits what was found before."""
+    return f"{host}|{pid}|{_start_time(pid)}"
+
+
+def process_of(worker: str) -> str:
+    """The process of a worker, whatever its thread."""
+    return worker.rpartition("|")[0]
 
 
 def is_this_process(worker: str) -> bool:
     """Whether a worker is this very process, whatever its thread."""
-    return worker.rpartition("|")[0] == this_worker().rpartition("|")[0]
+    return process_of(worker) == _process(_host(), os.getpid())
 
 
 def is_known_dead(worker: str) -> bool:

@@ -9,18 +9,23 @@ from typing import Any
 from typing import TypeAlias
 
 from optuna.exceptions import TrialPruned
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import record
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
+from optuna_quant.held_parameters import held_parameters
+from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.rebuild import fingerprint_of
+from optuna_quant.shared_calibration import share_calibration
 from optuna_quant.waiting import Waiting
 
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
@@ -74,6 +79,8 @@ class QuantObjective:
             than that, three times the longest one.
         grace_period:
             How long, in seconds, to wait for an earlier trial that has not built its model yet.
+        artifact_store:
+            Where workers share what calibration gives. Default: in the study itself.
 
     Raises:
         ValueError:
@@ -89,6 +96,7 @@ class QuantObjective:
         *,
         patience: float = 600.0,
         grace_period: float = 5.0,
+        artifact_store: ArtifactStore | None = None,
     ) -> None:
         for name, value in (("patience", patience), ("grace_period", grace_period)):
             if value < 0:
@@ -99,8 +107,10 @@ class QuantObjective:
         self._criterion = criterion
         self._patience = patience
         self._grace_period = grace_period
+        self._artifact_store = artifact_store
         # What this process knows of trials that were not told yet, by study and trial number.
         self._values: dict[tuple[str, int], float] = {}
+        self._lost: list[int] = []
         self._given_up: dict[str, set[tuple[int, bool]]] = {}
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -112,28 +122,56 @@ class QuantObjective:
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            optuna.exceptions.UpdateFinishedTrialError:
+                If another worker has ended the trial meanwhile.
             ValueError:
                 If the study's direction contradicts the criterion.
         """
+        self._criterion.check_direction(trial.study)
+        try:
+            # In one transaction and late: until then, its claim says what it evaluates.
+            with held_parameters(trial, attributes=True):
+                return self._run(trial)
+        except UpdateFinishedTrialError:
+            self._lost.append(trial.number)
+            raise
+
+    def take_lost(self) -> list[int]:
+        """The trials that another worker has ended since this was last asked.
+
+        That happens to a process that stood still for longer than the others waited for a sign of
+        life. Whatever such a trial found is not in the study.
+        """
+        lost, self._lost = self._lost, []
+        return lost
+
+    def _run(self, trial: optuna.Trial) -> float:
         study = trial.study
-        self._criterion.check_direction(study)
         config = self._space.suggest(trial)
-        trial.set_user_attr(record.FALLBACK_OPS, len(config.fallback_ops))
+        with seen_at_once(trial):  # A sign that it has begun.
+            trial.set_user_attr(record.FALLBACK_OPS, len(config.fallback_ops))
         if config == self._space.fp32():
-            return self._judge(trial, config, self._fp32_metric(trial), None)
+            value = self._fp32_metric(trial)
+            return self._judge(trial, config, value, self._waiting(study), math.nan)
         waiting = self._waiting(study)
         # First, if nobody else does: what is wrong with the evaluation shows at once.
-        self._baseline(trial, waiting, block=False)
+        baseline = self._baseline(trial, waiting, block=False)
         # Not inside the trial's own errors: unusable calibration data end the search.
-        self._backend.calibrate()
-        value = self._metric(trial, config, waiting)
-        return math.nan if value is None else self._judge(trial, config, value, waiting)
+        share_calibration(study, self._backend, artifact_store=self._artifact_store)
+        found = self._metric(trial, config, waiting)
+        return math.nan if found is None else self._judge(trial, config, found, waiting, baseline)
 
     def _judge(
-        self, trial: optuna.Trial, config: QuantConfig, value: float, waiting: Waiting | None
+        self,
+        trial: optuna.Trial,
+        config: QuantConfig,
+        value: float,
+        waiting: Waiting,
+        baseline: float,
     ) -> float:
-        """Hold a metric against the baseline, and write down the verdict."""
-        baseline = self._baseline(trial, waiting or self._waiting(trial.study), block=True)
+        """Hold a metric against the baseline (NaN: not known yet), and write down the verdict."""
+        if math.isnan(baseline):
+            baseline = self._baseline(trial, waiting, block=True)
         violation = self._criterion.violation(value, baseline)
         # What was built counts: a backend may not have done what was asked.
         built = trial.user_attrs.get(record.FINGERPRINT)
@@ -219,7 +257,9 @@ class QuantObjective:
 
     def _metric(self, trial: optuna.Trial, config: QuantConfig, waiting: Waiting) -> float | None:
         """The metric of a candidate; :obj:`None`, with the reason in the trial, if it failed."""
-        twin = self._same_parameters(trial)
+        is_first = getattr(trial.study.sampler, "is_first", None)
+        known = is_first is None or not is_first(trial.study, trial.number)
+        twin = self._same_parameters(trial) if known else None
         if twin is None:
             try:
                 model = self._backend.quantize(config)
@@ -312,10 +352,13 @@ class QuantObjective:
         return value
 
     def _waiting(self, study: optuna.Study) -> Waiting:
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        longest = max((t.duration.total_seconds() for t in finished if t.duration), default=0.0)
+        def patience() -> float:
+            finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            times = (t.duration.total_seconds() for t in finished if t.duration)
+            return max(self._patience, 3 * max(times, default=0.0))
+
         return Waiting(
-            patience=max(self._patience, 3 * longest),
+            patience=patience,
             grace_period=self._grace_period,
             given_up=self._given_up.setdefault(study.study_name, set()),
         )
@@ -323,7 +366,8 @@ class QuantObjective:
 
 def _describe(trial: optuna.Trial, model: Any, fingerprint: str) -> None:
     """Write down which model was built, and its size."""
-    trial.set_user_attr(record.FINGERPRINT, fingerprint)
+    with seen_at_once(trial):
+        trial.set_user_attr(record.FINGERPRINT, fingerprint)
     size = getattr(model, "nbytes", None)
     if size is not None:
         trial.set_user_attr(record.MODEL_BYTES, int(size))

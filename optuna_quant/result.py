@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from optuna_quant.config import OpConfig
     from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.samplers import SetAside
+    from optuna_quant.samplers import Speculation
     from optuna_quant.selection import Candidate
     from optuna_quant.space import TuningSpace
 
 
 _logger = get_logger(__name__)
 
+_SHOWN_SET_ASIDE = 3
 _COLUMNS = ("op", "op_type", "mode", "activation", "weight", "runs", "as_asked", "note")
 
 
@@ -80,6 +83,11 @@ class TuningResult:
             Builds the model.
         space:
             The tuning space.
+        set_aside:
+            The configurations that could not be evaluated, however often it was tried.
+        speculation:
+            How much was evaluated on a guess while workers would have waited for each other;
+            :obj:`None` if the sampler does not tell.
     """
 
     met: bool
@@ -96,6 +104,8 @@ class TuningResult:
     criterion: AccuracyCriterion
     backend: Backend = field(repr=False)
     space: TuningSpace = field(repr=False)
+    set_aside: Sequence[SetAside] = ()
+    speculation: Speculation | None = None
 
     @property
     def fallback_ops(self) -> tuple[str, ...]:
@@ -172,6 +182,14 @@ class TuningResult:
             )
             if self.fallback_ops:
                 lines.append(f"in fallback: {_listed(self.fallback_ops)}")
+        if self.set_aside:
+            count = len(self.set_aside)
+            were = "configuration was" if count == 1 else "configurations were"
+            shown = "; ".join(map(str, self.set_aside[:_SHOWN_SET_ASIDE]))
+            more = f"; and {count - _SHOWN_SET_ASIDE} more" if count > _SHOWN_SET_ASIDE else ""
+            lines.append(f"{count} {were} set aside: {shown}{more}")
+        if self.speculation is not None and self.speculation.evaluated:
+            lines.append(f"speculation: {self.speculation}")
         lines.append(f"stopped: {self.message}")
         return "\n".join(lines)
 
@@ -233,6 +251,9 @@ def conclude(
     elif best is not None and math.isfinite(best.cost(objective)):
         cost = best.cost(objective)
     baseline = record.get_baseline(study)
+    # Other samplers than ours do not tell.
+    set_aside = getattr(study.sampler, "set_aside", None)
+    speculation = getattr(study.sampler, "speculation", None)
     return TuningResult(
         met=bool(met),
         metric=None if best is None else best.metric,
@@ -250,6 +271,8 @@ def conclude(
         criterion=criterion,
         backend=backend,
         space=space,
+        set_aside=() if set_aside is None else set_aside(study),
+        speculation=None if speculation is None else speculation(study),
     )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from typing import cast
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.logging import get_logger
 
 from optuna_quant._quiet import without_repeated_lines
 from optuna_quant.callbacks import ExitPolicy
@@ -24,6 +26,7 @@ from optuna_quant.continuation import check_continued
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.last_trials import await_last_trials
 from optuna_quant.latency import find_fastest
 from optuna_quant.objective import Evaluate
 from optuna_quant.objective import QuantObjective
@@ -38,6 +41,7 @@ from optuna_quant.strategies import make_sampler
 
 
 if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from optuna_quant.space import TuningSpace
     from optuna_quant.storages import Storage
 
+
+_logger = get_logger(__name__)
 
 _DEFAULT_STUDY_NAME = "optuna_quant"
 
@@ -89,6 +95,8 @@ class Search:
         study_name: str | None = None,
         callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
         show_progress: bool = False,
+        n_jobs: int = 1,
+        artifact_store: ArtifactStore | None = None,
     ) -> TuningResult:
         """Open the study and search; for the arguments see :func:`optuna_quant.tune`.
 
@@ -103,7 +111,7 @@ class Search:
         if self.saver is not None and journal is not None:
             check_output(self.saver.path, inputs={"storage": journal})
         study = optuna.create_study(
-            storage=open_storage(storage),
+            storage=open_storage(storage, heartbeat=False),
             study_name=study_name or (None if storage is None else _DEFAULT_STUDY_NAME),
             direction=self.criterion.direction,
             sampler=self.sampler,
@@ -114,10 +122,17 @@ class Search:
         saved = [self.saver] if self.saver else []
         stop = _optimize(
             study,
-            QuantObjective(self.backend, self.space, self._evaluate, self.criterion),
+            QuantObjective(
+                self.backend,
+                self.space,
+                self._evaluate,
+                self.criterion,
+                artifact_store=artifact_store,
+            ),
             self.policy,
             [*shown, *saved, *callbacks],
             show_progress=show_progress,
+            n_jobs=n_jobs,
         )
         fastest = partial(
             find_fastest,
@@ -233,20 +248,49 @@ def _optimize(
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
     *,
     show_progress: bool,
+    n_jobs: int,
 ) -> Stop:
     """Run trials until the policy has enough; what was found before counts as well."""
     try:
-        stop = policy.decide(study)
-        if stop is None:
-            with without_repeated_lines(progress=show_progress):
-                study.optimize(objective, callbacks=[*callbacks, policy])
+        while True:
             stop = policy.decide(study)
-        if stop is None:
-            stop = Stop(StopReason.CALLBACK, "A callback stopped the search.")
+            if stop is None:
+                with without_repeated_lines(progress=show_progress):
+                    while not _optimize_once(study, objective, [*callbacks, policy], n_jobs):
+                        pass
+                stop = policy.decide(study)
+            if stop is None:
+                stop = Stop(StopReason.CALLBACK, "A callback stopped the search.")
+                break
+            if not await_last_trials(study):  # What others are still at may change the answer.
+                break
     except KeyboardInterrupt:
         stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")
     keep_reason(study, stop)
     return stop
+
+
+def _optimize_once(
+    study: optuna.Study,
+    objective: QuantObjective,
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+    n_jobs: int,
+) -> bool:
+    """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
+    try:
+        study.optimize(objective, callbacks=callbacks, n_jobs=n_jobs)
+    except (UpdateFinishedTrialError, ValueError):
+        # Optuna cannot tell a trial that has ended, and says so with a ValueError.
+        lost = objective.take_lost()
+        if not lost:
+            raise
+        _logger.warning(
+            f"Other workers have taken this process for dead and ended its trial "
+            f"{', '.join(map(str, lost))}; it goes on with another one. It gave no sign of life "
+            "for too long, because it was suspended or could not reach the storage."
+        )
+        return False
+    return True
 
 
 def _measure(

@@ -66,7 +66,11 @@ class Candidate:
         return (self.cost(objective), worse, self.trial.number)
 
 
-def candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candidate]:
+def candidates(
+    study: optuna.Study,
+    criterion: AccuracyCriterion,
+    trials: Iterable[FrozenTrial] | None = None,
+) -> list[Candidate]:
     """The complete trials of quantized models, judged; empty without a baseline.
 
     The FP32 baseline is not among them, nor is any other model without a quantized op.
@@ -76,6 +80,8 @@ def candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candid
             The study.
         criterion:
             What judges them.
+        trials:
+            The study's trials, if they have been read already.
 
     Returns:
         A candidate for each trial, in the order of the trials.
@@ -87,7 +93,8 @@ def candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candid
     baseline = record.get_baseline(study)
     if baseline is None:
         return []
-    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if trials is None:
+        trials = study.get_trials(deepcopy=False)
     return [
         Candidate(
             trial=trial,
@@ -97,8 +104,8 @@ def candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candid
             model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
             higher_is_better=criterion.higher_is_better,
         )
-        for trial in found
-        if is_quantized(trial)
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and is_quantized(trial)
     ]
 
 

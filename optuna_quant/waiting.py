@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterable
+from functools import cached_property
 import time
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,7 @@ class Waiting:
 
     Args:
         patience:
-            How long, in seconds, to wait for a trial that has begun.
+            Gives how long, in seconds, to wait for a trial that has begun; called when one is.
         grace_period:
             How long, in seconds, to wait for a trial that shows no sign of having begun.
         given_up:
@@ -36,13 +38,21 @@ class Waiting:
     """
 
     def __init__(
-        self, *, patience: float, grace_period: float, given_up: set[tuple[int, bool]]
+        self,
+        *,
+        patience: Callable[[], float],
+        grace_period: float,
+        given_up: set[tuple[int, bool]],
     ) -> None:
-        self._patience = patience
+        self._find_patience = patience
         self._grace_period = grace_period
         self._given_up = given_up
         self._since: dict[tuple[int, bool], float] = {}
         self._pause = _FIRST_PAUSE_SECONDS
+
+    @cached_property
+    def _patience(self) -> float:
+        return self._find_patience()
 
     def is_for(self, begun: Iterable[FrozenTrial], silent: Iterable[FrozenTrial] = ()) -> bool:
         """Whether any of these running trials may still end, or begin, in time."""

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from optuna_quant import record
 from optuna_quant.criteria import check_limits
 from optuna_quant.criteria import check_objective
+from optuna_quant.samplers import QuantSampler
 from optuna_quant.selection import Candidate
 from optuna_quant.selection import candidates
 from optuna_quant.selection import ranked
@@ -166,12 +167,12 @@ class ExitPolicy:
                 If the study's direction contradicts ``criterion.higher_is_better``.
         """
         self._criterion.check_direction(study)
-        found = candidates(study, self._criterion)
+        trials = study.get_trials(deepcopy=False)
+        found = candidates(study, self._criterion, trials)
         if self._stop_at_first:
             answers = [c for c in found if c.met and is_answer(study, c.trial)]
             if answers:
                 return Stop(StopReason.MET, self._met_message(answers))
-        trials = study.get_trials(deepcopy=False)
         elapsed = busy_seconds(trials)
         if self._timeout is not None and elapsed >= self._timeout:
             message = f"The time is up: {elapsed:.0f} s of {self._timeout:g} s."
@@ -183,7 +184,7 @@ class ExitPolicy:
                 f"All {most} trials are used up." if most > 1 else "The one trial is used up."
             )
             return Stop(StopReason.MAX_TRIALS, f"{message} {self._best_message(found, trials)}")
-        if self._has_nothing_left(study):
+        if self._has_nothing_left(study, trials):
             counted = f"{used} trial{'' if used == 1 else 's'}"
             message = f"The strategy has nothing left to try after {counted}."
             return Stop(StopReason.EXHAUSTED, f"{message} {self._best_message(found, trials)}")
@@ -198,19 +199,41 @@ class ExitPolicy:
             _warn_without_baseline(study, trials)
         return None
 
-    def trials_left(self, study: optuna.Study) -> int | None:
-        """How many more trials may be evaluated; :obj:`None` if there is no limit."""
+    def trials_left(
+        self, study: optuna.Study, trials: Iterable[FrozenTrial] | None = None
+    ) -> int | None:
+        """How many more trials may be evaluated; :obj:`None` if there is no limit.
+
+        Args:
+            study:
+                The study.
+            trials:
+                Its trials, if they have been read already.
+        """
         if self._max_trials is None:
             return None
-        return max(0, self._max_trials - trials_used(study.get_trials(deepcopy=False)))
+        known = study.get_trials(deepcopy=False) if trials is None else trials
+        return max(0, self._max_trials - trials_used(known))
 
-    def seconds_left(self, study: optuna.Study) -> float | None:
-        """How much time is left; :obj:`None` if there is no limit."""
+    def seconds_left(
+        self, study: optuna.Study, trials: Iterable[FrozenTrial] | None = None
+    ) -> float | None:
+        """How much time is left; :obj:`None` if there is no limit.
+
+        Args:
+            study:
+                The study.
+            trials:
+                Its trials, if they have been read already.
+        """
         if self._timeout is None:
             return None
-        return max(0.0, self._timeout - busy_seconds(study.get_trials(deepcopy=False)))
+        known = study.get_trials(deepcopy=False) if trials is None else trials
+        return max(0.0, self._timeout - busy_seconds(known))
 
-    def _has_nothing_left(self, study: optuna.Study) -> bool:
+    def _has_nothing_left(self, study: optuna.Study, trials: list[FrozenTrial]) -> bool:
+        if isinstance(study.sampler, QuantSampler):
+            return study.sampler.is_exhausted(study, trials)
         is_exhausted = getattr(study.sampler, "is_exhausted", None)
         return is_exhausted is not None and bool(is_exhausted(study))
 

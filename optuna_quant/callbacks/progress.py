@@ -52,9 +52,10 @@ class Progress:
         claim = record.claim_of(trial)
         parts = [claim.stage] if claim else []
         parts += [f"trial {trial.number}", self._verdict(study, trial)]
-        met = ranked(candidates(study, self._policy.criterion), self._policy.objective)
+        trials = study.get_trials(deepcopy=False)
+        met = ranked(candidates(study, self._policy.criterion, trials), self._policy.objective)
         parts.append(f"best: {self._show_best(met)}" if met else "best: none yet")
-        parts.append(self._left(study))
+        parts.append(self._left(study, trials))
         return " | ".join(parts)
 
     def _verdict(self, study: optuna.Study, trial: FrozenTrial) -> str:
@@ -85,14 +86,14 @@ class Progress:
         ops = met[0].fallback_ops
         return f"trial {met[0].trial.number}, {ops} op{'' if ops == 1 else 's'} in fallback"
 
-    def _left(self, study: optuna.Study) -> str:
-        text = clock(busy_seconds(study.get_trials(deepcopy=False)))
-        seconds = self._policy.seconds_left(study)
+    def _left(self, study: optuna.Study, trials: list[FrozenTrial]) -> str:
+        text = clock(busy_seconds(trials))
+        seconds = self._policy.seconds_left(study, trials)
         if seconds is not None:
             text += f", {clock(seconds)} left"
-        trials = self._policy.trials_left(study)
-        if trials is not None:
-            text += f", {trials} trial{'' if trials == 1 else 's'} left"
+        left = self._policy.trials_left(study, trials)
+        if left is not None:
+            text += f", {left} trial{'' if left == 1 else 's'} left"
         return text
 
 

@@ -16,6 +16,8 @@ from optuna_quant.samplers._replay import Evaluation
 from optuna_quant.samplers._replay import Plan
 from optuna_quant.samplers._replay import Scoring
 from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._reports import SetAside
+from optuna_quant.samplers._reports import Speculation
 from optuna_quant.samplers._scores import Sensitivity
 from optuna_quant.samplers._staged import StagedQuantSampler
 from optuna_quant.samplers._tpe import TPEQuantSampler
@@ -36,6 +38,8 @@ __all__ = [
     "RandomQuantSampler",
     "Scoring",
     "Sensitivity",
+    "SetAside",
+    "Speculation",
     "Stage",
     "StagedQuantSampler",
     "TPEQuantSampler",

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from optuna_quant.samplers._ledger import Ledger
 from optuna_quant.samplers._liveness import SignsOfLife
 from optuna_quant.samplers._liveness import Watch
 from optuna_quant.samplers._liveness import bury
+from optuna_quant.samplers._reports import SetAside
+from optuna_quant.samplers._reports import Speculation
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
 from optuna_quant.samplers._signature import check_space
@@ -47,6 +50,10 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _BASELINE_PATIENCE_SECONDS = 600.0
+_LONGEST_BETWEEN_LOOKS_SECONDS = 0.5
+_MOST_BACKWARDS_SECONDS = 0.5
+# How much of a trial's time may pass before a worker that waits for its end notices it.
+_PART_OF_A_TRIAL = 0.02
 
 
 @dataclass
@@ -59,6 +66,7 @@ class _StudyState:
     spare: Search
     ignored: set[int]  # Running trials that were silent for too long, or that are not ours.
     configs: dict[int, QuantConfig]  # By trial number, from the claim to the trial's end.
+    first: set[int]  # The trials among them whose configuration was chosen as a new one.
     watch: Watch
     signs: SignsOfLife
 
@@ -167,16 +175,31 @@ class QuantSampler(BaseSampler, abc.ABC):
     def _search(self, ledger: Ledger) -> Search:
         """A new search, before anything of it is known."""
 
-    def is_exhausted(self, study: optuna.Study) -> bool:
+    def is_exhausted(
+        self, study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
+    ) -> bool:
         """Whether everything that this sampler would evaluate has been evaluated.
 
         After that, it gives configurations that have not been evaluated yet as long as there are
         any, then repeats; it never stops the study by itself.
+
+        Args:
+            study:
+                The study.
+            trials:
+                All its trials, if they have just been read.
         """
         with self._lock:
             state = self._state(study)
-            state.ledger.refresh(study)
+            self._look(study, state, trials)  # Nobody else may come to bury the last of the dead.
             return not self._owes_baseline(state.ledger) and state.search.is_over(state.ledger)
+
+    def is_first(self, study: optuna.Study, number: int) -> bool:
+        """Whether a running trial of this process evaluates what nobody had evaluated before.
+
+        Not so if its configuration was given, or if nothing else was left.
+        """
+        return number in self._state(study).first
 
     def is_answer(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether a trial that meets the criterion answers the search.
@@ -190,6 +213,32 @@ class QuantSampler(BaseSampler, abc.ABC):
             state.ledger.refresh(study)
             return key is not None and state.search.is_answer(state.ledger, key)
 
+    def speculation(self, study: optuna.Study) -> Speculation:
+        """How much was evaluated on a guess, and how much of it the strategy has asked for since.
+
+        A worker guesses rather than waits for what others still evaluate.
+        """
+        with self._lock:
+            state = self._state(study)
+            state.ledger.refresh(study)
+            guessed = {
+                self._space.key_from_params(trial.params)
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+                if (claim := record.claim_of(trial)) is not None and claim.speculative
+            }
+            used = sum(
+                key is not None and state.search.has_asked_for(state.ledger, key)
+                for key in guessed
+            )
+            return Speculation(len(guessed), used)
+
+    def set_aside(self, study: optuna.Study) -> tuple[SetAside, ...]:
+        """The configurations that are not tried any more, because every attempt failed."""
+        with self._lock:
+            state = self._state(study)
+            state.ledger.refresh(study)
+            return state.ledger.set_aside()
+
     # Optuna's contract.
 
     def reseed_rng(self) -> None:
@@ -199,13 +248,13 @@ class QuantSampler(BaseSampler, abc.ABC):
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Claim a configuration for the trial."""
         self._independent.before_trial(study, trial)
+        begun = time.monotonic()
         mark = {"number": trial.number, "worker": this_worker()}
         _optuna.set_trial_system_attr(study, trial, record.WORKER, mark)
         signs = self._state(study).signs
         signs.begin(trial)
         try:
-            self._wait_for_turn(study, trial)
-            self._claim(study, trial)
+            self._claim(study, trial, begun)
         except BaseException:
             signs.end(trial.number)
             raise
@@ -226,7 +275,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         state = self._state(study)
         config = state.configs.get(trial.number)
         if config is None and any(name in self._distributions for name in search_space):
-            config = self._claim(study, trial)
+            config = self._claim(study, trial, time.monotonic())
         params = {} if config is None else self._space.params_of(config)
         return {
             name: params[name]
@@ -254,9 +303,21 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> None:
         """Keep the baseline, and write the criterion as a constraint if nobody has."""
         self._independent.after_trial(study, trial, state, values)
-        known = self._state(study)
-        known.signs.end(trial.number)
-        config = known.configs.pop(trial.number, None)
+        try:
+            self._conclude(study, trial, state, values)
+        finally:
+            # Not before: it may have had to wait for the baseline.
+            self._state(study).signs.end(trial.number)
+
+    def _conclude(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        self._state(study).first.discard(trial.number)
+        config = self._state(study).configs.pop(trial.number, None)
         if state == TrialState.FAIL:
             _optuna.set_trial_system_attr(study, trial, record.FAILED, True)
         key = self._space.key_from_params(trial.params)
@@ -296,6 +357,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                     self._spare_search(),
                     set(),
                     {},
+                    set(),
                     watch,
                     SignsOfLife(study, self._claim_patience, watch),
                 )
@@ -312,7 +374,10 @@ class QuantSampler(BaseSampler, abc.ABC):
         )
 
     def _wait_for_turn(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Wait until every earlier running trial has claimed, or has been silent for too long."""
+        """Wait until every earlier running trial has claimed, or has been silent for too long.
+
+        At the end the record has just been read.
+        """
         state = self._state(study)
         silent_since: dict[int, float] = {}
         pause = Pause()
@@ -336,14 +401,36 @@ class QuantSampler(BaseSampler, abc.ABC):
                             state.ignored.add(other.number)
             if not waiting_for:
                 return
-            pause(ahead=len(waiting_for))
+            # The last of them claims when all before it have.
+            self._await_claim(study, waiting_for[-1], pause, ahead=len(waiting_for))
 
-    def _claim(self, study: optuna.Study, trial: FrozenTrial) -> QuantConfig:
+    def _await_claim(
+        self, study: optuna.Study, other: FrozenTrial, pause: Pause, *, ahead: int
+    ) -> None:
+        """Wait a little, until another trial has claimed if that is cheap to see."""
+        until = time.monotonic() + _LONGEST_BETWEEN_LOOKS_SECONDS
+        while True:
+            pause(ahead=ahead)
+            attrs = _optuna.quick_system_attrs(study, other)
+            if attrs is None or attrs.get(record.CLAIM) or time.monotonic() >= until:
+                return
+
+    def _claim(self, study: optuna.Study, trial: FrozenTrial, begun: float) -> QuantConfig:
+        """Choose a configuration and claim it; waits for the trial's turn.
+
+        Args:
+            study:
+                The study.
+            trial:
+                The trial.
+            begun:
+                When the trial was begun at the latest, as :func:`time.monotonic` tells.
+        """
         state = self._state(study)
-        pause = Pause()
+        pause = Pause(longest=min(0.5, max(0.05, _PART_OF_A_TRIAL * state.ledger.longest)))
+        self._wait_for_turn(study, trial)
         while True:
             with self._lock:
-                self._look(study, state)
                 choice = self._choose(study, state, trial)
                 if choice is not None:
                     state.configs[trial.number] = choice.config
@@ -357,16 +444,41 @@ class QuantSampler(BaseSampler, abc.ABC):
                         choice.positions,
                     )
                     _optuna.set_trial_system_attr(study, trial, record.CLAIM, claim.to_attr())
-                    if choice.forced or not self._is_contested(study, state, claim):
+                    in_time = not state.ignored & state.ledger.running.keys()
+                    in_time = in_time and self._is_in_time(trial, begun)
+                    if choice.forced:
+                        return choice.config
+                    if in_time or not self._is_contested(study, state, claim):
+                        state.first.add(trial.number)
                         return choice.config
                     _optuna.set_trial_system_attr(study, trial, record.CLAIM, None)
             pause(ahead=1)
             if choice is not None:
+                begun = -math.inf  # From now on, make sure.
                 self._wait_for_turn(study, trial)
+            else:
+                with self._lock:
+                    self._look(study, state)
 
-    def _look(self, study: optuna.Study, state: _StudyState) -> None:
+    def _is_in_time(self, trial: FrozenTrial, begun: float) -> bool:
+        """Whether nobody can have ceased to wait for the trial's claim.
+
+        By two clocks: the trial may have been visible long before this process went on with it,
+        and its start may be by the clock of another machine. Half the time is kept in reserve.
+        """
+        if time.monotonic() - begun >= self._grace_period / 2 or trial.datetime_start is None:
+            return False
+        started = trial.datetime_start.timestamp()
+        return -_MOST_BACKWARDS_SECONDS < time.time() - started < self._grace_period / 2
+
+    def _look(
+        self,
+        study: optuna.Study,
+        state: _StudyState,
+        trials: Sequence[FrozenTrial] | None = None,
+    ) -> None:
         """Read the record; what dead workers have claimed goes back into the pool."""
-        state.ledger.refresh(study)
+        state.ledger.refresh(study, trials)
         if bury(study, state.watch, state.ledger.running):
             state.ledger.refresh(study)
 
@@ -377,9 +489,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         storage was slow or a process stood still. Whoever sees it takes the claim back, so that
         of two that claimed at the same time at most one goes on.
         """
-        if len(state.ledger.running) < 2:
-            return False
         state.ledger.refresh(study)
+        if claim.key in state.ledger.outcomes:  # The other one has even ended meanwhile.
+            return True
         return any(
             theirs is not None and theirs.key == claim.key and number != claim.number
             for number, other in state.ledger.running.items()

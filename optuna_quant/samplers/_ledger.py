@@ -16,9 +16,12 @@ from optuna.trial import TrialState
 
 from optuna_quant import _optuna
 from optuna_quant import record
+from optuna_quant.samplers._reports import SetAside
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import optuna
     from optuna.trial import FrozenTrial
 
@@ -95,6 +98,7 @@ class Ledger:
         self._unfinished: set[int] = set()
         self._outcomes: dict[str, Outcome] = {}
         self._failures: dict[tuple[str, bool], int] = {}
+        self._set_aside: dict[str, SetAside] = {}
         self.running: dict[int, FrozenTrial] = {}
         self.longest = 0.0
         self.epoch = 0
@@ -110,10 +114,18 @@ class Ledger:
         """The number of trials that the study holds, whatever their state."""
         return self._read
 
-    def refresh(self, study: optuna.Study) -> None:
-        """Read what is new in the study."""
+    def refresh(self, study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> None:
+        """Read what is new in the study.
+
+        Args:
+            study:
+                The study.
+            trials:
+                All its trials, if they have just been read.
+        """
         self.study = study
-        trials = _optuna.all_trials(study)
+        if trials is None or len(trials) < self._read:
+            trials = _optuna.all_trials(study)
         self.running = {}
         for number in sorted(self._unfinished):
             self._take(trials[number])
@@ -168,9 +180,18 @@ class Ledger:
         count = self._failures[key, evaluated] = self._failures.get((key, evaluated), 0) + 1
         final = trial.user_attrs.get(record.FAILURE_IS_FINAL, False)
         if (final or count >= self._most[evaluated]) and key not in self._outcomes:
+            self._set_aside[key] = SetAside(key, trial.number, _why(trial, evaluated, count))
             self._outcomes[key] = Outcome(
                 key, trial.number, trial.state, None, -math.inf, params=trial.params
             )
+
+    def set_aside(self) -> tuple[SetAside, ...]:
+        """The configurations that nobody tries again, and that were never evaluated."""
+        return tuple(
+            found
+            for key, found in self._set_aside.items()
+            if self._outcomes[key].state == TrialState.FAIL
+        )
 
     def worker_of(self, key: str) -> str | None:
         """Who evaluates a configuration now; :obj:`None` if nobody does."""
@@ -193,6 +214,13 @@ class Ledger:
             if key is not None:
                 claimed.setdefault(key, number)
         return claimed
+
+
+def _why(trial: FrozenTrial, evaluated: bool, count: int) -> str:
+    if not evaluated:
+        return f"its worker died, {count} times"
+    reason = trial.user_attrs.get(record.FAILURE, "the evaluation failed")
+    return f"{reason}" if count == 1 else f"{reason} ({count} times)"
 
 
 def _rank(outcome: Outcome) -> tuple[int, int]:

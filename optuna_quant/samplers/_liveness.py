@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+import math
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant._worker import is_known_dead
 from optuna_quant._worker import is_this_process
+from optuna_quant._worker import process_of
 
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _logger = get_logger(__name__)
 _SIGNS_PER_PATIENCE = 6
 _LOOKS_PER_PATIENCE = 3
 _LONGEST_INTERVAL_SECONDS = 30.0
+_SECONDS_BETWEEN_LOOKUPS = 0.2
 _SHORTEST_INTERVAL_SECONDS = 0.05
 
 
@@ -63,6 +66,7 @@ class Watch:
     def __init__(self, patience: float | None) -> None:
         self._patience = patience
         self._watched: dict[int, _Watched] = {}
+        self._living: dict[str, float] = {}  # When each process of this machine was looked up.
         self._lock = threading.Lock()
 
     def dead(self, running: Mapping[int, FrozenTrial]) -> dict[int, str]:
@@ -83,11 +87,20 @@ class Watch:
                 worker = record.worker_of(trial)
                 if worker is None or is_this_process(worker):
                     continue
-                if is_known_dead(worker):
+                if self._has_ended(worker, now):
                     found[number] = "its process has ended"
                 elif self._silence(number, trial, now) >= self._patience:
                     found[number] = f"its worker has given no sign of life for {self._patience} s"
         return found
+
+    def _has_ended(self, worker: str, now: float) -> bool:
+        process = process_of(worker)
+        if now - self._living.get(process, -math.inf) < _SECONDS_BETWEEN_LOOKUPS:
+            return False
+        if is_known_dead(worker):
+            return True
+        self._living[process] = now
+        return False
 
     def _silence(self, number: int, trial: FrozenTrial, now: float) -> float:
         sign = trial.system_attrs.get(record.SIGN_OF_LIFE), record.worker_of(trial)

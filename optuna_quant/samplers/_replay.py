@@ -111,6 +111,7 @@ class Replay:
         self.stage: Stage | None = None
         self.scoring: Scoring | None = None
         self.answers: set[str] = set()
+        self.asked_for: set[str] = set()
         self._send(None)
 
     @property
@@ -130,6 +131,7 @@ class Replay:
             return
         self.stage = wanted
         self._waiting = {config.key: config for config in wanted.configs}
+        self.asked_for |= self._waiting.keys()
         if not wanted.provisional:
             self.answers |= self._waiting.keys()
 

@@ -57,3 +57,7 @@ class Search(abc.ABC):
     def is_answer(self, ledger: Ledger, key: str) -> bool:
         """Whether a configuration that meets the criterion answers the search."""
         return True
+
+    def has_asked_for(self, ledger: Ledger, key: str) -> bool:
+        """Whether a configuration was part of the search so far, and not only a guess."""
+        return True

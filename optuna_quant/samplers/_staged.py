@@ -133,7 +133,7 @@ class _StagedSearch(Search):
 
     def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
         replay = self._current(ledger, compute=True)
-        choice = self._first_free(replay, claimed)
+        choice = self._first_free(replay, ledger, claimed)
         if choice is not None or replay.stage is None:
             return choice
         if self._sampler._should_wait(claimed.values(), ledger):
@@ -148,6 +148,9 @@ class _StagedSearch(Search):
 
     def is_answer(self, ledger: Ledger, key: str) -> bool:
         return key in self._current(ledger).answers
+
+    def has_asked_for(self, ledger: Ledger, key: str) -> bool:
+        return key in self._current(ledger).asked_for
 
     def _current(self, ledger: Ledger, *, compute: bool = False) -> Replay:
         """The plan as far as the record carries it; begun anew only if the record has changed.
@@ -203,19 +206,25 @@ class _StagedSearch(Search):
             self._guessed.advance()
             self._guessed_at = ledger.revision
         for _ in range(_MOST_GUESSED_STAGES):
-            choice = self._first_free(self._guessed, claimed, speculative=True)
+            choice = self._first_free(self._guessed, ledger, claimed, speculative=True)
             if choice is not None or self._guessed.stage is None:
                 return choice
             self._guessed.assume(self._sampler.guess)
         return None
 
     def _first_free(
-        self, replay: Replay, claimed: Mapping[str, int], *, speculative: bool = False
+        self,
+        replay: Replay,
+        ledger: Ledger,
+        claimed: Mapping[str, int],
+        *,
+        speculative: bool = False,
     ) -> Choice | None:
         stage = replay.stage
         if stage is not None:
             for config in replay.waiting():
-                if config.key not in claimed:
+                # What is evaluated may still wait for the baseline, to be judged by.
+                if config.key not in claimed and config.key not in ledger.outcomes:
                     self._sampler.space.check(config, f"Stage {stage.name!r}")
                     return Choice(config, stage.name, stage.provisional, speculative)
         return None
