@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+_ARITHMETIC = "arithmetic"
 _SIGNATURE = "optuna_quant:signature"
 _CRITERION = "optuna_quant:criterion"
 
@@ -35,7 +36,9 @@ def check_continued(
             The study.
         backend:
             Builds the models. If it has a method ``signature``, what that gives must be the same
-            as in the study: all that makes one configuration build another model.
+            as in the study: all that makes one configuration build another model. What it calls
+            ``"arithmetic"`` is how this machine computes them; it may be missing on either side,
+            as in studies that an earlier version began.
         space:
             The tuning space.
         criterion:
@@ -73,6 +76,18 @@ def _check_signature(
     study: optuna.Study, known: Mapping[str, str], signature: Mapping[str, str]
 ) -> None:
     parts = [name for name in {**known, **signature} if known.get(name) != signature.get(name)]
+    if not (_ARITHMETIC in known and _ARITHMETIC in signature):
+        parts = [name for name in parts if name != _ARITHMETIC]
+    if parts == [_ARITHMETIC]:
+        raise ValueError(
+            f"The study {study.study_name!r} was begun on another kind of processor: 8-bit "
+            f"arithmetic was {known[_ARITHMETIC]} there and is {signature[_ARITHMETIC]} here, so "
+            "that metrics of the two cannot be compared. Go on with it on processors of the kind "
+            "it was begun on, or use another study name or storage; workers of both kinds can "
+            "share a study whose backend has reduce_range=True."
+        )
+    # Other options may bring other arithmetic with them.
+    parts = [name for name in parts if name != _ARITHMETIC]
     if not parts:
         return
     if "model" in parts:

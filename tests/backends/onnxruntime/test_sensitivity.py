@@ -12,6 +12,7 @@ import onnx
 from onnx_models import Maker
 from onnx_models import attention
 from onnx_models import convnet
+from onnx_models import exact_options
 from onnx_models import fused_attention
 from onnx_models import residual
 from onnx_models import run
@@ -153,7 +154,13 @@ def test_mse_shows_channels_that_drown_in_others() -> None:
 )
 @pytest.mark.parametrize("approach", ["static", "auto", "dynamic"])
 def test_mse_sees_every_kind_of_op(model: onnx.ModelProto, approach: str) -> None:
-    backend = make_backend(model, calibration_data=data_for(model), approach=approach)
+    backend = make_backend(
+        model,
+        calibration_data=data_for(model),
+        approach=approach,
+        # Dynamic ops are seen as they run: without VNNI, 8-bit weights would saturate.
+        reduce_range=approach != "static",
+    )
     space = backend.tuning_space(op_types="all")
     sensitivity = backend.mse_sensitivity()
     for option in (0, -2):  # the last one is the fallback
@@ -195,7 +202,10 @@ def test_mse_of_a_layer_that_reads_integers() -> None:
     h = m.node(
         "Attention", [h, m.weight(8, 24), m.weight(24)], domain="com.microsoft", num_heads=2
     )
-    backend = OnnxRuntimeBackend(m.model([h]), calibration_data=samples(32, 5, 8))
+    # The layer runs on integers wherever it is seen: without VNNI, 8-bit weights would saturate.
+    backend = OnnxRuntimeBackend(
+        m.model([h]), calibration_data=samples(32, 5, 8), reduce_range=True
+    )
     config = backend.tuning_space(op_types="all").default()
     assert config.ops["Attention0"].mode == "static"
     sensitivity = backend.mse_sensitivity()
@@ -210,7 +220,8 @@ def test_mse_of_an_op_with_outputs_left_out() -> None:
     x = m.input("x", [6, "N", 4])
     inputs = [x, m.weight(1, 12, 4), m.weight(1, 12, 3)]
     m.node("LSTM", inputs, outputs=["", "last"], hidden_size=3)
-    backend = OnnxRuntimeBackend(m.model(["last"]), approach="dynamic")
+    # 8-bit weights would saturate without VNNI.
+    backend = OnnxRuntimeBackend(m.model(["last"]), approach="dynamic", reduce_range=True)
     config = backend.tuning_space().default()
     data = [samples(6, 16, 4, seed=i) for i in range(4)]
     assert 0 < backend.mse_sensitivity(data=data)(config, ["LSTM0"])["LSTM0"] < 0.01
@@ -261,7 +272,9 @@ def test_mse_of_constant_outputs_is_finite() -> None:
     h = m.node("MatMul", [x, m.const(np.zeros((4, 3), np.float32))])
     h = m.node("Relu", [m.node("Add", [h, m.const(np.float32(0.3))])])
     y = m.node("Gemm", [h, m.weight(3, 2), m.weight(2)])
-    backend = OnnxRuntimeBackend(m.model([y]), calibration_data=samples(16, 4))
+    backend = OnnxRuntimeBackend(
+        m.model([y]), calibration_data=samples(16, 4), session_options=exact_options()
+    )
     config = backend.tuning_space().default()
     for sensitivity in (backend.mse_sensitivity(), backend.output_sensitivity()):
         scores = sensitivity(config, list(config.ops))
@@ -307,7 +320,7 @@ def test_mse_keeps_no_activations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_output_finds_the_bad_op() -> None:
-    backend = make_backend(chain())
+    backend = make_backend(chain(), session_options=exact_options())
     config = coarse(backend.tuning_space())
     scores = backend.output_sensitivity()(config, list(config.ops))
     assert ranked(scores)[0] == "MatMul1"
