@@ -17,6 +17,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal import JournalRedisBackend
 import pytest
 
+from optuna_quant import storages
+from optuna_quant.journal_redis import JournalRedis
+from optuna_quant.patient_storage import PatientStorage
+
 
 REQUIRED = os.environ.get("OPTUNA_QUANT_REQUIRE_SERVICES") == "1"
 
@@ -98,6 +102,15 @@ def open_storage(url: str) -> BaseStorage:
         server, _, prefix = url.partition("#")
         return JournalStorage(JournalRedisBackend(server, prefix=prefix))
     return RDBStorage(url)
+
+
+def open_as_users_do(url: str) -> BaseStorage:
+    """Open what :func:`storage_url` gave with the library's own settings."""
+    if url.startswith("redis:"):
+        # A user's address has no prefix; the tests share one server.
+        server, _, prefix = url.partition("#")
+        return PatientStorage(JournalStorage(JournalRedis(server, prefix=prefix)))
+    return storages.open_storage(url)
 
 
 def create(url: str, name: str = "study") -> optuna.Study:

@@ -428,6 +428,11 @@ class QuantSampler(BaseSampler, abc.ABC):
         """
         state = self._state(study)
         pause = Pause(longest=min(0.5, max(0.05, _PART_OF_A_TRIAL * state.ledger.longest)))
+        fixed = trial.system_attrs.get("fixed_params")
+        if fixed is not None and not fixed.keys() & self._distributions.keys():
+            # From the queue: trials with higher numbers may be at work already.
+            begun = -math.inf
+            self._let_pass(study, trial)
         self._wait_for_turn(study, trial)
         while True:
             with self._lock:
@@ -455,10 +460,31 @@ class QuantSampler(BaseSampler, abc.ABC):
             pause(ahead=1)
             if choice is not None:
                 begun = -math.inf  # From now on, make sure.
+                self._let_pass(study, trial)
                 self._wait_for_turn(study, trial)
             else:
                 with self._lock:
                     self._look(study, state)
+
+    def _let_pass(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Let later trials claim that have looked before this one was there, or without a claim.
+
+        They may be about to claim without another look; after half the grace period they look.
+        """
+        state = self._state(study)
+        until = time.monotonic() + self._grace_period / 2
+        pause = Pause()
+        while time.monotonic() < until:
+            with self._lock:
+                self._look(study, state)
+                later = [
+                    other
+                    for other in state.ledger.running.values()
+                    if other.number > trial.number and record.claim_of(other) is None
+                ]
+            if not later:
+                return
+            pause(ahead=len(later))
 
     def _is_in_time(self, trial: FrozenTrial, begun: float) -> bool:
         """Whether nobody can have ceased to wait for the trial's claim.

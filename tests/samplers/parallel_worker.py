@@ -2,51 +2,204 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cache
+import json
+import os
+from pathlib import Path
 import time
+from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 import services
 from spaces import STATIC
 from spaces import STATIC_TENSOR
 from spaces import make_space
 
+from optuna_quant import record
 from optuna_quant.config import FP32
 from optuna_quant.config import QuantConfig
-from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.samplers import ExhaustiveQuantSampler
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.held_parameters import held_parameters
 from optuna_quant.samplers import QuantSampler
-from optuna_quant.samplers import RandomQuantSampler
+from optuna_quant.samplers import StagedQuantSampler
+from optuna_quant.samplers import strategies
 from optuna_quant.space import TuningSpace
 
 
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}
+CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.4)
+
+STAGED = ["auto", "conservative", "basic", "mse", "mse_v2", "hawq_v2"]
+ENUMERATING = ["exhaustive", "random", "tpe", "bayesian"]
+NAMES = STAGED + ENUMERATING
+
+# What a sampler gives beyond its strategy.
+EXTRA_STAGES = (record.EXHAUSTED_STAGE, record.SPARE_STAGE)
 
 
 def metric(config: QuantConfig) -> float:
-    return 1.0 - sum(LOSSES[op] for op in config.quantized_ops)
+    """The metric of a configuration; the FP32 model has 1."""
+    ops = config.ops
+    return 1.0 - sum(
+        LOSSES[op] * (0.3 if ops[op] == STATIC_TENSOR else 1.0) for op in config.quantized_ops
+    )
 
 
-def sampler_of(name: str, *, when_blocked: str = "wait") -> tuple[TuningSpace, QuantSampler]:
-    if name == "basic":
-        space = make_space(9)
-        return space, BasicQuantSampler(space, when_blocked=when_blocked)
-    space = make_space(5, (STATIC, STATIC_TENSOR, FP32))
-    if name == "exhaustive":
-        return space, ExhaustiveQuantSampler(space)
-    return space, RandomQuantSampler(space, seed=7)
+def sensitivity(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
+    """What scores ops, cheaply."""
+    return {op: LOSSES[op] for op in ops}
 
 
-def work(url: str, name: str, *, seconds: float, when_blocked: str) -> None:
-    """Evaluate until the strategy has nothing left."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space, sampler = sampler_of(name, when_blocked=when_blocked)
-    study = services.create(url)
-    study.sampler = sampler
+def sampler_of(
+    name: str, *, when_blocked: str = "wait", **options: Any
+) -> tuple[TuningSpace, QuantSampler]:
+    """A strategy's space and sampler."""
+    space = make_space(3, (STATIC, STATIC_TENSOR, FP32))
+    if name in STAGED:
+        space = make_space(4)
+        options["when_blocked"] = when_blocked
+    if name in ("mse", "mse_v2", "hawq_v2"):
+        options["sensitivity"] = sensitivity
+    if name in ("tpe", "bayesian"):
+        options["n_startup_trials"] = 4
+    return space, strategies()[name](space, criterion=CRITERION, seed=7, **options)
+
+
+def key_of(space: TuningSpace, trial: FrozenTrial) -> str:
+    key = space.key_from_params(trial.params)
+    assert key is not None, trial
+    return key
+
+
+def evaluated(study: optuna.Study, space: TuningSpace) -> set[str]:
+    """The keys of what a study's strategy has evaluated."""
+    return {
+        key_of(space, trial)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if record.claim_of(trial).stage not in EXTRA_STAGES
+    }
+
+
+def answer(study: optuna.Study, space: TuningSpace, sampler: QuantSampler) -> set[str]:
+    """The keys of the best answers to the search."""
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        config = space.config_from_params(trial.params)
+        # Strategies without a plan try no fallback, but for what they give at their end.
+        proposed = isinstance(sampler, StagedQuantSampler) or not config.fallback_ops
+        met = CRITERION.violation(trial.value, metric(space.fp32())) <= 0
+        if met and proposed and config.quantized_ops and sampler.is_answer(study, trial):
+            found.append((trial.value, config.key))
+    best = max((value for value, _ in found), default=None)
+    return {key for value, key in found if value == best}
+
+
+@cache
+def undisturbed(name: str) -> tuple[frozenset[str], frozenset[str]]:
+    """What one process evaluates, and its answer."""
+    space, sampler = sampler_of(name)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    while not sampler.is_exhausted(study):
+        study.optimize(lambda trial: metric(space.suggest(trial)), n_trials=1)
+    found = answer(study, space, sampler)
+    assert found, "a search without an answer tests less"
+    return frozenset(evaluated(study, space)), frozenset(found)
+
+
+# The log of the workers, which outlives them.
+
+
+class Log:
+    """Lines that processes add to one file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def add(self, what: str, **fields: Any) -> None:
+        """Add a line; a process that is killed the next moment has added it."""
+        line = {"what": what, "pid": os.getpid(), "time": time.monotonic(), **fields}
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, (json.dumps(line) + "\n").encode())
+        os.close(descriptor)
+
+    def read(self, what: str, **fields: Any) -> list[dict[str, Any]]:
+        """The lines of a kind."""
+        if not self.path.exists():
+            return []
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        wanted = {"what": what, **fields}
+        return [line for line in lines if wanted.items() <= line.items()]
+
+    def meet(self, place: str, count: int) -> None:
+        """Wait until so many processes are here."""
+        self.add("here", place=place)
+        deadline = time.monotonic() + 60
+        while len(self.read("here", place=place)) < count:
+            assert time.monotonic() < deadline, f"others do not come to {place}"
+            time.sleep(0.005)
+
+
+def evaluation(
+    space: TuningSpace, log: Log, *, seconds: float, together: int = 1
+) -> Callable[[optuna.Trial], float]:
+    """An objective that takes its time, and logs when it begins and ends.
+
+    The first evaluations of a study go on until those of so many processes run at once.
+    """
+
+    workers: set[int] = set()
 
     def objective(trial: optuna.Trial) -> float:
-        config = space.suggest(trial)
+        with held_parameters(trial):
+            config = space.suggest(trial)
+        what = {"study": trial.study.study_name, "number": trial.number, "key": config.key}
+        log.add("begin", **what)
+        deadline = time.monotonic() + 60
+        while len(workers) < together:
+            found = log.read("begin", study=trial.study.study_name)
+            workers.update(line["pid"] for line in found)
+            assert time.monotonic() < deadline, f"{workers} are alone in {what}"
+            time.sleep(0.005)
         time.sleep(seconds)
+        log.add("end", **what)
         return metric(config)
 
-    while not sampler.is_exhausted(study):
-        study.optimize(objective, n_trials=1)
+    return objective
+
+
+def log_told(log: Log) -> Callable[[optuna.Study, FrozenTrial], None]:
+    """A callback that logs what was told."""
+
+    def callback(study: optuna.Study, trial: FrozenTrial) -> None:
+        log.add("told", study=study.study_name, number=trial.number, value=trial.value)
+
+    return callback
+
+
+def work_through(
+    url: str, log: str, *, cases: Sequence[tuple[str, str]], workers: int, seconds: float
+) -> None:
+    """Take part in one study after the other, each until its strategy has nothing left."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    lines = Log(log)
+    storage = services.open_as_users_do(url)
+    for name, when_blocked in cases:
+        space, sampler = sampler_of(name, when_blocked=when_blocked)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=f"{name} {when_blocked}",
+            direction="maximize",
+            sampler=sampler,
+            load_if_exists=True,
+        )
+        lines.meet(study.study_name, workers)
+        # In a plan that nobody guesses at there are two: the baseline and the first stage.
+        together = min(workers, workers if name in ENUMERATING else 2)
+        objective = evaluation(space, lines, seconds=seconds, together=together)
+        while not sampler.is_exhausted(study):
+            study.optimize(objective, n_trials=1, callbacks=[log_told(lines)])

@@ -1,51 +1,40 @@
-"""Several processes on one study: nothing twice, the same work as one process, kill and resume."""
+"""Several processes on one study: nothing twice, the same work and answer as one process."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-import os
 from pathlib import Path
-import signal
-import subprocess
-import sys
-import time
 
+from faults.zygote import Zygote
+from faults.zygote import zygote as zygotes
 import optuna
 from optuna.trial import TrialState
 import pytest
+from samplers.parallel_worker import ENUMERATING
+from samplers.parallel_worker import NAMES
+from samplers.parallel_worker import Log
+from samplers.parallel_worker import answer
+from samplers.parallel_worker import evaluated
+from samplers.parallel_worker import key_of
+from samplers.parallel_worker import sampler_of
+from samplers.parallel_worker import undisturbed
 import services
-from spaces import keys
 from spaces import make_space
 
 from optuna_quant import record
-from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import ExhaustiveQuantSampler
-from optuna_quant.samplers import QuantSampler
-from optuna_quant.samplers import RandomQuantSampler
-from optuna_quant.space import TuningSpace
+from optuna_quant.samplers import strategies
 
 
-WORKER = """
-import sys
-sys.path.insert(0, {tests!r})
-from samplers.parallel_worker import work
-work({url!r}, {name!r}, seconds={seconds!r}, when_blocked={when_blocked!r})
-"""
+WORKERS = 4
+SPECULATING = ["basic"]
 
 
-def start(url: str, name: str, *, seconds: float, when_blocked: str = "wait") -> subprocess.Popen:
-    tests = str(Path(__file__).parent.parent)
-    code = WORKER.format(
-        tests=tests, url=url, name=name, seconds=seconds, when_blocked=when_blocked
-    )
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-
-
-def join(workers: list[subprocess.Popen]) -> None:
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with zygotes() as found:
+        yield found
 
 
 @pytest.fixture(params=services.STORAGES)
@@ -54,70 +43,62 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def undisturbed(name: str) -> list[str]:
-    from samplers.parallel_worker import metric
-    from samplers.parallel_worker import sampler_of
-
-    space, sampler = sampler_of(name)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    while not sampler.is_exhausted(study):
-        study.optimize(lambda trial: metric(space.suggest(trial)), n_trials=1)
-    return keys(study, space)
+def test_every_strategy_is_tested() -> None:
+    ours = {n for n, c in strategies().items() if c.__module__.startswith("optuna_quant.")}
+    assert set(NAMES) == ours
 
 
-@pytest.mark.parametrize("name", ["basic", "exhaustive", "random"])
-def test_four_processes_evaluate_what_one_does(name: str, url: str) -> None:
-    from samplers.parallel_worker import sampler_of
+def test_four_processes_do_what_one_does(zygote: Zygote, url: str, tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    cases = [(name, "wait") for name in NAMES] + [(name, "speculate") for name in SPECULATING]
+    workers = [
+        zygote.start(
+            "samplers.parallel_worker:work_through",
+            url=url,
+            log=str(log.path),
+            cases=cases,
+            workers=WORKERS,
+            seconds=0.02,
+        )
+        for _ in range(WORKERS)
+    ]
+    zygote.join(*workers)
+    storage = services.open_as_users_do(url)
+    for name, when_blocked in cases:
+        space, sampler = sampler_of(name, when_blocked=when_blocked)
+        study = optuna.load_study(
+            storage=storage, study_name=f"{name} {when_blocked}", sampler=sampler
+        )
+        _check_alone(study, log)
+        most = _most_at_once(study, log)
+        assert most == WORKERS if name in ENUMERATING else most > 1, study.study_name
+        done, found = undisturbed(name)
+        assert {key_of(space, trial) for trial in study.trials} >= done, name
+        if when_blocked == "wait":
+            assert evaluated(study, space) == done, name
+        assert answer(study, space, sampler) == found, name
+        assert sampler.is_exhausted(study)
+        assert all(key_of(space, trial) for trial in study.trials)
+    assert {line["pid"] for line in log.read("begin")} == set(workers)
 
-    study = services.create(url)
-    join([start(url, name, seconds=0.02) for _ in range(4)])
-    space, sampler = sampler_of(name)
-    complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
-    counts = Counter(space.key_from_params(trial.params) for trial in complete)
-    assert set(counts.values()) == {1}
-    assert set(undisturbed(name)) <= set(counts)
-    workers = {record.claim_of(trial).worker for trial in complete}
-    assert len(workers) == 4
-    assert sampler.is_exhausted(study)
+
+def _check_alone(study: optuna.Study, log: Log) -> None:
+    """Nothing was evaluated twice."""
+    trials = study.get_trials(deepcopy=False)
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    last = {t.number for t in trials if record.claim_of(t).stage == record.EXHAUSTED_STAGE}
+    begun = log.read("begin", study=study.study_name)
+    assert {line["number"] for line in begun} == {trial.number for trial in trials}
+    counts = Counter(line["key"] for line in begun if line["number"] not in last)
+    assert set(counts.values()) == {1}, study.study_name
 
 
-def test_waiting_workers_evaluate_nothing_else(url: str) -> None:
-    study = services.create(url)
-    join([start(url, "basic", seconds=0.02) for _ in range(4)])
-    wanted = set(undisturbed("basic"))
-    from samplers.parallel_worker import sampler_of
-
-    space, _ = sampler_of("basic")
-    extra = (record.EXHAUSTED_STAGE, record.SPARE_STAGE)
-    strategy = [t for t in study.trials if record.claim_of(t).stage not in extra]
-    assert {space.key_from_params(trial.params) for trial in strategy} == wanted
-
-
-def test_kill_and_resume_gives_the_same_record(url: str) -> None:
-    study = services.create(url)
-    from samplers.parallel_worker import sampler_of
-
-    space, _ = sampler_of("basic")
-    for complete in (3, 9):
-        worker = start(url, "basic", seconds=0.4)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            trials = study.get_trials(deepcopy=False)
-            running = [t for t in trials if t.state == TrialState.RUNNING and t.params]
-            if len(trials) > complete and running:
-                break
-            time.sleep(0.02)
-        # A process that is killed while it writes leaves the journal's lock behind, which costs
-        # Optuna half a minute; that is tested elsewhere.
-        time.sleep(0.1)
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.communicate()
-    join([start(url, "basic", seconds=0.0)])
-    done = [t for t in study.trials if t.state == TrialState.COMPLETE]
-    order = [space.key_from_params(trial.params) for trial in done]
-    assert order == undisturbed("basic")
-    assert [t.state for t in study.trials].count(TrialState.FAIL) == 2
-    assert not any(t.state == TrialState.RUNNING for t in study.trials)
+def _most_at_once(study: optuna.Study, log: Log) -> int:
+    """How many evaluations ran at the same time, at most."""
+    begun = log.read("begin", study=study.study_name)
+    ends = {line["number"]: line["time"] for line in log.read("end", study=study.study_name)}
+    spans = [(line["time"], ends[line["number"]]) for line in begun]
+    return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
 
 
 def test_a_trial_of_this_process_is_not_taken_for_dead(tmp_path: Path) -> None:
@@ -127,19 +108,3 @@ def test_a_trial_of_this_process_is_not_taken_for_dead(tmp_path: Path) -> None:
     study.sampler = ExhaustiveQuantSampler(space)
     study.ask()
     assert study.trials[first.number].state == TrialState.RUNNING
-
-
-SAMPLERS: dict[str, type[QuantSampler]] = {
-    "basic": BasicQuantSampler,
-    "exhaustive": ExhaustiveQuantSampler,
-    "random": RandomQuantSampler,
-}
-
-
-def test_worker_module_covers_all_samplers() -> None:
-    from samplers.parallel_worker import sampler_of
-
-    for name, kind in SAMPLERS.items():
-        space, sampler = sampler_of(name)
-        assert isinstance(space, TuningSpace)
-        assert isinstance(sampler, kind)

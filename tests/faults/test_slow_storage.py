@@ -1,0 +1,42 @@
+"""A storage that answers slowly, sometimes for longer than others wait: nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from faults.promises import check
+from faults.zygote import Zygote
+from optuna.trial import TrialState
+import pytest
+from samplers.parallel_worker import Log
+import services
+
+
+@pytest.fixture(params=["journal", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with services.storage_url(request.param, tmp_path) as url:
+        yield url
+
+
+@pytest.mark.parametrize("name", ["basic", "random"])
+def test_four_slow_workers_do_nothing_twice(
+    zygote: Zygote, url: str, tmp_path: Path, name: str
+) -> None:
+    log = Log(tmp_path / "log")
+    workers = [
+        zygote.start(
+            "faults.fault_worker:work",
+            url=url,
+            log=str(log.path),
+            name=name,
+            # One pause in twenty is longer than others wait for a trial that says nothing.
+            slow=(0.02, 0.05, 0.3),
+            options={"grace_period": 0.2},
+        )
+        for _ in range(4)
+    ]
+    zygote.join(*workers)
+    trials = check(url, log, name)
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    assert len({line["pid"] for line in log.read("begin")}) > 1
