@@ -30,7 +30,9 @@ from optuna_quant._optuna import stale_trial_ids
 from optuna_quant._optuna import study_name_for_nobody
 from optuna_quant._optuna import trial_id as id_of
 from optuna_quant._optuna import watch_errors
+from optuna_quant._worker import this_worker
 from optuna_quant.lost_connection import is_lost_connection
+from optuna_quant.record import BEGUN
 
 
 if TYPE_CHECKING:
@@ -45,8 +47,6 @@ T = TypeVar("T")
 
 _logger = get_logger(__name__)
 
-BEGUN = "optuna_quant:begun"
-"""System attribute of a trial: a name for the call that made it, never used for another one."""
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -240,7 +240,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         self._study_ids.add(study_id)
         if template_trial is not None:
             return self.repeat(lambda: self._inner.create_new_trial(study_id, template_trial))
-        name = uuid.uuid4().hex
+        name = f"{this_worker()}|{uuid.uuid4().hex}"
 
         def create() -> int:
             self._failures.any = False

@@ -26,6 +26,9 @@ CLAIM = "optuna_quant:claim"
 WORKER = "optuna_quant:worker"
 """The process that runs the trial, written before it claims anything."""
 
+BEGUN = "optuna_quant:begun"
+"""The worker that began the trial, and a name for the call, where the storage writes it."""
+
 SIGN_OF_LIFE = "optuna_quant:sign_of_life"
 """A counter that the worker of a running trial moves on as long as it lives."""
 
@@ -121,6 +124,17 @@ def worker_of(trial: FrozenTrial) -> str | None:
         return str(stored["worker"])
     claim = claim_of(trial)
     return None if claim is None else claim.worker
+
+
+def beginner_of(trial: FrozenTrial) -> str | None:
+    """Who began a trial that says nothing else of itself; :obj:`None` if that is not known.
+
+    A trial that repeats a failed one has inherited the attributes of that one.
+    """
+    begun = trial.system_attrs.get(BEGUN)
+    if begun is None or "failed_trial" in trial.system_attrs or trial.params:
+        return None
+    return str(begun).rpartition("|")[0]
 
 
 def has_failed_itself(trial: FrozenTrial) -> bool:

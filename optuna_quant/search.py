@@ -279,18 +279,27 @@ def _optimize_once(
     """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
     try:
         study.optimize(objective, callbacks=callbacks, n_jobs=n_jobs)
-    except (UpdateFinishedTrialError, ValueError):
-        # Optuna cannot tell a trial that has ended, and says so with a ValueError.
+    except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
+        # Optuna cannot tell a trial that has ended: it says so with a ValueError, or stumbles.
         lost = objective.take_lost()
-        if not lost:
+        if not lost and not _is_about_an_ended_trial(error):
             raise
+        which = f"trial {', '.join(map(str, lost))}" if lost else "trial"
         _logger.warning(
-            f"Other workers have taken this process for dead and ended its trial "
-            f"{', '.join(map(str, lost))}; it goes on with another one. It gave no sign of life "
-            "for too long, because it was suspended or could not reach the storage."
+            f"Other workers have taken this process for dead and ended its {which}; it goes on "
+            "with another one. It gave no sign of life for too long, because it was suspended or "
+            "could not reach the storage."
         )
         return False
     return True
+
+
+def _is_about_an_ended_trial(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, UpdateFinishedTrialError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _measure(

@@ -23,6 +23,7 @@ from optuna_quant.search import prepare
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
@@ -59,6 +60,7 @@ def tune(
     show_progress: bool = False,
     backend: Backend | None = None,
     n_jobs: int = 1,
+    artifact_store: ArtifactStore | None = None,
 ) -> TuningResult:
     """Find a quantized version of a model that keeps to an accuracy criterion.
 
@@ -139,6 +141,9 @@ def tune(
         n_jobs:
             How many models are evaluated at a time, in threads of this process. ``evaluate`` must
             allow that.
+        artifact_store:
+            Where processes that share the study share what calibration gives, if that is large: a
+            store of :mod:`optuna.artifacts` that all reach. Default: in the study itself.
 
     Returns:
         The result, also if nothing meets the criterion, and if the search was interrupted
@@ -182,6 +187,7 @@ def tune(
         callbacks=callbacks,
         show_progress=show_progress and rank.reports,
         n_jobs=n_jobs,
+        artifact_store=artifact_store,
     )
 
 

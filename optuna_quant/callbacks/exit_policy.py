@@ -295,12 +295,17 @@ def trials_used(trials: Iterable[FrozenTrial]) -> int:
 
 
 def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
-    """For how long at least one of the finished trials ran."""
+    """For how long at least one of the finished trials ran.
+
+    One whose worker has died does not count: its end was written by another one's clock.
+    """
     # As timestamps: Optuna's times are local and without a zone, a user's may have one.
     spans = sorted(
         (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
         for trial in trials
-        if trial.datetime_start is not None and trial.datetime_complete is not None
+        if trial.datetime_start is not None
+        and trial.datetime_complete is not None
+        and (trial.state != TrialState.FAIL or record.has_failed_itself(trial))
     )
     total = 0.0
     end = -math.inf

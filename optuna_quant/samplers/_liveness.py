@@ -85,7 +85,12 @@ class Watch:
                 del self._watched[number]
             for number, trial in running.items():
                 worker = record.worker_of(trial)
-                if worker is None or is_this_process(worker):
+                if worker is None:
+                    beginner = record.beginner_of(trial)
+                    if beginner is not None and self._has_ended(beginner, now):
+                        found[number] = "its process has ended"
+                    continue
+                if is_this_process(worker):
                     continue
                 if self._has_ended(worker, now):
                     found[number] = "its process has ended"

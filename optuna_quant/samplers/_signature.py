@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant import __version__
+from optuna_quant import _optuna
 from optuna_quant.texts import read_text
 from optuna_quant.texts import write_text
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from optuna_quant.space import TuningSpace
 
 
+PROTOCOL = 1
+"""Changed whenever workers of the old and the new kind would misunderstand each other."""
+
+_PROTOCOL_ATTR = "optuna_quant:protocol"
 _MOST_DIFFERENCES = 5
 
 
@@ -26,6 +32,7 @@ def check_space(study: optuna.Study, space: TuningSpace) -> None:
         ValueError:
             If they differ; the message says in what.
     """
+    _check_protocol(study)
     described = space.describe()
     text = json.dumps(described, sort_keys=True)
     name = f"space:{space.prefix}"
@@ -37,6 +44,20 @@ def check_space(study: optuna.Study, space: TuningSpace) -> None:
             f"The study {study.study_name!r} was begun with another tuning space: "
             f"{differences(json.loads(stored), described)}. Use the same model and options, or "
             "another study name."
+        )
+
+
+def _check_protocol(study: optuna.Study) -> None:
+    """Workers that keep the record in another way cannot take part."""
+    stored = _optuna.study_system_attrs(study).get(_PROTOCOL_ATTR)
+    if stored is None:
+        mark = {"protocol": PROTOCOL, "version": __version__}
+        _optuna.set_study_system_attr(study, _PROTOCOL_ATTR, mark)
+    elif stored["protocol"] != PROTOCOL:
+        raise ValueError(
+            f"The study {study.study_name!r} was begun with optuna_quant {stored['version']}, "
+            f"which keeps its record in another way than this version, {__version__}. Use the "
+            "same version for all workers of a study, or another study name."
         )
 
 
