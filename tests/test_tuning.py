@@ -383,6 +383,26 @@ def test_trial_that_others_have_ended_costs_one_trial_and_not_the_search(
     assert result.set_aside == ()
 
 
+def test_trial_that_others_end_while_it_is_told_costs_one_trial(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    conclude = BasicQuantSampler.after_trial
+
+    def after_trial(self: Any, study: Any, trial: Any, *args: Any) -> None:
+        if trial.number == 3:
+            assert _optuna.fail_trial(study, trial)
+        conclude(self, study, trial, *args)
+
+    tuning = TuningCriterion(timeout=None, strategy="basic")
+    expected = tune_fake(tuning_criterion=tuning)
+    monkeypatch.setattr(BasicQuantSampler, "after_trial", after_trial)
+    optuna.logging.enable_propagation()
+    result = tune_fake(tuning_criterion=tuning)
+    assert result.study.trials[3].state == optuna.trial.TrialState.FAIL
+    assert result.fallback_ops == expected.fallback_ops
+    assert "ended its trial" in caplog.text
+
+
 def test_summary_names_what_was_set_aside() -> None:
     def evaluate(model: FakeModel) -> float:
         if "a" not in model.config.quantized_ops and model.config.quantized_ops:

@@ -143,3 +143,13 @@ def test_a_start_that_was_cut_off_is_done_again() -> None:
     check_space(cut_off, base(ops=2))
     with pytest.raises(ValueError, match="op 'op2' is in the given space but not in the study"):
         check_space(cut_off, base())
+
+
+def test_another_protocol_is_refused() -> None:
+    space = make_space(3)
+    study = optuna.create_study()
+    check_space(study, space)
+    mark = {"protocol": 0, "version": "0.0.1"}
+    _optuna.set_study_system_attr(study, "optuna_quant:protocol", mark)
+    with pytest.raises(ValueError, match=r"begun with optuna_quant 0\.0\.1, which"):
+        check_space(study, space)

@@ -481,6 +481,29 @@ def test_claims_of_workers_elsewhere_are_respected_for_a_time(
     assert len(set(keys(study, space))) == len(keys(study, space))
 
 
+def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
+    space: TuningSpace,
+) -> None:
+    study = create(BasicQuantSampler(space))
+    silent_trial(study)
+    begun = f"{_worker._host()}|999999999|1|5|name"
+    _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
+    started = time.monotonic()
+    study.optimize(objective_of(space, metric), n_trials=1)
+    assert time.monotonic() - started < 4  # The grace period is 5 s.
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: TuningSpace) -> None:
+    study = create(BasicQuantSampler(space, grace_period=0.1))
+    silent_trial(study)
+    begun = f"{_worker._host()}|999999999|1|5|name"
+    _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], "failed_trial", 7)
+    study.optimize(objective_of(space, metric), n_trials=1)
+    assert study.trials[0].state == TrialState.RUNNING
+
+
 def test_an_interrupted_trial_is_no_failure(space: TuningSpace, reference: list[str]) -> None:
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
