@@ -133,7 +133,8 @@ class OwnRedis(OwnServer):
     def command(self) -> list[str]:
         return [
             *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
-            *("--appendonly", "yes", "--dir", str(self.directory)),
+            # Otherwise an answer may be given up to two seconds before it is written.
+            *("--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.directory)),
         ]
 
     def is_ready(self) -> bool:

@@ -176,17 +176,17 @@ def test_opening_is_tried_again_only_while_the_database_answers(
     calls = Counter[str]()
     real = storages._database_once
 
-    def once(*args: Any) -> Any:
+    def once(*args: Any, **kwargs: Any) -> Any:
         calls["once"] += 1
         if calls["once"] <= 3:
             raise sqlalchemy.exc.IntegrityError("x", {}, Exception("somebody was quicker"))
-        return real(*args)
+        return real(*args, **kwargs)
 
     monkeypatch.setattr(storages, "_database_once", once)
     open_storage(f"sqlite:///{tmp_path / 'x.db'}")
     assert calls["once"] == 4
 
-    def never(*args: Any) -> Any:
+    def never(*args: Any, **kwargs: Any) -> Any:
         calls["never"] += 1
         raise sqlalchemy.exc.OperationalError("x", {}, Exception("no"))
 
