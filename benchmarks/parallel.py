@@ -56,7 +56,8 @@ def _hundred_configs() -> TuningSpace:
 def _sampler(strategy: str) -> QuantSampler:
     if strategy == "exhaustive":
         return ExhaustiveQuantSampler(_hundred_configs())
-    return BasicQuantSampler(make_space(CONFIGS))
+    # Without guesses, so that the time is that of one stage.
+    return BasicQuantSampler(make_space(CONFIGS), when_blocked="wait")
 
 
 def _is_measured(trial: optuna.trial.FrozenTrial, strategy: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from typing import TypeAlias
 
@@ -10,6 +12,10 @@ from optuna.distributions import BaseDistribution
 from optuna.distributions import json_to_distribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+
+from optuna_quant._optuna import database_models
+from optuna_quant._optuna import database_session
 
 
 _Params: TypeAlias = dict[str, tuple[BaseDistribution, Any]]
@@ -40,6 +46,29 @@ class QuickRDBStorage(RDBStorage):
     def _set_trial_param(self, trial_id: int, *args: Any, **kwargs: Any) -> None:
         super()._set_trial_param(trial_id, *args, **kwargs)
         self._written.pop(trial_id, None)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna does, but SQLite gives a trial of the queue to one worker only.
+
+        SQLite has no locks on rows, on which Optuna relies when it looks and then writes.
+        """
+        if state == TrialState.RUNNING and self.engine.dialect.name == "sqlite":
+            from sqlalchemy import update
+
+            trials = database_models().TrialModel
+            taken = (
+                update(trials)
+                .where(trials.trial_id == trial_id, trials.state == TrialState.WAITING)
+                .values(state=state, datetime_start=datetime.now())
+                .execution_options(synchronize_session=False)
+            )
+            with database_session(self) as session:
+                result: Any = session.execute(taken)
+                if result.rowcount:
+                    return True
+        return super().set_trial_state_values(trial_id, state, values)
 
     def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
         bare: Any = _WithoutParams(trial)

@@ -26,6 +26,7 @@ from optuna_quant.ranks import this_rank
 MET = 0
 NOT_MET = 1
 BAD_INPUT = 2
+FAILED = 3
 INTERRUPTED = 130
 
 _EXIT_CODES = """\
@@ -33,6 +34,8 @@ exit codes:
   0    a quantized model that meets the criterion was found and written
   1    no quantized model meets the criterion
   2    something is wrong with what was given; the message says what
+  3    the search failed on the way, as when the server of the storage was lost for too long;
+       what was found is kept, the same command goes on
   130  interrupted (Ctrl-C, SIGTERM); the best model so far is written, the same command goes on
 
   Under mpirun or srun that is the code of rank 0; the others end with 0 instead of 1.
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             The arguments. Default: those of the process.
 
     Returns:
-        The exit code: 0 met, 1 not met, 2 bad input, 130 interrupted.
+        The exit code: 0 met, 1 not met, 2 bad input, 3 failed on the way, 130 interrupted.
     """
     try:
         rank = this_rank()
@@ -120,7 +123,8 @@ def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interru
         return INTERRUPTED
     hint = "" if verbose else " (--verbose shows where)"
     print(f"{speaker}: error: {kind}{text}{hint}", file=sys.stderr)
-    return BAD_INPUT
+    # A lost server, among others, is a ConnectionError.
+    return BAD_INPUT if expected and not isinstance(error, ConnectionError) else FAILED
 
 
 @contextlib.contextmanager

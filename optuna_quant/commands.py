@@ -97,7 +97,8 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         cache_dir=args.cache_dir,
         **_model_options(args),
     )
-    storage = open_storage(_address(args, output))
+    # The samplers give signs of life of their own.
+    storage = open_storage(_address(args, output), heartbeat=False)
     study_name = args.study_name or model.stem
     study = begin(storage, study_name, accuracy.direction, fresh=args.fresh, rank=rank)
     before = len(study.get_trials(deepcopy=False))

@@ -18,6 +18,7 @@ from optuna_quant.samplers._liveness import bury
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 
 _logger = get_logger(__name__)
@@ -26,19 +27,32 @@ _PATIENCE_SECONDS = 180.0
 _SAY_SECONDS = 5.0
 
 
-def await_last_trials(study: optuna.Study, *, patience: float = _PATIENCE_SECONDS) -> bool:
-    """Wait until no other worker runs a trial of the study.
+def others_running(study: optuna.Study) -> frozenset[int]:
+    """The numbers of the trials that other workers run."""
+    return frozenset(_running(study))
+
+
+def await_last_trials(
+    study: optuna.Study,
+    numbers: frozenset[int],
+    *,
+    patience: float | None = _PATIENCE_SECONDS,
+) -> bool:
+    """Wait until other workers have ended their trials.
 
     To be called when the study is to stop: the others stop, too, after the trial that they are
     at. Those trials may hold the best result, and without them each worker would give another
-    answer.
+    answer. A worker that goes on, because it has other limits, is not waited for again.
 
     Args:
         study:
             The study.
+        numbers:
+            The trials to wait for, as :func:`others_running` gave them at the first stop.
         patience:
             After how many seconds without a sign of life a worker on another machine is taken for
-            dead. One on this machine that has died is noticed at once.
+            dead; :obj:`None` if nobody ever is. One on this machine that has died is noticed at
+            once.
 
     Returns:
         Whether there was any trial to wait for.
@@ -47,13 +61,7 @@ def await_last_trials(study: optuna.Study, *, patience: float = _PATIENCE_SECOND
     begun = time.monotonic()
     said = waited = False
     while True:
-        running = {
-            trial.number: trial
-            for trial in _optuna.all_trials(study)
-            if trial.state == TrialState.RUNNING
-            and (worker := record.worker_of(trial)) is not None
-            and not is_this_process(worker)
-        }
+        running = {n: trial for n, trial in _running(study).items() if n in numbers}
         if not running:
             return waited
         waited = True
@@ -66,3 +74,13 @@ def await_last_trials(study: optuna.Study, *, patience: float = _PATIENCE_SECOND
                 "(Ctrl-C ends without)."
             )
         pause()
+
+
+def _running(study: optuna.Study) -> dict[int, FrozenTrial]:
+    return {
+        trial.number: trial
+        for trial in _optuna.all_trials(study)
+        if trial.state == TrialState.RUNNING
+        and (worker := record.worker_of(trial)) is not None
+        and not is_this_process(worker)
+    }

@@ -74,9 +74,9 @@ class QuantObjective:
         criterion:
             When a metric is good enough.
         patience:
-            How long, in seconds, to wait for a trial on another machine that measures the
-            baseline or evaluates the same model, before doing so oneself. If trials take longer
-            than that, three times the longest one.
+            How long, in seconds, to wait for another worker's trial that measures the baseline or
+            evaluates the same model and gives no sign of life, before doing so oneself. If trials
+            take longer than that, three times the longest one.
         grace_period:
             How long, in seconds, to wait for an earlier trial that has not built its model yet.
         artifact_store:
@@ -111,6 +111,7 @@ class QuantObjective:
         # What this process knows of trials that were not told yet, by study and trial number.
         self._values: dict[tuple[str, int], float] = {}
         self._lost: list[int] = []
+        self._at_work: set[tuple[str, int]] = set()
         self._given_up: dict[str, set[tuple[int, bool]]] = {}
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -128,6 +129,8 @@ class QuantObjective:
                 If the study's direction contradicts the criterion.
         """
         self._criterion.check_direction(trial.study)
+        place = (trial.study.study_name, trial.number)
+        self._at_work.add(place)
         try:
             # In one transaction and late: until then, its claim says what it evaluates.
             with held_parameters(trial, attributes=True):
@@ -135,6 +138,8 @@ class QuantObjective:
         except UpdateFinishedTrialError:
             self._lost.append(trial.number)
             raise
+        finally:
+            self._at_work.discard(place)
 
     def take_lost(self) -> list[int]:
         """The trials that another worker has ended since this was last asked.
@@ -358,6 +363,7 @@ class QuantObjective:
             return max(self._patience, 3 * max(times, default=0.0))
 
         return Waiting(
+            is_at_work=lambda number: (study.study_name, number) in self._at_work,
             patience=patience,
             grace_period=self._grace_period,
             given_up=self._given_up.setdefault(study.study_name, set()),

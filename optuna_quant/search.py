@@ -27,6 +27,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.last_trials import await_last_trials
+from optuna_quant.last_trials import others_running
 from optuna_quant.latency import find_fastest
 from optuna_quant.objective import Evaluate
 from optuna_quant.objective import QuantObjective
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+_LAST_TRIALS_SECONDS = 180.0
 _DEFAULT_STUDY_NAME = "optuna_quant"
 
 
@@ -252,6 +254,7 @@ def _optimize(
 ) -> Stop:
     """Run trials until the policy has enough; what was found before counts as well."""
     try:
+        last = None
         while True:
             stop = policy.decide(study)
             if stop is None:
@@ -262,7 +265,10 @@ def _optimize(
             if stop is None:
                 stop = Stop(StopReason.CALLBACK, "A callback stopped the search.")
                 break
-            if not await_last_trials(study):  # What others are still at may change the answer.
+            # What others are still at may change the answer.
+            last = others_running(study) if last is None else last
+            patience = getattr(study.sampler, "claim_patience", _LAST_TRIALS_SECONDS)
+            if not await_last_trials(study, last, patience=patience):
                 break
     except KeyboardInterrupt:
         stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")

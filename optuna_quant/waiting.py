@@ -25,9 +25,12 @@ class Waiting:
     """Says whether it is still worth waiting for other trials, and paces the looking.
 
     A trial whose process has ended is not waited for, nor is one that this very thread has asked
-    for and not told (it cannot end while we wait). All others get their time, once.
+    for and not told (it cannot end while we wait). One that another thread of this process is
+    running is, however long it takes. All others get their time, anew with each sign of life.
 
     Args:
+        is_at_work:
+            Whether the trial of a number is being run by this process.
         patience:
             Gives how long, in seconds, to wait for a trial that has begun; called when one is.
         grace_period:
@@ -40,14 +43,16 @@ class Waiting:
     def __init__(
         self,
         *,
+        is_at_work: Callable[[int], bool],
         patience: Callable[[], float],
         grace_period: float,
         given_up: set[tuple[int, bool]],
     ) -> None:
+        self._is_at_work = is_at_work
         self._find_patience = patience
         self._grace_period = grace_period
         self._given_up = given_up
-        self._since: dict[tuple[int, bool], float] = {}
+        self._since: dict[tuple[int, bool], tuple[float, object]] = {}
         self._pause = _FIRST_PAUSE_SECONDS
 
     @cached_property
@@ -62,6 +67,8 @@ class Waiting:
         return any(found)
 
     def _is_worthwhile(self, trial: FrozenTrial, has_begun: bool) -> bool:
+        if self._is_at_work(trial.number):
+            return True
         claim = record.claim_of(trial)
         if claim is not None and (claim.worker == this_worker() or is_known_dead(claim.worker)):
             return False
@@ -70,8 +77,12 @@ class Waiting:
         if key in self._given_up:
             return False
         now = time.monotonic()
-        limit = self._patience if has_begun else self._grace_period
-        if now - self._since.setdefault(key, now) < limit:
+        sign = trial.system_attrs.get(record.SIGN_OF_LIFE)
+        since, last = self._since.get(key, (now, sign))
+        if last != sign and has_begun:
+            since = now
+        self._since[key] = since, sign
+        if now - since < (self._patience if has_begun else self._grace_period):
             return True
         self._given_up.add(key)
         return False

@@ -19,6 +19,7 @@ from optuna_quant import record
 from optuna_quant._worker import _host
 from optuna_quant._worker import _start_time
 from optuna_quant.last_trials import await_last_trials
+from optuna_quant.last_trials import others_running
 from optuna_quant.storages import open_storage
 
 
@@ -51,7 +52,7 @@ def worker_of(process: subprocess.Popen[bytes]) -> str:
 def test_nothing_is_waited_for_where_nothing_runs(study: optuna.Study) -> None:
     study.tell(study.ask(), 1.0)
     study.ask()  # Of no worker of ours.
-    assert not await_last_trials(study)
+    assert not await_last_trials(study, others_running(study))
 
 
 def test_living_worker_is_waited_for(study: optuna.Study, other: subprocess.Popen[bytes]) -> None:
@@ -63,9 +64,19 @@ def test_living_worker_is_waited_for(study: optuna.Study, other: subprocess.Pope
 
     ending = threading.Thread(target=end_it)
     ending.start()
-    assert await_last_trials(study)
+    assert await_last_trials(study, others_running(study))
     assert study.trials[number].state == TrialState.COMPLETE
     ending.join()
+
+
+def test_worker_that_goes_on_is_not_waited_for_again(
+    study: optuna.Study, other: subprocess.Popen[bytes]
+) -> None:
+    first = begin_elsewhere(study, worker_of(other)).number
+    last = others_running(study)
+    study.tell(first, 1.0)
+    begin_elsewhere(study, worker_of(other))
+    assert not await_last_trials(study, last)
 
 
 def test_dead_worker_is_not_waited_for(
@@ -74,11 +85,11 @@ def test_dead_worker_is_not_waited_for(
     number = begin_elsewhere(study, worker_of(other)).number
     other.kill()
     other.wait()
-    assert await_last_trials(study)
+    assert await_last_trials(study, others_running(study))
     assert study.trials[number].state == TrialState.FAIL
 
 
 def test_silent_worker_of_another_machine_is_not_waited_for(study: optuna.Study) -> None:
     number = begin_elsewhere(study, "elsewhere - - -|1|1|1").number
-    assert await_last_trials(study, patience=0.3)
+    assert await_last_trials(study, others_running(study), patience=0.3)
     assert study.trials[number].state == TrialState.FAIL

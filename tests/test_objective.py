@@ -27,6 +27,7 @@ from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
 from optuna_quant.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.waiting import Waiting
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -425,6 +426,41 @@ def test_same_model_in_another_process_is_waited_for() -> None:
     assert study.trials[1].value == 0.123
     assert study.trials[1].user_attrs[record.REUSED_FROM] == 0
     assert evaluate.seen == []
+
+
+def test_thread_that_takes_longer_than_the_patience_is_waited_for() -> None:
+    backend, evaluate = FakeBackend(3), CountingEvaluation()
+    space = backend.tuning_space()
+
+    def slowly(model: FakeModel) -> float:
+        time.sleep(0.0 if model.config.quantized_ops else 1.0)
+        return evaluate(model)
+
+    objective = QuantObjective(backend, space, slowly, CRITERION, patience=0.1, grace_period=0.1)
+    study = optuna.create_study(direction="maximize", sampler=BasicQuantSampler(space))
+    in_threads(3, lambda number: study.optimize(objective, n_trials=1))
+    assert evaluate.fp32_count == 1
+
+
+def test_worker_that_gives_signs_of_life_is_waited_for() -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    mark = {"number": 0, "worker": "elsewhere m b n|1|1|1"}
+    claim = record.Claim(0, "key", "stage", mark["worker"])
+    system = study._storage.set_trial_system_attr
+    system(trial._trial_id, record.CLAIM, claim.to_attr())
+    waiting = Waiting(
+        is_at_work=lambda number: False,
+        patience=lambda: 0.3,
+        grace_period=0.3,
+        given_up=set(),
+    )
+    for sign in range(4):
+        system(trial._trial_id, record.SIGN_OF_LIFE, sign)
+        assert waiting.is_for(study.trials)
+        time.sleep(0.2)
+    time.sleep(0.2)
+    assert not waiting.is_for(study.trials)
 
 
 def test_same_model_is_evaluated_after_all_if_the_other_trial_fails() -> None:

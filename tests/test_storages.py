@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import json
+import multiprocessing
 import os
 from pathlib import Path
 import pickle
@@ -522,6 +523,39 @@ def test_claims_of_dead_workers_return_by_the_heartbeat(kind: str, tmp_path: Pat
         database = getattr(database, "_backend", database)
         assert database.grace_period == 120
         assert not database.engine_kwargs.get("pool_pre_ping", False)
+
+
+def _take_all(url: str, name: str, begin: Any, taken: Any) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.load_study(storage=open_storage(url), study_name=name)
+    begin.wait()
+    numbers = []
+    while waiting := study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
+        trial = study.ask()
+        numbers.append(trial.number)
+        study.tell(trial, 1.0)
+        assert waiting
+    taken.put(numbers)
+
+
+def test_queue_of_sqlite_gives_each_trial_to_one_worker(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'queue.db'}"
+    study = optuna.create_study(storage=open_storage(url))
+    for x in range(30):
+        study.enqueue_trial({"x": x})
+    context = multiprocessing.get_context("fork")
+    begin, taken = context.Barrier(4), context.Queue()
+    workers = [
+        context.Process(target=_take_all, args=(url, study.study_name, begin, taken))
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    numbers = [number for _ in workers for number in taken.get(timeout=60)]
+    for worker in workers:
+        worker.join()
+    assert sorted(set(numbers)) == sorted(numbers)
+    assert set(range(30)) <= set(numbers)
 
 
 def _pragma(storage: Any, name: str) -> Any:

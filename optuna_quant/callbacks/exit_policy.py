@@ -330,11 +330,11 @@ def _is_repeat(trial: FrozenTrial) -> bool:
 
 def _was_cut_short(trial: FrozenTrial) -> bool:
     """Whether the trial's process ended, or was interrupted, while our objective ran."""
-    return (
-        trial.state == TrialState.FAIL
-        and record.FALLBACK_OPS in trial.user_attrs
-        and record.FAILURE not in trial.user_attrs
-    )
+    if trial.state != TrialState.FAIL or record.FAILURE in trial.user_attrs:
+        return False
+    ours = record.worker_of(trial) or record.beginner_of(trial)
+    died = ours is not None and not record.has_failed_itself(trial)
+    return died or record.FALLBACK_OPS in trial.user_attrs
 
 
 def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable
 from collections.abc import Mapping
+import contextlib
 from dataclasses import dataclass
 from dataclasses import replace
 import math
@@ -21,6 +22,7 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant._pause import Pause
+from optuna_quant._worker import is_this_process
 from optuna_quant._worker import this_worker
 from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
@@ -167,6 +169,11 @@ class QuantSampler(BaseSampler, abc.ABC):
         return self._space
 
     @property
+    def claim_patience(self) -> float | None:
+        """After how many seconds without a sign of life a worker elsewhere is taken for dead."""
+        return self._claim_patience
+
+    @property
     def measures_baseline(self) -> bool:
         """Whether the first trial evaluates the FP32 model."""
         return self._baseline and self._space.has_fp32
@@ -247,7 +254,16 @@ class QuantSampler(BaseSampler, abc.ABC):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Claim a configuration for the trial."""
-        self._independent.before_trial(study, trial)
+        try:
+            self._independent.before_trial(study, trial)
+            self._begin(study, trial)
+        except BaseException:
+            # Whoever asked has no trial to tell, and the others would wait for its claim.
+            with contextlib.suppress(Exception):
+                _optuna.fail_trial(study, trial)
+            raise
+
+    def _begin(self, study: optuna.Study, trial: FrozenTrial) -> None:
         begun = time.monotonic()
         mark = {"number": trial.number, "worker": this_worker()}
         _optuna.set_trial_system_attr(study, trial, record.WORKER, mark)
@@ -587,7 +603,10 @@ class QuantSampler(BaseSampler, abc.ABC):
         return self.measures_baseline and fp32.key not in ledger.outcomes
 
     def _await_baseline(self, study: optuna.Study) -> record.Baseline | None:
-        """The baseline; waits while another worker measures it, but not for ever."""
+        """The baseline; waits while another worker that lives measures it.
+
+        A thread of this process that has asked for it may itself wait for this one: not for ever.
+        """
         deadline = time.monotonic() + _BASELINE_PATIENCE_SECONDS
         pause = Pause()
         while (baseline := record.get_baseline(study)) is None:
@@ -596,7 +615,8 @@ class QuantSampler(BaseSampler, abc.ABC):
                 self._look(study, state)
                 worker = state.ledger.worker_of(self._space.fp32().key)
             # What this very thread has asked for and not told cannot end while we wait.
-            if worker in (None, this_worker()) or time.monotonic() > deadline:
+            late = time.monotonic() > deadline
+            if worker in (None, this_worker()) or (late and is_this_process(worker)):
                 return record.get_baseline(study)
             pause()
         return baseline

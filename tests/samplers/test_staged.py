@@ -504,6 +504,46 @@ def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: Tunin
     assert study.trials[0].state == TrialState.RUNNING
 
 
+class Stumbling(StagedQuantSampler):
+    """Its first ask of a plan fails, or is interrupted."""
+
+    error: BaseException | None = None
+
+    def plan(self, space: TuningSpace) -> Plan:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        yield Stage("default", [space.default()])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no luck"), KeyboardInterrupt()])
+def test_ask_that_fails_leaves_nothing_that_others_would_wait_for(
+    error: BaseException, space: TuningSpace
+) -> None:
+    sampler = Stumbling(space, baseline=False)
+    study = create(sampler)
+    sampler.error = error
+    with pytest.raises(type(error)):
+        study.ask()
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+    sampler._states.clear()
+    started = time.monotonic()
+    finish(study, space)
+    assert time.monotonic() - started < 4
+    assert keys(study, space)[-1] == space.default().key
+
+
+def test_refused_worker_leaves_nothing_that_others_would_wait_for(space: TuningSpace) -> None:
+    study = create(BasicQuantSampler(space))
+    study.optimize(objective_of(space, metric), n_trials=1)
+    study.sampler, mine = BasicQuantSampler(make_space(5)), study.sampler
+    with pytest.raises(ValueError, match="another tuning space"):
+        study.ask()
+    study.sampler = mine
+    assert study.trials[-1].state == TrialState.FAIL
+    finish(study, space)
+
+
 def test_an_interrupted_trial_is_no_failure(space: TuningSpace, reference: list[str]) -> None:
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
