@@ -117,6 +117,12 @@ def claim_of(trial: FrozenTrial) -> Claim | None:
     return Claim(**stored)
 
 
+def has_claimed(trial: FrozenTrial) -> bool:
+    """Whether a trial has made a claim of its own."""
+    stored = trial.system_attrs.get(CLAIM)
+    return stored is not None and bool(stored["number"] == trial.number)
+
+
 def worker_of(trial: FrozenTrial) -> str | None:
     """The process and thread that run a trial; :obj:`None` if it is not one of ours."""
     stored = trial.system_attrs.get(WORKER)

@@ -406,7 +406,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                     for other in state.ledger.running.values()
                     if other.number < trial.number
                     and other.number not in state.ignored
-                    and record.claim_of(other) is None
+                    and not record.has_claimed(other)
                     and not other.params  # With parameters and no claim it is not ours.
                 ]
                 for other in waiting_for:
