@@ -59,11 +59,6 @@ def process_of(worker: str) -> str:
     return worker.rpartition("|")[0]
 
 
-def this_process() -> str:
-    """This process, as :func:`process_of` gives it of a worker."""
-    return _process(_host(), os.getpid())
-
-
 def is_this_process(worker: str) -> bool:
     """Whether a worker is this very process, whatever its thread."""
     return process_of(worker) == _process(_host(), os.getpid())

@@ -22,8 +22,8 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant._worker import is_known_dead
+from optuna_quant._worker import is_this_process
 from optuna_quant._worker import process_of
-from optuna_quant._worker import this_process
 
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ class Watch:
         if self._patience is None:
             return {}
         now = time.monotonic()
-        here = f"{this_process()}|"
         found: dict[int, str] = {}
         with self._lock:
             for number in self._watched.keys() - running.keys():
@@ -91,7 +90,7 @@ class Watch:
                     if beginner is not None and self._has_ended(beginner, now):
                         found[number] = "its process has ended"
                     continue
-                if worker.startswith(here):
+                if is_this_process(worker):
                     continue
                 if self._has_ended(worker, now):
                     found[number] = "its process has ended"
