@@ -78,6 +78,11 @@ def set_trial_system_attr(study: optuna.Study, trial: FrozenTrial, key: str, val
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
+def set_trial_user_attr(study: optuna.Study, trial: FrozenTrial, key: str, value: Any) -> None:
+    """Write a user attribute of a running trial."""
+    study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
 def set_constraint(study: optuna.Study, trial: FrozenTrial, key: str, value: float) -> None:
     """What ``Trial.set_constraint`` does, for a frozen trial that still runs."""
     set_trial_system_attr(study, trial, f"constraints:{key}", value)
@@ -99,6 +104,11 @@ def trial_id(trial: FrozenTrial) -> int:
 def running_trial_id(trial: optuna.Trial) -> int:
     """The number of a trial that runs in its storage, over all studies."""
     return trial._trial_id
+
+
+def stored_system_attrs(trial: optuna.Trial) -> dict[str, Any]:
+    """The system attributes of a trial that runs, as the storage has them."""
+    return trial.study._storage.get_trial_system_attrs(trial._trial_id)
 
 
 # Storages.

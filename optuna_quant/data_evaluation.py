@@ -1,233 +1,382 @@
-"""Evaluation on labelled data with a metric that is given by name."""
+"""Evaluation on labelled data, a batch at a time and in any order of samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Generator
 from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.labelled_data import LABELS
+from optuna_quant.labelled_data import LabelledData
+from optuna_quant.labelled_data import open_labelled_data
+from optuna_quant.sample_metrics import Bounds
+from optuna_quant.sample_metrics import CorpusMetric
+from optuna_quant.sample_metrics import Metric
+from optuna_quant.sample_metrics import SampleMetric
+from optuna_quant.sample_metrics import Score
+from optuna_quant.sample_metrics import accuracy
+from optuna_quant.sample_metrics import as_metric_of
+from optuna_quant.sample_metrics import mae
+from optuna_quant.sample_metrics import metrics
+from optuna_quant.sample_metrics import mse
+from optuna_quant.sample_metrics import top5
+
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
 
-
-Score: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]"
-
-LABELS = ("labels", "label", "targets", "target", "y")
-"""Under one of these names the labels are looked for; otherwise in what is no model input."""
+    _Indices: TypeAlias = NDArray[np.integer[Any]]
+    _Output: TypeAlias = tuple[NDArray[Any], NDArray[Any], _Indices]
 
 
-def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Whether the class with the highest score is the right one.
+__all__ = [
+    "LABELS",
+    "CorpusMetric",
+    "DataEvaluation",
+    "SampleMetric",
+    "Score",
+    "accuracy",
+    "as_metric_of",
+    "mae",
+    "metrics",
+    "mse",
+    "top5",
+]
 
-    Args:
-        output:
-            Scores of shape ``(samples, classes)``, ``(samples, ..., classes)`` or
-            ``(samples, classes, ...)``, or predicted classes as integers.
-        labels:
-            The right classes: the shape of ``output`` without the axis of the classes.
-
-    Returns:
-        The part that is right in each sample, of shape ``(samples,)``.
-
-    Raises:
-        ValueError:
-            If the shapes do not fit together.
-    """
-    right = _predicted(output, labels) == labels
-    return np.asarray(right.reshape(len(labels), -1).mean(axis=1), dtype=np.float64)
-
-
-def top5(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Whether the right class is among the five with the highest scores.
-
-    Args:
-        output:
-            Scores of shape ``(samples, classes)``.
-        labels:
-            The right classes, of shape ``(samples,)``.
-
-    Returns:
-        1.0 where it is and 0.0 where it is not, of shape ``(samples,)``.
-
-    Raises:
-        ValueError:
-            If the shapes are others.
-    """
-    if output.ndim != 2 or labels.shape != output.shape[:1]:
-        raise ValueError(
-            "top5 needs scores of shape (samples, classes) and labels of shape (samples,), but "
-            f"got {output.shape} and {labels.shape}."
-        )
-    best = np.argsort(-output, axis=1, kind="stable")[:, :5]
-    return np.asarray((best == labels[:, None]).any(axis=1), dtype=np.float64)
-
-
-def mse(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """The mean squared error of each sample.
-
-    Args:
-        output:
-            Predictions of shape ``(samples, ...)``.
-        labels:
-            The right values, as many and in the same order; their shape may be another.
-
-    Returns:
-        The means, of shape ``(samples,)``.
-
-    Raises:
-        ValueError:
-            If there are more of the ones than of the others.
-    """
-    return np.asarray(np.square(_difference(output, labels)).mean(axis=1))
-
-
-def mae(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """The mean absolute error of each sample.
-
-    Args:
-        output:
-            Predictions of shape ``(samples, ...)``.
-        labels:
-            The right values, as many and in the same order; their shape may be another.
-
-    Returns:
-        The means, of shape ``(samples,)``.
-
-    Raises:
-        ValueError:
-            If there are more of the ones than of the others.
-    """
-    return np.asarray(np.abs(_difference(output, labels)).mean(axis=1))
-
-
-def metrics() -> dict[str, tuple[Score, bool]]:
-    """The metrics by name: the score of each sample, and whether higher is better."""
-    return {
-        "accuracy": (accuracy, True),
-        "top5": (top5, True),
-        "mse": (mse, False),
-        "mae": (mae, False),
-    }
+_ROUNDING = 1e-9
 
 
 class DataEvaluation:
-    """The mean of a metric over labelled data, for a model in an ONNX Runtime session.
+    """A metric of labelled data, for a model in an ONNX Runtime session.
+
+    Samples are read and run a batch at a time, so that the data may be larger than the memory. An
+    evaluation can be called with a session for the metric of all samples, or asked for the scores
+    of some samples.
 
     Args:
         data:
             An array for each input of the model and one of labels, samples along the first axis:
-            a dict of arrays, or a path to an ``.npz`` file. The labels are named ``labels``,
+            a dict of arrays, a path to an ``.npz`` file, or a path to a folder of ``.npy`` files,
+            which are mapped and not read. Or a dataset that gives one sample, see
+            :class:`~optuna_quant.labelled_data.DatasetData`. The labels are named ``labels``,
             ``label``, ``targets``, ``target`` or ``y``, or are the one array that is no input.
         metric:
-            ``"accuracy"``, ``"top5"``, ``"mse"`` or ``"mae"``, of the model's first output.
+            ``"accuracy"``, ``"top5"`` (or any other number), ``"exact_match"``, ``"iou"``,
+            ``"mse"`` or ``"mae"``; a :class:`~optuna_quant.sample_metrics.SampleMetric` or
+            :class:`~optuna_quant.sample_metrics.CorpusMetric`; or a function that gives the score
+            of each sample, of which higher is better. It is of the model's first output.
         batch_size:
             How many samples are run at once, unless the model has a fixed batch size.
+        threads:
+            How many batches are run at the same time; the session must allow that, as those of
+            ONNX Runtime do. Data are read and scored in the calling thread.
+        metric_bounds:
+            The lowest and the highest score of a sample, for a metric that does not say it, such
+            as ``"mse"``.
+
+    Attributes:
+        metric:
+            The metric's name.
+        name:
+            The same.
+        higher_is_better:
+            Whether more is better.
+        is_mean:
+            Whether the metric is the mean of the samples' scores. Not so for a
+            :class:`~optuna_quant.sample_metrics.CorpusMetric`.
+        bounds:
+            The lowest and the highest score of a sample; :obj:`None` if they are not known.
+        batch_size:
+            How many samples are run at once.
+        threads:
+            How many batches are run at the same time.
 
     Raises:
+        TypeError:
+            If the data or the metric are of a type that is not known.
         ValueError:
-            If the metric is not known, or the data cannot be read.
+            If the metric is not known, the data cannot be read, or a number is out of range.
     """
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | Mapping[str, Any],
-        metric: str = "accuracy",
+        data: str | os.PathLike[str] | Mapping[str, Any] | LabelledData | Any,
+        metric: Metric = "accuracy",
         *,
         batch_size: int = 64,
+        threads: int = 1,
+        metric_bounds: Bounds | None = None,
     ) -> None:
-        known = metrics()
-        if metric not in known:
-            raise ValueError(
-                f"There is no metric {metric!r}; the metrics are: {', '.join(known)}. For another "
-                "one give your own function as evaluate."
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, but got {batch_size}.")
-        self.metric = metric
-        self._score, self.higher_is_better = known[metric]
-        self._batch_size = batch_size
-        if isinstance(data, Mapping):
-            self._where = "the evaluation data"
-            self._arrays = {name: np.asarray(array) for name, array in data.items()}
-        else:
-            self._where = f"the evaluation data {os.fspath(data)!r}"
-            self._arrays = _load(Path(data))
+        self._metric = as_metric_of(metric, bounds=metric_bounds)
+        _check_count("batch_size", batch_size)
+        _check_count("threads", threads)
+        self.metric = self.name = self._metric.name
+        self.higher_is_better = self._metric.higher_is_better
+        self.is_mean = isinstance(self._metric, SampleMetric)
+        self.bounds = self._metric.bounds if isinstance(self._metric, SampleMetric) else None
+        self.batch_size = batch_size
+        self.threads = threads
+        self._data = open_labelled_data(data)
+
+    @property
+    def samples(self) -> int:
+        """The number of samples, at least one.
+
+        Raises:
+            ValueError:
+                If it cannot be told, or is zero.
+        """
+        return self._data.samples
 
     def __call__(self, session: Any) -> float:
-        """The metric of the model in a session.
+        """The metric of the model in a session, on all samples.
 
         Raises:
             ValueError:
-                If the data do not fit the model.
+                If the data do not fit the model, or the metric gives what is no score.
         """
-        features, labels = self.check(session)
-        samples = len(labels)
-        fixed = [i.shape[0] for i in session.get_inputs() if i.shape and _is_fixed(i.shape[0])]
-        size = fixed[0] if fixed else self._batch_size
-        output = session.get_outputs()[0].name
+        self.check(session)
+        everything = np.arange(self.samples)
+        if isinstance(self._metric, CorpusMetric):
+            return self._of_corpus(self._metric, session, everything)
         total = 0.0
-        for start in range(0, samples, size):
-            batch = {name: array[start : start + size] for name, array in features.items()}
-            count = min(size, samples - start)
-            if fixed and count < size:
-                batch = {name: _padded(array, size) for name, array in batch.items()}
-            (result,) = session.run([output], batch)
-            scores = self._score(np.asarray(result)[:count], labels[start : start + count])
-            total += float(scores.sum())
-        return total / samples
+        metric = replace(self._metric, margin=None)
+        with closing(self._pairs(metric, session, everything)) as batches:
+            for scores, _ in batches:
+                total += float(scores.sum())
+        return total / len(everything)
 
-    def check(self, session: Any) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-        """The inputs and the labels, for the model in a session.
+    def scores(
+        self, session: Any, indices: ArrayLike
+    ) -> Generator[NDArray[np.float64], None, None]:
+        """The scores of some samples.
+
+        Args:
+            session:
+                A session with the model.
+            indices:
+                Which samples, from 0 on, in any order, of shape ``(n,)``.
+
+        Returns:
+            A generator that gives the scores in the order of ``indices``, a batch at a time.
+            Batches are run as it is asked for them, with several threads up to as many ahead, so
+            that it can be closed early. Closing it waits for what is being run.
 
         Raises:
             ValueError:
-                If the data do not fit the model; it says what does not.
+                If the data do not fit the model, an index is out of range, the metric is of the
+                whole set only, or a score has the wrong shape, is not finite or out of bounds.
         """
-        from optuna_quant.backends.onnxruntime.feeds import to_feed
+        metric, chosen = self._checked(session, indices)
+        return self._only_scores(self._pairs(replace(metric, margin=None), session, chosen))
 
+    def scores_and_margins(
+        self, session: Any, indices: ArrayLike
+    ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
+        """The scores of some samples, and how far each is from being decided otherwise.
+
+        Args:
+            session:
+                A session with the model.
+            indices:
+                Which samples, from 0 on, in any order, of shape ``(n,)``.
+
+        Returns:
+            As :meth:`scores`, with pairs of scores and margins, both of shape ``(batch,)``. The
+            margins are :obj:`None` if the metric does not tell them.
+
+        Raises:
+            ValueError:
+                As :meth:`scores`.
+        """
+        metric, chosen = self._checked(session, indices)
+        return self._pairs(metric, session, chosen)
+
+    def check(self, session: Any) -> None:
+        """Check that the data fit the model in a session, without running it.
+
+        Raises:
+            ValueError:
+                If they do not; it says what does not.
+        """
+        self._data.check(_specs(session))
+
+    def _of_corpus(self, metric: CorpusMetric, session: Any, indices: _Indices) -> float:
+        outputs, labels = [], []
+        with closing(self._outputs(session, indices)) as batches:
+            for output, label, _ in batches:
+                outputs.append(output)
+                labels.append(label)
+        value = metric.score(self._joined("outputs", outputs), self._joined("labels", labels))
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(
+                f"The metric {self.name!r} must be a finite number, but is {value!r}."
+            )
+        return number
+
+    def _joined(self, what: str, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        shapes = sorted({array.shape[1:] for array in arrays})
+        if len(shapes) > 1:
+            raise ValueError(
+                f"The metric {self.name!r} needs the {what} of all samples in one shape, but "
+                f"there are the shapes {', '.join(map(str, shapes))}."
+            )
+        return np.concatenate(arrays)
+
+    @staticmethod
+    def _only_scores(
+        pairs: Generator[tuple[NDArray[np.float64], Any], None, None],
+    ) -> Generator[NDArray[np.float64], None, None]:
+        with closing(pairs):
+            for scores, _ in pairs:
+                yield scores
+
+    def _pairs(
+        self, metric: SampleMetric, session: Any, indices: _Indices
+    ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
+        with closing(self._outputs(session, indices)) as batches:
+            for output, labels, chosen in batches:
+                scores = _checked_scores(metric, metric.score(output, labels), chosen)
+                margins = None if metric.margin is None else metric.margin(output, labels)
+                yield scores, _checked_margins(metric, margins, chosen)
+
+    def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
+        """The outputs, labels and indices of batches, in order; some are run ahead."""
         specs = _specs(session)
-        names = [spec.name for spec in specs]
-        missing = [name for name in names if name not in self._arrays]
-        if missing:
-            raise ValueError(
-                f"Input {missing[0]!r} is missing in {self._where}, which holds: "
-                f"{', '.join(self._arrays) or 'nothing'}. Name the arrays as the model's inputs "
-                f"({', '.join(names)}), and the labels 'labels'."
-            )
-        labels = self._arrays[self._find_labels(names)]
-        inputs = {name: self._arrays[name] for name in names if name in self._arrays}
-        features = to_feed(inputs, specs, self._where, on_cast=lambda *_: None)
-        self._arrays |= features  # What had to be cast is cast once.
-        lengths = {name: array.shape[:1] for name, array in features.items()}
-        lengths["the labels"] = labels.shape[:1]
-        if len(set(lengths.values())) > 1 or () in lengths.values():
-            shown = ", ".join(f"{name}: {n[0] if n else 'none'}" for name, n in lengths.items())
-            raise ValueError(
-                f"The inputs and labels in {self._where} must have the same number of samples, "
-                f"along the first axis, but have: {shown}."
-            )
-        if labels.ndim == 2 and labels.shape[1] == 1 and self._score in (accuracy, top5):
-            labels = labels[:, 0]
-        return features, labels
+        fixed = [i.shape[0] for i in session.get_inputs() if i.shape and _is_fixed(i.shape[0])]
+        size = fixed[0] if fixed else self.batch_size
+        starts = range(0, len(indices), size)
+        run = partial(_run, session, session.get_outputs()[0].name, fixed[0] if fixed else None)
+        if self.threads == 1:
+            for start in starts:
+                chosen = indices[start : start + size]
+                feed, labels = self._data.batch(chosen, specs)
+                yield run(feed, len(chosen)), labels, chosen
+            return
+        ahead: deque[tuple[Future[NDArray[Any]], NDArray[Any], _Indices]] = deque()
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="optuna_quant_data")
+        try:
+            for start in starts:
+                chosen = indices[start : start + size]
+                feed, labels = self._data.batch(chosen, specs)
+                ahead.append((pool.submit(run, feed, len(chosen)), labels, chosen))
+                del feed  # It is the worker's, and not kept while results are waited for.
+                if len(ahead) > self.threads:
+                    yield _done(ahead.popleft())
+            while ahead:
+                yield _done(ahead.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _find_labels(self, inputs: list[str]) -> str:
-        rest = [name for name in self._arrays if name not in inputs]
-        named = [name for name in LABELS if name in rest] or rest
-        if not rest or (named == rest and len(rest) > 1):
+    def _checked(self, session: Any, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
+        """The metric and the indices, if samples can be scored with them."""
+        if not isinstance(self._metric, SampleMetric):
             raise ValueError(
-                f"There must be one array of labels in {self._where}, named 'labels', besides the "
-                f"model's inputs ({', '.join(inputs)}); there are: {', '.join(self._arrays)}."
+                f"The metric {self.name!r} is of the whole set; samples have no scores of their "
+                "own."
             )
-        return named[0]
+        self.check(session)
+        array = np.asarray(indices)
+        if array.size == 0:
+            array = array.astype(np.int64)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"indices must be integers of shape (n,), but got {array.dtype} of shape "
+                f"{array.shape}."
+            )
+        wrong = array[(array < 0) | (array >= self.samples)]
+        if len(wrong):
+            raise ValueError(
+                f"There is no sample {wrong[0]}: the samples are 0 to {self.samples - 1}."
+            )
+        return self._metric, array.astype(np.int64, copy=False)
+
+
+def _run(
+    session: Any, name: str, fixed: int | None, feed: dict[str, NDArray[Any]], count: int
+) -> NDArray[Any]:
+    """The output for as many samples as were asked for."""
+    if fixed is not None and count < fixed:
+        feed = {key: _padded(array, fixed) for key, array in feed.items()}
+    (result,) = session.run([name], feed)
+    output = np.asarray(result)
+    size = count if fixed is None else fixed
+    if output.shape[:1] != (size,):
+        raise ValueError(
+            f"The model's first output, {name!r}, must have the samples along its first axis, but "
+            f"has the shape {output.shape} for {size} samples."
+        )
+    return output[:count]
+
+
+def _done(one: tuple[Future[NDArray[Any]], NDArray[Any], _Indices]) -> _Output:
+    future, labels, chosen = one
+    return future.result(), labels, chosen
+
+
+def _checked_scores(metric: SampleMetric, given: Any, chosen: _Indices) -> NDArray[np.float64]:
+    array = np.asarray(given)
+    if array.shape != chosen.shape or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The metric {metric.name!r} must give one number for each sample, of shape "
+            f"{chosen.shape}, but gave {array.dtype} of shape {array.shape}. For a metric of the "
+            "whole set use CorpusMetric."
+        )
+    scores = array.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ValueError(
+            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}; it must "
+            "be finite for each sample."
+        )
+    if metric.bounds is None:
+        return scores
+    low, high = metric.bounds
+    precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
+    rounding = max(_ROUNDING, 4 * precision) * max(1.0, abs(low), abs(high))
+    bad = np.flatnonzero((scores < low - rounding) | (scores > high + rounding))
+    if len(bad):
+        raise ValueError(
+            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}, which "
+            f"is outside its bounds {metric.bounds}. Give bounds that hold for every sample and "
+            "every model, or none."
+        )
+    return np.clip(scores, low, high)
+
+
+def _checked_margins(
+    metric: SampleMetric, given: Any, chosen: _Indices
+) -> NDArray[np.float64] | None:
+    if given is None:
+        return None
+    margins = np.asarray(given)
+    if margins.shape != chosen.shape or margins.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The margin of the metric {metric.name!r} must be one number for each sample, of "
+            f"shape {chosen.shape}, but is {margins.dtype} of shape {margins.shape}."
+        )
+    return margins.astype(np.float64)
 
 
 def _specs(session: Any) -> list[InputSpec]:
@@ -247,42 +396,11 @@ def _is_fixed(size: object) -> bool:
     return isinstance(size, int) and size > 0
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    if path.suffix != ".npz":
-        raise ValueError(f"Evaluation data must be an .npz file, but got {str(path)!r}.")
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise ValueError(f"There is no file {str(path)!r}.") from None
-    except Exception as error:
-        raise ValueError(f"The evaluation data {str(path)!r} cannot be read: {error}") from error
+def _check_count(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, but got {value}.")
 
 
 def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
     """The array with its last sample repeated; what the model gives for it is not used."""
     return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
-
-
-def _predicted(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    if output.shape == labels.shape and output.dtype.kind in "iub":
-        return output
-    if output.ndim == labels.ndim + 1:
-        for axis in (output.ndim - 1, 1):
-            if output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
-                return np.asarray(output.argmax(axis=axis))
-    raise ValueError(
-        "accuracy needs labels of the shape of the model's first output without the axis of the "
-        f"classes, but the output has the shape {output.shape} and the labels {labels.shape}."
-    )
-
-
-def _difference(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    count = len(labels)
-    if output.size != labels.size:
-        raise ValueError(
-            f"The model's first output has the shape {output.shape}, but the labels have "
-            f"{labels.shape}."
-        )
-    difference = output.astype(np.float64).reshape(count, -1)
-    return np.asarray(difference - labels.astype(np.float64).reshape(count, -1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 import math
 from typing import TYPE_CHECKING
 from typing import Any
@@ -14,11 +15,19 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import record
+from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
+from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.rebuild import fingerprint_of
+from optuna_quant.sample_record import read_population
+from optuna_quant.sampled_evaluation import SampledTrial
+from optuna_quant.sampled_evaluation import SampleEvaluation
+from optuna_quant.sampled_evaluation import Watch
+from optuna_quant.sampled_evaluation import furthest
+from optuna_quant.sampled_evaluation import measure_baseline
 from optuna_quant.shared_calibration import share_calibration
 from optuna_quant.waiting import Waiting
 
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.evidence import Population
     from optuna_quant.space import TuningSpace
 
 
@@ -70,9 +80,18 @@ class QuantObjective:
         space:
             The tuning space.
         evaluate:
-            Gives the metric of a model that ``backend.quantize`` has built.
+            Gives the metric of a model that ``backend.quantize`` has built; or, as a
+            :class:`~optuna_quant.sampled_evaluation.SampleEvaluation`, the scores of single
+            samples. If then the study's pruner is an
+            :class:`~optuna_quant.pruners.AccuracyPruner`, a model is evaluated only until its
+            fate is known; the trial is pruned, with the reason as its user attribute
+            ``evidence``.
         criterion:
             When a metric is good enough.
+        seed:
+            The seed of the order in which samples are evaluated. The first worker's counts.
+        watch:
+            Called with a :class:`~optuna_quant.sampled_evaluation.Seen` after each batch.
         patience:
             How long, in seconds, to wait for another worker's trial that measures the baseline or
             evaluates the same model and gives no sign of life, before doing so oneself. If trials
@@ -91,9 +110,11 @@ class QuantObjective:
         self,
         backend: Backend,
         space: TuningSpace,
-        evaluate: Evaluate,
+        evaluate: Evaluate | SampleEvaluation,
         criterion: AccuracyCriterion,
         *,
+        seed: int = 0,
+        watch: Watch | None = None,
         patience: float = 600.0,
         grace_period: float = 5.0,
         artifact_store: ArtifactStore | None = None,
@@ -108,8 +129,11 @@ class QuantObjective:
         self._patience = patience
         self._grace_period = grace_period
         self._artifact_store = artifact_store
+        self._seed = seed
+        self._watch = watch
         # What this process knows of trials that were not told yet, by study and trial number.
         self._values: dict[tuple[str, int], float] = {}
+        self._populations: dict[str, Population | None] = {}
         self._lost: list[int] = []
         self._at_work: set[tuple[str, int]] = set()
         self._given_up: dict[str, set[tuple[int, bool]]] = {}
@@ -233,9 +257,22 @@ class QuantObjective:
     def _measure_baseline(self, trial: optuna.Trial, *, own: bool) -> float:
         _logger.info("Measuring the baseline: the metric of the FP32 model.")
         fp32 = self._space.fp32()
+        samples = self._samples(trial.study)
         try:
             model = self._backend.quantize(fp32)
-            returned = self._evaluate(model)
+            if samples is None:
+                returned = self._call(model)
+            else:
+                returned = measure_baseline(
+                    trial,
+                    model,
+                    samples.evaluation,
+                    self._criterion,
+                    error_probability=samples.error_probability,
+                    method=samples.method,
+                    seed=self._seed,
+                    watch=self._watch,
+                )
         except Exception as error:
             raise BaselineError(
                 f"The FP32 model could not be evaluated: {_reason(error)}"
@@ -265,6 +302,7 @@ class QuantObjective:
         is_first = getattr(trial.study.sampler, "is_first", None)
         known = is_first is None or not is_first(trial.study, trial.number)
         twin = self._same_parameters(trial) if known else None
+        sampled = None
         if twin is None:
             try:
                 model = self._backend.quantize(config)
@@ -274,10 +312,14 @@ class QuantObjective:
                 return None
             _describe(trial, model, fingerprint)
             twin = self._same_model(trial, fingerprint, waiting)
+            sampled = self._sampled(trial, waiting) if twin is None else None
         if twin is not None:
             return self._take_over(trial, *twin)
         try:
-            returned = self._evaluate(model)
+            if sampled is None:
+                returned = self._call(model)
+            else:
+                returned = self._evaluate_samples(trial, model, fingerprint, *sampled)
         except TrialPruned:
             raise
         except KeyboardInterrupt:
@@ -293,6 +335,69 @@ class QuantObjective:
             return None
         self._values[(trial.study.study_name, trial.number)] = value
         return value
+
+    def _call(self, model: Any) -> Any:
+        return self._evaluate(model)  # type: ignore[operator]
+
+    # Sample by sample.
+
+    def _samples(self, study: optuna.Study) -> _Samples | None:
+        """How samples are evaluated one by one; :obj:`None` if models are evaluated in full."""
+        evaluation, pruner = self._evaluate, study.pruner
+        if not isinstance(evaluation, SampleEvaluation) or evaluation.bounds is None:
+            return None
+        if not isinstance(pruner, AccuracyPruner):
+            return None
+        return _Samples(evaluation, pruner.error_probability, pruner.method)
+
+    def _sampled(
+        self, trial: optuna.Trial, waiting: Waiting
+    ) -> tuple[SampleEvaluation, SampledTrial] | None:
+        samples = self._samples(trial.study)
+        if samples is None:
+            return None
+        # Nothing can be judged before the baseline is known.
+        baseline = self._baseline(trial, waiting, block=True)
+        name = trial.study.study_name
+        if name not in self._populations:
+            self._populations[name] = read_population(trial.study)
+            self._check_population(samples.evaluation, self._populations[name])
+        population = self._populations[name]
+        if population is None:
+            return None
+        goal, caution = record.goal_of(stored_system_attrs(trial), trial.number)
+        return samples.evaluation, SampledTrial(
+            trial, population, self._criterion, baseline, goal=goal, caution=caution
+        )
+
+    def _check_population(
+        self, evaluation: SampleEvaluation, population: Population | None
+    ) -> None:
+        if population is None:
+            _logger.warning(
+                "The study's baseline was measured without single samples, so every model is "
+                "evaluated in full. For fewer evaluations begin a new study."
+            )
+        elif population.samples != evaluation.samples or population.bounds != evaluation.bounds:
+            raise BaselineError(
+                f"The study was begun with {population.samples} evaluation samples and scores "
+                f"from {population.bounds[0]:g} to {population.bounds[1]:g}, but here there are "
+                f"{evaluation.samples} with scores from {evaluation.bounds}. Use the same data "
+                "and metric, or another study name or storage."
+            )
+
+    def _evaluate_samples(
+        self,
+        trial: optuna.Trial,
+        model: Any,
+        fingerprint: str,
+        evaluation: SampleEvaluation,
+        sampled: SampledTrial,
+    ) -> float:
+        before = furthest(trial.study.get_trials(deepcopy=False), fingerprint)
+        if before is None or not sampled.take_over(before):
+            sampled.evaluate(model, evaluation, self._watch)
+        return sampled.conclude()
 
     def _fingerprint(self, model: Any, config: QuantConfig) -> str:
         return fingerprint_of(model, config, self._backend)
@@ -368,6 +473,15 @@ class QuantObjective:
             grace_period=self._grace_period,
             given_up=self._given_up.setdefault(study.study_name, set()),
         )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """How samples are evaluated one by one."""
+
+    evaluation: SampleEvaluation
+    error_probability: float
+    method: str
 
 
 def _describe(trial: optuna.Trial, model: Any, fingerprint: str) -> None:

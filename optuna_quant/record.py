@@ -6,6 +6,7 @@ what only the samplers need is in system attributes, which all begin with ``optu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ BEGUN = "optuna_quant:begun"
 SIGN_OF_LIFE = "optuna_quant:sign_of_life"
 """A counter that the worker of a running trial moves on as long as it lives."""
 
+SCORES = "optuna_quant:scores"
+"""The scores of the samples that were seen, see :mod:`optuna_quant.sample_record`."""
+
 FAILED = "optuna_quant:failed"
 """True if the trial's own evaluation failed; a trial whose worker died does not have it."""
 
@@ -40,6 +44,10 @@ FINGERPRINT = "fingerprint"
 """The fingerprint of the model that was built."""
 REUSED_FROM = "reused_from"
 """The number of the trial whose result this trial took over, because its model is the same."""
+CONTINUES = "continues"
+"""The number of the trial whose samples this trial did not evaluate again."""
+EVIDENCE = "evidence"
+"""What the samples said, of a trial that was not evaluated on all: a dict, see the pruner."""
 FALLBACK_OPS = "fallback_ops"
 """The number of ops that are not quantized."""
 MODEL_BYTES = "model_bytes"
@@ -66,6 +74,10 @@ QUANTIZED = "quantized"
 BASELINE = "optuna_quant:baseline"
 STOPPED_BECAUSE = "optuna_quant:stopped_because"
 
+# How far a trial evaluates its configuration.
+FULL = "full"
+VERDICT = "verdict"
+
 # Stages that every sampler knows.
 BASELINE_STAGE = "baseline"
 ENQUEUED_STAGE = "enqueued"
@@ -91,6 +103,12 @@ class Claim:
             Whether meeting the criterion in that stage does not yet answer the search.
         speculative:
             Whether the configuration was taken before the results of its stage were known.
+        goal:
+            How far to evaluate it: ``"full"``, to the end unless it surely fails; ``"verdict"``,
+            until it surely fails or probably meets the criterion; a number, to that many samples.
+        caution:
+            How many promises of earlier trials were broken, see
+            :class:`optuna_quant.evidence.ThresholdTest`.
         positions:
             The position of each parameter's choice, if the sampler of the next trial should know
             it even before this trial has its parameters.
@@ -102,6 +120,8 @@ class Claim:
     worker: str
     provisional: bool = False
     speculative: bool = False
+    goal: str | int = FULL
+    caution: int = 0
     positions: Sequence[int] | None = None
 
     def to_attr(self) -> dict[str, Any]:
@@ -115,6 +135,21 @@ def claim_of(trial: FrozenTrial) -> Claim | None:
     if stored is None or stored["number"] != trial.number:
         return None
     return Claim(**stored)
+
+
+def goal_of(attrs: Mapping[str, Any], number: int) -> tuple[str | int, int]:
+    """How far a trial evaluates its configuration, and how cautiously it promises.
+
+    Args:
+        attrs:
+            The system attributes of the trial.
+        number:
+            Its number.
+    """
+    stored = attrs.get(CLAIM)
+    if stored is None or stored["number"] != number:
+        return FULL, 0
+    return stored.get("goal", FULL), stored.get("caution", 0)
 
 
 def has_claimed(trial: FrozenTrial) -> bool:

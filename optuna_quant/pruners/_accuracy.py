@@ -1,13 +1,25 @@
-"""Stop evaluating a candidate that cannot meet the criterion any more."""
+"""Stop evaluating a candidate that cannot, or very likely will not, meet the criterion."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 import math
+from numbers import Real
+import threading
 from typing import TYPE_CHECKING
+from typing import Any
+import weakref
 
 from optuna.pruners import BasePruner
 
+from optuna_quant import _optuna
 from optuna_quant import record
+from optuna_quant.criteria import ROUNDING
+from optuna_quant.evidence.group_test import GroupThresholdTest
+from optuna_quant.evidence.group_test import Seen
+from optuna_quant.evidence.group_test import mean_bounds
 
 
 if TYPE_CHECKING:
@@ -17,8 +29,15 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
 
 
+METHODS = ("paired", "unpaired", "exact")
+
+_CACHED_TRIALS = 64
+_INEXACT = 1e-3
+"""How far a reported mean may be off, over the width of the bounds: rounded to three digits."""
+
+
 class AccuracyPruner(BasePruner):
-    """Prune a trial as soon as it cannot meet the criterion, whatever the rest brings.
+    """Prune a trial as soon as the evidence says that it does not meet the criterion.
 
     For metrics that are a mean over samples of a score between two known bounds, such as
     accuracy. The objective reports the mean so far after each batch::
@@ -27,48 +46,325 @@ class AccuracyPruner(BasePruner):
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    The bound is exact: it supposes that every sample that is left has the best score there is, so
-    a trial that could still meet the criterion is never pruned. How many samples there are it
-    learns from the baseline, which must have been reported in the same way, to its last sample;
-    without it, nothing is pruned.
+    How many samples there are it learns from the baseline, which must have been reported in the
+    same way, to its last sample; without it, nothing is pruned.
+
+    A trial is pruned in two cases. First, if it could not meet the criterion even if every
+    sample that is left had the best score there is; that is never wrong. Second, unless
+    ``method`` is ``"exact"``, if the scores so far would be too unlikely for a candidate that
+    meets it. A candidate that meets the criterion is pruned with at most the error probability,
+    over all looks together, however often it reports. This holds if the samples come **in one
+    uniformly shuffled order**, the same in all trials, and for each candidate that was not
+    chosen for how it does on the first samples of that order; data sorted by class must be
+    shuffled once, or pruned with ``"exact"``. Smaller groups between reports give stronger
+    evidence.
+
+    The pruned trial says why in its user attribute ``"evidence"``, a dict: ``verdict``
+    (``"fails"``), ``samples`` seen ``of`` all, the mean over them (``estimate``), ``bounds`` of
+    the final metric (a lower and an upper one, each wrong with at most the error probability),
+    ``method``, ``error_probability`` (0 if it could not meet the criterion any more), and the
+    ``reason`` in words.
 
     Args:
         criterion:
             When a metric is good enough.
+        error_probability:
+            The probability to prune a candidate that meets the criterion: above 0 and below 1.
+        method:
+            ``"paired"``: bet on the candidate's scores and on their differences to the
+            baseline's, over the samples after which both have reported. ``"unpaired"``: on the
+            candidate's alone. ``"exact"``: only the bound that is never wrong.
         bounds:
             The worst and the best score that a sample can have; either order. Default: 0 and 1.
 
     Raises:
+        TypeError:
+            If the error probability is not a number.
         ValueError:
-            If the bounds are equal or not finite.
+            If the bounds are equal or not finite, the error probability is out of its range, or
+            the method is unknown.
     """
 
     def __init__(
-        self, criterion: AccuracyCriterion, *, bounds: tuple[float, float] = (0.0, 1.0)
+        self,
+        criterion: AccuracyCriterion,
+        *,
+        error_probability: float = 1e-3,
+        method: str = "paired",
+        bounds: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         low, high = sorted(bounds)
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"bounds must be two different finite numbers, but got {bounds}.")
-        self._criterion = criterion
-        self._best = high if criterion.higher_is_better else low
+        if isinstance(error_probability, bool) or not isinstance(error_probability, Real):
+            raise TypeError(f"error_probability must be a number, but got {error_probability!r}.")
+        if not 0 < error_probability < 1:
+            raise ValueError(
+                f"error_probability must be above 0 and below 1, but got {error_probability}; "
+                "use method='exact' to never err."
+            )
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, but got {method!r}.")
+        self._criterion: AccuracyCriterion = criterion
+        self._error_probability: float = float(error_probability)
+        self._method: str = method
+        self._low: float = float(low)
+        self._high: float = float(high)
+        self._forget()
+
+    @property
+    def error_probability(self) -> float:
+        """The probability to prune a candidate that meets the criterion."""
+        return self._error_probability
+
+    @property
+    def method(self) -> str:
+        """``"paired"``, ``"unpaired"`` or ``"exact"``."""
+        return self._method
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what can be computed again from the study."""
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_tests", "_known")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin with nothing computed."""
+        vars(self).update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._tests: OrderedDict[int, _TestOfTrial] = OrderedDict()
+        self._known: _KnownReference | None = None
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial cannot meet the criterion any more."""
+        """Whether the trial does not meet the criterion, as far as the evidence goes.
+
+        Raises:
+            ValueError:
+                If a reported value is out of the bounds, or no mean over all samples so far.
+        """
         step = trial.last_step
-        baseline = record.get_baseline(study)
-        if step is None or baseline is None or record.is_baseline(trial):
+        if step is None or math.isnan(trial.intermediate_values[step]):
             return False
-        samples = self._samples(study, baseline)
-        if samples is None or not 0 < step <= samples:
+        baseline = record.get_baseline(study)
+        if baseline is None or record.is_baseline(trial) or trial.number == baseline.trial:
+            return False
+        reference = self._reference(study, baseline)
+        if reference is None or not 0 < step <= reference.size:
             return False
         mean = trial.intermediate_values[step]
-        if math.isnan(mean):
+        scaled = self._scaled(mean, step, trial.number)
+        best = self._best_outcome(mean, step, reference.size)
+        if not self._criterion.meets(best, baseline.value):
+            history = [Seen(step, scaled * step)]
+            reason = (
+                f"even if each of the {reference.size - step} samples that are left had the best "
+                f"score, the metric would be {best:.6g}"
+                if step < reference.size
+                else f"the metric over all {step} samples is {mean:.6g}"
+            )
+        elif self._method == "exact":
             return False
-        best = (mean * step + self._best * (samples - step)) / samples
-        return not self._criterion.meets(best, baseline.value)
+        else:
+            test = self._test(trial, reference, self._threshold(baseline.value))
+            if not test.rejects(self._error_probability):
+                return False
+            history, reason = test.history, ""
+        self._keep_evidence(study, trial, reference, baseline, history, reason)
+        return True
 
-    def _samples(self, study: optuna.Study, baseline: record.Baseline) -> int | None:
-        """The number of samples: the last step that the baseline reported."""
+    # Scores: in [0, 1] and higher is better, whatever the metric.
+
+    def _scaled(self, mean: float, step: int, number: int) -> float:
+        low, high = self._low, self._high
+        rounding = ROUNDING * max(1.0, abs(low), abs(high))
+        if not low - rounding <= mean <= high + rounding:
+            raise ValueError(
+                f"Trial {number} reported {mean} at step {step}, which is not between the bounds "
+                f"{low:g} and {high:g}: report the mean of the scores of all samples so far, and "
+                "give AccuracyPruner the worst and the best score that a sample can have, as "
+                "bounds=(worst, best)."
+            )
+        return min(max(self._to_unit(mean), 0.0), 1.0)
+
+    def _to_unit(self, value: float) -> float:
+        better = value - self._low if self._criterion.higher_is_better else self._high - value
+        return better / (self._high - self._low)
+
+    def _from_unit(self, value: float) -> float:
+        better = value * (self._high - self._low)
+        return self._low + better if self._criterion.higher_is_better else self._high - better
+
+    def _best_outcome(self, mean: float, step: int, size: int) -> float:
+        best = self._high if self._criterion.higher_is_better else self._low
+        return (mean * step + best * (size - step)) / size
+
+    def _threshold(self, baseline: float) -> float:
+        """The lowest mean that meets the criterion; lower by what it takes for rounding."""
+        threshold = self._criterion.threshold(baseline)
+        rounding = 2 * ROUNDING * max(abs(threshold), abs(baseline))
+        return self._to_unit(threshold) - rounding / (self._high - self._low)
+
+    # What is computed from the study, and kept as long as the study says the same.
+
+    def _reference(self, study: optuna.Study, baseline: record.Baseline) -> _Reference | None:
+        """What the baseline's trial has reported; :obj:`None` if nothing."""
         if baseline.trial is None:
             return None
-        return study.get_trials(deepcopy=False)[baseline.trial].last_step
+        storage, study_id = _optuna.study_identity(study)
+        known = self._known
+        key = (study_id, baseline.trial)
+        if known is not None and known.storage() is storage and known.key == key:
+            return known.reference
+        trial = study.get_trials(deepcopy=False)[baseline.trial]
+        size = trial.last_step
+        if size is None:
+            return None
+        totals: dict[int, float] = {}
+        mean = None
+        if self._method == "paired":
+            totals = {
+                step: step * self._scaled(value, step, trial.number)
+                for step, value in trial.intermediate_values.items()
+                if step > 0 and not math.isnan(value)
+            }
+            if size in totals and len(totals) > 1:
+                mean = totals[size] / size
+        reference = _Reference(size, mean, totals if mean is not None else {})
+        if trial.state.is_finished():  # From now on it does not change.
+            self._known = _KnownReference(weakref.ref(storage), key, reference)
+        return reference
+
+    def _test(self, trial: FrozenTrial, reference: _Reference, threshold: float) -> _TestOfTrial:
+        """The test over all that the trial has reported, begun where the last call ended."""
+        reports = sorted(
+            (step, value)
+            for step, value in trial.intermediate_values.items()
+            if step > 0 and value == value
+        )
+        key = _optuna.trial_id(trial)
+        with self._lock:  # Taken out, so that nobody else adds to it.
+            test = self._tests.pop(key, None)
+        if test is None or not test.is_of(reports, reference, threshold):
+            test = _TestOfTrial(reference, threshold)
+        for step, value in reports[len(test.reports) :]:
+            test.add(step, value, self._scaled(value, step, trial.number), trial.number)
+        with self._lock:
+            self._tests[key] = test
+            while len(self._tests) > _CACHED_TRIALS:
+                self._tests.popitem(last=False)
+        return test
+
+    def _keep_evidence(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        reference: _Reference,
+        baseline: record.Baseline,
+        history: list[Seen],
+        reason: str,
+    ) -> None:
+        if record.EVIDENCE in trial.user_attrs or trial.state.is_finished():
+            return
+        samples, size = history[-1].samples, reference.size
+        error_probability = 0.0 if reason else self._error_probability
+        estimate = trial.intermediate_values[samples]
+        if reason:
+            total = history[-1].total
+            found = (total / size, (total + size - samples) / size)
+        else:
+            found = mean_bounds(
+                history, size, error_probability=self._error_probability, baseline=reference.mean
+            )
+        low, high = sorted(min(max(self._from_unit(f), self._low), self._high) for f in found)
+        if not reason:
+            at_best = "most" if self._criterion.higher_is_better else "least"
+            likely = high if self._criterion.higher_is_better else low
+            reason = (
+                f"with error probability {self._error_probability:g}, the metric over all {size} "
+                f"samples will be at {at_best} {likely:.6g}; it is {estimate:.6g} over the first "
+                f"{samples}"
+            )
+        threshold = self._criterion.threshold(baseline.value)
+        needed = "at least" if self._criterion.higher_is_better else "at most"
+        evidence = {
+            "verdict": "fails",
+            "samples": samples,
+            "of": size,
+            "estimate": estimate,
+            "bounds": [low, high],
+            "reason": f"{reason[0].upper()}{reason[1:]}; the criterion needs {needed} "
+            f"{threshold:.6g}.",
+            "method": self._method,
+            "error_probability": error_probability,
+        }
+        _optuna.set_trial_user_attr(study, trial, record.EVIDENCE, evidence)
+        # Optuna gives a running trial's own attributes, not those in the storage.
+        trial.user_attrs[record.EVIDENCE] = evidence
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What the baseline has reported.
+
+    Args:
+        size:
+            The number of samples.
+        mean:
+            The mean of its scores; :obj:`None` if there is nothing to pair with.
+        totals:
+            The sum of its scores after each step.
+    """
+
+    size: int
+    mean: float | None
+    totals: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class _KnownReference:
+    storage: weakref.ref[object]
+    key: tuple[int, int]
+    reference: _Reference
+
+
+class _TestOfTrial:
+    """A test, and the reports that went into it."""
+
+    def __init__(self, reference: _Reference, threshold: float) -> None:
+        self._reference = reference
+        self._threshold = threshold
+        self._test = GroupThresholdTest(reference.size, threshold, baseline=reference.mean)
+        self.reports: list[tuple[int, float]] = []
+        self.history: list[Seen] = []
+
+    def is_of(
+        self, reports: list[tuple[int, float]], reference: _Reference, threshold: float
+    ) -> bool:
+        """Whether the test is of the same question, and has seen no other reports than these."""
+        return (
+            self._threshold == threshold
+            and self._reference == reference
+            and self.reports == reports[: len(self.reports)]
+        )
+
+    def add(self, step: int, value: float, mean: float, number: int) -> None:
+        total = mean * step
+        last, before = (
+            (self.history[-1].samples, self.history[-1].total) if self.history else (0, 0)
+        )
+        count = step - last
+        if not -_INEXACT * step <= total - before <= count + _INEXACT * step:
+            raise ValueError(
+                f"Trial {number} reported {value} at step {step}, but after what it reported at "
+                f"step {last} no scores of the {count} samples between them lead there: report "
+                "the mean of the scores of all samples so far, not that of the last batch, with "
+                "step=the number of samples so far."
+            )
+        seen = Seen(step, total, self._reference.totals.get(step))
+        self._test.update(*seen)
+        self.history.append(seen)
+        self.reports.append((step, value))
+
+    def rejects(self, error_probability: float) -> bool:
+        return bool(self._test.rejects(error_probability))

@@ -12,12 +12,14 @@ from optuna_quant.samplers._mse import MSEV2QuantSampler
 from optuna_quant.samplers._random import RandomQuantSampler
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._registry import strategies
-from optuna_quant.samplers._replay import Evaluation
-from optuna_quant.samplers._replay import Plan
-from optuna_quant.samplers._replay import Scoring
-from optuna_quant.samplers._replay import Stage
 from optuna_quant.samplers._reports import SetAside
 from optuna_quant.samplers._reports import Speculation
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import Race
+from optuna_quant.samplers._requests import Scoring
+from optuna_quant.samplers._requests import SeesSamples
+from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._scores import Sensitivity
 from optuna_quant.samplers._staged import StagedQuantSampler
 from optuna_quant.samplers._tpe import TPEQuantSampler
@@ -35,8 +37,10 @@ __all__ = [
     "MSEV2QuantSampler",
     "Plan",
     "QuantSampler",
+    "Race",
     "RandomQuantSampler",
     "Scoring",
+    "SeesSamples",
     "Sensitivity",
     "SetAside",
     "Speculation",

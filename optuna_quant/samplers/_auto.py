@@ -9,9 +9,9 @@ from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._conservative import convert
 from optuna_quant.samplers._conservative import require_criterion
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._replay import Evaluation
-from optuna_quant.samplers._replay import Plan
-from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:

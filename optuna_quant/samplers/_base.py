@@ -27,6 +27,7 @@ from optuna_quant._worker import this_worker
 from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
 from optuna_quant.samplers._ledger import Ledger
+from optuna_quant.samplers._ledger import Outcome
 from optuna_quant.samplers._liveness import SignsOfLife
 from optuna_quant.samplers._liveness import Watch
 from optuna_quant.samplers._liveness import bury
@@ -454,6 +455,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             with self._lock:
                 choice = self._choose(study, state, trial)
                 if choice is not None:
+                    before = state.ledger.outcomes.get(choice.config.key)
                     state.configs[trial.number] = choice.config
                     claim = record.Claim(
                         trial.number,
@@ -462,6 +464,8 @@ class QuantSampler(BaseSampler, abc.ABC):
                         this_worker(),
                         choice.provisional,
                         choice.speculative,
+                        choice.goal,
+                        state.ledger.broken_promises,
                         choice.positions,
                     )
                     _optuna.set_trial_system_attr(study, trial, record.CLAIM, claim.to_attr())
@@ -469,7 +473,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                     in_time = in_time and self._is_in_time(trial, begun)
                     if choice.forced:
                         return choice.config
-                    if in_time or not self._is_contested(study, state, claim):
+                    if in_time or not self._is_contested(study, state, claim, before):
                         state.first.add(trial.number)
                         return choice.config
                     _optuna.set_trial_system_attr(study, trial, record.CLAIM, None)
@@ -524,7 +528,13 @@ class QuantSampler(BaseSampler, abc.ABC):
         if bury(study, state.watch, state.ledger.running):
             state.ledger.refresh(study)
 
-    def _is_contested(self, study: optuna.Study, state: _StudyState, claim: record.Claim) -> bool:
+    def _is_contested(
+        self,
+        study: optuna.Study,
+        state: _StudyState,
+        claim: record.Claim,
+        before: Outcome | None,
+    ) -> bool:
         """Whether another running trial claimed the same.
 
         That happens only if one of the two did not wait for the other any longer, because the
@@ -532,7 +542,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         of two that claimed at the same time at most one goes on.
         """
         state.ledger.refresh(study)
-        if claim.key in state.ledger.outcomes:  # The other one has even ended meanwhile.
+        if state.ledger.outcomes.get(claim.key) != before:  # The other one has even ended.
             return True
         return any(
             theirs is not None and theirs.key == claim.key and number != claim.number

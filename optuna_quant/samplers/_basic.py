@@ -9,19 +9,25 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeAlias
 
 from optuna_quant.config import OpConfig
 from optuna_quant.samplers import _op_types
 from optuna_quant.samplers._fallback import Ranking
+from optuna_quant.samplers._fallback import bracket
 from optuna_quant.samplers._fallback import one_by_one
 from optuna_quant.samplers._fallback import prefixes
 from optuna_quant.samplers._fallback import rank
 from optuna_quant.samplers._fallback import walk
+from optuna_quant.samplers._grow import grow
 from optuna_quant.samplers._grow import grow_to_the_end
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._replay import Evaluation
-from optuna_quant.samplers._replay import Plan
-from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import Race
+from optuna_quant.samplers._requests import Request
+from optuna_quant.samplers._requests import SeesSamples
+from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._staged import StagedQuantSampler
 
 
@@ -31,11 +37,16 @@ if TYPE_CHECKING:
     from optuna_quant.tunable import Tunable
 
 
+Comparison: TypeAlias = "Generator[Request, Any, list[Evaluation]]"
+
 _BATCH = 32
 _MOST_OP_TYPE_TRIALS = 24
 
 # Single fallbacks that close less than this part of the gap to FP32 do not rank the ops.
 _FAR_OFF = 0.25
+
+# At least so many of the best are told apart where ops are ranked.
+_FEWEST_RANKED = 4
 
 
 @register_strategy("basic")
@@ -84,6 +95,15 @@ class BasicQuantSampler(StagedQuantSampler):
             there are, those that promise nothing last.
         patience:
             After how many ops in fallback without progress the ops are ranked anew.
+        accumulate:
+            How ``accumulated fallback`` finds the ops that are needed. ``"walk"``: one more at a
+            time. ``"bracket"``: by doubling and halving the number of ops, then taking back those
+            that turn out not to be needed; about ``log2`` of the evaluations where many are
+            needed. Default: ``"bracket"`` where samples are evaluated one by one (most of what it
+            tries fails soon), otherwise ``"walk"``.
+        racing:
+            Whether configurations that only have to be ordered are evaluated on a part of the
+            samples, where samples are evaluated one by one; see :class:`Race`.
         compat:
             ``"inc2"`` for the order of neural-compressor 2: recipes all together come second,
             op-type-wise is the plain product of the types' options (the last type fastest, not
@@ -104,6 +124,8 @@ class BasicQuantSampler(StagedQuantSampler):
         *,
         max_op_type_trials: int | str | None = "default",
         patience: int = 4,
+        accumulate: str | None = None,
+        racing: bool = True,
         compat: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -124,6 +146,15 @@ class BasicQuantSampler(StagedQuantSampler):
             raise ValueError(f"compat must be None or 'inc2', but got {compat!r}.")
         self._limit = max_op_type_trials
         self._patience = patience
+        if accumulate not in (None, "walk", "bracket"):
+            raise ValueError(f"accumulate must be 'walk' or 'bracket', but got {accumulate!r}.")
+        if accumulate == "bracket" and self._criterion is None:
+            raise ValueError(
+                "accumulate='bracket' needs criterion=, an AccuracyCriterion: it asks whether a "
+                "configuration meets it."
+            )
+        self._accumulate = accumulate
+        self._racing = racing
         self._compat = compat
 
     def plan(self, space: TuningSpace) -> Plan:
@@ -133,22 +164,37 @@ class BasicQuantSampler(StagedQuantSampler):
         for mode in _float_modes(space):
             yield from self._fallback(space, best, mode)
 
+    def _compare(self, name: str, configs: Sequence[QuantConfig], best: Best) -> Comparison:
+        """Evaluate what may be better than the best so far, and see whether it is good enough.
+
+        Where samples are evaluated one by one it is a race, in which the best so far takes part.
+        """
+        if self._compat is None and self._racing and (yield SeesSamples()):
+            results: list[Evaluation] = yield Race(name, [best.config, *configs])
+            best.settle(results)
+            if best.is_promising and results[0].config != best.config:
+                yield Stage(name, [best.config])
+            return results[1:]
+        results = yield Stage(name, configs)
+        best.see(results)
+        return results
+
     def _settings(self, space: TuningSpace, best: Best) -> Plan:
         """Everything before the fallback: how ops are quantized, not which."""
         best.see((yield Stage("default", [space.default()])))
         if self._compat == "inc2":
-            best.see((yield from _all_recipes(space, space.default())))
+            yield from self._all_recipes(space, best)
             yield from self._product(space, best)
         else:
             yield from self._op_types(space, best)
         dynamic = _all_dynamic(space, best.config)
         if dynamic != best.config:
-            best.see((yield Stage("static to dynamic", [dynamic])))
+            yield from self._compare("static to dynamic", [dynamic], best)
         yield from self._recipes(space, best)
         sizes = [size for size in space.calibration_sizes if size != best.config.calibration_size]
         if sizes:
             configs = [best.config.with_calibration_size(size) for size in sizes]
-            best.see((yield Stage("calibration size", configs)))
+            yield from self._compare("calibration size", configs, best)
 
     def _op_types(self, space: TuningSpace, best: Best) -> Plan:
         options = _op_types.type_options(space)
@@ -158,8 +204,7 @@ class BasicQuantSampler(StagedQuantSampler):
         configs = [_op_types.apply(space, default, [choice]) for choice in singles]
         if not configs:
             return
-        results = yield Stage("op-type-wise", configs)
-        best.see(results)
+        results = yield from self._compare("op-type-wise", configs, best)
         gains = {
             choice: _gain(result.score, reference)
             for choice, result in zip(singles, results, strict=True)
@@ -170,7 +215,7 @@ class BasicQuantSampler(StagedQuantSampler):
         )
         if self._limit is not None:
             combined = itertools.islice(combined, self._limit - len(singles))
-        yield from _batches("op-type-wise combined", combined, best)
+        yield from self._batches("op-type-wise combined", combined, best)
 
     def _product(self, space: TuningSpace, best: Best) -> Plan:
         options = _op_types.inc2_order(_op_types.type_options(space))
@@ -180,12 +225,12 @@ class BasicQuantSampler(StagedQuantSampler):
         )
         # The first is the default.
         limit = None if self._limit is None else self._limit + 1
-        yield from _batches("op-type-wise", itertools.islice(configs, 1, limit), best)
+        yield from self._batches("op-type-wise", itertools.islice(configs, 1, limit), best)
 
     def _recipes(self, space: TuningSpace, best: Best) -> Plan:
         base = best.config
         if self._compat is None:
-            best.see((yield from _all_recipes(space, base)))
+            yield from self._all_recipes(space, best)
         single = [
             base.with_recipe(name, value)
             for name, values in space.recipes.items()
@@ -193,7 +238,19 @@ class BasicQuantSampler(StagedQuantSampler):
             if value != base.recipes[name]
         ]
         if single:
-            best.see((yield Stage("recipes one by one", single)))
+            yield from self._compare("recipes one by one", single, best)
+
+    def _all_recipes(self, space: TuningSpace, best: Best) -> Plan:
+        config = base = best.config
+        for name, values in space.recipes.items():
+            config = config.with_recipe(name, values[-1])
+        if config != base:
+            yield from self._compare("all recipes", [config], best)
+
+    def _batches(self, name: str, configs: Iterable[QuantConfig], best: Best) -> Plan:
+        configs = iter(configs)
+        while batch := list(itertools.islice(configs, _BATCH)):
+            yield from self._compare(name, batch, best)
 
     def _fallback(self, space: TuningSpace, best: Best, mode: str) -> Plan:
         base = best.config
@@ -207,7 +264,7 @@ class BasicQuantSampler(StagedQuantSampler):
             return
         suffix = "" if mode == "fp32" else f" ({mode})"
         singles = [base.with_fallback(*tunable.ops, mode=mode) for tunable in tunables]
-        results: list[Evaluation] = yield Stage(f"instance-wise fallback{suffix}", singles)
+        results = yield from self._rank(f"instance-wise fallback{suffix}", singles)
         gains = [result.score for result in results]
         ranked = rank(tunables, gains)
         accumulated = f"accumulated fallback{suffix}"
@@ -217,6 +274,9 @@ class BasicQuantSampler(StagedQuantSampler):
             return
         if self.measures_baseline and mode == "fp32":
             ranked = yield from self._other_view(space, best, tunables, gains, ranked)
+        if (yield from self._brackets()):
+            yield from self._bracket(accumulated, base, ranked, mode)
+            return
         found = yield from walk(
             accumulated,
             base,
@@ -234,6 +294,37 @@ class BasicQuantSampler(StagedQuantSampler):
                 if found.ops[tunable.ops[0]] != base.ops[tunable.ops[0]]
             ]
             config = yield from grow_to_the_end("quantized again", found, back)
+            yield Stage("answer", [config])
+
+    def _rank(
+        self, name: str, configs: Sequence[QuantConfig], *, provisional: bool = False
+    ) -> Comparison:
+        """Evaluate what only has to be ordered."""
+        if self._compat is None and self._racing and (yield SeesSamples()):
+            top = max(_FEWEST_RANKED, len(configs) // 4)
+            results: list[Evaluation] = yield Race(name, configs, top=top)
+            return results
+        results = yield Stage(name, configs, provisional=provisional)
+        return results
+
+    def _brackets(self) -> Generator[Request, Any, bool]:
+        """Whether accumulated fallback is searched by halves."""
+        if self._accumulate is not None:
+            return self._accumulate == "bracket"
+        sees_samples: bool = yield SeesSamples()
+        return sees_samples and self._criterion is not None
+
+    def _bracket(
+        self, stage: str, base: QuantConfig, ranked: Sequence[Tunable], mode: str
+    ) -> Plan:
+        found = yield from bracket(stage, base, ranked, mode=mode)
+        if found is None:
+            return
+        config, ops = found
+        # The last one made the difference; the others may not have to stay.
+        back = [(tunable, base.ops[tunable.ops[0]]) for tunable in reversed(ops[:-1])]
+        config = yield from grow("quantized again", config, back)
+        if config.quantized_ops:
             yield Stage("answer", [config])
 
     def _other_view(
@@ -254,9 +345,7 @@ class BasicQuantSampler(StagedQuantSampler):
             space.fp32().with_ops({op: best.config.ops[op] for op in tunable.ops})
             for tunable in tunables
         ]
-        results: list[Evaluation] = yield Stage(
-            "instance-wise quantization", alone, provisional=True
-        )
+        results = yield from self._rank("instance-wise quantization", alone, provisional=True)
         harm = [-result.score for result in results]
         # Of ops that do equal harm, the one whose fallback helped more comes first.
         return rank(rank(tunables, gains), [harm[tunables.index(t)] for t in ranked])
@@ -278,6 +367,16 @@ class Best:
             ):
                 self._best = result
 
+    def settle(self, results: Sequence[Evaluation]) -> None:
+        """Take the best of a race in which the best so far took part."""
+        self._best = None
+        self.see(results)
+
+    @property
+    def is_promising(self) -> bool:
+        """Whether it meets the criterion, as far as was seen."""
+        return self._evaluation.met is True
+
     @property
     def _evaluation(self) -> Evaluation:
         if self._best is None:
@@ -296,23 +395,6 @@ class Best:
 def _gain(score: float, reference: float) -> float:
     # Where the default itself failed there is nothing to gain over; zero takes its place.
     return score - (reference if math.isfinite(reference) else 0.0)
-
-
-def _batches(name: str, configs: Iterable[QuantConfig], best: Best) -> Plan:
-    configs = iter(configs)
-    while batch := list(itertools.islice(configs, _BATCH)):
-        best.see((yield Stage(name, batch)))
-
-
-def _all_recipes(
-    space: TuningSpace, base: QuantConfig
-) -> Generator[Stage, list[Evaluation], list[Evaluation]]:
-    config = base
-    for name, values in space.recipes.items():
-        config = config.with_recipe(name, values[-1])
-    if config == base:
-        return []
-    return (yield Stage("all recipes", [config]))
 
 
 def _all_dynamic(space: TuningSpace, base: QuantConfig) -> QuantConfig:

@@ -13,9 +13,9 @@ from optuna_quant.samplers._grow import Growth
 from optuna_quant.samplers._grow import apply
 from optuna_quant.samplers._grow import grow_to_the_end
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._replay import Evaluation
-from optuna_quant.samplers._replay import Plan
-from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._staged import StagedQuantSampler
 
 
@@ -110,6 +110,7 @@ def convert(space: TuningSpace) -> Growth:
     if result.met:
         return apply(config, everything)
     left: list[Change] = []
+    hopeless: list[Change] = []
     for op_type, tunables in _by_type(space):
         changes = [(tunable, tunable.default) for tunable in tunables]
         whole = apply(config, changes)
@@ -117,8 +118,14 @@ def convert(space: TuningSpace) -> Growth:
         if result.met:
             config = whole
         elif len(changes) > 1:
-            config = yield from grow_to_the_end(f"convert {op_type} op by op", config, changes)
-        left += [change for change in changes if not _is_applied(config, change)]
+            config = yield from grow_to_the_end(
+                f"convert {op_type} op by op", config, changes, hopeless=hopeless
+            )
+        left += [
+            change
+            for change in changes
+            if change not in hopeless and not _is_applied(config, change)
+        ]
     return (yield from grow_to_the_end("convert what is left", config, left))
 
 

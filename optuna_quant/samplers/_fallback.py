@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
-from optuna_quant.samplers._replay import Evaluation
-from optuna_quant.samplers._replay import Scoring
-from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Request
+from optuna_quant.samplers._requests import Scoring
+from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from optuna_quant.tunable import Tunable
 
 
-Ranking: TypeAlias = "Generator[Stage | Scoring, Any, list[Tunable]]"
+Ranking: TypeAlias = "Generator[Request, Any, list[Tunable]]"
 Rerank: TypeAlias = "Callable[[QuantConfig, Sequence[Tunable]], Ranking]"
 
 
@@ -42,7 +43,7 @@ def walk(
     patience: int,
     rerank: Rerank | None = None,
     keep: bool = False,
-) -> Generator[Stage | Scoring, Any, QuantConfig | None]:
+) -> Generator[Request, Any, QuantConfig | None]:
     """Accumulate fallback until the criterion is met, or no op is left.
 
     As long as there is progress the ranking is followed. When ``patience`` further ops have
@@ -101,6 +102,53 @@ def walk(
             left = yield from rerank(config, left)
             is_fresh = True
     return None
+
+
+def bracket(
+    stage: str, config: QuantConfig, ranked: Sequence[Tunable], *, mode: str = "fp32"
+) -> Generator[Request, Any, tuple[QuantConfig, Sequence[Tunable]] | None]:
+    """Find the smallest prefix of the ranking whose fallback meets the criterion.
+
+    Prefixes of 1, 2, 4, 8, ... ops are tried until one meets the criterion, then the gap to the
+    last that did not is halved: about ``2 log2(k)`` evaluations for a prefix of ``k`` ops, at most
+    ``log2(n)`` more than a search by halves (Bentley and Yao, "An almost optimal algorithm for
+    unbounded searching", 1976). It rests on the metric being nearly monotone in the prefix: where
+    it is not, a prefix that meets the criterion is found, but a shorter one may be missed.
+
+    Args:
+        stage:
+            The name of the stages.
+        config:
+            The configuration to start from; it does not meet the criterion.
+        ranked:
+            The ops, the one whose fallback helps most first.
+        mode:
+            The floating-point mode.
+
+    Returns:
+        The configuration, which meets the criterion as far as was evaluated, and its ops in
+        fallback; :obj:`None` if no prefix that was tried does.
+    """
+    steps = prefixes(config, ranked, mode)
+    if not steps:
+        return None
+    low, high = 0, 0  # The prefix of low ops does not meet the criterion.
+    size = 1
+    result: Evaluation
+    while not high:
+        size = min(size, len(steps))
+        (result,) = yield Stage(stage, [steps[size - 1]], provisional=True)
+        if result.met:
+            high = size
+        elif size == len(steps):
+            return None
+        else:
+            low, size = size, 2 * size
+    while high - low > 1:
+        middle = (low + high) // 2
+        (result,) = yield Stage(stage, [steps[middle - 1]], provisional=True)
+        low, high = (low, middle) if result.met else (middle, high)
+    return steps[high - 1], ranked[:high]
 
 
 def batched(configs: Sequence[QuantConfig], size: int) -> list[Sequence[QuantConfig]]:

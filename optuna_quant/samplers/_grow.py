@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
-from optuna_quant.samplers._replay import Evaluation
-from optuna_quant.samplers._replay import Scoring
-from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Race
+from optuna_quant.samplers._requests import Request
+from optuna_quant.samplers._requests import SeesSamples
+from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
     from optuna_quant.tunable import Tunable
 
 
+# On how many of the samples single changes are ranked: what matters is tried again, together.
+_PART = 1 / 16
+
 Change: TypeAlias = "tuple[Tunable, OpConfig]"
-Growth: TypeAlias = "Generator[Stage | Scoring, Any, QuantConfig]"
+Growth: TypeAlias = "Generator[Request, Any, QuantConfig]"
 
 
 def apply(config: QuantConfig, changes: Sequence[Change]) -> QuantConfig:
@@ -62,26 +67,69 @@ def grow(stage: str, config: QuantConfig, changes: Sequence[Change]) -> Growth:
     return (yield from grow(stage, config, changes[half:]))
 
 
-def grow_to_the_end(stage: str, config: QuantConfig, changes: Sequence[Change]) -> Growth:
+def _is_open(result: Evaluation) -> bool:
+    """Whether it is not known if the criterion is met, because few samples were seen."""
+    return result.met is None and result.scores is not None
+
+
+def grow_to_the_end(
+    stage: str,
+    config: QuantConfig,
+    changes: Sequence[Change],
+    *,
+    hopeless: list[Change] | None = None,
+) -> Growth:
     """As :func:`grow`, again and again until no single change that is left fits any more.
 
     Before each round every change that is left is tried alone, which ranks them: the best first,
-    without those that break the criterion by themselves.
+    without those that break the criterion by themselves. Where samples are evaluated one by one
+    that is a race, and a change of which it is not clear whether it fits counts as one that does
+    until it is tried; one that surely does not is not tried again.
+
+    Args:
+        stage:
+            The name of the stages.
+        config:
+            The configuration to start from; it meets the criterion.
+        changes:
+            The changes.
+        hopeless:
+            Takes up the changes that are not tried again.
+
+    Returns:
+        The configuration with the changes that hold together.
     """
     left = list(changes)
+    sees_samples: bool = yield SeesSamples()
+    lost: list[Change] = []
     while left:
         alone = [apply(config, [change]) for change in left]
-        results: list[Evaluation] = yield Stage(f"{stage}, one by one", alone, provisional=True)
+        name = f"{stage}, one by one"
+        results: list[Evaluation]
+        if sees_samples:
+            results = yield Race(name, alone, top=len(alone), rounds=1, part=_PART)
+        else:
+            results = yield Stage(name, alone, provisional=True)
+        if sees_samples:
+            lost = [left[i] for i in range(len(left)) if results[i].met is False]
+            if hopeless is not None:
+                hopeless += lost
         order = sorted(range(len(left)), key=lambda i: -results[i].score)
-        fitting = [left[i] for i in order if results[i].met]
+        fitting = [left[i] for i in order if results[i].met or _is_open(results[i])]
         if not fitting:
             break
-        # The best one fits, as was just seen; the others are tried on top of it.
-        config = apply(config, fitting[:1])
-        config = yield from grow(stage, config, fitting[1:])
+        before = config
+        if results[order[0]].met:
+            # The best one fits, as was just seen; the others are tried on top of it.
+            config = apply(config, fitting[:1])
+            fitting = fitting[1:]
+        config = yield from grow(stage, config, fitting)
+        if config == before:
+            break
         left = [
             (tunable, option)
             for tunable, option in left
-            if any(config.ops[op] != option for op in tunable.ops)
+            if (tunable, option) not in lost
+            and any(config.ops[op] != option for op in tunable.ops)
         ]
     return config

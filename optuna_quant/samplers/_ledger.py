@@ -16,6 +16,9 @@ from optuna.trial import TrialState
 
 from optuna_quant import _optuna
 from optuna_quant import record
+from optuna_quant.evidence import Verdict
+from optuna_quant.sample_record import read_population
+from optuna_quant.sample_record import samples_of
 from optuna_quant.samplers._reports import SetAside
 
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.evidence import Population
     from optuna_quant.space import TuningSpace
 
 
@@ -36,8 +40,8 @@ class Outcome:
         key:
             The key of the configuration.
         number:
-            The trial that counts: the first complete one, else the first pruned one, else the
-            last failed one.
+            The trial that counts: the first complete one, else of the pruned ones that with the
+            most samples (of equal ones the first), else the last failed one.
         state:
             That trial's state.
         value:
@@ -49,6 +53,8 @@ class Outcome:
             does not say.
         params:
             That trial's parameters, not copied; some may be missing if it failed.
+        attrs:
+            That trial's system attributes, not copied.
         is_substitute:
             Whether another configuration was evaluated in the place of this one.
     """
@@ -60,13 +66,29 @@ class Outcome:
     score: float
     violation: float | None = None
     params: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-
+    attrs: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     is_substitute: bool = False
 
     @property
     def is_complete(self) -> bool:
         """Whether the configuration was evaluated in full."""
         return self.state == TrialState.COMPLETE
+
+    @property
+    def samples(self) -> int | None:
+        """How many samples it was evaluated on; :obj:`None` if single samples are not known."""
+        return samples_of(self.attrs)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the trial itself has concluded from its samples."""
+        head = self.attrs.get(record.SCORES, {})
+        return Verdict(head.get("verdict", Verdict.OPEN))
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether further samples can be evaluated."""
+        return self.state == TrialState.PRUNED and self.samples is not None
 
 
 class Ledger:
@@ -83,8 +105,8 @@ class Ledger:
             After how many trials that ended with their worker it is.
 
     A finished trial is read once. Of one configuration, the first complete trial counts,
-    otherwise the first pruned one; :attr:`epoch` goes up when an outcome that was known before
-    has changed, so that whoever concluded something from it can start again.
+    otherwise the pruned one that has seen most; :attr:`epoch` goes up when an outcome that was
+    known before has changed, so that whoever concluded something from it can start again.
     """
 
     def __init__(
@@ -103,11 +125,29 @@ class Ledger:
         self.longest = 0.0
         self.epoch = 0
         self.revision = 0
+        self._population: Population | None = None
+        self._knows_population = False
+        self._promised: set[str] = set()
+        self._failed_to_meet: set[str] = set()
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
         """The outcome of each configuration, by key, in the order in which they came in."""
         return self._outcomes
+
+    @property
+    def population(self) -> Population | None:
+        """The samples; :obj:`None` if the study keeps none, as before the baseline is known."""
+        # It is written before the baseline.
+        if not self._knows_population and record.get_baseline(self.study) is not None:
+            self._population = read_population(self.study)
+            self._knows_population = True
+        return self._population
+
+    @property
+    def broken_promises(self) -> int:
+        """How many configurations were promised to meet the criterion, and then did not."""
+        return len(self._promised & self._failed_to_meet)
 
     @property
     def size(self) -> int:
@@ -164,9 +204,22 @@ class Ledger:
         else:
             score = -value if self._minimize else value
         violation = trial.constraints.get(record.ACCURACY)
-        return Outcome(key, trial.number, trial.state, value, score, violation, trial.params)
+        return Outcome(
+            key,
+            trial.number,
+            trial.state,
+            value,
+            score,
+            violation,
+            trial.params,
+            trial.system_attrs,
+        )
 
     def _settle(self, outcome: Outcome) -> None:
+        if outcome.verdict is Verdict.PROMISED:
+            self._promised.add(outcome.key)
+        elif outcome.verdict is Verdict.FAILS:
+            self._failed_to_meet.add(outcome.key)
         known = self._outcomes.get(outcome.key)
         if known is not None:
             if _rank(known) <= _rank(outcome):
@@ -223,6 +276,8 @@ def _why(trial: FrozenTrial, evaluated: bool, count: int) -> str:
     return f"{reason}" if count == 1 else f"{reason} ({count} times)"
 
 
-def _rank(outcome: Outcome) -> tuple[int, int]:
+def _rank(outcome: Outcome) -> tuple[int, int, int]:
     order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    return outcome.is_substitute * len(order) + order.index(outcome.state), outcome.number
+    state = outcome.is_substitute * len(order) + order.index(outcome.state)
+    seen = (outcome.samples or 0) if outcome.state == TrialState.PRUNED else 0
+    return state, -seen, outcome.number

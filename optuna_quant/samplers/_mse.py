@@ -13,9 +13,9 @@ from optuna_quant.samplers._fallback import by_score
 from optuna_quant.samplers._fallback import walk
 from optuna_quant.samplers._grow import grow
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._replay import Evaluation
-from optuna_quant.samplers._replay import Plan
-from optuna_quant.samplers._replay import Stage
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:

@@ -3,86 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 import math
-from typing import Any
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
-from optuna_quant.config import QuantConfig
-from optuna_quant.samplers._ledger import Outcome
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A batch of configurations that a strategy wants evaluated before it goes on.
-
-    Args:
-        name:
-            What it is for; shown to people and kept in each trial.
-        configs:
-            The configurations, in the order in which they are to be evaluated.
-        provisional:
-            Whether a configuration of this stage that meets the criterion is not yet the answer
-            of the strategy.
-    """
-
-    name: str
-    configs: Sequence[QuantConfig]
-    provisional: bool = False
+from optuna_quant import record
+from optuna_quant.samplers._course import Course
+from optuna_quant.samplers._requests import Evaluate
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Guess
+from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import Race
+from optuna_quant.samplers._requests import Scoring
+from optuna_quant.samplers._requests import SeesSamples
+from optuna_quant.samplers._requests import Stage
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What became of a configuration that a stage asked for.
-
-    Args:
-        config:
-            The configuration.
-        score:
-            The metric, turned so that higher is better; minus infinity if there is none, because
-            the evaluation failed.
-        value:
-            The metric itself, or :obj:`None`.
-        met:
-            Whether the criterion is met; :obj:`None` if nobody said.
-        number:
-            The number of the trial; :obj:`None` for a guess.
-    """
-
-    config: QuantConfig
-    score: float
-    value: float | None = None
-    met: bool | None = None
-    number: int | None = None
-
-    @classmethod
-    def of(cls, config: QuantConfig, outcome: Outcome) -> Evaluation:
-        """What the record says about a configuration."""
-        met = None if outcome.violation is None else outcome.violation <= 0
-        return cls(config, outcome.score, outcome.value, met, outcome.number)
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What a strategy yields to be sent the sensitivity of ops, as ``{op: score}``.
-
-    Args:
-        config:
-            The configuration whose ops are scored.
-        ops:
-            The ops.
-    """
-
-    config: QuantConfig
-    ops: tuple[str, ...]
-
-
-Plan: TypeAlias = Generator[Stage | Scoring, Any, None]
-Guess: TypeAlias = Callable[[Stage, Mapping[str, Evaluation], QuantConfig], Evaluation]
+if TYPE_CHECKING:
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.evidence import Population
 
 
 class Replay:
@@ -92,7 +33,10 @@ class Replay:
         plan:
             A new generator.
         evaluate:
-            What is known about a configuration; :obj:`None` if nothing is.
+            What is known about a configuration; :obj:`None` if it was not evaluated as far as
+            its goal.
+        population:
+            The samples; :obj:`None` if single ones are not known.
         score:
             The sensitivities that are asked for; :obj:`None` if they are not known now.
     """
@@ -100,15 +44,18 @@ class Replay:
     def __init__(
         self,
         plan: Plan,
-        evaluate: Callable[[QuantConfig], Evaluation | None],
+        evaluate: Evaluate,
+        population: Callable[[], Population | None],
         score: Callable[[Scoring], Mapping[str, float] | None],
     ) -> None:
         self._plan = plan
         self._evaluate = evaluate
         self._score = score
+        self._population = population
         self._waiting: dict[str, QuantConfig] = {}
+        self._course: Course | None = None
         self.known: dict[str, Evaluation] = {}
-        self.stage: Stage | None = None
+        self.stage: Stage | Race | None = None
         self.scoring: Scoring | None = None
         self.answers: set[str] = set()
         self.asked_for: set[str] = set()
@@ -121,9 +68,11 @@ class Replay:
 
     def _send(self, results: object) -> None:
         self.known, self._waiting = {}, {}
-        self.stage = self.scoring = None
+        self.stage = self.scoring = self._course = None
         try:
             wanted = next(self._plan) if results is None else self._plan.send(results)
+            while isinstance(wanted, SeesSamples):
+                wanted = self._plan.send(self._population() is not None)
         except StopIteration:
             return
         if isinstance(wanted, Scoring):
@@ -132,7 +81,9 @@ class Replay:
         self.stage = wanted
         self._waiting = {config.key: config for config in wanted.configs}
         self.asked_for |= self._waiting.keys()
-        if not wanted.provisional:
+        if isinstance(wanted, Race):
+            self._course = Course(wanted, self._population())
+        elif not wanted.provisional:
             self.answers |= self._waiting.keys()
 
     def _step(self) -> bool:
@@ -144,8 +95,15 @@ class Replay:
             return scores is not None
         if self.stage is None:
             return False
+        if self._course is not None:
+            results = self._course.run(self._evaluate)
+            if results is None:
+                self._waiting = dict(self._course.waiting)
+                return False
+            self._send(results)
+            return True
         for key, config in list(self._waiting.items()):
-            found = self._evaluate(config)
+            found = self._evaluate(config, self.goal)
             if found is not None:
                 self.known[key] = found
                 del self._waiting[key]
@@ -154,6 +112,13 @@ class Replay:
         self._send([self.known[config.key] for config in self.stage.configs])
         return True
 
+    @property
+    def goal(self) -> str | int:
+        """How far what the current stage waits for is evaluated."""
+        if self._course is not None:
+            return self._course.goal
+        return record.FULL if self.stage is None else self.stage.goal
+
     def advance(self) -> None:
         """Take in all that is known, and go as far as it carries."""
         while self._step():
@@ -161,7 +126,10 @@ class Replay:
 
     def assume(self, guess: Guess) -> None:
         """Complete the current stage with guesses for what is not known, and go on."""
-        if self.stage is not None:
+        if self.stage is not None and self._course is not None:
+            self._send(self._course.assume(self._evaluate, partial(guess, self.stage)))
+            self.advance()
+        elif self.stage is not None:
             known = dict(self.known)
             for key, config in self._waiting.items():
                 self.known[key] = guess(self.stage, known, config)

@@ -20,7 +20,7 @@ from optuna_quant.shared_values import SharedValue
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._replay import Scoring
+    from optuna_quant.samplers._requests import Scoring
 
 
 Sensitivity: TypeAlias = Callable[[QuantConfig, Sequence[str]], Mapping[str, float]]

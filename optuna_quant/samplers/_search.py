@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optuna_quant import record
+
 
 if TYPE_CHECKING:
     from optuna_quant.config import QuantConfig
@@ -28,6 +30,8 @@ class Choice:
     forced: bool = False
     """Whether the configuration was given, or is the last resort: nobody can take it away."""
     positions: tuple[int, ...] | None = None
+    goal: str | int = record.FULL
+    """How far to evaluate it, see :class:`optuna_quant.record.Claim`."""
 
 
 class Search(abc.ABC):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna_quant.space import TuningSpace
 
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Changed whenever workers of the old and the new kind would misunderstand each other."""
 
 _PROTOCOL_ATTR = "optuna_quant:protocol"

@@ -10,11 +10,13 @@ from typing import Any
 
 from optuna_quant import record
 from optuna_quant.samplers._base import QuantSampler
-from optuna_quant.samplers._replay import Evaluation
-from optuna_quant.samplers._replay import Plan
 from optuna_quant.samplers._replay import Replay
-from optuna_quant.samplers._replay import Stage
 from optuna_quant.samplers._replay import typical
+from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import Race
+from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._sampled import SampledOutcomes
 from optuna_quant.samplers._scores import ScoreBook
 from optuna_quant.samplers._scores import Sensitivity
 from optuna_quant.samplers._search import Choice
@@ -99,7 +101,7 @@ class StagedQuantSampler(QuantSampler):
         """
 
     def guess(
-        self, stage: Stage, known: Mapping[str, Evaluation], config: QuantConfig
+        self, stage: Stage | Race, known: Mapping[str, Evaluation], config: QuantConfig
     ) -> Evaluation:
         """What a configuration that is still being evaluated will probably give.
 
@@ -130,6 +132,7 @@ class _StagedSearch(Search):
         self._epoch = 0
         self._guessed: Replay | None = None
         self._guessed_at = -1
+        self._sampled = SampledOutcomes()
 
     def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
         replay = self._current(ledger, compute=True)
@@ -175,29 +178,47 @@ class _StagedSearch(Search):
     def _begin(self, ledger: Ledger) -> Replay:
         return Replay(
             self._sampler.plan(self._sampler.space),
-            lambda config: self._evaluation(ledger, config),
+            lambda config, goal: self._evaluation(ledger, config, goal),
+            lambda: ledger.population,
             lambda wanted: self._sampler._scores.read(ledger.study, wanted),
         )
 
-    def _evaluation(self, ledger: Ledger, config: QuantConfig) -> Evaluation | None:
+    def _evaluation(
+        self, ledger: Ledger, config: QuantConfig, goal: str | int
+    ) -> Evaluation | None:
+        """What is known about a configuration; :obj:`None` if it does not reach the goal yet."""
         outcome = ledger.outcomes.get(config.key)
         if outcome is None:
             return None
+        seen = self._sampled.evidence(ledger, outcome, self._threshold(ledger))
+        if seen is not None and outcome.is_partial:
+            return seen.evaluation(config) if seen.suffices(goal) else None
         violation = outcome.violation
         criterion = self._sampler._criterion
         if criterion is not None and outcome.value is not None:
             # Not what was written when the trial ended: the tolerance may have been moved.
-            baseline = ledger.outcomes.get(self._baseline_key)
-            if baseline is not None and baseline.is_substitute:
-                baseline = None
-            stored = record.get_baseline(ledger.study) if baseline is None else None
-            value = stored.value if stored else baseline.value if baseline else None
+            value = self._baseline(ledger)
             if value is not None:
                 violation = criterion.violation(outcome.value, value)
             elif violation is None and self._sampler.measures_baseline:
                 return None  # Not known before the baseline is.
         met = None if violation is None else violation <= 0 and outcome.is_complete
-        return Evaluation(config, outcome.score, outcome.value, met, outcome.number)
+        scores = None if seen is None else seen.scores
+        return Evaluation(config, outcome.score, outcome.value, met, outcome.number, scores)
+
+    def _baseline(self, ledger: Ledger) -> float | None:
+        baseline = ledger.outcomes.get(self._baseline_key)
+        if baseline is not None and not baseline.is_substitute:
+            return baseline.value
+        stored = record.get_baseline(ledger.study)
+        return None if stored is None else stored.value
+
+    def _threshold(self, ledger: Ledger) -> float | None:
+        """The worst metric that meets the criterion, as it is now."""
+        criterion, baseline = self._sampler._criterion, self._baseline(ledger)
+        if criterion is None or baseline is None:
+            return None
+        return criterion.threshold(baseline)
 
     def _speculate(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
         """What the plan would ask for next if the missing results were as guessed."""
@@ -224,7 +245,10 @@ class _StagedSearch(Search):
         if stage is not None:
             for config in replay.waiting():
                 # What is evaluated may still wait for the baseline, to be judged by.
-                if config.key not in claimed and config.key not in ledger.outcomes:
+                known = ledger.outcomes.get(config.key)
+                if config.key not in claimed and (known is None or known.is_partial):
                     self._sampler.space.check(config, f"Stage {stage.name!r}")
-                    return Choice(config, stage.name, stage.provisional, speculative)
+                    return Choice(
+                        config, stage.name, stage.provisional, speculative, goal=replay.goal
+                    )
         return None

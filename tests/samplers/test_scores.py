@@ -14,7 +14,7 @@ from spaces import make_space
 
 from optuna_quant import _optuna
 from optuna_quant.config import QuantConfig
-from optuna_quant.samplers._replay import Scoring
+from optuna_quant.samplers._requests import Scoring
 from optuna_quant.samplers._scores import ScoreBook
 
 

@@ -1,0 +1,126 @@
+"""The evaluation samples: their order, and what the FP32 model scores on each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optuna_quant.evidence.order import SampleOrder
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+METHODS = ("paired", "unpaired", "exact")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Population:
+    """What every candidate of a study is compared on.
+
+    Inside, scores are *normal*: 0 is the worst score that a sample can have and 1 the best.
+
+    Args:
+        order:
+            The order of the samples.
+        baseline:
+            The FP32 model's scores as the metric gives them, in the data's own order, of shape
+            ``(samples,)``.
+        bounds:
+            The lowest and the highest score that a sample can have.
+        higher_is_better:
+            Whether a higher score is better.
+        error_probability:
+            With what probability a candidate that meets the criterion may be given up.
+        method:
+            ``"paired"``, ``"unpaired"`` or ``"exact"``.
+    """
+
+    order: SampleOrder
+    baseline: NDArray[np.float64]
+    bounds: tuple[float, float]
+    higher_is_better: bool = True
+    error_probability: float = 1e-3
+    method: str = "paired"
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return self.order.samples
+
+    @cached_property
+    def normal_baseline(self) -> NDArray[np.float64]:
+        """The FP32 model's normal scores, in the order of evaluation."""
+        return self.normal(self.baseline[self.order.indices])
+
+    def normal(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores on the scale where 0 is the worst and 1 the best."""
+        low, high = self.bounds
+        scaled = (scores - low) / (high - low)
+        return np.clip(scaled if self.higher_is_better else 1 - scaled, 0.0, 1.0)
+
+    def metric(self, normal_mean: float) -> float:
+        """A mean of normal scores as the metric that it stands for."""
+        low, high = self.bounds
+        part = normal_mean if self.higher_is_better else 1 - normal_mean
+        return low + part * (high - low)
+
+    def normal_mean(self, metric: float) -> float:
+        """A metric as a mean of normal scores; it may lie outside of 0 to 1."""
+        low, high = self.bounds
+        scaled = (metric - low) / (high - low)
+        return scaled if self.higher_is_better else 1 - scaled
+
+    @cached_property
+    def bets(self) -> tuple[Bets, ...]:
+        """What can be bet on: one for each part of the baseline's score that is taken off."""
+        parts = {"paired": (0.0, 0.5, 1.0), "unpaired": (0.0,), "exact": ()}[self.method]
+        return tuple(self._bets(part) for part in parts)
+
+    @cached_property
+    def mirrored(self) -> Population:
+        """The same with the worst and the best exchanged."""
+        return replace(self, higher_is_better=not self.higher_is_better)
+
+    def _bets(self, part: float) -> Bets:
+        control = part * self.normal_baseline
+        weights, left = self.order.weights, self.order.weight_left
+        return Bets(
+            control=control,
+            total=float(control.sum()),
+            most=_largest_left((1 - control) / weights) * left,
+            least=-_largest_left(control / weights) * left,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Bets:
+    """Bets on the candidate's score less a control that is known beforehand.
+
+    With ``y`` for that difference and ``q`` for the probability of the draw, ``y / q`` is expected
+    to be the sum of ``y`` over the samples that are left.
+
+    Args:
+        control:
+            The control of each sample, in the order of evaluation: a part of the baseline's score.
+        total:
+            Its sum.
+        most:
+            The most that ``y / q`` can be at each draw, whatever is drawn.
+        least:
+            The least.
+    """
+
+    control: NDArray[np.float64]
+    total: float
+    most: NDArray[np.float64]
+    least: NDArray[np.float64]
+
+
+def _largest_left(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum.accumulate(values[::-1])[::-1]

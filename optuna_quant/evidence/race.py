@@ -1,0 +1,194 @@
+"""Which candidates are the best: more samples only for those of which it is not clear yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optuna_quant.evidence.threshold import estimate
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_quant.evidence.population import Population
+
+
+# Each round goes twice as far as the one before; the first sees at least so many samples.
+_GROWTH = 2
+_FEWEST = 32
+
+_STAKES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75])
+
+
+def rounds(samples: int, *, count: int, part: float) -> tuple[int, ...]:
+    """Up to how many samples each round of a race goes.
+
+    Args:
+        samples:
+            The number of samples that there are.
+        count:
+            The most rounds.
+        part:
+            The part of the samples that the last round sees.
+    """
+    ends = (math.ceil(part * samples / _GROWTH**i) for i in reversed(range(count)))
+    return tuple(sorted({min(samples, max(_FEWEST, end)) for end in ends}))
+
+
+@dataclass(frozen=True)
+class Rank:
+    """How far a candidate came in a race.
+
+    Args:
+        round:
+            The last round in which it took part.
+        estimate:
+            The estimate of its normal mean at the end of that round.
+    """
+
+    round: int
+    estimate: float
+
+
+def survivors(
+    population: Population,
+    scores: Mapping[str, NDArray[np.float64]],
+    *,
+    top: int,
+    samples: int,
+    error_probability: float,
+) -> list[str]:
+    """Who goes on after a round: at most the better half, and only who may be among the best.
+
+    The half that is estimated to be worse is out, as in sequential halving (Karnin, Koren and
+    Somekh, "Almost optimal exploration in multi-armed bandits", 2013): what separates it from the
+    others by much is seen on few samples, and who is out is at most a little better than who goes
+    on; by how much, :func:`most_missed` tells. Of the better half, a candidate is out that is
+    surely worse than ``top`` others: a bet on its not being worse has lost, betting as in
+    :class:`ThresholdTest` on the difference of the two (successive elimination: Even-Dar, Mannor
+    and Mansour, "Action elimination and stopping conditions for the multi-armed bandit and
+    reinforcement learning problems", 2006, with confidence sequences in place of their bounds).
+    With probability ``1 - error_probability`` none of the true ``top`` is out for that reason in
+    any round of the race.
+
+    Args:
+        population:
+            The samples.
+        scores:
+            The normal scores of each candidate, in the order of evaluation.
+        top:
+            How many of the best matter.
+        samples:
+            How many samples the round has seen of each.
+        error_probability:
+            The probability of error, over all candidates and rounds of one race.
+    """
+    names = list(scores)
+    if len(names) <= top:
+        return names
+    # One bet for every ordered pair; looking again in a later round costs nothing.
+    level = math.log(len(names) * (len(names) - 1) / error_probability)
+    seen = np.array([scores[name][:samples] for name in names])
+    ranked = sorted(range(len(names)), key=lambda i: -estimate(population, seen[i]))
+    leaders = ranked[:top]
+    kept = set(leaders)
+    for i in ranked[top : max(top, (len(names) + 1) // 2)]:
+        if not all(_log_capital(population, seen[i] - seen[j]) >= level for j in leaders):
+            kept.add(i)
+    return [name for i, name in enumerate(names) if i in kept]
+
+
+def order_is_clear(
+    population: Population,
+    scores: Mapping[str, NDArray[np.float64]],
+    *,
+    samples: int,
+    error_probability: float,
+) -> bool:
+    """Whether it is clear which of the candidates is better than which."""
+    names = list(scores)
+    level = math.log(max(2, len(names) * (len(names) - 1)) / error_probability)
+    seen = [scores[name][:samples] for name in names]
+    seen.sort(key=lambda one: -estimate(population, one))
+    return all(
+        _log_capital(population, lower - upper) >= level
+        for upper, lower in itertools.pairwise(seen)
+    )
+
+
+def most_missed(
+    population: Population,
+    chosen: NDArray[np.float64],
+    others: Sequence[NDArray[np.float64]],
+    *,
+    error_probability: float,
+) -> float:
+    """By how much the best of those that went out may be better than the one that was chosen.
+
+    Args:
+        population:
+            The samples.
+        chosen:
+            The normal scores of the one that was chosen.
+        others:
+            The normal scores of the others, each as far as it was seen.
+        error_probability:
+            The probability that one of them is better by more.
+
+    Returns:
+        A difference of normal means, at least 0.
+    """
+    level = math.log(max(1, len(others)) / error_probability)
+    most = 0.0
+    for scores in others:
+        count = min(len(scores), len(chosen))
+        low, high = 0.0, 1.0
+        while high - low > 1e-3:
+            middle = (low + high) / 2
+            if _log_capital(population, scores[:count] - chosen[:count], middle) >= level:
+                high = middle
+            else:
+                low = middle
+        most = max(most, high if high > 1e-3 else 0.0)
+    return most
+
+
+def _log_capital(
+    population: Population, differences: NDArray[np.float64], mean: float = 0.0
+) -> float:
+    """The highest capital of bets against the differences' having this mean or more."""
+    count = len(differences)
+    total = mean * population.samples
+    before = np.concatenate([[0.0], np.cumsum(differences)[:-1]]) - total
+    order = population.order
+    # What is left may differ by 1 in each sample, the least likely one included.
+    lightest = np.minimum.accumulate(order.weights[::-1])[::-1][:count]
+    most = order.weight_left[:count] / lightest
+    shortfall = -before - differences / order.probabilities[:count]
+    stakes = _STAKES[:, None] / np.maximum(most + before, 1e-12)
+    paths = np.cumsum(np.log(np.maximum(1 + stakes * shortfall, 1e-100)), axis=1)
+    top = paths.max(axis=0)
+    return float((top + np.log(np.exp(paths - top).mean(axis=0))).max())
+
+
+def standing(ranks: Sequence[Rank]) -> list[float]:
+    """One number for each candidate, in the order of their ranks: higher for the better one.
+
+    The estimate; but of one that went out it is at most that of the worst that went on, for
+    which more samples were seen.
+    """
+    values = [rank.estimate for rank in ranks]
+    lowest = math.inf
+    for last in sorted({rank.round for rank in ranks}, reverse=True):
+        for i, rank in enumerate(ranks):
+            if rank.round == last:
+                values[i] = min(values[i], lowest)
+        lowest = min(lowest, min(values[i] for i, r in enumerate(ranks) if r.round == last))
+    return values

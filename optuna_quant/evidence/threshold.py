@@ -1,0 +1,251 @@
+"""Whether the mean over all samples can still reach a threshold, as samples come in."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_quant.evidence.population import Population
+
+
+# The gamblers stake these parts of the most that they may, whatever comes.
+_STAKES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.95])
+
+# What a sum of rounded scores may be off.
+_ROUNDING = 1e-9
+
+# A promise is given after this many samples, and this part of all, at the earliest.
+_FEWEST_FOR_PROMISE = 64
+_PART_FOR_PROMISE = 1 / 16
+# By how many standard deviations the estimate must be above the threshold: until this part of all
+# samples, and from then on.
+_PROMISE_DEVIATIONS = 1.64
+_PART_FOR_BELIEF = 1 / 3
+_BELIEF_DEVIATIONS = 0.6
+
+
+class Verdict(enum.StrEnum):
+    """What the samples seen so far say."""
+
+    OPEN = "open"
+    """Nothing yet."""
+    FAILS = "fails"
+    """The threshold is missed, but for the stated probability of error."""
+    PROMISED = "promised"
+    """The threshold is probably met: enough to go on with, not a result."""
+    MEETS = "meets"
+    """The threshold is met, whatever the rest brings."""
+
+
+class ThresholdTest:
+    """Follows a candidate through the samples, until its fate is known.
+
+    It holds that the candidate *fails* once a bet against its reaching the threshold has gained
+    ``1 / error_probability`` times the stake. Bets are placed on each sample before it is seen,
+    and are fair or worse if the threshold is reached, so by Ville's inequality that happens with
+    at most the stated probability, however often one looks. The capital is the mean of several
+    gamblers', each of whom stakes a fixed part of what may be staked; they bet on the candidate's
+    score and on its difference to the baseline's (Waudby-Smith and Ramdas, "Estimating means of
+    bounded random variables by betting", 2024, sections 4 and 5 on sampling without replacement).
+    Samples may be drawn by weights: then each counts by one over its probability (Shekhar, Xu,
+    Lipton, Liang and Ramdas, "Risk-limiting financial audits via weighted sampling without
+    replacement", 2023).
+
+    Beside it stands the exact bound: it fails if not even the best scores for all that is left
+    reach the threshold, and *meets* if the worst do.
+
+    *Promised* is no such statement. It supposes that the candidate differs from the baseline as
+    often as the samples' weights say, as it did so far, and asks for about nine to one that the
+    threshold is met, and that the unbiased :func:`estimate` does so as well.
+
+    Args:
+        population:
+            The samples.
+        threshold:
+            The mean of normal scores that has to be reached.
+        caution:
+            How many promises were broken so far: for each, twice as many samples are asked for
+            before another one is made.
+    """
+
+    def __init__(self, population: Population, threshold: float, *, caution: int = 0) -> None:
+        self._population = population
+        fewest = max(_FEWEST_FOR_PROMISE, _PART_FOR_PROMISE * population.samples)
+        self._fewest = min(population.samples, fewest * 2**caution)
+        self._needed = population.samples * (threshold - _ROUNDING)
+        self._capital = np.zeros((len(population.bets), len(_STAKES)))  # Logarithms.
+        self._enough = -math.log(population.error_probability)
+        self._scores = np.empty(0)
+        self._sum = 0.0
+        self._squares = 0.0  # Of the differences to the baseline.
+        self._raj_sum = 0.0  # Of what each draw says about the sum of those differences.
+        self._control_sums = [0.0] * len(population.bets)
+        self._baseline_sum = 0.0
+        self.seen = 0
+        self.verdict = Verdict.OPEN
+        self.is_exact = False
+
+    def update(self, scores: NDArray[np.float64]) -> Verdict:
+        """Take in the normal scores of the next samples, in the order of evaluation.
+
+        Args:
+            scores:
+                The scores, of shape ``(count,)``.
+
+        Returns:
+            The verdict on all that was seen. Once it is :attr:`Verdict.FAILS` it stays.
+        """
+        if self.verdict is Verdict.FAILS or not len(scores):
+            return self.verdict
+        start, end = self.seen, self.seen + len(scores)
+        gained = self._bet(scores, start, end)
+        baseline = self._population.normal_baseline[start:end]
+        gains = scores - baseline
+        before = self._sum - self._baseline_sum + np.cumsum(gains) - gains
+        drawn = gains / self._population.order.probabilities[start:end]
+        self._raj_sum += float((before + drawn).sum())
+        self._sum += float(scores.sum())
+        self._baseline_sum += float(baseline.sum())
+        self._squares += float(np.square(scores - baseline).sum())
+        self.seen = end
+        left = self._population.samples - end
+        if self._sum + left < self._needed:
+            self.verdict, self.is_exact = Verdict.FAILS, True
+        elif self._sum >= self._needed:
+            self.verdict, self.is_exact = Verdict.MEETS, True
+        elif gained >= self._enough and left:
+            self.verdict = Verdict.FAILS
+        else:
+            self.verdict = Verdict.PROMISED if self._is_promising() else Verdict.OPEN
+        return self.verdict
+
+    def _bet(self, scores: NDArray[np.float64], start: int, end: int) -> float:
+        """The highest logarithm of the capital while these samples come in."""
+        if not len(self._capital):
+            return -math.inf
+        population = self._population
+        probabilities = population.order.probabilities[start:end]
+        gains = np.empty((len(self._capital), len(_STAKES), len(scores)))
+        for number, bets in enumerate(population.bets):
+            control = bets.control[start:end]
+            seen = np.cumsum(scores - control)
+            before = self._control_sums[number] + np.concatenate([[0.0], seen[:-1]])
+            # What the samples that are left have to sum up to, at least.
+            needed = self._needed - bets.total - before
+            shortfall = needed - (scores - control) / probabilities
+            most = np.maximum(bets.most[start:end] - needed, 1e-12)
+            stakes = _STAKES[:, None] / most
+            gains[number] = np.log(np.maximum(1 + stakes * shortfall, 1e-100))
+            self._control_sums[number] += float(seen[-1])
+        path = self._capital[:, :, None] + np.cumsum(gains, axis=2)
+        self._capital = np.maximum(path[:, :, -1], -1e6)
+        together = _log_mean_exp(path.reshape(-1, len(scores)))
+        return float(together.max())
+
+    @property
+    def _estimated(self) -> float:
+        """The unbiased estimate of the sum of all scores, see :func:`estimate`."""
+        return float(self._population.normal_baseline.sum()) + self._raj_sum / self.seen
+
+    def _is_promising(self) -> bool:
+        population = self._population
+        order, seen = population.order, self.seen
+        if seen < self._fewest or self._estimated < self._needed:
+            return False
+        left = float(order.weight_left[seen]) if seen < population.samples else 0.0
+        ratio = left / (float(order.weight_left[0]) - left)
+        gained = (self._sum - self._baseline_sum) * (1 + ratio)
+        # As if two more samples had changed, so that none is not certainty.
+        variance = (self._squares + 2.0) * ratio * (1 + ratio)
+        slack = gained + float(population.normal_baseline.sum()) - self._needed
+        is_late = seen >= _PART_FOR_BELIEF * population.samples
+        deviations = _BELIEF_DEVIATIONS if is_late else _PROMISE_DEVIATIONS
+        return slack >= deviations * math.sqrt(variance)
+
+
+def follow(
+    population: Population, threshold: float, scores: NDArray[np.float64], *, caution: int = 0
+) -> ThresholdTest:
+    """The test of a candidate whose first normal scores are known.
+
+    Args:
+        population:
+            The samples.
+        threshold:
+            The mean of normal scores that has to be reached.
+        scores:
+            The scores so far, in the order of evaluation.
+        caution:
+            How many promises were broken so far.
+    """
+    test = ThresholdTest(population, threshold, caution=caution)
+    test.update(scores)
+    return test
+
+
+def estimate(population: Population, scores: NDArray[np.float64]) -> float:
+    """An unbiased estimate of the mean of all normal scores, from the first.
+
+    The mean of what each draw says: the sum of the samples before it, and its own score over its
+    probability (Raj, "Some estimators in sampling with varying probabilities without
+    replacement", 1956), on the differences to the baseline.
+
+    Args:
+        population:
+            The samples.
+        scores:
+            The scores so far, in the order of evaluation; at least one.
+    """
+    seen = len(scores)
+    baseline = population.normal_baseline
+    gains = scores - baseline[:seen]
+    if seen < population.samples:
+        before = np.concatenate([[0.0], np.cumsum(gains)[:-1]])
+        gained = float((before + gains / population.order.probabilities[:seen]).mean())
+    else:
+        gained = float(gains.sum())
+    return float(baseline.mean()) + gained / population.samples
+
+
+def bounds(population: Population, scores: NDArray[np.float64]) -> tuple[float, float]:
+    """Between which means of all normal scores the first ones leave the truth.
+
+    Each bound is wrong with at most the error probability of the population, however often one
+    looks: all means beyond it are those that :class:`ThresholdTest` gives up, and the same with
+    the worst and the best exchanged.
+
+    Args:
+        population:
+            The samples.
+        scores:
+            The scores so far, in the order of evaluation.
+    """
+    high = _upper_bound(population, scores)
+    low = 1 - _upper_bound(population.mirrored, 1 - scores)
+    return min(low, high), high
+
+
+def _upper_bound(population: Population, scores: NDArray[np.float64]) -> float:
+    samples, total = population.samples, float(scores.sum())
+    low, high = total / samples, (total + samples - len(scores)) / samples
+    if not population.bets or len(scores) in (0, samples):
+        return high
+    for _ in range(14):
+        middle = (low + high) / 2
+        if follow(population, middle, scores).verdict is Verdict.FAILS:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _log_mean_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    top = values.max(axis=0)
+    return np.asarray(top + np.log(np.exp(values - top).mean(axis=0)))

@@ -1,0 +1,509 @@
+"""What a model's output is worth: metrics of each sample, and of a whole set of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
+import math
+import re
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+
+import numpy as np
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+Score: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]"
+"""Gives the score of each sample, of shape ``(samples,)``, for a model's output and the labels."""
+
+Margin: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64] | None]"
+"""Gives how clearly each sample is decided, of shape ``(samples,)``; :obj:`None` if unknown."""
+
+CorpusScore: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], float]"
+"""Gives one number for a model's output on all samples and all the labels."""
+
+Bounds: TypeAlias = "tuple[float, float]"
+
+_SUM_OF_PROBABILITIES = 0.01
+"""How far from one the sum of probabilities may be, for they may have been rounded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleMetric:
+    """A metric that is a mean over samples.
+
+    Where the bounds are known, a part of the samples can be enough to tell whether a model meets
+    the criterion.
+
+    Example::
+
+        SampleMetric(name="sample F1", score=f1_of_each, bounds=(0, 1))
+
+    Args:
+        name:
+            What it is called.
+        score:
+            Function of a model's output and the labels, both with the samples along the first
+            axis. It returns the score of each sample, an array of shape ``(samples,)``; each
+            depends on its own sample only.
+        bounds:
+            The lowest and the highest score that any sample can get; :obj:`None` (default) if
+            they are not known. Then all samples are always needed.
+        higher_is_better:
+            Whether more is better. Default: yes.
+        margin:
+            Function of the same arguments. It returns how far each sample is from being decided
+            otherwise, an array of shape ``(samples,)``: the smaller, the harder the sample. In
+            any unit; it has influence on the order of samples only. Default: not known.
+
+    Raises:
+        TypeError:
+            If ``name`` is no string, or ``score`` or ``margin`` no function.
+        ValueError:
+            If the bounds are not two finite numbers, the lower one first.
+    """
+
+    name: str
+    score: Score
+    bounds: Bounds | None = None
+    higher_is_better: bool = True
+    margin: Margin | None = None
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        _check_named(self.name, self.score)
+        if self.margin is not None and not callable(self.margin):
+            raise TypeError(
+                f"margin of the metric {self.name!r} must be a function, but got {self.margin!r}."
+            )
+        if self.bounds is not None:
+            object.__setattr__(self, "bounds", _checked_bounds(self.name, self.bounds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusMetric:
+    """A metric that is no mean over samples, such as AUC, corpus BLEU or mAP.
+
+    It is always evaluated on all samples, and their outputs are kept in memory until it is: as
+    many bytes as the model's first output has for one sample, times the number of samples.
+
+    Args:
+        name:
+            What it is called.
+        score:
+            Function of the model's output on all samples and of all the labels, both with the
+            samples along the first axis. It returns one number.
+        higher_is_better:
+            Whether more is better. Default: yes.
+
+    Raises:
+        TypeError:
+            If ``name`` is no string, or ``score`` no function.
+    """
+
+    name: str
+    score: CorpusScore
+    higher_is_better: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        _check_named(self.name, self.score)
+
+
+Metric: TypeAlias = "str | Score | SampleMetric | CorpusMetric"
+
+
+def as_metric_of(
+    metric: Metric, *, bounds: Bounds | None = None, higher_is_better: bool = True
+) -> SampleMetric | CorpusMetric:
+    """Return what was given as a metric.
+
+    Args:
+        metric:
+            A name (see :func:`metrics`, and ``"top<K>"`` for any K), a metric, or a function that
+            gives the score of each sample.
+        bounds:
+            The lowest and the highest score of a sample, for a metric without bounds.
+        higher_is_better:
+            Whether more is better, for a function; metrics say it themselves. Default: yes.
+
+    Raises:
+        TypeError:
+            If ``metric`` is none of these.
+        ValueError:
+            If there is no metric of that name, or the bounds do not go with it.
+    """
+    found: SampleMetric | CorpusMetric
+    if isinstance(metric, str):
+        found = _named(metric)
+    elif isinstance(metric, SampleMetric | CorpusMetric):
+        found = metric
+    elif callable(metric):
+        name = getattr(metric, "__name__", type(metric).__name__)
+        found = SampleMetric(name=name, score=metric, higher_is_better=higher_is_better)
+    else:
+        raise TypeError(
+            "metric must be a name, a SampleMetric, a CorpusMetric or a function of the output "
+            f"and the labels, but got {metric!r}."
+        )
+    if bounds is None:
+        return found
+    if isinstance(found, CorpusMetric):
+        raise ValueError(
+            f"metric_bounds={bounds} are bounds of one sample's score, but {found.name!r} is a "
+            "metric of the whole set: leave them out."
+        )
+    bounds = _checked_bounds(found.name, bounds)
+    if found.bounds not in (None, bounds):
+        raise ValueError(
+            f"The metric {found.name!r} has the bounds {found.bounds}, but got metric_bounds="
+            f"{bounds}: leave them out."
+        )
+    return replace(found, bounds=bounds)
+
+
+def metrics() -> dict[str, tuple[Score, bool]]:
+    """The metrics by name: the score of each sample, and whether higher is better."""
+    return {m.name: (m.score, m.higher_is_better) for m in _known()}
+
+
+def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Whether the class with the highest score is the right one.
+
+    Args:
+        output:
+            Scores of shape ``(samples, classes)``, ``(samples, ..., classes)`` or
+            ``(samples, classes, ...)``, or predicted classes as integers.
+        labels:
+            The right classes: the shape of ``output`` without the axis of the classes. A second
+            axis of size one is left out.
+
+    Returns:
+        The part that is right in each sample, of shape ``(samples,)``.
+
+    Raises:
+        ValueError:
+            If the shapes do not fit together.
+    """
+    right = _is_right("accuracy", output, labels)
+    return np.asarray(right.mean(axis=1), dtype=np.float64)
+
+
+def exact_match(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Whether the class with the highest score is the right one at all positions of a sample.
+
+    Args:
+        output:
+            As for :func:`accuracy`.
+        labels:
+            As for :func:`accuracy`.
+
+    Returns:
+        1.0 where all are right and 0.0 where one is not, of shape ``(samples,)``.
+
+    Raises:
+        ValueError:
+            If the shapes do not fit together.
+    """
+    right = _is_right("exact_match", output, labels)
+    return np.asarray(right.all(axis=1), dtype=np.float64)
+
+
+def topk(output: NDArray[Any], labels: NDArray[Any], *, k: int) -> NDArray[np.float64]:
+    """Whether the right class is among the ``k`` with the highest scores.
+
+    Args:
+        output:
+            Scores of shape ``(samples, classes)``.
+        labels:
+            The right classes, of shape ``(samples,)`` or ``(samples, 1)``.
+        k:
+            How many classes may be named. Of equal scores the first ones count.
+
+    Returns:
+        1.0 where it is and 0.0 where it is not, of shape ``(samples,)``.
+
+    Raises:
+        ValueError:
+            If the shapes are others.
+    """
+    labels = _without_single_axis(output, labels)
+    if output.ndim != 2 or labels.shape != output.shape[:1]:
+        raise ValueError(
+            f"top{k} needs scores of shape (samples, classes) and labels of shape (samples,), but "
+            f"got {output.shape} and {labels.shape}."
+        )
+    # What has no sign cannot be negated.
+    scores = output.astype(np.int64) if output.dtype.kind in "ub" else output
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.asarray((best == labels[:, None]).any(axis=1), dtype=np.float64)
+
+
+def top5(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Whether the right class is among the five with the highest scores.
+
+    Args:
+        output:
+            Scores of shape ``(samples, classes)``.
+        labels:
+            The right classes, of shape ``(samples,)`` or ``(samples, 1)``.
+
+    Returns:
+        1.0 where it is and 0.0 where it is not, of shape ``(samples,)``.
+
+    Raises:
+        ValueError:
+            If the shapes are others.
+    """
+    return topk(output, labels, k=5)
+
+
+def iou(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """The intersection over union of the predicted and the right areas, for segmentation.
+
+    Args:
+        output:
+            Scores of shape ``(samples, classes, ...)`` (or ``(samples, ..., classes)``), or
+            predicted classes as integers.
+        labels:
+            The right class at each position, as integers: the shape of ``output`` without the
+            axis of the classes. A second axis of size one is left out. Each value is a class, so
+            that a value that marks what is to be left out needs a metric of your own.
+
+    Returns:
+        The mean over the classes that are in a sample's labels or in what is predicted for it,
+        of shape ``(samples,)``.
+
+    Raises:
+        ValueError:
+            If the shapes do not fit together, or the labels are no integers.
+    """
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"iou needs integers as labels, but got {labels.dtype}.")
+    predicted, labels = _predicted("iou", output, labels, classes_first=True)
+    return np.array(
+        [_iou_of_one(p.ravel(), t.ravel()) for p, t in zip(predicted, labels, strict=True)],
+        dtype=np.float64,
+    )
+
+
+def mse(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean squared error of each sample.
+
+    Args:
+        output:
+            Predictions of shape ``(samples, ...)``.
+        labels:
+            The right values, as many and in the same order; their shape may be another.
+
+    Returns:
+        The means, of shape ``(samples,)``.
+
+    Raises:
+        ValueError:
+            If there are more of the ones than of the others.
+    """
+    return np.asarray(np.square(_difference(output, labels)).mean(axis=1))
+
+
+def mae(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean absolute error of each sample.
+
+    Args:
+        output:
+            Predictions of shape ``(samples, ...)``.
+        labels:
+            The right values, as many and in the same order; their shape may be another.
+
+    Returns:
+        The means, of shape ``(samples,)``.
+
+    Raises:
+        ValueError:
+            If there are more of the ones than of the others.
+    """
+    return np.asarray(np.abs(_difference(output, labels)).mean(axis=1))
+
+
+def probability_margin(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64] | None:
+    """How much more probable the most probable class is than the second one.
+
+    Scores become probabilities by softmax, unless they are probabilities already: none negative,
+    and one in sum.
+
+    Args:
+        output:
+            As for :func:`accuracy`.
+        labels:
+            As for :func:`accuracy`; used for their shape only.
+
+    Returns:
+        The smallest difference within each sample, from 0 to 1, of shape ``(samples,)``;
+        :obj:`None` if the output tells classes only, or has only one.
+
+    Raises:
+        ValueError:
+            If the shapes do not fit together.
+    """
+    axis = _class_axis("the margin", output, _without_single_axis(output, labels))
+    if axis is None or output.shape[axis] < 2:
+        return None
+    scores = np.moveaxis(output, axis, -1)
+    if scores.dtype.kind != "f" or scores.dtype.itemsize < 4:
+        scores = scores.astype(np.float64)
+    second, first = np.moveaxis(np.partition(scores, (-2, -1), axis=-1)[..., -2:], -1, 0)
+    with np.errstate(invalid="ignore"):  # Of infinite scores nothing can be told.
+        powers = np.exp(scores - first[..., None]).sum(axis=-1)
+        gap = (1.0 - np.exp(second - first)) / powers
+    is_probability = (scores.min(axis=-1) >= 0) & (
+        np.abs(scores.sum(axis=-1) - 1) <= _SUM_OF_PROBABILITIES
+    )
+    gap = np.where(is_probability, first - second, gap)
+    return np.asarray(gap.reshape(len(output), -1).min(axis=1), dtype=np.float64)
+
+
+def topk_margin(
+    output: NDArray[Any], labels: NDArray[Any], *, k: int
+) -> NDArray[np.float64] | None:
+    """How far the last class that is named is above the first one that is not.
+
+    Args:
+        output:
+            Scores of shape ``(samples, classes)``.
+        labels:
+            Not used.
+        k:
+            How many classes are named.
+
+    Returns:
+        The difference of their scores, as a part of that between the highest and the lowest
+        score of the sample, of shape ``(samples,)``; :obj:`None` if all classes are named.
+    """
+    if output.ndim != 2 or output.shape[1] <= k:
+        return None
+    scores = np.sort(output.astype(np.float64), axis=1)
+    spread = scores[:, -1] - scores[:, 0]
+    gap = scores[:, -k] - scores[:, -k - 1]
+    return np.asarray(gap / np.where(spread > 0, spread, 1.0))
+
+
+def _known() -> tuple[SampleMetric, ...]:
+    unit = (0.0, 1.0)
+    return (
+        SampleMetric(name="accuracy", score=accuracy, bounds=unit, margin=probability_margin),
+        SampleMetric(name="top5", score=top5, bounds=unit, margin=partial(topk_margin, k=5)),
+        SampleMetric(
+            name="exact_match", score=exact_match, bounds=unit, margin=probability_margin
+        ),
+        SampleMetric(name="iou", score=iou, bounds=unit),
+        SampleMetric(name="mse", score=mse, higher_is_better=False),
+        SampleMetric(name="mae", score=mae, higher_is_better=False),
+    )
+
+
+def _named(name: str) -> SampleMetric:
+    known = {metric.name: metric for metric in _known()}
+    if name in known:
+        return known[name]
+    top = re.fullmatch(r"top([1-9][0-9]{0,8})", name)
+    if top is None:
+        raise ValueError(
+            f"There is no metric {name!r}; the metrics are: {', '.join(known)}, and top<K> for "
+            "any K. For another one give a SampleMetric, or your own function as evaluate."
+        )
+    k = int(top[1])
+    return SampleMetric(
+        name=name,
+        score=partial(topk, k=k),
+        bounds=(0.0, 1.0),
+        margin=partial(topk_margin, k=k),
+    )
+
+
+def _check_named(name: object, score: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"The name of a metric must be a string, but got {name!r}.")
+    if not callable(score):
+        raise TypeError(f"score of the metric {name!r} must be a function, but got {score!r}.")
+
+
+def _checked_bounds(name: str, bounds: Any) -> Bounds:
+    try:
+        low, high = (float(bound) for bound in bounds)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(
+            f"The bounds of the metric {name!r} must be two finite numbers, the lower one first, "
+            f"but got {bounds!r}. Use None if they are not known."
+        )
+    return low, high
+
+
+def _is_right(what: str, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each position is right, of shape ``(samples, positions)``."""
+    predicted, labels = _predicted(what, output, labels)
+    return np.asarray(predicted == labels).reshape(len(labels), -1)
+
+
+def _predicted(
+    what: str, output: NDArray[Any], labels: NDArray[Any], *, classes_first: bool = False
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The predicted classes, and the labels in the same shape."""
+    labels = _without_single_axis(output, labels)
+    axis = _class_axis(what, output, labels, classes_first=classes_first)
+    return (output if axis is None else np.asarray(output.argmax(axis=axis))), labels
+
+
+def _class_axis(
+    what: str, output: NDArray[Any], labels: NDArray[Any], *, classes_first: bool = False
+) -> int | None:
+    """The axis of the classes; :obj:`None` if the output is the predicted classes."""
+    if _is_classes(output, labels):
+        return None
+    if output.ndim == labels.ndim + 1 and labels.ndim > 0:
+        axes = (output.ndim - 1, 1)
+        for axis in reversed(axes) if classes_first else axes:
+            if output.shape[:axis] + output.shape[axis + 1 :] == labels.shape:
+                return axis
+    raise ValueError(
+        f"{what} needs labels of the shape of the model's first output without the axis of the "
+        f"classes, but the output has the shape {output.shape} and the labels {labels.shape}."
+    )
+
+
+def _is_classes(output: NDArray[Any], labels: NDArray[Any]) -> bool:
+    return output.shape == labels.shape and output.dtype.kind in "iub"
+
+
+def _without_single_axis(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    """The labels without a second axis of size one where the output has the classes."""
+    single = labels.ndim >= 2 and labels.ndim == output.ndim and labels.shape[1] == 1
+    return labels[:, 0] if single and not _is_classes(output, labels) else labels
+
+
+def _iou_of_one(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
+    predicted, labels = predicted.astype(np.int64), labels.astype(np.int64)
+    low = min(predicted.min(), labels.min())
+    predicted, labels = predicted - low, labels - low
+    classes = int(max(predicted.max(), labels.max())) + 1
+    both = np.bincount(labels[predicted == labels], minlength=classes)
+    one = np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes) - both
+    return float((both[one > 0] / one[one > 0]).mean())
+
+
+def _difference(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
+    count = len(labels)
+    if output.size != labels.size:
+        raise ValueError(
+            f"The model's first output has the shape {output.shape}, but the labels have "
+            f"{labels.shape}."
+        )
+    difference = output.astype(np.float64).reshape(count, -1)
+    return np.asarray(difference - labels.astype(np.float64).reshape(count, -1))

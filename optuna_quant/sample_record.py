@@ -1,0 +1,142 @@
+"""What a study keeps of single samples: the population, and the scores of each trial."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from collections.abc import Mapping
+import json
+from typing import TYPE_CHECKING
+from typing import Any
+import zlib
+
+import numpy as np
+
+from optuna_quant import record
+from optuna_quant.evidence import Population
+from optuna_quant.evidence import SampleOrder
+from optuna_quant.texts import read_bytes
+from optuna_quant.texts import write_bytes
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    import optuna
+
+
+_NAME = "population"
+# MySQL's TEXT holds 65,535 bytes.
+_CHUNK = 30_000
+
+
+def write_population(
+    study: optuna.Study, population: Population, *, levels: NDArray[np.uint8], seed: int
+) -> None:
+    """Keep in the study what its candidates are compared on, for every worker.
+
+    Args:
+        study:
+            The study.
+        population:
+            The population.
+        levels:
+            The difficulty of each sample, from which the order was drawn.
+        seed:
+            The seed with which it was drawn.
+    """
+    head = {
+        "samples": population.samples,
+        "bounds": list(population.bounds),
+        "higher_is_better": population.higher_is_better,
+        "error_probability": population.error_probability,
+        "method": population.method,
+        "seed": seed,
+        "order": population.order.digest,
+    }
+    levels_and_scores = levels.tobytes() + population.baseline.astype("<f8").tobytes()
+    write_bytes(study, _NAME, json.dumps(head).encode() + b"\n" + levels_and_scores)
+
+
+def read_population(study: optuna.Study) -> Population | None:
+    """What the candidates of a study are compared on; :obj:`None` if it keeps no samples.
+
+    Raises:
+        ValueError:
+            If this machine draws another order of the samples than the one that measured the
+            baseline.
+    """
+    data = read_bytes(study, _NAME)
+    if data is None:
+        return None
+    text, _, rest = data.partition(b"\n")
+    head = json.loads(text)
+    samples = head["samples"]
+    levels = np.frombuffer(rest, dtype=np.uint8, count=samples)
+    order = SampleOrder.draw(levels, seed=head["seed"])
+    if order.digest != head["order"]:
+        raise ValueError(
+            f"The study {study.study_name!r} was begun with another version of numpy, or on "
+            "another kind of machine, whose random order of the evaluation samples differs from "
+            "the one here. Use the same, or begin a new study."
+        )
+    return Population(
+        order=order,
+        baseline=np.frombuffer(rest, dtype="<f8", offset=samples).astype(np.float64),
+        bounds=(head["bounds"][0], head["bounds"][1]),
+        higher_is_better=head["higher_is_better"],
+        error_probability=head["error_probability"],
+        method=head["method"],
+    )
+
+
+def write_scores(
+    write: Callable[[str, Any], None], scores: NDArray[np.float64], *, verdict: str
+) -> None:
+    """Keep the scores of a trial's first samples, as the metric gives them.
+
+    Args:
+        write:
+            Writes a system attribute of the trial.
+        scores:
+            The scores, in the order of evaluation.
+        verdict:
+            What they say about the criterion.
+    """
+    values = np.unique(scores) if len(scores) else np.empty(0)
+    if len(values) <= 2:
+        kind, data = "two", np.packbits(scores == values[-1:]).tobytes()
+    else:
+        kind, data = "all", scores.astype("<f8").tobytes()
+    packed = base64.b64encode(zlib.compress(data)).decode()
+    chunks = [packed[i : i + _CHUNK] for i in range(0, len(packed), _CHUNK)]
+    for number, chunk in enumerate(chunks):
+        write(f"{record.SCORES}:{number}", chunk)
+    head: dict[str, Any] = {
+        "samples": len(scores),
+        "verdict": str(verdict),
+        "kind": kind,
+        "chunks": len(chunks),
+    }
+    if kind == "two":
+        head["values"] = values.tolist()
+    write(record.SCORES, head)
+
+
+def samples_of(attrs: Mapping[str, Any]) -> int | None:
+    """How many samples a trial with these system attributes has seen; :obj:`None` if not known."""
+    head = attrs.get(record.SCORES)
+    return None if head is None else int(head["samples"])
+
+
+def read_scores(attrs: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The scores of the first samples, of a trial with these system attributes."""
+    head = attrs.get(record.SCORES)
+    if head is None:
+        return np.empty(0)
+    packed = "".join(attrs[f"{record.SCORES}:{number}"] for number in range(head["chunks"]))
+    data = zlib.decompress(base64.b64decode(packed))
+    if head["kind"] == "all":
+        return np.frombuffer(data, dtype="<f8").astype(np.float64)
+    values = np.array(head["values"], dtype=np.float64)
+    high = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=head["samples"]).astype(bool)
+    return np.where(high, values[-1], values[0]) if len(values) else np.empty(0)

@@ -1,0 +1,342 @@
+"""Evaluating a model sample by sample, until enough is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+import time
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol
+from typing import runtime_checkable
+
+import numpy as np
+from optuna.exceptions import TrialPruned
+from optuna.trial import TrialState
+
+from optuna_quant import record
+from optuna_quant._optuna import running_trial_id
+from optuna_quant.evidence import Population
+from optuna_quant.evidence import SampleOrder
+from optuna_quant.evidence import ThresholdTest
+from optuna_quant.evidence import Verdict
+from optuna_quant.evidence import difficulty_levels
+from optuna_quant.evidence.threshold import bounds
+from optuna_quant.evidence.threshold import estimate
+from optuna_quant.sample_record import read_scores
+from optuna_quant.sample_record import samples_of
+from optuna_quant.sample_record import write_population
+from optuna_quant.sample_record import write_scores
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+# How often the metric so far is reported to the storage while a trial runs.
+_SECONDS_BETWEEN_REPORTS = 5.0
+
+
+@runtime_checkable
+class SampleEvaluation(Protocol):
+    """Evaluates a model on single samples; its metric is their mean.
+
+    ``bounds`` are the lowest and the highest score of a sample, or :obj:`None` if it has none.
+    ``scores`` gives the scores of the samples of these indices, in their order, batch by batch;
+    ``scores_and_margins`` also how far each is from being decided otherwise, or :obj:`None`.
+    """
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest score of a sample."""
+
+    def scores(self, model: Any, indices: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
+        """The scores of samples, batch by batch."""
+
+    def scores_and_margins(
+        self, model: Any, indices: NDArray[np.intp]
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
+        """The scores and margins of samples, batch by batch."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How far the evaluation of a trial is, for those who show it.
+
+    Args:
+        trial:
+            The number of the trial.
+        samples:
+            How many samples were seen.
+        of:
+            How many there are.
+        metric:
+            The metric so far, an estimate; of the baseline the mean so far.
+        bounds:
+            Gives between what values the metric is, see
+            :func:`optuna_quant.evidence.threshold.bounds`; takes a few milliseconds.
+    """
+
+    trial: int
+    samples: int
+    of: int
+    metric: float
+    bounds: Callable[[], tuple[float, float]] | None = None
+
+
+Watch = Callable[[Seen], None]
+
+
+def measure_baseline(
+    trial: optuna.Trial,
+    model: Any,
+    evaluation: SampleEvaluation,
+    criterion: AccuracyCriterion,
+    *,
+    error_probability: float,
+    method: str,
+    seed: int,
+    watch: Watch | None,
+) -> float:
+    """Evaluate the FP32 model on all samples, and keep in the study what that says of each.
+
+    Returns:
+        The mean.
+
+    Raises:
+        ValueError:
+            If the mean is no baseline.
+    """
+    samples = evaluation.samples
+    scores: list[NDArray[np.float64]] = []
+    margins: list[NDArray[np.float64]] = []
+    seen = 0
+    for some, margin in evaluation.scores_and_margins(model, np.arange(samples)):
+        scores.append(some)
+        if margin is not None:
+            margins.append(margin)
+        seen += len(some)
+        if watch is not None:
+            watch(Seen(trial.number, seen, samples, float(some.mean())))
+    found = np.concatenate(scores)
+    value = float(found.sum() / samples)
+    criterion.check_baseline(value)
+    levels = difficulty_levels(np.concatenate(margins) if margins else None, samples)
+    if evaluation.bounds is None:
+        raise ValueError("Samples without bounds cannot be judged one by one.")
+    population = Population(
+        order=SampleOrder.draw(levels, seed=seed),
+        baseline=found,
+        bounds=evaluation.bounds,
+        higher_is_better=criterion.higher_is_better,
+        error_probability=error_probability,
+        method=method,
+    )
+    write_population(trial.study, population, levels=levels, seed=seed)
+    return value
+
+
+class SampledTrial:
+    """The evaluation of one candidate, from where earlier trials of the same model have left it.
+
+    Args:
+        trial:
+            The trial.
+        population:
+            The samples of the study.
+        criterion:
+            When a metric is good enough.
+        baseline:
+            The metric of the FP32 model.
+        goal:
+            How far to evaluate, see :class:`optuna_quant.record.Claim`.
+        caution:
+            How many promises were broken so far.
+    """
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        population: Population,
+        criterion: AccuracyCriterion,
+        baseline: float,
+        *,
+        goal: str | int,
+        caution: int = 0,
+    ) -> None:
+        self._trial = trial
+        self._population = population
+        self._criterion = criterion
+        self._needed = criterion.threshold(baseline)
+        self._goal = goal
+        self._test = ThresholdTest(
+            population, population.normal_mean(self._needed), caution=caution
+        )
+        self._scores = np.empty(0)
+        self._evaluated = 0
+
+    def take_over(self, other: FrozenTrial) -> bool:
+        """Take over the samples that another trial of the same model has seen.
+
+        Returns:
+            Whether they are enough.
+        """
+        self._take(read_scores(other.system_attrs))
+        number = other.user_attrs.get(record.REUSED_FROM, other.number)
+        attr = record.REUSED_FROM if self.is_enough else record.CONTINUES
+        self._trial.set_user_attr(attr, number)
+        return self.is_enough
+
+    def _take(self, scores: NDArray[np.float64]) -> None:
+        self._scores = np.concatenate([self._scores, scores])
+        self._test.update(self._population.normal(scores))
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the goal is reached."""
+        seen = len(self._scores)
+        if seen == self._population.samples:
+            return True
+        if isinstance(self._goal, int):
+            return seen >= self._goal
+        if self._goal == record.VERDICT:
+            return self._test.verdict is not Verdict.OPEN
+        return self._test.verdict is Verdict.FAILS
+
+    def evaluate(self, model: Any, evaluation: SampleEvaluation, watch: Watch | None) -> None:
+        """Evaluate as many more samples as are needed."""
+        end = self._goal if isinstance(self._goal, int) else None
+        indices = self._population.order.indices[len(self._scores) : end]
+        reported = time.monotonic()
+        batches = evaluation.scores(model, indices)
+        for batch in batches:
+            self._evaluated += len(batch)
+            self._take(batch)
+            if self.is_enough:
+                break
+            if watch is not None:
+                watch(self._seen())
+            if time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
+                self._report()
+                reported = time.monotonic()
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+
+    def conclude(self) -> float:
+        """Write down what was seen.
+
+        Returns:
+            The metric.
+
+        Raises:
+            optuna.exceptions.TrialPruned:
+                If not all samples were evaluated: then there is only an estimate.
+        """
+        trial, samples = self._trial, self._population.samples
+        seen = len(self._scores)
+        trial_id, storage = running_trial_id(trial), trial.storage
+        verdict = self._test.verdict
+        write_scores(
+            lambda name, value: storage.set_trial_system_attr(trial_id, name, value),
+            self._scores,
+            verdict=verdict,
+        )
+        self._report()
+        evidence: dict[str, Any] = {"samples": seen, "of": samples, "evaluated": self._evaluated}
+        if seen == samples:
+            trial.set_user_attr(record.EVIDENCE, {**evidence, "verdict": "complete"})
+            return self.mean
+        low, high = self._bounds()
+        trial.set_user_attr(
+            record.EVIDENCE,
+            {
+                **evidence,
+                "verdict": str(verdict),
+                "estimate": self._estimate(),
+                "bounds": [low, high],
+                "error_probability": self._population.error_probability,
+                "method": self._population.method,
+                "reason": self._reason(),
+            },
+        )
+        if verdict is Verdict.FAILS:
+            trial.set_user_attr(record.MET, False)
+        raise TrialPruned(self._reason())
+
+    @property
+    def mean(self) -> float:
+        """The mean over all samples, summed in the order of the data as the baseline's is."""
+        scores = np.empty(len(self._scores))
+        scores[self._population.order.indices[: len(scores)]] = self._scores
+        return float(scores.sum() / len(scores))
+
+    def _estimate(self) -> float:
+        population = self._population
+        return population.metric(estimate(population, population.normal(self._scores)))
+
+    def _bounds(self) -> tuple[float, float]:
+        population = self._population
+        found = bounds(population, population.normal(self._scores))
+        low, high = sorted(population.metric(bound) for bound in found)
+        return low, high
+
+    def _seen(self) -> Seen:
+        seen = len(self._scores)
+        return Seen(
+            self._trial.number, seen, self._population.samples, self._estimate(), self._bounds
+        )
+
+    def _report(self) -> None:
+        # With several objectives Optuna has no intermediate values.
+        if len(self._trial.study.directions) == 1 and len(self._scores):
+            self._trial.report(self._estimate(), step=len(self._scores))
+
+    def _reason(self) -> str:
+        seen = f"after {len(self._scores)} of {self._population.samples} samples"
+        needed = f"{self._needed:.6g} is needed"
+        if self._test.verdict is Verdict.FAILS:
+            low, high = self._bounds()
+            best = high if self._criterion.higher_is_better else low
+            most = "at most" if self._criterion.higher_is_better else "at least"
+            if self._test.is_exact:
+                return (
+                    f"Cannot meet the criterion {seen}: even if all others had the best score, "
+                    f"the metric would be {best:.6g}, and {needed}."
+                )
+            return (
+                f"Does not meet the criterion (error probability "
+                f"{self._population.error_probability:g}): {seen} the metric is {most} "
+                f"{best:.6g}, and {needed}."
+            )
+        if isinstance(self._goal, int):
+            return f"Evaluated as far as its rank needs, {seen}."
+        return f"Probably meets the criterion {seen}; not a result until all are evaluated."
+
+
+def furthest(trials: Iterable[FrozenTrial], fingerprint: str) -> FrozenTrial | None:
+    """The trial that has seen most samples of a model without having seen all."""
+    found = [
+        trial
+        for trial in trials
+        if trial.state == TrialState.PRUNED
+        and samples_of(trial.system_attrs)
+        and trial.user_attrs.get(record.FINGERPRINT) == fingerprint
+    ]
+    return max(found, key=lambda t: (_samples(t.system_attrs), -t.number), default=None)
+
+
+def _samples(attrs: Mapping[str, Any]) -> int:
+    return samples_of(attrs) or 0

@@ -1,0 +1,138 @@
+"""How a race goes, round by round: a pure function of what the record holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from optuna_quant import record
+from optuna_quant.evidence.race import Rank
+from optuna_quant.evidence.race import order_is_clear
+from optuna_quant.evidence.race import rounds
+from optuna_quant.evidence.race import standing
+from optuna_quant.evidence.race import survivors
+from optuna_quant.evidence.threshold import estimate
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.evidence import Population
+    from optuna_quant.samplers._requests import Evaluate
+    from optuna_quant.samplers._requests import Evaluation
+    from optuna_quant.samplers._requests import Race
+
+
+class Course:
+    """One race, as far as the record carries it.
+
+    Each round looks at the same first samples of everyone, though the record may hold more of
+    some. So what comes in later does not change what a race has concluded.
+
+    Args:
+        race:
+            The race.
+        population:
+            The samples; :obj:`None` if single ones are not known: one round, in full.
+    """
+
+    def __init__(self, race: Race, population: Population | None) -> None:
+        self._race = race
+        self._population = population
+        self._rounds: tuple[int, ...] = (
+            ()
+            if population is None
+            else rounds(population.samples, count=race.rounds, part=race.part)
+        )
+        self._round = 0
+        self._active = {config.key: config for config in race.configs}
+        self._ranks: dict[str, Rank] = {}
+        self._found: dict[str, Evaluation] = {}
+        self.waiting: dict[str, QuantConfig] = {}
+
+    @property
+    def goal(self) -> str | int:
+        """How far those that are in the race are evaluated in this round."""
+        return self._rounds[self._round] if self._rounds else record.FULL
+
+    def run(self, evaluate: Evaluate) -> list[Evaluation] | None:
+        """The results, in the order of the configurations.
+
+        Args:
+            evaluate:
+                What is known about a configuration.
+
+        Returns:
+            The results; :obj:`None` if more has to be evaluated: :attr:`waiting`.
+        """
+        while True:
+            self.waiting = {}
+            for key, config in self._active.items():
+                found = evaluate(config, self.goal)
+                if found is None:
+                    self.waiting[key] = config
+                else:
+                    self._found[key] = found
+            if self.waiting:
+                return None
+            if self._ends():
+                return self._results()
+
+    def _ends(self) -> bool:
+        """Conclude a round; whether it was the last."""
+        population = self._population
+        if population is None:
+            return True
+        samples = self._rounds[self._round]
+        seen: dict[str, NDArray[np.float64]] = {}
+        for key in self._active:
+            scores = self._found[key].scores
+            if scores is not None:
+                seen[key] = scores[:samples]
+                value = estimate(population, seen[key])
+                self._ranks[key] = Rank(self._round, value)
+        if self._round == len(self._rounds) - 1 or len(seen) < 2:
+            return True
+        error = self._race.error_probability
+        kept = survivors(
+            population, seen, top=self._race.top, samples=samples, error_probability=error
+        )
+        best = {key: seen[key] for key in kept}
+        if len(kept) <= self._race.top and order_is_clear(
+            population, best, samples=samples, error_probability=error
+        ):
+            return True
+        self._active = {key: self._active[key] for key in kept}
+        self._round += 1
+        return False
+
+    def _results(self) -> list[Evaluation]:
+        keys = list(dict.fromkeys(config.key for config in self._race.configs))
+        scores: dict[str, Evaluation] = {}
+        ranked = [key for key in keys if key in self._ranks]
+        values = standing([self._ranks[key] for key in ranked])
+        for key, value in zip(ranked, values, strict=True):
+            scores[key] = self._estimated(self._found[key], value)
+        return [scores.get(c.key, self._found[c.key]) for c in self._race.configs]
+
+    def _estimated(self, found: Evaluation, normal_mean: float) -> Evaluation:
+        if self._population is None:
+            return found
+        metric = self._population.metric(normal_mean)
+        score = metric if self._population.higher_is_better else -metric
+        return replace(found, score=score, value=metric)
+
+    def assume(
+        self,
+        evaluate: Evaluate,
+        guess: Callable[[Mapping[str, Evaluation], QuantConfig], Evaluation],
+    ) -> list[Evaluation]:
+        """The results if those that are missing were as guessed."""
+        known = dict(self._found)
+        return [
+            self._found.get(config.key) or guess(known, config) for config in self._race.configs
+        ]
