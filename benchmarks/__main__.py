@@ -24,6 +24,8 @@ NAMES = (
     "model_based",
     "strategies",
     "coverage",
+    "evidence",
+    "decision_overhead",
 )
 NEED_CASES = ("build",)
 

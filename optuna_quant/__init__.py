@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from optuna_quant.config import TensorConfig
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.criteria import TuningCriterion
+    from optuna_quant.data_evaluation import DataEvaluation
     from optuna_quant.objective import QuantObjective
+    from optuna_quant.sample_metrics import CorpusMetric
+    from optuna_quant.sample_metrics import SampleMetric
     from optuna_quant.space import TuningSpace
     from optuna_quant.tuning import TuningResult
     from optuna_quant.tuning import tune
@@ -23,10 +26,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccuracyCriterion",
+    "CorpusMetric",
+    "DataEvaluation",
     "ExitPolicy",
     "OpConfig",
     "QuantConfig",
     "QuantObjective",
+    "SampleMetric",
     "TensorConfig",
     "TuningCriterion",
     "TuningResult",
@@ -37,10 +43,13 @@ __all__ = [
 
 _HOME = {
     "AccuracyCriterion": "criteria",
+    "CorpusMetric": "sample_metrics",
+    "DataEvaluation": "data_evaluation",
     "ExitPolicy": "callbacks",
     "OpConfig": "config",
     "QuantConfig": "config",
     "QuantObjective": "objective",
+    "SampleMetric": "sample_metrics",
     "TensorConfig": "config",
     "TuningCriterion": "criteria",
     "TuningResult": "tuning",

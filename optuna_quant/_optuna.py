@@ -106,6 +106,11 @@ def running_trial_id(trial: optuna.Trial) -> int:
     return trial._trial_id
 
 
+def frozen_trial(trial: optuna.Trial) -> FrozenTrial:
+    """A trial that runs, as the storage has it."""
+    return trial.study._storage.get_trial(trial._trial_id)
+
+
 def stored_system_attrs(trial: optuna.Trial) -> dict[str, Any]:
     """The system attributes of a trial that runs, as the storage has them."""
     return trial.study._storage.get_trial_system_attrs(trial._trial_id)

@@ -297,11 +297,51 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--data",
         metavar="X.npz",
-        help="instead of --evaluate: labelled data, the inputs under their names and 'labels'",
+        help="instead of --evaluate: labelled data, the inputs under their names and 'labels'; or "
+        "a folder with a file .npy for each. A model is then evaluated on no more samples than it "
+        "takes to decide about it",
     )
     group.add_argument(
         "--metric",
-        help="the metric on --data: accuracy, top5, mse or mae (default: accuracy)",
+        help="the metric on --data: accuracy, top5 (or another number), exact_match, iou, mse or "
+        "mae; or FILE.py:NAME, a function that gets the model's output and the labels and gives "
+        "the score of each sample, or an optuna_quant.SampleMetric (default: accuracy)",
+    )
+    group.add_argument(
+        "--metric-bounds",
+        metavar=("LOW", "HIGH"),
+        nargs=2,
+        type=float,
+        help="between what values the score of each sample is, if the metric does not say it",
+    )
+    group.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=_positive,
+        default=64,
+        help="how many samples of --data are run at once (default: 64)",
+    )
+    group.add_argument(
+        "--evidence",
+        choices=("paired", "unpaired", "exact", "off"),
+        help="how a model is given up before it has seen all of --data: by bets on its scores and "
+        "their differences to the FP32 model's, on its scores alone, only for certain, or not at "
+        "all (default: paired)",
+    )
+    group.add_argument(
+        "--error-probability",
+        metavar="P",
+        type=float,
+        default=1e-3,
+        help="with what probability a model that meets the criterion may be given up (default: "
+        "0.001)",
+    )
+    group.add_argument(
+        "--holdout",
+        metavar="FILE",
+        help="samples that the search does not see, in the form of --data, or with --evaluate a "
+        "second function FILE.py:FUNC; the model that was found is evaluated there once, at the "
+        "end",
     )
     group = parser.add_argument_group("criterion")
     group.add_argument(

@@ -21,12 +21,15 @@ from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.data_evaluation import metrics
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
 from optuna_quant.ranks import RANKS
 from optuna_quant.ranks import Rank
 from optuna_quant.record import get_baseline
+from optuna_quant.sample_metrics import CorpusMetric
+from optuna_quant.sample_metrics import Metric
+from optuna_quant.sample_metrics import SampleMetric
+from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.search import prepare
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
@@ -61,7 +64,8 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         The exit code. Of a process that only searches, "not met" is none: a launcher would take it
         for a failure and end the others.
     """
-    accuracy = _accuracy_criterion(args)
+    metric = _metric(args.metric)
+    accuracy = _accuracy_criterion(args, metric)
     tuning = TuningCriterion(
         timeout=args.timeout,
         max_trials=args.max_trials,
@@ -87,7 +91,12 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         calibration_sizes=args.calibration_samples and [args.calibration_samples],
         evaluate=evaluate,
         data=args.data,
-        metric=args.metric,
+        metric=metric,
+        metric_bounds=args.metric_bounds and tuple(args.metric_bounds),
+        batch_size=args.batch_size,
+        evidence=args.evidence,
+        error_probability=args.error_probability,
+        holdout=_holdout(args) if rank.reports else None,
         accuracy_criterion=accuracy,
         tuning_criterion=tuning,
         quant_level=quant_level,
@@ -148,9 +157,15 @@ def _check_files(args: argparse.Namespace, rank: Rank) -> tuple[Path, Path]:
     if args.calibration is not None:
         read["calibration file"] = _existing_file("--calibration", args.calibration)
     if args.data is not None:
-        read["data file"] = _existing_file("--data", args.data)
+        read["data file"] = _data_path("--data", args.data)
     if args.evaluate is not None:
         read["evaluation file"] = _function_file(args.evaluate)[0]
+    if args.holdout is not None:
+        read["hold-out file"] = (
+            _data_path("--holdout", args.holdout)
+            if args.evaluate is None
+            else _function_file(args.holdout, "--holdout")[0]
+        )
     for option in ("strategy_kwargs", "op_type_dict", "op_name_dict"):
         text = getattr(args, option) or ""
         if text.startswith("@"):
@@ -199,7 +214,7 @@ def _check_metric(study: optuna.Study, args: argparse.Namespace, rank: Rank) -> 
     )
     metric = {
         "name": f"{file.name}:{name}",
-        "content": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "content": _content(file),
     }
     known = study.user_attrs.get(_METRIC)
     if known is None or get_baseline(study) is None:
@@ -211,6 +226,14 @@ def _check_metric(study: optuna.Study, args: argparse.Namespace, rank: Rank) -> 
             f"are from {known['name']}{edited}; results of another metric cannot be compared "
             "with them (--fresh begins anew)."
         )
+
+
+def _content(path: Path) -> str:
+    """What tells the content of a file from others; of a folder, its files and their sizes."""
+    if path.is_dir():
+        files = sorted((file.name, file.stat().st_size) for file in path.iterdir())
+        return hashlib.sha256(repr(files).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _finish(result: TuningResult, args: argparse.Namespace, output: Path) -> int:
@@ -265,6 +288,28 @@ def _placeholder(model: Path) -> list[dict[str, Any]]:
     return [{s.name: np.zeros(shapes[s.name], s.dtype) for s in specs}]
 
 
+def _metric(spec: str | None) -> Metric | None:
+    """The metric that ``--metric`` names: one of ours, or one of a file."""
+    if spec is None or ".py" not in spec:
+        return spec
+    found: Metric = _load("--metric", spec, "metric", (SampleMetric, CorpusMetric))
+    return found
+
+
+def _holdout(args: argparse.Namespace) -> Any:
+    """The hold-out set: data or a function, whichever the search is given."""
+    if args.holdout is None or args.evaluate is None:
+        return args.holdout
+    file, name = _function_file(args.holdout, "--holdout")
+    searched, its_name = _function_file(args.evaluate)
+    if name == its_name and file.samefile(searched):
+        raise ValueError(
+            f"--holdout and --evaluate are the same function ({args.evaluate}): that of --holdout "
+            "must evaluate other samples, which the search does not see."
+        )
+    return _load("--holdout", args.holdout, "evaluate", ())
+
+
 def load_function(spec: str) -> Callable[[Any], Any]:
     """The function that ``FILE.py:FUNC`` names.
 
@@ -276,10 +321,16 @@ def load_function(spec: str) -> Callable[[Any], Any]:
         ValueError:
             If there is no such file, it cannot be run, or it has no such function.
     """
-    path, function = _function_file(spec)
+    loaded: Callable[[Any], Any] = _load("--evaluate", spec, "evaluate", ())
+    return loaded
+
+
+def _load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> Any:
+    """A function, or an object of one of these kinds, from a file."""
+    path, function = _function_file(spec, option, default)
     description = importlib.util.spec_from_file_location(path.stem, path.resolve())
     if description is None or description.loader is None:
-        raise ValueError(f"--evaluate: {str(path)!r} is no Python file.")
+        raise ValueError(f"{option}: {str(path)!r} is no Python file.")
     module = importlib.util.module_from_spec(description)
     folder = str(path.resolve().parent)
     if folder not in sys.path:
@@ -289,46 +340,50 @@ def load_function(spec: str) -> Callable[[Any], Any]:
         description.loader.exec_module(module)
     except Exception as error:
         raise ValueError(
-            f"--evaluate: {str(path)!r} cannot be run: {type(error).__name__}: {error}"
+            f"{option}: {str(path)!r} cannot be run: {type(error).__name__}: {error}"
         ) from error
     found = getattr(module, function, None)
-    if not callable(found):
+    if not callable(found) and not isinstance(found, kinds):
         have = [
             key
             for key, value in vars(module).items()
             if callable(value) and getattr(value, "__module__", None) == module.__name__
         ]
         raise ValueError(
-            f"--evaluate: {str(path)!r} has no function {function!r}; it has: "
+            f"{option}: {str(path)!r} has no function {function!r}; it has: "
             f"{', '.join(have) or 'none'}."
         )
-    loaded: Callable[[Any], Any] = found
-    return loaded
+    return found
 
 
-def _function_file(spec: str) -> tuple[Path, str]:
+def _function_file(
+    spec: str, option: str = "--evaluate", default: str = "evaluate"
+) -> tuple[Path, str]:
     """The file and the name in ``FILE.py:FUNC``."""
     name, colon, function = spec.rpartition(":")
     if not colon or not function.isidentifier():
-        name, function = spec, "evaluate"
-    return _existing_file("--evaluate", name), function
+        name, function = spec, default
+    return _existing_file(option, name), function
 
 
-def _accuracy_criterion(args: argparse.Namespace) -> AccuracyCriterion:
+def _accuracy_criterion(args: argparse.Namespace, metric: Metric | None) -> AccuracyCriterion:
     if (args.evaluate is None) == (args.data is None):
         raise ValueError(
             "Give either --evaluate FILE.py:FUNC (a function of your own) or --data X.npz "
             "(labelled data)."
         )
-    if args.metric is not None and args.data is None:
-        raise ValueError("--metric goes with --data; a function of --evaluate has its own.")
+    for option in ("metric", "metric_bounds", "evidence"):
+        if getattr(args, option) is not None and args.data is None:
+            raise ValueError(
+                f"--{option.replace('_', '-')} goes with --data; a function of --evaluate gives "
+                "one number for all samples."
+            )
     higher_is_better = not args.lower_is_better
-    metric = args.metric or "accuracy"
-    if args.data is not None and metric in metrics():
-        natural = metrics()[metric][1]
-        if natural and args.lower_is_better:
-            raise ValueError(f"--lower-is-better does not go with --metric {metric}.")
-        higher_is_better = natural
+    if args.data is not None:
+        found = as_metric_of(metric or "accuracy", higher_is_better=higher_is_better)
+        if found.higher_is_better and args.lower_is_better:
+            raise ValueError(f"--lower-is-better does not go with --metric {found.name}.")
+        higher_is_better = found.higher_is_better
     return AccuracyCriterion(
         higher_is_better=higher_is_better,
         criterion=args.criterion,
@@ -370,6 +425,12 @@ def _json(option: str, text: str | None) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise ValueError(f"{option} must be a JSON object, but got {text!r}.")
     return value
+
+
+def _data_path(option: str, name: str) -> Path:
+    """A file or a folder of labelled data."""
+    path = Path(name)
+    return path if path.is_dir() else _existing_file(option, name)
 
 
 def _existing_file(what: str, name: str) -> Path:

@@ -66,6 +66,9 @@ _ROUNDING = 1e-9
 class DataEvaluation:
     """A metric of labelled data, for a model in an ONNX Runtime session.
 
+    Instead of a session, all methods take a model that has one, as a backend builds them. So
+    this is a :class:`~optuna_quant.sampled_evaluation.SampleEvaluation` as well.
+
     Samples are read and run a batch at a time, so that the data may be larger than the memory. An
     evaluation can be called with a session for the metric of all samples, or asked for the scores
     of some samples.
@@ -216,7 +219,7 @@ class DataEvaluation:
             ValueError:
                 If they do not; it says what does not.
         """
-        self._data.check(_specs(session))
+        self._data.check(_specs(_session_of(session)))
 
     def _of_corpus(self, metric: CorpusMetric, session: Any, indices: _Indices) -> float:
         outputs, labels = [], []
@@ -263,6 +266,7 @@ class DataEvaluation:
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs, labels and indices of batches, in order; some are run ahead."""
+        session = _session_of(session)
         specs = _specs(session)
         fixed = [i.shape[0] for i in session.get_inputs() if i.shape and _is_fixed(i.shape[0])]
         size = fixed[0] if fixed else self.batch_size
@@ -377,6 +381,11 @@ def _checked_margins(
             f"shape {chosen.shape}, but is {margins.dtype} of shape {margins.shape}."
         )
     return margins.astype(np.float64)
+
+
+def _session_of(model: Any) -> Any:
+    """The session of a model that a backend has built; a session as it is."""
+    return getattr(model, "session", model)
 
 
 def _specs(session: Any) -> list[InputSpec]:

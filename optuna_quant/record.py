@@ -36,6 +36,9 @@ SIGN_OF_LIFE = "optuna_quant:sign_of_life"
 SCORES = "optuna_quant:scores"
 """The scores of the samples that were seen, see :mod:`optuna_quant.sample_record`."""
 
+REPORTS = "optuna_quant:reports"
+"""What a trial has reported to a watch: pairs of a number of samples and the mean over them."""
+
 FAILED = "optuna_quant:failed"
 """True if the trial's own evaluation failed; a trial whose worker died does not have it."""
 

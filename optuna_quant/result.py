@@ -9,13 +9,18 @@ import os
 from typing import TYPE_CHECKING
 from typing import Any
 
+import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant import record
 from optuna_quant.callbacks import StopReason
+from optuna_quant.evidence.interval import CONFIDENCE
+from optuna_quant.evidence.interval import loss_interval
 from optuna_quant.output import check_output
 from optuna_quant.output import files_of
 from optuna_quant.rebuild import rebuild
+from optuna_quant.sample_record import read_population
+from optuna_quant.sample_record import read_scores
 from optuna_quant.selection import candidates
 from optuna_quant.selection import closest
 from optuna_quant.selection import ranked
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from optuna_quant.config import OpConfig
     from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.holdout import HoldoutResult
     from optuna_quant.samplers import SetAside
     from optuna_quant.samplers import Speculation
     from optuna_quant.selection import Candidate
@@ -88,6 +94,16 @@ class TuningResult:
         speculation:
             How much was evaluated on a guess while workers would have waited for each other;
             :obj:`None` if the sampler does not tell.
+        loss_interval:
+            Between which values the loss of this model is for the population that the evaluation
+            samples were drawn from, with 95 % confidence, see
+            :func:`optuna_quant.evidence.interval.loss_interval`. It does not know that the model
+            was chosen among others by these samples; a hold-out set does. :obj:`None` if the
+            scores of single samples are not in the record, or have no bounds.
+        holdout:
+            What the hold-out set says; :obj:`None` if there is none, or it was not evaluated.
+        holdout_missing:
+            Why the hold-out set was not evaluated; :obj:`None` if it was, or there is none.
     """
 
     met: bool
@@ -106,6 +122,9 @@ class TuningResult:
     space: TuningSpace = field(repr=False)
     set_aside: Sequence[SetAside] = ()
     speculation: Speculation | None = None
+    loss_interval: tuple[float, float] | None = None
+    holdout: HoldoutResult | None = None
+    holdout_missing: str | None = None
 
     @property
     def fallback_ops(self) -> tuple[str, ...]:
@@ -171,10 +190,13 @@ class TuningResult:
         """The result in a few lines of text."""
         lines = [self._headline()]
         if self.metric is not None and self.baseline is not None and self.loss is not None:
+            known = self.loss_interval is not None
+            judged = f", criterion: {self.criterion}" if known else f" ({self.criterion})"
             lines.append(
-                f"metric {self.metric:.6g}, FP32 {self.baseline:.6g}, loss "
-                f"{self.criterion.show(self.loss)} ({self.criterion})"
+                f"metric {self.metric:.6g}, FP32 {self.baseline:.6g}, "
+                f"{self._shown_loss(self.loss, self.loss_interval)}{judged}"
             )
+        lines.extend(self._shown_holdout())
         if self.config is not None and self.trial is not None:
             lines.append(
                 f"trial {self.trial.number}: {len(self.config.quantized_ops)} of "
@@ -202,6 +224,25 @@ class TuningResult:
         if self.config is None:
             return f"NOT MET: {_NOTHING}"
         return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
+
+    def _shown_loss(self, loss: float, interval: tuple[float, float] | None) -> str:
+        shown = f"loss {self.criterion.show(loss)}"
+        if interval is None:
+            return shown
+        low, high = map(self.criterion.show, interval)
+        return f"{shown} ({100 * CONFIDENCE:g} % confidence: {low} to {high})"
+
+    def _shown_holdout(self) -> list[str]:
+        found = self.holdout
+        if found is None:
+            missing = self.holdout_missing
+            return [] if missing is None else [f"hold-out: not evaluated ({missing})"]
+        count = "" if found.samples is None else f" ({found.samples} samples)"
+        return [
+            f"hold-out{count}: metric {found.metric:.6g}, FP32 {found.baseline:.6g}, "
+            f"{self._shown_loss(found.loss, found.loss_interval)}: "
+            f"{'met' if found.met else 'NOT met'} there"
+        ]
 
     def _shown_cost(self) -> str:
         parts = []
@@ -273,10 +314,40 @@ def conclude(
         space=space,
         set_aside=() if set_aside is None else set_aside(study),
         speculation=None if speculation is None else speculation(study),
+        loss_interval=None if best is None else _recorded_interval(study, best.trial, criterion),
     )
 
 
 _NOTHING = "no quantized model was evaluated."
+
+
+def _recorded_interval(
+    study: optuna.Study, trial: FrozenTrial, criterion: AccuracyCriterion
+) -> tuple[float, float] | None:
+    """The interval of a trial's loss, if the record has the scores of all samples."""
+    try:
+        population = read_population(study)
+    except ValueError as error:  # The order of the samples is not known here.
+        _logger.warning(f"The confidence interval of the loss is not known. {error}")
+        return None
+    if population is None:
+        return None
+    scores = read_scores(trial.system_attrs)
+    source = trial.user_attrs.get(record.REUSED_FROM)
+    if len(scores) < population.samples and source is not None:
+        scores = read_scores(study.get_trials(deepcopy=False)[source].system_attrs)
+    if len(scores) < population.samples:
+        return None
+    # In the data's own order: that of the evaluation depends on what the baseline scores.
+    candidate = np.empty(population.samples)
+    candidate[population.order.indices] = scores
+    return loss_interval(
+        candidate,
+        population.baseline,
+        bounds=population.bounds,
+        higher_is_better=criterion.higher_is_better,
+        relative=criterion.criterion == "relative",
+    )
 
 
 def _row(

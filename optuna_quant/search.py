@@ -15,6 +15,7 @@ from typing import cast
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.logging import get_logger
+from optuna.pruners import NopPruner
 
 from optuna_quant._quiet import without_repeated_lines
 from optuna_quant.callbacks import ExitPolicy
@@ -26,6 +27,8 @@ from optuna_quant.continuation import check_continued
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.holdout import check_other_data
+from optuna_quant.holdout import with_holdout
 from optuna_quant.last_trials import await_last_trials
 from optuna_quant.last_trials import others_running
 from optuna_quant.latency import find_fastest
@@ -34,8 +37,12 @@ from optuna_quant.objective import QuantObjective
 from optuna_quant.output import SaveBest
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
+from optuna_quant.pruners import METHODS
+from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
+from optuna_quant.sample_metrics import Metric
+from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
@@ -43,6 +50,7 @@ from optuna_quant.strategies import make_sampler
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
@@ -79,6 +87,12 @@ class Search:
             Keeps the best model so far in a file; :obj:`None` if there is none.
         calibration_data:
             What latency is measured on.
+        holdout:
+            Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
+        pruner:
+            Stops the evaluation of a model whose fate is known.
+        seed:
+            The seed of everything random.
     """
 
     backend: Backend
@@ -89,6 +103,9 @@ class Search:
     measure: Evaluate
     saver: SaveBest | None
     calibration_data: Any
+    pruner: BasePruner
+    seed: int
+    holdout: Evaluate | None = None
 
     def run(
         self,
@@ -117,18 +134,22 @@ class Search:
             study_name=study_name or (None if storage is None else _DEFAULT_STUDY_NAME),
             direction=self.criterion.direction,
             sampler=self.sampler,
+            pruner=self.pruner,
             load_if_exists=storage is not None,
         )
         check_continued(study, self.backend, self.space, self.criterion)
-        shown = [Progress(self.policy)] if show_progress else []
+        progress = Progress(self.policy) if show_progress else None
+        shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
         stop = _optimize(
             study,
             QuantObjective(
                 self.backend,
                 self.space,
-                self._evaluate,
+                self.measure if isinstance(self.measure, DataEvaluation) else self._evaluate,
                 self.criterion,
+                seed=self.seed,
+                watch=None if progress is None else progress.watch,
                 artifact_store=artifact_store,
             ),
             self.policy,
@@ -148,6 +169,8 @@ class Search:
         )
         if self.saver is not None and result.met and result.trial is not None:
             self.saver.write(result.trial)
+        if self.holdout is not None:
+            result = with_holdout(result, self.holdout, session=_session)
         return result
 
     def _evaluate(self, model: Any) -> Any:
@@ -159,8 +182,14 @@ def prepare(
     *,
     calibration_data: Any = None,
     evaluate: Evaluate | None = None,
-    data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-    metric: str | None = None,
+    data: Any = None,
+    metric: Metric | None = None,
+    metric_bounds: tuple[float, float] | None = None,
+    batch_size: int = 64,
+    evaluation_threads: int = 1,
+    evidence: str | None = None,
+    error_probability: float = 1e-3,
+    holdout: Any = None,
     approach: str = "static",
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
@@ -191,9 +220,22 @@ def prepare(
     _check_type("accuracy_criterion", accuracy, AccuracyCriterion)
     _check_type("tuning_criterion", tuning, TuningCriterion)
     strategy = choose_strategy(quant_level, tuning.strategy)
-    measure = _measure(evaluate, data, metric, accuracy)
+    measured = partial(
+        _measure,
+        metric=metric,
+        criterion=accuracy,
+        metric_bounds=metric_bounds,
+        batch_size=batch_size,
+        threads=evaluation_threads,
+    )
+    measure = measured(evaluate, data)
+    held_out = None
+    if holdout is not None:
+        held_out = _measure_holdout(holdout, evaluate, data, measured)
+    pruner = _pruner(measure, accuracy, evidence=evidence, error_probability=error_probability)
     if output is not None:
         given = {"model": model, "calibration data": calibration_data, "data": data}
+        given["hold-out set"] = holdout
         check_output(output, inputs={k: v for k, v in given.items() if _is_path(v)})
     policy = ExitPolicy(
         accuracy,
@@ -226,8 +268,9 @@ def prepare(
         kwargs=tuning.strategy_kwargs or {},
         backend=backend,
     )
-    if isinstance(measure, DataEvaluation):
-        measure.check(_session(backend.quantize(space.fp32())))
+    for each in (measure, held_out):
+        if isinstance(each, DataEvaluation):
+            each.check(_session(backend.quantize(space.fp32())))
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)
@@ -240,6 +283,9 @@ def prepare(
         measure=measure,
         saver=saver,
         calibration_data=calibration_data,
+        pruner=pruner,
+        seed=seed,
+        holdout=held_out,
     )
 
 
@@ -310,14 +356,20 @@ def _is_about_an_ended_trial(error: BaseException | None) -> bool:
 
 def _measure(
     evaluate: Evaluate | None,
-    data: str | os.PathLike[str] | Mapping[str, Any] | None,
-    metric: str | None,
+    data: Any,
+    metric: Metric | None,
     criterion: AccuracyCriterion,
+    *,
+    metric_bounds: tuple[float, float] | None,
+    batch_size: int,
+    threads: int,
 ) -> Evaluate:
     """What gives the metric of a session."""
     if evaluate is not None and data is None:
-        if metric is not None:
-            raise ValueError(f"metric={metric!r} goes with data, not with evaluate.")
+        of_data = {"metric": metric, "metric_bounds": metric_bounds}
+        for name, value in of_data.items():
+            if value is not None:
+                raise ValueError(f"{name}={value!r} goes with data, not with evaluate.")
         if not callable(evaluate):
             raise TypeError(f"evaluate must be a function, but got {evaluate!r}.")
         return evaluate
@@ -327,7 +379,18 @@ def _measure(
             "Either evaluate (a function that gives the metric of a model) or data (labelled data "
             f"for a metric) is needed, but got {given}."
         )
-    measure = DataEvaluation(data, metric or "accuracy")
+    if callable(metric):
+        metric = as_metric_of(
+            metric, bounds=metric_bounds, higher_is_better=criterion.higher_is_better
+        )
+        metric_bounds = None
+    measure = DataEvaluation(
+        data,
+        "accuracy" if metric is None else metric,
+        batch_size=batch_size,
+        threads=threads,
+        metric_bounds=metric_bounds,
+    )
     if measure.higher_is_better != criterion.higher_is_better:
         better = "higher" if measure.higher_is_better else "lower"
         raise ValueError(
@@ -335,6 +398,68 @@ def _measure(
             f"AccuracyCriterion(higher_is_better={measure.higher_is_better})."
         )
     return measure
+
+
+def _pruner(
+    measure: Evaluate,
+    criterion: AccuracyCriterion,
+    *,
+    evidence: str | None,
+    error_probability: float,
+) -> BasePruner:
+    """What decides when enough samples were seen; nothing does if there is nothing to go by."""
+    if evidence not in (None, "off", *METHODS):
+        raise ValueError(
+            f"evidence must be one of {', '.join(METHODS)} or off, but got {evidence!r}."
+        )
+    pruner = AccuracyPruner(
+        criterion, error_probability=error_probability, method=_method(evidence)
+    )
+    if not isinstance(measure, DataEvaluation):
+        if evidence not in (None, "off"):
+            raise ValueError(
+                f"evidence={evidence!r} needs data and a metric of single samples; the function "
+                "evaluate gives one number for all."
+            )
+        return NopPruner()
+    if evidence == "off":
+        return NopPruner()
+    if measure.bounds is None:
+        why = (
+            "has no bounds: give metric_bounds=(lowest, highest), between which the score of each "
+            "sample is"
+            if measure.is_mean
+            else "is no mean over samples"
+        )
+        _logger.warning(
+            f"Every configuration is evaluated on all samples, because the metric "
+            f"{measure.name!r} {why}."
+        )
+        return NopPruner()
+    return pruner
+
+
+def _method(evidence: str | None) -> str:
+    return evidence if evidence in METHODS else "paired"
+
+
+def _measure_holdout(
+    holdout: Any,
+    evaluate: Evaluate | None,
+    data: Any,
+    measured: Callable[[Evaluate | None, Any], Evaluate],
+) -> Evaluate:
+    """What gives the metric of a session on the hold-out set."""
+    if evaluate is None:
+        check_other_data(data, holdout, what="data")
+        return measured(None, holdout)
+    check_other_data(evaluate, holdout, what="evaluate")
+    if not callable(holdout):
+        raise TypeError(
+            "With evaluate, holdout must be a second function, which gives the metric of a model "
+            f"on other samples, but got {holdout!r}. Labelled data go with data."
+        )
+    return measured(holdout, None)
 
 
 def _session(model: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from optuna_quant.ranks import RANKS
 from optuna_quant.ranks import Rank
 from optuna_quant.ranks import this_rank
 from optuna_quant.result import TuningResult
+from optuna_quant.sample_metrics import Metric
 from optuna_quant.search import prepare
 
 
@@ -39,8 +39,14 @@ def tune(
     *,
     calibration_data: Any = None,
     evaluate: Evaluate | None = None,
-    data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-    metric: str | None = None,
+    data: Any = None,
+    metric: Metric | None = None,
+    metric_bounds: tuple[float, float] | None = None,
+    batch_size: int = 64,
+    evaluation_threads: int = 1,
+    evidence: str | None = None,
+    error_probability: float = 1e-3,
+    holdout: Any = None,
     approach: str = "static",
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
@@ -91,9 +97,33 @@ def tune(
             ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate.
         data:
             Instead of ``evaluate``: labelled data, see
-            :class:`~optuna_quant.data_evaluation.DataEvaluation`.
+            :class:`~optuna_quant.data_evaluation.DataEvaluation`. Then a model is evaluated on no
+            more samples than it takes to decide about it; what is returned as meeting the
+            criterion was evaluated on all.
         metric:
-            The metric on ``data``. Default: ``"accuracy"``.
+            The metric on ``data``: ``"accuracy"`` (default), ``"top5"``, ``"exact_match"``,
+            ``"iou"``, ``"mse"``, ``"mae"``, a function that gives the score of each sample, a
+            :class:`~optuna_quant.sample_metrics.SampleMetric` or a
+            :class:`~optuna_quant.sample_metrics.CorpusMetric`.
+        metric_bounds:
+            The lowest and the highest score of a sample, for a metric that does not say it.
+            Without bounds every model is evaluated on all samples.
+        batch_size:
+            How many samples are run at once.
+        evaluation_threads:
+            How many batches are run at the same time.
+        evidence:
+            How it is decided that a model fails before all samples were seen: ``"paired"``
+            (default), ``"unpaired"`` or ``"exact"``, see
+            :class:`~optuna_quant.pruners.AccuracyPruner`; ``"off"`` evaluates every model on all
+            samples.
+        error_probability:
+            With what probability a model that meets the criterion may be given up.
+        holdout:
+            Labelled data in the form of ``data`` that the search must not see, or with
+            ``evaluate`` a second such function. The model that was found and the FP32 model are
+            evaluated on it once, at the end; it decides nothing. What it says is in
+            ``result.holdout``. Default: none.
         approach:
             ``"static"`` (default), ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that
             allow it).
@@ -166,6 +196,12 @@ def tune(
         evaluate=evaluate,
         data=data,
         metric=metric,
+        metric_bounds=metric_bounds,
+        batch_size=batch_size,
+        evaluation_threads=evaluation_threads,
+        evidence=evidence,
+        error_probability=error_probability,
+        holdout=holdout,
         approach=approach,
         quant_level=quant_level,
         accuracy_criterion=accuracy_criterion,

@@ -7,7 +7,6 @@ must stay in FP32. The data and the model are in this folder; nothing is downloa
 from __future__ import annotations
 
 from pathlib import Path
-import sys
 
 import optuna
 
@@ -18,12 +17,8 @@ from optuna_quant import tune
 HERE = Path(__file__).parent
 OUTPUT = Path("demo_output")
 
-sys.path.insert(0, str(HERE))
-
 
 def main() -> None:
-    from evaluate import accuracy
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     OUTPUT.mkdir(exist_ok=True)
     criterion = AccuracyCriterion(criterion="relative", tolerable_loss=0.01)
@@ -33,7 +28,8 @@ def main() -> None:
     result = tune(
         HERE / "model.onnx",
         calibration_data=HERE / "calib.npz",
-        evaluate=accuracy,
+        data=HERE / "eval.npz",
+        metric="accuracy",
         accuracy_criterion=criterion,
         show_progress=True,
     )

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from optuna_quant import record
 from optuna_quant.callbacks.exit_policy import busy_seconds
 from optuna_quant.callbacks.exit_policy import is_answer
+from optuna_quant.callbacks.sample_bar import SampleBar
 from optuna_quant.selection import candidates
 from optuna_quant.selection import is_quantized
 from optuna_quant.selection import ranked
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.callbacks.exit_policy import ExitPolicy
+    from optuna_quant.sampled_evaluation import Seen
     from optuna_quant.selection import Candidate
 
 
@@ -42,9 +44,15 @@ class Progress:
     def __init__(self, policy: ExitPolicy, *, stream: TextIO | None = None) -> None:
         self._policy = policy
         self._stream = stream
+        self._bar = SampleBar(stream)
+
+    def watch(self, seen: Seen) -> None:
+        """Show how far a trial is, if the stream is a terminal."""
+        self._bar.show(seen)
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Write the line of a trial that has ended."""
+        self._bar.clear()
         print(self.line(study, trial), file=self._stream or sys.stderr, flush=True)
 
     def line(self, study: optuna.Study, trial: FrozenTrial) -> str:
@@ -60,7 +68,7 @@ class Progress:
 
     def _verdict(self, study: optuna.Study, trial: FrozenTrial) -> str:
         if trial.state == TrialState.PRUNED:
-            return "pruned"
+            return self._pruned(trial)
         if trial.state != TrialState.COMPLETE:
             return f"failed: {trial.user_attrs.get(record.FAILURE, 'no reason is known')}"
         value = trial.values[0]
@@ -79,6 +87,22 @@ class Progress:
         source = "" if same is None else f" (same model as trial {same})"
         loss = criterion.show(criterion.loss(value, baseline.value))
         return f"metric {value:.6g}, loss {loss}: {verdict}{source}"
+
+    def _pruned(self, trial: FrozenTrial) -> str:
+        """What was seen of a trial that was not evaluated on all samples."""
+        evidence = trial.user_attrs.get(record.EVIDENCE)
+        if evidence is None:
+            return "pruned"
+        verdict, estimate = evidence["verdict"], f"{evidence['estimate']:.4g}"
+        seen = f"{evidence['samples']} of {evidence['of']} samples"
+        if verdict == "fails":
+            low, high = evidence["bounds"]
+            higher = self._policy.criterion.higher_is_better
+            bound = f"at most {high:.4g}" if higher else f"at least {low:.4g}"
+            return f"not met: metric about {estimate}, {bound}, after {seen}"
+        if verdict in ("promised", "meets"):
+            return f"probably met: metric about {estimate} after {seen}"
+        return f"metric about {estimate} after {seen}"
 
     def _show_best(self, met: list[Candidate]) -> str:
         if self._policy.objective == "latency" and len(met) > 1:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+CONFIDENCE = 0.95
+"""With what probability an interval holds the loss, unless another one is asked for."""
+
 # The gamblers see the samples in so many orders, or fewer if there are many samples.
 _MOST_ORDERS = 8
 _MOST_BETS = 2**15
@@ -21,9 +24,6 @@ _MOST_BETS = 2**15
 _LARGEST_STAKE = 0.75
 # What a gambler takes for the variance before the first sample, as a part of its largest value.
 _FIRST_VARIANCE = 0.25
-# Stakes are the best ones for this, the usual confidence. They are right for any other one, and
-# since they do not depend on it, a higher confidence gives a wider interval.
-_USUAL_ERROR = 0.05
 # How many halvings find an end of the interval.
 _STEPS = 26
 # Of the probability of error, the part that the sign of the baseline may have, if it is not known.
@@ -38,7 +38,7 @@ def loss_interval(
     bounds: tuple[float, float],
     higher_is_better: bool,
     relative: bool,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> tuple[float, float]:
     """A confidence interval of a loss, from the scores of independent samples.
 
@@ -157,8 +157,7 @@ class _Quotient:
             gains = np.log1p(stake * (value * bottoms - tops)).sum(axis=1)
             return _log_mean_exp(gains) >= enough
 
-        # Half of the steps are for what is beyond the size of the quotients that are possible
-        # for the mean bottom, so that there is an answer of any size.
+        # A half is one scale away from the start, and one infinitely far.
         scale = max(abs(top) for top, _ in self.ends) / float(self.bottoms.mean())
         inside, outside = 0.0, 1.0
         for _ in range(_STEPS):
@@ -184,7 +183,9 @@ class _Quotient:
         first = _FIRST_VARIANCE * max(top * top for top, _ in self.ends)
         seen = np.cumsum(squares, axis=1) - squares
         variance = (first + np.maximum(seen, 0.0)) / np.arange(1, samples + 1)
-        return np.sqrt(2 * math.log(2 / _USUAL_ERROR) / (samples * variance)), orders
+        # The best stakes for the usual confidence; fair for any other one, and since they do not
+        # depend on it, a higher confidence gives a wider interval.
+        return np.sqrt(2 * math.log(2 / (1 - CONFIDENCE)) / (samples * variance)), orders
 
 
 def _quotients(tops: tuple[float, float], bottoms: tuple[float, float]) -> tuple[float, float]:

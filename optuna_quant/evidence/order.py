@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _LEVELS = 256
 
+# Keeps the draws apart from those of others who use the same seed, such as who made the data.
+_STREAM = 0x6F726465
+
 # The weight of a sample at the part r of the samples by difficulty: (r + _SHIFT) ** -_POWER. The
 # hardest is drawn about 440 times as readily as the easiest.
 _SHIFT = 0.05
@@ -57,7 +60,8 @@ class SampleOrder:
         """
         parts = (levels.astype(np.float64) + 0.5) / _LEVELS
         weights = (parts + _SHIFT) ** -_POWER
-        waits = -np.log1p(-np.random.default_rng(seed).random(len(levels))) / weights
+        rng = np.random.default_rng([seed, _STREAM])
+        waits = -np.log1p(-rng.random(len(levels))) / weights
         indices = np.argsort(waits, kind="stable")
         return cls(indices, weights[indices])
 

@@ -58,10 +58,16 @@ class Population:
         """The FP32 model's normal scores, in the order of evaluation."""
         return self.normal(self.baseline[self.order.indices])
 
+    @cached_property
+    def normal_sum(self) -> float:
+        """The sum of the FP32 model's normal scores."""
+        return float(self.normal_baseline.sum())
+
     def normal(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores on the scale where 0 is the worst and 1 the best."""
         low, high = self.bounds
-        scaled = (scores - low) / (high - low)
+        # Sums of float32 would be off by more than a threshold may be missed by.
+        scaled = (np.asarray(scores, dtype=np.float64) - low) / (high - low)
         return np.clip(scaled if self.higher_is_better else 1 - scaled, 0.0, 1.0)
 
     def metric(self, normal_mean: float) -> float:
@@ -77,25 +83,18 @@ class Population:
         return scaled if self.higher_is_better else 1 - scaled
 
     @cached_property
-    def bets(self) -> tuple[Bets, ...]:
-        """What can be bet on: one for each part of the baseline's score that is taken off."""
+    def bets(self) -> Bets:
+        """What can be bet on: for each part of the baseline's score that is taken off."""
         parts = {"paired": (0.0, 0.5, 1.0), "unpaired": (0.0,), "exact": ()}[self.method]
-        return tuple(self._bets(part) for part in parts)
+        control = np.array(parts).reshape(-1, 1) * self.normal_baseline
+        weights, left = self.order.weights, self.order.weight_left
+        largest = np.maximum.accumulate(((1 - control) / weights)[:, ::-1], axis=1)[:, ::-1]
+        return Bets(control=control, total=control.sum(axis=1), most=largest * left)
 
     @cached_property
     def mirrored(self) -> Population:
         """The same with the worst and the best exchanged."""
         return replace(self, higher_is_better=not self.higher_is_better)
-
-    def _bets(self, part: float) -> Bets:
-        control = part * self.normal_baseline
-        weights, left = self.order.weights, self.order.weight_left
-        return Bets(
-            control=control,
-            total=float(control.sum()),
-            most=_largest_left((1 - control) / weights) * left,
-            least=-_largest_left(control / weights) * left,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,20 +106,15 @@ class Bets:
 
     Args:
         control:
-            The control of each sample, in the order of evaluation: a part of the baseline's score.
+            The control of each sample, in the order of evaluation: a part of the baseline's
+            score. Of shape ``(bets, samples)``.
         total:
-            Its sum.
+            Its sum, of shape ``(bets,)``.
         most:
-            The most that ``y / q`` can be at each draw, whatever is drawn.
-        least:
-            The least.
+            The most that ``y / q`` can be at each draw, whatever is drawn, of shape
+            ``(bets, samples)``.
     """
 
     control: NDArray[np.float64]
-    total: float
+    total: NDArray[np.float64]
     most: NDArray[np.float64]
-    least: NDArray[np.float64]
-
-
-def _largest_left(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum.accumulate(values[::-1])[::-1]

@@ -80,14 +80,17 @@ class ThresholdTest:
         fewest = max(_FEWEST_FOR_PROMISE, _PART_FOR_PROMISE * population.samples)
         self._fewest = min(population.samples, fewest * 2**caution)
         self._needed = population.samples * (threshold - _ROUNDING)
-        self._capital = np.zeros((len(population.bets), len(_STAKES)))  # Logarithms.
+        bets = population.bets
+        # What is left has to sum up to this, at least, for each control.
+        self._still_needed = self._needed - bets.total[:, None]
+        self._capital = np.zeros((len(bets.control), len(_STAKES)))  # Logarithms.
+        self._pending: list[NDArray[np.float64]] = []  # Bets that are not in the capital yet.
+        self._drift = np.zeros((len(bets.control), 1))  # Their sum.
         self._enough = -math.log(population.error_probability)
-        self._scores = np.empty(0)
         self._sum = 0.0
         self._squares = 0.0  # Of the differences to the baseline.
         self._raj_sum = 0.0  # Of what each draw says about the sum of those differences.
-        self._control_sums = [0.0] * len(population.bets)
-        self._baseline_sum = 0.0
+        self._gained = 0.0  # The sum of those differences.
         self.seen = 0
         self.verdict = Verdict.OPEN
         self.is_exact = False
@@ -105,15 +108,16 @@ class ThresholdTest:
         if self.verdict is Verdict.FAILS or not len(scores):
             return self.verdict
         start, end = self.seen, self.seen + len(scores)
-        gained = self._bet(scores, start, end)
-        baseline = self._population.normal_baseline[start:end]
-        gains = scores - baseline
-        before = self._sum - self._baseline_sum + np.cumsum(gains) - gains
-        drawn = gains / self._population.order.probabilities[start:end]
-        self._raj_sum += float((before + drawn).sum())
-        self._sum += float(scores.sum())
-        self._baseline_sum += float(baseline.sum())
-        self._squares += float(np.square(scores - baseline).sum())
+        scores = np.asarray(scores, dtype=np.float64)
+        probabilities = self._population.order.probabilities[start:end]
+        gained = self._bet(scores, probabilities, start, end)
+        gains = scores - self._population.normal_baseline[start:end]
+        within = np.add.accumulate(gains)
+        drawn = np.add.reduce(within - gains + gains / probabilities)
+        self._raj_sum += len(scores) * self._gained + float(drawn)
+        self._gained += float(within[-1])
+        self._sum += float(np.add.reduce(scores))
+        self._squares += float(gains @ gains)
         self.seen = end
         left = self._population.samples - end
         if self._sum + left < self._needed:
@@ -126,33 +130,43 @@ class ThresholdTest:
             self.verdict = Verdict.PROMISED if self._is_promising() else Verdict.OPEN
         return self.verdict
 
-    def _bet(self, scores: NDArray[np.float64], start: int, end: int) -> float:
-        """The highest logarithm of the capital while these samples come in."""
+    def _bet(
+        self,
+        scores: NDArray[np.float64],
+        probabilities: NDArray[np.float64],
+        start: int,
+        end: int,
+    ) -> float:
+        """The highest logarithm of the capital while these samples come in.
+
+        It is worked out only if it may be enough. A stake ``s`` on a bet that gains ``x`` makes
+        ``log(1 + s * x)``, which is at most ``s * x``, so that the sum of the gains is a limit.
+        """
         if not len(self._capital):
             return -math.inf
-        population = self._population
-        probabilities = population.order.probabilities[start:end]
-        gains = np.empty((len(self._capital), len(_STAKES), len(scores)))
-        for number, bets in enumerate(population.bets):
-            control = bets.control[start:end]
-            seen = np.cumsum(scores - control)
-            before = self._control_sums[number] + np.concatenate([[0.0], seen[:-1]])
-            # What the samples that are left have to sum up to, at least.
-            needed = self._needed - bets.total - before
-            shortfall = needed - (scores - control) / probabilities
-            most = np.maximum(bets.most[start:end] - needed, 1e-12)
-            stakes = _STAKES[:, None] / most
-            gains[number] = np.log(np.maximum(1 + stakes * shortfall, 1e-100))
-            self._control_sums[number] += float(seen[-1])
-        path = self._capital[:, :, None] + np.cumsum(gains, axis=2)
+        bets = self._population.bets
+        differences = scores - bets.control[:, start:end]
+        needed = differences - np.add.accumulate(differences, axis=1) + self._still_needed
+        self._still_needed = needed[:, -1:] - differences[:, -1:]
+        room = np.maximum(bets.most[:, start:end] - needed, 1e-12)
+        gains = (needed - differences / probabilities) / room
+        drift = np.add.accumulate(gains, axis=1) + self._drift
+        self._drift = drift[:, -1:]
+        self._pending.append(gains)
+        peak = np.maximum.reduce(drift, axis=1)[:, None]
+        if float((self._capital + _STAKES * peak).max()) < self._enough:
+            return -math.inf
+        gains = np.concatenate(self._pending, axis=1)
+        steps = np.log(np.maximum(1 + _STAKES[:, None] * gains[:, None, :], 1e-100))
+        path = self._capital[:, :, None] + np.cumsum(steps, axis=2)
         self._capital = np.maximum(path[:, :, -1], -1e6)
-        together = _log_mean_exp(path.reshape(-1, len(scores)))
-        return float(together.max())
+        self._pending, self._drift = [], np.zeros_like(self._drift)
+        return float(_log_mean_exp(path.reshape(-1, path.shape[2])).max())
 
     @property
     def _estimated(self) -> float:
         """The unbiased estimate of the sum of all scores, see :func:`estimate`."""
-        return float(self._population.normal_baseline.sum()) + self._raj_sum / self.seen
+        return self._population.normal_sum + self._raj_sum / self.seen
 
     def _is_promising(self) -> bool:
         population = self._population
@@ -161,10 +175,10 @@ class ThresholdTest:
             return False
         left = float(order.weight_left[seen]) if seen < population.samples else 0.0
         ratio = left / (float(order.weight_left[0]) - left)
-        gained = (self._sum - self._baseline_sum) * (1 + ratio)
+        gained = self._gained * (1 + ratio)
         # As if two more samples had changed, so that none is not certainty.
         variance = (self._squares + 2.0) * ratio * (1 + ratio)
-        slack = gained + float(population.normal_baseline.sum()) - self._needed
+        slack = gained + population.normal_sum - self._needed
         is_late = seen >= _PART_FOR_BELIEF * population.samples
         deviations = _BELIEF_DEVIATIONS if is_late else _PROMISE_DEVIATIONS
         return slack >= deviations * math.sqrt(variance)
@@ -235,7 +249,7 @@ def bounds(population: Population, scores: NDArray[np.float64]) -> tuple[float, 
 def _upper_bound(population: Population, scores: NDArray[np.float64]) -> float:
     samples, total = population.samples, float(scores.sum())
     low, high = total / samples, (total + samples - len(scores)) / samples
-    if not population.bets or len(scores) in (0, samples):
+    if not len(population.bets.control) or len(scores) in (0, samples):
         return high
     for _ in range(14):
         middle = (low + high) / 2

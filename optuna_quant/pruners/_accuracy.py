@@ -20,6 +20,8 @@ from optuna_quant.criteria import ROUNDING
 from optuna_quant.evidence.group_test import GroupThresholdTest
 from optuna_quant.evidence.group_test import Seen
 from optuna_quant.evidence.group_test import mean_bounds
+from optuna_quant.pruners._watched import Watched
+from optuna_quant.pruners._watched import with_reports
 
 
 if TYPE_CHECKING:
@@ -173,6 +175,24 @@ class AccuracyPruner(BasePruner):
         self._keep_evidence(study, trial, reference, baseline, history, reason)
         return True
 
+    def watch(self, trial: optuna.Trial) -> Watched:
+        """What decides in the objective itself; also in studies with several objectives.
+
+        There ``trial.report`` raises. Use this in its place, for the baseline as well::
+
+            watched = pruner.watch(trial)
+            ...
+            if watched.report(mean_so_far, step=samples_seen):
+                raise optuna.TrialPruned
+
+        The first objective is the one that the criterion is about.
+
+        Args:
+            trial:
+                The trial that runs.
+        """
+        return Watched(self, trial)
+
     # Scores: in [0, 1] and higher is better, whatever the metric.
 
     def _scaled(self, mean: float, step: int, number: int) -> float:
@@ -216,7 +236,7 @@ class AccuracyPruner(BasePruner):
         key = (study_id, baseline.trial)
         if known is not None and known.storage() is storage and known.key == key:
             return known.reference
-        trial = study.get_trials(deepcopy=False)[baseline.trial]
+        trial = with_reports(study.get_trials(deepcopy=False)[baseline.trial])
         size = trial.last_step
         if size is None:
             return None
