@@ -1,7 +1,7 @@
 """How often candidates that just meet the criterion are pruned, and how soon worse ones are.
 
 10,000 populations, each in a random order, looked at after every batch of 32; fewer with
-``N_POPULATIONS``.
+``N_POPULATIONS``. First for sums over groups, as the pruner sees them, then sample by sample.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import sample_coverage
 from optuna_quant.evidence.group_test import GroupThresholdTest
 
 
@@ -34,6 +35,7 @@ AT_ONCE = 500
 def run(cases: Path | None) -> None:
     false_rejections()
     samples_until_rejection()
+    sample_coverage.run(POPULATIONS)
 
 
 def false_rejections() -> None:

@@ -22,6 +22,7 @@ from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.rebuild import fingerprint_of
+from optuna_quant.sample_record import copy_scores
 from optuna_quant.sample_record import read_population
 from optuna_quant.sampled_evaluation import SampledTrial
 from optuna_quant.sampled_evaluation import SampleEvaluation
@@ -360,8 +361,9 @@ class QuantObjective:
         baseline = self._baseline(trial, waiting, block=True)
         name = trial.study.study_name
         if name not in self._populations:
-            self._populations[name] = read_population(trial.study)
-            self._check_population(samples.evaluation, self._populations[name])
+            found = read_population(trial.study)
+            self._check_population(samples.evaluation, found)
+            self._populations[name] = found
         population = self._populations[name]
         if population is None:
             return None
@@ -459,6 +461,8 @@ class QuantObjective:
         for name in (record.FINGERPRINT, record.MODEL_BYTES):
             if name in other.user_attrs and name not in trial.user_attrs:
                 trial.set_user_attr(name, other.user_attrs[name])
+        # Read again: it may have ended since.
+        copy_scores(trial, trial.study.get_trials(deepcopy=False)[other.number])
         return value
 
     def _waiting(self, study: optuna.Study) -> Waiting:

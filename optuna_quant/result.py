@@ -14,6 +14,7 @@ from optuna.logging import get_logger
 
 from optuna_quant import record
 from optuna_quant.callbacks import StopReason
+from optuna_quant.cost import full_evaluations
 from optuna_quant.evidence.interval import CONFIDENCE
 from optuna_quant.evidence.interval import loss_interval
 from optuna_quant.output import check_output
@@ -23,6 +24,7 @@ from optuna_quant.sample_record import read_population
 from optuna_quant.sample_record import read_scores
 from optuna_quant.selection import candidates
 from optuna_quant.selection import closest
+from optuna_quant.selection import partial_candidates
 from optuna_quant.selection import ranked
 
 
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _SHOWN_SET_ASIDE = 3
+# How many samples a model must have seen, as a part of the most, to be called the closest.
+_WELL_SEEN = 0.25
 _COLUMNS = ("op", "op_type", "mode", "activation", "weight", "runs", "as_asked", "note")
 
 
@@ -91,6 +95,12 @@ class TuningResult:
             The tuning space.
         set_aside:
             The configurations that could not be evaluated, however often it was tried.
+        samples:
+            On how many of the samples the model was evaluated, ``(seen, of)``, if not on all:
+            then ``metric`` and ``loss`` are estimates, and nothing is met.
+        full_evaluations:
+            How much was evaluated over the whole study, the FP32 model included: the samples
+            that were run through models over the number of samples.
         speculation:
             How much was evaluated on a guess while workers would have waited for each other;
             :obj:`None` if the sampler does not tell.
@@ -122,6 +132,8 @@ class TuningResult:
     space: TuningSpace = field(repr=False)
     set_aside: Sequence[SetAside] = ()
     speculation: Speculation | None = None
+    samples: tuple[int, int] | None = None
+    full_evaluations: float = math.nan
     loss_interval: tuple[float, float] | None = None
     holdout: HoldoutResult | None = None
     holdout_missing: str | None = None
@@ -192,10 +204,14 @@ class TuningResult:
         if self.metric is not None and self.baseline is not None and self.loss is not None:
             known = self.loss_interval is not None
             judged = f", criterion: {self.criterion}" if known else f" ({self.criterion})"
+            about = "" if self.samples is None else "about "
             lines.append(
-                f"metric {self.metric:.6g}, FP32 {self.baseline:.6g}, "
+                f"metric {about}{self.metric:.6g}, FP32 {self.baseline:.6g}, "
                 f"{self._shown_loss(self.loss, self.loss_interval)}{judged}"
             )
+        if self.samples is not None:
+            seen, of = self.samples
+            lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
         lines.extend(self._shown_holdout())
         if self.config is not None and self.trial is not None:
             lines.append(
@@ -212,11 +228,20 @@ class TuningResult:
             lines.append(f"{count} {were} set aside: {shown}{more}")
         if self.speculation is not None and self.speculation.evaluated:
             lines.append(f"speculation: {self.speculation}")
+        if any(record.EVIDENCE in trial.user_attrs for trial in self._finished()):
+            lines.append(
+                f"evaluated: {self.full_evaluations:.3g} times the evaluation set, in "
+                f"{len(self._finished())} trials"
+            )
         lines.append(f"stopped: {self.message}")
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.summary()
+
+    def _finished(self) -> list[FrozenTrial]:
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state.is_finished()]
 
     def _headline(self) -> str:
         if self.met:
@@ -281,7 +306,7 @@ def conclude(
     criterion, objective = policy.criterion, policy.objective
     found = candidates(study, criterion)
     met = ranked(found, objective)
-    best = met[0] if met else closest(found, objective)
+    best = met[0] if met else _closest(study, found, policy)
     cost = None
     if met and objective == "latency":
         if stop.reason != StopReason.INTERRUPTED:
@@ -314,17 +339,42 @@ def conclude(
         space=space,
         set_aside=() if set_aside is None else set_aside(study),
         speculation=None if speculation is None else speculation(study),
-        loss_interval=None if best is None else _recorded_interval(study, best.trial, criterion),
+        samples=None if best is None else best.samples,
+        full_evaluations=full_evaluations(study.get_trials(deepcopy=False)),
+        loss_interval=None if best is None else recorded_interval(study, best.trial, criterion),
     )
+
+
+def _closest(
+    study: optuna.Study, found: Sequence[Candidate], policy: ExitPolicy
+) -> Candidate | None:
+    """What comes closest, of those that were evaluated on all samples or on some."""
+    partial = partial_candidates(study, policy.criterion)
+    # What was seen of few samples may look better than it is.
+    most = max((c.samples[0] for c in partial if c.samples), default=0)
+    seen = [c for c in partial if c.samples and c.samples[0] >= _WELL_SEEN * most]
+    return closest([*found, *seen], policy.objective)
 
 
 _NOTHING = "no quantized model was evaluated."
 
 
-def _recorded_interval(
+def recorded_interval(
     study: optuna.Study, trial: FrozenTrial, criterion: AccuracyCriterion
 ) -> tuple[float, float] | None:
-    """The interval of a trial's loss, if the record has the scores of all samples."""
+    """Between which values the loss of a trial's model is, with 95 % confidence.
+
+    Args:
+        study:
+            The study.
+        trial:
+            A complete trial of it.
+        criterion:
+            Says what the loss is.
+
+    Returns:
+        The interval; :obj:`None` if the record does not have the scores of all samples.
+    """
     try:
         population = read_population(study)
     except ValueError as error:  # The order of the samples is not known here.

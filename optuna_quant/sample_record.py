@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 
 from optuna_quant import record
+from optuna_quant._optuna import running_trial_id
 from optuna_quant.evidence import Population
 from optuna_quant.evidence import SampleOrder
 from optuna_quant.texts import read_bytes
@@ -22,6 +23,7 @@ from optuna_quant.texts import write_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     import optuna
+    from optuna.trial import FrozenTrial
 
 
 _NAME = "population"
@@ -120,6 +122,15 @@ def write_scores(
     if kind == "two":
         head["values"] = values.tolist()
     write(record.SCORES, head)
+
+
+def copy_scores(trial: optuna.Trial, other: FrozenTrial) -> None:
+    """Keep the scores of another trial of the same model, if it has any, in this one as well."""
+    trial_id, storage = running_trial_id(trial), trial.storage
+    # The head last: who sees it finds the rest.
+    names = [name for name in other.system_attrs if name.startswith(record.SCORES)]
+    for name in sorted(names, key=lambda name: name == record.SCORES):
+        storage.set_trial_system_attr(trial_id, name, other.system_attrs[name])
 
 
 def samples_of(attrs: Mapping[str, Any]) -> int | None:

@@ -130,6 +130,11 @@ def measure_baseline(
         seen += len(some)
         if watch is not None:
             watch(Seen(trial.number, seen, samples, float(some.mean())))
+    if seen != samples:
+        raise ValueError(
+            f"The evaluation must give one score for each of the {samples} samples, but it gave "
+            f"{seen}."
+        )
     found = np.concatenate(scores)
     value = float(found.sum() / samples)
     criterion.check_baseline(value)
@@ -222,6 +227,11 @@ class SampledTrial:
         reported = time.monotonic()
         batches = evaluation.scores(model, indices)
         for batch in batches:
+            if not np.isfinite(batch).all():
+                raise ValueError(
+                    f"The score of each sample must be finite, but one of those after the first "
+                    f"{len(self._scores)} in the order of evaluation is not."
+                )
             self._evaluated += len(batch)
             self._take(batch)
             if self.is_enough:
@@ -234,6 +244,11 @@ class SampledTrial:
         close = getattr(batches, "close", None)
         if close is not None:
             close()
+        if not self.is_enough or len(self._scores) > self._population.samples:
+            raise ValueError(
+                f"The evaluation must give one score for each of the {len(indices)} samples that "
+                f"it was asked for, but it gave {self._evaluated}."
+            )
 
     def conclude(self) -> float:
         """Write down what was seen.
@@ -290,7 +305,11 @@ class SampledTrial:
     def _bounds(self) -> tuple[float, float]:
         population = self._population
         found = bounds(population, population.normal(self._scores))
-        low, high = sorted(population.metric(bound) for bound in found)
+        worst, best = found
+        if self._test.verdict is Verdict.FAILS:
+            # The bounds are found to some digits; that it misses what is needed is known.
+            best = max(worst, min(best, population.normal_mean(self._needed)))
+        low, high = sorted(population.metric(bound) for bound in (worst, best))
         return low, high
 
     def _seen(self) -> Seen:
@@ -312,6 +331,9 @@ class SampledTrial:
             best = high if self._criterion.higher_is_better else low
             most = "at most" if self._criterion.higher_is_better else "at least"
             if self._test.is_exact:
+                total = float(self._population.normal(self._scores).sum())
+                left = self._population.samples - len(self._scores)
+                best = self._population.metric((total + left) / self._population.samples)
                 return (
                     f"Cannot meet the criterion {seen}: even if all others had the best score, "
                     f"the metric would be {best:.6g}, and {needed}."

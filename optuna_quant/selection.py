@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A complete trial of a quantized model, judged.
+    """A trial of a quantized model, judged: a complete one, or one that has seen some samples.
 
     Args:
         trial:
@@ -42,6 +42,9 @@ class Candidate:
             The size of the model; infinite if not known.
         higher_is_better:
             Whether a higher metric is better.
+        samples:
+            On how many of the samples the model was evaluated, ``(seen, of)``, if not on all:
+            then its metric is an estimate, and it meets nothing.
     """
 
     trial: FrozenTrial
@@ -50,11 +53,12 @@ class Candidate:
     fallback_ops: int
     model_bytes: float
     higher_is_better: bool
+    samples: tuple[int, int] | None = None
 
     @property
     def met(self) -> bool:
-        """Whether the criterion is met."""
-        return self.violation <= 0
+        """Whether the criterion is met, on all samples."""
+        return self.violation <= 0 and self.samples is None
 
     def cost(self, objective: str) -> float:
         """What the objective counts; for latency, which is not recorded, the ops in fallback."""
@@ -107,6 +111,42 @@ def candidates(
         for trial in trials
         if trial.state == TrialState.COMPLETE and is_quantized(trial)
     ]
+
+
+def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candidate]:
+    """The trials of quantized models that were evaluated on a part of the samples.
+
+    Args:
+        study:
+            The study.
+        criterion:
+            What judges them.
+
+    Returns:
+        A candidate for each trial whose estimate is known, in the order of the trials; empty
+        without a baseline.
+    """
+    baseline = record.get_baseline(study)
+    if baseline is None:
+        return []
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
+        evidence = trial.user_attrs.get(record.EVIDENCE)
+        if evidence is None or not is_quantized(trial):
+            continue
+        estimate = float(evidence["estimate"])
+        found.append(
+            Candidate(
+                trial=trial,
+                metric=estimate,
+                violation=criterion.violation(estimate, baseline.value),
+                fallback_ops=_fallback_ops(trial),
+                model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
+                higher_is_better=criterion.higher_is_better,
+                samples=(int(evidence["samples"]), int(evidence["of"])),
+            )
+        )
+    return found
 
 
 def is_quantized(trial: FrozenTrial) -> bool:

@@ -162,8 +162,63 @@ def test_tune_with_data_and_metric(folder: Path, capsys: pytest.CaptureFixture[s
     printed = []
     for command in (by_function, by_data):
         assert main(command) == 0
-        printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1]
+        printed.append(capsys.readouterr().out.splitlines())
+    # With data it is known what each sample says: the loss has an interval, the cost is counted.
+    (loss,) = [line for line in printed[1] if "95 % confidence" in line]
+    (cost,) = [line for line in printed[1] if line.startswith("evaluated: ")]
+    assert [line for line in printed[1] if line not in (loss, cost)] == [
+        line for line in printed[0] if not line.startswith("metric ")
+    ]
+    assert cost == "evaluated: 2 times the evaluation set, in 2 trials"
+
+
+def test_tune_with_evidence_off_evaluates_everything(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*BASE, "--data", "data.npz", "--tolerable-loss", "0.1", "--evidence", "off"]
+    assert main(command) == 0
+    assert "evaluated: " not in capsys.readouterr().out
+
+
+def test_a_metric_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "own.py").write_text(
+        "from optuna_quant import SampleMetric\n"
+        "from optuna_quant.sample_metrics import accuracy\n"
+        "wrong = SampleMetric(name='wrong', score=lambda o, y: 1 - accuracy(o, y), "
+        "bounds=(0, 1), higher_is_better=False)\n"
+        "right = accuracy\n"
+    )
+    data = [*BASE, "--data", "data.npz", "--criterion", "absolute", "--tolerable-loss", "0.1"]
+    assert main([*data, "--metric", "own.py:wrong", "--fresh"]) == 0
+    assert "evaluated: 2 times" in capsys.readouterr().out
+    assert main([*data, "--metric", "own.py:right", "--fresh"]) == 0
+    assert "'accuracy' has no bounds: give metric_bounds" in capsys.readouterr().err
+    bounds = ["--metric-bounds", "0", "1"]
+    assert main([*data, "--metric", "own.py:right", *bounds, "--fresh"]) == 0
+    assert "evaluated: 2 times" in capsys.readouterr().out
+    assert main([*data, "--metric", "own.py:nothing"]) == 2
+    assert "--metric: 'own.py' has no function 'nothing'; it has: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--error-probability", "0"], "error_probability must be above 0 and below 1"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--evidence", "maybe"], "--evidence"),
+        (["--metric-bounds", "1", "1"], "bounds"),
+    ],
+)
+def test_wrong_evidence_options(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main([*BASE, "--data", "data.npz", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_evidence_needs_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ACCURACY, "--evidence", "exact"]) == 2
+    assert "--evidence goes with --data" in capsys.readouterr().err
 
 
 def test_metric_knows_its_direction(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

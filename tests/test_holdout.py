@@ -13,14 +13,17 @@ from fake_backend import FakeBackend
 from fake_backend import FakeModel
 import numpy as np
 import onnx_models
+import optuna
 import pytest
 
+from optuna_quant import record
 from optuna_quant.cli import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evidence.interval import loss_interval
 from optuna_quant.holdout import check_other_data
 from optuna_quant.result import TuningResult
+from optuna_quant.result import recorded_interval
 from optuna_quant.tuning import tune
 
 
@@ -157,7 +160,7 @@ def test_closest_model_is_evaluated_as_well() -> None:
     result = tune_fake(samples, accuracy_criterion=strict)
     assert not result.met
     assert result.holdout is not None
-    assert [model.config for model in samples.models][0] == result.config
+    assert samples.models[0].config == result.config
     assert not result.holdout.met
 
 
@@ -344,23 +347,48 @@ def test_continued_study_has_the_interval(material: Path, tmp_path: Path) -> Non
     assert again.holdout == first.holdout
 
 
-def test_metric_without_bounds_has_no_interval(material: Path) -> None:
-    result = (
-        tune_real(
-            material,
-            metric="mae",
-            data={"x": np.load(material / "data.npz")["x"], "labels": np.zeros((600, 10))},
-            holdout=None,
-            accuracy_criterion=AccuracyCriterion(higher_is_better=False, tolerable_loss=0.5),
+def test_model_that_was_evaluated_before_has_its_interval(
+    material: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = tune_real(material, holdout=None)
+    study, trial = first.study, first.trial
+    assert trial is not None
+    before = len(study.trials)
+    study.add_trial(
+        optuna.trial.create_trial(
+            value=trial.values[0],
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={record.REUSED_FROM: trial.number},
         )
-        if _classes(material) == 10
-        else None
     )
-    assert result is None or result.loss_interval is None
+    twin = study.trials[before]
+    assert recorded_interval(study, twin, first.criterion) == first.loss_interval
+
+    def other_order(study: optuna.Study) -> None:
+        raise ValueError("Another order.")
+
+    monkeypatch.setattr("optuna_quant.result.read_population", other_order)
+    assert recorded_interval(study, twin, first.criterion) is None
+    assert "interval of the loss is not known. Another order." in caplog.text
 
 
-def _classes(folder: Path) -> int:
-    return int(np.load(folder / "data.npz")["labels"].max()) + 1
+def test_metric_without_bounds_has_no_interval(material: Path) -> None:
+    x = np.load(material / "data.npz")["x"][:60]
+    (scores,) = onnx_models.run(onnx_models.convnet(), {"x": x})
+    result = tune_real(
+        material,
+        metric="mae",
+        data={"x": x[:40], "labels": scores[:40] + 1},
+        holdout={"x": x[40:], "labels": scores[40:] + 1},
+        accuracy_criterion=AccuracyCriterion(higher_is_better=False, tolerable_loss=0.5),
+    )
+    assert result.met
+    assert result.loss_interval is None
+    assert result.holdout is not None
+    assert result.holdout.samples == 20
+    assert result.holdout.loss_interval is None
+    assert "confidence" not in str(result)
 
 
 def test_data_of_the_holdout_are_checked_before_the_search(material: Path) -> None:

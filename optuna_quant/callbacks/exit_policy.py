@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from optuna_quant import record
 from optuna_quant.criteria import check_limits
 from optuna_quant.criteria import check_objective
+from optuna_quant.sample_record import samples_of
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.selection import Candidate
 from optuna_quant.selection import candidates
@@ -106,8 +107,9 @@ class ExitPolicy:
             Seconds; see above.
         max_trials:
             The most trials, whether they completed, were pruned or failed. The baseline, trials
-            that took over the result of an equal model, and trials whose process was interrupted
-            or killed do not count. :obj:`None`: no limit.
+            that took over the result of an equal model or went on with the samples of an earlier
+            trial of the same model, and trials whose process was interrupted or killed do not
+            count. :obj:`None`: no limit.
         objective:
             What is best among the configurations that meet the criterion, see
             :class:`~optuna_quant.TuningCriterion`.
@@ -320,12 +322,18 @@ def _is_evaluated(trial: FrozenTrial) -> bool:
         trial.state.is_finished()
         and not record.is_baseline(trial)
         and not _is_repeat(trial)
+        and not _goes_on(trial)
         and not _was_cut_short(trial)
     )
 
 
 def _is_repeat(trial: FrozenTrial) -> bool:
     return record.REUSED_FROM in trial.user_attrs
+
+
+def _goes_on(trial: FrozenTrial) -> bool:
+    """Whether an earlier trial that counts has evaluated the first samples of the same model."""
+    return record.CONTINUES in trial.user_attrs
 
 
 def _was_cut_short(trial: FrozenTrial) -> bool:
@@ -340,9 +348,13 @@ def _was_cut_short(trial: FrozenTrial) -> bool:
 def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
     count = 0
     for trial in reversed(trials):
-        if trial.state == TrialState.COMPLETE and not _is_repeat(trial):
-            break
-        count += _is_repeat(trial)
+        if not _is_repeat(trial):
+            if trial.state == TrialState.COMPLETE or samples_of(trial.system_attrs):
+                break
+            continue
+        # What a race takes over is a step of a plan, and plans come to their end.
+        goal, _ = record.goal_of(trial.system_attrs, trial.number)
+        count += goal == record.FULL
     return count
 
 

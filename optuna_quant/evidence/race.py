@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _GROWTH = 2
 _FEWEST = 32
 
+# What a sum of rounded scores may be off.
+_ROUNDING = 1e-9
+
 _STAKES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75])
 
 
@@ -64,6 +67,7 @@ def survivors(
     top: int,
     samples: int,
     error_probability: float,
+    count: int = 0,
 ) -> list[str]:
     """Who goes on after a round: at most the better half, and only who may be among the best.
 
@@ -89,12 +93,13 @@ def survivors(
             How many samples the round has seen of each.
         error_probability:
             The probability of error, over all candidates and rounds of one race.
+        count:
+            How many candidates the race began with; those of this round by default.
     """
     names = list(scores)
     if len(names) <= top:
         return names
-    # One bet for every ordered pair; looking again in a later round costs nothing.
-    level = math.log(len(names) * (len(names) - 1) / error_probability)
+    level = _level(max(count, len(names)), error_probability)
     seen = np.array([scores[name][:samples] for name in names])
     ranked = sorted(range(len(names)), key=lambda i: -estimate(population, seen[i]))
     leaders = ranked[:top]
@@ -111,11 +116,14 @@ def order_is_clear(
     *,
     samples: int,
     error_probability: float,
+    count: int = 0,
 ) -> bool:
-    """Whether it is clear which of the candidates is better than which."""
-    names = list(scores)
-    level = math.log(max(2, len(names) * (len(names) - 1)) / error_probability)
-    seen = [scores[name][:samples] for name in names]
+    """Whether it is clear which of the candidates is better than which.
+
+    The arguments are those of :func:`survivors`.
+    """
+    level = _level(max(count, len(scores)), error_probability)
+    seen = [one[:samples] for one in scores.values()]
     seen.sort(key=lambda one: -estimate(population, one))
     return all(
         _log_capital(population, lower - upper) >= level
@@ -145,19 +153,32 @@ def most_missed(
     Returns:
         A difference of normal means, at least 0.
     """
-    level = math.log(max(1, len(others)) / error_probability)
+    # Any of them might have been the one that was chosen.
+    level = _level(len(others) + 1, error_probability)
     most = 0.0
     for scores in others:
         count = min(len(scores), len(chosen))
-        low, high = 0.0, 1.0
+        differences = scores[:count] - chosen[:count]
+        if _log_capital(population, differences, most) >= level:
+            continue
+        low, high = most, 1.0
         while high - low > 1e-3:
             middle = (low + high) / 2
-            if _log_capital(population, scores[:count] - chosen[:count], middle) >= level:
+            if _log_capital(population, differences, middle) >= level:
                 high = middle
             else:
                 low = middle
-        most = max(most, high if high > 1e-3 else 0.0)
+        most = high
     return most
+
+
+def _level(count: int, error_probability: float) -> float:
+    """What the logarithm of the capital has to reach, with a bet for every ordered pair.
+
+    Looking again in a later round costs nothing, so long as the pairs that went out still count:
+    who is left was chosen by what was seen.
+    """
+    return math.log(max(2, count * (count - 1)) / error_probability)
 
 
 def _log_capital(
@@ -165,7 +186,9 @@ def _log_capital(
 ) -> float:
     """The highest capital of bets against the differences' having this mean or more."""
     count = len(differences)
-    total = mean * population.samples
+    if not count:
+        return 0.0
+    total = (mean - _ROUNDING) * population.samples
     before = np.concatenate([[0.0], np.cumsum(differences)[:-1]]) - total
     order = population.order
     # What is left may differ by 1 in each sample, the least likely one included.

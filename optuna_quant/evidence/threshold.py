@@ -241,6 +241,7 @@ def bounds(population: Population, scores: NDArray[np.float64]) -> tuple[float, 
         scores:
             The scores so far, in the order of evaluation.
     """
+    scores = np.asarray(scores, dtype=np.float64)
     high = _upper_bound(population, scores)
     low = 1 - _upper_bound(population.mirrored, 1 - scores)
     return min(low, high), high

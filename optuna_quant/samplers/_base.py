@@ -365,6 +365,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                     self._space,
                     max_failures=self._max_failures,
                     max_deaths=self._max_deaths,
+                    criterion=self._criterion,
                 )
                 watch = Watch(self._claim_patience)
                 state = _StudyState(

@@ -164,20 +164,27 @@ class BasicQuantSampler(StagedQuantSampler):
         for mode in _float_modes(space):
             yield from self._fallback(space, best, mode)
 
-    def _compare(self, name: str, configs: Sequence[QuantConfig], best: Best) -> Comparison:
+    def _compare(
+        self, name: str, configs: Sequence[QuantConfig], best: Best
+    ) -> Generator[Request, Any, tuple[float, list[Evaluation]]]:
         """Evaluate what may be better than the best so far, and see whether it is good enough.
 
         Where samples are evaluated one by one it is a race, in which the best so far takes part.
+
+        Returns:
+            The score of what was the best so far, and the results.
         """
+        score = best.score
         if self._compat is None and self._racing and (yield SeesSamples()):
             results: list[Evaluation] = yield Race(name, [best.config, *configs])
             best.settle(results)
-            if best.is_promising and results[0].config != best.config:
+            if best.is_promising:
                 yield Stage(name, [best.config])
-            return results[1:]
+            # On the samples of the race, as the others.
+            return results[0].score, results[1:]
         results = yield Stage(name, configs)
         best.see(results)
-        return results
+        return score, results
 
     def _settings(self, space: TuningSpace, best: Best) -> Plan:
         """Everything before the fallback: how ops are quantized, not which."""
@@ -199,12 +206,11 @@ class BasicQuantSampler(StagedQuantSampler):
     def _op_types(self, space: TuningSpace, best: Best) -> Plan:
         options = _op_types.type_options(space)
         default = space.default()
-        reference = best.score
         singles = _op_types.single_changes(options)[: self._limit]
         configs = [_op_types.apply(space, default, [choice]) for choice in singles]
         if not configs:
             return
-        results = yield from self._compare("op-type-wise", configs, best)
+        reference, results = yield from self._compare("op-type-wise", configs, best)
         gains = {
             choice: _gain(result.score, reference)
             for choice, result in zip(singles, results, strict=True)

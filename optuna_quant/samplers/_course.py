@@ -50,6 +50,7 @@ class Course:
         )
         self._round = 0
         self._active = {config.key: config for config in race.configs}
+        self._count = len(self._active)
         self._ranks: dict[str, Rank] = {}
         self._found: dict[str, Evaluation] = {}
         self.waiting: dict[str, QuantConfig] = {}
@@ -99,11 +100,16 @@ class Course:
             return True
         error = self._race.error_probability
         kept = survivors(
-            population, seen, top=self._race.top, samples=samples, error_probability=error
+            population,
+            seen,
+            top=self._race.top,
+            samples=samples,
+            error_probability=error,
+            count=self._count,
         )
         best = {key: seen[key] for key in kept}
         if len(kept) <= self._race.top and order_is_clear(
-            population, best, samples=samples, error_probability=error
+            population, best, samples=samples, error_probability=error, count=self._count
         ):
             return True
         self._active = {key: self._active[key] for key in kept}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import hashlib
 from typing import TYPE_CHECKING
 
+from optuna_quant.samplers._sampled import SampledOutcomes
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
 
@@ -103,17 +104,18 @@ class Enumeration(Search):
         self._size = space.count(fallback=fallback)
         self._place = 0
         self._passed: dict[str, QuantConfig] = {}
+        self._sampled = SampledOutcomes()
 
     def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
         for key, config in list(self._passed.items()):
-            if key in ledger.outcomes:
+            if self._sampled.is_settled(ledger, key):
                 del self._passed[key]
             elif key not in claimed:
                 return Choice(config, self._stage)
         while self._place < self._size:
             config = self._space.config_at(self._order(self._place), fallback=self._fallback)
             self._place += 1
-            if config.key in ledger.outcomes:
+            if self._sampled.is_settled(ledger, config.key):
                 continue
             # What is given out is looked at again: the trial may fail.
             self._passed[config.key] = config
@@ -124,7 +126,7 @@ class Enumeration(Search):
     def is_over(self, ledger: Ledger) -> bool:
         while self._place < self._size:
             config = self._space.config_at(self._order(self._place), fallback=self._fallback)
-            if config.key not in ledger.outcomes:
+            if not self._sampled.is_settled(ledger, config.key):
                 return False
             self._place += 1
-        return all(key in ledger.outcomes for key in self._passed)
+        return all(self._sampled.is_settled(ledger, key) for key in self._passed)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evidence import Population
     from optuna_quant.space import TuningSpace
 
@@ -103,6 +104,8 @@ class Ledger:
             After how many failed evaluations a configuration is set aside.
         max_deaths:
             After how many trials that ended with their worker it is.
+        criterion:
+            When a metric is good enough, if that is known.
 
     A finished trial is read once. Of one configuration, the first complete trial counts,
     otherwise the pruned one that has seen most; :attr:`epoch` goes up when an outcome that was
@@ -110,10 +113,18 @@ class Ledger:
     """
 
     def __init__(
-        self, study: optuna.Study, space: TuningSpace, *, max_failures: int, max_deaths: int
+        self,
+        study: optuna.Study,
+        space: TuningSpace,
+        *,
+        max_failures: int,
+        max_deaths: int,
+        criterion: AccuracyCriterion | None = None,
     ) -> None:
         self.study = study
         self._space = space
+        self._criterion = criterion
+        self._baseline_key = space.fp32().key
         self._most = {True: max_failures, False: max_deaths}
         self._minimize = study.directions[0] == StudyDirection.MINIMIZE
         self._read = 0
@@ -143,6 +154,23 @@ class Ledger:
             self._population = read_population(self.study)
             self._knows_population = True
         return self._population
+
+    @property
+    def baseline(self) -> float | None:
+        """The metric of the FP32 model, if it is known."""
+        outcome = self._outcomes.get(self._baseline_key)
+        if outcome is not None and not outcome.is_substitute:
+            return outcome.value
+        stored = record.get_baseline(self.study)
+        return None if stored is None else stored.value
+
+    @property
+    def threshold(self) -> float | None:
+        """The worst metric that meets the criterion as it is now, if both are known."""
+        baseline = None if self._criterion is None else self.baseline
+        if self._criterion is None or baseline is None:
+            return None
+        return self._criterion.threshold(baseline)
 
     @property
     def broken_promises(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optuna_quant import record
@@ -36,12 +37,18 @@ class Seen:
             What they say about the criterion.
         number:
             The number of the trial.
+        needed:
+            The normal mean that meets the criterion; :obj:`None` if it is not known.
+        caution:
+            How many promises were broken so far.
     """
 
     population: Population
     scores: NDArray[np.float64]
     verdict: Verdict
     number: int
+    needed: float | None = None
+    caution: int = 0
 
     def suffices(self, goal: str | int) -> bool:
         """Whether the configuration was evaluated as far as a stage wants."""
@@ -51,12 +58,26 @@ class Seen:
             return self.verdict is not Verdict.OPEN
         return self.verdict is Verdict.FAILS
 
+    def first(self, samples: int) -> Seen:
+        """What was known when so many samples had been seen."""
+        if samples >= len(self.scores):
+            return self
+        scores, verdict = self.scores[:samples], Verdict.OPEN
+        if self.needed is not None:
+            test = follow(self.population, self.needed, scores, caution=self.caution)
+            verdict = test.verdict
+        return replace(self, scores=scores, verdict=verdict)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the criterion is met; :obj:`None` if that is open."""
+        return None if self.verdict is Verdict.OPEN else self.verdict is not Verdict.FAILS
+
     def evaluation(self, config: QuantConfig) -> Evaluation:
         """The same as a plan is sent it; the metric is an estimate."""
         metric = self.population.metric(estimate(self.population, self.scores))
-        met = None if self.verdict is Verdict.OPEN else self.verdict is not Verdict.FAILS
         score = metric if self.population.higher_is_better else -metric
-        return Evaluation(config, score, metric, met, self.number, self.scores)
+        return Evaluation(config, score, metric, self.met, self.number, self.scores)
 
 
 class SampledOutcomes:
@@ -64,32 +85,48 @@ class SampledOutcomes:
 
     def __init__(self) -> None:
         self._found: dict[int, tuple[tuple[float | None, int], Seen]] = {}
+        self._first: dict[tuple[int, int], tuple[Seen, bool | None]] = {}
 
-    def evidence(self, ledger: Ledger, outcome: Outcome, threshold: float | None) -> Seen | None:
+    def evidence(self, ledger: Ledger, outcome: Outcome) -> Seen | None:
         """What a trial has seen; :obj:`None` if single samples are not known.
+
+        Where the criterion is not known the trial itself says what it has concluded.
 
         Args:
             ledger:
                 The record.
             outcome:
                 The outcome of the trial.
-            threshold:
-                The worst metric that meets the criterion; :obj:`None` if it is not known, then
-                the trial itself says what it has concluded.
         """
         if outcome.samples is None or ledger.population is None:
             return None
+        threshold = ledger.threshold
         asked = threshold, ledger.broken_promises
         known = self._found.get(outcome.number)
         if known is not None and known[0] == asked:
             return known[1]
         population = ledger.population
         scores = population.normal(read_scores(outcome.attrs))
-        if threshold is None:
-            verdict = outcome.verdict
-        else:
+        needed, verdict, caution = None, outcome.verdict, ledger.broken_promises
+        if threshold is not None:
             needed = population.normal_mean(threshold)
-            verdict = follow(population, needed, scores, caution=ledger.broken_promises).verdict
-        seen = Seen(population, scores, verdict, outcome.number)
+            verdict = follow(population, needed, scores, caution=caution).verdict
+        seen = Seen(population, scores, verdict, outcome.number, needed, caution)
         self._found[outcome.number] = asked, seen
         return seen
+
+    def met_after(self, seen: Seen, samples: int) -> bool | None:
+        """Whether the criterion is met, as it looked after so many samples."""
+        key = seen.number, samples
+        known = self._first.get(key)
+        if known is None or known[0] is not seen:
+            known = self._first[key] = seen, seen.first(samples).met
+        return known[1]
+
+    def is_settled(self, ledger: Ledger, key: str) -> bool:
+        """Whether a configuration was evaluated until it surely fails, or as far as it can be."""
+        outcome = ledger.outcomes.get(key)
+        if outcome is None or not outcome.is_partial:
+            return outcome is not None
+        seen = self.evidence(ledger, outcome)
+        return seen is None or seen.suffices(record.FULL)

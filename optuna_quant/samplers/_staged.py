@@ -5,10 +5,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant import record
 from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._replay import Replay
 from optuna_quant.samplers._replay import typical
@@ -127,7 +127,6 @@ class _StagedSearch(Search):
 
     def __init__(self, sampler: StagedQuantSampler, ledger: Ledger) -> None:
         self._sampler = sampler
-        self._baseline_key = sampler.space.fp32().key
         self._replay: Replay | None = None
         self._epoch = 0
         self._guessed: Replay | None = None
@@ -190,35 +189,32 @@ class _StagedSearch(Search):
         outcome = ledger.outcomes.get(config.key)
         if outcome is None:
             return None
-        seen = self._sampled.evidence(ledger, outcome, self._threshold(ledger))
+        seen = self._sampled.evidence(ledger, outcome)
         if seen is not None and outcome.is_partial:
-            return seen.evaluation(config) if seen.suffices(goal) else None
+            if not seen.suffices(goal):
+                return None
+            found = seen.evaluation(config)
+            if isinstance(goal, int):
+                # As it was when its round ended, or the plan would go another way now. But what
+                # was promised then and surely fails now does not fit.
+                met = self._sampled.met_after(seen, goal)
+                found = replace(found, met=found.met is not False if met else met)
+            return found
         violation = outcome.violation
         criterion = self._sampler._criterion
         if criterion is not None and outcome.value is not None:
             # Not what was written when the trial ended: the tolerance may have been moved.
-            value = self._baseline(ledger)
+            value = ledger.baseline
             if value is not None:
                 violation = criterion.violation(outcome.value, value)
             elif violation is None and self._sampler.measures_baseline:
                 return None  # Not known before the baseline is.
         met = None if violation is None else violation <= 0 and outcome.is_complete
         scores = None if seen is None else seen.scores
+        if seen is not None and isinstance(goal, int) and met is False:
+            # It was perhaps not known when its round ended.
+            met = False if self._sampled.met_after(seen, goal) is not None else None
         return Evaluation(config, outcome.score, outcome.value, met, outcome.number, scores)
-
-    def _baseline(self, ledger: Ledger) -> float | None:
-        baseline = ledger.outcomes.get(self._baseline_key)
-        if baseline is not None and not baseline.is_substitute:
-            return baseline.value
-        stored = record.get_baseline(ledger.study)
-        return None if stored is None else stored.value
-
-    def _threshold(self, ledger: Ledger) -> float | None:
-        """The worst metric that meets the criterion, as it is now."""
-        criterion, baseline = self._sampler._criterion, self._baseline(ledger)
-        if criterion is None or baseline is None:
-            return None
-        return criterion.threshold(baseline)
 
     def _speculate(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
         """What the plan would ask for next if the missing results were as guessed."""

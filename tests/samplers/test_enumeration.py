@@ -103,14 +103,20 @@ def test_a_permutation_has_no_place_outside(index: int) -> None:
 # Enumeration.
 
 
+class Settled:
+    """What was evaluated in full."""
+
+    is_partial = False
+
+
 @dataclass
 class FakeLedger:
     """The one attribute that an enumeration reads."""
 
-    outcomes: dict[str, object] = field(default_factory=dict)
+    outcomes: dict[str, Settled] = field(default_factory=dict)
 
     def settle(self, *configs: QuantConfig) -> None:
-        self.outcomes.update(dict.fromkeys((config.key for config in configs), object()))
+        self.outcomes.update(dict.fromkeys((config.key for config in configs), Settled()))
 
 
 def enumeration(

@@ -1,0 +1,194 @@
+"""What a study keeps of single samples comes back as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import numpy as np
+import optuna
+import pytest
+
+from optuna_quant import record
+from optuna_quant.evidence import Population
+from optuna_quant.evidence import SampleOrder
+from optuna_quant.sample_record import copy_scores
+from optuna_quant.sample_record import read_population
+from optuna_quant.sample_record import read_scores
+from optuna_quant.sample_record import samples_of
+from optuna_quant.sample_record import write_population
+from optuna_quant.sample_record import write_scores
+from optuna_quant.texts import read_bytes
+from optuna_quant.texts import write_bytes
+
+
+def kept(scores: np.ndarray, verdict: str = "open") -> dict[str, Any]:
+    """The attributes of a trial with these scores, as a storage gives them back."""
+    attrs: dict[str, Any] = {}
+    write_scores(
+        lambda name, value: attrs.update({name: json.dumps(value)}), scores, verdict=verdict
+    )
+    return {name: json.loads(value) for name, value in attrs.items()}
+
+
+SCORES = st.one_of(
+    st.lists(st.sampled_from([0.0, 1.0]), max_size=100),
+    st.lists(st.sampled_from([-2.5, 0.1]), max_size=100),
+    st.lists(st.floats(-1e6, 1e6), max_size=100),
+)
+
+
+@given(SCORES)
+def test_scores_come_back(scores: list[float]) -> None:
+    given_scores = np.array(scores, dtype=np.float64)
+    attrs = kept(given_scores)
+    found = read_scores(attrs)
+    np.testing.assert_array_equal(found, given_scores)
+    assert found.dtype == np.float64
+    assert found.flags.writeable
+    assert samples_of(attrs) == len(scores)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, bool, np.int64])
+def test_scores_of_other_types_come_back(dtype: type) -> None:
+    scores = np.array([0, 1, 1, 0, 1]).astype(dtype)
+    np.testing.assert_array_equal(read_scores(kept(scores)), scores.astype(np.float64))
+
+
+def test_float32_scores_keep_their_values() -> None:
+    scores = np.random.default_rng(0).random(50).astype(np.float32)
+    np.testing.assert_array_equal(read_scores(kept(scores)), scores.astype(np.float64))
+
+
+def test_a_trial_without_scores_has_none() -> None:
+    assert samples_of({}) is None
+    assert len(read_scores({})) == 0
+
+
+def test_right_and_wrong_take_a_bit_each() -> None:
+    scores = (np.random.default_rng(0).random(50_000) < 0.5).astype(float)
+    attrs = kept(scores)
+    assert len(json.dumps(attrs)) < 50_000 / 8 * 4 / 3 + 500
+    np.testing.assert_array_equal(read_scores(attrs), scores)
+
+
+def test_long_scores_are_in_pieces_that_every_storage_takes() -> None:
+    scores = np.random.default_rng(0).random(50_000)
+    attrs = kept(scores)
+    assert len(attrs) > 2
+    assert max(len(json.dumps(value)) for value in attrs.values()) < 65_535
+    np.testing.assert_array_equal(read_scores(attrs), scores)
+
+
+def test_the_head_is_written_last() -> None:
+    names: list[str] = []
+    write_scores(lambda name, _: names.append(name), np.arange(9.0), verdict="fails")
+    assert names[-1] == record.SCORES
+    assert kept(np.arange(9.0), "fails")[record.SCORES]["verdict"] == "fails"
+
+
+@pytest.mark.parametrize("storage", ["memory", "sqlite"])
+def test_scores_come_back_from_a_storage(storage: str, tmp_path: Any) -> None:
+    url = None if storage == "memory" else f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.create_study(storage=url)
+    trial = study.ask()
+    scores = np.random.default_rng(0).random(6000)
+    write_scores(
+        lambda name, value: study._storage.set_trial_system_attr(trial._trial_id, name, value),
+        scores,
+        verdict="open",
+    )
+    study.tell(trial, 0.0)
+    np.testing.assert_array_equal(read_scores(study.trials[0].system_attrs), scores)
+
+
+def test_scores_are_copied_to_another_trial() -> None:
+    study = optuna.create_study()
+    scores = np.random.default_rng(0).random(6000)
+    one, other, empty = study.ask(), study.ask(), study.ask()
+    write_scores(
+        lambda name, value: study._storage.set_trial_system_attr(one._trial_id, name, value),
+        scores,
+        verdict="open",
+    )
+    for trial in (one, other, empty):
+        if trial is other:
+            copy_scores(other, study.trials[one.number])
+        study.tell(trial, 0.0)
+    np.testing.assert_array_equal(read_scores(study.trials[other.number].system_attrs), scores)
+    assert samples_of(study.trials[empty.number].system_attrs) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.floats(0, 1)), min_size=1, max_size=60),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(0.0, 1.0), (-1.0, 3.0)]),
+    st.booleans(),
+    st.sampled_from(["paired", "unpaired", "exact"]),
+)
+@settings(max_examples=30)
+def test_a_population_comes_back(
+    samples: list[tuple[int, float]],
+    seed: int,
+    bounds: tuple[float, float],
+    higher_is_better: bool,
+    method: str,
+) -> None:
+    study = optuna.create_study()
+    levels = np.array([level for level, _ in samples], dtype=np.uint8)
+    population = Population(
+        order=SampleOrder.draw(levels, seed=seed),
+        baseline=np.array([score for _, score in samples]),
+        bounds=bounds,
+        higher_is_better=higher_is_better,
+        error_probability=0.01,
+        method=method,
+    )
+    assert read_population(study) is None
+    write_population(study, population, levels=levels, seed=seed)
+    found = read_population(study)
+    assert found is not None
+    np.testing.assert_array_equal(found.order.indices, population.order.indices)
+    np.testing.assert_array_equal(found.order.weights, population.order.weights)
+    np.testing.assert_array_equal(found.baseline, population.baseline)
+    for name in ("bounds", "higher_is_better", "error_probability", "method"):
+        assert getattr(found, name) == getattr(population, name)
+
+
+def test_another_order_of_the_samples_is_refused() -> None:
+    study = optuna.create_study(study_name="mine")
+    levels = np.zeros(20, dtype=np.uint8)
+    population = Population(
+        order=SampleOrder.draw(levels, seed=1), baseline=np.ones(20), bounds=(0.0, 1.0)
+    )
+    other = replace(population, order=SampleOrder.draw(levels, seed=2))
+    write_population(study, other, levels=levels, seed=1)
+    with pytest.raises(ValueError, match=r"'mine' was begun with another version of numpy"):
+        read_population(study)
+
+
+def test_a_large_population_fits_into_a_storage(tmp_path: Any) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}")
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 256, 50_000).astype(np.uint8)
+    baseline = rng.random(50_000)
+    population = Population(
+        order=SampleOrder.draw(levels, seed=3), baseline=baseline, bounds=(0.0, 1.0)
+    )
+    write_population(study, population, levels=levels, seed=3)
+    again = optuna.load_study(study_name=study.study_name, storage=study._storage)
+    found = read_population(again)
+    assert found is not None
+    np.testing.assert_array_equal(found.baseline, baseline)
+    assert found.order.digest == population.order.digest
+
+
+def test_bytes_come_back_under_their_name() -> None:
+    study = optuna.create_study()
+    write_bytes(study, "one", bytes(range(256)))
+    assert read_bytes(study, "one") == bytes(range(256))
+    assert read_bytes(study, "other") is None
