@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 _NAME = "population"
+# Changed whenever the same seed and difficulties give another order.
+_VERSION = 1
 # MySQL's TEXT holds 65,535 bytes.
 _CHUNK = 30_000
 
@@ -54,6 +56,7 @@ def write_population(
         "method": population.method,
         "seed": seed,
         "order": population.order.digest,
+        "version": _VERSION,
     }
     levels_and_scores = levels.tobytes() + population.baseline.astype("<f8").tobytes()
     write_bytes(study, _NAME, json.dumps(head).encode() + b"\n" + levels_and_scores)
@@ -72,6 +75,11 @@ def read_population(study: optuna.Study) -> Population | None:
         return None
     text, _, rest = data.partition(b"\n")
     head = json.loads(text)
+    if head["version"] != _VERSION:
+        raise ValueError(
+            f"The study {study.study_name!r} was begun with another version of optuna_quant, "
+            "which evaluates samples in another order. Use that version, or begin a new study."
+        )
     samples = head["samples"]
     levels = np.frombuffer(rest, dtype=np.uint8, count=samples)
     order = SampleOrder.draw(levels, seed=head["seed"])

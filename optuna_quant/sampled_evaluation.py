@@ -138,7 +138,9 @@ def measure_baseline(
     found = np.concatenate(scores)
     value = float(found.sum() / samples)
     criterion.check_baseline(value)
-    levels = difficulty_levels(np.concatenate(margins) if margins else None, samples)
+    # Hard samples first tell soonest how the candidate differs; without pairs that is no help.
+    by_margin = np.concatenate(margins) if margins and method == "paired" else None
+    levels = difficulty_levels(by_margin, samples)
     if evaluation.bounds is None:
         raise ValueError("Samples without bounds cannot be judged one by one.")
     population = Population(
@@ -300,7 +302,12 @@ class SampledTrial:
 
     def _estimate(self) -> float:
         population = self._population
-        return population.metric(estimate(population, population.normal(self._scores)))
+        found = estimate(population, population.normal(self._scores))
+        # It may lie where no mean can be.
+        total = float(population.normal(self._scores).sum())
+        most = total + population.samples - len(self._scores)
+        clipped = min(max(found * population.samples, total), most)
+        return population.metric(clipped / population.samples)
 
     def _bounds(self) -> tuple[float, float]:
         population = self._population

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.evidence.threshold import estimate
-
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,11 +50,14 @@ class Rank:
     Args:
         round:
             The last round in which it took part.
+        lead:
+            By how much it was ahead of the baseline then, see :func:`lead`.
         estimate:
             The estimate of its normal mean at the end of that round.
     """
 
     round: int
+    lead: float
     estimate: float
 
 
@@ -71,7 +72,7 @@ def survivors(
 ) -> list[str]:
     """Who goes on after a round: at most the better half, and only who may be among the best.
 
-    The half that is estimated to be worse is out, as in sequential halving (Karnin, Koren and
+    The half that is behind on the samples seen is out, as in sequential halving (Karnin, Koren and
     Somekh, "Almost optimal exploration in multi-armed bandits", 2013): what separates it from the
     others by much is seen on few samples, and who is out is at most a little better than who goes
     on; by how much, :func:`most_missed` tells. Of the better half, a candidate is out that is
@@ -101,7 +102,7 @@ def survivors(
         return names
     level = _level(max(count, len(names)), error_probability)
     seen = np.array([scores[name][:samples] for name in names])
-    ranked = sorted(range(len(names)), key=lambda i: -estimate(population, seen[i]))
+    ranked = sorted(range(len(names)), key=lambda i: -lead(population, seen[i]))
     leaders = ranked[:top]
     kept = set(leaders)
     for i in ranked[top : max(top, (len(names) + 1) // 2)]:
@@ -124,7 +125,7 @@ def order_is_clear(
     """
     level = _level(max(count, len(scores)), error_probability)
     seen = [one[:samples] for one in scores.values()]
-    seen.sort(key=lambda one: -estimate(population, one))
+    seen.sort(key=lambda one: -lead(population, one))
     return all(
         _log_capital(population, lower - upper) >= level
         for upper, lower in itertools.pairwise(seen)
@@ -201,17 +202,27 @@ def _log_capital(
     return float((top + np.log(np.exp(paths - top).mean(axis=0))).max())
 
 
-def standing(ranks: Sequence[Rank]) -> list[float]:
-    """One number for each candidate, in the order of their ranks: higher for the better one.
+def lead(population: Population, scores: NDArray[np.float64]) -> float:
+    """By how much a candidate is ahead of the baseline, on the samples that were seen.
 
-    The estimate; but of one that went out it is at most that of the worst that went on, for
-    which more samples were seen.
+    All candidates of a round have seen the same samples, so this orders them. It is no estimate
+    of how far they are apart on all samples: hard ones are more frequent among the first. But it
+    varies less than :func:`~optuna_quant.evidence.threshold.estimate`, in which a sample that is
+    seldom drawn counts for many, and the order is what matters here.
     """
+    return float((scores - population.normal_baseline[: len(scores)]).mean())
+
+
+def standing(ranks: Sequence[Rank]) -> list[float]:
+    """One number for each candidate: higher for the one that came further.
+
+    Those of a later round come before those of an earlier one, and in a round the order is that
+    of the lead. The number is the estimate, but below that of the candidate before.
+    """
+    order = sorted(range(len(ranks)), key=lambda i: (-ranks[i].round, -ranks[i].lead))
     values = [rank.estimate for rank in ranks]
-    lowest = math.inf
-    for last in sorted({rank.round for rank in ranks}, reverse=True):
-        for i, rank in enumerate(ranks):
-            if rank.round == last:
-                values[i] = min(values[i], lowest)
-        lowest = min(lowest, min(values[i] for i, r in enumerate(ranks) if r.round == last))
+    for before, i in itertools.pairwise(order):
+        is_tie = (ranks[i].round, ranks[i].lead) == (ranks[before].round, ranks[before].lead)
+        most = values[before] if is_tie else math.nextafter(values[before], -math.inf)
+        values[i] = most if is_tie else min(values[i], most)
     return values

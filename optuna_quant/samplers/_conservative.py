@@ -15,6 +15,7 @@ from optuna_quant.samplers._grow import grow_to_the_end
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import SeesSamples
 from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._staged import StagedQuantSampler
 
@@ -45,7 +46,8 @@ class ConservativeQuantSampler(StagedQuantSampler):
        of the type together. What meets the criterion stays.
     3. ``convert TYPE op by op``: for a type that fails as a whole: each of its ops alone, then as
        many as fit together, the least harmful first.
-    4. ``convert what is left``: the ops that did not fit, once more on top of what did.
+    4. ``convert what is left``: the ops that did not fit, once more on top of what did (not where
+       samples are evaluated one by one).
 
     The configurations on the way are provisional, since nearly everything is still in FP32 when
     the criterion is met first; the answer is what stands at the end (stage ``answer``).
@@ -110,7 +112,6 @@ def convert(space: TuningSpace) -> Growth:
     if result.met:
         return apply(config, everything)
     left: list[Change] = []
-    hopeless: list[Change] = []
     for op_type, tunables in _by_type(space):
         changes = [(tunable, tunable.default) for tunable in tunables]
         whole = apply(config, changes)
@@ -118,14 +119,11 @@ def convert(space: TuningSpace) -> Growth:
         if result.met:
             config = whole
         elif len(changes) > 1:
-            config = yield from grow_to_the_end(
-                f"convert {op_type} op by op", config, changes, hopeless=hopeless
-            )
-        left += [
-            change
-            for change in changes
-            if change not in hopeless and not _is_applied(config, change)
-        ]
+            config = yield from grow_to_the_end(f"convert {op_type} op by op", config, changes)
+        left += [change for change in changes if not _is_applied(config, change)]
+    sees_samples: bool = yield SeesSamples()
+    if sees_samples:  # Each was tried, on top of less.
+        return config
     return (yield from grow_to_the_end("convert what is left", config, left))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant import record
 from optuna_quant.evidence.race import Rank
+from optuna_quant.evidence.race import lead
 from optuna_quant.evidence.race import order_is_clear
 from optuna_quant.evidence.race import rounds
 from optuna_quant.evidence.race import standing
@@ -90,12 +91,15 @@ class Course:
             return True
         samples = self._rounds[self._round]
         seen: dict[str, NDArray[np.float64]] = {}
+        # Beside one that was evaluated without samples, others stand by what they are estimated.
+        all_seen = all(found.scores is not None for found in self._found.values())
         for key in self._active:
             scores = self._found[key].scores
             if scores is not None:
                 seen[key] = scores[:samples]
                 value = estimate(population, seen[key])
-                self._ranks[key] = Rank(self._round, value)
+                ahead = lead(population, seen[key]) if all_seen else value
+                self._ranks[key] = Rank(self._round, ahead, value)
         if self._round == len(self._rounds) - 1 or len(seen) < 2:
             return True
         error = self._race.error_probability

@@ -72,19 +72,14 @@ def _is_open(result: Evaluation) -> bool:
     return result.met is None and result.scores is not None
 
 
-def grow_to_the_end(
-    stage: str,
-    config: QuantConfig,
-    changes: Sequence[Change],
-    *,
-    hopeless: list[Change] | None = None,
-) -> Growth:
+def grow_to_the_end(stage: str, config: QuantConfig, changes: Sequence[Change]) -> Growth:
     """As :func:`grow`, again and again until no single change that is left fits any more.
 
     Before each round every change that is left is tried alone, which ranks them: the best first,
     without those that break the criterion by themselves. Where samples are evaluated one by one
-    that is a race, and a change of which it is not clear whether it fits counts as one that does
-    until it is tried; one that surely does not is not tried again.
+    that is a race, a change of which it is not clear whether it fits counts as one that does
+    until it is tried, and there is one round: what did not fit on top of less is taken not to fit
+    on top of more.
 
     Args:
         stage:
@@ -93,15 +88,12 @@ def grow_to_the_end(
             The configuration to start from; it meets the criterion.
         changes:
             The changes.
-        hopeless:
-            Takes up the changes that are not tried again.
 
     Returns:
         The configuration with the changes that hold together.
     """
     left = list(changes)
     sees_samples: bool = yield SeesSamples()
-    lost: list[Change] = []
     while left:
         alone = [apply(config, [change]) for change in left]
         name = f"{stage}, one by one"
@@ -110,26 +102,20 @@ def grow_to_the_end(
             results = yield Race(name, alone, top=len(alone), rounds=1, part=_PART)
         else:
             results = yield Stage(name, alone, provisional=True)
-        if sees_samples:
-            lost = [left[i] for i in range(len(left)) if results[i].met is False]
-            if hopeless is not None:
-                hopeless += lost
         order = sorted(range(len(left)), key=lambda i: -results[i].score)
         fitting = [left[i] for i in order if results[i].met or _is_open(results[i])]
         if not fitting:
             break
-        before = config
         if results[order[0]].met:
             # The best one fits, as was just seen; the others are tried on top of it.
             config = apply(config, fitting[:1])
             fitting = fitting[1:]
         config = yield from grow(stage, config, fitting)
-        if config == before:
+        if sees_samples:
             break
         left = [
             (tunable, option)
             for tunable, option in left
-            if (tunable, option) not in lost
-            and any(config.ops[op] != option for op in tunable.ops)
+            if any(config.ops[op] != option for op in tunable.ops)
         ]
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from optuna_quant.evidence import Population
 from optuna_quant.evidence import SampleOrder
 from optuna_quant.evidence import difficulty_levels
 from optuna_quant.evidence.race import Rank
+from optuna_quant.evidence.race import lead
 from optuna_quant.evidence.race import most_missed
 from optuna_quant.evidence.race import order_is_clear
 from optuna_quant.evidence.race import rounds
@@ -180,19 +182,34 @@ def test_of_who_was_not_seen_all_is_possible() -> None:
     assert missed == pytest.approx(1, abs=1e-3)
 
 
-@given(st.lists(st.builds(Rank, st.integers(0, 4), st.floats(0, 1)), min_size=1, max_size=20))
-def test_who_came_further_never_stands_lower(ranks: list[Rank]) -> None:
+@given(
+    st.lists(
+        st.builds(Rank, st.integers(0, 4), st.floats(-1, 1), st.floats(0, 1)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_who_came_further_stands_higher(ranks: list[Rank]) -> None:
     values = standing(ranks)
     assert len(values) == len(ranks)
-    last = max(rank.round for rank in ranks)
     for one, value in zip(ranks, values, strict=True):
-        assert value <= one.estimate
-        assert value == one.estimate or one.round < last
         for other, others in zip(ranks, values, strict=True):
-            if (one.round, one.estimate) > (other.round, other.estimate):
-                assert value >= others
+            if (one.round, one.lead) > (other.round, other.lead):
+                assert value > others
+            elif (one.round, one.lead) == (other.round, other.lead):
+                assert value == others
 
 
-def test_standing_is_the_estimate_unless_who_went_on_has_less() -> None:
-    ranks = [Rank(0, 0.9), Rank(2, 0.8), Rank(1, 0.7), Rank(2, 0.85), Rank(0, 0.5)]
-    assert standing(ranks) == [0.7, 0.8, 0.7, 0.85, 0.5]
+def test_standing_is_the_estimate_unless_who_came_further_has_less() -> None:
+    ranks = [Rank(0, 0.0, 0.9), Rank(2, -0.1, 0.8), Rank(1, 0.2, 0.7), Rank(2, 0.1, 0.85)]
+    below = math.nextafter(0.7, -math.inf)
+    assert standing(ranks) == [below, 0.8, 0.7, 0.85]
+
+
+def test_the_lead_is_on_the_samples_that_were_seen() -> None:
+    population = population_of()
+    scores = population.normal_baseline[:50].copy()
+    assert lead(population, scores) == 0
+    scores[:5] = 1 - scores[:5]
+    expected = (scores - population.normal_baseline[:50]).sum() / 50
+    assert lead(population, scores) == pytest.approx(expected)

@@ -21,6 +21,7 @@ from sample_models import search
 
 from optuna_quant import record
 from optuna_quant.config import QuantConfig
+from optuna_quant.evidence.race import lead
 from optuna_quant.evidence.race import rounds
 from optuna_quant.evidence.threshold import estimate
 from optuna_quant.objective import QuantObjective
@@ -103,11 +104,9 @@ def test_every_round_sees_the_better_half_in_its_order() -> None:
     assert list(by_round) == [goal for goal in goals if goal in by_round]
     assert by_round[63] == list(reversed(range(8)))
     for before, after in zip(goals, list(by_round)[1:], strict=False):
-        estimates = {
-            n: estimate(POPULATION, scores_of(SINGLES[n])[:before]) for n in by_round[before]
-        }
-        half = (len(estimates) + 1) // 2
-        best = sorted(by_round[before], key=lambda n: -estimates[n])[:half]
+        leads = {n: lead(POPULATION, scores_of(SINGLES[n])[:before]) for n in by_round[before]}
+        half = (len(leads) + 1) // 2
+        best = sorted(by_round[before], key=lambda n: -leads[n])[:half]
         assert by_round[after] == [n for n in by_round[before] if n in best]
     # The order of the results is that of the configurations.
     assert [result.config for result in results] == race.configs
