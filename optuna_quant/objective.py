@@ -362,7 +362,7 @@ class QuantObjective:
         name = trial.study.study_name
         if name not in self._populations:
             found = read_population(trial.study)
-            self._check_population(samples.evaluation, found)
+            self._check_population(samples, found)
             self._populations[name] = found
         population = self._populations[name]
         if population is None:
@@ -372,9 +372,8 @@ class QuantObjective:
             trial, population, self._criterion, baseline, goal=goal, caution=caution
         )
 
-    def _check_population(
-        self, evaluation: SampleEvaluation, population: Population | None
-    ) -> None:
+    def _check_population(self, samples: _Samples, population: Population | None) -> None:
+        evaluation = samples.evaluation
         if population is None:
             _logger.warning(
                 "The study's baseline was measured without single samples, so every model is "
@@ -387,6 +386,14 @@ class QuantObjective:
                 f"{evaluation.samples} with scores from {evaluation.bounds}. Use the same data "
                 "and metric, or another study name or storage."
             )
+        else:
+            began = population.method, population.error_probability
+            if began != (samples.method, samples.error_probability):
+                _logger.warning(
+                    f"The study was begun with the method {began[0]!r} and the error probability "
+                    f"{began[1]:g}, which are kept; {samples.method!r} and "
+                    f"{samples.error_probability:g} take effect in a new study."
+                )
 
     def _evaluate_samples(
         self,

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.holdout import HoldoutResult
+    from optuna_quant.samplers import RaceReport
     from optuna_quant.samplers import SetAside
     from optuna_quant.samplers import Speculation
     from optuna_quant.selection import Candidate
@@ -95,6 +96,8 @@ class TuningResult:
             The tuning space.
         set_aside:
             The configurations that could not be evaluated, however often it was tried.
+        races:
+            How ranking was decided on a part of the samples, and what that may have missed.
         samples:
             On how many of the samples the model was evaluated, ``(seen, of)``, if not on all:
             then ``metric`` and ``loss`` are estimates, and nothing is met.
@@ -132,6 +135,7 @@ class TuningResult:
     space: TuningSpace = field(repr=False)
     set_aside: Sequence[SetAside] = ()
     speculation: Speculation | None = None
+    races: Sequence[RaceReport] = ()
     samples: tuple[int, int] | None = None
     full_evaluations: float = math.nan
     loss_interval: tuple[float, float] | None = None
@@ -320,6 +324,7 @@ def conclude(
     # Other samplers than ours do not tell.
     set_aside = getattr(study.sampler, "set_aside", None)
     speculation = getattr(study.sampler, "speculation", None)
+    races = getattr(study.sampler, "races", None)
     return TuningResult(
         met=bool(met),
         metric=None if best is None else best.metric,
@@ -337,6 +342,7 @@ def conclude(
         criterion=criterion,
         backend=backend,
         space=space,
+        races=() if races is None else races(study),
         set_aside=() if set_aside is None else set_aside(study),
         speculation=None if speculation is None else speculation(study),
         samples=None if best is None else best.samples,

@@ -12,6 +12,7 @@ from optuna_quant.samplers._mse import MSEV2QuantSampler
 from optuna_quant.samplers._random import RandomQuantSampler
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._registry import strategies
+from optuna_quant.samplers._reports import RaceReport
 from optuna_quant.samplers._reports import SetAside
 from optuna_quant.samplers._reports import Speculation
 from optuna_quant.samplers._requests import Evaluation
@@ -38,6 +39,7 @@ __all__ = [
     "Plan",
     "QuantSampler",
     "Race",
+    "RaceReport",
     "RandomQuantSampler",
     "Scoring",
     "SeesSamples",

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from optuna_quant import record
 from optuna_quant.evidence.race import Rank
 from optuna_quant.evidence.race import lead
+from optuna_quant.evidence.race import most_missed
 from optuna_quant.evidence.race import order_is_clear
 from optuna_quant.evidence.race import rounds
 from optuna_quant.evidence.race import standing
 from optuna_quant.evidence.race import survivors
 from optuna_quant.evidence.threshold import estimate
+from optuna_quant.samplers._reports import RaceReport
 
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._requests import Evaluate
     from optuna_quant.samplers._requests import Evaluation
     from optuna_quant.samplers._requests import Race
+
+
+# A bound this close to the whole range says nothing.
+_NOTHING_SAID = 0.01
 
 
 class Course:
@@ -54,6 +60,7 @@ class Course:
         self._count = len(self._active)
         self._ranks: dict[str, Rank] = {}
         self._found: dict[str, Evaluation] = {}
+        self._held: list[tuple[int, int]] = []  # The samples of each round, and who was in it.
         self.waiting: dict[str, QuantConfig] = {}
 
     @property
@@ -100,6 +107,7 @@ class Course:
                 value = estimate(population, seen[key])
                 ahead = lead(population, seen[key]) if all_seen else value
                 self._ranks[key] = Rank(self._round, ahead, value)
+        self._held.append((samples, len(self._active)))
         if self._round == len(self._rounds) - 1 or len(seen) < 2:
             return True
         error = self._race.error_probability
@@ -135,6 +143,36 @@ class Course:
         metric = self._population.metric(normal_mean)
         score = metric if self._population.higher_is_better else -metric
         return replace(found, score=score, value=metric)
+
+    def report(self) -> RaceReport | None:
+        """How the race was decided; :obj:`None` if it was not, or not by samples."""
+        population = self._population
+        if population is None or len(self._ranks) < 2 or self.waiting:
+            return None
+        keys = list(self._ranks)
+        values = standing([self._ranks[key] for key in keys])
+        best = keys[values.index(max(values))]
+        seen = {
+            key: scores[: self._rounds[self._ranks[key].round]]
+            for key in keys
+            if (scores := self._found[key].scores) is not None
+        }
+        error = self._race.error_probability
+        missed = most_missed(
+            population,
+            seen[best],
+            [scores for key, scores in seen.items() if key != best],
+            error_probability=error,
+        )
+        low, high = population.bounds
+        return RaceReport(
+            self._race.name,
+            self._count,
+            tuple(self._held),
+            best,
+            missed * (high - low) if missed < 1 - _NOTHING_SAID else None,
+            1 - error,
+        )
 
     def assume(
         self,

@@ -54,6 +54,7 @@ class Replay:
         self._population = population
         self._waiting: dict[str, QuantConfig] = {}
         self._course: Course | None = None
+        self.courses: list[Course] = []
         self.known: dict[str, Evaluation] = {}
         self.stage: Stage | Race | None = None
         self.scoring: Scoring | None = None
@@ -100,6 +101,7 @@ class Replay:
             if results is None:
                 self._waiting = dict(self._course.waiting)
                 return False
+            self.courses.append(self._course)
             self._send(results)
             return True
         for key, config in list(self._waiting.items()):

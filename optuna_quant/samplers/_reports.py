@@ -48,3 +48,41 @@ class SetAside:
 
     def __str__(self) -> str:
         return f"trial {self.trial}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RaceReport:
+    """How a race was decided on a part of the samples.
+
+    Args:
+        name:
+            The name of the stage.
+        entrants:
+            How many configurations took part.
+        rounds:
+            For each round, up to how many samples it went, and how many configurations.
+        best:
+            The key of the configuration that came first.
+        missed:
+            By how much, in units of the metric, another one may be better than that at most;
+            :obj:`None` if so few samples say nothing about it.
+        confidence:
+            The probability with which that holds.
+    """
+
+    name: str
+    entrants: int
+    rounds: tuple[tuple[int, int], ...]
+    best: str
+    missed: float | None
+    confidence: float
+
+    def __str__(self) -> str:
+        rounds = ", ".join(f"{entrants} on {samples} samples" for samples, entrants in self.rounds)
+        sure = (
+            "too few to be sure of the first"
+            if self.missed is None
+            else f"with {100 * self.confidence:g} % confidence none is better than the first by "
+            f"more than {self.missed:.3g}"
+        )
+        return f"{self.name}: {rounds}; {sure}"

@@ -12,6 +12,7 @@ from typing import Any
 from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._replay import Replay
 from optuna_quant.samplers._replay import typical
+from optuna_quant.samplers._reports import RaceReport
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
 from optuna_quant.samplers._requests import Race
@@ -24,6 +25,8 @@ from optuna_quant.samplers._search import Search
 
 
 if TYPE_CHECKING:
+    import optuna
+
     from optuna_quant.config import QuantConfig
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.space import TuningSpace
@@ -115,6 +118,19 @@ class StagedQuantSampler(QuantSampler):
         """
         return typical(known, config)
 
+    def races(self, study: optuna.Study) -> tuple[RaceReport, ...]:
+        """How the races so far were decided, those that were decided by a part of the samples.
+
+        Args:
+            study:
+                The study.
+        """
+        with self._lock:
+            state = self._state(study)
+            state.ledger.refresh(study)
+            search = state.search
+            return search.races(state.ledger) if isinstance(search, _StagedSearch) else ()
+
     def _search(self, ledger: Ledger) -> Search:
         return _StagedSearch(self, ledger)
 
@@ -153,6 +169,10 @@ class _StagedSearch(Search):
 
     def has_asked_for(self, ledger: Ledger, key: str) -> bool:
         return key in self._current(ledger).asked_for
+
+    def races(self, ledger: Ledger) -> tuple[RaceReport, ...]:
+        reports = [course.report() for course in self._current(ledger).courses]
+        return tuple(report for report in reports if report is not None)
 
     def _current(self, ledger: Ledger, *, compute: bool = False) -> Replay:
         """The plan as far as the record carries it; begun anew only if the record has changed.

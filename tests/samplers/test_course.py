@@ -249,3 +249,32 @@ def test_a_plan_is_told_the_same_of_a_race_when_more_is_known() -> None:
     # What fails now was open then; what is complete and meets is sure.
     assert False not in open_then
     assert any(trial.state == TrialState.PRUNED for trial in study.trials[-7:])
+
+
+def test_a_race_reports_how_it_was_decided() -> None:
+    known = Record()
+    course = Course(Race("race", SINGLES, top=1), POPULATION)
+    assert course.report() is None
+    while course.run(known) is None:
+        for config in list(course.waiting.values()):
+            known.evaluate(course, config)
+    report = course.report()
+    assert report is not None
+    assert (report.name, report.entrants, report.confidence) == ("race", len(SINGLES), 0.95)
+    by_round: dict[int | str, int] = {}
+    for _, goal in known.asked:
+        by_round[goal] = by_round.get(goal, 0) + 1
+    assert dict(report.rounds) == by_round
+    scores = {c.key: float(scores_of(c).mean()) for c in SINGLES}
+    assert report.missed is not None
+    assert max(scores.values()) - scores[report.best] <= report.missed < 1
+    assert str(report).startswith(f"race: {len(SINGLES)} on 63 samples, ")
+
+
+def test_a_race_in_full_has_nothing_to_report() -> None:
+    known = Record()
+    course = Course(Race("race", SINGLES, top=1), None)
+    while course.run(known) is None:
+        for config in list(course.waiting.values()):
+            known.evaluate(course, config)
+    assert course.report() is None

@@ -497,3 +497,21 @@ def test_four_processes_do_what_one_does(
             assert ours == set(asked(alone))
         assert isinstance(study.sampler, QuantSampler)
         assert study.sampler.is_exhausted(study)
+
+
+def test_other_settings_of_a_continued_study_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    scores, backend = SampleScores(DAMAGE), backend_of(DAMAGE)
+    study = optuna.create_study(
+        direction="maximize", sampler=sampler_of("basic", backend), pruner=pruner_of()
+    )
+    study.optimize(QuantObjective(backend, backend.tuning_space(), scores, CRITERION), n_trials=2)
+    study.pruner = pruner_of(error_probability=0.5)
+    with caplog.at_level("WARNING", logger="optuna_quant"):
+        study.optimize(
+            QuantObjective(backend, backend.tuning_space(), scores, CRITERION), n_trials=2
+        )
+    told = [
+        entry.message for entry in caplog.records if "was begun with the method" in entry.message
+    ]
+    assert len(told) == 1
+    assert "'paired' and the error probability 0.001, which are kept" in told[0]
