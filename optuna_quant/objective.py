@@ -92,7 +92,8 @@ class QuantObjective:
         seed:
             The seed of the order in which samples are evaluated. The first worker's counts.
         watch:
-            Called with a :class:`~optuna_quant.sampled_evaluation.Seen` after each batch.
+            Called with a :class:`~optuna_quant.sampled_evaluation.Seen` while a model is
+            evaluated, at most ten times a second.
         patience:
             How long, in seconds, to wait for another worker's trial that measures the baseline or
             evaluates the same model and gives no sign of life, before doing so oneself. If trials

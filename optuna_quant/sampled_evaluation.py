@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
+import math
 import time
 from typing import TYPE_CHECKING
 from typing import Any
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
 
 
+# How often those who watch are shown how far a trial is.
+_SECONDS_BETWEEN_LOOKS = 0.1
 # How often the metric so far is reported to the storage while a trial runs.
 _SECONDS_BETWEEN_REPORTS = 5.0
 
@@ -226,7 +229,7 @@ class SampledTrial:
         """Evaluate as many more samples as are needed."""
         end = self._goal if isinstance(self._goal, int) else None
         indices = self._population.order.indices[len(self._scores) : end]
-        reported = time.monotonic()
+        reported, watched = time.monotonic(), -math.inf
         batches = evaluation.scores(model, indices)
         for batch in batches:
             if not np.isfinite(batch).all():
@@ -238,11 +241,13 @@ class SampledTrial:
             self._take(batch)
             if self.is_enough:
                 break
-            if watch is not None:
+            now = time.monotonic()
+            if watch is not None and now - watched >= _SECONDS_BETWEEN_LOOKS:
                 watch(self._seen())
-            if time.monotonic() - reported >= _SECONDS_BETWEEN_REPORTS:
+                watched = now
+            if now - reported >= _SECONDS_BETWEEN_REPORTS:
                 self._report()
-                reported = time.monotonic()
+                reported = now
         close = getattr(batches, "close", None)
         if close is not None:
             close()
