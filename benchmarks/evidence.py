@@ -25,7 +25,7 @@ from optuna_quant import tune
 from optuna_quant.cost import full_evaluations
 
 
-STRATEGIES = ("auto", "basic", "mse_v2")
+STRATEGIES = ("auto", "basic", "mse_v2", "conservative")
 
 
 def run(cases: Path | None) -> None:
@@ -45,7 +45,7 @@ def run(cases: Path | None) -> None:
             off, _ = _tune(case, task, strategy, "off", 0)
             for seed in seeds:
                 on, seconds = _tune(case, task, strategy, "paired", seed)
-                costs = [full_evaluations(r.study.get_trials(deepcopy=False)) for r in (off, on)]
+                costs = [full_evaluations(r.study) for r in (off, on)]
                 print(
                     f"{case.name:18} {strategy:12} {seed:4}  {costs[0]:6.2f} {costs[1]:6.2f}  "
                     f"{costs[1] / costs[0]:6.2f}  {_shown(off)} -> {_shown(on):9}  {seconds:.1f}",

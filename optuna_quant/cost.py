@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
@@ -11,19 +10,28 @@ from optuna_quant import record
 
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.trial import FrozenTrial
 
 
-def full_evaluations(trials: Iterable[FrozenTrial]) -> float:
+def full_evaluations(study: optuna.Study) -> float:
     """The samples that were run through models, over the number of evaluation samples.
 
     Args:
-        trials:
-            The trials of a study. One that took over another one's result counts nothing, one
-            that was evaluated in full 1, the FP32 baseline included, and one that was stopped
-            before counts for the part of the samples that it has seen itself.
+        study:
+            The study. A trial that took over another one's result counts nothing, one that was
+            evaluated in full 1, the FP32 baseline included, and one that was stopped before
+            counts for the part of the samples that it has seen itself. What failed does not
+            count.
     """
-    return sum(map(_cost, trials))
+    trials = study.get_trials(deepcopy=False)
+    baseline = record.get_baseline(study)
+    total = sum(map(_cost, trials))
+    if baseline is not None and baseline.trial is not None:
+        trial = trials[baseline.trial]
+        is_its_own = record.is_baseline(trial) or trial.constraints.get(record.QUANTIZED, 0.0) > 0
+        total += not is_its_own  # Measured beside the trial's own configuration.
+    return total
 
 
 def _cost(trial: FrozenTrial) -> float:

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 import math
+from numbers import Integral
 import os
 from typing import TYPE_CHECKING
 from typing import Any
@@ -406,6 +407,8 @@ def _is_fixed(size: object) -> bool:
 
 
 def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, but got {value!r}.")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, but got {value}.")
 

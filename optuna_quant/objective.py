@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
+import numpy as np
 from optuna.exceptions import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.logging import get_logger
@@ -46,6 +47,12 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
+
+# How the data of a continued study are told from others: the scores of so many samples may differ
+# by this part of the range, but for a few.
+_COMPARED = 32
+_SAME = 0.1
+_MOST_DIFFERENT = 0.25
 
 Evaluate: TypeAlias = Callable[[Any], Any]
 
@@ -121,6 +128,13 @@ class QuantObjective:
         grace_period: float = 5.0,
         artifact_store: ArtifactStore | None = None,
     ) -> None:
+        natural = getattr(evaluate, "higher_is_better", criterion.higher_is_better)
+        if natural != criterion.higher_is_better:
+            better = "higher" if natural else "lower"
+            raise ValueError(
+                f"Of the metric {getattr(evaluate, 'name', evaluate)!r} {better} is better: use "
+                f"AccuracyCriterion(higher_is_better={natural})."
+            )
         for name, value in (("patience", patience), ("grace_period", grace_period)):
             if value < 0:
                 raise ValueError(f"{name} must not be negative, but got {value}.")
@@ -135,6 +149,7 @@ class QuantObjective:
         self._watch = watch
         # What this process knows of trials that were not told yet, by study and trial number.
         self._values: dict[tuple[str, int], float] = {}
+        self._has_measured: set[str] = set()
         self._populations: dict[str, Population | None] = {}
         self._lost: list[int] = []
         self._at_work: set[tuple[str, int]] = set()
@@ -260,12 +275,13 @@ class QuantObjective:
         _logger.info("Measuring the baseline: the metric of the FP32 model.")
         fp32 = self._space.fp32()
         samples = self._samples(trial.study)
+        population = None
         try:
             model = self._backend.quantize(fp32)
             if samples is None:
                 returned = self._call(model)
             else:
-                returned = measure_baseline(
+                returned, population = measure_baseline(
                     trial,
                     model,
                     samples.evaluation,
@@ -292,7 +308,8 @@ class QuantObjective:
             _describe(trial, model, self._fingerprint(model, fp32))
         measured = record.get_baseline(trial.study)
         if measured is None:
-            measured = record.Baseline(value, trial.number)
+            measured = record.Baseline(value, trial.number, population)
+            self._has_measured.add(trial.study.study_name)
             record.set_baseline(trial.study, measured)
         _logger.info(f"The metric of the FP32 model is {measured.value}.")
         return measured.value
@@ -360,12 +377,7 @@ class QuantObjective:
             return None
         # Nothing can be judged before the baseline is known.
         baseline = self._baseline(trial, waiting, block=True)
-        name = trial.study.study_name
-        if name not in self._populations:
-            found = read_population(trial.study)
-            self._check_population(samples, found)
-            self._populations[name] = found
-        population = self._populations[name]
+        population = self._population(trial.study, samples)
         if population is None:
             return None
         goal, caution = record.goal_of(stored_system_attrs(trial), trial.number)
@@ -373,28 +385,75 @@ class QuantObjective:
             trial, population, self._criterion, baseline, goal=goal, caution=caution
         )
 
-    def _check_population(self, samples: _Samples, population: Population | None) -> None:
+    def check_continued(self, study: optuna.Study) -> None:
+        """Refuse a study that was begun with other evaluation data or another metric.
+
+        It can tell where samples are evaluated one by one. Each trial checks the same.
+
+        Raises:
+            BaselineError:
+                If the study keeps other samples of the FP32 model.
+        """
+        samples = self._samples(study)
+        if samples is not None and record.get_baseline(study) is not None:
+            self._population(study, samples)
+
+    def _population(self, study: optuna.Study, samples: _Samples) -> Population | None:
+        name = study.study_name
+        if name not in self._populations:
+            found = read_population(study)
+            self._check_population(samples, found, is_own=name in self._has_measured)
+            self._populations[name] = found
+        return self._populations[name]
+
+    def _check_population(
+        self, samples: _Samples, population: Population | None, *, is_own: bool
+    ) -> None:
         evaluation = samples.evaluation
         if population is None:
             _logger.warning(
                 "The study's baseline was measured without single samples, so every model is "
                 "evaluated in full. For fewer evaluations begin a new study."
             )
-        elif population.samples != evaluation.samples or population.bounds != evaluation.bounds:
+            return
+        name = str(getattr(evaluation, "name", ""))
+        if name != population.metric_name:
+            raise BaselineError(
+                f"The study was begun with the metric {population.metric_name!r}, but here it is "
+                f"{name!r}. Use the same metric, or another study name or storage."
+            )
+        if population.samples != evaluation.samples or population.bounds != evaluation.bounds:
             raise BaselineError(
                 f"The study was begun with {population.samples} evaluation samples and scores "
                 f"from {population.bounds[0]:g} to {population.bounds[1]:g}, but here there are "
-                f"{evaluation.samples} with scores from {evaluation.bounds}. Use the same data "
-                "and metric, or another study name or storage."
+                f"{_shown(evaluation)}. Use the same data and metric, or another study name or "
+                "storage."
             )
-        else:
-            began = population.method, population.error_probability
-            if began != (samples.method, samples.error_probability):
-                _logger.warning(
-                    f"The study was begun with the method {began[0]!r} and the error probability "
-                    f"{began[1]:g}, which are kept; {samples.method!r} and "
-                    f"{samples.error_probability:g} take effect in a new study."
-                )
+        if not (is_own or self._gives_the_same(evaluation, population)):
+            raise BaselineError(
+                "The FP32 model has other scores here than in the study: it was begun with other "
+                "evaluation data. Use the same data, in the same order, or another study name or "
+                "storage."
+            )
+        began = population.method, population.error_probability
+        if began != (samples.method, samples.error_probability):
+            _logger.warning(
+                f"The study was begun with the method {began[0]!r} and the error probability "
+                f"{began[1]:g}, which are kept; {samples.method!r} and "
+                f"{samples.error_probability:g} take effect in a new study."
+            )
+
+    def _gives_the_same(self, evaluation: SampleEvaluation, population: Population) -> bool:
+        """Whether the FP32 model has the scores that the study keeps, by the easiest samples.
+
+        A few may differ: other processors round in other ways.
+        """
+        some = population.order.indices[-_COMPARED:]
+        model = self._backend.quantize(self._space.fp32())
+        scores = np.concatenate(list(evaluation.scores(model, some)))
+        low, high = population.bounds
+        differ = np.abs(scores - population.baseline[some]) > _SAME * (high - low)
+        return bool(differ.mean() <= _MOST_DIFFERENT)
 
     def _evaluate_samples(
         self,
@@ -404,7 +463,7 @@ class QuantObjective:
         evaluation: SampleEvaluation,
         sampled: SampledTrial,
     ) -> float:
-        before = furthest(trial.study.get_trials(deepcopy=False), fingerprint)
+        before = furthest(trial.study.get_trials(deepcopy=False), fingerprint, sampled.population)
         if before is None or not sampled.take_over(before):
             sampled.evaluate(model, evaluation, self._watch)
         return sampled.conclude()
@@ -494,6 +553,11 @@ class _Samples:
     evaluation: SampleEvaluation
     error_probability: float
     method: str
+
+
+def _shown(evaluation: SampleEvaluation) -> str:
+    low, high = evaluation.bounds or (math.nan, math.nan)
+    return f"{evaluation.samples} with scores from {low:g} to {high:g}"
 
 
 def _describe(trial: optuna.Trial, model: Any, fingerprint: str) -> None:

@@ -201,16 +201,22 @@ class Baseline:
             The metric.
         trial:
             The number of the trial that measured it; :obj:`None` if it was given.
+        population:
+            The key under which the study keeps its scores of single samples; :obj:`None` if it
+            keeps none.
     """
 
     value: float
     trial: int | None = None
+    population: str | None = None
 
 
 def get_baseline(study: optuna.Study) -> Baseline | None:
     """The baseline of a study, if it has been measured."""
     stored = study.user_attrs.get(BASELINE)
-    return None if stored is None else Baseline(stored["value"], stored["trial"])
+    if stored is None:
+        return None
+    return Baseline(stored["value"], stored["trial"], stored.get("population"))
 
 
 def set_baseline(study: optuna.Study, baseline: Baseline) -> None:
@@ -222,4 +228,7 @@ def set_baseline(study: optuna.Study, baseline: Baseline) -> None:
         baseline:
             The baseline. With ``trial=None`` it is one that was measured elsewhere.
     """
-    study.set_user_attr(BASELINE, {"value": baseline.value, "trial": baseline.trial})
+    stored: dict[str, Any] = {"value": baseline.value, "trial": baseline.trial}
+    if baseline.population is not None:
+        stored["population"] = baseline.population
+    study.set_user_attr(BASELINE, stored)

@@ -247,11 +247,22 @@ class TuningResult:
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.state.is_finished()]
 
+    @property
+    def _looks_good(self) -> bool:
+        if self.metric is None or self.baseline is None:
+            return False
+        return self.criterion.meets(self.metric, self.baseline)
+
     def _headline(self) -> str:
         if self.met:
             return "A quantized model meets the criterion."
         if self.config is None:
             return f"NOT MET: {_NOTHING}"
+        if self.samples is not None and self._looks_good:
+            return (
+                "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples. "
+                "The one that looks best:"
+            )
         return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
 
     def _shown_loss(self, loss: float, interval: tuple[float, float] | None) -> str:
@@ -346,7 +357,7 @@ def conclude(
         set_aside=() if set_aside is None else set_aside(study),
         speculation=None if speculation is None else speculation(study),
         samples=None if best is None else best.samples,
-        full_evaluations=full_evaluations(study.get_trials(deepcopy=False)),
+        full_evaluations=full_evaluations(study),
         loss_interval=None if best is None else recorded_interval(study, best.trial, criterion),
     )
 

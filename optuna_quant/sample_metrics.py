@@ -233,6 +233,7 @@ def topk(output: NDArray[Any], labels: NDArray[Any], *, k: int) -> NDArray[np.fl
         ValueError:
             If the shapes are others.
     """
+    _check_labels(f"top{k}", labels)
     labels = _without_single_axis(output, labels)
     if output.ndim != 2 or labels.shape != output.shape[:1]:
         raise ValueError(
@@ -448,8 +449,19 @@ def _checked_bounds(name: str, bounds: Any) -> Bounds:
 
 def _is_right(what: str, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each position is right, of shape ``(samples, positions)``."""
+    _check_labels(what, labels)
     predicted, labels = _predicted(what, output, labels)
     return np.asarray(predicted == labels).reshape(len(labels), -1)
+
+
+def _check_labels(what: str, labels: NDArray[Any]) -> None:
+    if labels.dtype.kind not in "iubf":
+        raise ValueError(
+            f"{what} needs the labels as class numbers, from 0 on, but they are of the type "
+            f"{labels.dtype}."
+        )
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(f"{what} needs a label for each sample, but one is NaN.")
 
 
 def _predicted(

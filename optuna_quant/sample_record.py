@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from collections.abc import Mapping
+import hashlib
 import json
 from typing import TYPE_CHECKING
 from typing import Any
@@ -35,8 +36,11 @@ _CHUNK = 30_000
 
 def write_population(
     study: optuna.Study, population: Population, *, levels: NDArray[np.uint8], seed: int
-) -> None:
+) -> str:
     """Keep in the study what its candidates are compared on, for every worker.
+
+    It counts once the baseline refers to it: if two workers measure the baseline, because one
+    was taken for dead, the one that is kept has its own.
 
     Args:
         study:
@@ -47,6 +51,9 @@ def write_population(
             The difficulty of each sample, from which the order was drawn.
         seed:
             The seed with which it was drawn.
+
+    Returns:
+        The key under which it is kept.
     """
     head = {
         "samples": population.samples,
@@ -54,12 +61,16 @@ def write_population(
         "higher_is_better": population.higher_is_better,
         "error_probability": population.error_probability,
         "method": population.method,
+        "metric": population.metric_name,
         "seed": seed,
         "order": population.order.digest,
         "version": _VERSION,
     }
     levels_and_scores = levels.tobytes() + population.baseline.astype("<f8").tobytes()
-    write_bytes(study, _NAME, json.dumps(head).encode() + b"\n" + levels_and_scores)
+    data = json.dumps(head).encode() + b"\n" + levels_and_scores
+    key = hashlib.sha256(data).hexdigest()[:16]
+    write_bytes(study, f"{_NAME}:{key}", data)
+    return key
 
 
 def read_population(study: optuna.Study) -> Population | None:
@@ -70,7 +81,10 @@ def read_population(study: optuna.Study) -> Population | None:
             If this machine draws another order of the samples than the one that measured the
             baseline.
     """
-    data = read_bytes(study, _NAME)
+    baseline = record.get_baseline(study)
+    if baseline is None or baseline.population is None:
+        return None
+    data = read_bytes(study, f"{_NAME}:{baseline.population}")
     if data is None:
         return None
     text, _, rest = data.partition(b"\n")
@@ -96,11 +110,17 @@ def read_population(study: optuna.Study) -> Population | None:
         higher_is_better=head["higher_is_better"],
         error_probability=head["error_probability"],
         method=head["method"],
+        key=baseline.population,
+        metric_name=head["metric"],
     )
 
 
 def write_scores(
-    write: Callable[[str, Any], None], scores: NDArray[np.float64], *, verdict: str
+    write: Callable[[str, Any], None],
+    scores: NDArray[np.float64],
+    *,
+    verdict: str,
+    population: str = "",
 ) -> None:
     """Keep the scores of a trial's first samples, as the metric gives them.
 
@@ -111,6 +131,8 @@ def write_scores(
             The scores, in the order of evaluation.
         verdict:
             What they say about the criterion.
+        population:
+            The key of the population in whose order they are.
     """
     values = np.unique(scores) if len(scores) else np.empty(0)
     if len(values) <= 2:
@@ -124,6 +146,7 @@ def write_scores(
     head: dict[str, Any] = {
         "samples": len(scores),
         "verdict": str(verdict),
+        "population": population,
         "kind": kind,
         "chunks": len(chunks),
     }
@@ -145,6 +168,11 @@ def samples_of(attrs: Mapping[str, Any]) -> int | None:
     """How many samples a trial with these system attributes has seen; :obj:`None` if not known."""
     head = attrs.get(record.SCORES)
     return None if head is None else int(head["samples"])
+
+
+def population_of(attrs: Mapping[str, Any]) -> str:
+    """The key of the population whose samples a trial with these system attributes has seen."""
+    return str(attrs.get(record.SCORES, {}).get("population", ""))
 
 
 def read_scores(attrs: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ from optuna_quant.evidence import Verdict
 from optuna_quant.evidence import difficulty_levels
 from optuna_quant.evidence.threshold import bounds
 from optuna_quant.evidence.threshold import estimate
+from optuna_quant.sample_record import population_of
 from optuna_quant.sample_record import read_scores
 from optuna_quant.sample_record import samples_of
 from optuna_quant.sample_record import write_population
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
 
 
+_ROUNDING = 1e-6
 # How often those who watch are shown how far a trial is.
 _SECONDS_BETWEEN_LOOKS = 0.1
 # How often the metric so far is reported to the storage while a trial runs.
@@ -112,11 +114,11 @@ def measure_baseline(
     method: str,
     seed: int,
     watch: Watch | None,
-) -> float:
+) -> tuple[float, str]:
     """Evaluate the FP32 model on all samples, and keep in the study what that says of each.
 
     Returns:
-        The mean.
+        The mean, and the key under which the study keeps the rest.
 
     Raises:
         ValueError:
@@ -125,37 +127,56 @@ def measure_baseline(
     samples = evaluation.samples
     scores: list[NDArray[np.float64]] = []
     margins: list[NDArray[np.float64]] = []
-    seen = 0
+    seen, total = 0, 0.0
     for some, margin in evaluation.scores_and_margins(model, np.arange(samples)):
         scores.append(some)
         if margin is not None:
             margins.append(margin)
         seen += len(some)
+        total += float(some.sum())
         if watch is not None:
-            watch(Seen(trial.number, seen, samples, float(some.mean())))
+            watch(Seen(trial.number, seen, samples, total / seen))
     if seen != samples:
         raise ValueError(
             f"The evaluation must give one score for each of the {samples} samples, but it gave "
             f"{seen}."
         )
     found = np.concatenate(scores)
+    check_scores(found, evaluation)
     value = float(found.sum() / samples)
     criterion.check_baseline(value)
     # Hard samples first tell soonest how the candidate differs; without pairs that is no help.
     by_margin = np.concatenate(margins) if margins and method == "paired" else None
     levels = difficulty_levels(by_margin, samples)
-    if evaluation.bounds is None:
-        raise ValueError("Samples without bounds cannot be judged one by one.")
     population = Population(
         order=SampleOrder.draw(levels, seed=seed),
         baseline=found,
-        bounds=evaluation.bounds,
+        bounds=evaluation.bounds or (0.0, 1.0),
         higher_is_better=criterion.higher_is_better,
         error_probability=error_probability,
         method=method,
+        metric_name=str(getattr(evaluation, "name", "")),
     )
-    write_population(trial.study, population, levels=levels, seed=seed)
-    return value
+    return value, write_population(trial.study, population, levels=levels, seed=seed)
+
+
+def check_scores(scores: NDArray[np.float64], evaluation: SampleEvaluation) -> None:
+    """Refuse scores that are not within the bounds.
+
+    Raises:
+        ValueError:
+            If one is not.
+    """
+    if evaluation.bounds is None or not len(scores):
+        return
+    low, high = evaluation.bounds
+    slack = _ROUNDING * max(1.0, abs(low), abs(high))
+    wrong = scores[~((scores >= low - slack) & (scores <= high + slack))]
+    if len(wrong):
+        raise ValueError(
+            f"The evaluation gave a score of {wrong[0]}, which is not between its bounds {low:g} "
+            f"and {high:g}: bounds must hold the score of every sample."
+        )
 
 
 class SampledTrial:
@@ -196,6 +217,7 @@ class SampledTrial:
         )
         self._scores = np.empty(0)
         self._evaluated = 0
+        self._bounded: tuple[int, tuple[float, float]] | None = None  # By the samples seen.
 
     def take_over(self, other: FrozenTrial) -> bool:
         """Take over the samples that another trial of the same model has seen.
@@ -212,6 +234,11 @@ class SampledTrial:
     def _take(self, scores: NDArray[np.float64]) -> None:
         self._scores = np.concatenate([self._scores, scores])
         self._test.update(self._population.normal(scores))
+
+    @property
+    def population(self) -> str:
+        """The key of the samples of the study."""
+        return self._population.key
 
     @property
     def is_enough(self) -> bool:
@@ -237,6 +264,7 @@ class SampledTrial:
                     f"The score of each sample must be finite, but one of those after the first "
                     f"{len(self._scores)} in the order of evaluation is not."
                 )
+            check_scores(batch, evaluation)
             self._evaluated += len(batch)
             self._take(batch)
             if self.is_enough:
@@ -275,6 +303,7 @@ class SampledTrial:
             lambda name, value: storage.set_trial_system_attr(trial_id, name, value),
             self._scores,
             verdict=verdict,
+            population=self._population.key,
         )
         self._report()
         evidence: dict[str, Any] = {"samples": seen, "of": samples, "evaluated": self._evaluated}
@@ -282,6 +311,8 @@ class SampledTrial:
             trial.set_user_attr(record.EVIDENCE, {**evidence, "verdict": "complete"})
             return self.mean
         low, high = self._bounds()
+        error = self._population.error_probability
+        reason = self._reason(low, high)
         trial.set_user_attr(
             record.EVIDENCE,
             {
@@ -289,14 +320,19 @@ class SampledTrial:
                 "verdict": str(verdict),
                 "estimate": self._estimate(),
                 "bounds": [low, high],
-                "error_probability": self._population.error_probability,
+                "error_probability": 0.0 if self._is_certain else error,
                 "method": self._population.method,
-                "reason": self._reason(),
+                "reason": reason,
             },
         )
         if verdict is Verdict.FAILS:
             trial.set_user_attr(record.MET, False)
-        raise TrialPruned(self._reason())
+        raise TrialPruned(reason)
+
+    @property
+    def _is_certain(self) -> bool:
+        """Whether what is concluded cannot be wrong."""
+        return self._test.is_exact or self._population.method == "exact"
 
     @property
     def mean(self) -> float:
@@ -315,6 +351,12 @@ class SampledTrial:
         return population.metric(clipped / population.samples)
 
     def _bounds(self) -> tuple[float, float]:
+        seen = len(self._scores)
+        if self._bounded is None or self._bounded[0] != seen:
+            self._bounded = seen, self._find_bounds()
+        return self._bounded[1]
+
+    def _find_bounds(self) -> tuple[float, float]:
         population = self._population
         found = bounds(population, population.normal(self._scores))
         worst, best = found
@@ -335,11 +377,10 @@ class SampledTrial:
         if len(self._trial.study.directions) == 1 and len(self._scores):
             self._trial.report(self._estimate(), step=len(self._scores))
 
-    def _reason(self) -> str:
+    def _reason(self, low: float, high: float) -> str:
         seen = f"after {len(self._scores)} of {self._population.samples} samples"
         needed = f"{self._needed:.6g} is needed"
         if self._test.verdict is Verdict.FAILS:
-            low, high = self._bounds()
             best = high if self._criterion.higher_is_better else low
             most = "at most" if self._criterion.higher_is_better else "at least"
             if self._test.is_exact:
@@ -357,16 +398,21 @@ class SampledTrial:
             )
         if isinstance(self._goal, int):
             return f"Evaluated as far as its rank needs, {seen}."
+        if self._test.verdict is Verdict.MEETS:
+            return f"Meets the criterion {seen}, whatever the others bring; they were left out."
         return f"Probably meets the criterion {seen}; not a result until all are evaluated."
 
 
-def furthest(trials: Iterable[FrozenTrial], fingerprint: str) -> FrozenTrial | None:
+def furthest(
+    trials: Iterable[FrozenTrial], fingerprint: str, population: str
+) -> FrozenTrial | None:
     """The trial that has seen most samples of a model without having seen all."""
     found = [
         trial
         for trial in trials
         if trial.state == TrialState.PRUNED
         and samples_of(trial.system_attrs)
+        and population_of(trial.system_attrs) == population
         and trial.user_attrs.get(record.FINGERPRINT) == fingerprint
     ]
     return max(found, key=lambda t: (_samples(t.system_attrs), -t.number), default=None)

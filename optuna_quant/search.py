@@ -43,6 +43,8 @@ from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import as_metric_of
+from optuna_quant.selection import best_met_trial
+from optuna_quant.selection import partial_candidates
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _LAST_TRIALS_SECONDS = 180.0
+_MOST_FINISHED = 3
 _DEFAULT_STUDY_NAME = "optuna_quant"
 
 
@@ -141,22 +144,28 @@ class Search:
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
+        objective = QuantObjective(
+            self.backend,
+            self.space,
+            self.measure if isinstance(self.measure, DataEvaluation) else self._evaluate,
+            self.criterion,
+            seed=self.seed,
+            watch=None if progress is None else progress.watch,
+            artifact_store=artifact_store,
+        )
+        objective.check_continued(study)
+        observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
+        observers += [*shown, *saved, *callbacks]
         stop = _optimize(
             study,
-            QuantObjective(
-                self.backend,
-                self.space,
-                self.measure if isinstance(self.measure, DataEvaluation) else self._evaluate,
-                self.criterion,
-                seed=self.seed,
-                watch=None if progress is None else progress.watch,
-                artifact_store=artifact_store,
-            ),
+            objective,
             self.policy,
-            [*shown, *saved, *callbacks],
+            observers,
             show_progress=show_progress,
             n_jobs=n_jobs,
         )
+        if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
+            stop = self._finish_promising(study, objective, observers, stop)
         fastest = partial(
             find_fastest,
             backend=self.backend,
@@ -172,6 +181,48 @@ class Search:
         if self.holdout is not None:
             result = with_holdout(result, self.holdout, session=_session)
         return result
+
+    def _finish_promising(
+        self,
+        study: optuna.Study,
+        objective: QuantObjective,
+        observers: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+        stop: Stop,
+    ) -> Stop:
+        """Evaluate to the end what looked good when the search had to stop, if nothing is met.
+
+        Up to three models, those with the fewest ops in fallback first.
+        """
+        tried: set[int] = set()
+        found = best_met_trial(study, self.criterion, self.policy.objective)
+        while found is None and len(tried) < _MOST_FINISHED:
+            promising = [
+                candidate
+                for candidate in partial_candidates(study, self.criterion)
+                if candidate.violation <= 0 and candidate.trial.number not in tried
+            ]
+            if not promising:
+                break
+            first = min(promising, key=lambda c: c.order(self.policy.objective))
+            same = [c for c in promising if c.trial.params == first.trial.params]
+            tried |= {candidate.trial.number for candidate in same}
+            study.enqueue_trial(first.trial.params)
+            try:
+                _optimize_once(study, objective, observers, 1, n_trials=1)
+            except KeyboardInterrupt:
+                stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")
+                keep_reason(study, stop)
+                break
+            found = best_met_trial(study, self.criterion, self.policy.objective)
+            if found is not None:
+                told = stop.message.removesuffix("No quantized model meets the criterion.")
+                stop = Stop(
+                    stop.reason,
+                    f"{told}What looked best was then evaluated to its end: trial {found.number} "
+                    "meets the criterion.",
+                )
+                keep_reason(study, stop)
+        return stop
 
     def _evaluate(self, model: Any) -> Any:
         return self.measure(_session(model))
@@ -327,10 +378,11 @@ def _optimize_once(
     objective: QuantObjective,
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
     n_jobs: int,
+    n_trials: int | None = None,
 ) -> bool:
     """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
     try:
-        study.optimize(objective, callbacks=callbacks, n_jobs=n_jobs)
+        study.optimize(objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs)
     except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
         # Optuna cannot tell a trial that has ended: it says so with a ValueError, or stumbles.
         lost = objective.take_lost()

@@ -99,7 +99,8 @@ def tune(
             Instead of ``evaluate``: labelled data, see
             :class:`~optuna_quant.data_evaluation.DataEvaluation`. Then a model is evaluated on no
             more samples than it takes to decide about it; what is returned as meeting the
-            criterion was evaluated on all.
+            criterion was evaluated on all. Where a limit ends the search before anything meets
+            it, up to three models that looked good are evaluated to their end.
         metric:
             The metric on ``data``: ``"accuracy"`` (default), ``"top5"``, ``"exact_match"``,
             ``"iou"``, ``"mse"``, ``"mae"``, a function that gives the score of each sample, a

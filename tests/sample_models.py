@@ -117,11 +117,14 @@ class SampleScores:
 
     def scores(self, model: FakeModel, indices: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
         found = self.scores_of(model.config)
+        # A process that takes part in a study compares a few of the FP32 model's scores.
+        compares = not model.config.quantized_ops and len(indices) <= 32 < self.samples
         for start in range(0, len(indices), self._batch):
             some = indices[start : start + self._batch]
             with self._lock:
-                self.seen.update((model.fingerprint, int(i)) for i in some)
-            if self._log is not None:
+                if not compares:
+                    self.seen.update((model.fingerprint, int(i)) for i in some)
+            if self._log is not None and not compares:
                 self._log.add("samples", model=model.fingerprint, indices=some.tolist())
             time.sleep(self._seconds)
             if self._kill_at is not None and model.config.quantized_ops:

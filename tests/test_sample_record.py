@@ -149,7 +149,9 @@ def test_a_population_comes_back(
         method=method,
     )
     assert read_population(study) is None
-    write_population(study, population, levels=levels, seed=seed)
+    key = write_population(study, population, levels=levels, seed=seed)
+    assert read_population(study) is None  # It counts once the baseline refers to it.
+    record.set_baseline(study, record.Baseline(0.5, 0, key))
     found = read_population(study)
     assert found is not None
     np.testing.assert_array_equal(found.order.indices, population.order.indices)
@@ -166,7 +168,8 @@ def test_another_order_of_the_samples_is_refused() -> None:
         order=SampleOrder.draw(levels, seed=1), baseline=np.ones(20), bounds=(0.0, 1.0)
     )
     other = replace(population, order=SampleOrder.draw(levels, seed=2))
-    write_population(study, other, levels=levels, seed=1)
+    key = write_population(study, other, levels=levels, seed=1)
+    record.set_baseline(study, record.Baseline(1.0, 0, key))
     with pytest.raises(ValueError, match=r"'mine' was begun with another version of numpy"):
         read_population(study)
 
@@ -179,7 +182,8 @@ def test_a_large_population_fits_into_a_storage(tmp_path: Any) -> None:
     population = Population(
         order=SampleOrder.draw(levels, seed=3), baseline=baseline, bounds=(0.0, 1.0)
     )
-    write_population(study, population, levels=levels, seed=3)
+    key = write_population(study, population, levels=levels, seed=3)
+    record.set_baseline(study, record.Baseline(0.5, 0, key))
     again = optuna.load_study(study_name=study.study_name, storage=study._storage)
     found = read_population(again)
     assert found is not None
@@ -192,3 +196,21 @@ def test_bytes_come_back_under_their_name() -> None:
     write_bytes(study, "one", bytes(range(256)))
     assert read_bytes(study, "one") == bytes(range(256))
     assert read_bytes(study, "other") is None
+
+
+def test_of_two_baselines_the_one_that_is_kept_has_its_own_samples() -> None:
+    study = optuna.create_study()
+    levels = np.zeros(20, dtype=np.uint8)
+    keys = []
+    for seed in (1, 2):
+        population = Population(
+            order=SampleOrder.draw(levels, seed=seed), baseline=np.ones(20), bounds=(0.0, 1.0)
+        )
+        keys.append(write_population(study, population, levels=levels, seed=seed))
+        if seed == 1:
+            record.set_baseline(study, record.Baseline(1.0, 0, keys[0]))
+    assert keys[0] != keys[1]
+    found = read_population(study)
+    assert found is not None
+    assert found.key == keys[0]
+    assert found.order.digest == SampleOrder.draw(levels, seed=1).digest

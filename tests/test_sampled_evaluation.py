@@ -129,7 +129,8 @@ def test_baseline_keeps_its_samples() -> None:
     assert population.error_probability == 1e-3
     assert population.method == "paired"
     assert study.trials[0].value == evaluation.metric(fp32)
-    assert record.get_baseline(study) == record.Baseline(evaluation.metric(fp32), 0)
+    known = record.Baseline(evaluation.metric(fp32), 0, population.key)
+    assert record.get_baseline(study) == known
     # The hard ones come first.
     order = population.order
     margins = evaluation._margins[order.indices]
@@ -286,10 +287,12 @@ def test_the_one_that_has_seen_most_is_continued() -> None:
     study, objective, _ = setup(race(("bad",)), verdict("bad"))
     search(study, objective)
     fingerprint = study.trials[1].user_attrs[record.FINGERPRINT]
-    found = furthest(study.trials, fingerprint)
+    population = read_population(study)
+    assert population is not None
+    found = furthest(study.trials, fingerprint, population.key)
     assert found is not None
     assert found.number == 2
-    assert furthest(study.trials, "another") is None
+    assert furthest(study.trials, "another", population.key) is None
 
 
 def test_small_sets_are_evaluated_in_full() -> None:
@@ -427,7 +430,7 @@ def test_a_given_baseline_has_no_samples(logged: list[str]) -> None:
     ("change", "text"),
     [
         ({"samples": 900}, "here there are 900"),
-        ({"bounds": (0.0, 2.0)}, r"with scores from \(0.0, 2.0\)"),
+        ({"bounds": (0.0, 2.0)}, r"with scores from 0 to 2"),
     ],
 )
 def test_other_data_in_a_continued_study_are_refused(change: dict[str, Any], text: str) -> None:
@@ -614,3 +617,31 @@ def test_the_metric_is_that_of_the_whole_set_to_the_last_bit() -> None:
     space = study.sampler.space
     assert study.trials[0].value == evaluation.metric(space.fp32())
     assert study.trials[1].value == evaluation.metric(fallback(space, "bad"))
+
+
+def test_other_metrics_and_other_data_are_refused_before_any_trial() -> None:
+    study, objective, evaluation = setup(full())
+    search(study, objective)
+    before = len(study.trials)
+
+    def other(**options: object) -> QuantObjective:
+        return QuantObjective(
+            FakeBackend(DAMAGE),
+            FakeBackend(DAMAGE).tuning_space(),
+            SampleScores(DAMAGE, **options),  # type: ignore[arg-type]
+            CRITERION,
+        )
+
+    named = other()
+    named._evaluate.name = "another"  # type: ignore[union-attr]
+    with pytest.raises(BaselineError, match="begun with the metric '', but here it is 'another'"):
+        named.check_continued(study)
+    half = other(samples=evaluation.samples // 2)
+    with pytest.raises(BaselineError, match=r"Use the same data and metric"):
+        half.check_continued(study)
+    turned = other()
+    turned._evaluate.scores_of = lambda config: 1 - evaluation.scores_of(config)  # type: ignore
+    with pytest.raises(BaselineError, match="begun with other evaluation data"):
+        turned.check_continued(study)
+    other().check_continued(study)
+    assert len(study.trials) == before

@@ -100,7 +100,9 @@ class Progress:
             higher = self._policy.criterion.higher_is_better
             bound = f"at most {high:.4g}" if higher else f"at least {low:.4g}"
             return f"not met: metric about {estimate}, {bound}, after {seen}"
-        if verdict in ("promised", "meets"):
+        if verdict == "meets":
+            return f"met whatever the rest brings: metric about {estimate} after {seen}"
+        if verdict == "promised":
             return f"probably met: metric about {estimate} after {seen}"
         return f"metric about {estimate} after {seen}"
 

@@ -41,7 +41,7 @@ class SampleBar:
         with self._lock:
             if self._bar is None or self._trial != seen.trial:
                 self._clear()
-                self._trial = seen.trial
+                self._trial, self._bounded = seen.trial, 0.0
                 self._bar = tqdm(
                     total=seen.of,
                     desc=f"trial {seen.trial}",

@@ -39,6 +39,10 @@ class Population:
             With what probability a candidate that meets the criterion may be given up.
         method:
             ``"paired"``, ``"unpaired"`` or ``"exact"``.
+        key:
+            What tells it from others, in a study.
+        metric_name:
+            The name of the metric; empty if it has none.
     """
 
     order: SampleOrder
@@ -47,6 +51,8 @@ class Population:
     higher_is_better: bool = True
     error_probability: float = 1e-3
     method: str = "paired"
+    key: str = ""
+    metric_name: str = ""
 
     @property
     def samples(self) -> int:

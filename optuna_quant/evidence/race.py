@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.evidence.threshold import estimate
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,14 +76,16 @@ def survivors(
 
     The half that is behind on the samples seen is out, as in sequential halving (Karnin, Koren and
     Somekh, "Almost optimal exploration in multi-armed bandits", 2013): what separates it from the
-    others by much is seen on few samples, and who is out is at most a little better than who goes
-    on; by how much, :func:`most_missed` tells. Of the better half, a candidate is out that is
-    surely worse than ``top`` others: a bet on its not being worse has lost, betting as in
-    :class:`ThresholdTest` on the difference of the two (successive elimination: Even-Dar, Mannor
-    and Mansour, "Action elimination and stopping conditions for the multi-armed bandit and
-    reinforcement learning problems", 2006, with confidence sequences in place of their bounds).
-    With probability ``1 - error_probability`` none of the true ``top`` is out for that reason in
-    any round of the race.
+    others by much is seen on few samples. Since hard samples come first the :func:`lead` may
+    deceive, so the quarter that is *estimated* to be the best goes on as well. By how much the
+    best of those that are out may be better than the chosen one, :func:`most_missed` tells.
+
+    Of the better half, a candidate is out that is surely worse than ``top`` others: a bet on its
+    not being worse has lost, betting as in :class:`ThresholdTest` on the difference of the two
+    (successive elimination: Even-Dar, Mannor and Mansour, "Action elimination and stopping
+    conditions for the multi-armed bandit and reinforcement learning problems", 2006, with
+    confidence sequences in place of their bounds). With probability ``1 - error_probability``
+    none of the true ``top`` is out for that reason in any round of the race.
 
     Args:
         population:
@@ -103,8 +107,9 @@ def survivors(
     level = _level(max(count, len(names)), error_probability)
     seen = np.array([scores[name][:samples] for name in names])
     ranked = sorted(range(len(names)), key=lambda i: -lead(population, seen[i]))
+    estimated = sorted(range(len(names)), key=lambda i: -estimate(population, seen[i]))
     leaders = ranked[:top]
-    kept = set(leaders)
+    kept = {*leaders, *estimated[: max(top, len(names) // 4)]}
     for i in ranked[top : max(top, (len(names) + 1) // 2)]:
         if not all(_log_capital(population, seen[i] - seen[j]) >= level for j in leaders):
             kept.add(i)

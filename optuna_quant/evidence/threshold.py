@@ -21,6 +21,9 @@ _STAKES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.95])
 # What a sum of rounded scores may be off.
 _ROUNDING = 1e-9
 
+# How often the range of a bound is halved: each takes a pass over what was seen.
+_BISECTIONS = 9
+
 # A promise is given after this many samples, and this part of all, at the earliest.
 _FEWEST_FOR_PROMISE = 64
 _PART_FOR_PROMISE = 1 / 16
@@ -252,7 +255,7 @@ def _upper_bound(population: Population, scores: NDArray[np.float64]) -> float:
     low, high = total / samples, (total + samples - len(scores)) / samples
     if not len(population.bets.control) or len(scores) in (0, samples):
         return high
-    for _ in range(14):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if follow(population, middle, scores).verdict is Verdict.FAILS:
             high = middle

@@ -17,6 +17,7 @@ from optuna.pruners import BasePruner
 from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant.criteria import ROUNDING
+from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evidence.group_test import GroupThresholdTest
 from optuna_quant.evidence.group_test import Seen
 from optuna_quant.evidence.group_test import mean_bounds
@@ -28,14 +29,12 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.criteria import AccuracyCriterion
-
 
 METHODS = ("paired", "unpaired", "exact")
 
 _CACHED_TRIALS = 64
-_INEXACT = 1e-3
-"""How far a reported mean may be off, over the width of the bounds: rounded to three digits."""
+_INEXACT = 1e-6
+"""How far a reported mean may be off, over the width of the bounds: float32, but not rounded."""
 
 
 class AccuracyPruner(BasePruner):
@@ -59,7 +58,7 @@ class AccuracyPruner(BasePruner):
     uniformly shuffled order**, the same in all trials, and for each candidate that was not
     chosen for how it does on the first samples of that order; data sorted by class must be
     shuffled once, or pruned with ``"exact"``. Smaller groups between reports give stronger
-    evidence.
+    evidence. Report means as they are: rounded ones may be pruned wrongly.
 
     The pruned trial says why in its user attribute ``"evidence"``, a dict: ``verdict``
     (``"fails"``), ``samples`` seen ``of`` all, the mean over them (``estimate``), ``bounds`` of
@@ -95,7 +94,14 @@ class AccuracyPruner(BasePruner):
         method: str = "paired",
         bounds: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        low, high = sorted(bounds)
+        if not isinstance(criterion, AccuracyCriterion):
+            raise TypeError(f"criterion must be an AccuracyCriterion, but got {criterion!r}.")
+        try:
+            low, high = sorted(map(float, bounds))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"bounds must be two different finite numbers, but got {bounds!r}."
+            ) from None
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"bounds must be two different finite numbers, but got {bounds}.")
         if isinstance(error_probability, bool) or not isinstance(error_probability, Real):
@@ -378,8 +384,8 @@ class _TestOfTrial:
             raise ValueError(
                 f"Trial {number} reported {value} at step {step}, but after what it reported at "
                 f"step {last} no scores of the {count} samples between them lead there: report "
-                "the mean of the scores of all samples so far, not that of the last batch, with "
-                "step=the number of samples so far."
+                "the mean of the scores of all samples so far, not rounded and not that of the "
+                "last batch, with step=the number of samples so far."
             )
         seen = Seen(step, total, self._reference.totals.get(step))
         self._test.update(*seen)

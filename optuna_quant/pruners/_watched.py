@@ -49,7 +49,8 @@ class Watched:
         trial = self._trial
         if self._takes_reports:
             trial.report(value, step=step)
-            return trial.should_prune()
+            # Not the study's pruner, which may be another one.
+            return self._pruner.prune(trial.study, _optuna.frozen_trial(trial))
         self._reports[int(step)] = float(value)
         frozen = copy.copy(_optuna.frozen_trial(trial))
         frozen.intermediate_values = dict(self._reports)

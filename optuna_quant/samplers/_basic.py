@@ -280,8 +280,9 @@ class BasicQuantSampler(StagedQuantSampler):
             return
         if self.measures_baseline and mode == "fp32":
             ranked = yield from self._other_view(space, best, tunables, gains, ranked)
-        if (yield from self._brackets()):
+        if (yield from self._brackets()) and (
             yield from self._bracket(accumulated, base, ranked, mode)
+        ):
             return
         found = yield from walk(
             accumulated,
@@ -322,16 +323,22 @@ class BasicQuantSampler(StagedQuantSampler):
 
     def _bracket(
         self, stage: str, base: QuantConfig, ranked: Sequence[Tunable], mode: str
-    ) -> Plan:
+    ) -> Generator[Request, Any, bool]:
+        """Search accumulated fallback by halves; whether something was found.
+
+        If not, not even all ops together meet the criterion, and what may do so is walked for.
+        """
         found = yield from bracket(stage, base, ranked, mode=mode)
         if found is None:
-            return
+            return False
         config, ops = found
         # The last one made the difference; the others may not have to stay.
         back = [(tunable, base.ops[tunable.ops[0]]) for tunable in reversed(ops[:-1])]
         config = yield from grow("quantized again", config, back)
-        if config.quantized_ops:
-            yield Stage("answer", [config])
+        if not config.quantized_ops:
+            return False
+        yield Stage("answer", [config])
+        return True
 
     def _other_view(
         self,

@@ -105,7 +105,9 @@ class Course:
             if scores is not None:
                 seen[key] = scores[:samples]
                 value = estimate(population, seen[key])
-                ahead = lead(population, seen[key]) if all_seen else value
+                # In the end what counts is what is expected of all samples.
+                is_last = self._round == len(self._rounds) - 1
+                ahead = lead(population, seen[key]) if all_seen and not is_last else value
                 self._ranks[key] = Rank(self._round, ahead, value)
         self._held.append((samples, len(self._active)))
         if self._round == len(self._rounds) - 1 or len(seen) < 2:
@@ -176,7 +178,6 @@ class Course:
 
     def assume(
         self,
-        evaluate: Evaluate,
         guess: Callable[[Mapping[str, Evaluation], QuantConfig], Evaluation],
     ) -> list[Evaluation]:
         """The results if those that are missing were as guessed."""

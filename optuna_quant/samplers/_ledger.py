@@ -260,7 +260,10 @@ class Ledger:
         evaluated = record.has_failed_itself(trial)
         count = self._failures[key, evaluated] = self._failures.get((key, evaluated), 0) + 1
         final = trial.user_attrs.get(record.FAILURE_IS_FINAL, False)
-        if (final or count >= self._most[evaluated]) and key not in self._outcomes:
+        known = self._outcomes.get(key)
+        if (final or count >= self._most[evaluated]) and (known is None or known.is_partial):
+            # Of what was seen of it nothing more will come.
+            self.epoch += known is not None
             self._set_aside[key] = SetAside(key, trial.number, _why(trial, evaluated, count))
             self._outcomes[key] = Outcome(
                 key, trial.number, trial.state, None, -math.inf, params=trial.params

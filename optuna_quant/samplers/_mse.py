@@ -49,6 +49,11 @@ class MSEQuantSampler(BasicQuantSampler):
     def __init__(
         self, space: TuningSpace, *, sensitivity: Sensitivity | None, **kwargs: Any
     ) -> None:
+        if kwargs.get("accumulate") == "bracket":
+            raise ValueError(
+                f"accumulate='bracket' is no option of {type(self).__name__}, which walks along "
+                "its ranking and revises it."
+            )
         super().__init__(space, sensitivity=sensitivity, **kwargs)
 
     def plan(self, space: TuningSpace) -> Plan:

@@ -129,7 +129,7 @@ class Replay:
     def assume(self, guess: Guess) -> None:
         """Complete the current stage with guesses for what is not known, and go on."""
         if self.stage is not None and self._course is not None:
-            self._send(self._course.assume(self._evaluate, partial(guess, self.stage)))
+            self._send(self._course.assume(partial(guess, self.stage)))
             self.advance()
         elif self.stage is not None:
             known = dict(self.known)

@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 from optuna_quant import record
 from optuna_quant.config import QuantConfig
-from optuna_quant.samplers._ledger import Outcome
 
 
 if TYPE_CHECKING:
@@ -77,12 +76,6 @@ class Evaluation:
     met: bool | None = None
     number: int | None = None
     scores: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
-
-    @classmethod
-    def of(cls, config: QuantConfig, outcome: Outcome) -> Evaluation:
-        """What the record says about a configuration."""
-        met = None if outcome.violation is None else outcome.violation <= 0
-        return cls(config, outcome.score, outcome.value, met, outcome.number)
 
 
 @dataclass(frozen=True)

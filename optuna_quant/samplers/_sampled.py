@@ -10,6 +10,7 @@ from optuna_quant import record
 from optuna_quant.evidence import Verdict
 from optuna_quant.evidence.threshold import estimate
 from optuna_quant.evidence.threshold import follow
+from optuna_quant.sample_record import population_of
 from optuna_quant.sample_record import read_scores
 from optuna_quant.samplers._requests import Evaluation
 
@@ -100,6 +101,8 @@ class SampledOutcomes:
         """
         if outcome.samples is None or ledger.population is None:
             return None
+        if population_of(outcome.attrs) != ledger.population.key:
+            return None  # In the order of another baseline, which was not kept.
         threshold = ledger.threshold
         asked = threshold, ledger.broken_promises
         known = self._found.get(outcome.number)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_backend import FakeBackend
+from fake_backend import FakeModel
 from faults.zygote import Zygote
 from faults.zygote import zygote as zygotes
 import numpy as np
@@ -515,3 +516,30 @@ def test_other_settings_of_a_continued_study_are_told(caplog: pytest.LogCaptureF
     ]
     assert len(told) == 1
     assert "'paired' and the error probability 0.001, which are kept" in told[0]
+
+
+class FailsLate(SampleScores):
+    """Fails on the last samples of every quantized model, which earlier looks do not reach."""
+
+    def scores(self, model: FakeModel, indices: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
+        for number, some in enumerate(super().scores(model, indices)):
+            if model.config.quantized_ops and len(indices) > 500 and number > 5:
+                raise RuntimeError("late")
+            yield some
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_what_fails_when_it_is_continued_is_set_aside(name: str) -> None:
+    study = study_of(name)
+    search(study, objective_of(FailsLate(dict.fromkeys(DAMAGE, 0.0))), most=2000)
+    failed = Counter(
+        str(sorted(trial.params.items()))
+        for trial in study.trials
+        if trial.state == TrialState.FAIL
+    )
+    assert failed
+    assert max(failed.values()) <= 3
+    sampler = study.sampler
+    assert isinstance(sampler, QuantSampler)
+    assert sampler.is_exhausted(study)
+    assert sampler.set_aside(study)
