@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Each round goes twice as far as the one before; the first sees at least so many samples.
 _GROWTH = 2
 _FEWEST = 32
+_CLEAR_ERRORS = 2.0
 
 # What a sum of rounded scores may be off.
 _ROUNDING = 1e-9
@@ -216,6 +217,30 @@ def lead(population: Population, scores: NDArray[np.float64]) -> float:
     seldom drawn counts for many, and the order is what matters here.
     """
     return float((scores - population.normal_baseline[: len(scores)]).mean())
+
+
+def clearly_behind(population: Population, scores: Mapping[str, NDArray[np.float64]]) -> list[str]:
+    """Who is expected to be worse than the best on all samples, by more than two standard errors.
+
+    The expectation is the estimate of the difference; its variance is estimated from what the
+    draws say (Raj, 1956), about which nothing is certain for few samples.
+
+    Args:
+        population:
+            The samples.
+        scores:
+            The normal scores of each candidate, of the same samples.
+    """
+    best = max(scores, key=lambda name: estimate(population, scores[name]))
+    found = []
+    for name, one in scores.items():
+        differences = one - scores[best]
+        before = np.cumsum(differences) - differences
+        says = before + differences / population.order.probabilities[: len(one)]
+        error = float(says.std()) / math.sqrt(max(1, len(one) - 1))
+        if float(says.mean()) + _CLEAR_ERRORS * error < 0:
+            found.append(name)
+    return found
 
 
 def standing(ranks: Sequence[Rank]) -> list[float]:

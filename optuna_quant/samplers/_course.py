@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant import record
 from optuna_quant.evidence.race import Rank
+from optuna_quant.evidence.race import clearly_behind
 from optuna_quant.evidence.race import lead
 from optuna_quant.evidence.race import most_missed
 from optuna_quant.evidence.race import order_is_clear
@@ -105,12 +106,12 @@ class Course:
             if scores is not None:
                 seen[key] = scores[:samples]
                 value = estimate(population, seen[key])
-                # In the end what counts is what is expected of all samples.
-                is_last = self._round == len(self._rounds) - 1
-                ahead = lead(population, seen[key]) if all_seen and not is_last else value
+                ahead = lead(population, seen[key]) if all_seen else value
                 self._ranks[key] = Rank(self._round, ahead, value)
         self._held.append((samples, len(self._active)))
         if self._round == len(self._rounds) - 1 or len(seen) < 2:
+            if all_seen:
+                self._put_back(seen)
             return True
         error = self._race.error_probability
         kept = survivors(
@@ -129,6 +130,17 @@ class Course:
         self._active = {key: self._active[key] for key in kept}
         self._round += 1
         return False
+
+    def _put_back(self, seen: Mapping[str, NDArray[np.float64]]) -> None:
+        """Put who leads on hard samples only behind those that are clearly expected better."""
+        if self._population is None or not seen:
+            return
+        behind = clearly_behind(self._population, seen)
+        least = min(self._ranks[key].lead for key in seen)
+        for key in behind:
+            rank = self._ranks[key]
+            # Their order among themselves stays: leads are at most 2 apart.
+            self._ranks[key] = replace(rank, lead=least - 2 + rank.lead)
 
     def _results(self) -> list[Evaluation]:
         keys = list(dict.fromkeys(config.key for config in self._race.configs))

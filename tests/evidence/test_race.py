@@ -14,6 +14,7 @@ from optuna_quant.evidence import Population
 from optuna_quant.evidence import SampleOrder
 from optuna_quant.evidence import difficulty_levels
 from optuna_quant.evidence.race import Rank
+from optuna_quant.evidence.race import clearly_behind
 from optuna_quant.evidence.race import lead
 from optuna_quant.evidence.race import most_missed
 from optuna_quant.evidence.race import order_is_clear
@@ -213,3 +214,17 @@ def test_the_lead_is_on_the_samples_that_were_seen() -> None:
     scores[:5] = 1 - scores[:5]
     expected = (scores - population.normal_baseline[:50]).sum() / 50
     assert lead(population, scores) == pytest.approx(expected)
+
+
+def test_who_leads_on_hard_samples_only_is_clearly_behind() -> None:
+    population = population_of(weighted=True)
+    order = population.order
+    baseline = population.normal_baseline
+    by_weight = np.argsort(-order.weights, kind="stable")
+    right = by_weight[baseline[by_weight] == 1]
+    few_hard, many_easy = baseline.copy(), baseline.copy()
+    few_hard[right[:20]] = 0
+    many_easy[right[len(right) // 2 :]] = 0
+    seen = {"few hard": few_hard[:400], "many easy": many_easy[:400]}
+    assert clearly_behind(population, seen) == ["many easy"]
+    assert clearly_behind(population, {"one": few_hard[:50], "same": few_hard[:50]}) == []
