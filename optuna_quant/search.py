@@ -39,6 +39,7 @@ from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
 from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
+from optuna_quant.ranks import this_rank
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
@@ -483,10 +484,11 @@ def _pruner(
             if measure.is_mean
             else "is no mean over samples"
         )
-        _logger.warning(
-            f"Every configuration is evaluated on all samples, because the metric "
-            f"{measure.name!r} {why}."
-        )
+        if this_rank().reports:
+            _logger.warning(
+                f"Every configuration is evaluated on all samples, because the metric "
+                f"{measure.name!r} {why}."
+            )
         return NopPruner()
     return pruner
 

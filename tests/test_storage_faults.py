@@ -110,7 +110,8 @@ def test_server_killed_at_random_moments_costs_nothing(
     assert all(trial.user_attrs == {"a": trial.number} for trial in trials)
     assert all(trial.intermediate_values == {1: trial.value} for trial in trials)
     # Some losses are over before anybody has looked; the others are told once each.
-    assert 1 <= told(log, "is lost") <= kills
+    fewest = 0 if isinstance(server, own_servers.OwnGrpc) else 1  # gRPC connects again itself.
+    assert fewest <= told(log, "is lost") <= kills
     assert told(log, "Going on") == told(log, "is lost")
 
 
