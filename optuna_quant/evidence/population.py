@@ -15,6 +15,8 @@ from optuna_quant.evidence.order import SampleOrder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.evidence.lookahead import Lookahead
+
 
 METHODS = ("paired", "unpaired", "exact")
 
@@ -62,12 +64,32 @@ class Population:
     @cached_property
     def normal_baseline(self) -> NDArray[np.float64]:
         """The FP32 model's normal scores, in the order of evaluation."""
-        return self.normal(self.baseline[self.order.indices])
+        return self.normal(self.baseline_in_order)
+
+    @cached_property
+    def baseline_in_order(self) -> NDArray[np.float64]:
+        """The FP32 model's scores as the metric gives them, in the order of evaluation."""
+        return self.baseline[self.order.indices].astype(np.float64)
+
+    @cached_property
+    def expected(self) -> bytes:
+        """The same as bytes, which are compared fastest."""
+        return self.baseline_in_order.tobytes()
 
     @cached_property
     def normal_sum(self) -> float:
         """The sum of the FP32 model's normal scores."""
         return float(self.normal_baseline.sum())
+
+    @cached_property
+    def normal_sums(self) -> NDArray[np.float64]:
+        """The sums of the first of them, from none to all, of shape ``(samples + 1,)``."""
+        return np.concatenate([[0.0], np.cumsum(self.normal_baseline)])
+
+    @cached_property
+    def lookaheads(self) -> dict[float, Lookahead]:
+        """What was found to lie ahead of a candidate of which no sample was seen, by threshold."""
+        return {}
 
     def normal(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores on the scale where 0 is the worst and 1 the best."""
