@@ -17,7 +17,6 @@ import numpy as np
 from optuna_quant.evidence import Population
 from optuna_quant.evidence import SampleOrder
 from optuna_quant.evidence import ThresholdTest
-from optuna_quant.evidence import Verdict
 from optuna_quant.evidence import difficulty_levels
 
 
@@ -31,8 +30,6 @@ LOSS = 0.01
 ERROR_PROBABILITIES = (0.05, 0.001)
 SIZES = (100, 1000, 10_000, 50_000)
 AT_ONCE = 125
-ORDERS_OF_ONE = 25
-"""So many orders are drawn of each population."""
 
 
 def binary(
@@ -83,9 +80,22 @@ def samples_until_failure(population: Population, threshold: float, scores: Arra
     """After how many samples the test gives up; :obj:`None` if it never does."""
     test = ThresholdTest(population, threshold)
     in_order = population.normal(scores[population.order.indices])
-    for start in range(0, len(scores), BATCH):
-        if test.update(in_order[start : start + BATCH]) is Verdict.FAILS:
+    gains = in_order - population.normal_baseline
+    differ = np.flatnonzero(gains)
+    is_dense = len(differ) > len(scores) / 4
+    ends = np.searchsorted(differ, np.arange(BATCH, len(scores) + BATCH, BATCH)).tolist()
+    begin = 0
+    for start, end in zip(range(0, len(scores), BATCH), ends, strict=True):
+        batch = in_order[start : start + BATCH]
+        if is_dense:
+            test.update(batch)
+        else:
+            others = differ[begin:end]
+            pairs = zip((others - start).tolist(), gains[others].tolist(), strict=True)
+            test.agree(len(batch), list(pairs))
+        if test.fails:
             return test.seen
+        begin = end
     return None
 
 
@@ -96,9 +106,8 @@ def false_failures(
     seed, orders = job
     rng = np.random.default_rng([size, seed])
     found = [0 for _ in ERROR_PROBABILITIES]
-    for i in range(orders):
-        if i % ORDERS_OF_ONE == 0:
-            candidate, baseline = draw(size, rng)
+    for _ in range(orders):
+        candidate, baseline = draw(size, rng)
         number = int(rng.integers(2**31))
         for k, error in enumerate(ERROR_PROBABILITIES):
             population = population_of(
@@ -122,24 +131,25 @@ def run(populations: int) -> None:
 
 def _print_false_failures(pool: ProcessPoolExecutor, populations: int) -> None:
     print(
-        f"\nsample by sample: candidates exactly at the threshold that fail ({ORDERS_OF_ONE} "
-        f"orders of each population, looks after every {BATCH})"
+        "\nsample by sample: candidates exactly at the threshold that fail (a population for each "
+        f"order, looks after every {BATCH})"
     )
     title = f"{'order':9} {'scores':32} {'method':8} {'size':>6} {'orders':>7}"
     print(title, *(f"{e:>9}" for e in ERROR_PROBABILITIES))
     for size in SIZES:
-        count = populations if size <= 10_000 else min(populations, 1000)
         for weighted, name, draw, method in _problems(size):
-            chunks = [min(AT_ONCE, count - begin) for begin in range(0, count, AT_ONCE)]
+            chunks = [
+                min(AT_ONCE, populations - begin) for begin in range(0, populations, AT_ONCE)
+            ]
             one = partial(false_failures, draw, size, weighted, method)
             totals = np.sum(list(pool.map(one, enumerate(chunks))), axis=0)
             order = "weighted" if weighted else "uniform"
-            shares = totals / count
+            shares = totals / populations
             # A true share of the limit gives more than this once in a thousand times.
             limits = np.array(ERROR_PROBABILITIES)
-            allowed = limits + 3.1 * np.sqrt(limits * (1 - limits) / count)
+            allowed = limits + 3.1 * np.sqrt(limits * (1 - limits) / populations)
             print(
-                f"{order:9} {name:32} {method:8} {size:6} {count:7}",
+                f"{order:9} {name:32} {method:8} {size:6} {populations:7}",
                 *(f"{share:9.5f}" for share in shares),
                 "TOO MANY" if (shares > allowed).any() else "",
                 flush=True,
