@@ -24,6 +24,7 @@ from optuna_quant.evidence import SampleOrder
 from optuna_quant.evidence import ThresholdTest
 from optuna_quant.evidence import Verdict
 from optuna_quant.evidence import difficulty_levels
+from optuna_quant.evidence.threshold import FEW
 from optuna_quant.evidence.threshold import bounds
 from optuna_quant.sample_record import population_of
 from optuna_quant.sample_record import read_scores
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-6
-# Batches of up to so many samples are compared with the baseline's one by one.
-_FEW = 128
 # How often those who watch are shown how far a trial is.
 _SECONDS_BETWEEN_LOOKS = 0.1
 # How often the metric so far is reported to the storage while a trial runs.
@@ -210,6 +209,7 @@ class SampledTrial:
     ) -> None:
         self._trial = trial
         self._population = population
+        self._samples = population.samples
         self._criterion = criterion
         self._needed = criterion.threshold(baseline)
         self._goal = goal
@@ -255,10 +255,15 @@ class SampledTrial:
         return self._population.key
 
     @property
+    def seen(self) -> int:
+        """How many samples were seen."""
+        return self._seen
+
+    @property
     def is_enough(self) -> bool:
         """Whether the goal is reached."""
         goal, seen = self._goal, self._seen
-        if seen == self._population.samples:
+        if seen == self._samples:
             return True
         if isinstance(goal, int):
             return seen >= goal
@@ -307,7 +312,7 @@ class SampledTrial:
         if batch.tobytes() == population.expected[8 * start : 8 * end]:
             self._test.agree(end - start)
             return
-        if end - start <= _FEW and end <= population.samples:
+        if end - start <= FEW and end <= self._samples:
             differences = self._differences(batch, start)
             if differences is not None:
                 self._test.agree(end - start, differences)
@@ -331,17 +336,13 @@ class SampledTrial:
     def _differences(
         self, batch: NDArray[np.float64], start: int
     ) -> list[tuple[int, float]] | None:
-        """Where a batch is not as the baseline; :obj:`None` if a score is out of bounds.
-
-        For a few samples this is faster than numpy.
-        """
+        """Where a batch is not as the baseline; :obj:`None` if a score is out of bounds."""
         population = self._population
         low, high = population.bounds
-        known = population.baseline_in_order[start : start + len(batch)].tolist()
+        places = (batch != population.baseline_in_order[start : start + len(batch)]).nonzero()[0]
         found = []
-        for place, score in enumerate(batch.tolist()):
-            if score == known[place]:
-                continue
+        for place in places.tolist():
+            score = batch.item(place)
             if not low <= score <= high:
                 return None
             normal = (score - low) / (high - low)

@@ -1,9 +1,13 @@
-"""How far a candidate may go, and how much it may lose, until a bet can have been won."""
+"""What candidates that agree with the baseline, but for a few samples, can have won by bets."""
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,90 +18,181 @@ if TYPE_CHECKING:
     from optuna_quant.evidence.population import Population
 
 
-# How far it is looked ahead, in samples: as far as was seen so far, but within these.
-_NEAREST = 256
-_FURTHEST = 4096
+# For what part of what it may lose in all it is known how losses go on to count.
+_PART_LOST = 0.9
 
 _LEAST_ROOM = 1e-12
+
+# A row for each bet. Single numbers are read several times as fast as from numpy's arrays.
+_Row: TypeAlias = "array[float]"
+_Table: TypeAlias = tuple[_Row, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Lookahead:
-    """What the next samples can bring, bounded from above by sums.
+    """What a threshold makes of agreeing with the baseline, for all candidates.
 
-    A candidate that agrees with the baseline on all of them changes what its gamblers have in a
-    way that is known beforehand; each sample on which it is worse adds some gain, and each on
-    which it is better takes some away. So as long as the gains that were added are less than what
-    is left of the *budget*, no look at the capital can find that it is enough.
+    A bet gains ``(a + l) / (r - l)``: ``l`` is what the candidate has lost to the baseline before,
+    ``a`` what the draw says less than is needed, and ``r`` what it could say more at most. That is
+    convex in ``l``, so up to ``most_lost`` it is at most linear between the ends. Sums of both
+    parts are kept here, so that the gain of many samples is known without going through them.
 
     Args:
-        start:
-            The number of samples that were seen when this was made.
-        end:
-            The number of samples until which it is known.
+        window:
+            What a batch may have at most.
         most_lost:
-            What the candidate may have lost to the baseline since then, in sum, for this to hold.
-        gains:
-            The most that the loss of 1 on each sample adds, of shape ``(ahead,)``.
-        budget:
-            How much may have been added up to each sample, of shape ``(ahead,)``. It falls.
+            What a candidate may have lost for this to hold.
+        path:
+            The sum of gains for nothing lost, of shape ``(bets, samples + 1)``, from none seen on.
+        peak:
+            The highest that it was within the last ``window`` samples, of the same shape.
+        slope:
+            The sum of what each unit that was lost before adds at most, of the same shape.
+        room:
+            The room ``r`` of each sample, of shape ``(bets, samples)``.
+        probabilities:
+            The probability of each draw, of shape ``(samples,)``.
     """
 
-    start: int
-    end: int
+    window: int
     most_lost: float
-    gains: NDArray[np.float64]
-    budget: NDArray[np.float64]
+    path: _Table
+    peak: _Table
+    slope: _Table
+    room: _Table
+    probabilities: _Row
 
     @classmethod
-    def make(
-        cls,
-        population: Population,
-        still_needed: NDArray[np.float64],
-        left: NDArray[np.float64],
-        *,
-        start: int,
-        most_lost: float,
-    ) -> Lookahead:
+    def make(cls, population: Population, needed: float, *, window: int) -> Lookahead:
         """Look ahead.
-
-        For a bet with the shortfall ``a`` of what the draw says against what is needed, and the
-        room ``r`` between the most that it can say and what is needed, the gain is ``a / r``.
-        After a loss of ``l`` it is ``(a + l) / (r - l)``, which rises with ``l``, since
-        ``a + r >= 0``. So it is at most what it is for ``most_lost``.
 
         Args:
             population:
                 The samples.
-            still_needed:
-                For each bet, what is left of the samples has to sum up to this at least; of shape
-                ``(bets, 1)``.
-            left:
-                For each bet, the sum of gains that no gambler can win with, of shape
-                ``(bets, 1)``.
-            start:
-                The number of samples seen.
-            most_lost:
-                How much may be lost until a new look.
+            needed:
+                The sum of normal scores that has to be reached.
+            window:
+                What a batch may have at most.
         """
-        # What lies ahead of the first sample is the same for all candidates.
-        far = min(max(start, _NEAREST), _FURTHEST) if start else _FURTHEST
-        end = min(start + far, population.samples)
-        ahead = slice(start, end)
         bets = population.bets
-        baseline = population.normal_baseline[ahead]
-        probabilities = population.order.probabilities[ahead]
-        agreed = baseline - bets.control[:, ahead]
-        needed = agreed - np.add.accumulate(agreed, axis=1) + (still_needed + most_lost)
-        room = bets.most[:, ahead] - needed
-        is_open = room > _LEAST_ROOM
-        np.maximum(room, _LEAST_ROOM, out=room)
-        path = np.add.accumulate((needed - agreed / probabilities) / room, axis=1)
-        budget = np.where(is_open, left - path, -np.inf).min(axis=0)
+        most_lost = max(1.0, _PART_LOST * (population.normal_sum - needed))
+        short = needed - bets.said
+        room = bets.most - needed
+        # Where the room could be used up, nothing is known, and from there on.
+        is_open = np.minimum.accumulate(room, axis=1) - most_lost > _LEAST_ROOM
+        rest = np.where(is_open, room - most_lost, 1.0)
+        least = np.where(is_open, short / np.where(is_open, room, 1.0), np.inf)
+        rise = np.where(is_open, ((short + most_lost) / rest - least) / most_lost, 0.0)
+        path = _sums(least)
+        peak = path.copy()
+        reach = 1
+        while reach < window:
+            step = min(reach, window - reach)
+            peak[:, step:] = np.maximum(peak[:, step:], peak[:, :-step])
+            reach += step
         return cls(
-            start=start,
-            end=end,
+            window=window,
             most_lost=most_lost,
-            gains=(1 / (probabilities * room)).max(axis=0),
-            budget=np.minimum.accumulate(budget),
+            path=_table(path),
+            peak=_table(peak),
+            slope=_table(_sums(rise)),
+            room=_table(room),
+            probabilities=_row(population.order.probabilities),
         )
+
+
+class Foresight:
+    """Follows a candidate through what lies ahead, by the few samples where it does not agree.
+
+    Args:
+        ahead:
+            What lies ahead.
+    """
+
+    def __init__(self, ahead: Lookahead) -> None:
+        self.window = ahead.window
+        self._ahead = ahead
+        self._above = [0.0] * len(ahead.path)  # The sum of gains, less the path.
+        self._limits = [-math.inf] * len(ahead.path)  # Until it is anchored nothing is safe.
+        self._lost = 0.0
+        self._known = 0  # Up to which sample the slope is in the sum.
+
+    def anchor(self, seen: int, lost: float, drift: Sequence[float], limits: list[float]) -> None:
+        """Begin at a sample where all is known.
+
+        Args:
+            seen:
+                The number of samples seen.
+            lost:
+                What the candidate has lost to the baseline until then; negative if it gained.
+            drift:
+                The sum of gains of each bet so far.
+            limits:
+                The sum that no gambler can have won below, for each bet.
+        """
+        path = self._ahead.path
+        self._above = [gains - row[seen] for gains, row in zip(drift, path, strict=True)]
+        self._limits, self._lost, self._known = limits, lost, seen
+
+    def is_safe(self, start: int, end: int, but: Sequence[tuple[int, float]]) -> bool:
+        """Whether no gambler can have won on the next samples.
+
+        If not, it has to be anchored anew.
+
+        Args:
+            start:
+                The number of samples seen before.
+            end:
+                The number of samples seen now, at most ``window`` more.
+            but:
+                Where the candidate does not agree with the baseline: the place of each sample
+                after ``start``, from 0 on and rising, and what it gains there.
+        """
+        ahead, above, lost, known = self._ahead, self._above, self._lost, self._known
+        won: list[float] = []
+        highest = lost
+        for place, gain in but:
+            sample = start + place
+            loss = -gain / ahead.probabilities[sample]
+            for bet, room in enumerate(ahead.room):
+                rest = room[sample] - lost
+                if rest <= _LEAST_ROOM:
+                    return False
+                if lost > 0:
+                    slope = ahead.slope[bet]
+                    above[bet] += lost * (slope[sample + 1] - slope[known])
+                if loss > 0:
+                    above[bet] += loss / rest
+                else:
+                    # It may have been enough before this came.
+                    won = won or [0.0] * len(above)
+                    won[bet] += loss / rest
+            known = sample + 1
+            lost -= gain
+            highest = max(highest, lost)
+        if highest > ahead.most_lost:
+            return False
+        for bet, peak in enumerate(ahead.peak):
+            reached = above[bet] + peak[end]
+            if lost > 0:
+                slope = ahead.slope[bet]
+                reached += lost * (slope[end] - slope[known])
+            # Not the other way round: where nothing is known it is no number.
+            if not reached < self._limits[bet]:
+                return False
+        for bet, gained in enumerate(won):
+            above[bet] += gained
+        self._lost, self._known = lost, known
+        return True
+
+
+def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)
+
+
+def _table(values: NDArray[np.float64]) -> _Table:
+    return tuple(map(_row, values))
+
+
+def _row(values: NDArray[np.float64]) -> _Row:
+    return array("d", values.tobytes())

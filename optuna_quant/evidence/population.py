@@ -87,8 +87,8 @@ class Population:
         return np.concatenate([[0.0], np.cumsum(self.normal_baseline)])
 
     @cached_property
-    def lookaheads(self) -> dict[float, Lookahead]:
-        """What was found to lie ahead of a candidate of which no sample was seen, by threshold."""
+    def lookaheads(self) -> dict[tuple[float, int], Lookahead]:
+        """What was found to lie ahead of candidates, by the sum needed and the batch size."""
         return {}
 
     def normal(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,8 +116,13 @@ class Population:
         parts = {"paired": (0.0, 0.5, 1.0), "unpaired": (0.0,), "exact": ()}[self.method]
         control = np.array(parts).reshape(-1, 1) * self.normal_baseline
         weights, left = self.order.weights, self.order.weight_left
+        differences = self.normal_baseline - control
+        known = np.cumsum(differences, axis=1) - differences + control.sum(axis=1)[:, None]
         largest = np.maximum.accumulate(((1 - control) / weights)[:, ::-1], axis=1)[:, ::-1]
-        return Bets(control=control, total=control.sum(axis=1), most=largest * left)
+        return Bets(
+            said=known + differences / self.order.probabilities,
+            most=known + largest * left,
+        )
 
     @cached_property
     def mirrored(self) -> Population:
@@ -127,22 +132,21 @@ class Population:
 
 @dataclass(frozen=True, eq=False)
 class Bets:
-    """Bets on the candidate's score less a control that is known beforehand.
+    """Bets on the candidate's score less a control, which is a part of the baseline's score.
 
-    With ``y`` for that difference and ``q`` for the probability of the draw, ``y / q`` is expected
-    to be the sum of ``y`` over the samples that are left.
+    The sum of the control is known beforehand. So with ``y`` for the difference to it, and ``q``
+    for the probability of a draw, the draw *says* that the sum of all scores is what is known of
+    it from the draws before, and ``y / q`` for the rest. That is what is expected of it.
 
     Args:
-        control:
-            The control of each sample, in the order of evaluation: a part of the baseline's
-            score. Of shape ``(bets, samples)``.
-        total:
-            Its sum, of shape ``(bets,)``.
+        said:
+            What each draw says if the candidate agrees with the baseline, of shape
+            ``(bets, samples)``. What the candidate gained on it before is to be added, and what
+            it gained there over ``q``.
         most:
-            The most that ``y / q`` can be at each draw, whatever is drawn, of shape
-            ``(bets, samples)``.
+            The most that it can say, whatever is drawn and scored; of the same shape. What the
+            candidate gained before is to be added.
     """
 
-    control: NDArray[np.float64]
-    total: NDArray[np.float64]
+    said: NDArray[np.float64]
     most: NDArray[np.float64]

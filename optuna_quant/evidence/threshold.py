@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import enum
 import math
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 
+from optuna_quant.evidence.lookahead import Foresight
 from optuna_quant.evidence.lookahead import Lookahead
 
 
@@ -28,9 +28,12 @@ _ROUNDING = 1e-9
 # How often the range of a bound is halved: each takes a pass over what was seen.
 _BISECTIONS = 9
 
-# How much of what a candidate can still lose it may lose until the bets are looked at again. More
-# is allowed for longer, but less of it.
-_PART_LOST = 0.5
+# Without room a bet cannot be lost: the threshold is out of reach.
+_LEAST_ROOM = 1e-12
+
+# Up to so many samples are compared with the baseline's one by one, if only a few differ.
+FEW = 128
+_FEW_DIFFER = 12
 
 # A promise is given after this many samples, and this part of all, at the earliest.
 _FEWEST_FOR_PROMISE = 64
@@ -84,43 +87,29 @@ class ThresholdTest:
         caution:
             How many promises were broken so far: for each, twice as many samples are asked for
             before another one is made.
-        looks_ahead:
-            Whether to find out beforehand how long nothing can be decided. It saves time if the
-            samples come in small batches, and changes nothing else.
     """
 
-    def __init__(
-        self,
-        population: Population,
-        threshold: float,
-        *,
-        caution: int = 0,
-        looks_ahead: bool = True,
-    ) -> None:
+    def __init__(self, population: Population, threshold: float, *, caution: int = 0) -> None:
         self._population = population
-        self._threshold = threshold
+        self._samples = population.samples
         fewest = max(_FEWEST_FOR_PROMISE, _PART_FOR_PROMISE * population.samples)
         self._fewest = min(population.samples, fewest * 2**caution)
         self._needed = population.samples * (threshold - _ROUNDING)
-        bets = population.bets
-        # What is left has to sum up to this, at least, for each control.
-        self._still_needed = self._needed - bets.total[:, None]
-        self._capital = np.zeros((len(bets.control), len(_STAKES)))  # Logarithms.
+        bets = len(population.bets.said)
+        self._capital = np.zeros((bets, len(_STAKES)))  # Logarithms.
         self._pending: list[NDArray[np.float64]] = []  # Bets that are not in the capital yet.
-        self._drift = np.zeros((len(bets.control), 1))  # Their sum.
+        self._drift = np.zeros((bets, 1))  # Their sum.
         self._enough = -math.log(population.error_probability)
+        # The sum below which no gambler can have enough, for each bet.
+        self._limits = [self._enough / float(_STAKES[-1])] * bets
         self._total = 0.0  # The sum of the scores.
         self._squares = 0.0  # Of the differences to the baseline.
         self._raj_sum = 0.0  # Of what each draw says about the sum of those differences.
         self._gained = 0.0  # The sum of those differences.
-        self._lookahead: Lookahead | None = None
-        self._next_lookahead = 0 if looks_ahead else population.samples
-        self._wait = 0  # For how many samples it is not looked ahead, after a short one.
-        self._looked = 0  # The bets were looked at up to this sample.
-        self._changed: list[tuple[Any, Any]] = []  # Since then: samples, and their differences.
-        self._behind = 0.0  # The gain until then.
-        self._lost = 0.0  # Since then: the most that the candidate was behind,
-        self._spent = 0.0  # and what its losses may have gained.
+        self._foresight: Foresight | None = None
+        self._looked = 0  # The bets were looked at up to this sample,
+        self._gained_looked = 0.0  # when this was the sum of the differences.
+        self._changed: list[tuple[int, Sequence[tuple[int, float]]]] = []  # Since then.
         self._final: Verdict | None = None
         self.seen = 0
         self.fails = False  # Whether the verdict is Verdict.FAILS.
@@ -155,139 +144,123 @@ class ThresholdTest:
         self._raj_sum += count * before + float(np.add.reduce(within - gains + drawn))
         self._gained += float(within[-1])
         self._squares += float(gains @ gains)
-        self._changed.append((slice(start, end), gains))
-        ahead = self._lookahead or self._ahead()
-        if ahead is not None and end <= ahead.end:
-            first = start - ahead.start
-            losses = np.maximum(-gains, 0)
-            self._spent += float(losses @ ahead.gains[first : first + count])
-            self._lost = max(self._lost, self._behind - before - float(np.minimum.reduce(within)))
-        self._conclude(end, ahead)
+        if not self._is_known(end):
+            self._look(end, gains)
         return self.verdict
 
     def agree(self, count: int, but: Sequence[tuple[int, float]] = ()) -> None:
         """Take in the next samples, on which the candidate scores as the baseline does.
 
-        The same as :meth:`update`, but it takes about a microsecond.
+        The same as :meth:`update`, but it takes about a microsecond, and as much again for each
+        sample on which the scores differ.
 
         Args:
             count:
                 How many they are.
             but:
-                The few on which it does not: the place of each among them, from 0 on and rising,
-                and by how much its normal score is higher.
+                The few on which they do: the place of each among them, from 0 on and rising, and
+                by how much its normal score is higher.
         """
-        ahead = self._lookahead or self._ahead()
         start, end = self.seen, self.seen + count
         self._raj_sum += count * self._gained
         if but:
-            self._count(start, end, but, ahead)
-        self._conclude(end, ahead)
+            probabilities = self._population.order.probabilities
+            gained = self._gained
+            for place, gain in but:
+                gained += gain
+                self._raj_sum += gain * (count - place - 1 + 1 / probabilities.item(start + place))
+                self._squares += gain * gain
+            self._gained = gained
+            self._changed.append((start, but))
+        if self._is_known(end):
+            return
+        if self._foresight is None or count > self._foresight.window:
+            self._foresight = self._foresee(start, count)
+        if len(but) > _FEW_DIFFER or not self._foresight.is_safe(start, end, but):
+            self._look(end)
 
-    def _count(
-        self, start: int, end: int, but: Sequence[tuple[int, float]], ahead: Lookahead | None
-    ) -> None:
-        probabilities = self._population.order.probabilities
-        gained = self._gained
-        samples, gains = [], []
-        for place, gain in but:
-            sample = start + place
-            samples.append(sample)
-            gains.append(gain)
-            gained += gain
-            self._raj_sum += gain * (end - sample - 1) + gain / probabilities.item(sample)
-            self._squares += gain * gain
-            if gain < 0 and ahead is not None and end <= ahead.end:
-                self._spent -= gain * ahead.gains.item(sample - ahead.start)
-                self._lost = max(self._lost, self._behind - gained)
-        self._gained = gained
-        self._changed.append((samples, gains))
-
-    def _ahead(self) -> Lookahead | None:
-        """What the next samples can bring; :obj:`None` if it is not worth while to know."""
-        if self.seen < self._next_lookahead or self._final is not None or not len(self._capital):
-            return None
-        # All candidates begin with the same.
-        known = self._population.lookaheads
-        if not self.seen and self._threshold in known:
-            ahead = known[self._threshold]
-        else:
-            ahead = Lookahead.make(
-                self._population,
-                self._still_needed,
-                ((self._enough - self._capital) / _STAKES).min(axis=1)[:, None] - self._drift,
-                start=self.seen,
-                most_lost=max(1.0, _PART_LOST * self._slack),
-            )
-            if not self.seen:
-                known[self._threshold] = ahead
-        self._lookahead = ahead
-        self._behind = self._gained
-        self._lost = self._spent = 0.0
-        return ahead
-
-    def _conclude(self, end: int, ahead: Lookahead | None) -> None:
-        """Find out what is known for good after these samples."""
-        start, self.seen = self.seen, end
+    def _foresee(self, start: int, count: int) -> Foresight:
         population = self._population
-        total = self._total = population.normal_sums.item(end) + self._gained
-        left = population.samples - end
+        known = population.lookaheads  # What lies ahead is the same for all candidates.
+        key = self._needed, count
+        if key not in known:
+            known[key] = Lookahead.make(population, self._needed, window=count)
+        foresight = Foresight(known[key])
+        if self._looked == start:
+            self._anchor(foresight)
+        return foresight
+
+    def _anchor(self, foresight: Foresight) -> None:
+        drift = self._drift[:, 0].tolist()
+        foresight.anchor(self._looked, -self._gained_looked, drift, self._limits)
+
+    def _is_known(self, end: int) -> bool:
+        """Whether these samples leave nothing for the bets to say."""
+        self.seen = end
+        total = self._total = self._population.normal_sums.item(end) + self._gained
         if self.fails:
-            return
-        if total + left < self._needed:
+            return True
+        if total + self._samples - end < self._needed:
             self._final, self.fails, self.is_exact = Verdict.FAILS, True, True
-            return
-        if total >= self._needed:
+        elif total >= self._needed:
             self._final, self.is_exact = Verdict.MEETS, True
-            return
-        if not len(self._capital) or (
-            ahead is not None
-            and end <= ahead.end
-            and self._lost <= ahead.most_lost
-            and self._spent < ahead.budget.item(end - ahead.start - 1)
-        ):
-            return
-        if ahead is not None:
-            lasted, count = start - ahead.start, end - start
-            self._wait = 0 if lasted > count else max(count, 2 * self._wait)
-            self._next_lookahead = end + self._wait
-        if self._look() >= self._enough and left:
-            self._final, self.fails = Verdict.FAILS, True
+        else:
+            return not len(self._capital)
+        return True
 
-    def _look(self) -> float:
-        """The highest logarithm of the capital since the last look.
+    def _look(self, end: int, last: NDArray[np.float64] | None = None) -> None:
+        """Find out whether a bet is won with what came since the last look.
 
-        It is worked out only if it may be enough. A stake ``s`` on a bet that gains ``x`` makes
-        ``log(1 + s * x)``, which is at most ``s * x``, so that the sum of the gains is a limit.
+        Args:
+            end:
+                The number of samples seen.
+            last:
+                The gains of the last samples, if they are not among those that changed.
         """
-        start, end = self._looked, self.seen
+        start, before = self._looked, self._gained_looked
+        gains = self._gains_since(start, end, last)
         population = self._population
-        scores = population.normal_baseline[start:end].copy()
-        for samples, gains in self._changed:
-            if isinstance(samples, slice):
-                scores[samples.start - start : samples.stop - start] += gains
-            else:
-                scores[np.array(samples) - start] += gains
-        self._looked, self._changed, self._lookahead = end, [], None
-        probabilities = population.order.probabilities[start:end]
-        bets = population.bets
-        differences = scores - bets.control[:, start:end]
-        needed = differences - np.add.accumulate(differences, axis=1) + self._still_needed
-        self._still_needed = needed[:, -1:] - differences[:, -1:]
-        room = np.maximum(bets.most[:, start:end] - needed, 1e-12)
-        gains = (needed - differences / probabilities) / room
-        drift = np.add.accumulate(gains, axis=1) + self._drift
+        bets, ahead = population.bets, slice(start, end)
+        needed = self._needed - (np.add.accumulate(gains) - gains + before)
+        said = bets.said[:, ahead] + gains / population.order.probabilities[ahead]
+        room = np.maximum(bets.most[:, ahead] - needed, _LEAST_ROOM)
+        won = (needed - said) / room
+        drift = np.add.accumulate(won, axis=1)
+        drift += self._drift
         self._drift = drift[:, -1:]
-        self._pending.append(gains)
-        peak = np.maximum.reduce(drift, axis=1)[:, None]
-        if float((self._capital + _STAKES * peak).max()) < self._enough:
-            return -math.inf
+        self._pending.append(won)
+        peaks = np.maximum.reduce(drift, axis=1).tolist()
+        if any(peak >= limit for peak, limit in zip(peaks, self._limits, strict=True)):
+            self._settle(end)
+        self._looked, self._gained_looked, self._changed = end, self._gained, []
+        if self._foresight is not None:
+            self._anchor(self._foresight)
+
+    def _gains_since(
+        self, start: int, end: int, last: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        if last is not None and len(last) == end - start:
+            return last
+        gains = np.zeros(end - start)
+        for begin, but in self._changed:
+            for place, gain in but:
+                gains[begin - start + place] = gain
+        if last is not None:
+            gains[-len(last) :] = last
+        return gains
+
+    def _settle(self, end: int) -> None:
+        """Add to the capital what was won, and see whether it was enough at any time."""
         gains = np.concatenate(self._pending, axis=1)
         steps = np.log(np.maximum(1 + _STAKES[:, None] * gains[:, None, :], 1e-100))
         path = self._capital[:, :, None] + np.cumsum(steps, axis=2)
         self._capital = np.maximum(path[:, :, -1], -1e6)
         self._pending, self._drift = [], np.zeros_like(self._drift)
-        return float(_log_mean_exp(path.reshape(-1, path.shape[2])).max())
+        # A stake s on a bet that gains x makes log(1 + s * x), which is at most s * x.
+        self._limits = ((self._enough - self._capital) / _STAKES).min(axis=1).tolist()
+        highest = float(_log_mean_exp(path.reshape(-1, path.shape[2])).max())
+        if highest >= self._enough and end < self._population.samples:
+            self._final, self.fails = Verdict.FAILS, True
 
     @property
     def estimate(self) -> float:
@@ -303,11 +276,6 @@ class ThresholdTest:
     def _estimated(self) -> float:
         """The unbiased estimate of the sum of all scores, see :func:`estimate`."""
         return self._population.normal_sum + self._raj_sum / max(1, self.seen)
-
-    @property
-    def _slack(self) -> float:
-        """How much more the candidate may lose and still reach the threshold."""
-        return self._population.normal_sum + self._gained - self._needed
 
     def _is_promising(self) -> bool:
         population = self._population
@@ -340,7 +308,7 @@ def follow(
         caution:
             How many promises were broken so far.
     """
-    test = ThresholdTest(population, threshold, caution=caution, looks_ahead=False)
+    test = ThresholdTest(population, threshold, caution=caution)
     test.update(scores)
     return test
 
@@ -391,7 +359,7 @@ def bounds(population: Population, scores: NDArray[np.float64]) -> tuple[float, 
 def _upper_bound(population: Population, scores: NDArray[np.float64]) -> float:
     samples, total = population.samples, float(scores.sum())
     low, high = total / samples, (total + samples - len(scores)) / samples
-    if not len(population.bets.control) or len(scores) in (0, samples):
+    if not len(population.bets.said) or len(scores) in (0, samples):
         return high
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

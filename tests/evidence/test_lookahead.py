@@ -67,7 +67,7 @@ def test_looking_ahead_changes_nothing(
 ) -> None:
     population, scores = candidate
     threshold = float(population.normal_baseline.mean()) - loss
-    plain = ThresholdTest(population, threshold, looks_ahead=False)
+    plain = ThresholdTest(population, threshold)
     tests = [plain, ThresholdTest(population, threshold), ThresholdTest(population, threshold)]
     start, turn = 0, 0
     while start < len(scores):
@@ -90,9 +90,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     look = ThresholdTest._look
 
-    def counted(self: ThresholdTest) -> float:
-        found.append(self.seen)
-        return look(self)
+    def counted(self: ThresholdTest, end: int, last: np.ndarray | None = None) -> None:
+        found.append(end)
+        look(self, end, last)
 
     monkeypatch.setattr(ThresholdTest, "_look", counted)
     return found
@@ -134,9 +134,7 @@ def test_it_is_found_out_as_soon_as_without(rate: float) -> None:
     rng = np.random.default_rng(2)
     scores = np.where(rng.random(5000) < rate, 0.0, population.normal_baseline)
     found = follow_in_batches(population, scores)
-    plain = ThresholdTest(
-        population, float(population.normal_baseline.mean()) - 0.01, looks_ahead=False
-    )
+    plain = ThresholdTest(population, float(population.normal_baseline.mean()) - 0.01)
     while not plain.fails:
         plain.update(scores[plain.seen : plain.seen + 32])
     assert found.fails
@@ -144,7 +142,23 @@ def test_it_is_found_out_as_soon_as_without(rate: float) -> None:
     assert found.seen == plain.seen < 2000
 
 
-def test_all_candidates_begin_with_the_same_lookahead() -> None:
+def test_batches_may_become_larger() -> None:
+    order = population_of(np.ones(32), weighted=False).order
+    baseline = np.ones(32)
+    baseline[order.indices[[3, 9, 20, 29]]] = 0.0
+    population = population_of(baseline, weighted=False, error=0.05)
+    scores = np.zeros(32)
+    scores[3] = 1.0
+    threshold = float(baseline.mean()) - 0.125
+    plain, found = ThresholdTest(population, threshold), ThresholdTest(population, threshold)
+    for start, end in ((0, 1), (1, 3), (3, 4), (4, 6)):
+        plain.update(scores[start:end])
+        found.agree(end - start, differences(population, scores[start:end], start))
+        assert found.verdict is plain.verdict
+    assert plain.fails
+
+
+def test_what_lies_ahead_is_found_once_for_all_candidates() -> None:
     population = usual(1000)
     for _ in range(3):
         follow_in_batches(population, population.normal_baseline)
