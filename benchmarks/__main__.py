@@ -26,6 +26,7 @@ NAMES = (
     "coverage",
     "evidence",
     "decision_overhead",
+    "evaluation_threads",
 )
 NEED_CASES = ("build",)
 

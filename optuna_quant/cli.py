@@ -322,6 +322,13 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         help="how many samples of --data are run at once (default: 64)",
     )
     group.add_argument(
+        "--evaluation-threads",
+        metavar="N",
+        type=_positive,
+        help="how many batches of --data are run at the same time; without --threads they share "
+        "the cores (default: 2, or 1 with --threads or on one core)",
+    )
+    group.add_argument(
         "--evidence",
         choices=("paired", "unpaired", "exact", "off"),
         help="how a model is given up before it has seen all of --data: by bets on its scores and "
@@ -419,7 +426,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_positive,
         help="the threads with which ONNX Runtime runs one model; give 1 where several processes "
-        "share a machine (default: one for each core)",
+        "share a machine (default: all cores)",
     )
 
 

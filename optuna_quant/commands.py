@@ -94,6 +94,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         metric=metric,
         metric_bounds=args.metric_bounds and tuple(args.metric_bounds),
         batch_size=args.batch_size,
+        evaluation_threads=args.evaluation_threads,
         evidence=args.evidence,
         error_probability=args.error_probability,
         holdout=_holdout(args) if rank.reports else None,
@@ -372,7 +373,7 @@ def _accuracy_criterion(args: argparse.Namespace, metric: Metric | None) -> Accu
             "Give either --evaluate FILE.py:FUNC (a function of your own) or --data X.npz "
             "(labelled data)."
         )
-    for option in ("metric", "metric_bounds", "evidence"):
+    for option in ("metric", "metric_bounds", "evidence", "evaluation_threads"):
         if getattr(args, option) is not None and args.data is None:
             raise ValueError(
                 f"--{option.replace('_', '-')} goes with --data; a function of --evaluate gives "

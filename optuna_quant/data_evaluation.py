@@ -90,7 +90,8 @@ class DataEvaluation:
             How many samples are run at once, unless the model has a fixed batch size.
         threads:
             How many batches are run at the same time; the session must allow that, as those of
-            ONNX Runtime do. Data are read and scored in the calling thread.
+            ONNX Runtime do. Data are read and scored in the calling thread. The sessions of models
+            that a backend has built are made so that the batches share the cores.
         metric_bounds:
             The lowest and the highest score of a sample, for a metric that does not say it, such
             as ``"mse"``.
@@ -220,7 +221,14 @@ class DataEvaluation:
             ValueError:
                 If they do not; it says what does not.
         """
-        self._data.check(_specs(_session_of(session)))
+        self._data.check(_specs(self._session_of(session)))
+
+    def _session_of(self, model: Any) -> Any:
+        """The session of a model that a backend has built; a session as it is."""
+        session_for = getattr(model, "session_for", None)
+        if self.threads > 1 and session_for is not None:
+            return session_for(self.threads)
+        return getattr(model, "session", model)
 
     def _of_corpus(self, metric: CorpusMetric, session: Any, indices: _Indices) -> float:
         outputs, labels = [], []
@@ -267,7 +275,7 @@ class DataEvaluation:
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs, labels and indices of batches, in order; some are run ahead."""
-        session = _session_of(session)
+        session = self._session_of(session)
         specs = _specs(session)
         fixed = [i.shape[0] for i in session.get_inputs() if i.shape and _is_fixed(i.shape[0])]
         size = fixed[0] if fixed else self.batch_size
@@ -382,11 +390,6 @@ def _checked_margins(
             f"shape {chosen.shape}, but is {margins.dtype} of shape {margins.shape}."
         )
     return margins.astype(np.float64)
-
-
-def _session_of(model: Any) -> Any:
-    """The session of a model that a backend has built; a session as it is."""
-    return getattr(model, "session", model)
 
 
 def _specs(session: Any) -> list[InputSpec]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-6
+_FLOAT64 = np.dtype(np.float64)
 # How often those who watch are shown how far a trial is.
 _SECONDS_BETWEEN_LOOKS = 0.1
 # How often the metric so far is reported to the storage while a trial runs.
@@ -128,7 +129,8 @@ def measure_baseline(
     scores: list[NDArray[np.float64]] = []
     margins: list[NDArray[np.float64]] = []
     seen, total = 0, 0.0
-    for some, margin in evaluation.scores_and_margins(model, np.arange(samples)):
+    for given, margin in evaluation.scores_and_margins(model, np.arange(samples)):
+        some = _checked_batch(given)
         scores.append(some)
         if margin is not None:
             margins.append(margin)
@@ -179,6 +181,22 @@ def check_scores(scores: NDArray[np.float64], evaluation: SampleEvaluation) -> N
         )
 
 
+def _checked_batch(given: Any) -> NDArray[np.float64]:
+    """A copy of the scores of a batch.
+
+    Raises:
+        ValueError:
+            If they are no numbers, or not one for each sample.
+    """
+    batch = np.array(given)
+    if batch.ndim != 1 or batch.dtype.kind not in "biuf":
+        raise ValueError(
+            "The evaluation must give the scores of a batch as one number for each sample, of "
+            f"shape (samples,), but gave {batch.dtype} of shape {batch.shape}."
+        )
+    return batch.astype(np.float64)
+
+
 class SampledTrial:
     """The evaluation of one candidate, from where earlier trials of the same model have left it.
 
@@ -216,7 +234,7 @@ class SampledTrial:
         self._test = ThresholdTest(
             population, population.normal_mean(self._needed), caution=caution
         )
-        self._batches: list[NDArray[np.float64]] = []
+        self._batches: list[bytes] = []  # Of the scores.
         self._seen = 0
         self._evaluated = 0
         self._bounded: tuple[int, tuple[float, float]] | None = None  # By the samples seen.
@@ -228,22 +246,20 @@ class SampledTrial:
             Whether they are enough.
         """
         scores = read_scores(other.system_attrs)
-        self._take(scores)
+        self._take(scores.tobytes(), len(scores))
         self._test.update(self._population.normal(scores))
         number = other.user_attrs.get(record.REUSED_FROM, other.number)
         attr = record.REUSED_FROM if self.is_enough else record.CONTINUES
         self._trial.set_user_attr(attr, number)
         return self.is_enough
 
-    def _take(self, scores: NDArray[np.float64]) -> None:
-        self._batches.append(scores)
-        self._seen += len(scores)
+    def _take(self, batch: bytes, count: int) -> None:
+        self._batches.append(batch)
+        self._seen += count
 
     @property
     def _scores(self) -> NDArray[np.float64]:
-        if len(self._batches) != 1:
-            self._batches = [np.concatenate([np.empty(0), *self._batches])]
-        return self._batches[0]
+        return np.frombuffer(b"".join(self._batches))
 
     @property
     def _normal_scores(self) -> NDArray[np.float64]:
@@ -267,9 +283,9 @@ class SampledTrial:
             return True
         if isinstance(goal, int):
             return seen >= goal
-        return self._test.fails or (
-            goal == record.VERDICT and self._test.verdict is not Verdict.OPEN
-        )
+        if goal == record.VERDICT:
+            return self._test.verdict is not Verdict.OPEN
+        return self._test.fails
 
     def evaluate(self, model: Any, evaluation: SampleEvaluation, watch: Watch | None) -> None:
         """Evaluate as many more samples as are needed."""
@@ -278,23 +294,22 @@ class SampledTrial:
         begun = self._seen
         reported, watched = time.monotonic(), -math.inf
         batches = evaluation.scores(model, indices)
-        for batch in batches:
-            self._see(batch, evaluation)
-            if self.is_enough:
-                break
-            now = time.monotonic()
-            if watch is not None and now - watched >= _SECONDS_BETWEEN_LOOKS:
-                self._judge(evaluation)
-                watch(self._shown())
-                watched = now
-            if now - reported >= _SECONDS_BETWEEN_REPORTS:
-                self._judge(evaluation)
-                self._report()
-                reported = now
-        close = getattr(batches, "close", None)
-        if close is not None:
-            close()
-        self._judge(evaluation)
+        try:
+            for batch in batches:
+                self._see(batch, evaluation)
+                if self.is_enough:
+                    break
+                now = time.monotonic()
+                if watch is not None and now - watched >= _SECONDS_BETWEEN_LOOKS:
+                    watch(self._shown())
+                    watched = now
+                if now - reported >= _SECONDS_BETWEEN_REPORTS:
+                    self._report()
+                    reported = now
+        finally:
+            close = getattr(batches, "close", None)
+            if close is not None:
+                close()
         self._evaluated = self._seen - begun
         if not self.is_enough or self._seen > self._population.samples:
             raise ValueError(
@@ -304,27 +319,22 @@ class SampledTrial:
 
     def _see(self, batch: NDArray[np.float64], evaluation: SampleEvaluation) -> None:
         """Take in a batch; one that scores as the baseline does takes about a microsecond."""
-        population, start = self._population, self._seen
-        self._take(batch)
-        end = self._seen
-        if isinstance(self._goal, int):
-            return  # Nothing ends before.
-        if batch.tobytes() == population.expected[8 * start : 8 * end]:
-            self._test.agree(end - start)
+        if not (type(batch) is np.ndarray and batch.dtype is _FLOAT64 and batch.ndim == 1):
+            batch = _checked_batch(batch)
+        population, start, count = self._population, self._seen, len(batch)
+        end = start + count
+        # As bytes, they are nobody else's, and compared fastest.
+        content = batch.tobytes()
+        self._take(content, count)
+        if content == population.baseline_bytes[8 * start : 8 * end]:
+            self._test.agree(count)
             return
-        if end - start <= FEW and end <= self._samples:
+        if count <= FEW and end <= self._samples:
             differences = self._differences(batch, start)
             if differences is not None:
-                self._test.agree(end - start, differences)
+                self._test.agree(count, differences)
                 return
-        self._judge(evaluation)
-
-    def _judge(self, evaluation: SampleEvaluation) -> None:
-        """Bring the test up to all scores that were taken in."""
-        start, population = self._test.seen, self._population
-        if start >= min(self._seen, population.samples):
-            return
-        scores = self._scores[start : population.samples]
+        scores = batch[: max(0, self._samples - start)]
         if not np.isfinite(scores).all():
             raise ValueError(
                 f"The score of each sample must be finite, but one of those after the first "

@@ -17,6 +17,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.logging import get_logger
 from optuna.pruners import NopPruner
 
+from optuna_quant._cores import available_cores
 from optuna_quant._quiet import without_repeated_lines
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
@@ -180,7 +181,8 @@ class Search:
         if self.saver is not None and result.met and result.trial is not None:
             self.saver.write(result.trial)
         if self.holdout is not None:
-            result = with_holdout(result, self.holdout, session=_session)
+            chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session
+            result = with_holdout(result, self.holdout, session=chosen)
         return result
 
     def _finish_promising(
@@ -238,7 +240,7 @@ def prepare(
     metric: Metric | None = None,
     metric_bounds: tuple[float, float] | None = None,
     batch_size: int = 64,
-    evaluation_threads: int = 1,
+    evaluation_threads: int | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
@@ -272,15 +274,23 @@ def prepare(
     _check_type("accuracy_criterion", accuracy, AccuracyCriterion)
     _check_type("tuning_criterion", tuning, TuningCriterion)
     strategy = choose_strategy(quant_level, tuning.strategy)
+    threads = evaluation_threads
+    if threads is None:
+        is_ours = session_options is None and providers is None and backend is None
+        threads = _usual_threads() if is_ours else 1
     measured = partial(
         _measure,
         metric=metric,
         criterion=accuracy,
         metric_bounds=metric_bounds,
         batch_size=batch_size,
-        threads=evaluation_threads,
+        threads=threads,
     )
     measure = measured(evaluate, data)
+    if evaluation_threads is not None and data is None:
+        raise ValueError(
+            f"evaluation_threads={evaluation_threads!r} goes with data, not with evaluate."
+        )
     held_out = None
     if holdout is not None:
         held_out = _measure_holdout(holdout, evaluate, data, measured)
@@ -322,7 +332,7 @@ def prepare(
     )
     for each in (measure, held_out):
         if isinstance(each, DataEvaluation):
-            each.check(_session(backend.quantize(space.fp32())))
+            each.check(backend.quantize(space.fp32()))
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)
@@ -516,9 +526,22 @@ def _measure_holdout(
     return measured(holdout, None)
 
 
+def _itself(model: Any) -> Any:
+    """What an evaluation of data gets, which has its own way to the session."""
+    return model
+
+
 def _session(model: Any) -> Any:
     """What an evaluation gets: the session of a model, if it has one."""
     return getattr(model, "session", model)
+
+
+def _usual_threads() -> int:
+    """How many batches are run at once: two, which was faster than one at a time on all cores.
+
+    More would be run ahead in vain once a model is given up.
+    """
+    return min(2, available_cores())
 
 
 def _onnxruntime(model: Any, options: Mapping[str, Any]) -> Backend:

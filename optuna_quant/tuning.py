@@ -43,7 +43,7 @@ def tune(
     metric: Metric | None = None,
     metric_bounds: tuple[float, float] | None = None,
     batch_size: int = 64,
-    evaluation_threads: int = 1,
+    evaluation_threads: int | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
@@ -112,7 +112,9 @@ def tune(
         batch_size:
             How many samples are run at once.
         evaluation_threads:
-            How many batches are run at the same time.
+            How many batches of ``data`` are run at the same time; without ``session_options`` they
+            share the cores. By default two on processors with several cores, and one where
+            ``session_options``, ``providers`` or a ``backend`` are given.
         evidence:
             How it is decided that a model fails before all samples were seen: ``"paired"``
             (default), ``"unpaired"`` or ``"exact"``, see

@@ -205,6 +205,7 @@ def test_a_metric_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         (["--error-probability", "0"], "error_probability must be above 0 and below 1"),
         (["--batch-size", "0"], "--batch-size"),
+        (["--evaluation-threads", "0"], "--evaluation-threads"),
         (["--evidence", "maybe"], "--evidence"),
         (["--metric-bounds", "1", "1"], "bounds"),
     ],

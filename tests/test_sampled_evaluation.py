@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import logging
 import math
+import re
 from typing import Any
 import warnings
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 import optuna
 from optuna.trial import TrialState
+import pandas as pd
 import pytest
 from sample_models import CRITERION
 from sample_models import SampleScores
@@ -490,6 +492,103 @@ def test_an_evaluation_that_ends_early_fails_the_trial(how: str, goal: str) -> N
         else:
             assert "must give one score for each of the" in reason
     assert study.sampler.set_aside(study)
+
+
+class Reworked(SampleScores):
+    """Gives its batches in another form."""
+
+    def __init__(self, rework: Callable[[NDArray[np.float64]], Iterator[Any]]) -> None:
+        super().__init__(DAMAGE)
+        self._rework = rework
+
+    def scores(self, model: FakeModel, indices: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
+        for batch in super().scores(model, indices):
+            yield from self._rework(batch)
+
+
+def one_buffer() -> Callable[[NDArray[np.float64]], Iterator[Any]]:
+    buffer = np.empty(50)
+
+    def rework(batch: NDArray[np.float64]) -> Iterator[Any]:
+        buffer[: len(batch)] = batch
+        yield buffer[: len(batch)]
+
+    return rework
+
+
+@pytest.mark.parametrize(
+    "rework",
+    [
+        one_buffer(),
+        lambda batch: iter([np.empty(0), batch, np.empty(0)]),
+        lambda batch: iter([batch.astype(np.float32)]),
+        lambda batch: iter([batch.astype(bool)]),
+        lambda batch: iter([np.repeat(batch, 2)[::2]]),
+        lambda batch: iter([batch.tolist()]),
+        lambda batch: iter([pd.Series(batch)]),
+        lambda batch: iter([batch[:7], batch[7:8], batch[8:]]),
+    ],
+)
+@pytest.mark.parametrize("loss", [0.05, 0.001])
+def test_batches_may_come_in_any_form(
+    rework: Callable[[NDArray[np.float64]], Iterator[Any]], loss: float
+) -> None:
+    criterion = AccuracyCriterion(criterion="absolute", tolerable_loss=loss)
+    kept = []
+    for evaluation in (SampleScores(DAMAGE), Reworked(rework)):
+        study, objective, _ = setup(full(), evaluation=evaluation, criterion=criterion)
+        search(study, objective)
+        trial = study.trials[1]
+        scores = read_scores(trial.system_attrs)
+        kept.append((study.trials[0].value, trial.state, scores))
+    (baseline, state, plain), (same, also, found) = kept
+    assert (baseline, state) == (same, also)
+    shorter = min(len(plain), len(found))  # One may be found out in the middle of a batch.
+    assert shorter > 0
+    np.testing.assert_array_equal(plain[:shorter], found[:shorter])
+    assert len(plain) - len(found) < 50
+
+
+@pytest.mark.parametrize(
+    ("rework", "form"),
+    [
+        (lambda batch: iter([batch[:, None]]), "float64 of shape (50, 1)"),
+        (lambda batch: iter([batch.astype(object)]), "object of shape (50,)"),
+        (lambda batch: iter([batch.astype(complex)]), "complex128 of shape (50,)"),
+    ],
+)
+def test_batches_that_are_no_scores_are_named(
+    rework: Callable[[NDArray[np.float64]], Iterator[Any]], form: str
+) -> None:
+    study, objective, _ = setup(full("bad"), evaluation=Reworked(rework))
+    with pytest.raises(BaselineError, match=re.escape(f"but gave {form}")):
+        study.optimize(objective, n_trials=1)
+
+
+def test_an_error_closes_the_evaluation() -> None:
+    closed = []
+
+    class Closing(SampleScores):
+        def scores(
+            self, model: FakeModel, indices: NDArray[np.intp]
+        ) -> Iterator[NDArray[np.float64]]:
+            try:
+                for batch in super().scores(model, indices):
+                    yield batch + 2.0 * bool(model.config.quantized_ops)
+            finally:
+                closed.append(model.fingerprint)
+
+    errors = []
+
+    def keep(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.state == TrialState.FAIL:
+            errors.append((trial.user_attrs[record.FAILURE], len(closed)))
+
+    study, objective, _ = setup(full("bad"), evaluation=Closing(DAMAGE))
+    study.optimize(objective, n_trials=2, callbacks=[keep])
+    ((reason, count),) = errors
+    assert "not between its bounds" in reason
+    assert count == len(closed) == 2
 
 
 @pytest.mark.parametrize("how", ["few", "many", "none", "raise"])

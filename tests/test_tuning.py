@@ -16,12 +16,16 @@ from fake_backend import CountingEvaluation
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
 import numpy as np
+import onnx_models
+import onnxruntime as ort
 import optuna
 import pytest
 import tune_worker
 
 from optuna_quant import _optuna
 from optuna_quant import record
+from optuna_quant import search
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks.progress import clock
@@ -52,6 +56,7 @@ from optuna_quant.tuning import tune
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
 PATHS = {"PYTHONPATH": str(Path(__file__).parent)}
 DAMAGE = {"a": 0.2, "b": 0.0, "c": 0.3}
+DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 
 
 def evaluate(model: FakeModel) -> float:
@@ -484,7 +489,6 @@ def test_continued_study_must_have_the_same_calibration_data(tmp_path: Path) -> 
 
 def test_signature_of_a_backend_covers_what_its_models_depend_on(tmp_path: Path) -> None:
     onnx_models = pytest.importorskip("onnx_models")
-    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 
     model, x = onnx_models.convnet(), onnx_models.samples(40, 2, 8, 8)
 
@@ -667,6 +671,7 @@ def test_unknown_option_of_a_strategy_lists_the_known_ones() -> None:
         ({"evaluate": None}, ValueError, "but got neither"),
         ({"data": "x.npz"}, ValueError, "but got both"),
         ({"metric": "accuracy"}, ValueError, "metric='accuracy' goes with data"),
+        ({"evaluation_threads": 2}, ValueError, "evaluation_threads=2 goes with data"),
         ({"evaluate": 3}, TypeError, "evaluate must be a function, but got 3"),
         ({"evaluate": None, "data": "x.npy"}, ValueError, "must be an .npz file"),
         ({"evaluate": None, "data": "none.npz"}, ValueError, "There is no file 'none.npz'"),
@@ -692,6 +697,52 @@ def test_bad_input_is_found_before_the_search(
 def test_no_model_is_an_error() -> None:
     with pytest.raises(ValueError, match="A model is needed"):
         tune(evaluate=evaluate)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "cores", "threads"),
+    [
+        ({}, 8, 2),
+        ({}, 1, 1),
+        ({"evaluation_threads": 4}, 8, 4),
+        ({"evaluation_threads": 1}, 8, 1),
+        ({"session_options": ort.SessionOptions()}, 8, 1),
+        ({"session_options": ort.SessionOptions(), "evaluation_threads": 3}, 8, 3),
+        ({"providers": ["CPUExecutionProvider"]}, 8, 1),
+    ],
+)
+def test_how_many_batches_run_at_once(
+    monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], cores: int, threads: int
+) -> None:
+    monkeypatch.setattr(search, "available_cores", lambda: cores)
+    x = onnx_models.samples(8, 2, 8, 8)
+    data = {"x": x, "labels": np.zeros(len(x))}
+    given = {"calibration_data": x, "data": data, "holdout": {**data, "x": x + 1}}
+    found = prepare(onnx_models.convnet(), **given, **kwargs)
+    for evaluation in (found.measure, found.holdout):
+        assert isinstance(evaluation, DataEvaluation)
+        assert evaluation.threads == threads
+
+
+def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
+    found = [
+        tune(
+            DIGITS / "model.onnx",
+            calibration_data=DIGITS / "calib.npz",
+            data=DIGITS / "eval.npz",
+            evaluation_threads=threads,
+        )
+        for threads in (1, 2, 3)
+    ]
+    kept = [
+        [(t.state, t.value, t.params, t.user_attrs.get("evidence")) for t in r.study.trials]
+        for r in found
+    ]
+    assert kept[0] == kept[1] == kept[2]
+    assert len(kept[0]) > 20
+    # The user's own runs come one at a time, and have all cores.
+    options = found[1].model().session.get_session_options()
+    assert options.intra_op_num_threads == 0
 
 
 def test_metric_must_go_the_way_of_the_criterion() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
@@ -11,6 +10,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.evidence.row import Row
+from optuna_quant.evidence.row import row_of
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,14 +20,13 @@ if TYPE_CHECKING:
     from optuna_quant.evidence.population import Population
 
 
-# For what part of what it may lose in all it is known how losses go on to count.
+# The part of all that a candidate may lose up to which this holds.
 _PART_LOST = 0.9
 
 _LEAST_ROOM = 1e-12
 
-# A row for each bet. Single numbers are read several times as fast as from numpy's arrays.
-_Row: TypeAlias = "array[float]"
-_Table: TypeAlias = tuple[_Row, ...]
+# A row for each bet.
+_Table: TypeAlias = tuple[Row, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +34,11 @@ class Lookahead:
     """What a threshold makes of agreeing with the baseline, for all candidates.
 
     A bet gains ``(a + l) / (r - l)``: ``l`` is what the candidate has lost to the baseline before,
-    ``a`` what the draw says less than is needed, and ``r`` what it could say more at most. That is
-    convex in ``l``, so up to ``most_lost`` it is at most linear between the ends. Sums of both
-    parts are kept here, so that the gain of many samples is known without going through them.
+    ``a`` what the draw says less than is needed, and ``r`` what it could say more at most. Since
+    no draw says more than it can, ``a + r`` is not negative: the gain rises with ``l``, and is
+    convex. So from 0 to ``most_lost`` it is at most linear between the ends, and for a candidate
+    that has gained it is at most what it is at 0. Sums of both parts are kept here, so that the
+    gain of many samples is known without going through them.
 
     Args:
         window:
@@ -60,7 +63,7 @@ class Lookahead:
     peak: _Table
     slope: _Table
     room: _Table
-    probabilities: _Row
+    probabilities: Row
 
     @classmethod
     def make(cls, population: Population, needed: float, *, window: int) -> Lookahead:
@@ -97,7 +100,7 @@ class Lookahead:
             peak=_table(peak),
             slope=_table(_sums(rise)),
             room=_table(room),
-            probabilities=_row(population.order.probabilities),
+            probabilities=population.probabilities,
         )
 
 
@@ -148,7 +151,8 @@ class Foresight:
                 Where the candidate does not agree with the baseline: the place of each sample
                 after ``start``, from 0 on and rising, and what it gains there.
         """
-        ahead, above, lost, known = self._ahead, self._above, self._lost, self._known
+        ahead, above, limits = self._ahead, self._above, self._limits
+        lost, known = self._lost, self._known
         won: list[float] = []
         highest = lost
         for place, gain in but:
@@ -172,14 +176,17 @@ class Foresight:
             highest = max(highest, lost)
         if highest > ahead.most_lost:
             return False
-        for bet, peak in enumerate(ahead.peak):
-            reached = above[bet] + peak[end]
-            if lost > 0:
-                slope = ahead.slope[bet]
-                reached += lost * (slope[end] - slope[known])
-            # Not the other way round: where nothing is known it is no number.
-            if not reached < self._limits[bet]:
-                return False
+        # A sum that is not known is no number, and is not below anything.
+        if lost > 0:
+            for gains, peak, slope, limit in zip(
+                above, ahead.peak, ahead.slope, limits, strict=True
+            ):
+                if not gains + peak[end] + lost * (slope[end] - slope[known]) < limit:
+                    return False
+        else:
+            for gains, peak, limit in zip(above, ahead.peak, limits, strict=True):
+                if not gains + peak[end] < limit:
+                    return False
         for bet, gained in enumerate(won):
             above[bet] += gained
         self._lost, self._known = lost, known
@@ -191,8 +198,4 @@ def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _table(values: NDArray[np.float64]) -> _Table:
-    return tuple(map(_row, values))
-
-
-def _row(values: NDArray[np.float64]) -> _Row:
-    return array("d", values.tobytes())
+    return tuple(map(row_of, values))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_quant.evidence.order import SampleOrder
+from optuna_quant.evidence.row import Row
+from optuna_quant.evidence.row import row_of
 
 
 if TYPE_CHECKING:
@@ -72,8 +74,8 @@ class Population:
         return self.baseline[self.order.indices].astype(np.float64)
 
     @cached_property
-    def expected(self) -> bytes:
-        """The same as bytes, which are compared fastest."""
+    def baseline_bytes(self) -> bytes:
+        """The FP32 model's scores in the order of evaluation, as bytes: compared fastest."""
         return self.baseline_in_order.tobytes()
 
     @cached_property
@@ -82,13 +84,18 @@ class Population:
         return float(self.normal_baseline.sum())
 
     @cached_property
-    def normal_sums(self) -> NDArray[np.float64]:
-        """The sums of the first of them, from none to all, of shape ``(samples + 1,)``."""
-        return np.concatenate([[0.0], np.cumsum(self.normal_baseline)])
+    def normal_sums(self) -> Row:
+        """The sums of the first of them, from none to all, ``samples + 1`` numbers."""
+        return row_of(np.concatenate([[0.0], np.cumsum(self.normal_baseline)]))
+
+    @cached_property
+    def probabilities(self) -> Row:
+        """The probability of each draw."""
+        return row_of(self.order.probabilities)
 
     @cached_property
     def lookaheads(self) -> dict[tuple[float, int], Lookahead]:
-        """What was found to lie ahead of candidates, by the sum needed and the batch size."""
+        """What was found to lie ahead of candidates, by the sum needed and the window."""
         return {}
 
     def normal(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:

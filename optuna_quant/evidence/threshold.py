@@ -92,6 +92,7 @@ class ThresholdTest:
     def __init__(self, population: Population, threshold: float, *, caution: int = 0) -> None:
         self._population = population
         self._samples = population.samples
+        self._sums = population.normal_sums
         fewest = max(_FEWEST_FOR_PROMISE, _PART_FOR_PROMISE * population.samples)
         self._fewest = min(population.samples, fewest * 2**caution)
         self._needed = population.samples * (threshold - _ROUNDING)
@@ -151,8 +152,8 @@ class ThresholdTest:
     def agree(self, count: int, but: Sequence[tuple[int, float]] = ()) -> None:
         """Take in the next samples, on which the candidate scores as the baseline does.
 
-        The same as :meth:`update`, but it takes about a microsecond, and as much again for each
-        sample on which the scores differ.
+        It concludes what :meth:`update` does, but takes about a microsecond, and as much again for
+        each sample on which the scores differ.
 
         Args:
             count:
@@ -161,14 +162,16 @@ class ThresholdTest:
                 The few on which they do: the place of each among them, from 0 on and rising, and
                 by how much its normal score is higher.
         """
+        if not count:
+            return
         start, end = self.seen, self.seen + count
         self._raj_sum += count * self._gained
         if but:
-            probabilities = self._population.order.probabilities
+            probabilities = self._population.probabilities
             gained = self._gained
             for place, gain in but:
                 gained += gain
-                self._raj_sum += gain * (count - place - 1 + 1 / probabilities.item(start + place))
+                self._raj_sum += gain * (count - place - 1 + 1 / probabilities[start + place])
                 self._squares += gain * gain
             self._gained = gained
             self._changed.append((start, but))
@@ -182,9 +185,11 @@ class ThresholdTest:
     def _foresee(self, start: int, count: int) -> Foresight:
         population = self._population
         known = population.lookaheads  # What lies ahead is the same for all candidates.
-        key = self._needed, count
+        # Batches may differ in size, but not each needs its own.
+        window = 1 << (count - 1).bit_length()
+        key = self._needed, window
         if key not in known:
-            known[key] = Lookahead.make(population, self._needed, window=count)
+            known[key] = Lookahead.make(population, self._needed, window=window)
         foresight = Foresight(known[key])
         if self._looked == start:
             self._anchor(foresight)
@@ -197,7 +202,7 @@ class ThresholdTest:
     def _is_known(self, end: int) -> bool:
         """Whether these samples leave nothing for the bets to say."""
         self.seen = end
-        total = self._total = self._population.normal_sums.item(end) + self._gained
+        total = self._total = self._sums[end] + self._gained
         if self.fails:
             return True
         if total + self._samples - end < self._needed:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import onnx
 import onnxruntime
 
+from optuna_quant._cores import available_cores
 from optuna_quant.backends.onnxruntime.external_data import is_too_large
 from optuna_quant.backends.onnxruntime.external_data import save_model
 from optuna_quant.backends.onnxruntime.external_data import total_bytes
@@ -43,7 +44,11 @@ class SessionMaker:
         self.lock = RLock()
 
     def make(
-        self, model: onnx.ModelProto, base_dir: Path | None = None
+        self,
+        model: onnx.ModelProto,
+        base_dir: Path | None = None,
+        *,
+        concurrent_runs: int = 1,
     ) -> onnxruntime.InferenceSession:
         """A session of a model.
 
@@ -52,6 +57,9 @@ class SessionMaker:
                 The model.
             base_dir:
                 The directory that its external data are relative to.
+            concurrent_runs:
+                How many runs are made at the same time. Without options of the user's the session
+                has so many threads that these take all cores.
 
         Raises:
             ValueError:
@@ -65,11 +73,18 @@ class SessionMaker:
         content = model.SerializeToString()
         with self.lock:
             return onnxruntime.InferenceSession(
-                content, self._options_for(base_dir), providers=list(self.providers)
+                content,
+                self._options_for(base_dir, concurrent_runs),
+                providers=list(self.providers),
             )
 
-    def _options_for(self, base_dir: Path | None) -> onnxruntime.SessionOptions:
+    def _options_for(
+        self, base_dir: Path | None, concurrent_runs: int
+    ) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions() if self.options is None else self.options
+        if self.options is None and concurrent_runs > 1:
+            # A session's own threads are one fewer, and help every run beside its caller.
+            options.intra_op_num_threads = max(1, available_cores() - concurrent_runs + 1)
         if base_dir is not None:
             try:
                 known = options.get_session_config_entry(_EXTERNAL_FOLDER)
@@ -115,15 +130,26 @@ class QuantizedModel:
         self._base_dir = base_dir
         self._sessions = sessions
         self._lock = RLock()
-        self._session: onnxruntime.InferenceSession | None = None
+        self._made: dict[int, onnxruntime.InferenceSession] = {}
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
         """The session, made when it is first asked for."""
+        return self.session_for(1)
+
+    def session_for(self, concurrent_runs: int) -> onnxruntime.InferenceSession:
+        """A session that is run several times at once, made when it is first asked for.
+
+        Args:
+            concurrent_runs:
+                How often. Without session options of the user's the runs share the cores.
+        """
         with self._lock:
-            if self._session is None:
-                self._session = self._sessions.make(self.proto, self._base_dir)
-            return self._session
+            if concurrent_runs not in self._made:
+                self._made[concurrent_runs] = self._sessions.make(
+                    self.proto, self._base_dir, concurrent_runs=concurrent_runs
+                )
+            return self._made[concurrent_runs]
 
     @property
     def nbytes(self) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+import os
 from pathlib import Path
 import subprocess
 import sys
@@ -24,12 +25,15 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization import quantize_static
 import pytest
 
+from optuna_quant._cores import available_cores
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime import backend as backend_module
+from optuna_quant.backends.onnxruntime import quantized_model
 from optuna_quant.backends.onnxruntime import statistics as statistics_module
 from optuna_quant.backends.onnxruntime.model import load_model
 from optuna_quant.config import OpConfig
 from optuna_quant.config import QuantConfig
+from optuna_quant.data_evaluation import DataEvaluation
 
 
 DATA = samples(64, 2, 8, 8)
@@ -403,6 +407,52 @@ def test_session_options_are_used_and_kept() -> None:
     assert not any(op.integer for op in backend.executed(config).values())
     assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     assert options.optimized_model_filepath == ""
+
+
+@pytest.mark.parametrize(
+    ("cores", "runs", "threads"), [(8, 1, 0), (8, 2, 7), (8, 3, 6), (2, 4, 1)]
+)
+def test_runs_at_the_same_time_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, runs: int, threads: int
+) -> None:
+    monkeypatch.setattr(quantized_model, "available_cores", lambda: cores)
+    backend = make_backend()
+    model = backend.quantize(backend.tuning_space().default())
+    session = model.session_for(runs)
+    # Each run has the thread that called it, and all share one fewer than these.
+    assert session.get_session_options().intra_op_num_threads == threads
+    assert model.session_for(runs) is session
+    assert model.session.get_session_options().intra_op_num_threads == 0
+    evaluation = DataEvaluation({"x": DATA, "y": np.zeros(len(DATA))}, "mae", threads=runs)
+    evaluation.check(model)
+    assert set(model._made) == {1, runs}
+
+
+def test_the_users_options_are_left_alone() -> None:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    backend = make_backend(session_options=options)
+    session = backend.quantize(backend.tuning_space().default()).session_for(2)
+    assert session.get_session_options().intra_op_num_threads == 1
+
+
+def test_hyper_threads_are_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 4, 5, 9}, raising=False)
+    siblings = {0: "0,4", 4: "0,4", 1: "1,5", 5: "1,5", 9: "9"}
+    monkeypatch.setattr(Path, "read_text", lambda path: siblings[int(path.parts[-3][3:])])
+    assert available_cores() == 3
+
+
+def test_where_cores_are_not_known_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 4}, raising=False)
+    assert available_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert available_cores() == 6
 
 
 # Bad input.
