@@ -51,6 +51,10 @@ class Lookahead:
             The highest that it was within the last ``window`` samples, of the same shape.
         slope:
             The sum of what each unit that was lost before adds at most, of the same shape.
+        highest:
+            The highest ``peak`` of all bets, of shape ``(samples + 1,)``.
+        steepest:
+            The sum of the highest parts of all bets' ``slope``, of the same shape.
         room:
             The room ``r`` of each sample, of shape ``(bets, samples)``.
         probabilities:
@@ -62,6 +66,8 @@ class Lookahead:
     path: _Table
     peak: _Table
     slope: _Table
+    highest: Row
+    steepest: Row
     room: _Table
     probabilities: Row
 
@@ -99,6 +105,8 @@ class Lookahead:
             path=_table(path),
             peak=_table(peak),
             slope=_table(_sums(rise)),
+            highest=row_of(peak.max(axis=0)),
+            steepest=row_of(_sums(rise.max(axis=0, keepdims=True))),
             room=_table(room),
             probabilities=population.probabilities,
         )
@@ -117,6 +125,7 @@ class Foresight:
         self._ahead = ahead
         self._above = [0.0] * len(ahead.path)  # The sum of gains, less the path.
         self._limits = [-math.inf] * len(ahead.path)  # Until it is anchored nothing is safe.
+        self._left = -math.inf
         self._lost = 0.0
         self._known = 0  # Up to which sample the slope is in the sum.
 
@@ -136,6 +145,7 @@ class Foresight:
         path = self._ahead.path
         self._above = [gains - row[seen] for gains, row in zip(drift, path, strict=True)]
         self._limits, self._lost, self._known = limits, lost, seen
+        self._left = self._least_left()
 
     def is_safe(self, start: int, end: int, but: Sequence[tuple[int, float]]) -> bool:
         """Whether no gambler can have won on the next samples.
@@ -151,10 +161,9 @@ class Foresight:
                 Where the candidate does not agree with the baseline: the place of each sample
                 after ``start``, from 0 on and rising, and what it gains there.
         """
-        ahead, above, limits = self._ahead, self._above, self._limits
-        lost, known = self._lost, self._known
+        ahead, above, lost, known = self._ahead, self._above, self._lost, self._known
         won: list[float] = []
-        highest = lost
+        most = lost
         for place, gain in but:
             sample = start + place
             loss = -gain / ahead.probabilities[sample]
@@ -173,24 +182,41 @@ class Foresight:
                     won[bet] += loss / rest
             known = sample + 1
             lost -= gain
-            highest = max(highest, lost)
-        if highest > ahead.most_lost:
+            if lost > most:
+                most = lost
+        if most > ahead.most_lost:
             return False
-        # A sum that is not known is no number, and is not below anything.
+        if but:
+            self._left = self._least_left()
+            self._lost, self._known = lost, known
+        reached = ahead.highest[end]
         if lost > 0:
-            for gains, peak, slope, limit in zip(
-                above, ahead.peak, ahead.slope, limits, strict=True
-            ):
-                if not gains + peak[end] + lost * (slope[end] - slope[known]) < limit:
-                    return False
-        else:
-            for gains, peak, limit in zip(above, ahead.peak, limits, strict=True):
-                if not gains + peak[end] < limit:
-                    return False
-        for bet, gained in enumerate(won):
-            above[bet] += gained
-        self._lost, self._known = lost, known
+            reached += lost * (ahead.steepest[end] - ahead.steepest[known])
+        if not reached < self._left and not self._is_below(end):
+            return False
+        if won:
+            self._above = [gains + gained for gains, gained in zip(above, won, strict=True)]
+            self._left = self._least_left()
         return True
+
+    def _is_below(self, end: int) -> bool:
+        """Whether each bet on its own is below its limit."""
+        lost = max(self._lost, 0.0)
+        known = self._known
+        rows = zip(self._above, self._ahead.peak, self._ahead.slope, self._limits, strict=True)
+        # A sum that is not known is no number, and is not below anything.
+        return all(
+            gains + peak[end] + lost * (slope[end] - slope[known]) < limit
+            for gains, peak, slope, limit in rows
+        )
+
+    def _least_left(self) -> float:
+        """The least that is left to a limit, but for the path."""
+        least = math.inf
+        for limit, gains in zip(self._limits, self._above, strict=True):
+            if limit - gains < least:
+                least = limit - gains
+        return least
 
 
 def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
