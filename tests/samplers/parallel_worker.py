@@ -131,7 +131,9 @@ class Log:
         """The lines of a kind."""
         if not self.path.exists():
             return []
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        # Another process may be in the middle of the last one.
+        whole = self.path.read_text().rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines()]
         wanted = {"what": what, **fields}
         return [line for line in lines if wanted.items() <= line.items()]
 
