@@ -130,8 +130,8 @@ class DataEvaluation:
         metric_bounds: Bounds | None = None,
     ) -> None:
         self._metric = as_metric_of(metric, bounds=metric_bounds)
-        _check_count("batch_size", batch_size)
-        _check_count("threads", threads)
+        check_count("batch_size", batch_size)
+        check_count("threads", threads)
         self.metric = self.name = self._metric.name
         self.higher_is_better = self._metric.higher_is_better
         self.is_mean = isinstance(self._metric, SampleMetric)
@@ -409,7 +409,15 @@ def _is_fixed(size: object) -> bool:
     return isinstance(size, int) and size > 0
 
 
-def _check_count(name: str, value: int) -> None:
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no number of things to have at least one of.
+
+    Raises:
+        TypeError:
+            If it is no integer.
+        ValueError:
+            If it is less than one.
+    """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, but got {value!r}.")
     if value < 1:

@@ -28,6 +28,7 @@ from optuna_quant.continuation import check_continued
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.data_evaluation import check_count
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
 from optuna_quant.last_trials import await_last_trials
@@ -275,7 +276,9 @@ def prepare(
     _check_type("tuning_criterion", tuning, TuningCriterion)
     strategy = choose_strategy(quant_level, tuning.strategy)
     threads = evaluation_threads
-    if threads is None:
+    if threads is not None:
+        check_count("evaluation_threads", threads)
+    else:
         is_ours = session_options is None and providers is None and backend is None
         threads = _usual_threads() if is_ours else 1
     measured = partial(

@@ -672,6 +672,8 @@ def test_unknown_option_of_a_strategy_lists_the_known_ones() -> None:
         ({"data": "x.npz"}, ValueError, "but got both"),
         ({"metric": "accuracy"}, ValueError, "metric='accuracy' goes with data"),
         ({"evaluation_threads": 2}, ValueError, "evaluation_threads=2 goes with data"),
+        ({"evaluation_threads": 0}, ValueError, "evaluation_threads must be at least 1"),
+        ({"evaluation_threads": True}, TypeError, "evaluation_threads must be an integer"),
         ({"evaluate": 3}, TypeError, "evaluate must be a function, but got 3"),
         ({"evaluate": None, "data": "x.npy"}, ValueError, "must be an .npz file"),
         ({"evaluate": None, "data": "none.npz"}, ValueError, "There is no file 'none.npz'"),
