@@ -1,11 +1,12 @@
 """What deciding sample by sample costs, beside what it decides on: the evaluation.
 
 A trial gets scores that are known already, batch by batch, and does all that it does with them;
-the time that the model takes for such a batch is measured beside it. Three candidates:
+the time that the model takes for such a batch is measured beside it. Four candidates:
 
 - *agrees*: its scores are the baseline's, so nothing ever happens,
 - *close*: it meets the criterion by one sample, differs on many, and is decided at the last,
-- *own*: it has the scores that the model really has, until it is given up.
+- *own*: it has the scores that the model really has, until it is given up,
+- *found*: those of the model that a search finds.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from benchmarks.cases import Case
 from benchmarks.cases import load_case
 from benchmarks.timing import alternating
 from optuna_quant import AccuracyCriterion
+from optuna_quant import TuningResult
 from optuna_quant import record
+from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.evidence import Population
@@ -91,7 +94,9 @@ def measure(case: Case) -> None:
         model = backend.quantize(config)
         candidates = {"agrees": population.baseline_in_order, "close": _close(population)}
         if name == "INT8":
-            candidates["own"] = np.concatenate(list(evaluation.scores(model, indices)))
+            found = _found(case).model()
+            for kind, one in (("own", model), ("found", found)):
+                candidates[kind] = np.concatenate(list(evaluation.scores(one, indices)))
         for kind, scores in candidates.items():
             known = Known(tuple(np.split(scores, range(BATCH, len(scores), BATCH))))
             count = _batches_seen(population, known)
@@ -137,6 +142,15 @@ def _population(model: Any, evaluation: DataEvaluation) -> Population:
         order=SampleOrder.draw(levels, seed=0),
         baseline=np.concatenate([scores for scores, _ in found]),
         bounds=(0.0, 1.0),
+    )
+
+
+def _found(case: Case) -> TuningResult:
+    return tune(
+        case.model,
+        calibration_data=[{case.input_name: case.calibration}],
+        data={case.input_name: case.x, "labels": case.y},
+        accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=LOSS),
     )
 
 

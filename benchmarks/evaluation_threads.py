@@ -13,12 +13,10 @@ import numpy as np
 from benchmarks.cases import DEMO
 from benchmarks.cases import Case
 from benchmarks.cases import load_case
+from benchmarks.evidence import tune_task
 from benchmarks.strategies import TASKS
 from benchmarks.strategies import Task
 from benchmarks.timing import alternating
-from optuna_quant import AccuracyCriterion
-from optuna_quant import TuningCriterion
-from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.data_evaluation import DataEvaluation
 
@@ -57,18 +55,5 @@ def _evaluate(case: Case, name: str, threads: int) -> Callable[[], None]:
     return evaluate
 
 
-def _search(case: Case, task: Task, threads: int) -> Callable[[], None]:
-    def search() -> None:
-        tune(
-            case.model,
-            calibration_data={case.input_name: case.calibration},
-            data={case.input_name: case.x, "labels": case.y},
-            evaluation_threads=threads,
-            op_type_dict=task.op_type_dict,
-            accuracy_criterion=AccuracyCriterion(
-                criterion=task.criterion, tolerable_loss=task.tolerable_loss
-            ),
-            tuning_criterion=TuningCriterion(strategy="auto", max_trials=300),
-        )
-
-    return search
+def _search(case: Case, task: Task, threads: int) -> Callable[[], object]:
+    return lambda: tune_task(case, task, "auto", evaluation_threads=threads)

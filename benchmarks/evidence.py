@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 import time
+from typing import Any
 import warnings
 
 from benchmarks.cases import DEMO
@@ -42,9 +43,9 @@ def run(cases: Path | None) -> None:
         if only != [""] and case.name not in only:
             continue
         for strategy in wanted:
-            off, _ = _tune(case, task, strategy, "off", 0)
+            off, _ = tune_task(case, task, strategy, evidence="off")
             for seed in seeds:
-                on, seconds = _tune(case, task, strategy, "paired", seed)
+                on, seconds = tune_task(case, task, strategy, seed=seed)
                 costs = [full_evaluations(r.study) for r in (off, on)]
                 print(
                     f"{case.name:18} {strategy:12} {seed:4}  {costs[0]:6.2f} {costs[1]:6.2f}  "
@@ -53,21 +54,19 @@ def run(cases: Path | None) -> None:
                 )
 
 
-def _tune(
-    case: Case, task: Task, strategy: str, evidence: str, seed: int
-) -> tuple[TuningResult, float]:
+def tune_task(case: Case, task: Task, strategy: str, **options: Any) -> tuple[TuningResult, float]:
+    """The result of a search on labelled data, and the seconds that it took."""
     begun = time.perf_counter()
     result = tune(
         case.model,
         calibration_data={case.input_name: case.calibration},
         data={case.input_name: case.x, "labels": case.y},
-        evidence=evidence,
         op_type_dict=task.op_type_dict,
         accuracy_criterion=AccuracyCriterion(
             criterion=task.criterion, tolerable_loss=task.tolerable_loss
         ),
         tuning_criterion=TuningCriterion(strategy=strategy, max_trials=300),
-        seed=seed,
+        **options,
     )
     return result, time.perf_counter() - begun
 

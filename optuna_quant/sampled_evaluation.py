@@ -24,7 +24,6 @@ from optuna_quant.evidence import SampleOrder
 from optuna_quant.evidence import ThresholdTest
 from optuna_quant.evidence import Verdict
 from optuna_quant.evidence import difficulty_levels
-from optuna_quant.evidence.threshold import FEW
 from optuna_quant.evidence.threshold import bounds
 from optuna_quant.sample_record import population_of
 from optuna_quant.sample_record import read_scores
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-6
 _FLOAT64 = np.dtype(np.float64)
+# In batches of up to so many samples it pays to tell which differ from the baseline's.
+_FEW = 128
 # How often those who watch are shown how far a trial is.
 _SECONDS_BETWEEN_LOOKS = 0.1
 # How often the metric so far is reported to the storage while a trial runs.
@@ -329,7 +330,7 @@ class SampledTrial:
         if content == population.baseline_bytes[8 * start : 8 * end]:
             self._test.agree(count)
             return
-        if count <= FEW and end <= self._samples:
+        if count <= _FEW and end <= self._samples:
             differences = self._differences(batch, start)
             if differences is not None:
                 self._test.agree(count, differences)

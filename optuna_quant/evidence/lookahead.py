@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 # The part of all that a candidate may lose up to which this holds.
 _PART_LOST = 0.9
 
-_LEAST_ROOM = 1e-12
+# Without room a bet cannot be lost: the threshold is out of reach.
+LEAST_ROOM = 1e-12
 
 # A row for each bet.
 _Table: TypeAlias = tuple[Row, ...]
@@ -88,7 +89,7 @@ class Lookahead:
         short = needed - bets.said
         room = bets.most - needed
         # Where the room could be used up, nothing is known, and from there on.
-        is_open = np.minimum.accumulate(room, axis=1) - most_lost > _LEAST_ROOM
+        is_open = np.minimum.accumulate(room, axis=1) - most_lost > LEAST_ROOM
         rest = np.where(is_open, room - most_lost, 1.0)
         least = np.where(is_open, short / np.where(is_open, room, 1.0), np.inf)
         rise = np.where(is_open, ((short + most_lost) / rest - least) / most_lost, 0.0)
@@ -169,7 +170,7 @@ class Foresight:
             loss = -gain / ahead.probabilities[sample]
             for bet, room in enumerate(ahead.room):
                 rest = room[sample] - lost
-                if rest <= _LEAST_ROOM:
+                if rest <= LEAST_ROOM:
                     return False
                 if lost > 0:
                     slope = ahead.slope[bet]

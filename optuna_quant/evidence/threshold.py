@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.evidence.lookahead import LEAST_ROOM
 from optuna_quant.evidence.lookahead import Foresight
 from optuna_quant.evidence.lookahead import Lookahead
 
@@ -28,11 +29,7 @@ _ROUNDING = 1e-9
 # How often the range of a bound is halved: each takes a pass over what was seen.
 _BISECTIONS = 9
 
-# Without room a bet cannot be lost: the threshold is out of reach.
-_LEAST_ROOM = 1e-12
-
-# Up to so many samples are compared with the baseline's one by one, if only a few differ.
-FEW = 128
+# With more that differ, a look at all is faster.
 _FEW_DIFFER = 12
 
 # A promise is given after this many samples, and this part of all, at the earliest.
@@ -228,7 +225,7 @@ class ThresholdTest:
         bets, ahead = population.bets, slice(start, end)
         needed = self._needed - (np.add.accumulate(gains) - gains + before)
         said = bets.said[:, ahead] + gains / population.order.probabilities[ahead]
-        room = np.maximum(bets.most[:, ahead] - needed, _LEAST_ROOM)
+        room = np.maximum(bets.most[:, ahead] - needed, LEAST_ROOM)
         won = (needed - said) / room
         drift = np.add.accumulate(won, axis=1)
         drift += self._drift

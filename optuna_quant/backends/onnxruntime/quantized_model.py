@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cached_property
 import os
 from pathlib import Path
 from threading import RLock
@@ -78,13 +79,17 @@ class SessionMaker:
                 providers=list(self.providers),
             )
 
+    @cached_property
+    def _cores(self) -> int:
+        return available_cores()
+
     def _options_for(
         self, base_dir: Path | None, concurrent_runs: int
     ) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions() if self.options is None else self.options
         if self.options is None and concurrent_runs > 1:
             # A session's own threads are one fewer, and help every run beside its caller.
-            options.intra_op_num_threads = max(1, available_cores() - concurrent_runs + 1)
+            options.intra_op_num_threads = max(1, self._cores - concurrent_runs + 1)
         if base_dir is not None:
             try:
                 known = options.get_session_config_entry(_EXTERNAL_FOLDER)
