@@ -7,7 +7,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test lint docs bench clean
 
-# What each target needs installed; the stamp files say that it is.
+# What each target needs installed; the stamp files say that it is. Of the two launchers of MPI that
+# the tests start, one goes into a folder of its own: both call theirs mpirun.
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e ".[onnx]"
@@ -16,6 +17,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.base
 	$(PIP) install -c constraints.txt torch
 	$(PIP) install -c constraints.txt -e ".[test]"
+	$(PIP) install -c constraints.txt --no-deps --upgrade --target $(VENV)/mpich mpich
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.base

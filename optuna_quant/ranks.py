@@ -115,8 +115,8 @@ def this_rank(environment: Mapping[str, str] | None = None) -> Rank:
 
     Known are Open MPI, MPICH, Intel MPI, MVAPICH and Slurm's ``srun``. For other launchers, or to
     say that processes have nothing to do with each other (``OPTUNA_QUANT_RANKS=1``), there are
-    the variables ``OPTUNA_QUANT_RANK`` and ``OPTUNA_QUANT_RANKS``, which go before the others
-    (and ``OPTUNA_QUANT_LAUNCH``, for what tells one start from another).
+    the variables ``OPTUNA_QUANT_RANK`` and ``OPTUNA_QUANT_RANKS``, which go before the others.
+    ``OPTUNA_QUANT_LAUNCH`` tells one start from another, for launchers that do not (MPICH).
 
     Args:
         environment:
@@ -153,7 +153,9 @@ def _rank(launcher: _Launcher, given: Mapping[str, str]) -> Rank:
         several = _number(launcher.local_size, given) < size
     elif launcher.machines in given:
         several = _number(launcher.machines, given) > 1
-    marks = [given[name] for name in launcher.launch if given.get(name)]
+    # What the user says goes for every launcher: some give nothing of the kind.
+    names = (LAUNCH,) if given.get(LAUNCH) else launcher.launch
+    marks = [given[name] for name in names if given.get(name)]
     return Rank(
         number=number,
         size=size,

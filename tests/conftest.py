@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 import sys
 
+from hypothesis import HealthCheck
+from hypothesis import settings
 import optuna
 import pytest
 
 
 # Helper modules of the tests (spaces.py, onnx_models.py, ...) are imported by their plain names.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# What an example may take is nobody's promise, and the machine may be busy.
+settings.register_profile(
+    "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("without clocks")
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -16,8 +15,8 @@ from optuna_quant.space import TuningSpace
 from optuna_quant.tunable import Tunable
 
 
-# The same examples in each run, and no limit of time on a busy machine.
-steady = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in each run.
+steady = settings(derandomize=True)
 
 ALGORITHMS = st.sampled_from(["minmax", "kl", "percentile", "mse"]) | st.from_regex(
     r"[a-z][a-z0-9_]{0,8}", fullmatch=True

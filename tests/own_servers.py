@@ -16,8 +16,7 @@ import time
 from typing import Any
 
 import pytest
-
-from tests import services
+import services
 
 
 def free_port() -> int:

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-import os
 from pathlib import Path
 import re
-import shutil
 import subprocess
 import sys
 from typing import Any
 
+import mpi
 import pytest
 
 from optuna_quant.cli import _parser
 
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "distributed"
-MPIRUN = shutil.which("mpirun")
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    allowed = {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    }
     return subprocess.run(
         [*map(str, command)],
         cwd=cwd,
-        env={**os.environ, **allowed},
+        env=mpi.environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -38,10 +30,9 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun")
-def test_script_under_mpirun(tmp_path: Path) -> None:
-    script = EXAMPLES / "mpi_script.py"
-    done = run(str(MPIRUN), "-np", "2", sys.executable, script, "s.journal", cwd=tmp_path)
+@pytest.mark.parametrize("launcher", mpi.LAUNCHERS)
+def test_script_of_several_ranks(launcher: str, tmp_path: Path) -> None:
+    done = run(*mpi.command(launcher, 2, [EXAMPLES / "mpi_script.py", "s.journal"]), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("rank 0 of 2:\nA quantized model meets the criterion.")
     assert done.stdout.count("criterion.\n") == 1

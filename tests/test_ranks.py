@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import os
 from pathlib import Path
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import mpi
 import numpy as np
 import onnx
 import onnx_models
@@ -31,11 +31,6 @@ from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.storages import open_storage
 
 
-MPIRUN = shutil.which("mpirun")
-
-# What tells a process its rank; tests must not see those of whoever has started them.
-LAUNCHED = ("OMPI_", "PMI", "MV2_", "MPI_", "SLURM_", "OPTUNA_QUANT_RANK", "OPTUNA_QUANT_LAUNCH")
-
 COMMAND = [
     "tune", "net.onnx", "--calibration", "calib.npz", "--data", "data.npz",
     "--strategy", "exhaustive", "--timeout", "none", "--max-trials", "12",
@@ -47,7 +42,7 @@ NOT_MET = [*COMMAND, "--metric", "mse", "--criterion", "absolute", "--tolerable-
 @pytest.fixture(autouse=True)
 def unlaunched(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(LAUNCHED):
+        if name.startswith(mpi.LAUNCHED):
             monkeypatch.delenv(name)
 
 
@@ -85,6 +80,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Rank(size=8, on_several_machines=True, launch="77 77.0;tcp://10.0.0.1:4242"),
         ),
         ({"PMI_RANK": "1", "PMI_SIZE": "2"}, Rank(number=1, size=2)),
+        # MPICH gives nothing that tells one start from another.
+        (
+            {"PMI_RANK": "1", "PMI_SIZE": "2", "OPTUNA_QUANT_LAUNCH": "tuesday"},
+            Rank(number=1, size=2, launch="tuesday"),
+        ),
         (
             {"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALNRANKS": "2"},
             Rank(number=1, size=4, on_several_machines=True),
@@ -364,42 +364,62 @@ def test_script_works_like_the_command(folder: Path) -> None:
 
 # The real thing.
 
-real = pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun")
+
+@pytest.fixture(params=mpi.LAUNCHERS)
+def launcher(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
-def mpirun(arguments: Sequence[str], size: int) -> subprocess.Popen[str]:
+def mpirun(launcher: str, arguments: Sequence[str], size: int) -> subprocess.Popen[str]:
     code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
-    allowed = {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    }
     return subprocess.Popen(
-        [str(MPIRUN), "-np", str(size), sys.executable, "-c", code, *arguments],
-        env={**os.environ, **allowed},
+        mpi.command(launcher, size, ["-c", code, *arguments]),
+        env=mpi.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-@real
-def test_mpirun_needs_no_other_flag(folder: Path) -> None:
+def assert_one_search(folder: Path, process: subprocess.Popen[str]) -> None:
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert out.count("A quantized model meets the criterion.") == 1
+    assert out.count("written: ") == 1
+    assert err.count("Tuning net.onnx") == 1
+    assert_nothing_twice(studied(folder))
+
+
+def test_launcher_needs_no_other_flag(folder: Path, launcher: str) -> None:
+    assert_one_search(folder, mpirun(launcher, MET, 3))
+
+
+def test_open_mpi_tells_one_launch_from_another(folder: Path) -> None:
     for more in ([], ["--fresh"]):
-        process = mpirun([*MET, *more], 3)
-        out, err = process.communicate(timeout=200)
-        assert process.returncode == 0, err
-        assert out.count("A quantized model meets the criterion.") == 1
-        assert out.count("written: ") == 1
-        assert err.count("Tuning net.onnx") == 1
-        assert_nothing_twice(studied(folder))
+        assert_one_search(folder, mpirun("openmpi", [*MET, *more], 3))
 
 
-@real
-def test_mpirun_that_lost_a_rank_goes_on_with_the_same_command(folder: Path) -> None:
+def test_mpich_needs_a_number_to_begin_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = mpirun("mpich", [*MET, "--fresh"], 3)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert "set OPTUNA_QUANT_LAUNCH to a new value for each" in err
+    process = subprocess.Popen(
+        process.args,
+        env={**mpi.environment(), "OPTUNA_QUANT_LAUNCH": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert_one_search(folder, process)
+
+
+def test_launch_that_lost_a_rank_goes_on_with_the_same_command(
+    folder: Path, launcher: str
+) -> None:
     many = [*MET, "--max-trials", "40"]
-    process = mpirun(many, 3)
+    process = mpirun(launcher, many, 3)
     deadline = time.monotonic() + 120
     others: set[int] = set()
     while not others and time.monotonic() < deadline:
@@ -408,7 +428,7 @@ def test_mpirun_that_lost_a_rank_goes_on_with_the_same_command(folder: Path) -> 
             others = {pid for pid in pids(studied_or_none(folder)) if pid != process.pid}
     os.kill(max(others), signal.SIGKILL)
     process.communicate(timeout=200)
-    process = mpirun(many, 3)
+    process = mpirun(launcher, many, 3)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert out.count("All 40 trials are used up.") == 1

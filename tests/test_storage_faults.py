@@ -25,7 +25,9 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
+import own_servers
 import pytest
+import services
 
 from optuna_quant import patient_storage
 from optuna_quant.bulk_writes import Parameter
@@ -37,8 +39,6 @@ from optuna_quant.patient_storage import BEGUN
 from optuna_quant.patient_storage import PatientStorage
 from optuna_quant.patient_storage import StorageLostError
 from optuna_quant.storages import open_storage
-from tests import own_servers
-from tests import services
 
 
 SERVERS = list(own_servers.KINDS)

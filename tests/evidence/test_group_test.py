@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hypothesis import given
-from hypothesis import settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
@@ -85,7 +84,6 @@ def test_many_thresholds_at_once_are_one_by_one(
         assert many.log_capital[0, 1] == pytest.approx(float(one.log_capital), abs=1e-9)
 
 
-@settings(deadline=None)
 @given(populations(), st.booleans())
 def test_bounds_lie_within_the_exact_ones(
     scores: tuple[np.ndarray, np.ndarray], paired: bool

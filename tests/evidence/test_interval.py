@@ -6,7 +6,6 @@ from collections.abc import Callable
 import math
 
 from hypothesis import given
-from hypothesis import settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
@@ -191,7 +190,6 @@ def point(case: dict[str, object]) -> float:
     return criterion.loss(float(candidate), float(baseline))
 
 
-@settings(deadline=None)
 @given(cases(), st.floats(0.01, 0.99))
 def test_the_loss_of_the_samples_is_inside(case: dict[str, object], confidence: float) -> None:
     low, high = loss_interval(**case, confidence=confidence)  # type: ignore[arg-type]
@@ -199,7 +197,6 @@ def test_the_loss_of_the_samples_is_inside(case: dict[str, object], confidence: 
     assert low - rounding <= point(case) <= high + rounding
 
 
-@settings(deadline=None)
 @given(cases(), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
 def test_more_confidence_is_wider(case: dict[str, object], one: float, other: float) -> None:
     narrow = loss_interval(**case, confidence=min(one, other))  # type: ignore[arg-type]
@@ -207,7 +204,6 @@ def test_more_confidence_is_wider(case: dict[str, object], one: float, other: fl
     assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
 
 
-@settings(deadline=None)
 @given(cases())
 def test_it_is_within_what_is_possible(case: dict[str, object]) -> None:
     low, high = loss_interval(**case)  # type: ignore[arg-type]
@@ -225,7 +221,6 @@ def test_it_is_within_what_is_possible(case: dict[str, object]) -> None:
         assert low >= -1.0 if case["higher_is_better"] else high <= 1.0
 
 
-@settings(deadline=None)
 @given(cases())
 def test_the_models_can_be_exchanged(case: dict[str, object]) -> None:
     case = {**case, "relative": False}
@@ -236,7 +231,6 @@ def test_the_models_can_be_exchanged(case: dict[str, object]) -> None:
     assert loss_interval(**turned) == (-high, -low)  # type: ignore[arg-type]
 
 
-@settings(deadline=None)
 @given(cases())
 def test_the_scale_can_be_turned_over(case: dict[str, object]) -> None:
     """Scores with the opposite sign, of which lower is better, are the same thing."""
@@ -253,7 +247,6 @@ def test_the_scale_can_be_turned_over(case: dict[str, object]) -> None:
     assert loss_interval(**turned) == pytest.approx(expected, rel=1e-6)  # type: ignore[arg-type]
 
 
-@settings(deadline=None)
 @given(cases())
 def test_it_is_the_same_each_time(case: dict[str, object]) -> None:
     assert loss_interval(**case) == loss_interval(**case)  # type: ignore[arg-type]

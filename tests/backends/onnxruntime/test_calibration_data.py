@@ -249,7 +249,7 @@ def test_string_inputs_are_taken() -> None:
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_pieces_are_the_prefix_cut_at_the_sizes(lengths: list[int], sizes: list[int]) -> None:
     whole = images(sum(lengths))
     data = CalibrationData(np.split(whole, np.cumsum(lengths)[:-1]), [X])
@@ -318,7 +318,7 @@ def test_fingerprint_is_that_of_the_content() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 14), min_size=1, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_fingerprints_of_prefixes_do_not_depend_on_the_other_sizes(sizes: list[int]) -> None:
     x = images(11)
     data = CalibrationData(x, [X], batch_size=4)

@@ -190,7 +190,7 @@ def test_matmul_is_one_fused_kernel_with_its_bias(config: OpConfig) -> None:
     shift=st.sampled_from([-3.0, 0.0, 0.2, 3.0]),
     size=st.sampled_from([1e-3, 1.0, 1e4]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_matmul_of_any_shape_and_range(
     data: st.DataObject,
     config: OpConfig,
