@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import BinaryIO
-import uuid
 
 import onnx
 
+from optuna_quant.aside import AsideFile
+from optuna_quant.aside import aside
+from optuna_quant.aside import locked_directory
+from optuna_quant.aside import remove_left_over
 from optuna_quant.backends.onnxruntime.model import external_location
 from optuna_quant.backends.onnxruntime.model import external_tensors
 
@@ -44,16 +45,24 @@ def save_model(
 ) -> None:
     """Write a model to a file, and its data to a second one if the first would be too large.
 
+    Whatever ends the process, and the power too, ``path`` is afterwards the model that was there
+    or the new one as a whole: each file is written aside and on the disk before it is moved into
+    place, the one with the data first. That one is named by its content, so that a model never
+    finds the data of another one. What earlier calls left beside it is removed.
+
     Args:
         proto:
             The model. Not changed.
         path:
-            The file. The second has ``.data`` behind its name. Both are written aside and moved
-            into place.
+            The file. The second has its name with a hash and ``.data`` behind it.
         base_dir:
             The directory that the model's external data are relative to.
         largest:
             The most bytes of the first file.
+
+    Raises:
+        OSError:
+            If it cannot be written. Then what was there is still there.
     """
     if not is_too_large(proto) and total_bytes(proto, base_dir) <= largest:
         whole = proto
@@ -61,40 +70,38 @@ def save_model(
             whole = onnx.ModelProto()
             whole.CopyFrom(proto)
             onnx.external_data_helper.load_external_data_for_model(whole, str(base_dir))
-        aside = _aside(path)
-        try:
-            aside.write_bytes(whole.SerializeToString())
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        _put_in_place(whole, path, data_path=None)
         return
     split = onnx.ModelProto()
     split.CopyFrom(proto)
-    data_path = path.with_name(f"{path.name}.data")
-    aside, data_aside = _aside(path), _aside(data_path)
-    try:
-        with data_aside.open("xb") as file:
-            for tensor in list(external_tensors(split)):
-                _move_out(tensor, base_dir, file, data_path.name)
-            for tensor in split.graph.initializer:
-                if len(tensor.raw_data) >= _SMALL_BYTES:
-                    _move_out(tensor, None, file, data_path.name)
-        aside.write_bytes(split.SerializeToString())
-        os.replace(data_aside, data_path)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-        data_aside.unlink(missing_ok=True)
+    # Held until the model is in place: its data are no leftovers of a process that has died.
+    with aside(path) as data:
+        moved = [_write_data(tensor, base_dir, data) for tensor in external_tensors(split)]
+        moved += [
+            _write_data(tensor, None, data)
+            for tensor in split.graph.initializer
+            if len(tensor.raw_data) >= _SMALL_BYTES
+        ]
+        data_path = path.with_name(f"{path.name}.{data.digest()}.data")
+        for tensor, offset, length in moved:
+            _refer(tensor, data_path.name, offset, length)
+        data.move_to(data_path)
+        _put_in_place(split, path, data_path=data_path)
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def _put_in_place(proto: onnx.ModelProto, path: Path, *, data_path: Path | None) -> None:
+    with aside(path) as file:
+        file.write(proto.SerializeToString())
+        # Of two processes that write the same model neither may remove what the other one needs.
+        with locked_directory(path.parent):
+            file.move_to(path)
+            remove_left_over(path, keep=data_path)
 
 
-def _move_out(
-    tensor: onnx.TensorProto, base_dir: Path | None, file: BinaryIO, location: str
-) -> None:
-    """Append the data of a tensor to a file and refer to them there."""
+def _write_data(
+    tensor: onnx.TensorProto, base_dir: Path | None, file: AsideFile
+) -> tuple[onnx.TensorProto, int, int]:
+    """Append the data of a tensor to a file; return it with their place there."""
     file.write(b"\0" * (-file.tell() % _ALIGNMENT))
     offset = file.tell()
     if base_dir is None:
@@ -107,7 +114,11 @@ def _move_out(
             while left > 0 and (chunk := source.read(min(left, _CHUNK))):
                 file.write(chunk)
                 left -= len(chunk)
-    length = file.tell() - offset
+    return tensor, offset, file.tell() - offset
+
+
+def _refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """Make a tensor refer to its data in a file."""
     tensor.ClearField("raw_data")
     del tensor.external_data[:]
     tensor.data_location = onnx.TensorProto.EXTERNAL

@@ -165,7 +165,7 @@ class QuantizedModel:
         """Write the model to a file.
 
         A model over 2 GB, the most that one file holds, gets its data in a second file beside it,
-        with ``.data`` behind its name.
+        which is named after the first one and its content, and ends in ``.data``.
 
         Args:
             path:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -143,8 +148,9 @@ def test_save_model_keeps_content(tmp_path: Path, apart: bool, largest: int) -> 
     before = model.SerializeToString()
     path = tmp_path / "saved.onnx"
     save_model(model, path, folder, largest=largest)
-    expected = ["saved.onnx"] if largest > 2000 else ["saved.onnx", "saved.onnx.data"]
-    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == expected
+    expected = r"saved\.onnx" if largest > 2000 else r"saved\.onnx saved\.onnx\.[0-9a-f]{16}\.data"
+    found = sorted(p.name for p in tmp_path.iterdir() if p.is_file())
+    assert re.fullmatch(expected, " ".join(found))
     assert model.SerializeToString() == before
     loaded, original = onnx.load(path), wide()
     assert loaded.graph.node == original.graph.node
@@ -170,3 +176,92 @@ def test_save_model_leaves_the_old_file_if_it_fails(
         save_model(convnet(), path, None)
     assert [p.name for p in tmp_path.iterdir()] == ["saved.onnx"]
     assert path.read_bytes() == b"old"
+
+
+SAVE = """
+import os, signal, sys
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import onnx
+from optuna_quant.backends.onnxruntime.external_data import save_model
+
+folder, last = Path(sys.argv[1]), int(sys.argv[2])
+
+def counted(name):
+    real = getattr(os, name)
+    def call(*args):
+        global last
+        if not last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        last -= 1
+        return real(*args)
+    return call
+
+for name in ("fsync", "replace"):
+    setattr(os, name, counted(name))
+save_model(onnx.load(folder / "new.onnx"), folder / "out" / "x.onnx", None, largest=2000)
+"""
+
+
+def variant(value: float) -> onnx.ModelProto:
+    model = wide()
+    for tensor in model.graph.initializer:
+        array = np.full(onnx.numpy_helper.to_array(tensor).shape, value, np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return model
+
+
+def values(path: Path) -> set[float]:
+    """The weights of a model, read as its users do."""
+    loaded = onnx.load(path)
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in loaded.graph.initializer]
+    return {float(value) for array in arrays for value in array.flat}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_save_model_that_is_killed_leaves_the_old_or_the_new_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    path = out / "x.onnx"
+    onnx.save(variant(2.0), tmp_path / "new.onnx")
+    found = []
+    for step in range(20):
+        save_model(variant(1.0), path, None, largest=2000)
+        done = subprocess.run([sys.executable, "-c", SAVE, str(tmp_path), str(step)], check=False)
+        found += values(path)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    # Killed before it was in place, and killed after it.
+    assert found == [1.0] * 5 + [2.0] * 2
+    save_model(variant(3.0), path, None, largest=2000)
+    assert values(path) == {3.0}
+    assert len(list(out.iterdir())) == 2
+    save_model(variant(4.0), path, None)
+    assert [file.name for file in out.iterdir()] == ["x.onnx"]
+
+
+def test_save_model_of_several_processes_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    again = (
+        "import sys; sys.path.insert(0, sys.argv[3])\n"
+        "from pathlib import Path\n"
+        "from test_model import save_model, variant\n"
+        "for _ in range(60):\n"
+        "    save_model(variant(float(sys.argv[1])), Path(sys.argv[2]), None, largest=2000)\n"
+    )
+    here = str(Path(__file__).parent)
+    tests = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": f"{tests}:{os.environ.get('PYTHONPATH', '')}"}
+    running = [
+        subprocess.Popen([sys.executable, "-c", again, value, str(path), here], env=environment)
+        for value in "123"
+    ]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(values(path)) == 1
+    save_model(variant(4.0), path, None, largest=2000)
+    assert len(list(tmp_path.iterdir())) == 2
