@@ -361,6 +361,19 @@ def let_go(storage: BaseStorage) -> None:
         storage.remove_session()
 
 
+def is_database(storage: BaseStorage) -> bool:
+    """Whether a storage, or what is behind its cache, is a database."""
+    return isinstance(bare_storage(storage), RDBStorage)
+
+
+def close_connections(storage: BaseStorage) -> None:
+    """Close all connections to a database that nobody uses right now."""
+    storage = bare_storage(storage)
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def watch_errors(storage: BaseStorage, note: Callable[[], None]) -> None:
     """Call ``note``, in the thread at work, whenever the connection to a database breaks."""
     storage = bare_storage(storage)

@@ -35,7 +35,16 @@ class QuickRDBStorage(RDBStorage):
         self._parsed: dict[str, BaseDistribution] = {}
         # The parameters of trials that this process has just written, by the trial's number.
         self._written: OrderedDict[int, _Params] = OrderedDict()
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            # Otherwise it keeps a connection for as long as the error is kept, and a server that
+            # has no room gets none from those who try again.
+            engine = getattr(self, "engine", None)
+            if engine is not None:
+                self.scoped_session.remove()
+                engine.dispose()
+            raise
 
     def remember(self, trial_id: int, params: _Params) -> None:
         """Take it that a trial of this process has these parameters and no others."""

@@ -15,10 +15,16 @@ _LOST = re.compile(
     r"|name or service not known|server closed the connection|terminating connection"
     r"|connection (is|already|was|has been) (closed|lost|broken|terminated)"
     r"|no connection to the server|is the server running|starting up|shutting down"
-    r"|in recovery mode|not yet accepting connections|too many clients|remaining connection slots"
+    r"|in recovery mode|not yet accepting connections"
     r"|could not receive data|could not send data|eof detected|ssl syscall|unexpected eof"
     r"|lost connection|gone away|can't connect|server shutdown|connection was killed"
     r"|consuming input failed|sending query failed",
+    re.IGNORECASE,
+)
+# The server was reached and has no room for another connection: others have to end theirs.
+_CROWDED = re.compile(
+    r"too many clients|remaining connection slots|too many connections|max_user_connections"
+    r"|max number of clients",
     re.IGNORECASE,
 )
 # A server that answers with one of these was reached and has said no.
@@ -28,17 +34,34 @@ _REFUSED = re.compile(
     r"|lock wait timeout|max_allowed_packet",
     re.IGNORECASE,
 )
-# Too many connections, shutdown, network errors, no connection, gone away, lost, killed.
-_MYSQL = {1040, 1053, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
+# Shutdown, network errors, no connection, gone away, lost, killed.
+_MYSQL = {1053, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2005, 2006, 2013, 2055, 4031}
 
 
 def is_lost_connection(error: BaseException) -> bool:
     """Whether an error, or what caused it, says that a server could not be reached.
 
-    That is so for the errors of SQLAlchemy, redis and gRPC.
+    That is so for the errors of SQLAlchemy, redis and gRPC. A server that has no room for another
+    connection counts as well: it has as soon as somebody ends one.
     """
-    return any(
+    return is_crowded(error) or any(
         _of_database(cause) or _of_redis(cause) or _of_grpc(cause) for cause in _causes(error)
+    )
+
+
+def is_crowded(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that a server has as many connections as it takes.
+
+    That is so for the errors of SQLAlchemy and redis.
+    """
+    return any(_is_of_a_server(e) and _CROWDED.search(str(e)) for e in _causes(error))
+
+
+def _is_of_a_server(error: BaseException) -> bool:
+    database, redis = (sys.modules.get(name) for name in ("sqlalchemy.exc", "redis.exceptions"))
+    return bool(
+        (database and isinstance(error, database.DBAPIError))
+        or (redis and isinstance(error, redis.ConnectionError))
     )
 
 

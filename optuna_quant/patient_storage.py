@@ -7,6 +7,7 @@ from collections.abc import Container
 from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
+from functools import partial
 import random
 import threading
 import time
@@ -24,6 +25,8 @@ from optuna.trial import create_trial
 from optuna_quant._optuna import BaseHeartbeat
 from optuna_quant._optuna import answers
 from optuna_quant._optuna import cached_storage
+from optuna_quant._optuna import close_connections
+from optuna_quant._optuna import is_database
 from optuna_quant._optuna import let_go
 from optuna_quant._optuna import may_have_waiting_trials
 from optuna_quant._optuna import stale_trial_ids
@@ -31,6 +34,8 @@ from optuna_quant._optuna import study_name_for_nobody
 from optuna_quant._optuna import trial_id as id_of
 from optuna_quant._optuna import watch_errors
 from optuna_quant._worker import this_worker
+from optuna_quant.idle_connections import IdleConnections
+from optuna_quant.lost_connection import is_crowded
 from optuna_quant.lost_connection import is_lost_connection
 from optuna_quant.record import BEGUN
 
@@ -70,6 +75,9 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
     Other errors are raised as ever, and so is a lost connection that comes again and again with
     the same call while the server answers: too large a packet, for example.
 
+    Connections to a database that were not used for a second are closed, so that workers whose
+    evaluations take long do not hold those that others wait for.
+
     An outage is told by one warning, its end by one line of information. Where the storage has a
     heartbeat, no trial is taken for dead until all workers had the time to send one after it.
 
@@ -98,6 +106,9 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         self._back_since: float | None = None
         # Optuna repeats some calls by itself; that one of them failed shows only here.
         self._failures = threading.local()
+        self._idle: IdleConnections | None = None
+        if is_database(self._inner):
+            self._idle = IdleConnections(partial(close_connections, self._inner))
         watch_errors(self._inner, self._note_failure)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -150,6 +161,8 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
                     raise
             else:
                 self._is_back()
+                if self._idle is not None:
+                    self._idle.used()
                 return result
             if done is not None:
                 attempt = _first(done, action)
@@ -178,14 +191,16 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
             is_new = self._lost_since is None
             since = self._lost_since = now if self._lost_since is None else self._lost_since
         if is_new:
-            _logger.warning(
-                "The connection to the storage is lost. Waiting for it to come back, for up to "
-                f"{self._patience:g} s: {_line(error)}"
+            what = (
+                "The storage's server takes no further connections. Waiting for a free one"
+                if is_crowded(error)
+                else "The connection to the storage is lost. Waiting for it to come back"
             )
+            _logger.warning(f"{what}, for up to {self._patience:g} s: {first_line(error)}")
         if now - since >= self._patience:
             message = (
                 f"The storage could not be reached for {self._patience:g} s. What was recorded "
-                f"before is not lost: start again when it can be reached. ({_line(error)})"
+                f"before is not lost: start again when it can be reached. ({first_line(error)})"
             )
             # Optuna hides the error of a call that ends a trial behind an assertion.
             _logger.error(message)
@@ -451,7 +466,8 @@ def _same(found: Sequence[float] | None, values: Sequence[float]) -> bool:
     return found is not None and list(found) == list(values)
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says in the end, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -28,7 +28,9 @@ from optuna_quant._optuna_rdb import QuickRDBStorage
 from optuna_quant.journal_file import check_directory
 from optuna_quant.journal_file import open_journal
 from optuna_quant.journal_redis import JournalRedis
+from optuna_quant.lost_connection import is_crowded
 from optuna_quant.patient_storage import PatientStorage
+from optuna_quant.patient_storage import first_line
 
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _HEARTBEAT_SECONDS = 60
 _SILENCE_SECONDS = 120
 _SQLITE_WAIT_SECONDS = 60
 _OPEN_ATTEMPTS = 12
+_ROOM_SECONDS = 300.0
 _GRPC_PORT = 13000
 _GRPC_WAIT_SECONDS = 5.0
 
@@ -168,20 +171,48 @@ def _database(address: str, *, heartbeat: bool) -> BaseStorage:
         sqlite3.OperationalError,
     )
     jitter = random.SystemRandom()
-    for attempt in range(_OPEN_ATTEMPTS):
+    crowded_since: float | None = None
+    attempt, futile = 0, 0
+    while True:
         try:
             storage = _database_once(url, file, heartbeat=heartbeat)
             return PatientStorage(storage) if is_server else storage
-        except collisions:
-            if attempt == _OPEN_ATTEMPTS - 1 or not _answers(url):
+        except collisions as error:
+            attempt += 1
+            failure = _failure(error, url)
+            if failure is None:
+                futile += 1
+                if futile == _OPEN_ATTEMPTS:
+                    raise
+            elif not is_crowded(failure):
                 raise
+            else:
+                crowded_since = _wait_for_room(failure, crowded_since)
         time.sleep(jitter.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0))
-    raise AssertionError("not reached")
+
+
+def _wait_for_room(error: Exception, since: float | None) -> float:
+    """Since when there is no room on a server; raises if that has been for too long."""
+    now = time.monotonic()
+    if since is None:
+        _logger.warning(
+            "The storage's server takes no further connections. Waiting for a free one, for up "
+            f"to {_ROOM_SECONDS:g} s: {first_line(error)}"
+        )
+        return now
+    if now - since >= _ROOM_SECONDS:
+        raise ValueError(
+            f"its server had no free connection for {_ROOM_SECONDS:g} s ({first_line(error)}). "
+            "Start fewer workers, let it take more connections (max_connections), or let one "
+            "process hold them for all: optuna-quant serve."
+        ) from error
+    return since
 
 
 def _database_once(url: URL, file: Path | None, *, heartbeat: bool) -> BaseStorage:
     # No ping before each transaction: who waits for a server notices that a connection is lost.
-    options: dict[str, Any] = {"pool_pre_ping": False}
+    # One connection is kept for the next call; what threads need beyond it is made when needed.
+    options: dict[str, Any] = {"pool_pre_ping": False, "pool_size": 1, "max_overflow": -1}
     in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
     if url.get_backend_name() == "sqlite":
         options = {}
@@ -205,19 +236,21 @@ def _database_once(url: URL, file: Path | None, *, heartbeat: bool) -> BaseStora
         )
 
 
-def _answers(url: URL) -> bool:
-    """Whether a connection can be made at all: if not, there is no use in another attempt."""
+def _failure(error: Exception, url: URL) -> Exception | None:
+    """Why a database cannot be opened; :obj:`None` if another attempt may do, as it answers."""
+    if is_crowded(error):
+        return error
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
     engine = create_engine(url)
     try:
         engine.connect().close()
-    except SQLAlchemyError:
-        return False
+    except SQLAlchemyError as failure:
+        return failure
     finally:
         engine.dispose()
-    return True
+    return None
 
 
 class SqliteConnection(sqlite3.Connection):

@@ -81,6 +81,8 @@ class OwnServer:
 
 
 class OwnPostgresql(OwnServer):
+    connections = 30
+
     def prepare(self) -> None:
         binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         found = str(binaries[-1]) if binaries else shutil.which("initdb")
@@ -108,8 +110,8 @@ class OwnPostgresql(OwnServer):
         return {"cwd": "/"}
 
     def command(self) -> list[str]:
-        settings = ["shared_buffers=16MB", "max_connections=30", f"port={self.port}"]
-        settings += ["listen_addresses=127.0.0.1", "unix_socket_directories="]
+        settings = ["shared_buffers=16MB", f"max_connections={self.connections}"]
+        settings += [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
         options = [word for setting in settings for word in ("-c", setting)]
         return [str(self._binaries / "postgres"), "-D", str(self._data), *options]
 
@@ -121,6 +123,12 @@ class OwnPostgresql(OwnServer):
         except psycopg2.OperationalError:
             return False
         return True
+
+
+class SmallPostgresql(OwnPostgresql):
+    """For a few connections at a time."""
+
+    connections = 5
 
 
 class OwnRedis(OwnServer):
@@ -177,10 +185,10 @@ KINDS: dict[str, type[OwnServer]] = {
 
 
 @contextlib.contextmanager
-def own_server(kind: str) -> Iterator[OwnServer]:
+def own_server(kind: str | type[OwnServer]) -> Iterator[OwnServer]:
     # Not below pytest's own directory, into which no other user may look.
     with tempfile.TemporaryDirectory(prefix="optuna_quant_", ignore_cleanup_errors=True) as path:
-        server = KINDS[kind](Path(path))
+        server = (KINDS[kind] if isinstance(kind, str) else kind)(Path(path))
         try:
             server.start()
             yield server

@@ -34,6 +34,7 @@ from optuna_quant.bulk_writes import Parameter
 from optuna_quant.bulk_writes import write_params
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.journal_redis import JournalRedis
+from optuna_quant.lost_connection import is_crowded
 from optuna_quant.lost_connection import is_lost_connection
 from optuna_quant.patient_storage import BEGUN
 from optuna_quant.patient_storage import PatientStorage
@@ -341,10 +342,32 @@ def test_lost_connection_is_told_from_other_errors(
     assert is_lost_connection(_database_error(text, code)) == lost
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("FATAL:  sorry, too many clients already", None),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER", None),
+        ('FATAL:  too many connections for role "optuna"', None),
+        ("Too many connections", 1040),
+        ("User optuna already has more than 'max_user_connections' active connections", 1203),
+        ("User 'optuna' has exceeded the 'max_user_connections' resource", 1226),
+    ],
+)
+def test_server_without_room_is_waited_for_and_told_from_a_lost_one(
+    text: str, code: int | None
+) -> None:
+    error = _database_error(text, code)
+    assert is_lost_connection(error)
+    assert is_crowded(error)
+    assert not is_crowded(_database_error("server closed the connection unexpectedly"))
+    assert not is_crowded(ConnectionError(text))
+
+
 def test_lost_connection_to_redis_is_told_from_other_errors() -> None:
     redis = pytest.importorskip("redis")
     assert is_lost_connection(redis.exceptions.BusyLoadingError("loading"))
     assert is_lost_connection(redis.exceptions.TimeoutError("x"))
+    assert is_crowded(redis.exceptions.ConnectionError("max number of clients reached"))
     assert not is_lost_connection(redis.exceptions.AuthenticationError("x"))
     assert not is_lost_connection(redis.exceptions.ResponseError("MISCONF"))
     assert not is_lost_connection(ConnectionError("of the user's own evaluation"))

@@ -25,6 +25,7 @@ from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal import JournalFileOpenLock
 from optuna.storages.journal import JournalFileSymlinkLock
+import own_servers
 import pytest
 import services
 
@@ -170,6 +171,76 @@ def test_workers_begin_together_on_an_empty_storage(kind: str, tmp_path: Path) -
         assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
         assert sorted(trial.number for trial in study.trials) == list(range(3 * WORKERS))
         assert optuna.get_all_study_names(open_storage(address)) == ["s"]
+
+
+EVALUATE_LONG = """
+study = optuna.create_study(storage=open_storage(address), study_name="s", load_if_exists=True)
+
+def objective(trial):
+    time.sleep(2.5)
+    return trial.suggest_float("x", 0, 1)
+
+study.optimize(objective, n_trials=2)
+"""
+
+
+def test_more_workers_than_connections_take_turns() -> None:
+    pytest.importorskip("psycopg2")
+    with own_servers.own_server(own_servers.SmallPostgresql) as server:
+        connections = own_servers.SmallPostgresql.connections
+        workers = [start(EVALUATE_LONG, server.address) for _ in range(2 * connections)]
+        run(workers)
+        study = optuna.load_study(storage=open_storage(server.address), study_name="s")
+        assert len(study.trials) == 4 * connections
+        assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
+
+
+def test_connections_that_nobody_uses_are_given_back() -> None:
+    pytest.importorskip("psycopg2")
+    import psycopg2
+
+    with own_servers.own_server(own_servers.SmallPostgresql) as server:
+        connection = psycopg2.connect(server.address)
+        connection.autocommit = True
+        cursor = connection.cursor()
+
+        def others() -> int:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            )
+            (found,) = cursor.fetchone()
+            return int(found) - 1
+
+        study = optuna.create_study(storage=open_storage(server.address))
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+        assert others() == 1
+        deadline = time.monotonic() + 60
+        while others():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert len(study.trials) == 1  # It is there again when it is needed.
+        connection.close()
+
+
+def test_server_that_stays_full_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("psycopg2")
+    import psycopg2
+
+    optuna.logging.enable_propagation()
+    monkeypatch.setattr(storages, "_ROOM_SECONDS", 1.0)
+    with own_servers.own_server(own_servers.SmallPostgresql) as server:
+        connections = own_servers.SmallPostgresql.connections
+        held = [psycopg2.connect(server.address) for _ in range(connections)]
+        with pytest.raises(ValueError, match=r"no free connection for 1 s.*optuna-quant serve"):
+            open_storage(server.address)
+        assert caplog.text.count("Waiting for a free one, for up to 1 s") == 1
+        for connection in held[:2]:  # Opening takes two.
+            threading.Timer(0.5, connection.close).start()
+        monkeypatch.setattr(storages, "_ROOM_SECONDS", 300.0)
+        optuna.create_study(storage=open_storage(server.address))
+    optuna.logging.disable_propagation()
 
 
 def test_opening_is_tried_again_only_while_the_database_answers(
