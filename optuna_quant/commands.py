@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant import cli
+from optuna_quant.address import shown_address
 from optuna_quant.beginning import begin
 from optuna_quant.beginning import is_gone
 from optuna_quant.beginning import running_elsewhere
@@ -182,8 +183,8 @@ def _check_files(args: argparse.Namespace, rank: Rank) -> tuple[Path, Path]:
     return model, output
 
 
-def _address(args: argparse.Namespace, output: Path) -> str:
-    return args.storage or str(output.with_suffix(".optuna_quant.journal"))
+def _address(args: argparse.Namespace, output: Path) -> str | Path:
+    return args.storage or output.with_suffix(".optuna_quant.journal")
 
 
 def _check_machines(args: argparse.Namespace, rank: Rank) -> None:
@@ -473,8 +474,8 @@ def serve(args: argparse.Namespace) -> int:
     address = args.storage
     if "://" not in address or address.split("://")[0] in ("redis", "rediss", "unix", "grpc"):
         raise ValueError(
-            f"--storage {address!r} cannot be served: behind Optuna's gRPC proxy there must be a "
-            "database (postgresql://..., mysql://..., sqlite:///FILE)."
+            f"--storage {shown_address(address)!r} cannot be served: behind Optuna's gRPC proxy "
+            "there must be a database (postgresql://..., mysql://..., sqlite:///FILE)."
         )
     storage = open_storage(address)
     # A second server on the same port would be no error to gRPC.

@@ -49,13 +49,11 @@ class JournalRedis(JournalRedisBackend):
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        client = redis.Redis.from_url(
-            redis_address(self),
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=10.0,
-            socket_timeout=60.0,
-            socket_keepalive=True,
-        )
+        address = redis_address(self)
+        options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_timeout": 60.0}
+        if not address.startswith("unix://"):  # The sockets of one machine have no such options.
+            options |= {"socket_connect_timeout": 10.0, "socket_keepalive": True}
+        client = redis.Redis.from_url(address, **options)
         set_redis_client(self, client)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:

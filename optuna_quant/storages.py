@@ -7,7 +7,6 @@ import importlib
 import os
 from pathlib import Path
 import random
-import re
 import sqlite3
 import time
 from typing import TYPE_CHECKING
@@ -25,6 +24,9 @@ from optuna.storages import JournalStorage
 
 from optuna_quant._optuna import QuickGrpcStorage
 from optuna_quant._optuna_rdb import QuickRDBStorage
+from optuna_quant.address import check_is_path
+from optuna_quant.address import shown_address
+from optuna_quant.address import without_secrets
 from optuna_quant.journal_file import check_directory
 from optuna_quant.journal_file import open_journal
 from optuna_quant.journal_redis import JournalRedis
@@ -78,7 +80,7 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
               system; while it is in use, ``PATH-wal`` and ``PATH-shm`` belong to it.
             - ``postgresql://...``, ``mysql://...``, ``mariadb://...``: a database, for any number
               of machines. Where the URL names no driver, the one that is installed is used.
-            - ``redis://...``: a journal in Redis.
+            - ``redis://...``, ``rediss://...``, ``unix://PATH?db=0``: a journal in Redis.
             - ``grpc://HOST:PORT``: whatever Optuna's ``run_grpc_proxy_server`` keeps there.
             - Another URL: whatever SQLAlchemy makes of it.
             - A storage object is given back as it is.
@@ -108,17 +110,21 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
             return PatientStorage(_grpc(address))
         if "://" in address:
             return _database(address, heartbeat=heartbeat)
+        if isinstance(storage, str):
+            check_is_path(address)
         return open_journal(Path(address.removeprefix("journal:")).absolute())
     except ImportError as error:
         raise ValueError(
-            f"The storage {_without_password(address)!r} cannot be opened: its driver is not "
+            f"The storage {shown_address(address)!r} cannot be opened: its driver is not "
             f"installed. {_driver_hint(address)}"
         ) from error
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"The storage {_without_password(address)!r} cannot be opened: {reason[0]}"
-        ) from error
+        message = f"The storage {shown_address(address)!r} cannot be opened: "
+        told = without_secrets(reason[0], address)
+        # What is shown of an error has that which it came from, too.
+        source = error if told == reason[0] else None
+        raise ValueError(message + told) from source
 
 
 # Servers and SQLite.
@@ -296,7 +302,3 @@ def _driver_hint(address: str) -> str:
     if scheme == "grpc":
         return "Run: pip install grpcio protobuf"
     return "Install the one that SQLAlchemy names for this kind of database."
-
-
-def _without_password(address: str) -> str:
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", address)

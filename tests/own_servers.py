@@ -136,10 +136,12 @@ class OwnRedis(OwnServer):
         if shutil.which("redis-server") is None:
             _missing("redis-server is not installed")
         self.address = f"redis://127.0.0.1:{self.port}/0"
+        self.socket = self.directory / "redis.sock"
 
     def command(self) -> list[str]:
         return [
             *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
+            *("--unixsocket", str(self.socket)),
             # Otherwise an answer may be given up to two seconds before it is written.
             *("--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.directory)),
         ]

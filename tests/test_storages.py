@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 import optuna
@@ -30,6 +31,7 @@ import pytest
 import services
 
 from optuna_quant import journal_file
+from optuna_quant import patient_storage
 from optuna_quant import storages
 from optuna_quant.journal_file import JournalFileFlock
 from optuna_quant.patient_storage import PatientStorage
@@ -295,6 +297,78 @@ def test_password_that_is_not_escaped_is_not_shown() -> None:
         open_storage("postgresql://user:se@cret@127.0.0.1:1/x")
     assert "cret@" not in str(caught.value)
     assert "se@" not in str(caught.value)
+
+
+SECRET = "s3cr3t"
+
+# Nothing answers at these; some are mistyped.
+ADDRESSES = [
+    "postgresql://user:{}@127.0.0.1:1/x",
+    "postgresql://:{}@127.0.0.1:1/x",
+    "postgresql://127.0.0.1:1/x?user=u&password={}",
+    "postgresql://user@127.0.0.1:1/x?sslmode=prefer&sslpassword={}&x=1",
+    "postgresql://user:a/{}@127.0.0.1:1/x",
+    "postgresql://user:a@{}@127.0.0.1:1/x",
+    "postgresql://user:{}@127.0.0.1:port/x",
+    "postgresql://user:{}@[::1/x",
+    "postgresql:/user:{}@127.0.0.1:1/x",
+    "postgresql//user:{}@127.0.0.1:1/x",
+    "postgresql:user:{}@127.0.0.1/x",
+    "postgresql ://user:{}@127.0.0.1:1/x",
+    "'postgresql://user:{}@127.0.0.1:1/x'",
+    "Postgres:/user:{}@127.0.0.1:1/x",
+    "postgresql+nodriver://user:{}@127.0.0.1:1/x",
+    "user:{}@127.0.0.1/x",
+    "host=127.0.0.1 port=1 user=u password={}",
+    "host=127.0.0.1 port=1 user=u password='a {}'",
+    "mysql://127.0.0.1:1/x?passwd={}",
+    "mysql://user:{}@127.0.0.1:1/x?charset=nonsense",
+    "redis://:{}@127.0.0.1:1/0",
+    "redis://127.0.0.1:1/0?password={}",
+    "redis://:{}@127.0.0.1:notaport/0",
+    "unix://user:{}@/nowhere/redis.sock?db=0",
+    "unix:///nowhere/redis.sock?password={}",
+    "grpc://user:{}@127.0.0.1:1/path",
+    "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3D{}",
+    "http://user:{}@host/x",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_message_shows_a_password(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(patient_storage, "_FIRST_PAUSE_SECONDS", 0.0)
+    with pytest.raises(ValueError, match=r"^The storage .+ cannot be opened: .+") as caught:
+        open_storage(address.format(SECRET))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown.replace(address.format(SECRET), "")
+    assert SECRET not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_mistyped_is_told_from_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="write postgresql://, with a colon and two slashes"):
+        open_storage("postgresql:/user@host/x")
+    monkeypatch.chdir(tmp_path)
+    for name in ("study.journal", "a@b", "x:y", "mysql.journal", "token", "my postgresql"):
+        open_storage(name)
+    open_storage(tmp_path / "token=1@a")
+    open_storage(f"journal:{tmp_path / 'user:word@place'}")
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_redis_on_a_socket_of_the_machine() -> None:
+    pytest.importorskip("redis")
+    with own_servers.own_server("redis") as server:
+        assert isinstance(server, own_servers.OwnRedis)
+        study = optuna.create_study(storage=open_storage(f"unix://{server.socket}?db=0"))
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+        other = open_storage(server.address)
+        assert len(optuna.load_study(study_name=study.study_name, storage=other).trials) == 2
 
 
 # The lock of a journal.

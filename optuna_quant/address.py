@@ -1,0 +1,74 @@
+"""The address of a storage: what of it may be shown, and what is none though it looks like one."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+
+SCHEMES = ("postgresql", "postgres", "mysql", "mariadb", "sqlite", "redis", "rediss", "grpc")
+"""Those that users know of, for the error when one is mistyped."""
+
+_HIDDEN = "***"
+
+# Between a user's name, which may be empty, and the last '@': passwords have any sign in them.
+_AFTER_USER = re.compile(
+    r"(?P<before>(?:^|(?<=[/\s\"':]))[^:/@\s]*:)(?P<secret>(?!//)[^@].*)(?=@)", re.DOTALL
+)
+# A parameter of a URL, of what drivers call a data source name, or of one within the other.
+_PARAMETER = re.compile(
+    r"(?P<before>(?:pass(?:word|wd|phrase)?|pwd|secret|token|api_?key|auth)\s*(?:=|%3D)\s*)"
+    r"(?P<secret>'[^']*'|(?:(?!%3B)[^&;\s])+)",
+    re.IGNORECASE,
+)
+_SCHEME = re.compile(r"\s*[\"']?(?P<scheme>[a-z][a-z0-9+]*)\s*(?P<rest>:|//)", re.IGNORECASE)
+_SHORTEST = 3
+"""Shorter secrets are not looked for in other texts: they are in every word."""
+
+
+def shown_address(address: str) -> str:
+    """An address without its secrets, for messages."""
+    return _hide(_hide(address, _PARAMETER), _AFTER_USER)
+
+
+def without_secrets(text: str, address: str) -> str:
+    """A text, such as a driver's message, without the secrets of an address.
+
+    Args:
+        text:
+            The text.
+        address:
+            The address that it may repeat in part.
+    """
+    found = [*_PARAMETER.finditer(address), *_AFTER_USER.finditer(address)]
+    secrets = {match["secret"] for match in found}
+    for secret in sorted(secrets | set(map(unquote, secrets)), key=len, reverse=True):
+        if len(secret) >= _SHORTEST:
+            text = text.replace(secret, _HIDDEN)
+    return text
+
+
+def check_is_path(address: str) -> None:
+    """Refuse what is taken for a path only because an address is mistyped.
+
+    Args:
+        address:
+            What was given, without ``://``.
+
+    Raises:
+        ValueError:
+            If it looks like an address; it says how to write one. It shows no secrets.
+    """
+    begins = _SCHEME.match(address)
+    scheme = begins["scheme"].lower().partition("+")[0] if begins else ""
+    if scheme in SCHEMES:
+        raise ValueError(f"it is no address: write {scheme}://, with a colon and two slashes.")
+    if scheme != "journal" and (_AFTER_USER.search(address) or _PARAMETER.search(address)):
+        raise ValueError(
+            "it is no address: write postgresql://USER:PASSWORD@HOST/NAME, for example. If it is "
+            "the path of a journal file, write journal: before it."
+        )
+
+
+def _hide(text: str, secret: re.Pattern[str]) -> str:
+    return secret.sub(lambda match: match["before"] + _HIDDEN, text)
