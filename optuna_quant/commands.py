@@ -32,6 +32,7 @@ from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import SampleMetric
 from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.search import prepare
+from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _METRIC = "optuna_quant:metric"
 
 
+@storage_errors()
 def tune(args: argparse.Namespace, rank: Rank) -> int:
     """``optuna-quant tune``: search, and write what was found.
 

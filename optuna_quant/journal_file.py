@@ -25,6 +25,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal import JournalFileOpenLock
 from optuna.storages.journal import JournalFileSymlinkLock
 
+from optuna_quant.storage_errors import StorageError
+
 
 if TYPE_CHECKING:
     pass
@@ -345,9 +347,7 @@ def _not_written(path: Path, error: OSError) -> OSError:
         )
     # Optuna hides the error of a call that ends a trial behind an assertion.
     _logger.error(message)
-    found = OSError(message)
-    found.errno = error.errno
-    return found
+    return StorageError(message, errno=error.errno)
 
 
 def check_directory(path: Path) -> None:

@@ -48,6 +48,7 @@ from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.selection import best_met_trial
 from optuna_quant.selection import partial_candidates
+from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
@@ -113,6 +114,7 @@ class Search:
     seed: int
     holdout: Evaluate | None = None
 
+    @storage_errors()
     def run(
         self,
         *,
