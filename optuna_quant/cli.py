@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from optuna_quant import __version__
+from optuna_quant.printable import printable
 from optuna_quant.ranks import Rank
 from optuna_quant.ranks import this_rank
 
@@ -115,7 +117,7 @@ def _parse(argv: Sequence[str] | None, rank: Rank, speaker: str) -> argparse.Nam
 def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interrupted: bool) -> int:
     if verbose:
         traceback.print_exc()
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     expected = isinstance(error, ValueError | TypeError | OSError | ImportError)
     kind = "" if expected else f"{type(error).__name__}: "
     if interrupted:
@@ -155,19 +157,25 @@ def _noted_interrupts() -> Iterator[list[int]]:
             signal.signal(number, usual[number])
 
 
+class _Lines(logging.Formatter):
+    """Each message in one line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 @contextlib.contextmanager
 def _messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
     """Write what the libraries have to say to stderr, in lines of our own."""
-    import logging
     import warnings
 
     import optuna
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"{speaker}: warning: {message}", file=sys.stderr, flush=True)
+        print(f"{speaker}: warning: {printable(str(message))}", file=sys.stderr, flush=True)
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"{speaker}: %(message)s"))
+    handler.setFormatter(_Lines(f"{speaker}: %(message)s"))
     if not verbose and not quiet:
         # The progress line of a failed trial says the same.
         handler.addFilter(lambda entry: entry.name != "optuna_quant.objective")

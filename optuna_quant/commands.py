@@ -24,6 +24,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
+from optuna_quant.printable import printable
 from optuna_quant.ranks import RANKS
 from optuna_quant.ranks import Rank
 from optuna_quant.record import get_baseline
@@ -445,11 +446,12 @@ def _existing_file(what: str, name: str) -> Path:
 
 
 def _say(text: str) -> None:
-    print(f"optuna-quant: {text}", file=sys.stderr, flush=True)
+    print(f"optuna-quant: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _table(frame: pd.DataFrame) -> str:
     rows = [list(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    rows = [[printable(text) for text in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

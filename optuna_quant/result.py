@@ -19,6 +19,7 @@ from optuna_quant.evidence.interval import CONFIDENCE
 from optuna_quant.evidence.interval import loss_interval
 from optuna_quant.output import check_output
 from optuna_quant.output import files_of
+from optuna_quant.printable import printable
 from optuna_quant.rebuild import rebuild
 from optuna_quant.sample_record import read_population
 from optuna_quant.sample_record import read_scores
@@ -238,7 +239,7 @@ class TuningResult:
                 f"{len(self._finished())} trials"
             )
         lines.append(f"stopped: {self.message}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def __str__(self) -> str:
         return self.summary()

@@ -12,6 +12,7 @@ from optuna_quant import record
 from optuna_quant.callbacks.exit_policy import busy_seconds
 from optuna_quant.callbacks.exit_policy import is_answer
 from optuna_quant.callbacks.sample_bar import SampleBar
+from optuna_quant.printable import printable
 from optuna_quant.selection import candidates
 from optuna_quant.selection import is_quantized
 from optuna_quant.selection import ranked
@@ -64,7 +65,7 @@ class Progress:
         met = ranked(candidates(study, self._policy.criterion, trials), self._policy.objective)
         parts.append(f"best: {self._show_best(met)}" if met else "best: none yet")
         parts.append(self._left(study, trials))
-        return " | ".join(parts)
+        return printable(" | ".join(parts))
 
     def _verdict(self, study: optuna.Study, trial: FrozenTrial) -> str:
         if trial.state == TrialState.PRUNED:

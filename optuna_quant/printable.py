@@ -1,0 +1,16 @@
+"""Text that comes from models and files, made fit for a terminal."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """A text in one line in which what cannot be printed is escaped, as Python does.
+
+    Names of ops may hold anything: ends of lines, which would look like lines of ours, sequences
+    that a terminal takes for orders, signs that turn the direction of writing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
