@@ -29,6 +29,7 @@ from optuna_quant.backends.onnxruntime.normalize import normalize
 from optuna_quant.backends.onnxruntime.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.quantized_model import load_errors
 from optuna_quant.backends.onnxruntime.saturation import products_saturate
 from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
@@ -442,10 +443,15 @@ class OnnxRuntimeBackend:
         return self._files
 
     def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
-        """What the runtime really runs for each op of a configuration."""
+        """What the runtime really runs for each op of a configuration.
+
+        Raises:
+            ModelLoadError:
+                If the runtime does not load the model.
+        """
         model = self.quantize(config)
         outputs = {node.name: node.output[0] for node in self._graph.nodes if node.output}
-        with self._sessions.lock:
+        with self._sessions.lock, load_errors():
             return executed_ops(
                 model.proto,
                 list(config.ops),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import inliner
+from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import captured_names
@@ -25,6 +27,9 @@ from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.graph import unused_name
 from optuna_quant.backends.onnxruntime.model import is_external
+from optuna_quant.backends.onnxruntime.upgrade import TARGET_OPSET
+from optuna_quant.backends.onnxruntime.upgrade import CannotUpgradeError
+from optuna_quant.backends.onnxruntime.upgrade import upgraded
 
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model import SourceModel
 
+
+_logger = get_logger(__name__)
 
 _WEIGHT_READERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather"}
 
@@ -55,6 +62,16 @@ def normalize(source: SourceModel) -> Graph:
     proto = source.proto
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
+    try:
+        proto = upgraded(proto, source.opset)
+    except CannotUpgradeError as error:
+        _logger.warning(
+            f"The model stays in opset {source.opset}, in which ONNX Runtime may not load all of "
+            f"its quantized forms: {error}. The cure is to export it again with opset "
+            f"{TARGET_OPSET} or newer."
+        )
+    else:
+        source = replace(source, opset=max(source.opset, TARGET_OPSET))
     draft = _Draft(proto, source)
     draft.sort_nodes()
     draft.close_inputs()
