@@ -30,6 +30,7 @@ from optuna_quant.backends.onnxruntime.model import is_external
 from optuna_quant.backends.onnxruntime.upgrade import TARGET_OPSET
 from optuna_quant.backends.onnxruntime.upgrade import CannotUpgradeError
 from optuna_quant.backends.onnxruntime.upgrade import upgraded
+from optuna_quant.backends.onnxruntime.weight_inputs import weight_initializers
 
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
-
-_WEIGHT_READERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather"}
 
 _CLIP_INPUTS_OPSET = 11
 """The first opset whose Clip has its limits as inputs."""
@@ -142,17 +141,12 @@ class _Draft:
         """Take weights off the list of inputs, where old exporters put them.
 
         Before IR version 4 every initializer stood there. Later this says that callers may replace
-        it; for the weight of an op to be quantized nobody does.
+        it, which a quantized weight does not allow.
         """
         old = self._template.ir_version < 4
         if old:
             self._template.ir_version = 4
-        weights = {
-            name
-            for node in self._nodes
-            if node.op_type in _WEIGHT_READERS or node.op_type == "BatchNormalization"
-            for name in node.input
-        }
+        weights = weight_initializers(self._nodes, self._initializers)
         graph = self._template.graph
         kept = [
             value

@@ -230,9 +230,10 @@ def _is_activation(name: str, graph: Graph, *, sure: bool = False, constant: boo
     """Whether a tensor is a 32-bit float that is computed, or (``constant``) given.
 
     Behind operators whose types cannot be inferred that is not known; beside a weight of 32-bit
-    floats it follows, and otherwise one has to be ``sure``.
+    floats it follows, and otherwise one has to be ``sure``. What comes from a default that callers
+    may replace has no range that calibration could tell.
     """
-    if not name or (graph.is_constant(name) and not constant):
+    if not name or name in graph.defaults or (graph.is_constant(name) and not constant):
         return False
     is_float = graph.is_float(name)
     return bool(is_float) or (is_float is None and not sure)
