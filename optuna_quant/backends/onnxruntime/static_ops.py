@@ -83,6 +83,22 @@ class StaticOp:
             for activation in self.rule.activations
         )
 
+    def reduced_axes(self, rank: int) -> tuple[int, ...]:
+        """The axes of its weight that its product sums over.
+
+        Args:
+            rank:
+                How many axes the weight has.
+        """
+        assert self.weight is not None
+        if self.op_type == "Conv":
+            return tuple(range(1, rank))
+        if self.op_type == "ConvTranspose":
+            return (0, *range(2, rank))
+        if self.op_type == "Gemm":
+            return (1,) if self.weight.axis == 0 else (0,)
+        return (rank - 1,) if self.weight.position == 0 or rank == 1 else (rank - 2,)
+
     def output(self, node: onnx.NodeProto, scheme: str) -> str:
         """The tensor at which its result is quantized, if it owns its output.
 
