@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import onnx
 
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
@@ -17,6 +18,7 @@ from optuna_quant.backends.onnxruntime.op_tables import PER_TENSOR
 from optuna_quant.backends.onnxruntime.op_tables import STATIC_RULES
 from optuna_quant.backends.onnxruntime.op_tables import UNSIGNED
 from optuna_quant.backends.onnxruntime.op_tables import StaticRule
+from optuna_quant.backends.onnxruntime.tensor_range import STANDS_FOR_INFINITY
 from optuna_quant.config import OpConfig
 from optuna_quant.config import TensorConfig
 
@@ -229,8 +231,11 @@ def _plain(
     names = [node.input[i] for i in positions]
     if not all(_is_activation(name, graph, sure=True, constant=True) for name in names):
         return None
-    if all(graph.is_constant(name) for name in names):
+    constants = [graph.array(name) for name in names if graph.is_constant(name)]
+    if len(constants) == len(names):
         return None
+    if not all(np.all(np.abs(array) < STANDS_FOR_INFINITY) for array in constants):
+        return None  # a mask, beside which nothing would be left of the rest; false for NaN
     return make(node.op_type, activations=positions, fused=_fused_output(node, graph))
 
 
