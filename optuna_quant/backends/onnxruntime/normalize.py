@@ -26,6 +26,7 @@ from optuna_quant.backends.onnxruntime.graph import name_nodes
 from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.graph import unused_name
+from optuna_quant.backends.onnxruntime.kernel_forms import drop_neutral_attributes
 from optuna_quant.backends.onnxruntime.model import is_external
 from optuna_quant.backends.onnxruntime.upgrade import TARGET_OPSET
 from optuna_quant.backends.onnxruntime.upgrade import CannotUpgradeError
@@ -92,6 +93,7 @@ class _Draft:
             copy.CopyFrom(node)
             self._nodes.append(copy)
         name_nodes(self._nodes)
+        drop_neutral_attributes(self._nodes)
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         self._template = _without_content(proto)
         graph = Graph(self._template, self._nodes, self._initializers, source.opset)

@@ -22,6 +22,7 @@ import onnx
 
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import node_attributes
+from optuna_quant.backends.onnxruntime.kernel_forms import lacking_form
 from optuna_quant.backends.onnxruntime.op_tables import FUSED_ACTIVATIONS
 from optuna_quant.backends.onnxruntime.op_tables import PASS_FLOATS
 from optuna_quant.backends.onnxruntime.op_tables import PASS_INTEGERS
@@ -171,6 +172,7 @@ class Planner:
             if self._is_shared(tensor, ops, read)
             or self._leaks(tensor, ops, grid)
             or self._would_change_output(tensor)
+            or self._is_made_otherwise(tensor)
         }
         return Plan(ops, made, read, frozenset(barred), frozenset(self._unfused(ops, read)))
 
@@ -250,6 +252,22 @@ class Planner:
             tensor = node.input[0]
             if transposed and tensor in graph.outputs:
                 return True
+        return False
+
+    def _is_made_otherwise(self, tensor: str) -> bool:
+        """Whether a pair would put what makes a tensor on an integer kernel that is wrong for it.
+
+        Between quantized values and a pair the runtime also takes the integer kernels of ops that
+        are to run in floats.
+        """
+        graph = self._graph
+        while (i := graph.producer.get(tensor)) is not None:
+            node = graph.nodes[i]
+            if lacking_form(node):
+                return True
+            if i not in self._passed and node.op_type not in FUSED_ACTIVATIONS:
+                return False
+            tensor = node.input[0]
         return False
 
     def _leaks(self, tensor: str, ops: Container[int], grid: Container[str]) -> bool:

@@ -12,6 +12,7 @@ import onnx
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import node_attributes
+from optuna_quant.backends.onnxruntime.kernel_forms import lacking_form
 from optuna_quant.backends.onnxruntime.op_tables import FUSED_ACTIVATIONS
 from optuna_quant.backends.onnxruntime.op_tables import PER_CHANNEL
 from optuna_quant.backends.onnxruntime.op_tables import PER_TENSOR
@@ -152,6 +153,8 @@ def _standard_op(make: _Make, node: onnx.NodeProto, graph: Graph) -> StaticOp | 
     if node.op_type == "Resize" and node_attributes(node).get("mode", b"nearest") == b"nearest":
         return None  # gives values of its input on
     if node.op_type == "Mod" and not node_attributes(node).get("fmod", 0):
+        return None
+    if lacking_form(node):
         return None
     return _plain(make, node, graph, _activations(node))
 
