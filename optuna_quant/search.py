@@ -29,6 +29,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import check_count
+from optuna_quant.evaluation_timeout import check_evaluation_timeout
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
 from optuna_quant.last_trials import await_last_trials
@@ -46,6 +47,7 @@ from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import as_metric_of
+from optuna_quant.search_errors import OutputError
 from optuna_quant.selection import best_met_trial
 from optuna_quant.selection import partial_candidates
 from optuna_quant.storages import open_storage
@@ -95,6 +97,8 @@ class Search:
             What latency is measured on.
         holdout:
             Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
+        evaluation_timeout:
+            After how many seconds the evaluation of a model is ended; :obj:`None` for never.
         pruner:
             Stops the evaluation of a model whose fate is known.
         seed:
@@ -112,6 +116,7 @@ class Search:
     pruner: BasePruner
     seed: int
     holdout: Evaluate | None = None
+    evaluation_timeout: float | None = None
 
     def run(
         self,
@@ -122,8 +127,11 @@ class Search:
         show_progress: bool = False,
         n_jobs: int = 1,
         artifact_store: ArtifactStore | None = None,
+        on_stuck: Callable[[str], None] | None = None,
     ) -> TuningResult:
         """Open the study and search; for the arguments see :func:`optuna_quant.tune`.
+
+        ``on_stuck`` is that of :class:`~optuna_quant.QuantObjective`.
 
         Raises:
             BaselineError:
@@ -155,6 +163,8 @@ class Search:
             seed=self.seed,
             watch=None if progress is None else progress.watch,
             artifact_store=artifact_store,
+            evaluation_timeout=self.evaluation_timeout,
+            on_stuck=on_stuck,
         )
         objective.check_continued(study)
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
@@ -179,12 +189,23 @@ class Search:
         result = conclude(
             study, stop, self.policy, backend=self.backend, space=self.space, fastest=fastest
         )
-        if self.saver is not None and result.met and result.trial is not None:
-            self.saver.write(result.trial)
+        unwritten = self._write(result)
         if self.holdout is not None:
             chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session
             result = with_holdout(result, self.holdout, session=chosen)
+        if unwritten is not None:
+            raise OutputError(unwritten, result)
         return result
+
+    def _write(self, result: TuningResult) -> str | None:
+        """Write the model that was found; why it could not be written, if so."""
+        if self.saver is None or not result.met or result.trial is None:
+            return None
+        try:
+            self.saver.write(result.trial)
+        except OSError as error:
+            return f"The output {str(self.saver.path)!r} could not be written: {error}"
+        return None
 
     def _finish_promising(
         self,
@@ -242,6 +263,7 @@ def prepare(
     metric_bounds: tuple[float, float] | None = None,
     batch_size: int = 64,
     evaluation_threads: int | None = None,
+    evaluation_timeout: float | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
@@ -275,6 +297,7 @@ def prepare(
     _check_type("accuracy_criterion", accuracy, AccuracyCriterion)
     _check_type("tuning_criterion", tuning, TuningCriterion)
     strategy = choose_strategy(quant_level, tuning.strategy)
+    check_evaluation_timeout(evaluation_timeout)
     threads = evaluation_threads
     if threads is not None:
         check_count("evaluation_threads", threads)
@@ -351,6 +374,7 @@ def prepare(
         pruner=pruner,
         seed=seed,
         holdout=held_out,
+        evaluation_timeout=evaluation_timeout,
     )
 
 
@@ -398,6 +422,8 @@ def _optimize_once(
     try:
         study.optimize(objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs)
     except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
+        if objective.baseline_error is not None:
+            raise objective.baseline_error from objective.baseline_error.__cause__
         # Optuna cannot tell a trial that has ended: it says so with a ValueError, or stumbles.
         lost = objective.take_lost()
         if not lost and not _is_about_an_ended_trial(error):

@@ -296,6 +296,12 @@ def trials_used(trials: Iterable[FrozenTrial]) -> int:
     return sum(_is_evaluated(trial) for trial in trials)
 
 
+def every_evaluation_failed(trials: Iterable[FrozenTrial]) -> bool:
+    """Whether candidates were evaluated, and none of them to any result."""
+    states = [trial.state for trial in trials if _is_evaluated(trial)]
+    return bool(states) and all(state == TrialState.FAIL for state in states)
+
+
 def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
     """For how long at least one of the finished trials ran.
 
@@ -361,7 +367,7 @@ def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
 def _failure(trials: Iterable[FrozenTrial]) -> str:
     """What to add if no evaluation succeeded: that, and why the last one did not."""
     evaluated = [trial for trial in trials if _is_evaluated(trial)]
-    if not evaluated or any(trial.state != TrialState.FAIL for trial in evaluated):
+    if not every_evaluation_failed(evaluated):
         return ""
     reasons = [t.user_attrs[record.FAILURE] for t in evaluated if record.FAILURE in t.user_attrs]
     return " Every evaluation failed." + (f" The last reason: {reasons[-1]}" if reasons else "")
