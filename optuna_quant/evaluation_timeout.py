@@ -42,6 +42,7 @@ _GRACE_PART = 0.1
 _SHORTEST_GRACE_SECONDS = 2.0
 _LONGEST_GRACE_SECONDS = 30.0
 _LOOKS_PER_TIMEOUT = 20
+_FIRST_TOLD_SECONDS = 60.0
 _LONGEST_BETWEEN_LOOKS_SECONDS = 1.0
 _SHORTEST_BETWEEN_LOOKS_SECONDS = 0.05
 
@@ -78,8 +79,8 @@ class _Evaluation:
     is_active: bool = True
     is_late: bool = False
     is_given_up: bool = False
-    has_alarm: bool = False
-    told_at: float = 60.0
+    signal: int | None = None  # With which it is interrupted.
+    told_at: float = field(default_factory=lambda: _FIRST_TOLD_SECONDS)
 
 
 class EvaluationWatch:
@@ -176,7 +177,7 @@ class EvaluationWatch:
             self._process, self._lock = os.getpid(), threading.Lock()
             self._active, self._thread = set(), None
         if self._timeout is not None:
-            one.has_alarm = self._set_alarm(one)
+            one.signal = self._take_signal(one)
         with self._lock:
             self._active.add(one)
             if self._thread is None:
@@ -192,10 +193,10 @@ class EvaluationWatch:
                     one.is_active = False
                     self._active.discard(one)
                 # From here on nothing is sent. What was sent and did not arrive is taken back.
-                if one.has_alarm:
+                if one.signal is not None:
                     signal.sigpending()  # A system call: at its end, a signal has arrived.
-                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                    one.has_alarm = False
+                    signal.signal(one.signal, signal.SIG_DFL)
+                    one.signal = None
                 elif one.is_late:
                     _raise_in_thread(one.thread, None)
                 return
@@ -203,22 +204,20 @@ class EvaluationWatch:
                 continue
 
     @staticmethod
-    def _set_alarm(one: _Evaluation) -> bool:
-        """Whether a signal can end it: in the main thread, if nobody else uses the signal."""
+    def _take_signal(one: _Evaluation) -> int | None:
+        """A signal that can end the evaluation: in the main thread, and of nobody else's use."""
         if threading.current_thread() is not threading.main_thread():
-            return False
-        if not hasattr(signal, "pthread_kill") or signal.getsignal(signal.SIGALRM) not in (
-            signal.SIG_DFL,
-            None,
-        ):
-            return False
+            return None
 
         def expire(number: int, frame: object) -> None:
             if one.is_active and one.is_late:
                 raise _Expired
 
-        signal.signal(signal.SIGALRM, expire)
-        return True
+        for number in _free_signals():
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, expire)
+                return number
+        return None
 
     # In the other thread.
 
@@ -264,8 +263,8 @@ class EvaluationWatch:
 
     @staticmethod
     def _interrupt(one: _Evaluation) -> None:
-        if one.has_alarm:
-            signal.pthread_kill(one.thread, signal.SIGALRM)
+        if one.signal is not None:
+            signal.pthread_kill(one.thread, one.signal)
         else:
             _raise_in_thread(one.thread, _Expired)
 
@@ -312,6 +311,14 @@ def long_evaluation(what: str, seconds: float, compared: str) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _free_signals() -> list[int]:
+    """Signals that programs rarely use, best first; none where they cannot be sent to a thread."""
+    if not hasattr(signal, "pthread_kill"):
+        return []
+    free = [signal.SIGALRM, signal.SIGUSR2]
+    return [signal.SIGRTMAX - 5, *free] if hasattr(signal, "SIGRTMAX") else list(free)
 
 
 def _raise_in_thread(thread: int, kind: type[BaseException] | None) -> None:

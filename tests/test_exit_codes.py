@@ -71,6 +71,15 @@ def waits(session):
         time.sleep(200)
     return value
 
+def stuck(session):
+    if not is_fp32(session) and not os.path.exists(os.path.join(HERE, "waits")):
+        open(os.path.join(HERE, "waits"), "w").close()
+        for _ in range(2):
+            ctypes.CDLL(None).pthread_mutex_lock(MUTEX)
+    return accuracy(session)
+
+MUTEX = ctypes.create_string_buffer(64)
+
 def score(output, labels):
     sys.exit(0)
 """
@@ -249,6 +258,19 @@ def test_file_that_cannot_be_written_in_the_end_is_a_failure(folder: Path) -> No
     assert done.stdout.startswith("A quantized model meets the criterion.")
     assert "written: out.onnx" in done.stdout
     assert "error: The report 'reports/r.csv' could not be written: " in done.stderr
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_evaluation_that_cannot_be_ended_is_a_failure(folder: Path, jobs: str) -> None:
+    command = tune("stuck", "--tolerable-loss", "0.5", "--evaluation-timeout", "1")
+    done = ended([*command, "--jobs", jobs])
+    assert done.returncode == 3
+    assert "evaluation_timeout=1 s and did not react when it was interrupted" in done.stderr
+    assert "error: This process ends here; the same command goes on, without that" in done.stderr
+    # It does, with another candidate.
+    again = ended(command)
+    assert again.returncode == 0
+    assert "did not react" not in again.stderr
 
 
 # Signals.
