@@ -19,6 +19,7 @@ from optuna.pruners import NopPruner
 
 from optuna_quant._cores import available_cores
 from optuna_quant._quiet import without_repeated_lines
+from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import Stop
@@ -43,6 +44,7 @@ from optuna_quant.output import storage_file
 from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.ranks import this_rank
+from optuna_quant.repeated_failures import try_again
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
@@ -152,6 +154,8 @@ class Search:
             load_if_exists=storage is not None,
         )
         check_continued(study, self.backend, self.space, self.criterion)
+        if not running_elsewhere(study):
+            try_again(study, self.space)
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []

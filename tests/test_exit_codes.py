@@ -51,6 +51,11 @@ def generator_exit(session):
 def out_of_memory(session):
     raise MemoryError
 
+def out_of_memory_later(session):
+    if not is_fp32(session) and not os.path.exists(os.path.join(HERE, "mended")):
+        raise MemoryError("no 4096 bytes")
+    return accuracy(session)
+
 def recursion(session):
     return recursion(session)
 
@@ -258,6 +263,20 @@ def test_file_that_cannot_be_written_in_the_end_is_a_failure(folder: Path) -> No
     assert done.stdout.startswith("A quantized model meets the criterion.")
     assert "written: out.onnx" in done.stdout
     assert "error: The report 'reports/r.csv' could not be written: " in done.stderr
+
+
+def test_candidates_that_all_fail_are_a_failure(folder: Path) -> None:
+    command = tune("out_of_memory_later", "--tolerable-loss", "0.5")
+    done = ended(command)
+    assert done.returncode == 3
+    stopped = done.stdout.splitlines()[-1]
+    assert stopped.startswith("stopped: Every candidate failed in the same way (")
+    assert stopped.endswith("The reason: Not evaluated: MemoryError: no 4096 bytes")
+    # The same command goes on, with what failed as well.
+    (folder / "mended").touch()
+    again = ended(command)
+    assert again.returncode == 0
+    assert "3 of 3 ops quantized" in again.stdout
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
