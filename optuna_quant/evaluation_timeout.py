@@ -78,6 +78,7 @@ class _Evaluation:
     started: float = field(default_factory=time.monotonic)
     is_active: bool = True
     is_late: bool = False
+    is_interrupted: bool = False
     is_given_up: bool = False
     signal: int | None = None  # With which it is interrupted.
     told_at: float = field(default_factory=lambda: _FIRST_TOLD_SECONDS)
@@ -160,17 +161,31 @@ class EvaluationWatch:
                 self._end(one)
         except _Expired:
             self._end(one)
+            if one.is_interrupted:
+                raise KeyboardInterrupt from None
             raise EvaluationTimeout(self.reason) from None
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if one.is_interrupted:
+                raise KeyboardInterrupt from error
             if one.is_late and not isinstance(error, EvaluationTimeout):
                 # What was made of being interrupted.
                 raise EvaluationTimeout(self.reason) from error
             raise
+        if one.is_interrupted:
+            raise KeyboardInterrupt
         if one.is_late:  # A function that handles all exceptions has gone on, with what result?
             raise EvaluationTimeout(self.reason)
         return result
+
+    def interrupt(self) -> None:
+        """End the evaluations of all other threads, as Ctrl-C ends that of the main thread."""
+        with self._lock:
+            for one in self._active:
+                if one.thread != threading.get_ident():
+                    one.is_interrupted = True
+                    _raise_in_thread(one.thread, _Expired)
 
     def _begin(self, one: _Evaluation) -> None:
         if self._process != os.getpid():  # A child has none of its parent's threads.
@@ -197,7 +212,7 @@ class EvaluationWatch:
                     signal.sigpending()  # A system call: at its end, a signal has arrived.
                     signal.signal(one.signal, signal.SIG_DFL)
                     one.signal = None
-                elif one.is_late:
+                elif one.is_late or one.is_interrupted:
                     _raise_in_thread(one.thread, None)
                 return
             except _Expired:

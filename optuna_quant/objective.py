@@ -218,6 +218,10 @@ class QuantObjective:
         lost, self._lost = self._lost, []
         return lost
 
+    def interrupt(self) -> None:
+        """End the evaluations of all other threads, as Ctrl-C ends that of the main thread."""
+        self._evaluations.interrupt()
+
     @property
     def baseline_error(self) -> BaselineError | None:
         """Why the FP32 model could not be evaluated, if so."""

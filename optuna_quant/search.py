@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 import os
@@ -55,6 +56,7 @@ from optuna_quant.selection import partial_candidates
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
+from optuna_quant.thread_interrupts import passed_on
 
 
 if TYPE_CHECKING:
@@ -423,8 +425,10 @@ def _optimize_once(
     n_trials: int | None = None,
 ) -> bool:
     """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
+    threads = passed_on(objective.interrupt) if n_jobs != 1 else contextlib.nullcontext()
     try:
-        study.optimize(objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs)
+        with threads:
+            study.optimize(objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs)
     except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
         if objective.baseline_error is not None:
             raise objective.baseline_error from objective.baseline_error.__cause__

@@ -8,8 +8,10 @@ import io
 import itertools
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -312,6 +314,31 @@ def test_interrupt_loses_nothing_that_was_found(tmp_path: Path) -> None:
     assert result.stopped_because == "interrupted"
     assert result.met
     assert QuantConfig.from_json((tmp_path / "out").read_text()) == result.config
+
+
+def test_interrupt_reaches_evaluations_in_other_threads() -> None:
+    begun = threading.Barrier(3)
+
+    def evaluate(model: FakeModel) -> float:
+        if model.config.quantized_ops:
+            begun.wait(60)
+            for _ in range(1200):
+                time.sleep(0.05)
+        return model.accuracy
+
+    def press() -> None:
+        begun.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    start, handler = time.monotonic(), signal.getsignal(signal.SIGINT)
+    result = interrupted_fake(evaluate=evaluate, n_jobs=2)
+    assert time.monotonic() - start < 30
+    assert signal.getsignal(signal.SIGINT) is handler
+    states = [trial.state.name for trial in result.study.trials]
+    assert states == ["COMPLETE", "FAIL", "FAIL"]
+    # They are given back, and are no failures of the models.
+    assert not any(record.FAILURE in trial.user_attrs for trial in result.study.trials)
 
 
 def test_script_does_not_go_on_after_an_interrupt() -> None:
