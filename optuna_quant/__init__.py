@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from optuna_quant.objective import QuantObjective
     from optuna_quant.sample_metrics import CorpusMetric
     from optuna_quant.sample_metrics import SampleMetric
+    from optuna_quant.search_errors import OutputError
+    from optuna_quant.search_errors import TuningInterrupted
     from optuna_quant.space import TuningSpace
     from optuna_quant.tuning import TuningResult
     from optuna_quant.tuning import tune
@@ -30,11 +32,13 @@ __all__ = [
     "DataEvaluation",
     "ExitPolicy",
     "OpConfig",
+    "OutputError",
     "QuantConfig",
     "QuantObjective",
     "SampleMetric",
     "TensorConfig",
     "TuningCriterion",
+    "TuningInterrupted",
     "TuningResult",
     "TuningSpace",
     "__version__",
@@ -47,11 +51,13 @@ _HOME = {
     "DataEvaluation": "data_evaluation",
     "ExitPolicy": "callbacks",
     "OpConfig": "config",
+    "OutputError": "search_errors",
     "QuantConfig": "config",
     "QuantObjective": "objective",
     "SampleMetric": "sample_metrics",
     "TensorConfig": "config",
     "TuningCriterion": "criteria",
+    "TuningInterrupted": "search_errors",
     "TuningResult": "tuning",
     "TuningSpace": "space",
     "tune": "tuning",

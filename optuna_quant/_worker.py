@@ -59,6 +59,11 @@ def process_of(worker: str) -> str:
     return worker.rpartition("|")[0]
 
 
+def host_of(worker: str) -> str:
+    """The name of the machine of a worker, for people."""
+    return worker.partition("|")[0].partition(" ")[0]
+
+
 def is_this_process(worker: str) -> bool:
     """Whether a worker is this very process, whatever its thread."""
     return process_of(worker) == _process(_host(), os.getpid())

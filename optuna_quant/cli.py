@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import errno
 import io
 import logging
-import os
 import signal
 import sys
 import threading
@@ -20,28 +20,22 @@ from types import FrameType
 from typing import Any
 
 from optuna_quant import __version__
+from optuna_quant.exit_codes import BAD_INPUT
+from optuna_quant.exit_codes import EXPLAINED
+from optuna_quant.exit_codes import FAILED
+from optuna_quant.exit_codes import INTERRUPTED
 from optuna_quant.printable import printable
 from optuna_quant.ranks import Rank
 from optuna_quant.ranks import this_rank
+from optuna_quant.standard_streams import standard_streams
+from optuna_quant.user_code import exits_are_errors
 
 
-MET = 0
-NOT_MET = 1
-BAD_INPUT = 2
-FAILED = 3
-INTERRUPTED = 130
+# A full disk, a quota, a broken disk.
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
-_EXIT_CODES = """\
-exit codes:
-  0    a quantized model that meets the criterion was found and written
-  1    no quantized model meets the criterion
-  2    something is wrong with what was given; the message says what
-  3    the search failed on the way, as when the server of the storage was lost for too long;
-       what was found is kept, the same command goes on
-  130  interrupted (Ctrl-C, SIGTERM); the best model so far is written, the same command goes on
-
-  Under mpirun or srun that is the code of rank 0; the others end with 0 instead of 1.
-
+_EPILOG = f"""\
+{EXPLAINED}
 lines of progress:
   "met, not yet the answer": the model is good enough, but the strategy sees a chance to quantize
   more of it. It goes on, and comes back to this one if nothing better is found.
@@ -53,7 +47,7 @@ example:
   metric as one number:
 
     def evaluate(session):
-        scores = session.run(None, {"x": X})[0]
+        scores = session.run(None, {{"x": X}})[0]
         return (scores.argmax(axis=1) == Y).mean()
 """
 
@@ -68,31 +62,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 met, 1 not met, 2 bad input, 3 failed on the way, 130 interrupted.
     """
+    with standard_streams() as streams:
+        code, is_verdict = _main(argv)
+        lost = streams.lost_output()
+        if lost is not None:
+            print(f"optuna-quant: the output could not be written: {lost}", file=sys.stderr)
+            # A verdict holds whoever reads it; of another command the output is all there is.
+            code = code if is_verdict else code or FAILED
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> tuple[int, bool]:
+    """Run the command; gives the exit code, and whether it is a verdict on what was searched."""
     try:
         rank = this_rank()
     except ValueError as error:
         print(f"optuna-quant: error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return BAD_INPUT, False
     speaker = "optuna-quant" if rank.reports else f"optuna-quant: rank {rank.number}"
     try:
         args = _parse(argv, rank, speaker)
     except SystemExit as error:  # argparse has said what is wrong, or has shown the help.
-        return error.code if isinstance(error.code, int) else BAD_INPUT
+        return error.code if isinstance(error.code, int) else BAD_INPUT, False
+    return _run(args, rank, speaker), args.command == "tune"
+
+
+def _run(args: argparse.Namespace, rank: Rank, speaker: str) -> int:
     with _noted_interrupts() as interrupts:
         try:
             from optuna_quant import commands
 
-            with _messages(speaker, verbose=args.verbose, quiet=getattr(args, "quiet", False)):
+            with (
+                exits_are_errors("Something that this command has called"),
+                _messages(speaker, verbose=args.verbose, quiet=getattr(args, "quiet", False)),
+            ):
                 if args.command == "tune":
                     return commands.tune(args, rank)
                 return {"space": commands.space, "serve": commands.serve}[args.command](args)
         except KeyboardInterrupt:
             print(f"{speaker}: interrupted", file=sys.stderr)
             return INTERRUPTED
-        except BrokenPipeError:
-            # Whoever read the output has enough of it. Python would complain at its exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return MET
         except Exception as error:
             return _say_what_is_wrong(
                 speaker, error, verbose=args.verbose, interrupted=bool(interrupts)
@@ -125,8 +134,14 @@ def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interru
         return INTERRUPTED
     hint = "" if verbose else " (--verbose shows where)"
     print(f"{speaker}: error: {kind}{text}{hint}", file=sys.stderr)
-    # A lost server, among others, is a ConnectionError.
-    return BAD_INPUT if expected and not isinstance(error, ConnectionError) else FAILED
+    return BAD_INPUT if expected and not _is_of_the_machine(error) else FAILED
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether it is no fault of what was given: a lost server, a full disk."""
+    return isinstance(error, ConnectionError | TimeoutError) or (
+        isinstance(error, OSError) and error.errno in _MACHINE
+    )
 
 
 @contextlib.contextmanager
@@ -134,7 +149,7 @@ def _noted_interrupts() -> Iterator[list[int]]:
     """Note every Ctrl-C: compiled modules that are just imported raise ImportError for it.
 
     SIGTERM is taken for one: it is what launchers and clusters send first, and the trial that is
-    cut short can be given back at once.
+    cut short can be given back at once. So is SIGHUP, when the terminal is closed.
     """
     noted: list[int] = []
 
@@ -146,6 +161,8 @@ def _noted_interrupts() -> Iterator[list[int]]:
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
     }
+    if hasattr(signal, "SIGHUP"):  # With nohup it is ignored, and stays so.
+        usual[signal.SIGHUP] = signal.SIG_DFL
     in_main = threading.current_thread() is threading.main_thread()
     taken = [number for number in usual if in_main and signal.getsignal(number) is usual[number]]
     for number in taken:
@@ -200,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="optuna-quant",
         description="Find a quantized version of a model that keeps to an accuracy criterion.",
-        epilog=_EXIT_CODES,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"optuna-quant {__version__}")
@@ -211,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Search for a quantized model that meets an accuracy criterion.\n\nThe same "
         "command goes on where an earlier one ended; started several times on one\n--storage, or "
         "under mpirun or srun, it shares the work.",
-        epilog=_EXIT_CODES,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_model(tune)
@@ -335,6 +352,13 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         help="how many batches of --data are run at the same time; without --threads they share "
         "the cores (default: 2, or 1 with --threads or on one core)",
+    )
+    group.add_argument(
+        "--evaluation-timeout",
+        metavar="SECONDS",
+        type=float,
+        help="end an evaluation that takes longer, so that one that hangs does not hold up all "
+        "workers; a candidate fails then, and is not tried again (default: no limit)",
     )
     group.add_argument(
         "--evidence",

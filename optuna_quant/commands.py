@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 import hashlib
 import importlib
 import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 import socket
 import sys
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant import cli
+from optuna_quant import exit_codes
 from optuna_quant.address import shown_address
 from optuna_quant.beginning import begin
 from optuna_quant.beginning import is_gone
 from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.output import check_output
@@ -33,9 +36,11 @@ from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import SampleMetric
 from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.search import prepare
+from optuna_quant.search_errors import OutputError
 from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
+from optuna_quant.user_code import shown
 
 
 if TYPE_CHECKING:
@@ -99,6 +104,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         metric_bounds=args.metric_bounds and tuple(args.metric_bounds),
         batch_size=args.batch_size,
         evaluation_threads=args.evaluation_threads,
+        evaluation_timeout=args.evaluation_timeout,
         evidence=args.evidence,
         error_probability=args.error_probability,
         holdout=_holdout(args) if rank.reports else None,
@@ -123,10 +129,17 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         if not rank.is_alone:
             _say(f"{rank.size} processes share the work; this one shows its own trials.")
         _say(_beginning(study, before))
+    problem = None
     try:
         result = search.run(
-            storage=storage, study_name=study_name, show_progress=shown, n_jobs=args.jobs
+            storage=storage,
+            study_name=study_name,
+            show_progress=shown,
+            n_jobs=args.jobs,
+            on_stuck=partial(_end_stuck, rank),
         )
+    except OutputError as error:
+        result, problem = error.result, error
     except KeyError as error:
         if not is_gone(study):
             raise
@@ -140,8 +153,16 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
             "to do (--fresh begins anew)."
         )
     if rank.reports:
-        return _finish(result, args, output)
-    return cli.INTERRUPTED if result.stopped_because == StopReason.INTERRUPTED else cli.MET
+        return _finish(result, args, output, problem)
+    interrupted = result.stopped_because == StopReason.INTERRUPTED
+    return exit_codes.INTERRUPTED if interrupted else exit_codes.MET
+
+
+def _end_stuck(rank: Rank, reason: str) -> None:
+    """End this process, of which a thread is lost; called in another one."""
+    _say("error: This process ends here; the same command goes on, without that candidate.")
+    # Another code than 0 would make a launcher end the others as well.
+    os._exit(exit_codes.FAILED if rank.reports else exit_codes.MET)
 
 
 def _beginning(study: optuna.Study, trials: int) -> str:
@@ -241,23 +262,42 @@ def _content(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _finish(result: TuningResult, args: argparse.Namespace, output: Path) -> int:
-    print(result)
+def _finish(
+    result: TuningResult, args: argparse.Namespace, output: Path, problem: OSError | None
+) -> int:
+    """Write the files, show the result, and say with the exit code what it was."""
+    said, problems = [str(result)], [] if problem is None else [str(problem)]
+    # Before anything is printed: whoever reads that may go away.
     if result.met:
-        print(f"written: {output}")
+        if problem is None:
+            said.append(f"written: {output}")
     elif args.closest and result.config is not None:
-        result.save(output, closest=True)
-        print(f"written, though it does not meet the criterion: {output}")
+        try:
+            result.save(output, closest=True)
+            said.append(f"written, though it does not meet the criterion: {output}")
+        except OSError as error:
+            problems.append(f"The output {str(output)!r} could not be written: {error}")
     elif result.config is not None:
         stale = " What is there is from an earlier search." if output.exists() else ""
-        print(f"not written: {output} (--closest writes the closest model).{stale}")
+        said.append(f"not written: {output} (--closest writes the closest model).{stale}")
     if args.report is not None and result.config is not None:
-        result.report().to_csv(args.report, index=False)
-        print(f"report: {args.report}")
-    if result.stopped_because == StopReason.INTERRUPTED:
-        print("The same command goes on from here.")
-        return cli.INTERRUPTED
-    return cli.MET if result.met else cli.NOT_MET
+        try:
+            result.report().to_csv(args.report, index=False)
+            said.append(f"report: {args.report}")
+        except OSError as error:
+            problems.append(f"The report {args.report!r} could not be written: {error}")
+    interrupted = result.stopped_because == StopReason.INTERRUPTED
+    if interrupted:
+        said.append("The same command goes on from here.")
+    print("\n".join(said))
+    for text in problems:
+        _say(f"error: {text}")
+    if interrupted:
+        return exit_codes.INTERRUPTED
+    # Where nothing could be evaluated, nothing is known of the criterion.
+    if problems or every_evaluation_failed(result.study.get_trials(deepcopy=False)):
+        return exit_codes.FAILED
+    return exit_codes.MET if result.met else exit_codes.NOT_MET
 
 
 def space(args: argparse.Namespace) -> int:
@@ -278,7 +318,7 @@ def space(args: argparse.Namespace) -> int:
     else:
         print(_table(frame[["op", "op_type", "options", "default", "fallback"]]))
         print(f"\n{_shown_size(found)}")
-    return cli.MET
+    return exit_codes.MET
 
 
 def _placeholder(model: Path) -> list[dict[str, Any]]:
@@ -343,10 +383,10 @@ def _load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> Any:
     sys.modules.setdefault(path.stem, module)
     try:
         description.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(
-            f"{option}: {str(path)!r} cannot be run: {type(error).__name__}: {error}"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # A file that calls sys.exit does not end the command.
+        raise ValueError(f"{option}: {str(path)!r} cannot be run: {shown(error)}") from error
     found = getattr(module, function, None)
     if not callable(found) and not isinstance(found, kinds):
         have = [
@@ -491,4 +531,4 @@ def serve(args: argparse.Namespace) -> int:
     )
     with contextlib.suppress(KeyboardInterrupt):
         run_grpc_proxy_server(storage, host=args.host, port=args.port)
-    return cli.MET
+    return exit_codes.MET

@@ -18,6 +18,7 @@ from optuna_quant.evaluation import as_metric
 from optuna_quant.evidence.interval import loss_interval
 from optuna_quant.rebuild import rebuild
 from optuna_quant.sampled_evaluation import SampleEvaluation
+from optuna_quant.user_code import exits_are_errors
 
 
 if TYPE_CHECKING:
@@ -87,13 +88,11 @@ def with_holdout(
     if result.stopped_because == StopReason.INTERRUPTED:
         return replace(result, holdout_missing="the search was interrupted")
     try:
-        model = rebuild(result.trial, backend=result.backend, space=result.space)
-        candidate = _evaluate(evaluate, session(model), result.criterion)
-        del model  # One at a time is in memory.
-        fp32 = result.backend.quantize(result.space.fp32())
-        baseline = _evaluate(evaluate, session(fp32), result.criterion)
-        found = _compare(candidate, baseline, evaluate, result.criterion)
+        with exits_are_errors("The evaluation of the hold-out set"):
+            found = _measured(result, evaluate, session)
     except KeyboardInterrupt:
+        # That is not to be overlooked: the caller may have meant to end all.
+        result = replace(result, stopped_because=StopReason.INTERRUPTED)
         reason = "its evaluation was interrupted"
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -101,6 +100,18 @@ def with_holdout(
         return replace(result, holdout=found)
     _logger.warning(f"There is no result of the hold-out set: {reason}")
     return replace(result, holdout_missing=reason)
+
+
+def _measured(
+    result: TuningResult, evaluate: Evaluate, session: Callable[[Any], Any]
+) -> HoldoutResult:
+    assert result.trial is not None
+    model = rebuild(result.trial, backend=result.backend, space=result.space)
+    candidate = _evaluate(evaluate, session(model), result.criterion)
+    del model  # One at a time is in memory.
+    fp32 = result.backend.quantize(result.space.fp32())
+    baseline = _evaluate(evaluate, session(fp32), result.criterion)
+    return _compare(candidate, baseline, evaluate, result.criterion)
 
 
 def check_other_data(data: Any, holdout: Any, *, what: str) -> None:

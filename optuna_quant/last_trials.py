@@ -14,6 +14,7 @@ from optuna_quant._pause import Pause
 from optuna_quant._worker import is_this_process
 from optuna_quant.samplers._liveness import Watch
 from optuna_quant.samplers._liveness import bury
+from optuna_quant.slow_trials import SlowTrials
 
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ def await_last_trials(
     Returns:
         Whether there was any trial to wait for.
     """
-    watch, pause = Watch(patience), Pause()
+    watch, pause, slow = Watch(patience), Pause(), SlowTrials()
     begun = time.monotonic()
     said = waited = False
     while True:
+        slow.look(_optuna.all_trials(study))
         running = {n: trial for n, trial in _running(study).items() if n in numbers}
         if not running:
             return waited

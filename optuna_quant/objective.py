@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
+from typing import TypeVar
 
 import numpy as np
 from optuna.exceptions import TrialPruned
@@ -16,10 +17,16 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import record
+from optuna_quant._optuna import fail_trial
+from optuna_quant._optuna import frozen_trial
+from optuna_quant._optuna import set_trial_user_attr
 from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
+from optuna_quant.evaluation_timeout import AskedBetweenBatches
+from optuna_quant.evaluation_timeout import EvaluationTimeout
+from optuna_quant.evaluation_timeout import EvaluationWatch
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.pruners import AccuracyPruner
@@ -32,6 +39,8 @@ from optuna_quant.sampled_evaluation import Watch
 from optuna_quant.sampled_evaluation import furthest
 from optuna_quant.sampled_evaluation import measure_baseline
 from optuna_quant.shared_calibration import share_calibration
+from optuna_quant.slow_trials import suspicious_after
+from optuna_quant.user_code import exits_are_errors
 from optuna_quant.waiting import Waiting
 
 
@@ -54,6 +63,8 @@ _logger = get_logger(__name__)
 _COMPARED = 32
 _SAME = 0.1
 _MOST_DIFFERENT = 0.25
+
+_Result = TypeVar("_Result")
 
 Evaluate: TypeAlias = Callable[[Any], Any]
 
@@ -110,10 +121,22 @@ class QuantObjective:
             How long, in seconds, to wait for an earlier trial that has not built its model yet.
         artifact_store:
             Where workers share what calibration gives. Default: in the study itself.
+        evaluation_timeout:
+            After how many seconds the evaluation of a model is ended. A candidate's trial fails
+            then and is not tried again; of the FP32 model it is an error. An evaluation that does
+            not react, because it is in a call that does not come back, has its trial marked as
+            failed, so that other workers go on. Default: never; a line is logged if an evaluation
+            takes much longer than others.
+        on_stuck:
+            Called with a message, in a thread of its own, when an evaluation did not react: the
+            thread that runs it is lost.
 
     Raises:
+        TypeError:
+            If ``evaluation_timeout`` is no number.
         ValueError:
-            If ``patience`` or ``grace_period`` is negative.
+            If ``patience`` or ``grace_period`` is negative, or ``evaluation_timeout`` is not
+            positive.
     """
 
     def __init__(
@@ -128,6 +151,8 @@ class QuantObjective:
         patience: float = 600.0,
         grace_period: float = 5.0,
         artifact_store: ArtifactStore | None = None,
+        evaluation_timeout: float | None = None,
+        on_stuck: Callable[[str], None] | None = None,
     ) -> None:
         natural = getattr(evaluate, "higher_is_better", criterion.higher_is_better)
         if natural != criterion.higher_is_better:
@@ -155,6 +180,8 @@ class QuantObjective:
         self._lost: list[int] = []
         self._at_work: set[tuple[str, int]] = set()
         self._given_up: dict[str, set[tuple[int, bool]]] = {}
+        self._evaluations = EvaluationWatch(evaluation_timeout, on_stuck=on_stuck)
+        self._baseline_error: BaselineError | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
         """Run one trial.
@@ -191,6 +218,15 @@ class QuantObjective:
         """
         lost, self._lost = self._lost, []
         return lost
+
+    def interrupt(self) -> None:
+        """End the evaluations of all other threads, as Ctrl-C ends that of the main thread."""
+        self._evaluations.interrupt()
+
+    @property
+    def baseline_error(self) -> BaselineError | None:
+        """Why the FP32 model could not be evaluated, if so."""
+        return self._baseline_error
 
     def _run(self, trial: optuna.Trial) -> float:
         study = trial.study
@@ -276,26 +312,18 @@ class QuantObjective:
         _logger.info("Measuring the baseline: the metric of the FP32 model.")
         fp32 = self._space.fp32()
         samples = self._samples(trial.study)
-        population = None
         try:
             model = self._backend.quantize(fp32)
-            if samples is None:
-                returned = self._call(model)
-            else:
-                returned, population = measure_baseline(
-                    trial,
-                    model,
-                    samples.evaluation,
-                    self._criterion,
-                    error_probability=samples.error_probability,
-                    method=samples.method,
-                    seed=self._seed,
-                    watch=self._watch,
-                )
+            returned, population = self._run_evaluation(
+                trial,
+                lambda check: self._evaluate_baseline(trial, model, samples, check),
+                of_baseline=True,
+            )
         except Exception as error:
-            raise BaselineError(
+            self._baseline_error = BaselineError(
                 f"The FP32 model could not be evaluated: {_reason(error)}"
-            ) from error
+            )
+            raise self._baseline_error from error
         try:
             value = as_metric(
                 returned,
@@ -314,6 +342,27 @@ class QuantObjective:
             record.set_baseline(trial.study, measured)
         _logger.info(f"The metric of the FP32 model is {measured.value}.")
         return measured.value
+
+    def _evaluate_baseline(
+        self,
+        trial: optuna.Trial,
+        model: Any,
+        samples: _Samples | None,
+        check: Callable[[], None],
+    ) -> tuple[Any, str | None]:
+        """The metric, and the key under which the study keeps the scores of single samples."""
+        if samples is None:
+            return self._call(model), None
+        return measure_baseline(
+            trial,
+            model,
+            AskedBetweenBatches(samples.evaluation, check),
+            self._criterion,
+            error_probability=samples.error_probability,
+            method=samples.method,
+            seed=self._seed,
+            watch=self._watch,
+        )
 
     # A candidate.
 
@@ -337,7 +386,7 @@ class QuantObjective:
             return self._take_over(trial, *twin)
         try:
             if sampled is None:
-                returned = self._call(model)
+                returned = self._run_evaluation(trial, lambda check: self._call(model))
             else:
                 returned = self._evaluate_samples(trial, model, fingerprint, *sampled)
         except TrialPruned:
@@ -349,7 +398,8 @@ class QuantObjective:
             if (unloaded := _load_error(error)) is not None:
                 self._fail(trial, f"Not loaded: {_reason(unloaded)}", final=True)
             else:
-                self._fail(trial, f"Not evaluated: {_reason(error)}", final=False)
+                late = isinstance(error, EvaluationTimeout)
+                self._fail(trial, f"Not evaluated: {_reason(error)}", final=late)
             return None
         try:
             value = as_metric(returned, higher_is_better=self._criterion.higher_is_better)
@@ -358,6 +408,34 @@ class QuantObjective:
             return None
         self._values[(trial.study.study_name, trial.number)] = value
         return value
+
+    def _run_evaluation(
+        self,
+        trial: optuna.Trial,
+        evaluate: Callable[[Callable[[], None]], _Result],
+        *,
+        of_baseline: bool = False,
+    ) -> _Result:
+        """Run what the user has given: it neither ends this process nor holds it for ever."""
+        study = trial.study
+        what = f"The evaluation of trial {trial.number}"
+
+        def give_up(reason: str) -> None:
+            # Not by the trial, which holds back what it writes until it ends.
+            frozen = frozen_trial(trial)
+            set_trial_user_attr(study, frozen, record.FAILURE, f"Not evaluated: {reason}")
+            if not of_baseline:
+                set_trial_user_attr(study, frozen, record.FAILURE_IS_FINAL, True)
+            fail_trial(study, frozen)
+
+        with exits_are_errors("The evaluation"):
+            return self._evaluations.run(
+                evaluate,
+                what=f"{what} (the FP32 model)" if of_baseline else what,
+                give_up=give_up,
+                usual_seconds=lambda: suspicious_after(study.get_trials(deepcopy=False)),
+                can_be_asked=self._samples(study) is not None,
+            )
 
     def _call(self, model: Any) -> Any:
         return self._evaluate(model)  # type: ignore[operator]
@@ -469,7 +547,12 @@ class QuantObjective:
     ) -> float:
         before = furthest(trial.study.get_trials(deepcopy=False), fingerprint, sampled.population)
         if before is None or not sampled.take_over(before):
-            sampled.evaluate(model, evaluation, self._watch)
+            self._run_evaluation(
+                trial,
+                lambda check: sampled.evaluate(
+                    model, AskedBetweenBatches(evaluation, check), self._watch
+                ),
+            )
         return sampled.conclude()
 
     def _fingerprint(self, model: Any, config: QuantConfig) -> str:

@@ -64,6 +64,8 @@ FAILURE = "failure"
 """Why the evaluation failed."""
 INTERRUPTED = "interrupted"
 """True if the user interrupted the evaluation."""
+IS_PROBE = "probe"
+"""True if the trial was asked for to see whether every candidate fails; it is no answer."""
 FAILURE_IS_FINAL = "failure_is_final"
 """True if evaluating the configuration again would fail in the same way."""
 
@@ -76,6 +78,11 @@ QUANTIZED = "quantized"
 # User attributes of a study.
 BASELINE = "optuna_quant:baseline"
 STOPPED_BECAUSE = "optuna_quant:stopped_because"
+
+# System attribute of a study.
+FAILURES_FROM = "optuna_quant:failures_from"
+"""The number of the first trial whose failure counts: those before it had a cause that may be
+mended, since a search has ended because of them and was begun again."""
 
 # How far a trial evaluates its configuration.
 FULL = "full"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 import math
 import os
 from typing import TYPE_CHECKING
@@ -329,7 +330,8 @@ def conclude(
             try:
                 best, cost = fastest(met)
             except KeyboardInterrupt:
-                _logger.warning("Interrupted: the latency was not measured.")
+                told = f"{stop.message} Interrupted: the latency was not measured."
+                stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
     elif best is not None and math.isfinite(best.cost(objective)):
         cost = best.cost(objective)
     baseline = record.get_baseline(study)

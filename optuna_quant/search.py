@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 import os
@@ -19,6 +20,7 @@ from optuna.pruners import NopPruner
 
 from optuna_quant._cores import available_cores
 from optuna_quant._quiet import without_repeated_lines
+from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import Stop
@@ -29,6 +31,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import check_count
+from optuna_quant.evaluation_timeout import check_evaluation_timeout
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
 from optuna_quant.last_trials import await_last_trials
@@ -42,16 +45,19 @@ from optuna_quant.output import storage_file
 from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.ranks import this_rank
+from optuna_quant.repeated_failures import try_again
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import as_metric_of
+from optuna_quant.search_errors import OutputError
 from optuna_quant.selection import best_met_trial
 from optuna_quant.selection import partial_candidates
 from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
+from optuna_quant.thread_interrupts import passed_on
 
 
 if TYPE_CHECKING:
@@ -96,6 +102,8 @@ class Search:
             What latency is measured on.
         holdout:
             Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
+        evaluation_timeout:
+            After how many seconds the evaluation of a model is ended; :obj:`None` for never.
         pruner:
             Stops the evaluation of a model whose fate is known.
         seed:
@@ -113,6 +121,7 @@ class Search:
     pruner: BasePruner
     seed: int
     holdout: Evaluate | None = None
+    evaluation_timeout: float | None = None
 
     @storage_errors()
     def run(
@@ -124,8 +133,11 @@ class Search:
         show_progress: bool = False,
         n_jobs: int = 1,
         artifact_store: ArtifactStore | None = None,
+        on_stuck: Callable[[str], None] | None = None,
     ) -> TuningResult:
         """Open the study and search; for the arguments see :func:`optuna_quant.tune`.
+
+        ``on_stuck`` is that of :class:`~optuna_quant.QuantObjective`.
 
         Raises:
             BaselineError:
@@ -146,6 +158,8 @@ class Search:
             load_if_exists=storage is not None,
         )
         check_continued(study, self.backend, self.space, self.criterion)
+        if not running_elsewhere(study):
+            try_again(study, self.space)
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
@@ -157,6 +171,8 @@ class Search:
             seed=self.seed,
             watch=None if progress is None else progress.watch,
             artifact_store=artifact_store,
+            evaluation_timeout=self.evaluation_timeout,
+            on_stuck=on_stuck,
         )
         objective.check_continued(study)
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
@@ -181,12 +197,23 @@ class Search:
         result = conclude(
             study, stop, self.policy, backend=self.backend, space=self.space, fastest=fastest
         )
-        if self.saver is not None and result.met and result.trial is not None:
-            self.saver.write(result.trial)
+        unwritten = self._write(result)
         if self.holdout is not None:
             chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session
             result = with_holdout(result, self.holdout, session=chosen)
+        if unwritten is not None:
+            raise OutputError(unwritten, result)
         return result
+
+    def _write(self, result: TuningResult) -> str | None:
+        """Write the model that was found; why it could not be written, if so."""
+        if self.saver is None or not result.met or result.trial is None:
+            return None
+        try:
+            self.saver.write(result.trial)
+        except OSError as error:
+            return f"The output {str(self.saver.path)!r} could not be written: {error}"
+        return None
 
     def _finish_promising(
         self,
@@ -244,6 +271,7 @@ def prepare(
     metric_bounds: tuple[float, float] | None = None,
     batch_size: int = 64,
     evaluation_threads: int | None = None,
+    evaluation_timeout: float | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
@@ -277,6 +305,7 @@ def prepare(
     _check_type("accuracy_criterion", accuracy, AccuracyCriterion)
     _check_type("tuning_criterion", tuning, TuningCriterion)
     strategy = choose_strategy(quant_level, tuning.strategy)
+    check_evaluation_timeout(evaluation_timeout)
     threads = evaluation_threads
     if threads is not None:
         check_count("evaluation_threads", threads)
@@ -353,6 +382,7 @@ def prepare(
         pruner=pruner,
         seed=seed,
         holdout=held_out,
+        evaluation_timeout=evaluation_timeout,
     )
 
 
@@ -397,9 +427,13 @@ def _optimize_once(
     n_trials: int | None = None,
 ) -> bool:
     """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
+    threads = passed_on(objective.interrupt) if n_jobs != 1 else contextlib.nullcontext()
     try:
-        study.optimize(objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs)
+        with threads:
+            study.optimize(objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs)
     except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
+        if objective.baseline_error is not None:
+            raise objective.baseline_error from objective.baseline_error.__cause__
         # Optuna cannot tell a trial that has ended: it says so with a ValueError, or stumbles.
         lost = objective.take_lost()
         if not lost and not _is_about_an_ended_trial(error):

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.storages import InMemoryStorage
 
+from optuna_quant.callbacks import StopReason
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.objective import Evaluate
@@ -19,6 +20,8 @@ from optuna_quant.ranks import this_rank
 from optuna_quant.result import TuningResult
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.search import prepare
+from optuna_quant.search_errors import TuningInterrupted
+from optuna_quant.user_code import exits_are_errors
 
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["TuningResult", "tune"]
 
 
+# A calibration, a callback, a metric: whatever is called here may not end the process.
+@exits_are_errors("Something that tune() has called")
 def tune(
     model: Any = None,
     *,
@@ -44,6 +49,7 @@ def tune(
     metric_bounds: tuple[float, float] | None = None,
     batch_size: int = 64,
     evaluation_threads: int | None = None,
+    evaluation_timeout: float | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
@@ -115,6 +121,10 @@ def tune(
             How many batches of ``data`` are run at the same time; without ``session_options`` they
             share the cores. By default two on processors with several cores, and one where
             ``session_options``, ``providers`` or a ``backend`` are given.
+        evaluation_timeout:
+            After how many seconds the evaluation of a model is ended, so that one that hangs does
+            not hold up everybody else. A candidate fails then, once and for all; of the FP32
+            model it is an error. See :class:`~optuna_quant.QuantObjective`. Default: never.
         evidence:
             How it is decided that a model fails before all samples were seen: ``"paired"``
             (default), ``"unpaired"`` or ``"exact"``, see
@@ -179,17 +189,22 @@ def tune(
             store of :mod:`optuna.artifacts` that all reach. Default: in the study itself.
 
     Returns:
-        The result, also if nothing meets the criterion, and if the search was interrupted
-        (``KeyboardInterrupt``): ``result.met`` and ``result.stopped_because`` tell.
+        The result, also if nothing meets the criterion: ``result.met`` and
+        ``result.stopped_because`` tell.
 
     Raises:
         BaselineError:
             If the FP32 model cannot be evaluated.
+        OutputError:
+            If the model that was found cannot be written to ``output``; it has the result.
+        TuningInterrupted:
+            If the search was interrupted: a ``KeyboardInterrupt`` that has the result.
         TypeError:
             If an argument has the wrong type.
         ValueError:
-            If an argument is not valid, the study that is continued does not fit, or several
-            processes were started together and have no storage to share.
+            If an argument is not valid, the study that is continued does not fit, several
+            processes were started together and have no storage to share, or something that was
+            given tries to end the process (``sys.exit``).
     """
     rank = this_rank()
     _check_shared(storage, rank)
@@ -202,6 +217,7 @@ def tune(
         metric_bounds=metric_bounds,
         batch_size=batch_size,
         evaluation_threads=evaluation_threads,
+        evaluation_timeout=evaluation_timeout,
         evidence=evidence,
         error_probability=error_probability,
         holdout=holdout,
@@ -220,7 +236,7 @@ def tune(
         cache_dir=cache_dir,
         backend=backend,
     )
-    return search.run(
+    result = search.run(
         storage=storage,
         study_name=study_name,
         callbacks=callbacks,
@@ -228,6 +244,9 @@ def tune(
         n_jobs=n_jobs,
         artifact_store=artifact_store,
     )
+    if result.stopped_because == StopReason.INTERRUPTED:
+        raise TuningInterrupted(result)
+    return result
 
 
 def _check_shared(storage: Storage, rank: Rank) -> None:

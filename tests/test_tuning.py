@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import io
 import itertools
 import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -45,6 +48,8 @@ from optuna_quant.result import TuningResult
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.search import prepare
+from optuna_quant.search_errors import OutputError
+from optuna_quant.search_errors import TuningInterrupted
 from optuna_quant.selection import candidates
 from optuna_quant.selection import ranked
 from optuna_quant.storages import open_storage
@@ -77,6 +82,13 @@ def optuna_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFi
     yield caplog
     optuna.logging.disable_propagation()
     optuna.logging.set_verbosity(before)
+
+
+def interrupted_fake(backend: FakeBackend | None = None, **kwargs: Any) -> TuningResult:
+    """What a search that is interrupted has found."""
+    with pytest.raises(TuningInterrupted) as caught:
+        tune_fake(backend, **kwargs)
+    return caught.value.result
 
 
 class Interrupt:
@@ -262,7 +274,9 @@ def test_search_is_continued_from_its_record(tmp_path: Path) -> None:
     basic = TuningCriterion(strategy="basic")
     whole = tune_fake(tuning_criterion=basic)
     for at in (1, 2, 4):
-        interrupted = tune_fake(storage=storage, evaluate=Interrupt(at), tuning_criterion=basic)
+        interrupted = interrupted_fake(
+            storage=storage, evaluate=Interrupt(at), tuning_criterion=basic
+        )
         assert interrupted.stopped_because == "interrupted"
         assert interrupted.met is False
     counting = CountingEvaluation()
@@ -280,7 +294,7 @@ def test_search_is_continued_from_its_record(tmp_path: Path) -> None:
 
 
 def test_interrupt_at_the_baseline_is_a_result_too() -> None:
-    result = tune_fake(evaluate=Interrupt(1))
+    result = interrupted_fake(evaluate=Interrupt(1))
     assert result.met is False
     assert (result.metric, result.baseline, result.loss, result.config) == (None,) * 4
     assert (result.cost, result.trial) == (None, None)
@@ -296,10 +310,64 @@ def test_interrupt_loses_nothing_that_was_found(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     tuning = TuningCriterion(timeout=None)
-    result = tune_fake(tuning_criterion=tuning, callbacks=[met], output=tmp_path / "out")
+    result = interrupted_fake(tuning_criterion=tuning, callbacks=[met], output=tmp_path / "out")
     assert result.stopped_because == "interrupted"
     assert result.met
     assert QuantConfig.from_json((tmp_path / "out").read_text()) == result.config
+
+
+def test_interrupt_reaches_evaluations_in_other_threads() -> None:
+    begun = threading.Barrier(3)
+
+    def evaluate(model: FakeModel) -> float:
+        if model.config.quantized_ops:
+            begun.wait(60)
+            for _ in range(1200):
+                time.sleep(0.05)
+        return model.accuracy
+
+    def press() -> None:
+        begun.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    start, handler = time.monotonic(), signal.getsignal(signal.SIGINT)
+    result = interrupted_fake(evaluate=evaluate, n_jobs=2)
+    assert time.monotonic() - start < 30
+    assert signal.getsignal(signal.SIGINT) is handler
+    states = [trial.state.name for trial in result.study.trials]
+    assert states == ["COMPLETE", "FAIL", "FAIL"]
+    # They are given back, and are no failures of the models.
+    assert not any(record.FAILURE in trial.user_attrs for trial in result.study.trials)
+
+
+def test_script_does_not_go_on_after_an_interrupt() -> None:
+    # As any KeyboardInterrupt: what a script would do with the result is not done.
+    with pytest.raises(KeyboardInterrupt, match="It had found a model that meets the criterion"):
+        tune_fake(
+            FakeBackend({"a": 0.0, "b": 0.0}),
+            tuning_criterion=TuningCriterion(timeout=None),
+            evaluate=Interrupt(3),
+        )
+
+
+def test_interrupt_in_the_measurement_of_latency_is_one() -> None:
+    # The baseline and the one that meets; the third measures latency.
+    result = interrupted_fake(
+        FakeBackend({"a": 0.0}),
+        tuning_criterion=TuningCriterion(objective="latency"),
+        evaluate=Interrupt(3),
+    )
+    assert result.met
+    assert result.cost is None
+    assert result.message.endswith("Interrupted: the latency was not measured.")
+
+
+def test_interrupt_in_the_holdout_is_one() -> None:
+    result = interrupted_fake(FakeBackend({"a": 0.0}), holdout=Interrupt(1))
+    assert result.met
+    assert result.holdout is None
+    assert result.holdout_missing == "its evaluation was interrupted"
 
 
 def test_best_model_is_on_disk_as_soon_as_it_is_found(tmp_path: Path) -> None:
@@ -406,6 +474,65 @@ def test_trial_that_others_end_while_it_is_told_costs_one_trial(
     assert result.study.trials[3].state == optuna.trial.TrialState.FAIL
     assert result.fallback_ops == expected.fallback_ops
     assert "ended its trial" in caplog.text
+
+
+def exits(*_: object) -> float:
+    sys.exit(0)
+
+
+def abandons(*_: object) -> float:
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("leave", "shown"), [(exits, r"sys\.exit\(0\)"), (abandons, "GeneratorExit")]
+)
+def test_evaluation_that_ends_the_process_is_a_failed_one(
+    leave: Callable[..., float], shown: str, n_jobs: int
+) -> None:
+    with pytest.raises(BaselineError, match=f"tried to end the process .{shown}.") as caught:
+        tune_fake(evaluate=leave, n_jobs=n_jobs)
+    assert isinstance(caught.value, ValueError)
+
+    def evaluate(model: FakeModel) -> float:
+        return leave() if "a" in model.config.quantized_ops else model.accuracy
+
+    tuning = TuningCriterion(strategy="basic", strategy_kwargs={"max_failures": 1})
+    result = tune_fake(
+        FakeBackend({"a": 0.2, "b": 0.0}),
+        evaluate=evaluate,
+        tuning_criterion=tuning,
+        n_jobs=n_jobs,
+    )
+    assert result.met
+    assert result.fallback_ops == ("a",)
+    assert "tried to end the process" in result.summary()
+    assert not any(trial.state == optuna.trial.TrialState.RUNNING for trial in result.study.trials)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_callback_that_ends_the_process_is_an_error(n_jobs: int) -> None:
+    with pytest.raises(ValueError, match=r"tune\(\) has called tried to end the process"):
+        tune_fake(callbacks=[exits], n_jobs=n_jobs)
+
+
+def test_holdout_that_ends_the_process_is_not_evaluated() -> None:
+    result = tune_fake(holdout=exits)
+    assert result.met
+    assert "tried to end the process (sys.exit(0))" in str(result.holdout_missing)
+
+
+def test_output_that_cannot_be_written_at_the_end_loses_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(self: FakeModel, path: str | Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FakeModel, "save", save)
+    with pytest.raises(OutputError, match="out' could not be written: .* No space left") as caught:
+        tune_fake(output=tmp_path / "out")
+    assert caught.value.result.met
 
 
 def test_summary_names_what_was_set_aside() -> None:
@@ -969,6 +1096,36 @@ def test_progress_shows_stage_trial_best_and_what_is_left(
     assert lines[-1].startswith("accumulated fallback | trial ")
     assert "loss 0: met | best: trial " in lines[-1]
     assert ", 2 ops in fallback | 0:00, " in lines[-1]
+
+
+class Gone(io.StringIO):
+    """A stream that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", ["gone", "closed"])
+def test_progress_that_nobody_reads_does_not_end_the_search(stream: str) -> None:
+    file = Gone() if stream == "gone" else io.StringIO()
+    if stream == "closed":
+        file.close()
+    assert tune_fake(callbacks=[Progress(ExitPolicy(TOLERANT), stream=file)]).met
+
+
+def test_progress_shows_what_the_encoding_lacks() -> None:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding="ascii")
+
+    def evaluate(model: FakeModel) -> float:
+        if model.config.quantized_ops:
+            raise RuntimeError("größer")
+        return model.accuracy
+
+    tuning = TuningCriterion(max_trials=1)
+    progress = Progress(ExitPolicy(TOLERANT), stream=file)
+    tune_fake(evaluate=evaluate, tuning_criterion=tuning, callbacks=[progress])
+    assert rb"failed: Not evaluated: RuntimeError: gr\xf6\xdfer" in raw.getvalue()
 
 
 @pytest.mark.parametrize("show_progress", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 import enum
 import math
@@ -15,6 +16,9 @@ from optuna.trial import TrialState
 from optuna_quant import record
 from optuna_quant.criteria import check_limits
 from optuna_quant.criteria import check_objective
+from optuna_quant.repeated_failures import RepeatedFailure
+from optuna_quant.repeated_failures import repeated_failure
+from optuna_quant.repeated_failures import try_single_ops
 from optuna_quant.sample_record import samples_of
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.selection import Candidate
@@ -46,6 +50,8 @@ class StopReason(enum.StrEnum):
     """As many trials were evaluated as was allowed."""
     EXHAUSTED = "exhausted"
     """The strategy has nothing left to evaluate."""
+    FAILING = "failing"
+    """Every candidate failed in the same way."""
     CALLBACK = "callback"
     """Another callback stopped the study."""
     INTERRUPTED = "interrupted"
@@ -156,6 +162,7 @@ class ExitPolicy:
         """Stop the study if it is time to; keep the reason in the study and log it."""
         stop = self.decide(study)
         if stop is None:
+            self._look_into_failures(study)
             return
         keep_reason(study, stop)
         _logger.info(stop.message)
@@ -175,6 +182,14 @@ class ExitPolicy:
             answers = [c for c in found if c.met and is_answer(study, c.trial)]
             if answers:
                 return Stop(StopReason.MET, self._met_message(answers))
+        failure = None if found else _repeated_failure(study, trials)
+        if failure is not None and failure.is_certain:
+            message = (
+                f"Every candidate failed in the same way ({failure.trials} trials of "
+                f"{failure.configs} configurations, some with a single quantized op), so nothing "
+                f"was evaluated. The reason: {failure.reason}"
+            )
+            return Stop(StopReason.FAILING, message)
         elapsed = busy_seconds(trials)
         if self._timeout is not None and elapsed >= self._timeout:
             message = f"The time is up: {elapsed:.0f} s of {self._timeout:g} s."
@@ -200,6 +215,13 @@ class ExitPolicy:
         if not found:
             _warn_without_baseline(study, trials)
         return None
+
+    def _look_into_failures(self, study: optuna.Study) -> None:
+        trials = study.get_trials(deepcopy=False)
+        failure = _repeated_failure(study, trials)
+        if failure is not None and failure.open:
+            assert isinstance(study.sampler, QuantSampler)
+            try_single_ops(study, failure, study.sampler.space)
 
     def trials_left(
         self, study: optuna.Study, trials: Iterable[FrozenTrial] | None = None
@@ -284,6 +306,8 @@ def is_answer(study: optuna.Study, trial: FrozenTrial) -> bool:
         trial:
             The trial; whether it meets the criterion is not looked at.
     """
+    if record.IS_PROBE in trial.user_attrs:
+        return False  # A single quantized op is no answer before the strategy has nothing left.
     claim = record.claim_of(trial)
     if claim is None or claim.stage in (record.ENQUEUED_STAGE, record.EXHAUSTED_STAGE):
         return True
@@ -294,6 +318,12 @@ def is_answer(study: optuna.Study, trial: FrozenTrial) -> bool:
 def trials_used(trials: Iterable[FrozenTrial]) -> int:
     """How many trials were evaluated: without the baseline, repeats, and what was cut short."""
     return sum(_is_evaluated(trial) for trial in trials)
+
+
+def every_evaluation_failed(trials: Iterable[FrozenTrial]) -> bool:
+    """Whether candidates were evaluated, and none of them to any result."""
+    states = [trial.state for trial in trials if _is_evaluated(trial)]
+    return bool(states) and all(state == TrialState.FAIL for state in states)
 
 
 def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
@@ -361,10 +391,21 @@ def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
 def _failure(trials: Iterable[FrozenTrial]) -> str:
     """What to add if no evaluation succeeded: that, and why the last one did not."""
     evaluated = [trial for trial in trials if _is_evaluated(trial)]
-    if not evaluated or any(trial.state != TrialState.FAIL for trial in evaluated):
+    if not every_evaluation_failed(evaluated):
         return ""
     reasons = [t.user_attrs[record.FAILURE] for t in evaluated if record.FAILURE in t.user_attrs]
     return " Every evaluation failed." + (f" The last reason: {reasons[-1]}" if reasons else "")
+
+
+def _repeated_failure(
+    study: optuna.Study, trials: Sequence[FrozenTrial]
+) -> RepeatedFailure | None:
+    """Whether all candidates fail alike, where the sampler is one of ours and knows them."""
+    if not trials or trials[-1].state == TrialState.COMPLETE:
+        return None  # Mostly, and told at once.
+    if not isinstance(study.sampler, QuantSampler):
+        return None
+    return repeated_failure(study, trials, study.sampler.space)
 
 
 def _met_count(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 from typing import TextIO
@@ -49,12 +50,19 @@ class Progress:
 
     def watch(self, seen: Seen) -> None:
         """Show how far a trial is, if the stream is a terminal."""
-        self._bar.show(seen)
+        with contextlib.suppress(OSError, ValueError):
+            self._bar.show(seen)
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Write the line of a trial that has ended."""
-        self._bar.clear()
-        print(self.line(study, trial), file=self._stream or sys.stderr, flush=True)
+        line = self.line(study, trial)
+        # The search is worth more than its lines: nobody may be there to read them.
+        with contextlib.suppress(OSError, ValueError):
+            self._bar.clear()
+            stream = self._stream or sys.stderr
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            shown = line.encode(encoding, "backslashreplace").decode(encoding)
+            print(shown, file=stream, flush=True)
 
     def line(self, study: optuna.Study, trial: FrozenTrial) -> str:
         """The line of a trial that has ended."""

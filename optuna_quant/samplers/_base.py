@@ -585,13 +585,23 @@ class QuantSampler(BaseSampler, abc.ABC):
         if not is_over and self._should_wait(claimed.values(), ledger):
             return None
         spare = state.spare.next(ledger, claimed)
-        last = Choice(self._space.default(), record.EXHAUSTED_STAGE, forced=True)
+        last = Choice(self._repeatable(ledger), record.EXHAUSTED_STAGE, forced=True)
         if is_over:
             return spare or last
         if spare is None and self._others_run(claimed.values(), ledger):
             return None
         # Others still run what the search waits for: one more point in the record, no answer.
         return replace(spare or last, stage=record.SPARE_STAGE, provisional=True, speculative=True)
+
+    def _repeatable(self, ledger: Ledger) -> QuantConfig:
+        """What is given when nothing is left: not what fails, or hangs, each time."""
+        default = self._space.default()
+        outcome = ledger.outcomes.get(default.key)
+        if outcome is not None and outcome.state == TrialState.FAIL:
+            for other in ledger.outcomes.values():
+                if other.is_complete and not other.is_substitute:
+                    return self._space.config_from_params(other.params)
+        return default
 
     def _should_wait(self, claimants: Iterable[int], ledger: Ledger) -> bool:
         """Whether to wait for what is claimed when nothing else is left to do.

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant.evidence import Verdict
+from optuna_quant.repeated_failures import failures_from
 from optuna_quant.sample_record import read_population
 from optuna_quant.sample_record import samples_of
 from optuna_quant.samplers._reports import SetAside
@@ -127,6 +128,7 @@ class Ledger:
         self._baseline_key = space.fp32().key
         self._most = {True: max_failures, False: max_deaths}
         self._minimize = study.directions[0] == StudyDirection.MINIMIZE
+        self._failures_from = failures_from(study)
         self._read = 0
         self._unfinished: set[int] = set()
         self._outcomes: dict[str, Outcome] = {}
@@ -215,7 +217,8 @@ class Ledger:
         if trial.state == TrialState.FAIL:
             claim = record.claim_of(trial)
             key = key or (claim.key if claim else None)
-            if key is not None and not trial.user_attrs.get(record.INTERRUPTED):
+            forgiven = trial.number < self._failures_from and record.has_failed_itself(trial)
+            if key is not None and not forgiven and not trial.user_attrs.get(record.INTERRUPTED):
                 self._fail(key, trial)
         elif key is not None:
             self._settle(self._outcome(key, trial))

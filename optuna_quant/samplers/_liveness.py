@@ -24,6 +24,7 @@ from optuna_quant import record
 from optuna_quant._worker import is_known_dead
 from optuna_quant._worker import is_this_process
 from optuna_quant._worker import process_of
+from optuna_quant.slow_trials import SlowTrials
 
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class SignsOfLife:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._slow = SlowTrials()
 
     def begin(self, trial: FrozenTrial) -> None:
         """Begin to give signs for a trial."""
@@ -189,10 +191,10 @@ class SignsOfLife:
             sign += 1
             try:
                 self._give(trials, sign)
+                known = _optuna.all_trials(self._study)
+                self._slow.look(known)
                 running = {
-                    trial.number: trial
-                    for trial in _optuna.all_trials(self._study)
-                    if trial.state == TrialState.RUNNING
+                    trial.number: trial for trial in known if trial.state == TrialState.RUNNING
                 }
                 bury(self._study, self._watch, running)
             except Exception as error:  # The storage may be back at the next sign.

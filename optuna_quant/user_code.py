@@ -1,0 +1,47 @@
+"""Functions of the user's, which must not end the process or the search by the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import os
+
+
+class ExitedError(ValueError):
+    """Code that was given to a search has tried to end the process, as by ``sys.exit``."""
+
+
+@contextlib.contextmanager
+def exits_are_errors(what: str) -> Iterator[None]:
+    """Turn an exception that would end the process into an error.
+
+    ``sys.exit(0)`` in the middle of a search is no success. Python's ``Exception`` does not cover
+    it, so whoever handles errors would let it pass: the process would end with the exit code 0,
+    without a word, and leave its trial running.
+
+    Args:
+        what:
+            What runs in the block, for the message.
+
+    Raises:
+        ExitedError:
+            If the block raises anything but an :class:`Exception` or :class:`KeyboardInterrupt`.
+            A child process that the block has forked may exit as it likes.
+    """
+    process = os.getpid()
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if os.getpid() != process:
+            raise
+        raise ExitedError(f"{what} tried to end the process ({shown(error)}).") from error
+
+
+def shown(error: BaseException) -> str:
+    """An exception on one line, as people know it."""
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r})"
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

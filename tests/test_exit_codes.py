@@ -1,0 +1,390 @@
+"""The exit code says what happened, in every way in which the command can end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import onnx_models
+import pytest
+
+from optuna_quant import exit_codes
+
+
+EVALUATE = """
+import ctypes, os, signal, sys, threading, time
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DATA = np.load(os.path.join(HERE, "data.npz"))
+
+def accuracy(session):
+    return (session.run(None, {"x": DATA["x"]})[0].argmax(axis=1) == DATA["labels"]).mean()
+
+def distance(session):
+    return np.abs(session.run(None, {"x": DATA["x"]})[0] - DATA["scores"]).mean()
+
+def is_fp32(session):
+    return distance(session) < 1e-6
+
+def exits(session):
+    sys.exit(0)
+
+def exits_later(session):
+    return accuracy(session) if is_fp32(session) else sys.exit(0)
+
+def exits_hard(session):
+    os._exit(0 if False else 9)
+
+def generator_exit(session):
+    raise GeneratorExit
+
+def out_of_memory(session):
+    raise MemoryError
+
+def out_of_memory_later(session):
+    if not is_fp32(session) and not os.path.exists(os.path.join(HERE, "mended")):
+        raise MemoryError("no 4096 bytes")
+    return accuracy(session)
+
+def recursion(session):
+    return recursion(session)
+
+def interrupt(session):
+    raise KeyboardInterrupt
+
+def crash(session):
+    ctypes.string_at(0)
+
+def talks(session):
+    print("a line of the evaluation", flush=True)
+    return accuracy(session)
+
+def waits(session):
+    value = accuracy(session)
+    if not is_fp32(session):
+        open(os.path.join(HERE, "waits"), "w").close()
+        for _ in range(4000):
+            time.sleep(0.05)
+    return value
+
+def stuck(session):
+    if not is_fp32(session) and not os.path.exists(os.path.join(HERE, "waits")):
+        open(os.path.join(HERE, "waits"), "w").close()
+        for _ in range(2):
+            ctypes.CDLL(None).pthread_mutex_lock(MUTEX)
+    return accuracy(session)
+
+MUTEX = ctypes.create_string_buffer(64)
+
+def score(output, labels):
+    sys.exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose ops have names that are not ASCII, with data of which FP32 is always right."""
+    folder = tmp_path_factory.mktemp("material")
+    model = onnx_models.convnet()
+    for node in model.graph.node:
+        node.name = f"größe/{node.name}"
+    onnx.save(model, folder / "net.onnx")
+    x = onnx_models.samples(60, 2, 8, 8)
+    (scores,) = onnx_models.run(model, {"x": x})
+    np.savez(folder / "calib.npz", x=x[:20])
+    np.savez(folder / "data.npz", x=x, labels=scores.argmax(axis=1), scores=scores)
+    np.savez(folder / "labelled.npz", x=x, labels=scores.argmax(axis=1))
+    (folder / "evaluate.py").write_text(EVALUATE)
+    (folder / "exits.py").write_text("import sys\nsys.exit(0)\n")
+    return folder
+
+
+@pytest.fixture
+def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for file in material.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    for name in ("PYTHONIOENCODING", "PYTHONUTF8"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+COMMAND = [
+    sys.executable, "-c", "import sys; from optuna_quant.cli import main; sys.exit(main())",
+]  # fmt: skip
+TUNE = ["tune", "net.onnx", "--calibration", "calib.npz", "--output", "out.onnx"]
+# The quantized model never gives exactly the same: nothing can meet it.
+IMPOSSIBLE = [
+    "--lower-is-better", "--criterion", "absolute", "--tolerable-loss", "0", "--max-trials", "2",
+    "--report", "report.csv", "--closest",
+]  # fmt: skip
+
+
+def tune(function: str, *options: str) -> list[str]:
+    return [*TUNE, "--evaluate", f"evaluate.py:{function}", *options]
+
+
+MET = tune("accuracy", "--tolerable-loss", "0.5", "--report", "report.csv")
+NOT_MET = tune("distance", *IMPOSSIBLE)
+VERDICTS = pytest.mark.parametrize(("args", "code"), [(MET, 0), (NOT_MET, 1)])
+
+
+def ended(args: Sequence[str], **kwargs: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *args], capture_output=True, text=True, **kwargs)  # type: ignore[call-overload,no-any-return]
+
+
+def in_shell(args: Sequence[str], around: str) -> subprocess.CompletedProcess[str]:
+    """Run the command where ``around`` says ``@``; what the shell itself gets is captured."""
+    words = " ".join(f"'{word}'" for word in [*COMMAND, *args])
+    return subprocess.run(
+        ["bash", "-c", around.replace("@", words)], capture_output=True, text=True
+    )
+
+
+# The verdict.
+
+
+@VERDICTS
+def test_verdict(folder: Path, args: list[str], code: int) -> None:
+    done = ended(args)
+    assert done.returncode == code
+    assert (folder / "out.onnx").exists()
+    assert (folder / "report.csv").exists()
+
+
+@VERDICTS
+@pytest.mark.parametrize(
+    "around",
+    [
+        pytest.param("@ | true; echo ${PIPESTATUS[0]} >code", id="gone"),
+        pytest.param("@ 2>&1 | head -1; echo ${PIPESTATUS[0]} >code", id="head"),
+        pytest.param("@ 2> >(true); echo $? >code", id="stderr gone"),
+        pytest.param("@ >&-; echo $? >code", id="stdout closed"),
+        pytest.param("@ >&- 2>&- <&-; echo $? >code", id="all closed"),
+        pytest.param("@ >/dev/full; echo $? >code", id="full"),
+        pytest.param("@ >/dev/full 2>&1; echo $? >code", id="all full"),
+        pytest.param("PYTHONIOENCODING=ascii @; echo $? >code", id="ascii"),
+        pytest.param("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 @; echo $? >code", id="C"),
+    ],
+)
+def test_verdict_does_not_depend_on_who_reads_it(
+    folder: Path, args: list[str], code: int, around: str
+) -> None:
+    done = in_shell(args, around)
+    assert (folder / "code").read_text().strip() == str(code)
+    assert "Traceback" not in done.stderr
+    # What was written went into no file of ours.
+    assert onnx.load(folder / "out.onnx").graph.node
+    assert (folder / "report.csv").read_text().startswith("op,op_type,")
+    assert (folder / "out.optuna_quant.journal").read_text().startswith("{")
+
+
+def test_output_that_is_lost_is_said(folder: Path) -> None:
+    done = in_shell(MET, "@ >/dev/full")
+    assert done.returncode == 0
+    assert "the output could not be written: [Errno 28] No space left" in done.stderr
+
+
+def test_names_that_the_encoding_lacks_are_escaped(folder: Path) -> None:
+    # One op in fallback, so that it is named.
+    only = ["--op-name-dict", '{"größe/Conv0": {"mode": ["fp32"]}}', "--op-types", "all"]
+    done = ended([*MET, *only], env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert r"gr\xf6\xdfe/Conv0" in done.stdout
+
+
+def test_evaluation_that_prints_to_nobody_is_none_that_fails(folder: Path) -> None:
+    done = in_shell(tune("talks", "--tolerable-loss", "0.5"), "@ | true; exit ${PIPESTATUS[0]}")
+    assert done.returncode == 0
+    assert "failed" not in done.stderr
+
+
+# What was given is wrong.
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (tune("accuracy", "--tolerable-loss", "-1"), "tolerable_loss must be a number"),
+        ([*TUNE, "--no-such-option"], "unrecognized arguments"),
+        ([*TUNE, "--evaluate", "exits.py"], "'exits.py' cannot be run: sys.exit(0)"),
+        ([*TUNE, "--data", "labelled.npz", "--metric", "exits.py:f"],
+         "'exits.py' cannot be run: sys.exit(0)"),
+        (tune("exits"), "The FP32 model could not be evaluated: ExitedError: The evaluation tried "
+         "to end the process (sys.exit(0))."),
+        ([*TUNE, "--data", "labelled.npz", "--metric", "evaluate.py:score", "--metric-bounds",
+          "0", "1"], "tried to end the process (sys.exit(0))."),
+        ([*TUNE, "--data", "labelled.npz", "--metric", "evaluate.py:score"],
+         "tried to end the process (sys.exit(0))."),
+        (tune("generator_exit"), "tried to end the process (GeneratorExit)."),
+        (tune("out_of_memory"), "could not be evaluated: MemoryError"),
+        (tune("recursion"), "could not be evaluated: RecursionError"),
+        (["space", "no.onnx"], "there is no file 'no.onnx'"),
+        (["serve", "--storage", "some.journal"], "cannot be served"),
+    ],
+)  # fmt: skip
+def test_what_was_given_is_wrong(folder: Path, args: list[str], message: str) -> None:
+    done = ended(args)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_candidate_that_ends_the_process_fails_and_does_not(folder: Path, jobs: str) -> None:
+    options = ["--tolerable-loss", "0.5", "--max-trials", "1", "--jobs", jobs]
+    done = ended(tune("exits_later", *options))
+    assert done.returncode == exit_codes.FAILED
+    assert "tried to end the process (sys.exit(0))" in done.stdout
+
+
+# The search failed on the way.
+
+
+def test_file_that_cannot_be_written_in_the_end_is_a_failure(folder: Path) -> None:
+    # The folder vanishes after it was checked.
+    (folder / "reports").mkdir()
+    text = (folder / "evaluate.py").read_text()
+    text += "\ndef removes(session):\n    os.path.isdir('reports') and os.rmdir('reports')\n"
+    (folder / "evaluate.py").write_text(text + "    return accuracy(session)\n")
+    done = ended(tune("removes", "--tolerable-loss", "0.5", "--report", "reports/r.csv"))
+    assert done.returncode == 3
+    assert done.stdout.startswith("A quantized model meets the criterion.")
+    assert "written: out.onnx" in done.stdout
+    assert "error: The report 'reports/r.csv' could not be written: " in done.stderr
+
+
+def test_candidates_that_all_fail_are_a_failure(folder: Path) -> None:
+    command = tune("out_of_memory_later", "--tolerable-loss", "0.5")
+    done = ended(command)
+    assert done.returncode == 3
+    stopped = done.stdout.splitlines()[-1]
+    assert stopped.startswith("stopped: Every candidate failed in the same way (")
+    assert stopped.endswith("The reason: Not evaluated: MemoryError: no 4096 bytes")
+    # The same command goes on, with what failed as well.
+    (folder / "mended").touch()
+    again = ended(command)
+    assert again.returncode == 0
+    assert "3 of 3 ops quantized" in again.stdout
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_evaluation_that_cannot_be_ended_is_a_failure(folder: Path, jobs: str) -> None:
+    command = tune("stuck", "--tolerable-loss", "0.5", "--evaluation-timeout", "1")
+    done = ended([*command, "--jobs", jobs])
+    assert done.returncode == 3
+    assert "evaluation_timeout=1 s and did not react when it was interrupted" in done.stderr
+    assert "error: This process ends here; the same command goes on, without that" in done.stderr
+    # It does, with another candidate.
+    again = ended(command)
+    assert again.returncode == 0
+    assert "did not react" not in again.stderr
+
+
+# Signals.
+
+
+@pytest.mark.parametrize(
+    ("number", "jobs"),
+    [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGHUP, 1), (signal.SIGINT, 2),
+     (signal.SIGTERM, 2)],
+)  # fmt: skip
+def test_interrupted(folder: Path, number: signal.Signals, jobs: int) -> None:
+    command = tune("waits", "--tolerable-loss", "0.5", "--jobs", str(jobs))
+    process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: (folder / "waits").exists())
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "The same command goes on from here." in out
+
+
+def test_hangup_is_ignored_under_nohup(folder: Path) -> None:
+    process = subprocess.Popen(
+        ["nohup", *COMMAND, *tune("waits", "--tolerable-loss", "0.5")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    wait_for(lambda: (folder / "waits").exists())
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.terminate()
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+
+
+def test_interrupt_that_the_evaluation_raises_is_one(folder: Path) -> None:
+    assert ended(tune("interrupt")).returncode == 130
+
+
+def test_killed(folder: Path) -> None:
+    process = subprocess.Popen([*COMMAND, *tune("waits", "--tolerable-loss", "0.5")])
+    wait_for(lambda: (folder / "waits").exists())
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL  # 137 in a shell.
+
+
+def test_crashed(folder: Path) -> None:
+    assert in_shell(tune("crash"), "@; exit $?").returncode == 128 + signal.SIGSEGV
+
+
+def test_evaluation_that_ends_the_process_at_once_chooses_the_code(folder: Path) -> None:
+    assert ended(tune("exits_hard")).returncode == 9
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# The other commands.
+
+
+@pytest.mark.parametrize("args", [["space", "net.onnx", "--json"], ["tune", "--help"]])
+@pytest.mark.parametrize(
+    ("around", "code"),
+    [
+        ("@ >out.txt", 0),
+        ("@ | head -1; exit ${PIPESTATUS[0]}", 0),
+        ("@ >&-", 0),
+        ("@ >/dev/full", 3),
+        ("PYTHONIOENCODING=ascii @", 0),
+    ],
+)
+def test_commands_that_show_something(
+    folder: Path, args: list[str], around: str, code: int
+) -> None:
+    done = in_shell(args, around)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+# The table.
+
+
+def test_help_and_documentation_have_the_same_codes() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "command_line.md").read_text()
+    section = page.partition("## Exit codes")[2].partition("## ")[0]
+    in_page = re.findall(r"^\| (\d+) \|", section, re.MULTILINE)
+    in_help = re.findall(r"^  (\d+) +\S", exit_codes.EXPLAINED, re.MULTILINE)
+    codes = [
+        exit_codes.MET, exit_codes.NOT_MET, exit_codes.BAD_INPUT, exit_codes.FAILED,
+        exit_codes.INTERRUPTED,
+    ]  # fmt: skip
+    assert in_help == list(map(str, codes))
+    assert in_page[: len(codes)] == list(map(str, codes))
