@@ -113,14 +113,12 @@ def check_transform(transform: object) -> None:
 
 def _of_columns(columns: Mapping[str, Any], transform: Transform | None) -> LabelledData:
     """Arrays, or lists of arrays whose shapes differ."""
-    ragged = [name for name, column in columns.items() if _is_ragged(column)]
+    ragged = {name for name, column in columns.items() if _is_ragged(column)}
     if not ragged and transform is None:
         return ArrayData(columns)
     # What is no list or array of samples (a mean, say) is not looked at.
-    of_samples = {name: c for name, c in columns.items() if np.ndim(c) if not _is_ragged(c)}
-    of_samples.update((name, columns[name]) for name in ragged)
-    ordered = {name: of_samples[name] for name in columns if name in of_samples}
-    return DatasetData(Rows(ordered, _THE_DATA), transform=transform)
+    rows = {name: c for name, c in columns.items() if name in ragged or np.ndim(c)}
+    return DatasetData(Rows(rows, _THE_DATA), transform=transform)
 
 
 def _is_ragged(column: Any) -> bool:

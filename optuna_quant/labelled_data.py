@@ -290,7 +290,8 @@ def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
     if not files:
         raise ValueError(
             f"There is no .npy file in the folder {str(folder)!r}: save there one for each input "
-            "of the model, under the input's name, and one for the labels."
+            "of the model, under the input's name, and one for the labels; or put images into a "
+            "folder for each class."
         )
     arrays = {}
     for file in files:
@@ -342,7 +343,8 @@ def _check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], w
     if not fits:
         raise ValueError(
             f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
-            f"{spec}. Prepare the evaluation data exactly as for inference."
+            f"{spec}. Prepare the evaluation data exactly as for inference; transform= "
+            "(--transform) can do it."
         )
     if 0 in shape[1:]:
         raise ValueError(

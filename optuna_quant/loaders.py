@@ -150,7 +150,7 @@ def as_arrays(item: Any) -> Any:
     if isinstance(item, tuple | list):
         return tuple(as_arrays(part) for part in item)
     if hasattr(item, "__array__"):
-        return np.array(without_device(item))
+        return np.asarray(without_device(item)).copy()
     return item
 
 
@@ -223,7 +223,7 @@ class BatchRows:
     """
 
     def __init__(self, batches: Sequence[Any], sizes: Sequence[int]) -> None:
-        self._batches = batches
+        self._batches = [tuple(each) if isinstance(each, list) else each for each in batches]
         self._starts = np.cumsum([0, *sizes])
 
     def __len__(self) -> int:

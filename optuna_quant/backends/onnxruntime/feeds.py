@@ -149,5 +149,6 @@ def _fitting(
 def _mismatch(spec: InputSpec, array: NDArray[Any], where: str) -> ValueError:
     return ValueError(
         f"Input {spec.name!r}: {where} is {array.dtype} of shape {array.shape}, but the model "
-        f"expects {spec}. Prepare the calibration data exactly as for inference."
+        f"expects {spec}. Prepare the calibration data exactly as for inference; transform= "
+        "(--transform) can do it."
     )
