@@ -73,6 +73,11 @@ class BoundInputs:
         }
 
     @property
+    def are_numbers(self) -> bool:
+        """Whether each is one number, which is the same for any number of samples."""
+        return all(value.size == 1 for value in self.values.values())
+
+    @property
     def allow_cutting(self) -> bool:
         """Whether they fit any number of samples; of a state that is not known."""
         return all(
@@ -89,8 +94,9 @@ class ConstantInputs:
     Args:
         values:
             The value of each input by its name. A number or string fills the whole input; an
-            array has the input's shape. The axis of the samples, which has the same name in other
-            inputs, is of size one, or left out.
+            array has the input's shape. The axis of the samples, which has the same name as the
+            first axis of the other inputs (or has no size, as that has none), is of size one, or
+            left out.
 
     Raises:
         TypeError:
@@ -155,11 +161,10 @@ class ConstantInputs:
                 "are given once, so that no input is left in which samples could differ."
             )
         first = [spec.shape[0] for spec in varying if spec.shape]
-        batch = first[0] if first and len(set(first)) == 1 else None
         found, axes = {}, {}
         for name, value in self._values.items():
             spec = specs[name]
-            array, axis = _shaped(spec, _cast(spec, value), batch)
+            array, axis = _shaped(spec, _cast(spec, value), _batch_axis(spec, first))
             found[name] = array
             if axis is not None:
                 axes[name] = axis
@@ -190,20 +195,30 @@ def _cast(spec: Spec, value: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(cast)
 
 
-def _shaped(
-    spec: Spec, value: NDArray[Any], batch: int | str | None
-) -> tuple[NDArray[Any], int | None]:
+def _batch_axis(spec: Spec, first: Sequence[int | str | None]) -> int | None:
+    """The axis of the samples of a constant input, if it can be told.
+
+    Args:
+        spec:
+            The input.
+        first:
+            The sizes of the first axes of the inputs that differ from sample to sample.
+    """
+    if len(set(first)) != 1:
+        return None
+    (batch,) = set(first)
+    axes = [axis for axis, size in enumerate(spec.shape or ()) if size == batch]
+    if isinstance(batch, int):
+        # Other axes may have the same size by chance.
+        axes = [axis for axis in axes if axis == 0]
+    return axes[0] if len(axes) == 1 else None
+
+
+def _shaped(spec: Spec, value: NDArray[Any], axis: int | None) -> tuple[NDArray[Any], int | None]:
     """The value in the input's shape, and the axis along which it is repeated."""
     wanted = spec.shape
     if wanted is None:
         return value, None
-    # With a fixed batch size the first axis alone can be told to be that of the samples.
-    axes = [
-        axis
-        for axis, size in enumerate(wanted)
-        if batch is not None and size == batch and (isinstance(batch, str) or axis == 0)
-    ]
-    axis = axes[0] if len(axes) == 1 else None
     if value.ndim == 0 and wanted:
         sizes: list[int] = []
         for i, size in enumerate(wanted):

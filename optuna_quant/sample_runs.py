@@ -160,7 +160,7 @@ class SampleRunner:
         try:
             return list(self.session.run(list(self.outputs), given))
         except Exception as error:
-            if count == 1 or self.constants.allow_cutting:
+            if count == 1 or self.constants.are_numbers:
                 raise
             names = ", ".join(map(repr, self.constants.values))
             raise RuntimeError(

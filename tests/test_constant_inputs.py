@@ -187,11 +187,26 @@ def bound(shape: Any, value: Any, dtype: Any = np.float32, samples: int = 3) -> 
         ((None, 2), [[4, 5], [6, 7]], [[4, 5], [6, 7]]),
     ],
 )
-def test_shapes(shape: Any, value: Any, expected_value: Any) -> None:
+def test_shapes_with_an_axis_that_has_a_name(shape: Any, value: Any, expected_value: Any) -> None:
     found = bound(shape, value)
     assert found.dtype == np.float32
     assert found.shape == np.shape(expected_value)
     assert found.tolist() == np.asarray(expected_value).tolist()
+
+
+def test_the_only_axis_without_a_size_is_that_of_the_samples() -> None:
+    x = InputSpec("x", np.dtype(np.float32), (None, 3))
+    for shape, value, feed in (
+        ((2, None), 0, [[0, 0], [0, 0]]),
+        ((2, None), [[1], [2]], [[1, 1], [2, 2]]),
+        ((2, None), [1, 2], [[1, 1], [2, 2]]),
+        ((None, None), [[1, 2]], [[1, 2]]),  # Which of them it is cannot be told.
+    ):
+        constants = ConstantInputs({"c": value})
+        bound_values = constants.bind([x, InputSpec("c", np.dtype(np.float32), shape)])
+        assert bound_values.feed(2)["c"].tolist() == feed
+    with pytest.raises(ValueError, match="axis 0 has no size"):
+        ConstantInputs({"c": 0}).bind([x, InputSpec("c", np.dtype(np.float32), (None, None))])
 
 
 @pytest.mark.parametrize(
