@@ -28,6 +28,7 @@ from optuna_quant.printable import printable
 from optuna_quant.ranks import Rank
 from optuna_quant.ranks import this_rank
 from optuna_quant.standard_streams import standard_streams
+from optuna_quant.storage_errors import StorageError
 from optuna_quant.user_code import exits_are_errors
 
 
@@ -139,7 +140,7 @@ def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interru
 
 def _is_of_the_machine(error: Exception) -> bool:
     """Whether it is no fault of what was given: a lost server, a full disk."""
-    return isinstance(error, ConnectionError | TimeoutError) or (
+    return isinstance(error, ConnectionError | TimeoutError | StorageError) or (
         isinstance(error, OSError) and error.errno in _MACHINE
     )
 
@@ -305,7 +306,8 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration",
         metavar="X.npz",
-        help="calibration samples: an array for each input of the model, under its name",
+        help="calibration samples: an array for each input of the model, under its name; or a "
+        "folder with a file .npy for each, or a folder of images",
     )
     group.add_argument(
         "--calibration-samples",
@@ -323,8 +325,8 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="X.npz",
         help="instead of --evaluate: labelled data, the inputs under their names and 'labels'; or "
-        "a folder with a file .npy for each. A model is then evaluated on no more samples than it "
-        "takes to decide about it",
+        "a folder with a file .npy for each, or a folder with images in a folder for each class. "
+        "A model is then evaluated on no more samples than it takes to decide about it",
     )
     group.add_argument(
         "--metric",
@@ -338,6 +340,28 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=float,
         help="between what values the score of each sample is, if the metric does not say it",
+    )
+    group.add_argument(
+        "--output-name",
+        metavar="NAME",
+        action="append",
+        help="the output of the model that the metric is of; given several times, a function of "
+        "--metric gets a tuple of them (default: the first output)",
+    )
+    group.add_argument(
+        "--input",
+        metavar="NAME=VALUE",
+        action="append",
+        help="an input of the model that is the same for all samples, such as a sampling rate or "
+        "the first state: a number (which fills the whole input), true or false, a JSON list, "
+        "@FILE.npy, or a text; once for each such input",
+    )
+    group.add_argument(
+        "--transform",
+        metavar="FILE.py:NAME",
+        help="function that gets what the data hold of one sample, an array or an image, and "
+        "returns the input as the model takes it, without an axis of samples; for --data, "
+        "--holdout and --calibration",
     )
     group.add_argument(
         "--batch-size",

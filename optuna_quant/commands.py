@@ -23,6 +23,8 @@ from optuna_quant.beginning import is_gone
 from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
+from optuna_quant.constant_inputs import files_of_inputs
+from optuna_quant.constant_inputs import parse_inputs
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.output import check_output
@@ -102,6 +104,9 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         data=args.data,
         metric=metric,
         metric_bounds=args.metric_bounds and tuple(args.metric_bounds),
+        output_names=args.output_name,
+        inputs=parse_inputs(args.input),
+        transform=args.transform and _load("--transform", args.transform, "transform", ()),
         batch_size=args.batch_size,
         evaluation_threads=args.evaluation_threads,
         evaluation_timeout=args.evaluation_timeout,
@@ -181,7 +186,10 @@ def _check_files(args: argparse.Namespace, rank: Rank) -> tuple[Path, Path]:
     model = _existing_file("the model", args.model)
     read = {"model": model}
     if args.calibration is not None:
-        read["calibration file"] = _existing_file("--calibration", args.calibration)
+        read["calibration file"] = _data_path("--calibration", args.calibration)
+    if args.transform is not None:
+        read["file of --transform"] = _function_file(args.transform, "--transform", "transform")[0]
+    read |= files_of_inputs(args.input)
     if args.data is not None:
         read["data file"] = _data_path("--data", args.data)
     if args.evaluate is not None:
@@ -306,9 +314,7 @@ def space(args: argparse.Namespace) -> int:
 
     options = _model_options(args)
     model = _existing_file("the model", args.model)
-    backend = OnnxRuntimeBackend(
-        model, approach=options.pop("approach"), calibration_data=_placeholder(model)
-    )
+    backend = OnnxRuntimeBackend(model, approach=options.pop("approach"), inspect_only=True)
     found = backend.tuning_space(**options)
     frame = found.to_frame()
     if args.json:
@@ -319,18 +325,6 @@ def space(args: argparse.Namespace) -> int:
         print(_table(frame[["op", "op_type", "options", "default", "fallback"]]))
         print(f"\n{_shown_size(found)}")
     return exit_codes.MET
-
-
-def _placeholder(model: Path) -> list[dict[str, Any]]:
-    """Calibration data that fit the model; the tuning space does not depend on them."""
-    import numpy as np
-
-    from optuna_quant.backends.onnxruntime.calibration_data import input_specs
-    from optuna_quant.backends.onnxruntime.model import load_model
-
-    specs = input_specs(load_model(model).proto)
-    shapes = {s.name: [n if isinstance(n, int) else 1 for n in s.shape or [1]] for s in specs}
-    return [{s.name: np.zeros(shapes[s.name], s.dtype) for s in specs}]
 
 
 def _metric(spec: str | None) -> Metric | None:
@@ -417,7 +411,7 @@ def _accuracy_criterion(args: argparse.Namespace, metric: Metric | None) -> Accu
             "Give either --evaluate FILE.py:FUNC (a function of your own) or --data X.npz "
             "(labelled data)."
         )
-    for option in ("metric", "metric_bounds", "evidence", "evaluation_threads"):
+    for option in ("metric", "metric_bounds", "output_name", "evidence", "evaluation_threads"):
         if getattr(args, option) is not None and args.data is None:
             raise ValueError(
                 f"--{option.replace('_', '-')} goes with --data; a function of --evaluate gives "

@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 import math
 from numbers import Integral
 import os
@@ -19,9 +18,15 @@ from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.constant_inputs import BoundInputs
+from optuna_quant.constant_inputs import ConstantInputs
+from optuna_quant.data_sources import open_data
 from optuna_quant.labelled_data import LABELS
 from optuna_quant.labelled_data import LabelledData
-from optuna_quant.labelled_data import open_labelled_data
+from optuna_quant.metric_calls import margins_of
+from optuna_quant.metric_calls import scores_of
+from optuna_quant.output_choice import as_output_names
+from optuna_quant.output_choice import choose_outputs
 from optuna_quant.sample_metrics import Bounds
 from optuna_quant.sample_metrics import CorpusMetric
 from optuna_quant.sample_metrics import Metric
@@ -33,18 +38,22 @@ from optuna_quant.sample_metrics import mae
 from optuna_quant.sample_metrics import metrics
 from optuna_quant.sample_metrics import mse
 from optuna_quant.sample_metrics import top5
+from optuna_quant.sample_runs import SampleRunner
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
+    from optuna_quant.sample_runs import Outputs
+    from optuna_quant.sample_runs import Rows
 
     _Indices: TypeAlias = NDArray[np.integer[Any]]
-    _Output: TypeAlias = tuple[NDArray[Any], NDArray[Any], _Indices]
+    _Output: TypeAlias = tuple[Outputs, Rows, _Indices]
 
 
 __all__ = [
@@ -80,12 +89,15 @@ class DataEvaluation:
             a dict of arrays, a path to an ``.npz`` file, or a path to a folder of ``.npy`` files,
             which are mapped and not read. Or a dataset that gives one sample, see
             :class:`~optuna_quant.labelled_data.DatasetData`. The labels are named ``labels``,
-            ``label``, ``targets``, ``target`` or ``y``, or are the one array that is no input.
+            ``label``, ``targets``, ``target`` or ``y``, or are the one array that is no input. Or
+            a pair ``(X, y)``, a data loader, an iterable of batches, a folder of images: see
+            :func:`~optuna_quant.data_sources.open_data`.
         metric:
             ``"accuracy"``, ``"top5"`` (or any other number), ``"exact_match"``, ``"iou"``,
             ``"mse"`` or ``"mae"``; a :class:`~optuna_quant.sample_metrics.SampleMetric` or
             :class:`~optuna_quant.sample_metrics.CorpusMetric`; or a function that gives the score
-            of each sample, of which higher is better. It is of the model's first output.
+            of each sample, of which higher is better. It is of the model's first output, unless
+            ``output_names`` says otherwise.
         batch_size:
             How many samples are run at once, unless the model has a fixed batch size.
         threads:
@@ -95,6 +107,15 @@ class DataEvaluation:
         metric_bounds:
             The lowest and the highest score of a sample, for a metric that does not say it, such
             as ``"mse"``.
+        output_names:
+            The name of the output that the metric is of, or the names of several: then the
+            metric's function gets a tuple of them, in this order. Default: the first output.
+        inputs:
+            Inputs that are the same for all samples, such as a sampling rate or the first
+            recurrent state, by name: see :class:`~optuna_quant.constant_inputs.ConstantInputs`.
+        transform:
+            Function of what the data hold of one sample, an array or an image, that gives the
+            input as the model takes it, without an axis of samples.
 
     Attributes:
         metric:
@@ -112,6 +133,12 @@ class DataEvaluation:
             How many samples are run at once.
         threads:
             How many batches are run at the same time.
+        output_names:
+            The names of the outputs that the metric is of; :obj:`None` for the first one.
+        inputs:
+            The inputs that are the same for all samples.
+        transform:
+            What makes inputs of samples; :obj:`None` if they are used as they are.
 
     Raises:
         TypeError:
@@ -128,6 +155,9 @@ class DataEvaluation:
         batch_size: int = 64,
         threads: int = 1,
         metric_bounds: Bounds | None = None,
+        output_names: str | Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self._metric = as_metric_of(metric, bounds=metric_bounds)
         check_count("batch_size", batch_size)
@@ -138,7 +168,17 @@ class DataEvaluation:
         self.bounds = self._metric.bounds if isinstance(self._metric, SampleMetric) else None
         self.batch_size = batch_size
         self.threads = threads
-        self._data = open_labelled_data(data)
+        self.output_names = as_output_names(output_names)
+        if isinstance(metric, str) and len(self.output_names or ()) > 1:
+            raise ValueError(
+                f"The metric {self.name!r} is of one output, but output_names has "
+                f"{len(self.output_names or ())}: for several give a function of yours, which "
+                "gets a tuple of them."
+            )
+        self._inputs = ConstantInputs(inputs)
+        self.inputs = self._inputs.values
+        self.transform = transform
+        self._data = open_data(data, transform)
 
     @property
     def samples(self) -> int:
@@ -221,7 +261,21 @@ class DataEvaluation:
             ValueError:
                 If they do not; it says what does not.
         """
-        self._data.check(_specs(self._session_of(session)))
+        session = self._session_of(session)
+        self._data.check(_of_samples(self._bound(session), session))
+        self._scored(session)
+
+    def outputs_of(self, model: Any) -> tuple[str, ...]:
+        """The names of a model's outputs."""
+        return tuple(output.name for output in self._session_of(model).get_outputs())
+
+    def _scored(self, session: Any) -> tuple[str, ...]:
+        return choose_outputs(self.output_names, self.outputs_of(session))
+
+    def _bound(self, session: Any) -> BoundInputs:
+        """The constant inputs, as the model in a session takes them."""
+        optional = getattr(session, "get_overridable_initializers", tuple)
+        return self._inputs.bind(_specs(session.get_inputs()), _specs(optional()))
 
     def _session_of(self, model: Any) -> Any:
         """The session of a model that a backend has built; a session as it is."""
@@ -231,12 +285,15 @@ class DataEvaluation:
         return getattr(model, "session", model)
 
     def _of_corpus(self, metric: CorpusMetric, session: Any, indices: _Indices) -> float:
-        outputs, labels = [], []
+        outputs: list[Outputs] = []
+        labels: list[Rows] = []
         with closing(self._outputs(session, indices)) as batches:
             for output, label, _ in batches:
                 outputs.append(output)
                 labels.append(label)
-        value = metric.score(self._joined("outputs", outputs), self._joined("labels", labels))
+        value = metric.score(
+            self._all_outputs(metric, outputs), self._joined("labels", labels, metric)
+        )
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -247,14 +304,24 @@ class DataEvaluation:
             )
         return number
 
-    def _joined(self, what: str, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        shapes = sorted({array.shape[1:] for array in arrays})
-        if len(shapes) > 1:
+    def _all_outputs(self, metric: CorpusMetric, batches: Sequence[Outputs]) -> Outputs:
+        """The outputs of all samples."""
+        if metric.per_sample or not isinstance(batches[0], tuple):
+            return self._joined("outputs", batches, metric)
+        several = range(len(batches[0]))
+        return tuple(self._joined("outputs", [b[i] for b in batches], metric) for i in several)
+
+    def _joined(self, what: str, batches: Sequence[Any], metric: CorpusMetric) -> Rows:
+        if metric.per_sample:
+            return [row for batch in batches for row in batch]
+        shapes = sorted({np.shape(row) for batch in batches for row in batch})
+        if len(shapes) > 1 or any(isinstance(batch, list) for batch in batches):
             raise ValueError(
                 f"The metric {self.name!r} needs the {what} of all samples in one shape, but "
-                f"there are the shapes {', '.join(map(str, shapes))}."
+                f"there are the shapes {', '.join(map(str, shapes))}. With per_sample=True it "
+                "gets lists of them."
             )
-        return np.concatenate(arrays)
+        return np.concatenate(batches)
 
     @staticmethod
     def _only_scores(
@@ -269,25 +336,34 @@ class DataEvaluation:
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
         with closing(self._outputs(session, indices)) as batches:
             for output, labels, chosen in batches:
-                scores = _checked_scores(metric, metric.score(output, labels), chosen)
-                margins = None if metric.margin is None else metric.margin(output, labels)
+                given = scores_of(metric, output, labels, chosen)
+                scores = _checked_scores(metric, given, chosen)
+                margins = margins_of(metric, output, labels, chosen)
                 yield scores, _checked_margins(metric, margins, chosen)
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs, labels and indices of batches, in order; some are run ahead."""
         session = self._session_of(session)
-        specs = _specs(session)
-        fixed = [i.shape[0] for i in session.get_inputs() if i.shape and _is_fixed(i.shape[0])]
-        size = fixed[0] if fixed else self.batch_size
+        constants = self._bound(session)
+        specs = _of_samples(constants, session)
+        fixed = _fixed_batch_size(constants, session)
+        size = self.batch_size if fixed is None else fixed
         starts = range(0, len(indices), size)
-        run = partial(_run, session, session.get_outputs()[0].name, fixed[0] if fixed else None)
+        run = SampleRunner(
+            session=session,
+            outputs=self._scored(session),
+            inputs=specs,
+            constants=constants,
+            fixed=fixed,
+            one_by_one=self._metric.per_sample,
+        )
         if self.threads == 1:
             for start in starts:
                 chosen = indices[start : start + size]
                 feed, labels = self._data.batch(chosen, specs)
                 yield run(feed, len(chosen)), labels, chosen
             return
-        ahead: deque[tuple[Future[NDArray[Any]], NDArray[Any], _Indices]] = deque()
+        ahead: deque[tuple[Future[Outputs], Rows, _Indices]] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="optuna_quant_data")
         try:
             for start in starts:
@@ -326,24 +402,7 @@ class DataEvaluation:
         return self._metric, array.astype(np.int64, copy=False)
 
 
-def _run(
-    session: Any, name: str, fixed: int | None, feed: dict[str, NDArray[Any]], count: int
-) -> NDArray[Any]:
-    """The output for as many samples as were asked for."""
-    if fixed is not None and count < fixed:
-        feed = {key: _padded(array, fixed) for key, array in feed.items()}
-    (result,) = session.run([name], feed)
-    output = np.asarray(result)
-    size = count if fixed is None else fixed
-    if output.shape[:1] != (size,):
-        raise ValueError(
-            f"The model's first output, {name!r}, must have the samples along its first axis, but "
-            f"has the shape {output.shape} for {size} samples."
-        )
-    return output[:count]
-
-
-def _done(one: tuple[Future[NDArray[Any]], NDArray[Any], _Indices]) -> _Output:
+def _done(one: tuple[Future[Outputs], Rows, _Indices]) -> _Output:
     future, labels, chosen = one
     return future.result(), labels, chosen
 
@@ -392,21 +451,39 @@ def _checked_margins(
     return margins.astype(np.float64)
 
 
-def _specs(session: Any) -> list[InputSpec]:
-    """What the model in a session expects, whatever the number of samples."""
+def _specs(values: Sequence[Any]) -> list[InputSpec]:
+    """What a model expects of inputs, as a session describes them."""
     from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
 
     kinds = {"float": "float32", "double": "float64", "string": "object"}
     specs = []
-    for given in session.get_inputs():
+    for given in values:
         kind = given.type.removeprefix("tensor(").removesuffix(")")
-        shape = (None, *given.shape[1:]) if given.shape else None
-        specs.append(InputSpec(given.name, np.dtype(kinds.get(kind, kind)), shape))
+        try:
+            dtype = np.dtype(kinds.get(kind, kind))
+        except TypeError:
+            raise TypeError(
+                f"Input {given.name!r} is of the type {given.type}, which arrays do not have: "
+                "evaluate the model with a function of yours (evaluate=) instead of data."
+            ) from None
+        shape = tuple(given.shape) if given.shape else None
+        specs.append(InputSpec(given.name, dtype, shape))
     return specs
 
 
-def _is_fixed(size: object) -> bool:
-    return isinstance(size, int) and size > 0
+def _of_samples(constants: BoundInputs, session: Any) -> list[InputSpec]:
+    """The inputs that the data must hold, whatever the number of samples."""
+    return [
+        replace(spec, shape=spec.shape and (None, *spec.shape[1:]))
+        for spec in constants.varying(_specs(session.get_inputs()))
+    ]
+
+
+def _fixed_batch_size(constants: BoundInputs, session: Any) -> int | None:
+    """The number of samples of every run, if the model has one."""
+    shapes = [spec.shape for spec in constants.varying(_specs(session.get_inputs()))]
+    fixed = [shape[0] for shape in shapes if shape]
+    return next((size for size in fixed if isinstance(size, int) and size > 0), None)
 
 
 def check_count(name: str, value: object) -> None:
@@ -422,8 +499,3 @@ def check_count(name: str, value: object) -> None:
         raise TypeError(f"{name} must be an integer, but got {value!r}.")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, but got {value}.")
-
-
-def _padded(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """The array with its last sample repeated; what the model gives for it is not used."""
-    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])

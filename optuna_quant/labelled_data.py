@@ -15,14 +15,20 @@ from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.constant_inputs import cure_of_missing
+from optuna_quant.loaders import without_device
+
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
+    from optuna_quant.sample_runs import Rows
 
 
-Batch: TypeAlias = "tuple[dict[str, NDArray[Any]], NDArray[Any]]"
+Batch: TypeAlias = "tuple[dict[str, Rows], Rows]"
 
 LABELS = ("labels", "label", "targets", "target", "y")
 """Under one of these names the labels are looked for; otherwise in what is no model input."""
@@ -68,7 +74,7 @@ class LabelledData(ABC):
 
         Returns:
             An array for each input by name, and one of labels; both with the samples along the
-            first axis, in the order of ``indices``.
+            first axis, in the order of ``indices``. Where the samples' shapes differ, a list.
 
         Raises:
             ValueError:
@@ -91,6 +97,11 @@ class ArrayData(LabelledData):
         self._arrays = {name: _as_array(array, name, where) for name, array in arrays.items()}
 
     @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """The arrays by name."""
+        return self._arrays
+
+    @property
     def samples(self) -> int:
         """The number of samples."""
         # Inputs and labels have the same number, and an array under one of these names is either.
@@ -105,9 +116,11 @@ class ArrayData(LabelledData):
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that the arrays fit a model's inputs."""
         labels = self._arrays[_find_labels(self._arrays, inputs, self._where)]
+        is_whole = _are_whole(inputs, {n: a.shape[1:] for n, a in self._arrays.items()})
         for spec in inputs:
             array = self._arrays[spec.name]
-            _check_fits(spec, array.dtype, array.shape, self._where)
+            shape = array.shape[1:] if is_whole else array.shape
+            _check_fits(spec, array.dtype, shape, self._where)
         lengths = {spec.name: self._arrays[spec.name].shape[:1] for spec in inputs}
         lengths["the labels"] = labels.shape[:1]
         if len(set(lengths.values())) > 1 or () in lengths.values():
@@ -122,10 +135,12 @@ class ArrayData(LabelledData):
         """The inputs and the labels of some samples."""
         labels = self._arrays[_find_labels(self._arrays, inputs, self._where)]
         chosen = _as_slice(indices)
-        features = {
-            spec.name: self._arrays[spec.name][chosen].astype(spec.dtype, copy=False)
-            for spec in inputs
-        }
+        features: dict[str, Rows] = {}
+        axes = {name: array.shape[1:] for name, array in self._arrays.items()}
+        has_batch_of_one = _have_batch_of_one(inputs, axes)
+        for spec in inputs:
+            array = self._arrays[spec.name][chosen].astype(spec.dtype, copy=False)
+            features[spec.name] = array[:, 0] if has_batch_of_one else array
         return features, labels[chosen]
 
 
@@ -136,14 +151,25 @@ class DatasetData(LabelledData):
         dataset:
             Has a length, and gives with an index a dict of arrays of one sample, or a pair of the
             inputs and the label. The inputs of a pair are a dict, or one array if the model has
-            one input. There is no axis of samples in them.
+            one input. There is no axis of samples in them; a sample that has all the axes that
+            the model's inputs have is run by itself. Shapes may differ from sample to sample.
         where:
             What it is, for error messages.
+        transform:
+            Function that gives the input as the model takes it, of what the dataset gives; with
+            several inputs, a dict of a dict.
     """
 
-    def __init__(self, dataset: Any, where: str = _THE_DATA) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        where: str = _THE_DATA,
+        *,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
         self._where = where
         self._dataset = dataset
+        self._transform = transform
 
     @property
     def samples(self) -> int:
@@ -157,26 +183,19 @@ class DatasetData(LabelledData):
 
     def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
         """The inputs and the labels of some samples."""
-        stacks: dict[str, NDArray[Any]] = {}
-        labels: list[NDArray[Any]] = []
-        for position, index in enumerate(map(int, indices)):
+        found: dict[str, list[NDArray[Any]]] = {spec.name: [] for spec in inputs}
+        labels: list[Any] = []
+        for index in map(int, indices):
             features, label = self._sample(index, inputs)
             for spec in inputs:
-                value = features[spec.name]
-                if position == 0:
-                    shape = (len(indices), *value.shape)
-                    stacks[spec.name] = np.empty(shape, dtype=spec.dtype)
-                self._check_same(f"Input {spec.name!r}", index, value, stacks[spec.name].shape[1:])
-                # Object arrays take a sample as one value, unless told that all of it is meant.
-                stacks[spec.name][position, ...] = value
-            if labels:
-                self._check_same("The label", index, label, labels[0].shape)
+                found[spec.name].append(features[spec.name])
             labels.append(label)
-        return stacks, np.stack(labels)
+        rows = {spec.name: _stacked(found.pop(spec.name), spec.dtype) for spec in inputs}
+        return rows, _stacked(labels)
 
     def _sample(
         self, index: int, inputs: Sequence[InputSpec]
-    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+    ) -> tuple[dict[str, NDArray[Any]], Any]:
         where = f"sample {index} of {self._where}"
         try:
             sample = self._dataset[index]
@@ -185,6 +204,8 @@ class DatasetData(LabelledData):
                 f"Sample {index} of {self._where} cannot be read: {type(error).__name__}: {error}"
             ) from error
         names = [spec.name for spec in inputs]
+        if self._transform is not None:
+            sample = transformed(self._transform, sample, names, where)
         if isinstance(sample, Mapping):
             named, label = sample, sample[_find_labels(sample, inputs, where)]
         elif isinstance(sample, tuple | list) and len(sample) == 2:
@@ -204,22 +225,15 @@ class DatasetData(LabelledData):
                 f"Sample {index} of {self._where} must be a dict of arrays or a pair (inputs, "
                 f"label), but is of type {type(sample).__name__}."
             )
-        features = {}
+        features = {s.name: _as_array(named[s.name], s.name, where) for s in inputs}
+        is_whole = _are_whole(inputs, {name: array.shape for name, array in features.items()})
         for spec in inputs:
-            array = _as_array(named[spec.name], spec.name, where)
-            _check_fits(spec, array.dtype, (1, *array.shape), where)
-            features[spec.name] = array
-        return features, _as_array(label, "the label", where)
-
-    def _check_same(
-        self, what: str, index: int, value: NDArray[Any], shape: tuple[int, ...]
-    ) -> None:
-        if value.shape != shape:
-            raise ValueError(
-                f"{what} of sample {index} of {self._where} has the shape {value.shape}, but that "
-                f"of another sample in the same batch has {shape}: pad them to one shape, or use "
-                "batch_size=1."
-            )
+            array = features[spec.name]
+            shape = array.shape if is_whole else (1, *array.shape)
+            _check_fits(spec, array.dtype, shape, where)
+        if _have_batch_of_one(inputs, {name: array.shape for name, array in features.items()}):
+            features = {name: array[0] for name, array in features.items()}
+        return features, _as_label(label)
 
 
 def open_labelled_data(source: Any) -> LabelledData:
@@ -248,8 +262,8 @@ def open_labelled_data(source: Any) -> LabelledData:
     if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         raise TypeError(
             "Evaluation data must be a dict of arrays, a path to an .npz file or to a folder of "
-            ".npy files, or a dataset with __len__ and __getitem__ (of a DataLoader: its "
-            f"dataset), but got {type(source).__name__}."
+            ".npy files, or a dataset with __len__ and __getitem__, but got "
+            f"{type(source).__name__}."
         )
     return DatasetData(source)
 
@@ -276,7 +290,8 @@ def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
     if not files:
         raise ValueError(
             f"There is no .npy file in the folder {str(folder)!r}: save there one for each input "
-            "of the model, under the input's name, and one for the labels."
+            "of the model, under the input's name, and one for the labels; or put images into a "
+            "folder for each class."
         )
     arrays = {}
     for file in files:
@@ -310,7 +325,7 @@ def _check_inputs(given: Iterable[str], names: Sequence[str], where: str) -> Non
         raise ValueError(
             f"Input {missing[0]!r} is missing in {where}, which holds: "
             f"{', '.join(given) or 'nothing'}. Name the arrays as the model's inputs "
-            f"({', '.join(names)}), and the labels 'labels'."
+            f"({', '.join(names)}), and the labels 'labels'. {cure_of_missing(missing[0])}"
         )
 
 
@@ -328,7 +343,8 @@ def _check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], w
     if not fits:
         raise ValueError(
             f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
-            f"{spec}. Prepare the evaluation data exactly as for inference."
+            f"{spec}. Prepare the evaluation data exactly as for inference; transform= "
+            "(--transform) can do it."
         )
     if 0 in shape[1:]:
         raise ValueError(
@@ -336,9 +352,87 @@ def _check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], w
         )
 
 
+def _are_whole(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether samples of these shapes have all of the model's axes: none could be added."""
+    known = [(spec.shape, shapes[spec.name]) for spec in inputs if spec.shape is not None]
+    return bool(known) and all(
+        len(wanted) == len(shape)
+        and all(
+            not isinstance(size, int) or size == have
+            for size, have in zip(wanted[1:], shape[1:], strict=True)
+        )
+        for wanted, shape in known
+    )
+
+
+def _have_batch_of_one(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether samples of these shapes are batches of one sample: their first axis can go."""
+    return _are_whole(inputs, shapes) and all(shapes[spec.name][:1] == (1,) for spec in inputs)
+
+
+def _as_label(value: object) -> Any:
+    """A label as an array, or as it is if it is none (a dict, arrays of several shapes)."""
+    try:
+        array = np.asarray(without_device(value))
+    except Exception:
+        return value
+    return value if array.dtype == object else array
+
+
+def _stacked(rows: list[Any], dtype: np.dtype[Any] | None = None) -> Rows:
+    """Samples along the first axis of an array; as a list if they do not have one shape."""
+    if dtype is not None:
+        rows = [row.astype(dtype, copy=False) for row in rows]
+    if not all(isinstance(row, np.ndarray) for row in rows):
+        return rows
+    return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
+
+
+def transformed(
+    transform: Callable[[Any], Any], sample: Any, names: Sequence[str], where: str
+) -> Any:
+    """A sample with its input as a transform gives it; labels stay as they are.
+
+    Args:
+        transform:
+            The function.
+        sample:
+            A dict, a pair of an input and a label, or an input alone.
+        names:
+            The names of the model's inputs.
+        where:
+            What the sample is, for error messages.
+
+    Raises:
+        ValueError:
+            If the transform fails.
+    """
+    label: tuple[Any, ...] = ()
+    given, others = sample, {}
+    if isinstance(given, tuple | list) and len(given) == 2:
+        given, label = given[0], (given[1],)
+    if isinstance(given, Mapping):
+        others = {name: value for name, value in given.items() if name in LABELS}
+        rest = {name: value for name, value in given.items() if name not in others}
+        if len(names) == 1 and (names[0] in rest or len(rest) == 1):
+            given = rest[names[0]] if names[0] in rest else next(iter(rest.values()))
+        else:
+            given = rest
+    try:
+        found = transform(given)
+    except Exception as error:
+        raise ValueError(
+            f"The transform fails on {where}: {type(error).__name__}: {error}"
+        ) from error
+    if others:
+        found = found if isinstance(found, Mapping) else {names[0]: found}
+        return {**found, **others}
+    return (found, *label) if label else found
+
+
 def _as_array(value: object, name: str, where: str) -> NDArray[Any]:
     try:
-        return np.asarray(value)
+        return np.asarray(without_device(value))
     except Exception as error:
         raise ValueError(f"{name!r} in {where} is not an array: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
 import statistics
@@ -13,6 +14,7 @@ from typing import Any
 from optuna.logging import get_logger
 
 from optuna_quant import record
+from optuna_quant.constant_inputs import ConstantInputs
 from optuna_quant.rebuild import rebuild
 
 
@@ -34,6 +36,8 @@ def find_fastest(
     space: TuningSpace,
     evaluate: Callable[[Any], object],
     data: Any = None,
+    inputs: Mapping[str, Any] | None = None,
+    transform: Callable[[Any], Any] | None = None,
 ) -> tuple[Candidate, float]:
     """Measure the models with the fewest ops in fallback, and take the fastest.
 
@@ -48,6 +52,10 @@ def find_fastest(
             Evaluates a model.
         data:
             The calibration data.
+        inputs:
+            The inputs that are the same for all samples.
+        transform:
+            What makes inputs of samples.
 
     Returns:
         The fastest candidate, and the seconds that a run on the first batch of the calibration
@@ -59,7 +67,9 @@ def find_fastest(
         different.setdefault(fingerprint, candidate)
     finalists = list(different.values())[:_MOST_FINALISTS]
     models = [rebuild(c.trial, backend=backend, space=space) for c in finalists]
-    feed = None if data is None else first_batch(models[0], data)
+    feed = (
+        None if data is None else first_batch(models[0], data, inputs=inputs, transform=transform)
+    )
     if feed is None:
         # A whole evaluation takes long, and few runs measure it well.
         times = measure_interleaved([partial(evaluate, m) for m in models], rounds=5, warmup=1)
@@ -71,14 +81,23 @@ def find_fastest(
     return finalists[best], times[best]
 
 
-def first_batch(model: Any, data: Any) -> dict[str, Any] | None:
+def first_batch(
+    model: Any,
+    data: Any,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    transform: Callable[[Any], Any] | None = None,
+) -> dict[str, Any] | None:
     """The first batch of the calibration data for an ONNX model; :obj:`None` for others."""
     if not hasattr(model, "proto"):
         return None
     from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
     from optuna_quant.backends.onnxruntime.calibration_data import input_specs
+    from optuna_quant.backends.onnxruntime.calibration_data import optional_input_specs
 
-    return next(iter(CalibrationData(data, input_specs(model.proto))))
+    specs = input_specs(model.proto)
+    constants = ConstantInputs(inputs).bind(specs, optional_input_specs(model.proto))
+    return next(iter(CalibrationData(data, specs, constants=constants, transform=transform)))
 
 
 def measure_interleaved(

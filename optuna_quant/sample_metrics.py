@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-Score: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]"
-"""Gives the score of each sample, of shape ``(samples,)``, for a model's output and the labels."""
+Score: TypeAlias = "Callable[[Any, Any], Any]"
+"""Gives the score of each sample, of shape ``(samples,)``, for a model's output and the labels.
 
-Margin: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64] | None]"
+Of several outputs it gets a tuple, in the order in which they were chosen. With ``per_sample`` it
+gives one number, for the output and the label of one sample.
+"""
+
+Margin: TypeAlias = "Callable[[Any, Any], Any]"
 """Gives how clearly each sample is decided, of shape ``(samples,)``; :obj:`None` if unknown."""
 
-CorpusScore: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], float]"
+CorpusScore: TypeAlias = "Callable[[Any, Any], float]"
 """Gives one number for a model's output on all samples and all the labels."""
 
 Bounds: TypeAlias = "tuple[float, float]"
@@ -61,6 +65,11 @@ class SampleMetric:
             Function of the same arguments. It returns how far each sample is from being decided
             otherwise, an array of shape ``(samples,)``: the smaller, the harder the sample. In
             any unit; it has influence on the order of samples only. Default: not known.
+        per_sample:
+            Whether ``score`` and ``margin`` are functions of one sample, which return one number.
+            Then the model is run on one sample at a time, and they get what such a run gives (with
+            an axis of one sample, if the model has an axis of samples) and the label of the
+            sample. So shapes may differ from sample to sample: boxes, texts. Default: no.
 
     Raises:
         TypeError:
@@ -74,6 +83,7 @@ class SampleMetric:
     bounds: Bounds | None = None
     higher_is_better: bool = True
     margin: Margin | None = None
+    per_sample: bool = False
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -101,6 +111,10 @@ class CorpusMetric:
             samples along the first axis. It returns one number.
         higher_is_better:
             Whether more is better. Default: yes.
+        per_sample:
+            Whether the model is run on one sample at a time. Then ``score`` gets two lists: what
+            each run has given (with an axis of one sample, if the model has an axis of samples),
+            and the label of each sample. So shapes may differ. Default: no.
 
     Raises:
         TypeError:
@@ -110,6 +124,7 @@ class CorpusMetric:
     name: str
     score: CorpusScore
     higher_is_better: bool = True
+    per_sample: bool = False
 
     def __post_init__(self) -> None:
         """Check the arguments."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
@@ -37,11 +38,13 @@ from optuna_quant.holdout import with_holdout
 from optuna_quant.last_trials import await_last_trials
 from optuna_quant.last_trials import others_running
 from optuna_quant.latency import find_fastest
+from optuna_quant.loaders import kept_in_memory
 from optuna_quant.objective import Evaluate
 from optuna_quant.objective import QuantObjective
 from optuna_quant.output import SaveBest
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
+from optuna_quant.output_choice import check_outputs
 from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.ranks import this_rank
@@ -100,6 +103,10 @@ class Search:
             Keeps the best model so far in a file; :obj:`None` if there is none.
         calibration_data:
             What latency is measured on.
+        inputs:
+            The inputs that are the same for all samples.
+        transform:
+            What makes inputs of samples.
         holdout:
             Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
         evaluation_timeout:
@@ -122,6 +129,8 @@ class Search:
     seed: int
     holdout: Evaluate | None = None
     evaluation_timeout: float | None = None
+    inputs: Mapping[str, Any] | None = None
+    transform: Callable[[Any], Any] | None = None
 
     @storage_errors()
     def run(
@@ -193,6 +202,8 @@ class Search:
             space=self.space,
             evaluate=self._evaluate,
             data=self.calibration_data,
+            inputs=self.inputs,
+            transform=self.transform,
         )
         result = conclude(
             study, stop, self.policy, backend=self.backend, space=self.space, fastest=fastest
@@ -269,6 +280,9 @@ def prepare(
     data: Any = None,
     metric: Metric | None = None,
     metric_bounds: tuple[float, float] | None = None,
+    output_names: str | Sequence[str] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    transform: Callable[[Any], Any] | None = None,
     batch_size: int = 64,
     evaluation_threads: int | None = None,
     evaluation_timeout: float | None = None,
@@ -300,6 +314,8 @@ def prepare(
         ValueError:
             If an argument is not valid.
     """
+    if inputs is None:
+        inputs = getattr(backend, "inputs", None)
     accuracy = AccuracyCriterion() if accuracy_criterion is None else accuracy_criterion
     tuning = TuningCriterion() if tuning_criterion is None else tuning_criterion
     _check_type("accuracy_criterion", accuracy, AccuracyCriterion)
@@ -317,6 +333,9 @@ def prepare(
         metric=metric,
         criterion=accuracy,
         metric_bounds=metric_bounds,
+        output_names=output_names,
+        inputs=inputs,
+        transform=transform,
         batch_size=batch_size,
         threads=threads,
     )
@@ -325,6 +344,8 @@ def prepare(
         raise ValueError(
             f"evaluation_threads={evaluation_threads!r} goes with data, not with evaluate."
         )
+    if isinstance(calibration_data, Iterator):
+        calibration_data = kept_in_memory(calibration_data, "the calibration data")
     held_out = None
     if holdout is not None:
         held_out = _measure_holdout(holdout, evaluate, data, measured)
@@ -344,6 +365,8 @@ def prepare(
         "approach": approach,
         "calibration_data": calibration_data,
         "calibration_sizes": calibration_sizes,
+        "inputs": inputs or None,
+        "transform": transform,
         "providers": providers,
         "session_options": session_options,
         "cache_dir": cache_dir,
@@ -351,11 +374,18 @@ def prepare(
     if backend is None:
         backend = _onnxruntime(model, options)
     else:
-        _check_backend_alone(model, options)
+        _check_backend_alone(model, {**options, "inputs": None, "transform": None})
     space = backend.tuning_space(
         op_types=op_types, op_type_dict=op_type_dict, op_name_dict=op_name_dict
     )
     _check_quantizes(space, op_type_dict=op_type_dict, op_name_dict=op_name_dict)
+    scored = None
+    for each in (measure, held_out):
+        if isinstance(each, DataEvaluation):
+            fp32 = backend.quantize(space.fp32())
+            each.check(fp32)
+            if each is measure:
+                scored = check_outputs(each, fp32, backend=backend, space=space)
     sampler = make_sampler(
         strategy,
         space,
@@ -363,10 +393,8 @@ def prepare(
         seed=seed,
         kwargs=tuning.strategy_kwargs or {},
         backend=backend,
+        outputs=scored,
     )
-    for each in (measure, held_out):
-        if isinstance(each, DataEvaluation):
-            each.check(backend.quantize(space.fp32()))
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)
@@ -383,6 +411,8 @@ def prepare(
         seed=seed,
         holdout=held_out,
         evaluation_timeout=evaluation_timeout,
+        inputs=inputs,
+        transform=transform,
     )
 
 
@@ -463,12 +493,19 @@ def _measure(
     criterion: AccuracyCriterion,
     *,
     metric_bounds: tuple[float, float] | None,
+    output_names: str | Sequence[str] | None,
+    inputs: Mapping[str, Any] | None,
+    transform: Callable[[Any], Any] | None,
     batch_size: int,
     threads: int,
 ) -> Evaluate:
     """What gives the metric of a session."""
     if evaluate is not None and data is None:
-        of_data = {"metric": metric, "metric_bounds": metric_bounds}
+        of_data = {
+            "metric": metric,
+            "metric_bounds": metric_bounds,
+            "output_names": output_names,
+        }
         for name, value in of_data.items():
             if value is not None:
                 raise ValueError(f"{name}={value!r} goes with data, not with evaluate.")
@@ -492,6 +529,9 @@ def _measure(
         batch_size=batch_size,
         threads=threads,
         metric_bounds=metric_bounds,
+        output_names=output_names,
+        inputs=inputs,
+        transform=transform,
     )
     if measure.higher_is_better != criterion.higher_is_better:
         better = "higher" if measure.higher_is_better else "lower"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import inspect
 from typing import TYPE_CHECKING
 from typing import Any
@@ -28,6 +29,9 @@ _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
     "mse_v2": ("output_sensitivity", ()),
     "hawq_v2": ("hessian_sensitivity", ("loss", "labels", "probes", "module", "parameters")),
 }
+
+# Those that look at the model's outputs, and can be told at which.
+_OF_OUTPUTS = ("output_sensitivity", "hessian_sensitivity")
 
 
 def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:
@@ -72,6 +76,7 @@ def make_sampler(
     seed: int,
     kwargs: Mapping[str, Any],
     backend: Backend | None = None,
+    outputs: Sequence[str] | None = None,
 ) -> QuantSampler:
     """The sampler of a strategy.
 
@@ -89,6 +94,9 @@ def make_sampler(
         backend:
             What scores ops for a strategy that needs sensitivities, unless ``kwargs`` has a
             ``sensitivity``.
+        outputs:
+            The outputs of the model that are scored, for sensitivities that look at outputs; None
+            for all.
 
     Raises:
         ValueError:
@@ -112,7 +120,10 @@ def make_sampler(
                 "provide; give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
                 "{op: score}."
             )
-        own["sensitivity"] = score(**{n: v for n, v in kwargs.items() if n in extra})
+        given = {n: v for n, v in kwargs.items() if n in extra}
+        if outputs is not None and method in _OF_OUTPUTS:
+            given["outputs"] = outputs
+        own["sensitivity"] = score(**given)
     return cls(space, criterion=criterion, seed=seed, **own)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 from typing import TYPE_CHECKING
@@ -47,6 +48,9 @@ def tune(
     data: Any = None,
     metric: Metric | None = None,
     metric_bounds: tuple[float, float] | None = None,
+    output_names: str | Sequence[str] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    transform: Callable[[Any], Any] | None = None,
     batch_size: int = 64,
     evaluation_threads: int | None = None,
     evaluation_timeout: float | None = None,
@@ -97,7 +101,9 @@ def tune(
             The ONNX model: a path, its bytes, or an ``onnx.ModelProto``. It is not changed.
         calibration_data:
             Inputs for the static approach: a dict of arrays, a list of batches, an ``.npz``
-            file, or a function that returns an iterator over batches.
+            file, a folder of images, a data loader, or a function that returns an iterator over
+            batches; see
+            :class:`~optuna_quant.backends.onnxruntime.calibration_data.CalibrationData`.
         evaluate:
             Function that gives the metric of a model, as one number. It gets an
             ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate.
@@ -115,6 +121,20 @@ def tune(
         metric_bounds:
             The lowest and the highest score of a sample, for a metric that does not say it.
             Without bounds every model is evaluated on all samples.
+        output_names:
+            The name of the model's output that the metric is of, or the names of several, of
+            which the metric's function then gets a tuple. Default: the first output; where there
+            are others, a warning says so.
+        inputs:
+            Inputs of the model that are the same for all samples, such as a sampling rate, a flag
+            or the first recurrent state: ``inputs={"sr": 16000, "state": 0}``. They are given to
+            the model with all data: for calibration, sensitivities, evaluation and latency. A
+            number fills the whole input; what else a value may be says
+            :class:`~optuna_quant.constant_inputs.ConstantInputs`.
+        transform:
+            Function of what the data hold of one sample, an array or an image, that gives the
+            input as the model takes it, without an axis of samples. It goes for ``data``,
+            ``holdout`` and ``calibration_data``. Default: all are used as they are.
         batch_size:
             How many samples are run at once.
         evaluation_threads:
@@ -215,6 +235,9 @@ def tune(
         data=data,
         metric=metric,
         metric_bounds=metric_bounds,
+        output_names=output_names,
+        inputs=inputs,
+        transform=transform,
         batch_size=batch_size,
         evaluation_threads=evaluation_threads,
         evaluation_timeout=evaluation_timeout,

@@ -323,7 +323,7 @@ def test_data_that_do_not_fit_are_found_before_anything_is_run() -> None:
 
 @pytest.mark.parametrize("function", [lambda x: x.sum(), lambda x: x[:, 0][:2], lambda x: x.T])
 def test_output_without_samples(function: Any) -> None:
-    with pytest.raises(ValueError, match="'scores', must have the samples along its first axis"):
+    with pytest.raises(ValueError, match="'scores' must have the samples along its first axis"):
         DataEvaluation(DATA, batch_size=5)(Session(function))
 
 

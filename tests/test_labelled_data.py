@@ -224,18 +224,19 @@ def test_number_of_samples_that_cannot_be_told(data: Any, message: str) -> None:
         _ = open_labelled_data(data).samples
 
 
-def test_samples_of_other_shapes_are_named() -> None:
+def test_samples_of_other_shapes_are_given_one_by_one() -> None:
     samples = [({"x": X[i], "mask": [1] * (2 + i % 2)}, Y[i]) for i in range(5)]
     data = open_labelled_data(Dataset(samples))
     data.check(TWO)
-    data.batch(np.array([0, 2]), TWO)
-    with pytest.raises(
-        ValueError, match=r"Input 'mask' of sample 3.*\(3,\).*\(2,\).*batch_size=1"
-    ):
-        data.batch(np.array([0, 2, 3]), TWO)
-    labels = open_labelled_data([(X[0], [1]), (X[0], [1, 2])])
-    with pytest.raises(ValueError, match="The label of sample 1"):
-        labels.batch(np.array([0, 1]), ONE)
+    same, _ = data.batch(np.array([0, 2]), TWO)
+    assert np.shape(same["mask"]) == (2, 2)
+    features, labels = data.batch(np.array([0, 2, 3]), TWO)
+    assert [mask.tolist() for mask in features["mask"]] == [[1, 1], [1, 1], [1, 1, 1]]
+    assert np.shape(features["x"]) == (3, 3)
+    assert np.asarray(labels).tolist() == [0, 2, 3]
+    several = open_labelled_data([(X[0], [1]), (X[0], [1, 2])])
+    _, labels = several.batch(np.array([0, 1]), ONE)
+    assert [label.tolist() for label in labels] == [[1], [1, 2]]
 
 
 def test_sample_that_cannot_be_read_is_named() -> None:

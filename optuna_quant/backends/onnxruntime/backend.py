@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
+from functools import partial
 import os
 from pathlib import Path
 from threading import RLock
@@ -20,8 +21,10 @@ from optuna_quant.backends.onnxruntime.calibration import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration_data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
 from optuna_quant.backends.onnxruntime.calibration_data import input_specs
+from optuna_quant.backends.onnxruntime.calibration_data import optional_input_specs
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import find_capability
+from optuna_quant.backends.onnxruntime.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.executed import executed_ops
 from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
 from optuna_quant.backends.onnxruntime.model import load_model
@@ -35,10 +38,15 @@ from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
 from optuna_quant.backends.onnxruntime.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.weights import BoundedCache
+from optuna_quant.constant_inputs import NO_INPUTS
+from optuna_quant.constant_inputs import ConstantInputs
 from optuna_quant.space import TuningSpace
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     import torch
 
     from optuna_quant.backends.onnxruntime.executed import ExecutedOp
@@ -101,6 +109,15 @@ class OnnxRuntimeBackend:
             Whether weights use 7 bits only. For processors without VNNI instructions, where sums
             of two 8-bit products saturate; the session option ``session.x64quantprecision`` is
             the other way out, slower and more accurate.
+        inputs:
+            Inputs that are the same for all samples, by name, see
+            :class:`~optuna_quant.constant_inputs.ConstantInputs`.
+        transform:
+            Function of what the calibration data hold of one sample that gives the input as the
+            model takes it.
+        inspect_only:
+            Whether only the capability and the tuning space are asked for. Then no calibration
+            data are needed, and the model is not run.
 
     Raises:
         FileNotFoundError:
@@ -129,6 +146,9 @@ class OnnxRuntimeBackend:
         session_options: onnxruntime.SessionOptions | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         reduce_range: bool = False,
+        inputs: Mapping[str, Any] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        inspect_only: bool = False,
     ) -> None:
         if approach not in APPROACHES:
             raise ValueError(
@@ -141,15 +161,17 @@ class OnnxRuntimeBackend:
         self._source = load_model(model)
         self._files = _files(model=model, calibration_data=calibration_data)
         self._data = None
+        self._inputs = ConstantInputs(inputs)
+        self._transform = transform
+        self._constants = NO_INPUTS
+        if self._inputs:
+            proto = self._source.proto
+            self._constants = self._inputs.bind(input_specs(proto), optional_input_specs(proto))
         if calibration_data is not None:
-            self._data = CalibrationData(
-                calibration_data,
-                input_specs(self._source.proto),
-                batch_size=calibration_batch_size,
-            )
+            self._data = self._read(calibration_data, batch_size=calibration_batch_size)
             # Reading the first batch tells at once whether there are any and whether they fit.
             next(iter(self._data))
-        elif approach != "dynamic":
+        elif approach != "dynamic" and not inspect_only:
             raise ValueError(
                 f"approach={approach!r} needs calibration_data: samples such as the model sees at "
                 "inference. Without any, approach='dynamic' is possible."
@@ -167,6 +189,20 @@ class OnnxRuntimeBackend:
             self._sessions.make(self._source.proto, self._source.base_dir)
         except Exception as error:
             raise ValueError(f"ONNX Runtime does not load the model: {error}") from error
+
+    def _read(self, data: object, *, batch_size: int = DEFAULT_BATCH_SIZE) -> CalibrationData:
+        return CalibrationData(
+            data,
+            input_specs(self._source.proto),
+            batch_size=batch_size,
+            constants=self._constants,
+            transform=self._transform,
+        )
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """The inputs that are the same for all samples."""
+        return self._inputs.values
 
     @cached_property
     def _graph(self) -> Graph:
@@ -446,6 +482,11 @@ class OnnxRuntimeBackend:
         """The files that the backend reads, which nothing may overwrite, by what they are."""
         return self._files
 
+    def outputs_behind(self, ops: Sequence[str]) -> tuple[str, ...]:
+        """The model's outputs whose values can change when these ops are quantized."""
+        with self._lock:
+            return outputs_behind(self._graph, ops)
+
     def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
         """What the runtime really runs for each op of a configuration.
 
@@ -488,7 +529,12 @@ class OnnxRuntimeBackend:
         )
 
     def output_sensitivity(
-        self, *, batches: int = 2, batch_size: int = DEFAULT_BATCH_SIZE, data: object = None
+        self,
+        *,
+        batches: int = 2,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        data: object = None,
+        outputs: Sequence[str] | None = None,
     ) -> OutputSensitivity:
         """A sensitivity by how far the quantization of each op moves the model's outputs.
 
@@ -502,13 +548,19 @@ class OnnxRuntimeBackend:
                 The most samples in a batch.
             data:
                 The samples, in any form of ``calibration_data``, which they are by default.
+            outputs:
+                The names of the outputs that are looked at; None for all.
 
         Raises:
             ValueError:
                 If there are no data, or an argument is not one of those described.
         """
         return OutputSensitivity(
-            self.quantize, self._samples(data), batches=batches, batch_size=batch_size
+            self.quantize,
+            self._samples(data),
+            batches=batches,
+            batch_size=batch_size,
+            outputs=outputs,
         )
 
     def hessian_sensitivity(
@@ -525,6 +577,7 @@ class OnnxRuntimeBackend:
         dtype: FloatType = "float32",
         module: torch.nn.Module | None = None,
         parameters: Mapping[str, str] | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> HessianSensitivity:
         """A sensitivity by the curvature of a loss in the ops' weights; needs torch.
 
@@ -554,9 +607,15 @@ class OnnxRuntimeBackend:
                 The module that the model was exported from, to be differentiated in its place.
             parameters:
                 With ``module``: its parameter that is the weight of each op.
+            outputs:
+                The names of the outputs whose move counts where there is no ``loss``; None for
+                all.
         """
         from optuna_quant.backends.onnxruntime.hessian import HessianSensitivity
+        from optuna_quant.backends.onnxruntime.hessian import output_change
 
+        if loss is None and outputs is not None:
+            loss = partial(output_change, names=outputs)
         with self._lock:
             graph = self._graph
         return HessianSensitivity(
@@ -574,12 +633,13 @@ class OnnxRuntimeBackend:
             base_dir=graph.base_dir,
             module=module,
             parameters=parameters,
+            constants=self._constants,
         )
 
     def _samples(self, data: object) -> CalibrationData:
         """The samples for a sensitivity."""
         if data is not None:
-            return CalibrationData(data, input_specs(self._source.proto))
+            return self._read(data)
         if self._data is None:
             raise ValueError(
                 "A sensitivity needs samples to run the model on, but the backend has no "

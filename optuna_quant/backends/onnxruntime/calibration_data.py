@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 import warnings
@@ -17,10 +16,15 @@ import warnings
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.calibration_sources import CalibrationSource
 from optuna_quant.backends.onnxruntime.feeds import check_names
 from optuna_quant.backends.onnxruntime.feeds import is_array
 from optuna_quant.backends.onnxruntime.feeds import to_array
 from optuna_quant.backends.onnxruntime.feeds import to_feed
+from optuna_quant.constant_inputs import NO_INPUTS
+from optuna_quant.constant_inputs import BoundInputs
+from optuna_quant.constant_inputs import cure_of_missing
+from optuna_quant.loaders import kept_in_memory
 
 
 if TYPE_CHECKING:
@@ -39,8 +43,8 @@ DEFAULT_BATCH_SIZE = 32
 
 _ACCEPTED = (
     "a dict of arrays holding the whole set, an array (for a model with one input), a list of "
-    "batches, a path to an .npz file, or a function that takes no argument and returns an "
-    "iterator over batches"
+    "batches, a data loader, a dataset, a path to an .npz file or to a folder of .npy files or "
+    "images, or a function that takes no argument and returns an iterator over batches"
 )
 
 
@@ -79,13 +83,26 @@ def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
         TypeError:
             If an input is not a tensor.
     """
+    valued = {initializer.name for initializer in model.graph.initializer}
+    return _specs(value for value in model.graph.input if value.name not in valued)
+
+
+def optional_input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
+    """Return the inputs that have a value in the model, which callers can replace.
+
+    Before version 4 of the format every weight was one.
+    """
+    valued = {initializer.name for initializer in model.graph.initializer}
+    if model.ir_version < 4:
+        return ()
+    return _specs(value for value in model.graph.input if value.name in valued)
+
+
+def _specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[InputSpec, ...]:
     import onnx
 
-    valued = {initializer.name for initializer in model.graph.initializer}
     specs = []
-    for value in model.graph.input:
-        if value.name in valued:
-            continue
+    for value in values:
         if not value.type.HasField("tensor_type"):
             kind = value.type.WhichOneof("value")
             raise TypeError(f"Input {value.name!r} is a {kind}; only tensor inputs are supported.")
@@ -143,17 +160,30 @@ class CalibrationData:
             - a function that takes no argument and returns a fresh iterator over such batches,
               for data that do not fit in memory;
             - a path to an ``.npz`` file with an array of the whole set for each input; further
-              arrays in it (labels, say) are ignored.
+              arrays in it (labels, say) are ignored. Or to a folder with an ``.npy`` file for
+              each, or with images, see :class:`~optuna_quant.image_folder.ImageFolder`;
+            - a data loader or a dataset, which give samples by number: they are read in the order
+              of the dataset;
+            - an iterator, which is read once and kept in memory.
+
+            Labels are left out: what is named so, or stands behind the inputs in a tuple. Arrays
+            that have one axis more than the model's inputs hold samples that are run one by one.
         inputs:
             The model's inputs, as :func:`input_specs` gives them.
         batch_size:
             Samples in a batch where the whole set is given, unless the model has a fixed batch
             size. The last batch may be smaller; with a fixed batch size the remaining samples are
             left out, with a warning.
+        constants:
+            Inputs that are the same for all samples; the data need not hold them.
+        transform:
+            Function of what the data hold of one sample, an array or an image, that gives the
+            input as the model takes it, without an axis of samples. It must give the same each
+            time.
 
     Raises:
         TypeError:
-            If ``data`` is none of these, for instance an iterator that can be read only once.
+            If ``data`` is none of these.
         ValueError:
             If the data do not fit the inputs. Where they are only read later, this is raised then.
 
@@ -165,29 +195,60 @@ class CalibrationData:
     """
 
     def __init__(
-        self, data: object, inputs: Sequence[InputSpec], *, batch_size: int = DEFAULT_BATCH_SIZE
+        self,
+        data: object,
+        inputs: Sequence[InputSpec],
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        constants: BoundInputs = NO_INPUTS,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
         if not inputs:
             raise ValueError("The model has no inputs, so there is nothing to calibrate with.")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, but it is {batch_size}.")
-        self._inputs = tuple(inputs)
+        self._all_inputs = tuple(inputs)
+        self._inputs = tuple(constants.varying(inputs))
+        self._constants = constants
         self._cast_warned = False
         self._was_read = False
-        self._batches = self._as_batches(data, batch_size)
+        source = CalibrationSource(
+            inputs=self._inputs,
+            constants=frozenset(constants.values),
+            batch_size=batch_size,
+            transform=transform,
+            load=lambda path: _load_npz(path, self._inputs),
+        )
+        if isinstance(data, Iterator):
+            data = kept_in_memory(data, "the calibration data")
+        self._batches = self._as_batches(source.simplified(data), batch_size, source)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
         """The model's inputs."""
-        return self._inputs
+        return self._all_inputs
+
+    @property
+    def constants(self) -> BoundInputs:
+        """The inputs that are the same for all samples."""
+        return self._constants
 
     def __iter__(self) -> Iterator[Feed]:
-        """Yield the batches, checked.
+        """Yield the batches, checked, with the constant inputs.
 
         Raises:
             ValueError:
                 If a batch does not fit the model, or there is none.
         """
+        return map(self._complete, self._of_data())
+
+    def _complete(self, feed: Feed) -> Feed:
+        """A batch of the data, with the constant inputs."""
+        if not self._constants.values:
+            return feed
+        return {**feed, **self._constants.feed(self._samples(feed))}
+
+    def _of_data(self) -> Iterator[Feed]:
         number = -1
         for number, batch in enumerate(self._batches()):
             self._was_read = True
@@ -219,7 +280,8 @@ class CalibrationData:
         if not ahead or ahead[0] < 1:
             raise ValueError(f"Calibration sampling sizes must be at least 1, but are {ahead}.")
         seen = 0
-        for feed in self:
+        for whole in self:
+            feed = {spec.name: whole[spec.name] for spec in self._inputs}
             samples = self._samples(feed)
             stops = [samples]
             if self._is_divisible(feed):
@@ -231,7 +293,7 @@ class CalibrationData:
                     part = {name: array[start:stop] for name, array in feed.items()}
                 reached = tuple(size for size in ahead if size <= seen + stop)
                 ahead = ahead[len(reached) :]
-                yield Piece(part, stop - start, reached, opens_batch=start == 0)
+                yield Piece(self._complete(part), stop - start, reached, opens_batch=start == 0)
                 if not ahead:
                     return
                 start = stop
@@ -244,7 +306,11 @@ class CalibrationData:
         division into batches. A size that the data do not reach gets the hash of them all.
         """
         sizes = tuple(sizes)
+        # What is the same in all batches counts once, however they are cut.
         digests = {spec.name: hashlib.sha256() for spec in self._inputs}
+        for name, value in self._constants.values.items():
+            digests[name] = hashlib.sha256(f"{value.dtype.str} {value.shape};".encode())
+            digests[name].update(_content(value))
         result: dict[int, str] = {}
         rows = 0
 
@@ -256,14 +322,15 @@ class CalibrationData:
 
         for piece in self.pieces(sizes):
             if piece.opens_batch:
-                for name, array in piece.feed.items():
-                    axes = array.shape[1:] if self._is_divisible(piece.feed) else array.shape
+                of_data = {spec.name: piece.feed[spec.name] for spec in self._inputs}
+                for name, array in of_data.items():
+                    axes = array.shape[1:] if self._is_divisible(of_data) else array.shape
                     header = f"{rows} {array.dtype.str} {axes};"
                     digests[name].update(header.encode())
                 rows = 0
             rows += piece.samples
-            for name, array in piece.feed.items():
-                digests[name].update(_content(array))
+            for spec in self._inputs:
+                digests[spec.name].update(_content(piece.feed[spec.name]))
             if piece.reached:
                 result.update(dict.fromkeys(piece.reached, summary()))
         whole = summary()
@@ -274,9 +341,9 @@ class CalibrationData:
         everything = 1 << 62
         return self.fingerprints([everything])[everything]
 
-    def _as_batches(self, data: object, batch_size: int) -> Callable[[], Iterable[object]]:
-        if isinstance(data, (str, os.PathLike)):
-            return self._whole_set(_load_npz(Path(data), self._inputs), batch_size)
+    def _as_batches(
+        self, data: object, batch_size: int, source: CalibrationSource
+    ) -> Callable[[], Iterable[object]]:
         if isinstance(data, Mapping):
             return self._whole_set(data, batch_size)
         if is_array(data):
@@ -287,16 +354,10 @@ class CalibrationData:
                     f"pass a dict with the keys {names}."
                 )
             return self._whole_set({self._inputs[0].name: data}, batch_size)
-        if isinstance(data, Iterator) or hasattr(data, "__next__"):
-            raise TypeError(
-                f"The calibration data are of type {type(data).__name__}, which can be read only "
-                "once, but they are read several times. Pass the function that makes it (one that "
-                "takes no argument and returns a fresh iterator), or a list of the batches."
-            )
         if isinstance(data, Iterable):
             return lambda: data
         if callable(data):
-            return lambda: _fresh_iterator(data)
+            return lambda: map(source.batch, _fresh_iterator(data))
         raise TypeError(
             f"The calibration data are of type {type(data).__name__}; pass {_ACCEPTED}."
         )
@@ -307,6 +368,13 @@ class CalibrationData:
         where = "the calibration data"
         check_names(data, self._inputs, where)
         arrays = {spec.name: to_array(spec, data[spec.name], where) for spec in self._inputs}
+        axes = [spec for spec in self._inputs if spec.shape is not None]
+        is_whole = bool(axes) and all(
+            _fits(spec.shape, arrays[spec.name].shape[1:]) for spec in self._inputs
+        )
+        if is_whole and all(array.shape[1:2] == (1,) for array in arrays.values()):
+            # Samples with an axis of one sample each.
+            arrays, is_whole = {name: array[:, 0] for name, array in arrays.items()}, False
         for spec in self._inputs:
             if arrays[spec.name].ndim == 0:
                 raise ValueError(
@@ -322,6 +390,11 @@ class CalibrationData:
         samples = lengths[self._inputs[0].name]
         if samples == 0:
             raise ValueError("The calibration data are empty: they hold 0 samples.")
+        if is_whole:
+            self._feed({name: array[0] for name, array in arrays.items()}, where)
+            return lambda: (
+                {name: array[i] for name, array in arrays.items()} for i in range(samples)
+            )
         fixed = {
             spec.name: spec.shape[0]
             for spec in self._inputs
@@ -372,7 +445,19 @@ class CalibrationData:
     def _is_divisible(self, feed: Feed) -> bool:
         axes = {spec.shape[0] if spec.shape else 0 for spec in self._inputs}
         lengths = {array.shape[0] for array in feed.values() if array.ndim}
+        if not self._constants.allow_cutting:
+            return False
         return len(axes) == 1 and not isinstance(axes.pop(), int) and len(lengths) == 1
+
+
+def _fits(wanted: tuple[int | str | None, ...] | None, shape: tuple[int, ...]) -> bool:
+    return wanted is None or (
+        len(wanted) == len(shape)
+        and all(
+            not isinstance(size, int) or size == have
+            for size, have in zip(wanted, shape, strict=True)
+        )
+    )
 
 
 def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
@@ -385,7 +470,7 @@ def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[Any]
             missing = [spec.name for spec in inputs if spec.name not in names]
             raise ValueError(
                 f"{path} has no array for input {missing[0]!r}; it holds {sorted(file.files)}. "
-                "Name the arrays as the model's inputs."
+                f"Name the arrays as the model's inputs. {cure_of_missing(missing[0])}"
             )
         if ignored:
             _logger.debug(f"{path}: the arrays {ignored} are no inputs of the model; ignored.")

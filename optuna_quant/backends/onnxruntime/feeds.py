@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.constant_inputs import cure_of_missing
+from optuna_quant.loaders import without_device
+
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +57,8 @@ def to_feed(
         if len(inputs) != 1:
             raise ValueError(
                 f"{where} is one array, but the model has {len(inputs)} inputs: pass a dict with "
-                f"the keys {names}, or a tuple of arrays in that order."
+                f"the keys {names}, or a tuple of arrays in that order. "
+                f"{cure_of_missing(names[-1])}"
             )
         named = {names[0]: batch}
     elif isinstance(batch, (list, tuple)):
@@ -85,7 +89,7 @@ def check_names(named: Mapping[Any, Any], inputs: Sequence[InputSpec], where: st
     if missing:
         raise ValueError(
             f"Input {missing[0]!r} is missing in {where}: the model's inputs are {names}, but "
-            f"there are arrays for {list(named)}."
+            f"there are arrays for {list(named)}. {cure_of_missing(missing[0])}"
         )
     if unknown:
         raise ValueError(
@@ -106,7 +110,7 @@ def to_array(spec: InputSpec, value: object, where: str) -> NDArray[Any]:
             If it is none, such as a ragged list.
     """
     try:
-        return np.asarray(value)
+        return np.asarray(without_device(value))
     except ValueError as error:
         raise ValueError(f"Input {spec.name!r}: {where} is not an array: {error}") from error
 
@@ -145,5 +149,6 @@ def _fitting(
 def _mismatch(spec: InputSpec, array: NDArray[Any], where: str) -> ValueError:
     return ValueError(
         f"Input {spec.name!r}: {where} is {array.dtype} of shape {array.shape}, but the model "
-        f"expects {spec}. Prepare the calibration data exactly as for inference."
+        f"expects {spec}. Prepare the calibration data exactly as for inference; transform= "
+        "(--transform) can do it."
     )

@@ -6,6 +6,7 @@ Torch is an extra: this module imports it, so import this module where it is use
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import math
@@ -28,6 +29,8 @@ from optuna_quant.backends.onnxruntime.loss_data import count_samples
 from optuna_quant.backends.onnxruntime.loss_data import read_batches
 from optuna_quant.backends.onnxruntime.op_weights import channel_axis
 from optuna_quant.backends.onnxruntime.op_weights import squared_perturbation
+from optuna_quant.constant_inputs import NO_INPUTS
+from optuna_quant.constant_inputs import BoundInputs
 
 
 try:
@@ -61,16 +64,19 @@ Loss: TypeAlias = Callable[[Tensors, Tensors], torch.Tensor]
 _logger = get_logger(__name__)
 
 
-def output_change(outputs: Tensors, batch: Tensors) -> torch.Tensor:
+def output_change(
+    outputs: Tensors, batch: Tensors, *, names: Collection[str] | None = None
+) -> torch.Tensor:
     """Half the squared change of the model's outputs over their power: the default loss.
 
     The outputs are compared with themselves, held constant, so that value and gradient are zero
     and the Hessian says how far the outputs move with a weight. It needs no labels, fits every
-    task, and no block of it has a negative trace. Outputs that are not of floats are left out.
+    task, and no block of it has a negative trace. Outputs that are not of floats are left out, and
+    so are those without one of the names, where names are given.
     """
     total = torch.zeros(())
-    for output in outputs.values():
-        if output.is_floating_point():
+    for name, output in outputs.items():
+        if output.is_floating_point() and (names is None or name in names):
             fixed = output.detach()
             power = torch.sum(fixed * fixed).clamp(min=1e-30)
             total = total.to(output) + 0.5 * torch.sum((output - fixed) ** 2) / power
@@ -134,6 +140,8 @@ class HessianSensitivity:
         parameters:
             Needed with ``module``: the name of the module's parameter that is the weight of each
             op that is to be scored, by op name.
+        constants:
+            Inputs that are the same for all samples; the data need not hold them.
 
     Raises:
         TypeError:
@@ -170,6 +178,7 @@ class HessianSensitivity:
         base_dir: str | os.PathLike[str] | None = None,
         module: torch.nn.Module | None = None,
         parameters: Mapping[str, str] | None = None,
+        constants: BoundInputs = NO_INPUTS,
     ) -> None:
         for name, number, least in (
             ("probes", probes, 2),
@@ -205,9 +214,15 @@ class HessianSensitivity:
 
         inputs = input_specs(model)
         arrays = read_batches(
-            data, inputs, labels=labels, max_samples=max_samples, batch_size=batch_size
+            data,
+            inputs,
+            labels=labels,
+            max_samples=max_samples,
+            batch_size=batch_size,
+            constants=constants,
         )
-        self._sizes = [count_samples(batch, inputs) for batch in arrays]
+        varying = constants.varying(inputs)
+        self._sizes = [count_samples(batch, varying) for batch in arrays]
         own = {spec.name for spec in inputs}
         floats = torch.float64 if dtype == "float64" else torch.float32
         self._batches = [

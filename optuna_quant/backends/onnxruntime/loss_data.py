@@ -12,6 +12,10 @@ from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.constant_inputs import NO_INPUTS
+from optuna_quant.constant_inputs import BoundInputs
+from optuna_quant.constant_inputs import cure_of_missing
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +35,7 @@ def read_batches(
     labels: object = None,
     max_samples: int,
     batch_size: int,
+    constants: BoundInputs = NO_INPUTS,
 ) -> list[Batch]:
     """Read the first samples of data.
 
@@ -49,6 +54,8 @@ def read_batches(
             How many samples are read. Rounded up where a batch cannot be cut.
         batch_size:
             The most samples of a batch that can be cut.
+        constants:
+            Inputs that are the same for all samples; they are added to each batch.
 
     Raises:
         TypeError:
@@ -60,7 +67,12 @@ def read_batches(
     found: list[Batch] = []
     seen = 0
     targets = None if labels is None else np.asarray(labels)
+    inputs = constants.varying(inputs)
+    if isinstance(data, Mapping):
+        data = {name: value for name, value in data.items() if name not in constants.values}
     for number, raw in enumerate(_batches(data, inputs, batch_size)):
+        if isinstance(raw, Mapping):
+            raw = {name: value for name, value in raw.items() if name not in constants.values}
         batch = _checked(raw, inputs, f"batch {number} of the data")
         samples = count_samples(batch, inputs)
         if targets is not None:
@@ -70,7 +82,9 @@ def read_batches(
                 left = max_samples - seen
                 part = next(_cut(part, inputs, count_samples(part, inputs), left))
                 found.append(part)
-                seen += count_samples(part, inputs)
+                samples = count_samples(part, inputs)
+                found[-1] = {**part, **constants.feed(samples)}
+                seen += samples
         if seen >= max_samples:
             break
     if seen == 0:
@@ -140,7 +154,8 @@ def _check_names(batch: Batch, inputs: Sequence[InputSpec], where: str) -> None:
     for spec in inputs:
         if spec.name not in batch:
             raise ValueError(
-                f"Input {spec.name!r} is missing in {where}: there are arrays for {list(batch)}."
+                f"Input {spec.name!r} is missing in {where}: there are arrays for {list(batch)}. "
+                f"{cure_of_missing(spec.name)}"
             )
 
 

@@ -21,6 +21,7 @@ from optuna_quant.backends.onnxruntime.model_content import tapped_session
 from optuna_quant.backends.onnxruntime.relative_error import RelativeError
 from optuna_quant.backends.onnxruntime.side_by_side import side_by_side
 from optuna_quant.config import QuantConfig
+from optuna_quant.output_choice import choose_outputs
 
 
 if TYPE_CHECKING:
@@ -223,6 +224,8 @@ class OutputSensitivity:
             How many batches are used, from the start of the data.
         batch_size:
             The most samples in a batch, where the model allows to cut the data.
+        outputs:
+            The names of the outputs that are looked at; None for all.
 
     Raises:
         ValueError:
@@ -236,13 +239,17 @@ class OutputSensitivity:
         *,
         batches: int = 2,
         batch_size: int = 32,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         _check_positive("batches", batches)
         _check_positive("batch_size", batch_size)
         self._build = build
         self._data = data
         self._batch_size = batch_size
+        self._outputs = None if outputs is None else tuple(outputs)
         self.key = f"batches={batches}, batch_size={batch_size}"
+        if self._outputs is not None:
+            self.key += f", outputs={list(self._outputs)}"
         self._sizes = range(batch_size, batch_size * batches + 1, batch_size)
         self._lock = Lock()
         self._reference: list[tuple[Feed, dict[str, NDArray[Any]]]] = []
@@ -257,7 +264,11 @@ class OutputSensitivity:
                 How many batches are used, from the start of the data.
         """
         return OutputSensitivity(
-            self._build, self._data, batches=batches, batch_size=self._batch_size
+            self._build,
+            self._data,
+            batches=batches,
+            batch_size=self._batch_size,
+            outputs=self._outputs,
         )
 
     def __call__(self, config: QuantConfig, ops: Sequence[str]) -> dict[str, float]:
@@ -314,6 +325,8 @@ class OutputSensitivity:
     def _exact(self) -> Iterator[tuple[Feed, dict[str, NDArray[Any]]]]:
         model = self._build(QuantConfig({}))
         names = [output.name for output in model.get_outputs()]
+        if self._outputs is not None:
+            names = list(choose_outputs(self._outputs, names))
         for piece in self._data.pieces(self._sizes):
             outputs = dict(zip(names, model.run(names, piece.feed), strict=True))
             arrays = {name: v for name, v in outputs.items() if isinstance(v, np.ndarray)}
