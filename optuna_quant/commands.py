@@ -21,6 +21,8 @@ from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
+from optuna_quant.metric_criterion import default_criterion
+from optuna_quant.named_metrics import as_metric_of
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
 from optuna_quant.ranks import RANKS
@@ -29,7 +31,6 @@ from optuna_quant.record import get_baseline
 from optuna_quant.sample_metrics import CorpusMetric
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import SampleMetric
-from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.search import prepare
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
@@ -379,15 +380,16 @@ def _accuracy_criterion(args: argparse.Namespace, metric: Metric | None) -> Accu
                 f"--{option.replace('_', '-')} goes with --data; a function of --evaluate gives "
                 "one number for all samples."
             )
-    higher_is_better = not args.lower_is_better
+    higher_is_better, kind = not args.lower_is_better, args.criterion or "relative"
     if args.data is not None:
         found = as_metric_of(metric or "accuracy", higher_is_better=higher_is_better)
         if found.higher_is_better and args.lower_is_better:
             raise ValueError(f"--lower-is-better does not go with --metric {found.name}.")
         higher_is_better = found.higher_is_better
+        kind = args.criterion or default_criterion(found)
     return AccuracyCriterion(
         higher_is_better=higher_is_better,
-        criterion=args.criterion,
+        criterion=kind,
         tolerable_loss=args.tolerable_loss,
     )
 

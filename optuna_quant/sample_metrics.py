@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import replace
-from functools import partial
 import math
-import re
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -28,7 +25,13 @@ Margin: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64] 
 CorpusScore: TypeAlias = "Callable[[NDArray[Any], NDArray[Any]], float]"
 """Gives one number for a model's output on all samples and all the labels."""
 
+Keep: TypeAlias = "Callable[[NDArray[Any]], NDArray[Any]]"
+"""Gives what a metric needs of the FP32 model's output, samples along the first axis."""
+
 Bounds: TypeAlias = "tuple[float, float]"
+
+REFERENCES = ("labels", "fp32")
+"""What a model's output can be compared with: labels, or the FP32 model's own output."""
 
 _SUM_OF_PROBABILITIES = 0.01
 """How far from one the sum of probabilities may be, for they may have been rounded."""
@@ -54,19 +57,31 @@ class SampleMetric:
             depends on its own sample only.
         bounds:
             The lowest and the highest score that any sample can get; :obj:`None` (default) if
-            they are not known. Then all samples are always needed.
+            they are not known. Then all samples are always needed. The one on the bad side may be
+            infinite, as ``(0, math.inf)`` for an error: then a model is given up as soon as it
+            certainly fails.
         higher_is_better:
             Whether more is better. Default: yes.
         margin:
             Function of the same arguments. It returns how far each sample is from being decided
             otherwise, an array of shape ``(samples,)``: the smaller, the harder the sample. In
             any unit; it has influence on the order of samples only. Default: not known.
+        reference:
+            What the output is compared with: ``"labels"`` (default), or ``"fp32"``, the FP32
+            model's own output for the same samples, which takes the labels' place in ``score``
+            and ``margin``. Then no labels are needed, and the metric says how far a model agrees
+            with the FP32 model, not how often it is right.
+        keep:
+            With ``reference="fp32"``: function that gives what ``score`` needs of the FP32
+            model's output, such as its classes. That is kept in memory for all samples, and is
+            what ``score`` gets. Default: the output as it is.
 
     Raises:
         TypeError:
-            If ``name`` is no string, or ``score`` or ``margin`` no function.
+            If ``name`` is no string, or ``score``, ``margin`` or ``keep`` no function.
         ValueError:
-            If the bounds are not two finite numbers, the lower one first.
+            If the bounds are not two numbers, the lower one first, of which one is finite, or
+            ``reference`` is neither.
     """
 
     name: str
@@ -74,16 +89,19 @@ class SampleMetric:
     bounds: Bounds | None = None
     higher_is_better: bool = True
     margin: Margin | None = None
+    reference: str = "labels"
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         _check_named(self.name, self.score)
+        _check_reference(self.name, self.reference, self.keep)
         if self.margin is not None and not callable(self.margin):
             raise TypeError(
                 f"margin of the metric {self.name!r} must be a function, but got {self.margin!r}."
             )
         if self.bounds is not None:
-            object.__setattr__(self, "bounds", _checked_bounds(self.name, self.bounds))
+            object.__setattr__(self, "bounds", checked_bounds(self.name, self.bounds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,76 +119,31 @@ class CorpusMetric:
             samples along the first axis. It returns one number.
         higher_is_better:
             Whether more is better. Default: yes.
+        reference:
+            As for :class:`SampleMetric`.
+        keep:
+            As for :class:`SampleMetric`.
 
     Raises:
         TypeError:
-            If ``name`` is no string, or ``score`` no function.
+            If ``name`` is no string, or ``score`` or ``keep`` no function.
+        ValueError:
+            If ``reference`` is neither.
     """
 
     name: str
     score: CorpusScore
     higher_is_better: bool = True
+    reference: str = "labels"
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         _check_named(self.name, self.score)
+        _check_reference(self.name, self.reference, self.keep)
 
 
 Metric: TypeAlias = "str | Score | SampleMetric | CorpusMetric"
-
-
-def as_metric_of(
-    metric: Metric, *, bounds: Bounds | None = None, higher_is_better: bool = True
-) -> SampleMetric | CorpusMetric:
-    """Return what was given as a metric.
-
-    Args:
-        metric:
-            A name (see :func:`metrics`, and ``"top<K>"`` for any K), a metric, or a function that
-            gives the score of each sample.
-        bounds:
-            The lowest and the highest score of a sample, for a metric without bounds.
-        higher_is_better:
-            Whether more is better, for a function; metrics say it themselves. Default: yes.
-
-    Raises:
-        TypeError:
-            If ``metric`` is none of these.
-        ValueError:
-            If there is no metric of that name, or the bounds do not go with it.
-    """
-    found: SampleMetric | CorpusMetric
-    if isinstance(metric, str):
-        found = _named(metric)
-    elif isinstance(metric, SampleMetric | CorpusMetric):
-        found = metric
-    elif callable(metric):
-        name = getattr(metric, "__name__", type(metric).__name__)
-        found = SampleMetric(name=name, score=metric, higher_is_better=higher_is_better)
-    else:
-        raise TypeError(
-            "metric must be a name, a SampleMetric, a CorpusMetric or a function of the output "
-            f"and the labels, but got {metric!r}."
-        )
-    if bounds is None:
-        return found
-    if isinstance(found, CorpusMetric):
-        raise ValueError(
-            f"metric_bounds={bounds} are bounds of one sample's score, but {found.name!r} is a "
-            "metric of the whole set: leave them out."
-        )
-    bounds = _checked_bounds(found.name, bounds)
-    if found.bounds not in (None, bounds):
-        raise ValueError(
-            f"The metric {found.name!r} has the bounds {found.bounds}, but got metric_bounds="
-            f"{bounds}: leave them out."
-        )
-    return replace(found, bounds=bounds)
-
-
-def metrics() -> dict[str, tuple[Score, bool]]:
-    """The metrics by name: the score of each sample, and whether higher is better."""
-    return {m.name: (m.score, m.higher_is_better) for m in _known()}
 
 
 def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
@@ -394,39 +367,6 @@ def topk_margin(
     return np.asarray(gap / np.where(spread > 0, spread, 1.0))
 
 
-def _known() -> tuple[SampleMetric, ...]:
-    unit = (0.0, 1.0)
-    return (
-        SampleMetric(name="accuracy", score=accuracy, bounds=unit, margin=probability_margin),
-        SampleMetric(name="top5", score=top5, bounds=unit, margin=partial(topk_margin, k=5)),
-        SampleMetric(
-            name="exact_match", score=exact_match, bounds=unit, margin=probability_margin
-        ),
-        SampleMetric(name="iou", score=iou, bounds=unit),
-        SampleMetric(name="mse", score=mse, higher_is_better=False),
-        SampleMetric(name="mae", score=mae, higher_is_better=False),
-    )
-
-
-def _named(name: str) -> SampleMetric:
-    known = {metric.name: metric for metric in _known()}
-    if name in known:
-        return known[name]
-    top = re.fullmatch(r"top([1-9][0-9]{0,8})", name)
-    if top is None:
-        raise ValueError(
-            f"There is no metric {name!r}; the metrics are: {', '.join(known)}, and top<K> for "
-            "any K. For another one give a SampleMetric, or your own function as evaluate."
-        )
-    k = int(top[1])
-    return SampleMetric(
-        name=name,
-        score=partial(topk, k=k),
-        bounds=(0.0, 1.0),
-        margin=partial(topk_margin, k=k),
-    )
-
-
 def _check_named(name: object, score: object) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"The name of a metric must be a string, but got {name!r}.")
@@ -434,15 +374,38 @@ def _check_named(name: object, score: object) -> None:
         raise TypeError(f"score of the metric {name!r} must be a function, but got {score!r}.")
 
 
-def _checked_bounds(name: str, bounds: Any) -> Bounds:
+def _check_reference(name: str, reference: object, keep: object) -> None:
+    if reference not in REFERENCES:
+        raise ValueError(
+            f"reference of the metric {name!r} must be one of {', '.join(REFERENCES)}, but got "
+            f"{reference!r}."
+        )
+    if keep is None:
+        return
+    if not callable(keep):
+        raise TypeError(f"keep of the metric {name!r} must be a function, but got {keep!r}.")
+    if reference != "fp32":
+        raise ValueError(
+            f"keep of the metric {name!r} is for what it keeps of the FP32 model's output: it "
+            'goes with reference="fp32".'
+        )
+
+
+def checked_bounds(name: str, bounds: Any) -> Bounds:
+    """The bounds of a metric as two numbers.
+
+    Raises:
+        ValueError:
+            If they are not two numbers, the lower one first, of which one at least is finite.
+    """
     try:
         low, high = (float(bound) for bound in bounds)
     except (TypeError, ValueError):
         low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (low < high and low < math.inf and high > -math.inf) or math.inf == high == -low:
         raise ValueError(
-            f"The bounds of the metric {name!r} must be two finite numbers, the lower one first, "
-            f"but got {bounds!r}. Use None if they are not known."
+            f"The bounds of the metric {name!r} must be two numbers, the lower one first, of "
+            f"which one at least is finite, but got {bounds!r}. Use None if they are not known."
         )
     return low, high
 

@@ -103,7 +103,9 @@ def tune(
             it, up to three models that looked good are evaluated to their end.
         metric:
             The metric on ``data``: ``"accuracy"`` (default), ``"top5"``, ``"exact_match"``,
-            ``"iou"``, ``"mse"``, ``"mae"``, a function that gives the score of each sample, a
+            ``"iou"``, ``"mse"``, ``"mae"``; ``"agreement"``, ``"cosine"`` or
+            ``"relative_error"``, which compare with the FP32 model's outputs and need no labels; a
+            function that gives the score of each sample, a
             :class:`~optuna_quant.sample_metrics.SampleMetric` or a
             :class:`~optuna_quant.sample_metrics.CorpusMetric`.
         metric_bounds:
@@ -136,7 +138,8 @@ def tune(
             that ``tuning_criterion`` names, otherwise ``"auto"``.
         accuracy_criterion:
             When a metric is good enough. Default: ``AccuracyCriterion()``, at most one percent
-            relative loss of a metric of which more is better.
+            relative loss (absolute for ``"relative_error"``). Whether more is better is what the
+            metric says, unless the criterion does; of a function's number it is.
         tuning_criterion:
             The strategy, how long to search, and which of the good models is the best. Default:
             ``TuningCriterion()``, which stops at the first model that is good enough.

@@ -1,0 +1,128 @@
+"""Metrics by their names, and whatever else users give as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+import math
+import re
+from typing import TYPE_CHECKING
+
+from optuna_quant.evidence.population import is_bounded
+from optuna_quant.nearest import did_you_mean
+from optuna_quant.reference_metrics import reference_metrics
+from optuna_quant.sample_metrics import CorpusMetric
+from optuna_quant.sample_metrics import SampleMetric
+from optuna_quant.sample_metrics import accuracy
+from optuna_quant.sample_metrics import checked_bounds
+from optuna_quant.sample_metrics import exact_match
+from optuna_quant.sample_metrics import iou
+from optuna_quant.sample_metrics import mae
+from optuna_quant.sample_metrics import mse
+from optuna_quant.sample_metrics import probability_margin
+from optuna_quant.sample_metrics import top5
+from optuna_quant.sample_metrics import topk
+from optuna_quant.sample_metrics import topk_margin
+
+
+if TYPE_CHECKING:
+    from optuna_quant.sample_metrics import Bounds
+    from optuna_quant.sample_metrics import Metric
+    from optuna_quant.sample_metrics import Score
+
+
+def as_metric_of(
+    metric: Metric, *, bounds: Bounds | None = None, higher_is_better: bool = True
+) -> SampleMetric | CorpusMetric:
+    """Return what was given as a metric.
+
+    Args:
+        metric:
+            A name (see :func:`metrics`, and ``"top<K>"`` for any K), a metric, or a function that
+            gives the score of each sample.
+        bounds:
+            The lowest and the highest score of a sample, for a metric without bounds.
+        higher_is_better:
+            Whether more is better, for a function; metrics say it themselves. Default: yes.
+
+    Raises:
+        TypeError:
+            If ``metric`` is none of these.
+        ValueError:
+            If there is no metric of that name, or the bounds do not go with it.
+    """
+    found: SampleMetric | CorpusMetric
+    if isinstance(metric, str):
+        found = _named(metric)
+    elif isinstance(metric, SampleMetric | CorpusMetric):
+        found = metric
+    elif callable(metric):
+        name = getattr(metric, "__name__", type(metric).__name__)
+        found = SampleMetric(name=name, score=metric, higher_is_better=higher_is_better)
+    else:
+        raise TypeError(
+            "metric must be a name, a SampleMetric, a CorpusMetric or a function of the output "
+            f"and the labels, but got {metric!r}."
+        )
+    if bounds is None:
+        return found
+    if isinstance(found, CorpusMetric):
+        raise ValueError(
+            f"metric_bounds={bounds} are bounds of one sample's score, but {found.name!r} is a "
+            "metric of the whole set: leave them out."
+        )
+    bounds = checked_bounds(found.name, bounds)
+    if found.bounds not in (None, bounds) and not _is_narrower(bounds, found.bounds):
+        raise ValueError(
+            f"The metric {found.name!r} has the bounds {found.bounds}, but got metric_bounds="
+            f"{bounds}: leave them out."
+        )
+    return replace(found, bounds=bounds)
+
+
+def _is_narrower(bounds: Bounds, own: Bounds | None) -> bool:
+    """Whether bounds say what a metric leaves open, as that of an error how large it can be."""
+    if own is None or is_bounded(own):
+        return False
+    return own[0] <= bounds[0] and bounds[1] <= own[1]
+
+
+def metrics() -> dict[str, tuple[Score, bool]]:
+    """The metrics by name: the score of each sample, and whether higher is better."""
+    return {m.name: (m.score, m.higher_is_better) for m in _known()}
+
+
+def _known() -> tuple[SampleMetric, ...]:
+    unit, error = (0.0, 1.0), (0.0, math.inf)
+    return (
+        SampleMetric(name="accuracy", score=accuracy, bounds=unit, margin=probability_margin),
+        SampleMetric(name="top5", score=top5, bounds=unit, margin=partial(topk_margin, k=5)),
+        SampleMetric(
+            name="exact_match", score=exact_match, bounds=unit, margin=probability_margin
+        ),
+        SampleMetric(name="iou", score=iou, bounds=unit),
+        SampleMetric(name="mse", score=mse, bounds=error, higher_is_better=False),
+        SampleMetric(name="mae", score=mae, bounds=error, higher_is_better=False),
+        *reference_metrics(),
+    )
+
+
+def _named(given: str) -> SampleMetric:
+    name = re.sub(r"[\s-]+", "_", given.strip().lower())
+    known = {metric.name: metric for metric in _known()}
+    if name in known:
+        return known[name]
+    top = re.fullmatch(r"top_?([1-9][0-9]{0,8})", name)
+    if top is None:
+        raise ValueError(
+            f"There is no metric {given!r}.{did_you_mean(name, known)} The metrics are: "
+            f"{', '.join(known)}, and top<K> for any K. For another one give a SampleMetric, or "
+            "your own function as evaluate."
+        )
+    k = int(top[1])
+    return SampleMetric(
+        name=f"top{k}",
+        score=partial(topk, k=k),
+        bounds=(0.0, 1.0),
+        margin=partial(topk_margin, k=k),
+    )
