@@ -305,10 +305,11 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--metric",
         help="the metric on --data: accuracy, top5 (or another number), exact_match, iou, mse or "
-        "mae; without labels, how far the output agrees with the FP32 model's: agreement (of "
-        "classes), cosine or relative_error; or FILE.py:NAME, a function that gets the model's "
-        "output and the labels and gives the score of each sample, or an "
-        "optuna_quant.SampleMetric (default: accuracy)",
+        "mae; with scikit-learn f1, f1_macro, roc_auc, r2, log_loss, ...; without labels, how far "
+        "the output agrees with the FP32 model's: agreement (of classes), cosine or "
+        "relative_error; or FILE.py:NAME, a function that gets the model's output and the labels "
+        "and gives the score of each sample, an optuna_quant.SampleMetric, or an object of "
+        "torchmetrics (default: accuracy)",
     )
     group.add_argument(
         "--metric-bounds",

@@ -91,9 +91,10 @@ class DataEvaluation:
         metric:
             ``"accuracy"``, ``"top5"`` (or any other number), ``"exact_match"``, ``"iou"``,
             ``"mse"`` or ``"mae"``; of how far the output agrees with the FP32 model's own,
-            ``"agreement"``, ``"cosine"`` or ``"relative_error"``; a
+            ``"agreement"``, ``"cosine"`` or ``"relative_error"``; a name of
+            :func:`~optuna_quant.library_metrics.library_metric_names`; a
             :class:`~optuna_quant.sample_metrics.SampleMetric` or
-            :class:`~optuna_quant.sample_metrics.CorpusMetric`; or a function that gives the score
+            :class:`~optuna_quant.sample_metrics.CorpusMetric`; an object of torchmetrics; or a function that gives the score
             of each sample, of which higher is better. It is of the model's first output.
         batch_size:
             How many samples are run at once, unless the model has a fixed batch size.
@@ -102,8 +103,8 @@ class DataEvaluation:
             ONNX Runtime do. Data are read and scored in the calling thread. The sessions of models
             that a backend has built are made so that the batches share the cores.
         metric_bounds:
-            The lowest and the highest score of a sample, for a metric that does not say it, such
-            as ``"mse"``.
+            The lowest and the highest score of a sample, for a metric that does not say it or
+            leaves one open, such as ``"mse"``.
 
     Attributes:
         metric:

@@ -9,6 +9,10 @@ import re
 from typing import TYPE_CHECKING
 
 from optuna_quant.evidence.population import is_bounded
+from optuna_quant.library_metrics import library_metric
+from optuna_quant.library_metrics import library_metric_names
+from optuna_quant.metric_objects import is_metric_object
+from optuna_quant.metric_objects import of_object
 from optuna_quant.nearest import did_you_mean
 from optuna_quant.reference_metrics import reference_metrics
 from optuna_quant.sample_metrics import CorpusMetric
@@ -32,37 +36,46 @@ if TYPE_CHECKING:
 
 
 def as_metric_of(
-    metric: Metric, *, bounds: Bounds | None = None, higher_is_better: bool = True
+    metric: Metric, *, bounds: Bounds | None = None, higher_is_better: bool | None = None
 ) -> SampleMetric | CorpusMetric:
     """Return what was given as a metric.
 
     Args:
         metric:
-            A name (see :func:`metrics`, and ``"top<K>"`` for any K), a metric, or a function that
-            gives the score of each sample.
+            A name (see :func:`metrics` and
+            :func:`~optuna_quant.library_metrics.library_metric_names`, and ``"top<K>"`` for any
+            K), a metric, an object with ``update``, ``compute`` and ``reset`` (such as those of
+            torchmetrics), or a function that gives the score of each sample.
         bounds:
             The lowest and the highest score of a sample, for a metric without bounds.
         higher_is_better:
-            Whether more is better, for a function; metrics say it themselves. Default: yes.
+            Whether more is better, for a function (default: yes), and for an object that does
+            not say it; other metrics say it themselves.
 
     Raises:
+        ImportError:
+            If the metric is of a library that is not installed.
         TypeError:
             If ``metric`` is none of these.
         ValueError:
-            If there is no metric of that name, or the bounds do not go with it.
+            If there is no metric of that name, the bounds do not go with it, or nothing says
+            whether more is better.
     """
     found: SampleMetric | CorpusMetric
+    higher = True if higher_is_better is None else higher_is_better
     if isinstance(metric, str):
         found = _named(metric)
     elif isinstance(metric, SampleMetric | CorpusMetric):
         found = metric
+    elif is_metric_object(metric):
+        found = of_object(metric, higher_is_better=higher_is_better)
     elif callable(metric):
         name = getattr(metric, "__name__", type(metric).__name__)
-        found = SampleMetric(name=name, score=metric, higher_is_better=higher_is_better)
+        found = SampleMetric(name=name, score=metric, higher_is_better=higher)
     else:
         raise TypeError(
-            "metric must be a name, a SampleMetric, a CorpusMetric or a function of the output "
-            f"and the labels, but got {metric!r}."
+            "metric must be a name, a SampleMetric, a CorpusMetric, an object of torchmetrics or "
+            f"a function of the output and the labels, but got {metric!r}."
         )
     if bounds is None:
         return found
@@ -107,17 +120,22 @@ def _known() -> tuple[SampleMetric, ...]:
     )
 
 
-def _named(given: str) -> SampleMetric:
+def _named(given: str) -> SampleMetric | CorpusMetric:
     name = re.sub(r"[\s-]+", "_", given.strip().lower())
     known = {metric.name: metric for metric in _known()}
     if name in known:
         return known[name]
+    of_library = library_metric(name)
+    if of_library is not None:
+        return of_library
     top = re.fullmatch(r"top_?([1-9][0-9]{0,8})", name)
     if top is None:
+        others = library_metric_names()
         raise ValueError(
-            f"There is no metric {given!r}.{did_you_mean(name, known)} The metrics are: "
-            f"{', '.join(known)}, and top<K> for any K. For another one give a SampleMetric, or "
-            "your own function as evaluate."
+            f"There is no metric {given!r}.{did_you_mean(name, [*known, *others])} The metrics "
+            f"are: {', '.join(known)}, and top<K> for any K; with scikit-learn "
+            f"{', '.join(others)}. For another one give a SampleMetric, or your own function as "
+            "evaluate."
         )
     k = int(top[1])
     return SampleMetric(

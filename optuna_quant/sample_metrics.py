@@ -143,7 +143,8 @@ class CorpusMetric:
         _check_reference(self.name, self.reference, self.keep)
 
 
-Metric: TypeAlias = "str | Score | SampleMetric | CorpusMetric"
+Metric: TypeAlias = "str | Score | SampleMetric | CorpusMetric | Any"
+"""Also an object with ``update``, ``compute`` and ``reset``, as those of torchmetrics."""
 
 
 def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
@@ -260,7 +261,7 @@ def iou(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     """
     if labels.dtype.kind not in "iub":
         raise ValueError(f"iou needs integers as labels, but got {labels.dtype}.")
-    predicted, labels = _predicted("iou", output, labels, classes_first=True)
+    predicted, labels = classes_of("iou", output, labels, classes_first=True)
     return np.array(
         [_iou_of_one(p.ravel(), t.ravel()) for p, t in zip(predicted, labels, strict=True)],
         dtype=np.float64,
@@ -413,7 +414,7 @@ def checked_bounds(name: str, bounds: Any) -> Bounds:
 def _is_right(what: str, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each position is right, of shape ``(samples, positions)``."""
     _check_labels(what, labels)
-    predicted, labels = _predicted(what, output, labels)
+    predicted, labels = classes_of(what, output, labels)
     return np.asarray(predicted == labels).reshape(len(labels), -1)
 
 
@@ -427,10 +428,25 @@ def _check_labels(what: str, labels: NDArray[Any]) -> None:
         raise ValueError(f"{what} needs a label for each sample, but one is NaN.")
 
 
-def _predicted(
+def classes_of(
     what: str, output: NDArray[Any], labels: NDArray[Any], *, classes_first: bool = False
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The predicted classes, and the labels in the same shape."""
+    """The predicted classes, and the labels in the same shape.
+
+    Args:
+        what:
+            What they are for, for error messages.
+        output:
+            As for :func:`accuracy`.
+        labels:
+            As for :func:`accuracy`.
+        classes_first:
+            Whether the second axis is that of the classes where the last one may be it as well.
+
+    Raises:
+        ValueError:
+            If the shapes do not fit together.
+    """
     labels = _without_single_axis(output, labels)
     axis = _class_axis(what, output, labels, classes_first=classes_first)
     return (output if axis is None else np.asarray(output.argmax(axis=axis))), labels

@@ -457,8 +457,9 @@ def _measure(
             "Either evaluate (a function that gives the metric of a model) or data (labelled data "
             f"for a metric) is needed, but got {given}."
         )
-    if callable(metric):
-        higher = criterion is None or criterion.higher_is_better
+    if metric is not None and not isinstance(metric, str):
+        says = criterion is not None and criterion.says_direction
+        higher = criterion.higher_is_better if criterion is not None and says else None
         metric = as_metric_of(metric, bounds=metric_bounds, higher_is_better=higher)
         metric_bounds = None
     return DataEvaluation(

@@ -104,13 +104,15 @@ def tune(
         metric:
             The metric on ``data``: ``"accuracy"`` (default), ``"top5"``, ``"exact_match"``,
             ``"iou"``, ``"mse"``, ``"mae"``; ``"agreement"``, ``"cosine"`` or
-            ``"relative_error"``, which compare with the FP32 model's outputs and need no labels; a
-            function that gives the score of each sample, a
+            ``"relative_error"``, which compare with the FP32 model's outputs and need no labels;
+            with scikit-learn ``"f1"``, ``"f1_macro"``, ``"roc_auc"``, ``"r2"`` and others, see
+            :func:`~optuna_quant.library_metrics.library_metric_names`; a function that gives the score of each sample, a
             :class:`~optuna_quant.sample_metrics.SampleMetric` or a
-            :class:`~optuna_quant.sample_metrics.CorpusMetric`.
+            :class:`~optuna_quant.sample_metrics.CorpusMetric`, or an object of torchmetrics.
         metric_bounds:
             The lowest and the highest score of a sample, for a metric that does not say it.
-            Without bounds every model is evaluated on all samples.
+            Without bounds every model is evaluated on all samples; without the one on the bad
+            side, as of ``"mse"``, it is given up once it certainly fails.
         batch_size:
             How many samples are run at once.
         evaluation_threads:
