@@ -94,8 +94,9 @@ class DataEvaluation:
             ``"agreement"``, ``"cosine"`` or ``"relative_error"``; a name of
             :func:`~optuna_quant.library_metrics.library_metric_names`; a
             :class:`~optuna_quant.sample_metrics.SampleMetric` or
-            :class:`~optuna_quant.sample_metrics.CorpusMetric`; an object of torchmetrics; or a function that gives the score
-            of each sample, of which higher is better. It is of the model's first output.
+            :class:`~optuna_quant.sample_metrics.CorpusMetric`; an object of torchmetrics; or a
+            function that gives the score of each sample, of which higher is better. It is of the
+            model's first output.
         batch_size:
             How many samples are run at once, unless the model has a fixed batch size.
         threads:

@@ -106,7 +106,8 @@ def tune(
             ``"iou"``, ``"mse"``, ``"mae"``; ``"agreement"``, ``"cosine"`` or
             ``"relative_error"``, which compare with the FP32 model's outputs and need no labels;
             with scikit-learn ``"f1"``, ``"f1_macro"``, ``"roc_auc"``, ``"r2"`` and others, see
-            :func:`~optuna_quant.library_metrics.library_metric_names`; a function that gives the score of each sample, a
+            :func:`~optuna_quant.library_metrics.library_metric_names`; a function that gives the
+            score of each sample, a
             :class:`~optuna_quant.sample_metrics.SampleMetric` or a
             :class:`~optuna_quant.sample_metrics.CorpusMetric`, or an object of torchmetrics.
         metric_bounds:

@@ -412,7 +412,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
          "The FP32 model could not be evaluated: RuntimeError: no such thing"),
         ([*ACCURACY, "--tolerable-loss", "-1"], "tolerable_loss must be a number of at least 0"),
         ([*ACCURACY, "--tolerable-loss", "2"], "at most 1 (0.01 is one percent), but got 2"),
-        ([*ACCURACY, "--strategy", "best"], "no strategy 'best'; the strategies are: auto, basic"),
+        ([*ACCURACY, "--strategy", "best"], "no strategy 'best'. The strategies are: auto, basic"),
         ([*ACCURACY, "--strategy", "basic", "--quant-level", "0"], "contradicts strategy='basic'"),
         ([*ACCURACY, "--strategy-kwargs", "{"], "--strategy-kwargs is not valid JSON"),
         ([*ACCURACY, "--op-type-dict", "[1]"], "--op-type-dict must be a JSON object"),
@@ -674,9 +674,9 @@ def test_space_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_warnings_are_lines_of_our_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["space", "net.onnx", "--op-type-dict", '{"Lstm": {"mode": ["fp32"]}}']) == 0
+    assert main(["space", "net.onnx", "--op-type-dict", '{"LSTM": {"mode": ["fp32"]}}']) == 0
     err = capsys.readouterr().err
-    assert err.startswith("optuna-quant: warning: op_type_dict['Lstm'] matches no op")
+    assert err.startswith("optuna-quant: warning: op_type_dict['LSTM'] matches no op")
     assert len(err.splitlines()) == 1
 
 

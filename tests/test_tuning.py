@@ -640,7 +640,11 @@ def test_quant_level_chooses(
 @pytest.mark.parametrize(
     ("quant_level", "strategy", "message"),
     [
-        (None, "bayes", "no strategy 'bayes'; the strategies are: .*basic.*exhaustive.*random"),
+        (
+            None,
+            "bayes",
+            "no strategy 'bayes'. Did you mean 'bayesian'. The strategies are: .*exhaustive.*random",
+        ),
         ("auto", "random", "contradicts strategy='random'"),
         (0, "random", "quant_level=0 stands for the strategy 'conservative'"),
         (2, None, "quant_level must be 'auto', 0 or 1, but got 2"),
