@@ -22,6 +22,7 @@ from typing import TypeAlias
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.baseline_checks import BaselineChecks
 from optuna_quant.labelled_data import LABELS
 from optuna_quant.labelled_data import LabelledData
 from optuna_quant.labelled_data import open_labelled_data
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
+    from optuna_quant.labelled_data import Batch
 
     _Indices: TypeAlias = NDArray[np.integer[Any]]
     _Output: TypeAlias = tuple[NDArray[Any], NDArray[Any], _Indices]
@@ -157,6 +159,7 @@ class DataEvaluation:
         self._references: ReferenceOutputs | None = None
         self._fp32: Callable[[], Any] | None = None
         self._is_of_fp32 = False
+        self._checks: BaselineChecks | None = None
         if self.reference == "fp32":
             self._data = self._data.without_labels()
             self._references = ReferenceOutputs(self._metric.keep)
@@ -258,6 +261,15 @@ class DataEvaluation:
                 f"{', '.join(map(repr, names))} in the evaluation data is not used."
             )
 
+    def preview(self, session: Any, samples: int) -> list[dict[str, NDArray[Any]]]:
+        """The inputs of a few samples from everywhere in the data, as far as they can be read."""
+        specs, count = _specs(self._session_of(session)), self.samples
+        chosen = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(np.int64))
+        try:
+            return [self._data.batch(chosen, specs)[0]]
+        except ValueError:  # Of several shapes, or what is wrong with it is said later.
+            return []
+
     def refer_to(self, fp32: Callable[[], Any]) -> None:
         """Say how to get the FP32 model, for a metric that compares with what it gives.
 
@@ -274,8 +286,14 @@ class DataEvaluation:
         """The same evaluation, for the FP32 model.
 
         What that gives for all samples in their order is kept in memory if the metric needs it,
-        for this evaluation as well.
+        for this evaluation as well. Data that make no sense are an error, or a warning if that is
+        not sure, see :class:`~optuna_quant.baseline_checks.BaselineChecks`.
         """
+        other = self._of_fp32()
+        other._checks = BaselineChecks(self._metric, samples=self.samples, where=self._data.where)
+        return other
+
+    def _of_fp32(self) -> DataEvaluation:
         other = copy.copy(self)
         other._is_of_fp32 = True
         return other
@@ -342,6 +360,8 @@ class DataEvaluation:
                     truth = references.take(chosen, output, samples=self.samples)
                 elif references is not None:
                     truth = references.of(chosen)
+                if self._checks is not None:
+                    self._checks.see_outputs(output, truth, chosen)
                 yield output, truth, chosen
 
     def _run_fp32(self) -> None:
@@ -353,7 +373,7 @@ class DataEvaluation:
                 "with evaluation.refer_to(function) how to get it."
             )
         _logger.info("Running the FP32 model: candidates are compared with what it gives.")
-        with closing(self.for_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
+        with closing(self._of_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
             deque(batches, maxlen=0)
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
@@ -367,7 +387,7 @@ class DataEvaluation:
         if self.threads == 1:
             for start in starts:
                 chosen = indices[start : start + size]
-                feed, labels = self._data.batch(chosen, specs)
+                feed, labels = self._batch(chosen, specs)
                 yield run(feed, len(chosen)), labels, chosen
             return
         ahead: deque[tuple[Future[NDArray[Any]], NDArray[Any], _Indices]] = deque()
@@ -375,7 +395,7 @@ class DataEvaluation:
         try:
             for start in starts:
                 chosen = indices[start : start + size]
-                feed, labels = self._data.batch(chosen, specs)
+                feed, labels = self._batch(chosen, specs)
                 ahead.append((pool.submit(run, feed, len(chosen)), labels, chosen))
                 del feed  # It is the worker's, and not kept while results are waited for.
                 if len(ahead) > self.threads:
@@ -384,6 +404,12 @@ class DataEvaluation:
                 yield _done(ahead.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batch(self, chosen: _Indices, specs: Sequence[InputSpec]) -> Batch:
+        feed, labels = self._data.batch(chosen, specs)
+        if self._checks is not None:
+            self._checks.see_inputs(feed, chosen)
+        return feed, labels
 
     def _checked(self, session: Any, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
         """The metric and the indices, if samples can be scored with them."""
