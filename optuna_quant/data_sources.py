@@ -179,7 +179,8 @@ class _Unnamed(LabelledData):
                 )
             named = dict(given) if isinstance(given, Mapping) else {names[0]: given}
             label = next(name for name in (*LABELS, "the labels") if name not in named)
-            self._opened[names] = _of_columns({**named, label: self._labels}, self._transform)
+            opened = _of_columns({**named, label: self._labels}, self._transform)
+            self._opened[names] = opened if self.needs_labels else opened.without_labels()
         return self._opened[names]
 
 
@@ -235,6 +236,7 @@ class _Items(LabelledData):
                     f"The evaluation data are {len(known)} batches, {sum(known)} samples."
                 )
             self._opened = DatasetData(items, transform=self._transform)
+            self._opened.needs_labels = self.needs_labels
         return self._opened
 
     def _hold_batches(self, inputs: Sequence[InputSpec]) -> bool:

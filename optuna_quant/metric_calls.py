@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def scores_of(
-    metric: SampleMetric, outputs: Outputs, labels: Rows, chosen: NDArray[np.integer[Any]]
+    metric: SampleMetric, outputs: Outputs, labels: Outputs, chosen: NDArray[np.integer[Any]]
 ) -> Any:
     """The score of each sample, as the metric gives it.
 
@@ -41,7 +41,7 @@ def scores_of(
 
 
 def margins_of(
-    metric: SampleMetric, outputs: Outputs, labels: Rows, chosen: NDArray[np.integer[Any]]
+    metric: SampleMetric, outputs: Outputs, labels: Outputs, chosen: NDArray[np.integer[Any]]
 ) -> Any:
     """As :func:`scores_of`, how far each sample is from being decided; :obj:`None` if unknown."""
     if metric.margin is None:
@@ -54,11 +54,11 @@ def _called(
     what: str,
     function: Callable[[Any, Any], Any],
     outputs: Outputs,
-    labels: Rows,
+    labels: Outputs,
     chosen: NDArray[np.integer[Any]],
 ) -> Any:
     if metric.per_sample:
-        assert isinstance(outputs, list)
+        assert isinstance(outputs, list)  # Of what each run has given.
         given = [function(o, label) for o, label in zip(outputs, labels, strict=True)]
         if what == "margin" and any(value is None for value in given):
             return None
@@ -66,16 +66,24 @@ def _called(
             [_number(metric, what, v, i) for v, i in zip(given, chosen, strict=True)],
             dtype=np.float64,
         )
-    rows = outputs if isinstance(outputs, tuple) else (outputs,)
-    if not any(isinstance(each, list) for each in (*rows, labels)):
+    both = [*_columns(outputs), *_columns(labels)]
+    if not any(isinstance(each, list) for each in both):
         return function(outputs, labels)
     # Of several shapes: each depends on its own sample only, so that it can be asked alone.
     found = []
     for i in range(len(chosen)):
-        alone = tuple(_alone(each, i) for each in rows)
-        one = alone if isinstance(outputs, tuple) else alone[0]
-        found.append(function(one, _alone(labels, i)))
+        one, other = (
+            tuple(_alone(each, i) for each in given)
+            if isinstance(given, tuple)
+            else _alone(given, i)
+            for given in (outputs, labels)
+        )
+        found.append(function(one, other))
     return None if any(value is None for value in found) else np.concatenate(found)
+
+
+def _columns(given: Outputs) -> tuple[Rows, ...]:
+    return given if isinstance(given, tuple) else (given,)
 
 
 def _alone(rows: Rows, sample: int) -> NDArray[Any]:

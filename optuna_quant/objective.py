@@ -24,9 +24,11 @@ from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
+from optuna_quant.evaluation import for_fp32
 from optuna_quant.evaluation_timeout import AskedBetweenBatches
 from optuna_quant.evaluation_timeout import EvaluationTimeout
 from optuna_quant.evaluation_timeout import EvaluationWatch
+from optuna_quant.evidence.population import is_bounded
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.pruners import AccuracyPruner
@@ -164,6 +166,9 @@ class QuantObjective:
         for name, value in (("patience", patience), ("grace_period", grace_period)):
             if value < 0:
                 raise ValueError(f"{name} must not be negative, but got {value}.")
+        refer_to = getattr(evaluate, "refer_to", None)
+        if refer_to is not None:
+            refer_to(lambda: backend.quantize(space.fp32()))
         self._backend = backend
         self._space = space
         self._evaluate = evaluate
@@ -352,11 +357,11 @@ class QuantObjective:
     ) -> tuple[Any, str | None]:
         """The metric, and the key under which the study keeps the scores of single samples."""
         if samples is None:
-            return self._call(model), None
+            return for_fp32(self._evaluate)(model), None
         return measure_baseline(
             trial,
             model,
-            AskedBetweenBatches(samples.evaluation, check),
+            AskedBetweenBatches(for_fp32(samples.evaluation), check),
             self._criterion,
             error_probability=samples.error_probability,
             method=samples.method,
@@ -449,7 +454,8 @@ class QuantObjective:
             return None
         if not isinstance(pruner, AccuracyPruner):
             return None
-        return _Samples(evaluation, pruner.error_probability, pruner.method)
+        method = pruner.method if is_bounded(evaluation.bounds) else "exact"
+        return _Samples(evaluation, pruner.error_probability, method)
 
     def _sampled(
         self, trial: optuna.Trial, waiting: Waiting
@@ -532,9 +538,8 @@ class QuantObjective:
         """
         some = population.order.indices[-_COMPARED:]
         model = self._backend.quantize(self._space.fp32())
-        scores = np.concatenate(list(evaluation.scores(model, some)))
-        low, high = population.bounds
-        differ = np.abs(scores - population.baseline[some]) > _SAME * (high - low)
+        scores = np.concatenate(list(for_fp32(evaluation).scores(model, some)))
+        differ = np.abs(scores - population.baseline[some]) > _SAME * population.scale
         return bool(differ.mean() <= _MOST_DIFFERENT)
 
     def _evaluate_samples(
