@@ -345,10 +345,10 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--holdout",
-        metavar="FILE",
-        help="samples that the search does not see, in the form of --data, or with --evaluate a "
-        "second function FILE.py:FUNC; the model that was found is evaluated there once, at the "
-        "end",
+        metavar="PART|FILE",
+        help="samples that the search does not see: a part of --data such as 0.3, others in the "
+        "form of --data, or with --evaluate a second function FILE.py:FUNC; the model that was "
+        "found is evaluated there once, at the end",
     )
     group = parser.add_argument_group("criterion")
     group.add_argument(

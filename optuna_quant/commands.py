@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 import hashlib
 import importlib
 import importlib.util
@@ -21,6 +22,7 @@ from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
+from optuna_quant.holdout_split import as_fraction
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
 from optuna_quant.ranks import RANKS
@@ -97,7 +99,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         evaluation_threads=args.evaluation_threads,
         evidence=args.evidence,
         error_probability=args.error_probability,
-        holdout=_holdout(args) if rank.reports else None,
+        holdout=_holdout(args, rank),
         accuracy_criterion=accuracy,
         tuning_criterion=tuning,
         quant_level=quant_level,
@@ -107,6 +109,8 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         cache_dir=args.cache_dir,
         **_model_options(args),
     )
+    if not rank.reports:
+        search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
     # The samplers give signs of life of their own.
     storage = open_storage(_address(args, output), heartbeat=False)
     study_name = args.study_name or model.stem
@@ -161,7 +165,7 @@ def _check_files(args: argparse.Namespace, rank: Rank) -> tuple[Path, Path]:
         read["data file"] = _data_path("--data", args.data)
     if args.evaluate is not None:
         read["evaluation file"] = _function_file(args.evaluate)[0]
-    if args.holdout is not None:
+    if args.holdout is not None and _fraction(args.holdout) is None:
         read["hold-out file"] = (
             _data_path("--holdout", args.holdout)
             if args.evaluate is None
@@ -297,8 +301,22 @@ def _metric(spec: str | None) -> Metric | None:
     return found
 
 
-def _holdout(args: argparse.Namespace) -> Any:
-    """The hold-out set: data or a function, whichever the search is given."""
+def _fraction(text: str) -> float | None:
+    """The part of the data that ``--holdout`` says; :obj:`None` if it names a file."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if Path(text).exists() else as_fraction(number)
+
+
+def _holdout(args: argparse.Namespace, rank: Rank) -> Any:
+    """The hold-out set: a part of the data, or data or a function, as the search is given."""
+    fraction = None if args.holdout is None else _fraction(args.holdout)
+    if fraction is not None:
+        return fraction  # All must leave out the same samples.
+    if not rank.reports:
+        return None
     if args.holdout is None or args.evaluate is None:
         return args.holdout
     file, name = _function_file(args.holdout, "--holdout")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+import copy
 from dataclasses import replace
 from functools import partial
 import math
@@ -33,6 +34,7 @@ from optuna_quant.sample_metrics import mae
 from optuna_quant.sample_metrics import metrics
 from optuna_quant.sample_metrics import mse
 from optuna_quant.sample_metrics import top5
+from optuna_quant.subset_data import SubsetData
 
 
 if TYPE_CHECKING:
@@ -213,6 +215,17 @@ class DataEvaluation:
         """
         metric, chosen = self._checked(session, indices)
         return self._pairs(metric, session, chosen)
+
+    def subset(self, indices: _Indices) -> DataEvaluation:
+        """The same evaluation, on some of the samples.
+
+        Args:
+            indices:
+                Which samples, of shape ``(n,)``.
+        """
+        chosen = copy.copy(self)
+        chosen._data = SubsetData(self._data, indices)
+        return chosen
 
     def check(self, session: Any) -> None:
         """Check that the data fit the model in a session, without running it.

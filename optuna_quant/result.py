@@ -14,9 +14,11 @@ from optuna.logging import get_logger
 
 from optuna_quant import record
 from optuna_quant.callbacks import StopReason
+from optuna_quant.choice import models_compared
+from optuna_quant.choice import shown_doubt
+from optuna_quant.choice import shown_interval
 from optuna_quant.cost import full_evaluations
-from optuna_quant.evidence.interval import CONFIDENCE
-from optuna_quant.evidence.interval import loss_interval
+from optuna_quant.evidence.simultaneous import chosen_loss_interval
 from optuna_quant.output import check_output
 from optuna_quant.output import files_of
 from optuna_quant.rebuild import rebuild
@@ -109,10 +111,13 @@ class TuningResult:
             :obj:`None` if the sampler does not tell.
         loss_interval:
             Between which values the loss of this model is for the population that the evaluation
-            samples were drawn from, with 95 % confidence, see
-            :func:`optuna_quant.evidence.interval.loss_interval`. It does not know that the model
-            was chosen among others by these samples; a hold-out set does. :obj:`None` if the
+            samples were drawn from, with 95 % confidence, corrected for the choice among
+            ``models_compared`` models, see
+            :func:`optuna_quant.evidence.simultaneous.chosen_loss_interval`. :obj:`None` if the
             scores of single samples are not in the record, or have no bounds.
+        models_compared:
+            Among how many different quantized models this one was chosen by the evaluation
+            samples: all that the study has evaluated, on all samples or on some.
         holdout:
             What the hold-out set says; :obj:`None` if there is none, or it was not evaluated.
         holdout_missing:
@@ -139,6 +144,7 @@ class TuningResult:
     samples: tuple[int, int] | None = None
     full_evaluations: float = math.nan
     loss_interval: tuple[float, float] | None = None
+    models_compared: int = 0
     holdout: HoldoutResult | None = None
     holdout_missing: str | None = None
 
@@ -204,19 +210,20 @@ class TuningResult:
 
     def summary(self) -> str:
         """The result in a few lines of text."""
-        lines = [self._headline()]
+        # What the hold-out set says is true of a chosen model as it stands, so it comes first.
+        lines = [self._headline(), *self._shown_holdout()]
         if self.metric is not None and self.baseline is not None and self.loss is not None:
             known = self.loss_interval is not None
             judged = f", criterion: {self.criterion}" if known else f" ({self.criterion})"
             about = "" if self.samples is None else "about "
             lines.append(
                 f"metric {about}{self.metric:.6g}, FP32 {self.baseline:.6g}, "
-                f"{self._shown_loss(self.loss, self.loss_interval)}{judged}"
+                f"{self._shown_loss(self.loss, self.loss_interval, self.models_compared)}{judged}"
             )
+            lines.extend(self._shown_doubt())
         if self.samples is not None:
             seen, of = self.samples
             lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
-        lines.extend(self._shown_holdout())
         if self.config is not None and self.trial is not None:
             lines.append(
                 f"trial {self.trial.number}: {len(self.config.quantized_ops)} of "
@@ -265,12 +272,20 @@ class TuningResult:
             )
         return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
 
-    def _shown_loss(self, loss: float, interval: tuple[float, float] | None) -> str:
+    def _shown_loss(
+        self, loss: float, interval: tuple[float, float] | None, models: int = 1
+    ) -> str:
         shown = f"loss {self.criterion.show(loss)}"
         if interval is None:
             return shown
-        low, high = map(self.criterion.show, interval)
-        return f"{shown} ({100 * CONFIDENCE:g} % confidence: {low} to {high})"
+        return f"{shown} ({shown_interval(interval, self.criterion, models=models)})"
+
+    def _shown_doubt(self) -> list[str]:
+        evidence = None if self.trial is None else self.trial.user_attrs.get(record.EVIDENCE)
+        if not self.met or self.loss_interval is None or evidence is None:
+            return []
+        doubt = shown_doubt(self.loss_interval, self.criterion, samples=evidence["of"])
+        return [] if doubt is None else [doubt]
 
     def _shown_holdout(self) -> list[str]:
         found = self.holdout
@@ -332,6 +347,7 @@ def conclude(
     elif best is not None and math.isfinite(best.cost(objective)):
         cost = best.cost(objective)
     baseline = record.get_baseline(study)
+    compared = models_compared(study)
     # Other samplers than ours do not tell.
     set_aside = getattr(study.sampler, "set_aside", None)
     speculation = getattr(study.sampler, "speculation", None)
@@ -358,7 +374,10 @@ def conclude(
         speculation=None if speculation is None else speculation(study),
         samples=None if best is None else best.samples,
         full_evaluations=full_evaluations(study),
-        loss_interval=None if best is None else recorded_interval(study, best.trial, criterion),
+        loss_interval=None
+        if best is None
+        else recorded_interval(study, best.trial, criterion, models=compared),
+        models_compared=compared,
     )
 
 
@@ -377,7 +396,7 @@ _NOTHING = "no quantized model was evaluated."
 
 
 def recorded_interval(
-    study: optuna.Study, trial: FrozenTrial, criterion: AccuracyCriterion
+    study: optuna.Study, trial: FrozenTrial, criterion: AccuracyCriterion, *, models: int
 ) -> tuple[float, float] | None:
     """Between which values the loss of a trial's model is, with 95 % confidence.
 
@@ -388,6 +407,8 @@ def recorded_interval(
             A complete trial of it.
         criterion:
             Says what the loss is.
+        models:
+            Among how many models it was chosen.
 
     Returns:
         The interval; :obj:`None` if the record does not have the scores of all samples.
@@ -408,9 +429,10 @@ def recorded_interval(
     # In the data's own order: that of the evaluation depends on what the baseline scores.
     candidate = np.empty(population.samples)
     candidate[population.order.indices] = scores
-    return loss_interval(
+    return chosen_loss_interval(
         candidate,
         population.baseline,
+        models=models,
         bounds=population.bounds,
         higher_is_better=criterion.higher_is_better,
         relative=criterion.criterion == "relative",

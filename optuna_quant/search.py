@@ -31,6 +31,10 @@ from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import check_count
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
+from optuna_quant.holdout_split import HoldoutSplit
+from optuna_quant.holdout_split import as_fraction
+from optuna_quant.holdout_split import check_split
+from optuna_quant.holdout_split import split_holdout
 from optuna_quant.last_trials import await_last_trials
 from optuna_quant.last_trials import others_running
 from optuna_quant.latency import find_fastest
@@ -95,6 +99,8 @@ class Search:
             What latency is measured on.
         holdout:
             Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
+        split:
+            Which of the samples are the hold-out set; :obj:`None` if it is of others, or none.
         pruner:
             Stops the evaluation of a model whose fate is known.
         seed:
@@ -112,6 +118,7 @@ class Search:
     pruner: BasePruner
     seed: int
     holdout: Evaluate | None = None
+    split: HoldoutSplit | None = None
 
     def run(
         self,
@@ -144,6 +151,7 @@ class Search:
             load_if_exists=storage is not None,
         )
         check_continued(study, self.backend, self.space, self.criterion)
+        check_split(study, self.split)
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
@@ -294,8 +302,12 @@ def prepare(
         raise ValueError(
             f"evaluation_threads={evaluation_threads!r} goes with data, not with evaluate."
         )
-    held_out = None
-    if holdout is not None:
+    held_out: Evaluate | None = None
+    split = None
+    fraction = as_fraction(holdout)
+    if fraction is not None:
+        measure, held_out, split = split_holdout(measure, fraction, seed=seed)
+    elif holdout is not None:
         held_out = _measure_holdout(holdout, evaluate, data, measured)
     pruner = _pruner(measure, accuracy, evidence=evidence, error_probability=error_probability)
     if output is not None:
@@ -351,6 +363,7 @@ def prepare(
         pruner=pruner,
         seed=seed,
         holdout=held_out,
+        split=split,
     )
 
 

@@ -123,8 +123,9 @@ def tune(
         error_probability:
             With what probability a model that meets the criterion may be given up.
         holdout:
-            Labelled data in the form of ``data`` that the search must not see, or with
-            ``evaluate`` a second such function. The model that was found and the FP32 model are
+            The part of ``data`` that the search does not see, such as 0.3, drawn with the seed;
+            or labelled data in the form of ``data``, or with ``evaluate`` a second such function,
+            of samples that it must not see. The model that was found and the FP32 model are
             evaluated on it once, at the end; it decides nothing. What it says is in
             ``result.holdout``. Default: none.
         approach:
