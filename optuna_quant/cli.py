@@ -318,8 +318,8 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         metavar="N",
         type=_positive,
-        default=64,
-        help="how many samples of --data are run at once (default: 64)",
+        help="how many samples of --data are run at once (default: 64, but 1 for models with "
+        "dynamic quantization, in which what a sample gets depends on its batch)",
     )
     group.add_argument(
         "--evaluation-threads",

@@ -64,6 +64,7 @@ __all__ = [
 ]
 
 _ROUNDING = 1e-9
+_BATCH_SIZE = 64
 
 
 class DataEvaluation:
@@ -89,7 +90,9 @@ class DataEvaluation:
             :class:`~optuna_quant.sample_metrics.CorpusMetric`; or a function that gives the score
             of each sample, of which higher is better. It is of the model's first output.
         batch_size:
-            How many samples are run at once, unless the model has a fixed batch size.
+            How many samples are run at once, unless the model has a fixed batch size. Default: 64,
+            but 1 for a model whose results depend on the batch, as those of dynamic quantization
+            do. That can be told of a model that a backend has built, not of a session alone.
         threads:
             How many batches are run at the same time; the session must allow that, as those of
             ONNX Runtime do. Data are read and scored in the calling thread. The sessions of models
@@ -112,6 +115,8 @@ class DataEvaluation:
             The lowest and the highest score of a sample; :obj:`None` if they are not known.
         batch_size:
             How many samples are run at once.
+        dynamic_batch_size:
+            The same, of a model whose results depend on it.
         threads:
             How many batches are run at the same time.
 
@@ -127,18 +132,20 @@ class DataEvaluation:
         data: str | os.PathLike[str] | Mapping[str, Any] | LabelledData | Any,
         metric: Metric = "accuracy",
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         threads: int = 1,
         metric_bounds: Bounds | None = None,
     ) -> None:
         self._metric = as_metric_of(metric, bounds=metric_bounds)
-        check_count("batch_size", batch_size)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         check_count("threads", threads)
         self.metric = self.name = self._metric.name
         self.higher_is_better = self._metric.higher_is_better
         self.is_mean = isinstance(self._metric, SampleMetric)
         self.bounds = self._metric.bounds if isinstance(self._metric, SampleMetric) else None
-        self.batch_size = batch_size
+        self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
+        self.dynamic_batch_size = 1 if batch_size is None else batch_size
         self.threads = threads
         self._data = open_labelled_data(data)
 
@@ -227,6 +234,38 @@ class DataEvaluation:
         chosen._data = SubsetData(self._data, indices)
         return chosen
 
+    def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
+        """How many samples of a model are run at once.
+
+        Args:
+            model:
+                The model.
+            depends_on_batch:
+                Whether its results depend on that. Default: what the model says of itself.
+        """
+        fixed = _fixed_batch_size(self._session_of(model))
+        if fixed is not None:
+            return fixed
+        if depends_on_batch is None:
+            depends_on_batch = getattr(model, "depends_on_batch", False) is True
+        return self.dynamic_batch_size if depends_on_batch else self.batch_size
+
+    def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
+        """What a model gives for the first samples, one array for each of them.
+
+        Args:
+            model:
+                The model, or a session with it.
+            count:
+                How many samples.
+            size:
+                How many of them are run at once, unless the model has a fixed batch size.
+        """
+        few = copy.copy(self)
+        few.batch_size = few.dynamic_batch_size = size
+        with closing(few._outputs(model, np.arange(count))) as batches:
+            return [sample for output, _, _ in batches for sample in output]
+
     def check(self, session: Any) -> None:
         """Check that the data fit the model in a session, without running it.
 
@@ -288,12 +327,12 @@ class DataEvaluation:
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs, labels and indices of batches, in order; some are run ahead."""
+        size = self.batch_size_for(session)
         session = self._session_of(session)
         specs = _specs(session)
-        fixed = [i.shape[0] for i in session.get_inputs() if i.shape and _is_fixed(i.shape[0])]
-        size = fixed[0] if fixed else self.batch_size
         starts = range(0, len(indices), size)
-        run = partial(_run, session, session.get_outputs()[0].name, fixed[0] if fixed else None)
+        fixed = _fixed_batch_size(session)
+        run = partial(_run, session, session.get_outputs()[0].name, fixed)
         if self.threads == 1:
             for start in starts:
                 chosen = indices[start : start + size]
@@ -416,6 +455,12 @@ def _specs(session: Any) -> list[InputSpec]:
         shape = (None, *given.shape[1:]) if given.shape else None
         specs.append(InputSpec(given.name, np.dtype(kinds.get(kind, kind)), shape))
     return specs
+
+
+def _fixed_batch_size(session: Any) -> int | None:
+    """The number of samples that the model in a session takes at once, if it takes no other."""
+    sizes = (given.shape[0] for given in session.get_inputs() if given.shape)
+    return next((size for size in sizes if _is_fixed(size)), None)
 
 
 def _is_fixed(size: object) -> bool:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.batches import Batches
     from optuna_quant.callbacks import ExitPolicy
     from optuna_quant.callbacks import Stop
     from optuna_quant.config import OpConfig
@@ -118,6 +119,9 @@ class TuningResult:
         models_compared:
             Among how many different quantized models this one was chosen by the evaluation
             samples: all that the study has evaluated, on all samples or on some.
+        batches:
+            In what batches the model was evaluated, if its metric depends on that, as with
+            dynamic quantization.
         holdout:
             What the hold-out set says; :obj:`None` if there is none, or it was not evaluated.
         holdout_missing:
@@ -145,6 +149,7 @@ class TuningResult:
     full_evaluations: float = math.nan
     loss_interval: tuple[float, float] | None = None
     models_compared: int = 0
+    batches: Batches | None = None
     holdout: HoldoutResult | None = None
     holdout_missing: str | None = None
 
@@ -152,6 +157,11 @@ class TuningResult:
     def fallback_ops(self) -> tuple[str, ...]:
         """The ops of the model that are not quantized."""
         return () if self.config is None else self.config.fallback_ops
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether what the model gives for a sample depends on the others in its batch."""
+        return self.trial is not None and record.DEPENDS_ON_BATCH in self.trial.user_attrs
 
     def model(self) -> Any:
         """The model, built anew.
@@ -221,6 +231,8 @@ class TuningResult:
                 f"{self._shown_loss(self.loss, self.loss_interval, self.models_compared)}{judged}"
             )
             lines.extend(self._shown_doubt())
+        if self.batches is not None:
+            lines.append(str(self.batches))
         if self.samples is not None:
             seen, of = self.samples
             lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")

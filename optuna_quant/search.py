@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 import os
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ from optuna.pruners import NopPruner
 
 from optuna_quant._cores import available_cores
 from optuna_quant._quiet import without_repeated_lines
+from optuna_quant.batches import Batches
+from optuna_quant.batches import batches_of
+from optuna_quant.batches import check_batches
+from optuna_quant.batches import warn_of_batches
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import Stop
@@ -101,6 +106,8 @@ class Search:
             Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
         split:
             Which of the samples are the hold-out set; :obj:`None` if it is of others, or none.
+        batches:
+            How models with dynamic quantization are evaluated; :obj:`None` if there are none.
         pruner:
             Stops the evaluation of a model whose fate is known.
         seed:
@@ -119,6 +126,7 @@ class Search:
     seed: int
     holdout: Evaluate | None = None
     split: HoldoutSplit | None = None
+    batches: Batches | None = None
 
     def run(
         self,
@@ -152,6 +160,7 @@ class Search:
         )
         check_continued(study, self.backend, self.space, self.criterion)
         check_split(study, self.split)
+        check_batches(study, self.batches)
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
@@ -187,6 +196,8 @@ class Search:
         result = conclude(
             study, stop, self.policy, backend=self.backend, space=self.space, fastest=fastest
         )
+        if result.depends_on_batch:
+            result = replace(result, batches=self.batches)
         if self.saver is not None and result.met and result.trial is not None:
             self.saver.write(result.trial)
         if self.holdout is not None:
@@ -248,7 +259,7 @@ def prepare(
     data: Any = None,
     metric: Metric | None = None,
     metric_bounds: tuple[float, float] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     evaluation_threads: int | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
@@ -268,7 +279,9 @@ def prepare(
     cache_dir: str | os.PathLike[str] | None = None,
     backend: Backend | None = None,
 ) -> Search:
-    """Check all that a search is given, before any study is opened and any model evaluated.
+    """Check all that a search is given, before any study is opened.
+
+    No model is evaluated for it; the FP32 model runs on a few samples.
 
     For the arguments see :func:`optuna_quant.tune`.
 
@@ -345,9 +358,13 @@ def prepare(
         kwargs=tuning.strategy_kwargs or {},
         backend=backend,
     )
+    fp32 = backend.quantize(space.fp32()) if isinstance(measure, DataEvaluation) else None
     for each in (measure, held_out):
         if isinstance(each, DataEvaluation):
-            each.check(backend.quantize(space.fp32()))
+            each.check(fp32)
+    batches = batches_of(measure, space, fp32)
+    if this_rank().reports:
+        warn_of_batches(measure, batches, fp32)
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)
@@ -364,6 +381,7 @@ def prepare(
         seed=seed,
         holdout=held_out,
         split=split,
+        batches=batches,
     )
 
 
@@ -440,7 +458,7 @@ def _measure(
     criterion: AccuracyCriterion,
     *,
     metric_bounds: tuple[float, float] | None,
-    batch_size: int,
+    batch_size: int | None,
     threads: int,
 ) -> Evaluate:
     """What gives the metric of a session."""

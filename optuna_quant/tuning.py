@@ -42,7 +42,7 @@ def tune(
     data: Any = None,
     metric: Metric | None = None,
     metric_bounds: tuple[float, float] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     evaluation_threads: int | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
@@ -110,7 +110,8 @@ def tune(
             The lowest and the highest score of a sample, for a metric that does not say it.
             Without bounds every model is evaluated on all samples.
         batch_size:
-            How many samples are run at once.
+            How many samples of ``data`` are run at once. Default: 64, but 1 for models with
+            dynamic quantization, in which what a sample gets depends on the others in its batch.
         evaluation_threads:
             How many batches of ``data`` are run at the same time; without ``session_options`` they
             share the cores. By default two on processors with several cores, and one where
