@@ -73,7 +73,7 @@ def batches_of(evaluation: Any, space: TuningSpace, fp32: Any) -> Batches | None
 
 
 def warn_of_batches(evaluation: Any, batches: Batches | None, fp32: Any) -> None:
-    """Warn if a metric will hold for batches of one size and order only.
+    """Warn if metrics will hold for batches of one size and order only, or for nothing.
 
     Args:
         evaluation:
@@ -97,13 +97,21 @@ def warn_of_batches(evaluation: Any, batches: Batches | None, fp32: Any) -> None
             stacklevel=2,
         )
     size = evaluation.batch_size_for(fp32)
-    if size > 1 and _differs_alone(evaluation, fp32):
-        warnings.warn(
+    if _is_independent(evaluation, fp32, size):
+        return
+    if _is_independent(evaluation, fp32, 1):  # Alone, it gives the same each time.
+        said = (
             "The FP32 model gives a sample another output in a batch than alone. So the metric "
             f"holds for batches of {size} in the order of the evaluation only; use batch_size=1 "
-            "if the model is used on one sample at a time.",
-            stacklevel=2,
+            "if the model is used on one sample at a time."
         )
+    else:
+        said = (
+            "The FP32 model gives the same samples other outputs each time, so that metrics are a "
+            "matter of luck: is a layer such as Dropout in training mode, or are samples changed "
+            "at random when they are read?"
+        )
+    warnings.warn(said, stacklevel=2)
 
 
 def check_batches(study: optuna.Study, batches: Batches | None) -> None:
@@ -135,17 +143,17 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
     )
 
 
-def _differs_alone(evaluation: DataEvaluation, model: Any) -> bool:
-    """Whether a model gives a sample something else alone than in a batch.
+def _is_independent(evaluation: DataEvaluation, model: Any, size: int) -> bool:
+    """Whether a model gives samples the same in batches of a size as alone.
 
-    Not so if it cannot be run on one sample: then its evaluation will say what is wrong.
+    As far as is known: if it cannot be run on one sample, its evaluation will say what is wrong.
     """
     count = min(_TRIED, evaluation.samples)
     try:
-        together, alone = (evaluation.first_outputs(model, count, size=n) for n in (count, 1))
+        some, alone = (evaluation.first_outputs(model, count, size=n) for n in (size, 1))
     except Exception:
-        return False
-    return not all(_is_close(one, other) for one, other in zip(together, alone, strict=True))
+        return True
+    return all(_is_close(one, other) for one, other in zip(some, alone, strict=True))
 
 
 def _is_close(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:

@@ -350,6 +350,13 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         "form of --data, or with --evaluate a second function FILE.py:FUNC; the model that was "
         "found is evaluated there once, at the end",
     )
+    group.add_argument(
+        "--no-verify",
+        action="store_false",
+        dest="verify",
+        help="do not evaluate the model that was found a second time, which shows whether its "
+        "metric is reproducible (with --data a few samples tell)",
+    )
     group = parser.add_argument_group("criterion")
     group.add_argument(
         "--tolerable-loss",

@@ -100,6 +100,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         evidence=args.evidence,
         error_probability=args.error_probability,
         holdout=_holdout(args, rank),
+        verify=args.verify,
         accuracy_criterion=accuracy,
         tuning_criterion=tuning,
         quant_level=quant_level,

@@ -79,6 +79,10 @@ QUANTIZED = "quantized"
 BASELINE = "optuna_quant:baseline"
 STOPPED_BECAUSE = "optuna_quant:stopped_because"
 
+# System attributes of a study.
+SECOND_EVALUATION = "second_evaluation"
+"""What evaluating an answer a second time has given, one for each answer, see ``texts``."""
+
 # How far a trial evaluates its configuration.
 FULL = "full"
 VERDICT = "verdict"

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.holdout import HoldoutResult
+    from optuna_quant.reproducibility import SecondEvaluation
     from optuna_quant.samplers import RaceReport
     from optuna_quant.samplers import SetAside
     from optuna_quant.samplers import Speculation
@@ -122,6 +123,14 @@ class TuningResult:
         batches:
             In what batches the model was evaluated, if its metric depends on that, as with
             dynamic quantization.
+        second_evaluation:
+            What evaluating the model a second time has given; :obj:`None` if it was not. If it
+            does not meet the criterion again, nothing is met.
+        not_repeatable:
+            Why the second evaluation failed, though the first had met the criterion; then nothing
+            is met. :obj:`None` if it did not fail.
+        not_repeated:
+            Why the model was not evaluated a second time; :obj:`None` if it was, or was not to be.
         holdout:
             What the hold-out set says; :obj:`None` if there is none, or it was not evaluated.
         holdout_missing:
@@ -150,6 +159,9 @@ class TuningResult:
     loss_interval: tuple[float, float] | None = None
     models_compared: int = 0
     batches: Batches | None = None
+    second_evaluation: SecondEvaluation | None = None
+    not_repeatable: str | None = None
+    not_repeated: str | None = None
     holdout: HoldoutResult | None = None
     holdout_missing: str | None = None
 
@@ -157,6 +169,12 @@ class TuningResult:
     def fallback_ops(self) -> tuple[str, ...]:
         """The ops of the model that are not quantized."""
         return () if self.config is None else self.config.fallback_ops
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether a model that met the criterion did so again, as far as that was tried."""
+        found = self.second_evaluation
+        return self.not_repeatable is None and (found is None or found.meets(self.criterion))
 
     @property
     def depends_on_batch(self) -> bool:
@@ -191,9 +209,14 @@ class TuningResult:
         """
         check_output(path, inputs=files_of(self.backend))
         if not self.met and not closest and self.config is not None:
+            why = (
+                "No quantized model meets the criterion"
+                if self.is_reproducible
+                else "The model does not meet the criterion each time that it is evaluated"
+            )
             raise ValueError(
-                "No quantized model meets the criterion, so none is saved. To save the one that "
-                "comes closest use save(path, closest=True)."
+                f"{why}, so none is saved. To save the one that comes closest use save(path, "
+                "closest=True)."
             )
         self.model().save(path)
 
@@ -233,6 +256,7 @@ class TuningResult:
             lines.extend(self._shown_doubt())
         if self.batches is not None:
             lines.append(str(self.batches))
+        lines.extend(self._shown_second_evaluation())
         if self.samples is not None:
             seen, of = self.samples
             lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
@@ -277,6 +301,8 @@ class TuningResult:
             return "A quantized model meets the criterion."
         if self.config is None:
             return f"NOT MET: {_NOTHING}"
+        if not self.is_reproducible:
+            return "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again:"
         if self.samples is not None and self._looks_good:
             return (
                 "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples. "
@@ -291,6 +317,14 @@ class TuningResult:
         if interval is None:
             return shown
         return f"{shown} ({shown_interval(interval, self.criterion, models=models)})"
+
+    def _shown_second_evaluation(self) -> list[str]:
+        if self.not_repeatable is not None:
+            return [f"a second evaluation failed: {self.not_repeatable}"]
+        if self.not_repeated is not None:
+            return [f"not evaluated a second time ({self.not_repeated})"]
+        found = self.second_evaluation
+        return [] if found is None or not found.differs else [found.shown(self.criterion)]
 
     def _shown_doubt(self) -> list[str]:
         evidence = None if self.trial is None else self.trial.user_attrs.get(record.EVIDENCE)

@@ -51,6 +51,7 @@ from optuna_quant.output import storage_file
 from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.ranks import this_rank
+from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
@@ -108,6 +109,8 @@ class Search:
             Which of the samples are the hold-out set; :obj:`None` if it is of others, or none.
         batches:
             How models with dynamic quantization are evaluated; :obj:`None` if there are none.
+        verify:
+            Whether the answer is evaluated a second time.
         pruner:
             Stops the evaluation of a model whose fate is known.
         seed:
@@ -127,6 +130,7 @@ class Search:
     holdout: Evaluate | None = None
     split: HoldoutSplit | None = None
     batches: Batches | None = None
+    verify: bool = True
 
     def run(
         self,
@@ -198,6 +202,11 @@ class Search:
         )
         if result.depends_on_batch:
             result = replace(result, batches=self.batches)
+        chosen = _itself if isinstance(self.measure, DataEvaluation) else _session
+        if self.verify:
+            result = with_second_evaluation(result, self.measure, session=chosen)
+        if self.saver is not None and not result.is_reproducible:
+            self.saver.discard()
         if self.saver is not None and result.met and result.trial is not None:
             self.saver.write(result.trial)
         if self.holdout is not None:
@@ -264,6 +273,7 @@ def prepare(
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
+    verify: bool = True,
     approach: str = "static",
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
@@ -382,6 +392,7 @@ def prepare(
         holdout=held_out,
         split=split,
         batches=batches,
+        verify=verify,
     )
 
 

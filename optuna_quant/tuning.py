@@ -47,6 +47,7 @@ def tune(
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
+    verify: bool = True,
     approach: str = "static",
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
@@ -129,6 +130,11 @@ def tune(
             of samples that it must not see. The model that was found and the FP32 model are
             evaluated on it once, at the end; it decides nothing. What it says is in
             ``result.holdout``. Default: none.
+        verify:
+            Whether the model that was found is evaluated a second time, to see whether its metric
+            is reproducible. With ``data`` a few samples tell, and all are evaluated again only if
+            those have not given the same; ``evaluate`` is called once more. If the second metric
+            does not meet the criterion, nothing is met.
         approach:
             ``"static"`` (default), ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that
             allow it).
@@ -207,6 +213,7 @@ def tune(
         evidence=evidence,
         error_probability=error_probability,
         holdout=holdout,
+        verify=verify,
         approach=approach,
         quant_level=quant_level,
         accuracy_criterion=accuracy_criterion,
