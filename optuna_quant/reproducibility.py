@@ -78,7 +78,7 @@ class SecondEvaluation:
         return self.baseline is not None
 
     def meets(self, criterion: AccuracyCriterion) -> bool:
-        """Whether the criterion is met by either evaluation, against either of FP32."""
+        """Whether the criterion is met by both evaluations, against both of FP32."""
         if self.metric is None or self.baseline is None:
             return True
         metrics, baselines = (self.first[0], self.metric), (self.first[1], self.baseline)
@@ -131,8 +131,8 @@ def with_second_evaluation(
         return replace(result, met=False, not_repeatable=reason)
     if not found.meets(result.criterion):
         _logger.warning(
-            f"The answer, trial {trial.number}, is {found.shown(result.criterion)}. Make the model "
-            "and the evaluation give the same each time, or evaluate on more samples."
+            f"The answer, trial {trial.number}, is {found.shown(result.criterion)}. Make the "
+            "model and the evaluation give the same each time, or evaluate on more samples."
         )
     return replace(
         result,
