@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-# So many samples tell whether outputs are the same each time.
+# So many samples tell whether outputs are the same each time; of few samples a part of them.
 _TRIED = 16
+_FEWEST = 2
 # By this part of the largest output, sums in another order may differ; what is random does more.
 _ROUNDING = 1e-5
 _SAME_METRIC = 1e-9
@@ -184,7 +185,8 @@ class _Again:
 
     def _try_few(self, model: Any, evaluation: DataEvaluation) -> tuple[bool, float]:
         """Whether a few samples give the same each time, and how many were run for it."""
-        count = min(_TRIED, evaluation.samples)
+        samples = evaluation.samples
+        count = min(samples, _TRIED, max(_FEWEST, samples // _TRIED))
         size = evaluation.batch_size_for(model)
         one, other = (evaluation.first_outputs(model, count, size=size) for _ in range(2))
         same = all(_is_same(a, b) for a, b in zip(one, other, strict=True))
@@ -196,7 +198,7 @@ class _Again:
             found = evaluation.scores(model, indices[:count])
             same = bool(np.array_equal(np.concatenate(list(found)), scores[:count]))
             runs += 1
-        return same, runs * count / evaluation.samples
+        return same, runs * count / samples
 
     def _recorded(self) -> tuple[NDArray[np.intp], NDArray[np.float64]] | None:
         """The samples in the order of the evaluation, and the scores that the trial has kept."""
