@@ -24,6 +24,7 @@ NAMES = (
     "model_based",
     "strategies",
     "coverage",
+    "selection",
     "evidence",
     "decision_overhead",
     "evaluation_threads",

@@ -66,6 +66,7 @@ def tune_task(case: Case, task: Task, strategy: str, **options: Any) -> tuple[Tu
             criterion=task.criterion, tolerable_loss=task.tolerable_loss
         ),
         tuning_criterion=TuningCriterion(strategy=strategy, max_trials=300),
+        verify=False,  # What it costs does not depend on the search.
         **options,
     )
     return result, time.perf_counter() - begun

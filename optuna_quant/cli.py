@@ -371,8 +371,8 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         metavar="N",
         type=_positive,
-        default=64,
-        help="how many samples of --data are run at once (default: 64)",
+        help="how many samples of --data are run at once (default: 64, but 1 for models with "
+        "dynamic quantization, in which what a sample gets depends on its batch)",
     )
     group.add_argument(
         "--evaluation-threads",
@@ -405,10 +405,17 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--holdout",
-        metavar="FILE",
-        help="samples that the search does not see, in the form of --data, or with --evaluate a "
-        "second function FILE.py:FUNC; the model that was found is evaluated there once, at the "
-        "end",
+        metavar="PART|FILE",
+        help="samples that the search does not see: a part of --data such as 0.3, others in the "
+        "form of --data, or with --evaluate a second function FILE.py:FUNC; the model that was "
+        "found is evaluated there once, at the end",
+    )
+    group.add_argument(
+        "--no-verify",
+        action="store_false",
+        dest="verify",
+        help="do not evaluate the model that was found a second time, which shows whether its "
+        "metric is reproducible (with --data a few samples tell)",
     )
     group = parser.add_argument_group("criterion")
     group.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 import hashlib
 import importlib
@@ -27,6 +28,7 @@ from optuna_quant.constant_inputs import files_of_inputs
 from optuna_quant.constant_inputs import parse_inputs
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
+from optuna_quant.holdout_split import as_fraction
 from optuna_quant.metric_criterion import default_criterion
 from optuna_quant.metric_objects import is_metric_object
 from optuna_quant.named_metrics import as_metric_of
@@ -114,7 +116,8 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         evaluation_timeout=args.evaluation_timeout,
         evidence=args.evidence,
         error_probability=args.error_probability,
-        holdout=_holdout(args) if rank.reports else None,
+        holdout=_holdout(args, rank),
+        verify=args.verify,
         accuracy_criterion=accuracy,
         tuning_criterion=tuning,
         quant_level=quant_level,
@@ -124,6 +127,8 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         cache_dir=args.cache_dir,
         **_model_options(args),
     )
+    if not rank.reports:
+        search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
     # The samplers give signs of life of their own.
     storage = open_storage(_address(args, output), heartbeat=False)
     study_name = args.study_name or model.stem
@@ -196,7 +201,7 @@ def _check_files(args: argparse.Namespace, rank: Rank) -> tuple[Path, Path]:
         read["data file"] = _data_path("--data", args.data)
     if args.evaluate is not None:
         read["evaluation file"] = _function_file(args.evaluate)[0]
-    if args.holdout is not None:
+    if args.holdout is not None and _fraction(args.holdout) is None:
         read["hold-out file"] = (
             _data_path("--holdout", args.holdout)
             if args.evaluate is None
@@ -337,8 +342,22 @@ def _metric(spec: str | None) -> Metric | None:
     return found
 
 
-def _holdout(args: argparse.Namespace) -> Any:
-    """The hold-out set: data or a function, whichever the search is given."""
+def _fraction(text: str) -> float | None:
+    """The part of the data that ``--holdout`` says; :obj:`None` if it names a file."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if Path(text).exists() else as_fraction(number)
+
+
+def _holdout(args: argparse.Namespace, rank: Rank) -> Any:
+    """The hold-out set: a part of the data, or data or a function, as the search is given."""
+    fraction = None if args.holdout is None else _fraction(args.holdout)
+    if fraction is not None:
+        return fraction  # All must leave out the same samples.
+    if not rank.reports:
+        return None
     if args.holdout is None or args.evaluate is None:
         return args.holdout
     file, name = _function_file(args.holdout, "--holdout")

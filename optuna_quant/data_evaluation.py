@@ -44,6 +44,7 @@ from optuna_quant.sample_metrics import mae
 from optuna_quant.sample_metrics import mse
 from optuna_quant.sample_metrics import top5
 from optuna_quant.sample_runs import SampleRunner
+from optuna_quant.subset_data import SubsetData
 
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ __all__ = [
 ]
 
 _ROUNDING = 1e-9
+_BATCH_SIZE = 64
 
 _logger = get_logger(__name__)
 
@@ -111,7 +113,9 @@ class DataEvaluation:
             function that gives the score of each sample, of which higher is better. It is of the
             model's first output, unless ``output_names`` says otherwise.
         batch_size:
-            How many samples are run at once, unless the model has a fixed batch size.
+            How many samples are run at once, unless the model has a fixed batch size. Default: 64,
+            but 1 for a model whose results depend on the batch, as those of dynamic quantization
+            do. That can be told of a model that a backend has built, not of a session alone.
         threads:
             How many batches are run at the same time; the session must allow that, as those of
             ONNX Runtime do. Data are read and scored in the calling thread. The sessions of models
@@ -146,6 +150,8 @@ class DataEvaluation:
             What outputs are compared with: ``"labels"``, or ``"fp32"``, the FP32 model's outputs.
         batch_size:
             How many samples are run at once.
+        dynamic_batch_size:
+            The same, of a model whose results depend on it.
         threads:
             How many batches are run at the same time.
         output_names:
@@ -167,7 +173,7 @@ class DataEvaluation:
         data: str | os.PathLike[str] | Mapping[str, Any] | LabelledData | Any,
         metric: Metric = "accuracy",
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         threads: int = 1,
         metric_bounds: Bounds | None = None,
         output_names: str | Sequence[str] | None = None,
@@ -175,14 +181,16 @@ class DataEvaluation:
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self._metric = as_metric_of(metric, bounds=metric_bounds)
-        check_count("batch_size", batch_size)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         check_count("threads", threads)
         self.metric = self.name = self._metric.name
         self.higher_is_better = self._metric.higher_is_better
         self.is_mean = isinstance(self._metric, SampleMetric)
         self.bounds = _useful_bounds(self._metric)
         self.reference = self._metric.reference
-        self.batch_size = batch_size
+        self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
+        self.dynamic_batch_size = 1 if batch_size is None else batch_size
         self.threads = threads
         self.output_names = as_output_names(output_names)
         if isinstance(metric, str) and len(self.output_names or ()) > 1:
@@ -278,6 +286,58 @@ class DataEvaluation:
         """
         metric, chosen = self._checked(session, indices)
         return self._pairs(metric, session, chosen)
+
+    def subset(self, indices: _Indices) -> DataEvaluation:
+        """The same evaluation, on some of the samples.
+
+        Args:
+            indices:
+                Which samples, of shape ``(n,)``.
+        """
+        chosen = copy.copy(self)
+        chosen._data = SubsetData(self._data, indices)
+        if self._references is not None:
+            chosen._references = self._references.anew()
+        return chosen
+
+    def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
+        """How many samples of a model are run at once.
+
+        Args:
+            model:
+                The model.
+            depends_on_batch:
+                Whether its results depend on that. Default: what the model says of itself.
+        """
+        session = self._session_of(model)
+        fixed = _fixed_batch_size(self._bound(session), session)
+        if fixed is not None:
+            return fixed
+        if depends_on_batch is None:
+            depends_on_batch = getattr(model, "depends_on_batch", False) is True
+        return self.dynamic_batch_size if depends_on_batch else self.batch_size
+
+    def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
+        """What a model gives for the first samples, an array for each of them and each output.
+
+        Args:
+            model:
+                The model, or a session with it.
+            count:
+                How many samples.
+            size:
+                How many of them are run at once, unless the model has a fixed batch size.
+        """
+        few = copy.copy(self)
+        few.batch_size = few.dynamic_batch_size = size
+        with closing(few._outputs(model, np.arange(count))) as batches:
+            rows = [
+                row
+                for output, _, _ in batches
+                for row in (zip(*output, strict=True) if isinstance(output, tuple) else output)
+            ]
+        parts = [row if isinstance(row, tuple | list) else (row,) for row in rows]
+        return [np.asarray(part) for several in parts for part in several]
 
     def check(self, session: Any) -> None:
         """Check that the data fit the model in a session, without running it.
@@ -449,18 +509,17 @@ class DataEvaluation:
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs, labels and indices of batches, in order; some are run ahead."""
+        size = self.batch_size_for(session)
         session = self._session_of(session)
         constants = self._bound(session)
         specs = _of_samples(constants, session)
-        fixed = _fixed_batch_size(constants, session)
-        size = self.batch_size if fixed is None else fixed
         starts = range(0, len(indices), size)
         run = SampleRunner(
             session=session,
             outputs=self._scored(session),
             inputs=specs,
             constants=constants,
-            fixed=fixed,
+            fixed=_fixed_batch_size(constants, session),
             one_by_one=self._metric.per_sample,
         )
         if self.threads == 1:

@@ -617,7 +617,7 @@ class QuantObjective:
             f"Trial {trial.number} has the same model as trial {number} and takes over its result."
         )
         trial.set_user_attr(record.REUSED_FROM, number)
-        for name in (record.FINGERPRINT, record.MODEL_BYTES):
+        for name in (record.FINGERPRINT, record.MODEL_BYTES, record.DEPENDS_ON_BATCH):
             if name in other.user_attrs and name not in trial.user_attrs:
                 trial.set_user_attr(name, other.user_attrs[name])
         # Read again: it may have ended since.
@@ -659,6 +659,8 @@ def _describe(trial: optuna.Trial, model: Any, fingerprint: str) -> None:
     size = getattr(model, "nbytes", None)
     if size is not None:
         trial.set_user_attr(record.MODEL_BYTES, int(size))
+    if getattr(model, "depends_on_batch", False) is True:
+        trial.set_user_attr(record.DEPENDS_ON_BATCH, True)
 
 
 def _running(study: optuna.Study) -> list[FrozenTrial]:

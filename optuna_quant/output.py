@@ -137,6 +137,13 @@ class SaveBest:
             # The search is worth more than this copy; the record has what it takes to build it.
             _logger.warning(f"The best model so far could not be written: {error}")
 
+    def discard(self) -> None:
+        """Remove what was written: it has turned out not to meet the criterion."""
+        if self._written is not None:
+            self._path.unlink(missing_ok=True)
+            self._path.with_name(f"{self._path.name}.data").unlink(missing_ok=True)
+            self._written = None
+
     def write(self, best: FrozenTrial) -> None:
         """Write the model of a trial, unless it is the one that was written last.
 

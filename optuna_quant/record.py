@@ -55,6 +55,8 @@ FALLBACK_OPS = "fallback_ops"
 """The number of ops that are not quantized."""
 MODEL_BYTES = "model_bytes"
 """The size of the model in bytes."""
+DEPENDS_ON_BATCH = "depends_on_batch"
+"""True if what the model gives for a sample depends on the other samples of the batch."""
 MET = "met"
 """Whether the criterion was met."""
 LOSS = "loss"
@@ -84,6 +86,9 @@ FAILURES_FROM = "optuna_quant:failures_from"
 """The number of the first trial whose failure counts: those before it had a cause that may be
 mended, since a search has ended because of them and was begun again."""
 
+# System attributes of a study.
+SECOND_EVALUATION = "second_evaluation"
+"""What evaluating an answer a second time has given, one for each answer, see ``texts``."""
 # How far a trial evaluates its configuration.
 FULL = "full"
 VERDICT = "verdict"

@@ -15,10 +15,12 @@ from optuna.logging import get_logger
 
 from optuna_quant import record
 from optuna_quant.callbacks import StopReason
+from optuna_quant.choice import models_compared
+from optuna_quant.choice import shown_doubt
+from optuna_quant.choice import shown_interval
 from optuna_quant.cost import full_evaluations
-from optuna_quant.evidence.interval import CONFIDENCE
-from optuna_quant.evidence.interval import loss_interval
 from optuna_quant.evidence.population import is_bounded
+from optuna_quant.evidence.simultaneous import chosen_loss_interval
 from optuna_quant.output import check_output
 from optuna_quant.output import files_of
 from optuna_quant.printable import printable
@@ -41,12 +43,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.batches import Batches
     from optuna_quant.callbacks import ExitPolicy
     from optuna_quant.callbacks import Stop
     from optuna_quant.config import OpConfig
     from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.holdout import HoldoutResult
+    from optuna_quant.reproducibility import SecondEvaluation
     from optuna_quant.samplers import RaceReport
     from optuna_quant.samplers import SetAside
     from optuna_quant.samplers import Speculation
@@ -112,10 +116,24 @@ class TuningResult:
             :obj:`None` if the sampler does not tell.
         loss_interval:
             Between which values the loss of this model is for the population that the evaluation
-            samples were drawn from, with 95 % confidence, see
-            :func:`optuna_quant.evidence.interval.loss_interval`. It does not know that the model
-            was chosen among others by these samples; a hold-out set does. :obj:`None` if the
+            samples were drawn from, with 95 % confidence, corrected for the choice among
+            ``models_compared`` models, see
+            :func:`optuna_quant.evidence.simultaneous.chosen_loss_interval`. :obj:`None` if the
             scores of single samples are not in the record, or have no bounds.
+        models_compared:
+            Among how many different quantized models this one was chosen by the evaluation
+            samples: all that the study has evaluated, on all samples or on some.
+        batches:
+            In what batches the model was evaluated, if its metric depends on that, as with
+            dynamic quantization.
+        second_evaluation:
+            What evaluating the model a second time has given; :obj:`None` if it was not. If it
+            does not meet the criterion again, nothing is met.
+        not_repeatable:
+            Why the second evaluation failed, though the first had met the criterion; then nothing
+            is met. :obj:`None` if it did not fail.
+        not_repeated:
+            Why the model was not evaluated a second time; :obj:`None` if it was, or was not to be.
         holdout:
             What the hold-out set says; :obj:`None` if there is none, or it was not evaluated.
         note:
@@ -145,6 +163,11 @@ class TuningResult:
     samples: tuple[int, int] | None = None
     full_evaluations: float = math.nan
     loss_interval: tuple[float, float] | None = None
+    models_compared: int = 0
+    batches: Batches | None = None
+    second_evaluation: SecondEvaluation | None = None
+    not_repeatable: str | None = None
+    not_repeated: str | None = None
     holdout: HoldoutResult | None = None
     holdout_missing: str | None = None
     note: str | None = None
@@ -153,6 +176,17 @@ class TuningResult:
     def fallback_ops(self) -> tuple[str, ...]:
         """The ops of the model that are not quantized."""
         return () if self.config is None else self.config.fallback_ops
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether a model that met the criterion did so again, as far as that was tried."""
+        found = self.second_evaluation
+        return self.not_repeatable is None and (found is None or found.meets(self.criterion))
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether what the model gives for a sample depends on the others in its batch."""
+        return self.trial is not None and record.DEPENDS_ON_BATCH in self.trial.user_attrs
 
     def model(self) -> Any:
         """The model, built anew.
@@ -182,9 +216,14 @@ class TuningResult:
         """
         check_output(path, inputs=files_of(self.backend))
         if not self.met and not closest and self.config is not None:
+            why = (
+                "No quantized model meets the criterion"
+                if self.is_reproducible
+                else "The model does not meet the criterion each time that it is evaluated"
+            )
             raise ValueError(
-                "No quantized model meets the criterion, so none is saved. To save the one that "
-                "comes closest use save(path, closest=True)."
+                f"{why}, so none is saved. To save the one that comes closest use save(path, "
+                "closest=True)."
             )
         self.model().save(path)
 
@@ -211,21 +250,25 @@ class TuningResult:
 
     def summary(self) -> str:
         """The result in a few lines of text."""
-        lines = [self._headline()]
+        # What the hold-out set says is true of a chosen model as it stands, so it comes first.
+        lines = [self._headline(), *self._shown_holdout()]
         if self.metric is not None and self.baseline is not None and self.loss is not None:
             known = self.loss_interval is not None
             judged = f", criterion: {self.criterion}" if known else f" ({self.criterion})"
             about = "" if self.samples is None else "about "
             lines.append(
                 f"metric {about}{self.metric:.6g}, FP32 {self.baseline:.6g}, "
-                f"{self._shown_loss(self.loss, self.loss_interval)}{judged}"
+                f"{self._shown_loss(self.loss, self.loss_interval, self.models_compared)}{judged}"
             )
         if self.note is not None:
             lines.append(self.note)
+            lines.extend(self._shown_doubt())
+        if self.batches is not None:
+            lines.append(str(self.batches))
+        lines.extend(self._shown_second_evaluation())
         if self.samples is not None:
             seen, of = self.samples
             lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
-        lines.extend(self._shown_holdout())
         if self.config is not None and self.trial is not None:
             lines.append(
                 f"trial {self.trial.number}: {len(self.config.quantized_ops)} of "
@@ -267,6 +310,8 @@ class TuningResult:
             return "A quantized model meets the criterion."
         if self.config is None:
             return f"NOT MET: {_NOTHING}"
+        if not self.is_reproducible:
+            return "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again:"
         if self.samples is not None and self._looks_good:
             return (
                 "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples. "
@@ -274,12 +319,28 @@ class TuningResult:
             )
         return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
 
-    def _shown_loss(self, loss: float, interval: tuple[float, float] | None) -> str:
+    def _shown_loss(
+        self, loss: float, interval: tuple[float, float] | None, models: int = 1
+    ) -> str:
         shown = f"loss {self.criterion.show(loss)}"
         if interval is None:
             return shown
-        low, high = map(self.criterion.show, interval)
-        return f"{shown} ({100 * CONFIDENCE:g} % confidence: {low} to {high})"
+        return f"{shown} ({shown_interval(interval, self.criterion, models=models)})"
+
+    def _shown_second_evaluation(self) -> list[str]:
+        if self.not_repeatable is not None:
+            return [f"a second evaluation failed: {self.not_repeatable}"]
+        if self.not_repeated is not None:
+            return [f"not evaluated a second time ({self.not_repeated})"]
+        found = self.second_evaluation
+        return [] if found is None or not found.differs else [found.shown(self.criterion)]
+
+    def _shown_doubt(self) -> list[str]:
+        evidence = None if self.trial is None else self.trial.user_attrs.get(record.EVIDENCE)
+        if not self.met or self.loss_interval is None or evidence is None:
+            return []
+        doubt = shown_doubt(self.loss_interval, self.criterion, samples=evidence["of"])
+        return [] if doubt is None else [doubt]
 
     def _shown_holdout(self) -> list[str]:
         found = self.holdout
@@ -342,6 +403,7 @@ def conclude(
     elif best is not None and math.isfinite(best.cost(objective)):
         cost = best.cost(objective)
     baseline = record.get_baseline(study)
+    compared = models_compared(study)
     # Other samplers than ours do not tell.
     set_aside = getattr(study.sampler, "set_aside", None)
     speculation = getattr(study.sampler, "speculation", None)
@@ -368,7 +430,10 @@ def conclude(
         speculation=None if speculation is None else speculation(study),
         samples=None if best is None else best.samples,
         full_evaluations=full_evaluations(study),
-        loss_interval=None if best is None else recorded_interval(study, best.trial, criterion),
+        loss_interval=None
+        if best is None
+        else recorded_interval(study, best.trial, criterion, models=compared),
+        models_compared=compared,
     )
 
 
@@ -387,7 +452,7 @@ _NOTHING = "no quantized model was evaluated."
 
 
 def recorded_interval(
-    study: optuna.Study, trial: FrozenTrial, criterion: AccuracyCriterion
+    study: optuna.Study, trial: FrozenTrial, criterion: AccuracyCriterion, *, models: int
 ) -> tuple[float, float] | None:
     """Between which values the loss of a trial's model is, with 95 % confidence.
 
@@ -398,6 +463,8 @@ def recorded_interval(
             A complete trial of it.
         criterion:
             Says what the loss is.
+        models:
+            Among how many models it was chosen.
 
     Returns:
         The interval; :obj:`None` if the record does not have the scores of all samples.
@@ -418,9 +485,10 @@ def recorded_interval(
     # In the data's own order: that of the evaluation depends on what the baseline scores.
     candidate = np.empty(population.samples)
     candidate[population.order.indices] = scores
-    return loss_interval(
+    return chosen_loss_interval(
         candidate,
         population.baseline,
+        models=models,
         bounds=population.bounds,
         higher_is_better=criterion.higher_is_better,
         relative=criterion.criterion == "relative",

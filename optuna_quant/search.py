@@ -23,6 +23,10 @@ from optuna.pruners import NopPruner
 
 from optuna_quant._cores import available_cores
 from optuna_quant._quiet import without_repeated_lines
+from optuna_quant.batches import Batches
+from optuna_quant.batches import batches_of
+from optuna_quant.batches import check_batches
+from optuna_quant.batches import warn_of_batches
 from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
@@ -39,6 +43,10 @@ from optuna_quant.evaluation_timeout import check_evaluation_timeout
 from optuna_quant.evidence.population import is_bounded
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
+from optuna_quant.holdout_split import HoldoutSplit
+from optuna_quant.holdout_split import as_fraction
+from optuna_quant.holdout_split import check_split
+from optuna_quant.holdout_split import split_holdout
 from optuna_quant.last_trials import await_last_trials
 from optuna_quant.last_trials import others_running
 from optuna_quant.latency import find_fastest
@@ -57,6 +65,7 @@ from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.ranks import this_rank
 from optuna_quant.repeated_failures import try_again
+from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
@@ -118,6 +127,12 @@ class Search:
             Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
         evaluation_timeout:
             After how many seconds the evaluation of a model is ended; :obj:`None` for never.
+        split:
+            Which of the samples are the hold-out set; :obj:`None` if it is of others, or none.
+        batches:
+            How models with dynamic quantization are evaluated; :obj:`None` if there are none.
+        verify:
+            Whether the answer is evaluated a second time.
         pruner:
             Stops the evaluation of a model whose fate is known.
         seed:
@@ -138,6 +153,9 @@ class Search:
     evaluation_timeout: float | None = None
     inputs: Mapping[str, Any] | None = None
     transform: Callable[[Any], Any] | None = None
+    split: HoldoutSplit | None = None
+    batches: Batches | None = None
+    verify: bool = True
 
     @storage_errors()
     def run(
@@ -176,6 +194,8 @@ class Search:
         check_continued(study, self.backend, self.space, self.criterion)
         if not running_elsewhere(study):
             try_again(study, self.space)
+        check_split(study, self.split)
+        check_batches(study, self.batches)
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
@@ -216,6 +236,13 @@ class Search:
             study, stop, self.policy, backend=self.backend, space=self.space, fastest=fastest
         )
         result = replace(result, note=note_of(self.measure))
+        if result.depends_on_batch:
+            result = replace(result, batches=self.batches)
+        chosen = _itself if isinstance(self.measure, DataEvaluation) else _session
+        if self.verify:
+            result = with_second_evaluation(result, self.measure, session=chosen)
+        if self.saver is not None and not result.is_reproducible:
+            self.saver.discard()
         unwritten = self._write(result)
         if self.holdout is not None:
             chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session
@@ -291,12 +318,13 @@ def prepare(
     output_names: str | Sequence[str] | None = None,
     inputs: Mapping[str, Any] | None = None,
     transform: Callable[[Any], Any] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     evaluation_threads: int | None = None,
     evaluation_timeout: float | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
+    verify: bool = True,
     approach: str = "static",
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
@@ -312,7 +340,9 @@ def prepare(
     cache_dir: str | os.PathLike[str] | None = None,
     backend: Backend | None = None,
 ) -> Search:
-    """Check all that a search is given, before any study is opened and any model evaluated.
+    """Check all that a search is given, before any study is opened.
+
+    No model is evaluated for it; the FP32 model runs on a few samples.
 
     For the arguments see :func:`optuna_quant.tune`.
 
@@ -357,8 +387,12 @@ def prepare(
         )
     if isinstance(calibration_data, Iterator):
         calibration_data = kept_in_memory(calibration_data, "the calibration data")
-    held_out = None
-    if holdout is not None:
+    held_out: Evaluate | None = None
+    split = None
+    fraction = as_fraction(holdout)
+    if fraction is not None:
+        measure, held_out, split = split_holdout(measure, fraction, seed=seed)
+    elif holdout is not None:
         held_out = _measure_holdout(holdout, evaluate, data, measured)
     pruner = _pruner(measure, accuracy, evidence=evidence, error_probability=error_probability)
     if output is not None:
@@ -391,9 +425,9 @@ def prepare(
     )
     _check_quantizes(space, op_type_dict=op_type_dict, op_name_dict=op_name_dict)
     scored = None
+    fp32 = backend.quantize(space.fp32()) if isinstance(measure, DataEvaluation) else None
     for each in (measure, held_out):
         if isinstance(each, DataEvaluation):
-            fp32 = backend.quantize(space.fp32())
             each.check(fp32)
             if each is measure:
                 scored = check_outputs(each, fp32, backend=backend, space=space)
@@ -407,8 +441,11 @@ def prepare(
         outputs=scored,
     )
     if isinstance(measure, DataEvaluation) and this_rank().reports:
-        measure.tell_unused(backend.quantize(space.fp32()))
-    warn_of_data(backend, measure, backend.quantize(space.fp32()))
+        measure.tell_unused(fp32)
+    warn_of_data(backend, measure, fp32)
+    batches = batches_of(measure, space, fp32)
+    if this_rank().reports:
+        warn_of_batches(measure, batches, fp32)
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)
@@ -427,6 +464,9 @@ def prepare(
         evaluation_timeout=evaluation_timeout,
         inputs=inputs,
         transform=transform,
+        split=split,
+        batches=batches,
+        verify=verify,
     )
 
 
@@ -510,7 +550,7 @@ def _measure(
     output_names: str | Sequence[str] | None,
     inputs: Mapping[str, Any] | None,
     transform: Callable[[Any], Any] | None,
-    batch_size: int,
+    batch_size: int | None,
     threads: int,
 ) -> Evaluate:
     """What gives the metric of a session."""

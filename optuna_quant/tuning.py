@@ -51,12 +51,13 @@ def tune(
     output_names: str | Sequence[str] | None = None,
     inputs: Mapping[str, Any] | None = None,
     transform: Callable[[Any], Any] | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     evaluation_threads: int | None = None,
     evaluation_timeout: float | None = None,
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
+    verify: bool = True,
     approach: str = "static",
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
@@ -141,7 +142,8 @@ def tune(
             input as the model takes it, without an axis of samples. It goes for ``data``,
             ``holdout`` and ``calibration_data``. Default: all are used as they are.
         batch_size:
-            How many samples are run at once.
+            How many samples of ``data`` are run at once. Default: 64, but 1 for models with
+            dynamic quantization, in which what a sample gets depends on the others in its batch.
         evaluation_threads:
             How many batches of ``data`` are run at the same time; without ``session_options`` they
             share the cores. By default two on processors with several cores, and one where
@@ -158,10 +160,16 @@ def tune(
         error_probability:
             With what probability a model that meets the criterion may be given up.
         holdout:
-            Labelled data in the form of ``data`` that the search must not see, or with
-            ``evaluate`` a second such function. The model that was found and the FP32 model are
+            The part of ``data`` that the search does not see, such as 0.3, drawn with the seed;
+            or labelled data in the form of ``data``, or with ``evaluate`` a second such function,
+            of samples that it must not see. The model that was found and the FP32 model are
             evaluated on it once, at the end; it decides nothing. What it says is in
             ``result.holdout``. Default: none.
+        verify:
+            Whether the model that was found is evaluated a second time, to see whether its metric
+            is reproducible. With ``data`` a few samples tell, and all are evaluated again only if
+            those have not given the same; ``evaluate`` is called once more. If the second metric
+            does not meet the criterion, nothing is met.
         approach:
             ``"static"`` (default), ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that
             allow it).
@@ -250,6 +258,7 @@ def tune(
         evidence=evidence,
         error_probability=error_probability,
         holdout=holdout,
+        verify=verify,
         approach=approach,
         quant_level=quant_level,
         accuracy_criterion=accuracy_criterion,

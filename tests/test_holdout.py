@@ -264,7 +264,7 @@ def test_holdout_must_be_of_the_same_kind() -> None:
     with pytest.raises(TypeError, match=r"must be a second function.*got 'hold.npz'"):
         tune_fake("hold.npz")
     with pytest.raises(TypeError, match="Evaluation data must be"):
-        tune_fake(3, evaluate=None, data={"x": np.zeros((4, 2)), "y": np.zeros(4)})
+        tune_fake(object(), evaluate=None, data={"x": np.zeros((4, 2)), "y": np.zeros(4)})
 
 
 # With a real model.
@@ -335,8 +335,16 @@ def test_interval_is_of_the_samples_in_the_order_of_the_data(material: Path) -> 
     candidate, baseline = (
         np.concatenate(list(data.scores(m.session, np.arange(600)))) for m in models
     )
+    assert result.models_compared == len(
+        {t.user_attrs["fingerprint"] for t in result.study.trials[1:]}
+    )
     assert result.loss_interval == loss_interval(
-        candidate, baseline, bounds=(0.0, 1.0), higher_is_better=True, relative=True
+        candidate,
+        baseline,
+        bounds=(0.0, 1.0),
+        higher_is_better=True,
+        relative=True,
+        confidence=0.95 if result.models_compared == 1 else 1 - 0.05 / result.models_compared,
     )
 
 
@@ -365,13 +373,14 @@ def test_model_that_was_evaluated_before_has_its_interval(
         )
     )
     twin = study.trials[before]
-    assert recorded_interval(study, twin, first.criterion) == first.loss_interval
+    models = first.models_compared
+    assert recorded_interval(study, twin, first.criterion, models=models) == first.loss_interval
 
     def other_order(study: optuna.Study) -> None:
         raise ValueError("Another order.")
 
     monkeypatch.setattr("optuna_quant.result.read_population", other_order)
-    assert recorded_interval(study, twin, first.criterion) is None
+    assert recorded_interval(study, twin, first.criterion, models=models) is None
     assert "interval of the loss is not known. Another order." in caplog.text
 
 

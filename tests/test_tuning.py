@@ -416,7 +416,7 @@ def test_threads_share_one_search() -> None:
         return evaluate(model)
 
     tuning = TuningCriterion(timeout=None, max_trials=None, strategy="basic")
-    given = {"accuracy_criterion": TOLERANT, "tuning_criterion": tuning}
+    given = {"accuracy_criterion": TOLERANT, "tuning_criterion": tuning, "verify": False}
     alone = prepare(backend=backend, evaluate=evaluate, **given).run()
     evaluate.seen.clear()
     result = prepare(backend=backend, evaluate=slow, **given).run(n_jobs=4)

@@ -18,6 +18,7 @@ import onnxruntime
 
 from optuna_quant._cores import available_cores
 from optuna_quant.backends.base import ModelLoadError
+from optuna_quant.backends.onnxruntime.batch_dependence import quantizes_at_run_time
 from optuna_quant.backends.onnxruntime.external_data import is_too_large
 from optuna_quant.backends.onnxruntime.external_data import save_model
 from optuna_quant.backends.onnxruntime.external_data import total_bytes
@@ -183,6 +184,11 @@ class QuantizedModel:
                         self.proto, self._base_dir, concurrent_runs=concurrent_runs
                     )
             return self._made[concurrent_runs]
+
+    @cached_property
+    def depends_on_batch(self) -> bool:
+        """Whether what it gives for a sample depends on the other samples of the batch."""
+        return quantizes_at_run_time(self.proto)
 
     @property
     def nbytes(self) -> int:
