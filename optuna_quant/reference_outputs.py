@@ -41,6 +41,10 @@ class ReferenceOutputs:
         self._stack: NDArray[Any] | None = None  # Where all have the same shape,
         self._rows: dict[int, Any] = {}  # and where they have not.
 
+    def anew(self) -> ReferenceOutputs:
+        """The same for other samples, of which nothing is known yet."""
+        return ReferenceOutputs(self._keep, per_sample=self._per_sample)
+
     def take(self, chosen: NDArray[np.integer[Any]], output: Outputs, *, samples: int) -> Outputs:
         """Keep what the FP32 model gives for a batch, if the batch is in the order of the data.
 

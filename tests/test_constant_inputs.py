@@ -15,6 +15,7 @@ import pytest
 import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import cli
+from optuna_quant import exit_codes
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
 from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
@@ -338,7 +339,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(command) == cli.BAD_INPUT
     assert "--input state=VALUE" in capsys.readouterr().err
     command += ["--input", "sr=16000", "--input", f"state=@{tmp_path / 'state.npy'}"]
-    assert cli.main(command) == cli.MET
+    assert cli.main(command) == exit_codes.MET
     assert "FP32 1" in capsys.readouterr().out
 
 
@@ -372,7 +373,7 @@ def test_space_needs_no_data_and_runs_nothing(
     m.node("Identity", ["text"], outputs=["same"])
     path = tmp_path / "model.onnx"
     onnx.save(m.model({"y": onnx.TensorProto.FLOAT, "same": onnx.TensorProto.STRING}), path)
-    assert cli.main(["space", str(path), "--approach", approach]) == cli.MET
+    assert cli.main(["space", str(path), "--approach", approach]) == exit_codes.MET
     assert "dense" in capsys.readouterr().out
 
 

@@ -30,6 +30,7 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import CorpusMetric
 from optuna_quant import SampleMetric
 from optuna_quant import cli
+from optuna_quant import exit_codes
 from optuna_quant import loaders
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
@@ -331,7 +332,7 @@ def test_images_on_the_command_line(
         PIL.Image.open(file).save(flat / f"{i}.jpg")
     command = ["tune", "model.onnx", "--calibration", "calib", "--data", "images", "--transform",
                "prepare.py", "--output", "out.onnx", "--quiet"]  # fmt: skip
-    assert cli.main(command) == cli.MET, capsys.readouterr().err
+    assert cli.main(command) == exit_codes.MET, capsys.readouterr().err
     assert "FP32 1," in capsys.readouterr().out
 
 
