@@ -120,7 +120,7 @@ _NEUTRAL = {"Add": (0.0, True), "Div": (1.0, False), "Mul": (1.0, True), "Sub": 
 
 
 def _may_fuse(left: Shape | None, right: Shape | None, bias: Shape | None, graph: Graph) -> bool:
-    """Whether the runtime may fuse operands and a bias of such shapes, as far as they are known."""
+    """Whether the runtime may fuse operands and a bias of such shapes, where they are known."""
     if right is not None and len(right) != 2:
         return False
     if bias is not None:
