@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from optuna_quant import record
 from optuna_quant._optuna import stored_system_attrs
+from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
 from optuna_quant.held_parameters import held_parameters
@@ -345,7 +346,10 @@ class QuantObjective:
             trial.set_user_attr(record.INTERRUPTED, True)  # It is no failure of the model.
             raise
         except Exception as error:
-            self._fail(trial, f"Not evaluated: {_reason(error)}", final=False)
+            if (unloaded := _load_error(error)) is not None:
+                self._fail(trial, f"Not loaded: {_reason(unloaded)}", final=True)
+            else:
+                self._fail(trial, f"Not evaluated: {_reason(error)}", final=False)
             return None
         try:
             value = as_metric(returned, higher_is_better=self._criterion.higher_is_better)
@@ -576,6 +580,13 @@ def _running(study: optuna.Study) -> list[FrozenTrial]:
 def _turn(trial: FrozenTrial) -> tuple[bool, int]:
     """Sorts trials by who measures the baseline."""
     return not record.is_baseline(trial), trial.number
+
+
+def _load_error(error: BaseException | None) -> ModelLoadError | None:
+    """The failure to load the model that is behind an error of the evaluation, if there is one."""
+    while error is not None and not isinstance(error, ModelLoadError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _reason(error: Exception) -> str:

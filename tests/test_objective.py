@@ -22,6 +22,7 @@ from spaces import STATIC_TENSOR
 from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant._worker import this_worker
+from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
@@ -234,6 +235,31 @@ def test_candidate_that_cannot_be_built_does_not_end_the_search() -> None:
     assert failed.user_attrs[record.FAILURE] == "Not built: ValueError: no such kernel"
     assert failed.user_attrs[record.FAILURE_IS_FINAL] is True
     assert study.trials[2].state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_candidate_that_does_not_load_is_not_tried_again(wrapped: bool) -> None:
+    tried = []
+
+    def evaluate(model: FakeModel) -> float:
+        if model.config.fallback_ops:
+            return model.accuracy
+        tried.append(model.config)
+        try:
+            raise ModelLoadError("no such kernel")
+        except ModelLoadError as error:
+            if wrapped:
+                raise RuntimeError("the model is no good") from error
+            raise
+
+    backend = FakeBackend(2)
+    space = backend.tuning_space()
+    study = optuna.create_study(direction="maximize", sampler=BasicQuantSampler(space))
+    study.optimize(QuantObjective(backend, space, evaluate, AccuracyCriterion()), n_trials=4)
+    assert len(tried) == 1
+    (failed,) = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    assert failed.user_attrs[record.FAILURE] == "Not loaded: ModelLoadError: no such kernel"
+    assert failed.user_attrs[record.FAILURE_IS_FINAL] is True
 
 
 def test_unusable_calibration_data_end_the_search() -> None:

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from optuna_quant.space import TuningSpace
 
 
+class ModelLoadError(ValueError):
+    """The runtime does not load a model that a backend has built: no evaluation will change that.
+
+    Backends raise it when a model is first used. A trial that ends so is not tried again.
+    """
+
+
 class Backend(Protocol):
     """Quantizes one model, in any number of ways.
 

@@ -29,6 +29,7 @@ from optuna_quant.backends.onnxruntime.normalize import normalize
 from optuna_quant.backends.onnxruntime.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.quantized_model import load_errors
 from optuna_quant.backends.onnxruntime.saturation import products_saturate
 from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
@@ -248,6 +249,7 @@ class OnnxRuntimeBackend:
         if self._data is not None:
             with self._lock:
                 self._statistics.collect(*self._expected)
+                self._statistics.check_any(*self._expected)
 
     def is_calibrated(self) -> bool:
         """Whether :meth:`calibrate` has nothing to compute.
@@ -323,8 +325,10 @@ class OnnxRuntimeBackend:
     def quantize(self, config: QuantConfig) -> QuantizedModel:
         """Build the model that a configuration describes.
 
-        Ops that the configuration does not name run in FP32. If all do, this is the user's model
-        as it is.
+        Ops that the configuration does not name run in FP32, and so do, with a warning, those in
+        static mode around a tensor to which calibration gives no range: one that holds NaN or
+        infinities there (a mask of -inf, for instance) or nothing but zero, or that is empty. If
+        all do, this is the user's model as it is.
 
         Raises:
             ValueError:
@@ -344,7 +348,7 @@ class OnnxRuntimeBackend:
             self._builder.check(config)
             if config.quantized_ops:
                 self._say_if_saturating(config)
-                built = self._builder.build(config, self._params_for(config))
+                built = self._builder.build(config, self._params_for(config)) or self._unchanged
             else:
                 built = self._unchanged
             # Only the last few: the model is asked for soon after its fingerprint.
@@ -385,6 +389,7 @@ class OnnxRuntimeBackend:
                 # In one pass with what other candidates are likely to need.
                 expected, sizes = self._expected
                 self._statistics.collect(tensors | expected, dict.fromkeys([size, *sizes]))
+            self._statistics.check_any(tensors | self._expected[0], [size])
         return lambda tensor, tensor_config: self._statistics.params(tensor, tensor_config, size)
 
     def session(self, config: QuantConfig) -> onnxruntime.InferenceSession:
@@ -442,10 +447,15 @@ class OnnxRuntimeBackend:
         return self._files
 
     def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
-        """What the runtime really runs for each op of a configuration."""
+        """What the runtime really runs for each op of a configuration.
+
+        Raises:
+            ModelLoadError:
+                If the runtime does not load the model.
+        """
         model = self.quantize(config)
         outputs = {node.name: node.output[0] for node in self._graph.nodes if node.output}
-        with self._sessions.lock:
+        with self._sessions.lock, load_errors():
             return executed_ops(
                 model.proto,
                 list(config.ops),

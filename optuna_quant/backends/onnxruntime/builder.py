@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import onnx
+from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
@@ -19,10 +20,13 @@ from optuna_quant.backends.onnxruntime.graph import assemble
 from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.qdq import Writer
 from optuna_quant.backends.onnxruntime.static import Params
+from optuna_quant.backends.onnxruntime.static import Plan
 from optuna_quant.backends.onnxruntime.static import Planner
 from optuna_quant.backends.onnxruntime.static_ops import StaticOp
 from optuna_quant.backends.onnxruntime.static_ops import check_static
 from optuna_quant.backends.onnxruntime.static_ops import static_ops
+from optuna_quant.backends.onnxruntime.tensor_range import MissingRangesError
+from optuna_quant.backends.onnxruntime.tensor_range import NoRangeError
 from optuna_quant.backends.onnxruntime.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.weights import WeightStore
 from optuna_quant.config import OpConfig
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.static import FindParams
     from optuna_quant.config import QuantConfig
+
+
+_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +85,7 @@ class CandidateBuilder:
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
         self._planner = Planner(graph)
         self._digests: dict[str, bytes] = {}
+        self._left_out: set[tuple[str, str]] = set()
         self._names = frozenset(node.name for node in graph.nodes)
         self.static: Mapping[str, StaticOp] = MappingProxyType(
             {op.name: op for op in static_ops(graph)}
@@ -131,21 +139,28 @@ class CandidateBuilder:
             found.add(op.output(node, scheme))
         return found
 
-    def build(self, config: QuantConfig, find: FindParams) -> Built:
+    def build(self, config: QuantConfig, find: FindParams) -> Built | None:
         """Build a candidate.
+
+        Ops that would need the range of a tensor which has none stay in FP32, with a warning.
 
         Args:
             config:
                 The configuration; see :meth:`check`.
             find:
                 Gives the parameters for activations.
+
+        Returns:
+            The candidate; None if all its ops stay in FP32.
         """
         chosen = {
             self.static[name].index: (self.static[name], op_config)
             for name, op_config in config.ops.items()
             if op_config.mode == "static"
         }
-        plan = self._planner.plan(chosen, find, self._table_params)
+        plan = self._plan(chosen, find)
+        if not chosen and not any(op.mode == "dynamic" for op in config.ops.values()):
+            return None
         writer = Writer(self._graph, plan, self._weights)
         writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
@@ -162,6 +177,24 @@ class CandidateBuilder:
             use_pairs(model, writer.integers)
         self._apply_dynamic(model, config.ops)
         return Built(model, self._fingerprint(model, writer))
+
+    def _plan(self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams) -> Plan:
+        """The plan for the ops that can have one; the others are taken out of ``chosen``."""
+        while True:
+            try:
+                return self._planner.plan(chosen, find, self._table_params)
+            except MissingRangesError as error:
+                for i, reason in error.errors.items():
+                    op, _ = chosen.pop(i)
+                    self._say_left_out(op, reason)
+
+    def _say_left_out(self, op: StaticOp, reason: NoRangeError) -> None:
+        if (op.name, reason.tensor) not in self._left_out:
+            self._left_out.add((op.name, reason.tensor))
+            _logger.warning(
+                f"Op {op.name!r} ({op.op_type}) stays in FP32 where static mode is asked for: "
+                f"{reason}"
+            )
 
     def _apply_dynamic(self, model: onnx.ModelProto, ops: Mapping[str, OpConfig]) -> None:
         apply_dynamic(

@@ -29,6 +29,8 @@ from optuna_quant.backends.onnxruntime.histogram import histograms_to_arrays
 from optuna_quant.backends.onnxruntime.model_content import external_tensors
 from optuna_quant.backends.onnxruntime.model_content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model_content import tapped_session
+from optuna_quant.backends.onnxruntime.tensor_range import NoRangeError
+from optuna_quant.backends.onnxruntime.tensor_range import range_problem
 
 
 if TYPE_CHECKING:
@@ -63,10 +65,13 @@ class CalibrationStatistics:
             Histogram of each tensor. Tensors that are not floating-point have none.
         samples:
             Number of calibration samples seen.
+        unusable:
+            Why a tensor has no range, as a sentence, where it holds NaN or infinities.
     """
 
     histograms: Mapping[str, Histogram]
     samples: int
+    unusable: Mapping[str, str] = field(default_factory=dict)
     _ranges: dict[tuple[object, ...], tuple[float, float]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -77,13 +82,28 @@ class CalibrationStatistics:
         Raises:
             KeyError:
                 If the tensor was not calibrated, or is not floating-point.
+            NoRangeError:
+                If it holds NaN or infinities.
         """
+        if tensor in self.unusable:
+            raise NoRangeError(tensor, self.unusable[tensor])
         if tensor not in self.histograms:
             raise KeyError(
                 f"There are no calibration statistics for tensor {tensor!r}: it was not requested "
                 "or is not floating-point."
             )
         return self.histograms[tensor]
+
+    def problem(self, tensor: str) -> str | None:
+        """Why a tensor has no range, as a sentence; None if it has one.
+
+        Raises:
+            KeyError:
+                As :meth:`histogram`.
+        """
+        if tensor in self.unusable:
+            return self.unusable[tensor]
+        return range_problem(tensor, self.histogram(tensor))
 
     def range(
         self,
@@ -101,9 +121,14 @@ class CalibrationStatistics:
         Raises:
             KeyError:
                 As :meth:`histogram`.
+            NoRangeError:
+                If calibration saw nothing that would give the tensor a range.
             ValueError:
                 As :func:`~optuna_quant.backends.onnxruntime.ranges.compute_range`.
         """
+        problem = self.problem(tensor)
+        if problem is not None:
+            raise NoRangeError(tensor, problem)
         key = (tensor, algorithm, dtype, scheme, percentile)
         if key not in self._ranges:
             self._ranges[key] = ranges.compute_range(
@@ -137,6 +162,7 @@ class CalibrationCache:
             with np.load(path, allow_pickle=False) as arrays:
                 samples = int(arrays["samples"])
                 histograms = histograms_from_arrays(arrays)
+                unusable = unusable_from_arrays(arrays)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # a damaged file fails in many ways, all of them here
@@ -145,7 +171,7 @@ class CalibrationCache:
                 stacklevel=2,
             )
             return None
-        return CalibrationStatistics(histograms, samples)
+        return CalibrationStatistics(histograms, samples, unusable)
 
     def store(self, key: str, statistics: CalibrationStatistics) -> None:
         """Store statistics under a key. A failure to write is only a warning."""
@@ -153,6 +179,7 @@ class CalibrationCache:
         arrays: dict[str, Any] = {
             "samples": np.array(statistics.samples),
             **histograms_to_arrays(statistics.histograms),
+            **unusable_to_arrays(statistics.unusable),
         }
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
@@ -194,7 +221,7 @@ def collect_statistics(
             if the model is over 2 GB.
         tensors:
             Names of the tensors, of the main graph: inputs, initializers, node outputs. Those that
-            are not floating-point get no histogram.
+            are not floating-point get no histogram, nor do those that hold NaN or infinities.
         data:
             The calibration data.
         sizes:
@@ -219,9 +246,9 @@ def collect_statistics(
 
     Raises:
         ValueError:
-            If a tensor is not in the model's main graph, or its values are not finite, if the data
-            do not fit the model, if external data are there without ``base_dir``, or if the model
-            is over 2 GB with its data loaded.
+            If a tensor is not in the model's main graph, if the data do not fit the model, if
+            external data are there without ``base_dir``, or if the model is over 2 GB with its
+            data loaded.
         RuntimeError:
             If the model fails on a batch.
     """
@@ -250,6 +277,20 @@ def collect_statistics(
                 cache.store(keys[size], statistics)
     warn_of_missing_samples(found)
     return dict(sorted(found.items()))
+
+
+def unusable_to_arrays(unusable: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Why tensors have no range, as arrays; none if all have one."""
+    if not unusable:
+        return {}
+    return {"unusable": np.frombuffer(json.dumps(dict(unusable)).encode(), dtype=np.uint8)}
+
+
+def unusable_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Inverse of :func:`unusable_to_arrays`."""
+    if "unusable" not in arrays:
+        return {}
+    return {str(name): str(why) for name, why in json.loads(arrays["unusable"].tobytes()).items()}
 
 
 def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
@@ -309,11 +350,12 @@ class _Collector:
         import onnx
 
         self._streams: dict[str, StreamingHistogram] = {}
+        self._unusable: dict[str, str] = {}
         initializers = {initializer.name: initializer for initializer in model.graph.initializer}
         for name in wanted:
             if name in initializers:
                 values = onnx.numpy_helper.to_array(initializers[name], str(base_dir or ""))
-                self._count(name, values)
+                self._count(name, values, "the model")
         inputs = {value.name for value in model.graph.input} - initializers.keys()
         self._session = None
         self._outputs: list[str] = []
@@ -335,10 +377,7 @@ class _Collector:
         for piece in data.pieces(sizes):
             where = f"calibration samples {seen} to {seen + piece.samples - 1}"
             for name, values in self._values(piece, where):
-                try:
-                    self._count(name, values)
-                except ValueError as error:
-                    raise ValueError(f"{error} Seen in {where}.") from None
+                self._count(name, values, where)
             seen += piece.samples
             if piece.reached:
                 result.update(dict.fromkeys(piece.reached, self._statistics(seen)))
@@ -351,9 +390,14 @@ class _Collector:
         )
         return result
 
-    def _count(self, name: str, values: NDArray[Any]) -> None:
-        if np.issubdtype(values.dtype, np.floating):
+    def _count(self, name: str, values: NDArray[Any], where: str) -> None:
+        if name in self._unusable or not np.issubdtype(values.dtype, np.floating):
+            return
+        try:
             self._streams.setdefault(name, StreamingHistogram(name)).update(values)
+        except ValueError as error:
+            self._unusable[name] = f"{error} Seen in {where}."
+            del self._streams[name]
 
     def _values(self, piece: Piece, where: str) -> Iterator[tuple[str, NDArray[Any]]]:
         for name in self._inputs:
@@ -373,4 +417,4 @@ class _Collector:
 
     def _statistics(self, samples: int) -> CalibrationStatistics:
         histograms = {name: stream.snapshot() for name, stream in self._streams.items()}
-        return CalibrationStatistics(histograms, samples)
+        return CalibrationStatistics(histograms, samples, dict(self._unusable))

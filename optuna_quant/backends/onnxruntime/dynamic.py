@@ -144,7 +144,9 @@ def _matmul(rewrite: Rewrite, node: onnx.NodeProto, config: TensorConfig) -> lis
     array = rewrite.weight_array(node, 1)
     axis = -1 if config.granularity == "per_channel" and array.ndim > 1 else None
     rewrite.check_granularity(node, config, per_channel=True)
-    values, scale, zero_point = rewrite.quantize_weight(node.input[1], array, config, axis)
+    values, scale, zero_point = rewrite.quantize_weight(
+        node.input[1], array, config, axis, reduced=(max(0, array.ndim - 2),)
+    )
     if zero_point.ndim and array.ndim > 2:
         # Of a stack of matrices, the kernel wants a zero point for each column of each of them.
         shape = (*array.shape[:-2], 1, array.shape[-1])
@@ -160,7 +162,9 @@ def _gemm(rewrite: Rewrite, node: onnx.NodeProto, config: TensorConfig) -> list[
     rewrite.check_granularity(node, config, per_channel=True)
     axis = (0 if turn else 1) if config.granularity == "per_channel" else None
     array = rewrite.weight_array(node, 1)
-    values, scale, zero_point = rewrite.quantize_weight(node.input[1], array, config, axis)
+    values, scale, zero_point = rewrite.quantize_weight(
+        node.input[1], array, config, axis, reduced=(1 if turn else 0,)
+    )
     values = np.ascontiguousarray(values.T) if turn else values
     weight = rewrite.store(
         node.input[1], (config, axis, turn, alpha), (values, scale * np.float32(alpha), zero_point)
@@ -206,7 +210,9 @@ def _conv(rewrite: Rewrite, node: onnx.NodeProto, config: TensorConfig) -> list[
     rewrite.check_granularity(node, config, per_channel=config.scheme == "sym")
     array = rewrite.weight_array(node, 1)
     axis = 0 if config.granularity == "per_channel" else None
-    values, scale, zero_point = rewrite.quantize_weight(node.input[1], array, config, axis)
+    values, scale, zero_point = rewrite.quantize_weight(
+        node.input[1], array, config, axis, reduced=tuple(range(1, array.ndim))
+    )
     spread = (-1, *[1] * (array.ndim - 2))
     scale = scale if axis is None else scale.reshape(spread)
     weight = rewrite.store(node.input[1], (config, axis), (values, scale, zero_point))

@@ -44,7 +44,9 @@ def attention(
     rewrite.check_granularity(node, config, per_channel=True)
     array = rewrite.weight_array(node, 1)
     axis = 1 if config.granularity == "per_channel" else None
-    values, scale, zero_point = rewrite.quantize_weight(inputs[1], array, config, axis)
+    values, scale, zero_point = rewrite.quantize_weight(
+        inputs[1], array, config, axis, reduced=(0,)
+    )
     zero_point = np.broadcast_to(zero_point, scale.shape)
     weight = rewrite.store(inputs[1], (config, axis, "Attention"), (values, scale, zero_point))
     bias = inputs[2]
@@ -70,7 +72,9 @@ def lstm(rewrite: Rewrite, node: onnx.NodeProto, config: TensorConfig) -> list[o
         directions, rows, columns = array.shape
         # One scale for each row of each direction: the kernel has no other per-channel form.
         flat = array.reshape(directions * rows, columns)
-        values, scale, zero_point = rewrite.quantize_weight(inputs[position], flat, config, axis)
+        values, scale, zero_point = rewrite.quantize_weight(
+            inputs[position], flat, config, axis, reduced=(1,)
+        )
         values = values.reshape(array.shape).transpose(0, 2, 1)
         shape = (directions,) if axis is None else (directions, rows)
         zero_point = np.broadcast_to(zero_point, (directions * rows,) if axis == 0 else shape)

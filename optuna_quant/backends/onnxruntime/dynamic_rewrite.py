@@ -15,6 +15,7 @@ import onnx
 from onnx import helper
 from onnx import numpy_helper
 
+from optuna_quant.backends.onnxruntime.accumulator import fit_accumulator
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import unused_name
 from optuna_quant.backends.onnxruntime.ranges import quantized_limits
@@ -166,12 +167,33 @@ class Rewrite:
             )
 
     def quantize_weight(
-        self, name: str, array: NDArray[np.float32], config: TensorConfig, axis: int | None
+        self,
+        name: str,
+        array: NDArray[np.float32],
+        config: TensorConfig,
+        axis: int | None,
+        *,
+        reduced: tuple[int, ...] = (),
     ) -> QuantizedWeight:
-        """The quantized value of a weight; a symmetric one has a single zero point."""
-        key = (name, array.shape, config, axis, self._reduce_range)
+        """The quantized value of a weight; a symmetric one has a single zero point.
+
+        Args:
+            name:
+                Its name.
+            array:
+                Its value, maybe in another shape.
+            config:
+                How it is quantized.
+            axis:
+                Its channel axis; None to quantize it as a whole.
+            reduced:
+                The axes that an integer product sums over; none for a table.
+        """
+        key = (name, array.shape, config, axis, reduced, self._reduce_range)
         if key not in self._cache:
             weight = quantized(array, config, axis, reduce_range=self._reduce_range)
+            if reduced:
+                weight = fit_accumulator(weight, lambda: array, reduced=reduced)
             self._cache[key] = weight.values, weight.scale, weight.zero_point
         values, scale, zero_point = self._cache[key]
         if config.scheme == "sym" and zero_point.ndim:

@@ -81,6 +81,18 @@ class Graph:
         return frozenset(value.name for value in self.template.graph.input)
 
     @cached_property
+    def defaults(self) -> frozenset[str]:
+        """The tensors that come from inputs with a default alone: data say nothing of them."""
+        given = {name for name in self.inputs if name in self.initializers}
+        found = set(given)
+        if given:
+            for i, node in enumerate(self.nodes):
+                read = {*node.input, *self.captures.get(i, ())} - {""}
+                if read & found and all(n in found or n in self.initializers for n in read):
+                    found.update(node.output)
+        return frozenset(found - {""})
+
+    @cached_property
     def captures(self) -> Mapping[int, frozenset[str]]:
         """The tensors that the subgraphs of a node read from outside, by the node's position."""
         found = ((i, captured_names(node)) for i, node in enumerate(self.nodes))

@@ -211,8 +211,7 @@ class StreamingHistogram:
         others = int(np.count_nonzero(~(np.abs(flat) <= _LARGEST))) - nans
         return (
             f"Tensor {self._name!r} holds {nans} NaN and {others} infinite (or beyond float32) "
-            f"values among {flat.size}, so it has no quantization range. Check the calibration "
-            "data and its preprocessing, or leave the ops around this tensor in FP32."
+            f"values among {flat.size}, so it has no quantization range."
         )
 
 

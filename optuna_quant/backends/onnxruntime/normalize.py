@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import inliner
+from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import captured_names
@@ -24,7 +26,12 @@ from optuna_quant.backends.onnxruntime.graph import name_nodes
 from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.graph import unused_name
+from optuna_quant.backends.onnxruntime.kernel_forms import drop_neutral_attributes
 from optuna_quant.backends.onnxruntime.model import is_external
+from optuna_quant.backends.onnxruntime.upgrade import TARGET_OPSET
+from optuna_quant.backends.onnxruntime.upgrade import CannotUpgradeError
+from optuna_quant.backends.onnxruntime.upgrade import upgraded
+from optuna_quant.backends.onnxruntime.weight_inputs import weight_initializers
 
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model import SourceModel
 
 
-_WEIGHT_READERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather"}
+_logger = get_logger(__name__)
 
 _CLIP_INPUTS_OPSET = 11
 """The first opset whose Clip has its limits as inputs."""
@@ -55,6 +62,16 @@ def normalize(source: SourceModel) -> Graph:
     proto = source.proto
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
+    try:
+        proto = upgraded(proto, source.opset)
+    except CannotUpgradeError as error:
+        _logger.warning(
+            f"The model stays in opset {source.opset}, in which ONNX Runtime may not load all of "
+            f"its quantized forms: {error}. The cure is to export it again with opset "
+            f"{TARGET_OPSET} or newer."
+        )
+    else:
+        source = replace(source, opset=max(source.opset, TARGET_OPSET))
     draft = _Draft(proto, source)
     draft.sort_nodes()
     draft.close_inputs()
@@ -77,6 +94,7 @@ class _Draft:
             copy.CopyFrom(node)
             self._nodes.append(copy)
         name_nodes(self._nodes)
+        drop_neutral_attributes(self._nodes)
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         self._template = _without_content(proto)
         graph = Graph(self._template, self._nodes, self._initializers, source.opset)
@@ -126,17 +144,12 @@ class _Draft:
         """Take weights off the list of inputs, where old exporters put them.
 
         Before IR version 4 every initializer stood there. Later this says that callers may replace
-        it; for the weight of an op to be quantized nobody does.
+        it, which a quantized weight does not allow.
         """
         old = self._template.ir_version < 4
         if old:
             self._template.ir_version = 4
-        weights = {
-            name
-            for node in self._nodes
-            if node.op_type in _WEIGHT_READERS or node.op_type == "BatchNormalization"
-            for name in node.input
-        }
+        weights = weight_initializers(self._nodes, self._initializers)
         graph = self._template.graph
         kept = [
             value

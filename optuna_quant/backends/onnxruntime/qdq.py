@@ -6,12 +6,16 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
 import onnx
 
+from optuna_quant.backends.onnxruntime.accumulator import INT32_MAX
+from optuna_quant.backends.onnxruntime.accumulator import fit_accumulator
+from optuna_quant.backends.onnxruntime.accumulator import steps_of
 from optuna_quant.backends.onnxruntime.graph import CONTRIB
 from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import unused_name
@@ -39,10 +43,6 @@ _DTYPE_OPSET = 21
 it makes unsigned values of signed ones; its own operator does not name it."""
 _NEWEST_KERNEL = 25
 """The newest version of DequantizeLinear that the runtime knows."""
-
-_INT32_MAX = 2**31 - 1
-# A bias is added to sums of products in 32 bits; some room is left for those.
-_LARGEST_BIAS = float(_INT32_MAX - 2**16)
 
 
 class Writer:
@@ -162,22 +162,28 @@ class Writer:
         alpha, beta = _take_factors(node)
         weight = self._weights.get(name, config, axis, factor=alpha)
         kind: Hashable = (config, axis, alpha)
-        if op.bias is not None:
+        if op.activations:
             source = self._graph.nodes[i].input[op.activations[0]]
             params = self._plan.read.get((i, op.activations[0])) or self._plan.made[source]
-            channels = weight.values.shape[0 if op.weight.axis is None else op.weight.axis]
-            if op.op_type == "ConvTranspose":
-                channels = self._graph.initializers[node.input[op.bias]].dims[0]
-            bias = self._graph.array(node.input[op.bias]).astype(np.float64) * beta
-            bias = np.broadcast_to(bias.reshape(-1), (channels,))
-            needed = np.abs(bias) / (params.scale * _LARGEST_BIAS)
-            if np.any(needed > weight.scale):
-                # The bias would not fit into 32 bits: a coarser weight, which is small beside it.
-                needed = needed.max() if weight.axis is None else needed
-                scale = np.maximum(weight.scale, needed.astype(np.float32))
-                weight = self._weights.with_scale(name, config, weight, scale, factor=alpha)
-                kind = (kind, scale.tobytes())
-            node.input[op.bias] = self._bias(node.input[op.bias], bias, params, weight, beta)
+            bias = None
+            if op.bias is not None:
+                channels = weight.values.shape[0 if op.weight.axis is None else op.weight.axis]
+                if op.op_type == "ConvTranspose":
+                    channels = self._graph.initializers[node.input[op.bias]].dims[0]
+                bias = self._graph.array(node.input[op.bias]).astype(np.float64) * beta
+                bias = np.broadcast_to(bias.reshape(-1), (channels,))
+            fitted = fit_accumulator(
+                weight,
+                partial(self._weights.array, name, factor=alpha),
+                reduced=op.reduced_axes(weight.values.ndim),
+                steps=steps_of(params.zero_point, params.dtype),
+                input_scale=params.scale,
+                bias=bias,
+            )
+            if fitted is not weight:
+                weight, kind = fitted, (kind, fitted.scale.tobytes())
+            if op.bias is not None and bias is not None:
+                node.input[op.bias] = self._bias(node.input[op.bias], bias, params, weight, beta)
         node.input[op.weight.position] = self._dequantized(name, weight, kind)
 
     def _quantized_outputs(self, node: onnx.NodeProto, outputs: Sequence[str]) -> None:
@@ -286,7 +292,7 @@ class Writer:
         key = ("bias", name, beta, scale.tobytes())
         if key not in self._shared:
             steps = np.divide(bias, scale, out=np.zeros(bias.shape), where=scale > 0)
-            integers = np.clip(np.rint(steps), -_INT32_MAX, _INT32_MAX).astype(np.int32)
+            integers = np.clip(np.rint(steps), -INT32_MAX, INT32_MAX).astype(np.int32)
             inputs = [
                 self._constant(f"{name}_quantized", integers),
                 self._constant(f"{name}_scale", np.asarray(scale)),

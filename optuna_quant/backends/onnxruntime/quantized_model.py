@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import cached_property
 import os
 from pathlib import Path
@@ -15,6 +17,7 @@ import onnx
 import onnxruntime
 
 from optuna_quant._cores import available_cores
+from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.onnxruntime.external_data import is_too_large
 from optuna_quant.backends.onnxruntime.external_data import save_model
 from optuna_quant.backends.onnxruntime.external_data import total_bytes
@@ -100,6 +103,26 @@ class SessionMaker:
         return options
 
 
+@contextmanager
+def load_errors() -> Iterator[None]:
+    """Raise what the runtime says of a candidate that it does not load as what it is.
+
+    Raises:
+        ModelLoadError:
+            In place of any other exception.
+    """
+    try:
+        yield
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(
+            f"ONNX Runtime does not load the candidate: {str(error).rstrip('.')}. Leave the ops "
+            "that it names, or those around them, in FP32 (op_name_dict); if the model has an "
+            "opset before 13, export it again with a newer one."
+        ) from error
+
+
 class QuantizedModel:
     """A model as one configuration says, usable where a session is expected.
 
@@ -148,12 +171,17 @@ class QuantizedModel:
         Args:
             concurrent_runs:
                 How often. Without session options of the user's the runs share the cores.
+
+        Raises:
+            ModelLoadError:
+                If the runtime does not load the model.
         """
         with self._lock:
             if concurrent_runs not in self._made:
-                self._made[concurrent_runs] = self._sessions.make(
-                    self.proto, self._base_dir, concurrent_runs=concurrent_runs
-                )
+                with load_errors():
+                    self._made[concurrent_runs] = self._sessions.make(
+                        self.proto, self._base_dir, concurrent_runs=concurrent_runs
+                    )
             return self._made[concurrent_runs]
 
     @property

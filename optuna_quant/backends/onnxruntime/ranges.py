@@ -79,6 +79,9 @@ def compute_range(
 ) -> tuple[float, float]:
     """Return the range of a tensor by the named algorithm.
 
+    Where that keeps nothing but zero of a tensor that holds other values (a few among very many
+    zeros), it is the full range.
+
     Args:
         histogram:
             The tensor's values. If there are none the range is ``(0.0, 0.0)``.
@@ -95,17 +98,20 @@ def compute_range(
         ValueError:
             If the algorithm, the dtype, the scheme or the percentile is not one of these.
     """
-    if algorithm == "minmax":
-        return minmax_range(histogram, dtype, scheme)
     if algorithm == "percentile":
-        return percentile_range(histogram, dtype, scheme, percentile=percentile)
-    if algorithm == "kl":
-        return kl_range(histogram, dtype, scheme)
-    if algorithm == "mse":
-        return mse_range(histogram, dtype, scheme)
-    raise ValueError(
-        f"Unknown calibration algorithm {algorithm!r}; choose one of {', '.join(ALGORITHMS)}."
-    )
+        found = percentile_range(histogram, dtype, scheme, percentile=percentile)
+    elif algorithm == "kl":
+        found = kl_range(histogram, dtype, scheme)
+    elif algorithm == "mse":
+        found = mse_range(histogram, dtype, scheme)
+    elif algorithm == "minmax":
+        found = minmax_range(histogram, dtype, scheme)
+    else:
+        raise ValueError(
+            f"Unknown calibration algorithm {algorithm!r}; choose one of {', '.join(ALGORITHMS)}."
+        )
+    empty = found == (0.0, 0.0)
+    return minmax_range(histogram, dtype, scheme) if empty else found
 
 
 def minmax_range(histogram: Histogram, dtype: str, scheme: str) -> tuple[float, float]:
@@ -135,10 +141,11 @@ def percentile_range(
         return full
     kept = percentile / 100.0
     if scheme == "sym":
-        (bound,) = _quantiles(0, _fold(histogram), histogram, [kept])
-        return _clip_range(-bound, bound, full)
-    ends = [0.5 - kept / 2.0, 0.5 + kept / 2.0]
-    low, high = _quantiles(*_around_zero(histogram), histogram, ends)
+        (high,) = _quantiles(0, _fold(histogram), histogram, [kept])
+        low = -high
+    else:
+        ends = [0.5 - kept / 2.0, 0.5 + kept / 2.0]
+        low, high = _quantiles(*_around_zero(histogram), histogram, ends)
     return _clip_range(low, high, full)
 
 

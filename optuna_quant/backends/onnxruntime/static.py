@@ -23,6 +23,7 @@ import onnx
 
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import node_attributes
+from optuna_quant.backends.onnxruntime.kernel_forms import lacking_form
 from optuna_quant.backends.onnxruntime.matmul_add import GemmForm
 from optuna_quant.backends.onnxruntime.op_tables import FUSED_ACTIVATIONS
 from optuna_quant.backends.onnxruntime.op_tables import PASS_FLOATS
@@ -30,6 +31,8 @@ from optuna_quant.backends.onnxruntime.op_tables import PASS_INTEGERS
 from optuna_quant.backends.onnxruntime.op_tables import PASS_THROUGH
 from optuna_quant.backends.onnxruntime.static_ops import StaticOp
 from optuna_quant.backends.onnxruntime.static_ops import clip_bounds
+from optuna_quant.backends.onnxruntime.tensor_range import MissingRangesError
+from optuna_quant.backends.onnxruntime.tensor_range import NoRangeError
 from optuna_quant.config import OpConfig
 from optuna_quant.config import TensorConfig
 
@@ -53,7 +56,10 @@ class Params:
 
 
 FindParams: TypeAlias = Callable[[str, TensorConfig], Params]
-"""Gives the parameters for a tensor of the graph by what calibration has learnt."""
+"""Gives the parameters for a tensor of the graph by what calibration has learnt.
+
+It raises a NoRangeError where that gives none.
+"""
 
 
 @dataclass(frozen=True)
@@ -114,9 +120,14 @@ class Planner:
                 Gives the parameters for a tensor.
             table_params:
                 Gives those of an op that reads rows of a quantized table.
+
+        Raises:
+            MissingRangesError:
+                If ops need the parameters of tensors that have none.
         """
         graph = self._graph
         made: dict[str, Params] = {}
+        missing: dict[int, NoRangeError] = {}
         read: dict[tuple[int, int], Params] = {}
         # Tensors whose values are on a grid, and which of them a node has passed on.
         grid: dict[str, Params] = {}
@@ -128,6 +139,13 @@ class Planner:
                 made.update((name, grid[name]) for name in self._passed[i])
                 tensor = graph.nodes[i].input[0]
 
+        def params(i: int, tensor: str, config: TensorConfig) -> Params:
+            try:
+                return find(tensor, config)
+            except NoRangeError as error:
+                missing.setdefault(i, error)
+                return Params(1.0, 0, config.dtype)
+
         for i in sorted({*ops, *self._passed}):
             node = graph.nodes[i]
             if i in ops:
@@ -138,20 +156,22 @@ class Planner:
                     if tensor in grid:
                         materialize(tensor)
                     elif not graph.is_constant(tensor):
-                        read[i, position] = find(tensor, config.activation)
+                        read[i, position] = params(i, tensor, config.activation)
                 if op.rule.owns_output:
                     tensor = op.output(node, config.activation.scheme)
                     reads_table = not op.activations
                     made[tensor] = (
                         table_params(op, config)
                         if reads_table
-                        else find(tensor, config.activation)
+                        else params(i, tensor, config.activation)
                     )
                     grid[tensor] = made[tensor]
             elif node.input[0] in grid:
                 for tensor in self._passed[i]:
                     grid[tensor] = grid[node.input[0]]
                     passed_by[tensor] = i
+        if missing:
+            raise MissingRangesError(missing)
         tensors = {graph.nodes[i].input[position] for i, position in read}
         gemms = _gemms(ops)
         results = _results(ops, gemms, graph)
@@ -161,6 +181,7 @@ class Planner:
             if self._is_shared(tensor, results, read)
             or self._leaks(tensor, ops, grid)
             or self._would_change_output(tensor)
+            or self._is_made_otherwise(tensor)
         }
         unfused = {*self._unfused(ops, gemms, read), *_unfused_adds(ops)}
         return Plan(ops, made, read, frozenset(barred), frozenset(unfused), gemms)
@@ -272,6 +293,22 @@ class Planner:
             tensor = node.input[0]
             if transposed and tensor in graph.outputs:
                 return True
+        return False
+
+    def _is_made_otherwise(self, tensor: str) -> bool:
+        """Whether a pair would put what makes a tensor on an integer kernel that is wrong for it.
+
+        Between quantized values and a pair the runtime also takes the integer kernels of ops that
+        are to run in floats.
+        """
+        graph = self._graph
+        while (i := graph.producer.get(tensor)) is not None:
+            node = graph.nodes[i]
+            if lacking_form(node):
+                return True
+            if i not in self._passed and node.op_type not in FUSED_ACTIVATIONS:
+                return False
+            tensor = node.input[0]
         return False
 
     def _leaks(self, tensor: str, ops: Container[int], grid: Container[str]) -> bool:

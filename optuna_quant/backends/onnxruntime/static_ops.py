@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import onnx
 
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import node_attributes
+from optuna_quant.backends.onnxruntime.kernel_forms import lacking_form
 from optuna_quant.backends.onnxruntime.matmul_add import MatMulAdd
 from optuna_quant.backends.onnxruntime.matmul_add import find_matmul_add
 from optuna_quant.backends.onnxruntime.op_tables import FUSED_ACTIVATIONS
@@ -20,6 +22,7 @@ from optuna_quant.backends.onnxruntime.op_tables import PER_TENSOR
 from optuna_quant.backends.onnxruntime.op_tables import STATIC_RULES
 from optuna_quant.backends.onnxruntime.op_tables import UNSIGNED
 from optuna_quant.backends.onnxruntime.op_tables import StaticRule
+from optuna_quant.backends.onnxruntime.tensor_range import STANDS_FOR_INFINITY
 from optuna_quant.config import OpConfig
 from optuna_quant.config import TensorConfig
 
@@ -89,6 +92,22 @@ class StaticOp:
             for activation in self.rule.activations
         )
 
+    def reduced_axes(self, rank: int) -> tuple[int, ...]:
+        """The axes of its weight that its product sums over.
+
+        Args:
+            rank:
+                How many axes the weight has.
+        """
+        assert self.weight is not None
+        if self.op_type == "Conv":
+            return tuple(range(1, rank))
+        if self.op_type == "ConvTranspose":
+            return (0, *range(2, rank))
+        if self.op_type == "Gemm":
+            return (1,) if self.weight.axis == 0 else (0,)
+        return (rank - 1,) if self.weight.position == 0 or rank == 1 else (rank - 2,)
+
     def output(self, node: onnx.NodeProto, scheme: str) -> str:
         """The tensor at which its result is quantized, if it owns its output.
 
@@ -142,6 +161,8 @@ def _standard_op(make: _Make, node: onnx.NodeProto, graph: Graph) -> StaticOp | 
     if node.op_type == "Resize" and node_attributes(node).get("mode", b"nearest") == b"nearest":
         return None  # gives values of its input on
     if node.op_type == "Mod" and not node_attributes(node).get("fmod", 0):
+        return None
+    if lacking_form(node):
         return None
     return _plain(make, node, graph, _activations(node))
 
@@ -221,8 +242,11 @@ def _plain(
     names = [node.input[i] for i in positions]
     if not all(_is_activation(name, graph, sure=True, constant=True) for name in names):
         return None
-    if all(graph.is_constant(name) for name in names):
+    constants = [graph.array(name) for name in names if graph.is_constant(name)]
+    if len(constants) == len(names):
         return None
+    if not all(np.all(np.abs(array) < STANDS_FOR_INFINITY) for array in constants):
+        return None  # a mask, beside which nothing would be left of the rest; false for NaN
     return make(node.op_type, activations=positions, fused=_fused_output(node, graph))
 
 
@@ -238,9 +262,10 @@ def _is_activation(name: str, graph: Graph, *, sure: bool = False, constant: boo
     """Whether a tensor is a 32-bit float that is computed, or (``constant``) given.
 
     Behind operators whose types cannot be inferred that is not known; beside a weight of 32-bit
-    floats it follows, and otherwise one has to be ``sure``.
+    floats it follows, and otherwise one has to be ``sure``. What comes from a default that callers
+    may replace has no range that calibration could tell.
     """
-    if not name or (graph.is_constant(name) and not constant):
+    if not name or name in graph.defaults or (graph.is_constant(name) and not constant):
         return False
     is_float = graph.is_float(name)
     return bool(is_float) or (is_float is None and not sure)

@@ -137,8 +137,13 @@ class StatisticsSource:
                 for name in sorted(tensors)
                 if name in found[name].histograms
             }
+            unusable = {
+                name: found[name].unusable[name]
+                for name in sorted(tensors)
+                if name in found[name].unusable
+            }
             samples = max((found[name].samples for name in tensors), default=0)
-            statistics[number] = CalibrationStatistics(histograms, samples)
+            statistics[number] = CalibrationStatistics(histograms, samples, unusable)
         return pack(self.key(tensors, numbers), statistics)
 
     def restore(self, data: bytes, tensors: Collection[str], sizes: Iterable[int | None]) -> None:
@@ -188,8 +193,39 @@ class StatisticsSource:
             for name in tensors:
                 own.setdefault(name, statistics)  # What ranges came from stays.
 
+    def check_any(self, tensors: Collection[str], sizes: Iterable[int | None]) -> None:
+        """Check that there is anything at all to quantize by.
+
+        For the arguments see :meth:`collect`; what has not been collected is left out.
+
+        Raises:
+            ValueError:
+                If none of the tensors that have been collected has a range.
+        """
+        # What is wrong shows best at the inputs, then at what is computed first.
+        ordered = sorted(tensors, key=lambda name: (self._graph.producer.get(name, -1), name))
+        for size in sizes:
+            found = self._found.get(size or _ALL, {})
+            problems = []
+            for name in ordered:
+                if name in found:
+                    problems.append(found[name].problem(name))
+                    if problems[-1] is None:
+                        break
+            else:
+                if problems:
+                    raise ValueError(
+                        f"None of the {len(problems)} tensors to be quantized has a range. "
+                        f"{problems[0]} Check the calibration data and their preprocessing."
+                    )
+
     def params(self, tensor: str, config: TensorConfig, size: int | None) -> Params:
-        """How to quantize a tensor whose statistics have been collected."""
+        """How to quantize a tensor whose statistics have been collected.
+
+        Raises:
+            NoRangeError:
+                If they give it no range.
+        """
         statistics = self._found[size or _ALL][tensor]
         rmin, rmax = statistics.range(tensor, config.algorithm, config.dtype, config.scheme)
         scale, zero_point = scale_zero_point(rmin, rmax, config.dtype, config.scheme)

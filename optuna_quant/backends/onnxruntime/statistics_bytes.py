@@ -11,6 +11,8 @@ import zlib
 import numpy as np
 
 from optuna_quant.backends.onnxruntime.calibration import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration import unusable_from_arrays
+from optuna_quant.backends.onnxruntime.calibration import unusable_to_arrays
 from optuna_quant.backends.onnxruntime.histogram import histograms_from_arrays
 from optuna_quant.backends.onnxruntime.histogram import histograms_to_arrays
 
@@ -42,6 +44,8 @@ def pack(key: str, statistics: Mapping[int, CalibrationStatistics]) -> bytes:
     for number, entry in enumerate(statistics.values()):
         for name, array in histograms_to_arrays(entry.histograms).items():
             arrays[f"{number}:{name}"] = _planes(array) if name == "counts" else array
+        for name, array in unusable_to_arrays(entry.unusable).items():
+            arrays[f"{number}:{name}"] = array
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     packed = zlib.compress(file.getvalue(), 9)
@@ -71,7 +75,8 @@ def unpack(data: bytes, key: str) -> dict[int, CalibrationStatistics]:
         prefix = f"{number}:"
         own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         own["counts"] = _from_planes(own["counts"])
-        found[size] = CalibrationStatistics(histograms_from_arrays(own), seen)
+        unusable = unusable_from_arrays(own)
+        found[size] = CalibrationStatistics(histograms_from_arrays(own), seen, unusable)
     return found
 
 

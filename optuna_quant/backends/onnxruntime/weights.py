@@ -136,30 +136,13 @@ class WeightStore:
         key = ("static", name, config, axis, factor)
         if key not in self._cache:
             self._cache[key] = quantized(
-                self._array(name, factor), config, axis, reduce_range=self._reduce_range
+                self.array(name, factor=factor), config, axis, reduce_range=self._reduce_range
             )
         found: QuantizedWeight = self._cache[key]
         return found
 
-    def with_scale(
-        self,
-        name: str,
-        config: TensorConfig,
-        weight: QuantizedWeight,
-        scale: NDArray[np.float32],
-        *,
-        factor: float = 1.0,
-    ) -> QuantizedWeight:
-        """The same weight on a grid of another scale."""
-        return _on_grid(
-            self._array(name, factor),
-            scale,
-            weight.zero_point,
-            weight.axis,
-            quantized_limits(config.dtype, config.scheme),
-        )
-
-    def _array(self, name: str, factor: float) -> NDArray[np.float32]:
+    def array(self, name: str, *, factor: float = 1.0) -> NDArray[np.float32]:
+        """The value of a weight, multiplied with a factor."""
         array = self._graph.array(name)
         return array if factor == 1.0 else array * np.float32(factor)
 
@@ -200,6 +183,25 @@ def _to_7_bits(
         zero_point = (np.rint(below) + low).astype(weight.zero_point.dtype)
     scale = (weight.scale / np.float32(part)).astype(np.float32)
     return _on_grid(array, scale, zero_point, weight.axis, (low, high))
+
+
+def on_coarser_grid(
+    array: NDArray[np.float32], weight: QuantizedWeight, scale: NDArray[np.float32]
+) -> QuantizedWeight:
+    """A quantized weight on a grid whose scale is nowhere smaller than its own.
+
+    Args:
+        array:
+            The weight in floats.
+        weight:
+            The quantized weight.
+        scale:
+            The new scale, of the shape of the old.
+    """
+    # The values move towards the zero point, so they stay within what they took so far.
+    taken = weight.values.ravel(), weight.zero_point.ravel()
+    limits = min(int(a.min()) for a in taken), max(int(a.max()) for a in taken)
+    return _on_grid(array, scale, weight.zero_point, weight.axis, limits)
 
 
 def _on_grid(

@@ -26,11 +26,14 @@ from onnxruntime.quantization import quantize_static
 import pytest
 
 from optuna_quant._cores import available_cores
+from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime import backend as backend_module
 from optuna_quant.backends.onnxruntime import quantized_model
 from optuna_quant.backends.onnxruntime import statistics as statistics_module
 from optuna_quant.backends.onnxruntime.model import load_model
+from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
+from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
 from optuna_quant.config import OpConfig
 from optuna_quant.config import QuantConfig
 from optuna_quant.data_evaluation import DataEvaluation
@@ -519,3 +522,13 @@ def test_missing_package_names_the_extra(package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None\nimport optuna_quant.backends.onnxruntime"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "optuna_quant[onnx]"' in done.stderr
+
+
+def test_candidate_that_the_runtime_does_not_load_says_so() -> None:
+    model = convnet()
+    model.graph.node[0].op_type = "Cnov"
+    sessions = SessionMaker(["CPUExecutionProvider"], None)
+    candidate = QuantizedModel(model, sessions, fingerprint="none")
+    for use in (lambda: candidate.session, lambda: candidate.run(None, {}), candidate.get_inputs):
+        with pytest.raises(ModelLoadError, match=r"does not load the candidate: .*Cnov.*in FP32"):
+            use()

@@ -29,6 +29,9 @@ from optuna_quant.backends.onnxruntime.histogram import StreamingHistogram
 from optuna_quant.backends.onnxruntime.model_content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model_content import serialized
 from optuna_quant.backends.onnxruntime.ranges import compute_range
+from optuna_quant.backends.onnxruntime.statistics_bytes import pack
+from optuna_quant.backends.onnxruntime.statistics_bytes import unpack
+from optuna_quant.backends.onnxruntime.tensor_range import NoRangeError
 
 
 Array = NDArray[Any]
@@ -251,11 +254,62 @@ def test_tensor_inside_a_subgraph_is_no_tensor_of_the_model() -> None:
         collect_statistics(model, ["inner"], data, [4])
 
 
-def test_non_finite_activation_names_tensor_and_samples() -> None:
+def test_non_finite_activation_has_no_range_and_spoils_no_other() -> None:
     model, x = small_model(), rows(10)
     x[6] = 3e38
-    with pytest.raises(ValueError, match=r"'product' holds .* Seen in calibration samples 4 to 7"):
-        collect_statistics(model, ["product"], data_for(model, x), [10])
+    found = collect_statistics(model, ["product", "x"], data_for(model, x), [4, 10])
+    assert found[4].problem("product") is None
+    assert found[10].histogram("x").count == x.size
+    message = r"'product' holds .* Seen in calibration samples 4 to 7"
+    with pytest.raises(NoRangeError, match=message) as caught:
+        found[10].range("product", "minmax", "uint8", "asym")
+    assert caught.value.tensor == "product"
+    with pytest.raises(NoRangeError, match=message):
+        found[10].histogram("product")
+
+
+def test_why_there_is_no_range_is_kept_with_the_statistics(tmp_path: Path) -> None:
+    model, x = small_model(), rows(10)
+    x[6] = 3e38
+    cache = CalibrationCache(tmp_path)
+    wanted = ["product", "x"]
+    first, again = (
+        collect_statistics(model, wanted, data_for(model, x), [10], cache=cache)[10]
+        for _ in range(2)
+    )
+    (sent,) = unpack(pack("key", {10: first}), "key").values()
+    assert "Seen in" in first.unusable["product"]
+    for other in (again, sent):
+        assert other.unusable == first.unusable
+        assert other.histograms.keys() == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [
+        ([], "is empty"),
+        ([0.0, -0.0], "is zero"),
+        ([1e-38, 0.0], "is zero"),
+        ([1.0, -3.4028235e38], r"values as large as 3.4e\+38, which stand for infinity"),
+    ],
+)
+def test_what_gives_no_range(values: list[float], seen: str) -> None:
+    stream = StreamingHistogram()
+    stream.update(np.array(values, np.float32))
+    statistics = CalibrationStatistics({"t": stream.snapshot()}, 1)
+    with pytest.raises(NoRangeError, match=f"Tensor 't' .*{seen}.* in all calibration samples"):
+        statistics.range("t", "minmax", "uint8", "asym")
+
+
+@pytest.mark.parametrize("values", [[1e-30], [-1e29], [-10000.0, 0.0]])
+def test_what_gives_a_range(values: list[float]) -> None:
+    stream = StreamingHistogram()
+    stream.update(np.array(values, np.float32))
+    low, high = CalibrationStatistics({"t": stream.snapshot()}, 1).range(
+        "t", "minmax", "uint8", "asym"
+    )
+    exact = np.array(values, np.float32)
+    assert (low, high) == (min(0.0, float(exact.min())), max(0.0, float(exact.max())))
 
 
 def test_failing_model_tells_samples_and_shapes() -> None:

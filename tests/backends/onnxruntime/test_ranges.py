@@ -399,3 +399,11 @@ def test_channel_of_zeros_gets_a_fine_scale_for_its_bias() -> None:
     assert scale[0] == scale[1] == np.float32(1 / 127)
     assert not quantized[0].any()
     assert not zero_point.any()
+
+
+@pytest.mark.parametrize("scheme", ["sym", "asym"])
+def test_percentile_of_almost_only_zeros_is_no_empty_range(scheme: str) -> None:
+    stream = StreamingHistogram()
+    stream.update(np.append(np.zeros(1_000_000), [2.0, 3.0]).astype(np.float32))
+    low = -3.0 if scheme == "sym" else 0.0
+    assert compute_range(stream.snapshot(), "percentile", "uint8", scheme) == (low, 3.0)
