@@ -23,6 +23,7 @@ from optuna_quant.config import TensorConfig
 
 Floats = NDArray[np.float64]
 FORMS = (
+    "MatMul",
     "Gemm",
     "Gemm transB",
     "Gemm factors",
@@ -30,7 +31,6 @@ FORMS = (
     "Conv 2x2",
     "depthwise",
     "ConvTranspose",
-    "MatMul",
 )
 
 
@@ -83,8 +83,10 @@ def quantized_outputs(
         approach=approach,
         session_options=exact_options(),
     )
+    on_request = any(node.op_type == "ConvTranspose" for node in model.graph.node)
     space = backend.tuning_space(
-        op_types="all", op_type_dict={".*": {"weight": {"granularity": [granularity]}}}
+        op_types="all" if on_request else "default",
+        op_type_dict={".*": {"weight": {"granularity": [granularity]}}},
     )
     return np.asarray(backend.quantize(space.default()).run(None, {"x": x})[0])
 
