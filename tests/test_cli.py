@@ -84,7 +84,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = onnx_models.samples(60, 2, 8, 8)
     (scores,) = onnx_models.run(model, {"x": x})
     labels = scores.argmax(axis=1)
-    np.savez(folder / "calib.npz", x=x[:20])
+    np.savez(folder / "calib.npz", x=x[:40])
     np.savez(folder / "eval.npz", x=x, labels=labels, scores=scores)
     np.savez(folder / "data.npz", x=x, labels=labels)
     np.savez(folder / "targets.npz", x=x, labels=scores)
