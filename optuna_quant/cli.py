@@ -12,6 +12,7 @@ import contextlib
 import errno
 import io
 import logging
+import os
 import signal
 import sys
 import threading
@@ -31,6 +32,9 @@ from optuna_quant.standard_streams import standard_streams
 from optuna_quant.storage_errors import StorageError
 from optuna_quant.user_code import exits_are_errors
 
+
+# The threads in which batches are run; they end with the evaluation, unless a run hangs.
+THREADS = "optuna_quant_data"
 
 # A full disk, a quota, a broken disk.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -70,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"optuna-quant: the output could not be written: {lost}", file=sys.stderr)
             # A verdict holds whoever reads it; of another command the output is all there is.
             code = code if is_verdict else code or FAILED
+    if argv is None and any(t.name.startswith(THREADS) for t in threading.enumerate()):
+        os._exit(code)  # Python would wait for a run that was given up and does not come back.
     return code
 
 

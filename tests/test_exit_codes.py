@@ -293,6 +293,28 @@ def test_evaluation_that_cannot_be_ended_is_a_failure(folder: Path, jobs: str) -
     assert "did not react" not in again.stderr
 
 
+def test_model_that_hangs_does_not_hold_up_the_end(folder: Path) -> None:
+    """In ONNX Runtime itself, in the threads in which batches are run."""
+    body = onnx.parser.parse_graph(
+        "b (int64 i, bool go, float[n, 4] v) => (bool go_on, float[n, 4] w) "
+        "{ go_on = Identity(go) w = Relu(v) }"
+    )
+    m = onnx_models.Maker()
+    x = m.input("x", ["N", 4])
+    trips, go = m.const(np.int64(2**62)), m.const(np.bool_(True))
+    looped = m.node("Loop", [trips, go, x], body=body)
+    y = m.node("MatMul", [looped, m.weight(4, 3)])
+    onnx.save(m.model([y]), folder / "endless.onnx")
+    np.savez(folder / "x.npz", x=np.ones((300, 4), np.float32), labels=np.zeros(300, np.int64))
+    done = ended(
+        ["tune", "endless.onnx", "--approach", "dynamic", "--data", "x.npz",
+         "--evaluation-timeout", "1", "--evaluation-threads", "2"],
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "EvaluationTimeout: it took longer than evaluation_timeout=1 s" in done.stderr
+
+
 # Signals.
 
 
