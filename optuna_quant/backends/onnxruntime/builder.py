@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from optuna_quant.backends.onnxruntime.constant_folding import unfold
 from optuna_quant.backends.onnxruntime.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
 from optuna_quant.backends.onnxruntime.fingerprint import typed_digest
@@ -161,6 +162,7 @@ class CandidateBuilder:
             self._apply_dynamic(model, layers)
             use_pairs(model, writer.integers)
         self._apply_dynamic(model, config.ops)
+        unfold(model, self._graph)
         return Built(model, self._fingerprint(model, writer))
 
     def _apply_dynamic(self, model: onnx.ModelProto, ops: Mapping[str, OpConfig]) -> None:

@@ -29,7 +29,7 @@ def dynamic_rule(node: onnx.NodeProto, graph: Graph) -> DynamicRule | None:
     inputs = dict(enumerate(node.input))
     given = [inputs[i] for i in rule.constants_if_given if inputs.get(i)]
     for name in (*(inputs.get(i, "") for i in rule.constants), *given):
-        if not (graph.is_constant(name) and graph.is_float(name)):
+        if not graph.is_weight(name):
             return None
     # The tensor that is quantized at run time must not be a constant itself.
     if 0 not in rule.constants and graph.is_constant(node.input[0]):

@@ -1,8 +1,9 @@
 """Bringing a model into the form that the rest of the backend works on; a copy, always.
 
-Nodes get names of their own, constants become initializers, and what stands between a weight and
-its reader (an Identity, a Transpose, a BatchNormalization behind a Conv) is computed once. What
-the model computes stays the same, but for rounding in folded batch normalizations.
+Nodes get names of their own, constants become initializers, and what depends on constants alone is
+computed once, so that what stands between a weight and its reader (a Cast, a Reshape, a Transpose)
+is gone; so is a BatchNormalization behind a Conv. What the model computes stays the same, but for
+rounding in folded batch normalizations.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import numpy as np
 import onnx
 from onnx import inliner
 
+from optuna_quant.backends.onnxruntime.constant_folding import fold_constants
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import captured_names
 from optuna_quant.backends.onnxruntime.graph import name_nodes
 from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.graph import unused_name
-from optuna_quant.backends.onnxruntime.model import is_external
 
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def normalize(source: SourceModel) -> Graph:
     draft.sort_nodes()
     draft.close_inputs()
     draft.lift_constants()
-    draft.fold_weights()
+    draft.drop_identities()
+    draft.fold_constants()
     draft.split_fused_convs()
     draft.fold_batch_norms()
     return draft.graph()
@@ -77,6 +79,7 @@ class _Draft:
             self._nodes.append(copy)
         name_nodes(self._nodes)
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._recipes: Mapping[str, onnx.NodeProto] = MappingProxyType({})
         self._template = _without_content(proto)
         graph = Graph(self._template, self._nodes, self._initializers, source.opset)
         self._names = set(graph.names)
@@ -95,6 +98,7 @@ class _Draft:
             self._initializers,
             self._source.opset,
             self._source.base_dir,
+            self._recipes,
         )
 
     def sort_nodes(self) -> None:
@@ -156,8 +160,8 @@ class _Draft:
                 self._initializers[node.output[0]] = tensor
         self._nodes = kept
 
-    def fold_weights(self) -> None:
-        """Compute Identity and Transpose of initializers, so that the reader sees a constant."""
+    def drop_identities(self) -> None:
+        """Let the reader of an Identity of an initializer read that, which others may share."""
         kept = []
         renamed: dict[str, str] = {}
         for node in self._nodes:
@@ -165,20 +169,19 @@ class _Draft:
                 if name in renamed:
                     node.input[i] = renamed[name]
             source = node.input[0] if node.input else ""
-            foldable = (
-                node.op_type in ("Identity", "Transpose")
-                and not node.domain
-                and self._is_constant(source)
-                and node.output[0] not in self._seen
-            )
-            if foldable and node.op_type == "Identity":
+            is_copy = node.op_type == "Identity" and not node.domain and self._is_constant(source)
+            if is_copy and node.output[0] not in self._seen:
                 renamed[node.output[0]] = source
-            elif foldable and not is_external(self._initializers[source]):
-                folded = np.transpose(self._array(source), node_attributes(node).get("perm"))
-                self._add(node.output[0], np.ascontiguousarray(folded))
             else:
                 kept.append(node)
         self._nodes = kept
+
+    def fold_constants(self) -> None:
+        """Compute what depends on constants alone, so that the reader sees a constant."""
+        folding = fold_constants(self.graph())
+        self._nodes = list(folding.nodes)
+        self._initializers.update(folding.values)
+        self._recipes = folding.recipes
 
     def split_fused_convs(self) -> None:
         """Make a Conv and what follows it of each FusedConv, which only floats have."""
