@@ -219,6 +219,11 @@ def _parser() -> argparse.ArgumentParser:
     form = space.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON, with all columns")
     form.add_argument("--csv", action="store_true", help="as CSV, with all columns")
+    space.add_argument(
+        "--why",
+        action="store_true",
+        help="show instead which ops are left out, and why",
+    )
     space.add_argument("--verbose", action="store_true", help="show where an error comes from")
     _add_serve(commands)
     return parser

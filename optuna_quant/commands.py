@@ -21,6 +21,7 @@ from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
+from optuna_quant.left_out import shown_bytes
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
 from optuna_quant.ranks import RANKS
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
     from optuna_quant.result import TuningResult
     from optuna_quant.space import TuningSpace
 
@@ -265,6 +267,8 @@ def space(args: argparse.Namespace) -> int:
     backend = OnnxRuntimeBackend(
         model, approach=options.pop("approach"), calibration_data=_placeholder(model)
     )
+    if args.why:
+        return _why(args, backend, options)
     found = backend.tuning_space(**options)
     frame = found.to_frame()
     if args.json:
@@ -274,6 +278,29 @@ def space(args: argparse.Namespace) -> int:
     else:
         print(_table(frame[["op", "op_type", "options", "default", "fallback"]]))
         print(f"\n{_shown_size(found)}")
+        weights = backend.float_weights(found.default())
+        if weights.is_worth_saying:
+            print(f"{weights.shown_part} are weights of other ops, which stay in floats (--why).")
+    return cli.MET
+
+
+def _why(args: argparse.Namespace, backend: OnnxRuntimeBackend, options: dict[str, Any]) -> int:
+    """Show what the tuning space leaves out; all of it if there is no space."""
+    try:
+        chosen = backend.tuning_space(**options)
+    except ValueError as error:
+        chosen = None
+        _say(f"{error}")
+    frame = backend.left_out(chosen)
+    if args.json:
+        print(frame.to_json(orient="records", indent=2))
+    elif args.csv:
+        print(frame.to_csv(index=False), end="")
+    elif frame.empty:
+        print("No op that could be quantized is left out.")
+    else:
+        frame["weights"] = [shown_bytes(size) if size else "" for size in frame["weight_bytes"]]
+        print(_table(frame[["op", "op_type", "weights", "reason", "remedy"]]))
     return cli.MET
 
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
+import warnings
 
 import onnx
 import onnxruntime
@@ -23,7 +24,11 @@ from optuna_quant.backends.onnxruntime.calibration_data import input_specs
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import find_capability
 from optuna_quant.backends.onnxruntime.executed import executed_ops
+from optuna_quant.backends.onnxruntime.external_data import total_bytes
 from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.hints import model_warnings
+from optuna_quant.backends.onnxruntime.left_out import find_left_out
 from optuna_quant.backends.onnxruntime.model import load_model
 from optuna_quant.backends.onnxruntime.normalize import normalize
 from optuna_quant.backends.onnxruntime.op_weights import find_weights
@@ -34,10 +39,13 @@ from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
 from optuna_quant.backends.onnxruntime.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.weights import BoundedCache
+from optuna_quant.left_out import FloatWeights
+from optuna_quant.left_out import left_out_frame
 from optuna_quant.space import TuningSpace
 
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
     from optuna_quant.backends.onnxruntime.executed import ExecutedOp
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.torch_graph import FloatType
     from optuna_quant.capability import Capability
     from optuna_quant.config import QuantConfig
+    from optuna_quant.left_out import LeftOut
     from optuna_quant.narrowing import OpDict
 
 
@@ -182,9 +191,14 @@ class OnnxRuntimeBackend:
 
     @cached_property
     def _capability(self) -> Capability:
-        return find_capability(
+        found = find_capability(
             self._graph, self._builder.static, self._approach, self._calibration_sizes
         )
+        # Without any op to tune the error says what is wrong.
+        if any(op.default for op in found.ops):
+            for warning in model_warnings(self._graph):
+                warnings.warn(warning, stacklevel=2)
+        return found
 
     def capability(self) -> Capability:
         """What can be done with each op of the model.
@@ -237,6 +251,47 @@ class OnnxRuntimeBackend:
         with self._lock:
             self._expected_tensors |= self._builder.tensors(static)
         return space
+
+    def left_out(self, space: TuningSpace | None = None) -> pd.DataFrame:
+        """Which ops are not in the tuning space, and why.
+
+        These are the ops of a type that could be quantized, in subgraphs too, and those of other
+        types with large weights.
+
+        Args:
+            space:
+                The tuning space; by default the one that :meth:`tuning_space` gives without
+                arguments, or an empty one if there is none.
+
+        Returns:
+            A data frame in model order with the columns ``op``, ``op_type``, ``weight_bytes``
+            (the size of its floating-point constants), ``reason`` and ``remedy`` (what to do so
+            that it is not left out; empty if there is nothing).
+        """
+        if space is None:
+            chosen = {op.name for op in self.capability().ops if op.default}
+        else:
+            chosen = {op for tunable in space.tunables for op in tunable.ops}
+        return left_out_frame(self._left_out(frozenset(chosen)))
+
+    def float_weights(self, config: QuantConfig) -> FloatWeights:
+        """The weights that a configuration leaves in floats, and what would quantize them."""
+        quantized = set(config.quantized_ops)
+        with self._lock:
+            nodes = [node for node in self._graph.nodes if node.name not in quantized]
+            fallback = [node for node in nodes if node.name in config.ops]
+            return FloatWeights(
+                nbytes=total_float_bytes(nodes, self._graph),
+                model_bytes=total_bytes(self._source.proto, self._source.base_dir),
+                left_out=self._left_out(frozenset(config.ops)),
+                in_fallback=total_float_bytes(fallback, self._graph),
+            )
+
+    def _left_out(self, chosen: frozenset[str]) -> tuple[LeftOut, ...]:
+        with self._lock:
+            offered = {op.name: op for op in self._capability.ops}
+            static = self._builder.static
+            return find_left_out(self._graph, static, self._approach, offered, chosen)
 
     def calibrate(self) -> None:
         """Collect the range statistics now, for all calibration sizes in one pass over the data.

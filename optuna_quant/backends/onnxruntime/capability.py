@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import onnx
-
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_options
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
+from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.capability import Capability
 from optuna_quant.capability import OpCapability
 from optuna_quant.config import FP32
@@ -55,7 +54,5 @@ def find_capability(
             default = (op is not None and op.rule.default) or (rule is not None and rule.default)
             op_type = op.op_type if op else node.op_type
             ops.append(OpCapability(node.name, op_type, (*options, FP32), default))
-    hint = ""
-    if not any(op.default for op in ops) and onnx.TensorProto.FLOAT16 in graph.dtypes.values():
-        hint = "It computes in float16, but only float32 is quantized: export it in float32."
+    hint = "" if any(op.default for op in ops) else why_nothing(graph, static, approach)
     return Capability(tuple(ops), calibration_sizes=tuple(calibration_sizes), hint=hint)

@@ -219,6 +219,12 @@ def unfold(model: onnx.ModelProto, graph: Graph) -> None:
     model.graph.node.extend(later)
 
 
+def constants_behind(name: str, recipes: Mapping[str, onnx.NodeProto]) -> set[str]:
+    """The initializers that a tensor with a recipe is computed from."""
+    chain = _chain(name, recipes, ())
+    return {read for node in chain for read in node.input if read and read not in recipes}
+
+
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
     """The size of a tensor's data in bytes, wherever they are."""
     return _nbytes(tensor.data_type, tensor.dims)
@@ -336,7 +342,7 @@ class _Chains:
             return None
         size = _nbytes(inferred.elem_type, [elements])
         chain = _chain(name, self._recipes, ())
-        read = {r for node in chain for r in node.input if r and r not in self._recipes}
+        read = constants_behind(name, self._recipes)
         sources = sum(tensor_bytes(self._graph.initializers[r]) for r in read)
         most = max(_MOST_GROWTH * sources, _SMALL_BYTES)
         # Nor may anything on the way be much larger; an element takes 8 bytes at most.
