@@ -15,6 +15,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.array_files import read_npy
+from optuna_quant.array_files import read_npz
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -263,12 +266,9 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
             f"{str(path)!r}."
         )
     try:
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
+        return dict(read_npz(path, "The evaluation data"))
     except FileNotFoundError:
         raise ValueError(f"There is no file {str(path)!r}.") from None
-    except Exception as error:
-        raise ValueError(f"The evaluation data {str(path)!r} cannot be read: {error}") from error
 
 
 def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
@@ -278,15 +278,7 @@ def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
             f"There is no .npy file in the folder {str(folder)!r}: save there one for each input "
             "of the model, under the input's name, and one for the labels."
         )
-    arrays = {}
-    for file in files:
-        try:
-            arrays[file.stem] = np.load(file, mmap_mode="r")
-        except Exception as error:
-            raise ValueError(
-                f"The evaluation data {str(file)!r} cannot be read: {error}"
-            ) from error
-    return arrays
+    return {file.stem: read_npy(file, "The evaluation data") for file in files}
 
 
 def _find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) -> str:

@@ -34,6 +34,7 @@ from optuna_quant.backends.onnxruntime.normalize import normalize
 from optuna_quant.backends.onnxruntime.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.saturation import products_saturate
 from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
@@ -174,7 +175,7 @@ class OnnxRuntimeBackend:
         try:
             self._sessions.make(self._source.proto, self._source.base_dir)
         except Exception as error:
-            raise ValueError(f"ONNX Runtime does not load the model: {error}") from error
+            raise ValueError(describe_refusal(self._source, self._sessions, error)) from error
 
     @cached_property
     def _graph(self) -> Graph:

@@ -171,7 +171,10 @@ class Rewrite:
         """The quantized value of a weight; a symmetric one has a single zero point."""
         key = (name, array.shape, config, axis, self._reduce_range)
         if key not in self._cache:
-            weight = quantized(array, config, axis, reduce_range=self._reduce_range)
+            try:
+                weight = quantized(array, config, axis, reduce_range=self._reduce_range)
+            except ValueError as error:
+                raise ValueError(f"Tensor {name!r} cannot be quantized: {error}") from error
             self._cache[key] = weight.values, weight.scale, weight.zero_point
         values, scale, zero_point = self._cache[key]
         if config.scheme == "sym" and zero_point.ndim:

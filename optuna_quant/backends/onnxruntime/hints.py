@@ -54,7 +54,7 @@ _QUANTIZED_CONTRIB = frozenset(
 
 def model_warnings(graph: Graph) -> Iterator[str]:
     """What is suspicious about a model of which a part can be quantized."""
-    found = _quantized_nodes(graph)
+    found = quantized_nodes(graph.nodes)
     if found:
         yield (
             f"The model is already quantized, at least in part: it has {found}. Give the FP32 "
@@ -68,7 +68,7 @@ def model_warnings(graph: Graph) -> Iterator[str]:
 
 def why_nothing(graph: Graph, static: Mapping[str, StaticOp], approach: str) -> str:
     """Why no op of a model is quantized by default, and what to do."""
-    found = _quantized_nodes(graph)
+    found = quantized_nodes(graph.nodes)
     if found:
         return f"It is already quantized, with {found}: give the FP32 model that it was made from."
     left_out = find_left_out(graph, static, approach, {}, ())
@@ -93,11 +93,11 @@ def why_nothing(graph: Graph, static: Mapping[str, StaticOp], approach: str) -> 
     return f"{first.op_type} {first.op!r} is left out: {first.reason}{remedy}.{listed}"
 
 
-def _quantized_nodes(graph: Graph) -> str:
+def quantized_nodes(nodes: Iterable[onnx.NodeProto]) -> str:
     """The nodes of a quantized model, counted; empty if there is none."""
     return _counted(
         f"{node.op_type} node"
-        for node in _all_nodes(graph.nodes)
+        for node in _all_nodes(nodes)
         if (node.domain in ("", "ai.onnx") and node.op_type in _QUANTIZED)
         or (node.domain == CONTRIB and node.op_type in _QUANTIZED | _QUANTIZED_CONTRIB)
         or (node.domain == CONTRIB and node.op_type.startswith("QLinear"))

@@ -50,6 +50,7 @@ class SessionMaker:
         base_dir: Path | None = None,
         *,
         concurrent_runs: int = 1,
+        level: onnxruntime.GraphOptimizationLevel | None = None,
     ) -> onnxruntime.InferenceSession:
         """A session of a model.
 
@@ -61,6 +62,8 @@ class SessionMaker:
             concurrent_runs:
                 How many runs are made at the same time. Without options of the user's the session
                 has so many threads that these take all cores.
+            level:
+                How far the graph is optimized, if not as the options say.
 
         Raises:
             ValueError:
@@ -73,11 +76,15 @@ class SessionMaker:
             )
         content = model.SerializeToString()
         with self.lock:
-            return onnxruntime.InferenceSession(
-                content,
-                self._options_for(base_dir, concurrent_runs),
-                providers=list(self.providers),
-            )
+            options = self._options_for(base_dir, concurrent_runs)
+            usual = options.graph_optimization_level
+            try:
+                options.graph_optimization_level = usual if level is None else level
+                return onnxruntime.InferenceSession(
+                    content, options, providers=list(self.providers)
+                )
+            finally:
+                options.graph_optimization_level = usual
 
     @cached_property
     def _cores(self) -> int:
