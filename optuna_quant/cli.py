@@ -256,9 +256,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--approach",
         choices=("static", "dynamic", "auto"),
-        default="static",
         help="static quantization (needs --calibration), dynamic, or auto: static first, dynamic "
-        "for ops that allow it (default: static)",
+        "for ops that allow it (default: static; auto for a model of which 5 percent or more are "
+        "the weights of ops that only dynamic quantization takes: LSTM)",
     )
     parser.add_argument(
         "--op-types",

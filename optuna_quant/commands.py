@@ -82,8 +82,9 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
     strategy = choose_strategy(quant_level, args.strategy)
     if args.calibration is None and args.approach != "dynamic":
         raise ValueError(
-            f"--calibration is needed for --approach {args.approach}: an .npz file with samples "
-            "such as the model sees when it is used. Without any, --approach dynamic is possible."
+            f"--calibration is needed for --approach {args.approach or 'static'}: an .npz file "
+            "with samples such as the model sees when it is used. Without any, --approach dynamic "
+            "is possible."
         )
     model, output = _check_files(args, rank)
     _check_machines(args, rank)

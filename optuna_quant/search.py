@@ -245,7 +245,7 @@ def prepare(
     evidence: str | None = None,
     error_probability: float = 1e-3,
     holdout: Any = None,
-    approach: str = "static",
+    approach: str | None = None,
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
     tuning_criterion: TuningCriterion | None = None,
@@ -558,7 +558,6 @@ def _onnxruntime(model: Any, options: Mapping[str, Any]) -> Backend:
 
 def _check_backend_alone(model: Any, options: Mapping[str, Any]) -> None:
     given = [name for name, value in {"model": model, **options}.items() if value is not None]
-    given = [name for name in given if name != "approach" or options[name] != "static"]
     if given:
         raise ValueError(
             f"{', '.join(given)}: a backend that is given has its own; give them to the backend."

@@ -23,6 +23,7 @@ from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
 from optuna_quant.backends.onnxruntime.calibration_data import input_specs
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import find_capability
+from optuna_quant.backends.onnxruntime.capability import usual_approach
 from optuna_quant.backends.onnxruntime.executed import executed_ops
 from optuna_quant.backends.onnxruntime.external_data import total_bytes
 from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
@@ -97,6 +98,8 @@ class OnnxRuntimeBackend:
         approach:
             ``"static"`` (activation ranges from calibration, Q/DQ), ``"dynamic"`` (found at run
             time), or ``"auto"`` (static options first, then dynamic ones for ops that have them).
+            By default ``"static"``, and ``"auto"`` for a model of which 5 % or more are the
+            weights of ops that only dynamic quantization takes (LSTM).
         providers:
             The execution providers of all sessions; ``["CPUExecutionProvider"]`` by default, which
             is what the capability describes.
@@ -133,17 +136,17 @@ class OnnxRuntimeBackend:
         calibration_data: object = None,
         calibration_sizes: Sequence[int] | None = None,
         calibration_batch_size: int = DEFAULT_BATCH_SIZE,
-        approach: str = "static",
+        approach: str | None = None,
         providers: Providers | None = None,
         session_options: onnxruntime.SessionOptions | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         reduce_range: bool = False,
     ) -> None:
-        if approach not in APPROACHES:
+        if approach is not None and approach not in APPROACHES:
             raise ValueError(
                 f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
             )
-        self._approach = approach
+        self._asked_approach = approach
         self._calibration_sizes = _checked_sizes(calibration_sizes)
         self._sessions = SessionMaker(_checked_providers(providers), session_options)
         self._reduce_range = reduce_range
@@ -160,8 +163,8 @@ class OnnxRuntimeBackend:
             next(iter(self._data))
         elif approach != "dynamic":
             raise ValueError(
-                f"approach={approach!r} needs calibration_data: samples such as the model sees at "
-                "inference. Without any, approach='dynamic' is possible."
+                f"approach={approach or 'static'!r} needs calibration_data: samples such as the "
+                "model sees at inference. Without any, approach='dynamic' is possible."
             )
         self._cache = None if cache_dir is None else CalibrationCache(cache_dir)
         self._lock = RLock()
@@ -189,6 +192,20 @@ class OnnxRuntimeBackend:
     def _statistics(self) -> StatisticsSource:
         assert self._data is not None
         return StatisticsSource(self._graph, self._data, self._sessions, self._cache)
+
+    @cached_property
+    def _approach(self) -> str:
+        if self._asked_approach is not None:
+            return self._asked_approach
+        size = total_bytes(self._source.proto, self._source.base_dir)
+        found = usual_approach(self._graph, self._builder.static, size)
+        if found != "static":
+            _logger.info(
+                "A considerable part of the weights is in ops that only dynamic quantization "
+                f"takes, so the approach is {found!r}; approach='static' (--approach static) "
+                "leaves them in FP32."
+            )
+        return found
 
     @cached_property
     def _capability(self) -> Capability:
@@ -469,12 +486,14 @@ class OnnxRuntimeBackend:
             processors without VNNI instructions, unless ``reduce_range`` or the session options
             prevent it), ``"exact"`` elsewhere.
         """
+        with self._lock:
+            approach = self._approach
         options: dict[str, object] = {
-            "approach": self._approach,
+            "approach": approach,
             "reduce_range": self._reduce_range,
         }
         data = "none"
-        if self._data is not None and self._approach != "dynamic":
+        if self._data is not None and approach != "dynamic":
             options["calibration_sizes"] = list(self._calibration_sizes) or None
             if self._calibration_sizes:
                 used = max(self._calibration_sizes)

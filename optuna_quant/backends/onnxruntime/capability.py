@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_options
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
+from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
 from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.capability import Capability
 from optuna_quant.capability import OpCapability
 from optuna_quant.config import FP32
+from optuna_quant.left_out import FloatWeights
 
 
 if TYPE_CHECKING:
@@ -20,6 +22,30 @@ if TYPE_CHECKING:
 
 
 APPROACHES = ("static", "dynamic", "auto")
+
+
+def usual_approach(graph: Graph, static: Mapping[str, StaticOp], model_bytes: int) -> str:
+    """The approach for a model where the user names none.
+
+    It is static quantization, and ``"auto"`` where that would leave a considerable part of the
+    model as it is: the weights of ops whose quantization pays and that only dynamic quantization
+    takes.
+
+    Args:
+        graph:
+            The graph.
+        static:
+            The ops that can be quantized statically, by name.
+        model_bytes:
+            The size of the model.
+    """
+    only_dynamic = []
+    for node in graph.nodes:
+        rule = dynamic_rule(node, graph)
+        if rule is not None and rule.default and node.name not in static:
+            only_dynamic.append(node)
+    weights = FloatWeights(total_float_bytes(only_dynamic, graph), model_bytes)
+    return "auto" if only_dynamic and weights.is_worth_saying else "static"
 
 
 def find_capability(

@@ -63,7 +63,8 @@ class SessionMaker:
                 How many runs are made at the same time. Without options of the user's the session
                 has so many threads that these take all cores.
             level:
-                How far the graph is optimized, if not as the options say.
+                How far the graph is optimized, if not as the options say; then the runtime's own
+                log is off.
 
         Raises:
             ValueError:
@@ -77,14 +78,15 @@ class SessionMaker:
         content = model.SerializeToString()
         with self.lock:
             options = self._options_for(base_dir, concurrent_runs)
-            usual = options.graph_optimization_level
+            usual = options.graph_optimization_level, options.log_severity_level
             try:
-                options.graph_optimization_level = usual if level is None else level
+                if level is not None:
+                    options.graph_optimization_level, options.log_severity_level = level, 4
                 return onnxruntime.InferenceSession(
                     content, options, providers=list(self.providers)
                 )
             finally:
-                options.graph_optimization_level = usual
+                options.graph_optimization_level, options.log_severity_level = usual
 
     @cached_property
     def _cores(self) -> int:
