@@ -168,7 +168,12 @@ def unfold(model: onnx.ModelProto, graph: Graph) -> None:
     used = {tensor.name: tensor for tensor in model.graph.initializer}
     folded = [name for name in graph.recipes if name in used and name in graph.initializers]
     # Tensors that are what they are in the graph; a new one may have taken an unused name.
-    same = {name for name in used if _is_same(used[name], graph.initializers.get(name))}
+    meant = {*graph.recipes, *(read for node in graph.recipes.values() for read in node.input)}
+    same = {
+        name
+        for name in meant.intersection(used)
+        if _is_same(used[name], graph.initializers.get(name))
+    }
     same.update(name for node in graph.nodes for name in node.output)
     taken = {name for node in model.graph.node for name in (node.name, *node.output)}
     taken.update(used)
@@ -315,7 +320,10 @@ class _Chains:
 
     def _infer(self) -> Mapping[str, onnx.TypeProto.Tensor]:
         nodes = list({id(node): node for node in self._recipes.values()}.values())
-        return inferred_types(self._graph, nodes, data_prop=True)
+        try:
+            return inferred_types(self._graph, nodes, data_prop=True)
+        except Exception:  # Shapes that are computed are beyond it now and then.
+            return inferred_types(self._graph, nodes)
 
     def _most_elements(self, name: str, node: onnx.NodeProto) -> int | None:
         """The most elements that a tensor can have; None if that cannot be told."""

@@ -362,3 +362,44 @@ def test_folding_is_the_same_every_time() -> None:
     model = layer("Conv", normalized)
     graphs = [normal(model) for _ in range(2)]
     assert graphs[0].to_model() == graphs[1].to_model()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_weights_of_a_recurrent_layer_are_folded(dtype: type) -> None:
+    # As exporters write them: one part for each gate, and an axis for the direction.
+    m = Maker()
+    x = m.input("x", [4, "N", 8])
+    stored = []
+    for width in (8, 16):
+        gates = [m.const((m.rng.standard_normal((16, width)) / 4).astype(dtype)) for _ in range(4)]
+        joined = m.node("Concat", gates, axis=0)
+        if dtype != np.float32:
+            joined = m.node("Cast", [joined], to=TensorProto.FLOAT)
+        stored.append(m.node("Unsqueeze", [joined, m.const(ints(0))]))
+    m.node("LSTM", [x, *stored], outputs=["y"], name="lstm", hidden_size=16)
+    model = m.model(["y"])
+    data = {"x": samples(4, 6, 8)}
+    backend = OnnxRuntimeBackend(model, calibration_data=[data], approach="dynamic")
+    space = backend.tuning_space()
+    assert [tunable.name for tunable in space.tunables] == ["lstm"]
+    assert backend.executed(space.default())["lstm"].kernel == "DynamicQuantizeLSTM"
+    found = backend.quantize(space.default())
+    assert found.nbytes < 64 * (8 + 16) + 2000
+    expected = run(model, data, optimized=False)[0]
+    np.testing.assert_allclose(found.run(None, data)[0], expected, atol=0.05)
+
+
+def test_a_table_stored_as_float16_is_quantized_on_request() -> None:
+    m = Maker()
+    ids = m.input("ids", ["N"], TensorProto.INT64)
+    stored = m.const(m.rng.standard_normal((1000, 16)).astype(np.float16))
+    table = m.node("Cast", [stored], to=TensorProto.FLOAT)
+    y = m.node("MatMul", [m.node("Gather", [table, ids], name="table"), m.weight(16, 4)])
+    model = m.model([y])
+    data = np.arange(1000, dtype=np.int64)
+    backend = OnnxRuntimeBackend(model, calibration_data=data)
+    space = backend.tuning_space(op_types=["Gather"])
+    found = backend.quantize(space.default())
+    assert found.nbytes < model.ByteSize() - 1000 * 16 + 1000
+    expected = run(model, {"ids": data}, optimized=False)[0]
+    np.testing.assert_allclose(found.run(None, {"ids": data})[0], expected, atol=0.1)
