@@ -80,8 +80,8 @@ class FloatWeights:
 
     @property
     def is_worth_saying(self) -> bool:
-        """Whether they are a considerable part of the model."""
-        return self.nbytes >= _WORTH_SAYING * self.model_bytes
+        """Whether those that are not in the tuning space are a considerable part of the model."""
+        return self.nbytes - self.in_fallback >= _WORTH_SAYING * self.model_bytes
 
     @property
     def shown_part(self) -> str:

@@ -272,8 +272,12 @@ class _Search:
         if name in graph.inputs:
             return Reason(f"its {what} is the input {name!r}")
         inputs, makers = self._origins(name)
+        given = [each for each in inputs if each not in graph.initializers]
+        if given:
+            return Reason(f"its {what} is computed from the input {given[0]!r}")
         if inputs:
-            return Reason(f"its {what} is computed from the input {inputs[0]!r}")
+            text = f"its {what} is computed from {inputs[0]!r}, an input that callers may replace"
+            return Reason(text, "take it off the list of inputs")
         for node in makers:
             maker = f"the {node.op_type} {node.name!r}"
             if any(True for _ in subgraphs(node)):
