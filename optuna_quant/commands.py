@@ -29,6 +29,7 @@ from optuna_quant.constant_inputs import parse_inputs
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.holdout_split import as_fraction
+from optuna_quant.left_out import shown_bytes
 from optuna_quant.metric_criterion import default_criterion
 from optuna_quant.metric_objects import is_metric_object
 from optuna_quant.named_metrics import as_metric_of
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
     from optuna_quant.result import TuningResult
     from optuna_quant.space import TuningSpace
 
@@ -95,8 +97,9 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
     strategy = choose_strategy(quant_level, args.strategy)
     if args.calibration is None and args.approach != "dynamic":
         raise ValueError(
-            f"--calibration is needed for --approach {args.approach}: an .npz file with samples "
-            "such as the model sees when it is used. Without any, --approach dynamic is possible."
+            f"--calibration is needed for --approach {args.approach or 'static'}: an .npz file "
+            "with samples such as the model sees when it is used. Without any, --approach dynamic "
+            "is possible."
         )
     model, output = _check_files(args, rank)
     _check_machines(args, rank)
@@ -322,6 +325,8 @@ def space(args: argparse.Namespace) -> int:
     options = _model_options(args)
     model = _existing_file("the model", args.model)
     backend = OnnxRuntimeBackend(model, approach=options.pop("approach"), inspect_only=True)
+    if args.why:
+        return _why(args, backend, options)
     found = backend.tuning_space(**options)
     frame = found.to_frame()
     if args.json:
@@ -331,6 +336,29 @@ def space(args: argparse.Namespace) -> int:
     else:
         print(_table(frame[["op", "op_type", "options", "default", "fallback"]]))
         print(f"\n{_shown_size(found)}")
+        weights = backend.float_weights(found.default())
+        if weights.is_worth_saying:
+            print(f"{weights.shown_part} are weights of other ops, which stay in floats (--why).")
+    return exit_codes.MET
+
+
+def _why(args: argparse.Namespace, backend: OnnxRuntimeBackend, options: dict[str, Any]) -> int:
+    """Show what the tuning space leaves out; all of it if there is no space."""
+    try:
+        chosen = backend.tuning_space(**options)
+    except ValueError as error:
+        chosen = None
+        _say(f"{error}")
+    frame = backend.left_out(chosen)
+    if args.json:
+        print(frame.to_json(orient="records", indent=2))
+    elif args.csv:
+        print(frame.to_csv(index=False), end="")
+    elif frame.empty:
+        print("No op that could be quantized is left out.")
+    else:
+        frame["weights"] = [shown_bytes(size) if size else "" for size in frame["weight_bytes"]]
+        print(_table(frame[["op", "op_type", "weights", "reason", "remedy"]]))
     return exit_codes.MET
 
 

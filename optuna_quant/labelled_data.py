@@ -16,6 +16,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.array_files import read_npy
+from optuna_quant.array_files import read_npz
 from optuna_quant.constant_inputs import cure_of_missing
 from optuna_quant.loaders import without_device
 
@@ -321,12 +323,9 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
             f"{str(path)!r}."
         )
     try:
-        with np.load(path) as file:
-            return {name: file[name] for name in file.files}
+        return dict(read_npz(path, "The evaluation data"))
     except FileNotFoundError:
         raise ValueError(f"There is no file {str(path)!r}.") from None
-    except Exception as error:
-        raise ValueError(f"The evaluation data {str(path)!r} cannot be read: {error}") from error
 
 
 def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
@@ -337,15 +336,7 @@ def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
             "of the model, under the input's name, and one for the labels; or put images into a "
             "folder for each class."
         )
-    arrays = {}
-    for file in files:
-        try:
-            arrays[file.stem] = np.load(file, mmap_mode="r")
-        except Exception as error:
-            raise ValueError(
-                f"The evaluation data {str(file)!r} cannot be read: {error}"
-            ) from error
-    return arrays
+    return {file.stem: read_npy(file, "The evaluation data") for file in files}
 
 
 def _find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) -> str:

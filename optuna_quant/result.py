@@ -22,6 +22,7 @@ from optuna_quant.choice import shown_interval
 from optuna_quant.cost import full_evaluations
 from optuna_quant.evidence.population import is_bounded
 from optuna_quant.evidence.simultaneous import chosen_loss_interval
+from optuna_quant.left_out import shown_bytes
 from optuna_quant.output import check_output
 from optuna_quant.output import files_of
 from optuna_quant.printable import printable
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.holdout import HoldoutResult
+    from optuna_quant.left_out import FloatWeights
     from optuna_quant.reproducibility import SecondEvaluation
     from optuna_quant.samplers import RaceReport
     from optuna_quant.samplers import SetAside
@@ -285,6 +287,7 @@ class TuningResult:
                 lines.append(differs)
             if self.fallback_ops:
                 lines.append(f"in fallback: {listed(self.fallback_ops)}")
+            lines.extend(self._shown_float_weights(self.config))
         if self.set_aside:
             count = len(self.set_aside)
             were = "configuration was" if count == 1 else "configurations were"
@@ -374,10 +377,19 @@ class TuningResult:
             f"{'met' if found.met else 'NOT met'} there"
         ]
 
+    def _shown_float_weights(self, config: QuantConfig) -> list[str]:
+        """How much of the model is not quantized, and what would quantize it."""
+        # Backends of the user's need not tell.
+        find = getattr(self.backend, "float_weights", None)
+        found: FloatWeights | None = None if find is None else find(config)
+        if found is None or not found.is_worth_saying:
+            return []
+        return [f"weights: {found}"]
+
     def _shown_cost(self) -> str:
         parts = []
         if self.trial is not None and record.MODEL_BYTES in self.trial.user_attrs:
-            parts.append(_shown_bytes(self.trial.user_attrs[record.MODEL_BYTES]))
+            parts.append(shown_bytes(self.trial.user_attrs[record.MODEL_BYTES]))
         if self.objective == "latency" and self.cost is not None:
             parts.append(f"{1e3 * self.cost:.3g} ms a run")
         return "".join(f", {part}" for part in parts)
@@ -529,10 +541,3 @@ def _row(
         "as_asked": None if runs.integer is None else runs.integer == config.is_quantized,
         "note": runs.note,
     }
-
-
-def _shown_bytes(size: float) -> str:
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= one:
-            return f"{size / one:.3g} {unit}"
-    return f"{size:.0f} bytes"

@@ -325,7 +325,7 @@ def prepare(
     error_probability: float = 1e-3,
     holdout: Any = None,
     verify: bool = True,
-    approach: str = "static",
+    approach: str | None = None,
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
     tuning_criterion: TuningCriterion | None = None,
@@ -691,7 +691,6 @@ def _onnxruntime(model: Any, options: Mapping[str, Any]) -> Backend:
 
 def _check_backend_alone(model: Any, options: Mapping[str, Any]) -> None:
     given = [name for name, value in {"model": model, **options}.items() if value is not None]
-    given = [name for name in given if name != "approach" or options[name] != "static"]
     if given:
         raise ValueError(
             f"{', '.join(given)}: a backend that is given has its own; give them to the backend."

@@ -58,7 +58,7 @@ def tune(
     error_probability: float = 1e-3,
     holdout: Any = None,
     verify: bool = True,
-    approach: str = "static",
+    approach: str | None = None,
     quant_level: str | int | None = None,
     accuracy_criterion: AccuracyCriterion | None = None,
     tuning_criterion: TuningCriterion | None = None,
@@ -171,8 +171,9 @@ def tune(
             those have not given the same; ``evaluate`` is called once more. If the second metric
             does not meet the criterion, nothing is met.
         approach:
-            ``"static"`` (default), ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that
-            allow it).
+            ``"static"``, ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that allow it).
+            Default: ``"static"``, and ``"auto"`` for a model of which 5 % or more are the weights
+            of ops that only dynamic quantization takes (LSTM).
         quant_level:
             How the strategy is chosen: ``"auto"`` (the default strategy, ``"auto"``), 0
             (``"conservative"``) or 1 (the named strategy, or ``"basic"``). Default: the strategy

@@ -28,11 +28,13 @@ class ModelLoadError(ValueError):
 class Backend(Protocol):
     """Quantizes one model, in any number of ways.
 
-    A backend may have two more members. ``signature()`` gives a dictionary of texts, all that
+    A backend may have three more members. ``signature()`` gives a dictionary of texts, all that
     makes one configuration build another model (the calibration data, for instance, as a content
     hash): a study is continued only with the same ones; ``"arithmetic"`` among them is how this
     machine computes the models. ``files`` maps names to the paths of the files that the backend
-    reads: a result is never written over them. With the members of :class:`SharesCalibration` the
+    reads: a result is never written over them. ``float_weights(config)`` gives the
+    :class:`~optuna_quant.left_out.FloatWeights` of a model, which the report of a search tells of.
+    With the members of :class:`SharesCalibration` the
     workers of a study calibrate once for all.
     """
 

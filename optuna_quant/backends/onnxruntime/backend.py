@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
+import warnings
 
 import onnx
 import onnxruntime
@@ -24,15 +25,21 @@ from optuna_quant.backends.onnxruntime.calibration_data import input_specs
 from optuna_quant.backends.onnxruntime.calibration_data import optional_input_specs
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import find_capability
+from optuna_quant.backends.onnxruntime.capability import usual_approach
 from optuna_quant.backends.onnxruntime.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.executed import executed_ops
+from optuna_quant.backends.onnxruntime.external_data import total_bytes
 from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.hints import model_warnings
+from optuna_quant.backends.onnxruntime.left_out import find_left_out
 from optuna_quant.backends.onnxruntime.model import load_model
 from optuna_quant.backends.onnxruntime.normalize import normalize
 from optuna_quant.backends.onnxruntime.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.quantized_model import load_errors
+from optuna_quant.backends.onnxruntime.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.saturation import products_saturate
 from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
@@ -40,6 +47,8 @@ from optuna_quant.backends.onnxruntime.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.weights import BoundedCache
 from optuna_quant.constant_inputs import NO_INPUTS
 from optuna_quant.constant_inputs import ConstantInputs
+from optuna_quant.left_out import FloatWeights
+from optuna_quant.left_out import left_out_frame
 from optuna_quant.space import TuningSpace
 
 
@@ -47,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    import pandas as pd
     import torch
 
     from optuna_quant.backends.onnxruntime.executed import ExecutedOp
@@ -59,6 +69,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.torch_graph import FloatType
     from optuna_quant.capability import Capability
     from optuna_quant.config import QuantConfig
+    from optuna_quant.left_out import LeftOut
     from optuna_quant.narrowing import OpDict
 
 
@@ -97,6 +108,8 @@ class OnnxRuntimeBackend:
         approach:
             ``"static"`` (activation ranges from calibration, Q/DQ), ``"dynamic"`` (found at run
             time), or ``"auto"`` (static options first, then dynamic ones for ops that have them).
+            By default ``"static"``, and ``"auto"`` for a model of which 5 % or more are the
+            weights of ops that only dynamic quantization takes (LSTM).
         providers:
             The execution providers of all sessions; ``["CPUExecutionProvider"]`` by default, which
             is what the capability describes.
@@ -142,7 +155,7 @@ class OnnxRuntimeBackend:
         calibration_data: object = None,
         calibration_sizes: Sequence[int] | None = None,
         calibration_batch_size: int = DEFAULT_BATCH_SIZE,
-        approach: str = "static",
+        approach: str | None = None,
         providers: Providers | None = None,
         session_options: onnxruntime.SessionOptions | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -151,11 +164,11 @@ class OnnxRuntimeBackend:
         transform: Callable[[Any], Any] | None = None,
         inspect_only: bool = False,
     ) -> None:
-        if approach not in APPROACHES:
+        if approach is not None and approach not in APPROACHES:
             raise ValueError(
                 f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
             )
-        self._approach = approach
+        self._asked_approach = approach
         self._calibration_sizes = _checked_sizes(calibration_sizes)
         self._sessions = SessionMaker(_checked_providers(providers), session_options)
         self._reduce_range = reduce_range
@@ -174,8 +187,8 @@ class OnnxRuntimeBackend:
             next(iter(self._data))
         elif approach != "dynamic" and not inspect_only:
             raise ValueError(
-                f"approach={approach!r} needs calibration_data: samples such as the model sees at "
-                "inference. Without any, approach='dynamic' is possible."
+                f"approach={approach or 'static'!r} needs calibration_data: samples such as the "
+                "model sees at inference. Without any, approach='dynamic' is possible."
             )
         self._cache = None if cache_dir is None else CalibrationCache(cache_dir)
         self._lock = RLock()
@@ -189,7 +202,7 @@ class OnnxRuntimeBackend:
         try:
             self._sessions.make(self._source.proto, self._source.base_dir)
         except Exception as error:
-            raise ValueError(f"ONNX Runtime does not load the model: {error}") from error
+            raise ValueError(describe_refusal(self._source, self._sessions, error)) from error
 
     def _read(self, data: object, *, batch_size: int = DEFAULT_BATCH_SIZE) -> CalibrationData:
         return CalibrationData(
@@ -219,10 +232,29 @@ class OnnxRuntimeBackend:
         return StatisticsSource(self._graph, self._data, self._sessions, self._cache)
 
     @cached_property
+    def _approach(self) -> str:
+        if self._asked_approach is not None:
+            return self._asked_approach
+        size = total_bytes(self._source.proto, self._source.base_dir)
+        found = usual_approach(self._graph, self._builder.static, size)
+        if found != "static":
+            _logger.info(
+                "A considerable part of the weights is in ops that only dynamic quantization "
+                f"takes, so the approach is {found!r}; approach='static' (--approach static) "
+                "leaves them in FP32."
+            )
+        return found
+
+    @cached_property
     def _capability(self) -> Capability:
-        return find_capability(
+        found = find_capability(
             self._graph, self._builder.static, self._approach, self._calibration_sizes
         )
+        # Without any op to tune the error says what is wrong.
+        if any(op.default for op in found.ops):
+            for warning in model_warnings(self._graph):
+                warnings.warn(warning, stacklevel=2)
+        return found
 
     def capability(self) -> Capability:
         """What can be done with each op of the model.
@@ -275,6 +307,47 @@ class OnnxRuntimeBackend:
         with self._lock:
             self._expected_tensors |= self._builder.tensors(static)
         return space
+
+    def left_out(self, space: TuningSpace | None = None) -> pd.DataFrame:
+        """Which ops are not in the tuning space, and why.
+
+        These are the ops of a type that could be quantized, in subgraphs too, and those of other
+        types with large weights.
+
+        Args:
+            space:
+                The tuning space; by default the one that :meth:`tuning_space` gives without
+                arguments, or an empty one if there is none.
+
+        Returns:
+            A data frame in model order with the columns ``op``, ``op_type``, ``weight_bytes``
+            (the size of its floating-point constants), ``reason`` and ``remedy`` (what to do so
+            that it is not left out; empty if there is nothing).
+        """
+        if space is None:
+            chosen = {op.name for op in self.capability().ops if op.default}
+        else:
+            chosen = {op for tunable in space.tunables for op in tunable.ops}
+        return left_out_frame(self._left_out(frozenset(chosen)))
+
+    def float_weights(self, config: QuantConfig) -> FloatWeights:
+        """The weights that a configuration leaves in floats, and what would quantize them."""
+        quantized = set(config.quantized_ops)
+        with self._lock:
+            nodes = [node for node in self._graph.nodes if node.name not in quantized]
+            fallback = [node for node in nodes if node.name in config.ops]
+            return FloatWeights(
+                nbytes=total_float_bytes(nodes, self._graph),
+                model_bytes=total_bytes(self._source.proto, self._source.base_dir),
+                left_out=self._left_out(frozenset(config.ops)),
+                in_fallback=total_float_bytes(fallback, self._graph),
+            )
+
+    def _left_out(self, chosen: frozenset[str]) -> tuple[LeftOut, ...]:
+        with self._lock:
+            offered = {op.name: op for op in self._capability.ops}
+            static = self._builder.static
+            return find_left_out(self._graph, static, self._approach, offered, chosen)
 
     def calibrate(self) -> None:
         """Collect the range statistics now, for all calibration sizes in one pass over the data.
@@ -475,12 +548,14 @@ class OnnxRuntimeBackend:
             processors without VNNI instructions, unless ``reduce_range`` or the session options
             prevent it), ``"exact"`` elsewhere.
         """
+        with self._lock:
+            approach = self._approach
         options: dict[str, object] = {
-            "approach": self._approach,
+            "approach": approach,
             "reduce_range": self._reduce_range,
         }
         data = "none"
-        if self._data is not None and self._approach != "dynamic":
+        if self._data is not None and approach != "dynamic":
             options["calibration_sizes"] = list(self._calibration_sizes) or None
             if self._calibration_sizes:
                 used = max(self._calibration_sizes)

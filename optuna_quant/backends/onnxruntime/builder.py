@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.constant_folding import unfold
 from optuna_quant.backends.onnxruntime.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
 from optuna_quant.backends.onnxruntime.fingerprint import typed_digest
@@ -176,6 +177,7 @@ class CandidateBuilder:
             self._apply_dynamic(model, layers)
             use_pairs(model, writer.integers)
         self._apply_dynamic(model, config.ops)
+        unfold(model, self._graph)
         return Built(model, self._fingerprint(model, writer))
 
     def _plan(self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams) -> Plan:

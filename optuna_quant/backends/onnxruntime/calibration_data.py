@@ -16,6 +16,8 @@ import warnings
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.array_files import npz_names
+from optuna_quant.array_files import read_npz
 from optuna_quant.backends.onnxruntime.calibration_sources import CalibrationSource
 from optuna_quant.backends.onnxruntime.feeds import check_names
 from optuna_quant.backends.onnxruntime.feeds import is_array
@@ -460,21 +462,22 @@ def _fits(wanted: tuple[int | str | None, ...] | None, shape: tuple[int, ...]) -
     )
 
 
-def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[Any]]:
+def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> Mapping[str, NDArray[Any]]:
+    what = "The calibration data"
     if path.suffix != ".npz":
         raise ValueError(f"Calibration data file {str(path)!r}: only .npz files are read.")
-    with np.load(path) as file:
-        names = [spec.name for spec in inputs if spec.name in file.files]
-        ignored = sorted(set(file.files) - set(names))
-        if len(names) < len(inputs):
-            missing = [spec.name for spec in inputs if spec.name not in names]
-            raise ValueError(
-                f"{path} has no array for input {missing[0]!r}; it holds {sorted(file.files)}. "
-                f"Name the arrays as the model's inputs. {cure_of_missing(missing[0])}"
-            )
-        if ignored:
-            _logger.debug(f"{path}: the arrays {ignored} are no inputs of the model; ignored.")
-        return {name: file[name] for name in names}
+    held = npz_names(path, what)
+    names = [spec.name for spec in inputs if spec.name in held]
+    if len(names) < len(inputs):
+        missing = [spec.name for spec in inputs if spec.name not in names]
+        raise ValueError(
+            f"{path} has no array for input {missing[0]!r}; it holds {sorted(held)}. "
+            f"Name the arrays as the model's inputs. {cure_of_missing(missing[0])}"
+        )
+    ignored = sorted(set(held) - set(names))
+    if ignored:
+        _logger.debug(f"{path}: the arrays {ignored} are no inputs of the model; ignored.")
+    return read_npz(path, what, names)
 
 
 def _fresh_iterator(factory: Callable[[], Any]) -> Iterable[object]:

@@ -10,9 +10,12 @@ import onnx
 
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_options
 from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
+from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.capability import Capability
 from optuna_quant.capability import OpCapability
 from optuna_quant.config import FP32
+from optuna_quant.left_out import FloatWeights
 
 
 if TYPE_CHECKING:
@@ -21,6 +24,30 @@ if TYPE_CHECKING:
 
 
 APPROACHES = ("static", "dynamic", "auto")
+
+
+def usual_approach(graph: Graph, static: Mapping[str, StaticOp], model_bytes: int) -> str:
+    """The approach for a model where the user names none.
+
+    It is static quantization, and ``"auto"`` where that would leave a considerable part of the
+    model as it is: the weights of ops whose quantization pays and that only dynamic quantization
+    takes.
+
+    Args:
+        graph:
+            The graph.
+        static:
+            The ops that can be quantized statically, by name.
+        model_bytes:
+            The size of the model.
+    """
+    only_dynamic = []
+    for node in graph.nodes:
+        rule = dynamic_rule(node, graph)
+        if rule is not None and rule.default and node.name not in static:
+            only_dynamic.append(node)
+    weights = FloatWeights(total_float_bytes(only_dynamic, graph), model_bytes)
+    return "auto" if only_dynamic and weights.is_worth_saying else "static"
 
 
 def find_capability(
@@ -55,9 +82,7 @@ def find_capability(
             default = (op is not None and op.rule.default) or (rule is not None and rule.default)
             op_type = op.op_type if op else node.op_type
             ops.append(OpCapability(node.name, op_type, (*options, FP32), default))
-    hint = ""
-    if not any(op.default for op in ops) and onnx.TensorProto.FLOAT16 in graph.dtypes.values():
-        hint = "It computes in float16, but only float32 is quantized: export it in float32."
+    hint = "" if any(op.default for op in ops) else why_nothing(graph, static, approach)
     types = {schema.name for schema in onnx.defs.get_all_schemas()}
     return Capability(
         tuple(ops),

@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.op_tables import DynamicRule
 
 
-_OLDEST_OPSET = 11
+OLDEST_OPSET = 11
+"""The first opset with DynamicQuantizeLinear."""
 
 
 def dynamic_rule(node: onnx.NodeProto, graph: Graph) -> DynamicRule | None:
     """What dynamic quantization of a node is; None if it cannot be quantized so."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     rule = DYNAMIC_RULES.get((domain, node.op_type))
-    if rule is None or graph.opset < _OLDEST_OPSET or lacking_kernel(node):
+    if rule is None or graph.opset < OLDEST_OPSET or lacking_kernel(node):
         return None
     inputs = dict(enumerate(node.input))
     given = [inputs[i] for i in rule.constants_if_given if inputs.get(i)]
     for name in (*(inputs.get(i, "") for i in rule.constants), *given):
-        if not (graph.is_constant(name) and graph.is_float(name)):
+        if not graph.is_weight(name):
             return None
     # The tensor that is quantized at run time must not be a constant itself.
     if 0 not in rule.constants and graph.is_constant(node.input[0]):

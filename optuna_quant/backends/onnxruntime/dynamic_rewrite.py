@@ -191,7 +191,10 @@ class Rewrite:
         """
         key = (name, array.shape, config, axis, reduced, self._reduce_range)
         if key not in self._cache:
-            weight = quantized(array, config, axis, reduce_range=self._reduce_range)
+            try:
+                weight = quantized(array, config, axis, reduce_range=self._reduce_range)
+            except ValueError as error:
+                raise ValueError(f"Tensor {name!r} cannot be quantized: {error}") from error
             if reduced:
                 weight = fit_accumulator(weight, lambda: array, reduced=reduced)
             self._cache[key] = weight.values, weight.scale, weight.zero_point

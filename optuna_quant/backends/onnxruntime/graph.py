@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -47,6 +49,9 @@ class Graph:
             The version of the standard operators.
         base_dir:
             The directory that external data are relative to; None if there are none.
+        recipes:
+            The node that has computed each of the initializers that are not the user's, and each
+            tensor on the way to one; producers first.
     """
 
     template: onnx.ModelProto
@@ -54,6 +59,7 @@ class Graph:
     initializers: Mapping[str, onnx.TensorProto]
     opset: int
     base_dir: Path | None = None
+    recipes: Mapping[str, onnx.NodeProto] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
     def producer(self) -> Mapping[str, int]:
@@ -107,7 +113,7 @@ class Graph:
     def names(self) -> frozenset[str]:
         """Every name in use, in subgraphs as well."""
         found = {*self.inputs, *self.outputs, *self.initializers}
-        for node in self.nodes:
+        for node in (*self.nodes, *self.recipes.values()):
             found.update(_names(node))
         for sparse in self.template.graph.sparse_initializer:
             found.add(sparse.values.name)
@@ -116,7 +122,7 @@ class Graph:
     @cached_property
     def dtypes(self) -> Mapping[str, int]:
         """The element types (of :class:`onnx.TensorProto.DataType`), where they can be told."""
-        known = {value.name: value.type.tensor_type.elem_type for value in self._inferred}
+        known = {name: tensor_type.elem_type for name, tensor_type in self._inferred.items()}
         known.update((name, tensor.data_type) for name, tensor in self.initializers.items())
         return {name: dtype for name, dtype in known.items() if dtype}
 
@@ -124,24 +130,23 @@ class Graph:
     def shapes(self) -> Mapping[str, Shape]:
         """The shapes of tensors, where their numbers of axes can be told."""
         known = {
-            value.name: _shape(value.type.tensor_type.shape)
-            for value in self._inferred
-            if value.type.tensor_type.HasField("shape")
+            name: _shape(tensor_type.shape)
+            for name, tensor_type in self._inferred.items()
+            if tensor_type.HasField("shape")
         }
         known.update((name, tuple(tensor.dims)) for name, tensor in self.initializers.items())
         return known
 
     @cached_property
-    def _inferred(self) -> Sequence[onnx.ValueInfoProto]:
+    def _inferred(self) -> Mapping[str, onnx.TypeProto.Tensor]:
         # With the values of shapes that are computed from shapes, as the runtime has them.
-        graph = onnx.shape_inference.infer_shapes(self._skeleton(), data_prop=True).graph
-        return (*graph.input, *graph.value_info, *graph.output)
+        return inferred_types(self, self.nodes, data_prop=True)
 
-    def _skeleton(self) -> onnx.ModelProto:
-        """The model with its large initializers as inputs: inference does not need their data."""
+    def skeleton(self, nodes: Iterable[onnx.NodeProto]) -> onnx.ModelProto:
+        """A model of some nodes with its large initializers as inputs, without their data."""
         skeleton = onnx.ModelProto()
         skeleton.CopyFrom(self.template)
-        skeleton.graph.node.extend(self.nodes)
+        skeleton.graph.node.extend(nodes)
         for name, tensor in self.initializers.items():
             external = tensor.data_location == onnx.TensorProto.EXTERNAL
             if not external and tensor.ByteSize() <= _SMALL_BYTES:
@@ -156,6 +161,25 @@ class Graph:
         """Whether a tensor is of 32-bit floats; None if that is not known."""
         dtype = self.dtypes.get(name)
         return None if dtype is None else dtype == onnx.TensorProto.FLOAT
+
+    def is_weight(self, name: str) -> bool:
+        """Whether a tensor is a constant of 32-bit floats that can be quantized."""
+        return self.is_constant(name) and bool(self.is_float(name)) and self.is_finite(name)
+
+    def is_finite(self, name: str) -> bool:
+        """Whether an initializer has no NaN and no infinite value.
+
+        Those in other files are taken to be so: reading them all would take long.
+        """
+        if name not in self._finite:
+            tensor = self.initializers[name]
+            external = tensor.data_location == onnx.TensorProto.EXTERNAL
+            self._finite[name] = external or bool(np.isfinite(self.array(name)).all())
+        return self._finite[name]
+
+    @cached_property
+    def _finite(self) -> dict[str, bool]:
+        return {}
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is an initializer whose value callers cannot replace."""
@@ -175,6 +199,25 @@ class Graph:
     def to_model(self) -> onnx.ModelProto:
         """The graph as a model of its own; external data are still only referred to."""
         return assemble(self.template, self.nodes, self.initializers)
+
+
+def inferred_types(
+    graph: Graph, nodes: Iterable[onnx.NodeProto], *, data_prop: bool = False
+) -> Mapping[str, onnx.TypeProto.Tensor]:
+    """The types and shapes of the tensors of some nodes, as far as they can be inferred.
+
+    Args:
+        graph:
+            The graph.
+        nodes:
+            Some of its nodes.
+        data_prop:
+            Whether shapes that are computed are followed.
+    """
+    skeleton = graph.skeleton(nodes)
+    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=data_prop).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return {value.name: value.type.tensor_type for value in values}
 
 
 def assemble(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from optuna_quant.backends.onnxruntime.graph import name_nodes
+from optuna_quant.backends.onnxruntime.model_files import is_lfs_pointer
+from optuna_quant.backends.onnxruntime.model_files import what_it_is
 
 
 if TYPE_CHECKING:
@@ -36,11 +38,14 @@ class SourceModel:
             have been read into memory).
         opset:
             The version of the standard operators.
+        name:
+            What to call it in a message, as the beginning of a sentence.
     """
 
     proto: onnx.ModelProto
     base_dir: Path | None
     opset: int
+    name: str = "The model"
 
 
 def load_model(
@@ -66,38 +71,43 @@ def load_model(
             If it is not an ONNX model, has no nodes, is too old, or its external data are
             incomplete.
     """
-    folder = None
+    folder, content = None, b""
     if isinstance(model, onnx.ModelProto):
         name, proto = "The model", onnx.ModelProto()
         proto.CopyFrom(model)
     elif isinstance(model, (bytes, bytearray, memoryview)):
-        name, proto = "The model", _parse(bytes(model), "The model")
+        name, content = "The model", bytes(model)
+        proto = _parse(content, name)
     elif isinstance(model, (str, os.PathLike)):
         path = Path(model)
         name, folder = f"Model {str(path)!r}", path.absolute().parent
-        proto = _parse(_read(path), name)
+        content = _read(path)
+        proto = _parse(content, name)
     else:
         raise TypeError(
             "The model must be a path, bytes or an onnx.ModelProto, but got "
             f"{type(model).__name__}."
         )
     if not proto.graph.node:
-        raise ValueError(f"{name} has no nodes: is it an ONNX model?")
+        if not isinstance(model, onnx.ModelProto) and not proto.ir_version:
+            raise ValueError(f"{name} is not an ONNX model: {what_it_is(content)}.")
+        raise ValueError(f"{name} has no nodes, so there is nothing to quantize.")
+    del content
     opset = _standard_opset(proto, name)
     # The runtime refuses models in which two nodes have the same name.
     name_nodes(proto.graph.node)
     external = list(external_tensors(proto))
     if not external:
-        return SourceModel(proto, None, opset)
+        return SourceModel(proto, None, opset, name)
     if folder is None:
         raise ValueError(
             f"The data of tensor {external[0].name!r} are in another file; pass the path of the "
             "model file instead of its content, or load the data first."
         )
     if _checked_size(external, folder) > in_memory_bytes:
-        return SourceModel(proto, folder, opset)
+        return SourceModel(proto, folder, opset, name)
     onnx.external_data_helper.load_external_data_for_model(proto, str(folder))
-    return SourceModel(proto, None, opset)
+    return SourceModel(proto, None, opset, name)
 
 
 def _read(path: Path) -> bytes:
@@ -113,7 +123,7 @@ def _parse(content: bytes, name: str) -> onnx.ModelProto:
     try:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except Exception as error:
-        raise ValueError(f"{name} is not an ONNX model: it cannot be parsed ({error}).") from error
+        raise ValueError(f"{name} is not an ONNX model: {what_it_is(content)}.") from error
     return proto
 
 
@@ -133,11 +143,19 @@ def _checked_size(tensors: Iterable[onnx.TensorProto], folder: Path) -> int:
     total = 0
     for tensor in tensors:
         location = external_location(tensor, folder)
-        if location.path.stat().st_size < location.offset + location.length:
+        size = location.path.stat().st_size
+        if size < location.offset + location.length:
+            with location.path.open("rb") as file:
+                pointer = is_lfs_pointer(file.read(64))
+            cure = (
+                "It is a pointer of Git LFS; run: git lfs pull"
+                if pointer
+                else "It was cut off, or belongs to another model: export or copy both files again"
+            )
             raise ValueError(
                 f"The data of tensor {tensor.name!r} are incomplete: {str(location.path)!r} has "
-                f"{location.path.stat().st_size} bytes, but {location.length} are needed from "
-                f"{location.offset} on."
+                f"{size} bytes, but {location.length} are needed from {location.offset} on. "
+                f"{cure}."
             )
         total += location.length
     return total
@@ -163,7 +181,9 @@ def external_location(tensor: onnx.TensorProto, folder: Path) -> ExternalLocatio
     path = folder / entries["location"]
     if not path.is_file():
         raise FileNotFoundError(
-            f"The data of tensor {tensor.name!r} are missing: there is no file {str(path)!r}."
+            f"The data of tensor {tensor.name!r} are missing: there is no file {str(path)!r}. "
+            "The model was written in two files or more: put the others where it looks for them, "
+            "or export it again, as one file."
         )
     offset = int(entries.get("offset", 0))
     if "length" in entries:

@@ -1,8 +1,9 @@
 """Bringing a model into the form that the rest of the backend works on; a copy, always.
 
-Nodes get names of their own, constants become initializers, and what stands between a weight and
-its reader (an Identity, a Transpose, a BatchNormalization behind a Conv) is computed once. What
-the model computes stays the same, but for rounding in folded batch normalizations.
+Nodes get names of their own, constants become initializers, and what depends on constants alone is
+computed once, so that what stands between a weight and its reader (a Cast, a Reshape, a Transpose)
+is gone; so is a BatchNormalization behind a Conv. What the model computes stays the same, but for
+rounding in folded batch normalizations.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import onnx
 from onnx import inliner
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.constant_folding import fold_constants
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import captured_names
 from optuna_quant.backends.onnxruntime.graph import name_nodes
@@ -27,7 +29,6 @@ from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.graph import unused_name
 from optuna_quant.backends.onnxruntime.kernel_forms import drop_neutral_attributes
-from optuna_quant.backends.onnxruntime.model import is_external
 from optuna_quant.backends.onnxruntime.upgrade import TARGET_OPSET
 from optuna_quant.backends.onnxruntime.upgrade import CannotUpgradeError
 from optuna_quant.backends.onnxruntime.upgrade import upgraded
@@ -76,8 +77,8 @@ def normalize(source: SourceModel) -> Graph:
     draft.sort_nodes()
     draft.close_inputs()
     draft.lift_constants()
-    draft.fold_weights()
     draft.drop_copies()
+    draft.fold_constants()
     draft.split_fused_convs()
     draft.fold_batch_norms()
     return draft.graph()
@@ -96,6 +97,7 @@ class _Draft:
         name_nodes(self._nodes)
         drop_neutral_attributes(self._nodes)
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._recipes: Mapping[str, onnx.NodeProto] = MappingProxyType({})
         self._template = _without_content(proto)
         graph = Graph(self._template, self._nodes, self._initializers, source.opset)
         self._names = set(graph.names)
@@ -114,6 +116,7 @@ class _Draft:
             self._initializers,
             self._source.opset,
             self._source.base_dir,
+            self._recipes,
         )
 
     def sort_nodes(self) -> None:
@@ -170,30 +173,6 @@ class _Draft:
                 self._initializers[node.output[0]] = tensor
         self._nodes = kept
 
-    def fold_weights(self) -> None:
-        """Compute Identity and Transpose of initializers, so that the reader sees a constant."""
-        kept = []
-        renamed: dict[str, str] = {}
-        for node in self._nodes:
-            for i, name in enumerate(node.input):
-                if name in renamed:
-                    node.input[i] = renamed[name]
-            source = node.input[0] if node.input else ""
-            foldable = (
-                node.op_type in ("Identity", "Transpose")
-                and not node.domain
-                and self._is_constant(source)
-                and node.output[0] not in self._seen
-            )
-            if foldable and node.op_type == "Identity":
-                renamed[node.output[0]] = source
-            elif foldable and not is_external(self._initializers[source]):
-                folded = np.transpose(self._array(source), node_attributes(node).get("perm"))
-                self._add(node.output[0], np.ascontiguousarray(folded))
-            else:
-                kept.append(node)
-        self._nodes = kept
-
     def drop_copies(self) -> None:
         """Leave out Identity and Dropout of computed tensors, as the runtime does.
 
@@ -209,6 +188,13 @@ class _Draft:
             else:
                 kept.append(node)
         self._nodes = kept
+
+    def fold_constants(self) -> None:
+        """Compute what depends on constants alone, so that the reader sees a constant."""
+        folding = fold_constants(self.graph())
+        self._nodes = list(folding.nodes)
+        self._initializers.update(folding.values)
+        self._recipes = folding.recipes
 
     def split_fused_convs(self) -> None:
         """Make a Conv and what follows it of each FusedConv, which only floats have."""

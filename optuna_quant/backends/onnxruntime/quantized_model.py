@@ -54,6 +54,7 @@ class SessionMaker:
         base_dir: Path | None = None,
         *,
         concurrent_runs: int = 1,
+        level: onnxruntime.GraphOptimizationLevel | None = None,
     ) -> onnxruntime.InferenceSession:
         """A session of a model.
 
@@ -65,6 +66,9 @@ class SessionMaker:
             concurrent_runs:
                 How many runs are made at the same time. Without options of the user's the session
                 has so many threads that these take all cores.
+            level:
+                How far the graph is optimized, if not as the options say; then the runtime's own
+                log is off.
 
         Raises:
             ValueError:
@@ -77,11 +81,16 @@ class SessionMaker:
             )
         content = model.SerializeToString()
         with self.lock:
-            return onnxruntime.InferenceSession(
-                content,
-                self._options_for(base_dir, concurrent_runs),
-                providers=list(self.providers),
-            )
+            options = self._options_for(base_dir, concurrent_runs)
+            usual = options.graph_optimization_level, options.log_severity_level
+            try:
+                if level is not None:
+                    options.graph_optimization_level, options.log_severity_level = level, 4
+                return onnxruntime.InferenceSession(
+                    content, options, providers=list(self.providers)
+                )
+            finally:
+                options.graph_optimization_level, options.log_severity_level = usual
 
     @cached_property
     def _cores(self) -> int:

@@ -255,7 +255,7 @@ def _weight_configs(per_channel: bool) -> tuple[TensorConfig, ...]:
 
 
 def _is_weight(name: str, graph: Graph) -> bool:
-    return graph.is_constant(name) and bool(graph.is_float(name))
+    return graph.is_weight(name)
 
 
 def _is_activation(name: str, graph: Graph, *, sure: bool = False, constant: bool = False) -> bool:

@@ -135,9 +135,11 @@ class WeightStore:
         """
         key = ("static", name, config, axis, factor)
         if key not in self._cache:
-            self._cache[key] = quantized(
-                self.array(name, factor=factor), config, axis, reduce_range=self._reduce_range
-            )
+            array = self.array(name, factor=factor)
+            try:
+                self._cache[key] = quantized(array, config, axis, reduce_range=self._reduce_range)
+            except ValueError as error:
+                raise ValueError(f"Tensor {name!r} cannot be quantized: {error}") from error
         found: QuantizedWeight = self._cache[key]
         return found
 

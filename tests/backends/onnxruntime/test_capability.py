@@ -8,6 +8,7 @@ from onnx_models import convnet
 from onnx_models import residual
 import pytest
 
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.capability import find_capability
 from optuna_quant.backends.onnxruntime.model import load_model
 from optuna_quant.backends.onnxruntime.normalize import normalize
@@ -231,3 +232,53 @@ def test_check_static_allows_more_than_is_offered() -> None:
     (op, *_) = static_ops(normalize(load_model(convnet())))
     label = "static a=int8/sym/per_tensor/kl w=uint8/asym/per_tensor/mse"
     check_static(op, OpConfig.from_label(label))
+
+
+def with_lstm(width: int = 16) -> onnx.ModelProto:
+    """A wide linear layer, which has both modes, before an LSTM, which has only one."""
+    m = Maker()
+    h = m.node("MatMul", [m.input("x", ["N", 4, 128]), m.weight(128, 64)], name="dense")
+    weights = [m.weight(1, 4 * width, 64), m.weight(1, 4 * width, width)]
+    m.node("LSTM", [h, *weights], outputs=["y"], name="lstm", hidden_size=width)
+    return m.model(["y"])
+
+
+@pytest.mark.parametrize(
+    ("model", "approach"),
+    [
+        (convnet(), "static"),
+        (attention(), "static"),
+        (residual(), "static"),
+        (with_lstm(), "auto"),
+        # Of the model's bytes the LSTM has 3 percent.
+        (with_lstm(width=1), "static"),
+    ],
+)
+def test_the_approach_where_none_is_named(model: onnx.ModelProto, approach: str) -> None:
+    shape = [axis.dim_value or 4 for axis in model.graph.input[0].type.tensor_type.shape.dim]
+    data = [np.ones(shape, np.float32)]
+    backend, named = (
+        OnnxRuntimeBackend(model, calibration_data=data, **options)
+        for options in ({}, {"approach": approach})
+    )
+    # So a study that was begun with the approach by name goes on without, and the other way.
+    assert backend.signature() == named.signature()
+    assert backend.capability() == named.capability()
+    assert backend.tuning_space().describe() == named.tuning_space().describe()
+    modes = {t.name: t.default.mode for t in backend.tuning_space().tunables}
+    assert ("dynamic" in modes.values()) == (approach == "auto")
+    assert modes.get("dense", "static") == "static"
+
+
+def test_a_large_table_does_not_change_the_approach() -> None:
+    m = Maker()
+    ids = m.input("ids", ["N"], onnx.TensorProto.INT64)
+    h = m.node("Gather", [m.weight(500, 8), ids], name="table")
+    model = m.model([m.node("MatMul", [h, m.weight(8, 8)], name="dense")])
+    backend = OnnxRuntimeBackend(model, calibration_data=np.arange(9))
+    space = backend.tuning_space()
+    assert [tunable.name for tunable in space.tunables] == ["dense"]
+    assert "approach='static'" in backend.signature()["options"]
+    found = backend.float_weights(space.default())
+    assert found.nbytes == 500 * 8 * 4
+    assert "Gather 'table' 16 kB (a quantized table makes the model smaller" in str(found)

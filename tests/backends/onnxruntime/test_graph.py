@@ -164,7 +164,7 @@ def test_batch_norm_is_not_folded(reason: str) -> None:
     x = m.input("x", ["N", 2, 5, 5])
     conv = m.conv(x, 2, 2)
     if reason == "not constant":
-        scale = m.node("Relu", [m.weight(2)])
+        scale = m.node("ReduceMean", [x], axes=[0, 2, 3], keepdims=0)
         inputs = [conv, scale, m.weight(2), m.weight(2), m.const(np.ones(2, np.float32))]
         outputs = [m.node("BatchNormalization", inputs)]
     else:

@@ -47,10 +47,44 @@ def test_load_model_without_file(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no model at all", b"\x08\x07"])
-def test_load_model_of_other_content(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"not an ONNX model|has no nodes"):
-        load_model(content)
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty; export or download it again"),
+        (LFS_POINTER, "it is a pointer of Git LFS, not the model; run: git lfs pull"),
+        (b"PK\x03\x04" + bytes(30), "it is a zip archive, as PyTorch writes its checkpoints"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(30), "it is an HDF5 file, as Keras writes its models"),
+        (b"\x80\x02}q\x00X\x05\x00\x00", "it is a Python pickle"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(9), "it is a TensorFlow Lite model"),
+        (b"\x1c\x00\x00\x00ORTM" + bytes(9), "it is in the ORT format"),
+        (b"<!DOCTYPE html><html>", "it is text (HTML, XML or JSON), perhaps an error page"),
+        (b"no model at all", "it is another kind of file, damaged, or was cut off"),
+    ],
+)
+def test_load_model_of_other_content(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.onnx"
+    path.write_bytes(content)
+    for model, name in ((content, "The model"), (path, f"Model {str(path)!r}")):
+        with pytest.raises(ValueError, match="is not an ONNX model: ") as raised:
+            load_model(model)
+        assert str(raised.value).startswith(f"{name} is not an ONNX model: {reason}")
+
+
+def test_load_model_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    path.write_bytes(convnet().SerializeToString()[:-200])
+    with pytest.raises(ValueError, match=r"half.onnx' is not an ONNX model: .* was cut off; exp"):
+        load_model(path)
+
+
+def test_load_model_without_nodes() -> None:
+    with pytest.raises(ValueError, match="The model has no nodes"):
+        load_model(onnx.ModelProto(ir_version=7))
+    with pytest.raises(ValueError, match="The model has no nodes"):
+        load_model(b"\x08\x07")
 
 
 def test_load_model_of_other_type() -> None:
@@ -100,6 +134,9 @@ def test_incomplete_external_data(tmp_path: Path) -> None:
     weights = tmp_path / "weights.bin"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"data of tensor .* are incomplete"):
+        load_model(tmp_path / "model.onnx")
+    weights.write_bytes(LFS_POINTER)
+    with pytest.raises(ValueError, match=r"weights\.bin' .*It is a pointer of Git LFS; run: git"):
         load_model(tmp_path / "model.onnx")
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"data of tensor .* are missing"):
