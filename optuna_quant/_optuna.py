@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-def study_identity(study: optuna.Study) -> tuple[object, int]:
+def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
     """The storage object of a study, and the study's number in it."""
     return study._storage, study._study_id
 

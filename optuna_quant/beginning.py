@@ -8,11 +8,9 @@ from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
-from optuna.trial import TrialState
 
-from optuna_quant import record
-from optuna_quant._worker import is_known_dead
+from optuna_quant.others import running_now
+from optuna_quant.others import where_runs
 from optuna_quant.ranks import LAUNCH
 from optuna_quant.ranks import Rank
 
@@ -71,13 +69,6 @@ def begin(
     return study
 
 
-def running_elsewhere(study: optuna.Study) -> list[FrozenTrial]:
-    """The running trials of our samplers whose process is not known to have ended."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    workers = ((trial, record.worker_of(trial)) for trial in running)
-    return [trial for trial, worker in workers if worker and not is_known_dead(worker)]
-
-
 def is_gone(study: optuna.Study) -> bool:
     """Whether the study was deleted meanwhile."""
     try:
@@ -89,15 +80,12 @@ def is_gone(study: optuna.Study) -> bool:
 
 def _forget(storage: BaseStorage, study_name: str) -> None:
     with contextlib.suppress(KeyError):
-        running = running_elsewhere(optuna.load_study(storage=storage, study_name=study_name))
+        running = running_now(optuna.load_study(storage=storage, study_name=study_name))
         if running:
-            worker = record.worker_of(running[0]) or ""
-            host, _, rest = worker.partition("|")
             raise ValueError(
                 f"--fresh would delete the study {study_name!r} under other processes: its trial "
-                f"{running[0].number} is running on the machine {host.partition(' ')[0]!r}, in "
-                f"process {rest.partition('|')[0]}. Stop them first, leave --fresh out to take "
-                "part, or use another --study-name."
+                f"{running[0].number} is running {where_runs(running[0])}. Stop them first, leave "
+                "--fresh out to take part, or use another --study-name."
             )
         optuna.delete_study(storage=storage, study_name=study_name)
 

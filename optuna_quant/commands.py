@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -17,15 +16,14 @@ from typing import Any
 from optuna_quant import cli
 from optuna_quant.beginning import begin
 from optuna_quant.beginning import is_gone
-from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
+from optuna_quant.others import running_now
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
 from optuna_quant.ranks import RANKS
 from optuna_quant.ranks import Rank
-from optuna_quant.record import get_baseline
 from optuna_quant.sample_metrics import CorpusMetric
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import SampleMetric
@@ -45,9 +43,6 @@ if TYPE_CHECKING:
 
     from optuna_quant.result import TuningResult
     from optuna_quant.space import TuningSpace
-
-
-_METRIC = "optuna_quant:metric"
 
 
 def tune(args: argparse.Namespace, rank: Rank) -> int:
@@ -112,7 +107,6 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
     study_name = args.study_name or model.stem
     study = begin(storage, study_name, accuracy.direction, fresh=args.fresh, rank=rank)
     before = len(study.get_trials(deepcopy=False))
-    _check_metric(study, args, rank)
     shown = rank.reports and not args.quiet
     if shown:
         _say(f"Tuning {model} with the strategy {strategy!r}: {accuracy}.")
@@ -144,7 +138,7 @@ def _beginning(study: optuna.Study, trials: int) -> str:
     if not trials:
         return "The FP32 model is evaluated first."
     count = f"{trials} trial{'' if trials == 1 else 's'}"
-    if running_elsewhere(study):
+    if running_now(study):
         return f"The study {study.study_name!r} has {count}; other processes are at work on it."
     return (
         f"Going on with the study {study.study_name!r}, which has {count} (--fresh begins anew)."
@@ -202,39 +196,6 @@ def _check_machines(args: argparse.Namespace, rank: Rank) -> None:
             "If they do not all see the same file, or locks do not reach beyond a machine, work "
             "is done twice or the record is damaged. Use a server, such as postgresql://..."
         )
-
-
-def _check_metric(study: optuna.Study, args: argparse.Namespace, rank: Rank) -> None:
-    """Remember what gives the metric, and say so if the study's results are of another one."""
-    if not rank.reports:
-        return
-    file, name = (
-        (Path(args.data), args.metric or "accuracy")
-        if args.evaluate is None
-        else _function_file(args.evaluate)
-    )
-    metric = {
-        "name": f"{file.name}:{name}",
-        "content": _content(file),
-    }
-    known = study.user_attrs.get(_METRIC)
-    if known is None or get_baseline(study) is None:
-        study.set_user_attr(_METRIC, metric)
-    elif known != metric:
-        edited = " before it was changed" if known["name"] == metric["name"] else ""
-        _say(
-            f"warning: The FP32 metric and the earlier results of the study {study.study_name!r} "
-            f"are from {known['name']}{edited}; results of another metric cannot be compared "
-            "with them (--fresh begins anew)."
-        )
-
-
-def _content(path: Path) -> str:
-    """What tells the content of a file from others; of a folder, its files and their sizes."""
-    if path.is_dir():
-        files = sorted((file.name, file.stat().st_size) for file in path.iterdir())
-        return hashlib.sha256(repr(files).encode()).hexdigest()
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _finish(result: TuningResult, args: argparse.Namespace, output: Path) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant.changed import ChangedError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers._signature import check_space
 
@@ -45,8 +46,10 @@ def check_continued(
             When a metric is good enough; another one than before is allowed, with a warning.
 
     Raises:
+        ChangedError:
+            If the calibration data or the backend's options differ, of the same model.
         ValueError:
-            If the model, the backend's signature, the direction or the tuning space differ.
+            If the model, the direction or the tuning space differ.
     """
     criterion.check_direction(study)
     signature = {"model": backend.fingerprint(space.fp32()), **_own_signature(backend)}
@@ -96,7 +99,7 @@ def _check_signature(
         other = " and ".join(f"other {part}" for part in parts)
         if "options" in parts:
             other += f" (it has {known.get('options')}; here {signature.get('options')})"
-    raise ValueError(
+    raise (ValueError if "model" in parts else ChangedError)(
         f"The study {study.study_name!r} was begun with {other}, so that its configurations are "
         "not the same models here. Use what it was begun with, or another study name or storage."
     )

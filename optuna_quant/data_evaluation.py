@@ -223,6 +223,16 @@ class DataEvaluation:
         """
         self._data.check(_specs(self._session_of(session)))
 
+    def signature(self) -> dict[str, str]:
+        """What its metrics rest on besides the model: metric, data, labels; texts by part.
+
+        Where two evaluations have the same signature, a model has the same metric in both, see
+        :mod:`optuna_quant.evaluation_signature`.
+        """
+        from optuna_quant.evaluation_signature import data_signature
+
+        return data_signature(self)
+
     def _session_of(self, model: Any) -> Any:
         """The session of a model that a backend has built; a session as it is."""
         session_for = getattr(model, "session_for", None)

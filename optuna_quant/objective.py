@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 import math
+import threading
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -17,12 +19,18 @@ from optuna.trial import TrialState
 
 from optuna_quant import record
 from optuna_quant._optuna import stored_system_attrs
+from optuna_quant.changed import ChangedEvaluationError
+from optuna_quant.continuation import check_continued
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
+from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.rebuild import fingerprint_of
+from optuna_quant.same_evaluation import check_evaluation
+from optuna_quant.same_evaluation import find_difference
+from optuna_quant.same_evaluation import keep_evaluation
 from optuna_quant.sample_record import copy_scores
 from optuna_quant.sample_record import read_population
 from optuna_quant.sampled_evaluation import SampledTrial
@@ -151,6 +159,10 @@ class QuantObjective:
         self._values: dict[tuple[str, int], float] = {}
         self._has_measured: set[str] = set()
         self._populations: dict[str, Population | None] = {}
+        # The studies that were begun with the same things, and those whose metrics are ours.
+        self._fitting: set[str] = set()
+        self._comparable: set[str] = set()
+        self._check_lock = threading.RLock()
         self._lost: list[int] = []
         self._at_work: set[tuple[str, int]] = set()
         self._given_up: dict[str, set[tuple[int, bool]]] = {}
@@ -170,6 +182,7 @@ class QuantObjective:
                 If the study's direction contradicts the criterion.
         """
         self._criterion.check_direction(trial.study)
+        self.check_continued(trial.study)
         place = (trial.study.study_name, trial.number)
         self._at_work.add(place)
         try:
@@ -260,13 +273,15 @@ class QuantObjective:
         while True:
             baseline = record.get_baseline(trial.study)
             if baseline is not None:
+                self._check_evaluation(trial.study)
                 return baseline.value
             running = _running(trial.study)
             mine = [_turn(t) for t in running if t.number == trial.number]
             if not waiting.is_for([t for t in running if [_turn(t)] < mine]):
                 # Who measured it may have ended between the two looks.
-                baseline = record.get_baseline(trial.study)
-                return baseline.value if baseline else self._measure_baseline(trial, own=own)
+                if record.get_baseline(trial.study) is not None:
+                    continue
+                return self._measure_baseline(trial, own=own)
             if not block:
                 return math.nan
             waiting.pause()
@@ -310,7 +325,9 @@ class QuantObjective:
         if measured is None:
             measured = record.Baseline(value, trial.number, population)
             self._has_measured.add(trial.study.study_name)
+            keep_evaluation(trial.study, self._signature)
             record.set_baseline(trial.study, measured)
+            self._comparable.add(trial.study.study_name)
         _logger.info(f"The metric of the FP32 model is {measured.value}.")
         return measured.value
 
@@ -386,17 +403,63 @@ class QuantObjective:
         )
 
     def check_continued(self, study: optuna.Study) -> None:
-        """Refuse a study that was begun with other evaluation data or another metric.
+        """Refuse a study that was begun with something else; each trial does so as well.
 
-        It can tell where samples are evaluated one by one. Each trial checks the same.
+        What is compared: the model, the tuning space, the calibration data and the backend's
+        options; then the evaluation: its data, metric and code. Where only code differs, or the
+        study does not say, the FP32 model and the best candidate are measured again, and the
+        study goes on if they have the metrics that it holds.
 
         Raises:
+            ChangedError:
+                If the calibration data or the backend's options are others.
+            ChangedEvaluationError:
+                If the metrics that the study holds are not those of this evaluation.
             BaselineError:
-                If the study keeps other samples of the FP32 model.
+                If the FP32 model cannot be evaluated.
+            ValueError:
+                If it is about another model or tuning space, or goes the other way.
         """
-        samples = self._samples(study)
-        if samples is not None and record.get_baseline(study) is not None:
-            self._population(study, samples)
+        name = study.study_name
+        if name in self._fitting:
+            return
+        with self._check_lock:
+            if name in self._fitting:
+                return
+            check_continued(study, self._backend, self._space, self._criterion)
+            self._check_evaluation(study)
+            self._fitting.add(name)
+
+    @cached_property
+    def _signature(self) -> dict[str, str]:
+        return signature_of(self._evaluate)
+
+    def _check_evaluation(self, study: optuna.Study) -> None:
+        """Make sure that the metrics of the study are those of this evaluation."""
+        if study.study_name in self._comparable:
+            return
+        with self._check_lock:
+            if study.study_name in self._comparable:
+                return
+            samples = self._samples(study)
+            if samples is not None and record.get_baseline(study) is not None:
+                self._population(study, samples)
+
+            def differs() -> str | None:
+                return find_difference(
+                    study,
+                    backend=self._backend,
+                    space=self._space,
+                    criterion=self._criterion,
+                    evaluate=self._call,
+                    samples=None if samples is None else samples.evaluation,
+                    calibrate=lambda: share_calibration(
+                        study, self._backend, artifact_store=self._artifact_store
+                    ),
+                )
+
+            if check_evaluation(study, self._signature, differs, patience=self._patience):
+                self._comparable.add(study.study_name)
 
     def _population(self, study: optuna.Study, samples: _Samples) -> Population | None:
         name = study.study_name
@@ -418,19 +481,19 @@ class QuantObjective:
             return
         name = str(getattr(evaluation, "name", ""))
         if name != population.metric_name:
-            raise BaselineError(
+            raise ChangedEvaluationError(
                 f"The study was begun with the metric {population.metric_name!r}, but here it is "
                 f"{name!r}. Use the same metric, or another study name or storage."
             )
         if population.samples != evaluation.samples or population.bounds != evaluation.bounds:
-            raise BaselineError(
+            raise ChangedEvaluationError(
                 f"The study was begun with {population.samples} evaluation samples and scores "
                 f"from {population.bounds[0]:g} to {population.bounds[1]:g}, but here there are "
                 f"{_shown(evaluation)}. Use the same data and metric, or another study name or "
                 "storage."
             )
         if not (is_own or self._gives_the_same(evaluation, population)):
-            raise BaselineError(
+            raise ChangedEvaluationError(
                 "The FP32 model has other scores here than in the study: it was begun with other "
                 "evaluation data. Use the same data, in the same order, or another study name or "
                 "storage."

@@ -24,11 +24,12 @@ from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import keep_reason
-from optuna_quant.continuation import check_continued
+from optuna_quant.changed import ChangedError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import check_count
+from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
 from optuna_quant.last_trials import await_last_trials
@@ -42,6 +43,7 @@ from optuna_quant.output import storage_file
 from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.ranks import this_rank
+from optuna_quant.renewal import renew
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
@@ -70,6 +72,26 @@ _logger = get_logger(__name__)
 _LAST_TRIALS_SECONDS = 180.0
 _MOST_FINISHED = 3
 _DEFAULT_STUDY_NAME = "optuna_quant"
+
+
+@dataclass(frozen=True)
+class OfSession:
+    """Gives the metric of a model by a function of its session.
+
+    Args:
+        function:
+            The function.
+    """
+
+    function: Evaluate
+
+    def __call__(self, model: Any) -> Any:
+        """The metric of a model."""
+        return self.function(_session(model))
+
+    def signature(self) -> Mapping[str, str]:
+        """What the function's metrics rest on."""
+        return signature_of(self.function)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,20 +165,23 @@ class Search:
             pruner=self.pruner,
             load_if_exists=storage is not None,
         )
-        check_continued(study, self.backend, self.space, self.criterion)
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
         objective = QuantObjective(
             self.backend,
             self.space,
-            self.measure if isinstance(self.measure, DataEvaluation) else self._evaluate,
+            self.measure if isinstance(self.measure, DataEvaluation) else OfSession(self.measure),
             self.criterion,
             seed=self.seed,
             watch=None if progress is None else progress.watch,
             artifact_store=artifact_store,
         )
-        objective.check_continued(study)
+        try:
+            objective.check_continued(study)
+        except ChangedError as changed:
+            study = renew(study, changed)
+            objective.check_continued(study)
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
         observers += [*shown, *saved, *callbacks]
         stop = _optimize(

@@ -551,20 +551,38 @@ def test_other_calibration_data_are_refused(
     assert "here approach='static', reduce_range=False, calibration_sizes=[8])" in err
 
 
-def test_other_metric_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_evaluation_is_not_answered_from_the_record(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [*ACCURACY, "--tolerable-loss", "0.1"]
     assert main(command) == 0
     assert main(command) == 0
     assert "warning" not in capsys.readouterr().err
-    assert main([*BASE, "--data", "data.npz", "--tolerable-loss", "0.1"]) == 0
+    # Another kind: refused, and nothing is evaluated.
+    assert main([*BASE, "--data", "data.npz", "--tolerable-loss", "0.1"]) == 2
     err = capsys.readouterr().err
-    assert "earlier results of the study 'net' are from evaluate.py:accuracy; " in err
+    assert "was begun with the function 'accuracy' and here it is the metric accuracy (" in err
+    assert "on the command line with --fresh" in err
+    assert "Traceback" not in err
+    # An edit that changes nothing: measured again, and told.
     with (folder / "evaluate.py").open("a") as file:
         file.write("# Changed.\n")
     assert main(command) == 0
-    assert "are from evaluate.py:accuracy before it was changed; " in capsys.readouterr().err
-    assert main([*command, "--fresh"]) == 0
+    err = capsys.readouterr().err
+    assert "what may be another version of the function 'accuracy'" in err
+    assert "the models have the same metrics as in the study, so it goes on." in err
+    assert main(command) == 0
     assert "warning" not in capsys.readouterr().err
+    # One that gives another metric.
+    text = (folder / "evaluate.py").read_text()
+    changed = text.replace('DATA["labels"]).mean()', 'DATA["labels"]).mean() / 2')
+    assert changed != text
+    (folder / "evaluate.py").write_text(changed)
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "The FP32 model has the metric 0.5 with this evaluation, and 1 in the study." in err
+    assert main([*command, "--fresh"]) == 0
+    assert "metric 0.5, FP32 0.5" in capsys.readouterr().out
 
 
 def test_answer_from_the_record_is_called_so(

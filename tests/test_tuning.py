@@ -82,13 +82,17 @@ def optuna_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFi
 class Interrupt:
     """Interrupts the search at a certain evaluation."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int | None) -> None:
+        self.begin(at)
+
+    def begin(self, at: int | None) -> None:
+        """Count from the start, as a new process would."""
         self._at = at
-        self._calls = 0
+        self.seen: list[FakeModel] = []
 
     def __call__(self, model: FakeModel) -> float:
-        self._calls += 1
-        if self._calls == self._at:
+        self.seen.append(model)
+        if len(self.seen) == self._at:
             raise KeyboardInterrupt
         return model.accuracy
 
@@ -261,22 +265,26 @@ def test_search_is_continued_from_its_record(tmp_path: Path) -> None:
     storage = str(tmp_path / "journal")
     basic = TuningCriterion(strategy="basic")
     whole = tune_fake(tuning_criterion=basic)
+    evaluate = Interrupt(None)
     for at in (1, 2, 4):
-        interrupted = tune_fake(storage=storage, evaluate=Interrupt(at), tuning_criterion=basic)
+        evaluate.begin(at)
+        interrupted = tune_fake(storage=storage, evaluate=evaluate, tuning_criterion=basic)
         assert interrupted.stopped_because == "interrupted"
         assert interrupted.met is False
-    counting = CountingEvaluation()
-    result = tune_fake(storage=storage, evaluate=counting, tuning_criterion=basic)
+    evaluate.begin(None)
+    result = tune_fake(storage=storage, evaluate=evaluate, tuning_criterion=basic)
     assert result.met
     assert result.config == whole.config
-    assert counting.fp32_count == 0
+    assert all(model.config.quantized_ops for model in evaluate.seen)
     seen = [t.params for t in whole.study.trials]
     done = [t.params for t in result.study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     assert done == seen
-    again = tune_fake(storage=storage, evaluate=Interrupt(1), tuning_criterion=basic)
+    evaluate.begin(1)
+    again = tune_fake(storage=storage, evaluate=evaluate, tuning_criterion=basic)
     assert again.met
     assert again.config == result.config
     assert again.stopped_because == "met"
+    assert evaluate.seen == []
 
 
 def test_interrupt_at_the_baseline_is_a_result_too() -> None:
@@ -472,8 +480,9 @@ class SignedBackend(FakeBackend):
 
 def test_continued_study_must_have_the_same_calibration_data(tmp_path: Path) -> None:
     storage = tmp_path / "journal"
-    tune_fake(SignedBackend("one"), storage=storage)
     counting = CountingEvaluation()
+    tune_fake(SignedBackend("one"), storage=storage, evaluate=counting)
+    counting.seen.clear()
     with pytest.raises(ValueError, match="begun with other calibration data, so that"):
         tune_fake(SignedBackend("two"), storage=storage, evaluate=counting)
     with pytest.raises(
@@ -589,11 +598,14 @@ def test_tolerance_may_be_moved_and_old_trials_count(
 ) -> None:
     storage = tmp_path / "journal"
     everything = TuningCriterion(timeout=None)
-    strict = tune_fake(storage=storage, tuning_criterion=everything)
+    counting = CountingEvaluation()
+    strict = tune_fake(storage=storage, tuning_criterion=everything, evaluate=counting)
+    counting.seen.clear()
     assert strict.fallback_ops == ("a", "c")
     loose = AccuracyCriterion(criterion="absolute", tolerable_loss=0.25)
-    result = tune_fake(storage=storage, accuracy_criterion=loose, evaluate=Interrupt(1))
+    result = tune_fake(storage=storage, accuracy_criterion=loose, evaluate=counting)
     assert result.met
+    assert counting.seen == []
     assert result.fallback_ops == ("c",)
     assert "was begun with another criterion (at most 0.1 loss" in caplog.text
 
