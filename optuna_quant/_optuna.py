@@ -96,6 +96,15 @@ def fail_trial(study: optuna.Study, trial: FrozenTrial) -> bool:
         return False
 
 
+def fail_waiting(study: optuna.Study, trial: FrozenTrial, attrs: Mapping[str, Any]) -> bool:
+    """Mark a trial of the queue as failed; :obj:`False` if somebody has taken it meanwhile."""
+    if not study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+        return False
+    for key, value in attrs.items():
+        study._storage.set_trial_user_attr(trial._trial_id, key, value)
+    return fail_trial(study, trial)
+
+
 def trial_id(trial: FrozenTrial) -> int:
     """The number of a trial in its storage, over all studies."""
     return trial._trial_id

@@ -21,6 +21,7 @@ from optuna_quant import record
 from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.continuation import check_continued
+from optuna_quant.enqueued import why_not
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
 from optuna_quant.evaluation_signature import signature_of
@@ -167,8 +168,19 @@ class QuantObjective:
         self._at_work: set[tuple[str, int]] = set()
         self._given_up: dict[str, set[tuple[int, bool]]] = {}
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    @property
+    def space(self) -> TuningSpace:
+        """The tuning space."""
+        return self._space
+
+    def __call__(self, trial: optuna.Trial, *, anew: bool = False) -> float:
         """Run one trial.
+
+        Args:
+            trial:
+                The trial.
+            anew:
+                Whether to evaluate its model even if another configuration gave the same one.
 
         Returns:
             The metric; NaN, which Optuna records as a failed trial, if there is none.
@@ -188,7 +200,7 @@ class QuantObjective:
         try:
             # In one transaction and late: until then, its claim says what it evaluates.
             with held_parameters(trial, attributes=True):
-                return self._run(trial)
+                return self._run(trial, anew=anew)
         except UpdateFinishedTrialError:
             self._lost.append(trial.number)
             raise
@@ -204,9 +216,16 @@ class QuantObjective:
         lost, self._lost = self._lost, []
         return lost
 
-    def _run(self, trial: optuna.Trial) -> float:
+    def _run(self, trial: optuna.Trial, *, anew: bool) -> float:
         study = trial.study
-        config = self._space.suggest(trial)
+        try:
+            config = self._space.suggest(trial)
+        except ValueError:
+            reason = why_not(stored_system_attrs(trial).get("fixed_params", {}), self._space)
+            if reason is None:
+                raise
+            self._fail(trial, reason, final=True)
+            return math.nan
         with seen_at_once(trial):  # A sign that it has begun.
             trial.set_user_attr(record.FALLBACK_OPS, len(config.fallback_ops))
         if config == self._space.fp32():
@@ -217,7 +236,7 @@ class QuantObjective:
         baseline = self._baseline(trial, waiting, block=False)
         # Not inside the trial's own errors: unusable calibration data end the search.
         share_calibration(study, self._backend, artifact_store=self._artifact_store)
-        found = self._metric(trial, config, waiting)
+        found = self._metric(trial, config, waiting, anew=anew)
         return math.nan if found is None else self._judge(trial, config, found, waiting, baseline)
 
     def _judge(
@@ -333,7 +352,9 @@ class QuantObjective:
 
     # A candidate.
 
-    def _metric(self, trial: optuna.Trial, config: QuantConfig, waiting: Waiting) -> float | None:
+    def _metric(
+        self, trial: optuna.Trial, config: QuantConfig, waiting: Waiting, *, anew: bool
+    ) -> float | None:
         """The metric of a candidate; :obj:`None`, with the reason in the trial, if it failed."""
         is_first = getattr(trial.study.sampler, "is_first", None)
         known = is_first is None or not is_first(trial.study, trial.number)
@@ -347,7 +368,7 @@ class QuantObjective:
                 self._fail(trial, f"Not built: {_reason(error)}", final=True)
                 return None
             _describe(trial, model, fingerprint)
-            twin = self._same_model(trial, fingerprint, waiting)
+            twin = None if anew else self._same_model(trial, fingerprint, waiting)
             sampled = self._sampled(trial, waiting) if twin is None else None
         if twin is not None:
             return self._take_over(trial, *twin)

@@ -29,6 +29,10 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import check_count
+from optuna_quant.enqueued import is_for_space
+from optuna_quant.enqueued import only_enqueued
+from optuna_quant.enqueued import take_out_misfits
+from optuna_quant.enqueued import waiting
 from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
@@ -391,6 +395,7 @@ def _optimize(
     """Run trials until the policy has enough; what was found before counts as well."""
     try:
         last = None
+        take_out_misfits(study, objective.space)
         while True:
             stop = policy.decide(study)
             if stop is None:
@@ -401,6 +406,8 @@ def _optimize(
             if stop is None:
                 stop = Stop(StopReason.CALLBACK, "A callback stopped the search.")
                 break
+            if _run_enqueued(study, objective, policy, callbacks, stop):
+                continue
             # What others are still at may change the answer.
             last = others_running(study) if last is None else last
             patience = getattr(study.sampler, "claim_patience", _LAST_TRIALS_SECONDS)
@@ -408,8 +415,44 @@ def _optimize(
                 break
     except KeyboardInterrupt:
         stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")
+    stop = _with_queue(stop, study)
     keep_reason(study, stop)
     return stop
+
+
+def _run_enqueued(
+    study: optuna.Study,
+    objective: QuantObjective,
+    policy: ExitPolicy,
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+    stop: Stop,
+) -> bool:
+    """Evaluate what waits in the queue though the search has its answer: somebody asked for it.
+
+    The limits of time and trials hold for it as well.
+
+    Returns:
+        Whether there was anything.
+    """
+    ran = False
+    while stop.reason in (StopReason.MET, StopReason.EXHAUSTED):
+        take_out_misfits(study, objective.space)
+        if 0 in (policy.trials_left(study), policy.seconds_left(study)):
+            break
+        if not any(is_for_space(trial, objective.space) for trial in waiting(study)):
+            break
+        only = only_enqueued(objective)
+        ran = _optimize_once(study, objective, callbacks, 1, n_trials=1, function=only) or ran
+    return ran
+
+
+def _with_queue(stop: Stop, study: optuna.Study) -> Stop:
+    """The decision to stop, which says how many trials are left in the queue."""
+    left = len(waiting(study))
+    if not left or stop.reason == StopReason.INTERRUPTED:
+        return stop
+    told = "1 enqueued trial was" if left == 1 else f"{left} enqueued trials were"
+    return Stop(stop.reason, f"{stop.message} {told} not evaluated.")
 
 
 def _optimize_once(
@@ -418,10 +461,13 @@ def _optimize_once(
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
     n_jobs: int,
     n_trials: int | None = None,
+    function: Callable[[optuna.Trial], float] | None = None,
 ) -> bool:
     """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
     try:
-        study.optimize(objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs)
+        study.optimize(
+            function or objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs
+        )
     except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
         # Optuna cannot tell a trial that has ended: it says so with a ValueError, or stumbles.
         lost = objective.take_lost()

@@ -342,7 +342,8 @@ def _was_cut_short(trial: FrozenTrial) -> bool:
         return False
     ours = record.worker_of(trial) or record.beginner_of(trial)
     died = ours is not None and not record.has_failed_itself(trial)
-    return died or record.FALLBACK_OPS in trial.user_attrs
+    interrupted = bool(trial.user_attrs.get(record.INTERRUPTED))
+    return died or interrupted or record.FALLBACK_OPS in trial.user_attrs
 
 
 def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
