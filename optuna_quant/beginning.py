@@ -69,15 +69,6 @@ def begin(
     return study
 
 
-def is_gone(study: optuna.Study) -> bool:
-    """Whether the study was deleted meanwhile."""
-    try:
-        study.user_attrs  # noqa: B018 (it is read from the storage)
-    except KeyError:
-        return True
-    return False
-
-
 def _forget(storage: BaseStorage, study_name: str) -> None:
     with contextlib.suppress(KeyError):
         running = running_now(optuna.load_study(storage=storage, study_name=study_name))

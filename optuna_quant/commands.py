@@ -15,7 +15,6 @@ from typing import Any
 
 from optuna_quant import cli
 from optuna_quant.beginning import begin
-from optuna_quant.beginning import is_gone
 from optuna_quant.callbacks import StopReason
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
@@ -113,17 +112,9 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         if not rank.is_alone:
             _say(f"{rank.size} processes share the work; this one shows its own trials.")
         _say(_beginning(study, before))
-    try:
-        result = search.run(
-            storage=storage, study_name=study_name, show_progress=shown, n_jobs=args.jobs
-        )
-    except KeyError as error:
-        if not is_gone(study):
-            raise
-        raise ValueError(
-            f"The study {study_name!r} was deleted while this process worked on it: by --fresh "
-            "of another one, perhaps. The same command without --fresh takes part in the new one."
-        ) from error
+    result = search.run(
+        storage=storage, study_name=study_name, show_progress=shown, n_jobs=args.jobs
+    )
     if shown and result.met and len(result.study.get_trials(deepcopy=False)) == before:
         _say(
             f"The answer is from the record of that study; the strategy {strategy!r} had nothing "

@@ -25,6 +25,7 @@ from optuna_quant.enqueued import why_not
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
 from optuna_quant.evaluation_signature import signature_of
+from optuna_quant.gone import check_file
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.pruners import AccuracyPruner
@@ -188,11 +189,14 @@ class QuantObjective:
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            StudyGoneError:
+                If the file of the study was removed.
             optuna.exceptions.UpdateFinishedTrialError:
                 If another worker has ended the trial meanwhile.
             ValueError:
                 If the study's direction contradicts the criterion.
         """
+        check_file(trial.study)
         self._criterion.check_direction(trial.study)
         self.check_continued(trial.study)
         place = (trial.study.study_name, trial.number)

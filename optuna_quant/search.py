@@ -34,6 +34,7 @@ from optuna_quant.enqueued import only_enqueued
 from optuna_quant.enqueued import take_out_misfits
 from optuna_quant.enqueued import waiting
 from optuna_quant.evaluation_signature import signature_of
+from optuna_quant.gone import named_if_gone
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
 from optuna_quant.last_trials import await_last_trials
@@ -154,6 +155,8 @@ class Search:
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            StudyGoneError:
+                If the study was deleted, or its file removed, meanwhile.
             ValueError:
                 If the storage cannot be opened, the study that is continued does not fit, or the
                 model that was found cannot be built again.
@@ -186,6 +189,20 @@ class Search:
         except ChangedError as changed:
             study = renew(study, changed)
             objective.check_continued(study)
+        with named_if_gone(study):
+            return self._run(study, objective, saved, shown, callbacks, show_progress, n_jobs)
+
+    def _run(
+        self,
+        study: optuna.Study,
+        objective: QuantObjective,
+        saved: Sequence[SaveBest],
+        shown: Sequence[Progress],
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+        show_progress: bool,
+        n_jobs: int,
+    ) -> TuningResult:
+        """Search in a study that fits."""
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
         observers += [*shown, *saved, *callbacks]
         stop = _optimize(
