@@ -30,6 +30,8 @@ from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.search import prepare
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
+from optuna_quant.study_names import default_name
+from optuna_quant.study_names import find_name
 
 
 if TYPE_CHECKING:
@@ -103,8 +105,22 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
     )
     # The samplers give signs of life of their own.
     storage = open_storage(_address(args, output), heartbeat=False)
-    study_name = args.study_name or model.stem
-    study = begin(storage, study_name, accuracy.direction, fresh=args.fresh, rank=rank)
+    names = [args.study_name] if args.study_name else [default_name(model.stem, search.model)]
+    if not args.study_name:
+        # What an earlier version gave it. Only one process may look for it while it is deleted.
+        names = (
+            [*names, model.stem] if args.fresh else [find_name(storage, model.stem, search.model)]
+        )
+    study_name = names[0]
+    study = begin(
+        storage,
+        names,
+        accuracy.direction,
+        model=search.model,
+        fresh=args.fresh,
+        rank=rank,
+        say=_say if rank.reports and not args.quiet else None,
+    )
     before = len(study.get_trials(deepcopy=False))
     shown = rank.reports and not args.quiet
     if shown:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _ARITHMETIC = "arithmetic"
-_SIGNATURE = "optuna_quant:signature"
+SIGNATURE = "optuna_quant:signature"
 _CRITERION = "optuna_quant:criterion"
 
 
@@ -52,10 +52,10 @@ def check_continued(
             If the model, the direction or the tuning space differ.
     """
     criterion.check_direction(study)
-    signature = {"model": backend.fingerprint(space.fp32()), **_own_signature(backend)}
-    known = study.user_attrs.get(_SIGNATURE)
+    signature = signature_of_models(backend, space)
+    known = study.user_attrs.get(SIGNATURE)
     if known is None:
-        study.set_user_attr(_SIGNATURE, signature)
+        study.set_user_attr(SIGNATURE, signature)
     else:
         _check_signature(study, known, signature)
     check_space(study, space)
@@ -70,9 +70,11 @@ def check_continued(
         )
 
 
-def _own_signature(backend: Backend) -> Mapping[str, str]:
+def signature_of_models(backend: Backend, space: TuningSpace) -> dict[str, str]:
+    """What the models of a backend depend on, by part; ``"model"`` is among them."""
     signature = getattr(backend, "signature", None)
-    return {} if signature is None else signature()
+    own: Mapping[str, str] = {} if signature is None else signature()
+    return {"model": backend.fingerprint(space.fp32()), **own}
 
 
 def _check_signature(

@@ -58,6 +58,8 @@ from optuna_quant.selection import partial_candidates
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
+from optuna_quant.study_names import find_name
+from optuna_quant.study_names import model_of
 
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ _logger = get_logger(__name__)
 
 _LAST_TRIALS_SECONDS = 180.0
 _MOST_FINISHED = 3
-_DEFAULT_STUDY_NAME = "optuna_quant"
+_DEFAULT_STUDY_STEM = "optuna_quant"
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,11 @@ class Search:
     seed: int
     holdout: Evaluate | None = None
 
+    @property
+    def model(self) -> str:
+        """What tells the FP32 model from others."""
+        return model_of(self.backend, self.space)
+
     def run(
         self,
         *,
@@ -164,9 +171,12 @@ class Search:
         journal = storage_file(storage)
         if self.saver is not None and journal is not None:
             check_output(self.saver.path, inputs={"storage": journal})
+        opened = open_storage(storage, heartbeat=False)
+        if study_name is None and storage is not None:
+            study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         study = optuna.create_study(
-            storage=open_storage(storage, heartbeat=False),
-            study_name=study_name or (None if storage is None else _DEFAULT_STUDY_NAME),
+            storage=opened,
+            study_name=study_name,
             direction=self.criterion.direction,
             sampler=self.sampler,
             pruner=self.pruner,

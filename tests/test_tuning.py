@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import itertools
 import os
 from pathlib import Path
+import re
 import subprocess
 import sys
 import time
@@ -449,17 +450,33 @@ def test_time_and_trials_are_limits() -> None:
 
 def test_continued_study_must_fit(tmp_path: Path) -> None:
     storage = tmp_path / "journal"
-    tune_fake(storage=storage)
+    tune_fake(storage=storage, study_name="s")
     with pytest.raises(ValueError, match="was begun with another model"):
-        tune_fake(FakeBackend(DAMAGE, name="other"), storage=storage)
+        tune_fake(FakeBackend(DAMAGE, name="other"), storage=storage, study_name="s")
     with pytest.raises(ValueError, match="has the direction 'maximize'"):
-        tune_fake(storage=storage, accuracy_criterion=AccuracyCriterion(higher_is_better=False))
+        criterion = AccuracyCriterion(higher_is_better=False)
+        tune_fake(storage=storage, study_name="s", accuracy_criterion=criterion)
     with pytest.raises(ValueError, match=r"another tuning space.*op 'a' no longer has 'fp32'"):
-        tune_fake(storage=storage, op_name_dict={"a": {"mode": ["static"]}})
+        narrowed = {"a": {"mode": ["static"]}}
+        tune_fake(storage=storage, study_name="s", op_name_dict=narrowed)
     with pytest.raises(ValueError, match="another model"):
-        tune_fake(FakeBackend({"a": 0.0}), storage=storage)
+        tune_fake(FakeBackend({"a": 0.0}), storage=storage, study_name="s")
     # Another name, another study.
     assert tune_fake(FakeBackend({"a": 0.0}), storage=storage, study_name="b").met
+
+
+def test_models_have_studies_of_their_own_where_none_is_named(tmp_path: Path) -> None:
+    storage = tmp_path / "journal"
+    first = tune_fake(storage=storage)
+    other = tune_fake(FakeBackend({"a": 0.0}), storage=storage)
+    names = optuna.get_all_study_names(open_storage(storage))
+    assert names == [first.study.study_name, other.study.study_name]
+    assert all(re.fullmatch(r"optuna_quant-[0-9a-f]{8}", name) for name in names)
+    # One that an earlier version has begun.
+    old = tmp_path / "old"
+    tune_fake(storage=old, study_name="optuna_quant")
+    assert tune_fake(storage=old).study.study_name == "optuna_quant"
+    assert tune_fake(FakeBackend({"a": 0.0}), storage=old).study.study_name == names[1]
 
 
 class SignedBackend(FakeBackend):
