@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant import record
 from optuna_quant.changed import ChangedError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers._signature import check_space
@@ -24,7 +25,6 @@ _logger = get_logger(__name__)
 
 _ARITHMETIC = "arithmetic"
 SIGNATURE = "optuna_quant:signature"
-_CRITERION = "optuna_quant:criterion"
 
 
 def check_continued(
@@ -59,9 +59,9 @@ def check_continued(
     else:
         _check_signature(study, known, signature)
     check_space(study, space)
-    judged = study.user_attrs.get(_CRITERION)
+    judged = study.user_attrs.get(record.CRITERION)
     if judged is None:
-        study.set_user_attr(_CRITERION, asdict(criterion))
+        study.set_user_attr(record.CRITERION, asdict(criterion))
     elif judged != asdict(criterion):
         _logger.warning(
             f"The study {study.study_name!r} was begun with another criterion "

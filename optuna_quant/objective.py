@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from dataclasses import dataclass
 from functools import cached_property
 import math
@@ -18,9 +19,11 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import record
+from optuna_quant._optuna import running_trial_id
 from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.continuation import check_continued
+from optuna_quant.criteria import check_one_criterion
 from optuna_quant.enqueued import why_not
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
@@ -164,6 +167,7 @@ class QuantObjective:
         # The studies that were begun with the same things, and those whose metrics are ours.
         self._fitting: set[str] = set()
         self._comparable: set[str] = set()
+        self._judged_anew: set[str] = set()  # By another criterion than they were begun with.
         self._check_lock = threading.RLock()
         self._lost: list[int] = []
         self._at_work: set[tuple[str, int]] = set()
@@ -263,6 +267,10 @@ class QuantObjective:
         trial.set_constraint(record.ACCURACY, violation)
         trial.set_constraint(record.QUANTIZED, 0.0 if quantized else 1.0)
         trial.set_user_attr(record.LOSS, self._criterion.loss(value, baseline))
+        if trial.study.study_name in self._judged_anew:
+            trial.storage.set_trial_system_attr(
+                running_trial_id(trial), record.JUDGED_BY, asdict(self._criterion)
+            )
         if quantized:
             trial.set_user_attr(record.MET, violation <= 0)
         return value
@@ -443,8 +451,14 @@ class QuantObjective:
             BaselineError:
                 If the FP32 model cannot be evaluated.
             ValueError:
-                If it is about another model or tuning space, or goes the other way.
+                If it is about another model or tuning space, or goes the other way; or if the
+                study's sampler or pruner judges by another criterion.
         """
+        check_one_criterion(
+            objective=self._criterion,
+            sampler=getattr(study.sampler, "criterion", None),
+            pruner=getattr(study.pruner, "criterion", None),
+        )
         name = study.study_name
         if name in self._fitting:
             return
@@ -453,6 +467,8 @@ class QuantObjective:
                 return
             check_continued(study, self._backend, self._space, self._criterion)
             self._check_evaluation(study)
+            if study.user_attrs.get(record.CRITERION) != asdict(self._criterion):
+                self._judged_anew.add(name)
             self._fitting.add(name)
 
     @cached_property

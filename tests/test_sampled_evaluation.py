@@ -697,12 +697,12 @@ def test_what_a_race_takes_over_does_not_end_the_search() -> None:
     assert policy.decide(study) is None
 
 
-def test_the_pruner_of_another_criterion_is_no_matter() -> None:
-    # The objective's own criterion is what counts.
+def test_the_pruner_of_another_criterion_is_refused() -> None:
     pruner = AccuracyPruner(AccuracyCriterion(criterion="absolute", tolerable_loss=0.9))
     study, objective, _ = setup(full(), pruner=pruner)
-    search(study, objective)
-    assert evidence(study.trials[1])["verdict"] == "fails"
+    with pytest.raises(ValueError, match="The objective judges by another criterion than the pru"):
+        search(study, objective)
+    assert record.get_baseline(study) is None
 
 
 def test_the_metric_is_that_of_the_whole_set_to_the_last_bit() -> None:

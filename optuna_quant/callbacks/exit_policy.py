@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from dataclasses import dataclass
 import enum
 import math
@@ -13,8 +14,10 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import record
+from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import check_limits
 from optuna_quant.criteria import check_objective
+from optuna_quant.criteria import check_one_criterion
 from optuna_quant.sample_record import samples_of
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.selection import Candidate
@@ -25,9 +28,6 @@ from optuna_quant.selection import ranked
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
-
-    from optuna_quant.criteria import AccuracyCriterion
-
 
 _logger = get_logger(__name__)
 
@@ -153,7 +153,13 @@ class ExitPolicy:
         return self._objective
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Stop the study if it is time to; keep the reason in the study and log it."""
+        """Stop the study if it is time to; keep the reason in the study and log it.
+
+        Raises:
+            ValueError:
+                As :meth:`decide`, or if the objective judges by another criterion.
+        """
+        self._check_judge(study, trial)
         stop = self.decide(study)
         if stop is None:
             return
@@ -166,9 +172,15 @@ class ExitPolicy:
 
         Raises:
             ValueError:
-                If the study's direction contradicts ``criterion.higher_is_better``.
+                If the study's direction contradicts ``criterion.higher_is_better``, or its
+                sampler or pruner judges by another criterion.
         """
         self._criterion.check_direction(study)
+        check_one_criterion(
+            exit_policy=self._criterion,
+            sampler=getattr(study.sampler, "criterion", None),
+            pruner=getattr(study.pruner, "criterion", None),
+        )
         trials = study.get_trials(deepcopy=False)
         found = candidates(study, self._criterion, trials)
         if self._stop_at_first:
@@ -200,6 +212,14 @@ class ExitPolicy:
         if not found:
             _warn_without_baseline(study, trials)
         return None
+
+    def _check_judge(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Refuse an objective that judges by another criterion; the first trial tells."""
+        if record.LOSS not in trial.user_attrs:
+            return
+        judge = trial.system_attrs.get(record.JUDGED_BY) or study.user_attrs.get(record.CRITERION)
+        if judge is not None and judge != asdict(self._criterion):
+            check_one_criterion(exit_policy=self._criterion, objective=AccuracyCriterion(**judge))
 
     def trials_left(
         self, study: optuna.Study, trials: Iterable[FrozenTrial] | None = None

@@ -171,6 +171,11 @@ class QuantSampler(BaseSampler, abc.ABC):
         return self._space
 
     @property
+    def criterion(self) -> AccuracyCriterion | None:
+        """When a metric is good enough, if the sampler knows."""
+        return self._criterion
+
+    @property
     def claim_patience(self) -> float | None:
         """After how many seconds without a sign of life a worker elsewhere is taken for dead."""
         return self._claim_patience
