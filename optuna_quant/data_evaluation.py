@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+import copy
 from dataclasses import replace
 from functools import partial
 import math
@@ -245,7 +246,7 @@ class DataEvaluation:
         with closing(self._outputs(session, indices)) as batches:
             for output, label, _ in batches:
                 outputs.append(output)
-                labels.append(label)
+                labels.append(own_copy(label) if label.dtype.hasobject else label)
         value = metric.score(self._joined("outputs", outputs), self._joined("labels", labels))
         try:
             number = float(value)
@@ -279,8 +280,11 @@ class DataEvaluation:
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
         with closing(self._outputs(session, indices)) as batches:
             for output, labels, chosen in batches:
-                scores = _checked_scores(metric, metric.score(output, labels), chosen)
-                margins = None if metric.margin is None else metric.margin(output, labels)
+                # Of its own, since it may write into them: labels may be the user's arrays.
+                margins = None
+                if metric.margin is not None:
+                    margins = metric.margin(own_copy(output), own_copy(labels))
+                scores = _checked_scores(metric, metric.score(output, own_copy(labels)), chosen)
                 yield scores, _checked_margins(metric, margins, chosen)
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
@@ -351,6 +355,11 @@ def _run(
             f"has the shape {output.shape} for {size} samples."
         )
     return output[:count]
+
+
+def own_copy(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy to write into; of objects, such as lists of boxes, of these as well."""
+    return copy.deepcopy(array) if array.dtype.hasobject else array.copy()
 
 
 def _done(one: tuple[Future[NDArray[Any]], NDArray[Any], _Indices]) -> _Output:

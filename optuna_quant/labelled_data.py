@@ -171,7 +171,7 @@ class DatasetData(LabelledData):
                 stacks[spec.name][position, ...] = value
             if labels:
                 self._check_same("The label", index, label, labels[0].shape)
-            labels.append(label)
+            labels.append(label.copy())  # A dataset may give one buffer again and again.
         return stacks, np.stack(labels)
 
     def _sample(

@@ -554,7 +554,7 @@ class QuantObjective:
         """
         some = population.order.indices[-_COMPARED:]
         model = self._backend.quantize(self._space.fp32())
-        scores = np.concatenate(list(evaluation.scores(model, some)))
+        scores = np.concatenate([np.array(s) for s in evaluation.scores(model, some.copy())])
         low, high = population.bounds
         differ = np.abs(scores - population.baseline[some]) > _SAME * (high - low)
         return bool(differ.mean() <= _MOST_DIFFERENT)

@@ -247,8 +247,9 @@ def find_difference(
     try:
         population = None if samples is None else read_population(study)
         if samples is not None and population is not None:
+            indices = population.order.indices.copy()
+            scores = np.concatenate([np.array(some) for some in samples.scores(fp32, indices)])
             indices = population.order.indices
-            scores = np.concatenate(list(samples.scores(fp32, indices)))
             low, high = population.bounds
             same = len(scores) == population.samples and _mostly_same(
                 scores, population.baseline[indices], high - low

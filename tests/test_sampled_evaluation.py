@@ -744,3 +744,20 @@ def test_other_metrics_and_other_data_are_refused_before_any_trial() -> None:
         turned.check_continued(study)
     other().check_continued(study)
     assert len(study.trials) == before
+
+
+def test_an_evaluation_that_sorts_its_indices_changes_no_order() -> None:
+    class Sorts(SampleScores):
+        def scores(self, model: Any, indices: Any) -> Any:
+            found = [np.array(some) for some in super().scores(model, indices.copy())]
+            indices.sort()
+            yield from found
+
+    plain, objective, _ = setup(full())
+    search(plain, objective)
+    study, objective, _ = setup(full(), evaluation=Sorts(DAMAGE))
+    search(study, objective)
+    assert [trial.value for trial in study.trials] == [trial.value for trial in plain.trials]
+    assert [evidence(trial) for trial in study.trials[1:]] == [
+        evidence(trial) for trial in plain.trials[1:]
+    ]
