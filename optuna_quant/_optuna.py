@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 import uuid
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-def study_identity(study: optuna.Study) -> tuple[object, int]:
+def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
     """The storage object of a study, and the study's number in it."""
     return study._storage, study._study_id
 
@@ -96,6 +97,15 @@ def fail_trial(study: optuna.Study, trial: FrozenTrial) -> bool:
         return False
 
 
+def fail_waiting(study: optuna.Study, trial: FrozenTrial, attrs: Mapping[str, Any]) -> bool:
+    """Mark a trial of the queue as failed; :obj:`False` if somebody has taken it meanwhile."""
+    if not study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+        return False
+    for key, value in attrs.items():
+        study._storage.set_trial_user_attr(trial._trial_id, key, value)
+    return fail_trial(study, trial)
+
+
 def trial_id(trial: FrozenTrial) -> int:
     """The number of a trial in its storage, over all studies."""
     return trial._trial_id
@@ -127,6 +137,35 @@ def bare_storage(storage: BaseStorage) -> BaseStorage:
 def cached_storage(storage: BaseStorage) -> BaseStorage:
     """What a study makes of a storage that it is given: a database gets a cache."""
     return get_storage(storage)
+
+
+def stored_study_name(storage: BaseStorage, study_id: int) -> str:
+    """The name of a study as the storage has it now, not a cache of it; KeyError if it is gone."""
+    return bare_storage(getattr(storage, "inner", storage)).get_study_name_from_id(study_id)
+
+
+def file_of(storage: BaseStorage) -> Path | None:
+    """The file that a storage on this machine is kept in; :obj:`None` if it is in none."""
+    storage = bare_storage(storage)
+    if isinstance(storage, JournalStorage):
+        path = getattr(storage._backend, "_file_path", None)
+        return None if path is None else Path(path)
+    if isinstance(storage, RDBStorage) and storage.engine.url.get_backend_name() == "sqlite":
+        name = storage.engine.url.database
+        named = bool(name) and name != ":memory:" and not str(name).startswith("file:")
+        return Path(str(name)) if named else None
+    return None
+
+
+def has_file(storage: BaseStorage) -> bool:
+    """Whether the file of a storage is there, and the same; true of one without a file."""
+    bare = bare_storage(storage)
+    if isinstance(bare, JournalStorage):
+        is_there = getattr(bare._backend, "is_there", None)
+        if is_there is not None:
+            return bool(is_there())
+    file = file_of(storage)
+    return file is None or file.exists()
 
 
 def known_distributions(

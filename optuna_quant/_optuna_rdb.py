@@ -52,6 +52,10 @@ class QuickRDBStorage(RDBStorage):
         while len(self._written) > _MOST_REMEMBERED:
             self._written.popitem(last=False)
 
+    def delete_study(self, study_id: int) -> None:
+        super().delete_study(study_id)
+        self._written.clear()  # SQLite gives the numbers of its trials to others.
+
     def _set_trial_param(self, trial_id: int, *args: Any, **kwargs: Any) -> None:
         super()._set_trial_param(trial_id, *args, **kwargs)
         self._written.pop(trial_id, None)

@@ -532,10 +532,12 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
         "output)",
     )
     group.add_argument(
-        "--study-name", metavar="NAME", help="its name there (default: the model's)"
+        "--study-name", metavar="NAME", help="its name there (default: the model's, and a hash)"
     )
     group.add_argument(
-        "--fresh", action="store_true", help="forget what an earlier command has found"
+        "--fresh",
+        action="store_true",
+        help="delete what an earlier command has found for this model",
     )
     group.add_argument(
         "--cache-dir",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import partial
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -20,8 +19,6 @@ from typing import Any
 from optuna_quant import exit_codes
 from optuna_quant.address import shown_address
 from optuna_quant.beginning import begin
-from optuna_quant.beginning import is_gone
-from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.constant_inputs import files_of_inputs
@@ -33,12 +30,12 @@ from optuna_quant.left_out import shown_bytes
 from optuna_quant.metric_criterion import default_criterion
 from optuna_quant.metric_objects import is_metric_object
 from optuna_quant.named_metrics import as_metric_of
+from optuna_quant.others import running_now
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
 from optuna_quant.printable import printable
 from optuna_quant.ranks import RANKS
 from optuna_quant.ranks import Rank
-from optuna_quant.record import get_baseline
 from optuna_quant.sample_metrics import CorpusMetric
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import SampleMetric
@@ -47,6 +44,8 @@ from optuna_quant.search_errors import OutputError
 from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
+from optuna_quant.study_names import default_name
+from optuna_quant.study_names import find_name
 from optuna_quant.user_code import shown
 
 
@@ -61,9 +60,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
     from optuna_quant.result import TuningResult
     from optuna_quant.space import TuningSpace
-
-
-_METRIC = "optuna_quant:metric"
 
 
 @storage_errors()
@@ -134,10 +130,23 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
     # The samplers give signs of life of their own.
     storage = open_storage(_address(args, output), heartbeat=False)
-    study_name = args.study_name or model.stem
-    study = begin(storage, study_name, accuracy.direction, fresh=args.fresh, rank=rank)
+    names = [args.study_name] if args.study_name else [default_name(model.stem, search.model)]
+    if not args.study_name:
+        # What an earlier version gave it. Only one process may look for it while it is deleted.
+        names = (
+            [*names, model.stem] if args.fresh else [find_name(storage, model.stem, search.model)]
+        )
+    study_name = names[0]
+    study = begin(
+        storage,
+        names,
+        accuracy.direction,
+        model=search.model,
+        fresh=args.fresh,
+        rank=rank,
+        say=_say if rank.reports and not args.quiet else None,
+    )
     before = len(study.get_trials(deepcopy=False))
-    _check_metric(study, args, rank)
     shown = rank.reports and not args.quiet
     if shown:
         _say(f"Tuning {model} with the strategy {strategy!r}: {accuracy}.")
@@ -155,13 +164,6 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         )
     except OutputError as error:
         result, problem = error.result, error
-    except KeyError as error:
-        if not is_gone(study):
-            raise
-        raise ValueError(
-            f"The study {study_name!r} was deleted while this process worked on it: by --fresh "
-            "of another one, perhaps. The same command without --fresh takes part in the new one."
-        ) from error
     if shown and result.met and len(result.study.get_trials(deepcopy=False)) == before:
         _say(
             f"The answer is from the record of that study; the strategy {strategy!r} had nothing "
@@ -184,7 +186,7 @@ def _beginning(study: optuna.Study, trials: int) -> str:
     if not trials:
         return "The FP32 model is evaluated first."
     count = f"{trials} trial{'' if trials == 1 else 's'}"
-    if running_elsewhere(study):
+    if running_now(study):
         return f"The study {study.study_name!r} has {count}; other processes are at work on it."
     return (
         f"Going on with the study {study.study_name!r}, which has {count} (--fresh begins anew)."
@@ -245,39 +247,6 @@ def _check_machines(args: argparse.Namespace, rank: Rank) -> None:
             "If they do not all see the same file, or locks do not reach beyond a machine, work "
             "is done twice or the record is damaged. Use a server, such as postgresql://..."
         )
-
-
-def _check_metric(study: optuna.Study, args: argparse.Namespace, rank: Rank) -> None:
-    """Remember what gives the metric, and say so if the study's results are of another one."""
-    if not rank.reports:
-        return
-    file, name = (
-        (Path(args.data), args.metric or "accuracy")
-        if args.evaluate is None
-        else _function_file(args.evaluate)
-    )
-    metric = {
-        "name": f"{file.name}:{name}",
-        "content": _content(file),
-    }
-    known = study.user_attrs.get(_METRIC)
-    if known is None or get_baseline(study) is None:
-        study.set_user_attr(_METRIC, metric)
-    elif known != metric:
-        edited = " before it was changed" if known["name"] == metric["name"] else ""
-        _say(
-            f"warning: The FP32 metric and the earlier results of the study {study.study_name!r} "
-            f"are from {known['name']}{edited}; results of another metric cannot be compared "
-            "with them (--fresh begins anew)."
-        )
-
-
-def _content(path: Path) -> str:
-    """What tells the content of a file from others; of a folder, its files and their sizes."""
-    if path.is_dir():
-        files = sorted((file.name, file.stat().st_size) for file in path.iterdir())
-        return hashlib.sha256(repr(files).encode()).hexdigest()
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _finish(

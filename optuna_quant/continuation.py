@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant import record
+from optuna_quant.changed import ChangedError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers._signature import check_space
 
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _ARITHMETIC = "arithmetic"
-_SIGNATURE = "optuna_quant:signature"
-_CRITERION = "optuna_quant:criterion"
+SIGNATURE = "optuna_quant:signature"
 
 
 def check_continued(
@@ -45,20 +46,22 @@ def check_continued(
             When a metric is good enough; another one than before is allowed, with a warning.
 
     Raises:
+        ChangedError:
+            If the calibration data or the backend's options differ, of the same model.
         ValueError:
-            If the model, the backend's signature, the direction or the tuning space differ.
+            If the model, the direction or the tuning space differ.
     """
     criterion.check_direction(study)
-    signature = {"model": backend.fingerprint(space.fp32()), **_own_signature(backend)}
-    known = study.user_attrs.get(_SIGNATURE)
+    signature = signature_of_models(backend, space)
+    known = study.user_attrs.get(SIGNATURE)
     if known is None:
-        study.set_user_attr(_SIGNATURE, signature)
+        study.set_user_attr(SIGNATURE, signature)
     else:
         _check_signature(study, known, signature)
     check_space(study, space)
-    judged = study.user_attrs.get(_CRITERION)
+    judged = study.user_attrs.get(record.CRITERION)
     if judged is None:
-        study.set_user_attr(_CRITERION, asdict(criterion))
+        study.set_user_attr(record.CRITERION, asdict(criterion))
     elif judged != asdict(criterion):
         _logger.warning(
             f"The study {study.study_name!r} was begun with another criterion "
@@ -67,9 +70,11 @@ def check_continued(
         )
 
 
-def _own_signature(backend: Backend) -> Mapping[str, str]:
+def signature_of_models(backend: Backend, space: TuningSpace) -> dict[str, str]:
+    """What the models of a backend depend on, by part; ``"model"`` is among them."""
     signature = getattr(backend, "signature", None)
-    return {} if signature is None else signature()
+    own: Mapping[str, str] = {} if signature is None else signature()
+    return {"model": backend.fingerprint(space.fp32()), **own}
 
 
 def _check_signature(
@@ -96,7 +101,7 @@ def _check_signature(
         other = " and ".join(f"other {part}" for part in parts)
         if "options" in parts:
             other += f" (it has {known.get('options')}; here {signature.get('options')})"
-    raise ValueError(
+    raise (ValueError if "model" in parts else ChangedError)(
         f"The study {study.study_name!r} was begun with {other}, so that its configurations are "
         "not the same models here. Use what it was begun with, or another study name or storage."
     )

@@ -212,6 +212,31 @@ class AccuracyCriterion:
         return f"at most {self.show(self.tolerable_loss)} {kind}loss, {better} is better"
 
 
+def check_one_criterion(**given: object) -> None:
+    """Refuse parts of one search that judge by different criteria.
+
+    Args:
+        **given:
+            What each part judges by, under its name; what is no criterion does not count.
+
+    Raises:
+        ValueError:
+            If two differ; it names both.
+    """
+    found = [(name, c) for name, c in given.items() if isinstance(c, AccuracyCriterion)]
+    for name, criterion in found[1:]:
+        first, other = found[0]
+        if criterion != other:
+            raise ValueError(
+                f"The {_words(first)} judges by another criterion than the {_words(name)}: "
+                f"{other}; {_words(name)}: {criterion}. Give both the same AccuracyCriterion."
+            )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TuningCriterion:
     """How to search, for how long, and which of the good models is the best.

@@ -28,6 +28,7 @@ from optuna_quant.data_sources import open_data
 from optuna_quant.labelled_data import LABELS
 from optuna_quant.labelled_data import LabelledData
 from optuna_quant.metric_calls import margins_of
+from optuna_quant.metric_calls import own_copy
 from optuna_quant.metric_calls import scores_of
 from optuna_quant.named_metrics import as_metric_of
 from optuna_quant.named_metrics import metrics
@@ -415,6 +416,16 @@ class DataEvaluation:
         other._is_of_fp32 = True
         return other
 
+    def signature(self) -> dict[str, str]:
+        """What its metrics rest on besides the model: metric, data, labels; texts by part.
+
+        Where two evaluations have the same signature, a model has the same metric in both, see
+        :mod:`optuna_quant.evaluation_signature`.
+        """
+        from optuna_quant.evaluation_signature import data_signature
+
+        return data_signature(self)
+
     def _session_of(self, model: Any) -> Any:
         """The session of a model that a backend has built; a session as it is."""
         session_for = getattr(model, "session_for", None)
@@ -428,7 +439,7 @@ class DataEvaluation:
         with closing(self._compared(session, indices)) as batches:
             for output, label, _ in batches:
                 outputs.append(output)
-                labels.append(label)
+                labels.append(own_copy(label))  # The metric may write into them.
         value = metric.score(
             self._all(metric, "outputs", outputs), self._all(metric, "labels", labels)
         )
@@ -474,9 +485,9 @@ class DataEvaluation:
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
         with closing(self._compared(session, indices)) as batches:
             for output, labels, chosen in batches:
+                margins = margins_of(metric, output, labels, chosen)
                 given = scores_of(metric, output, labels, chosen)
                 scores = _checked_scores(metric, given, chosen)
-                margins = margins_of(metric, output, labels, chosen)
                 yield scores, _checked_margins(metric, margins, chosen)
 
     def _compared(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:

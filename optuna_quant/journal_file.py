@@ -94,15 +94,34 @@ class JournalFile(JournalFileBackend):
         super().__init__(os.fspath(path), lock)
         self._path = Path(path)
         self._guard = lock
+        self._inode = self._path.stat().st_ino
+
+    def is_there(self) -> bool:
+        """Whether the file is still there, and the one that was opened."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
+
+    def _check_there(self) -> None:
+        # The lock, which opens it anew, would make an empty one.
+        if not self.is_there():
+            raise FileNotFoundError(
+                f"The journal {str(self._path)!r} is no longer there: it was removed or replaced "
+                "while this process worked on it."
+            )
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append entries.
 
         Raises:
+            FileNotFoundError:
+                If the file was removed or replaced.
             OSError:
                 If they cannot be written, as where the disk is full. Entries that were written to
                 their end stay: somebody may have read them, and each stands for itself.
         """
+        self._check_there()
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         try:
             self._guard.acquire()
@@ -125,6 +144,7 @@ class JournalFile(JournalFileBackend):
             raise
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        self._check_there()
         number = log_number_from
         try:
             for log in super().read_logs(log_number_from):

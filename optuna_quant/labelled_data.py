@@ -228,8 +228,9 @@ class DatasetData(LabelledData):
         for index in map(int, indices):
             features, label = self._sample(index, inputs)
             for spec in inputs:
-                found[spec.name].append(features[spec.name])
-            labels.append(label)
+                # A dataset may give one buffer again and again.
+                found[spec.name].append(np.array(features[spec.name]))
+            labels.append(copy.deepcopy(label))
         rows = {spec.name: _stacked(found.pop(spec.name), spec.dtype) for spec in inputs}
         return rows, _stacked(labels) if self.needs_labels else _none_of(indices)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import copy
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -37,7 +38,8 @@ def scores_of(
         ValueError:
             If a metric of single samples does not give a number.
     """
-    return _called(metric, "score", metric.score, outputs, labels, chosen)
+    # The labels may be the user's own arrays, and a metric may write into what it gets.
+    return _called(metric, "score", metric.score, outputs, own_copy(labels), chosen)
 
 
 def margins_of(
@@ -46,7 +48,17 @@ def margins_of(
     """As :func:`scores_of`, how far each sample is from being decided; :obj:`None` if unknown."""
     if metric.margin is None:
         return None
+    outputs, labels = own_copy(outputs), own_copy(labels)
     return _called(metric, "margin", metric.margin, outputs, labels, chosen)
+
+
+def own_copy(given: Outputs) -> Outputs:
+    """A copy to write into; of objects, such as lists of boxes, of these as well."""
+    if isinstance(given, np.ndarray) and not given.dtype.hasobject:
+        return given.copy()
+    if isinstance(given, tuple):
+        return tuple(copy.deepcopy(each) for each in given)
+    return copy.deepcopy(given)
 
 
 def _called(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from dataclasses import dataclass
+from functools import cached_property
 import math
+import threading
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -19,20 +22,30 @@ from optuna.trial import TrialState
 from optuna_quant import record
 from optuna_quant._optuna import fail_trial
 from optuna_quant._optuna import frozen_trial
+from optuna_quant._optuna import running_trial_id
 from optuna_quant._optuna import set_trial_user_attr
 from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.backends.base import ModelLoadError
+from optuna_quant.changed import ChangedEvaluationError
+from optuna_quant.continuation import check_continued
+from optuna_quant.criteria import check_one_criterion
+from optuna_quant.enqueued import why_not
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
 from optuna_quant.evaluation import for_fp32
+from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.evaluation_timeout import AskedBetweenBatches
 from optuna_quant.evaluation_timeout import EvaluationTimeout
 from optuna_quant.evaluation_timeout import EvaluationWatch
 from optuna_quant.evidence.population import is_bounded
+from optuna_quant.gone import check_file
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.rebuild import fingerprint_of
+from optuna_quant.same_evaluation import check_evaluation
+from optuna_quant.same_evaluation import find_difference
+from optuna_quant.same_evaluation import keep_evaluation
 from optuna_quant.sample_record import copy_scores
 from optuna_quant.sample_record import read_population
 from optuna_quant.sampled_evaluation import SampledTrial
@@ -182,14 +195,30 @@ class QuantObjective:
         self._values: dict[tuple[str, int], float] = {}
         self._has_measured: set[str] = set()
         self._populations: dict[str, Population | None] = {}
+        # The studies that were begun with the same things, and those whose metrics are ours.
+        self._fitting: set[str] = set()
+        self._comparable: set[str] = set()
+        self._judged_anew: set[str] = set()  # By another criterion than they were begun with.
+        self._check_lock = threading.RLock()
         self._lost: list[int] = []
         self._at_work: set[tuple[str, int]] = set()
         self._given_up: dict[str, set[tuple[int, bool]]] = {}
         self._evaluations = EvaluationWatch(evaluation_timeout, on_stuck=on_stuck)
         self._baseline_error: BaselineError | None = None
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    @property
+    def space(self) -> TuningSpace:
+        """The tuning space."""
+        return self._space
+
+    def __call__(self, trial: optuna.Trial, *, anew: bool = False) -> float:
         """Run one trial.
+
+        Args:
+            trial:
+                The trial.
+            anew:
+                Whether to evaluate its model even if another configuration gave the same one.
 
         Returns:
             The metric; NaN, which Optuna records as a failed trial, if there is none.
@@ -197,18 +226,22 @@ class QuantObjective:
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            StudyGoneError:
+                If the file of the study was removed.
             optuna.exceptions.UpdateFinishedTrialError:
                 If another worker has ended the trial meanwhile.
             ValueError:
                 If the study's direction contradicts the criterion.
         """
+        check_file(trial.study)
         self._criterion.check_direction(trial.study)
+        self.check_continued(trial.study)
         place = (trial.study.study_name, trial.number)
         self._at_work.add(place)
         try:
             # In one transaction and late: until then, its claim says what it evaluates.
             with held_parameters(trial, attributes=True):
-                return self._run(trial)
+                return self._run(trial, anew=anew)
         except UpdateFinishedTrialError:
             self._lost.append(trial.number)
             raise
@@ -233,9 +266,16 @@ class QuantObjective:
         """Why the FP32 model could not be evaluated, if so."""
         return self._baseline_error
 
-    def _run(self, trial: optuna.Trial) -> float:
+    def _run(self, trial: optuna.Trial, *, anew: bool) -> float:
         study = trial.study
-        config = self._space.suggest(trial)
+        try:
+            config = self._space.suggest(trial)
+        except ValueError:
+            reason = why_not(stored_system_attrs(trial).get("fixed_params", {}), self._space)
+            if reason is None:
+                raise
+            self._fail(trial, reason, final=True)
+            return math.nan
         with seen_at_once(trial):  # A sign that it has begun.
             trial.set_user_attr(record.FALLBACK_OPS, len(config.fallback_ops))
         if config == self._space.fp32():
@@ -246,7 +286,7 @@ class QuantObjective:
         baseline = self._baseline(trial, waiting, block=False)
         # Not inside the trial's own errors: unusable calibration data end the search.
         share_calibration(study, self._backend, artifact_store=self._artifact_store)
-        found = self._metric(trial, config, waiting)
+        found = self._metric(trial, config, waiting, anew=anew)
         return math.nan if found is None else self._judge(trial, config, found, waiting, baseline)
 
     def _judge(
@@ -269,6 +309,10 @@ class QuantObjective:
         trial.set_constraint(record.ACCURACY, violation)
         trial.set_constraint(record.QUANTIZED, 0.0 if quantized else 1.0)
         trial.set_user_attr(record.LOSS, self._criterion.loss(value, baseline))
+        if trial.study.study_name in self._judged_anew:
+            trial.storage.set_trial_system_attr(
+                running_trial_id(trial), record.JUDGED_BY, asdict(self._criterion)
+            )
         if quantized:
             trial.set_user_attr(record.MET, violation <= 0)
         return value
@@ -302,13 +346,15 @@ class QuantObjective:
         while True:
             baseline = record.get_baseline(trial.study)
             if baseline is not None:
+                self._check_evaluation(trial.study)
                 return baseline.value
             running = _running(trial.study)
             mine = [_turn(t) for t in running if t.number == trial.number]
             if not waiting.is_for([t for t in running if [_turn(t)] < mine]):
                 # Who measured it may have ended between the two looks.
-                baseline = record.get_baseline(trial.study)
-                return baseline.value if baseline else self._measure_baseline(trial, own=own)
+                if record.get_baseline(trial.study) is not None:
+                    continue
+                return self._measure_baseline(trial, own=own)
             if not block:
                 return math.nan
             waiting.pause()
@@ -344,7 +390,9 @@ class QuantObjective:
         if measured is None:
             measured = record.Baseline(value, trial.number, population)
             self._has_measured.add(trial.study.study_name)
+            keep_evaluation(trial.study, self._signature)
             record.set_baseline(trial.study, measured)
+            self._comparable.add(trial.study.study_name)
         _logger.info(f"The metric of the FP32 model is {measured.value}.")
         return measured.value
 
@@ -371,7 +419,9 @@ class QuantObjective:
 
     # A candidate.
 
-    def _metric(self, trial: optuna.Trial, config: QuantConfig, waiting: Waiting) -> float | None:
+    def _metric(
+        self, trial: optuna.Trial, config: QuantConfig, waiting: Waiting, *, anew: bool
+    ) -> float | None:
         """The metric of a candidate; :obj:`None`, with the reason in the trial, if it failed."""
         is_first = getattr(trial.study.sampler, "is_first", None)
         known = is_first is None or not is_first(trial.study, trial.number)
@@ -385,7 +435,7 @@ class QuantObjective:
                 self._fail(trial, f"Not built: {_reason(error)}", final=True)
                 return None
             _describe(trial, model, fingerprint)
-            twin = self._same_model(trial, fingerprint, waiting)
+            twin = None if anew else self._same_model(trial, fingerprint, waiting)
             sampled = self._sampled(trial, waiting) if twin is None else None
         if twin is not None:
             return self._take_over(trial, *twin)
@@ -474,17 +524,71 @@ class QuantObjective:
         )
 
     def check_continued(self, study: optuna.Study) -> None:
-        """Refuse a study that was begun with other evaluation data or another metric.
+        """Refuse a study that was begun with something else; each trial does so as well.
 
-        It can tell where samples are evaluated one by one. Each trial checks the same.
+        What is compared: the model, the tuning space, the calibration data and the backend's
+        options; then the evaluation: its data, metric and code. Where only code differs, or the
+        study does not say, the FP32 model and the best candidate are measured again, and the
+        study goes on if they have the metrics that it holds.
 
         Raises:
+            ChangedError:
+                If the calibration data or the backend's options are others.
+            ChangedEvaluationError:
+                If the metrics that the study holds are not those of this evaluation.
             BaselineError:
-                If the study keeps other samples of the FP32 model.
+                If the FP32 model cannot be evaluated.
+            ValueError:
+                If it is about another model or tuning space, or goes the other way; or if the
+                study's sampler or pruner judges by another criterion.
         """
-        samples = self._samples(study)
-        if samples is not None and record.get_baseline(study) is not None:
-            self._population(study, samples)
+        check_one_criterion(
+            objective=self._criterion,
+            sampler=getattr(study.sampler, "criterion", None),
+            pruner=getattr(study.pruner, "criterion", None),
+        )
+        name = study.study_name
+        if name in self._fitting:
+            return
+        with self._check_lock:
+            if name in self._fitting:
+                return
+            check_continued(study, self._backend, self._space, self._criterion)
+            self._check_evaluation(study)
+            if study.user_attrs.get(record.CRITERION) != asdict(self._criterion):
+                self._judged_anew.add(name)
+            self._fitting.add(name)
+
+    @cached_property
+    def _signature(self) -> dict[str, str]:
+        return signature_of(self._evaluate)
+
+    def _check_evaluation(self, study: optuna.Study) -> None:
+        """Make sure that the metrics of the study are those of this evaluation."""
+        if study.study_name in self._comparable:
+            return
+        with self._check_lock:
+            if study.study_name in self._comparable:
+                return
+            samples = self._samples(study)
+            if samples is not None and record.get_baseline(study) is not None:
+                self._population(study, samples)
+
+            def differs() -> str | None:
+                return find_difference(
+                    study,
+                    backend=self._backend,
+                    space=self._space,
+                    criterion=self._criterion,
+                    evaluate=self._call,
+                    samples=None if samples is None else samples.evaluation,
+                    calibrate=lambda: share_calibration(
+                        study, self._backend, artifact_store=self._artifact_store
+                    ),
+                )
+
+            if check_evaluation(study, self._signature, differs, patience=self._patience):
+                self._comparable.add(study.study_name)
 
     def _population(self, study: optuna.Study, samples: _Samples) -> Population | None:
         name = study.study_name
@@ -506,19 +610,19 @@ class QuantObjective:
             return
         name = str(getattr(evaluation, "name", ""))
         if name != population.metric_name:
-            raise BaselineError(
+            raise ChangedEvaluationError(
                 f"The study was begun with the metric {population.metric_name!r}, but here it is "
                 f"{name!r}. Use the same metric, or another study name or storage."
             )
         if population.samples != evaluation.samples or population.bounds != evaluation.bounds:
-            raise BaselineError(
+            raise ChangedEvaluationError(
                 f"The study was begun with {population.samples} evaluation samples and scores "
                 f"from {population.bounds[0]:g} to {population.bounds[1]:g}, but here there are "
                 f"{_shown(evaluation)}. Use the same data and metric, or another study name or "
                 "storage."
             )
         if not (is_own or self._gives_the_same(evaluation, population)):
-            raise BaselineError(
+            raise ChangedEvaluationError(
                 "The FP32 model has other scores here than in the study: it was begun with other "
                 "evaluation data. Use the same data, in the same order, or another study name or "
                 "storage."
@@ -538,7 +642,8 @@ class QuantObjective:
         """
         some = population.order.indices[-_COMPARED:]
         model = self._backend.quantize(self._space.fp32())
-        scores = np.concatenate(list(for_fp32(evaluation).scores(model, some)))
+        found = for_fp32(evaluation).scores(model, some.copy())
+        scores = np.concatenate([np.array(each) for each in found])
         differ = np.abs(scores - population.baseline[some]) > _SAME * population.scale
         return bool(differ.mean() <= _MOST_DIFFERENT)
 

@@ -39,6 +39,9 @@ SCORES = "optuna_quant:scores"
 REPORTS = "optuna_quant:reports"
 """What a trial has reported to a watch: pairs of a number of samples and the mean over them."""
 
+JUDGED_BY = "optuna_quant:judged_by"
+"""The criterion by which the trial was judged, if that is not the study's :data:`CRITERION`."""
+
 FAILED = "optuna_quant:failed"
 """True if the trial's own evaluation failed; a trial whose worker died does not have it."""
 
@@ -79,6 +82,8 @@ QUANTIZED = "quantized"
 
 # User attributes of a study.
 BASELINE = "optuna_quant:baseline"
+CRITERION = "optuna_quant:criterion"
+"""The criterion that the study was begun with."""
 STOPPED_BECAUSE = "optuna_quant:stopped_because"
 
 # System attribute of a study.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import copy
 import threading
 from typing import TYPE_CHECKING
 from typing import Any
@@ -79,6 +80,8 @@ class ReferenceOutputs:
     def _write(self, chosen: NDArray[Any], found: Outputs, samples: int) -> None:
         if not isinstance(found, np.ndarray):
             rows = zip(*found, strict=True) if isinstance(found, tuple) else found
+            # The metric, which gets what is found here, may write into it.
+            rows = map(copy.deepcopy, rows)
             self._rows.update(zip(chosen.tolist(), rows, strict=True))
             return
         if self._stack is None and not self._rows:
@@ -93,7 +96,7 @@ class ReferenceOutputs:
         if self._stack is not None:
             self._stack[chosen] = found
         else:
-            self._rows.update(zip(chosen.tolist(), found, strict=True))
+            self._rows.update(zip(chosen.tolist(), found.copy(), strict=True))
 
     def complete(self, run: Callable[[], None]) -> None:
         """See to it that all are known; only one thread runs the FP32 model for it.

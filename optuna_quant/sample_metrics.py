@@ -58,7 +58,7 @@ class SampleMetric:
         score:
             Function of a model's output and the labels, both with the samples along the first
             axis. It returns the score of each sample, an array of shape ``(samples,)``; each
-            depends on its own sample only.
+            depends on its own sample only. It may write into its arguments, which are its own.
         bounds:
             The lowest and the highest score that any sample can get; :obj:`None` (default) if
             they are not known. Then all samples are always needed. The one on the bad side may be

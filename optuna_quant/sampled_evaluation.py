@@ -295,7 +295,8 @@ class SampledTrial:
     def evaluate(self, model: Any, evaluation: SampleEvaluation, watch: Watch | None) -> None:
         """Evaluate as many more samples as are needed."""
         end = self._goal if isinstance(self._goal, int) else None
-        indices = self._population.order.indices[self._seen : end]
+        # A copy: the order is that of all candidates, whatever an evaluation does to its own.
+        indices = self._population.order.indices[self._seen : end].copy()
         begun = self._seen
         reported, watched = time.monotonic(), -math.inf
         batches = evaluation.scores(model, indices)

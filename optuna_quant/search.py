@@ -27,20 +27,25 @@ from optuna_quant.batches import Batches
 from optuna_quant.batches import batches_of
 from optuna_quant.batches import check_batches
 from optuna_quant.batches import warn_of_batches
-from optuna_quant.beginning import running_elsewhere
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import keep_reason
-from optuna_quant.continuation import check_continued
+from optuna_quant.changed import ChangedError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_checks import warn_of_data
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import check_count
+from optuna_quant.enqueued import is_for_space
+from optuna_quant.enqueued import only_enqueued
+from optuna_quant.enqueued import take_out_misfits
+from optuna_quant.enqueued import waiting
+from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.evaluation_timeout import check_evaluation_timeout
 from optuna_quant.evidence.population import is_bounded
+from optuna_quant.gone import named_if_gone
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
 from optuna_quant.holdout_split import HoldoutSplit
@@ -57,6 +62,7 @@ from optuna_quant.metric_criterion import note_of
 from optuna_quant.named_metrics import as_metric_of
 from optuna_quant.objective import Evaluate
 from optuna_quant.objective import QuantObjective
+from optuna_quant.others import running_elsewhere
 from optuna_quant.output import SaveBest
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
@@ -64,6 +70,7 @@ from optuna_quant.output_choice import check_outputs
 from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.ranks import this_rank
+from optuna_quant.renewal import renew
 from optuna_quant.repeated_failures import try_again
 from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
@@ -76,6 +83,8 @@ from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
+from optuna_quant.study_names import find_name
+from optuna_quant.study_names import model_of
 from optuna_quant.thread_interrupts import passed_on
 
 
@@ -95,7 +104,27 @@ _logger = get_logger(__name__)
 
 _LAST_TRIALS_SECONDS = 180.0
 _MOST_FINISHED = 3
-_DEFAULT_STUDY_NAME = "optuna_quant"
+_DEFAULT_STUDY_STEM = "optuna_quant"
+
+
+@dataclass(frozen=True)
+class OfSession:
+    """Gives the metric of a model by a function of its session.
+
+    Args:
+        function:
+            The function.
+    """
+
+    function: Evaluate
+
+    def __call__(self, model: Any) -> Any:
+        """The metric of a model."""
+        return self.function(_session(model))
+
+    def signature(self) -> Mapping[str, str]:
+        """What the function's metrics rest on."""
+        return signature_of(self.function)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +186,11 @@ class Search:
     batches: Batches | None = None
     verify: bool = True
 
+    @property
+    def model(self) -> str:
+        """What tells the FP32 model from others."""
+        return model_of(self.backend, self.space)
+
     @storage_errors()
     def run(
         self,
@@ -176,6 +210,8 @@ class Search:
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            StudyGoneError:
+                If the study was deleted, or its file removed, meanwhile.
             ValueError:
                 If the storage cannot be opened, the study that is continued does not fit, or the
                 model that was found cannot be built again.
@@ -183,26 +219,24 @@ class Search:
         journal = storage_file(storage)
         if self.saver is not None and journal is not None:
             check_output(self.saver.path, inputs={"storage": journal})
+        opened = open_storage(storage, heartbeat=False)
+        if study_name is None and storage is not None:
+            study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         study = optuna.create_study(
-            storage=open_storage(storage, heartbeat=False),
-            study_name=study_name or (None if storage is None else _DEFAULT_STUDY_NAME),
+            storage=opened,
+            study_name=study_name,
             direction=self.criterion.direction,
             sampler=self.sampler,
             pruner=self.pruner,
             load_if_exists=storage is not None,
         )
-        check_continued(study, self.backend, self.space, self.criterion)
-        if not running_elsewhere(study):
-            try_again(study, self.space)
-        check_split(study, self.split)
-        check_batches(study, self.batches)
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
         objective = QuantObjective(
             self.backend,
             self.space,
-            self.measure if isinstance(self.measure, DataEvaluation) else self._evaluate,
+            self.measure if isinstance(self.measure, DataEvaluation) else OfSession(self.measure),
             self.criterion,
             seed=self.seed,
             watch=None if progress is None else progress.watch,
@@ -210,7 +244,29 @@ class Search:
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
         )
-        objective.check_continued(study)
+        try:
+            objective.check_continued(study)
+        except ChangedError as changed:
+            study = renew(study, changed)
+            objective.check_continued(study)
+        if not running_elsewhere(study):
+            try_again(study, self.space)
+        check_split(study, self.split)
+        check_batches(study, self.batches)
+        with named_if_gone(study):
+            return self._run(study, objective, saved, shown, callbacks, show_progress, n_jobs)
+
+    def _run(
+        self,
+        study: optuna.Study,
+        objective: QuantObjective,
+        saved: Sequence[SaveBest],
+        shown: Sequence[Progress],
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+        show_progress: bool,
+        n_jobs: int,
+    ) -> TuningResult:
+        """Search in a study that fits."""
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
         observers += [*shown, *saved, *callbacks]
         stop = _optimize(
@@ -482,6 +538,7 @@ def _optimize(
     """Run trials until the policy has enough; what was found before counts as well."""
     try:
         last = None
+        take_out_misfits(study, objective.space)
         while True:
             stop = policy.decide(study)
             if stop is None:
@@ -492,6 +549,8 @@ def _optimize(
             if stop is None:
                 stop = Stop(StopReason.CALLBACK, "A callback stopped the search.")
                 break
+            if _run_enqueued(study, objective, policy, callbacks, stop):
+                continue
             # What others are still at may change the answer.
             last = others_running(study) if last is None else last
             patience = getattr(study.sampler, "claim_patience", _LAST_TRIALS_SECONDS)
@@ -499,8 +558,44 @@ def _optimize(
                 break
     except KeyboardInterrupt:
         stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")
+    stop = _with_queue(stop, study)
     keep_reason(study, stop)
     return stop
+
+
+def _run_enqueued(
+    study: optuna.Study,
+    objective: QuantObjective,
+    policy: ExitPolicy,
+    callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+    stop: Stop,
+) -> bool:
+    """Evaluate what waits in the queue though the search has its answer: somebody asked for it.
+
+    The limits of time and trials hold for it as well.
+
+    Returns:
+        Whether there was anything.
+    """
+    ran = False
+    while stop.reason in (StopReason.MET, StopReason.EXHAUSTED):
+        take_out_misfits(study, objective.space)
+        if 0 in (policy.trials_left(study), policy.seconds_left(study)):
+            break
+        if not any(is_for_space(trial, objective.space) for trial in waiting(study)):
+            break
+        only = only_enqueued(objective)
+        ran = _optimize_once(study, objective, callbacks, 1, n_trials=1, function=only) or ran
+    return ran
+
+
+def _with_queue(stop: Stop, study: optuna.Study) -> Stop:
+    """The decision to stop, which says how many trials are left in the queue."""
+    left = len(waiting(study))
+    if not left or stop.reason == StopReason.INTERRUPTED:
+        return stop
+    told = "1 enqueued trial was" if left == 1 else f"{left} enqueued trials were"
+    return Stop(stop.reason, f"{stop.message} {told} not evaluated.")
 
 
 def _optimize_once(
@@ -509,12 +604,15 @@ def _optimize_once(
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
     n_jobs: int,
     n_trials: int | None = None,
+    function: Callable[[optuna.Trial], float] | None = None,
 ) -> bool:
     """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
     threads = passed_on(objective.interrupt) if n_jobs != 1 else contextlib.nullcontext()
     try:
         with threads:
-            study.optimize(objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs)
+            study.optimize(
+                function or objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs
+            )
     except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
         if objective.baseline_error is not None:
             raise objective.baseline_error from objective.baseline_error.__cause__

@@ -198,7 +198,8 @@ def tune(
             Where the study is kept: a storage of Optuna, a database URL, or the path of a journal
             file, see :func:`optuna_quant.storages.open_storage`. Default: in memory.
         study_name:
-            The study's name. A study that exists is continued.
+            The study's name. A study that exists is continued. Default: ``optuna_quant-`` and a
+            hash of the model, so that models can share a storage.
         output:
             A file in which the best model so far is kept, from the first one that meets the
             criterion on.

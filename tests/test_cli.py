@@ -301,7 +301,7 @@ def test_jobs_work_in_threads(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(command) == 0
     assert "stopped: All 4 trials are used up." in capsys.readouterr().out
     storage = open_storage(folder / "net.quantized.optuna_quant.journal")
-    trials = optuna.load_study(storage=storage, study_name="net").get_trials()
+    trials = only_study(storage).get_trials()
     assert len({record.worker_of(trial) for trial in trials}) > 1
 
 
@@ -319,10 +319,87 @@ def test_earlier_search_is_gone_on_with_unless_fresh(
     assert main(command) == 0
     again = capsys.readouterr()
     assert again.out == first
-    assert "Going on with the study 'net', which has 2 trials (--fresh begins anew)." in again.err
+    assert "Going on with the study 'net-" in again.err
+    assert "', which has 2 trials (--fresh begins anew)." in again.err
     assert "trial 1" not in again.err  # Nothing was evaluated.
     assert main([*command, "--fresh"]) == 0
-    assert "default | trial 1" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "default | trial 1" in err
+    assert "--fresh has deleted the study 'net-" in err
+    assert "': 2 trials, begun 20" in err
+    assert ", the best metric 1." in err
+
+
+def only_study(storage: optuna.storages.BaseStorage) -> optuna.Study:
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(storage=storage, study_name=name)
+
+
+def other_model(folder: Path) -> None:
+    """Another model of the same name, in another folder."""
+    (folder / "other").mkdir()
+    model = onnx.load(folder / "net.onnx")
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and array.ndim > 1:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array * 1.01, tensor.name))
+    onnx.save(model, folder / "other" / "net.onnx")
+
+
+def test_models_of_one_name_share_a_storage(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_model(folder)
+    common = ["--calibration", "calib.npz", "--data", "data.npz", "--tolerable-loss", "0.5"]
+    common += ["--storage", "shared.journal"]
+    first = ["tune", "net.onnx", *common, "--output", "one.onnx"]
+    second = ["tune", "other/net.onnx", *common, "--output", "two.onnx"]
+    assert main(first) == 0
+    assert main(second) == 0
+    storage = open_storage(folder / "shared.journal")
+    names = optuna.get_all_study_names(storage)
+    assert len(names) == 2
+    assert {name.partition("-")[0] for name in names} == {"net"}
+    kept = optuna.load_study(storage=storage, study_name=names[0])
+    kept.set_user_attr("kept", True)
+    assert main([*second, "--fresh"]) == 0
+    storage = open_storage(folder / "shared.journal")
+    assert optuna.load_study(storage=storage, study_name=names[0]).user_attrs["kept"]
+    # By name it is refused, and nothing is deleted.
+    capsys.readouterr()
+    assert main([*second, "--study-name", names[0], "--fresh"]) == 2
+    err = capsys.readouterr().err
+    assert f"--fresh would delete the study {names[0]!r}, which is of another model (" in err
+    assert " trials, begun 20" in err
+    assert "Use another --study-name or --storage" in err
+    storage = open_storage(folder / "shared.journal")
+    assert optuna.load_study(storage=storage, study_name=names[0]).user_attrs["kept"]
+    foreign = optuna.create_study(storage=storage, study_name="foreign", direction="maximize")
+    foreign.optimize(lambda trial: 0.5, n_trials=1)
+    assert main([*first, "--study-name", "foreign", "--fresh"]) == 2
+    assert (
+        "'foreign', which was not begun by optuna-quant (1 trial, beg" in capsys.readouterr().err
+    )
+
+
+def test_study_that_an_earlier_version_named_is_gone_on_with(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_model(folder)
+    command = ["tune", "net.onnx", "--calibration", "calib.npz", "--data", "data.npz"]
+    command += ["--tolerable-loss", "0.5", "--storage", "s.journal"]
+    assert main([*command, "--study-name", "net"]) == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "Going on with the study 'net', which has" in capsys.readouterr().err
+    other = ["tune", "other/net.onnx", *command[2:], "--fresh"]
+    assert main(other) == 0
+    assert "deleted" not in capsys.readouterr().err
+    assert main([*command, "--fresh"]) == 0
+    assert "--fresh has deleted the study 'net': " in capsys.readouterr().err
+    names = optuna.get_all_study_names(open_storage(folder / "s.journal"))
+    assert len(names) == 2
+    assert "net" not in names
 
 
 def test_interrupted_command_goes_on_where_it_was(
@@ -357,7 +434,7 @@ def test_terminated_command_gives_its_trial_back(folder: Path) -> None:
     assert process.returncode == 130
     assert "stopped: The search was interrupted." in out
     storage = open_storage(folder / "net.quantized.optuna_quant.journal")
-    trials = optuna.load_study(storage=storage, study_name="net").get_trials()
+    trials = only_study(storage).get_trials()
     # Others need not wait for it, wherever they run.
     states = [trial.state.name for trial in trials]
     assert states == [*["COMPLETE"] * (len(states) - 1), "FAIL"]
@@ -373,7 +450,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
     assert killed.returncode == -signal.SIGKILL
     assert runs(folder / "net.quantized.onnx")
     assert main(command) == 0
-    assert "Going on with the study 'net'" in capsys.readouterr().err
+    assert "Going on with the study 'net-" in capsys.readouterr().err
     # FP32, eight candidates, the one that was cut short, and the answer: nothing else is
     # evaluated again.
     assert (folder / "calls").read_text() == 11 * "x"
@@ -554,20 +631,38 @@ def test_other_calibration_data_are_refused(
     assert "here approach='static', reduce_range=False, calibration_sizes=[8])" in err
 
 
-def test_other_metric_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_evaluation_is_not_answered_from_the_record(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [*ACCURACY, "--tolerable-loss", "0.1"]
     assert main(command) == 0
     assert main(command) == 0
     assert "warning" not in capsys.readouterr().err
-    assert main([*BASE, "--data", "data.npz", "--tolerable-loss", "0.1"]) == 0
+    # Another kind: refused, and nothing is evaluated.
+    assert main([*BASE, "--data", "data.npz", "--tolerable-loss", "0.1"]) == 2
     err = capsys.readouterr().err
-    assert "earlier results of the study 'net' are from evaluate.py:accuracy; " in err
+    assert "was begun with the function 'accuracy' and here it is the metric accuracy (" in err
+    assert "on the command line with --fresh" in err
+    assert "Traceback" not in err
+    # An edit that changes nothing: measured again, and told.
     with (folder / "evaluate.py").open("a") as file:
         file.write("# Changed.\n")
     assert main(command) == 0
-    assert "are from evaluate.py:accuracy before it was changed; " in capsys.readouterr().err
-    assert main([*command, "--fresh"]) == 0
+    err = capsys.readouterr().err
+    assert "what may be another version of the function 'accuracy'" in err
+    assert "the models have the same metrics as in the study, so it goes on." in err
+    assert main(command) == 0
     assert "warning" not in capsys.readouterr().err
+    # One that gives another metric.
+    text = (folder / "evaluate.py").read_text()
+    changed = text.replace('DATA["labels"]).mean()', 'DATA["labels"]).mean() / 2')
+    assert changed != text
+    (folder / "evaluate.py").write_text(changed)
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "The FP32 model has the metric 0.5 with this evaluation, and 1 in the study." in err
+    assert main([*command, "--fresh"]) == 0
+    assert "metric 0.5, FP32 0.5" in capsys.readouterr().out
 
 
 def test_answer_from_the_record_is_called_so(

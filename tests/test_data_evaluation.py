@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from pathlib import Path
 import threading
 from typing import Any
 
@@ -361,3 +362,81 @@ def test_session_of_onnxruntime(tmp_path: Any) -> None:
             evaluation = DataEvaluation(data, batch_size=4, threads=threads)
             assert evaluation(session) == pytest.approx(expected.mean())
             assert pieces(evaluation.scores(session, order)).tolist() == expected[order].tolist()
+
+
+# What a metric does to its arguments.
+
+
+def is_right(output: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return (output.argmax(axis=1) == labels).astype(float)
+
+
+def spoil(output: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The same, but it writes into all that it is given."""
+    found = is_right(output, labels)
+    output[...] = 7
+    labels[...] = 99
+    return found
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_metric_that_writes_into_its_arguments_spoils_nothing(
+    tmp_path: Path, threads: int, mapped: bool
+) -> None:
+    x = np.random.default_rng(0).random((40, 3)).astype(np.float32)
+    labels = x.argmax(axis=1)
+    labels[::4] = (labels[::4] + 1) % 3
+    data: Any = {"x": x.copy(), "labels": labels.copy()}
+    if mapped:
+        for name, array in data.items():
+            np.save(tmp_path / f"{name}.npy", array)
+        data = tmp_path
+    metric = SampleMetric(name="m", score=spoil, bounds=(0, 1), margin=spoil)
+    evaluation = DataEvaluation(data, metric, batch_size=16, threads=threads)
+    session, every = Session(np.copy), np.arange(40)
+    expected = is_right(x, labels)
+    for _ in range(2):
+        assert evaluation(session) == 0.75
+        assert np.array_equal(np.concatenate(list(evaluation.scores(session, every))), expected)
+        pairs = list(evaluation.scores_and_margins(session, every))
+        assert np.array_equal(np.concatenate([scores for scores, _ in pairs]), expected)
+        assert np.array_equal(np.concatenate([margin for _, margin in pairs]), expected)
+    if not mapped:
+        assert np.array_equal(data["x"], x)
+        assert np.array_equal(data["labels"], labels)
+
+
+def test_a_metric_of_the_whole_set_spoils_nothing() -> None:
+    x = np.random.default_rng(0).random((40, 3)).astype(np.float32)
+    boxes = np.empty(40, dtype=object)
+    boxes[:] = [[index] for index in range(40)]
+
+    def score(output: np.ndarray, labels: np.ndarray) -> float:
+        found = float(sum(label[0] for label in labels))
+        for label in labels:
+            label[0] = -1
+        return found
+
+    evaluation = DataEvaluation(
+        {"x": x, "labels": boxes}, CorpusMetric(name="m", score=score), batch_size=16
+    )
+    assert [evaluation(Session(np.copy)) for _ in range(2)] == 2 * [float(sum(range(40)))]
+    assert boxes[3] == [3]
+
+
+def test_a_dataset_may_give_one_buffer_again_and_again() -> None:
+    class Dataset:
+        def __init__(self) -> None:
+            self._label = np.zeros((), np.int64)
+            self._x = np.zeros(3, np.float32)
+
+        def __len__(self) -> int:
+            return 9
+
+        def __getitem__(self, index: int) -> Any:
+            self._label[...] = index % 3
+            self._x[:] = np.eye(3, dtype=np.float32)[index % 3]
+            return self._x, self._label
+
+    assert DataEvaluation(Dataset(), batch_size=4)(Session(np.copy)) == 1.0

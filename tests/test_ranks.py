@@ -170,8 +170,9 @@ def launch(arguments: Sequence[str], size: int, **more: str) -> list[Ended]:
     return [Ended(process.returncode, *text) for process, text in zip(running, texts, strict=True)]
 
 
-def studied(folder: Path, name: str = "net") -> optuna.Study:
+def studied(folder: Path) -> optuna.Study:
     storage = open_storage(folder / "net.quantized.optuna_quant.journal")
+    (name,) = optuna.get_all_study_names(storage)
     return optuna.load_study(storage=storage, study_name=name)
 
 
@@ -269,23 +270,31 @@ def test_begin_anew_without_a_number_of_the_launch_is_refused(folder: Path) -> N
 
 def test_first_rank_that_does_not_come_is_not_waited_for_forever(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "journal")
-    begin(storage, "s", "maximize", fresh=True, rank=Rank(size=2, launch="an earlier one"))
+    begin(
+        storage,
+        ["s"],
+        "maximize",
+        model="m",
+        fresh=True,
+        rank=Rank(size=2, launch="an earlier one"),
+    )
     rank = Rank(number=1, size=2, launch="this one")
     with pytest.raises(ValueError, match="rank 0 has not begun the study 's' anew within 0.2 s"):
-        begin(storage, "s", "maximize", fresh=True, rank=rank, patience=0.2)
-    begin(storage, "s", "maximize", fresh=True, rank=Rank(size=2, launch="this one"))
-    begin(storage, "s", "maximize", fresh=True, rank=rank, patience=0.2)
+        begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, patience=0.2)
+    begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank(size=2, launch="this one"))
+    begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, patience=0.2)
 
 
 def test_study_is_not_deleted_under_another_process(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "journal")
-    study = begin(storage, "s", "maximize", fresh=False, rank=Rank())
+    study = begin(storage, ["s"], "maximize", model="m", fresh=False, rank=Rank())
     study.sampler = ExhaustiveQuantSampler(spaces.make_space())
     trial = study.ask()
     with pytest.raises(ValueError, match=f"trial 0 is running on .* in process {os.getpid()}"):
-        begin(storage, "s", "maximize", fresh=True, rank=Rank())
+        begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank())
     study.tell(trial, 1.0)
-    assert begin(storage, "s", "maximize", fresh=True, rank=Rank()).get_trials() == []
+    study.set_user_attr("optuna_quant:signature", {"model": "m"})
+    assert begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank()).get_trials() == []
 
 
 DELETED = """
@@ -294,7 +303,8 @@ from optuna_quant.storages import open_storage
 
 def evaluate(session):
     storage = open_storage("net.quantized.optuna_quant.journal")
-    optuna.delete_study(study_name="net", storage=storage)
+    (name,) = optuna.get_all_study_names(storage)
+    optuna.delete_study(study_name=name, storage=storage)
     return 1.0
 """
 
@@ -306,7 +316,8 @@ def test_study_that_is_deleted_meanwhile_is_said(
     command = ["tune", "net.onnx", "--calibration", "calib.npz", "--evaluate", "deletes.py"]
     assert main(command) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "The study 'net' was deleted while this process worked on it" in error
+    assert "The study 'net-" in error
+    assert "was deleted while this process worked on it" in error
 
 
 def test_several_machines_need_a_server(

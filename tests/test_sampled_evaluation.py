@@ -697,12 +697,12 @@ def test_what_a_race_takes_over_does_not_end_the_search() -> None:
     assert policy.decide(study) is None
 
 
-def test_the_pruner_of_another_criterion_is_no_matter() -> None:
-    # The objective's own criterion is what counts.
+def test_the_pruner_of_another_criterion_is_refused() -> None:
     pruner = AccuracyPruner(AccuracyCriterion(criterion="absolute", tolerable_loss=0.9))
     study, objective, _ = setup(full(), pruner=pruner)
-    search(study, objective)
-    assert evidence(study.trials[1])["verdict"] == "fails"
+    with pytest.raises(ValueError, match="The objective judges by another criterion than the pru"):
+        search(study, objective)
+    assert record.get_baseline(study) is None
 
 
 def test_the_metric_is_that_of_the_whole_set_to_the_last_bit() -> None:
@@ -744,3 +744,20 @@ def test_other_metrics_and_other_data_are_refused_before_any_trial() -> None:
         turned.check_continued(study)
     other().check_continued(study)
     assert len(study.trials) == before
+
+
+def test_an_evaluation_that_sorts_its_indices_changes_no_order() -> None:
+    class Sorts(SampleScores):
+        def scores(self, model: Any, indices: Any) -> Any:
+            found = [np.array(some) for some in super().scores(model, indices.copy())]
+            indices.sort()
+            yield from found
+
+    plain, objective, _ = setup(full())
+    search(plain, objective)
+    study, objective, _ = setup(full(), evaluation=Sorts(DAMAGE))
+    search(study, objective)
+    assert [trial.value for trial in study.trials] == [trial.value for trial in plain.trials]
+    assert [evidence(trial) for trial in study.trials[1:]] == [
+        evidence(trial) for trial in plain.trials[1:]
+    ]

@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -94,13 +95,17 @@ def interrupted_fake(backend: FakeBackend | None = None, **kwargs: Any) -> Tunin
 class Interrupt:
     """Interrupts the search at a certain evaluation."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int | None) -> None:
+        self.begin(at)
+
+    def begin(self, at: int | None) -> None:
+        """Count from the start, as a new process would."""
         self._at = at
-        self._calls = 0
+        self.seen: list[FakeModel] = []
 
     def __call__(self, model: FakeModel) -> float:
-        self._calls += 1
-        if self._calls == self._at:
+        self.seen.append(model)
+        if len(self.seen) == self._at:
             raise KeyboardInterrupt
         return model.accuracy
 
@@ -273,24 +278,26 @@ def test_search_is_continued_from_its_record(tmp_path: Path) -> None:
     storage = str(tmp_path / "journal")
     basic = TuningCriterion(strategy="basic")
     whole = tune_fake(tuning_criterion=basic)
+    evaluate = Interrupt(None)
     for at in (1, 2, 4):
-        interrupted = interrupted_fake(
-            storage=storage, evaluate=Interrupt(at), tuning_criterion=basic
-        )
+        evaluate.begin(at)
+        interrupted = interrupted_fake(storage=storage, evaluate=evaluate, tuning_criterion=basic)
         assert interrupted.stopped_because == "interrupted"
         assert interrupted.met is False
-    counting = CountingEvaluation()
-    result = tune_fake(storage=storage, evaluate=counting, tuning_criterion=basic)
+    evaluate.begin(None)
+    result = tune_fake(storage=storage, evaluate=evaluate, tuning_criterion=basic)
     assert result.met
     assert result.config == whole.config
-    assert counting.fp32_count == 0
+    assert all(model.config.quantized_ops for model in evaluate.seen)
     seen = [t.params for t in whole.study.trials]
     done = [t.params for t in result.study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     assert done == seen
-    again = tune_fake(storage=storage, evaluate=Interrupt(1), tuning_criterion=basic)
+    evaluate.begin(1)
+    again = tune_fake(storage=storage, evaluate=evaluate, tuning_criterion=basic)
     assert again.met
     assert again.config == result.config
     assert again.stopped_because == "met"
+    assert evaluate.seen == []
 
 
 def test_interrupt_at_the_baseline_is_a_result_too() -> None:
@@ -568,17 +575,33 @@ def test_time_and_trials_are_limits() -> None:
 
 def test_continued_study_must_fit(tmp_path: Path) -> None:
     storage = tmp_path / "journal"
-    tune_fake(storage=storage)
+    tune_fake(storage=storage, study_name="s")
     with pytest.raises(ValueError, match="was begun with another model"):
-        tune_fake(FakeBackend(DAMAGE, name="other"), storage=storage)
+        tune_fake(FakeBackend(DAMAGE, name="other"), storage=storage, study_name="s")
     with pytest.raises(ValueError, match="has the direction 'maximize'"):
-        tune_fake(storage=storage, accuracy_criterion=AccuracyCriterion(higher_is_better=False))
+        criterion = AccuracyCriterion(higher_is_better=False)
+        tune_fake(storage=storage, study_name="s", accuracy_criterion=criterion)
     with pytest.raises(ValueError, match=r"another tuning space.*op 'a' no longer has 'fp32'"):
-        tune_fake(storage=storage, op_name_dict={"a": {"mode": ["static"]}})
+        narrowed = {"a": {"mode": ["static"]}}
+        tune_fake(storage=storage, study_name="s", op_name_dict=narrowed)
     with pytest.raises(ValueError, match="another model"):
-        tune_fake(FakeBackend({"a": 0.0}), storage=storage)
+        tune_fake(FakeBackend({"a": 0.0}), storage=storage, study_name="s")
     # Another name, another study.
     assert tune_fake(FakeBackend({"a": 0.0}), storage=storage, study_name="b").met
+
+
+def test_models_have_studies_of_their_own_where_none_is_named(tmp_path: Path) -> None:
+    storage = tmp_path / "journal"
+    first = tune_fake(storage=storage)
+    other = tune_fake(FakeBackend({"a": 0.0}), storage=storage)
+    names = optuna.get_all_study_names(open_storage(storage))
+    assert names == [first.study.study_name, other.study.study_name]
+    assert all(re.fullmatch(r"optuna_quant-[0-9a-f]{8}", name) for name in names)
+    # One that an earlier version has begun.
+    old = tmp_path / "old"
+    tune_fake(storage=old, study_name="optuna_quant")
+    assert tune_fake(storage=old).study.study_name == "optuna_quant"
+    assert tune_fake(FakeBackend({"a": 0.0}), storage=old).study.study_name == names[1]
 
 
 class SignedBackend(FakeBackend):
@@ -599,8 +622,9 @@ class SignedBackend(FakeBackend):
 
 def test_continued_study_must_have_the_same_calibration_data(tmp_path: Path) -> None:
     storage = tmp_path / "journal"
-    tune_fake(SignedBackend("one"), storage=storage)
     counting = CountingEvaluation()
+    tune_fake(SignedBackend("one"), storage=storage, evaluate=counting)
+    counting.seen.clear()
     with pytest.raises(ValueError, match="begun with other calibration data, so that"):
         tune_fake(SignedBackend("two"), storage=storage, evaluate=counting)
     with pytest.raises(
@@ -716,11 +740,14 @@ def test_tolerance_may_be_moved_and_old_trials_count(
 ) -> None:
     storage = tmp_path / "journal"
     everything = TuningCriterion(timeout=None)
-    strict = tune_fake(storage=storage, tuning_criterion=everything)
+    counting = CountingEvaluation()
+    strict = tune_fake(storage=storage, tuning_criterion=everything, evaluate=counting)
+    counting.seen.clear()
     assert strict.fallback_ops == ("a", "c")
     loose = AccuracyCriterion(criterion="absolute", tolerable_loss=0.25)
-    result = tune_fake(storage=storage, accuracy_criterion=loose, evaluate=Interrupt(1))
+    result = tune_fake(storage=storage, accuracy_criterion=loose, evaluate=counting)
     assert result.met
+    assert counting.seen == []
     assert result.fallback_ops == ("c",)
     assert "was begun with another criterion (at most 0.1 loss" in caplog.text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
 import enum
 import math
@@ -14,8 +15,10 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import record
+from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import check_limits
 from optuna_quant.criteria import check_objective
+from optuna_quant.criteria import check_one_criterion
 from optuna_quant.repeated_failures import RepeatedFailure
 from optuna_quant.repeated_failures import repeated_failure
 from optuna_quant.repeated_failures import try_single_ops
@@ -29,9 +32,6 @@ from optuna_quant.selection import ranked
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
-
-    from optuna_quant.criteria import AccuracyCriterion
-
 
 _logger = get_logger(__name__)
 
@@ -159,7 +159,13 @@ class ExitPolicy:
         return self._objective
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Stop the study if it is time to; keep the reason in the study and log it."""
+        """Stop the study if it is time to; keep the reason in the study and log it.
+
+        Raises:
+            ValueError:
+                As :meth:`decide`, or if the objective judges by another criterion.
+        """
+        self._check_judge(study, trial)
         stop = self.decide(study)
         if stop is None:
             self._look_into_failures(study)
@@ -173,9 +179,15 @@ class ExitPolicy:
 
         Raises:
             ValueError:
-                If the study's direction contradicts ``criterion.higher_is_better``.
+                If the study's direction contradicts ``criterion.higher_is_better``, or its
+                sampler or pruner judges by another criterion.
         """
         self._criterion.check_direction(study)
+        check_one_criterion(
+            exit_policy=self._criterion,
+            sampler=getattr(study.sampler, "criterion", None),
+            pruner=getattr(study.pruner, "criterion", None),
+        )
         trials = study.get_trials(deepcopy=False)
         found = candidates(study, self._criterion, trials)
         if self._stop_at_first:
@@ -222,6 +234,14 @@ class ExitPolicy:
         if failure is not None and failure.open:
             assert isinstance(study.sampler, QuantSampler)
             try_single_ops(study, failure, study.sampler.space)
+
+    def _check_judge(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Refuse an objective that judges by another criterion; the first trial tells."""
+        if record.LOSS not in trial.user_attrs:
+            return
+        judge = trial.system_attrs.get(record.JUDGED_BY) or study.user_attrs.get(record.CRITERION)
+        if judge is not None and judge != asdict(self._criterion):
+            check_one_criterion(exit_policy=self._criterion, objective=AccuracyCriterion(**judge))
 
     def trials_left(
         self, study: optuna.Study, trials: Iterable[FrozenTrial] | None = None
@@ -372,7 +392,8 @@ def _was_cut_short(trial: FrozenTrial) -> bool:
         return False
     ours = record.worker_of(trial) or record.beginner_of(trial)
     died = ours is not None and not record.has_failed_itself(trial)
-    return died or record.FALLBACK_OPS in trial.user_attrs
+    interrupted = bool(trial.user_attrs.get(record.INTERRUPTED))
+    return died or interrupted or record.FALLBACK_OPS in trial.user_attrs
 
 
 def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:

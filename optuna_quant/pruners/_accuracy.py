@@ -121,6 +121,11 @@ class AccuracyPruner(BasePruner):
         self._forget()
 
     @property
+    def criterion(self) -> AccuracyCriterion:
+        """When a metric is good enough."""
+        return self._criterion
+
+    @property
     def error_probability(self) -> float:
         """The probability to prune a candidate that meets the criterion."""
         return self._error_probability

@@ -24,6 +24,7 @@ from optuna_quant import record
 from optuna_quant._pause import Pause
 from optuna_quant._worker import is_this_process
 from optuna_quant._worker import this_worker
+from optuna_quant.enqueued import valid_choices
 from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
 from optuna_quant.samplers._ledger import Ledger
@@ -168,6 +169,11 @@ class QuantSampler(BaseSampler, abc.ABC):
     def space(self) -> TuningSpace:
         """The tuning space."""
         return self._space
+
+    @property
+    def criterion(self) -> AccuracyCriterion | None:
+        """When a metric is good enough, if the sampler knows."""
+        return self._criterion
 
     @property
     def claim_patience(self) -> float | None:
@@ -555,7 +561,8 @@ class QuantSampler(BaseSampler, abc.ABC):
         self, study: optuna.Study, state: _StudyState, trial: FrozenTrial
     ) -> Choice | None:
         fixed = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
-        fixed = {name: value for name, value in fixed.items() if name in self._distributions}
+        # As Optuna does, which warns of it: a value that is no choice does not count.
+        fixed = valid_choices(fixed, self._distributions)
         if self._space.key_from_params(fixed) is not None:
             return self._given(self._space.config_from_params(fixed))
         claimed = state.ledger.claims(without={trial.number})

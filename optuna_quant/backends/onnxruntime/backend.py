@@ -557,11 +557,7 @@ class OnnxRuntimeBackend:
         data = "none"
         if self._data is not None and approach != "dynamic":
             options["calibration_sizes"] = list(self._calibration_sizes) or None
-            if self._calibration_sizes:
-                used = max(self._calibration_sizes)
-                data = self._data.fingerprints([used])[used]
-            else:
-                data = self._data.fingerprint()
+            data = self._data_fingerprint
         with self._lock:
             model = self._unchanged.fingerprint
             arithmetic = "saturating" if self._saturates else "exact"
@@ -572,6 +568,15 @@ class OnnxRuntimeBackend:
             "options": shown,
             "arithmetic": arithmetic,
         }
+
+    @cached_property
+    def _data_fingerprint(self) -> str:
+        """A content hash of the calibration data that are used; they are read once for it."""
+        assert self._data is not None
+        if not self._calibration_sizes:
+            return self._data.fingerprint()
+        used = max(self._calibration_sizes)
+        return self._data.fingerprints([used])[used]
 
     @property
     def files(self) -> Mapping[str, Path]:
