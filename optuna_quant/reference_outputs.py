@@ -81,8 +81,7 @@ class ReferenceOutputs:
         if not isinstance(found, np.ndarray):
             rows = zip(*found, strict=True) if isinstance(found, tuple) else found
             # The metric, which gets what is found here, may write into it.
-            rows = map(copy.deepcopy, rows)
-            self._rows.update(zip(chosen.tolist(), rows, strict=True))
+            self._rows.update(zip(chosen.tolist(), map(copy.deepcopy, rows), strict=True))
             return
         if self._stack is None and not self._rows:
             self._stack = np.empty((samples, *found.shape[1:]), dtype=found.dtype)
