@@ -82,17 +82,17 @@ def open_data(source: Any, transform: Transform | None = None) -> LabelledData:
     if isinstance(source, Mapping):
         return _of_columns(source, transform)
     if isinstance(source, tuple) and len(source) == 2 and _are_columns(*source):
-        return _Unnamed(source[0], source[1], transform)
+        return UnnamedData(source[0], source[1], transform)
     if is_loader(source):
         if is_indexable(source.dataset):
             return DatasetData(LoaderSamples(source), transform=transform)
-        return _Items(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
+        return ItemsData(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
     if isinstance(source, list | tuple):
-        return _Items(source, transform, are_batches=False)
+        return ItemsData(source, transform, are_batches=False)
     if is_indexable(source):
         return DatasetData(source, transform=transform)
     if isinstance(source, Iterable) or callable(source):
-        return _Items(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
+        return ItemsData(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
     raise TypeError(
         "Evaluation data must be a dict of arrays, a pair (X, y), a path to an .npz file, to a "
         "folder of .npy files or to a folder of images, a dataset with __len__ and __getitem__, a "
@@ -144,7 +144,7 @@ def _is_column(value: Any) -> bool:
     return (hasattr(value, "__array__") and np.ndim(value) > 0) or isinstance(value, list)
 
 
-class _Unnamed(LabelledData):
+class UnnamedData(LabelledData):
     """Inputs and labels whose names are those of the model."""
 
     def __init__(self, inputs: Any, labels: Any, transform: Transform | None) -> None:
@@ -159,6 +159,12 @@ class _Unnamed(LabelledData):
         if not len(self._labels):
             raise ValueError(f"There are no samples in {_THE_DATA}; at least one is needed.")
         return len(self._labels)
+
+    @property
+    def columns(self) -> Mapping[str, Any]:
+        """The inputs and the labels, which are named ``"labels"`` here."""
+        given = self._inputs if isinstance(self._inputs, Mapping) else {"inputs": self._inputs}
+        return {**given, "labels": self._labels}
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that they fit a model's inputs."""
@@ -184,7 +190,7 @@ class _Unnamed(LabelledData):
         return self._opened[names]
 
 
-class _Items(LabelledData):
+class ItemsData(LabelledData):
     """Samples or batches in memory; the model's inputs tell which.
 
     An item whose inputs have one axis less than the model's is a sample. Otherwise it is a batch
@@ -210,6 +216,11 @@ class _Items(LabelledData):
         sizes = [_batch_size(item) for item in self._items] if self._are_batches else [None]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(self._items) else len(self._items)
+
+    @property
+    def items(self) -> Sequence[Any]:
+        """The samples or batches."""
+        return self._items
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that the first sample fits a model's inputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import hashlib
 from typing import TYPE_CHECKING
 from typing import Any
@@ -11,14 +12,20 @@ import numpy as np
 
 from optuna_quant.code_digest import array_digest
 from optuna_quant.code_digest import code_digest
+from optuna_quant.data_sources import ItemsData
+from optuna_quant.data_sources import UnnamedData
+from optuna_quant.image_folder import ImageFolder
 from optuna_quant.labelled_data import LABELS
 from optuna_quant.labelled_data import ArrayData
 from optuna_quant.labelled_data import DatasetData
+from optuna_quant.loaders import Rows
 from optuna_quant.sample_metrics import SampleMetric
+from optuna_quant.subset_data import SubsetData
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from optuna_quant.data_evaluation import DataEvaluation
 
@@ -81,6 +88,8 @@ def data_signature(evaluation: DataEvaluation) -> dict[str, str]:
     better = "higher" if evaluation.higher_is_better else "lower"
     bounds = getattr(metric, "bounds", None)
     within = "" if bounds is None else f", from {bounds[0]:g} to {bounds[1]:g}"
+    if evaluation.reference != "labels":
+        within += f", compared with {evaluation.reference}"
     kind = "" if isinstance(metric, SampleMetric) else ", of the whole set"
     found = {
         "metric": f"{metric.name} ({better} is better{within}{kind})",
@@ -110,20 +119,35 @@ def _of_data(data: Any) -> dict[str, str]:
     own = getattr(data, "signature", None)
     if callable(own):
         return {str(part): str(text) for part, text in own().items()}
+    if isinstance(data, SubsetData):  # Which samples it has is known of a study by itself.
+        return _of_data(data.whole)
     if isinstance(data, ArrayData):
-        return _of_arrays(data._arrays)
-    if isinstance(data, DatasetData):
-        return {DATASET: _of_dataset(data._dataset)}
-    return {DATASET: f"{data.samples} samples of {type(data).__qualname__}"}
+        return _of_columns(data.arrays, has_labels=data.needs_labels)
+    if isinstance(data, UnnamedData):
+        return _of_columns(data.columns, has_labels=data.needs_labels)
+    if isinstance(data, ItemsData):
+        return {DATASET: f"{len(data.items)} items {_of_sample(data.items)}"}
+    if not isinstance(data, DatasetData):
+        return {DATASET: f"{data.samples} samples of {type(data).__qualname__}"}
+    if isinstance(data.dataset, Rows):
+        return _of_columns(data.dataset.columns, has_labels=data.needs_labels)
+    if isinstance(data.dataset, ImageFolder):
+        return {DATASET: f"{data.samples} images {_of_files(data.dataset.files)}"}
+    return {DATASET: _of_dataset(data.dataset)}
 
 
-def _of_arrays(arrays: Mapping[str, Any]) -> dict[str, str]:
-    named = next((name for name in LABELS if name in arrays), None)
-    data = {name: array for name, array in arrays.items() if name != named}
-    found = {"data": _combined((name, array_digest(data[name])) for name in sorted(data))}
-    if named is not None:
-        found["labels"] = array_digest(np.asarray(arrays[named]))[:16]
+def _of_columns(columns: Mapping[str, Any], *, has_labels: bool) -> dict[str, str]:
+    named = next((name for name in LABELS if name in columns), None)
+    data = {name: column for name, column in columns.items() if name != named}
+    found = {"data": _combined((name, _of_sample(data[name])) for name in sorted(data))}
+    if named is not None and has_labels:
+        found["labels"] = _of_sample(columns[named])[:16]
     return found
+
+
+def _of_files(files: Iterable[tuple[Path, int | None]]) -> str:
+    """A hash of the names, sizes and classes of files."""
+    return _combined((f.name, f"{f.stat().st_size} {number}") for f, number in files)
 
 
 def _of_dataset(dataset: Any) -> str:
@@ -140,9 +164,14 @@ def _of_dataset(dataset: Any) -> str:
 def _of_sample(sample: Any) -> str:
     if isinstance(sample, Mapping):
         return _combined((str(name), _of_sample(sample[name])) for name in sample)
-    if isinstance(sample, tuple | list):
+    if isinstance(sample, tuple | list) and not _is_plain(sample):
         return _combined(("", _of_sample(part)) for part in sample)
     return array_digest(np.asarray(sample))
+
+
+def _is_plain(items: Sequence[Any]) -> bool:
+    """Whether these are numbers, which are hashed in one piece."""
+    return all(isinstance(item, bool | int | float) for item in items)
 
 
 def _combined(parts: Iterable[tuple[str, str]]) -> str:

@@ -79,6 +79,11 @@ class ImageFolder:
                 "in the names, pad these with zeros."
             )
 
+    @property
+    def files(self) -> tuple[tuple[Path, int | None], ...]:
+        """Each image, with the number of its class if there are classes."""
+        return tuple(self._files)
+
     def __len__(self) -> int:
         """The number of images."""
         return len(self._files)

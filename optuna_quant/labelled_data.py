@@ -212,6 +212,11 @@ class DatasetData(LabelledData):
         self._transform = transform
 
     @property
+    def dataset(self) -> Any:
+        """What gives the samples."""
+        return self._dataset
+
+    @property
     def samples(self) -> int:
         """The number of samples."""
         return _at_least_one(len(self._dataset), self._where)

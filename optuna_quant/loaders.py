@@ -201,6 +201,11 @@ class Rows:
         self._columns = columns
         self._count = next(iter(lengths.values()), 0)
 
+    @property
+    def columns(self) -> Mapping[str, Any]:
+        """What there is of each sample, by name."""
+        return self._columns
+
     def __len__(self) -> int:
         """The number of samples."""
         return self._count

@@ -19,6 +19,7 @@ from optuna_quant._pause import Pause
 from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
+from optuna_quant.evaluation import for_fp32
 from optuna_quant.evaluation_signature import DATASET
 from optuna_quant.evaluation_signature import FUNCTION
 from optuna_quant.evaluation_signature import MAY_BE_THE_SAME
@@ -248,15 +249,15 @@ def find_difference(
         population = None if samples is None else read_population(study)
         if samples is not None and population is not None:
             indices = population.order.indices.copy()
-            scores = np.concatenate([np.array(some) for some in samples.scores(fp32, indices)])
+            found = for_fp32(samples).scores(fp32, indices)
+            scores = np.concatenate([np.array(some) for some in found])
             indices = population.order.indices
-            low, high = population.bounds
             same = len(scores) == population.samples and _mostly_same(
-                scores, population.baseline[indices], high - low
+                scores, population.baseline[indices], population.scale
             )
             value = float(scores.sum() / len(scores))
         else:
-            value = as_metric(evaluate(fp32), higher_is_better=better)
+            value = as_metric(for_fp32(evaluate)(fp32), higher_is_better=better)
             same = _is_same(value, baseline.value)
     except Exception as error:
         raise BaselineError(

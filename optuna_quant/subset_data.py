@@ -35,6 +35,11 @@ class SubsetData(LabelledData):
         self.needs_labels = data.needs_labels
 
     @property
+    def whole(self) -> LabelledData:
+        """All of the samples."""
+        return self._all
+
+    @property
     def where(self) -> str:
         """What the data are, for messages."""
         return self._all.where
