@@ -29,7 +29,6 @@ from optuna_quant.printable import printable
 from optuna_quant.ranks import Rank
 from optuna_quant.ranks import this_rank
 from optuna_quant.standard_streams import standard_streams
-from optuna_quant.storage_errors import StorageError
 from optuna_quant.user_code import exits_are_errors
 
 
@@ -146,6 +145,8 @@ def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interru
 
 def _is_of_the_machine(error: Exception) -> bool:
     """Whether it is no fault of what was given: a lost server, a full disk."""
+    from optuna_quant.storage_errors import StorageError
+
     return isinstance(error, ConnectionError | TimeoutError | StorageError) or (
         isinstance(error, OSError) and error.errno in _MACHINE
     )
