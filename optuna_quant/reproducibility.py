@@ -132,8 +132,8 @@ def with_second_evaluation(
         return replace(result, met=False, not_repeatable=reason)
     if not found.meets(result.criterion):
         _logger.warning(
-            f"The answer, trial {trial.number}, is {found.shown(result.criterion)}. Make the "
-            "model and the evaluation give the same each time, or evaluate on more samples."
+            f"The answer, trial {trial.number}, is {found.shown(result.criterion)}. "
+            f"{_cure(result)}"
         )
     return replace(
         result,
@@ -141,6 +141,15 @@ def with_second_evaluation(
         second_evaluation=found,
         full_evaluations=full_evaluations(result.study),
     )
+
+
+def _cure(result: TuningResult) -> str:
+    if result.batches is not None and result.batches.size != 1:
+        return (
+            "What it gives for a sample depends on the batch, since the ranges of dynamic "
+            "quantization do: evaluate one sample at a time (leave batch_size out)."
+        )
+    return "Make the model and the evaluation give the same each time, or use more samples."
 
 
 def _digest(result: TuningResult) -> str:

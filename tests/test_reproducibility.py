@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+import re
 import time
 from typing import Any
 
@@ -17,9 +19,11 @@ import onnx_models
 import pytest
 
 from optuna_quant import record
+from optuna_quant.batches import Batches
 from optuna_quant.cli import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.reproducibility import SecondEvaluation
+from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
 from optuna_quant.tuning import tune
 
@@ -352,6 +356,23 @@ def test_random_model_is_evaluated_again_as_a_whole(
     assert found.evaluated == pytest.approx(2 + 2 * 12 / SAMPLES)
     assert result.met == found.meets(result.criterion)
     assert "not reproducible exactly: evaluated twice, the metric is " in str(result)
+
+
+@pytest.mark.parametrize(
+    ("batches", "cure"),
+    [
+        (None, "Make the model and the evaluation give the same each time"),
+        (Batches(1), "Make the model and the evaluation give the same each time"),
+        (Batches(60), r"depends on the batch.*leave batch_size out"),
+    ],
+)
+def test_cure_is_that_of_the_cause(
+    batches: Batches | None, cure: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate = Scripted(change=-0.5)
+    result = replace(tune_fake(evaluate, verify=False), batches=batches)
+    assert not with_second_evaluation(result, evaluate, session=lambda model: model).met
+    assert re.search(cure, caplog.text)
 
 
 class Augmented:
