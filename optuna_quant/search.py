@@ -349,7 +349,7 @@ def prepare(
             each.check(backend.quantize(space.fp32()))
     if isinstance(measure, DataEvaluation) and this_rank().reports:
         measure.tell_unused(backend.quantize(space.fp32()))
-    warn_of_data(backend, measure, backend.quantize(space.fp32()))
+    warn_of_data(backend, measure, lambda: backend.quantize(space.fp32()))
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)
