@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ _DIFFERENT = 8.0
 _INNER = (0.01, 0.99)
 
 
-def warn_of_data(backend: Any, measure: Any, model: Any) -> None:
+def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> None:
     """Warn of data that are too few, or of calibration data in another range.
 
     At most three lines in all, and of several processes that were started together one says them.
@@ -47,8 +48,8 @@ def warn_of_data(backend: Any, measure: Any, model: Any) -> None:
         measure:
             What evaluates models; only a :class:`~optuna_quant.data_evaluation.DataEvaluation`
             has data.
-        model:
-            The FP32 model.
+        fp32:
+            Builds the FP32 model.
     """
     if not this_rank().reports:
         return
@@ -70,7 +71,7 @@ def warn_of_data(backend: Any, measure: Any, model: Any) -> None:
             f"{100 / samples:.2g} %: a loss that is smaller than that is not seen."
         )
     if calibration is not None:
-        for warning in _differences(feeds, measure.preview(model, _LOOKED_AT)):
+        for warning in _differences(feeds, measure.preview(fp32(), _LOOKED_AT)):
             _logger.warning(warning)
             break
 

@@ -498,7 +498,7 @@ def prepare(
     )
     if isinstance(measure, DataEvaluation) and this_rank().reports:
         measure.tell_unused(fp32)
-    warn_of_data(backend, measure, fp32)
+    warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
     if this_rank().reports:
         warn_of_batches(measure, batches, fp32)
