@@ -9,6 +9,7 @@ from dataclasses import field
 
 from optuna_quant.config import OpConfig
 from optuna_quant.config import RecipeValue
+from optuna_quant.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Capability:
             The values of each model-wide method, default first.
         calibration_sizes:
             The calibration sampling sizes, default first. Empty if there is only one.
+        known_types:
+            Op types that exist, in this model or in others, besides those of ``ops``.
+        known_names:
+            The names of the model's other ops.
         hint:
             If there is nothing to quantize: why, and what to do, for the message.
     """
@@ -52,6 +57,8 @@ class Capability:
     recipes: Mapping[str, tuple[RecipeValue, ...]] = field(default_factory=dict)
     calibration_sizes: tuple[int, ...] = ()
     hint: str = ""
+    known_types: tuple[str, ...] = ()
+    known_names: tuple[str, ...] = ()
 
     def select(self, op_types: Sequence[str] | str = "default") -> tuple[OpCapability, ...]:
         """The ops to tune.
@@ -90,7 +97,7 @@ class Capability:
             if op_type not in known:
                 raise ValueError(
                     f"op_types: this model has no {op_type!r} that can be quantized; "
-                    f"there are: {', '.join(known)}."
+                    f"there are: {', '.join(known)}.{did_you_mean(str(op_type), known)}"
                 )
         return tuple(op for op in self.ops if op.op_type in wanted)
 

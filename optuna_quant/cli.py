@@ -299,14 +299,18 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="X.npz",
         help="instead of --evaluate: labelled data, the inputs under their names and 'labels'; or "
-        "a folder with a file .npy for each, or a folder with images in a folder for each class. "
-        "A model is then evaluated on no more samples than it takes to decide about it",
+        "a folder with a file .npy for each, or a folder with images in a folder for each class; "
+        "without labels for agreement, cosine and relative_error. A model is then evaluated on no "
+        "more samples than it takes to decide about it",
     )
     group.add_argument(
         "--metric",
         help="the metric on --data: accuracy, top5 (or another number), exact_match, iou, mse or "
-        "mae; or FILE.py:NAME, a function that gets the model's output and the labels and gives "
-        "the score of each sample, or an optuna_quant.SampleMetric (default: accuracy)",
+        "mae; with scikit-learn f1, f1_macro, roc_auc, r2, log_loss, ...; without labels, how far "
+        "the output agrees with the FP32 model's: agreement (of classes), cosine or "
+        "relative_error; or FILE.py:NAME, a function that gets the model's output and the labels "
+        "and gives the score of each sample, an optuna_quant.SampleMetric, or an object of "
+        "torchmetrics (default: accuracy)",
     )
     group.add_argument(
         "--metric-bounds",
@@ -384,9 +388,9 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--criterion",
         choices=("relative", "absolute"),
-        default="relative",
         help="whether the loss is a part of the FP32 model's metric (0.01: one percent), or in "
-        "units of the metric (default: relative)",
+        "units of the metric (default: relative; absolute for relative_error, which FP32 has none "
+        "of)",
     )
     group.add_argument(
         "--lower-is-better", action="store_true", help="the metric is an error or a loss"

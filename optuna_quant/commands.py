@@ -23,6 +23,9 @@ from optuna_quant.constant_inputs import files_of_inputs
 from optuna_quant.constant_inputs import parse_inputs
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
+from optuna_quant.metric_criterion import default_criterion
+from optuna_quant.metric_objects import is_metric_object
+from optuna_quant.named_metrics import as_metric_of
 from optuna_quant.output import check_output
 from optuna_quant.output import storage_file
 from optuna_quant.ranks import RANKS
@@ -31,7 +34,6 @@ from optuna_quant.record import get_baseline
 from optuna_quant.sample_metrics import CorpusMetric
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import SampleMetric
-from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.search import prepare
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
@@ -338,7 +340,8 @@ def _load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> Any:
             f"{option}: {str(path)!r} cannot be run: {type(error).__name__}: {error}"
         ) from error
     found = getattr(module, function, None)
-    if not callable(found) and not isinstance(found, kinds):
+    is_metric = bool(kinds) and is_metric_object(found)
+    if not callable(found) and not isinstance(found, kinds) and not is_metric:
         have = [
             key
             for key, value in vars(module).items()
@@ -373,15 +376,17 @@ def _accuracy_criterion(args: argparse.Namespace, metric: Metric | None) -> Accu
                 f"--{option.replace('_', '-')} goes with --data; a function of --evaluate gives "
                 "one number for all samples."
             )
-    higher_is_better = not args.lower_is_better
+    higher_is_better, kind = not args.lower_is_better, args.criterion or "relative"
     if args.data is not None:
+        # A criterion of the command line always says it: without the option, higher is better.
         found = as_metric_of(metric or "accuracy", higher_is_better=higher_is_better)
         if found.higher_is_better and args.lower_is_better:
             raise ValueError(f"--lower-is-better does not go with --metric {found.name}.")
         higher_is_better = found.higher_is_better
+        kind = args.criterion or default_criterion(found)
     return AccuracyCriterion(
         higher_is_better=higher_is_better,
-        criterion=args.criterion,
+        criterion=kind,
         tolerable_loss=args.tolerable_loss,
     )
 

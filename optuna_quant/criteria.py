@@ -44,7 +44,9 @@ class AccuracyCriterion:
 
     Args:
         higher_is_better:
-            Whether a higher metric is better.
+            Whether a higher metric is better. Default: as the metric says that
+            :func:`~optuna_quant.tune` is given, and :obj:`True` where nothing says it, as for a
+            function.
         criterion:
             ``"relative"`` or ``"absolute"``.
         tolerable_loss:
@@ -57,11 +59,16 @@ class AccuracyCriterion:
             If an argument is out of its range.
     """
 
-    higher_is_better: bool = True
+    # None stands for what is not given; the attribute is always a bool.
+    higher_is_better: bool = None  # type: ignore[assignment]
     criterion: str = "relative"
     tolerable_loss: float = 0.01
 
     def __post_init__(self) -> None:
+        # No field: criteria are equal, and kept in studies, by what they say.
+        object.__setattr__(self, "_says_direction", self.higher_is_better is not None)
+        if self.higher_is_better is None:
+            object.__setattr__(self, "higher_is_better", True)
         if not isinstance(self.higher_is_better, bool):
             raise TypeError(
                 f"higher_is_better must be True or False, but got {self.higher_is_better!r}."
@@ -80,6 +87,11 @@ class AccuracyCriterion:
                 "criterion='absolute'."
             )
         object.__setattr__(self, "tolerable_loss", loss)
+
+    @property
+    def says_direction(self) -> bool:
+        """Whether ``higher_is_better`` was given."""
+        return bool(getattr(self, "_says_direction", True))
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+import copy
 from dataclasses import replace
 import math
 from numbers import Integral
@@ -17,6 +19,7 @@ from typing import Any
 from typing import TypeAlias
 
 import numpy as np
+from optuna.logging import get_logger
 
 from optuna_quant.constant_inputs import BoundInputs
 from optuna_quant.constant_inputs import ConstantInputs
@@ -25,17 +28,18 @@ from optuna_quant.labelled_data import LABELS
 from optuna_quant.labelled_data import LabelledData
 from optuna_quant.metric_calls import margins_of
 from optuna_quant.metric_calls import scores_of
+from optuna_quant.named_metrics import as_metric_of
+from optuna_quant.named_metrics import metrics
 from optuna_quant.output_choice import as_output_names
 from optuna_quant.output_choice import choose_outputs
+from optuna_quant.reference_outputs import ReferenceOutputs
 from optuna_quant.sample_metrics import Bounds
 from optuna_quant.sample_metrics import CorpusMetric
 from optuna_quant.sample_metrics import Metric
 from optuna_quant.sample_metrics import SampleMetric
 from optuna_quant.sample_metrics import Score
 from optuna_quant.sample_metrics import accuracy
-from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.sample_metrics import mae
-from optuna_quant.sample_metrics import metrics
 from optuna_quant.sample_metrics import mse
 from optuna_quant.sample_metrics import top5
 from optuna_quant.sample_runs import SampleRunner
@@ -72,6 +76,8 @@ __all__ = [
 
 _ROUNDING = 1e-9
 
+_logger = get_logger(__name__)
+
 
 class DataEvaluation:
     """A metric of labelled data, for a model in an ONNX Runtime session.
@@ -91,13 +97,17 @@ class DataEvaluation:
             :class:`~optuna_quant.labelled_data.DatasetData`. The labels are named ``labels``,
             ``label``, ``targets``, ``target`` or ``y``, or are the one array that is no input. Or
             a pair ``(X, y)``, a data loader, an iterable of batches, a folder of images: see
-            :func:`~optuna_quant.data_sources.open_data`.
+            :func:`~optuna_quant.data_sources.open_data`. A metric that compares with the FP32
+            model needs no labels.
         metric:
             ``"accuracy"``, ``"top5"`` (or any other number), ``"exact_match"``, ``"iou"``,
-            ``"mse"`` or ``"mae"``; a :class:`~optuna_quant.sample_metrics.SampleMetric` or
-            :class:`~optuna_quant.sample_metrics.CorpusMetric`; or a function that gives the score
-            of each sample, of which higher is better. It is of the model's first output, unless
-            ``output_names`` says otherwise.
+            ``"mse"`` or ``"mae"``; of how far the output agrees with the FP32 model's own,
+            ``"agreement"``, ``"cosine"`` or ``"relative_error"``; a name of
+            :func:`~optuna_quant.library_metrics.library_metric_names`; a
+            :class:`~optuna_quant.sample_metrics.SampleMetric` or
+            :class:`~optuna_quant.sample_metrics.CorpusMetric`; an object of torchmetrics; or a
+            function that gives the score of each sample, of which higher is better. It is of the
+            model's first output, unless ``output_names`` says otherwise.
         batch_size:
             How many samples are run at once, unless the model has a fixed batch size.
         threads:
@@ -105,8 +115,8 @@ class DataEvaluation:
             ONNX Runtime do. Data are read and scored in the calling thread. The sessions of models
             that a backend has built are made so that the batches share the cores.
         metric_bounds:
-            The lowest and the highest score of a sample, for a metric that does not say it, such
-            as ``"mse"``.
+            The lowest and the highest score of a sample, for a metric that does not say it or
+            leaves one open, such as ``"mse"``.
         output_names:
             The name of the output that the metric is of, or the names of several: then the
             metric's function gets a tuple of them, in this order. Default: the first output.
@@ -128,7 +138,10 @@ class DataEvaluation:
             Whether the metric is the mean of the samples' scores. Not so for a
             :class:`~optuna_quant.sample_metrics.CorpusMetric`.
         bounds:
-            The lowest and the highest score of a sample; :obj:`None` if they are not known.
+            The lowest and the highest score of a sample; the worse one is infinite if it is not
+            known, and :obj:`None` stands for a best one that is not known.
+        reference:
+            What outputs are compared with: ``"labels"``, or ``"fp32"``, the FP32 model's outputs.
         batch_size:
             How many samples are run at once.
         threads:
@@ -165,7 +178,8 @@ class DataEvaluation:
         self.metric = self.name = self._metric.name
         self.higher_is_better = self._metric.higher_is_better
         self.is_mean = isinstance(self._metric, SampleMetric)
-        self.bounds = self._metric.bounds if isinstance(self._metric, SampleMetric) else None
+        self.bounds = _useful_bounds(self._metric)
+        self.reference = self._metric.reference
         self.batch_size = batch_size
         self.threads = threads
         self.output_names = as_output_names(output_names)
@@ -179,6 +193,14 @@ class DataEvaluation:
         self.inputs = self._inputs.values
         self.transform = transform
         self._data = open_data(data, transform)
+        self._references: ReferenceOutputs | None = None
+        self._fp32: Callable[[], Any] | None = None
+        self._is_of_fp32 = False
+        if self.reference == "fp32":
+            self._data = self._data.without_labels()
+            self._references = ReferenceOutputs(
+                self._metric.keep, per_sample=self._metric.per_sample
+            )
 
     @property
     def samples(self) -> int:
@@ -277,6 +299,44 @@ class DataEvaluation:
         optional = getattr(session, "get_overridable_initializers", tuple)
         return self._inputs.bind(_specs(session.get_inputs()), _specs(optional()))
 
+    @property
+    def sample_metric(self) -> SampleMetric | CorpusMetric:
+        """The metric itself."""
+        return self._metric
+
+    def tell_unused(self, session: Any) -> None:
+        """Say so if there are labels, and the metric does not look at them."""
+        session = self._session_of(session)
+        found = self._data.unused(_of_samples(self._bound(session), session))
+        names = [name for name in found if name not in self.inputs]
+        if names:
+            _logger.warning(
+                f"The metric {self.name!r} compares with the FP32 model's outputs: "
+                f"{', '.join(map(repr, names))} in the evaluation data is not used."
+            )
+
+    def refer_to(self, fp32: Callable[[], Any]) -> None:
+        """Say how to get the FP32 model, for a metric that compares with what it gives.
+
+        It is run when its outputs are needed and not known yet: what evaluates the FP32 model with
+        :meth:`for_fp32` knows them from there.
+
+        Args:
+            fp32:
+                Function that builds the model.
+        """
+        self._fp32 = fp32
+
+    def for_fp32(self) -> DataEvaluation:
+        """The same evaluation, for the FP32 model.
+
+        What that gives for all samples in their order is kept in memory if the metric needs it,
+        for this evaluation as well.
+        """
+        other = copy.copy(self)
+        other._is_of_fp32 = True
+        return other
+
     def _session_of(self, model: Any) -> Any:
         """The session of a model that a backend has built; a session as it is."""
         session_for = getattr(model, "session_for", None)
@@ -287,7 +347,7 @@ class DataEvaluation:
     def _of_corpus(self, metric: CorpusMetric, session: Any, indices: _Indices) -> float:
         outputs: list[Outputs] = []
         labels: list[Rows] = []
-        with closing(self._outputs(session, indices)) as batches:
+        with closing(self._compared(session, indices)) as batches:
             for output, label, _ in batches:
                 outputs.append(output)
                 labels.append(label)
@@ -334,12 +394,38 @@ class DataEvaluation:
     def _pairs(
         self, metric: SampleMetric, session: Any, indices: _Indices
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
-        with closing(self._outputs(session, indices)) as batches:
+        with closing(self._compared(session, indices)) as batches:
             for output, labels, chosen in batches:
                 given = scores_of(metric, output, labels, chosen)
                 scores = _checked_scores(metric, given, chosen)
                 margins = margins_of(metric, output, labels, chosen)
                 yield scores, _checked_margins(metric, margins, chosen)
+
+    def _compared(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
+        """The outputs of batches, with what they are compared with."""
+        references = self._references
+        if references is not None and not self._is_of_fp32:
+            references.complete(self._run_fp32)
+        with closing(self._outputs(session, indices)) as batches:
+            for output, labels, chosen in batches:
+                truth = labels
+                if references is not None and self._is_of_fp32:
+                    truth = references.take(chosen, output, samples=self.samples)
+                elif references is not None:
+                    truth = references.of(chosen)
+                yield output, truth, chosen
+
+    def _run_fp32(self) -> None:
+        """Learn what the FP32 model gives for all samples."""
+        if self._fp32 is None:
+            raise ValueError(
+                f"The metric {self.name!r} compares with the FP32 model's outputs, which are not "
+                "known: evaluate the FP32 model first, as evaluation.for_fp32()(model), or say "
+                "with evaluation.refer_to(function) how to get it."
+            )
+        _logger.info("Running the FP32 model: candidates are compared with what it gives.")
+        with closing(self.for_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
+            deque(batches, maxlen=0)
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs, labels and indices of batches, in order; some are run ahead."""
@@ -407,6 +493,14 @@ def _done(one: tuple[Future[Outputs], Rows, _Indices]) -> _Output:
     return future.result(), labels, chosen
 
 
+def _useful_bounds(metric: SampleMetric | CorpusMetric) -> Bounds | None:
+    """The bounds with which a part of the samples can be enough to tell that a model fails."""
+    if isinstance(metric, CorpusMetric) or metric.bounds is None:
+        return None
+    low, high = metric.bounds
+    return metric.bounds if math.isfinite(high if metric.higher_is_better else low) else None
+
+
 def _checked_scores(metric: SampleMetric, given: Any, chosen: _Indices) -> NDArray[np.float64]:
     array = np.asarray(given)
     if array.shape != chosen.shape or array.dtype.kind not in "biuf":
@@ -426,7 +520,8 @@ def _checked_scores(metric: SampleMetric, given: Any, chosen: _Indices) -> NDArr
         return scores
     low, high = metric.bounds
     precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
-    rounding = max(_ROUNDING, 4 * precision) * max(1.0, abs(low), abs(high))
+    largest = max(1.0, *(abs(bound) for bound in metric.bounds if math.isfinite(bound)))
+    rounding = max(_ROUNDING, 4 * precision) * largest
     bad = np.flatnonzero((scores < low - rounding) | (scores > high + rounding))
     if len(bad):
         raise ValueError(

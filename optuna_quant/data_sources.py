@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,7 +152,7 @@ class _Unnamed(LabelledData):
         self._inputs = inputs
         self._labels = labels
         self._transform = transform
-        self._opened: dict[tuple[str, ...], LabelledData] = {}
+        self._opened: dict[tuple[object, ...], LabelledData] = {}
 
     @property
     def samples(self) -> int:
@@ -168,9 +169,14 @@ class _Unnamed(LabelledData):
         """The inputs and the labels of some samples."""
         return self._of(inputs).batch(indices, inputs)
 
+    def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
+        """The names of labels that are there and not needed."""
+        return self._of(inputs).unused(inputs)
+
     def _of(self, inputs: Sequence[InputSpec]) -> LabelledData:
         names = tuple(spec.name for spec in inputs)
-        if names not in self._opened:
+        key = (self.needs_labels, *names)
+        if key not in self._opened:
             given = self._inputs
             if not isinstance(given, Mapping) and len(names) > 1:
                 raise ValueError(
@@ -179,8 +185,9 @@ class _Unnamed(LabelledData):
                 )
             named = dict(given) if isinstance(given, Mapping) else {names[0]: given}
             label = next(name for name in (*LABELS, "the labels") if name not in named)
-            self._opened[names] = _of_columns({**named, label: self._labels}, self._transform)
-        return self._opened[names]
+            opened = _of_columns({**named, label: self._labels}, self._transform)
+            self._opened[key] = opened if self.needs_labels else opened.without_labels()
+        return self._opened[key]
 
 
 class _Items(LabelledData):
@@ -197,7 +204,7 @@ class _Items(LabelledData):
         self._items = items
         self._transform = transform
         self._are_batches = are_batches
-        self._opened: DatasetData | None = None
+        self._opened: LabelledData | None = None
 
     @property
     def samples(self) -> int:
@@ -218,7 +225,14 @@ class _Items(LabelledData):
         """The inputs and the labels of some samples."""
         return self._of(inputs).batch(indices, inputs)
 
-    def _of(self, inputs: Sequence[InputSpec]) -> DatasetData:
+    def without_labels(self) -> LabelledData:
+        """The same samples for a metric that needs no labels."""
+        other = copy.copy(self)
+        other.needs_labels = False
+        other._opened = None
+        return other
+
+    def _of(self, inputs: Sequence[InputSpec]) -> LabelledData:
         if self._opened is None:
             items: Any = self._items
             if items and self._hold_batches(inputs):
@@ -234,7 +248,8 @@ class _Items(LabelledData):
                 _logger.info(
                     f"The evaluation data are {len(known)} batches, {sum(known)} samples."
                 )
-            self._opened = DatasetData(items, transform=self._transform)
+            opened: LabelledData = DatasetData(items, transform=self._transform)
+            self._opened = opened if self.needs_labels else opened.without_labels()
         return self._opened
 
     def _hold_batches(self, inputs: Sequence[InputSpec]) -> bool:

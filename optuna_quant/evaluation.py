@@ -13,6 +13,12 @@ class BaselineError(ValueError):
     """The FP32 model could not be evaluated, so that no candidate can be judged."""
 
 
+def for_fp32(evaluate: Any) -> Any:
+    """What evaluates the FP32 model; most evaluations make no difference."""
+    own = getattr(evaluate, "for_fp32", None)
+    return evaluate if own is None else own()
+
+
 def as_metric(value: Any, *, higher_is_better: bool, what: str = "The evaluation") -> float:
     """Turn what an evaluation returned into a metric.
 

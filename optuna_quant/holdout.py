@@ -15,7 +15,9 @@ from optuna.logging import get_logger
 
 from optuna_quant.callbacks import StopReason
 from optuna_quant.evaluation import as_metric
+from optuna_quant.evaluation import for_fp32
 from optuna_quant.evidence.interval import loss_interval
+from optuna_quant.evidence.population import is_bounded
 from optuna_quant.rebuild import rebuild
 from optuna_quant.sampled_evaluation import SampleEvaluation
 
@@ -87,11 +89,12 @@ def with_holdout(
     if result.stopped_because == StopReason.INTERRUPTED:
         return replace(result, holdout_missing="the search was interrupted")
     try:
+        # FP32 first: a metric may compare the other one with what it gives.
+        fp32 = result.backend.quantize(result.space.fp32())
+        baseline = _evaluate(for_fp32(evaluate), session(fp32), result.criterion)
+        del fp32  # One at a time is in memory.
         model = rebuild(result.trial, backend=result.backend, space=result.space)
         candidate = _evaluate(evaluate, session(model), result.criterion)
-        del model  # One at a time is in memory.
-        fp32 = result.backend.quantize(result.space.fp32())
-        baseline = _evaluate(evaluate, session(fp32), result.criterion)
         found = _compare(candidate, baseline, evaluate, result.criterion)
     except KeyboardInterrupt:
         reason = "its evaluation was interrupted"
@@ -162,9 +165,10 @@ def _compare(
     metric, fp32 = float(np.mean(candidate)), float(np.mean(baseline))
     loss = criterion.loss(metric, fp32)
     interval = None
-    if isinstance(candidate, np.ndarray) and isinstance(baseline, np.ndarray):
-        bounds = getattr(evaluate, "bounds", None)
-        assert bounds is not None
+    bounds = getattr(evaluate, "bounds", None)
+    is_of_samples = isinstance(candidate, np.ndarray) and isinstance(baseline, np.ndarray)
+    if is_of_samples and bounds is not None and is_bounded(bounds):
+        assert isinstance(candidate, np.ndarray) and isinstance(baseline, np.ndarray)
         interval = loss_interval(
             candidate,
             baseline,

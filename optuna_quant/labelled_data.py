@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,24 @@ class LabelledData(ABC):
     """Labelled samples; no more than one batch of them is copied into memory at once.
 
     :func:`open_labelled_data` makes one of what users give.
+
+    Attributes:
+        needs_labels:
+            Whether there must be labels, which is so by default. Otherwise the labels of a batch
+            are an array of shape ``(n, 0)``.
     """
+
+    needs_labels: bool = True
+
+    def without_labels(self) -> LabelledData:
+        """The same samples for a metric that needs no labels; any that are there are not read."""
+        other = copy.copy(self)
+        other.needs_labels = False
+        return other
+
+    def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
+        """The names of labels that are there and not needed, as far as that can be told."""
+        return []
 
     @property
     @abstractmethod
@@ -115,25 +133,38 @@ class ArrayData(LabelledData):
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that the arrays fit a model's inputs."""
-        labels = self._arrays[_find_labels(self._arrays, inputs, self._where)]
+        labels = self._labels(inputs)
         is_whole = _are_whole(inputs, {n: a.shape[1:] for n, a in self._arrays.items()})
         for spec in inputs:
             array = self._arrays[spec.name]
             shape = array.shape[1:] if is_whole else array.shape
             _check_fits(spec, array.dtype, shape, self._where)
         lengths = {spec.name: self._arrays[spec.name].shape[:1] for spec in inputs}
-        lengths["the labels"] = labels.shape[:1]
+        if labels is not None:
+            lengths["the labels"] = labels.shape[:1]
         if len(set(lengths.values())) > 1 or () in lengths.values():
             shown = ", ".join(f"{name}: {n[0] if n else 'none'}" for name, n in lengths.items())
             raise ValueError(
                 f"The inputs and labels in {self._where} must have the same number of samples, "
                 f"along the first axis, but have: {shown}."
             )
-        _at_least_one(len(labels), self._where)
+        _at_least_one(next(iter(lengths.values()))[0], self._where)
+
+    def _labels(self, inputs: Sequence[InputSpec]) -> NDArray[Any] | None:
+        """The labels, where there is all that is needed; :obj:`None` if labels are not."""
+        if self.needs_labels:
+            return self._arrays[_find_labels(self._arrays, inputs, self._where)]
+        _check_inputs(self._arrays, [spec.name for spec in inputs], self._where, labels=False)
+        return None
+
+    def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
+        """The names of the arrays that are no inputs, if no labels are needed."""
+        names = {spec.name for spec in inputs}
+        return [] if self.needs_labels else [name for name in self._arrays if name not in names]
 
     def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
         """The inputs and the labels of some samples."""
-        labels = self._arrays[_find_labels(self._arrays, inputs, self._where)]
+        labels = self._labels(inputs)
         chosen = _as_slice(indices)
         features: dict[str, Rows] = {}
         axes = {name: array.shape[1:] for name, array in self._arrays.items()}
@@ -141,7 +172,7 @@ class ArrayData(LabelledData):
         for spec in inputs:
             array = self._arrays[spec.name][chosen].astype(spec.dtype, copy=False)
             features[spec.name] = array[:, 0] if has_batch_of_one else array
-        return features, labels[chosen]
+        return features, _none_of(indices) if labels is None else labels[chosen]
 
 
 class DatasetData(LabelledData):
@@ -153,6 +184,8 @@ class DatasetData(LabelledData):
             inputs and the label. The inputs of a pair are a dict, or one array if the model has
             one input. There is no axis of samples in them; a sample that has all the axes that
             the model's inputs have is run by itself. Shapes may differ from sample to sample.
+            Where no labels are needed, an array alone is a sample as well, if the model has one
+            input.
         where:
             What it is, for error messages.
         transform:
@@ -191,7 +224,7 @@ class DatasetData(LabelledData):
                 found[spec.name].append(features[spec.name])
             labels.append(label)
         rows = {spec.name: _stacked(found.pop(spec.name), spec.dtype) for spec in inputs}
-        return rows, _stacked(labels)
+        return rows, _stacked(labels) if self.needs_labels else _none_of(indices)
 
     def _sample(
         self, index: int, inputs: Sequence[InputSpec]
@@ -206,8 +239,14 @@ class DatasetData(LabelledData):
         names = [spec.name for spec in inputs]
         if self._transform is not None:
             sample = transformed(self._transform, sample, names, where)
-        if isinstance(sample, Mapping):
+        label: object = np.empty(0)
+        if isinstance(sample, Mapping) and not self.needs_labels:
+            _check_inputs(sample, names, where, labels=False)
+            named: Mapping[str, Any] = sample
+        elif isinstance(sample, Mapping):
             named, label = sample, sample[_find_labels(sample, inputs, where)]
+        elif not self.needs_labels and len(names) == 1 and not isinstance(sample, tuple | list):
+            named = {names[0]: sample}
         elif isinstance(sample, tuple | list) and len(sample) == 2:
             given, label = sample
             if isinstance(given, Mapping):
@@ -313,20 +352,30 @@ def _find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) 
     if not rest or (named == rest and len(rest) > 1):
         raise ValueError(
             f"There must be one array of labels in {where}, named 'labels', besides the model's "
-            f"inputs ({', '.join(names)}); there are: {', '.join(given)}."
+            f"inputs ({', '.join(names)}); there are: {', '.join(given)}. Without labels, "
+            "metric='agreement' (of classes), 'cosine' and 'relative_error' compare a model with "
+            "the FP32 model."
         )
     return named[0]
 
 
-def _check_inputs(given: Iterable[str], names: Sequence[str], where: str) -> None:
+def _check_inputs(
+    given: Iterable[str], names: Sequence[str], where: str, *, labels: bool = True
+) -> None:
     given = list(given)
     missing = [name for name in names if name not in given]
     if missing:
         raise ValueError(
             f"Input {missing[0]!r} is missing in {where}, which holds: "
             f"{', '.join(given) or 'nothing'}. Name the arrays as the model's inputs "
-            f"({', '.join(names)}), and the labels 'labels'. {cure_of_missing(missing[0])}"
+            f"({', '.join(names)}){', and the labels ' + repr('labels') if labels else ''}."
+            f"{cure_of_missing(missing[0], names)}"
         )
+
+
+def _none_of(indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    """Labels of some samples where there are none."""
+    return np.empty((len(indices), 0))
 
 
 def _check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:

@@ -26,6 +26,7 @@ from optuna_quant.config import MODES
 from optuna_quant.config import SCHEMES
 from optuna_quant.config import OpConfig
 from optuna_quant.config import TensorConfig
+from optuna_quant.nearest import did_you_mean
 
 
 OpDict: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -39,6 +40,10 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "scheme": SCHEMES,
     "granularity": GRANULARITIES,
     "mode": MODES,
+    "algorithm": (
+        *("minmax", "percentile", "kl", "mse"),  # Of ranges,
+        *("rtn", "gptq", "awq", "teq", "hqq", "autoround"),  # and of weights alone.
+    ),
 }
 
 
@@ -132,6 +137,7 @@ def parse_wishes(
                 raise ValueError(
                     f"{source}[{pattern!r}][{key!r}]: expected 'activation' or 'weight' with a "
                     "dictionary, or 'mode' with a list."
+                    f"{'' if key in _SIDES else did_you_mean(str(key), (*_SIDES, 'mode'))}"
                 )
     return wishes
 
@@ -153,7 +159,10 @@ def _wish(source: str, pattern: str, side: str, field: str, values: Any) -> Wish
         values = [values]
     wish = Wish(source, pattern, side, field, ())
     if side and field not in _FIELDS:
-        raise ValueError(f"{wish.place}: unknown field; known are {', '.join(_FIELDS)}.")
+        raise ValueError(
+            f"{wish.place}: unknown field; known are {', '.join(_FIELDS)}."
+            f"{did_you_mean(str(field), _FIELDS)}"
+        )
     if not isinstance(values, Sequence) or not values:
         raise ValueError(
             f"{wish.place} must be a list with at least one value, but got {values!r}."
@@ -169,6 +178,8 @@ def narrow(
     *,
     op_type_dict: OpDict | None = None,
     op_name_dict: OpDict | None = None,
+    known_types: Collection[str] = (),
+    known_names: Collection[str] = (),
 ) -> list[tuple[OpConfig, ...]]:
     """Keep the options that the user allows, op by op.
 
@@ -186,6 +197,10 @@ def narrow(
             What to allow, by op type.
         op_name_dict:
             What to allow, by op name.
+        known_types:
+            Op types that exist, though none of these ops has them.
+        known_names:
+            Ops that exist, though they are not among these.
 
     Returns:
         The options of each op, in the given order. Never empty, and without a quantized option
@@ -194,7 +209,8 @@ def narrow(
 
     Raises:
         ValueError:
-            If a dictionary has another shape.
+            If a dictionary has another shape, or has a type, a name or a value that exists
+            nowhere.
     """
     ops = list(ops)
     names = {op[0] for op in ops}
@@ -209,7 +225,12 @@ def narrow(
             for op in ops
             if (op[0] == pattern if pattern in names else re.fullmatch(pattern, op[0]))
         ]
-    _warn_unmatched(matched, ops)
+    known = {
+        "op_type_dict": list(dict.fromkeys((*(op[1] for op in ops), *known_types))),
+        "op_name_dict": list(dict.fromkeys((*(op[0] for op in ops), *known_names))),
+    }
+    _check_unmatched(matched, ops, known)
+    _check_values(wishes, ops)
 
     # What holds for each op, the least important first.
     holding: dict[str, dict[tuple[str, str], Wish]] = {name: {} for name in names}
@@ -229,12 +250,54 @@ def narrow(
     return narrowed
 
 
-def _warn_unmatched(matched: Mapping[tuple[str, str], list[Op]], ops: Sequence[Op]) -> None:
+def _check_unmatched(
+    matched: Mapping[tuple[str, str], list[Op]],
+    ops: Sequence[Op],
+    known: Mapping[str, Sequence[str]],
+) -> None:
+    """Refuse what matches nothing at all; warn of what matches no op that is tuned.
+
+    Raises:
+        ValueError:
+            If a pattern matches no type or name that exists.
+    """
     for (source, pattern), found in matched.items():
-        if not found:
-            kind, column = ("types", 1) if source == "op_type_dict" else ("names", 0)
-            have = _some(sorted({op[1] for op in ops}) if column else [op[0] for op in ops])
-            _warn(f"{source}[{pattern!r}] matches no op and is ignored; the op {kind} are {have}.")
+        if found or not ops:
+            continue
+        kind, column = ("type", 1) if source == "op_type_dict" else ("name", 0)
+        have = _some(sorted({op[1] for op in ops}) if column else [op[0] for op in ops])
+        names = known[source]
+        if not any(name == pattern or re.fullmatch(pattern, name) for name in names):
+            tuned = [op[1] if column else op[0] for op in ops]
+            raise ValueError(
+                f"{source}[{pattern!r}] matches no op {kind}."
+                f"{did_you_mean(pattern, tuned) or did_you_mean(pattern, names)} The op {kind}s "
+                f"are {have}. A key must match the whole {kind}."
+            )
+        _warn(f"{source}[{pattern!r}] matches no op and is ignored; the op {kind}s are {have}.")
+
+
+def _check_values(wishes: Sequence[Wish], ops: Sequence[Op]) -> None:
+    """Refuse values that exist nowhere.
+
+    Raises:
+        ValueError:
+            If no field of that kind ever has such a value.
+    """
+    for wish in wishes:
+        known = _KNOWN.get(wish.field)
+        if known is None:  # Numbers.
+            wrong = [value for value in wish.values if not isinstance(value, int)]
+            if wrong:
+                raise ValueError(f"{wish.place} must be integers, but got {wrong[0]!r}.")
+            continue
+        offers = wish.offers(option for op in ops for option in op[2])
+        for value in wish.values:
+            if value not in known and value not in offers:
+                raise ValueError(
+                    f"{wish.place}: there is no {wish.field} {value!r}."
+                    f"{did_you_mean(str(value), known)} There are {', '.join(known)}."
+                )
 
 
 def _meant(wish: Wish, found: Sequence[Op]) -> list[Op]:
@@ -245,12 +308,9 @@ def _meant(wish: Wish, found: Sequence[Op]) -> list[Op]:
     offers = wish.offers(option for op in found for option in op[2])
     missing = [value for value in wish.values if value not in offers]
     if missing:
-        known = _KNOWN.get(wish.field, missing)
-        unknown = ", ".join(repr(value) for value in missing if value not in known)
-        hint = f" ({unknown} is not a known {wish.field})" if unknown else ""
         _warn(
-            f"{wish.place}: {', '.join(map(repr, missing))} is not available and is ignored"
-            f"{hint}; available: {_some(offers) or 'nothing'}."
+            f"{wish.place}: {', '.join(map(repr, missing))} is not available and is ignored; "
+            f"available: {_some(offers) or 'nothing'}."
         )
     usable = wish.among(offers)
     meant, without = [], []

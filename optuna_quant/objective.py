@@ -19,6 +19,8 @@ from optuna_quant import record
 from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation import as_metric
+from optuna_quant.evaluation import for_fp32
+from optuna_quant.evidence.population import is_bounded
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.pruners import AccuracyPruner
@@ -138,6 +140,9 @@ class QuantObjective:
         for name, value in (("patience", patience), ("grace_period", grace_period)):
             if value < 0:
                 raise ValueError(f"{name} must not be negative, but got {value}.")
+        refer_to = getattr(evaluate, "refer_to", None)
+        if refer_to is not None:
+            refer_to(lambda: backend.quantize(space.fp32()))
         self._backend = backend
         self._space = space
         self._evaluate = evaluate
@@ -279,12 +284,12 @@ class QuantObjective:
         try:
             model = self._backend.quantize(fp32)
             if samples is None:
-                returned = self._call(model)
+                returned = for_fp32(self._evaluate)(model)
             else:
                 returned, population = measure_baseline(
                     trial,
                     model,
-                    samples.evaluation,
+                    for_fp32(samples.evaluation),
                     self._criterion,
                     error_probability=samples.error_probability,
                     method=samples.method,
@@ -367,7 +372,8 @@ class QuantObjective:
             return None
         if not isinstance(pruner, AccuracyPruner):
             return None
-        return _Samples(evaluation, pruner.error_probability, pruner.method)
+        method = pruner.method if is_bounded(evaluation.bounds) else "exact"
+        return _Samples(evaluation, pruner.error_probability, method)
 
     def _sampled(
         self, trial: optuna.Trial, waiting: Waiting
@@ -450,9 +456,8 @@ class QuantObjective:
         """
         some = population.order.indices[-_COMPARED:]
         model = self._backend.quantize(self._space.fp32())
-        scores = np.concatenate(list(evaluation.scores(model, some)))
-        low, high = population.bounds
-        differ = np.abs(scores - population.baseline[some]) > _SAME * (high - low)
+        scores = np.concatenate(list(for_fp32(evaluation).scores(model, some)))
+        differ = np.abs(scores - population.baseline[some]) > _SAME * population.scale
         return bool(differ.mean() <= _MOST_DIFFERENT)
 
     def _evaluate_samples(

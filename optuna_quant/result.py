@@ -17,6 +17,7 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.cost import full_evaluations
 from optuna_quant.evidence.interval import CONFIDENCE
 from optuna_quant.evidence.interval import loss_interval
+from optuna_quant.evidence.population import is_bounded
 from optuna_quant.output import check_output
 from optuna_quant.output import files_of
 from optuna_quant.rebuild import rebuild
@@ -115,6 +116,9 @@ class TuningResult:
             scores of single samples are not in the record, or have no bounds.
         holdout:
             What the hold-out set says; :obj:`None` if there is none, or it was not evaluated.
+        note:
+            What is to be known of the metric, as that it is agreement with the FP32 model and not
+            accuracy; :obj:`None` if there is nothing.
         holdout_missing:
             Why the hold-out set was not evaluated; :obj:`None` if it was, or there is none.
     """
@@ -141,6 +145,7 @@ class TuningResult:
     loss_interval: tuple[float, float] | None = None
     holdout: HoldoutResult | None = None
     holdout_missing: str | None = None
+    note: str | None = None
 
     @property
     def fallback_ops(self) -> tuple[str, ...]:
@@ -213,6 +218,8 @@ class TuningResult:
                 f"metric {about}{self.metric:.6g}, FP32 {self.baseline:.6g}, "
                 f"{self._shown_loss(self.loss, self.loss_interval)}{judged}"
             )
+        if self.note is not None:
+            lines.append(self.note)
         if self.samples is not None:
             seen, of = self.samples
             lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
@@ -397,7 +404,7 @@ def recorded_interval(
     except ValueError as error:  # The order of the samples is not known here.
         _logger.warning(f"The confidence interval of the loss is not known. {error}")
         return None
-    if population is None:
+    if population is None or not is_bounded(population.bounds):
         return None
     scores = read_scores(trial.system_attrs)
     source = trial.user_attrs.get(record.REUSED_FROM)

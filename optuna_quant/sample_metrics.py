@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import replace
-from functools import partial
 import math
-import re
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -32,7 +29,16 @@ Margin: TypeAlias = "Callable[[Any, Any], Any]"
 CorpusScore: TypeAlias = "Callable[[Any, Any], float]"
 """Gives one number for a model's output on all samples and all the labels."""
 
+Keep: TypeAlias = "Callable[[Any], Any]"
+"""Gives what a metric needs of the FP32 model's output, samples along the first axis.
+
+With ``per_sample`` it gives that of what a run of one sample has given.
+"""
+
 Bounds: TypeAlias = "tuple[float, float]"
+
+REFERENCES = ("labels", "fp32")
+"""What a model's output can be compared with: labels, or the FP32 model's own output."""
 
 _SUM_OF_PROBABILITIES = 0.01
 """How far from one the sum of probabilities may be, for they may have been rounded."""
@@ -58,7 +64,9 @@ class SampleMetric:
             depends on its own sample only.
         bounds:
             The lowest and the highest score that any sample can get; :obj:`None` (default) if
-            they are not known. Then all samples are always needed.
+            they are not known. Then all samples are always needed. The one on the bad side may be
+            infinite, as ``(0, math.inf)`` for an error: then a model is given up as soon as it
+            certainly fails.
         higher_is_better:
             Whether more is better. Default: yes.
         margin:
@@ -70,12 +78,22 @@ class SampleMetric:
             Then the model is run on one sample at a time, and they get what such a run gives (with
             an axis of one sample, if the model has an axis of samples) and the label of the
             sample. So shapes may differ from sample to sample: boxes, texts. Default: no.
+        reference:
+            What the output is compared with: ``"labels"`` (default), or ``"fp32"``, the FP32
+            model's own output for the same samples, which takes the labels' place in ``score``
+            and ``margin``. Then no labels are needed, and the metric says how far a model agrees
+            with the FP32 model, not how often it is right.
+        keep:
+            With ``reference="fp32"``: function that gives what ``score`` needs of the FP32
+            model's output, such as its classes. That is kept in memory for all samples, and is
+            what ``score`` gets. Default: the output as it is.
 
     Raises:
         TypeError:
-            If ``name`` is no string, or ``score`` or ``margin`` no function.
+            If ``name`` is no string, or ``score``, ``margin`` or ``keep`` no function.
         ValueError:
-            If the bounds are not two finite numbers, the lower one first.
+            If the bounds are not two numbers, the lower one first, of which one is finite, or
+            ``reference`` is neither.
     """
 
     name: str
@@ -83,17 +101,20 @@ class SampleMetric:
     bounds: Bounds | None = None
     higher_is_better: bool = True
     margin: Margin | None = None
+    reference: str = "labels"
+    keep: Keep | None = None
     per_sample: bool = False
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         _check_named(self.name, self.score)
+        _check_reference(self.name, self.reference, self.keep)
         if self.margin is not None and not callable(self.margin):
             raise TypeError(
                 f"margin of the metric {self.name!r} must be a function, but got {self.margin!r}."
             )
         if self.bounds is not None:
-            object.__setattr__(self, "bounds", _checked_bounds(self.name, self.bounds))
+            object.__setattr__(self, "bounds", checked_bounds(self.name, self.bounds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,77 +136,33 @@ class CorpusMetric:
             Whether the model is run on one sample at a time. Then ``score`` gets two lists: what
             each run has given (with an axis of one sample, if the model has an axis of samples),
             and the label of each sample. So shapes may differ. Default: no.
+        reference:
+            As for :class:`SampleMetric`.
+        keep:
+            As for :class:`SampleMetric`.
 
     Raises:
         TypeError:
-            If ``name`` is no string, or ``score`` no function.
+            If ``name`` is no string, or ``score`` or ``keep`` no function.
+        ValueError:
+            If ``reference`` is neither.
     """
 
     name: str
     score: CorpusScore
     higher_is_better: bool = True
+    reference: str = "labels"
+    keep: Keep | None = None
     per_sample: bool = False
 
     def __post_init__(self) -> None:
         """Check the arguments."""
         _check_named(self.name, self.score)
+        _check_reference(self.name, self.reference, self.keep)
 
 
-Metric: TypeAlias = "str | Score | SampleMetric | CorpusMetric"
-
-
-def as_metric_of(
-    metric: Metric, *, bounds: Bounds | None = None, higher_is_better: bool = True
-) -> SampleMetric | CorpusMetric:
-    """Return what was given as a metric.
-
-    Args:
-        metric:
-            A name (see :func:`metrics`, and ``"top<K>"`` for any K), a metric, or a function that
-            gives the score of each sample.
-        bounds:
-            The lowest and the highest score of a sample, for a metric without bounds.
-        higher_is_better:
-            Whether more is better, for a function; metrics say it themselves. Default: yes.
-
-    Raises:
-        TypeError:
-            If ``metric`` is none of these.
-        ValueError:
-            If there is no metric of that name, or the bounds do not go with it.
-    """
-    found: SampleMetric | CorpusMetric
-    if isinstance(metric, str):
-        found = _named(metric)
-    elif isinstance(metric, SampleMetric | CorpusMetric):
-        found = metric
-    elif callable(metric):
-        name = getattr(metric, "__name__", type(metric).__name__)
-        found = SampleMetric(name=name, score=metric, higher_is_better=higher_is_better)
-    else:
-        raise TypeError(
-            "metric must be a name, a SampleMetric, a CorpusMetric or a function of the output "
-            f"and the labels, but got {metric!r}."
-        )
-    if bounds is None:
-        return found
-    if isinstance(found, CorpusMetric):
-        raise ValueError(
-            f"metric_bounds={bounds} are bounds of one sample's score, but {found.name!r} is a "
-            "metric of the whole set: leave them out."
-        )
-    bounds = _checked_bounds(found.name, bounds)
-    if found.bounds not in (None, bounds):
-        raise ValueError(
-            f"The metric {found.name!r} has the bounds {found.bounds}, but got metric_bounds="
-            f"{bounds}: leave them out."
-        )
-    return replace(found, bounds=bounds)
-
-
-def metrics() -> dict[str, tuple[Score, bool]]:
-    """The metrics by name: the score of each sample, and whether higher is better."""
-    return {m.name: (m.score, m.higher_is_better) for m in _known()}
+Metric: TypeAlias = "str | Score | SampleMetric | CorpusMetric | Any"
+"""Also an object with ``update``, ``compute`` and ``reset``, as those of torchmetrics."""
 
 
 def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
@@ -302,7 +279,7 @@ def iou(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
     """
     if labels.dtype.kind not in "iub":
         raise ValueError(f"iou needs integers as labels, but got {labels.dtype}.")
-    predicted, labels = _predicted("iou", output, labels, classes_first=True)
+    predicted, labels = classes_of("iou", output, labels, classes_first=True)
     return np.array(
         [_iou_of_one(p.ravel(), t.ravel()) for p, t in zip(predicted, labels, strict=True)],
         dtype=np.float64,
@@ -409,39 +386,6 @@ def topk_margin(
     return np.asarray(gap / np.where(spread > 0, spread, 1.0))
 
 
-def _known() -> tuple[SampleMetric, ...]:
-    unit = (0.0, 1.0)
-    return (
-        SampleMetric(name="accuracy", score=accuracy, bounds=unit, margin=probability_margin),
-        SampleMetric(name="top5", score=top5, bounds=unit, margin=partial(topk_margin, k=5)),
-        SampleMetric(
-            name="exact_match", score=exact_match, bounds=unit, margin=probability_margin
-        ),
-        SampleMetric(name="iou", score=iou, bounds=unit),
-        SampleMetric(name="mse", score=mse, higher_is_better=False),
-        SampleMetric(name="mae", score=mae, higher_is_better=False),
-    )
-
-
-def _named(name: str) -> SampleMetric:
-    known = {metric.name: metric for metric in _known()}
-    if name in known:
-        return known[name]
-    top = re.fullmatch(r"top([1-9][0-9]{0,8})", name)
-    if top is None:
-        raise ValueError(
-            f"There is no metric {name!r}; the metrics are: {', '.join(known)}, and top<K> for "
-            "any K. For another one give a SampleMetric, or your own function as evaluate."
-        )
-    k = int(top[1])
-    return SampleMetric(
-        name=name,
-        score=partial(topk, k=k),
-        bounds=(0.0, 1.0),
-        margin=partial(topk_margin, k=k),
-    )
-
-
 def _check_named(name: object, score: object) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"The name of a metric must be a string, but got {name!r}.")
@@ -449,15 +393,38 @@ def _check_named(name: object, score: object) -> None:
         raise TypeError(f"score of the metric {name!r} must be a function, but got {score!r}.")
 
 
-def _checked_bounds(name: str, bounds: Any) -> Bounds:
+def _check_reference(name: str, reference: object, keep: object) -> None:
+    if reference not in REFERENCES:
+        raise ValueError(
+            f"reference of the metric {name!r} must be one of {', '.join(REFERENCES)}, but got "
+            f"{reference!r}."
+        )
+    if keep is None:
+        return
+    if not callable(keep):
+        raise TypeError(f"keep of the metric {name!r} must be a function, but got {keep!r}.")
+    if reference != "fp32":
+        raise ValueError(
+            f"keep of the metric {name!r} is for what it keeps of the FP32 model's output: it "
+            'goes with reference="fp32".'
+        )
+
+
+def checked_bounds(name: str, bounds: Any) -> Bounds:
+    """The bounds of a metric as two numbers.
+
+    Raises:
+        ValueError:
+            If they are not two numbers, the lower one first, of which one at least is finite.
+    """
     try:
         low, high = (float(bound) for bound in bounds)
     except (TypeError, ValueError):
         low = high = math.nan
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (low < high and low < math.inf and high > -math.inf) or math.inf == high == -low:
         raise ValueError(
-            f"The bounds of the metric {name!r} must be two finite numbers, the lower one first, "
-            f"but got {bounds!r}. Use None if they are not known."
+            f"The bounds of the metric {name!r} must be two numbers, the lower one first, of "
+            f"which one at least is finite, but got {bounds!r}. Use None if they are not known."
         )
     return low, high
 
@@ -465,7 +432,7 @@ def _checked_bounds(name: str, bounds: Any) -> Bounds:
 def _is_right(what: str, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each position is right, of shape ``(samples, positions)``."""
     _check_labels(what, labels)
-    predicted, labels = _predicted(what, output, labels)
+    predicted, labels = classes_of(what, output, labels)
     return np.asarray(predicted == labels).reshape(len(labels), -1)
 
 
@@ -479,10 +446,25 @@ def _check_labels(what: str, labels: NDArray[Any]) -> None:
         raise ValueError(f"{what} needs a label for each sample, but one is NaN.")
 
 
-def _predicted(
+def classes_of(
     what: str, output: NDArray[Any], labels: NDArray[Any], *, classes_first: bool = False
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The predicted classes, and the labels in the same shape."""
+    """The predicted classes, and the labels in the same shape.
+
+    Args:
+        what:
+            What they are for, for error messages.
+        output:
+            As for :func:`accuracy`.
+        labels:
+            As for :func:`accuracy`.
+        classes_first:
+            Whether the second axis is that of the classes where the last one may be it as well.
+
+    Raises:
+        ValueError:
+            If the shapes do not fit together.
+    """
     labels = _without_single_axis(output, labels)
     axis = _class_axis(what, output, labels, classes_first=classes_first)
     return (output if axis is None else np.asarray(output.argmax(axis=axis))), labels

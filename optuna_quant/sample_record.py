@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import hashlib
 import json
+import math
 from typing import TYPE_CHECKING
 from typing import Any
 import zlib
@@ -57,7 +58,8 @@ def write_population(
     """
     head = {
         "samples": population.samples,
-        "bounds": list(population.bounds),
+        # JSON has no infinity.
+        "bounds": [bound if math.isfinite(bound) else None for bound in population.bounds],
         "higher_is_better": population.higher_is_better,
         "error_probability": population.error_probability,
         "method": population.method,
@@ -106,7 +108,10 @@ def read_population(study: optuna.Study) -> Population | None:
     return Population(
         order=order,
         baseline=np.frombuffer(rest, dtype="<f8", offset=samples).astype(np.float64),
-        bounds=(head["bounds"][0], head["bounds"][1]),
+        bounds=(
+            -math.inf if head["bounds"][0] is None else head["bounds"][0],
+            math.inf if head["bounds"][1] is None else head["bounds"][1],
+        ),
         higher_is_better=head["higher_is_better"],
         error_probability=head["error_probability"],
         method=head["method"],

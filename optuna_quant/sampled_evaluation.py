@@ -24,6 +24,7 @@ from optuna_quant.evidence import SampleOrder
 from optuna_quant.evidence import ThresholdTest
 from optuna_quant.evidence import Verdict
 from optuna_quant.evidence import difficulty_levels
+from optuna_quant.evidence.population import is_bounded
 from optuna_quant.evidence.threshold import bounds
 from optuna_quant.sample_record import population_of
 from optuna_quant.sample_record import read_scores
@@ -150,6 +151,9 @@ def measure_baseline(
     criterion.check_baseline(value)
     # Hard samples first tell soonest how the candidate differs; without pairs that is no help.
     by_margin = np.concatenate(margins) if margins and method == "paired" else None
+    if evaluation.bounds is not None and not is_bounded(evaluation.bounds):
+        # Where errors are large anyhow, sums of errors become too large soonest.
+        by_margin = found if criterion.higher_is_better else -found
     levels = difficulty_levels(by_margin, samples)
     population = Population(
         order=SampleOrder.draw(levels, seed=seed),
@@ -173,7 +177,7 @@ def check_scores(scores: NDArray[np.float64], evaluation: SampleEvaluation) -> N
     if evaluation.bounds is None or not len(scores):
         return
     low, high = evaluation.bounds
-    slack = _ROUNDING * max(1.0, abs(low), abs(high))
+    slack = _ROUNDING * max(1.0, *(abs(bound) for bound in (low, high) if math.isfinite(bound)))
     wrong = scores[~((scores >= low - slack) & (scores <= high + slack))]
     if len(wrong):
         raise ValueError(
@@ -330,7 +334,7 @@ class SampledTrial:
         if content == population.baseline_bytes[8 * start : 8 * end]:
             self._test.agree(count)
             return
-        if count <= _FEW and end <= self._samples:
+        if count <= _FEW and end <= self._samples and population.has_worst:
             differences = self._differences(batch, start)
             if differences is not None:
                 self._test.agree(count, differences)
@@ -396,7 +400,7 @@ class SampledTrial:
                 **evidence,
                 "verdict": str(verdict),
                 "estimate": self._estimate(),
-                "bounds": [low, high],
+                "bounds": [x if math.isfinite(x) else None for x in (low, high)],
                 "error_probability": 0.0 if self._is_certain else error,
                 "method": self._population.method,
                 "reason": reason,

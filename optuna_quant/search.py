@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
+import logging
 import os
 from typing import TYPE_CHECKING
 from typing import Any
@@ -30,12 +32,17 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import check_count
+from optuna_quant.evidence.population import is_bounded
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
 from optuna_quant.last_trials import await_last_trials
 from optuna_quant.last_trials import others_running
 from optuna_quant.latency import find_fastest
 from optuna_quant.loaders import kept_in_memory
+from optuna_quant.metric_criterion import check_tolerance
+from optuna_quant.metric_criterion import criterion_for
+from optuna_quant.metric_criterion import note_of
+from optuna_quant.named_metrics import as_metric_of
 from optuna_quant.objective import Evaluate
 from optuna_quant.objective import QuantObjective
 from optuna_quant.output import SaveBest
@@ -48,7 +55,6 @@ from optuna_quant.ranks import this_rank
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
-from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.selection import best_met_trial
 from optuna_quant.selection import partial_candidates
 from optuna_quant.storages import open_storage
@@ -192,6 +198,7 @@ class Search:
         )
         if self.saver is not None and result.met and result.trial is not None:
             self.saver.write(result.trial)
+        result = replace(result, note=note_of(self.measure))
         if self.holdout is not None:
             chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session
             result = with_holdout(result, self.holdout, session=chosen)
@@ -286,9 +293,9 @@ def prepare(
     """
     if inputs is None:
         inputs = getattr(backend, "inputs", None)
-    accuracy = AccuracyCriterion() if accuracy_criterion is None else accuracy_criterion
     tuning = TuningCriterion() if tuning_criterion is None else tuning_criterion
-    _check_type("accuracy_criterion", accuracy, AccuracyCriterion)
+    if accuracy_criterion is not None:
+        _check_type("accuracy_criterion", accuracy_criterion, AccuracyCriterion)
     _check_type("tuning_criterion", tuning, TuningCriterion)
     strategy = choose_strategy(quant_level, tuning.strategy)
     threads = evaluation_threads
@@ -300,7 +307,7 @@ def prepare(
     measured = partial(
         _measure,
         metric=metric,
-        criterion=accuracy,
+        criterion=accuracy_criterion,
         metric_bounds=metric_bounds,
         output_names=output_names,
         inputs=inputs,
@@ -309,6 +316,9 @@ def prepare(
         threads=threads,
     )
     measure = measured(evaluate, data)
+    of_data = measure.sample_metric if isinstance(measure, DataEvaluation) else None
+    accuracy = criterion_for(of_data, accuracy_criterion)
+    check_tolerance(accuracy)
     if evaluation_threads is not None and data is None:
         raise ValueError(
             f"evaluation_threads={evaluation_threads!r} goes with data, not with evaluate."
@@ -364,6 +374,8 @@ def prepare(
         backend=backend,
         outputs=scored,
     )
+    if isinstance(measure, DataEvaluation) and this_rank().reports:
+        measure.tell_unused(backend.quantize(space.fp32()))
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)
@@ -454,7 +466,7 @@ def _measure(
     evaluate: Evaluate | None,
     data: Any,
     metric: Metric | None,
-    criterion: AccuracyCriterion,
+    criterion: AccuracyCriterion | None,
     *,
     metric_bounds: tuple[float, float] | None,
     output_names: str | Sequence[str] | None,
@@ -482,12 +494,12 @@ def _measure(
             "Either evaluate (a function that gives the metric of a model) or data (labelled data "
             f"for a metric) is needed, but got {given}."
         )
-    if callable(metric):
-        metric = as_metric_of(
-            metric, bounds=metric_bounds, higher_is_better=criterion.higher_is_better
-        )
+    if metric is not None and not isinstance(metric, str):
+        says = criterion is not None and criterion.says_direction
+        higher = criterion.higher_is_better if criterion is not None and says else None
+        metric = as_metric_of(metric, bounds=metric_bounds, higher_is_better=higher)
         metric_bounds = None
-    measure = DataEvaluation(
+    return DataEvaluation(
         data,
         "accuracy" if metric is None else metric,
         batch_size=batch_size,
@@ -497,13 +509,6 @@ def _measure(
         inputs=inputs,
         transform=transform,
     )
-    if measure.higher_is_better != criterion.higher_is_better:
-        better = "higher" if measure.higher_is_better else "lower"
-        raise ValueError(
-            f"Of the metric {measure.metric!r} {better} is better: use "
-            f"AccuracyCriterion(higher_is_better={measure.higher_is_better})."
-        )
-    return measure
 
 
 def _pruner(
@@ -530,6 +535,16 @@ def _pruner(
         return NopPruner()
     if evidence == "off":
         return NopPruner()
+    if measure.bounds is not None and not is_bounded(measure.bounds):
+        if this_rank().reports:
+            level = logging.WARNING if evidence in ("paired", "unpaired") else logging.INFO
+            _logger.log(
+                level,
+                f"A configuration is given up once it certainly fails, as with evidence='exact', "
+                f"because the metric {measure.name!r} has no bound on how bad the score of a "
+                "sample can be. If you know one, metric_bounds=(lowest, highest) decides sooner.",
+            )
+        return pruner
     if measure.bounds is None:
         why = (
             "has no bounds: give metric_bounds=(lowest, highest), between which the score of each "

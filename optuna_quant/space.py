@@ -131,13 +131,16 @@ class TuningSpace:
 
         Raises:
             ValueError:
-                If no op is left, an op type is unknown, or a dictionary has another shape.
+                If no op is left, an op type is unknown, or a dictionary has another shape or
+                something that exists nowhere.
         """
         ops = capability.select(op_types)
         options = narrow(
             [(op.name, op.op_type, op.options) for op in ops],
             op_type_dict=op_type_dict,
             op_name_dict=op_name_dict,
+            known_types=[*(op.op_type for op in capability.ops), *capability.known_types],
+            known_names=[*(op.name for op in capability.ops), *capability.known_names],
         )
         tunables = tuple(
             Tunable(op.name, op.op_type, (op.name,), _quantized_first(left))

@@ -8,6 +8,7 @@ import inspect
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant.nearest import did_you_mean
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import strategies
 
@@ -55,7 +56,8 @@ def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:
         raise ValueError(f"quant_level must be 'auto', 0 or 1, but got {quant_level!r}.")
     if strategy is not None and strategy not in known:
         raise ValueError(
-            f"There is no strategy {strategy!r}; the strategies are: {', '.join(known)}."
+            f"There is no strategy {strategy!r}.{did_you_mean(str(strategy), known)} The "
+            f"strategies are: {', '.join(known)}."
         )
     stands_for = {"auto": "auto", 0: "conservative"}.get(quant_level) if quant_level != 1 else None
     if stands_for is not None:
@@ -109,7 +111,7 @@ def make_sampler(
         if name not in (*options, *extra):
             raise ValueError(
                 f"strategy_kwargs: the strategy {strategy!r} has no option {name!r}; it has: "
-                f"{', '.join((*options, *extra))}."
+                f"{', '.join((*options, *extra))}.{did_you_mean(name, (*options, *extra))}"
             )
     own = {name: value for name, value in kwargs.items() if name not in extra}
     if method and "sensitivity" not in own:

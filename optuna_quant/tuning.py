@@ -109,12 +109,17 @@ def tune(
             it, up to three models that looked good are evaluated to their end.
         metric:
             The metric on ``data``: ``"accuracy"`` (default), ``"top5"``, ``"exact_match"``,
-            ``"iou"``, ``"mse"``, ``"mae"``, a function that gives the score of each sample, a
+            ``"iou"``, ``"mse"``, ``"mae"``; ``"agreement"``, ``"cosine"`` or
+            ``"relative_error"``, which compare with the FP32 model's outputs and need no labels;
+            with scikit-learn ``"f1"``, ``"f1_macro"``, ``"roc_auc"``, ``"r2"`` and others, see
+            :func:`~optuna_quant.library_metrics.library_metric_names`; a function that gives the
+            score of each sample, a
             :class:`~optuna_quant.sample_metrics.SampleMetric` or a
-            :class:`~optuna_quant.sample_metrics.CorpusMetric`.
+            :class:`~optuna_quant.sample_metrics.CorpusMetric`, or an object of torchmetrics.
         metric_bounds:
             The lowest and the highest score of a sample, for a metric that does not say it.
-            Without bounds every model is evaluated on all samples.
+            Without bounds every model is evaluated on all samples; without the one on the bad
+            side, as of ``"mse"``, it is given up once it certainly fails.
         output_names:
             The name of the model's output that the metric is of, or the names of several, of
             which the metric's function then gets a tuple. Default: the first output; where there
@@ -156,7 +161,8 @@ def tune(
             that ``tuning_criterion`` names, otherwise ``"auto"``.
         accuracy_criterion:
             When a metric is good enough. Default: ``AccuracyCriterion()``, at most one percent
-            relative loss of a metric of which more is better.
+            relative loss (absolute for ``"relative_error"``). Whether more is better is what the
+            metric says, unless the criterion does; of a function's number it is.
         tuning_criterion:
             The strategy, how long to search, and which of the good models is the best. Default:
             ``TuningCriterion()``, which stops at the first model that is good enough.

@@ -395,7 +395,8 @@ def test_killed_command_leaves_the_best_and_goes_on(
         ([*ACCURACY, "--data", "data.npz"], "Give either --evaluate FILE.py:FUNC"),
         ([*ACCURACY, "--metric", "accuracy"], "--metric goes with --data"),
         (["tune", "net.onnx", "--data", "data.npz"], "--calibration is needed"),
-        ([*BASE, "--data", "data.npz", "--metric", "f1"], "no metric 'f1'; the metrics are"),
+        ([*BASE, "--data", "data.npz", "--metric", "acuracy"],
+         "no metric 'acuracy'. Did you mean 'accuracy'?"),
         ([*BASE, "--data", "data.npz", "--lower-is-better"], "does not go with --metric accuracy"),
         ([*BASE, "--data", "named.npz"],
          "Input 'x' is missing in the evaluation data 'named.npz', which holds: image."),
@@ -411,7 +412,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
          "The FP32 model could not be evaluated: RuntimeError: no such thing"),
         ([*ACCURACY, "--tolerable-loss", "-1"], "tolerable_loss must be a number of at least 0"),
         ([*ACCURACY, "--tolerable-loss", "2"], "at most 1 (0.01 is one percent), but got 2"),
-        ([*ACCURACY, "--strategy", "best"], "no strategy 'best'; the strategies are: auto, basic"),
+        ([*ACCURACY, "--strategy", "best"], "no strategy 'best'. The strategies are: auto, basic"),
         ([*ACCURACY, "--strategy", "basic", "--quant-level", "0"], "contradicts strategy='basic'"),
         ([*ACCURACY, "--strategy-kwargs", "{"], "--strategy-kwargs is not valid JSON"),
         ([*ACCURACY, "--op-type-dict", "[1]"], "--op-type-dict must be a JSON object"),
@@ -673,9 +674,9 @@ def test_space_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_warnings_are_lines_of_our_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["space", "net.onnx", "--op-type-dict", '{"Lstm": {"mode": ["fp32"]}}']) == 0
+    assert main(["space", "net.onnx", "--op-type-dict", '{"LSTM": {"mode": ["fp32"]}}']) == 0
     err = capsys.readouterr().err
-    assert err.startswith("optuna-quant: warning: op_type_dict['Lstm'] matches no op")
+    assert err.startswith("optuna-quant: warning: op_type_dict['LSTM'] matches no op")
     assert len(err.splitlines()) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 import math
 import pickle
 
@@ -48,6 +49,16 @@ def test_threshold_value(
     assert not judge.meets(threshold + sign * 1e-6, baseline)
     assert judge.meets(threshold - sign * 1e-6, baseline)
     assert judge.meets(baseline, baseline)
+
+
+def test_a_direction_that_is_not_given_is_no_part_of_what_a_criterion_says() -> None:
+    left, given = AccuracyCriterion(), AccuracyCriterion(higher_is_better=True)
+    assert left.higher_is_better is True
+    assert left == given
+    assert asdict(left) == asdict(given) == asdict(AccuracyCriterion(**asdict(left)))
+    assert (left.says_direction, given.says_direction) == (False, True)
+    assert pickle.loads(pickle.dumps(left)).says_direction is False
+    assert AccuracyCriterion(higher_is_better=False).says_direction
 
 
 @pytest.mark.parametrize(

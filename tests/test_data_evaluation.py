@@ -139,7 +139,7 @@ def test_what_it_tells_of_itself() -> None:
     assert evaluation.higher_is_better
     lower = DataEvaluation(DATA, "mse", metric_bounds=(0, 4))
     assert (lower.bounds, lower.higher_is_better) == ((0, 4), False)
-    assert DataEvaluation(DATA, "mse").bounds is None
+    assert DataEvaluation(DATA, first).bounds is None
     corpus = DataEvaluation(DATA, CorpusMetric(name="AUC", score=lambda o, t: 0.5))
     assert (corpus.is_mean, corpus.bounds, corpus.name) == (False, None, "AUC")
 

@@ -136,7 +136,7 @@ def test_each_model_is_evaluated_once_and_at_the_end() -> None:
 
     tuning = TuningCriterion(timeout=None)
     result = tune_fake(held_out, evaluate=searched, tuning_criterion=tuning)
-    assert events[-2:] == ["found", "FP32"]
+    assert events[-2:] == ["FP32", "found"]
     assert set(events[:-2]) == {"search"}
     assert result.holdout is not None
 
@@ -160,7 +160,7 @@ def test_closest_model_is_evaluated_as_well() -> None:
     result = tune_fake(samples, accuracy_criterion=strict)
     assert not result.met
     assert result.holdout is not None
-    assert samples.models[0].config == result.config
+    assert samples.models[1].config == result.config
     assert not result.holdout.met
 
 

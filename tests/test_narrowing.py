@@ -65,11 +65,12 @@ def warned(
     names: Mapping[str, Any] | None = None,
     *,
     ops: list[tuple[str, str, tuple[OpConfig, ...]]] = OPS,
+    **known: list[str],
 ) -> tuple[dict[str, tuple[OpConfig, ...]], list[str]]:
     """The options that were changed, and all warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        options = narrow(ops, op_type_dict=types, op_name_dict=names)
+        options = narrow(ops, op_type_dict=types, op_name_dict=names, **known)
     changed = {
         name: left for (name, _, had), left in zip(ops, options, strict=True) if left != tuple(had)
     }
@@ -117,9 +118,12 @@ def test_names_are_matched_as_a_whole(pattern: str, ops: list[str]) -> None:
 
 
 def test_a_part_of_a_name_is_no_match() -> None:
-    changed, messages = warned({"Con": KL_ONLY}, {"conv1": KL_ONLY})
-    assert changed == {}
-    assert len(messages) == 2
+    with pytest.raises(ValueError, match=r"\['Con'\] matches no op type. Did you mean 'Conv'\?"):
+        narrow(OPS, op_type_dict={"Con": KL_ONLY})
+    with pytest.raises(
+        ValueError, match=r"\['conv1'\] matches no op name. Did you mean '/a/conv1'"
+    ):
+        narrow(OPS, op_name_dict={"conv1": KL_ONLY})
 
 
 @pytest.mark.parametrize("name", ["a.b", "conv[0", "f(x", "*", "a+b", "\\", "", "a\nb", "x|y"])
@@ -286,20 +290,65 @@ def test_an_unknown_value_is_ignored_with_one_warning() -> None:
     )
 
 
-def test_a_value_that_nothing_knows_is_named_so() -> None:
-    changed, (message,) = warned(None, {"/b/fc": {"weight": {"dtype": ["int7", "int4"]}}})
-    assert changed == {}
-    assert message == (
-        "op_name_dict['/b/fc']['weight']['dtype']: 'int7', 'int4' is not available and is ignored "
-        "('int7' is not a known dtype); available: int8, bf16, fp32."
-    )
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"weight": {"dtype": ["int4", "itn8"]}}, "['dtype']: there is no dtype 'itn8'. Did you mean 'int8'? There are uint8, int8"),
+        ({"mode": ["int8"]}, "['mode']: there is no mode 'int8'. There are static, dynamic"),
+        ({"mode": ["sttic"]}, "there is no mode 'sttic'. Did you mean 'static'?"),
+        ({"weight": {"scheme": "symm"}}, "there is no scheme 'symm'. Did you mean 'sym'?"),
+        ({"weight": {"granularity": ["per-channel"]}}, "Did you mean 'per_channel'?"),
+        ({"activation": {"algorithm": ["min_max"]}}, "no algorithm 'min_max'. Did you mean 'minmax'?"),
+        ({"weight": {"bits": ["8"]}}, "['weight']['bits'] must be integers, but got '8'"),
+        ({"weight": {"dtpye": ["int8"]}}, "unknown field; known are dtype, bits, scheme, granularity, group_size, algorithm. Did you mean 'dtype'?"),
+        ({"weigth": {"dtype": ["int8"]}}, "or 'mode' with a list. Did you mean 'weight'?"),
+    ],
+)  # fmt: skip
+def test_a_value_that_exists_nowhere_is_an_error_with_the_nearest(
+    body: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        narrow(OPS, op_type_dict={".*": body})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        narrow(OPS, op_name_dict={"/b/fc": body})
+
+
+def test_a_value_that_some_op_offers_exists() -> None:
+    own = OpConfig("static", TensorConfig("uint8", algorithm="mine"))
+    ops = [*OPS, ("other", "Mul", (own, FP32))]
+    _, messages = warned({"Conv": {"activation": {"algorithm": ["mine"]}}}, ops=ops)
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("types", "names", "message"),
+    [
+        ({"Covn": {}}, None, "op_type_dict['Covn'] matches no op type. Did you mean 'Conv'? The op types are Add, Conv, ConvTranspose, MatMul."),
+        ({"conv": {}}, None, "Did you mean 'Conv'?"),
+        ({"Softmx": {}}, None, "Did you mean 'Softmax'?"),
+        ({"Xyz.*": {}}, None, "matches no op type. The op types are"),
+        (None, {"/a/conv3": {}}, "op_name_dict['/a/conv3'] matches no op name. Did you mean '/b/conv3'"),
+        (None, {"/a/fc.*": {}}, "Did you mean '/b/fc'?"),
+        (None, {"/b/sotfmax": {}}, "Did you mean '/b/softmax'?"),
+    ],
+)  # fmt: skip
+def test_a_type_or_name_that_exists_nowhere_is_an_error_with_the_nearest(
+    types: Any, names: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        narrow(
+            OPS,
+            op_type_dict=types,
+            op_name_dict=names,
+            known_types=["Softmax"],
+            known_names=["/b/softmax"],
+        )
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
         ({"mode": ["dynamic"]}, ["['mode']: 'dynamic' is not available", "static, fp32"]),
-        ({"mode": ["int8"]}, ["'int8' is not a known mode"]),
         ({"weight": {"group_size": [32]}}, ["32 is not available", "available: nothing"]),
         ({"weight": {"bits": [4]}}, ["4 is not available", "available: 8"]),
         ({"weight": {"scheme": ["asym"]}}, ["'asym' is not available", "available: sym"]),
@@ -313,24 +362,24 @@ def test_what_is_not_available_is_named_once(body: dict[str, Any], words: list[s
 
 
 @pytest.mark.parametrize("body", [KL_ONLY, {}, {"weight": {}}])
-def test_a_pattern_that_matches_nothing(body: dict[str, Any]) -> None:
-    changed, (message,) = warned({"Gemm": body})
+def test_a_pattern_that_matches_what_exists_elsewhere(body: dict[str, Any]) -> None:
+    known = {"known_types": ["Gemm"], "known_names": ["/c/softmax"]}
+    changed, (message,) = warned({"Gem.*": body}, **known)
     assert changed == {}
     assert message == (
-        "op_type_dict['Gemm'] matches no op and is ignored; "
+        "op_type_dict['Gem.*'] matches no op and is ignored; "
         "the op types are Add, Conv, ConvTranspose, MatMul."
     )
-    changed, (message,) = warned(None, {"conv1": body})
+    changed, (message,) = warned(None, {"/c/.*": body}, **known)
     assert changed == {}
-    assert message.startswith("op_name_dict['conv1'] matches no op and is ignored; ")
+    assert message.startswith("op_name_dict['/c/.*'] matches no op and is ignored; ")
     assert "/a/conv1, /a/conv2" in message
 
 
 def test_a_long_list_of_names_is_cut() -> None:
     ops = [(f"op{i}", "Conv", CONV) for i in range(500)]
-    changed, (message,) = warned(None, {"x": {**KL_ONLY, "mode": ["static"]}}, ops=ops)
-    assert changed == {}
-    assert message.endswith("op10, op11, and 488 more.")
+    with pytest.raises(ValueError, match="op10, op11, and 488 more."):
+        narrow(ops, op_name_dict={"x": {**KL_ONLY, "mode": ["static"]}})
 
 
 def test_ops_that_offer_none_of_the_values_are_named_once() -> None:
@@ -392,7 +441,7 @@ def test_a_name_goes_over_every_field_of_a_type() -> None:
 
 
 def test_warnings_point_to_the_callers_line() -> None:
-    capability = Capability(tuple(OpCapability(*op) for op in OPS))
+    capability = Capability(tuple(OpCapability(*op) for op in OPS), known_types=("Gemm",))
     with pytest.warns(UserWarning) as caught:
         TuningSpace.from_capability(
             capability,
@@ -407,7 +456,7 @@ def test_warnings_point_to_the_callers_line() -> None:
 
 
 _VALUES = {
-    "dtype": ["int8", "uint8", "int4", "nf4", "fp32", "bf16", "foo"],
+    "dtype": ["int8", "uint8", "int4", "nf4", "fp32", "bf16", "fp4"],
     "scheme": ["sym", "asym"],
     "granularity": ["per_tensor", "per_channel", "per_group"],
     "algorithm": ["minmax", "kl", "rtn", "mse"],
@@ -448,8 +497,9 @@ def test_something_is_always_left(types: dict[str, Any], names: dict[str, Any]) 
     ops = [*OPS, ("/b/many", "MatMul", _MANY_OPTIONS)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        options = narrow(ops, op_type_dict=types, op_name_dict=names)
-        again = narrow(ops, op_type_dict=types, op_name_dict=names)
+        known = {"known_types": ["Gemm"], "known_names": ["none"]}
+        options = narrow(ops, op_type_dict=types, op_name_dict=names, **known)
+        again = narrow(ops, op_type_dict=types, op_name_dict=names, **known)
     assert options == again
     for (_, _, had), left in zip(ops, options, strict=True):
         assert left

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optuna_quant.named_metrics import as_metric_of
+from optuna_quant.named_metrics import metrics
 from optuna_quant.sample_metrics import CorpusMetric
 from optuna_quant.sample_metrics import SampleMetric
 from optuna_quant.sample_metrics import accuracy
-from optuna_quant.sample_metrics import as_metric_of
 from optuna_quant.sample_metrics import exact_match
 from optuna_quant.sample_metrics import iou
-from optuna_quant.sample_metrics import metrics
 from optuna_quant.sample_metrics import probability_margin
 from optuna_quant.sample_metrics import top5
 from optuna_quant.sample_metrics import topk
@@ -135,14 +135,36 @@ def test_topk_margin_is_relative() -> None:
 
 
 def test_named_metrics() -> None:
-    assert list(metrics()) == ["accuracy", "top5", "exact_match", "iou", "mse", "mae"]
+    unit, error = (0.0, 1.0), (0.0, np.inf)
+    known = {
+        **dict.fromkeys(("accuracy", "top5", "exact_match", "iou"), unit),
+        **dict.fromkeys(("mse", "mae"), error),
+        "agreement": unit,
+        "cosine": (-1.0, 1.0),
+        "relative_error": error,
+    }
+    assert list(metrics()) == list(known)
     for name, (score, higher) in metrics().items():
         found = as_metric_of(name)
         assert isinstance(found, SampleMetric)
         assert found.score == score or name == "top5"
-        assert found.higher_is_better is higher
-        assert found.bounds == ((0.0, 1.0) if higher else None)
-    assert metrics()["mse"][1] is False
+        assert found.higher_is_better is higher is (known[name] != error)
+        assert found.bounds == known[name]
+
+
+def test_names_are_found_however_they_are_spelled() -> None:
+    assert as_metric_of("relative error") == as_metric_of("relative_error")
+    assert as_metric_of("Exact-Match") == as_metric_of("exact_match")
+    assert as_metric_of("top-5").name == "top5"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("acuracy", "accuracy"), ("relativ eror", "relative_error"), ("MSEE", "mse")],
+)
+def test_a_typo_is_told_the_nearest_name(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"no metric '{name}'. Did you mean '{meant}'?"):
+        as_metric_of(name)
 
 
 def test_top_of_any_number() -> None:
@@ -152,8 +174,8 @@ def test_top_of_any_number() -> None:
     scores = -np.arange(20.0)[None]
     assert found.score(scores, np.array([11])).tolist() == [1]
     assert found.score(scores, np.array([12])).tolist() == [0]
-    for name in ("top0", "top", "top-1", "topK"):
-        with pytest.raises(ValueError, match=f"no metric '{name}'; the metrics are: accuracy"):
+    for name in ("top0", "top", "top1.5", "topK"):
+        with pytest.raises(ValueError, match=f"no metric '{name}'.* The metrics are: accuracy"):
             as_metric_of(name)
 
 
@@ -184,9 +206,12 @@ def test_bounds_are_given_to_a_metric_without() -> None:
         as_metric_of(CorpusMetric(name="AUC", score=lambda o, t: 0.5), bounds=(0, 1))
 
 
-@pytest.mark.parametrize("bounds", [(1, 0), (0, 0), (0, np.inf), (np.nan, 1), (0,), 1, ("a", 1)])
+@pytest.mark.parametrize(
+    "bounds",
+    [(1, 0), (0, 0), (-np.inf, np.inf), (np.nan, 1), (0,), 1, ("a", 1), (np.inf, np.inf)],
+)
 def test_bounds_that_are_none(bounds: Any) -> None:
-    with pytest.raises(ValueError, match="bounds of the metric 'own' must be two finite numbers"):
+    with pytest.raises(ValueError, match="bounds of the metric 'own' must be two numbers"):
         SampleMetric(name="own", score=zeros, bounds=bounds)
     with pytest.raises(ValueError, match="bounds of the metric 'mse' must be two"):
         as_metric_of("mse", bounds=bounds)

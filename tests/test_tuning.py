@@ -640,7 +640,11 @@ def test_quant_level_chooses(
 @pytest.mark.parametrize(
     ("quant_level", "strategy", "message"),
     [
-        (None, "bayes", "no strategy 'bayes'; the strategies are: .*basic.*exhaustive.*random"),
+        (
+            None,
+            "bayes",
+            "no strategy 'bayes'. Did you mean 'bayesian'. The strategies are: .*exhaustive.*random",
+        ),
         ("auto", "random", "contradicts strategy='random'"),
         (0, "random", "quant_level=0 stands for the strategy 'conservative'"),
         (2, None, "quant_level must be 'auto', 0 or 1, but got 2"),
@@ -750,7 +754,36 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
 def test_metric_must_go_the_way_of_the_criterion() -> None:
     data = {"x": np.zeros((2, 3)), "labels": np.zeros((2, 3))}
     with pytest.raises(ValueError, match=r"'mse' lower is better.*higher_is_better=False"):
-        tune_fake(evaluate=None, data=data, metric="mse")
+        tune_fake(
+            evaluate=None,
+            data=data,
+            metric="mse",
+            accuracy_criterion=AccuracyCriterion(higher_is_better=True),
+        )
+    with pytest.raises(ValueError, match=r"'accuracy' higher is better.*higher_is_better=True"):
+        tune_fake(
+            evaluate=None,
+            data=data,
+            accuracy_criterion=AccuracyCriterion(higher_is_better=False),
+        )
+
+
+@pytest.mark.parametrize("given", [None, AccuracyCriterion(tolerable_loss=0.3)])
+def test_direction_is_that_of_the_metric_unless_it_is_given(
+    given: AccuracyCriterion | None,
+) -> None:
+    x = onnx_models.samples(150, 2, 8, 8)
+    (scores,) = onnx_models.run(onnx_models.convnet(), {"x": x})
+    found = prepare(
+        onnx_models.convnet(),
+        calibration_data=x,
+        data={"x": x, "labels": scores},
+        metric="mae",
+        accuracy_criterion=given,
+    )
+    assert found.criterion.higher_is_better is False
+    assert found.criterion.direction == "minimize"
+    assert found.criterion.tolerable_loss == (0.01 if given is None else 0.3)
 
 
 def test_baseline_that_is_no_number_is_an_error_of_tune() -> None:
@@ -922,8 +955,8 @@ def test_data_evaluation_says_what_does_not_fit(data: dict[str, Any], message: s
 
 
 def test_data_evaluation_refuses() -> None:
-    with pytest.raises(ValueError, match="no metric 'f1'; the metrics are: accuracy, top5"):
-        DataEvaluation({}, "f1")
+    with pytest.raises(ValueError, match="no metric 'wer'. The metrics are: accuracy, top5"):
+        DataEvaluation({}, "wer")
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         DataEvaluation({}, batch_size=0)
 

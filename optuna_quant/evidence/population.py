@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,9 @@ METHODS = ("paired", "unpaired", "exact")
 class Population:
     """What every candidate of a study is compared on.
 
-    Inside, scores are *normal*: 0 is the worst score that a sample can have and 1 the best.
+    Inside, scores are *normal*: 0 is the worst score that a sample can have and 1 the best. Where
+    there is no worst (an error has no upper bound) 0 is the mean of the baseline, and scores below
+    it are negative. Then nothing is bet: a candidate is given up once it certainly fails.
 
     Args:
         order:
@@ -36,7 +39,8 @@ class Population:
             The FP32 model's scores as the metric gives them, in the data's own order, of shape
             ``(samples,)``.
         bounds:
-            The lowest and the highest score that a sample can have.
+            The lowest and the highest score that a sample can have. The worse of the two may be
+            infinite.
         higher_is_better:
             Whether a higher score is better.
         error_probability:
@@ -62,6 +66,20 @@ class Population:
     def samples(self) -> int:
         """The number of samples."""
         return self.order.samples
+
+    @property
+    def has_worst(self) -> bool:
+        """Whether it is known how bad the score of a sample can be."""
+        return is_bounded(self.bounds)
+
+    @cached_property
+    def scale(self) -> float:
+        """The difference of two scores whose normal scores differ by 1."""
+        low, high = self.bounds
+        if self.has_worst:
+            return high - low
+        best = high if self.higher_is_better else low
+        return float(np.abs(self.baseline - best).mean()) or 1.0
 
     @cached_property
     def normal_baseline(self) -> NDArray[np.float64]:
@@ -102,25 +120,35 @@ class Population:
         """Scores on the scale where 0 is the worst and 1 the best."""
         low, high = self.bounds
         # Sums of float32 would be off by more than a threshold may be missed by.
-        scaled = (np.asarray(scores, dtype=np.float64) - low) / (high - low)
+        exact = np.asarray(scores, dtype=np.float64)
+        if not self.has_worst:
+            short = high - exact if self.higher_is_better else exact - low
+            return np.minimum(1 - short / self.scale, 1.0)
+        scaled = (exact - low) / (high - low)
         return np.clip(scaled if self.higher_is_better else 1 - scaled, 0.0, 1.0)
 
     def metric(self, normal_mean: float) -> float:
         """A mean of normal scores as the metric that it stands for."""
         low, high = self.bounds
+        if not self.has_worst:
+            short = (1 - normal_mean) * self.scale
+            return high - short if self.higher_is_better else low + short
         part = normal_mean if self.higher_is_better else 1 - normal_mean
         return low + part * (high - low)
 
     def normal_mean(self, metric: float) -> float:
         """A metric as a mean of normal scores; it may lie outside of 0 to 1."""
         low, high = self.bounds
+        if not self.has_worst:
+            return 1 - (high - metric if self.higher_is_better else metric - low) / self.scale
         scaled = (metric - low) / (high - low)
         return scaled if self.higher_is_better else 1 - scaled
 
     @cached_property
     def bets(self) -> Bets:
         """What can be bet on: for each part of the baseline's score that is taken off."""
-        parts = {"paired": (0.0, 0.5, 1.0), "unpaired": (0.0,), "exact": ()}[self.method]
+        method = self.method if self.has_worst else "exact"
+        parts = {"paired": (0.0, 0.5, 1.0), "unpaired": (0.0,), "exact": ()}[method]
         control = np.array(parts).reshape(-1, 1) * self.normal_baseline
         weights, left = self.order.weights, self.order.weight_left
         differences = self.normal_baseline - control
@@ -135,6 +163,11 @@ class Population:
     def mirrored(self) -> Population:
         """The same with the worst and the best exchanged."""
         return replace(self, higher_is_better=not self.higher_is_better)
+
+
+def is_bounded(bounds: tuple[float, float]) -> bool:
+    """Whether both the lowest and the highest score are known."""
+    return math.isfinite(bounds[0]) and math.isfinite(bounds[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,7 +70,9 @@ class ThresholdTest:
     replacement", 2023).
 
     Beside it stands the exact bound: it fails if not even the best scores for all that is left
-    reach the threshold, and *meets* if the worst do.
+    reach the threshold, and *meets* if the worst do. Where scores have no worst
+    (:attr:`Population.has_worst`) there is that bound alone, nothing meets before all samples were
+    seen, and nothing is promised.
 
     *Promised* is no such statement. It supposes that the candidate differs from the baseline as
     often as the samples' weights say, as it did so far, and asks for about nine to one that the
@@ -204,7 +206,7 @@ class ThresholdTest:
             return True
         if total + self._samples - end < self._needed:
             self._final, self.fails, self.is_exact = Verdict.FAILS, True, True
-        elif total >= self._needed:
+        elif total >= self._needed and (self._population.has_worst or end == self._samples):
             self._final, self.is_exact = Verdict.MEETS, True
         else:
             return not len(self._capital)
@@ -272,7 +274,8 @@ class ThresholdTest:
         """
         total, samples = self._total, self._population.samples
         left = samples - self.seen
-        return min(max(self._estimated, total), total + left) / samples
+        worst = total if self._population.has_worst else -math.inf
+        return min(max(self._estimated, worst), total + left) / samples
 
     @property
     def _estimated(self) -> float:
@@ -282,6 +285,8 @@ class ThresholdTest:
     def _is_promising(self) -> bool:
         population = self._population
         order, seen = population.order, self.seen
+        if not population.has_worst:
+            return False  # The next sample may change it by any amount.
         if seen < self._fewest or self._estimated < self._needed:
             return False
         left = float(order.weight_left[seen]) if seen < population.samples else 0.0
@@ -354,6 +359,8 @@ def bounds(population: Population, scores: NDArray[np.float64]) -> tuple[float, 
     """
     scores = np.asarray(scores, dtype=np.float64)
     high = _upper_bound(population, scores)
+    if not population.has_worst:
+        return -math.inf if len(scores) < population.samples else high, high
     low = 1 - _upper_bound(population.mirrored, 1 - scores)
     return min(low, high), high
 

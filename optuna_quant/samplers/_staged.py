@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.config import QuantConfig
+    from optuna_quant.evidence import Population
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.space import TuningSpace
 
@@ -198,7 +199,7 @@ class _StagedSearch(Search):
         return Replay(
             self._sampler.plan(self._sampler.space),
             lambda config, goal: self._evaluation(ledger, config, goal),
-            lambda: ledger.population,
+            lambda: _raced_on(ledger),
             lambda wanted: self._sampler._scores.read(ledger.study, wanted),
         )
 
@@ -268,3 +269,9 @@ class _StagedSearch(Search):
                         config, stage.name, stage.provisional, speculative, goal=replay.goal
                     )
         return None
+
+
+def _raced_on(ledger: Ledger) -> Population | None:
+    """The samples of which a part can tell an order; of scores without a worst none can."""
+    population = ledger.population
+    return population if population is not None and population.has_worst else None

@@ -470,7 +470,8 @@ def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> dict[str, NDArray[Any]
             missing = [spec.name for spec in inputs if spec.name not in names]
             raise ValueError(
                 f"{path} has no array for input {missing[0]!r}; it holds {sorted(file.files)}. "
-                f"Name the arrays as the model's inputs. {cure_of_missing(missing[0])}"
+                "Name the arrays as the model's inputs."
+                f"{cure_of_missing(missing[0], [spec.name for spec in inputs])}"
             )
         if ignored:
             _logger.debug(f"{path}: the arrays {ignored} are no inputs of the model; ignored.")

@@ -58,4 +58,11 @@ def find_capability(
     hint = ""
     if not any(op.default for op in ops) and onnx.TensorProto.FLOAT16 in graph.dtypes.values():
         hint = "It computes in float16, but only float32 is quantized: export it in float32."
-    return Capability(tuple(ops), calibration_sizes=tuple(calibration_sizes), hint=hint)
+    types = {schema.name for schema in onnx.defs.get_all_schemas()}
+    return Capability(
+        tuple(ops),
+        calibration_sizes=tuple(calibration_sizes),
+        hint=hint,
+        known_types=tuple(sorted(types | {node.op_type for node in graph.nodes})),
+        known_names=tuple(node.name for node in graph.nodes if node.name),
+    )

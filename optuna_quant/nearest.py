@@ -1,0 +1,38 @@
+"""What a user may have meant by a name that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import difflib
+
+
+_SIMILAR = 0.6
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The name that is most like a word; :obj:`None` if none is much like it.
+
+    Upper and lower case count little, so that ``conv`` finds ``Conv``.
+
+    Args:
+        word:
+            What was given.
+        known:
+            The names that exist.
+    """
+    names = {name.lower(): name for name in reversed(list(known))}
+    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=_SIMILAR)
+    return names[found[0]] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question to be appended to a message, with a space before it; empty if there is none.
+
+    Args:
+        word:
+            What was given.
+        known:
+            The names that exist.
+    """
+    found = nearest(word, known)
+    return "" if found is None else f" Did you mean {found!r}?"
