@@ -27,6 +27,7 @@ from optuna_quant.labelled_data import open_labelled_data
 from optuna_quant.loaders import BatchRows
 from optuna_quant.loaders import LoaderSamples
 from optuna_quant.loaders import Rows
+from optuna_quant.loaders import content_hash
 from optuna_quant.loaders import is_indexable
 from optuna_quant.loaders import is_loader
 from optuna_quant.loaders import kept_in_memory
@@ -173,6 +174,11 @@ class _Unnamed(LabelledData):
         """The names of labels that are there and not needed."""
         return self._of(inputs).unused(inputs)
 
+    def signature(self) -> dict[str, str]:
+        """Content hashes, which tell these data from others."""
+        found = {"data": content_hash(self._inputs)}
+        return {**found, "labels": content_hash(self._labels)} if self.needs_labels else found
+
     def _of(self, inputs: Sequence[InputSpec]) -> LabelledData:
         names = tuple(spec.name for spec in inputs)
         key = (self.needs_labels, *names)
@@ -224,6 +230,10 @@ class _Items(LabelledData):
     def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
         """The inputs and the labels of some samples."""
         return self._of(inputs).batch(indices, inputs)
+
+    def signature(self) -> dict[str, str]:
+        """A content hash, which tells these data from others."""
+        return {"data": content_hash(self._items)}
 
     def without_labels(self) -> LabelledData:
         """The same samples for a metric that needs no labels."""

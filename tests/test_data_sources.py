@@ -233,6 +233,25 @@ def test_pair_for_several_inputs_or_of_several_lengths() -> None:
         open_data(([np.zeros(2), np.zeros(3)], [1])).check([DATA_SPEC])
 
 
+@pytest.mark.parametrize("kind", ["pair", "iterator", "batches"])
+def test_data_are_told_from_others(kind: str) -> None:
+    data, same = open_data(SOURCES[kind]()), open_data(SOURCES[kind]())
+    assert data.signature() == same.signature()  # type: ignore[attr-defined]
+    before = X[22, 1]
+    X[22, 1] += 1
+    try:
+        other = open_data(SOURCES[kind]())
+    finally:
+        changed = other.signature()  # type: ignore[attr-defined]
+        X[22, 1] = before
+    assert changed != same.signature()  # type: ignore[attr-defined]
+
+
+def test_the_same_pair_is_no_holdout() -> None:
+    with pytest.raises(ValueError, match="holdout and data are the same"):
+        optuna_quant.tune(over_time(), approach="dynamic", data=(X, Y), holdout=(X, Y))
+
+
 # Transforms.
 
 
@@ -647,7 +666,7 @@ def test_images_without_labels_on_the_command_line(
     Path("flat").mkdir()
     for i, file in enumerate(sorted(colours(tmp_path / "images").rglob("*.png"))):
         PIL.Image.open(file).save(Path("flat") / f"{i}.png")
-    command = ["tune", "model.onnx", "--calibration", "flat", "--data", "flat", "--metric",
-               "agreement", "--transform", "prepare.py", "--output", "out.onnx", "--quiet"]  # fmt: skip
+    command = ["tune", "model.onnx", "--calibration", "flat", "--data", "flat", "--quiet",
+               "--metric", "agreement", "--transform", "prepare.py"]  # fmt: skip
     assert cli.main(command) == cli.MET, capsys.readouterr().err
     assert "FP32 1," in capsys.readouterr().out
