@@ -21,6 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.baseline_checks import BaselineChecks
 from optuna_quant.constant_inputs import BoundInputs
 from optuna_quant.constant_inputs import ConstantInputs
 from optuna_quant.data_sources import open_data
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
+    from optuna_quant.labelled_data import Batch
     from optuna_quant.sample_runs import Outputs
     from optuna_quant.sample_runs import Rows
 
@@ -196,6 +198,7 @@ class DataEvaluation:
         self._references: ReferenceOutputs | None = None
         self._fp32: Callable[[], Any] | None = None
         self._is_of_fp32 = False
+        self._checks: BaselineChecks | None = None
         if self.reference == "fp32":
             self._data = self._data.without_labels()
             self._references = ReferenceOutputs(
@@ -315,6 +318,17 @@ class DataEvaluation:
                 f"{', '.join(map(repr, names))} in the evaluation data is not used."
             )
 
+    def preview(self, session: Any, samples: int) -> list[dict[str, NDArray[Any]]]:
+        """The inputs of a few samples from everywhere in the data, as far as they can be read."""
+        session, count = self._session_of(session), self.samples
+        specs = _of_samples(self._bound(session), session)
+        chosen = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(np.int64))
+        try:
+            feed, _ = self._data.batch(chosen, specs)
+        except ValueError:  # What is wrong with it is said later.
+            return []
+        return [{name: _values_of(rows) for name, rows in feed.items()}]
+
     def refer_to(self, fp32: Callable[[], Any]) -> None:
         """Say how to get the FP32 model, for a metric that compares with what it gives.
 
@@ -331,8 +345,14 @@ class DataEvaluation:
         """The same evaluation, for the FP32 model.
 
         What that gives for all samples in their order is kept in memory if the metric needs it,
-        for this evaluation as well.
+        for this evaluation as well. Data that make no sense are an error, or a warning if that is
+        not sure, see :class:`~optuna_quant.baseline_checks.BaselineChecks`.
         """
+        other = self._of_fp32()
+        other._checks = BaselineChecks(self._metric, samples=self.samples, where=self._data.where)
+        return other
+
+    def _of_fp32(self) -> DataEvaluation:
         other = copy.copy(self)
         other._is_of_fp32 = True
         return other
@@ -413,6 +433,8 @@ class DataEvaluation:
                     truth = references.take(chosen, output, samples=self.samples)
                 elif references is not None:
                     truth = references.of(chosen)
+                if self._checks is not None:
+                    self._checks.see_outputs(output, truth, chosen)
                 yield output, truth, chosen
 
     def _run_fp32(self) -> None:
@@ -424,7 +446,7 @@ class DataEvaluation:
                 "with evaluation.refer_to(function) how to get it."
             )
         _logger.info("Running the FP32 model: candidates are compared with what it gives.")
-        with closing(self.for_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
+        with closing(self._of_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
             deque(batches, maxlen=0)
 
     def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
@@ -446,7 +468,7 @@ class DataEvaluation:
         if self.threads == 1:
             for start in starts:
                 chosen = indices[start : start + size]
-                feed, labels = self._data.batch(chosen, specs)
+                feed, labels = self._batch(chosen, specs)
                 yield run(feed, len(chosen)), labels, chosen
             return
         ahead: deque[tuple[Future[Outputs], Rows, _Indices]] = deque()
@@ -454,7 +476,7 @@ class DataEvaluation:
         try:
             for start in starts:
                 chosen = indices[start : start + size]
-                feed, labels = self._data.batch(chosen, specs)
+                feed, labels = self._batch(chosen, specs)
                 ahead.append((pool.submit(run, feed, len(chosen)), labels, chosen))
                 del feed  # It is the worker's, and not kept while results are waited for.
                 if len(ahead) > self.threads:
@@ -463,6 +485,12 @@ class DataEvaluation:
                 yield _done(ahead.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batch(self, chosen: _Indices, specs: Sequence[InputSpec]) -> Batch:
+        feed, labels = self._data.batch(chosen, specs)
+        if self._checks is not None:
+            self._checks.see_inputs(feed, chosen)
+        return feed, labels
 
     def _checked(self, session: Any, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
         """The metric and the indices, if samples can be scored with them."""
@@ -564,6 +592,11 @@ def _specs(values: Sequence[Any]) -> list[InputSpec]:
         shape = tuple(given.shape) if given.shape else None
         specs.append(InputSpec(given.name, dtype, shape))
     return specs
+
+
+def _values_of(rows: Rows) -> NDArray[Any]:
+    """All values of samples, whose shapes may differ."""
+    return np.concatenate([row.ravel() for row in rows]) if isinstance(rows, list) else rows
 
 
 def _of_samples(constants: BoundInputs, session: Any) -> list[InputSpec]:

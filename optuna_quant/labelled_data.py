@@ -50,6 +50,11 @@ class LabelledData(ABC):
 
     needs_labels: bool = True
 
+    @property
+    def where(self) -> str:
+        """What the data are, for messages."""
+        return str(getattr(self, "_where", _THE_DATA))
+
     def without_labels(self) -> LabelledData:
         """The same samples for a metric that needs no labels; any that are there are not read."""
         other = copy.copy(self)

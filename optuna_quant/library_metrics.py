@@ -227,6 +227,14 @@ def _check_binary(name: str, right: NDArray[Any], predicted: NDArray[Any]) -> No
     )
 
 
+CLASS_METRICS = (
+    *("f1", "f1_macro", "f1_micro", "f1_weighted"),
+    *("precision", "precision_macro", "precision_micro", "precision_weighted"),
+    *("recall", "recall_macro", "recall_micro", "recall_weighted"),
+    *("balanced_accuracy", "mcc", "kappa", "roc_auc", "average_precision", "log_loss"),
+)
+"""Those whose labels are classes."""
+
 _ALIASES = {
     "auc": "roc_auc",
     "auroc": "roc_auc",

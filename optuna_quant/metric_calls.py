@@ -72,13 +72,13 @@ def _called(
     # Of several shapes: each depends on its own sample only, so that it can be asked alone.
     found = []
     for i in range(len(chosen)):
-        alone = tuple(_alone(each, i) for each in rows)
-        one = alone if isinstance(outputs, tuple) else alone[0]
-        found.append(function(one, _alone(labels, i)))
+        each_alone = tuple(alone(each, i) for each in rows)
+        one = each_alone if isinstance(outputs, tuple) else each_alone[0]
+        found.append(function(one, alone(labels, i)))
     return None if any(value is None for value in found) else np.concatenate(found)
 
 
-def _alone(rows: Rows, sample: int) -> NDArray[Any]:
+def alone(rows: Rows, sample: int) -> NDArray[Any]:
     """An array with one sample along its first axis."""
     if not isinstance(rows, list):
         return rows[sample : sample + 1]

@@ -174,7 +174,7 @@ def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
             ``(samples, classes, ...)``, or predicted classes as integers.
         labels:
             The right classes: the shape of ``output`` without the axis of the classes. A second
-            axis of size one is left out.
+            axis of size one is left out. Or one-hot, in the shape of ``output``.
 
     Returns:
         The part that is right in each sample, of shape ``(samples,)``.
@@ -226,7 +226,7 @@ def topk(output: NDArray[Any], labels: NDArray[Any], *, k: int) -> NDArray[np.fl
             If the shapes are others.
     """
     _check_labels(f"top{k}", labels)
-    labels = _without_single_axis(output, labels)
+    labels = class_labels(output, labels)
     if output.ndim != 2 or labels.shape != output.shape[:1]:
         raise ValueError(
             f"top{k} needs scores of shape (samples, classes) and labels of shape (samples,), but "
@@ -344,7 +344,7 @@ def probability_margin(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np
         ValueError:
             If the shapes do not fit together.
     """
-    axis = _class_axis("the margin", output, _without_single_axis(output, labels))
+    axis = class_axis("the margin", output, class_labels(output, labels))
     if axis is None or output.shape[axis] < 2:
         return None
     scores = np.moveaxis(output, axis, -1)
@@ -465,15 +465,30 @@ def classes_of(
         ValueError:
             If the shapes do not fit together.
     """
-    labels = _without_single_axis(output, labels)
-    axis = _class_axis(what, output, labels, classes_first=classes_first)
+    labels = class_labels(output, labels)
+    axis = class_axis(what, output, labels, classes_first=classes_first)
     return (output if axis is None else np.asarray(output.argmax(axis=axis))), labels
 
 
-def _class_axis(
+def class_axis(
     what: str, output: NDArray[Any], labels: NDArray[Any], *, classes_first: bool = False
 ) -> int | None:
-    """The axis of the classes; :obj:`None` if the output is the predicted classes."""
+    """The axis of the classes; :obj:`None` if the output is the predicted classes.
+
+    Args:
+        what:
+            What it is for, for error messages.
+        output:
+            Scores of classes, or predicted classes.
+        labels:
+            What :func:`class_labels` gives.
+        classes_first:
+            Whether the second axis is tried before the last one.
+
+    Raises:
+        ValueError:
+            If the shapes do not fit together.
+    """
     if _is_classes(output, labels):
         return None
     if output.ndim == labels.ndim + 1 and labels.ndim > 0:
@@ -483,7 +498,9 @@ def _class_axis(
                 return axis
     raise ValueError(
         f"{what} needs labels of the shape of the model's first output without the axis of the "
-        f"classes, but the output has the shape {output.shape} and the labels {labels.shape}."
+        f"classes, but the output has the shape {output.shape} and the labels {labels.shape}. "
+        "Labels are class numbers from 0 on, or exactly one 1 among zeros for each sample "
+        "(one-hot)."
     )
 
 
@@ -491,10 +508,26 @@ def _is_classes(output: NDArray[Any], labels: NDArray[Any]) -> bool:
     return output.shape == labels.shape and output.dtype.kind in "iub"
 
 
-def _without_single_axis(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    """The labels without a second axis of size one where the output has the classes."""
+def class_labels(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    """The labels as class numbers, without an axis of the classes or a second one of size one.
+
+    Args:
+        output:
+            Scores of classes, or predicted classes.
+        labels:
+            Class numbers; or, in the shape of the scores, exactly one 1 among zeros for each
+            position (one-hot), which is taken for the number of its place.
+    """
+    if _is_classes(output, labels):
+        return labels
+    if labels.shape == output.shape and labels.ndim >= 2 and labels.dtype.kind in "iubf":
+        if bool(((labels == 0) | (labels == 1)).all()):
+            for axis in (labels.ndim - 1, 1):
+                if labels.shape[axis] > 1 and bool((labels.sum(axis=axis) == 1).all()):
+                    return np.asarray(labels.argmax(axis=axis))
+        return labels
     single = labels.ndim >= 2 and labels.ndim == output.ndim and labels.shape[1] == 1
-    return labels[:, 0] if single and not _is_classes(output, labels) else labels
+    return labels[:, 0] if single else labels
 
 
 def _iou_of_one(predicted: NDArray[Any], labels: NDArray[Any]) -> float:

@@ -30,6 +30,7 @@ from optuna_quant.callbacks.exit_policy import keep_reason
 from optuna_quant.continuation import check_continued
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
+from optuna_quant.data_checks import warn_of_data
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import check_count
 from optuna_quant.evidence.population import is_bounded
@@ -376,6 +377,7 @@ def prepare(
     )
     if isinstance(measure, DataEvaluation) and this_rank().reports:
         measure.tell_unused(backend.quantize(space.fp32()))
+    warn_of_data(backend, measure, backend.quantize(space.fp32()))
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)

@@ -293,14 +293,18 @@ def test_an_unknown_value_is_ignored_with_one_warning() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"weight": {"dtype": ["int4", "itn8"]}}, "['dtype']: there is no dtype 'itn8'. Did you mean 'int8'? There are uint8, int8"),
+        ({"weight": {"dtype": ["int4", "itn8"]}},
+         "['dtype']: there is no dtype 'itn8'. Did you mean 'int8'? There are uint8, int8"),
         ({"mode": ["int8"]}, "['mode']: there is no mode 'int8'. There are static, dynamic"),
         ({"mode": ["sttic"]}, "there is no mode 'sttic'. Did you mean 'static'?"),
         ({"weight": {"scheme": "symm"}}, "there is no scheme 'symm'. Did you mean 'sym'?"),
         ({"weight": {"granularity": ["per-channel"]}}, "Did you mean 'per_channel'?"),
-        ({"activation": {"algorithm": ["min_max"]}}, "no algorithm 'min_max'. Did you mean 'minmax'?"),
+        ({"activation": {"algorithm": ["min_max"]}},
+         "no algorithm 'min_max'. Did you mean 'minmax'?"),
         ({"weight": {"bits": ["8"]}}, "['weight']['bits'] must be integers, but got '8'"),
-        ({"weight": {"dtpye": ["int8"]}}, "unknown field; known are dtype, bits, scheme, granularity, group_size, algorithm. Did you mean 'dtype'?"),
+        ({"weight": {"dtpye": ["int8"]}},
+         "unknown field; known are dtype, bits, scheme, granularity, group_size, algorithm. "
+         "Did you mean 'dtype'?"),
         ({"weigth": {"dtype": ["int8"]}}, "or 'mode' with a list. Did you mean 'weight'?"),
     ],
 )  # fmt: skip
@@ -323,11 +327,14 @@ def test_a_value_that_some_op_offers_exists() -> None:
 @pytest.mark.parametrize(
     ("types", "names", "message"),
     [
-        ({"Covn": {}}, None, "op_type_dict['Covn'] matches no op type. Did you mean 'Conv'? The op types are Add, Conv, ConvTranspose, MatMul."),
+        ({"Covn": {}}, None,
+         "op_type_dict['Covn'] matches no op type. Did you mean 'Conv'? "
+         "The op types are Add, Conv, ConvTranspose, MatMul."),
         ({"conv": {}}, None, "Did you mean 'Conv'?"),
         ({"Softmx": {}}, None, "Did you mean 'Softmax'?"),
         ({"Xyz.*": {}}, None, "matches no op type. The op types are"),
-        (None, {"/a/conv3": {}}, "op_name_dict['/a/conv3'] matches no op name. Did you mean '/b/conv3'"),
+        (None, {"/a/conv3": {}},
+         "op_name_dict['/a/conv3'] matches no op name. Did you mean '/b/conv3'"),
         (None, {"/a/fc.*": {}}, "Did you mean '/b/fc'?"),
         (None, {"/b/sotfmax": {}}, "Did you mean '/b/softmax'?"),
     ],

@@ -643,7 +643,7 @@ def test_quant_level_chooses(
         (
             None,
             "bayes",
-            "no strategy 'bayes'. Did you mean 'bayesian'. The strategies are: .*exhaustive.*random",
+            "no strategy 'bayes'. Did you mean 'bayesian'. The strategies are: .*random",
         ),
         ("auto", "random", "contradicts strategy='random'"),
         (0, "random", "quant_level=0 stands for the strategy 'conservative'"),

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import torch
 
     from optuna_quant.backends.onnxruntime.executed import ExecutedOp
+    from optuna_quant.backends.onnxruntime.feeds import Feed
     from optuna_quant.backends.onnxruntime.graph import Graph
     from optuna_quant.backends.onnxruntime.hessian import HessianSensitivity
     from optuna_quant.backends.onnxruntime.hessian import Loss
@@ -333,6 +334,26 @@ class OnnxRuntimeBackend:
         self._check_has_data()
         with self._lock:
             self._statistics.restore(data, *self._expected)
+
+    def calibration_preview(self, samples: int) -> tuple[int, list[Feed]] | None:
+        """The first batches of the calibration data, for a look at them.
+
+        Args:
+            samples:
+                How many samples are enough.
+
+        Returns:
+            How many samples there are, or at least so many, and the batches with them. A smaller
+            calibration sampling size counts for the number. :obj:`None` without data.
+        """
+        if self._data is None:
+            return None
+        feeds, count = [], 0
+        for piece in self._data.pieces([samples]):
+            feeds.append(piece.feed)
+            count += piece.samples
+        sizes = [size for size in self._sizes if size is not None]
+        return min([count, *sizes]), feeds
 
     def _check_has_data(self) -> None:
         if self._data is None:
