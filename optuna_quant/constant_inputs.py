@@ -36,10 +36,19 @@ class Spec(Protocol):
         """The size of each axis; a name or None where any will do. None: of any shape."""
 
 
-def cure_of_missing(name: str) -> str:
-    """How to give an input that is missing in the data, for error messages."""
+def cure_of_missing(name: str, names: Sequence[str]) -> str:
+    """How to give an input that is missing in the data, for the end of an error message.
+
+    Args:
+        name:
+            The input.
+        names:
+            All inputs of the model; of a model with one input nothing is said.
+    """
+    if len(names) < 2:
+        return ""
     return (
-        f"If {name!r} is the same for all samples, such as a sampling rate, a flag or the first "
+        f" If {name!r} is the same for all samples, such as a sampling rate, a flag or the first "
         f"state, give it once: inputs={{{name!r}: ...}} (--input {name}=VALUE)."
     )
 

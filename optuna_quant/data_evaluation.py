@@ -371,7 +371,8 @@ class DataEvaluation:
     def tell_unused(self, session: Any) -> None:
         """Say so if there are labels, and the metric does not look at them."""
         session = self._session_of(session)
-        names = self._data.unused(_of_samples(self._bound(session), session))
+        found = self._data.unused(_of_samples(self._bound(session), session))
+        names = [name for name in found if name not in self.inputs]
         if names:
             _logger.warning(
                 f"The metric {self.name!r} compares with the FP32 model's outputs: "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from optuna_quant.labelled_data import open_labelled_data
 from optuna_quant.loaders import BatchRows
 from optuna_quant.loaders import LoaderSamples
 from optuna_quant.loaders import Rows
+from optuna_quant.loaders import content_hash
 from optuna_quant.loaders import is_indexable
 from optuna_quant.loaders import is_loader
 from optuna_quant.loaders import kept_in_memory
@@ -82,17 +84,17 @@ def open_data(source: Any, transform: Transform | None = None) -> LabelledData:
     if isinstance(source, Mapping):
         return _of_columns(source, transform)
     if isinstance(source, tuple) and len(source) == 2 and _are_columns(*source):
-        return UnnamedData(source[0], source[1], transform)
+        return _Unnamed(source[0], source[1], transform)
     if is_loader(source):
         if is_indexable(source.dataset):
             return DatasetData(LoaderSamples(source), transform=transform)
-        return ItemsData(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
+        return _Items(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
     if isinstance(source, list | tuple):
-        return ItemsData(source, transform, are_batches=False)
+        return _Items(source, transform, are_batches=False)
     if is_indexable(source):
         return DatasetData(source, transform=transform)
     if isinstance(source, Iterable) or callable(source):
-        return ItemsData(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
+        return _Items(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
     raise TypeError(
         "Evaluation data must be a dict of arrays, a pair (X, y), a path to an .npz file, to a "
         "folder of .npy files or to a folder of images, a dataset with __len__ and __getitem__, a "
@@ -144,14 +146,14 @@ def _is_column(value: Any) -> bool:
     return (hasattr(value, "__array__") and np.ndim(value) > 0) or isinstance(value, list)
 
 
-class UnnamedData(LabelledData):
+class _Unnamed(LabelledData):
     """Inputs and labels whose names are those of the model."""
 
     def __init__(self, inputs: Any, labels: Any, transform: Transform | None) -> None:
         self._inputs = inputs
         self._labels = labels
         self._transform = transform
-        self._opened: dict[tuple[str, ...], LabelledData] = {}
+        self._opened: dict[tuple[object, ...], LabelledData] = {}
 
     @property
     def samples(self) -> int:
@@ -159,12 +161,6 @@ class UnnamedData(LabelledData):
         if not len(self._labels):
             raise ValueError(f"There are no samples in {_THE_DATA}; at least one is needed.")
         return len(self._labels)
-
-    @property
-    def columns(self) -> Mapping[str, Any]:
-        """The inputs and the labels, which are named ``"labels"`` here."""
-        given = self._inputs if isinstance(self._inputs, Mapping) else {"inputs": self._inputs}
-        return {**given, "labels": self._labels}
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that they fit a model's inputs."""
@@ -174,9 +170,19 @@ class UnnamedData(LabelledData):
         """The inputs and the labels of some samples."""
         return self._of(inputs).batch(indices, inputs)
 
+    def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
+        """The names of labels that are there and not needed."""
+        return self._of(inputs).unused(inputs)
+
+    def signature(self) -> dict[str, str]:
+        """Content hashes, which tell these data from others."""
+        found = {"data": content_hash(self._inputs)}
+        return {**found, "labels": content_hash(self._labels)} if self.needs_labels else found
+
     def _of(self, inputs: Sequence[InputSpec]) -> LabelledData:
         names = tuple(spec.name for spec in inputs)
-        if names not in self._opened:
+        key = (self.needs_labels, *names)
+        if key not in self._opened:
             given = self._inputs
             if not isinstance(given, Mapping) and len(names) > 1:
                 raise ValueError(
@@ -186,11 +192,11 @@ class UnnamedData(LabelledData):
             named = dict(given) if isinstance(given, Mapping) else {names[0]: given}
             label = next(name for name in (*LABELS, "the labels") if name not in named)
             opened = _of_columns({**named, label: self._labels}, self._transform)
-            self._opened[names] = opened if self.needs_labels else opened.without_labels()
-        return self._opened[names]
+            self._opened[key] = opened if self.needs_labels else opened.without_labels()
+        return self._opened[key]
 
 
-class ItemsData(LabelledData):
+class _Items(LabelledData):
     """Samples or batches in memory; the model's inputs tell which.
 
     An item whose inputs have one axis less than the model's is a sample. Otherwise it is a batch
@@ -204,7 +210,7 @@ class ItemsData(LabelledData):
         self._items = items
         self._transform = transform
         self._are_batches = are_batches
-        self._opened: DatasetData | None = None
+        self._opened: LabelledData | None = None
 
     @property
     def samples(self) -> int:
@@ -217,11 +223,6 @@ class ItemsData(LabelledData):
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(self._items) else len(self._items)
 
-    @property
-    def items(self) -> Sequence[Any]:
-        """The samples or batches."""
-        return self._items
-
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that the first sample fits a model's inputs."""
         self._of(inputs).check(inputs)
@@ -230,7 +231,18 @@ class ItemsData(LabelledData):
         """The inputs and the labels of some samples."""
         return self._of(inputs).batch(indices, inputs)
 
-    def _of(self, inputs: Sequence[InputSpec]) -> DatasetData:
+    def signature(self) -> dict[str, str]:
+        """A content hash, which tells these data from others."""
+        return {"data": content_hash(self._items)}
+
+    def without_labels(self) -> LabelledData:
+        """The same samples for a metric that needs no labels."""
+        other = copy.copy(self)
+        other.needs_labels = False
+        other._opened = None
+        return other
+
+    def _of(self, inputs: Sequence[InputSpec]) -> LabelledData:
         if self._opened is None:
             items: Any = self._items
             if items and self._hold_batches(inputs):
@@ -246,8 +258,8 @@ class ItemsData(LabelledData):
                 _logger.info(
                     f"The evaluation data are {len(known)} batches, {sum(known)} samples."
                 )
-            self._opened = DatasetData(items, transform=self._transform)
-            self._opened.needs_labels = self.needs_labels
+            opened: LabelledData = DatasetData(items, transform=self._transform)
+            self._opened = opened if self.needs_labels else opened.without_labels()
         return self._opened
 
     def _hold_batches(self, inputs: Sequence[InputSpec]) -> bool:

@@ -12,8 +12,6 @@ import numpy as np
 
 from optuna_quant.code_digest import array_digest
 from optuna_quant.code_digest import code_digest
-from optuna_quant.data_sources import ItemsData
-from optuna_quant.data_sources import UnnamedData
 from optuna_quant.image_folder import ImageFolder
 from optuna_quant.labelled_data import LABELS
 from optuna_quant.labelled_data import ArrayData
@@ -123,10 +121,6 @@ def _of_data(data: Any) -> dict[str, str]:
         return _of_data(data.whole)
     if isinstance(data, ArrayData):
         return _of_columns(data.arrays, has_labels=data.needs_labels)
-    if isinstance(data, UnnamedData):
-        return _of_columns(data.columns, has_labels=data.needs_labels)
-    if isinstance(data, ItemsData):
-        return {DATASET: f"{len(data.items)} items {_of_sample(data.items)}"}
     if not isinstance(data, DatasetData):
         return {DATASET: f"{data.samples} samples of {type(data).__qualname__}"}
     if isinstance(data.dataset, Rows):

@@ -370,8 +370,8 @@ def _check_inputs(
         raise ValueError(
             f"Input {missing[0]!r} is missing in {where}, which holds: "
             f"{', '.join(given) or 'nothing'}. Name the arrays as the model's inputs "
-            f"({', '.join(names)}){', and the labels ' + repr('labels') if labels else ''}. "
-            f"{cure_of_missing(missing[0])}"
+            f"({', '.join(names)}){', and the labels ' + repr('labels') if labels else ''}."
+            f"{cure_of_missing(missing[0], names)}"
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import hashlib
 import os
 from typing import Any
 
@@ -159,6 +160,31 @@ def without_device(value: Any) -> Any:
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         return value.detach().cpu()
     return value
+
+
+def content_hash(*values: Any) -> str:
+    """A short hash of all that samples, batches or arrays hold."""
+    digest = hashlib.sha256()
+    _update(digest, values)
+    return digest.hexdigest()[:16]
+
+
+def _update(digest: Any, value: Any) -> None:
+    if isinstance(value, Mapping):
+        for name in value:
+            digest.update(f"{name}=".encode())
+            _update(digest, value[name])
+    elif isinstance(value, tuple | list):
+        digest.update(f"{len(value)}:".encode())
+        for part in value:
+            _update(digest, part)
+    else:
+        array = np.asarray(without_device(value))
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        if array.dtype == object:
+            digest.update(repr(array.tolist()).encode())
+        else:
+            digest.update(np.ascontiguousarray(array).tobytes())
 
 
 def _bytes(item: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence
 import copy
 import threading
 from typing import TYPE_CHECKING
@@ -30,8 +29,8 @@ class ReferenceOutputs:
         keep:
             Gives what is kept of an output; :obj:`None` for all of it.
         per_sample:
-            Whether samples are compared one by one. Then ``keep`` gets what the model gives for
-            one of them.
+            Whether outputs are lists of what runs of single samples have given, and ``keep`` is
+            of one of them.
     """
 
     def __init__(self, keep: Keep | None = None, *, per_sample: bool = False) -> None:
@@ -46,7 +45,7 @@ class ReferenceOutputs:
         """The same for other samples, of which nothing is known yet."""
         return ReferenceOutputs(self._keep, per_sample=self._per_sample)
 
-    def take(self, chosen: NDArray[np.integer[Any]], output: Outputs, *, samples: int) -> Outputs:
+    def take(self, chosen: NDArray[np.integer[Any]], output: Outputs, *, samples: int) -> Rows:
         """Keep what the FP32 model gives for a batch, if the batch is in the order of the data.
 
         Args:
@@ -59,6 +58,10 @@ class ReferenceOutputs:
 
         Returns:
             What others are compared with on these samples.
+
+        Raises:
+            ValueError:
+                If there are several outputs, and nothing says what is kept of them.
         """
         found = self._kept(output)
         if not bool((np.diff(chosen) == 1).all()):
@@ -70,18 +73,25 @@ class ReferenceOutputs:
             self._known[chosen] = True
         return found
 
-    def _kept(self, output: Outputs) -> Outputs:
-        if self._keep is None:
-            return output
+    def _kept(self, output: Outputs) -> Rows:
         if self._per_sample:
-            return list(map(self._keep, output))
-        return np.asarray(self._keep(output))
+            assert isinstance(output, list)
+            return output if self._keep is None else [self._keep(each) for each in output]
+        if isinstance(output, list):  # Of samples of several shapes.
+            keep = self._keep
+            return output if keep is None else [np.asarray(keep(each[None]))[0] for each in output]
+        if self._keep is not None:
+            return np.asarray(self._keep(output))
+        if isinstance(output, tuple):
+            raise ValueError(
+                "A metric of several outputs that compares with the FP32 model's needs keep=, a "
+                "function that gives one array of what is to be kept of them."
+            )
+        return output
 
-    def _write(self, chosen: NDArray[Any], found: Outputs, samples: int) -> None:
-        if not isinstance(found, np.ndarray):
-            rows = zip(*found, strict=True) if isinstance(found, tuple) else found
-            # The metric, which gets what is found here, may write into it.
-            self._rows.update(zip(chosen.tolist(), map(copy.deepcopy, rows), strict=True))
+    def _write(self, chosen: NDArray[Any], found: Rows, samples: int) -> None:
+        if isinstance(found, list):
+            self._write_rows(chosen, found)
             return
         if self._stack is None and not self._rows:
             self._stack = np.empty((samples, *found.shape[1:]), dtype=found.dtype)
@@ -89,13 +99,23 @@ class ReferenceOutputs:
             found.shape[1:],
             found.dtype,
         ):
-            known = np.flatnonzero(self._known)
-            self._rows = {int(index): self._stack[index] for index in known}
-            self._stack = None
+            self._unstack()
         if self._stack is not None:
             self._stack[chosen] = found
         else:
-            self._rows.update(zip(chosen.tolist(), found.copy(), strict=True))
+            self._write_rows(chosen, found)
+
+    def _write_rows(self, chosen: NDArray[Any], found: Rows) -> None:
+        if self._stack is not None:
+            self._unstack()
+        # The metric, which gets what is found here, may write into it.
+        self._rows.update(zip(chosen.tolist(), copy.deepcopy(found), strict=True))
+
+    def _unstack(self) -> None:
+        assert self._stack is not None
+        known = np.flatnonzero(self._known)
+        self._rows = {int(index): self._stack[index] for index in known}
+        self._stack = None
 
     def complete(self, run: Callable[[], None]) -> None:
         """See to it that all are known; only one thread runs the FP32 model for it.
@@ -108,18 +128,11 @@ class ReferenceOutputs:
             if not (len(self._known) and self._known.all()):
                 run()
 
-    def of(self, chosen: NDArray[np.integer[Any]]) -> Outputs:
+    def of(self, chosen: NDArray[np.integer[Any]]) -> Rows:
         """What others are compared with on some samples, once all are known."""
         if self._stack is not None:
             return np.asarray(self._stack[chosen])
         rows = [self._rows[index] for index in chosen.tolist()]
-        if self._per_sample:
-            return rows
-        if isinstance(rows[0], tuple):
-            return tuple(map(_stacked, zip(*rows, strict=True)))
-        return _stacked(rows)
-
-
-def _stacked(rows: Sequence[Any]) -> Rows:
-    """Samples along the first axis of an array; a list where they have several shapes."""
-    return np.stack(rows) if len({row.shape for row in rows}) == 1 else list(rows)
+        shapes = {row.shape if isinstance(row, np.ndarray) else None for row in rows}
+        is_stack = not self._per_sample and len(shapes) == 1 and None not in shapes
+        return np.stack(rows) if is_stack else rows

@@ -234,6 +234,25 @@ def test_pair_for_several_inputs_or_of_several_lengths() -> None:
         open_data(([np.zeros(2), np.zeros(3)], [1])).check([DATA_SPEC])
 
 
+@pytest.mark.parametrize("kind", ["pair", "iterator", "batches"])
+def test_data_are_told_from_others(kind: str) -> None:
+    data, same = open_data(SOURCES[kind]()), open_data(SOURCES[kind]())
+    assert data.signature() == same.signature()  # type: ignore[attr-defined]
+    before = X[22, 1]
+    X[22, 1] += 1
+    try:
+        other = open_data(SOURCES[kind]())
+    finally:
+        changed = other.signature()  # type: ignore[attr-defined]
+        X[22, 1] = before
+    assert changed != same.signature()  # type: ignore[attr-defined]
+
+
+def test_the_same_pair_is_no_holdout() -> None:
+    with pytest.raises(ValueError, match="holdout and data are the same"):
+        optuna_quant.tune(over_time(), approach="dynamic", data=(X, Y), holdout=(X, Y))
+
+
 # Transforms.
 
 
@@ -586,3 +605,69 @@ def test_calibration_of_whole_runs() -> None:
     assert [batch["signal"].tolist() for batch in as_dataset] == SIGNALS.tolist()
     several = CalibrationData([s[: i + 2] for i, s in enumerate(SIGNALS[:3])], [spec])
     assert [batch["signal"].shape for batch in several] == [(2, 6), (3, 6), (4, 6)]
+
+
+# Without labels.
+
+
+def test_sequences_of_several_lengths_need_no_labels() -> None:
+    def halved(session: Any) -> Any:
+        class Halved:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(session, name)
+
+            def run(self, names: Any, feed: Any) -> Any:
+                return [-output for output in session.run(names, feed)]
+
+        return Halved()
+
+    fp32 = session_of(over_time(), [clip[None] for clip in CLIPS])
+    outputs = [run(over_time(), {"x": clip[None]})[0][0] for clip in CLIPS]
+    share = [(o.argmax(axis=1) == (-o).argmax(axis=1)).mean() for o in outputs]
+    kept = SampleMetric(
+        name="own",
+        score=lambda output, reference: abs(output + reference).max(),
+        reference="fp32",
+        per_sample=True,
+    )
+    for source in (CLIPS, {"x": CLIPS}, Again([clip[None] for clip in CLIPS])):
+        for metric, expected in (("agreement", share), ("cosine", [-1.0] * 8), (kept, [0.0] * 8)):
+            evaluation = DataEvaluation(source, metric, batch_size=3)
+            evaluation.for_fp32()(fp32)
+            order = [6, 3, 0, 7, 1, 2, 5, 4]
+            found = np.concatenate(list(evaluation.scores(halved(fp32.session), order)))
+            assert found == pytest.approx([expected[i] for i in order], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_labels_that_are_not_needed_are_left_out(kind: str) -> None:
+    data = open_data(SOURCES[kind]()).without_labels()
+    data.check([DATA_SPEC])
+    features, labels = data.batch(np.array([22, 3]), [DATA_SPEC])
+    assert np.asarray(features["x"]).tolist() == X[[22, 3]].tolist()
+    assert np.shape(labels) == (2, 0)
+
+
+def test_several_outputs_without_labels_say_what_is_kept() -> None:
+    metric = SampleMetric(name="own", score=lambda o, r: r[:, 0], reference="fp32")
+    m = Maker()
+    x = m.input("x", ["N", 3])
+    names = [m.node("MatMul", [x, m.weight(3, 2)], outputs=[name]) for name in ("a", "b")]
+    fp32 = session_of(m.model(names), X)
+    with pytest.raises(ValueError, match="several outputs .* needs keep="):
+        DataEvaluation(X, metric, output_names=names).for_fp32()(fp32)
+
+
+def test_images_without_labels_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(by_colour(), "model.onnx")
+    Path("prepare.py").write_text(TRANSFORM)
+    Path("flat").mkdir()
+    for i, file in enumerate(sorted(colours(tmp_path / "images").rglob("*.png"))):
+        PIL.Image.open(file).save(Path("flat") / f"{i}.png")
+    command = ["tune", "model.onnx", "--calibration", "flat", "--data", "flat", "--quiet",
+               "--metric", "agreement", "--transform", "prepare.py"]  # fmt: skip
+    assert cli.main(command) == exit_codes.MET, capsys.readouterr().err
+    assert "FP32 1," in capsys.readouterr().out

@@ -238,7 +238,7 @@ def test_labels_are_missed_where_they_are_needed(backend: OnnxRuntimeBackend) ->
     fp32 = backend.quantize(backend.tuning_space().fp32())
     with pytest.raises(ValueError, match="one array of labels.*Without labels, metric='agreement"):
         DataEvaluation({"x": X}, "accuracy").check(fp32)
-    with pytest.raises(ValueError, match=r"Input 'x' is missing.*the model's inputs \(x\)\. If"):
+    with pytest.raises(ValueError, match=r"Input 'x' is missing.*the model's inputs \(x\)\.$"):
         DataEvaluation({"image": X}, "agreement").check(fp32)
 
 

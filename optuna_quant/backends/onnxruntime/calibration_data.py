@@ -472,7 +472,8 @@ def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> Mapping[str, NDArray[A
         missing = [spec.name for spec in inputs if spec.name not in names]
         raise ValueError(
             f"{path} has no array for input {missing[0]!r}; it holds {sorted(held)}. "
-            f"Name the arrays as the model's inputs. {cure_of_missing(missing[0])}"
+            "Name the arrays as the model's inputs."
+            f"{cure_of_missing(missing[0], [spec.name for spec in inputs])}"
         )
     ignored = sorted(set(held) - set(names))
     if ignored:

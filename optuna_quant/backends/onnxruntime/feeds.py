@@ -57,8 +57,8 @@ def to_feed(
         if len(inputs) != 1:
             raise ValueError(
                 f"{where} is one array, but the model has {len(inputs)} inputs: pass a dict with "
-                f"the keys {names}, or a tuple of arrays in that order. "
-                f"{cure_of_missing(names[-1])}"
+                f"the keys {names}, or a tuple of arrays in that order."
+                f"{cure_of_missing(names[-1], names)}"
             )
         named = {names[0]: batch}
     elif isinstance(batch, (list, tuple)):
@@ -89,7 +89,8 @@ def check_names(named: Mapping[Any, Any], inputs: Sequence[InputSpec], where: st
     if missing:
         raise ValueError(
             f"Input {missing[0]!r} is missing in {where}: the model's inputs are {names}, but "
-            f"there are arrays for {list(named)}. {cure_of_missing(missing[0])}"
+            f"there are arrays for {list(named)}."
+            f"{cure_of_missing(missing[0], names)}"
         )
     if unknown:
         raise ValueError(

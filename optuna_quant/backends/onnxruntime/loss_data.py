@@ -154,8 +154,8 @@ def _check_names(batch: Batch, inputs: Sequence[InputSpec], where: str) -> None:
     for spec in inputs:
         if spec.name not in batch:
             raise ValueError(
-                f"Input {spec.name!r} is missing in {where}: there are arrays for {list(batch)}. "
-                f"{cure_of_missing(spec.name)}"
+                f"Input {spec.name!r} is missing in {where}: there are arrays for {list(batch)}."
+                f"{cure_of_missing(spec.name, [each.name for each in inputs])}"
             )
 
 
