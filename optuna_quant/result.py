@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field
+from functools import cached_property
 import math
 import os
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ from optuna_quant.selection import candidates
 from optuna_quant.selection import closest
 from optuna_quant.selection import partial_candidates
 from optuna_quant.selection import ranked
+from optuna_quant.what_runs import describe_runs
+from optuna_quant.what_runs import listed
+from optuna_quant.what_runs import op_runs
 
 
 if TYPE_CHECKING:
@@ -195,7 +199,8 @@ class TuningResult:
         if self.config is None:
             return pd.DataFrame(columns=list(_COLUMNS))
         op_types = {op: t.op_type for t in self.space.tunables for op in t.ops}
-        executed = self.backend.executed(self.config)
+        executed = self._executed
+        assert executed is not None
         rows = [
             _row(op, op_types.get(op, ""), config, executed)
             for op, config in self.config.ops.items()
@@ -203,7 +208,11 @@ class TuningResult:
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
     def summary(self) -> str:
-        """The result in a few lines of text."""
+        """The result in a few lines of text.
+
+        The ops that count are those that the runtime executes in integer kernels; what was asked
+        for and does not run so is named. The runtime is asked once for each result.
+        """
         lines = [self._headline()]
         if self.metric is not None and self.baseline is not None and self.loss is not None:
             known = self.loss_interval is not None
@@ -218,12 +227,12 @@ class TuningResult:
             lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
         lines.extend(self._shown_holdout())
         if self.config is not None and self.trial is not None:
-            lines.append(
-                f"trial {self.trial.number}: {len(self.config.quantized_ops)} of "
-                f"{len(self.config.ops)} ops quantized{self._shown_cost()}"
-            )
+            runs, differs = describe_runs(self.config, self._executed_if_known())
+            lines.append(f"trial {self.trial.number}: {runs}{self._shown_cost()}")
+            if differs:
+                lines.append(differs)
             if self.fallback_ops:
-                lines.append(f"in fallback: {_listed(self.fallback_ops)}")
+                lines.append(f"in fallback: {listed(self.fallback_ops)}")
         if self.set_aside:
             count = len(self.set_aside)
             were = "configuration was" if count == 1 else "configurations were"
@@ -242,6 +251,17 @@ class TuningResult:
 
     def __str__(self) -> str:
         return self.summary()
+
+    @cached_property
+    def _executed(self) -> Mapping[str, Any] | None:
+        return None if self.config is None else self.backend.executed(self.config)
+
+    def _executed_if_known(self) -> Mapping[str, Any] | None:
+        try:
+            return self._executed
+        except Exception as error:
+            _logger.warning(f"What runs of the model is not known: {error}")
+            return None
 
     def _finished(self) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
@@ -420,20 +440,16 @@ def recorded_interval(
 def _row(
     op: str, op_type: str, config: OpConfig, executed: Mapping[str, Any]
 ) -> dict[str, object]:
-    runs = executed.get(op)
-    kernel = str(getattr(runs, "kernel", runs) or "")
-    integer = getattr(runs, "integer", None)
-    if not kernel and not integer:
-        integer = None  # The runtime does not show it.
+    runs = op_runs(executed, op)
     return {
         "op": op,
         "op_type": op_type,
         "mode": config.mode,
         "activation": "" if config.activation is None else config.activation.label,
         "weight": "" if config.weight is None else config.weight.label,
-        "runs": kernel,
-        "as_asked": None if integer is None else bool(integer) == config.is_quantized,
-        "note": str(getattr(runs, "note", "") or ""),
+        "runs": runs.kernel,
+        "as_asked": None if runs.integer is None else runs.integer == config.is_quantized,
+        "note": runs.note,
     }
 
 
@@ -442,8 +458,3 @@ def _shown_bytes(size: float) -> str:
         if size >= one:
             return f"{size / one:.3g} {unit}"
     return f"{size:.0f} bytes"
-
-
-def _listed(ops: tuple[str, ...], most: int = 8) -> str:
-    rest = f" and {len(ops) - most} more" if len(ops) > most else ""
-    return ", ".join(ops[:most]) + rest
