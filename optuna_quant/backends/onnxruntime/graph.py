@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -20,6 +21,9 @@ import onnx
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+
+Shape: TypeAlias = "tuple[int | None, ...]"
+"""The sizes of a tensor's axes; None for those that are not known."""
 
 CONTRIB = "com.microsoft"
 """The domain of the runtime's own operators."""
@@ -112,11 +116,26 @@ class Graph:
     @cached_property
     def dtypes(self) -> Mapping[str, int]:
         """The element types (of :class:`onnx.TensorProto.DataType`), where they can be told."""
-        graph = onnx.shape_inference.infer_shapes(self._skeleton()).graph
-        values = (*graph.input, *graph.value_info, *graph.output)
-        known = {value.name: value.type.tensor_type.elem_type for value in values}
+        known = {value.name: value.type.tensor_type.elem_type for value in self._inferred}
         known.update((name, tensor.data_type) for name, tensor in self.initializers.items())
         return {name: dtype for name, dtype in known.items() if dtype}
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shapes of tensors, where their numbers of axes can be told."""
+        known = {
+            value.name: _shape(value.type.tensor_type.shape)
+            for value in self._inferred
+            if value.type.tensor_type.HasField("shape")
+        }
+        known.update((name, tuple(tensor.dims)) for name, tensor in self.initializers.items())
+        return known
+
+    @cached_property
+    def _inferred(self) -> Sequence[onnx.ValueInfoProto]:
+        # With the values of shapes that are computed from shapes, as the runtime has them.
+        graph = onnx.shape_inference.infer_shapes(self._skeleton(), data_prop=True).graph
+        return (*graph.input, *graph.value_info, *graph.output)
 
     def _skeleton(self) -> onnx.ModelProto:
         """The model with its large initializers as inputs: inference does not need their data."""
@@ -201,6 +220,10 @@ def assemble(
 def tensor_array(tensor: onnx.TensorProto, base_dir: Path | None) -> NDArray[Any]:
     """The value of a tensor as an array that owns nothing of the tensor."""
     return np.asarray(onnx.numpy_helper.to_array(tensor, str(base_dir or "")))
+
+
+def _shape(shape: onnx.TensorShapeProto) -> Shape:
+    return tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in shape.dim)
 
 
 def unused_name(wish: str, taken: Container[str]) -> str:

@@ -77,6 +77,7 @@ def normalize(source: SourceModel) -> Graph:
     draft.close_inputs()
     draft.lift_constants()
     draft.fold_weights()
+    draft.drop_copies()
     draft.split_fused_convs()
     draft.fold_batch_norms()
     return draft.graph()
@@ -193,6 +194,22 @@ class _Draft:
                 kept.append(node)
         self._nodes = kept
 
+    def drop_copies(self) -> None:
+        """Leave out Identity and Dropout of computed tensors, as the runtime does.
+
+        Readers of the copy read the tensor itself, so that all that is behind it is seen.
+        """
+        kept = []
+        renamed: dict[str, str] = {}
+        for node in self._nodes:
+            for i, name in enumerate(node.input):
+                node.input[i] = renamed.get(name, name)
+            if _is_copy(node) and not self._seen.intersection(node.output):
+                renamed[node.output[0]] = node.input[0]
+            else:
+                kept.append(node)
+        self._nodes = kept
+
     def split_fused_convs(self) -> None:
         """Make a Conv and what follows it of each FusedConv, which only floats have."""
         split: list[onnx.NodeProto] = []
@@ -305,6 +322,14 @@ class _Draft:
         name = unused_name(wish, self._names)
         self._names.add(name)
         return name
+
+
+def _is_copy(node: onnx.NodeProto) -> bool:
+    """Whether a node gives its input on as it is, whatever that is."""
+    if node.domain or any(node.output[1:]):
+        return False
+    # A third input may switch a Dropout to training.
+    return node.op_type == "Identity" or (node.op_type == "Dropout" and not any(node.input[2:]))
 
 
 def _without_content(proto: onnx.ModelProto) -> onnx.ModelProto:

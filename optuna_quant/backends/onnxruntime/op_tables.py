@@ -62,14 +62,16 @@ STATIC_RULES: Mapping[str, StaticRule] = MappingProxyType(
         "MatMul": StaticRule(
             _ALGORITHMS,
             owns_output=False,
-            kernel=("QLinearMatMul", "MatMulIntegerToFloat"),
+            kernel=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm"),
             default=True,
         ),
         "Gemm": StaticRule(_ALGORITHMS, owns_output=False, kernel=("QGemm",), default=True),
         # The product of two activations. A type of its own, because it has no weight, and because
         # quantizing it costs more accuracy than a product with a weight and saves less time.
         "MatMulActivations": StaticRule(
-            _ALGORITHMS, owns_output=False, kernel=("QLinearMatMul", "MatMulIntegerToFloat")
+            _ALGORITHMS,
+            owns_output=False,
+            kernel=("QLinearMatMul", "MatMulIntegerToFloat", "QGemm"),
         ),
         "Attention": StaticRule(
             _ALGORITHMS, owns_output=False, kernel=("QAttention",), default=True, layer=True

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.graph import Graph
+    from optuna_quant.backends.onnxruntime.matmul_add import GemmForm
     from optuna_quant.backends.onnxruntime.static import Params
     from optuna_quant.backends.onnxruntime.static import Plan
     from optuna_quant.backends.onnxruntime.static_ops import StaticOp
@@ -83,12 +84,18 @@ class Writer:
 
     def write(self) -> None:
         """Write all nodes of the graph."""
-        made = self._plan.made
+        made, gemms = self._plan.made, self._plan.gemms
+        absorbed = {i for gemm in gemms.values() for i in gemm.absorbed}
         for i, node in enumerate(self._graph.nodes):
+            if i in absorbed:
+                continue
+            if i in gemms:
+                self._gemm(i, node, gemms[i])
+                continue
             if i in self._plan.ops:
                 node = self._op(i, node, *self._plan.ops[i])
-            elif i in self._plan.unfused:
-                node = self._behind_barrier(node)
+            elif barred := [j for j in range(len(node.input)) if (i, j) in self._plan.unfused]:
+                node = self._behind_barrier(node, barred)
             outputs = [name for name in node.output if name in made]
             if not outputs:
                 self.nodes.append(node)
@@ -114,10 +121,36 @@ class Writer:
             self._weighted(i, copy, op, config.weight)
         return copy
 
-    def _behind_barrier(self, node: onnx.NodeProto) -> onnx.NodeProto:
+    def _gemm(self, i: int, node: onnx.NodeProto, form: GemmForm) -> None:
+        """Write a MatMul as a Gemm, which takes matrices only."""
+        op, config = self._plan.ops[i]
+        inputs = [*node.input] if form.bias is None else [*node.input, form.bias]
+        gemm = onnx.helper.make_node("Gemm", inputs, [form.result], node.name)
+        bias = None if form.bias is None else 2
+        gemm = self._op(i, gemm, replace(op, bias=bias), config)
+        if form.shape is None:
+            self.nodes.append(gemm)
+            return
+        gemm.input[0] = self._reshaped(gemm.input[0], (-1, self._graph.shapes[node.input[1]][0]))
+        gemm.output[0] = self._name(f"{form.result}_matrix")
+        self.nodes.append(gemm)
+        self._add("Reshape", [gemm.output[0], self._shape(form.shape)], form.result)
+
+    def _reshaped(self, tensor: str, shape: tuple[int | None, ...]) -> str:
+        key = ("reshaped", tensor, shape)
+        if key not in self._shared:
+            self._shared[key] = output = self._name(f"{tensor}_matrix")
+            self._add("Reshape", [tensor, self._shape(shape)], output)
+        return self._shared[key]
+
+    def _shape(self, shape: tuple[int | None, ...]) -> str:
+        return self._shared_constant(("shape", shape), "shape", np.array(shape, np.int64))
+
+    def _behind_barrier(self, node: onnx.NodeProto, positions: Sequence[int]) -> onnx.NodeProto:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        copy.input[0] = self._barrier(node.input[0])
+        for position in positions:
+            copy.input[position] = self._barrier(node.input[position])
         return copy
 
     def _weighted(self, i: int, node: onnx.NodeProto, op: StaticOp, config: TensorConfig) -> None:

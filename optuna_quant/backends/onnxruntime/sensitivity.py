@@ -158,7 +158,21 @@ class MSESensitivity:
         if op_config.mode == "static" and static is not None and static.rule.owns_output:
             assert op_config.activation is not None
             return [static.output(self._nodes[op], op_config.activation.scheme)]
+        added = self._bias_of(op, config)
+        if added is not None:
+            return [added]
         return [name for name in self._nodes[op].output if name]
+
+    def _bias_of(self, op: str, config: QuantConfig) -> str | None:
+        """The sum of an op's result and a bias, where the op is written as both in one."""
+        static = self._static.get(op)
+        behind = None if static is None else static.matmul_add
+        if config.ops[op].mode != "static" or behind is None or behind.gemm is None:
+            return None
+        added = config.ops.get(self._graph.nodes[behind.add].name)
+        if behind.gemm.bias is None or (added is not None and added.mode == "static"):
+            return None
+        return behind.gemm.result
 
     def _channel_axis(self, op: str) -> int | None:
         node = self._nodes[op]

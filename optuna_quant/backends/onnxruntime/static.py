@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from typing import TypeAlias
@@ -23,6 +24,7 @@ import onnx
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.kernel_forms import lacking_form
+from optuna_quant.backends.onnxruntime.matmul_add import GemmForm
 from optuna_quant.backends.onnxruntime.op_tables import FUSED_ACTIVATIONS
 from optuna_quant.backends.onnxruntime.op_tables import PASS_FLOATS
 from optuna_quant.backends.onnxruntime.op_tables import PASS_INTEGERS
@@ -37,6 +39,7 @@ from optuna_quant.config import TensorConfig
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _PRODUCTS = frozenset({"Gemm", "MatMul", "MatMulActivations"})
+_FUSED_WITH_GEMM = frozenset({"Sum", "Transpose"})
 _TRANSPARENT = frozenset(
     {"Dropout", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 )
@@ -74,14 +77,18 @@ class Plan:
         barred:
             Tensors of floats whose pairs the runtime must not take for a part of what makes them.
         unfused:
-            Nodes, by position, that it must not take for a part of the product before them.
+            Inputs, by the positions of the node and of the input, of nodes that it must not take
+            for a part of the product before them.
+        gemms:
+            MatMuls that are written as a Gemm, by the node's position.
     """
 
     ops: Mapping[int, tuple[StaticOp, OpConfig]]
     made: Mapping[str, Params] = field(default_factory=dict)
     read: Mapping[tuple[int, int], Params] = field(default_factory=dict)
     barred: frozenset[str] = frozenset()
-    unfused: frozenset[int] = frozenset()
+    unfused: frozenset[tuple[int, int]] = frozenset()
+    gemms: Mapping[int, GemmForm] = field(default_factory=dict)
 
 
 class Planner:
@@ -166,20 +173,23 @@ class Planner:
         if missing:
             raise MissingRangesError(missing)
         tensors = {graph.nodes[i].input[position] for i, position in read}
+        gemms = _gemms(ops)
+        results = _results(ops, gemms, graph)
         barred = {
             tensor
             for tensor in tensors
-            if self._is_shared(tensor, ops, read)
+            if self._is_shared(tensor, results, read)
             or self._leaks(tensor, ops, grid)
             or self._would_change_output(tensor)
             or self._is_made_otherwise(tensor)
         }
-        return Plan(ops, made, read, frozenset(barred), frozenset(self._unfused(ops, read)))
+        unfused = {*self._unfused(ops, gemms, read), *_unfused_adds(ops)}
+        return Plan(ops, made, read, frozenset(barred), frozenset(unfused), gemms)
 
     def _is_shared(
         self,
         tensor: str,
-        ops: Container[int],
+        results: Container[str],
         read: Mapping[tuple[int, int], Params],
     ) -> bool:
         """Whether a product in static mode has a pair and also something else behind it.
@@ -187,7 +197,35 @@ class Planner:
         The runtime fuses a product with what quantizes its output, and where it cannot because
         others want the floats it runs the product in floats.
         """
-        return self._graph.producer.get(tensor) in ops and self._only_pair(tensor, read) is None
+        if self._only_pair(tensor, read) is None:
+            return any(source in results for source, _ in self._same(tensor))
+        return any(source in results and not alone for source, alone in self._same(tensor))
+
+    def _same(self, tensor: str) -> Iterator[tuple[str, bool]]:
+        """The tensors that the runtime takes for this one, and whether nobody else sees them.
+
+        Those are the tensor itself, and what is before Transposes that undo each other, from where
+        on a quantization may have been moved behind them.
+        """
+        graph = self._graph
+        order: Sequence[int] | None = None
+        alone = True
+        yield tensor, alone
+        while (i := graph.producer.get(tensor)) is not None:
+            node = graph.nodes[i]
+            if node.domain or node.op_type not in _TRANSPARENT:
+                return
+            if node.op_type == "Transpose":
+                perm = _perm(node, graph)
+                if perm is None:
+                    return
+                order = perm if order is None else [perm[axis] for axis in order]
+            elif order is not None:
+                return
+            tensor = node.input[0]
+            alone = alone and graph.only_reader(tensor) is not None
+            if order is not None and list(order) == sorted(order):
+                yield tensor, alone
 
     def _only_pair(self, tensor: str, read: Mapping[tuple[int, int], Params]) -> Params | None:
         """The parameters of the pair that alone reads a tensor; None if others see its floats."""
@@ -200,27 +238,30 @@ class Planner:
     def _unfused(
         self,
         ops: Mapping[int, tuple[StaticOp, OpConfig]],
+        gemms: Mapping[int, GemmForm],
         read: Mapping[tuple[int, int], Params],
-    ) -> Iterator[int]:
-        """Nodes that would keep the product before them off the integer kernels.
+    ) -> Iterator[tuple[int, int]]:
+        """What would keep the product before it off the integer kernels.
 
         The runtime takes an activation function for a part of the quantization behind it, and
         where it finds that it is not it runs the product in floats. A Gemm it fuses with a
-        Transpose, to a Gemm in floats.
+        Transpose, and one without a bias with a Sum, to a Gemm in floats.
         """
         graph = self._graph
         for index, (op, _) in ops.items():
             if op.op_type not in _PRODUCTS:
                 continue
-            tensor = graph.nodes[index].output[0]
+            gemm = gemms.get(index)
+            tensor = graph.nodes[index].output[0] if gemm is None else gemm.result
+            is_gemm = op.op_type == "Gemm" or (gemm is not None and gemm.shape is None)
             alone = graph.only_reader(tensor) is not None
             for i, position in graph.readers.get(tensor, ()):
-                if op.op_type == "Gemm" and graph.nodes[i].op_type == "Transpose":
-                    yield i
+                if is_gemm and graph.nodes[i].op_type in _FUSED_WITH_GEMM:
+                    yield i, position
                 elif position == 0 and _is_activation_function(graph.nodes[i]):
                     ends = not graph.readers.get(graph.nodes[i].output[0])
                     if not (alone and (ends or self._vanishes(i, read))):
-                        yield i
+                        yield i, position
 
     def _vanishes(self, i: int, read: Mapping[tuple[int, int], Params]) -> bool:
         """Whether the quantization behind an activation function does its work."""
@@ -285,6 +326,45 @@ class Planner:
                 return False
             tensor = node.input[0]
         return False
+
+
+def _perm(node: onnx.NodeProto, graph: Graph) -> Sequence[int] | None:
+    """The order of axes that a Transpose brings about; None if it is not known."""
+    perm: Sequence[int] | None = node_attributes(node).get("perm")
+    shape = graph.shapes.get(node.input[0])
+    if perm is None and shape is not None:
+        return range(len(shape) - 1, -1, -1)
+    return perm
+
+
+def _gemms(ops: Mapping[int, tuple[StaticOp, OpConfig]]) -> dict[int, GemmForm]:
+    """How MatMuls are written as a Gemm; not those before an Add that reads integers."""
+    found = {}
+    for index, (op, _) in ops.items():
+        behind = op.matmul_add
+        if behind is not None and behind.gemm is not None and behind.add not in ops:
+            found[index] = behind.gemm
+    return found
+
+
+def _unfused_adds(
+    ops: Mapping[int, tuple[StaticOp, OpConfig]],
+) -> Iterator[tuple[int, int]]:
+    """What reads a MatMul that cannot be written as a Gemm, where the runtime may do so."""
+    for op, _ in ops.values():
+        behind = op.matmul_add
+        if behind is not None and behind.gemm is None and behind.add not in ops:
+            yield behind.reader
+
+
+def _results(
+    ops: Mapping[int, tuple[StaticOp, OpConfig]], gemms: Mapping[int, GemmForm], graph: Graph
+) -> frozenset[str]:
+    """The tensors that nodes in static mode make."""
+    made = {name for i in ops if i not in gemms for name in graph.nodes[i].output}
+    # Behind a Reshape the runtime sees only what reads all of it.
+    made.update(gemm.result for gemm in gemms.values() if gemm.shape is None)
+    return frozenset(made)
 
 
 def _is_activation_function(node: onnx.NodeProto) -> bool:

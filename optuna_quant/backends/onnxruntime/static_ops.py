@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,8 @@ from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.kernel_forms import lacking_form
+from optuna_quant.backends.onnxruntime.matmul_add import MatMulAdd
+from optuna_quant.backends.onnxruntime.matmul_add import find_matmul_add
 from optuna_quant.backends.onnxruntime.op_tables import FUSED_ACTIVATIONS
 from optuna_quant.backends.onnxruntime.op_tables import PER_CHANNEL
 from optuna_quant.backends.onnxruntime.op_tables import PER_TENSOR
@@ -62,6 +65,8 @@ class StaticOp:
             The position of the bias, if it has one.
         fused:
             The output of the activation function behind it, if the runtime can fuse that.
+        matmul_add:
+            The Add behind a MatMul, if the runtime may fuse the two to a Gemm of floats.
     """
 
     name: str
@@ -71,6 +76,7 @@ class StaticOp:
     weight: WeightSlot | None = None
     bias: int | None = None
     fused: str | None = None
+    matmul_add: MatMulAdd | None = None
 
     @property
     def rule(self) -> StaticRule:
@@ -120,6 +126,8 @@ def static_ops(graph: Graph) -> tuple[StaticOp, ...]:
             op = _standard_op(make, node, graph)
         else:
             op = _layer(make, node, graph)
+        if op is not None and node.op_type == "MatMul":
+            op = replace(op, matmul_add=find_matmul_add(index, graph))
         if op is not None:
             found.append(op)
     return tuple(found)
