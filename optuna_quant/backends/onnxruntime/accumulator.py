@@ -163,7 +163,8 @@ class _Bound:
         factor = np.where(used > 1.0, used * (1.0 + _SLACK), 1.0)
         # All that is added up is in steps of this scale, but for the rounding of the weights.
         needed = factor * self._along_kept(weight.scale.astype(np.float64))
-        return self._by_channel(needed).astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is dealt with
+            return self._by_channel(needed).astype(np.float32)
 
     def _bias(
         self, scale: NDArray[np.float32], bias: NDArray[np.float64] | None

@@ -198,7 +198,9 @@ def on_coarser_grid(
         scale:
             The new scale, of the shape of the old.
     """
-    limits = int(weight.values.min()), int(weight.values.max())
+    # The values move towards the zero point, so they stay within what they took so far.
+    taken = weight.values.ravel(), weight.zero_point.ravel()
+    limits = min(int(a.min()) for a in taken), max(int(a.max()) for a in taken)
     return _on_grid(array, scale, weight.zero_point, weight.axis, limits)
 
 

@@ -301,7 +301,9 @@ def surroundings(form: Form, opset: int, where: str) -> onnx.ModelProto:
 
 
 def outputs(model: onnx.ModelProto, x: NDArray[np.float32], op_types: str) -> NDArray[Any] | None:
-    backend = OnnxRuntimeBackend(model, calibration_data=x, session_options=exact_options())
+    backend = OnnxRuntimeBackend(
+        model, calibration_data=x, approach="static", session_options=exact_options()
+    )
     if not backend.capability().ops:
         return None
     config = backend.tuning_space(op_types=op_types).default()
@@ -372,7 +374,9 @@ def test_forms_without_an_integer_kernel_are_not_offered() -> None:
     offered = {}
     for name, opset, form in pools("AveragePool", (17, 19, 22)):
         x = np.ones(SHAPE, np.float32)
-        backend = OnnxRuntimeBackend(surroundings(form, opset, "alone"), calibration_data=x)
+        backend = OnnxRuntimeBackend(
+            surroundings(form, opset, "alone"), calibration_data=x, approach="static"
+        )
         offered[name] = bool(backend.capability().ops)
     wrong = {
         name

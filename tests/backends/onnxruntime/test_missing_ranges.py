@@ -114,7 +114,9 @@ CASES: dict[str, tuple[Callable[[], Case], set[str], str]] = {
 
 def made(case: Case, op_types: Any = "all") -> tuple[OnnxRuntimeBackend, QuantConfig]:
     model, data, _ = case
-    backend = OnnxRuntimeBackend(model, calibration_data=data, session_options=exact_options())
+    backend = OnnxRuntimeBackend(
+        model, calibration_data=data, approach="static", session_options=exact_options()
+    )
     return backend, backend.tuning_space(op_types=op_types).default()
 
 
@@ -205,7 +207,7 @@ def test_data_that_give_nothing_a_range_are_an_error(value: float, message: str)
     y = m.node("MatMul", [h, m.weight(4, 4)])
     data = np.full((8, 4), value, np.float32)
     for use in ("calibrate", "quantize"):
-        backend = OnnxRuntimeBackend(m.model([y]), calibration_data=data)
+        backend = OnnxRuntimeBackend(m.model([y]), calibration_data=data, approach="static")
         config = backend.tuning_space().default()
         with pytest.raises(ValueError, match=f"None of the 2 .*{message}.*Check the calibration"):
             backend.calibrate() if use == "calibrate" else backend.quantize(config)

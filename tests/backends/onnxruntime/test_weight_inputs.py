@@ -119,7 +119,7 @@ def test_what_depends_on_a_default_alone_is_not_calibrated() -> None:
     m = Maker()
     y = state(m)
     overridable(m)
-    backend = OnnxRuntimeBackend(m.model([y]), calibration_data=samples(8, 8))
+    backend = OnnxRuntimeBackend(m.model([y]), calibration_data=samples(8, 8), approach="static")
     # Not "MatMul0", which reads the state, nor the sum with what that gives.
     assert [op.name for op in backend.capability().ops] == ["MatMul1"]
     dynamic = OnnxRuntimeBackend(m.model([y]), approach="dynamic")
