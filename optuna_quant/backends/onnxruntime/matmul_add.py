@@ -35,8 +35,8 @@ class GemmForm:
         result:
             The tensor that it makes.
         shape:
-            The shape of that, if the operands are no matrices and have to be made such; None
-            otherwise.
+            The shape of that as a Reshape takes it, if the operands are no matrices and have to be
+            made such; None otherwise.
     """
 
     bias: str | None
@@ -152,7 +152,8 @@ def _gemm_form(node: onnx.NodeProto, path: list[int], other: str, graph: Graph) 
         known = [size for size in sizes if size]
         if len(known) < len(sizes) or graph.is_constant(node.input[0]):
             return None
-        shape = tuple(known)
+        # The first size is left to the runtime: some exporters note that of the batch they had.
+        shape = (-1, *known[1:]) if len(left) > 1 else tuple(known)
     columns = right[1]
     rows = {(columns,)} if shape is not None else {(columns,), (1, columns)}
     is_bias = graph.is_constant(other) and graph.is_float(other) and graph.shapes[other] in rows

@@ -61,7 +61,7 @@ def test_a_bias_of_matrices_becomes_that_of_a_gemm(bias: list[int], swapped: boo
 
 
 def test_more_axes_are_flattened_where_they_are_known() -> None:
-    assert form(layer([2, 3, 6], [4])) == GemmForm("b", (1,), "Add0_out", (2, 3, 4))
+    assert form(layer([2, 3, 6], [4])) == GemmForm("b", (1,), "Add0_out", (-1, 3, 4))
     assert form(layer([6], [4])) == GemmForm("b", (1,), "Add0_out", (4,))
 
 
