@@ -43,19 +43,13 @@ _ROUNDING = 1e-9
 Check = Callable[[Any], bool]
 
 
-def check_record(study: optuna.Study, space: TuningSpace | None = None) -> None:
+def check_record(study: optuna.Study) -> None:
     """Refuse a study whose record was damaged.
 
     Checked are the kinds and ranges of what is read, and that values agree that were written
     together: the baseline with the scores that are kept beside it and with its trial, the metric
     of a trial with the scores of its samples, a verdict with its constraint, digests with what
     they are of.
-
-    Args:
-        study:
-            The study.
-        space:
-            Its tuning space, to compare trials with their parameters.
 
     Raises:
         DamagedRecordError:
@@ -67,11 +61,39 @@ def check_record(study: optuna.Study, space: TuningSpace | None = None) -> None:
     _check_study(study.study_name, user, system, len(trials))
     population = read_population(study)
     for trial in trials:
-        one = _Trial(study.study_name, trial, len(trials), population)
-        _check_trial(one)
-        if space is not None:
-            _check_fallback(one, space)
+        _check_trial(_Trial(study.study_name, trial, len(trials), population))
     _check_baseline(study, trials, population)
+
+
+def check_fallback_ops(study: optuna.Study, space: TuningSpace) -> None:
+    """Refuse a study whose trials do not count their ops in fallback right.
+
+    By that number the best is chosen.
+
+    Args:
+        study:
+            The study.
+        space:
+            The tuning space that it was begun with.
+
+    Raises:
+        DamagedRecordError:
+            If a number is not that of the trial's parameters.
+    """
+    for trial in _optuna.all_trials(study):
+        recorded = trial.user_attrs.get(record.FALLBACK_OPS)
+        if recorded is None or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        if space.key_from_params(trial.params) is None:  # It is of another space.
+            continue
+        count = len(space.config_from_params(trial.params).fallback_ops)
+        if recorded != count:
+            raise DamagedRecordError(
+                study.study_name,
+                record.FALLBACK_OPS,
+                f"is {recorded}, but by its parameters the trial has {count}",
+                trial=trial.number,
+            )
 
 
 def _check_study(
@@ -181,7 +203,7 @@ def _check_trial(one: _Trial) -> None:
         record.CONTINUES: is_number,
         record.EVIDENCE: _is_evidence,
         record.FALLBACK_OPS: _is_count,
-        record.MODEL_BYTES: _is_count,
+        record.MODEL_BYTES: _is_number,
         record.MET: _is_flag,
         record.LOSS: _is_number,
         record.FAILURE: _is_text,
@@ -228,21 +250,6 @@ def _check_agreement(one: _Trial) -> None:
         raise one.damaged(
             f"{_CONSTRAINTS}{record.QUANTIZED}",
             f"is {quantized}, which does not agree with the attribute 'met' ({met})",
-        )
-
-
-def _check_fallback(one: _Trial, space: TuningSpace) -> None:
-    """The number of ops in fallback, by which the best is chosen, and the parameters."""
-    trial = one.trial
-    recorded = trial.user_attrs.get(record.FALLBACK_OPS)
-    if recorded is None or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
-        return
-    if space.key_from_params(trial.params) is None:  # It is of another space.
-        return
-    count = len(space.config_from_params(trial.params).fallback_ops)
-    if recorded != count:
-        raise one.damaged(
-            record.FALLBACK_OPS, f"is {recorded}, but by its parameters the trial has {count}"
         )
 
 
