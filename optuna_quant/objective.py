@@ -43,6 +43,8 @@ from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.rebuild import fingerprint_of
+from optuna_quant.record_check import check_fallback_ops
+from optuna_quant.record_check import check_record
 from optuna_quant.same_evaluation import check_evaluation
 from optuna_quant.same_evaluation import find_difference
 from optuna_quant.same_evaluation import keep_evaluation
@@ -532,6 +534,8 @@ class QuantObjective:
         study goes on if they have the metrics that it holds.
 
         Raises:
+            DamagedRecordError:
+                If the study's record was edited or damaged.
             ChangedError:
                 If the calibration data or the backend's options are others.
             ChangedEvaluationError:
@@ -553,7 +557,9 @@ class QuantObjective:
         with self._check_lock:
             if name in self._fitting:
                 return
+            check_record(study)
             check_continued(study, self._backend, self._space, self._criterion)
+            check_fallback_ops(study, self._space)
             self._check_evaluation(study)
             if study.user_attrs.get(record.CRITERION) != asdict(self._criterion):
                 self._judged_anew.add(name)

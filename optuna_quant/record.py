@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
+import hashlib
+import json
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -181,8 +183,8 @@ def has_claimed(trial: FrozenTrial) -> bool:
 def worker_of(trial: FrozenTrial) -> str | None:
     """The process and thread that run a trial; :obj:`None` if it is not one of ours."""
     stored = trial.system_attrs.get(WORKER)
-    if stored is not None and stored["number"] == trial.number:
-        return str(stored["worker"])
+    if isinstance(stored, Mapping) and stored.get("number") == trial.number:
+        return str(stored.get("worker"))
     claim = claim_of(trial)
     return None if claim is None else claim.worker
 
@@ -231,9 +233,18 @@ class Baseline:
 def get_baseline(study: optuna.Study) -> Baseline | None:
     """The baseline of a study, if it has been measured."""
     stored = study.user_attrs.get(BASELINE)
-    if stored is None:
-        return None
+    return None if stored is None else baseline_from(stored)
+
+
+def baseline_from(stored: Mapping[str, Any]) -> Baseline:
+    """The baseline that a study's attribute holds."""
     return Baseline(stored["value"], stored["trial"], stored.get("population"))
+
+
+def baseline_digest(baseline: Baseline) -> str:
+    """What tells whether the attribute was edited."""
+    text = json.dumps([float(baseline.value), baseline.trial, baseline.population])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def set_baseline(study: optuna.Study, baseline: Baseline) -> None:
@@ -248,4 +259,5 @@ def set_baseline(study: optuna.Study, baseline: Baseline) -> None:
     stored: dict[str, Any] = {"value": baseline.value, "trial": baseline.trial}
     if baseline.population is not None:
         stored["population"] = baseline.population
+    stored["digest"] = baseline_digest(baseline)
     study.set_user_attr(BASELINE, stored)

@@ -16,6 +16,7 @@ import numpy as np
 
 from optuna_quant import record
 from optuna_quant._optuna import running_trial_id
+from optuna_quant.damage import DamagedRecordError
 from optuna_quant.evidence import Population
 from optuna_quant.evidence import SampleOrder
 from optuna_quant.texts import read_bytes
@@ -89,6 +90,11 @@ def read_population(study: optuna.Study) -> Population | None:
     data = read_bytes(study, f"{_NAME}:{baseline.population}")
     if data is None:
         return None
+    attribute = f"optuna_quant:{_NAME}:{baseline.population}"
+    if hashlib.sha256(data).hexdigest()[:16] != baseline.population:
+        raise DamagedRecordError(
+            study.study_name, attribute, "is not what was written under its name"
+        )
     text, _, rest = data.partition(b"\n")
     head = json.loads(text)
     if head["version"] != _VERSION:
@@ -157,7 +163,15 @@ def write_scores(
     }
     if kind == "two":
         head["values"] = values.tolist()
+    head["digest"] = _digest(head, data)
     write(record.SCORES, head)
+
+
+def _digest(head: Mapping[str, Any], data: bytes) -> str:
+    """What tells whether scores, or what is said of them, were edited."""
+    said = {name: value for name, value in head.items() if name != "digest"}
+    text = json.dumps(said, sort_keys=True).encode()
+    return hashlib.sha256(text + b"\n" + data).hexdigest()[:16]
 
 
 def copy_scores(trial: optuna.Trial, other: FrozenTrial) -> None:
@@ -181,12 +195,29 @@ def population_of(attrs: Mapping[str, Any]) -> str:
 
 
 def read_scores(attrs: Mapping[str, Any]) -> NDArray[np.float64]:
-    """The scores of the first samples, of a trial with these system attributes."""
+    """The scores of the first samples, of a trial with these system attributes.
+
+    Raises:
+        ValueError:
+            If they are not what was written.
+    """
     head = attrs.get(record.SCORES)
     if head is None:
         return np.empty(0)
+    try:
+        scores = _decoded(head, attrs)
+    except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
+        raise ValueError("or one of its pieces is not what was written") from error
+    if len(scores) != head["samples"] or not np.isfinite(scores).all():
+        raise ValueError(f"does not hold the finite scores of {head['samples']} samples")
+    return scores
+
+
+def _decoded(head: Mapping[str, Any], attrs: Mapping[str, Any]) -> NDArray[np.float64]:
     packed = "".join(attrs[f"{record.SCORES}:{number}"] for number in range(head["chunks"]))
     data = zlib.decompress(base64.b64decode(packed))
+    if "digest" in head and head["digest"] != _digest(head, data):
+        raise ValueError
     if head["kind"] == "all":
         return np.frombuffer(data, dtype="<f8").astype(np.float64)
     values = np.array(head["values"], dtype=np.float64)

@@ -31,6 +31,7 @@ from optuna_quant._pause import Pause
 from optuna_quant._worker import is_known_dead
 from optuna_quant._worker import this_worker
 from optuna_quant.texts import find_bytes
+from optuna_quant.texts import read_bytes
 from optuna_quant.texts import write_bytes
 
 
@@ -116,7 +117,7 @@ class SharedValue:
 
     def read(self) -> bytes | None:
         """The value; :obj:`None` if the study does not hold it yet."""
-        return find_bytes(_optuna.study_system_attrs(self._study), self.name)
+        return read_bytes(self._study, self.name)
 
     def get(self, compute: Callable[[], bytes]) -> bytes:
         """The value, computed if need be; waits while another worker computes it.
@@ -137,7 +138,7 @@ class SharedValue:
     def offer(self, compute: Callable[[], bytes]) -> bytes | None:
         """As :meth:`get`, but :obj:`None` if another worker computes the value."""
         attrs = _optuna.study_system_attrs(self._study)
-        value = find_bytes(attrs, self.name)
+        value = find_bytes(attrs, self.name, study_name=self._study.study_name)
         if value is not None:
             return value
         if self._others(attrs):

@@ -10,6 +10,7 @@ from typing import Any
 import zlib
 
 from optuna_quant import _optuna
+from optuna_quant.damage import DamagedRecordError
 
 
 if TYPE_CHECKING:
@@ -32,19 +33,35 @@ def write_bytes(study: optuna.Study, name: str, data: bytes) -> None:
     _optuna.set_study_system_attr(study, f"optuna_quant:{name}", head)
 
 
-def find_bytes(attrs: Mapping[str, Any], name: str) -> bytes | None:
-    """The bytes that are kept under a name in a study with these system attributes."""
-    head = attrs.get(f"optuna_quant:{name}")
+def find_bytes(attrs: Mapping[str, Any], name: str, *, study_name: str = "") -> bytes | None:
+    """The bytes that are kept under a name in a study with these system attributes.
+
+    Raises:
+        DamagedRecordError:
+            If they are not what was written.
+    """
+    attribute = f"optuna_quant:{name}"
+    head = attrs.get(attribute)
     if head is None:
         return None
-    prefix = f"optuna_quant:{name}:{head['digest']}"
-    packed = "".join(attrs[f"{prefix}:{number}"] for number in range(head["chunks"]))
-    return zlib.decompress(base64.b64decode(packed))
+    try:
+        prefix = f"{attribute}:{head['digest']}"
+        packed = "".join(attrs[f"{prefix}:{number}"] for number in range(head["chunks"]))
+        data = zlib.decompress(base64.b64decode(packed, validate=True))
+        fits = hashlib.sha256(data).hexdigest()[:8] == head["digest"]
+    except (KeyError, TypeError, ValueError, zlib.error):
+        fits = False
+    if not fits:
+        raise DamagedRecordError(
+            study_name, attribute, "or one of its pieces is not what was written"
+        )
+    return data
 
 
 def read_bytes(study: optuna.Study, name: str) -> bytes | None:
     """The bytes that the study keeps under a name; :obj:`None` if there are none."""
-    return find_bytes(_optuna.study_system_attrs(study), name)
+    attrs = _optuna.study_system_attrs(study)
+    return find_bytes(attrs, name, study_name=study.study_name)
 
 
 def write_text(study: optuna.Study, name: str, text: str) -> None:

@@ -25,6 +25,8 @@ from optuna_quant._pause import Pause
 from optuna_quant._worker import is_this_process
 from optuna_quant._worker import this_worker
 from optuna_quant.enqueued import valid_choices
+from optuna_quant.record_check import check_fallback_ops
+from optuna_quant.record_check import check_record
 from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
 from optuna_quant.samplers._ledger import Ledger
@@ -365,7 +367,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         with self._lock:
             state = self._states.get((id(storage), study_id))
             if state is None:
+                check_record(study)
                 check_space(study, self._space)
+                check_fallback_ops(study, self._space)
                 ledger = Ledger(
                     study,
                     self._space,

@@ -1,0 +1,31 @@
+"""The error of a record that somebody has edited, or that the storage has spoilt."""
+
+from __future__ import annotations
+
+
+class DamagedRecordError(ValueError):
+    """A value of a study's record cannot be what was written.
+
+    Args:
+        study_name:
+            The study.
+        attribute:
+            The attribute that holds it.
+        what:
+            What is wrong with it.
+        trial:
+            The number of the trial whose attribute it is; :obj:`None` if it is the study's.
+    """
+
+    def __init__(
+        self, study_name: str, attribute: str, what: str, *, trial: int | None = None
+    ) -> None:
+        self.attribute = attribute
+        self.trial = trial
+        of = "" if trial is None else f" of trial {trial}"
+        super().__init__(
+            f"The record of the study {study_name!r} is damaged: its attribute {attribute!r}{of} "
+            f"{what}. It was edited, or the storage has failed, so that no result can be trusted. "
+            "Go on from a copy of the storage that was made before, use another study name or "
+            "storage, or begin the study anew (on the command line with --fresh)."
+        )
