@@ -149,13 +149,19 @@ def _where(b: Branch, x: str, other: str) -> str:
     return b.node("Where", [b.node("Greater", [x, b.scalar(0)]), x, other])
 
 
+def _computed(b: Branch, x: str, ids: np.ndarray) -> str:
+    """Indices that depend on a sample: what depends on constants alone is computed beforehand."""
+    zero = b.node("Greater", [b.node("ReduceMax", [x], keepdims=0), b.scalar(1e9)])
+    return b.node("Add", [b.const(ids), b.node("Cast", [zero], to=onnx.TensorProto.INT64)])
+
+
 def _gather(b: Branch, x: str) -> str:
-    ids = b.const(np.arange(np.prod(b.shape[:-1])).reshape(b.shape[:-1]) % 5)
+    ids = _computed(b, x, np.arange(np.prod(b.shape[:-1])).reshape(b.shape[:-1]) % 5)
     return b.node("Add", [x, b.node("Gather", [b.weight(5, b.shape[-1]), ids])])
 
 
 def _gather_elements(b: Branch, x: str) -> str:
-    ids = b.const(np.arange(np.prod(b.shape)).reshape(b.shape) % 2)
+    ids = _computed(b, x, np.arange(np.prod(b.shape)).reshape(b.shape) % 2)
     return b.node("Add", [x, b.node("GatherElements", [b.weight(*b.shape), ids])])
 
 

@@ -237,9 +237,9 @@ def test_what_may_change_is_not_folded(kind: str) -> None:
         integers = m.const(np.ones((4, 4), np.int8))
         weight = m.node("DequantizeLinear", [integers, m.const(np.float32(0.5))])
     elif kind == "overridable":
-        stored = m.weight(16, name="w")
-        m.input("w", [16])
-        weight = m.node("Reshape", [stored, m.const(ints(4, 4))])
+        stored = m.weight(4, 4, name="w")
+        m.input("w", [4, 4])
+        weight = m.node("Mul", [stored, m.const(np.float32(0.5))])
     elif kind == "branch":
         branch = Maker()
         branch.const(np.ones((4, 4), np.float32), "then")

@@ -52,9 +52,9 @@ def not_finite(m: Maker) -> str:
 
 
 def replaceable(m: Maker) -> str:
-    m.weight(64, name="stored")
-    m.input("stored", [64])
-    return m.node("Reshape", ["stored", m.const(np.array([8, 8]))])
+    m.weight(8, 8, name="stored")
+    m.input("stored", [8, 8])
+    return m.node("Mul", ["stored", m.const(np.float32(0.5))])
 
 
 def too_large(m: Maker) -> str:
