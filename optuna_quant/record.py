@@ -88,7 +88,11 @@ CRITERION = "optuna_quant:criterion"
 """The criterion that the study was begun with."""
 STOPPED_BECAUSE = "optuna_quant:stopped_because"
 
-# System attribute of a study.
+# System attributes of a study.
+HOLDOUT_SPLIT = "optuna_quant:holdout"
+"""Which part of the data the search does not see."""
+DYNAMIC_BATCH_SIZE = "optuna_quant:dynamic_batch_size"
+"""In batches of how many samples models with dynamic quantization were evaluated."""
 FAILURES_FROM = "optuna_quant:failures_from"
 """The number of the first trial whose failure counts: those before it had a cause that may be
 mended, since a search has ended because of them and was begun again."""

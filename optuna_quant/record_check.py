@@ -123,6 +123,12 @@ def _check_study(
             continue
         if attribute == _PROTOCOL:
             fits = _has(value, protocol=_is_count, version=_is_text)
+        elif attribute == record.HOLDOUT_SPLIT:
+            fits = _has(
+                value, fraction=_is_finite, seed=_is_count, samples=_is_count, digest=_is_text
+            )
+        elif attribute in (record.DYNAMIC_BATCH_SIZE, record.FAILURES_FROM):
+            fits = _is_count(value)
         elif ":claim:" in attribute:
             fits = value is None or _has(
                 value, id=_is_text, worker=_is_text, turn=_is_count, sign=_is_count
