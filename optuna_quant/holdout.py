@@ -147,6 +147,8 @@ def _is_same(one: Any, other: Any) -> bool:
         if os.path.exists(one) and os.path.exists(other):
             return os.path.samefile(one, other)
         return os.path.realpath(one) == os.path.realpath(other)
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        return all(_is_same(mine, its) for mine, its in zip(one, other, strict=True))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(one[key] is other[key] for key in one)
     # The same method of the same object is another object each time.

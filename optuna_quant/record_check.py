@@ -337,7 +337,9 @@ def _is_claim(value: Any) -> bool:
         and _is_flag(value.get("speculative", False))
         and (goal in (record.FULL, record.VERDICT) or _is_count(goal))
         and _is_count(value.get("caution", 0))
-        and (positions is None or (isinstance(positions, list) and all(map(_is_count, positions))))
+        # In memory a tuple stays one.
+        and (positions is None or isinstance(positions, list | tuple))
+        and all(map(_is_count, positions or ()))
     )
 
 
@@ -353,7 +355,8 @@ def _is_evidence(value: Any) -> bool:
         _has(value, estimate=_is_number, reason=_is_text)
         and isinstance(bounds, list)
         and len(bounds) == 2
-        and all(map(_is_number, bounds))
+        # What has no bound on one side has none here.
+        and all(bound is None or _is_number(bound) for bound in bounds)
     )
 
 

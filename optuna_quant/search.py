@@ -245,16 +245,19 @@ class Search:
             on_stuck=on_stuck,
         )
         try:
-            objective.check_continued(study)
+            self._check_continued(study, objective)
         except ChangedError as changed:
             study = renew(study, changed)
-            objective.check_continued(study)
+            self._check_continued(study, objective)
         if not running_elsewhere(study):
             try_again(study, self.space)
-        check_split(study, self.split)
-        check_batches(study, self.batches)
         with named_if_gone(study):
             return self._run(study, objective, saved, shown, callbacks, show_progress, n_jobs)
+
+    def _check_continued(self, study: optuna.Study, objective: QuantObjective) -> None:
+        check_split(study, self.split)
+        check_batches(study, self.batches)
+        objective.check_continued(study)
 
     def _run(
         self,

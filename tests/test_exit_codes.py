@@ -277,7 +277,7 @@ def test_candidates_that_all_fail_are_a_failure(folder: Path) -> None:
     (folder / "mended").touch()
     again = ended(command)
     assert again.returncode == 0
-    assert "3 of 3 ops quantized" in again.stdout
+    assert "3 of 3 ops in integer kernels" in again.stdout
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -288,12 +288,12 @@ def test_first_rank_that_does_not_come_is_not_waited_for_forever(tmp_path: Path)
 def test_study_is_not_deleted_under_another_process(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "journal")
     study = begin(storage, ["s"], "maximize", model="m", fresh=False, rank=Rank())
+    study.set_user_attr("optuna_quant:signature", {"model": "m"})
     study.sampler = ExhaustiveQuantSampler(spaces.make_space())
     trial = study.ask()
     with pytest.raises(ValueError, match=f"trial 0 is running on .* in process {os.getpid()}"):
         begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank())
     study.tell(trial, 1.0)
-    study.set_user_attr("optuna_quant:signature", {"model": "m"})
     assert begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank()).get_trials() == []
 
 

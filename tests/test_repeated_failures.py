@@ -216,8 +216,9 @@ def test_same_search_goes_on_when_the_cause_is_mended(tmp_path: Path) -> None:
     assert result.met
     assert result.fallback_ops == ()
     assert result.set_aside == ()
-    assert mended.fp32_count == 0
-    assert len(mended.seen) == 1
+    # It may be another evaluation, so FP32 is measured anew; the answer, a second time.
+    assert mended.fp32_count == 1
+    assert len(mended.seen) == 3
 
 
 def test_failures_of_a_search_that_found_something_still_count(tmp_path: Path) -> None:
@@ -226,10 +227,11 @@ def test_failures_of_a_search_that_found_something_still_count(tmp_path: Path) -
     tuning = TuningCriterion(strategy="basic", max_trials=None)
     first = tune_fake(evaluate, storage=storage, tuning_criterion=tuning)
     assert first.met
-    again = CountingEvaluation()
+    again = Failing(lambda model: "op5" in model.config.quantized_ops)
     result = tune_fake(again, storage=storage, tuning_criterion=tuning)
     assert result.fallback_ops == first.fallback_ops
-    assert again.seen == []
+    # Only what tells whether it is the same evaluation.
+    assert [len(model.config.quantized_ops) for model in again.seen] in ([], [0, 7])
 
 
 # What is tried.

@@ -49,6 +49,10 @@ class Scripted:
         self.calls = defaultdict[str, int](int)
         self.seen: list[FakeModel] = []
 
+    def signature(self) -> dict[str, str]:
+        """Always the same evaluation, whatever it gives."""
+        return {"function": "scripted"}
+
     def __call__(self, model: FakeModel) -> float:
         self.calls[model.fingerprint] += 1
         self.seen.append(model)
