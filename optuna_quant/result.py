@@ -271,9 +271,9 @@ class TuningResult:
                 f"metric {about}{self.metric:.6g}, FP32 {self.baseline:.6g}, "
                 f"{self._shown_loss(self.loss, self.loss_interval, self.models_compared)}{judged}"
             )
+            lines.extend(self._shown_doubt())
         if self.note is not None:
             lines.append(self.note)
-            lines.extend(self._shown_doubt())
         if self.batches is not None:
             lines.append(str(self.batches))
         lines.extend(self._shown_second_evaluation())
