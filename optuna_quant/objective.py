@@ -263,6 +263,31 @@ class QuantObjective:
         """End the evaluations of all other threads, as Ctrl-C ends that of the main thread."""
         self._evaluations.interrupt()
 
+    def limited(
+        self, study: optuna.Study, evaluate: Callable[[], _Result], *, what: str
+    ) -> _Result:
+        """Run an evaluation that is not of a trial; it may take as long as one of a trial.
+
+        Args:
+            study:
+                The study.
+            evaluate:
+                Evaluates.
+            what:
+                What is evaluated, for messages.
+
+        Raises:
+            EvaluationTimeout:
+                If it took longer.
+        """
+        with exits_are_errors(what):
+            return self._evaluations.run(
+                lambda check: evaluate(),
+                what=what,
+                give_up=None,
+                usual_seconds=lambda: suspicious_after(study.get_trials(deepcopy=False)),
+            )
+
     @property
     def baseline_error(self) -> BaselineError | None:
         """Why the FP32 model could not be evaluated, if so."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 import hashlib
 import itertools
 import json
@@ -95,8 +96,16 @@ class SecondEvaluation:
         )
 
 
+def _unlimited(evaluate: Callable[[], Any]) -> Any:
+    return evaluate()
+
+
 def with_second_evaluation(
-    result: TuningResult, evaluate: Evaluate, *, session: Callable[[Any], Any]
+    result: TuningResult,
+    evaluate: Evaluate,
+    *,
+    session: Callable[[Any], Any],
+    limited: Callable[[Callable[[], Any]], Any] = _unlimited,
 ) -> TuningResult:
     """The result with a verdict that has held twice, or none.
 
@@ -110,6 +119,8 @@ def with_second_evaluation(
             Gives the metric of a model.
         session:
             Gives what ``evaluate`` takes of a model.
+        limited:
+            Runs an evaluation, and raises if it takes too long.
     """
     trial = result.trial
     if not result.met or trial is None:
@@ -120,11 +131,13 @@ def with_second_evaluation(
         model = rebuild(trial, backend=result.backend, space=result.space)
     except ValueError as error:
         return replace(result, not_repeated=str(error))
-    again = _Again(result, trial, evaluate, session)
+    again = _Again(result, trial, evaluate, session, limited)
     shared = SharedValue(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
     try:
         found = _read(shared.get(lambda: again.evaluate(model)))
     except KeyboardInterrupt:
+        # That is not to be overlooked: the caller may have meant to end all.
+        result = replace(result, stopped_because=StopReason.INTERRUPTED)
         return replace(result, not_repeated="it was interrupted")
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -167,22 +180,24 @@ class _Again:
     trial: FrozenTrial
     measure: Evaluate
     session: Callable[[Any], Any]
+    limited: Callable[[Callable[[], Any]], Any] = _unlimited
 
     def evaluate(self, model: Any) -> bytes:
         """What it gives, as the study keeps it."""
         tried = 0.0
         if isinstance(self.measure, DataEvaluation):
-            same, tried = self._try_few(model, self.measure)
+            measure = self.measure
+            same, tried = self.limited(partial(self._try_few, model, measure))
             if same:
                 return self._kept(None, None, tried)
         _logger.info("Evaluating the answer a second time.")
-        metric = self._metric(model)
+        metric = self.limited(partial(self._metric, model))
         del model  # One at a time is in memory.
         assert self.result.metric is not None
         if not tried and math.isclose(metric, self.result.metric, rel_tol=_SAME_METRIC):
             return self._kept(metric, None, 1.0)
         fp32 = self.result.backend.quantize(self.result.space.fp32())
-        baseline = self._metric(fp32)
+        baseline = self.limited(partial(self._metric, fp32))
         self.result.criterion.check_baseline(baseline)
         return self._kept(metric, baseline, tried + 2)
 

@@ -296,13 +296,15 @@ class Search:
             result = replace(result, batches=self.batches)
         chosen = _itself if isinstance(self.measure, DataEvaluation) else _session
         if self.verify:
-            result = with_second_evaluation(result, self.measure, session=chosen)
+            limited = partial(objective.limited, study, what="The second evaluation of the answer")
+            result = with_second_evaluation(result, self.measure, session=chosen, limited=limited)
         if self.saver is not None and not result.is_reproducible:
             self.saver.discard()
         unwritten = self._write(result)
         if self.holdout is not None:
             chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session
-            result = with_holdout(result, self.holdout, session=chosen)
+            limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
+            result = with_holdout(result, self.holdout, session=chosen, limited=limited)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result

@@ -25,6 +25,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.reproducibility import SecondEvaluation
 from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
+from optuna_quant.search_errors import TuningInterrupted
 from optuna_quant.tuning import tune
 
 
@@ -173,10 +174,26 @@ def test_interrupt_keeps_the_answer() -> None:
             raise KeyboardInterrupt
         return evaluate(model)
 
-    result = tune_fake(interrupted)
+    with pytest.raises(TuningInterrupted) as raised:
+        tune_fake(interrupted)
+    result = raised.value.result
     assert result.met
+    assert result.stopped_because == "interrupted"
     assert result.not_repeated == "it was interrupted"
     assert "not evaluated a second time (it was interrupted)" in str(result).splitlines()
+
+
+def test_second_evaluation_that_hangs_is_ended() -> None:
+    evaluate = Scripted()
+
+    def hanging(model: FakeModel) -> float:
+        if model.config.quantized_ops and evaluate.calls[model.fingerprint]:
+            time.sleep(60)
+        return evaluate(model)
+
+    result = tune_fake(hanging, evaluation_timeout=0.3)
+    assert not result.met
+    assert "took longer than evaluation_timeout=0.3 s" in str(result.not_repeatable)
 
 
 def test_it_can_be_left_out() -> None:
