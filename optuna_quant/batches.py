@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from optuna_quant.space import TuningSpace
 
 
-_KEY = "optuna_quant:dynamic_batch_size"
 # So many samples are run alone and together, to see whether they are independent.
 _TRIED = 4
 # Kernels for other shapes sum in another order; by this part of the largest value at most.
@@ -129,9 +128,9 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
     """
     if batches is None or batches.size is None:
         return
-    known = study_system_attrs(study).get(_KEY)
+    known = study_system_attrs(study).get(record.DYNAMIC_BATCH_SIZE)
     if known is None and record.get_baseline(study) is None:
-        set_study_system_attr(study, _KEY, batches.size)
+        set_study_system_attr(study, record.DYNAMIC_BATCH_SIZE, batches.size)
         return
     if known == batches.size:
         return

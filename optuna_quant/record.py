@@ -88,14 +88,20 @@ CRITERION = "optuna_quant:criterion"
 """The criterion that the study was begun with."""
 STOPPED_BECAUSE = "optuna_quant:stopped_because"
 
-# System attribute of a study.
+# System attributes of a study.
+DYNAMIC_BATCH_SIZE = "optuna_quant:dynamic_batch_size"
+"""In batches of what size models with dynamic quantization are evaluated."""
+
+HOLDOUT = "optuna_quant:holdout"
+"""Which of the samples are kept aside."""
+
 FAILURES_FROM = "optuna_quant:failures_from"
 """The number of the first trial whose failure counts: those before it had a cause that may be
 mended, since a search has ended because of them and was begun again."""
 
-# System attributes of a study.
 SECOND_EVALUATION = "second_evaluation"
 """What evaluating an answer a second time has given, one for each answer, see ``texts``."""
+
 # How far a trial evaluates its configuration.
 FULL = "full"
 VERDICT = "verdict"

@@ -222,3 +222,24 @@ def test_record_of_an_earlier_version_is_accepted(recorded: Any) -> None:
         check_record(changed)
         assert np.isfinite(record.get_baseline(changed).value)  # type: ignore[union-attr]
         search(changed, samples=samples)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "damaged"),
+    [
+        (record.DYNAMIC_BATCH_SIZE, 1, 0),
+        (record.FAILURES_FROM, 3, "3"),
+        (
+            record.HOLDOUT,
+            {"fraction": 0.3, "seed": -1, "samples": 9, "digest": "0"},
+            {"fraction": 0.3},
+        ),
+    ],
+)
+def test_what_is_kept_as_it_is_is_no_damage(attribute: str, value: Any, damaged: Any) -> None:
+    study = whole(samples=False)
+    _optuna.set_study_system_attr(study, attribute, value)
+    check_record(study)
+    _optuna.set_study_system_attr(study, attribute, damaged)
+    with pytest.raises(DamagedRecordError, match=attribute):
+        check_record(study)
