@@ -126,12 +126,12 @@ def check_split(study: optuna.Study, split: HoldoutSplit | None) -> None:
         ValueError:
             If the study was begun with another part aside, or with none.
     """
-    known: dict[str, Any] | None = study_system_attrs(study).get(record.HOLDOUT)
+    known: dict[str, Any] | None = study_system_attrs(study).get(record.HOLDOUT_SPLIT)
     here = None if split is None else asdict(split)
     if known == here:
         return
     if known is None and record.get_baseline(study) is None:
-        set_study_system_attr(study, record.HOLDOUT, here)
+        set_study_system_attr(study, record.HOLDOUT_SPLIT, here)
         return
     began = "without keeping a part aside" if known is None else f"with {HoldoutSplit(**known)}"
     now = "nothing is kept aside" if split is None else f"it is {split}"

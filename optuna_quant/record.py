@@ -89,19 +89,17 @@ CRITERION = "optuna_quant:criterion"
 STOPPED_BECAUSE = "optuna_quant:stopped_because"
 
 # System attributes of a study.
+HOLDOUT_SPLIT = "optuna_quant:holdout"
+"""Which part of the data the search does not see."""
 DYNAMIC_BATCH_SIZE = "optuna_quant:dynamic_batch_size"
-"""In batches of what size models with dynamic quantization are evaluated."""
-
-HOLDOUT = "optuna_quant:holdout"
-"""Which of the samples are kept aside."""
-
+"""In batches of how many samples models with dynamic quantization were evaluated."""
 FAILURES_FROM = "optuna_quant:failures_from"
 """The number of the first trial whose failure counts: those before it had a cause that may be
 mended, since a search has ended because of them and was begun again."""
 
+# System attributes of a study.
 SECOND_EVALUATION = "second_evaluation"
 """What evaluating an answer a second time has given, one for each answer, see ``texts``."""
-
 # How far a trial evaluates its configuration.
 FULL = "full"
 VERDICT = "verdict"

@@ -118,19 +118,17 @@ def _check_study(
         what = _wrong_baseline(baseline, trials)
         if what is not None:
             raise DamagedRecordError(name, record.BASELINE, what)
-    plain: dict[str, Check] = {
-        _PROTOCOL: lambda value: _has(value, protocol=_is_count, version=_is_text),
-        record.FAILURES_FROM: _is_count,
-        record.DYNAMIC_BATCH_SIZE: lambda value: _is_count(value) and value > 0,
-        record.HOLDOUT: lambda value: _has(
-            value, fraction=_is_number, seed=_is_whole, samples=_is_count, digest=_is_text
-        ),
-    }
     for attribute, value in system.items():
         if not attribute.startswith(_OURS) or _PIECE.search(attribute):
             continue
-        if attribute in plain:
-            fits = plain[attribute](value)
+        if attribute == _PROTOCOL:
+            fits = _has(value, protocol=_is_count, version=_is_text)
+        elif attribute == record.HOLDOUT_SPLIT:
+            fits = _has(
+                value, fraction=_is_finite, seed=_is_count, samples=_is_count, digest=_is_text
+            )
+        elif attribute in (record.DYNAMIC_BATCH_SIZE, record.FAILURES_FROM):
+            fits = _is_count(value)
         elif ":claim:" in attribute:
             fits = value is None or _has(
                 value, id=_is_text, worker=_is_text, turn=_is_count, sign=_is_count
@@ -297,10 +295,6 @@ def _check_scores(one: _Trial) -> None:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_text(value: Any) -> bool:
