@@ -250,6 +250,15 @@ class QuantObjective:
         finally:
             self._at_work.discard(place)
 
+    def forget(self, study: optuna.Study) -> None:
+        """Forget what is known of a study, because another one has taken its name."""
+        name = study.study_name
+        for names in (self._has_measured, self._fitting, self._comparable, self._judged_anew):
+            names.discard(name)
+        self._populations.pop(name, None)
+        self._given_up.pop(name, None)
+        self._values = {key: value for key, value in self._values.items() if key[0] != name}
+
     def take_lost(self) -> list[int]:
         """The trials that another worker has ended since this was last asked.
 

@@ -245,16 +245,25 @@ class Search:
             on_stuck=on_stuck,
         )
         try:
-            objective.check_continued(study)
+            self._check_continued(study, objective)
         except ChangedError as changed:
             study = renew(study, changed)
-            objective.check_continued(study)
+            objective.forget(study)
+            self._check_continued(study, objective)
         if not running_elsewhere(study):
             try_again(study, self.space)
-        check_split(study, self.split)
-        check_batches(study, self.batches)
         with named_if_gone(study):
             return self._run(study, objective, saved, shown, callbacks, show_progress, n_jobs)
+
+    def _check_continued(self, study: optuna.Study, objective: QuantObjective) -> None:
+        """Refuse a study that was begun with something else."""
+        try:
+            objective.check_continued(study)
+        except ChangedError:
+            check_split(study, self.split)  # Other samples are kept aside: that is the reason.
+            raise
+        check_split(study, self.split)
+        check_batches(study, self.batches)
 
     def _run(
         self,

@@ -32,6 +32,8 @@ from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.objective import QuantObjective
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.result import TuningResult
+from optuna_quant.sample_record import population_of
+from optuna_quant.sample_record import read_population
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.storages import open_storage
 from optuna_quant.tuning import tune
@@ -302,18 +304,24 @@ def test_search_goes_on_once_the_calibration_data_are_mended(
         go(storage, function, Signed("one"))
 
 
-def test_search_goes_on_once_the_labels_are_mended(storage: Path) -> None:
+@pytest.mark.parametrize("wrong", [20, 1])
+def test_search_goes_on_once_the_labels_are_mended(storage: Path, wrong: int) -> None:
     backend, data = labelled()
 
     def stop(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         study.stop()
 
-    wrong = data | {"labels": np.where(np.arange(60) < 20, 0, data["labels"])}
-    first = go_data(storage, backend, wrong, callbacks=[stop])
+    others = np.where(np.arange(60) < wrong, data["labels"] == 0, data["labels"])
+    first = go_data(storage, backend, data | {"labels": others}, callbacks=[stop])
     assert len(first.study.trials) == 1
     result = go_data(storage, backend, data)
     assert result.baseline == 1.0
     assert result.met
+    # Nothing is left of the scores with the wrong labels.
+    population = read_population(result.study)
+    assert population is not None
+    seen = {population_of(trial.system_attrs) for trial in result.study.trials}
+    assert seen - {None, ""} == {population.key}
 
 
 def test_nothing_is_begun_anew_under_another_process(storage: Path) -> None:
