@@ -352,7 +352,7 @@ def evaluate(model):
     with os.fdopen(os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a") as file:
         file.write(f"{model.fingerprint}\\n")
     return model.accuracy
-print(go(sys.argv[3], evaluate, Signed("two")).fallback_ops)
+print(go(sys.argv[3], evaluate, Signed("two"), verify=False).fallback_ops)
 """
 
 
