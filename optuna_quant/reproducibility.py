@@ -219,9 +219,11 @@ class _Again:
         if recorded is not None:
             # Those of the first samples as the trial has seen them, in the same batches.
             indices, scores = recorded
-            found = evaluation.scores(model, indices[:count])
-            same = bool(np.array_equal(np.concatenate(list(found)), scores[:count]))
-            runs += 1
+            depends = getattr(model, "depends_on_batch", False) is True
+            first = min(samples, max(count, size)) if depends else count
+            found = evaluation.scores(model, indices[:first])
+            same = _is_same(np.concatenate(list(found)), scores[:first])
+            return same, (runs * count + first) / samples
         return same, runs * count / samples
 
     def _recorded(self) -> tuple[NDArray[np.intp], NDArray[np.float64]] | None:

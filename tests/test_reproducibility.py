@@ -343,12 +343,13 @@ def test_few_samples_are_enough_where_nothing_is_random(
     assert "second" not in str(result)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "cosine"])
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_dynamic_models_in_batches_are_the_same_in_the_same_batches(
-    data: dict[str, np.ndarray], approach: str
+    data: dict[str, np.ndarray], approach: str, metric: str
 ) -> None:
     with pytest.warns(UserWarning, match="batches of 50") if approach == "dynamic" else _nothing():
-        result = tune_on(data, data["x"], approach=approach, batch_size=50)
+        result = tune_on(data, data["x"], approach=approach, batch_size=50, metric=metric)
     assert result.met
     assert result.second_evaluation is not None
     assert not result.second_evaluation.differs
