@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant.aside import locked_directory
+from optuna_quant.aside import remove_left_over
 from optuna_quant.rebuild import rebuild
 from optuna_quant.selection import best_met_trial
 
@@ -141,7 +143,8 @@ class SaveBest:
         """Remove what was written: it has turned out not to meet the criterion."""
         if self._written is not None:
             self._path.unlink(missing_ok=True)
-            self._path.with_name(f"{self._path.name}.data").unlink(missing_ok=True)
+            with locked_directory(self._path.parent):
+                remove_left_over(self._path, keep=None)
             self._written = None
 
     def write(self, best: FrozenTrial) -> None:

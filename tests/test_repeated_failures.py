@@ -30,6 +30,7 @@ from optuna_quant.result import TuningResult
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.space import TuningSpace
+from optuna_quant.storages import open_storage
 from optuna_quant.tuning import tune
 
 
@@ -85,6 +86,19 @@ def test_search_stops_after_a_few_with_the_reason_once(name: str, n_jobs: int) -
     assert result.message.startswith("Every candidate failed in the same way (")
     assert "Not evaluated: RuntimeError: out of memory: " in result.message
     assert result.message.count("out of memory") == 1
+
+
+def test_enqueued_nonsense_does_not_count(tmp_path: Path) -> None:
+    storage = str(tmp_path / "journal")
+    study = optuna.create_study(
+        storage=open_storage(storage), study_name="mine", direction="maximize"
+    )
+    study.enqueue_trial({"quant.op:op0": "nonsense"})
+    evaluate = Failing(is_quantized)
+    result = tune_fake(evaluate, storage=storage, study_name="mine")
+    assert result.study.trials[0].user_attrs["failure"].startswith("Enqueued with ")
+    assert result.stopped_because == "failing"
+    assert len(evaluate.seen) <= 1 + 9 + 2 + 1
 
 
 def test_models_that_cannot_be_built_are_a_failure_too() -> None:

@@ -88,6 +88,9 @@ def test_what_does_not_meet_again_is_no_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = tmp_path / "out"
+    left, other = tmp_path / "out.0123456789abcdef.data", tmp_path / "out.data"
+    left.touch()  # The weights of a large model.
+    other.touch()
     written: list[bool] = []
     result = tune_fake(
         Scripted(change=-0.1),
@@ -98,6 +101,8 @@ def test_what_does_not_meet_again_is_no_answer(
     assert not result.met
     assert not result.is_reproducible
     assert not output.exists()
+    assert not left.exists()
+    assert other.exists()  # Not one of ours.
     assert result.config is not None
     found = result.second_evaluation
     assert found is not None
