@@ -353,7 +353,8 @@ def _is_evidence(value: Any) -> bool:
         _has(value, estimate=_is_number, reason=_is_text)
         and isinstance(bounds, list)
         and len(bounds) == 2
-        and all(map(_is_number, bounds))
+        # What has no bound is not written.
+        and all(bound is None or _is_number(bound) for bound in bounds)
     )
 
 

@@ -273,9 +273,16 @@ def find_difference(
     if trial is None:
         return None
     calibrate()
-    value = as_metric(
-        evaluate(rebuild(trial, backend=backend, space=space)), higher_is_better=better
-    )
+    model = rebuild(trial, backend=backend, space=space)
+    if samples is not None and population is not None:
+        # In the order of the trial: what a model gives may depend on the batch.
+        indices = population.order.indices.copy()
+        scores[population.order.indices] = np.concatenate(
+            [np.array(some) for some in samples.scores(model, indices)]
+        )
+        value = float(scores.sum() / len(scores))
+    else:
+        value = as_metric(evaluate(model), higher_is_better=better)
     if _is_same(value, trial.values[0]):
         return None
     return (
