@@ -457,9 +457,7 @@ def prepare(
     held_out: Evaluate | None = None
     split = None
     fraction = as_fraction(holdout)
-    if fraction is not None:
-        measure, held_out, split = split_holdout(measure, fraction, seed=seed)
-    elif holdout is not None:
+    if holdout is not None and fraction is None:
         held_out = _measure_holdout(holdout, evaluate, data, measured)
     pruner = _pruner(measure, accuracy, evidence=evidence, error_probability=error_probability)
     if output is not None:
@@ -493,6 +491,10 @@ def prepare(
     _check_quantizes(space, op_type_dict=op_type_dict, op_name_dict=op_name_dict)
     scored = None
     fp32 = backend.quantize(space.fp32()) if isinstance(measure, DataEvaluation) else None
+    if fraction is not None:
+        if isinstance(measure, DataEvaluation):
+            measure.check(fp32)  # The model tells a list of batches from one of samples.
+        measure, held_out, split = split_holdout(measure, fraction, seed=seed)
     for each in (measure, held_out):
         if isinstance(each, DataEvaluation):
             each.check(fp32)
