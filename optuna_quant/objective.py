@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from dataclasses import dataclass
 from functools import cached_property
+from functools import partial
 import math
 import threading
 from typing import TYPE_CHECKING
@@ -625,6 +626,7 @@ class QuantObjective:
                     calibrate=lambda: share_calibration(
                         study, self._backend, artifact_store=self._artifact_store
                     ),
+                    limited=partial(self.limited, study, what="Measuring a model once more"),
                 )
 
             if check_evaluation(study, self._signature, differs, patience=self._patience):

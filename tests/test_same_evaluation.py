@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+import time
 from typing import Any
 
 from fake_backend import CountingEvaluation
@@ -28,6 +29,7 @@ from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.objective import QuantObjective
 from optuna_quant.pruners import AccuracyPruner
@@ -105,6 +107,17 @@ def test_a_function_with_the_same_metrics_goes_on(
     go(storage, again)
     assert again.seen == []
     assert caplog.text.count("Measured again") == 1
+
+
+def test_a_function_that_hangs_is_ended(storage: Path) -> None:
+    go(storage, Counted(lambda model: model.accuracy))
+
+    def hang(model: FakeModel) -> float:
+        time.sleep(60)
+        return model.accuracy
+
+    with pytest.raises(BaselineError, match=r"took longer than evaluation_timeout=0\.3 s"):
+        go(storage, Counted(hang), evaluation_timeout=0.3)
 
 
 def test_a_function_that_scores_candidates_otherwise_is_refused(storage: Path) -> None:
