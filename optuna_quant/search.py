@@ -307,8 +307,8 @@ class Search:
         if self.verify:
             limited = partial(objective.limited, study, what="The second evaluation of the answer")
             result = with_second_evaluation(result, self.measure, session=chosen, limited=limited)
-        if self.saver is not None and not result.is_reproducible:
-            self.saver.discard()
+        if self.saver is not None and result.trial is not None and not result.is_reproducible:
+            self.saver.discard(result.trial)
         unwritten = self._write(result)
         if self.holdout is not None:
             chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session

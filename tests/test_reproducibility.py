@@ -188,6 +188,36 @@ def test_interrupt_keeps_the_answer() -> None:
     assert "not evaluated a second time (it was interrupted)" in str(result).splitlines()
 
 
+class Interrupted(Scripted):
+    """Is interrupted at the second call for the same model, once."""
+
+    is_interrupted = True
+
+    def __call__(self, model: FakeModel) -> float:
+        if self.is_interrupted and self.calls[model.fingerprint]:
+            self.is_interrupted = False
+            raise KeyboardInterrupt
+        return super().__call__(model)
+
+    def signature(self) -> dict[str, str]:
+        return {"corpus": "mine"}
+
+
+def test_what_an_interrupted_search_has_written_is_removed_if_refuted(tmp_path: Path) -> None:
+    given = {"storage": str(tmp_path / "journal"), "output": tmp_path / "out"}
+    evaluate = Interrupted(change=-0.5)
+    with pytest.raises(TuningInterrupted):
+        tune_fake(evaluate, **given)
+    assert (tmp_path / "out").exists()
+    result = tune_fake(evaluate, **given)
+    assert str(result).startswith(REFUTED)
+    assert not (tmp_path / "out").exists()
+    # Nobody knows what this is.
+    (tmp_path / "out").write_text("another model")
+    assert not tune_fake(evaluate, **given).met
+    assert (tmp_path / "out").read_text() == "another model"
+
+
 def test_second_evaluation_that_hangs_is_ended() -> None:
     evaluate = Scripted()
 
