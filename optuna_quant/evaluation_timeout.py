@@ -64,7 +64,7 @@ class _Evaluation:
             What is evaluated, for messages.
         give_up:
             Called with the reason, in another thread, if the evaluation cannot be ended;
-            :obj:`None` if it is not of a trial.
+            :obj:`None` if there is nothing to be done then.
         usual_seconds:
             Gives after how many seconds the evaluation is suspiciously long.
         can_be_asked:
@@ -137,7 +137,7 @@ class EvaluationWatch:
                 What is evaluated, for messages.
             give_up:
                 Called with the reason, in another thread, if the evaluation cannot be ended;
-                :obj:`None` if it is not of a trial.
+                :obj:`None` if there is nothing to be done then.
             usual_seconds:
                 Gives after how many seconds the evaluation is suspiciously long, and what
                 that is compared with.
@@ -289,7 +289,7 @@ class EvaluationWatch:
         if one.give_up is not None:
             one.give_up(self.reason)
         one.is_given_up = True
-        marked = "its trial is marked as failed, so that other workers go on; "
+        marked = "it counts as failed, so that other workers go on; "
         text = (
             f"{one.what} took longer than evaluation_timeout={self._timeout:g} s and did not "
             "react when it was interrupted: it is in a call that does not come back. After "

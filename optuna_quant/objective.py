@@ -274,7 +274,12 @@ class QuantObjective:
         self._evaluations.interrupt()
 
     def limited(
-        self, study: optuna.Study, evaluate: Callable[[], _Result], *, what: str
+        self,
+        study: optuna.Study,
+        evaluate: Callable[[], _Result],
+        *,
+        what: str,
+        give_up: Callable[[str], None] | None = None,
     ) -> _Result:
         """Run an evaluation that is not of a trial; it may take as long as one of a trial.
 
@@ -285,6 +290,8 @@ class QuantObjective:
                 Evaluates.
             what:
                 What is evaluated, for messages.
+            give_up:
+                Called with the reason, in another thread, if it cannot be ended.
 
         Raises:
             EvaluationTimeout:
@@ -294,7 +301,7 @@ class QuantObjective:
             return self._evaluations.run(
                 lambda check: evaluate(),
                 what=what,
-                give_up=None,
+                give_up=give_up,
                 usual_seconds=lambda: suspicious_after(study.get_trials(deepcopy=False)),
             )
 

@@ -27,10 +27,12 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.cost import full_evaluations
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.evaluation import as_metric
+from optuna_quant.evaluation_timeout import EvaluationTimeout
 from optuna_quant.rebuild import rebuild
 from optuna_quant.sample_record import read_population
 from optuna_quant.sample_record import read_scores
 from optuna_quant.shared_values import SharedValue
+from optuna_quant.texts import write_bytes
 
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ class SecondEvaluation:
         )
 
 
-def _unlimited(evaluate: Callable[[], Any]) -> Any:
+def _unlimited(evaluate: Callable[[], Any], *, give_up: Callable[[str], None]) -> Any:
     return evaluate()
 
 
@@ -105,7 +107,7 @@ def with_second_evaluation(
     evaluate: Evaluate,
     *,
     session: Callable[[Any], Any],
-    limited: Callable[[Callable[[], Any]], Any] = _unlimited,
+    limited: Callable[..., Any] = _unlimited,
 ) -> TuningResult:
     """The result with a verdict that has held twice, or none.
 
@@ -120,7 +122,8 @@ def with_second_evaluation(
         session:
             Gives what ``evaluate`` takes of a model.
         limited:
-            Runs an evaluation, and raises if it takes too long.
+            Runs an evaluation, and raises if it takes too long; calls ``give_up`` with the reason
+            if it cannot be ended.
     """
     trial = result.trial
     if not result.met or trial is None:
@@ -131,8 +134,14 @@ def with_second_evaluation(
         model = rebuild(trial, backend=result.backend, space=result.space)
     except ValueError as error:
         return replace(result, not_repeated=str(error))
-    again = _Again(result, trial, evaluate, session, limited)
     shared = SharedValue(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
+
+    def give_up(reason: str) -> None:
+        # The others wait for a value, and not for ever.
+        failed = json.dumps({"failed": reason, "evaluated": 0.0}).encode()
+        write_bytes(result.study, shared.name, failed)
+
+    again = _Again(result, trial, evaluate, session, partial(limited, give_up=give_up))
     try:
         found = _read(shared.get(lambda: again.evaluate(model)))
     except KeyboardInterrupt:
@@ -180,7 +189,7 @@ class _Again:
     trial: FrozenTrial
     measure: Evaluate
     session: Callable[[Any], Any]
-    limited: Callable[[Callable[[], Any]], Any] = _unlimited
+    limited: Callable[[Callable[[], Any]], Any]
 
     def evaluate(self, model: Any) -> bytes:
         """What it gives, as the study keeps it."""
@@ -259,6 +268,8 @@ class _Again:
 
 def _read(kept: bytes) -> SecondEvaluation:
     found = json.loads(kept)
+    if "failed" in found:
+        raise EvaluationTimeout(f"{found['failed']}, and did not come back")
     return SecondEvaluation(**{**found, "first": tuple(found["first"])})
 
 

@@ -231,6 +231,26 @@ def test_second_evaluation_that_hangs_is_ended() -> None:
     assert "took longer than evaluation_timeout=0.3 s" in str(result.not_repeatable)
 
 
+def test_nobody_waits_for_a_second_evaluation_that_does_not_come_back() -> None:
+    evaluate = Scripted()
+    result = tune_fake(evaluate, verify=False)
+    asked: list[TuningResult] = []
+
+    def other() -> TuningResult:
+        return with_second_evaluation(result, evaluate, session=lambda model: model)
+
+    def hang(run: Callable[[], Any], *, give_up: Callable[[str], None]) -> Any:
+        give_up("it took longer than evaluation_timeout=1 s")
+        asked.append(other())
+        return run()
+
+    with_second_evaluation(result, evaluate, session=lambda model: model, limited=hang)
+    (found,) = asked
+    assert not found.met
+    assert "evaluation_timeout=1 s, and did not come back" in str(found.not_repeatable)
+    assert found.full_evaluations == result.full_evaluations
+
+
 def test_it_can_be_left_out() -> None:
     evaluate = Scripted(change=-0.5)
     result = tune_fake(evaluate, verify=False)
