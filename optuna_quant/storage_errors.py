@@ -27,6 +27,11 @@ class NotOpenedError(ValueError):
 
 _WHAT_TO_DO = (
     (
+        re.compile(r"too many (clients|connections)|connection slots", re.IGNORECASE),
+        "Start fewer workers, let it take more connections (max_connections), or let one process "
+        "hold them for all: optuna-quant serve.",
+    ),
+    (
         re.compile(r"full|no space|could not extend file|OOM command|quota", re.IGNORECASE),
         "Make room on its disk, then start again.",
     ),
