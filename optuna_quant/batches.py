@@ -12,7 +12,7 @@ import numpy as np
 from optuna_quant import record
 from optuna_quant._optuna import set_study_system_attr
 from optuna_quant._optuna import study_system_attrs
-from optuna_quant.changed import ChangedError
+from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.data_evaluation import DataEvaluation
 
 
@@ -124,7 +124,7 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
             How they are evaluated here; :obj:`None` if there are none.
 
     Raises:
-        ChangedError:
+        ChangedEvaluationError:
             If the study was begun with another batch size.
     """
     if batches is None or batches.size is None:
@@ -136,7 +136,7 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
     if known == batches.size:
         return
     then = "larger batches, by an earlier version" if known is None else f"batches of {known}"
-    raise ChangedError(
+    raise ChangedEvaluationError(
         f"In the study {study.study_name!r} models with dynamic quantization were evaluated in "
         f"{then}, and here they are in batches of {batches.size}; their scores depend on it. Use "
         "the same batch_size, or another study name or storage."

@@ -398,6 +398,10 @@ def _filled_names(code: CodeType) -> set[str]:
     for position, one in enumerate(found):
         if one.opname not in ("STORE_SUBSCR", "DELETE_SUBSCR"):
             continue
+        if position > 2 and found[position - 1].opname == "SWAP":  # As of "+=".
+            while position > 2 and found[position].opname != "COPY":
+                position -= 1
+            position -= 1  # Both are copied, the container and the index.
         # Back over what has put the index on the stack; before it stands the container.
         height = 0
         while height < 1 and position > 0:

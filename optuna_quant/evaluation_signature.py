@@ -12,6 +12,7 @@ import numpy as np
 
 from optuna_quant.code_digest import array_digest
 from optuna_quant.code_digest import code_digest
+from optuna_quant.code_digest import file_digest
 from optuna_quant.image_folder import ImageFolder
 from optuna_quant.labelled_data import LABELS
 from optuna_quant.labelled_data import ArrayData
@@ -43,6 +44,8 @@ UNKNOWN = "?"
 
 # Of a dataset, so many samples are read.
 _SAMPLES = 8
+# Of a folder of images, so many are.
+_FILES = 256
 # Attributes of a data evaluation that say how the model is fed and what of it is scored.
 _SETTINGS = {"output": "output_names", "inputs": "inputs"}
 _TRANSFORMS = ("transform", "preprocess")
@@ -140,8 +143,16 @@ def _of_columns(columns: Mapping[str, Any], *, has_labels: bool) -> dict[str, st
 
 
 def _of_files(files: Iterable[tuple[Path, int | None]]) -> str:
-    """A hash of the names, sizes and classes of files."""
-    return _combined((f.name, f"{f.stat().st_size} {number}") for f, number in files)
+    """A hash of the names, sizes and classes of files, and of what some of them hold."""
+    found = list(files)
+    read = {place * (len(found) - 1) // (_FILES - 1) for place in range(_FILES)}
+    return _combined(
+        (
+            file.name,
+            f"{file.stat().st_size} {number} {file_digest(file) if place in read else ''}",
+        )
+        for place, (file, number) in enumerate(found)
+    )
 
 
 def _of_dataset(dataset: Any) -> str:

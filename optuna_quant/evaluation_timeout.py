@@ -63,7 +63,8 @@ class _Evaluation:
         what:
             What is evaluated, for messages.
         give_up:
-            Called with the reason, in another thread, if the evaluation cannot be ended.
+            Called with the reason, in another thread, if the evaluation cannot be ended;
+            :obj:`None` if there is nothing to be done then.
         usual_seconds:
             Gives after how many seconds the evaluation is suspiciously long.
         can_be_asked:
@@ -71,7 +72,7 @@ class _Evaluation:
     """
 
     what: str
-    give_up: Callable[[str], None]
+    give_up: Callable[[str], None] | None
     usual_seconds: Callable[[], tuple[float, str]]
     can_be_asked: bool
     thread: int = field(default_factory=threading.get_ident)
@@ -123,7 +124,7 @@ class EvaluationWatch:
         evaluate: Callable[[Callable[[], None]], _Result],
         *,
         what: str,
-        give_up: Callable[[str], None],
+        give_up: Callable[[str], None] | None,
         usual_seconds: Callable[[], tuple[float, str]],
         can_be_asked: bool = False,
     ) -> _Result:
@@ -135,7 +136,8 @@ class EvaluationWatch:
             what:
                 What is evaluated, for messages.
             give_up:
-                Called with the reason, in another thread, if the evaluation cannot be ended.
+                Called with the reason, in another thread, if the evaluation cannot be ended;
+                :obj:`None` if there is nothing to be done then.
             usual_seconds:
                 Gives after how many seconds the evaluation is suspiciously long, and what
                 that is compared with.
@@ -284,13 +286,15 @@ class EvaluationWatch:
             _raise_in_thread(one.thread, _Expired)
 
     def _give_up(self, one: _Evaluation, seconds: float) -> None:
-        one.give_up(self.reason)
+        if one.give_up is not None:
+            one.give_up(self.reason)
         one.is_given_up = True
+        marked = "it counts as failed, so that other workers go on; "
         text = (
             f"{one.what} took longer than evaluation_timeout={self._timeout:g} s and did not "
             "react when it was interrupted: it is in a call that does not come back. After "
-            f"{seconds:.0f} s its trial is marked as failed, so that other workers go on; this "
-            "process cannot, before the call returns."
+            f"{seconds:.0f} s {'' if one.give_up is None else marked}this process cannot go on "
+            "before the call returns."
         )
         _logger.warning(text)
         if self._on_stuck is not None:

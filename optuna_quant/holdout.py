@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 import os
 from typing import TYPE_CHECKING
 from typing import Any
@@ -67,8 +68,16 @@ class HoldoutResult:
     samples: int | None = None
 
 
+def _unlimited(evaluate: Callable[[], Any]) -> Any:
+    return evaluate()
+
+
 def with_holdout(
-    result: TuningResult, evaluate: Evaluate, *, session: Callable[[Any], Any]
+    result: TuningResult,
+    evaluate: Evaluate,
+    *,
+    session: Callable[[Any], Any],
+    limited: Callable[[Callable[[], Any]], Any] = _unlimited,
 ) -> TuningResult:
     """The result with what the hold-out set says of its model.
 
@@ -84,6 +93,8 @@ def with_holdout(
             scores of single samples.
         session:
             Gives the session of a model.
+        limited:
+            Runs an evaluation, and raises if it takes too long.
     """
     if result.trial is None:
         return replace(result, holdout_missing="no quantized model was evaluated")
@@ -91,7 +102,7 @@ def with_holdout(
         return replace(result, holdout_missing="the search was interrupted")
     try:
         with exits_are_errors("The evaluation of the hold-out set"):
-            found = _measured(result, evaluate, session)
+            found = _measured(result, evaluate, session, limited)
     except KeyboardInterrupt:
         # That is not to be overlooked: the caller may have meant to end all.
         result = replace(result, stopped_because=StopReason.INTERRUPTED)
@@ -105,15 +116,18 @@ def with_holdout(
 
 
 def _measured(
-    result: TuningResult, evaluate: Evaluate, session: Callable[[Any], Any]
+    result: TuningResult,
+    evaluate: Evaluate,
+    session: Callable[[Any], Any],
+    limited: Callable[[Callable[[], Any]], Any],
 ) -> HoldoutResult:
     assert result.trial is not None
     # FP32 first: a metric may compare the other one with what it gives.
     fp32 = result.backend.quantize(result.space.fp32())
-    baseline = _evaluate(for_fp32(evaluate), session(fp32), result.criterion)
+    baseline = limited(partial(_evaluate, for_fp32(evaluate), session(fp32), result.criterion))
     del fp32  # One at a time is in memory.
     model = rebuild(result.trial, backend=result.backend, space=result.space)
-    candidate = _evaluate(evaluate, session(model), result.criterion)
+    candidate = limited(partial(_evaluate, evaluate, session(model), result.criterion))
     return _compare(candidate, baseline, evaluate, result.criterion)
 
 

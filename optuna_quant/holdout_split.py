@@ -14,7 +14,7 @@ import numpy as np
 from optuna_quant import record
 from optuna_quant._optuna import set_study_system_attr
 from optuna_quant._optuna import study_system_attrs
-from optuna_quant.changed import ChangedError
+from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.data_evaluation import DataEvaluation
 
 
@@ -124,7 +124,7 @@ def check_split(study: optuna.Study, split: HoldoutSplit | None) -> None:
             What is kept aside here.
 
     Raises:
-        ChangedError:
+        ChangedEvaluationError:
             If the study was begun with another part aside, or with none.
     """
     known: dict[str, Any] | None = study_system_attrs(study).get(record.HOLDOUT_SPLIT)
@@ -136,7 +136,7 @@ def check_split(study: optuna.Study, split: HoldoutSplit | None) -> None:
         return
     began = "without keeping a part aside" if known is None else f"with {HoldoutSplit(**known)}"
     now = "nothing is kept aside" if split is None else f"it is {split}"
-    raise ChangedError(
+    raise ChangedEvaluationError(
         f"The study {study.study_name!r} was begun {began}, and here {now}: its models were "
         "compared on other samples. Use the same data, holdout and seed, or another study name or "
         "storage."

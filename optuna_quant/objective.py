@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from dataclasses import dataclass
 from functools import cached_property
+from functools import partial
 import math
 import threading
 from typing import TYPE_CHECKING
@@ -250,6 +251,15 @@ class QuantObjective:
         finally:
             self._at_work.discard(place)
 
+    def forget(self, study: optuna.Study) -> None:
+        """Forget what is known of a study, because another one has taken its name."""
+        name = study.study_name
+        for names in (self._has_measured, self._fitting, self._comparable, self._judged_anew):
+            names.discard(name)
+        self._populations.pop(name, None)
+        self._given_up.pop(name, None)
+        self._values = {key: value for key, value in self._values.items() if key[0] != name}
+
     def take_lost(self) -> list[int]:
         """The trials that another worker has ended since this was last asked.
 
@@ -262,6 +272,38 @@ class QuantObjective:
     def interrupt(self) -> None:
         """End the evaluations of all other threads, as Ctrl-C ends that of the main thread."""
         self._evaluations.interrupt()
+
+    def limited(
+        self,
+        study: optuna.Study,
+        evaluate: Callable[[], _Result],
+        *,
+        what: str,
+        give_up: Callable[[str], None] | None = None,
+    ) -> _Result:
+        """Run an evaluation that is not of a trial; it may take as long as one of a trial.
+
+        Args:
+            study:
+                The study.
+            evaluate:
+                Evaluates.
+            what:
+                What is evaluated, for messages.
+            give_up:
+                Called with the reason, in another thread, if it cannot be ended.
+
+        Raises:
+            EvaluationTimeout:
+                If it took longer.
+        """
+        with exits_are_errors(what):
+            return self._evaluations.run(
+                lambda check: evaluate(),
+                what=what,
+                give_up=give_up,
+                usual_seconds=lambda: suspicious_after(study.get_trials(deepcopy=False)),
+            )
 
     @property
     def baseline_error(self) -> BaselineError | None:
@@ -591,6 +633,7 @@ class QuantObjective:
                     calibrate=lambda: share_calibration(
                         study, self._backend, artifact_store=self._artifact_store
                     ),
+                    limited=partial(self.limited, study, what="Measuring a model once more"),
                 )
 
             if check_evaluation(study, self._signature, differs, patience=self._patience):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import filecmp
 import os
 from pathlib import Path
 import tempfile
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant.aside import locked_directory
+from optuna_quant.aside import remove_left_over
 from optuna_quant.rebuild import rebuild
 from optuna_quant.selection import best_met_trial
 
@@ -137,12 +140,36 @@ class SaveBest:
             # The search is worth more than this copy; the record has what it takes to build it.
             _logger.warning(f"The best model so far could not be written: {error}")
 
-    def discard(self) -> None:
-        """Remove what was written: it has turned out not to meet the criterion."""
-        if self._written is not None:
-            self._path.unlink(missing_ok=True)
-            self._path.with_name(f"{self._path.name}.data").unlink(missing_ok=True)
-            self._written = None
+    def discard(self, refuted: FrozenTrial) -> None:
+        """Remove what was written: it has turned out not to meet the criterion.
+
+        Args:
+            refuted:
+                The trial of the model. If an earlier process has written this one, it is removed
+                as well; another file is left alone.
+        """
+        if self._written is None and not self._is_there(refuted):
+            return
+        self._path.unlink(missing_ok=True)
+        with locked_directory(self._path.parent):
+            remove_left_over(self._path, keep=None)
+        self._written = None
+
+    def _is_there(self, trial: FrozenTrial) -> bool:
+        """Whether the file is the model of a trial."""
+        if not self._path.is_file():
+            return False
+        try:
+            model = rebuild(trial, backend=self._backend, space=self._space)
+            with tempfile.TemporaryDirectory(
+                dir=self._path.parent, prefix=".optuna_quant-"
+            ) as folder:
+                copy = Path(folder, self._path.name)
+                model.save(copy)
+                return filecmp.cmp(copy, self._path, shallow=False)
+        except (OSError, ValueError) as error:
+            _logger.warning(f"Whether {str(self._path)!r} is that model is not known: {error}")
+            return False
 
     def write(self, best: FrozenTrial) -> None:
         """Write the model of a trial, unless it is the one that was written last.

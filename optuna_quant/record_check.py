@@ -55,6 +55,14 @@ def check_record(study: optuna.Study) -> None:
         DamagedRecordError:
             If a value cannot be what was written; it names the study, the attribute and the cure.
     """
+    try:
+        _check(study)
+    except DamagedRecordError:
+        # Whoever begins the study anew at this moment leaves a mixture of two to be read.
+        _check(study)
+
+
+def _check(study: optuna.Study) -> None:
     # First the study: what it refers to is there by then, whatever others write meanwhile.
     user, system = study.user_attrs, _optuna.study_system_attrs(study)
     trials = _optuna.all_trials(study)
@@ -355,7 +363,7 @@ def _is_evidence(value: Any) -> bool:
         _has(value, estimate=_is_number, reason=_is_text)
         and isinstance(bounds, list)
         and len(bounds) == 2
-        # What has no bound on one side has none here.
+        # What has no bound is not written.
         and all(bound is None or _is_number(bound) for bound in bounds)
     )
 

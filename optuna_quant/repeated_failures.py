@@ -91,10 +91,11 @@ def repeated_failure(
     if len(failed) < _ENOUGH_TO_ASK:
         return None
     start = failures_from(study)
-    failed = [trial for trial in failed if trial.number >= start]
+    # Not what was enqueued and is no configuration of the space: it says nothing of the others.
+    failed = [t for t in failed if t.number >= start and _key(t, space) is not None]
     if len({_kind(trial) for trial in failed}) != 1:
         return None
-    keys = {_key(trial, space) for trial in failed} - {None}
+    keys = {_key(trial, space) for trial in failed}
     if len(keys) < _ENOUGH_TO_ASK:
         return None
     still = tuple(config for config in single_ops(space) if config.key not in keys)

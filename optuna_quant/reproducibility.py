@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import partial
 import hashlib
 import itertools
 import json
@@ -26,10 +27,12 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.cost import full_evaluations
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.evaluation import as_metric
+from optuna_quant.evaluation_timeout import EvaluationTimeout
 from optuna_quant.rebuild import rebuild
 from optuna_quant.sample_record import read_population
 from optuna_quant.sample_record import read_scores
 from optuna_quant.shared_values import SharedValue
+from optuna_quant.texts import write_bytes
 
 
 if TYPE_CHECKING:
@@ -95,8 +98,16 @@ class SecondEvaluation:
         )
 
 
+def _unlimited(evaluate: Callable[[], Any], *, give_up: Callable[[str], None]) -> Any:
+    return evaluate()
+
+
 def with_second_evaluation(
-    result: TuningResult, evaluate: Evaluate, *, session: Callable[[Any], Any]
+    result: TuningResult,
+    evaluate: Evaluate,
+    *,
+    session: Callable[[Any], Any],
+    limited: Callable[..., Any] = _unlimited,
 ) -> TuningResult:
     """The result with a verdict that has held twice, or none.
 
@@ -110,6 +121,9 @@ def with_second_evaluation(
             Gives the metric of a model.
         session:
             Gives what ``evaluate`` takes of a model.
+        limited:
+            Runs an evaluation, and raises if it takes too long; calls ``give_up`` with the reason
+            if it cannot be ended.
     """
     trial = result.trial
     if not result.met or trial is None:
@@ -120,11 +134,19 @@ def with_second_evaluation(
         model = rebuild(trial, backend=result.backend, space=result.space)
     except ValueError as error:
         return replace(result, not_repeated=str(error))
-    again = _Again(result, trial, evaluate, session)
     shared = SharedValue(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
+
+    def give_up(reason: str) -> None:
+        # The others wait for a value, and not for ever.
+        failed = json.dumps({"failed": reason, "evaluated": 0.0}).encode()
+        write_bytes(result.study, shared.name, failed)
+
+    again = _Again(result, trial, evaluate, session, partial(limited, give_up=give_up))
     try:
         found = _read(shared.get(lambda: again.evaluate(model)))
     except KeyboardInterrupt:
+        # That is not to be overlooked: the caller may have meant to end all.
+        result = replace(result, stopped_because=StopReason.INTERRUPTED)
         return replace(result, not_repeated="it was interrupted")
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -167,22 +189,24 @@ class _Again:
     trial: FrozenTrial
     measure: Evaluate
     session: Callable[[Any], Any]
+    limited: Callable[[Callable[[], Any]], Any]
 
     def evaluate(self, model: Any) -> bytes:
         """What it gives, as the study keeps it."""
         tried = 0.0
         if isinstance(self.measure, DataEvaluation):
-            same, tried = self._try_few(model, self.measure)
+            measure = self.measure
+            same, tried = self.limited(partial(self._try_few, model, measure))
             if same:
                 return self._kept(None, None, tried)
         _logger.info("Evaluating the answer a second time.")
-        metric = self._metric(model)
+        metric = self.limited(partial(self._metric, model))
         del model  # One at a time is in memory.
         assert self.result.metric is not None
         if not tried and math.isclose(metric, self.result.metric, rel_tol=_SAME_METRIC):
             return self._kept(metric, None, 1.0)
         fp32 = self.result.backend.quantize(self.result.space.fp32())
-        baseline = self._metric(fp32)
+        baseline = self.limited(partial(self._metric, fp32))
         self.result.criterion.check_baseline(baseline)
         return self._kept(metric, baseline, tried + 2)
 
@@ -204,9 +228,11 @@ class _Again:
         if recorded is not None:
             # Those of the first samples as the trial has seen them, in the same batches.
             indices, scores = recorded
-            found = evaluation.scores(model, indices[:count])
-            same = bool(np.array_equal(np.concatenate(list(found)), scores[:count]))
-            runs += 1
+            depends = getattr(model, "depends_on_batch", False) is True
+            first = min(samples, max(count, size)) if depends else count
+            found = evaluation.scores(model, indices[:first])
+            same = _is_same(np.concatenate(list(found)), scores[:first])
+            return same, (runs * count + first) / samples
         return same, runs * count / samples
 
     def _recorded(self) -> tuple[NDArray[np.intp], NDArray[np.float64]] | None:
@@ -242,6 +268,8 @@ class _Again:
 
 def _read(kept: bytes) -> SecondEvaluation:
     found = json.loads(kept)
+    if "failed" in found:
+        raise EvaluationTimeout(f"{found['failed']}, and did not come back")
     return SecondEvaluation(**{**found, "first": tuple(found["first"])})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from functools import partial
 import hashlib
 import json
 import math
@@ -35,10 +36,12 @@ from optuna_quant.selection import closest_trial
 
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     import optuna
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.evidence import Population
     from optuna_quant.sampled_evaluation import SampleEvaluation
     from optuna_quant.space import TuningSpace
 
@@ -212,6 +215,7 @@ def find_difference(
     evaluate: Callable[[Any], Any],
     samples: SampleEvaluation | None,
     calibrate: Callable[[], None],
+    limited: Callable[[Callable[[], Any]], Any],
 ) -> str | None:
     """Measure again what the answer of a study rests on.
 
@@ -233,6 +237,8 @@ def find_difference(
             The same as scores of single samples, if the study may keep such.
         calibrate:
             Calibrates the backend.
+        limited:
+            Runs an evaluation, and raises if it takes too long.
 
     Returns:
         What differs, as a sentence; :obj:`None` if nothing does.
@@ -248,16 +254,15 @@ def find_difference(
     try:
         population = None if samples is None else read_population(study)
         if samples is not None and population is not None:
-            indices = population.order.indices.copy()
-            found = for_fp32(samples).scores(fp32, indices)
-            scores = np.concatenate([np.array(some) for some in found])
+            scores = limited(partial(_scores, for_fp32(samples), fp32, population))
             indices = population.order.indices
             same = len(scores) == population.samples and _mostly_same(
                 scores, population.baseline[indices], population.scale
             )
             value = float(scores.sum() / len(scores))
         else:
-            value = as_metric(for_fp32(evaluate)(fp32), higher_is_better=better)
+            found = limited(partial(for_fp32(evaluate), fp32))
+            value = as_metric(found, higher_is_better=better)
             same = _is_same(value, baseline.value)
     except Exception as error:
         raise BaselineError(
@@ -273,15 +278,27 @@ def find_difference(
     if trial is None:
         return None
     calibrate()
-    value = as_metric(
-        evaluate(rebuild(trial, backend=backend, space=space)), higher_is_better=better
-    )
+    model = rebuild(trial, backend=backend, space=space)
+    if samples is not None and population is not None:
+        # In the order of the trial: what a model gives may depend on the batch.
+        scores[population.order.indices] = limited(partial(_scores, samples, model, population))
+        value = float(scores.sum() / len(scores))
+    else:
+        value = as_metric(limited(partial(evaluate, model)), higher_is_better=better)
     if _is_same(value, trial.values[0]):
         return None
     return (
         f"The model of trial {trial.number} has the metric {value:.6g} with this evaluation, and "
         f"{trial.values[0]:.6g} in the study."
     )
+
+
+def _scores(
+    evaluation: SampleEvaluation, model: Any, population: Population
+) -> NDArray[np.float64]:
+    """The scores of all samples, in the order in which candidates are evaluated."""
+    batches = evaluation.scores(model, population.order.indices.copy())
+    return np.concatenate([np.array(batch) for batch in batches])
 
 
 def _is_same(one: float, other: float) -> bool:

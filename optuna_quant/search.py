@@ -248,6 +248,7 @@ class Search:
             self._check_continued(study, objective)
         except ChangedError as changed:
             study = renew(study, changed)
+            objective.forget(study)
             self._check_continued(study, objective)
         if not running_elsewhere(study):
             try_again(study, self.space)
@@ -255,9 +256,14 @@ class Search:
             return self._run(study, objective, saved, shown, callbacks, show_progress, n_jobs)
 
     def _check_continued(self, study: optuna.Study, objective: QuantObjective) -> None:
+        """Refuse a study that was begun with something else."""
+        try:
+            objective.check_continued(study)
+        except ChangedError:
+            check_split(study, self.split)  # Other samples are kept aside: that is the reason.
+            raise
         check_split(study, self.split)
         check_batches(study, self.batches)
-        objective.check_continued(study)
 
     def _run(
         self,
@@ -299,13 +305,15 @@ class Search:
             result = replace(result, batches=self.batches)
         chosen = _itself if isinstance(self.measure, DataEvaluation) else _session
         if self.verify:
-            result = with_second_evaluation(result, self.measure, session=chosen)
-        if self.saver is not None and not result.is_reproducible:
-            self.saver.discard()
+            limited = partial(objective.limited, study, what="The second evaluation of the answer")
+            result = with_second_evaluation(result, self.measure, session=chosen, limited=limited)
+        if self.saver is not None and result.trial is not None and not result.is_reproducible:
+            self.saver.discard(result.trial)
         unwritten = self._write(result)
         if self.holdout is not None:
             chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session
-            result = with_holdout(result, self.holdout, session=chosen)
+            limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
+            result = with_holdout(result, self.holdout, session=chosen, limited=limited)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result
@@ -449,9 +457,7 @@ def prepare(
     held_out: Evaluate | None = None
     split = None
     fraction = as_fraction(holdout)
-    if fraction is not None:
-        measure, held_out, split = split_holdout(measure, fraction, seed=seed)
-    elif holdout is not None:
+    if holdout is not None and fraction is None:
         held_out = _measure_holdout(holdout, evaluate, data, measured)
     pruner = _pruner(measure, accuracy, evidence=evidence, error_probability=error_probability)
     if output is not None:
@@ -485,6 +491,10 @@ def prepare(
     _check_quantizes(space, op_type_dict=op_type_dict, op_name_dict=op_name_dict)
     scored = None
     fp32 = backend.quantize(space.fp32()) if isinstance(measure, DataEvaluation) else None
+    if fraction is not None:
+        if isinstance(measure, DataEvaluation):
+            measure.check(fp32)  # The model tells a list of batches from one of samples.
+        measure, held_out, split = split_holdout(measure, fraction, seed=seed)
     for each in (measure, held_out):
         if isinstance(each, DataEvaluation):
             each.check(fp32)

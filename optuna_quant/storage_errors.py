@@ -21,7 +21,16 @@ class StorageError(OSError):
         self.errno = errno
 
 
+class NotOpenedError(ValueError):
+    """A storage cannot be opened: the address is wrong, say, or no server answers."""
+
+
 _WHAT_TO_DO = (
+    (
+        re.compile(r"too many (clients|connections)|connection slots", re.IGNORECASE),
+        "Start fewer workers, let it take more connections (max_connections), or let one process "
+        "hold them for all: optuna-quant serve.",
+    ),
     (
         re.compile(r"full|no space|could not extend file|OOM command|quota", re.IGNORECASE),
         "Make room on its disk, then start again.",
@@ -68,15 +77,19 @@ def _explained(
 ) -> StorageError | StorageLostError | None:
     """The error of the storage that an error is, or comes from; None if there is none."""
     said: str | None = None
+    is_open = True
     while error is not None:
         if isinstance(error, StorageError | StorageLostError):
             return error
+        is_open = is_open and not isinstance(error, NotOpenedError)
         said = _said_by_storage(error) or said
         error = error.__cause__ or error.__context__
     if said is None:
         return None
     lines = [line.strip() for line in said.strip().splitlines()] or ["no reason is known"]
     hints = [hint for pattern, hint in _WHAT_TO_DO if pattern.search(lines[0])]
+    if not (is_open or hints):  # It says itself what is wrong, and nothing was recorded.
+        return None
     hint = hints[0] if hints else "Start again when that is mended."
     return StorageError(
         f"The storage has refused a call: {lines[0].rstrip('.')}. {hint} What was recorded before "

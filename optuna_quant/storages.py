@@ -33,6 +33,7 @@ from optuna_quant.journal_redis import JournalRedis
 from optuna_quant.lost_connection import is_crowded
 from optuna_quant.patient_storage import PatientStorage
 from optuna_quant.patient_storage import first_line
+from optuna_quant.storage_errors import NotOpenedError
 
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
             package do not need it: they give signs of life of their own, on every storage.
 
     Raises:
-        ValueError:
+        NotOpenedError:
             If it cannot be opened: a path that cannot be written, a damaged journal, a server
             that does not answer, a driver that is not installed.
     """
@@ -114,7 +115,7 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
             check_is_path(address)
         return open_journal(Path(address.removeprefix("journal:")).absolute())
     except ImportError as error:
-        raise ValueError(
+        raise NotOpenedError(
             f"The storage {shown_address(address)!r} cannot be opened: its driver is not "
             f"installed. {_driver_hint(address)}"
         ) from error
@@ -124,7 +125,7 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
         told = without_secrets(reason[0], address)
         # What is shown of an error has that which it came from, too.
         source = error if told == reason[0] else None
-        raise ValueError(message + told) from source
+        raise NotOpenedError(message + told) from source
 
 
 # Servers and SQLite.

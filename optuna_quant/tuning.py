@@ -151,7 +151,8 @@ def tune(
         evaluation_timeout:
             After how many seconds the evaluation of a model is ended, so that one that hangs does
             not hold up everybody else. A candidate fails then, once and for all; of the FP32
-            model it is an error. See :class:`~optuna_quant.QuantObjective`. Default: never.
+            model it is an error. The second evaluation and that of a hold-out set have as long,
+            each. See :class:`~optuna_quant.QuantObjective`. Default: never.
         evidence:
             How it is decided that a model fails before all samples were seen: ``"paired"``
             (default), ``"unpaired"`` or ``"exact"``, see

@@ -17,6 +17,7 @@ from optuna_quant.backends.onnxruntime.batch_dependence import quantizes_at_run_
 from optuna_quant.cli import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.data_evaluation import SampleMetric
 from optuna_quant.result import TuningResult
 from optuna_quant.tuning import tune
 
@@ -181,6 +182,29 @@ def test_continued_study_keeps_the_size(data: dict[str, np.ndarray], tmp_path: P
     # What does not depend on it may be evaluated in any batches.
     after = tune_on(data, approach="static", storage=static, batch_size=7)
     assert after.metric == before.metric
+
+
+def test_an_edited_metric_is_held_against_the_same_batches(
+    data: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    def right(output: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return output.argmax(axis=1) == labels
+
+    def edited(output: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return np.equal(output.argmax(axis=1), labels)
+
+    given: dict[str, Any] = {
+        "batch_size": 40,
+        "storage": str(tmp_path / "journal"),
+        "accuracy_criterion": AccuracyCriterion(tolerable_loss=0.4),
+    }
+    results = []
+    for score in (right, edited):
+        metric = SampleMetric(name="right", score=score, bounds=(0, 1))
+        with pytest.warns(UserWarning, match="batches of 40"):
+            results.append(tune_on(data, metric=metric, **given))
+    assert reported(results[0]) == reported(results[1])
+    assert len(results[0].study.trials) == len(results[1].study.trials)
 
 
 def test_study_of_an_earlier_version_is_refused(

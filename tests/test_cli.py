@@ -501,6 +501,14 @@ def test_killed_command_leaves_the_best_and_goes_on(
         ([*ACCURACY, "--output", "net.onnx"], "output 'net.onnx' is the model itself"),
         ([*ACCURACY, "--report", "no/r.csv"], "The report 'no/r.csv' cannot be written"),
         ([*ACCURACY, "--storage", "no/record"], "The storage 'no/record' cannot be opened"),
+        (
+            [*ACCURACY, "--storage", "postgress://me:secret@host/db"],
+            "The storage 'postgress://me:***@host/db' cannot be opened: Can't load plugin",
+        ),
+        (
+            [*ACCURACY, "--storage", "redis://:secret@127.0.0.1:1"],
+            "The storage 'redis://:***@127.0.0.1:1' cannot be opened: Error 111",
+        ),
         ([*ACCURACY, "--storage", "net.onnx"], "is no journal of Optuna"),
         (["tune", "net.onnx", "--calibration", "bad.npz", "--data", "data.npz"],
          "(32, 2, 4, 8)"),

@@ -38,10 +38,12 @@ class Scorer:
         self.scale = scale
         self.calls = 0
         self.log = []
+        self.tally = dict.fromkeys(range(9), 0)
 
     def __call__(self, session):
         self.calls += 1
         self.log.append(session)
+        self.tally[session + 1] += 1
         return self.scale * self.weight
 
     def method(self, session):

@@ -37,6 +37,7 @@ from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
 from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_sources import open_data
+from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.loaders import LoaderSamples
 
 
@@ -365,6 +366,17 @@ def test_images_without_a_transform(tmp_path: Path) -> None:
     assert np.asarray(features["x"])[0, ..., 2].min() >= 150
     with pytest.raises(ValueError, match=r"sample 0 .*images' is uint8.*expects float32.*transf"):
         data.check([InputSpec("x", np.dtype(np.float32), (None, 3, 6, 5))])
+
+
+def test_another_image_of_the_same_size_is_other_data(tmp_path: Path) -> None:
+    folder = colours(tmp_path / "images")
+    first = signature_of(DataEvaluation(folder))
+    assert signature_of(DataEvaluation(folder)) == first
+    file = folder / "green" / "0.png"
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    assert signature_of(DataEvaluation(folder)) != first
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -179,6 +179,15 @@ def test_study_without_a_holdout_does_not_get_one(folder: Path, tmp_path: Path) 
     assert result.holdout is not None
 
 
+def test_batches_are_divided_by_their_samples(folder: Path) -> None:
+    data = dict(np.load(folder / "data.npz"))
+    batches = [(data["x"][i : i + 50], data["labels"][i : i + 50]) for i in range(0, 400, 50)]
+    whole, parts = tune_in(folder, data=(data["x"], data["labels"])), tune_in(folder, data=batches)
+    assert parts.holdout is not None
+    assert parts.holdout.samples == 120
+    assert (parts.metric, parts.holdout) == (whole.metric, whole.holdout)
+
+
 def test_function_has_nothing_to_divide(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"holdout=0.3 keeps a part of data aside, but with eval"):
         tune_in(folder, data=None, evaluate=lambda session: 1.0)

@@ -292,6 +292,25 @@ def test_a_search_is_continued(tmp_path: Path) -> None:
         assert trial.values == [pytest.approx(cosine(here, there).mean(), abs=1e-6)]
 
 
+def test_a_search_with_errors_is_continued(tmp_path: Path) -> None:
+    """An error has no upper bound, and a model that was given up because of it has none."""
+    given: dict[str, Any] = {
+        "calibration_data": X[:40],
+        "data": {"x": X},
+        "metric": "relative_error",
+        "accuracy_criterion": AccuracyCriterion(
+            higher_is_better=False, criterion="absolute", tolerable_loss=1e-4
+        ),
+        "storage": str(tmp_path / "journal"),
+    }
+    model = onnx_models.convnet()
+    short = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=2))
+    assert None in short.study.trials[1].user_attrs["evidence"]["bounds"]
+    assert len(short.study.trials) == 3
+    longer = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=4))
+    assert len(longer.study.trials) == 5
+
+
 def test_errors_are_absolute_for_fp32_has_none() -> None:
     model, given = onnx_models.convnet(), {"calibration_data": X[:40], "data": {"x": X}}
     result = tune(model, **given, metric="relative error", tuning_criterion=FOREVER)

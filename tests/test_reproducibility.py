@@ -25,6 +25,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.reproducibility import SecondEvaluation
 from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
+from optuna_quant.search_errors import TuningInterrupted
 from optuna_quant.tuning import tune
 
 
@@ -91,6 +92,9 @@ def test_what_does_not_meet_again_is_no_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = tmp_path / "out"
+    left, other = tmp_path / "out.0123456789abcdef.data", tmp_path / "out.data"
+    left.touch()  # The weights of a large model.
+    other.touch()
     written: list[bool] = []
     result = tune_fake(
         Scripted(change=-0.1),
@@ -101,6 +105,8 @@ def test_what_does_not_meet_again_is_no_answer(
     assert not result.met
     assert not result.is_reproducible
     assert not output.exists()
+    assert not left.exists()
+    assert other.exists()  # Not one of ours.
     assert result.config is not None
     found = result.second_evaluation
     assert found is not None
@@ -177,10 +183,76 @@ def test_interrupt_keeps_the_answer() -> None:
             raise KeyboardInterrupt
         return evaluate(model)
 
-    result = tune_fake(interrupted)
+    with pytest.raises(TuningInterrupted) as raised:
+        tune_fake(interrupted)
+    result = raised.value.result
     assert result.met
+    assert result.stopped_because == "interrupted"
     assert result.not_repeated == "it was interrupted"
     assert "not evaluated a second time (it was interrupted)" in str(result).splitlines()
+
+
+class Interrupted(Scripted):
+    """Is interrupted at the second call for the same model, once."""
+
+    is_interrupted = True
+
+    def __call__(self, model: FakeModel) -> float:
+        if self.is_interrupted and self.calls[model.fingerprint]:
+            self.is_interrupted = False
+            raise KeyboardInterrupt
+        return super().__call__(model)
+
+    def signature(self) -> dict[str, str]:
+        return {"corpus": "mine"}
+
+
+def test_what_an_interrupted_search_has_written_is_removed_if_refuted(tmp_path: Path) -> None:
+    given = {"storage": str(tmp_path / "journal"), "output": tmp_path / "out"}
+    evaluate = Interrupted(change=-0.5)
+    with pytest.raises(TuningInterrupted):
+        tune_fake(evaluate, **given)
+    assert (tmp_path / "out").exists()
+    result = tune_fake(evaluate, **given)
+    assert str(result).startswith(REFUTED)
+    assert not (tmp_path / "out").exists()
+    # Nobody knows what this is.
+    (tmp_path / "out").write_text("another model")
+    assert not tune_fake(evaluate, **given).met
+    assert (tmp_path / "out").read_text() == "another model"
+
+
+def test_second_evaluation_that_hangs_is_ended() -> None:
+    evaluate = Scripted()
+
+    def hanging(model: FakeModel) -> float:
+        if model.config.quantized_ops and evaluate.calls[model.fingerprint]:
+            time.sleep(60)
+        return evaluate(model)
+
+    result = tune_fake(hanging, evaluation_timeout=0.3)
+    assert not result.met
+    assert "took longer than evaluation_timeout=0.3 s" in str(result.not_repeatable)
+
+
+def test_nobody_waits_for_a_second_evaluation_that_does_not_come_back() -> None:
+    evaluate = Scripted()
+    result = tune_fake(evaluate, verify=False)
+    asked: list[TuningResult] = []
+
+    def other() -> TuningResult:
+        return with_second_evaluation(result, evaluate, session=lambda model: model)
+
+    def hang(run: Callable[[], Any], *, give_up: Callable[[str], None]) -> Any:
+        give_up("it took longer than evaluation_timeout=1 s")
+        asked.append(other())
+        return run()
+
+    with_second_evaluation(result, evaluate, session=lambda model: model, limited=hang)
+    (found,) = asked
+    assert not found.met
+    assert "evaluation_timeout=1 s, and did not come back" in str(found.not_repeatable)
+    assert found.full_evaluations == result.full_evaluations
 
 
 def test_it_can_be_left_out() -> None:
@@ -330,12 +402,13 @@ def test_few_samples_are_enough_where_nothing_is_random(
     assert "second" not in str(result)
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "cosine"])
 @pytest.mark.parametrize("approach", ["static", "dynamic"])
 def test_dynamic_models_in_batches_are_the_same_in_the_same_batches(
-    data: dict[str, np.ndarray], approach: str
+    data: dict[str, np.ndarray], approach: str, metric: str
 ) -> None:
     with pytest.warns(UserWarning, match="batches of 50") if approach == "dynamic" else _nothing():
-        result = tune_on(data, data["x"], approach=approach, batch_size=50)
+        result = tune_on(data, data["x"], approach=approach, batch_size=50, metric=metric)
     assert result.met
     assert result.second_evaluation is not None
     assert not result.second_evaluation.differs

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+import time
 from typing import Any
 
 from fake_backend import CountingEvaluation
@@ -28,10 +29,13 @@ from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.evaluation import BaselineError
 from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.objective import QuantObjective
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.result import TuningResult
+from optuna_quant.sample_record import population_of
+from optuna_quant.sample_record import read_population
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.storages import open_storage
 from optuna_quant.tuning import tune
@@ -103,6 +107,17 @@ def test_a_function_with_the_same_metrics_goes_on(
     go(storage, again)
     assert again.seen == []
     assert caplog.text.count("Measured again") == 1
+
+
+def test_a_function_that_hangs_is_ended(storage: Path) -> None:
+    go(storage, Counted(lambda model: model.accuracy))
+
+    def hang(model: FakeModel) -> float:
+        time.sleep(60)
+        return model.accuracy
+
+    with pytest.raises(BaselineError, match=r"took longer than evaluation_timeout=0\.3 s"):
+        go(storage, Counted(hang), evaluation_timeout=0.3)
 
 
 def test_a_function_that_scores_candidates_otherwise_is_refused(storage: Path) -> None:
@@ -302,18 +317,24 @@ def test_search_goes_on_once_the_calibration_data_are_mended(
         go(storage, function, Signed("one"))
 
 
-def test_search_goes_on_once_the_labels_are_mended(storage: Path) -> None:
+@pytest.mark.parametrize("wrong", [20, 1])
+def test_search_goes_on_once_the_labels_are_mended(storage: Path, wrong: int) -> None:
     backend, data = labelled()
 
     def stop(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         study.stop()
 
-    wrong = data | {"labels": np.where(np.arange(60) < 20, 0, data["labels"])}
-    first = go_data(storage, backend, wrong, callbacks=[stop])
+    others = np.where(np.arange(60) < wrong, data["labels"] == 0, data["labels"])
+    first = go_data(storage, backend, data | {"labels": others}, callbacks=[stop])
     assert len(first.study.trials) == 1
     result = go_data(storage, backend, data)
     assert result.baseline == 1.0
     assert result.met
+    # Nothing is left of the scores with the wrong labels.
+    population = read_population(result.study)
+    assert population is not None
+    seen = {population_of(trial.system_attrs) for trial in result.study.trials}
+    assert seen - {None, ""} == {population.key}
 
 
 def test_nothing_is_begun_anew_under_another_process(storage: Path) -> None:
@@ -344,7 +365,7 @@ def evaluate(model):
     with os.fdopen(os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a") as file:
         file.write(f"{model.fingerprint}\\n")
     return model.accuracy
-print(go(sys.argv[3], evaluate, Signed("two")).fallback_ops)
+print(go(sys.argv[3], evaluate, Signed("two"), verify=False).fallback_ops)
 """
 
 

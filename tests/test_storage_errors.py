@@ -17,6 +17,7 @@ import pytest
 import optuna_quant
 from optuna_quant import TuningCriterion
 from optuna_quant.patient_storage import StorageLostError
+from optuna_quant.storage_errors import NotOpenedError
 from optuna_quant.storage_errors import StorageError
 from optuna_quant.storage_errors import storage_errors
 
@@ -113,3 +114,19 @@ def test_error_without_a_known_cure_has_the_words_of_the_storage() -> None:
     said = r"refused a call: strange things\. Start again when that is mended"
     with pytest.raises(StorageError, match=said), storage_errors():
         raise StorageInternalError("strange things.\nmore")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        ("could not translate host name", NotOpenedError, "the address is wrong"),
+        ("sorry, too many clients already", StorageError, "Start fewer workers"),
+        ("permission denied for schema public", StorageError, "right to read and write"),
+    ],
+)
+def test_what_was_never_opened_says_so_itself(text: str, kind: type, told: str) -> None:
+    with pytest.raises(kind, match=told), storage_errors():
+        try:
+            raise StorageInternalError(text)
+        except StorageInternalError as error:
+            raise NotOpenedError("the address is wrong") from error
