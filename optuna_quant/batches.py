@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
@@ -18,6 +19,7 @@ from optuna_quant.data_evaluation import DataEvaluation
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
     from optuna_quant.space import TuningSpace
 
@@ -72,17 +74,14 @@ def batches_of(evaluation: Any, space: TuningSpace, fp32: Any) -> Batches | None
     return Batches(evaluation.batch_size_for(fp32, depends_on_batch=True))
 
 
-def warn_of_batches(evaluation: Any, batches: Batches | None, fp32: Any) -> None:
-    """Warn if metrics will hold for batches of one size and order only, or for nothing.
+def warn_of_batches(evaluation: Any, batches: Batches | None) -> None:
+    """Warn if the metrics of dynamic models will hold for batches of one size and order only.
 
     Args:
         evaluation:
             Gives the metric of a model.
         batches:
             How models with dynamic quantization are evaluated; :obj:`None` if there are none.
-        fp32:
-            The FP32 model. It is run on a few samples, alone and together: if it tells them apart,
-            all models do.
     """
     if not isinstance(evaluation, DataEvaluation):
         return
@@ -96,6 +95,35 @@ def warn_of_batches(evaluation: Any, batches: Batches | None, fp32: Any) -> None
             f"in another order, give other scores. {cure}",
             stacklevel=2,
         )
+
+
+class SampleDependence:
+    """Callback that warns if the FP32 model's outputs depend on the batch, or on chance.
+
+    It is run on a few samples, alone and together, once: after the first trial, by when it has
+    been evaluated, so that what is wrong with that is known. If it tells them apart, so do all
+    models.
+
+    Args:
+        evaluation:
+            Gives the metric of a model.
+        fp32:
+            Builds the FP32 model.
+    """
+
+    def __init__(self, evaluation: DataEvaluation, fp32: Callable[[], Any]) -> None:
+        self._evaluation = evaluation
+        self._fp32 = fp32
+        self._is_done = False
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Look, if that has not been done."""
+        if not self._is_done:
+            self._is_done = True
+            _warn_of_dependence(self._evaluation, self._fp32())
+
+
+def _warn_of_dependence(evaluation: DataEvaluation, fp32: Any) -> None:
     size = evaluation.batch_size_for(fp32)
     if _is_independent(evaluation, fp32, size):
         return

@@ -24,6 +24,7 @@ from optuna.pruners import NopPruner
 from optuna_quant._cores import available_cores
 from optuna_quant._quiet import without_repeated_lines
 from optuna_quant.batches import Batches
+from optuna_quant.batches import SampleDependence
 from optuna_quant.batches import batches_of
 from optuna_quant.batches import check_batches
 from optuna_quant.batches import warn_of_batches
@@ -278,6 +279,10 @@ class Search:
         """Search in a study that fits."""
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
         observers += [*shown, *saved, *callbacks]
+        if isinstance(self.measure, DataEvaluation) and this_rank().reports:
+            observers.append(
+                SampleDependence(self.measure, lambda: self.backend.quantize(self.space.fp32()))
+            )
         stop = _optimize(
             study,
             objective,
@@ -514,7 +519,7 @@ def prepare(
     warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
     if this_rank().reports:
-        warn_of_batches(measure, batches, fp32)
+        warn_of_batches(measure, batches)
     saver = None
     if output is not None:
         saver = SaveBest(output, backend=backend, space=space, policy=policy)
