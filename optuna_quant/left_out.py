@@ -97,7 +97,8 @@ class FloatWeights:
             size = shown_bytes(self.in_fallback)
             parts.append((self.in_fallback, f"ops in fallback {size}"))
         texts = [text for _, text in sorted(parts, key=lambda part: -part[0])]
-        return f"{self.shown_part} stay in floats: {', '.join(texts)}"
+        named = f": {', '.join(texts)}" if texts else ""
+        return f"{self.shown_part} stay in floats{named}"
 
 
 def shown_bytes(size: float) -> str:

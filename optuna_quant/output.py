@@ -57,6 +57,8 @@ def check_output(
     problem = None
     if file.is_dir():
         problem = "it is a directory"
+    elif file.exists() and not file.is_file():
+        problem = "it is there, and no ordinary file"
     elif not file.parent.is_dir():
         problem = f"there is no directory {str(file.parent)!r}"
     elif file.exists() and not os.access(file, os.W_OK):

@@ -34,9 +34,11 @@ def predicted_classes(output: NDArray[Any]) -> NDArray[Any]:
     if output.ndim >= 4 and output.shape[1] <= output.shape[-1]:
         axis = 1
     if output.ndim < 2 or output.shape[axis] < 2:
+        several = output.size > len(output) if output.ndim else False
+        cure = "use 'cosine' or 'relative_error'" if several else "use 'relative_error'"
         raise ValueError(
             "agreement compares classes and needs scores of two classes at least, but the model's "
-            f"output has the shape {output.shape}: use 'cosine' or 'relative_error'."
+            f"output has the shape {output.shape}: {cure}."
         )
     smallest = np.min_scalar_type(output.shape[axis] - 1)
     return np.asarray(output.argmax(axis=axis).astype(smallest))
@@ -79,9 +81,15 @@ def cosine(output: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]
 
     Raises:
         ValueError:
-            If the shapes differ.
+            If the shapes differ, or there is one number for each sample.
     """
     one, other = _flat("cosine", output, reference)
+    if one.shape[1] < 2:
+        raise ValueError(
+            "cosine needs several numbers for each sample, but the model's output has the shape "
+            f"{output.shape}: one number has no angle, so all that are of one sign would be the "
+            "same. Use 'relative_error'."
+        )
     sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     products = np.einsum("ij,ij->i", one, other)
     found = np.divide(products, sizes, out=np.zeros(len(sizes)), where=sizes != 0)

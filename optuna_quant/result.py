@@ -285,6 +285,7 @@ class TuningResult:
             lines.append(f"trial {self.trial.number}: {runs}{self._shown_cost()}")
             if differs:
                 lines.append(differs)
+            lines.extend(self._shown_gain())
             if self.fallback_ops:
                 lines.append(f"in fallback: {listed(self.fallback_ops)}")
             lines.extend(self._shown_float_weights(self.config))
@@ -329,6 +330,11 @@ class TuningResult:
         return self.criterion.meets(self.metric, self.baseline)
 
     def _headline(self) -> str:
+        if self.met and self.holdout is not None and not self.holdout.met:
+            return (
+                "A quantized model meets the criterion on the samples of the search, but NOT on "
+                "the hold-out set:"
+            )
         if self.met:
             return "A quantized model meets the criterion."
         if self.config is None:
@@ -385,6 +391,25 @@ class TuningResult:
         if found is None or not found.is_worth_saying:
             return []
         return [f"weights: {found}"]
+
+    def _shown_gain(self) -> list[str]:
+        """That the model is no smaller than FP32, if so."""
+        baseline = record.get_baseline(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        if self.trial is None or baseline is None or baseline.trial is None:
+            return []
+        if baseline.trial >= len(trials):
+            return []
+        measured = trials[baseline.trial]
+        if not record.is_baseline(measured):  # Another trial has measured it beside its own model.
+            return []
+        here, fp32 = (t.user_attrs.get(record.MODEL_BYTES) for t in (self.trial, measured))
+        if here is None or fp32 is None or here < fp32:
+            return []
+        return [
+            f"no smaller than FP32, which has {shown_bytes(fp32)}: it is of use only if it is "
+            'faster (objective="model_size" or "latency" with a time limit look for that)'
+        ]
 
     def _shown_cost(self) -> str:
         parts = []

@@ -56,11 +56,13 @@ from optuna_quant.holdout_split import split_holdout
 from optuna_quant.last_trials import await_last_trials
 from optuna_quant.last_trials import others_running
 from optuna_quant.latency import find_fastest
+from optuna_quant.library_metrics import library_metric_names
 from optuna_quant.loaders import kept_in_memory
 from optuna_quant.metric_criterion import check_tolerance
 from optuna_quant.metric_criterion import criterion_for
 from optuna_quant.metric_criterion import note_of
 from optuna_quant.named_metrics import as_metric_of
+from optuna_quant.named_metrics import metrics
 from optuna_quant.objective import Evaluate
 from optuna_quant.objective import QuantObjective
 from optuna_quant.others import running_elsewhere
@@ -105,6 +107,8 @@ _logger = get_logger(__name__)
 
 _LAST_TRIALS_SECONDS = 180.0
 _MOST_FINISHED = 3
+# Quantization does not make a model so much better, as a part of the FP32 model's metric.
+_SUSPICIOUS_GAIN = 0.2
 _DEFAULT_STUDY_STEM = "optuna_quant"
 
 
@@ -306,6 +310,7 @@ class Search:
             study, stop, self.policy, backend=self.backend, space=self.space, fastest=fastest
         )
         result = replace(result, note=note_of(self.measure))
+        _ask_for_direction(result, self.measure)
         if result.depends_on_batch:
             result = replace(result, batches=self.batches)
         chosen = _itself if isinstance(self.measure, DataEvaluation) else _session
@@ -541,6 +546,24 @@ def prepare(
         split=split,
         batches=batches,
         verify=verify,
+    )
+
+
+def _ask_for_direction(result: TuningResult, measure: Evaluate) -> None:
+    """Warn if a function of the user's is so much better than FP32 that it may be an error."""
+    named = {*metrics(), *library_metric_names()}
+    is_named = isinstance(measure, DataEvaluation) and measure.metric in named
+    if is_named or not result.met or result.metric is None or not result.baseline:
+        return
+    better = (result.metric - result.baseline) / abs(result.baseline)
+    if abs(better) < _SUSPICIOUS_GAIN or (better > 0) != result.criterion.higher_is_better:
+        return
+    more, less = ("higher", "lower") if better > 0 else ("lower", "higher")
+    option = "" if better < 0 else " (--lower-is-better)"
+    _logger.warning(
+        f"The metric of the quantized model is {result.metric:.6g}, and {result.baseline:.6g} in "
+        f"FP32: is {more} really better? If {less} is better, use "
+        f"AccuracyCriterion(higher_is_better={better < 0}){option}."
     )
 
 

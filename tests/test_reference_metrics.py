@@ -63,7 +63,7 @@ def test_agreement_finds_the_classes_of_images(shape: tuple[int, ...]) -> None:
 
 def test_agreement_of_what_has_no_classes_names_other_metrics() -> None:
     for wrong in (np.zeros((4, 1)), np.zeros(4), np.zeros((4, 7, 1))):
-        with pytest.raises(ValueError, match="two classes at least.*'cosine' or 'relative_error'"):
+        with pytest.raises(ValueError, match="two classes at least.*'relative_error'"):
             predicted_classes(wrong)
     classes = np.array([3, 1, 2])
     assert agreement(classes, predicted_classes(np.array([3, 1, 0]))).tolist() == [1, 1, 0]
@@ -379,3 +379,12 @@ def test_the_command_needs_no_labels(
     assert "--criterion absolute" in capsys.readouterr().err
     assert main([*command, "--metric", "agrement"]) == 2
     assert "Did you mean 'agreement'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_one_number_has_no_angle(shape: tuple[int, ...]) -> None:
+    one = np.ones(shape, np.float32)
+    with pytest.raises(ValueError, match=r"one number has no angle.*Use 'relative_error'"):
+        cosine(0.5 * one, one)
+    with pytest.raises(ValueError, match=r"two classes at least.*: use 'relative_error'\.$"):
+        predicted_classes(one)

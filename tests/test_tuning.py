@@ -956,6 +956,54 @@ def test_output_is_checked(tmp_path: Path) -> None:
         check_output(tmp_path / "no" / "file", "report")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_output_takes_the_place_of_no_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/null", tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="it is there, and no ordinary file"):
+            check_output(path)
+
+
+# What a result is worth.
+
+
+@pytest.mark.parametrize("size", [4000, 5000])
+def test_model_that_is_no_smaller_is_called_that(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "no smaller than FP32, which has 4 kB: it is of use only if it is faster"
+    assert told not in str(tune_fake())
+    sizes = property(lambda model: size if model.config.quantized_ops else 4000)
+    monkeypatch.setattr(FakeModel, "nbytes", sizes)
+    assert any(line.startswith(told) for line in str(tune_fake()).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("metric", "higher_is_better", "asked"),
+    [
+        (lambda model: 1 - model.accuracy, True, "is higher really better? If lower is better"),
+        (lambda model: model.accuracy, False, "is lower really better? If higher is better"),
+        (lambda model: model.accuracy, True, None),
+        (lambda model: 1 - model.accuracy, False, None),
+    ],
+)
+def test_gain_that_is_too_good_is_asked_about(
+    metric: Callable[[FakeModel], float],
+    higher_is_better: bool,
+    asked: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    optuna.logging.enable_propagation()
+    criterion = AccuracyCriterion(
+        higher_is_better=higher_is_better, criterion="absolute", tolerable_loss=0.35
+    )
+    assert tune_fake(evaluate=metric, accuracy_criterion=criterion).met
+    optuna.logging.disable_propagation()
+    said = [r.getMessage() for r in caplog.records if "really better" in r.getMessage()]
+    assert len(said) == (asked is not None)
+    assert asked is None or asked in said[0]
+
+
 @pytest.mark.parametrize(
     ("kwargs", "named"),
     [
