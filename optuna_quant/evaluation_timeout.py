@@ -113,6 +113,7 @@ class EvaluationWatch:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
+        self._spared: int | None = None
 
     @property
     def reason(self) -> str:
@@ -182,12 +183,24 @@ class EvaluationWatch:
         return result
 
     def interrupt(self) -> None:
-        """End the evaluations of all other threads, as Ctrl-C ends that of the main thread."""
+        """End the evaluations of all other threads, as Ctrl-C ends that of the main thread.
+
+        Until :meth:`resume`, also those that begin later, and again those that go on: what is
+        raised in a thread may come at a moment at which it is lost.
+        """
         with self._lock:
+            self._spared = threading.get_ident()
             for one in self._active:
-                if one.thread != threading.get_ident():
-                    one.is_interrupted = True
-                    _raise_in_thread(one.thread, _Expired)
+                self._interrupt_thread(one)
+
+    def resume(self) -> None:
+        """Let evaluations run again."""
+        self._spared = None
+
+    def _interrupt_thread(self, one: _Evaluation) -> None:
+        if one.is_active and self._spared not in (None, one.thread):
+            one.is_interrupted = True
+            _raise_in_thread(one.thread, _Expired)
 
     def _begin(self, one: _Evaluation) -> None:
         if self._process != os.getpid():  # A child has none of its parent's threads.
@@ -240,6 +253,8 @@ class EvaluationWatch:
 
     @property
     def _interval(self) -> float:
+        if self._spared is not None:
+            return _SHORTEST_BETWEEN_LOOKS_SECONDS
         if self._timeout is None:
             return _LONGEST_BETWEEN_LOOKS_SECONDS
         seconds = max(self._timeout / _LOOKS_PER_TIMEOUT, _SHORTEST_BETWEEN_LOOKS_SECONDS)
@@ -261,6 +276,9 @@ class EvaluationWatch:
 
     def _look(self, one: _Evaluation) -> None:
         seconds = time.monotonic() - one.started
+        if self._spared is not None:
+            with self._lock:
+                self._interrupt_thread(one)
         if one.is_given_up:
             return
         if self._timeout is None:

@@ -270,8 +270,15 @@ class QuantObjective:
         return lost
 
     def interrupt(self) -> None:
-        """End the evaluations of all other threads, as Ctrl-C ends that of the main thread."""
+        """End the evaluations of all other threads, as Ctrl-C ends that of the main thread.
+
+        They stay ended until :meth:`resume`.
+        """
         self._evaluations.interrupt()
+
+    def resume(self) -> None:
+        """Let evaluations run again."""
+        self._evaluations.resume()
 
     def limited(
         self,

@@ -668,6 +668,8 @@ def _optimize_once(
             "could not reach the storage."
         )
         return False
+    finally:
+        objective.resume()
     return True
 
 
