@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import re
 from typing import TYPE_CHECKING
+import uuid
 
 import optuna
 from optuna.logging import get_logger
@@ -84,8 +85,12 @@ def _replace(study: optuna.Study) -> None:
     others = {k: v for k, v in study.user_attrs.items() if not k.startswith("optuna_quant:")}
     given = record.get_baseline(study)
     storage, study_id = _optuna.study_identity(study)
+    # SQLite gives the highest number again once it is free: to others, who still refer to the old
+    # study by its number, the new one would look like it.
+    holder = storage.create_new_study(directions, f"{name} is begun anew {uuid.uuid4().hex}")
     storage.delete_study(study_id)
     new = _open(study, name, directions)
+    storage.delete_study(holder)
     for key, value in others.items():
         new.set_user_attr(key, value)
     for params in enqueued:

@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
@@ -107,6 +108,7 @@ _logger = get_logger(__name__)
 
 _LAST_TRIALS_SECONDS = 180.0
 _MOST_FINISHED = 3
+_MOST_RENEWALS = 3
 # Quantization does not make a model so much better, as a part of the FP32 model's metric.
 _SUSPICIOUS_GAIN = 0.2
 _DEFAULT_STUDY_STEM = "optuna_quant"
@@ -227,14 +229,7 @@ class Search:
         opened = open_storage(storage, heartbeat=False)
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
-        study = optuna.create_study(
-            storage=opened,
-            study_name=study_name,
-            direction=self.criterion.direction,
-            sampler=self.sampler,
-            pruner=self.pruner,
-            load_if_exists=storage is not None,
-        )
+        study = self._open(opened, study_name)
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
@@ -249,16 +244,41 @@ class Search:
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
         )
-        try:
-            self._check_continued(study, objective)
-        except ChangedError as changed:
-            study = renew(study, changed)
-            objective.forget(study)
-            self._check_continued(study, objective)
+        study = self._fitting(study, objective, storage)
         if not running_elsewhere(study):
             try_again(study, self.space)
         with named_if_gone(study):
             return self._run(study, objective, saved, shown, callbacks, show_progress, n_jobs)
+
+    def _open(self, storage: BaseStorage, study_name: str | None) -> optuna.Study:
+        return optuna.create_study(
+            storage=storage,
+            study_name=study_name,
+            direction=self.criterion.direction,
+            sampler=self.sampler,
+            pruner=self.pruner,
+            load_if_exists=study_name is not None,
+        )
+
+    def _fitting(
+        self, study: optuna.Study, objective: QuantObjective, storage: Storage
+    ) -> optuna.Study:
+        """The study, or the one that took its place because it had no results."""
+        for _ in range(_MOST_RENEWALS):
+            try:
+                self._check_continued(study, objective)
+            except ChangedError as changed:
+                study = renew(study, changed)
+            except KeyError:
+                # Another process is putting a new one in its place at this moment.
+                if storage is None:
+                    raise
+                study = self._open(open_storage(storage, heartbeat=False), study.study_name)
+            else:
+                return study
+            objective.forget(study)
+        self._check_continued(study, objective)
+        return study
 
     def _check_continued(self, study: optuna.Study, objective: QuantObjective) -> None:
         """Refuse a study that was begun with something else."""
