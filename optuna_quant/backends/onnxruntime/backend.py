@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.feeds import Feed
+    from optuna_quant.backends.onnxruntime.gradient_sensitivity import GradientSensitivity
     from optuna_quant.backends.onnxruntime.graph import Graph
     from optuna_quant.backends.onnxruntime.hessian import HessianSensitivity
     from optuna_quant.backends.onnxruntime.hessian import Loss
@@ -661,6 +662,48 @@ class OnnxRuntimeBackend:
             self._samples(data),
             batches=batches,
             batch_size=batch_size,
+            outputs=outputs,
+        )
+
+    def gradient_sensitivity(
+        self,
+        *,
+        samples: int = 64,
+        probes: int = 4,
+        seed: int = 0,
+        data: object = None,
+        outputs: Sequence[str] | None = None,
+    ) -> GradientSensitivity:
+        """A sensitivity by how far the error of each op moves the model's outputs; needs torch.
+
+        What the default strategy begins with; for the arguments and errors see
+        :class:`~optuna_quant.backends.onnxruntime.gradient_sensitivity.GradientSensitivity`.
+
+        Args:
+            samples:
+                How many samples are used, from the start of the data.
+            probes:
+                How many random projections of the outputs are used for each batch.
+            seed:
+                Of the projections.
+            data:
+                The samples, in any form of ``calibration_data``, which they are by default.
+            outputs:
+                The names of the outputs that are looked at; None for all.
+        """
+        from optuna_quant.backends.onnxruntime.gradient_sensitivity import GradientSensitivity
+
+        with self._lock:
+            graph, static = self._graph, self._builder.static
+        return GradientSensitivity(
+            self.quantize,
+            graph,
+            static,
+            self._samples(data),
+            self._sessions,
+            samples=samples,
+            probes=probes,
+            seed=seed,
             outputs=outputs,
         )
 

@@ -185,14 +185,7 @@ class MSESensitivity:
     def _errors(self, pair: SideBySide) -> dict[tuple[str, str], float]:
         if not pair.copies:
             return {}
-        with self._sessions.lock:
-            session = tapped_session(
-                pair.model,
-                pair.tensors,
-                self._graph.base_dir,
-                providers=self._sessions.providers,
-                session_options=self._sessions.options,
-            )
+        session = self._tapped(pair)
         found = {(op, name): RelativeError(self._channel_axis(op)) for op, name in pair.copies}
         for feed in self._feeds(session, pair.tensors):
             values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
@@ -200,6 +193,16 @@ class MSESensitivity:
                 found[op, name].update(values[name], values.pop(copy))
         errors = {key: (error.whole + error.by_channel) / 2 for key, error in found.items()}
         return {key: error for key, error in errors.items() if np.isfinite(error)}
+
+    def _tapped(self, pair: SideBySide) -> onnxruntime.InferenceSession:
+        with self._sessions.lock:
+            return tapped_session(
+                pair.model,
+                pair.tensors,
+                self._graph.base_dir,
+                providers=self._sessions.providers,
+                session_options=self._sessions.options,
+            )
 
     def _feeds(
         self, session: onnxruntime.InferenceSession, tensors: Sequence[str]

@@ -5,6 +5,7 @@ Torch is an extra: this module imports it, so import this module where it is use
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import os
@@ -122,15 +123,44 @@ class TorchGraph:
             RuntimeError:
                 If a node fails; the message names it.
         """
+        return self.run(feed, ())
+
+    def run(
+        self, feed: Mapping[str, torch.Tensor], tensors: Collection[str]
+    ) -> dict[str, torch.Tensor]:
+        """Run the model, and keep tensors inside it that can be differentiated by.
+
+        Args:
+            feed:
+                A tensor for each input. Floats are converted; others than inputs are ignored.
+            tensors:
+                The names of the tensors. Those of floats require gradients.
+
+        Returns:
+            These tensors and the outputs, by name.
+
+        Raises:
+            ValueError:
+                If an input is missing.
+            UnsupportedOperatorError:
+                If a node uses a feature of its operator that has no counterpart.
+            RuntimeError:
+                If a node fails; the message names it.
+        """
         values: dict[str, torch.Tensor] = dict(self._constants)
         for name in self.inputs:
             if name not in feed:
                 raise ValueError(f"There is no value for input {name!r} of the model.")
             tensor = feed[name]
             values[name] = tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+        wanted = set(tensors)
         for node, handler in zip(self._nodes, self._handlers, strict=True):
             self._run(node, handler, values)
-        return {name: values[name] for name in self.outputs}
+            for name in wanted.intersection(node.proto.output):
+                value = values[name]
+                if value.is_floating_point() and not value.requires_grad:
+                    value.requires_grad_()
+        return {name: values[name] for name in (*tensors, *self.outputs)}
 
     def _run(self, node: Node, handler: Handler, values: dict[str, torch.Tensor]) -> None:
         proto = node.proto
