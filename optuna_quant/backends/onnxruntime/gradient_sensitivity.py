@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from threading import Lock
-import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
-from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
 from optuna_quant.output_choice import choose_outputs
@@ -36,10 +34,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.feeds import Feed
     from optuna_quant.backends.onnxruntime.side_by_side import SideBySide
-    from optuna_quant.config import QuantConfig
 
-
-_logger = get_logger(__name__)
 
 _FLOOR = 1e-3
 
@@ -76,6 +71,8 @@ class GradientSensitivity(MSESensitivity):
             If ``probes`` is not a positive number.
     """
 
+    what = "what their errors do to the model's outputs"
+
     def __init__(
         self,
         *args: Any,
@@ -94,35 +91,37 @@ class GradientSensitivity(MSESensitivity):
         if self._outputs is not None:
             self.key += f", outputs={list(self._outputs)}"
         self._torch = TorchGraph(self._graph.to_model(), base_dir=self._graph.base_dir)
-        self._lock = Lock()
 
-    def _errors(self, pair: SideBySide) -> dict[tuple[str, str], float]:
-        if not pair.copies:
-            return {}
-        session = self._tapped(pair)
-        exact = list(dict.fromkeys(tensor for _, tensor in pair.copies))
-        sums = dict.fromkeys(pair.copies, 0.0)
+    def passes(self, configs: int) -> float:
+        """How many samples are run through models to score so many configurations.
+
+        A backward pass counts as one.
+        """
+        return float(self._samples * (configs + 1 + self._probes))
+
+    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[tuple[str, str], float]]:
+        sums = [dict.fromkeys(pair.copies, 0.0) for pair in pairs]
+        exact = list(dict.fromkeys(tensor for pair in pairs for _, tensor in pair.copies))
+        if not exact:
+            return sums
+        sessions = [self._tapped(pair) for pair in pairs]
+        widest = max(range(len(pairs)), key=lambda i: len(pairs[i].copies))
         samples = 0
         generator = torch.Generator().manual_seed(self._seed)
-        for feed in self._feeds(session, pair.tensors):
-            values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
-            errors = {
-                key: _difference(values[key[1]], values[copy]) for key, copy in pair.copies.items()
-            }
-            size, moved = self._moves(feed, exact, errors, generator)
-            samples += size
-            for key, value in moved.items():
-                sums[key] += value
-        return {key: value / samples for key, value in sums.items() if np.isfinite(value)}
+        for feed in self._feeds(sessions[widest], pairs[widest].tensors):
+            gradients = self._gradients(feed, exact, generator)
+            samples += gradients.samples
+            for pair, session, of_pair in zip(pairs, sessions, sums, strict=True):
+                values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
+                for key, copy in pair.copies.items():
+                    error = _difference(values[key[1]], values.pop(copy))
+                    of_pair[key] += gradients.moved(key[1], error)
+        return [{key: value / samples for key, value in of_pair.items()} for of_pair in sums]
 
-    def _moves(
-        self,
-        feed: Feed,
-        tensors: Sequence[str],
-        errors: Mapping[tuple[str, str], NDArray[np.float32]],
-        generator: torch.Generator,
-    ) -> tuple[int, dict[tuple[str, str], float]]:
-        """The number of samples, and by how much each error moves the outputs, summed over them."""
+    def _gradients(
+        self, feed: Feed, tensors: Sequence[str], generator: torch.Generator
+    ) -> _Gradients:
+        """The gradients of random projections of the outputs in these tensors."""
         inputs = {name: to_tensor(np.asarray(v), self._torch.dtype) for name, v in feed.items()}
         with torch.inference_mode(False), torch.enable_grad():
             found = self._torch.run(inputs, tensors)
@@ -130,23 +129,39 @@ class GradientSensitivity(MSESensitivity):
             if self._outputs is not None:
                 names = list(choose_outputs(self._outputs, names))
             outputs = [found[n] for n in names if found[n].is_floating_point()]
-            size = max((len(output) for output in outputs if output.ndim), default=1)
+            outputs = [output for output in outputs if output.requires_grad]
+            samples = max((len(output) for output in outputs if output.ndim), default=1)
             points = {name: found[name] for name in tensors if found[name].requires_grad}
-            moved = dict.fromkeys(errors, 0.0)
+            probes: list[Mapping[str, torch.Tensor | None]] = []
+            if not outputs or not points:
+                return _Gradients(samples, probes)
             for probe in range(self._probes):
-                projected = sum(_projection(output, generator) for output in outputs)
-                gradients = torch.autograd.grad(
+                projected = torch.stack([_projection(o, generator) for o in outputs]).sum()
+                of_probe = torch.autograd.grad(
                     projected,
                     list(points.values()),
                     allow_unused=True,
                     retain_graph=probe + 1 < self._probes,
                 )
-                of = dict(zip(points, gradients, strict=True))
-                for key, error in errors.items():
-                    gradient = of.get(key[1])
-                    if gradient is not None and error.shape == tuple(gradient.shape):
-                        moved[key] += _squared_product(gradient, error, size) / self._probes
-        return size, moved
+                probes.append(dict(zip(points, of_probe, strict=True)))
+        return _Gradients(samples, probes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gradients:
+    """The gradients of projections of a batch's outputs, each by the tensor's name."""
+
+    samples: int
+    probes: Sequence[Mapping[str, torch.Tensor | None]]
+
+    def moved(self, tensor: str, error: NDArray[np.float32]) -> float:
+        """How far an error of a tensor moves the outputs, summed over the samples."""
+        total = 0.0
+        for gradients in self.probes:
+            gradient = gradients.get(tensor)
+            if gradient is not None and error.shape == tuple(gradient.shape):
+                total += _squared_product(gradient, error, self.samples)
+        return total / max(1, len(self.probes))
 
 
 def _difference(exact: NDArray[Any], actual: NDArray[Any]) -> NDArray[np.float32]:
@@ -158,7 +173,8 @@ def _difference(exact: NDArray[Any], actual: NDArray[Any]) -> NDArray[np.float32
 
 def _projection(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A random projection whose expected square is the squared error over the variance, summed
-    over the samples."""
+    over the samples.
+    """
     exact = torch.nan_to_num(output.detach(), posinf=0.0, neginf=0.0)
     # Per sample: the power that a move is compared with is that of all its values.
     per_sample = exact.numel() / max(1, len(exact) if exact.ndim else 1)
@@ -169,8 +185,17 @@ def _projection(output: torch.Tensor, generator: torch.Generator) -> torch.Tenso
     return (torch.where(finite, output, 0.0) * direction).sum() / scale
 
 
-def _squared_product(gradient: torch.Tensor, error: NDArray[np.float32], size: int) -> float:
+def _squared_product(gradient: torch.Tensor, error: NDArray[np.float32], samples: int) -> float:
+    """The squared move, summed over the samples; of each it counts as less than one.
+
+    Where the outputs are steep (a logarithm near zero) the linear part says nothing, and outputs
+    cannot be further off than wrong.
+    """
     product = gradient * torch.from_numpy(error)
-    if product.ndim and len(product) == size:
-        return float(product.reshape(size, -1).sum(dim=1).square().sum())
-    return float(product.sum().square())
+    if product.ndim and len(product) == samples:
+        moves = product.reshape(samples, -1).sum(dim=1).square()
+    else:
+        moves = product.sum().square().reshape(1) / samples
+    moves = torch.nan_to_num(moves, nan=1.0, posinf=1e30)
+    total = float((moves / (1 + moves)).sum())
+    return total if len(moves) == samples else total * samples

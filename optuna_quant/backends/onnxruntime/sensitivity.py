@@ -10,6 +10,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from copy import copy
 from threading import Lock
 import time
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from optuna_quant.output_choice import choose_outputs
 
 if TYPE_CHECKING:
     from typing import Any
+    from typing import Self
 
     from numpy.typing import NDArray
     import onnxruntime
@@ -100,6 +102,8 @@ class MSESensitivity:
             If ``samples`` is not a positive number.
     """
 
+    what = "the error of their outputs"
+
     def __init__(
         self,
         build: Build,
@@ -133,25 +137,59 @@ class MSESensitivity:
             ValueError:
                 If an op is not in the configuration.
         """
+        return self.score_options([config], ops)[0]
+
+    def score_options(
+        self, configs: Sequence[QuantConfig], ops: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """Score ops in several options each: one configuration after the other.
+
+        Args:
+            configs:
+                The configurations.
+            ops:
+                The names of the ops.
+
+        Returns:
+            The scores of each configuration, as calling this object gives them.
+
+        Raises:
+            ValueError:
+                If an op is not in a configuration.
+        """
         started = time.perf_counter()
-        scores = dict.fromkeys(ops, 0.0)
-        quantized = _quantized(config, scores)
-        if quantized:
-            candidate = self._build(config).proto  # of which all ops are in the graph
-            tensors = {op: self._shown_by(op, config) for op in quantized}
-            pair = side_by_side(self._graph, candidate, tensors)
-            errors = self._errors(pair)
-            for op in quantized:
-                found = [errors[op, tensor] for tensor in tensors[op] if (op, tensor) in errors]
-                if found:
-                    scores[op] = float(np.mean(found))
+        found = []
+        pairs = []
+        for config in configs:
+            scores = dict.fromkeys(ops, 0.0)
+            quantized = _quantized(config, scores)
+            found.append(scores)
+            if quantized:
+                candidate = self._build(config).proto  # of which all ops are in the graph
+                tensors = {op: self._shown_by(op, config) for op in quantized}
+                pairs.append((scores, tensors, side_by_side(self._graph, candidate, tensors)))
+        errors = self._errors([pair for _, _, pair in pairs])
+        for (scores, tensors, _), of_pair in zip(pairs, errors, strict=True):
+            for op, shown in tensors.items():
+                values = [of_pair[op, tensor] for tensor in shown if (op, tensor) in of_pair]
+                if values:
+                    scores[op] = float(np.mean(values))
                 else:
                     _logger.debug(f"The error of op {op!r} cannot be seen; it scores zero.")
         _logger.info(
-            f"Scored {len(scores)} ops by the error of their outputs in "
-            f"{time.perf_counter() - started:.1f} s."
+            f"Scored {len(ops)} ops by {self.what} in {time.perf_counter() - started:.1f} s."
         )
-        return scores
+        return found
+
+    def passes(self, configs: int) -> float:
+        """How many samples are run through models to score so many configurations."""
+        return float(self._samples * configs)
+
+    def with_samples(self, samples: int) -> Self:
+        """The same with at most so many samples."""
+        found = copy(self)
+        found._samples = min(self._samples, samples)
+        return found
 
     def _shown_by(self, op: str, config: QuantConfig) -> list[str]:
         """The tensors that show the result of an op."""
@@ -182,15 +220,17 @@ class MSESensitivity:
             return None if not any(constant) else -1 if constant[1] else -2
         return _CHANNEL_AXES.get(node.op_type)
 
-    def _errors(self, pair: SideBySide) -> dict[tuple[str, str], float]:
-        if not pair.copies:
-            return {}
+    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[tuple[str, str], float]]:
+        """The error of each tensor of each pair; what cannot be told is missing."""
+        return [self._errors_of(pair) if pair.copies else {} for pair in pairs]
+
+    def _errors_of(self, pair: SideBySide) -> dict[tuple[str, str], float]:
         session = self._tapped(pair)
         found = {(op, name): RelativeError(self._channel_axis(op)) for op, name in pair.copies}
         for feed in self._feeds(session, pair.tensors):
             values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
-            for (op, name), copy in pair.copies.items():
-                found[op, name].update(values[name], values.pop(copy))
+            for (op, name), other in pair.copies.items():
+                found[op, name].update(values[name], values.pop(other))
         errors = {key: (error.whole + error.by_channel) / 2 for key, error in found.items()}
         return {key: error for key, error in errors.items() if np.isfinite(error)}
 
