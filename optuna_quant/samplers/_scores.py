@@ -74,12 +74,18 @@ class ScoreBook:
 
         def compute() -> bytes:
             found = sensitivity(wanted.config, wanted.ops)
-            return json.dumps(_checked(found, wanted.ops)).encode()
+            return json.dumps(check_scores(found, wanted.ops)).encode()
 
         return self._place(study, wanted).offer(compute) is not None
 
 
-def _checked(found: Mapping[str, float], ops: Sequence[str]) -> dict[str, float]:
+def check_scores(found: Mapping[str, float], ops: Sequence[str]) -> dict[str, float]:
+    """The scores that a sensitivity has given, if they are a number for each op.
+
+    Raises:
+        ValueError:
+            If they are not.
+    """
     scores: dict[str, float] = {}
     for op in ops:
         score = found.get(op)

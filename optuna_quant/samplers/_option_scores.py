@@ -1,0 +1,154 @@
+"""How sensitive the model is to each op in each option: computed once per study, kept in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+import hashlib
+import json
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna_quant.samplers._scores import check_scores
+from optuna_quant.shared_values import ClaimWatch
+from optuna_quant.shared_values import SharedValue
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.config import OpConfig
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.samplers._scores import Sensitivity
+    from optuna_quant.space import TuningSpace
+    from optuna_quant.tunable import Tunable
+
+
+# Options that only differ in the range's algorithm or the weight's granularity: more are of
+# little use, and each costs a pass.
+_MOST_OPTIONS = 6
+
+
+@dataclass(frozen=True)
+class OptionScores:
+    """The sensitivity of each op in each option.
+
+    Args:
+        scores:
+            By the op's name and the option's label; not negative. What was not scored is missing.
+        passes:
+            How many samples were run through models for it.
+    """
+
+    scores: Mapping[str, Mapping[str, float]]
+    passes: float
+
+
+class OptionScoreBook:
+    """The option scores that a study keeps.
+
+    Args:
+        space:
+            The tuning space.
+        sensitivity:
+            What computes them.
+    """
+
+    def __init__(self, space: TuningSpace, sensitivity: Sensitivity) -> None:
+        self._space = space
+        self._sensitivity = sensitivity
+        self._watch = ClaimWatch()
+        self._found: dict[str, OptionScores] = {}
+
+    def read(self, study: optuna.Study, samples: int | None) -> OptionScores | None:
+        """The scores, if the study holds them."""
+        place = self._place(study, samples)
+        if place.name not in self._found:
+            data = place.read()
+            if data is None:
+                return None
+            stored = json.loads(data)
+            self._found[place.name] = OptionScores(stored["scores"], stored["passes"])
+        return self._found[place.name]
+
+    def compute(self, study: optuna.Study, samples: int | None) -> bool:
+        """Compute the scores and keep them; :obj:`False` if another worker is at it.
+
+        Args:
+            study:
+                The study.
+            samples:
+                The most samples to use; :obj:`None` for as many as the sensitivity uses.
+        """
+        return self._place(study, samples).offer(lambda: self._computed(samples)) is not None
+
+    def _place(self, study: optuna.Study, samples: int | None) -> SharedValue:
+        key = str(getattr(self._sensitivity, "key", ""))
+        text = json.dumps([key, samples, self._space.fp32().key, self._space.default().key])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return SharedValue(study, f"option_scores:{digest}", watch=self._watch)
+
+    def _computed(self, samples: int | None) -> bytes:
+        sensitivity: Any = self._sensitivity
+        with_samples = getattr(sensitivity, "with_samples", None)
+        if samples is not None and with_samples is not None:
+            sensitivity = with_samples(samples)
+        configs = option_configs(self._space)
+        ops = [op for tunable in self._space.tunables for op in tunable.ops]
+        found = score_options(sensitivity, configs, ops)
+        scores: dict[str, dict[str, float]] = {op: {} for op in ops}
+        for config, of_config in zip(configs, found, strict=True):
+            for op in ops:
+                if config.ops[op].is_quantized:
+                    scores[op][config.ops[op].label] = max(0.0, of_config[op])
+        passes = getattr(sensitivity, "passes", None)
+        counted = 0.0 if passes is None else float(passes(len(configs)))
+        return json.dumps({"scores": scores, "passes": counted}).encode()
+
+
+def score_options(
+    sensitivity: Sensitivity, configs: Sequence[QuantConfig], ops: Sequence[str]
+) -> list[dict[str, float]]:
+    """The scores of ops in several configurations, together if the sensitivity can do that."""
+    together: Callable[..., Sequence[Mapping[str, float]]] | None = getattr(
+        sensitivity, "score_options", None
+    )
+    if together is not None:
+        found = together(configs, ops)
+    else:
+        found = [sensitivity(config, ops) for config in configs]
+    return [check_scores(each, ops) for each in found]
+
+
+def option_configs(space: TuningSpace) -> list[QuantConfig]:
+    """Configurations that together have every op in each of its options that is scored."""
+    rows = [(tunable, scored_options(tunable)) for tunable in space.tunables]
+    most = max(len(options) for _, options in rows)
+    configs = []
+    for i in range(most):
+        config = space.fp32()
+        for tunable, options in rows:
+            if options:
+                config = tunable.set(config, options[min(i, len(options) - 1)])
+        configs.append(config)
+    return configs
+
+
+def scored_options(tunable: Tunable) -> tuple[OpConfig, ...]:
+    """The quantized options of an op that are worth a look.
+
+    Its default; the same with other algorithms for the range of activations; and one of each
+    other mode. With a coarser granularity of the weight an op costs the same and loses more.
+    """
+    default = tunable.default
+    found = []
+    modes = {default.mode}
+    for option in tunable.quantized:
+        if option.mode == default.mode and option.weight == default.weight:
+            found.append(option)
+        elif option.mode not in modes:
+            modes.add(option.mode)
+            found.append(option)
+    return tuple(found[:_MOST_OPTIONS])

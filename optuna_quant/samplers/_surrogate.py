@@ -1,0 +1,144 @@
+"""A model of the loss over configurations, and the cheapest one that it believes to meet."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna_quant.costs import CostTable
+from optuna_quant.samplers._base import QuantSampler
+from optuna_quant.samplers._conservative import require_criterion
+from optuna_quant.samplers._option_scores import OptionScoreBook
+from optuna_quant.samplers._registry import register_strategy
+from optuna_quant.samplers._surrogate_search import Belief
+from optuna_quant.samplers._surrogate_search import SurrogateOptions
+from optuna_quant.samplers._surrogate_search import SurrogateSearch
+from optuna_quant.shared_values import SharedValue
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._scores import Sensitivity
+    from optuna_quant.samplers._search import Search
+    from optuna_quant.space import TuningSpace
+
+
+_COSTS = "cost_table"
+
+
+@register_strategy("surrogate")
+class SurrogateQuantSampler(QuantSampler):
+    """Evaluate the cheapest configuration that a model of the loss believes to meet the criterion.
+
+    1. ``cheapest of all``: what costs least, whatever its accuracy. If it meets the criterion it
+       is the answer.
+    2. ``cheapest believed to meet``: the sensitivity of the model to each op in each option is
+       computed, once for the study. It is the prior of a model of the loss
+       (:class:`~optuna_quant.samplers._loss_model.LossModel`) that every trial of the study
+       teaches, whoever made it: the loss is a power of the sum of the ops' errors, and how much
+       each op really adds is learned. An integer program gives the cheapest configuration for
+       several budgets of error; the one with the highest expected improvement in cost over the
+       best so far is evaluated (J. Mockus, "On Bayesian methods for seeking the extremum", 1975;
+       with a constraint: M. Schonlau, W. Welch and D. Jones, "Global versus local search in
+       constrained optimization of computer models", 1998). That is repeated until no improvement
+       of at least ``min_gain`` is expected.
+    3. ``answer``: where samples are evaluated one by one, the cheapest one that probably meets
+       the criterion is evaluated to the end; if it fails there, the search goes on.
+
+    Use it for everything: it needs a handful of evaluations, whatever the number of ops, and has
+    most ops quantized whenever it is stopped.
+
+    Args:
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough.
+        costs:
+            What configurations cost; kept in the study, so that all workers choose by the same
+            table: the first one's. Default: the number of ops in fallback.
+        sensitivity:
+            What scores the ops, such as a backend's ``gradient_sensitivity()``: a callable that
+            takes a configuration and op names and gives ``{op: score}``. If it has a method
+            ``score_options(configs, ops)`` all options are scored together. Scores are taken to
+            be additive, as errors in variances are. Default: all ops are taken to be equal,
+            and the search learns the rest from trials.
+        min_gain:
+            The expected improvement that is worth one more evaluation, as a part of what the
+            FP32 model costs.
+        **kwargs:
+            See :class:`QuantSampler`.
+
+    Raises:
+        TypeError:
+            If there is no criterion, or the costs are no table.
+        ValueError:
+            If the table lacks an option of the space, or ``min_gain`` is not above zero.
+    """
+
+    def __init__(
+        self,
+        space: TuningSpace,
+        *,
+        criterion: AccuracyCriterion | None,
+        costs: CostTable | None = None,
+        sensitivity: Sensitivity | None = None,
+        min_gain: float = 0.01,
+        **kwargs: Any,
+    ) -> None:
+        require_criterion(self, criterion)
+        super().__init__(space, criterion=criterion, **kwargs)
+        if costs is not None and not isinstance(costs, CostTable):
+            raise TypeError(
+                f"costs must be a CostTable, such as backend.costs(space).table('latency'), but "
+                f"got {costs!r}."
+            )
+        if not 0 < min_gain < math.inf:
+            raise ValueError(f"min_gain must be a number above 0, but got {min_gain!r}.")
+        if costs is not None:
+            for tunable in space.tunables:
+                for op in tunable.ops:
+                    for option in tunable.options:
+                        costs.option_cost(op, option.label)
+        self._costs = fallback_table(space) if costs is None else costs
+        self._min_gain = min_gain
+        self._option_scores = None if sensitivity is None else OptionScoreBook(space, sensitivity)
+
+    def beliefs(self, study: optuna.Study) -> list[Belief]:
+        """What the model believes about the configurations that it would try, cheapest first.
+
+        Args:
+            study:
+                The study.
+
+        Returns:
+            For each its cost and the probability that it meets the criterion; empty before the
+            sensitivities are known.
+        """
+        with self._lock:
+            state = self._state(study)
+            state.ledger.refresh(study)
+            search = state.search
+            return search.beliefs(state.ledger) if isinstance(search, SurrogateSearch) else []
+
+    def _search(self, ledger: Ledger) -> Search:
+        assert self._criterion is not None
+        place = SharedValue(ledger.study, f"{_COSTS}:{self._costs.measure}")
+        kept = place.get(lambda: json.dumps(self._costs.to_dict()).encode())
+        table = CostTable.from_dict(json.loads(kept))
+        options = SurrogateOptions(self._min_gain, self._option_scores)
+        return SurrogateSearch(self._space, self._criterion, table, options)
+
+
+def fallback_table(space: TuningSpace) -> CostTable:
+    """A table that counts the ops in fallback."""
+    ops = {
+        op: {option.label: 0.0 if option.is_quantized else 1.0 for option in tunable.options}
+        for tunable in space.tunables
+        for op in tunable.ops
+    }
+    return CostTable("ops", "", ops)

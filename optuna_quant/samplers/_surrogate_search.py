@@ -1,0 +1,469 @@
+"""The search of the surrogate strategy: the record in, the next configuration out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optuna_quant import record
+from optuna_quant.costs.cheapest import cheapest
+from optuna_quant.evidence import Verdict
+from optuna_quant.samplers._loss_model import LossModel
+from optuna_quant.samplers._loss_model import LossScale
+from optuna_quant.samplers._loss_model import Observed
+from optuna_quant.samplers._option_scores import scored_options
+from optuna_quant.samplers._sampled import SampledOutcomes
+from optuna_quant.samplers._search import Choice
+from optuna_quant.samplers._search import Search
+from optuna_quant.samplers._threads import single_threaded_blas
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.costs import CostTable
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.evidence import Population
+    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._ledger import Outcome
+    from optuna_quant.samplers._option_scores import OptionScoreBook
+    from optuna_quant.samplers._option_scores import OptionScores
+    from optuna_quant.space import TuningSpace
+
+
+START_STAGE = "cheapest of all"
+SEARCH_STAGE = "cheapest believed to meet"
+ANSWER_STAGE = "answer"
+
+# The budgets of error that are looked at, as parts of the one that the tolerance allows.
+_BUDGETS = (0.02, 0.05, 0.1, 0.18, 0.28, 0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
+_BUDGETS_OF_MANY = (0.05, 0.15, 0.3, 0.55, 0.85, 1.2, 2.0, 4.0)
+_MANY_OPS = 150
+# What is less likely to meet the criterion is not tried.
+_LEAST_PROBABILITY = 0.05
+# A search that goes on after its answer stops at this part of the gain that ends the first.
+_LAST_GAIN = 0.1
+# Sensitivities may use this part of the evaluation samples, within limits.
+_PART_OF_SAMPLES = 0.08
+_FEWEST_SAMPLES, _MOST_SAMPLES = 4, 32
+# The sum of equal shares, where nothing scores the ops.
+_UNSCORED_ERROR = 0.05
+_UNSCORED_OPTION = 1.5
+
+
+@dataclass(frozen=True)
+class SurrogateOptions:
+    """What the search is told.
+
+    Args:
+        min_gain:
+            The expected improvement that is worth an evaluation, as a part of FP32's cost.
+        scores:
+            Keeps the sensitivities; :obj:`None` if nothing scores the ops.
+    """
+
+    min_gain: float
+    scores: OptionScoreBook | None
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What the search believes about a configuration, and what it costs.
+
+    Args:
+        config:
+            The configuration.
+        cost:
+            Its cost.
+        probability:
+            The probability that it meets the criterion.
+        improvement:
+            The expected improvement in cost, as a part of FP32's cost.
+    """
+
+    config: QuantConfig
+    cost: float
+    probability: float
+    improvement: float
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A configuration that was evaluated at least in part, and what is known of it."""
+
+    config: QuantConfig
+    cost: float
+    proven: bool
+    """Whether it meets the criterion on all samples; otherwise it probably does."""
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What to do next."""
+
+    choice: Choice | None = None
+    answer: str | None = None
+    """The key of the configuration that the search has concluded with."""
+
+
+class SurrogateSearch(Search):
+    """Evaluate the cheapest configuration that the model believes to meet the criterion.
+
+    Args:
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough.
+        table:
+            The costs.
+        options:
+            What else the search is told.
+    """
+
+    def __init__(
+        self,
+        space: TuningSpace,
+        criterion: AccuracyCriterion,
+        table: CostTable,
+        options: SurrogateOptions,
+    ) -> None:
+        self._space = space
+        self._criterion = criterion
+        self._table = table
+        self._options = options
+        self._start = cheapest(table, space)
+        self._fp32_cost = _fp32_cost(table, space)
+        self._sampled = SampledOutcomes()
+        self._decided: tuple[object, _Decision] | None = None
+
+    def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
+        if not self._is_known(ledger, self._start) and self._start.key not in claimed:
+            return Choice(self._start, START_STAGE)
+        if not self._compute_scores(ledger):
+            return None
+        return self._decide(ledger, claimed).choice
+
+    def is_over(self, ledger: Ledger) -> bool:
+        if not self._is_known(ledger, self._start):
+            return False
+        if self._met(ledger, self._start.key):
+            return True
+        if self._read_scores(ledger) is None:
+            return False
+        return self._decide(ledger, {}).choice is None
+
+    def is_blocked(self, ledger: Ledger) -> bool:
+        return self._is_known(ledger, self._start) and self._read_scores(ledger) is None
+
+    def is_answer(self, ledger: Ledger, key: str) -> bool:
+        if key == self._start.key:
+            return True
+        if not self._is_known(ledger, self._start) or self._read_scores(ledger) is None:
+            return False
+        return self._decide(ledger, {}).answer == key
+
+    def beliefs(self, ledger: Ledger) -> list[Belief]:
+        """What the model believes about the configurations that it would try, cheapest first."""
+        if self._read_scores(ledger) is None or ledger.threshold is None:
+            return []
+        with single_threaded_blas():
+            model = self._model(ledger, {})
+            reference = self._reference(self._known(ledger))
+            return self._beliefs(ledger, model, reference)
+
+    # What is known.
+
+    def _is_known(self, ledger: Ledger, config: QuantConfig) -> bool:
+        """Whether nothing more is to be seen of a configuration that must be seen to the end."""
+        outcome = ledger.outcomes.get(config.key)
+        if outcome is None:
+            return False
+        return not outcome.is_partial or self._sampled.is_settled(ledger, config.key)
+
+    def _met(self, ledger: Ledger, key: str) -> bool:
+        """Whether a configuration meets the criterion, on all samples."""
+        outcome = ledger.outcomes.get(key)
+        return (
+            outcome is not None and outcome.is_complete and self._violation(ledger, outcome) <= 0
+        )
+
+    def _violation(self, ledger: Ledger, outcome: Outcome) -> float:
+        baseline = ledger.baseline
+        if outcome.value is None:
+            return math.inf
+        if baseline is None:
+            return math.inf if outcome.violation is None else outcome.violation
+        return self._criterion.violation(outcome.value, baseline)
+
+    def _known(self, ledger: Ledger) -> _Known | None:
+        """The cheapest configuration that meets the criterion, or probably does.
+
+        Of equally cheap ones what is proven comes first.
+        """
+        found: list[tuple[tuple[float, bool, int], _Known]] = []
+        for key, outcome in ledger.outcomes.items():
+            proven = self._met(ledger, key)
+            if not proven and not (outcome.is_partial and self._is_promised(ledger, outcome)):
+                continue
+            config = self._config(outcome)
+            if config is None or not config.quantized_ops:
+                continue
+            cost = self._table.cost(config)
+            found.append(((cost, not proven, outcome.number), _Known(config, cost, proven)))
+        return min(found, key=lambda each: each[0])[1] if found else None
+
+    def _is_promised(self, ledger: Ledger, outcome: Outcome) -> bool:
+        seen = self._sampled.evidence(ledger, outcome)
+        return seen is not None and seen.verdict is Verdict.PROMISED
+
+    def _config(self, outcome: Outcome) -> QuantConfig | None:
+        if self._space.key_from_params(outcome.params) is None:
+            return None
+        return self._space.config_from_params(outcome.params)
+
+    # Sensitivities.
+
+    def _samples(self, ledger: Ledger) -> int | None:
+        """How many samples the sensitivities may use; :obj:`None` if that is theirs to say."""
+        population = ledger.population
+        if population is None:
+            return None
+        wanted = round(_PART_OF_SAMPLES * population.samples)
+        return int(np.clip(wanted, _FEWEST_SAMPLES, _MOST_SAMPLES))
+
+    def _read_scores(self, ledger: Ledger) -> OptionScores | Mapping[str, object] | None:
+        book = self._options.scores
+        if book is None:
+            return {}
+        return book.read(ledger.study, self._samples(ledger))
+
+    def _compute_scores(self, ledger: Ledger) -> bool:
+        book = self._options.scores
+        if book is None or self._read_scores(ledger) is not None:
+            return True
+        return book.compute(ledger.study, self._samples(ledger))
+
+    def _sensitivities(self, ledger: Ledger) -> tuple[NDArray[np.float64], bool]:
+        """The sensitivity of each tunable in each of its options, and whether it was scored."""
+        tunables = self._space.tunables
+        shape = len(tunables), max(len(tunable.options) for tunable in tunables)
+        found = np.zeros(shape)
+        book = self._options.scores
+        scores = None if book is None else book.read(ledger.study, self._samples(ledger))
+        for i, tunable in enumerate(tunables):
+            default = _UNSCORED_ERROR / len(tunables)
+            for j, option in enumerate(tunable.options):
+                if not option.is_quantized:
+                    continue
+                if scores is not None:
+                    of_ops = [scores.scores[op].get(option.label) for op in tunable.ops]
+                    known = [score for score in of_ops if score is not None]
+                    if len(known) == len(of_ops):
+                        found[i, j] = sum(known)
+                        default = found[i, 0]
+                        continue
+                    found[i, j] = _UNSCORED_OPTION * default
+                else:
+                    found[i, j] = default
+        total = float(found.max(axis=1).sum())
+        # An op that was seen to do nothing may do a little.
+        floor = 1e-6 * total / len(tunables)
+        for i, tunable in enumerate(tunables):
+            for j, option in enumerate(tunable.options):
+                if option.is_quantized:
+                    found[i, j] = max(found[i, j], floor)
+        return found, scores is not None
+
+    def _options_of(self, config: QuantConfig) -> NDArray[np.int64]:
+        return np.array(
+            [t.options.index(config.ops[t.ops[0]]) for t in self._space.tunables], dtype=np.int64
+        )
+
+    # The model.
+
+    def _scale(self, ledger: Ledger) -> LossScale:
+        baseline, threshold = ledger.baseline, ledger.threshold
+        assert baseline is not None and threshold is not None
+        size = abs(baseline)
+        tolerance = abs(baseline - threshold)
+        population = ledger.population
+        least = 1e-4 * size
+        if population is not None:
+            least = 0.5 * population.scale / population.samples
+        tolerance = max(tolerance, least, 1e-9)
+        bounded = self._criterion.higher_is_better and baseline > 0
+        if not self._criterion.higher_is_better:
+            size = 0.0  # An error of the FP32 model says little about what quantization adds.
+        return LossScale(tolerance, size, baseline if bounded else math.inf)
+
+    def _model(self, ledger: Ledger, claimed: Mapping[str, int]) -> LossModel:
+        sensitivities, is_scored = self._sensitivities(ledger)
+        model = LossModel(sensitivities, self._scale(ledger), is_scored)
+        observations = self._observations(ledger)
+        model = model.fitted(observations)
+        # What others evaluate now counts as if it had turned out as expected.
+        pending = [
+            Observed(options, model.predict(options).loss)
+            for options in self._claimed(ledger, claimed)
+        ]
+        return model.fitted([*observations, *pending]) if pending else model
+
+    def _claimed(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[NDArray[np.int64]]:
+        found = []
+        for number in sorted(claimed.values()):
+            trial = ledger.running[number]
+            claim = record.claim_of(trial)
+            if claim is not None and claim.positions is not None:
+                found.append(np.array(claim.positions, dtype=np.int64))
+        return found
+
+    def _observations(self, ledger: Ledger) -> list[Observed]:
+        baseline = ledger.baseline
+        assert baseline is not None
+        sign = 1.0 if self._criterion.higher_is_better else -1.0
+        found = []
+        for outcome in sorted(ledger.outcomes.values(), key=lambda o: o.number):
+            if outcome.is_substitute:
+                continue
+            config = self._config(outcome)
+            if config is None or not config.quantized_ops:
+                continue
+            value, error = outcome.value, 0.0
+            seen = self._sampled.evidence(ledger, outcome)
+            if seen is not None and len(seen.scores):
+                error = _standard_error(seen.population, seen.scores)
+                if outcome.is_partial:
+                    value = seen.evaluation(config).value
+            if value is None or not math.isfinite(value):
+                continue
+            found.append(Observed(self._options_of(config), sign * (baseline - value), error))
+        return found
+
+    # The decision.
+
+    def _decide(self, ledger: Ledger, claimed: Mapping[str, int]) -> _Decision:
+        state = (
+            id(ledger),
+            ledger.revision,
+            ledger.threshold,
+            tuple(sorted(claimed.items())),
+        )
+        if self._decided is None or self._decided[0] != state:
+            with single_threaded_blas():
+                self._decided = state, self._decided_anew(ledger, claimed)
+        return self._decided[1]
+
+    def _decided_anew(self, ledger: Ledger, claimed: Mapping[str, int]) -> _Decision:
+        if ledger.threshold is None:
+            return _Decision()  # The baseline is still being measured.
+        if self._met(ledger, self._start.key):
+            return _Decision(answer=self._start.key)
+        best = self._known(ledger)
+        model = self._model(ledger, claimed)
+        beliefs = [
+            belief
+            for belief in self._beliefs(ledger, model, self._reference(best))
+            if belief.config.key not in claimed
+        ]
+        next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
+        gain = 0.0 if next_one is None else next_one.improvement
+        if next_one is not None and gain >= self._options.min_gain:
+            return _Decision(self._try(next_one.config, SEARCH_STAGE))
+        if best is not None and not best.proven and best.config.key not in claimed:
+            return _Decision(self._try(best.config, ANSWER_STAGE, goal=record.FULL))
+        answer = best.config.key if best is not None and best.proven else None
+        if next_one is not None and gain >= _LAST_GAIN * self._options.min_gain:
+            return _Decision(self._try(next_one.config, SEARCH_STAGE), answer)
+        return _Decision(answer=answer)
+
+    def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Choice:
+        return Choice(
+            config,
+            stage,
+            provisional=stage != ANSWER_STAGE,
+            positions=self._space.positions_of(config),
+            goal=goal,
+        )
+
+    def _reference(self, best: _Known | None) -> float:
+        return self._fp32_cost if best is None else best.cost
+
+    def _beliefs(self, ledger: Ledger, model: LossModel, reference: float) -> list[Belief]:
+        """The cheapest configurations for several budgets of error that are worth a look."""
+        tolerance = model.scale.tolerance
+        found: dict[str, Belief] = {}
+        for config in self._path(model):
+            outcome = ledger.outcomes.get(config.key)
+            if config.key in found or not config.quantized_ops:
+                continue
+            if outcome is not None and self._is_decided(ledger, outcome):
+                continue
+            cost = self._table.cost(config)
+            probability = model.predict(self._options_of(config)).probability(tolerance)
+            if probability < _LEAST_PROBABILITY or cost >= reference:
+                continue
+            gain = (reference - cost) / (abs(self._fp32_cost) or 1.0)
+            found[config.key] = Belief(config, cost, probability, gain * probability)
+        return sorted(found.values(), key=lambda b: (b.cost, -b.probability))
+
+    def _is_decided(self, ledger: Ledger, outcome: Outcome) -> bool:
+        if not outcome.is_partial:
+            return True
+        seen = self._sampled.evidence(ledger, outcome)
+        return seen is None or seen.verdict is not Verdict.OPEN
+
+    def _path(self, model: LossModel) -> list[QuantConfig]:
+        tunables = self._space.tunables
+        weights: dict[str, dict[str, float]] = {}
+        forbidden: dict[str, list[str]] = {}
+        values = model.weights
+        for i, tunable in enumerate(tunables):
+            scored = set(scored_options(tunable))
+            first, *_ = tunable.ops  # A group's weight is that of all its ops.
+            weights[first] = {o.label: float(values[i, j]) for j, o in enumerate(tunable.options)}
+            unscored = [o.label for o in tunable.quantized if o not in scored]
+            if unscored:
+                forbidden[first] = unscored
+        allowed = model.error_for(model.scale.tolerance)
+        most = float(values[np.arange(len(tunables)), self._options_of(self._start)].sum())
+        allowed = min(allowed, 2 * most)
+        budgets = _BUDGETS if len(tunables) <= _MANY_OPS else _BUDGETS_OF_MANY
+        configs = []
+        for budget in sorted({min(part * allowed, most) for part in budgets}, reverse=True):
+            try:
+                config = cheapest(
+                    self._table,
+                    self._space,
+                    weights=weights,
+                    bound=budget,
+                    forbidden=forbidden,
+                )
+            except ValueError:  # Nothing is within the budget: ops without fallback exceed it.
+                break
+            configs.append(config)
+        return configs
+
+
+def _fp32_cost(table: CostTable, space: TuningSpace) -> float:
+    """What the model costs with as many ops in floats as the space allows."""
+    return table.cost(space.fp32())
+
+
+def _standard_error(population: Population, scores: NDArray[np.float64]) -> float:
+    """Of the mean difference to the baseline over a population of such samples, in metric units."""
+    seen = len(scores)
+    gains = scores - population.normal_baseline[:seen]
+    if seen < population.samples:
+        before = np.concatenate([[0.0], np.cumsum(gains)[:-1]])
+        draws = (before + gains / population.order.probabilities[:seen]) / population.samples
+        spread = float(draws.std(ddof=1)) if seen > 1 else 0.0
+    else:
+        spread = float(gains.std())
+    # As if one more sample had changed: none is not certainty.
+    spread = math.sqrt(spread**2 + 1.0 / seen)
+    return population.scale * spread / math.sqrt(seen)
