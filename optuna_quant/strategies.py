@@ -26,13 +26,14 @@ _GIVEN = ("space", "criterion", "seed")
 
 # The backend's method that scores ops for a strategy, and the strategy's options that are its.
 _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "surrogate": ("sensitivity", ()),
     "mse": ("mse_sensitivity", ()),
     "mse_v2": ("output_sensitivity", ()),
     "hawq_v2": ("hessian_sensitivity", ("loss", "labels", "probes", "module", "parameters")),
 }
 
 # Those that look at the model's outputs, and can be told at which.
-_OF_OUTPUTS = ("output_sensitivity", "hessian_sensitivity")
+_OF_OUTPUTS = ("sensitivity", "output_sensitivity", "hessian_sensitivity")
 
 
 def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:

@@ -23,6 +23,7 @@ from optuna_quant.samplers._requests import SeesSamples
 from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._scores import Sensitivity
 from optuna_quant.samplers._staged import StagedQuantSampler
+from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 from optuna_quant.samplers._tpe import TPEQuantSampler
 
 
@@ -48,6 +49,7 @@ __all__ = [
     "Speculation",
     "Stage",
     "StagedQuantSampler",
+    "SurrogateQuantSampler",
     "TPEQuantSampler",
     "register_strategy",
     "strategies",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import replace
+from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 from typing import TypeAlias
@@ -32,9 +33,13 @@ _LEAST_EXPONENT, _MOST_EXPONENT = 0.3, 2.0
 _OP_DEVIATION = 0.9
 _OPTION_DEVIATION = 0.5
 _UNSCORED_DEVIATION = 1.5
-# How far losses are off the model, as a part of the loss and of the tolerance.
-_RELATIVE_NOISE = 0.25
-_NOISE_OF_TOLERANCE = 0.1
+# How far losses are off the sum, as a part of the loss and of the tolerance; and by how much of
+# their error two configurations must differ to be off it independently.
+_RELATIVE_RESIDUAL = 0.3
+_RESIDUAL_OF_TOLERANCE = 0.1
+_RESIDUAL_LENGTH = 0.35
+# What is left if they do not differ: rounding.
+_NUGGET_OF_TOLERANCE = 0.02
 _MOST_ITERATIONS = 60
 
 
@@ -107,6 +112,11 @@ class LossModel:
     observations that is a Bayesian regression whose prior are the sensitivities: an op is blamed
     for what its configurations have lost in proportion to how likely that is.
 
+    Losses are neither additive nor monotone. What is off the sum is a Gaussian process whose
+    covariance falls with the part of the error in which two configurations differ (universal
+    kriging: N. Cressie, "Statistics for Spatial Data", 1993, section 3.4), so a configuration
+    that hardly differs from one that has failed is expected to fail as well.
+
     Args:
         sensitivities:
             The sensitivity of each op in each option, zero in floats, of shape ``(ops, options)``.
@@ -120,19 +130,13 @@ class LossModel:
     sensitivities: Floats
     scale: LossScale
     is_scored: bool = True
-    _factors: Floats = field(default_factory=lambda: np.zeros(0))
-    _options: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    _offset: float = 0.0
-    _exponent: float = _EXPONENT
-    _rows: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    _inverse: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    _fit: _Fit | None = None
 
     @property
     def weights(self) -> Floats:
         """What each op adds to the error in each option, of shape ``(ops, options)``."""
-        if not self._factors.size:
-            return self.sensitivities
-        return self.sensitivities * np.exp(self._factors[:, None] + self._options)
+        _, _, factors, of_options = self._split(self._theta)
+        return np.asarray(self.sensitivities * np.exp(factors[:, None] + of_options))
 
     def error_for(self, loss: float) -> float:
         """The sum of weights at which a loss is expected."""
@@ -141,15 +145,9 @@ class LossModel:
         bent = loss
         if math.isfinite(self.scale.most):
             bent = -self.scale.most * math.log1p(-loss / self.scale.most)
-        offset = self._offset if self._factors.size else self._prior_offset
-        log_error = (math.log(bent) - offset) / self._exponent + math.log(_REFERENCE_ERROR)
+        offset, exponent, _, _ = self._split(self._theta)
+        log_error = (math.log(bent) - offset) / exponent + math.log(_REFERENCE_ERROR)
         return math.exp(min(log_error, 300.0))
-
-    @property
-    def _prior_offset(self) -> float:
-        if self.scale.size > 0:
-            return math.log(_LOSS_AT_REFERENCE * self.scale.size)
-        return math.log(self.scale.tolerance)
 
     def fitted(self, observations: Sequence[Observed]) -> LossModel:
         """The model with these observations.
@@ -158,27 +156,25 @@ class LossModel:
             observations:
                 The observations; what no op adds to has nothing to say.
         """
-        ops, options = self.sensitivities.shape
         used = [o for o in observations if self._chosen(o.options).sum() > 0]
-        deviations = self._prior_deviations()
-        mean = np.zeros(2 + ops + ops * options)
-        mean[0], mean[1] = self._prior_offset, _EXPONENT
-        theta = mean.copy()
+        if not used:
+            return self
+        deviations, mean = self._prior_deviations, self._prior_mean
         losses = np.array([max(o.loss, 0.0) for o in used])
-        noise = np.array([self._noise(o) for o in used])
+        theta = mean.copy()
+        covariance = self._residual_covariance(theta, used, losses, used, losses)
+        covariance += np.diag([self._own_variance(o) for o in used])
+        precision = np.asarray(np.linalg.inv(covariance), dtype=np.float64)
 
         def objective(at: Floats) -> float:
-            predicted, _ = self._predict(at, used)
-            return float(
-                np.square((predicted - losses) / noise).sum()
-                + np.square((at - mean) / deviations).sum()
-            )
+            off = self._losses(at, used)[0] - losses
+            return float(off @ precision @ off + np.square((at - mean) / deviations).sum())
 
         value = objective(theta)
         damping = 1e-3
-        for _ in range(_MOST_ITERATIONS if used else 0):
-            predicted, rows = self._predict(theta, used)
-            step = _step(rows, losses - predicted, noise, mean - theta, deviations, damping)
+        for _ in range(_MOST_ITERATIONS):
+            predicted, rows = self._losses(theta, used)
+            step = _step(rows, losses - predicted, covariance, mean - theta, deviations, damping)
             moved = theta + np.clip(step, -2.0, 2.0)
             moved[1] = np.clip(moved[1], _LEAST_EXPONENT, _MOST_EXPONENT)
             found = objective(moved)
@@ -192,21 +188,20 @@ class LossModel:
                 damping *= 6
                 if damping > 1e9:
                     break
-        predicted, rows = self._predict(theta, used)
+        predicted, rows = self._losses(theta, used)
         scaled = rows * deviations
-        gram = scaled @ scaled.T + np.diag(np.square(noise))
-        inverse = np.linalg.inv(gram) if used else np.zeros((0, 0))
-        return LossModel(
-            self.sensitivities,
-            self.scale,
-            self.is_scored,
-            theta[2 : 2 + ops],
-            theta[2 + ops :].reshape(ops, options),
-            float(theta[0]),
-            float(theta[1]),
+        covariance = self._residual_covariance(theta, used, losses, used, losses)
+        covariance += np.diag([self._own_variance(o) for o in used])
+        fit = _Fit(
+            theta,
+            tuple(used),
+            losses,
+            losses - predicted,
             scaled,
-            inverse,
+            np.linalg.inv(covariance),
+            np.linalg.inv(covariance + scaled @ scaled.T),
         )
+        return replace(self, _fit=fit)
 
     def predict(self, options: NDArray[np.int64]) -> Prediction:
         """The loss that is expected of a configuration.
@@ -217,44 +212,97 @@ class LossModel:
         """
         if self._chosen(options).sum() <= 0:
             return Prediction(0.0, 0.0)
-        ops, count = self.sensitivities.shape
-        theta = np.zeros(2 + ops + ops * count)
-        theta[0], theta[1] = self._prior_offset, _EXPONENT
-        if self._factors.size:
-            theta[0], theta[1] = self._offset, self._exponent
-            theta[2 : 2 + ops] = self._factors
-            theta[2 + ops :] = self._options.ravel()
-        (loss,), (row,) = self._predict(theta, [Observed(options, 0.0)])
-        scaled = row * self._prior_deviations() / max(float(loss), 1e-300)
-        variance = float(scaled @ scaled)
-        if self._rows.size:
-            across = self._rows @ scaled
-            variance -= float(across @ self._inverse @ across)
-        variance = max(variance, 0.0) + _RELATIVE_NOISE**2
-        return Prediction(float(loss), math.sqrt(variance))
+        wanted = [Observed(options, 0.0)]
+        found, (row,) = self._losses(self._theta, wanted)
+        loss = max(float(found[0]), 1e-300)
+        scaled = row * self._prior_deviations
+        (own,) = self._residual_covariance(self._theta, wanted, found, wanted, found)[0]
+        fit = self._fit
+        if fit is None:
+            variance = float(scaled @ scaled) + own
+        else:
+            near = self._residual_covariance(
+                self._theta, wanted, found, list(fit.observed), fit.losses
+            )[0]
+            across = fit.scaled @ scaled + near
+            variance = float(scaled @ scaled) + own - float(across @ fit.total_inverse @ across)
+            off = float(near @ fit.residual_inverse @ fit.residuals)
+            # Losses are positive.
+            loss = max(loss + off, 0.1 * loss)
+        least = _NUGGET_OF_TOLERANCE * self.scale.tolerance
+        deviation = math.sqrt(max(variance, 0.0) + least**2) / loss
+        # Of the logarithm: the same for small ones, and less than proportional for large ones.
+        return Prediction(loss, math.sqrt(math.log1p(deviation**2)))
 
+    @property
+    def _theta(self) -> Floats:
+        return self._prior_mean if self._fit is None else self._fit.theta
+
+    def _split(self, theta: Floats) -> tuple[float, float, Floats, Floats]:
+        """The offset, the exponent, the factors of the ops, and those of their options."""
+        ops, options = self.sensitivities.shape
+        return (
+            float(theta[0]),
+            float(theta[1]),
+            theta[2 : 2 + ops],
+            theta[2 + ops :].reshape(ops, options),
+        )
+
+    @cached_property
+    def _prior_mean(self) -> Floats:
+        ops, options = self.sensitivities.shape
+        mean = np.zeros(2 + ops + ops * options)
+        at_reference = self.scale.tolerance
+        if self.scale.size > 0:
+            at_reference = _LOSS_AT_REFERENCE * self.scale.size
+        mean[0], mean[1] = math.log(at_reference), _EXPONENT
+        return mean
+
+    @cached_property
     def _prior_deviations(self) -> Floats:
         ops, options = self.sensitivities.shape
-        of_op = _OP_DEVIATION if self.is_scored else _UNSCORED_DEVIATION
         found = np.full(2 + ops + ops * options, _OPTION_DEVIATION)
         found[0] = _SCALE_DEVIATION if self.scale.size > 0 else _UNKNOWN_SCALE_DEVIATION
         found[1] = _EXPONENT_DEVIATION
-        found[2 : 2 + ops] = of_op
+        found[2 : 2 + ops] = _OP_DEVIATION if self.is_scored else _UNSCORED_DEVIATION
         return found
 
-    def _noise(self, observed: Observed) -> float:
-        of_model = _RELATIVE_NOISE * abs(observed.loss)
-        least = _NOISE_OF_TOLERANCE * self.scale.tolerance
-        return math.sqrt(of_model**2 + least**2 + observed.error**2)
+    def _own_variance(self, observed: Observed) -> float:
+        return observed.error**2 + (_NUGGET_OF_TOLERANCE * self.scale.tolerance) ** 2
+
+    def _residual_covariance(
+        self,
+        theta: Floats,
+        left: Sequence[Observed],
+        left_losses: Floats,
+        right: Sequence[Observed],
+        right_losses: Floats,
+    ) -> Floats:
+        """How what is off the sum goes together, of shape ``(left, right)``."""
+        _, _, factors, of_options = self._split(theta)
+        weights = self.sensitivities * np.exp(factors[:, None] + of_options)
+        places = np.arange(len(weights))
+        shares = [weights[places, each.options] for each in (*left, *right)]
+        differ = np.zeros((len(left), len(right)))
+        for i, mine in enumerate(left):
+            for j, theirs in enumerate(right):
+                a, b = shares[i], shares[len(left) + j]
+                apart = np.where(mine.options == theirs.options, 0.0, a + b).sum()
+                differ[i, j] = apart / max(a.sum(), b.sum(), 1e-300)
+        size = [
+            np.hypot(_RELATIVE_RESIDUAL * losses, _RESIDUAL_OF_TOLERANCE * self.scale.tolerance)
+            for losses in (left_losses, right_losses)
+        ]
+        kernel = np.exp(-0.5 * np.square(differ / _RESIDUAL_LENGTH))
+        return np.asarray(np.outer(size[0], size[1]) * kernel)
 
     def _chosen(self, options: NDArray[np.int64]) -> Floats:
-        return self.sensitivities[np.arange(len(options)), options]
+        return np.asarray(self.sensitivities[np.arange(len(options)), options])
 
-    def _predict(self, theta: Floats, observed: Sequence[Observed]) -> tuple[Floats, Floats]:
+    def _losses(self, theta: Floats, observed: Sequence[Observed]) -> tuple[Floats, Floats]:
         """The loss of each, and its derivatives by the parameters, a row each."""
         ops, count = self.sensitivities.shape
-        offset, exponent = theta[0], theta[1]
-        factors, of_options = theta[2 : 2 + ops], theta[2 + ops :].reshape(ops, count)
+        offset, exponent, factors, of_options = self._split(theta)
         losses = np.zeros(len(observed))
         rows = np.zeros((len(observed), len(theta)))
         places = np.arange(ops)
@@ -279,20 +327,49 @@ class LossModel:
         return losses, rows
 
 
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """The most probable parameters, and what is needed to tell how sure they are.
+
+    Args:
+        theta:
+            The parameters.
+        observed:
+            The observations.
+        losses:
+            Their losses.
+        residuals:
+            What these are off the sum.
+        scaled:
+            The derivatives of the losses, in standard deviations of the prior.
+        residual_inverse:
+            The inverse of the covariance of the residuals.
+        total_inverse:
+            The inverse of that of the losses.
+    """
+
+    theta: Floats
+    observed: tuple[Observed, ...]
+    losses: Floats
+    residuals: Floats
+    scaled: Floats
+    residual_inverse: Floats
+    total_inverse: Floats
+
+
 def _step(
     rows: Floats,
     residuals: Floats,
-    noise: Floats,
+    covariance: Floats,
     to_mean: Floats,
     deviations: Floats,
     damping: float,
 ) -> Floats:
     """A damped Gauss-Newton step, in the space of the observations, which are few."""
     precisions = (1 + damping) / np.square(deviations)
-    gradient = rows.T @ (residuals / np.square(noise)) + to_mean / np.square(deviations)
-    # (P + J' R^-1 J)^-1 g by the matrix inversion lemma.
+    gradient = rows.T @ np.linalg.solve(covariance, residuals) + to_mean / np.square(deviations)
+    # (P + J' N^-1 J)^-1 g by the matrix inversion lemma.
     scaled = rows / precisions
-    gram = np.diag(np.square(noise)) + scaled @ rows.T
     direct = gradient / precisions
-    step: Floats = direct - scaled.T @ np.linalg.solve(gram, rows @ direct)
+    step: Floats = direct - scaled.T @ np.linalg.solve(covariance + scaled @ rows.T, rows @ direct)
     return step

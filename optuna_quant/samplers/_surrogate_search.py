@@ -455,7 +455,7 @@ def _fp32_cost(table: CostTable, space: TuningSpace) -> float:
 
 
 def _standard_error(population: Population, scores: NDArray[np.float64]) -> float:
-    """Of the mean difference to the baseline over a population of such samples, in metric units."""
+    """The standard error of the mean difference to the baseline, in units of the metric."""
     seen = len(scores)
     gains = scores - population.normal_baseline[:seen]
     if seen < population.samples:

@@ -666,6 +666,38 @@ class OnnxRuntimeBackend:
             outputs=outputs,
         )
 
+    def sensitivity(
+        self, *, samples: int = 32, outputs: Sequence[str] | None = None
+    ) -> MSESensitivity:
+        """The sensitivity of ops in their options that is the best to be had here.
+
+        What the default strategy begins with: :meth:`gradient_sensitivity` where torch is
+        installed and knows all operators of the model, otherwise :meth:`mse_sensitivity`, which
+        does not know what the outputs make of an error.
+
+        Args:
+            samples:
+                The most samples that are used, from the start of the data.
+            outputs:
+                The names of the outputs that are looked at; None for all.
+
+        Raises:
+            ValueError:
+                If there are no calibration data.
+        """
+        self._samples(None)
+        try:
+            return self.gradient_sensitivity(samples=samples, probes=2, outputs=outputs)
+        except ImportError:
+            why = 'torch is not installed (pip install "optuna_quant[torch]")'
+        except ValueError as error:
+            why = str(error).split(". Pass", maxsplit=1)[0]
+        _logger.info(
+            "Ops are scored by the error of their own outputs, not by what the model's outputs "
+            f"make of it: {why}."
+        )
+        return self.mse_sensitivity(samples=samples)
+
     def gradient_sensitivity(
         self,
         *,
