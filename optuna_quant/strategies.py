@@ -26,11 +26,15 @@ _GIVEN = ("space", "criterion", "seed")
 
 # The backend's method that scores ops for a strategy, and the strategy's options that are its.
 _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "auto": ("sensitivity", ()),
     "surrogate": ("sensitivity", ()),
     "mse": ("mse_sensitivity", ()),
     "mse_v2": ("output_sensitivity", ()),
     "hawq_v2": ("hessian_sensitivity", ("loss", "labels", "probes", "module", "parameters")),
 }
+
+# Those that can do without: they learn from trials alone.
+_WITHOUT_SENSITIVITY = ("auto", "surrogate")
 
 # Those that look at the model's outputs, and can be told at which.
 _OF_OUTPUTS = ("sensitivity", "output_sensitivity", "hessian_sensitivity")
@@ -117,6 +121,8 @@ def make_sampler(
     own = {name: value for name, value in kwargs.items() if name not in extra}
     if method and "sensitivity" not in own:
         score = getattr(backend, method, None)
+        if score is None and strategy in _WITHOUT_SENSITIVITY:
+            return cls(space, criterion=criterion, seed=seed, **own)
         if score is None:
             raise ValueError(
                 f"The strategy {strategy!r} needs sensitivities, which this backend does not "

@@ -395,7 +395,8 @@ def _minimize(problem: _Problem, rows: _Rows, values: _Vector) -> _Vector | None
         integrality=integrality,
         bounds=Bounds(0, 1),
         constraints=LinearConstraint(matrix, rows.low, rows.high),
-        options={"mip_rel_gap": _GAP, "node_limit": _MOST_NODES},
+        # With presolving HiGHS writes to the standard output when it has to repair a solution.
+        options={"mip_rel_gap": _GAP, "node_limit": _MOST_NODES, "presolve": False},
     )
     if found.x is None:
         return None

@@ -1,4 +1,4 @@
-"""The default strategy: everything quantized, then conservative, then basic."""
+"""The default strategy; and that of neural-compressor 2 under its name."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ from typing import Any
 
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._conservative import convert
-from optuna_quant.samplers._conservative import require_criterion
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
 from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 
 
 if TYPE_CHECKING:
+    from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._scores import Sensitivity
+    from optuna_quant.samplers._search import Search
     from optuna_quant.space import TuningSpace
 
 
 @register_strategy("auto")
-class AutoQuantSampler(BasicQuantSampler):
-    """The strategy to begin with: the cheapest question first.
+class AutoQuantSampler(SurrogateQuantSampler):
+    """The default strategy: :class:`SurrogateQuantSampler`.
+
+    With ``compat="inc2"`` it is that of neural-compressor 2 for ``quant_level="auto"``:
 
     1. ``default``: every op quantized. If that meets the criterion it is the answer.
     2. The stages of :class:`ConservativeQuantSampler`: from FP32, as much as the criterion
@@ -29,29 +35,59 @@ class AutoQuantSampler(BasicQuantSampler):
     3. The stages of :class:`BasicQuantSampler`, for a search that goes on, or if nothing has met
        the criterion.
 
-    What one part has evaluated the others use.
-
     Args:
         space:
             The tuning space.
         criterion:
             When a metric is good enough.
+        costs:
+            See :class:`SurrogateQuantSampler`; of no matter with ``compat="inc2"``.
+        sensitivity:
+            The same.
+        compat:
+            ``"inc2"`` for the strategy of neural-compressor 2.
         **kwargs:
-            See :class:`BasicQuantSampler`.
+            See :class:`SurrogateQuantSampler`.
 
     Raises:
         TypeError:
             If there is no criterion.
+        ValueError:
+            If an argument is out of its range.
     """
 
     def __init__(
-        self, space: TuningSpace, *, criterion: AccuracyCriterion | None, **kwargs: Any
+        self,
+        space: TuningSpace,
+        *,
+        criterion: AccuracyCriterion | None,
+        costs: CostTable | None = None,
+        sensitivity: Sensitivity | None = None,
+        compat: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        require_criterion(self, criterion)
-        super().__init__(space, criterion=criterion, **kwargs)
+        if compat not in (None, "inc2"):
+            raise ValueError(f"compat must be None or 'inc2', but got {compat!r}.")
+        super().__init__(
+            space, criterion=criterion, costs=costs, sensitivity=sensitivity, **kwargs
+        )
+        self._reference: _ReferenceAutoQuantSampler | None = None
+        if compat == "inc2":
+            kwargs.pop("min_gain", None)
+            self._reference = _ReferenceAutoQuantSampler(
+                space, criterion=criterion, compat="inc2", **kwargs
+            )
+
+    def _search(self, ledger: Ledger) -> Search:
+        if self._reference is not None:
+            return self._reference._search(ledger)
+        return super()._search(ledger)
+
+
+class _ReferenceAutoQuantSampler(BasicQuantSampler):
+    """Everything quantized, then conservative, then basic."""
 
     def plan(self, space: TuningSpace) -> Plan:
-        """The stages that the class describes."""
         default: Evaluation
         (default,) = yield Stage("default", [space.default()])
         if not default.met:

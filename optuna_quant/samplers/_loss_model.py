@@ -71,12 +71,16 @@ class Observed:
         loss:
             By how much the metric is worse than the baseline, in its units.
         error:
-            The standard error of the loss, for the samples that it stands for.
+            The standard error of the loss, where only some of the samples were seen.
+        spread:
+            The standard error of the loss as one that all possible samples have: what these
+            samples are off it, which similar configurations share.
     """
 
     options: NDArray[np.int64]
     loss: float
     error: float = 0.0
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +202,8 @@ class LossModel:
             losses,
             losses - predicted,
             scaled,
-            np.linalg.inv(covariance),
-            np.linalg.inv(covariance + scaled @ scaled.T),
+            np.asarray(np.linalg.inv(covariance), dtype=np.float64),
+            np.asarray(np.linalg.inv(covariance + scaled @ scaled.T), dtype=np.float64),
         )
         return replace(self, _fit=fit)
 
@@ -212,7 +216,10 @@ class LossModel:
         """
         if self._chosen(options).sum() <= 0:
             return Prediction(0.0, 0.0)
-        wanted = [Observed(options, 0.0)]
+        spread = 0.0
+        if self._fit is not None:
+            spread = float(np.median([each.spread for each in self._fit.observed]))
+        wanted = [Observed(options, 0.0, spread=spread)]
         found, (row,) = self._losses(self._theta, wanted)
         loss = max(float(found[0]), 1e-300)
         scaled = row * self._prior_deviations

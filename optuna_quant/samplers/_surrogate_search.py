@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 
 from optuna_quant import record
 from optuna_quant.costs.cheapest import cheapest
+from optuna_quant.costs.tradeoff import tradeoff
 from optuna_quant.evidence import Verdict
 from optuna_quant.samplers._loss_model import LossModel
 from optuna_quant.samplers._loss_model import LossScale
@@ -40,12 +42,11 @@ START_STAGE = "cheapest of all"
 SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
 
-# The budgets of error that are looked at, as parts of the one that the tolerance allows.
-_BUDGETS = (0.02, 0.05, 0.1, 0.18, 0.28, 0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
-_BUDGETS_OF_MANY = (0.05, 0.15, 0.3, 0.55, 0.85, 1.2, 2.0, 4.0)
-_MANY_OPS = 150
 # What is less likely to meet the criterion is not tried.
 _LEAST_PROBABILITY = 0.05
+# With more ops the trade-off is near enough, and an integer program takes long.
+_MOST_POLISHED = 150
+_WORTH_POLISHING = 1e-3
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
@@ -333,15 +334,16 @@ class SurrogateSearch(Search):
             config = self._config(outcome)
             if config is None or not config.quantized_ops:
                 continue
-            value, error = outcome.value, 0.0
+            value, error, spread = outcome.value, 0.0, 0.0
             seen = self._sampled.evidence(ledger, outcome)
             if seen is not None and len(seen.scores):
-                error = _standard_error(seen.population, seen.scores)
+                error, spread = _standard_errors(seen.population, seen.scores)
                 if outcome.is_partial:
                     value = seen.evaluation(config).value
             if value is None or not math.isfinite(value):
                 continue
-            found.append(Observed(self._options_of(config), sign * (baseline - value), error))
+            loss = sign * (baseline - value)
+            found.append(Observed(self._options_of(config), loss, error, spread))
         return found
 
     # The decision.
@@ -373,7 +375,9 @@ class SurrogateSearch(Search):
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
         if next_one is not None and gain >= self._options.min_gain:
-            return _Decision(self._try(next_one.config, SEARCH_STAGE))
+            config = self._polished(model, next_one.config)
+            known = config.key in claimed or ledger.outcomes.get(config.key) is not None
+            return _Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
         if best is not None and not best.proven and best.config.key not in claimed:
             return _Decision(self._try(best.config, ANSWER_STAGE, goal=record.FULL))
         answer = best.config.key if best is not None and best.proven else None
@@ -418,35 +422,37 @@ class SurrogateSearch(Search):
         return seen is None or seen.verdict is not Verdict.OPEN
 
     def _path(self, model: LossModel) -> list[QuantConfig]:
-        tunables = self._space.tunables
+        weights, forbidden = self._weights(model)
+        return tradeoff(self._table, self._space, weights, forbidden=forbidden)
+
+    def _polished(self, model: LossModel, config: QuantConfig) -> QuantConfig:
+        """The cheapest configuration with no more error than this one."""
+        if len(self._space.tunables) > _MOST_POLISHED:
+            return config
+        weights, forbidden = self._weights(model)
+        first = [(t.ops[0], config.ops[t.ops[0]].label) for t in self._space.tunables]
+        bound = sum(weights[op][label] for op, label in first) * (1 + 1e-9)
+        better = cheapest(
+            self._table, self._space, weights=weights, bound=bound, forbidden=forbidden
+        )
+        saved = self._table.cost(config) - self._table.cost(better)
+        return better if saved > _WORTH_POLISHING * abs(self._fp32_cost) else config
+
+    def _weights(
+        self, model: LossModel
+    ) -> tuple[Mapping[str, Mapping[str, float]], Mapping[str, Sequence[str]]]:
+        """What each op adds to the error in each option, and the options that are not used."""
         weights: dict[str, dict[str, float]] = {}
         forbidden: dict[str, list[str]] = {}
         values = model.weights
-        for i, tunable in enumerate(tunables):
+        for i, tunable in enumerate(self._space.tunables):
             scored = set(scored_options(tunable))
             first, *_ = tunable.ops  # A group's weight is that of all its ops.
             weights[first] = {o.label: float(values[i, j]) for j, o in enumerate(tunable.options)}
             unscored = [o.label for o in tunable.quantized if o not in scored]
             if unscored:
                 forbidden[first] = unscored
-        allowed = model.error_for(model.scale.tolerance)
-        most = float(values[np.arange(len(tunables)), self._options_of(self._start)].sum())
-        allowed = min(allowed, 2 * most)
-        budgets = _BUDGETS if len(tunables) <= _MANY_OPS else _BUDGETS_OF_MANY
-        configs = []
-        for budget in sorted({min(part * allowed, most) for part in budgets}, reverse=True):
-            try:
-                config = cheapest(
-                    self._table,
-                    self._space,
-                    weights=weights,
-                    bound=budget,
-                    forbidden=forbidden,
-                )
-            except ValueError:  # Nothing is within the budget: ops without fallback exceed it.
-                break
-            configs.append(config)
-        return configs
+        return weights, forbidden
 
 
 def _fp32_cost(table: CostTable, space: TuningSpace) -> float:
@@ -454,16 +460,21 @@ def _fp32_cost(table: CostTable, space: TuningSpace) -> float:
     return table.cost(space.fp32())
 
 
-def _standard_error(population: Population, scores: NDArray[np.float64]) -> float:
-    """The standard error of the mean difference to the baseline, in units of the metric."""
+def _standard_errors(population: Population, scores: NDArray[np.float64]) -> tuple[float, float]:
+    """Of the mean difference to the baseline: for all samples, and for all possible ones.
+
+    In units of the metric.
+    """
     seen = len(scores)
     gains = scores - population.normal_baseline[:seen]
-    if seen < population.samples:
-        before = np.concatenate([[0.0], np.cumsum(gains)[:-1]])
-        draws = (before + gains / population.order.probabilities[:seen]) / population.samples
-        spread = float(draws.std(ddof=1)) if seen > 1 else 0.0
-    else:
-        spread = float(gains.std())
-    # As if one more sample had changed: none is not certainty.
-    spread = math.sqrt(spread**2 + 1.0 / seen)
-    return population.scale * spread / math.sqrt(seen)
+    # As if one more sample had changed as far as any did: none is not certainty.
+    largest = float(np.abs(gains).max()) or 1.0
+    spread = float(np.sqrt(np.square(gains).mean() + largest**2 / seen))
+    spread *= population.scale / math.sqrt(population.samples)
+    if seen >= population.samples:
+        return 0.0, spread
+    before = np.concatenate([[0.0], np.cumsum(gains)[:-1]])
+    draws = (before + gains / population.order.probabilities[:seen]) / population.samples
+    variance = float(draws.var()) + largest**2 / seen
+    left = 1 - seen / population.samples
+    return population.scale * math.sqrt(variance * left / seen), spread

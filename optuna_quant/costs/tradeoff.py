@@ -1,0 +1,275 @@
+"""Configurations between the cheapest and floating point: what each budget of error buys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_quant.config import OpConfig
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.costs.table import CostTable
+    from optuna_quant.space import TuningSpace
+    from optuna_quant.tunable import Tunable
+
+
+_MULTIPLIERS = 24
+_MOST_BETWEEN = 6
+# Capacities are integers of 32 bits, and their sum must be one.
+_LARGEST_FLOW = 1 << 29
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The options of a tunable that are quantized, or those that are not."""
+
+    options: tuple[OpConfig, ...]
+    costs: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def best(self, multiplier: float) -> tuple[float, int]:
+        """The least ``cost + multiplier * weight``, and the option that has it."""
+        if not self.options:
+            return np.inf, -1
+        values = self.costs + multiplier * self.weights
+        position = int(np.argmin(values))
+        return float(values[position]), position
+
+
+def tradeoff(
+    table: CostTable,
+    space: TuningSpace,
+    weights: Mapping[str, Mapping[str, float]],
+    *,
+    forbidden: Mapping[str, Collection[str]] | None = None,
+) -> list[QuantConfig]:
+    """Configurations from the cheapest to the one with the smallest sum of weights.
+
+    Each minimizes ``cost + multiplier * sum of weights`` for a multiplier (H. Everett,
+    "Generalized Lagrange multiplier method for solving problems of optimum allocation of
+    resources", 1963): no other configuration has a smaller sum at that cost. With boundaries that
+    is a minimum cut, since changes of precision only ever cost (negative costs of boundaries
+    count as none here). Where neighbors differ in several ops, some between them are added, in
+    the order of what an op costs for its weight.
+
+    Args:
+        table:
+            The costs.
+        space:
+            The tuning space.
+        weights:
+            A weight for each op and option, such as an estimated error. What is left out has 0.
+        forbidden:
+            The labels of options that an op must not have.
+
+    Returns:
+        Different configurations, the cheapest first. Recipes have their default values.
+
+    Raises:
+        ValueError:
+            If an op has no option left, or the table lacks one.
+    """
+    problem = _Problem.of(table, space, weights, forbidden or {})
+    base = space.default()
+    found: list[QuantConfig] = []
+    keys: set[str] = set()
+    last: list[OpConfig] | None = None
+    for multiplier in problem.multipliers():
+        chosen = problem.solve(multiplier)
+        steps = [chosen] if last is None else [*problem.between(last, chosen), chosen]
+        for step in steps:
+            config = base.with_ops(
+                {op: o for t, o in zip(space.tunables, step, strict=True) for op in t.ops}
+            )
+            if config.key not in keys:
+                keys.add(config.key)
+                found.append(config)
+        last = chosen
+    return found
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The graph of a minimum cut: a node per tunable, and one per boundary that can be paid."""
+
+    tunables: Sequence[Tunable]
+    quantized: Sequence[_Kind]
+    floating: Sequence[_Kind]
+    edges: NDArray[np.int64]
+    """Pairs of nodes, of shape ``(edges, 2)``; ``-1`` stands for an op that runs in floats."""
+    prices: NDArray[np.float64]
+    """What is paid if the first node is quantized and the second is not; infinite: never."""
+    nodes: int
+
+    @classmethod
+    def of(
+        cls,
+        table: CostTable,
+        space: TuningSpace,
+        weights: Mapping[str, Mapping[str, float]],
+        forbidden: Mapping[str, Collection[str]],
+    ) -> _Problem:
+        kinds: dict[bool, list[_Kind]] = {True: [], False: []}
+        for tunable in space.tunables:
+            left = [
+                option
+                for option in tunable.options
+                if all(option.label not in forbidden.get(op, ()) for op in tunable.ops)
+            ]
+            if not left:
+                raise ValueError(f"No option of op {tunable.name!r} is left: all are forbidden.")
+            for is_quantized, into in kinds.items():
+                options = tuple(o for o in left if o.is_quantized == is_quantized)
+                costs = [
+                    sum(table.option_cost(op, o.label) for op in tunable.ops) for o in options
+                ]
+                loads = [
+                    sum(weights.get(op, {}).get(o.label, 0.0) for op in tunable.ops)
+                    for o in options
+                ]
+                into.append(_Kind(options, np.array(costs), np.array(loads)))
+        place = {op: i for i, tunable in enumerate(space.tunables) for op in tunable.ops}
+        edges: list[tuple[int, int]] = []
+        prices: list[float] = []
+        nodes = len(space.tunables)
+        for boundary in table.boundaries:
+            producer = place.get(boundary.producer, -1)
+            consumers = sorted({place.get(op, -1) for op in boundary.consumers} - {producer})
+            if not consumers:
+                continue
+            if boundary.quantize > 0:
+                # Some consumer is quantized, and the producer is not.
+                edges += [(consumer, nodes) for consumer in consumers if consumer >= 0]
+                prices += [np.inf for consumer in consumers if consumer >= 0]
+                edges.append((nodes, producer))
+                prices.append(boundary.quantize)
+                nodes += 1
+            if boundary.dequantize > 0 and producer >= 0:
+                edges.append((producer, nodes))
+                prices.append(boundary.dequantize)
+                edges += [(nodes, consumer) for consumer in consumers]
+                prices += [np.inf for _ in consumers]
+                nodes += 1
+        return cls(
+            space.tunables,
+            kinds[True],
+            kinds[False],
+            np.array(edges, dtype=np.int64).reshape(-1, 2),
+            np.array(prices),
+            nodes,
+        )
+
+    def multipliers(self) -> list[float]:
+        """From none to so large that the weights alone count."""
+        ratios = []
+        for quantized, floating in zip(self.quantized, self.floating, strict=True):
+            costs = np.concatenate([quantized.costs, floating.costs])
+            loads = np.concatenate([quantized.weights, floating.weights])
+            spread = float(np.ptp(costs)) + float(self.prices[np.isfinite(self.prices)].sum())
+            ratios += [spread / load for load in loads if load > 0 and spread > 0]
+        if not ratios:
+            return [0.0]
+        # Below the smallest even the heaviest op is worth its weight.
+        low, high = 1e-4 * min(ratios), 2 * max(ratios)
+        return [0.0, *np.geomspace(low, high, _MULTIPLIERS).tolist()]
+
+    def solve(self, multiplier: float) -> list[OpConfig]:
+        """The option of each tunable that together cost least at a price for the weight."""
+        best = [kind.best(multiplier) for kind in self.quantized]
+        other = [kind.best(multiplier) for kind in self.floating]
+        is_quantized = self._cut(
+            np.array([value for value, _ in best]), np.array([value for value, _ in other])
+        )
+        return [
+            kind.options[best[i][1]] if is_quantized[i] else self.floating[i].options[other[i][1]]
+            for i, kind in enumerate(self.quantized)
+        ]
+
+    def _cut(
+        self, quantized: NDArray[np.float64], floating: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Which tunables are quantized in the cheapest labelling, given what each costs alone."""
+        free = np.isfinite(quantized) & np.isfinite(floating)
+        if not len(self.edges):
+            return np.asarray(quantized <= floating)
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import breadth_first_order
+        from scipy.sparse.csgraph import maximum_flow
+
+        count = len(quantized)
+        source, sink = self.nodes, self.nodes + 1
+        gains = np.where(free, floating - quantized, np.where(np.isfinite(quantized), 1, -1))
+        finite = np.isfinite(self.prices)
+        total = float(np.abs(gains[free]).sum() + self.prices[finite].sum()) or 1.0
+        unit = _LARGEST_FLOW / (2 * total)
+        # Quantized is the side of the source: a cut edge from it to the sink pays.
+        whole = np.where(free, np.abs(gains) * unit, _LARGEST_FLOW)
+        rows = [np.where(gains > 0, source, np.arange(count))]
+        columns = [np.where(gains > 0, np.arange(count), sink)]
+        capacities = [np.ceil(whole)]
+        head = self.edges[:, 0]
+        tail = np.where(self.edges[:, 1] < 0, sink, self.edges[:, 1])
+        rows.append(head)
+        columns.append(tail)
+        capacities.append(np.where(finite, np.ceil(self.prices * unit), _LARGEST_FLOW))
+        graph = csr_array(
+            (
+                np.minimum(np.concatenate(capacities), _LARGEST_FLOW).astype(np.int32),
+                (np.concatenate(rows), np.concatenate(columns)),
+            ),
+            shape=(self.nodes + 2, self.nodes + 2),
+        )
+        graph.sum_duplicates()
+        flow = maximum_flow(graph, source, sink).flow
+        left = graph - flow
+        left.data = np.maximum(left.data, 0)
+        left.eliminate_zeros()
+        reached = breadth_first_order(left, source, return_predecessors=False)
+        found = np.zeros(self.nodes + 2, dtype=bool)
+        found[reached] = True
+        # What is neither way cheaper stays quantized, unless something draws it to floats.
+        return np.asarray(found[:count] | ((gains == 0) & self._is_idle(found)[:count]))
+
+    def _is_idle(self, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The nodes that no boundary connects with anything."""
+        idle = np.ones(len(found), dtype=bool)
+        idle[self.edges[self.edges >= 0]] = False
+        return idle
+
+    def between(
+        self, cheaper: Sequence[OpConfig], dearer: Sequence[OpConfig]
+    ) -> list[list[OpConfig]]:
+        """Some configurations between two, the cheaper first."""
+        differ = [i for i, (a, b) in enumerate(zip(cheaper, dearer, strict=True)) if a != b]
+        if len(differ) < 2:
+            return []
+
+        def price(i: int) -> float:
+            (cost_a, weight_a), (cost_b, weight_b) = (
+                self._values(i, cheaper[i]),
+                self._values(i, dearer[i]),
+            )
+            return (cost_b - cost_a) / max(weight_a - weight_b, 1e-300)
+
+        order = sorted(differ, key=price)
+        sizes = np.unique(np.linspace(1, len(order) - 1, _MOST_BETWEEN).astype(int))
+        found = []
+        for size in sizes:
+            step = list(cheaper)
+            for i in order[:size]:
+                step[i] = dearer[i]
+            found.append(step)
+        return found
+
+    def _values(self, i: int, option: OpConfig) -> tuple[float, float]:
+        kind = self.quantized[i] if option.is_quantized else self.floating[i]
+        position = kind.options.index(option)
+        return float(kind.costs[position]), float(kind.weights[position])
