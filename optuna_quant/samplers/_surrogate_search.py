@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from optuna.trial import TrialState
 
 from optuna_quant import record
 from optuna_quant.costs.cheapest import cheapest
@@ -47,6 +48,11 @@ _LEAST_PROBABILITY = 0.05
 # With more ops the trade-off is near enough, and an integer program takes long.
 _MOST_POLISHED = 150
 _WORTH_POLISHING = 1e-3
+# With fewer samples nearly all are seen before a model is given up; then more must be expected
+# of an evaluation. And more with every model that was no improvement.
+_FEW_SAMPLES = 100
+_FULL_EVALUATION = 1.5
+_IMPATIENCE = 0.5
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
@@ -374,16 +380,34 @@ class SurrogateSearch(Search):
         ]
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
-        if next_one is not None and gain >= self._options.min_gain:
+        worth = self._options.min_gain * self._patience_factor(ledger, best)
+        if next_one is not None and gain >= worth:
             config = self._polished(model, next_one.config)
             known = config.key in claimed or ledger.outcomes.get(config.key) is not None
             return _Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
         if best is not None and not best.proven and best.config.key not in claimed:
             return _Decision(self._try(best.config, ANSWER_STAGE, goal=record.FULL))
         answer = best.config.key if best is not None and best.proven else None
-        if next_one is not None and gain >= _LAST_GAIN * self._options.min_gain:
+        if next_one is not None and gain >= _LAST_GAIN * worth:
             return _Decision(self._try(next_one.config, SEARCH_STAGE), answer)
         return _Decision(answer=answer)
+
+    def _patience_factor(self, ledger: Ledger, best: _Known | None) -> float:
+        """By how much more than ``min_gain`` must be expected.
+
+        More where an evaluation is one of all samples, and with each one in a row that was no
+        improvement: then the model hopes for too much.
+        """
+        population = ledger.population
+        is_full = population is None or population.samples < _FEW_SAMPLES
+        since = -1 if best is None else ledger.outcomes[best.config.key].number
+        models = {
+            (outcome.score, outcome.samples)  # Equal models have the same.
+            for outcome in ledger.outcomes.values()
+            if outcome.number > since and outcome.state != TrialState.FAIL
+        }
+        factor = _FULL_EVALUATION if is_full else 1.0
+        return factor * (1 + _IMPATIENCE * len(models)) if best is not None else factor
 
     def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Choice:
         return Choice(
