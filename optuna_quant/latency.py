@@ -6,8 +6,6 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
-import statistics
-import time
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -15,6 +13,7 @@ from optuna.logging import get_logger
 
 from optuna_quant import record
 from optuna_quant.constant_inputs import ConstantInputs
+from optuna_quant.costs.timing import measure_interleaved
 from optuna_quant.rebuild import rebuild
 
 
@@ -98,48 +97,3 @@ def first_batch(
     specs = input_specs(model.proto)
     constants = ConstantInputs(inputs).bind(specs, optional_input_specs(model.proto))
     return next(iter(CalibrationData(data, specs, constants=constants, transform=transform)))
-
-
-def measure_interleaved(
-    runs: Sequence[Callable[[], object]],
-    *,
-    rounds: int = 30,
-    warmup: int = 3,
-    clock: Callable[[], float] = time.perf_counter,
-) -> list[float]:
-    """The time that each of several things takes, measured in turn.
-
-    They run in rounds (A B C, A B C, ...), so that whatever slows the machine down for a while
-    slows all of them down; the median leaves out what hit one of them alone.
-
-    Args:
-        runs:
-            The things to run.
-        rounds:
-            How often each is measured.
-        warmup:
-            How often each is run before that.
-        clock:
-            Gives the time in seconds.
-
-    Returns:
-        The median time of each, in seconds.
-
-    Raises:
-        ValueError:
-            If ``rounds`` is less than 1 or ``warmup`` is negative.
-    """
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, but got {rounds}.")
-    if warmup < 0:
-        raise ValueError(f"warmup must not be negative, but got {warmup}.")
-    for _ in range(warmup):
-        for run in runs:
-            run()
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(rounds):
-        for mine, run in zip(times, runs, strict=True):
-            start = clock()
-            run()
-            mine.append(clock() - start)
-    return [statistics.median(mine) for mine in times]

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.torch_graph import FloatType
     from optuna_quant.capability import Capability
     from optuna_quant.config import QuantConfig
+    from optuna_quant.costs import Costs
     from optuna_quant.left_out import LeftOut
     from optuna_quant.narrowing import OpDict
 
@@ -737,13 +738,72 @@ class OnnxRuntimeBackend:
             constants=self._constants,
         )
 
-    def _samples(self, data: object) -> CalibrationData:
-        """The samples for a sensitivity."""
+    def costs(
+        self,
+        space: TuningSpace,
+        *,
+        seed: int = 0,
+        seconds: float = 3.0,
+        checks: int = 8,
+        data: object = None,
+    ) -> Costs:
+        """What the configurations of a tuning space cost on this machine.
+
+        The latency is measured: the runtime's own profiles of a few models (the original one, one
+        in which everything is quantized for each way that differs in cost, and mixtures) say how
+        long each op and what is between ops takes, and random models that are measured as wholes
+        say how well that predicts. Calibrates if need be. Threads, providers and options are those
+        of all sessions.
+
+        Args:
+            space:
+                The tuning space.
+            seed:
+                Of the configurations that are measured.
+            seconds:
+                How long models may run, in all; building and loading them comes on top.
+            checks:
+                How many models the predictions are compared with; 0 for none.
+            data:
+                What the models are run on: the first sample of it, or the first batch where
+                samples cannot be taken apart, in any form of ``calibration_data``, which it is by
+                default.
+
+        Returns:
+            The tables ``"latency"`` (seconds of one run), ``"size"`` (bytes), ``"multiply_adds"``
+            (those in floats) and ``"bit_operations"`` (multiply-adds times the bits of both
+            factors), the latter two for one sample.
+
+        Raises:
+            ValueError:
+                If there are no data, or the model cannot be loaded.
+        """
+        from optuna_quant.backends.onnxruntime.costs.measure import CostSource
+        from optuna_quant.backends.onnxruntime.costs.measure import measure_costs
+
+        self.calibrate()
+        piece = next(iter(self._samples(data, "Measuring costs").pieces([1])))
+        with self._lock:
+            graph = self._graph
+        source = CostSource(
+            graph=graph,
+            original=self._source.proto,
+            original_bytes=total_bytes(self._source.proto, self._source.base_dir),
+            base_dir=self._source.base_dir,
+            sessions=self._sessions,
+            build=lambda config: self.quantize(config).proto,
+            feed=piece.feed,
+            samples=piece.samples,
+        )
+        return measure_costs(source, space, seed=seed, seconds=seconds, checks=checks)
+
+    def _samples(self, data: object, what: str = "A sensitivity") -> CalibrationData:
+        """The samples to run the model on."""
         if data is not None:
             return self._read(data)
         if self._data is None:
             raise ValueError(
-                "A sensitivity needs samples to run the model on, but the backend has no "
+                f"{what} needs samples to run the model on, but the backend has no "
                 "calibration_data: pass data=, in any form that calibration_data may have."
             )
         return self._data

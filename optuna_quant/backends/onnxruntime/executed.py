@@ -108,7 +108,7 @@ def executed_ops(
     if optimized.graph is None:
         note = "not known: the runtime cannot show its graph with these providers"
         return dict.fromkeys(op_names, ExecutedOp("", False, optimized.sole_provider, note))
-    names = _Names(proto.graph, op_names, outputs)
+    names = OpFinder(proto.graph, op_names, outputs)
     match = Match(proto.graph, optimized.graph)
     facts = _Facts(optimized)
     return {op: _executed(op, names.find(op), match, facts) for op in op_names}
@@ -151,8 +151,17 @@ _GLUE = frozenset(
 """Types of the nodes that quantizers put between an integer kernel and the op's old result."""
 
 
-class _Names:
-    """Finds ops in a model in which a quantizer may have renamed them."""
+class OpFinder:
+    """Finds ops in a model in which a quantizer may have renamed them.
+
+    Args:
+        graph:
+            The graph of the model.
+        op_names:
+            The names of the ops in the original model.
+        outputs:
+            The output tensor of each there, by op name.
+    """
 
     def __init__(
         self, graph: onnx.GraphProto, op_names: Sequence[str], outputs: Mapping[str, str]

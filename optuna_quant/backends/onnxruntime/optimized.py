@@ -88,16 +88,14 @@ def optimize(
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
     several = len(providers) > 1
-    entries: dict[str, str] = {}
-    if size > _LARGE_BYTES:
-        entries |= {_WEIGHTS_FILE: "weights.bin", _WEIGHTS_FROM: "1024"}
+    entries = weights_aside(size)
     if several:
         entries[_SHOW_PROVIDERS] = "1"
     if external_data_dir is not None:
         entries[_EXTERNAL_FOLDER] = str(Path(external_data_dir).resolve())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "optimized.onnx"
-        with _changed(options, entries, str(path)):
+        with changed_options(options, entries, str(path)):
             try:
                 session = onnxruntime.InferenceSession(model, options, providers=list(providers))
             except Exception:
@@ -114,15 +112,41 @@ def optimize(
         )
 
 
+def weights_aside(size: int) -> dict[str, str]:
+    """The configuration entries with which an optimized model of a size can be written."""
+    if size <= _LARGE_BYTES:
+        return {}
+    return {_WEIGHTS_FILE: "weights.bin", _WEIGHTS_FROM: "1024"}
+
+
 @contextmanager
-def _changed(
-    options: onnxruntime.SessionOptions, entries: Mapping[str, str], path: str
+def changed_options(
+    options: onnxruntime.SessionOptions,
+    entries: Mapping[str, str],
+    path: str,
+    *,
+    profile: str | None = None,
 ) -> Iterator[None]:
+    """Change session options while a session is made, and restore them.
+
+    Args:
+        options:
+            The options.
+        entries:
+            Configuration entries to add.
+        path:
+            Where the optimized graph is to be written.
+        profile:
+            What the names of the profile's files begin with; None for no profile.
+    """
     # The runtime warns when an entry is overwritten, even with the same value.
     before = {key: _entry(options, key) for key in entries}
     changes = {key: value for key, value in entries.items() if before[key] != value}
     written, level = options.optimized_model_filepath, options.log_severity_level
+    profiling, prefix = options.enable_profiling, options.profile_file_prefix
     try:
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, profile
         options.optimized_model_filepath = path
         options.log_severity_level = max(level, _ERRORS_ONLY)
         for key, value in changes.items():
@@ -130,6 +154,7 @@ def _changed(
         yield
     finally:
         options.optimized_model_filepath, options.log_severity_level = written, level
+        options.enable_profiling, options.profile_file_prefix = profiling, prefix
         for key in changes.keys() - {_SHOW_PROVIDERS, _WEIGHTS_FROM}:
             options.add_session_config_entry(key, before[key])
 

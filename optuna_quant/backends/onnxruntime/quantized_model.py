@@ -81,7 +81,7 @@ class SessionMaker:
             )
         content = model.SerializeToString()
         with self.lock:
-            options = self._options_for(base_dir, concurrent_runs)
+            options = self.options_for(base_dir, concurrent_runs)
             usual = options.graph_optimization_level, options.log_severity_level
             try:
                 if level is not None:
@@ -96,9 +96,17 @@ class SessionMaker:
     def _cores(self) -> int:
         return available_cores()
 
-    def _options_for(
-        self, base_dir: Path | None, concurrent_runs: int
+    def options_for(
+        self, base_dir: Path | None, concurrent_runs: int = 1
     ) -> onnxruntime.SessionOptions:
+        """The options of a session; :attr:`lock` must be held while they are in use.
+
+        Args:
+            base_dir:
+                The directory that the model's external data are relative to.
+            concurrent_runs:
+                How many runs are made at the same time.
+        """
         options = onnxruntime.SessionOptions() if self.options is None else self.options
         if self.options is None and concurrent_runs > 1:
             # A session's own threads are one fewer, and help every run beside its caller.

@@ -1,0 +1,1 @@
+"""What the configurations of an ONNX model cost on this machine."""

@@ -1,0 +1,226 @@
+"""Making the cost tables of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+import platform
+import time
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant._cores import available_cores
+from optuna_quant.backends.onnxruntime.costs.classes import design
+from optuna_quant.backends.onnxruntime.costs.classes import random_configs
+from optuna_quant.backends.onnxruntime.costs.latency import latency_table
+from optuna_quant.backends.onnxruntime.costs.latency import measure
+from optuna_quant.backends.onnxruntime.costs.latency import state_of
+from optuna_quant.backends.onnxruntime.costs.latency import validate
+from optuna_quant.backends.onnxruntime.costs.neighbours import find_neighbours
+from optuna_quant.backends.onnxruntime.costs.operations import FLOAT_BITS
+from optuna_quant.backends.onnxruntime.costs.operations import bits
+from optuna_quant.backends.onnxruntime.costs.operations import multiply_adds
+from optuna_quant.backends.onnxruntime.costs.operations import needed_tensors
+from optuna_quant.backends.onnxruntime.costs.shapes import tensor_shapes
+from optuna_quant.backends.onnxruntime.costs.size import group_bytes
+from optuna_quant.backends.onnxruntime.costs.size import size_table
+from optuna_quant.config import FP32
+from optuna_quant.costs import Costs
+from optuna_quant.costs import CostTable
+
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+
+    from optuna_quant.backends.onnxruntime.feeds import Feed
+    from optuna_quant.backends.onnxruntime.graph import Graph
+    from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+    from optuna_quant.config import QuantConfig
+    from optuna_quant.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class CostSource:
+    """What the costs of a model are made from.
+
+    Args:
+        graph:
+            The model in normal form.
+        original:
+            The model as the user gave it.
+        original_bytes:
+            Its size, external data included.
+        base_dir:
+            The directory that external data are relative to.
+        sessions:
+            Makes sessions.
+        build:
+            Gives the model of a configuration.
+        feed:
+            What the models are run on.
+        samples:
+            How many samples that is.
+    """
+
+    graph: Graph
+    original: onnx.ModelProto
+    original_bytes: int
+    base_dir: Path | None
+    sessions: SessionMaker
+    build: Callable[[QuantConfig], onnx.ModelProto]
+    feed: Feed
+    samples: int
+
+
+def measure_costs(
+    source: CostSource,
+    space: TuningSpace,
+    *,
+    seed: int = 0,
+    seconds: float = 3.0,
+    mixtures: int = 4,
+    checks: int = 8,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Costs:
+    """Make the tables of the latency, the size and the operations.
+
+    Args:
+        source:
+            The model.
+        space:
+            The tuning space.
+        seed:
+            Of the configurations that are measured.
+        seconds:
+            How long models may run, in all. Making them comes on top.
+        mixtures:
+            How many models that are quantized in part are profiled.
+        checks:
+            How many further ones the predictions are compared with; 0 for none.
+        clock:
+            Gives the time in seconds.
+    """
+    start = clock()
+    ops = [op for tunable in space.tunables for op in tunable.ops]
+    neighbours = find_neighbours(source.graph, ops)
+    configs = design(space, neighbours, mixtures=mixtures, seed=seed)
+    others = random_configs(space, checks, seed=seed)
+    outputs = {node.name: node.output[0] for node in source.graph.nodes if node.output}
+    sizes: dict[str, Mapping[tuple[str, ...], int]] = {}
+
+    def build(config: QuantConfig) -> onnx.ModelProto:
+        model = source.build(config)
+        if config.quantized_ops:
+            sizes[config.key] = group_bytes(model, source.graph, neighbours)
+        return model
+
+    measured = measure(
+        configs,
+        others,
+        build=build,
+        sessions=source.sessions,
+        base_dir=source.base_dir,
+        feed=source.feed,
+        outputs={op: outputs[op] for op in ops},
+        neighbours=neighbours,
+        seconds=seconds,
+        clock=clock,
+    )
+    latency = latency_table(space, measured.observed, neighbours)
+    validation = validate([latency.cost(config) for config in others], measured.others)
+    known = [config for config in (*configs, *others) if config.key in sizes]
+    plain = group_bytes(source.graph.to_model(), source.graph, neighbours)
+    size = size_table(
+        space,
+        source.original_bytes,
+        [plain, *(sizes[config.key] for config in known)],
+        [state_of(space.fp32()), *map(state_of, known)],
+    )
+    counts, bit_operations = operation_tables(source, space)
+    found = Costs(
+        {table.measure: table for table in (latency, size, counts, bit_operations)},
+        _conditions(source),
+        validation,
+        clock() - start,
+    )
+    _logger.info(_told(found, len(configs)))
+    return found
+
+
+def operation_tables(source: CostSource, space: TuningSpace) -> tuple[CostTable, CostTable]:
+    """The tables of multiply-adds in floats and of bit operations, for one sample.
+
+    Args:
+        source:
+            The model.
+        space:
+            The tuning space.
+    """
+    nodes = source.graph.nodes
+    shapes = tensor_shapes(source.graph, source.feed, needed_tensors(nodes), source.sessions)
+    counts: dict[str, float] = {}
+    unknown = []
+    for node in nodes:
+        try:
+            counts[node.name] = multiply_adds(node, shapes) / source.samples
+        except (KeyError, IndexError, ValueError):
+            unknown.append(node.name)
+    if unknown:
+        _logger.warning(
+            f"The multiply-adds of {', '.join(unknown)} are not known, because the shapes of what "
+            "they read are not: they count as none."
+        )
+    floats: dict[str, dict[str, float]] = {}
+    products: dict[str, dict[str, float]] = {}
+    for tunable in space.tunables:
+        for op in tunable.ops:
+            count = counts.pop(op, 0.0)
+            options = dict.fromkeys((*tunable.options, FP32))
+            floats[op] = {o.label: 0.0 if o.is_quantized else count for o in options}
+            products[op] = {o.label: count * bits(o)[0] * bits(o)[1] for o in options}
+    rest = sum(counts.values())
+    return (
+        CostTable("multiply_adds", "", floats, (), rest),
+        CostTable("bit_operations", "", products, (), rest * FLOAT_BITS**2),
+    )
+
+
+def _conditions(source: CostSource) -> dict[str, str]:
+    import onnxruntime
+
+    options = source.sessions.options
+    threads = 0 if options is None else options.intra_op_num_threads
+    providers = [p if isinstance(p, str) else p[0] for p in source.sessions.providers]
+    return {
+        "runtime": f"ONNX Runtime {onnxruntime.__version__}, {', '.join(providers)}",
+        "machine": f"{platform.machine()}, {available_cores()} cores",
+        "threads": str(threads or available_cores()),
+        "batch": str(source.samples),
+        "inputs": ", ".join(
+            f"{name} {'x'.join(map(str, array.shape))}" for name, array in source.feed.items()
+        ),
+    }
+
+
+def _told(costs: Costs, models: int) -> str:
+    validation = costs.validation
+    if validation is None:
+        agrees = "not compared with other models"
+    elif validation.rank_correlation is None:
+        agrees = "the models that they were compared with differ by no more than noise"
+    else:
+        agrees = (
+            f"rank correlation {validation.rank_correlation:.2f} with "
+            f"{len(validation.measured)} other models"
+        )
+    return (
+        f"Costs measured with {models} models in {costs.seconds:.1f} s, batch "
+        f"{costs.conditions['batch']}, {costs.conditions['threads']} threads: {agrees}."
+    )
