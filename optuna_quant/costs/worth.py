@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import replace
 import math
 from typing import TYPE_CHECKING
@@ -137,14 +136,8 @@ def with_costs_as_reason(
     found: FloatWeights, left_out: Mapping[str, OpGain | None]
 ) -> FloatWeights:
     """The weights that stay in floats, with the true reason of ops that are left out by cost."""
-    return replace(found, left_out=with_reasons(found.left_out, left_out))
-
-
-def with_reasons(
-    found: Sequence[LeftOut], left_out: Mapping[str, OpGain | None]
-) -> tuple[LeftOut, ...]:
-    """What a space leaves out, with the true reason of ops that are left out by cost."""
-    return tuple(_with_reason(each, left_out.get(each.op)) for each in found)
+    reasons = tuple(_with_reason(each, left_out.get(each.op)) for each in found.left_out)
+    return replace(found, left_out=reasons)
 
 
 def _with_reason(each: LeftOut, gain: OpGain | None) -> LeftOut:
