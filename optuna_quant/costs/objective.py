@@ -310,7 +310,7 @@ def shown_seconds(seconds: float) -> str:
     """A time for people: three digits in seconds, milliseconds or microseconds."""
     size = abs(seconds)
     for unit, one in (("s", 1.0), ("ms", 1e-3)):
-        if size >= 0.995 * one or (unit == "ms" and size >= 0.01 * one):
+        if size >= 0.995 * one or (unit == "ms" and size >= 0.0995 * one):
             return f"{_three_digits(seconds / one)} {unit}"
     return f"{_three_digits(seconds / 1e-6)} us" if seconds else "0 s"
 
