@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             The arguments. Default: those of the process.
 
     Returns:
-        The exit code: 0 met, 1 not met, 2 bad input, 3 failed on the way, 130 interrupted.
+        The exit code: 0 met, 1 not met, 2 bad input, 3 failed on the way, 4 no gain, 130
+        interrupted.
     """
     with standard_streams() as streams:
         code, is_verdict = _main(argv)
@@ -256,6 +257,22 @@ def _parser() -> argparse.ArgumentParser:
         "--why",
         action="store_true",
         help="show instead which ops are left out, and why",
+    )
+    space.add_argument(
+        "--calibration",
+        metavar="X.npz",
+        help="calibration samples, as for tune: what each op costs is measured on the first one",
+    )
+    space.add_argument(
+        "--input",
+        metavar="NAME=VALUE",
+        action="append",
+        help="an input that is the same for all samples, as for tune",
+    )
+    _add_threads(space)
+    _add_costs(space)
+    space.add_argument(
+        "--save-costs", metavar="FILE", help="write what each op costs to a JSON file"
     )
     space.add_argument("--verbose", action="store_true", help="show where an error comes from")
     _add_serve(commands)
@@ -487,10 +504,18 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--objective",
-        choices=("fallback_ops", "model_size", "latency"),
-        default="fallback_ops",
-        help="the best of the models that meet the criterion: the fewest ops in FP32, the "
-        "smallest file, or the fastest (default: fallback_ops)",
+        metavar="WHAT",
+        help="the best of the models that meet the criterion: latency (the fastest on this "
+        "machine), size (the smallest), ops (the fewest in FP32), multiply_adds, bit_operations, "
+        "or weights of several, each relative to FP32: latency=0.7,size=0.3 (default: latency, "
+        "where measured costs of ops predict that of models; otherwise size)",
+    )
+    _add_costs(group)
+    group.add_argument(
+        "--no-gain",
+        action="store_false",
+        dest="measure_gain",
+        help="do not measure the model that was found beside FP32 at the end",
     )
     group.add_argument("--seed", type=int, default=0, help="seed of all that is random")
     group.add_argument(
@@ -500,7 +525,20 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="evaluate so many models at a time, in threads of this process (default: 1)",
     )
-    group.add_argument(
+    _add_threads(group)
+
+
+def _add_costs(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--costs",
+        metavar="FILE",
+        help="what each op costs in each option, as the command space has written it with "
+        "--save-costs on the machine that counts (default: it is measured here)",
+    )
+
+
+def _add_threads(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
         "--threads",
         metavar="N",
         type=_positive,

@@ -23,6 +23,8 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.constant_inputs import files_of_inputs
 from optuna_quant.constant_inputs import parse_inputs
+from optuna_quant.costs.given import as_costs
+from optuna_quant.costs.space_costs import SpaceCosts
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.holdout_split import as_fraction
@@ -124,6 +126,8 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         seed=args.seed,
         session_options=_session_options(args.threads),
         cache_dir=args.cache_dir,
+        costs=args.costs,
+        measure_gain=args.measure_gain,
         **_model_options(args),
     )
     if not rank.reports:
@@ -202,6 +206,8 @@ def _check_files(args: argparse.Namespace, rank: Rank) -> tuple[Path, Path]:
     if args.transform is not None:
         read["file of --transform"] = _function_file(args.transform, "--transform", "transform")[0]
     read |= files_of_inputs(args.input)
+    if args.costs is not None:
+        read["file of --costs"] = _existing_file("--costs", args.costs)
     if args.data is not None:
         read["data file"] = _data_path("--data", args.data)
     if args.evaluate is not None:
@@ -264,9 +270,10 @@ def _finish(
             said.append(f"written, though it does not meet the criterion: {output}")
         except OSError as error:
             problems.append(f"The output {str(output)!r} could not be written: {error}")
-    elif result.config is not None:
+    elif result.config is not None or result.stopped_because == StopReason.NO_GAIN:
         stale = " What is there is from an earlier search." if output.exists() else ""
-        said.append(f"not written: {output} (--closest writes the closest model).{stale}")
+        how = "" if result.config is None else " (--closest writes the closest model)"
+        said.append(f"not written: {output}{how}.{stale}")
     if args.report is not None and result.config is not None:
         try:
             result.report().to_csv(args.report, index=False)
@@ -284,6 +291,8 @@ def _finish(
     # Where nothing could be evaluated, nothing is known of the criterion.
     if problems or every_evaluation_failed(result.study.get_trials(deepcopy=False)):
         return exit_codes.FAILED
+    if result.pays is False:
+        return exit_codes.NO_GAIN
     return exit_codes.MET if result.met else exit_codes.NOT_MET
 
 
@@ -293,22 +302,64 @@ def space(args: argparse.Namespace) -> int:
 
     options = _model_options(args)
     model = _existing_file("the model", args.model)
-    backend = OnnxRuntimeBackend(model, approach=options.pop("approach"), inspect_only=True)
+    read = {"model": model}
+    given = (
+        {"inspect_only": True}
+        if args.calibration is None
+        else {"calibration_data": _data_path("--calibration", args.calibration)}
+    )
+    if args.save_costs is not None:
+        check_output(args.save_costs, "file of --save-costs", inputs=read)
+    backend = OnnxRuntimeBackend(
+        model,
+        approach=options.pop("approach"),
+        inputs=parse_inputs(args.input),
+        session_options=_session_options(args.threads),
+        **given,
+    )
     if args.why:
         return _why(args, backend, options)
     found = backend.tuning_space(**options)
     frame = found.to_frame()
+    costs = _space_costs(args, backend, found)
+    columns = ["op", "op_type", "options", "default", "fallback"]
+    if costs is not None:
+        frame = costs.add_to(frame, shown=not (args.json or args.csv))
+        columns += ["fp32", "quantized", "gain"]
     if args.json:
         print(frame.to_json(orient="records", indent=2))
     elif args.csv:
         print(frame.to_csv(index=False), end="")
     else:
-        print(_table(frame[["op", "op_type", "options", "default", "fallback"]]))
+        print(_table(frame[columns]))
         print(f"\n{_shown_size(found)}")
         weights = backend.float_weights(found.default())
         if weights.is_worth_saying:
             print(f"{weights.shown_part} are weights of other ops, which stay in floats (--why).")
+        for line in [] if costs is None else costs.summary():
+            print(line)
     return exit_codes.MET
+
+
+def _space_costs(
+    args: argparse.Namespace, backend: OnnxRuntimeBackend, found: TuningSpace
+) -> SpaceCosts | None:
+    """What the ops cost: as given, or measured if there are samples to do so."""
+    if args.costs is not None:
+        costs = as_costs(args.costs, found)
+    elif args.calibration is not None:
+        costs = backend.costs(found)
+    elif args.save_costs is not None:
+        raise ValueError(
+            "--save-costs needs --calibration: what ops cost is measured on samples such as the "
+            "model sees when it is used."
+        )
+    else:
+        return None
+    if args.save_costs is not None:
+        costs.save(args.save_costs)
+        _say(f"The costs are in {args.save_costs}.")
+    return SpaceCosts(found, costs)
 
 
 def _why(args: argparse.Namespace, backend: OnnxRuntimeBackend, options: dict[str, Any]) -> int:
@@ -319,6 +370,9 @@ def _why(args: argparse.Namespace, backend: OnnxRuntimeBackend, options: dict[st
         chosen = None
         _say(f"{error}")
     frame = backend.left_out(chosen)
+    costs = None if chosen is None else _space_costs(args, backend, chosen)
+    if costs is not None:
+        frame = costs.with_left_out(frame)
     if args.json:
         print(frame.to_json(orient="records", indent=2))
     elif args.csv:

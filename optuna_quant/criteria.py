@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
 
+from optuna_quant.costs.objective import ObjectiveLike
+from optuna_quant.costs.objective import as_objective
+
 
 if TYPE_CHECKING:
     import optuna
 
 
 CRITERIA = ("relative", "absolute")
-OBJECTIVES = ("fallback_ops", "model_size", "latency")
 
 ROUNDING = 1e-9
 """A shortfall of at most this part of the metric or the baseline, whichever is larger, is taken
@@ -254,9 +256,13 @@ class TuningCriterion:
         strategy_kwargs:
             Options of the strategy's sampler.
         objective:
-            What is best among the models that meet the criterion: ``"fallback_ops"`` (the fewest
-            ops in fallback), ``"model_size"`` (the smallest file) or ``"latency"`` (the fastest,
-            measured after the search on those with the fewest ops in fallback).
+            What is best among the models that meet the criterion: ``"latency"`` (the fastest on
+            this machine), ``"size"`` (the smallest), ``"ops"`` (the fewest ops in fallback),
+            ``"multiply_adds"`` or ``"bit_operations"``; weights of several, such as
+            ``{"latency": 0.7, "size": 0.3}``, each relative to FP32; a function that gives the
+            cost of a configuration; or an :class:`~optuna_quant.costs.Objective`. Default: the
+            latency, where the backend measures what ops cost and that predicts whole models; the
+            size, where it does not predict; and ``"ops"`` where the backend knows no costs.
         stop_at_first:
             Whether to stop at the first configuration that meets the criterion. Default: only if
             ``timeout`` is 0. Set it to :obj:`True` to have a time limit as well.
@@ -272,12 +278,13 @@ class TuningCriterion:
     max_trials: int | None = 100
     strategy: str | None = None
     strategy_kwargs: Mapping[str, Any] | None = None
-    objective: str = "fallback_ops"
+    objective: ObjectiveLike | None = None
     stop_at_first: bool | None = None
 
     def __post_init__(self) -> None:
         check_limits(self.timeout, self.max_trials, self.stop_at_first)
-        check_objective(self.objective)
+        if self.objective is not None:
+            as_objective(self.objective)
         if self.strategy is not None and not isinstance(self.strategy, str):
             raise TypeError(f"strategy must be a name, but got {self.strategy!r}.")
         if not isinstance(self.strategy_kwargs, Mapping | None):
@@ -320,19 +327,6 @@ def check_limits(
         raise ValueError(
             "timeout=0 means to stop at the first configuration that meets the criterion, which "
             "contradicts stop_at_first=False; use timeout=None to search on without a time limit."
-        )
-
-
-def check_objective(objective: str) -> None:
-    """Refuse an unknown idea of what is best.
-
-    Raises:
-        ValueError:
-            If it is not one of :data:`OBJECTIVES`.
-    """
-    if objective not in OBJECTIVES:
-        raise ValueError(
-            f"objective must be one of {', '.join(OBJECTIVES)}, but got {objective!r}."
         )
 
 

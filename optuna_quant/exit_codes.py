@@ -7,6 +7,7 @@ MET = 0
 NOT_MET = 1
 BAD_INPUT = 2
 FAILED = 3
+NO_GAIN = 4
 INTERRUPTED = 130
 
 EXPLAINED = """\
@@ -17,10 +18,13 @@ exit codes:
   3    the search failed on the way: the server of the storage was lost for too long, a file
        could not be written, every candidate failed in the same way, or an evaluation could not
        be ended; what was found is kept, the same command goes on
+  4    the quantized model is no better than FP32 by the objective, such as no faster: one that
+       meets the criterion was found and written all the same, or, if the cost table shows it
+       before the search, nothing was evaluated and written
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the best model so far is written, the same command
        goes on
   A code above 128 otherwise is that of a signal that ended the process: 137 if it was killed (out
   of memory, perhaps), 139 if it crashed. The same command goes on.
 
-  Under mpirun or srun that is the code of rank 0; the others end with 0 instead of 1.
+  Under mpirun or srun that is the code of rank 0; the others end with 0 instead of 1 or 4.
 """

@@ -29,6 +29,8 @@ from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.continuation import check_continued
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import SIZE
 from optuna_quant.criteria import check_one_criterion
 from optuna_quant.enqueued import why_not
 from optuna_quant.evaluation import BaselineError
@@ -63,6 +65,8 @@ from optuna_quant.waiting import Waiting
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import optuna
     from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import FrozenTrial
@@ -148,6 +152,10 @@ class QuantObjective:
         on_stuck:
             Called with a message, in a thread of its own, when an evaluation did not react: the
             thread that runs it is lost.
+        costs:
+            Gives what a configuration costs by measure, as
+            :meth:`KnownObjective.measures_of <optuna_quant.costs.KnownObjective.measures_of>`
+            does; each trial records it. Default: the ops in fallback and the size only.
 
     Raises:
         TypeError:
@@ -171,6 +179,7 @@ class QuantObjective:
         artifact_store: ArtifactStore | None = None,
         evaluation_timeout: float | None = None,
         on_stuck: Callable[[str], None] | None = None,
+        costs: Callable[[QuantConfig], Mapping[str, float]] | None = None,
     ) -> None:
         natural = getattr(evaluate, "higher_is_better", criterion.higher_is_better)
         if natural != criterion.higher_is_better:
@@ -193,6 +202,7 @@ class QuantObjective:
         self._grace_period = grace_period
         self._artifact_store = artifact_store
         self._seed = seed
+        self._costs = costs
         self._watch = watch
         # What this process knows of trials that were not told yet, by study and trial number.
         self._values: dict[tuple[str, int], float] = {}
@@ -329,6 +339,7 @@ class QuantObjective:
             return math.nan
         with seen_at_once(trial):  # A sign that it has begun.
             trial.set_user_attr(record.FALLBACK_OPS, len(config.fallback_ops))
+        self._record_costs(trial, config)
         if config == self._space.fp32():
             value = self._fp32_metric(trial)
             return self._judge(trial, config, value, self._waiting(study), math.nan)
@@ -437,6 +448,7 @@ class QuantObjective:
             raise BaselineError(str(error)) from None
         if own:
             _describe(trial, model, self._fingerprint(model, fp32))
+            self._record_costs(trial, fp32)
         measured = record.get_baseline(trial.study)
         if measured is None:
             measured = record.Baseline(value, trial.number, population)
@@ -486,10 +498,13 @@ class QuantObjective:
                 self._fail(trial, f"Not built: {_reason(error)}", final=True)
                 return None
             _describe(trial, model, fingerprint)
+            self._record_costs(trial, config)
             twin = None if anew else self._same_model(trial, fingerprint, waiting)
             sampled = self._sampled(trial, waiting) if twin is None else None
         if twin is not None:
-            return self._take_over(trial, *twin)
+            value = self._take_over(trial, *twin)
+            self._record_costs(trial, config)
+            return value
         try:
             if sampled is None:
                 returned = self._run_evaluation(trial, lambda check: self._call(model))
@@ -729,6 +744,15 @@ class QuantObjective:
         trial.set_user_attr(record.FAILURE, reason)
         if final:
             trial.set_user_attr(record.FAILURE_IS_FINAL, True)
+
+    def _record_costs(self, trial: optuna.Trial, config: QuantConfig) -> None:
+        """Write down what the model costs, with its real size once it was built."""
+        found = {OPS: float(len(config.fallback_ops))}
+        if self._costs is not None:
+            found |= self._costs(config)
+        if record.MODEL_BYTES in trial.user_attrs:
+            found[SIZE] = float(trial.user_attrs[record.MODEL_BYTES])
+        trial.set_user_attr(record.COSTS, found)
 
     # One model, one evaluation.
 

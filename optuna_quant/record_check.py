@@ -218,6 +218,7 @@ def _check_trial(one: _Trial) -> None:
         record.EVIDENCE: _is_evidence,
         record.FALLBACK_OPS: _is_count,
         record.MODEL_BYTES: _is_number,
+        record.COSTS: _are_costs,
         record.MET: _is_flag,
         record.LOSS: _is_number,
         record.FAILURE: _is_text,
@@ -307,6 +308,12 @@ def _is_count(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _are_costs(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(measure, str) and _is_number(cost) for measure, cost in value.items()
+    )
 
 
 def _is_flag(value: Any) -> bool:

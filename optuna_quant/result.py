@@ -20,8 +20,19 @@ from optuna_quant.choice import models_compared
 from optuna_quant.choice import shown_doubt
 from optuna_quant.choice import shown_interval
 from optuna_quant.cost import full_evaluations
+from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.objective import LATENCY
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import SIZE
+from optuna_quant.costs.paying import left_out_by_cost
+from optuna_quant.costs.worth import gain_columns
+from optuna_quant.costs.worth import is_better
+from optuna_quant.costs.worth import shown_left_out
+from optuna_quant.costs.worth import shown_pays_not
+from optuna_quant.costs.worth import with_costs_as_reason
 from optuna_quant.evidence.population import is_bounded
 from optuna_quant.evidence.simultaneous import chosen_loss_interval
+from optuna_quant.latency import finalists
 from optuna_quant.left_out import shown_bytes
 from optuna_quant.output import check_output
 from optuna_quant.output import files_of
@@ -53,6 +64,8 @@ if TYPE_CHECKING:
     from optuna_quant.callbacks import Stop
     from optuna_quant.config import OpConfig
     from optuna_quant.config import QuantConfig
+    from optuna_quant.costs.gain import Gain
+    from optuna_quant.costs.paying import OpGain
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.holdout import HoldoutResult
     from optuna_quant.left_out import FloatWeights
@@ -69,6 +82,8 @@ _logger = get_logger(__name__)
 _SHOWN_SET_ASIDE = 3
 # How many samples a model must have seen, as a part of the most, to be called the closest.
 _WELL_SEEN = 0.25
+# What the summary has in other places.
+_SAID_ANYWAY = ((OPS,), (SIZE,))
 _COLUMNS = ("op", "op_type", "mode", "activation", "weight", "runs", "as_asked", "note")
 
 
@@ -89,10 +104,11 @@ class TuningResult:
         config:
             How the model is quantized.
         cost:
-            What the objective counts: the ops in fallback, the bytes of the model, or the seconds
-            of one run.
+            What the model costs by the objective: for ``"latency"`` the seconds of a run as they
+            were predicted (``gain`` has the measured ones), for ``"size"`` its bytes, for
+            ``"ops"`` its ops in fallback. :obj:`None` if that is not known.
         objective:
-            What was best: ``"fallback_ops"``, ``"model_size"`` or ``"latency"``.
+            The name of what was best, such as ``"latency"``, ``"size"`` or ``"ops"``.
         study:
             The study.
         trial:
@@ -147,6 +163,15 @@ class TuningResult:
             accuracy; :obj:`None` if there is nothing.
         holdout_missing:
             Why the hold-out set was not evaluated; :obj:`None` if it was, or there is none.
+        gain:
+            What the model takes against FP32: time and size, measured side by side at the end.
+            :obj:`None` if nothing meets the criterion or it was not to be measured; without
+            calibration data it has the size only.
+        known_objective:
+            The objective with what is known of costs, for any configuration of the space.
+        left_out:
+            The ops that the tuning space does not have because quantizing them makes the model
+            slower here, each with what it costs as far as that is known.
     """
 
     met: bool
@@ -177,6 +202,22 @@ class TuningResult:
     holdout: HoldoutResult | None = None
     holdout_missing: str | None = None
     note: str | None = None
+    gain: Gain | None = None
+    known_objective: KnownObjective | None = field(default=None, repr=False)
+    left_out: Mapping[str, OpGain | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def pays(self) -> bool | None:
+        """Whether the model that meets the criterion is better than FP32, by more than noise.
+
+        Better is what the objective says: faster for ``"latency"``, smaller for ``"size"``. What
+        was measured counts, and otherwise what is predicted. :obj:`None` if that is not known, or
+        nothing meets the criterion; :obj:`False` as well if the search has not begun because no
+        configuration is better by the cost table.
+        """
+        if self.stopped_because == StopReason.NO_GAIN:
+            return False
+        return is_better(self.known_objective, self.config, self.gain) if self.met else None
 
     @property
     def fallback_ops(self) -> tuple[str, ...]:
@@ -240,7 +281,11 @@ class TuningResult:
             A row per op of the tuning space, with the columns ``op``, ``op_type``, ``mode``,
             ``activation`` and ``weight`` (how each is quantized, empty if not), ``runs`` (what
             the runtime executes), ``as_asked`` (whether that is of the kind that the mode asks
-            for; :obj:`None` if not known) and ``note``. Without a model there are no rows.
+            for; :obj:`None` if not known) and ``note``. Where costs are known there follow
+            ``seconds_gained`` and ``bytes_gained``, what the op gains in its option against FP32
+            while all else is the same (0 in fallback), for another objective ``gained``; and a
+            row for each op that was left out of the space as slower here. Without a model there
+            are no rows.
         """
         import pandas as pd
 
@@ -249,11 +294,14 @@ class TuningResult:
         op_types = {op: t.op_type for t in self.space.tunables for op in t.ops}
         executed = self._executed
         assert executed is not None
+        columns = gain_columns(self.known_objective, self.space, self.config)
         rows = [
             _row(op, op_types.get(op, ""), config, executed)
+            | {name: gains.get(op) for name, gains in columns.items()}
             for op, config in self.config.ops.items()
         ]
-        return pd.DataFrame(rows, columns=list(_COLUMNS))
+        rows += [_row_left_out(op, gain) for op, gain in self.left_out.items()]
+        return pd.DataFrame(rows, columns=[*_COLUMNS, *columns])
 
     def summary(self) -> str:
         """The result in a few lines of text.
@@ -288,6 +336,7 @@ class TuningResult:
             lines.extend(self._shown_gain())
             if self.fallback_ops:
                 lines.append(f"in fallback: {listed(self.fallback_ops)}")
+            lines.extend(shown_left_out(self.left_out))
             lines.extend(self._shown_float_weights(self.config))
         if self.set_aside:
             count = len(self.set_aside)
@@ -335,8 +384,18 @@ class TuningResult:
                 "A quantized model meets the criterion on the samples of the search, but NOT on "
                 "the hold-out set:"
             )
+        if self.met and self.pays is False:
+            return (
+                "A quantized model meets the criterion, but it is "
+                f"{shown_pays_not(self.objective)}."
+            )
         if self.met:
             return "A quantized model meets the criterion."
+        if self.stopped_because == StopReason.NO_GAIN:
+            return (
+                "NO GAIN: no quantized model was evaluated, because by the cost table none is "
+                "better than FP32."
+            )
         if self.config is None:
             return f"NOT MET: {_NOTHING}"
         if not self.is_reproducible:
@@ -390,10 +449,12 @@ class TuningResult:
         found: FloatWeights | None = None if find is None else find(config)
         if found is None or not found.is_worth_saying:
             return []
-        return [f"weights: {found}"]
+        return [f"weights: {with_costs_as_reason(found, self.left_out)}"]
 
     def _shown_gain(self) -> list[str]:
-        """That the model is no smaller than FP32, if so."""
+        """What the model takes against FP32; if that is not known, that it is no smaller."""
+        if self.gain is not None and self.gain.seconds is not None:
+            return [str(self.gain)]
         baseline = record.get_baseline(self.study)
         trials = self.study.get_trials(deepcopy=False)
         if self.trial is None or baseline is None or baseline.trial is None:
@@ -408,15 +469,17 @@ class TuningResult:
             return []
         return [
             f"no smaller than FP32, which has {shown_bytes(fp32)}: it is of use only if it is "
-            'faster (objective="model_size" or "latency" with a time limit look for that)'
+            'faster (objective="size" or "latency" with a time limit look for that)'
         ]
 
     def _shown_cost(self) -> str:
         parts = []
         if self.trial is not None and record.MODEL_BYTES in self.trial.user_attrs:
             parts.append(shown_bytes(self.trial.user_attrs[record.MODEL_BYTES]))
-        if self.objective == "latency" and self.cost is not None:
-            parts.append(f"{1e3 * self.cost:.3g} ms a run")
+        known = self.known_objective
+        if known is not None and self.cost is not None and known.measures not in _SAID_ANYWAY:
+            told = "predicted " if known.measures == (LATENCY,) else ""
+            parts.append(f"{told}{known.show(self.cost)}")
         return "".join(f", {part}" for part in parts)
 
 
@@ -427,7 +490,8 @@ def conclude(
     *,
     backend: Backend,
     space: TuningSpace,
-    fastest: Callable[[Sequence[Candidate]], tuple[Candidate, float]],
+    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain]] | None = None,
+    left_out: Mapping[str, OpGain | None] | None = None,
 ) -> TuningResult:
     """Choose the answer from the record; what does not meet the criterion is called so.
 
@@ -442,22 +506,28 @@ def conclude(
             Builds the models.
         space:
             The tuning space.
-        fastest:
-            Measures candidates and gives the fastest, with its seconds.
+        measure:
+            Measures candidates beside FP32 and gives the fastest, with what it is worth.
+            Default: nothing is measured.
+        left_out:
+            The ops that the space does not have because of what they cost.
     """
     criterion, objective = policy.criterion, policy.objective
     found = candidates(study, criterion)
     met = ranked(found, objective)
     best = met[0] if met else _closest(study, found, policy)
+    gain = None
+    if met and measure is not None and stop.reason != StopReason.INTERRUPTED:
+        try:
+            best, gain = measure(finalists(met, objective))
+        except KeyboardInterrupt:
+            told = f"{stop.message} Interrupted: time and size were not compared with FP32."
+            stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
+        except Exception as error:
+            # Whoever writes the model or asks for it is told so again.
+            _logger.warning(f"What the model is worth could not be measured: {error}")
     cost = None
-    if met and objective == "latency":
-        if stop.reason != StopReason.INTERRUPTED:
-            try:
-                best, cost = fastest(met)
-            except KeyboardInterrupt:
-                told = f"{stop.message} Interrupted: the latency was not measured."
-                stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
-    elif best is not None and math.isfinite(best.cost(objective)):
+    if best is not None and math.isfinite(best.cost(objective)):
         cost = best.cost(objective)
     baseline = record.get_baseline(study)
     compared = models_compared(study)
@@ -474,7 +544,7 @@ def conclude(
         else criterion.loss(best.metric, baseline.value),
         config=None if best is None else space.config_from_params(best.trial.params),
         cost=cost,
-        objective=objective,
+        objective=objective.name,
         study=study,
         trial=None if best is None else best.trial,
         stopped_because=stop.reason,
@@ -491,6 +561,9 @@ def conclude(
         if best is None
         else recorded_interval(study, best.trial, criterion, models=compared),
         models_compared=compared,
+        gain=gain,
+        known_objective=objective if isinstance(objective, KnownObjective) else None,
+        left_out={} if left_out is None else left_out,
     )
 
 
@@ -550,6 +623,14 @@ def recorded_interval(
         higher_is_better=criterion.higher_is_better,
         relative=criterion.criterion == "relative",
     )
+
+
+def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(_COLUMNS, "")
+    row |= {"op": op, "mode": "fp32", "as_asked": None, "note": "left out"}
+    if gain is not None:
+        row |= {"op_type": gain.op_type, "note": f"left out, {left_out_by_cost(gain).reason}"}
+    return row
 
 
 def _row(

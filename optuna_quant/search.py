@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from functools import partial
 import logging
@@ -34,6 +35,14 @@ from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import keep_reason
 from optuna_quant.changed import ChangedError
+from optuna_quant.continuation import signature_of_models
+from optuna_quant.costs.decision import Decision
+from optuna_quant.costs.decision import decide
+from optuna_quant.costs.given import CostsLike
+from optuna_quant.costs.given import as_costs
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import as_objective
+from optuna_quant.costs.study_costs import StudyCosts
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_checks import warn_of_data
@@ -55,7 +64,7 @@ from optuna_quant.holdout_split import check_split
 from optuna_quant.holdout_split import split_holdout
 from optuna_quant.last_trials import await_last_trials
 from optuna_quant.last_trials import others_running
-from optuna_quant.latency import find_fastest
+from optuna_quant.latency import measure_finalists
 from optuna_quant.library_metrics import library_metric_names
 from optuna_quant.loaders import kept_in_memory
 from optuna_quant.metric_criterion import check_tolerance
@@ -65,6 +74,7 @@ from optuna_quant.named_metrics import as_metric_of
 from optuna_quant.named_metrics import metrics
 from optuna_quant.objective import Evaluate
 from optuna_quant.objective import QuantObjective
+from optuna_quant.others import has_results
 from optuna_quant.others import running_elsewhere
 from optuna_quant.output import SaveBest
 from optuna_quant.output import check_output
@@ -82,6 +92,7 @@ from optuna_quant.sample_metrics import Metric
 from optuna_quant.search_errors import OutputError
 from optuna_quant.selection import best_met_trial
 from optuna_quant.selection import partial_candidates
+from optuna_quant.shared_calibration import share_calibration
 from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
@@ -99,6 +110,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.costs import Costs
+    from optuna_quant.costs import KnownObjective
+    from optuna_quant.costs import Objective
+    from optuna_quant.costs import OpGain
     from optuna_quant.narrowing import OpDict
     from optuna_quant.space import TuningSpace
     from optuna_quant.storages import Storage
@@ -169,6 +184,18 @@ class Search:
             How models with dynamic quantization are evaluated; :obj:`None` if there are none.
         verify:
             Whether the answer is evaluated a second time.
+        objective:
+            What is to be small, as the user has said it; :obj:`None` for the default.
+        costs:
+            What the user has given as costs.
+        may_narrow:
+            Whether it is left to the library which ops are tuned.
+        measure_gain:
+            Whether the answer is measured beside the FP32 model.
+        with_space:
+            Gives the sampler of another tuning space, with an objective that knows its costs.
+        left_out:
+            The ops that the tuning space does not have because of what they cost.
         pruner:
             Stops the evaluation of a model whose fate is known.
         seed:
@@ -192,6 +219,12 @@ class Search:
     split: HoldoutSplit | None = None
     batches: Batches | None = None
     verify: bool = True
+    objective: Objective | None = None
+    costs: Costs | None = None
+    may_narrow: bool = False
+    measure_gain: bool = True
+    with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
+    left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
@@ -230,6 +263,71 @@ class Search:
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         study = self._open(opened, study_name)
+        costs = StudyCosts(
+            self.backend,
+            self.space,
+            signature=signature_of_models(self.backend, self.space),
+            given=self.costs,
+            before=partial(share_calibration, backend=self.backend, artifact_store=artifact_store),
+        )
+        with named_if_gone(study):
+            decision = decide(
+                study,
+                objective=self.objective,
+                space=self.space,
+                costs=costs,
+                may_narrow=self.may_narrow,
+            )
+        if decision.no_gain is not None and not has_results(study):
+            return self._decided(decision)._conclude_without_gain(study, decision.no_gain)
+        decided = self._decided(decision)
+        study.sampler = decided.sampler
+        return decided._search(
+            study,
+            decision,
+            storage=storage,
+            callbacks=callbacks,
+            show_progress=show_progress,
+            n_jobs=n_jobs,
+            artifact_store=artifact_store,
+            on_stuck=on_stuck,
+        )
+
+    def _decided(self, decision: Decision) -> Search:
+        """This search with what its study is to make small, in the space that follows."""
+        policy = self.policy.with_objective(decision.objective)
+        sampler, saver = self.sampler, self.saver
+        if self.with_space is not None:
+            sampler = self.with_space(decision.space, decision.objective)
+        if saver is not None:
+            saver = SaveBest(saver.path, backend=self.backend, space=decision.space, policy=policy)
+        return replace(
+            self,
+            policy=policy,
+            sampler=sampler,
+            saver=saver,
+            space=decision.space,
+            left_out=decision.left_out,
+        )
+
+    def _conclude_without_gain(self, study: optuna.Study, message: str) -> TuningResult:
+        """The result of a search that is not worth beginning."""
+        stop = Stop(StopReason.NO_GAIN, message)
+        keep_reason(study, stop)
+        return conclude(study, stop, self.policy, backend=self.backend, space=self.space)
+
+    def _search(
+        self,
+        study: optuna.Study,
+        decision: Decision,
+        *,
+        storage: Storage,
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+        show_progress: bool,
+        n_jobs: int,
+        artifact_store: ArtifactStore | None,
+        on_stuck: Callable[[str], None] | None,
+    ) -> TuningResult:
         progress = Progress(self.policy) if show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
@@ -243,8 +341,10 @@ class Search:
             artifact_store=artifact_store,
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
+            costs=decision.objective.measures_of,
         )
         study = self._fitting(study, objective, storage)
+        decision.keep(study)
         if not running_elsewhere(study):
             try_again(study, self.space)
         with named_if_gone(study):
@@ -317,17 +417,15 @@ class Search:
         )
         if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
             stop = self._finish_promising(study, objective, observers, stop)
-        fastest = partial(
-            find_fastest,
+        measure = partial(measure_finalists, backend=self.backend, space=self.space)
+        result = conclude(
+            study,
+            stop,
+            self.policy,
             backend=self.backend,
             space=self.space,
-            evaluate=self._evaluate,
-            data=self.calibration_data,
-            inputs=self.inputs,
-            transform=self.transform,
-        )
-        result = conclude(
-            study, stop, self.policy, backend=self.backend, space=self.space, fastest=fastest
+            measure=measure if self.measure_gain else None,
+            left_out=self.left_out,
         )
         result = replace(result, note=note_of(self.measure))
         _ask_for_direction(result, self.measure)
@@ -400,9 +498,6 @@ class Search:
                 keep_reason(study, stop)
         return stop
 
-    def _evaluate(self, model: Any) -> Any:
-        return self.measure(_session(model))
-
 
 def prepare(
     model: Any = None,
@@ -436,6 +531,8 @@ def prepare(
     session_options: Any = None,
     cache_dir: str | os.PathLike[str] | None = None,
     backend: Backend | None = None,
+    costs: CostsLike | None = None,
+    measure_gain: bool = True,
 ) -> Search:
     """Check all that a search is given, before any study is opened.
 
@@ -498,7 +595,7 @@ def prepare(
         accuracy,
         timeout=tuning.timeout,
         max_trials=tuning.max_trials,
-        objective=tuning.objective,
+        objective=OPS if tuning.objective is None else tuning.objective,
         stop_at_first=tuning.stop_at_first,
     )
     options = {
@@ -530,15 +627,17 @@ def prepare(
             each.check(fp32)
             if each is measure:
                 scored = check_outputs(each, fp32, backend=backend, space=space)
-    sampler = make_sampler(
+    given_costs = None if costs is None else as_costs(costs, space)
+    sampler_of = partial(
+        make_sampler,
         strategy,
-        space,
         criterion=accuracy,
         seed=seed,
         kwargs=tuning.strategy_kwargs or {},
         backend=backend,
         outputs=scored,
     )
+    sampler = sampler_of(space)
     if isinstance(measure, DataEvaluation) and this_rank().reports:
         measure.tell_unused(fp32)
     warn_of_data(backend, measure, lambda: fp32)
@@ -566,6 +665,11 @@ def prepare(
         split=split,
         batches=batches,
         verify=verify,
+        objective=None if tuning.objective is None else as_objective(tuning.objective),
+        costs=given_costs,
+        may_narrow=op_types == "default" and not op_type_dict and not op_name_dict,
+        measure_gain=measure_gain,
+        with_space=lambda space, known: sampler_of(space, costs=known.table),
     )
 
 

@@ -15,7 +15,11 @@ from optuna.trial import TrialState
 
 from optuna_quant import record
 from optuna_quant.config import FLOAT_MODES
-from optuna_quant.criteria import check_objective
+from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import SIZE
+from optuna_quant.costs.objective import ObjectiveLike
+from optuna_quant.costs.objective import as_objective
 
 
 if TYPE_CHECKING:
@@ -60,14 +64,35 @@ class Candidate:
         """Whether the criterion is met, on all samples."""
         return self.violation <= 0 and self.samples is None
 
-    def cost(self, objective: str) -> float:
-        """What the objective counts; for latency, which is not recorded, the ops in fallback."""
-        return self.model_bytes if objective == "model_size" else self.fallback_ops
+    def cost(self, objective: ObjectiveLike) -> float:
+        """What the model costs; infinite if a measure that the objective needs is not known.
 
-    def order(self, objective: str) -> tuple[float, ...]:
-        """Sorts by cost; of equals, by the better metric, then by the trial's number."""
+        Args:
+            objective:
+                The objective. As a :class:`~optuna_quant.costs.KnownObjective` it predicts what
+                it has a table for; otherwise what the trial has recorded counts.
+        """
+        found = as_objective(objective)
+        if isinstance(found, KnownObjective):
+            measures = dict(found.measures_of_trial(self.trial))
+        else:
+            measures = dict(self.trial.user_attrs.get(record.COSTS, {}))
+        measures[OPS] = float(self.fallback_ops)
+        if math.isfinite(self.model_bytes):
+            measures[SIZE] = float(self.model_bytes)
+        return found.cost(measures, {})
+
+    def order(self, objective: ObjectiveLike) -> tuple[float, ...]:
+        """Sorts by cost; of equals, by the better metric, then by the trial's number.
+
+        Where the cost is not known, it is the number of ops in fallback.
+        """
         worse = -self.metric if self.higher_is_better else self.metric
-        return (self.cost(objective), worse, self.trial.number)
+        cost = self.cost(objective)
+        if not math.isfinite(cost):
+            return (cost, self.fallback_ops, worse, self.trial.number)
+        # Sums of the same costs in another order are equal.
+        return (float(f"{cost:.9e}"), 0, worse, self.trial.number)
 
 
 def candidates(
@@ -154,7 +179,7 @@ def is_quantized(trial: FrozenTrial) -> bool:
     return not record.is_baseline(trial) and trial.constraints.get(record.QUANTIZED, 0.0) <= 0
 
 
-def ranked(found: Iterable[Candidate], objective: str = "fallback_ops") -> list[Candidate]:
+def ranked(found: Iterable[Candidate], objective: ObjectiveLike = OPS) -> list[Candidate]:
     """The candidates that meet the criterion, the best first.
 
     Args:
@@ -167,11 +192,11 @@ def ranked(found: Iterable[Candidate], objective: str = "fallback_ops") -> list[
         ValueError:
             If the objective is not known.
     """
-    check_objective(objective)
-    return sorted((c for c in found if c.met), key=lambda c: c.order(objective))
+    chosen = as_objective(objective)
+    return sorted((c for c in found if c.met), key=lambda c: c.order(chosen))
 
 
-def closest(found: Iterable[Candidate], objective: str = "fallback_ops") -> Candidate | None:
+def closest(found: Iterable[Candidate], objective: ObjectiveLike = OPS) -> Candidate | None:
     """The candidate with the smallest violation; of equals the best, see :func:`ranked`.
 
     Args:
@@ -187,12 +212,12 @@ def closest(found: Iterable[Candidate], objective: str = "fallback_ops") -> Cand
         ValueError:
             If the objective is not known.
     """
-    check_objective(objective)
-    return min(found, key=lambda c: (c.violation, *c.order(objective)), default=None)
+    chosen = as_objective(objective)
+    return min(found, key=lambda c: (c.violation, *c.order(chosen)), default=None)
 
 
 def best_met_trial(
-    study: optuna.Study, criterion: AccuracyCriterion, objective: str = "fallback_ops"
+    study: optuna.Study, criterion: AccuracyCriterion, objective: ObjectiveLike = OPS
 ) -> FrozenTrial | None:
     """The best of the trials that meet the criterion.
 
@@ -202,9 +227,8 @@ def best_met_trial(
         criterion:
             When a metric is good enough.
         objective:
-            What is best: ``"fallback_ops"`` (the fewest) or ``"model_size"`` (the smallest);
-            ``"latency"`` is not recorded and taken as the fewest ops in fallback. Of equal ones
-            the better metric, then the earlier trial.
+            What is best, as :func:`optuna_quant.costs.as_objective` takes it: by default the
+            fewest ops in fallback. Of equal ones the better metric, then the earlier trial.
 
     Returns:
         A complete trial of a quantized model, never the FP32 baseline; :obj:`None` if no trial
@@ -215,7 +239,7 @@ def best_met_trial(
 
 
 def closest_trial(
-    study: optuna.Study, criterion: AccuracyCriterion, objective: str = "fallback_ops"
+    study: optuna.Study, criterion: AccuracyCriterion, objective: ObjectiveLike = OPS
 ) -> FrozenTrial | None:
     """The trial that comes closest to the criterion, for when none meets it.
 

@@ -10,6 +10,7 @@ from dataclasses import field
 from dataclasses import replace
 from functools import cached_property
 import hashlib
+import json
 import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -428,6 +429,11 @@ class TuningSpace:
             if tunable.ops != (tunable.name,):
                 described[f"group:{tunable.name}"] = list(tunable.ops)
         return described
+
+    @property
+    def description(self) -> str:
+        """What :meth:`describe` gives as a text: equal spaces have the same."""
+        return json.dumps(self.describe(), sort_keys=True)
 
     def to_frame(self) -> pd.DataFrame:
         """What can be tuned, for people: a row per op.

@@ -15,6 +15,7 @@ from optuna_quant.samplers import strategies
 
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
+    from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.space import TuningSpace
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 QUANT_LEVELS = ("auto", 0, 1)
 
 # What tune() gives by itself.
-_GIVEN = ("space", "criterion", "seed")
+_GIVEN = ("space", "criterion", "seed", "costs")
 
 # The backend's method that scores ops for a strategy, and the strategy's options that are its.
 _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -84,6 +85,7 @@ def make_sampler(
     kwargs: Mapping[str, Any],
     backend: Backend | None = None,
     outputs: Sequence[str] | None = None,
+    costs: CostTable | None = None,
 ) -> QuantSampler:
     """The sampler of a strategy.
 
@@ -104,6 +106,8 @@ def make_sampler(
         outputs:
             The outputs of the model that are scored, for sensitivities that look at outputs; None
             for all.
+        costs:
+            What configurations cost by the objective, for a strategy that takes it.
 
     Raises:
         ValueError:
@@ -133,11 +137,17 @@ def make_sampler(
         if outputs is not None and method in _OF_OUTPUTS:
             given["outputs"] = outputs
         own["sensitivity"] = score(**given)
+    if costs is not None and "costs" in _keywords(cls):
+        own["costs"] = costs
     return cls(space, criterion=criterion, seed=seed, **own)
 
 
 def sampler_options(cls: type[QuantSampler]) -> list[str]:
     """The names of the options that a sampler takes, its base classes' included."""
+    return [name for name in _keywords(cls) if name not in _GIVEN]
+
+
+def _keywords(cls: type[QuantSampler]) -> list[str]:
     found: dict[str, None] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
@@ -149,4 +159,4 @@ def sampler_options(cls: type[QuantSampler]) -> list[str]:
         )
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
             break
-    return [name for name in found if name not in _GIVEN]
+    return list(found)

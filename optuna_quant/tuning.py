@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.costs.given import CostsLike
     from optuna_quant.narrowing import OpDict
     from optuna_quant.storages import Storage
 
@@ -78,6 +79,8 @@ def tune(
     backend: Backend | None = None,
     n_jobs: int = 1,
     artifact_store: ArtifactStore | None = None,
+    costs: CostsLike | None = None,
+    measure_gain: bool = True,
 ) -> TuningResult:
     """Find a quantized version of a model that keeps to an accuracy criterion.
 
@@ -187,8 +190,8 @@ def tune(
             The strategy, how long to search, and which of the good models is the best. Default:
             ``TuningCriterion()``, which stops at the first model that is good enough.
         op_types:
-            Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or the op
-            types.
+            Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
+            objective, none that makes the model slower here), ``"all"``, or the op types.
         op_type_dict:
             What to allow, by op type, see :func:`optuna_quant.narrowing.narrow`.
         op_name_dict:
@@ -224,6 +227,16 @@ def tune(
         artifact_store:
             Where processes that share the study share what calibration gives, if that is large: a
             store of :mod:`optuna.artifacts` that all reach. Default: in the study itself.
+        costs:
+            What each op costs in each option, for a device that is not here or as you have
+            edited it: an :class:`optuna_quant.costs.Costs`, a single
+            :class:`~optuna_quant.costs.CostTable`, the path of a JSON file, or a function that
+            gives the seconds of a configuration. Default: the backend measures it, once for the
+            study, if the objective needs it. See ``docs/objectives.md``.
+        measure_gain:
+            Whether the answer is measured beside the FP32 model at the end, for about two
+            seconds; for the objective ``"latency"`` those that are predicted to be about as fast
+            as well, and the fastest is taken. What it says is in ``result.gain``.
 
     Returns:
         The result, also if nothing meets the criterion: ``result.met`` and
@@ -276,6 +289,8 @@ def tune(
         session_options=session_options,
         cache_dir=cache_dir,
         backend=backend,
+        costs=costs,
+        measure_gain=measure_gain,
     )
     result = search.run(
         storage=storage,

@@ -230,7 +230,7 @@ def search(x: np.ndarray = X, labels: Any = None, **kwargs: Any) -> TuningResult
             "calibration_data": X[:40],
             "data": {"x": x, "labels": labels},
             "accuracy_criterion": AccuracyCriterion(tolerable_loss=0.2),
-            "tuning_criterion": TuningCriterion(max_trials=1),
+            "tuning_criterion": TuningCriterion(max_trials=1, objective="ops"),
             **kwargs,
         },
     )

@@ -16,6 +16,7 @@ import pytest
 from optuna_quant.backends.onnxruntime.batch_dependence import quantizes_at_run_time
 from optuna_quant.cli import main
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_evaluation import SampleMetric
 from optuna_quant.result import TuningResult
@@ -52,6 +53,7 @@ def tune_on(some: dict[str, np.ndarray], /, **kwargs: Any) -> TuningResult:
         "data": some,
         "approach": "dynamic",
         "accuracy_criterion": CRITERION,
+        "tuning_criterion": TuningCriterion(objective="ops"),
     }
     return tune(kwargs.pop("model", None) or mlp(), **given | kwargs)
 

@@ -111,7 +111,8 @@ def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return path
 
 
-BASE = ["tune", "net.onnx", "--calibration", "calib.npz"]
+OPS = ["--objective", "ops", "--no-gain"]
+BASE = ["tune", "net.onnx", *OPS, "--calibration", "calib.npz"]
 ACCURACY = [*BASE, "--evaluate", "evaluate.py:accuracy"]
 # The quantized model never gives exactly the same: nothing can meet it.
 IMPOSSIBLE = [
@@ -306,7 +307,7 @@ def test_jobs_work_in_threads(folder: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_dynamic_needs_no_calibration(folder: Path) -> None:
-    command = ["tune", "net.onnx", "--approach", "dynamic", "--data", "data.npz"]
+    command = ["tune", "net.onnx", *OPS, "--approach", "dynamic", "--data", "data.npz"]
     assert main([*command, "--tolerable-loss", "0.1"]) == 0
 
 
@@ -352,8 +353,8 @@ def test_models_of_one_name_share_a_storage(
     other_model(folder)
     common = ["--calibration", "calib.npz", "--data", "data.npz", "--tolerable-loss", "0.5"]
     common += ["--storage", "shared.journal"]
-    first = ["tune", "net.onnx", *common, "--output", "one.onnx"]
-    second = ["tune", "other/net.onnx", *common, "--output", "two.onnx"]
+    first = ["tune", "net.onnx", *OPS, *common, "--output", "one.onnx"]
+    second = ["tune", "other/net.onnx", *OPS, *common, "--output", "two.onnx"]
     assert main(first) == 0
     assert main(second) == 0
     storage = open_storage(folder / "shared.journal")
@@ -386,13 +387,13 @@ def test_study_that_an_earlier_version_named_is_gone_on_with(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other_model(folder)
-    command = ["tune", "net.onnx", "--calibration", "calib.npz", "--data", "data.npz"]
+    command = ["tune", "net.onnx", *OPS, "--calibration", "calib.npz", "--data", "data.npz"]
     command += ["--tolerable-loss", "0.5", "--storage", "s.journal"]
     assert main([*command, "--study-name", "net"]) == 0
     capsys.readouterr()
     assert main(command) == 0
     assert "Going on with the study 'net', which has" in capsys.readouterr().err
-    other = ["tune", "other/net.onnx", *command[2:], "--fresh"]
+    other = ["tune", "other/net.onnx", *OPS, *command[2:], "--fresh"]
     assert main(other) == 0
     assert "deleted" not in capsys.readouterr().err
     assert main([*command, "--fresh"]) == 0
@@ -473,7 +474,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
         (BASE, "Give either --evaluate FILE.py:FUNC"),
         ([*ACCURACY, "--data", "data.npz"], "Give either --evaluate FILE.py:FUNC"),
         ([*ACCURACY, "--metric", "accuracy"], "--metric goes with --data"),
-        (["tune", "net.onnx", "--data", "data.npz"], "--calibration is needed"),
+        (["tune", "net.onnx", *OPS, "--data", "data.npz"], "--calibration is needed"),
         ([*BASE, "--data", "data.npz", "--metric", "acuracy"],
          "no metric 'acuracy'. Did you mean 'accuracy'?"),
         ([*BASE, "--data", "data.npz", "--lower-is-better"], "does not go with --metric accuracy"),
@@ -510,12 +511,12 @@ def test_killed_command_leaves_the_best_and_goes_on(
             "The storage 'redis://:***@127.0.0.1:1' cannot be opened: Error 111",
         ),
         ([*ACCURACY, "--storage", "net.onnx"], "is no journal of Optuna"),
-        (["tune", "net.onnx", "--calibration", "bad.npz", "--data", "data.npz"],
+        (["tune", "net.onnx", *OPS, "--calibration", "bad.npz", "--data", "data.npz"],
          "(32, 2, 4, 8)"),
-        (["tune", "net.onnx", "--calibration", "empty.npz", "--data", "data.npz"], "empty"),
-        (["tune", "net.onnx", "--calibration", "named.npz", "--data", "data.npz"],
+        (["tune", "net.onnx", *OPS, "--calibration", "empty.npz", "--data", "data.npz"], "empty"),
+        (["tune", "net.onnx", *OPS, "--calibration", "named.npz", "--data", "data.npz"],
          "no array for input 'x'"),
-        (["tune", "net.onnx", "--calibration", "no.npz", "--data", "data.npz"],
+        (["tune", "net.onnx", *OPS, "--calibration", "no.npz", "--data", "data.npz"],
          "--calibration: there is no file 'no.npz'."),
         ([*ACCURACY, "--op-type-dict", '{".*": {"mode": ["fp32"]}}'],
          "op_type_dict leaves no op any quantized option"),

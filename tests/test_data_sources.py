@@ -29,6 +29,7 @@ import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import CorpusMetric
 from optuna_quant import SampleMetric
+from optuna_quant import TuningCriterion
 from optuna_quant import cli
 from optuna_quant import exit_codes
 from optuna_quant import loaders
@@ -39,6 +40,9 @@ from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.data_sources import open_data
 from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.loaders import LoaderSamples
+
+
+OPS = ["--objective", "ops"]
 
 
 X = samples(23, 3)
@@ -350,8 +354,8 @@ def test_images_on_the_command_line(
     flat.mkdir()
     for i, file in enumerate(sorted((tmp_path / "images").rglob("*.png"))):
         PIL.Image.open(file).save(flat / f"{i}.jpg")
-    command = ["tune", "model.onnx", "--calibration", "calib", "--data", "images", "--transform",
-               "prepare.py", "--output", "out.onnx", "--quiet"]  # fmt: skip
+    command = ["tune", "model.onnx", *OPS, "--calibration", "calib", "--data", "images",
+               "--transform", "prepare.py", "--output", "out.onnx", "--quiet"]  # fmt: skip
     assert cli.main(command) == exit_codes.MET, capsys.readouterr().err
     assert "FP32 1," in capsys.readouterr().out
 
@@ -494,6 +498,7 @@ def test_boxes_have_evidence() -> None:
         data=(pictures, truth),
         metric=metric,
         accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.3),
+        tuning_criterion=TuningCriterion(objective="ops"),
     )
     expected = [
         min(len(t), (p.sum(axis=0) > 0).sum()) / max(len(t), (p.sum(axis=0) > 0).sum(), 1)
@@ -679,7 +684,7 @@ def test_images_without_labels_on_the_command_line(
     Path("flat").mkdir()
     for i, file in enumerate(sorted(colours(tmp_path / "images").rglob("*.png"))):
         PIL.Image.open(file).save(Path("flat") / f"{i}.png")
-    command = ["tune", "model.onnx", "--calibration", "flat", "--data", "flat", "--quiet",
+    command = ["tune", "model.onnx", *OPS, "--calibration", "flat", "--data", "flat", "--quiet",
                "--metric", "agreement", "--transform", "prepare.py"]  # fmt: skip
     assert cli.main(command) == exit_codes.MET, capsys.readouterr().err
     assert "FP32 1," in capsys.readouterr().out

@@ -122,7 +122,7 @@ result = optuna_quant.tune(
     {str(run_pages.DIGITS / "model.onnx")!r},
     calibration_data=given["batches"],
     evaluate=given["accuracy"],
-    tuning_criterion=optuna_quant.TuningCriterion(strategy={strategy!r}),
+    tuning_criterion=optuna_quant.TuningCriterion(strategy={strategy!r}, objective="ops"),
 )
 print(result.stopped_because, len(result.study.trials))
 """

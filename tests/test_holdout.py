@@ -302,6 +302,7 @@ def tune_real(folder: Path, **kwargs: Any) -> TuningResult:
         "data": folder / "data.npz",
         "holdout": folder / "hold.npz",
         "accuracy_criterion": AccuracyCriterion(tolerable_loss=0.1),
+        "tuning_criterion": TuningCriterion(objective="ops"),
     }
     return tune(folder / "net.onnx", **given | kwargs)
 
@@ -420,7 +421,16 @@ def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-BASE = ["tune", "net.onnx", "--calibration", "calib.npz", "--tolerable-loss", "0.1"]
+BASE = [
+    "tune",
+    "net.onnx",
+    "--objective",
+    "ops",
+    "--calibration",
+    "calib.npz",
+    "--tolerable-loss",
+    "0.1",
+]
 DATA = [*BASE, "--data", "data.npz"]
 FUNCTION = [*BASE, "--evaluate", "evaluate.py:searched"]
 

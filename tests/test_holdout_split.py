@@ -12,6 +12,7 @@ import pytest
 
 from optuna_quant.cli import main
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.holdout_split import as_fraction
 from optuna_quant.holdout_split import split_holdout
@@ -43,6 +44,7 @@ def tune_in(folder: Path, holdout: Any = 0.3, **kwargs: Any) -> TuningResult:
         "calibration_data": folder / "calib.npz",
         "data": folder / "data.npz",
         "accuracy_criterion": AccuracyCriterion(tolerable_loss=0.1),
+        "tuning_criterion": TuningCriterion(objective="ops"),
     }
     return tune(folder / "net.onnx", holdout=holdout, **given | kwargs)
 

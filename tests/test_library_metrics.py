@@ -304,7 +304,7 @@ def test_a_search_with_them(data: dict[str, np.ndarray], metric: Any, n_jobs: in
         metric=metric,
         n_jobs=n_jobs,
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.2),
-        tuning_criterion=TuningCriterion(max_trials=5),
+        tuning_criterion=TuningCriterion(max_trials=5, objective="ops"),
     )
     assert result.baseline == 1
     predicted = result.model().session.run(None, {"x": X})[0].argmax(1)

@@ -14,6 +14,7 @@ import pytest
 import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import SampleMetric
+from optuna_quant import TuningCriterion
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.output_choice import as_output_names
@@ -49,7 +50,7 @@ def tuned(**options: Any) -> Any:
         two_headed(),
         calibration_data=X,
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.2),
-        **options,
+        **{"tuning_criterion": TuningCriterion(objective="ops"), **options},
     )
 
 
@@ -126,6 +127,7 @@ def test_first_output_is_told_once() -> None:
                 holdout={"x": X[:30], "y": np.zeros(30, int)},
                 output_names=names,
                 accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.5),
+                tuning_criterion=TuningCriterion(objective="ops"),
             )
             said = [r.getMessage() for r in records if "outputs (a, b)" in r.getMessage()]
             assert len(said) == count
@@ -200,7 +202,7 @@ def test_strategies_are_told_the_scored_outputs(
     tuned(
         data={"x": X, "y": labels_of("b")},
         output_names="b",
-        tuning_criterion=optuna_quant.TuningCriterion(strategy=strategy, max_trials=2),
+        tuning_criterion=TuningCriterion(strategy=strategy, max_trials=2, objective="ops"),
     )
     assert asked == [("b",)]
 

@@ -16,6 +16,9 @@ from optuna_quant.cli import main
 from optuna_quant.printable import printable
 
 
+OPS = ["--objective", "ops"]
+
+
 NAMES = [
     "plain",
     "畳み込み ü",
@@ -52,10 +55,11 @@ def test_names_of_ops_are_shown_in_one_line(
     for command in (
         ["space", "net.onnx"],
         # Nothing is good enough, so that every op is tried and the summary lists those in FP32.
-        ["tune", "net.onnx", "--calibration", "calib.npz", "--data", "data.npz", "--metric", "mse",
-         "--criterion", "absolute", "--tolerable-loss", "1e-9", "--strategy", "conservative"],
-        ["tune", "net.onnx", "--calibration", "calib.npz", "--data", "data.npz", "--metric", "mse",
-         "--op-name-dict", '{"\\u001b[": {"weight": {"dtype": ["int3"]}}}'],
+        ["tune", "net.onnx", *OPS, "--calibration", "calib.npz", "--data", "data.npz",
+         "--metric", "mse", "--criterion", "absolute", "--tolerable-loss", "1e-9",
+         "--strategy", "conservative"],
+        ["tune", "net.onnx", *OPS, "--calibration", "calib.npz", "--data", "data.npz",
+         "--metric", "mse", "--op-name-dict", '{"\\u001b[": {"weight": {"dtype": ["int3"]}}}'],
     ):  # fmt: skip
         main(command)
         captured = capsys.readouterr()

@@ -32,7 +32,7 @@ from optuna_quant.storages import open_storage
 
 
 COMMAND = [
-    "tune", "net.onnx", "--calibration", "calib.npz", "--data", "data.npz",
+    "tune", "net.onnx", "--objective", "ops", "--calibration", "calib.npz", "--data", "data.npz",
     "--strategy", "exhaustive", "--timeout", "none", "--max-trials", "12",
 ]  # fmt: skip
 MET = [*COMMAND, "--tolerable-loss", "0.5"]
@@ -313,7 +313,16 @@ def test_study_that_is_deleted_meanwhile_is_said(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "deletes.py").write_text(DELETED)
-    command = ["tune", "net.onnx", "--calibration", "calib.npz", "--evaluate", "deletes.py"]
+    command = [
+        "tune",
+        "net.onnx",
+        "--objective",
+        "ops",
+        "--calibration",
+        "calib.npz",
+        "--evaluate",
+        "deletes.py",
+    ]
     assert main(command) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "The study 'net-" in error
@@ -340,6 +349,7 @@ from optuna_quant.ranks import this_rank
 result = optuna_quant.tune(
     "net.onnx", calibration_data="calib.npz", data="data.npz",
     accuracy_criterion=optuna_quant.AccuracyCriterion(tolerable_loss=0.5),
+    tuning_criterion=optuna_quant.TuningCriterion(objective="ops"),
     storage=sys.argv[1] or None, output="script.onnx", show_progress=True,
 )
 print(this_rank(), result.met)

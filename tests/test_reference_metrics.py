@@ -28,7 +28,7 @@ from optuna_quant.reference_outputs import ReferenceOutputs
 
 
 X = onnx_models.samples(150, 2, 8, 8)
-FOREVER = TuningCriterion(timeout=None, max_trials=12)
+FOREVER = TuningCriterion(timeout=None, max_trials=12, objective="ops")
 
 
 @pytest.fixture(scope="module")
@@ -281,9 +281,9 @@ def test_a_search_is_continued(tmp_path: Path) -> None:
         "storage": str(tmp_path / "journal"),
     }
     model = onnx_models.convnet()
-    short = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=2))
+    short = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=2, objective="ops"))
     begun = len(short.study.trials)
-    longer = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=12))
+    longer = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=12, objective="ops"))
     assert begun < len(longer.study.trials)
     (there,) = onnx_models.run(model, {"x": X})
     for trial in longer.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))[1:]:
@@ -304,10 +304,10 @@ def test_a_search_with_errors_is_continued(tmp_path: Path) -> None:
         "storage": str(tmp_path / "journal"),
     }
     model = onnx_models.convnet()
-    short = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=2))
+    short = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=2, objective="ops"))
     assert None in short.study.trials[1].user_attrs["evidence"]["bounds"]
     assert len(short.study.trials) == 3
-    longer = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=4))
+    longer = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=4, objective="ops"))
     assert len(longer.study.trials) == 5
 
 
@@ -336,7 +336,7 @@ def test_labels_that_are_there_are_not_used_and_this_is_said(
         calibration_data=X[:40],
         data={"x": X, "labels": np.full(len(X), 77)},
         metric="agreement",
-        tuning_criterion=TuningCriterion(max_trials=1),
+        tuning_criterion=TuningCriterion(max_trials=1, objective="ops"),
     )
     assert result.baseline == 1
     (said,) = [r.getMessage() for r in caplog.records if "not used" in r.getMessage()]

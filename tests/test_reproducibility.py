@@ -22,6 +22,7 @@ from optuna_quant import record
 from optuna_quant.batches import Batches
 from optuna_quant.cli import main
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import TuningCriterion
 from optuna_quant.reproducibility import SecondEvaluation
 from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
@@ -384,6 +385,7 @@ def tune_on(some: Any, x: np.ndarray, **kwargs: Any) -> TuningResult:
         "calibration_data": {"x": x},
         "data": some,
         "accuracy_criterion": AccuracyCriterion(tolerable_loss=0.3),
+        "tuning_criterion": TuningCriterion(objective="ops"),
         "evaluation_threads": 1,
     }
     return tune(kwargs.pop("model", None) or noisy(0.0), **given | kwargs)

@@ -209,6 +209,7 @@ def go_data(storage: Any, backend: Any, data: Any, **given: Any) -> TuningResult
         storage=storage,
         study_name="mine",
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.2),
+        tuning_criterion=TuningCriterion(objective="ops"),
         **given,
     )
 

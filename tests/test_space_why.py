@@ -90,6 +90,7 @@ def test_summary_tells_of_large_weights_that_stay_in_floats(model: onnx.ModelPro
                 criterion="absolute", tolerable_loss=10.0
             ),
             approach=approach,
+            tuning_criterion=optuna_quant.TuningCriterion(objective="ops"),
         ).summary()
 
     size = model.ByteSize()

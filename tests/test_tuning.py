@@ -34,6 +34,10 @@ from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks.progress import clock
 from optuna_quant.config import QuantConfig
+from optuna_quant.costs import KnownObjective
+from optuna_quant.costs import as_costs
+from optuna_quant.costs import as_objective
+from optuna_quant.costs.timing import measure_interleaved
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.data_evaluation import DataEvaluation
@@ -42,8 +46,7 @@ from optuna_quant.data_evaluation import mae
 from optuna_quant.data_evaluation import mse
 from optuna_quant.data_evaluation import top5
 from optuna_quant.evaluation import BaselineError
-from optuna_quant.latency import find_fastest
-from optuna_quant.latency import measure_interleaved
+from optuna_quant.latency import finalists
 from optuna_quant.output import check_output
 from optuna_quant.result import TuningResult
 from optuna_quant.samplers import BasicQuantSampler
@@ -217,29 +220,6 @@ def test_model_size_chooses_the_smallest_and_not_the_fewest_in_fallback() -> Non
     assert fewest.fallback_ops == ("a",)  # Of equals the better metric.
 
 
-def test_latency_is_measured_on_the_finalists() -> None:
-    class Slow(CountingEvaluation):
-        def __call__(self, model: FakeModel) -> float:
-            # "b" is slow when it is quantized.
-            for _ in range(200_000 if model.config["b"].is_quantized else 1):
-                pass
-            return super().__call__(model)
-
-    backend = FakeBackend({"a": 0.0, "b": 0.0, "c": 0.2})
-    tuning = TuningCriterion(timeout=None, objective="latency")
-    result = tune_fake(backend, evaluate=Slow(), tuning_criterion=tuning)
-    assert result.met
-    assert set(result.fallback_ops) == {"b", "c"}
-    assert result.cost is not None
-    assert 0 < result.cost < 1
-    assert " ms a run" in str(result)
-    # No trial is called the best before the latency is known.
-    lines = str(result).splitlines()
-    assert result.trial is not None
-    assert lines[2].startswith(f"trial {result.trial.number}: ")
-    assert lines[-1].endswith("trials meet the criterion.")
-
-
 def test_measurement_is_interleaved_and_takes_the_median() -> None:
     order: list[str] = []
     ticks = iter([0, 1, 1, 3, 10, 20, 20, 22, 30, 31, 31, 33])
@@ -262,13 +242,12 @@ def test_measurement_refuses(kwargs: dict[str, int]) -> None:
 def test_equal_models_are_measured_once() -> None:
     backend = FakeBackend({"a": 0.0, "b": 0.0, "c": 0.0}, twins=["a", "b"])
     result = tune_fake(backend, tuning_criterion=TuningCriterion(timeout=None))
-    counting = CountingEvaluation()
-    met = ranked(candidates(result.study, TOLERANT))
-    find_fastest(met, backend=backend, space=result.space, evaluate=counting)
-    # Of the two different models, a warm-up and five runs each.
+    costs = as_costs(lambda config: 1.0, result.space)
+    same = KnownObjective(as_objective("latency"), result.space, costs)
+    met = ranked(candidates(result.study, TOLERANT), same)
     assert len(met) > 2
-    assert len(counting.seen) == 12
-    assert counting.most_repeats() == 6
+    assert len(finalists(met, same)) == 2
+    assert len(finalists(met, as_objective("ops"))) == 1
 
 
 # Going on, interruption, and the file.
@@ -358,16 +337,15 @@ def test_script_does_not_go_on_after_an_interrupt() -> None:
         )
 
 
-def test_interrupt_in_the_measurement_of_latency_is_one() -> None:
-    # The baseline and the one that meets; the third measures latency.
-    result = interrupted_fake(
-        FakeBackend({"a": 0.0}),
-        tuning_criterion=TuningCriterion(objective="latency"),
-        evaluate=Interrupt(3),
-    )
+def test_interrupt_in_the_measurement_of_the_gain_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optuna_quant.search.measure_finalists", interrupted)
+    result = interrupted_fake(FakeBackend({"a": 0.0}))
     assert result.met
-    assert result.cost is None
-    assert result.message.endswith("Interrupted: the latency was not measured.")
+    assert result.gain is None
+    assert result.message.endswith("Interrupted: time and size were not compared with FP32.")
 
 
 def test_interrupt_in_the_holdout_is_one() -> None:
@@ -690,7 +668,7 @@ def test_output_of_another_model_than_the_trial_evaluated_is_not_written(tmp_pat
             return {}  # A backend that does not tell.
 
     tune_fake(Same("one"), storage=tmp_path / "journal")
-    for tuning in (TuningCriterion(), TuningCriterion(objective="latency")):
+    for tuning in (TuningCriterion(), TuningCriterion(objective="size")):
         with pytest.raises(ValueError, match="cannot be built again"):
             tune_fake(
                 Same("two"),
@@ -1251,17 +1229,15 @@ def test_progress_takes_the_place_of_the_lines_of_optuna(
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
-def test_progress_names_no_best_before_latency_was_measured(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_progress_shows_what_the_best_costs(capsys: pytest.CaptureFixture[str]) -> None:
     tune_fake(
         FakeBackend({"a": 0.0, "b": 0.0}),
         show_progress=True,
+        costs=lambda config: 1e-3 * (1 + len(config.fallback_ops)),
         tuning_criterion=TuningCriterion(timeout=None, objective="latency"),
     )
     last = capsys.readouterr().err.splitlines()[-1]
-    assert ", measured at the end | " in last
-    assert "best: trial" not in last
+    assert re.search(r"best: trial \d, 1 ms, 0 ops in fallback", last)
 
 
 def test_progress_shows_failures_repeats_and_time() -> None:

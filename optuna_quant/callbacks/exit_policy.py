@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import copy
 from dataclasses import asdict
 from dataclasses import dataclass
 import enum
@@ -15,9 +16,12 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import record
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import Objective
+from optuna_quant.costs.objective import ObjectiveLike
+from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import check_limits
-from optuna_quant.criteria import check_objective
 from optuna_quant.criteria import check_one_criterion
 from optuna_quant.repeated_failures import RepeatedFailure
 from optuna_quant.repeated_failures import repeated_failure
@@ -54,6 +58,8 @@ class StopReason(enum.StrEnum):
     """Every candidate failed in the same way."""
     CALLBACK = "callback"
     """Another callback stopped the study."""
+    NO_GAIN = "no_gain"
+    """By the cost table no quantized model is better than FP32, so nothing was evaluated."""
     INTERRUPTED = "interrupted"
     """The user interrupted the search."""
 
@@ -117,8 +123,9 @@ class ExitPolicy:
             trial of the same model, and trials whose process was interrupted or killed do not
             count. :obj:`None`: no limit.
         objective:
-            What is best among the configurations that meet the criterion, see
-            :class:`~optuna_quant.TuningCriterion`.
+            What is best among the configurations that meet the criterion, as
+            :func:`optuna_quant.costs.as_objective` takes it. Default: the fewest ops in
+            fallback.
         stop_at_first:
             Whether to stop at the first configuration that meets the criterion. Default: only if
             ``timeout`` is 0. With :obj:`True` and a timeout, whatever comes first.
@@ -137,15 +144,14 @@ class ExitPolicy:
         *,
         timeout: float | None = 0,
         max_trials: int | None = 100,
-        objective: str = "fallback_ops",
+        objective: ObjectiveLike = OPS,
         stop_at_first: bool | None = None,
     ) -> None:
         check_limits(timeout, max_trials, stop_at_first)
-        check_objective(objective)
         self._criterion = criterion
         self._timeout = timeout or None  # 0 is no limit of time.
         self._max_trials = max_trials
-        self._objective = objective
+        self._objective = as_objective(objective)
         self._stop_at_first = timeout == 0 if stop_at_first is None else stop_at_first
 
     @property
@@ -154,9 +160,15 @@ class ExitPolicy:
         return self._criterion
 
     @property
-    def objective(self) -> str:
+    def objective(self) -> Objective:
         """What is best among the configurations that meet the criterion."""
         return self._objective
+
+    def with_objective(self, objective: ObjectiveLike) -> ExitPolicy:
+        """The same policy with another idea of what is best."""
+        policy = copy.copy(self)
+        policy._objective = as_objective(objective)
+        return policy
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Stop the study if it is time to; keep the reason in the study and log it.
@@ -282,21 +294,31 @@ class ExitPolicy:
         return is_exhausted is not None and bool(is_exhausted(study))
 
     def _met_message(self, answers: list[Candidate]) -> str:
-        if self._objective == "latency":
-            return f"{_met_count(len(answers))}."
         best = ranked(answers, self._objective)[0]
-        return f"Trial {best.trial.number} meets the criterion, {_fallback(best)}."
+        if not self._is_known(best):
+            return f"{_met_count(len(answers))}."
+        return f"Trial {best.trial.number} meets the criterion, {self._shown(best)}."
 
     def _best_message(self, found: list[Candidate], trials: Iterable[FrozenTrial]) -> str:
         met = ranked(found, self._objective)
-        if met and self._objective == "latency":
+        if not met:
+            return "No quantized model meets the criterion." + _failure(trials)
+        best = met[0]
+        if not self._is_known(best):
             return f"{_met_count(len(met))}."
-        if met:
-            best = met[0]
-            return f"The best that meets the criterion is trial {best.trial.number}, " + (
-                f"{_fallback(best)}."
-            )
-        return "No quantized model meets the criterion." + _failure(trials)
+        return (
+            f"The best that meets the criterion is trial {best.trial.number}, {self._shown(best)}."
+        )
+
+    def _is_known(self, candidate: Candidate) -> bool:
+        """Whether it is known what it costs; otherwise no trial is called the best."""
+        return self._objective.measures == (OPS,) or math.isfinite(candidate.cost(self._objective))
+
+    def _shown(self, candidate: Candidate) -> str:
+        ops = _fallback(candidate)
+        if self._objective.measures == (OPS,):
+            return ops
+        return f"{self._objective.show(candidate.cost(self._objective))}, {ops}"
 
 
 def keep_reason(study: optuna.Study, stop: Stop) -> None:

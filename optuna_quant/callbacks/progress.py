@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from typing import TYPE_CHECKING
 from typing import TextIO
@@ -13,6 +14,7 @@ from optuna_quant import record
 from optuna_quant.callbacks.exit_policy import busy_seconds
 from optuna_quant.callbacks.exit_policy import is_answer
 from optuna_quant.callbacks.sample_bar import SampleBar
+from optuna_quant.costs.objective import OPS
 from optuna_quant.printable import printable
 from optuna_quant.selection import candidates
 from optuna_quant.selection import is_quantized
@@ -32,7 +34,7 @@ class Progress:
     """Callback that writes a line for every trial.
 
     A line shows the stage and the trial, its metric, its loss and whether the criterion is met;
-    the best trial so far and its ops in fallback; the time used, and what is left::
+    the best trial so far, what it costs and its ops in fallback; the time used, and what is left::
 
         default | trial 1 | metric 0.8843, loss 9.67 %: not met | best: none | 0:04, 99 trials left
 
@@ -116,10 +118,14 @@ class Progress:
         return f"metric about {estimate} after {seen}"
 
     def _show_best(self, met: list[Candidate]) -> str:
-        if self._policy.objective == "latency" and len(met) > 1:
-            return f"one of {len(met)}, measured at the end"
-        ops = met[0].fallback_ops
-        return f"trial {met[0].trial.number}, {ops} op{'' if ops == 1 else 's'} in fallback"
+        best, objective = met[0], self._policy.objective
+        cost = best.cost(objective)
+        if not math.isfinite(cost) and len(met) > 1:
+            return f"one of {len(met)}"
+        ops = f"{best.fallback_ops} op{'' if best.fallback_ops == 1 else 's'} in fallback"
+        if objective.measures == (OPS,) or not math.isfinite(cost):
+            return f"trial {best.trial.number}, {ops}"
+        return f"trial {best.trial.number}, {objective.show(cost)}, {ops}"
 
     def _left(self, study: optuna.Study, trials: list[FrozenTrial]) -> str:
         text = clock(busy_seconds(trials))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +37,18 @@ class Boundary:
     consumers: tuple[str, ...]
     quantize: float = 0.0
     dequantize: float = 0.0
+
+    def paid(self, is_quantized: Callable[[str], bool]) -> float:
+        """What is paid here.
+
+        Args:
+            is_quantized:
+                Says of an op whether it is quantized.
+        """
+        consumers = [is_quantized(op) for op in self.consumers]
+        if is_quantized(self.producer):
+            return 0.0 if all(consumers) else self.dequantize
+        return self.quantize if any(consumers) else 0.0
 
 
 @dataclass(frozen=True)
@@ -121,17 +135,31 @@ class CostTable:
         total = self.fixed
         for op, option in config.ops.items():
             total += self.option_cost(op, option.label)
-        return total + sum(self._paid(boundary, config) for boundary in self.boundaries)
 
-    def _paid(self, boundary: Boundary, config: QuantConfig) -> float:
         def is_quantized(op: str) -> bool:
             found = config.ops.get(op)
             return found is not None and found.is_quantized
 
-        consumers = [is_quantized(op) for op in boundary.consumers]
-        if is_quantized(boundary.producer):
-            return 0.0 if all(consumers) else boundary.dequantize
-        return boundary.quantize if any(consumers) else 0.0
+        return total + sum(boundary.paid(is_quantized) for boundary in self.boundaries)
+
+    def within(self, ops: Collection[str], *, rest: str) -> CostTable:
+        """The table for configurations that have some of the ops only.
+
+        Args:
+            ops:
+                The ops that configurations still have.
+            rest:
+                The label of the option in which the others run; what they cost becomes part of
+                what is fixed. An op without such an option adds nothing.
+        """
+        others = [options for op, options in self.ops.items() if op not in ops]
+        return CostTable(
+            self.measure,
+            self.unit,
+            {op: options for op, options in self.ops.items() if op in ops},
+            self.boundaries,
+            self.fixed + sum(options.get(rest, 0.0) for options in others),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The table in types that JSON has."""

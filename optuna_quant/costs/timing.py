@@ -91,7 +91,7 @@ def time_interleaved(
         warmup:
             How often each is run before that.
         seconds:
-            After how many seconds no further round is begun; None for no limit.
+            After how many seconds, as they pass, no further round is begun; None for no limit.
         fewest:
             How many rounds there are whatever the limit says.
         clock:
@@ -105,13 +105,13 @@ def time_interleaved(
         raise ValueError(f"rounds must be at least 1, but got {rounds}.")
     if warmup < 0:
         raise ValueError(f"warmup must not be negative, but got {warmup}.")
-    begun = clock() if seconds is not None else 0.0
+    begun = time.perf_counter()
     for _ in range(warmup):
         for run in runs:
             run()
     times: list[list[float]] = [[] for _ in runs]
     for number in range(rounds):
-        if seconds is not None and number >= fewest and clock() - begun > seconds:
+        if seconds is not None and number >= fewest and time.perf_counter() - begun > seconds:
             break
         for mine, run in zip(times, runs, strict=True):
             start = clock()

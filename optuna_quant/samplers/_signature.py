@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna_quant import __version__
 from optuna_quant import _optuna
+from optuna_quant import record
 from optuna_quant.texts import read_text
 from optuna_quant.texts import write_text
 
@@ -34,8 +35,8 @@ def check_space(study: optuna.Study, space: TuningSpace) -> None:
     """
     _check_protocol(study)
     described = space.describe()
-    text = json.dumps(described, sort_keys=True)
-    name = f"space:{space.prefix}"
+    text = space.description
+    name = f"{record.SPACE}:{space.prefix}"
     stored = read_text(study, name)
     if stored is None:
         write_text(study, name, text)

@@ -115,7 +115,7 @@ def search(tmp_path: Path | None = None, **kwargs: Any) -> TuningResult:
             "metric": "mse",
             "batch_size": 16,
             "accuracy_criterion": AccuracyCriterion(tolerable_loss=0.2),
-            "tuning_criterion": TuningCriterion(timeout=None, max_trials=40),
+            "tuning_criterion": TuningCriterion(timeout=None, max_trials=40, objective="ops"),
             "storage": None if tmp_path is None else str(tmp_path / "journal"),
             **kwargs,
         },
@@ -167,7 +167,7 @@ def test_it_is_continued_with_another_tolerance(tmp_path: Path) -> None:
 
 
 def test_asking_for_bets_is_answered(caplog: pytest.LogCaptureFixture) -> None:
-    search(evidence="paired", tuning_criterion=TuningCriterion(max_trials=1))
+    search(evidence="paired", tuning_criterion=TuningCriterion(max_trials=1, objective="ops"))
     (said,) = [r.getMessage() for r in caplog.records if "certainly fails" in r.getMessage()]
     assert "'mse' has no bound on how bad" in said
     assert "metric_bounds" in said

@@ -76,16 +76,16 @@ def attribute(
     for node in optimized.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    known: dict[int, list[Share]] = {}
+    known: dict[str, list[Share]] = {}
     for node in optimized.node:
-        if id(node) in hosts:
-            ops = hosts[id(node)]
-            known[id(node)] = [Share(op, OWN, 1.0 / len(ops)) for op in ops]
+        if node.name in hosts:
+            ops = hosts[node.name]
+            known[node.name] = [Share(op, OWN, 1.0 / len(ops)) for op in ops]
         elif (found := _anchor(node, neighbours)) is not None:
-            known[id(node)] = [Share(found, OWN)]
+            known[node.name] = [Share(found, OWN)]
 
     def nearest(node: onnx.NodeProto, *, back: bool) -> str | None:
-        waiting, seen = [node], {id(node)}
+        waiting, seen = [node], {node.name}
         while waiting:
             level = waiting
             waiting = []
@@ -97,11 +97,11 @@ def attribute(
                     else [n for name in each.output if name for n in readers.get(name, ())]
                 )
                 for other in around:
-                    if id(other) in seen:
+                    if other.name in seen:
                         continue
-                    seen.add(id(other))
-                    if id(other) in known:
-                        found += [share.op for share in known[id(other)]]
+                    seen.add(other.name)
+                    if other.name in known:
+                        found += [share.op for share in known[other.name]]
                     else:
                         waiting.append(other)
             if found:
@@ -110,8 +110,8 @@ def attribute(
 
     result: dict[str, list[Share]] = {}
     for node in optimized.node:
-        if id(node) in known:
-            result[node.name] = known[id(node)]
+        if node.name in known:
+            result[node.name] = known[node.name]
             continue
         ahead = node.op_type in _BEFORE_ITS_READER or (
             node.op_type == "Transpose" and _feeds(node, readers, hosts)
@@ -126,16 +126,16 @@ def attribute(
 
 def _hosts(
     source: onnx.GraphProto, optimized: onnx.GraphProto, outputs: Mapping[str, str]
-) -> dict[int, list[str]]:
+) -> dict[str, list[str]]:
     """The ops of which each node does the work."""
     finder = OpFinder(source, list(outputs), outputs)
     match = Match(source, optimized)
-    claims: dict[int, list[tuple[str, bool]]] = {}
+    claims: dict[str, list[tuple[str, bool]]] = {}
     for op in outputs:
         i = finder.find(op)
         for host in () if i is None else match.hosts(i):
             own = match.source[i].op_type in host.op_type if i is not None else False
-            claims.setdefault(id(host), []).append((op, own))
+            claims.setdefault(host.name, []).append((op, own))
     found = {}
     for key, claimed in claims.items():
         # A Conv that also adds is the Conv's.
@@ -159,8 +159,8 @@ def _anchor(node: onnx.NodeProto, neighbours: Neighbours) -> str | None:
 def _feeds(
     node: onnx.NodeProto,
     readers: Mapping[str, Sequence[onnx.NodeProto]],
-    hosts: Mapping[int, Sequence[str]],
+    hosts: Mapping[str, Sequence[str]],
 ) -> bool:
     """Whether only ops read what a node makes."""
     found = [reader for name in node.output for reader in readers.get(name, ())]
-    return bool(found) and all(id(reader) in hosts for reader in found)
+    return bool(found) and all(reader.name in hosts for reader in found)

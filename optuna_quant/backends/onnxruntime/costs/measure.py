@@ -15,7 +15,6 @@ from optuna_quant._cores import available_cores
 from optuna_quant.backends.onnxruntime.costs.classes import design
 from optuna_quant.backends.onnxruntime.costs.classes import random_configs
 from optuna_quant.backends.onnxruntime.costs.latency import latency_table
-from optuna_quant.backends.onnxruntime.costs.latency import measure
 from optuna_quant.backends.onnxruntime.costs.latency import state_of
 from optuna_quant.backends.onnxruntime.costs.latency import validate
 from optuna_quant.backends.onnxruntime.costs.neighbours import find_neighbours
@@ -23,6 +22,9 @@ from optuna_quant.backends.onnxruntime.costs.operations import FLOAT_BITS
 from optuna_quant.backends.onnxruntime.costs.operations import bits
 from optuna_quant.backends.onnxruntime.costs.operations import multiply_adds
 from optuna_quant.backends.onnxruntime.costs.operations import needed_tensors
+from optuna_quant.backends.onnxruntime.costs.runs import Bench
+from optuna_quant.backends.onnxruntime.costs.runs import measure
+from optuna_quant.backends.onnxruntime.costs.runs import uses_one_thread
 from optuna_quant.backends.onnxruntime.costs.shapes import tensor_shapes
 from optuna_quant.backends.onnxruntime.costs.size import group_bytes
 from optuna_quant.backends.onnxruntime.costs.size import size_table
@@ -121,20 +123,22 @@ def measure_costs(
             sizes[config.key] = group_bytes(model, source.graph, neighbours)
         return model
 
-    measured = measure(
-        configs,
-        others,
-        build=build,
-        sessions=source.sessions,
-        base_dir=source.base_dir,
-        feed=source.feed,
-        outputs={op: outputs[op] for op in ops},
-        neighbours=neighbours,
-        seconds=seconds,
-        clock=clock,
+    bench = Bench(
+        build,
+        source.sessions,
+        source.base_dir,
+        source.feed,
+        {op: outputs[op] for op in ops},
+        neighbours,
     )
-    latency = latency_table(space, measured.observed, neighbours)
-    validation = validate([latency.cost(config) for config in others], measured.others)
+    measured = measure(configs, others, bench, seconds=seconds)
+    _say_refused(measured.refused)
+    latency = latency_table(space, measured.observed, neighbours, refused=measured.refused)
+    compared = sorted(measured.others)
+    validation = validate(
+        [latency.cost(others[k]) for k in compared], [measured.others[k] for k in compared]
+    )
+    ran = clock()
     known = [config for config in (*configs, *others) if config.key in sizes]
     plain = group_bytes(source.graph.to_model(), source.graph, neighbours)
     size = size_table(
@@ -143,7 +147,12 @@ def measure_costs(
         [plain, *(sizes[config.key] for config in known)],
         [state_of(space.fp32()), *map(state_of, known)],
     )
+    sized = clock()
     counts, bit_operations = operation_tables(source, space)
+    _logger.debug(
+        f"Costs: latency {ran - start:.2f} s, size {sized - ran:.2f} s, operations "
+        f"{clock() - sized:.2f} s."
+    )
     found = Costs(
         {table.measure: table for table in (latency, size, counts, bit_operations)},
         _conditions(source),
@@ -152,6 +161,17 @@ def measure_costs(
     )
     _logger.info(_told(found, len(configs)))
     return found
+
+
+def _say_refused(refused: set[tuple[str, str]]) -> None:
+    if refused:
+        listed = ", ".join(f"{op!r} as {name}" for op, name in sorted(refused))
+        _logger.warning(
+            f"ONNX Runtime does not load the model with these ops quantized: {listed}. In the "
+            "table of the latency these options cost as much as the whole model on top of FP32, "
+            "so that they are not chosen for being quick; op_name_dict can leave them out of the "
+            "space."
+        )
 
 
 def operation_tables(source: CostSource, space: TuningSpace) -> tuple[CostTable, CostTable]:
@@ -202,6 +222,7 @@ def _conditions(source: CostSource) -> dict[str, str]:
         "runtime": f"ONNX Runtime {onnxruntime.__version__}, {', '.join(providers)}",
         "machine": f"{platform.machine()}, {available_cores()} cores",
         "threads": str(threads or available_cores()),
+        "clock": "processor time" if uses_one_thread(source.sessions) else "elapsed time",
         "batch": str(source.samples),
         "inputs": ", ".join(
             f"{name} {'x'.join(map(str, array.shape))}" for name, array in source.feed.items()

@@ -114,22 +114,26 @@ class _Reading:
 
     def _tensor(self, node: onnx.NodeProto) -> str | None:
         """The tensor of the original graph that a node quantizes or gives back."""
-        waiting, seen = [node], {id(node)}
+        waiting, seen = [node], {node.name}
         while waiting:
             each = waiting.pop(0)
             for name in (*each.output, *each.input[:1]):
                 if name in self._graph.producer or name in self._graph.initializers:
-                    return name
+                    return str(name)
                 for other in (self._writers.get(name), *self._readers.get(name, ())):
-                    if other is not None and id(other) not in seen and other.name not in self._own:
-                        seen.add(id(other))
+                    if (
+                        other is not None
+                        and other.name not in seen
+                        and other.name not in self._own
+                    ):
+                        seen.add(other.name)
                         waiting.append(other)
         return None
 
     def _readers_of(self, node: onnx.NodeProto) -> Group:
         """The ops that read what a new node makes, through others."""
         found: dict[str, None] = {}
-        waiting, seen = [node], {id(node)}
+        waiting, seen = [node], {node.name}
         while waiting:
             each = waiting.pop(0)
             if each.name in self._ops:
@@ -137,8 +141,8 @@ class _Reading:
                 continue
             for name in each.output:
                 for other in self._readers.get(name, ()):
-                    if id(other) not in seen:
-                        seen.add(id(other))
+                    if other.name not in seen:
+                        seen.add(other.name)
                         waiting.append(other)
         return tuple(sorted(found, key=lambda op: self._ops[op])[:1]) or ()
 

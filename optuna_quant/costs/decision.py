@@ -1,0 +1,251 @@
+"""What a study is to make small, and which ops are worth a place in its space by that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+import json
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant import record
+from optuna_quant.costs.cheapest import cheapest
+from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.objective import LATENCY
+from optuna_quant.costs.objective import MEASURES
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import SIZE
+from optuna_quant.costs.objective import Objective
+from optuna_quant.costs.objective import as_objective
+from optuna_quant.costs.objective import shown_seconds
+from optuna_quant.costs.paying import OpGain
+from optuna_quant.costs.paying import op_gains
+from optuna_quant.costs.paying import without
+from optuna_quant.costs.paying import worse_ops
+from optuna_quant.texts import read_text
+from optuna_quant.texts import write_text
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.costs.costs import Costs
+    from optuna_quant.costs.study_costs import StudyCosts
+    from optuna_quant.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+# A model must be faster by more than the noise of measurements, but of that no more than this
+# part of its time counts.
+_MOST_NOISE = 0.02
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a study is to make small, and in which space.
+
+    Attributes:
+        objective:
+            The objective, with the costs of the space.
+        space:
+            The tuning space, without the ops that are left out.
+        left_out:
+            The ops that are left out because quantizing them makes the model slower, by name.
+        no_gain:
+            If no configuration is faster than FP32: that, in a sentence with figures.
+    """
+
+    objective: KnownObjective
+    space: TuningSpace
+    left_out: Mapping[str, OpGain | None]
+    no_gain: str | None = None
+
+    def keep(self, study: optuna.Study) -> None:
+        """Write down what all workers and later runs must know."""
+        name = self.objective.name
+        if study.user_attrs.get(record.OBJECTIVE) != name:
+            study.set_user_attr(record.OBJECTIVE, name)
+        attribute = f"{record.LEFT_OUT}:{self.space.prefix}"
+        if self.left_out and self.no_gain is None and read_text(study, attribute) is None:
+            write_text(study, attribute, json.dumps(list(self.left_out)))
+
+
+def decide(
+    study: optuna.Study,
+    *,
+    objective: Objective | None,
+    space: TuningSpace,
+    costs: StudyCosts,
+    may_narrow: bool,
+) -> Decision:
+    """Decide what a study is to make small, and which ops its space has.
+
+    Without an objective of the user's it is the latency, if the study's costs predict it; where
+    they do not, or cannot be measured, the size; and where the backend knows no costs the number
+    of ops in fallback. Where latency counts and the user has named no ops, those are left out
+    whose quantization makes the model slower; a study that has begun keeps its space.
+
+    Args:
+        study:
+            The study.
+        objective:
+            What the user has asked for; :obj:`None` for the default.
+        space:
+            The tuning space as the backend gives it.
+        costs:
+            The costs that the study keeps, or will.
+        may_narrow:
+            Whether the user has left it to the library which ops to tune.
+
+    Raises:
+        ValueError:
+            If the objective needs costs that are not known.
+    """
+    recorded = read_text(study, f"{record.SPACE}:{space.prefix}")
+    kept = read_text(study, f"{record.LEFT_OUT}:{space.prefix}") if may_narrow else None
+    names = () if kept is None else tuple(json.loads(kept))
+    own = _without(space, names) if names else space
+    if own is None or (recorded is not None and recorded != own.description):
+        # It is about another model, or other ops: whoever opens it says so.
+        chosen = as_objective(OPS) if objective is None else objective
+        return Decision(KnownObjective(chosen, space), space, {})
+    chosen, found = _resolve(study, objective, costs)
+    if names or recorded is not None:
+        gains: dict[str, OpGain | None] = {}
+        if names:
+            full = KnownObjective(chosen, space, found)
+            table = full.costs.tables.get(LATENCY)
+            if table is not None:
+                seen = op_gains(table, space, cheapest(table, space))
+                gains = {name: seen.get(name) for name in names}
+            else:
+                gains = dict.fromkeys(names)
+        return Decision(KnownObjective(chosen, own, found), own, gains)
+    return _narrowed(chosen, space, found, may_narrow=may_narrow)
+
+
+def _without(space: TuningSpace, names: tuple[str, ...]) -> TuningSpace | None:
+    try:
+        return without(space, names)
+    except ValueError:
+        return None
+
+
+def _resolve(
+    study: optuna.Study, objective: Objective | None, costs: StudyCosts
+) -> tuple[Objective, Costs | None]:
+    if objective is None:
+        return _default(study, costs)
+    needed = _needed(objective)
+    if not needed:
+        return objective, costs.known(study)
+    found, why = costs.get(study, must=True)
+    missing = [measure for measure in needed if found is None or measure not in found.tables]
+    if missing:
+        raise ValueError(
+            f"The objective {objective.name!r} needs to know {' and '.join(missing)} of each "
+            f"configuration: {why or 'the costs do not have it'}. Give costs= (a table, a JSON "
+            "file, or a function that gives the seconds of a configuration), or use "
+            "objective='ops' or 'size'."
+        )
+    assert found is not None
+    if LATENCY in needed and not _predicts(found):
+        _logger.warning(f"{_does_not_predict(found)} The answer may not be the fastest.")
+    return objective, found
+
+
+def _needed(objective: Objective) -> list[str]:
+    """The measures for which a table is needed: all but what each model tells of itself."""
+    several = len(objective.measures) > 1  # Then they are relative to those of FP32.
+    return [
+        measure
+        for measure in objective.measures
+        if measure in MEASURES and measure != OPS and (several or measure != SIZE)
+    ]
+
+
+def _default(study: optuna.Study, costs: StudyCosts) -> tuple[Objective, Costs | None]:
+    found, why = costs.get(study, must=False)
+    if found is None:
+        if not costs.can_be_measured:
+            return as_objective(OPS), None
+        _logger.warning(
+            f"What configurations cost could not be measured, so the smallest model is looked "
+            f"for, and not the fastest (objective='size'): {why}"
+        )
+        return as_objective(SIZE), None
+    if LATENCY not in found.tables:
+        return as_objective(SIZE), found
+    if not _predicts(found):
+        _logger.warning(
+            f"{_does_not_predict(found)} So the smallest model is looked for, and not the "
+            "fastest (objective='size')."
+        )
+        return as_objective(SIZE), found
+    return as_objective(LATENCY), found
+
+
+def _predicts(costs: Costs) -> bool:
+    return costs.validation is None or costs.validation.predicts
+
+
+def _does_not_predict(costs: Costs) -> str:
+    assert costs.validation is not None
+    return (
+        "The cost table does not predict the time of whole models here (rank correlation "
+        f"{costs.validation.rank_correlation:.2f})."
+    )
+
+
+def _narrowed(
+    objective: Objective, space: TuningSpace, costs: Costs | None, *, may_narrow: bool
+) -> Decision:
+    known = KnownObjective(objective, space, costs)
+    table = known.costs.tables.get(LATENCY)
+    counts = LATENCY in objective.measures and costs is not None and _predicts(costs)
+    if not may_narrow or not counts or table is None:
+        return Decision(known, space, {})
+    pays_otherwise = objective.measures != (LATENCY,)
+    best, fp32 = known.of_cheapest, known.fp32_cost
+    if best is not None and not best < fp32 - _noise(known):
+        return Decision(known, space, {}, _no_gain(known))
+    # By the objective's own table: what saves size may be worth some time.
+    own = known.table if pays_otherwise else table
+    assert own is not None
+    worse = worse_ops(own, space)
+    if not worse:
+        return Decision(known, space, {})
+    left = _without(space, tuple(worse))
+    if left is None or not any(tunable.quantized for tunable in left.tunables):
+        return Decision(known, space, {}, _no_gain(known))
+    shown = op_gains(table, space, cheapest(own, space))
+    return Decision(
+        KnownObjective(objective, left, costs), left, {name: shown.get(name) for name in worse}
+    )
+
+
+def _noise(known: KnownObjective) -> float:
+    """How much cheaper than FP32 is no cheaper."""
+    validation = known.costs.validation
+    if known.measures != (LATENCY,) or validation is None:
+        return 0.0
+    return min(validation.noise, _MOST_NOISE * known.fp32_cost)
+
+
+def _no_gain(known: KnownObjective) -> str:
+    latency = known.costs.table(LATENCY)
+    everything = known.space.default()
+    fp32 = known.space.fp32()
+    better = "faster" if known.measures == (LATENCY,) else f"better by {known.name}"
+    text = (
+        f"On this machine no quantized version of the model is {better}: by the cost table a run "
+        f"takes {shown_seconds(latency.cost(everything))} with everything quantized, and "
+        f"{shown_seconds(latency.cost(fp32))} in FP32. Nothing was evaluated."
+    )
+    size = known.costs.tables.get(SIZE)
+    if size is None or not size.cost(everything) < size.cost(fp32):
+        return text
+    smaller = 100 * (1 - size.cost(everything) / size.cost(fp32))
+    return f"{text} objective='size' would make it up to {smaller:.0f}% smaller."

@@ -1,0 +1,147 @@
+"""The costs that a study keeps: measured once for all of its workers, or given by the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant import record
+from optuna_quant.costs.costs import Costs
+from optuna_quant.costs.costs import MeasuresCosts
+from optuna_quant.shared_values import SharedValue
+from optuna_quant.texts import read_text
+from optuna_quant.texts import write_text
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+
+class StudyCosts:
+    """The costs of a model, as its studies keep them.
+
+    Costs that the user gives go before those that were measured, and before those that were given
+    earlier: the newest hold, for all trials. What was measured stays, so that a search that is
+    continued finds the same costs, on whatever machine.
+
+    Args:
+        backend:
+            Builds the models; it measures if it has the method
+            :meth:`~optuna_quant.costs.MeasuresCosts.costs`.
+        space:
+            The tuning space as the backend gives it.
+        signature:
+            What the models of the backend depend on, by part.
+        given:
+            The costs that the user gives; :obj:`None` for none.
+        before:
+            Called with the study before the backend measures.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        space: TuningSpace,
+        *,
+        signature: Mapping[str, str],
+        given: Costs | None = None,
+        before: Callable[[optuna.Study], None] = lambda study: None,
+    ) -> None:
+        self._backend = backend
+        self._space = space
+        self._given = given
+        self._before = before
+        self._measured: str | None = None
+        # Whatever the processor, since the first worker measures for all.
+        parts = {name: part for name, part in signature.items() if name != "arithmetic"}
+        text = json.dumps([parts, space.description], sort_keys=True)
+        self._key = hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def can_be_measured(self) -> bool:
+        """Whether the backend measures costs."""
+        return isinstance(self._backend, MeasuresCosts)
+
+    def known(self, study: optuna.Study) -> Costs | None:
+        """What was given, or what a study keeps already; :obj:`None` if there is nothing."""
+        name = f"{record.GIVEN_COSTS}:{self._key}"
+        kept = read_text(study, name)
+        if self._given is not None:
+            text = self._given.dumps()
+            if text != kept:
+                if kept is not None:
+                    _logger.warning(
+                        f"The study {study.study_name!r} goes on with the costs that are given "
+                        "now; its trials are compared by them."
+                    )
+                write_text(study, name, text)
+            return Costs.loads(text)
+        if kept is not None:
+            return Costs.loads(kept)
+        measured = SharedValue(study, self._measured_name).read()
+        return None if measured is None else _costs_of(measured.decode())[0]
+
+    def get(self, study: optuna.Study, *, must: bool) -> tuple[Costs | None, str]:
+        """The costs, measured if need be, once for all workers of the study.
+
+        Args:
+            study:
+                The study.
+            must:
+                Whether a failure to measure them is an error.
+
+        Returns:
+            The costs, and, if they are not known, why.
+
+        Raises:
+            ValueError:
+                If they must be known, and are not.
+        """
+        found = self.known(study)
+        if found is not None:
+            return found, ""
+        if not isinstance(self._backend, MeasuresCosts):
+            return None, "the backend does not know them"
+        shared = SharedValue(study, self._measured_name)
+        text = shared.get(lambda: self._measure(study, must=must).encode()).decode()
+        costs, why = _costs_of(text)
+        if costs is None and must:
+            raise ValueError(f"What configurations cost could not be measured: {why}")
+        return costs, why
+
+    @property
+    def _measured_name(self) -> str:
+        return f"{record.MEASURED_COSTS}:{self._key}"
+
+    def _measure(self, study: optuna.Study, *, must: bool) -> str:
+        """The text that the study keeps: the costs, or why there are none."""
+        assert isinstance(self._backend, MeasuresCosts)
+        if self._measured is None:  # For a study that was begun anew in the place of another.
+            _logger.info("Measuring what each op costs on this machine.")
+            self._before(study)
+            try:
+                self._measured = self._backend.costs(self._space).dumps()
+            except Exception as error:
+                # A model of which no run can be profiled can be tuned all the same.
+                if must:
+                    raise
+                self._measured = json.dumps({"failed": f"{type(error).__name__}: {error}"})
+        return self._measured
+
+
+def _costs_of(text: str) -> tuple[Costs | None, str]:
+    stored = json.loads(text)
+    if "failed" in stored:
+        return None, str(stored["failed"])
+    return Costs.loads(text), ""
