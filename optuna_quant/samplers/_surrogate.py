@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 from typing import Any
@@ -15,7 +14,6 @@ from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._surrogate_search import Belief
 from optuna_quant.samplers._surrogate_search import SurrogateOptions
 from optuna_quant.samplers._surrogate_search import SurrogateSearch
-from optuna_quant.shared_values import SharedValue
 
 
 if TYPE_CHECKING:
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._scores import Sensitivity
     from optuna_quant.samplers._search import Search
     from optuna_quant.space import TuningSpace
-
-
-_COSTS = "cost_table"
 
 
 @register_strategy("surrogate")
@@ -59,8 +54,9 @@ class SurrogateQuantSampler(QuantSampler):
         criterion:
             When a metric is good enough.
         costs:
-            What configurations cost; kept in the study, so that all workers choose by the same
-            table: the first one's. Default: the number of ops in fallback.
+            What configurations cost. Workers of one study must be given the same table, as
+            :func:`~optuna_quant.tune` does, which keeps it in the study. Default: the number of
+            ops in fallback.
         sensitivity:
             What scores the ops, such as a backend's ``gradient_sensitivity()``: a callable that
             takes a configuration and op names and gives ``{op: score}``. If it has a method
@@ -127,11 +123,8 @@ class SurrogateQuantSampler(QuantSampler):
 
     def _search(self, ledger: Ledger) -> Search:
         assert self._criterion is not None
-        place = SharedValue(ledger.study, f"{_COSTS}:{self._costs.measure}")
-        kept = place.get(lambda: json.dumps(self._costs.to_dict()).encode())
-        table = CostTable.from_dict(json.loads(kept))
         options = SurrogateOptions(self._min_gain, self._option_scores)
-        return SurrogateSearch(self._space, self._criterion, table, options)
+        return SurrogateSearch(self._space, self._criterion, self._costs, options)
 
 
 def fallback_table(space: TuningSpace) -> CostTable:
