@@ -47,9 +47,7 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.spatial = nn.Conv2d(
-            in_channels, out_channels, 3, stride, padding=1, bias=False
-        )
+        self.spatial = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.spatial_norm = nn.BatchNorm2d(out_channels)
         self.pointwise = nn.Conv2d(out_channels, out_channels, 1, bias=False)
         self.pointwise_norm = nn.BatchNorm2d(out_channels)
