@@ -1,7 +1,7 @@
-"""Train the spatial-separable digits network of this example and export it to ONNX.
+"""Train the convolutional digits network of this example and export it to ONNX.
 
-Run from a checkout with PyTorch, scikit-learn and onnx installed (well under a minute on
-one core)::
+Run from a checkout with PyTorch, scikit-learn and onnx installed (about half a
+minute on one core)::
 
     python examples/digits/train.py [--output DIRECTORY] [--seed SEED]
 
@@ -37,12 +37,12 @@ N_CALIBRATION = 256
 
 
 class Block(nn.Module):
-    """Depthwise 3x3, ReLU, BatchNorm, then pointwise 1x1, BatchNorm, ReLU.
+    """Convolution 3x3, ReLU, BatchNorm, then pointwise 1x1, BatchNorm, ReLU.
 
     The first BatchNorm stands after its ReLU, so that it folds into the pointwise convolution
-    that follows. The quieter a spatial channel is, the larger the factor by which it is scaled
-    up, and with that a column of the pointwise weights: this is where the unequal channel ranges
-    of the network come from.
+    that follows. The quieter a channel of the 3x3 convolution is, the larger the factor by which it
+    is scaled up, and with that a column of the pointwise weights: this is where the unequal channel
+    ranges of the network come from.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -59,7 +59,7 @@ class Block(nn.Module):
 
 
 class DigitsNet(nn.Module):
-    """The network as it is trained: a stem, separable blocks, average pooling, a classifier."""
+    """The network as it is trained: a stem, blocks, average pooling, a classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def load_split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def train(images: np.ndarray, labels: np.ndarray, seed: int = SEED) -> DigitsNet:
-    """Train by SGD without weight decay, at a high one-cycle learning rate.
+    """Train by SGD without weight decay, at a one-cycle learning rate.
 
     Args:
         images: Training images, float32 ``[N, 1, 8, 8]``.
