@@ -40,9 +40,9 @@ class Block(nn.Module):
     """Convolution 3x3, ReLU, BatchNorm, then pointwise 1x1, BatchNorm, ReLU.
 
     The first BatchNorm stands after its ReLU, so that it folds into the pointwise convolution
-    that follows. The quieter a channel of the 3x3 convolution is, the larger the factor by which it
-    is scaled up, and with that a column of the pointwise weights: this is where the unequal channel
-    ranges of the network come from.
+    that follows. The quieter a channel of the 3x3 convolution is, the larger the factor by which
+    it is scaled up, and with that a column of the pointwise weights: this is where the unequal
+    channel ranges of the network come from.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
