@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 import inspect
 import math
 import threading
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.data_checks import warn_of_few
 from optuna_quant.data_evaluation import check_count
 from optuna_quant.evaluation import for_fp32
 from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.function_scores import as_scores
+from optuna_quant.function_scores import margins_in
 from optuna_quant.ranks import this_rank
 from optuna_quant.sample_metrics import Bounds
 from optuna_quant.sample_metrics import checked_bounds
@@ -54,12 +57,16 @@ class GivenScores:
             Whether candidates can be evaluated on some of the samples.
         higher_is_better:
             Whether a higher score is better.
+        margins:
+            How far each sample is from being decided otherwise, of the same shape; :obj:`None` if
+            the function does not tell.
     """
 
     values: NDArray[np.float64]
     bounds: Bounds | None
     in_parts: bool
     higher_is_better: bool
+    margins: NDArray[np.float64] | None = None
 
     @property
     def samples(self) -> int:
@@ -76,9 +83,17 @@ class GivenScores:
         """Whether there is more than right and wrong."""
         return len(np.unique(self.values)) > 2
 
-    def warn_of_bounds(self) -> None:
-        """Say what is missed because the bounds of the scores are not known."""
+    def warn(self, *, wants_bounds: bool) -> None:
+        """Warn of too few samples, and say what is missed if the bounds are not known.
+
+        Args:
+            wants_bounds:
+                Whether bounds would be of any use.
+        """
         if not this_rank().reports:
+            return
+        warn_of_few(self.samples)
+        if self.bounds is not None or not wants_bounds:
             return
         give = (
             "give metric_bounds=(lowest, highest), between which the score of each sample is, or "
@@ -104,13 +119,19 @@ class GivenScores:
     def scores_and_margins(
         self, model: Any, indices: NDArray[np.intp]
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
-        """The scores, and how good each is: those that are bad already tend to change most.
+        """The scores and the margins.
 
-        Right and wrong alone do not tell how close a sample is to the other.
+        Where the function does not tell them, it is how good a score is: those that are bad
+        already tend to change most. Right and wrong alone do not tell how close a sample is to
+        the other.
         """
         values = self.values[indices]
-        graded = values if self.higher_is_better else -values
-        yield values, graded if self.is_graded else None
+        if self.margins is not None:
+            yield values, self.margins[indices]
+        elif self.is_graded:
+            yield values, values if self.higher_is_better else -values
+        else:
+            yield values, None
 
 
 class FunctionEvaluation:
@@ -122,7 +143,10 @@ class FunctionEvaluation:
     parameter named ``indices`` or ``samples``, without a default or with :obj:`None`, it can be
     asked for some of the samples: it gets an integer array of shape ``(n,)`` (:obj:`None` stands
     for all samples in their order) and gives their ``n`` scores in this order. Then it is a whole
-    :class:`~optuna_quant.sampled_evaluation.SampleEvaluation`.
+    :class:`~optuna_quant.sampled_evaluation.SampleEvaluation`. With the scores it may give
+    margins, as a pair of two arrays: how far each sample is from being decided otherwise, in any
+    unit, such as the distance of the two largest logits. Those of the FP32 model have influence
+    on the order of the samples, in which close ones come first.
 
     Example:
 
@@ -267,6 +291,8 @@ class FunctionEvaluation:
             self._bounds = (0.0, 1.0)
         self._knows_bounds = True
         found = self._given(returned)
+        if isinstance(found, GivenScores):
+            found = replace(found, margins=margins_in(returned, found.samples))
         if not isinstance(found, GivenScores):
             if self._given_bounds is not None:
                 raise ValueError(

@@ -463,13 +463,11 @@ class QuantObjective:
             evaluation = evaluation.see_fp32(model)
             if not isinstance(evaluation, GivenScores):
                 return evaluation, None
+            evaluation.warn(wants_bounds=isinstance(trial.study.pruner, AccuracyPruner))
         samples = self._samples(trial.study)  # Of a function it is known only now.
         if samples is None:
-            if not isinstance(evaluation, GivenScores):
-                return evaluation(model), None
-            if isinstance(trial.study.pruner, AccuracyPruner):
-                evaluation.warn_of_bounds()
-            return evaluation.mean, None
+            is_given = isinstance(evaluation, GivenScores)
+            return evaluation.mean if is_given else evaluation(model), None
         return measure_baseline(
             trial,
             model,
@@ -854,7 +852,7 @@ class _Samples:
 
 
 def _shown_metric(name: str) -> str:
-    return f"the metric {name!r}" if name else "a function"
+    return f"the metric {name!r}" if name else "a metric without a name"
 
 
 def _in_parts(evaluation: Any) -> bool:

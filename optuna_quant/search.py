@@ -79,6 +79,7 @@ from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
+from optuna_quant.sampled_evaluation import SampleEvaluation
 from optuna_quant.search_errors import OutputError
 from optuna_quant.selection import best_met_trial
 from optuna_quant.selection import partial_candidates
@@ -807,7 +808,8 @@ def _measure_holdout(
             "With evaluate, holdout must be a second function, which gives the metric of a model "
             f"on other samples, but got {holdout!r}. Labelled data go with data."
         )
-    return measured(holdout, None)
+    is_evaluation = isinstance(holdout, SampleEvaluation)
+    return cast("Evaluate", holdout) if is_evaluation else measured(holdout, None)
 
 
 def _itself(model: Any) -> Any:
