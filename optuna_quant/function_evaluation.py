@@ -178,6 +178,8 @@ class FunctionEvaluation:
             Whether the function can be asked for some of the samples.
         higher_is_better:
             Whether a higher metric is better.
+        tells_margins:
+            Whether the function has given margins for the FP32 model.
 
     Raises:
         TypeError:
@@ -210,6 +212,7 @@ class FunctionEvaluation:
         self._knows_bounds = False  # Or knows that there are none.
         self._lock = threading.Lock()
         self.in_parts = self._parameter is not None
+        self.tells_margins = False
         self.higher_is_better = higher_is_better
 
     def __repr__(self) -> str:
@@ -292,16 +295,17 @@ class FunctionEvaluation:
         self._knows_bounds = True
         found = self._given(returned)
         if isinstance(found, GivenScores):
-            found = replace(found, margins=margins_in(returned, found.samples))
-        if not isinstance(found, GivenScores):
-            if self._given_bounds is not None:
-                raise ValueError(
-                    f"metric_bounds={self._given_bounds} are those of the scores of single "
-                    "samples, but evaluate gives one number for all: return one score for each "
-                    "sample, or leave metric_bounds out."
-                )
-        elif self.in_parts:
-            self._try_some(model, found)
+            if self.in_parts:
+                self._try_some(model, found)
+            margins = margins_in(returned, found.samples)
+            self.tells_margins = margins is not None
+            return replace(found, margins=margins)
+        if self._given_bounds is not None:
+            raise ValueError(
+                f"metric_bounds={self._given_bounds} are those of the scores of single samples, "
+                "but evaluate gives one number for all: return one score for each sample, or "
+                "leave metric_bounds out."
+            )
         return found
 
     def scores(self, model: Any, indices: ArrayLike) -> Generator[NDArray[np.float64], None, None]:
@@ -317,23 +321,24 @@ class FunctionEvaluation:
             A generator that gives the scores in the order of ``indices``: a batch at a time if
             the function can be asked for some samples, otherwise all at once.
         """
+        for scores, _ in self.scores_and_margins(model, indices):
+            yield scores
+
+    def scores_and_margins(
+        self, model: Any, indices: ArrayLike
+    ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
+        """As :meth:`scores`, with the margins; :obj:`None` if the function does not tell them."""
         wanted = np.asarray(indices, dtype=np.intp)
         if not self.in_parts:
             found = self.measure(model)
             assert isinstance(found, GivenScores)
-            yield found.values[wanted]
+            yield found.values[wanted], None
             return
         for start in range(0, len(wanted), self._batch_size):
             chosen = wanted[start : start + self._batch_size]
             # A copy: whatever the function does to it, the scores are those of these.
-            yield self._checked(self._call(self._function, model, chosen.copy()), chosen)
-
-    def scores_and_margins(
-        self, model: Any, indices: ArrayLike
-    ) -> Generator[tuple[NDArray[np.float64], None], None, None]:
-        """As :meth:`scores`, with :obj:`None` for margins."""
-        for scores in self.scores(model, indices):
-            yield scores, None
+            returned = self._call(self._function, model, chosen.copy())
+            yield self._checked(returned, chosen), margins_in(returned, len(chosen))
 
     def _call(self, function: Callable[..., Any], model: Any, indices: Any) -> Any:
         session = getattr(model, "session", model) if self._of_session else model

@@ -200,8 +200,8 @@ class _Again:
             same, tried = self.limited(partial(self._try_few, model, measure))
             if same:
                 return self._kept(None, None, tried)
-        elif self._in_order:
-            same, tried = self.limited(partial(self._try_scores, model))
+        elif isinstance(self.measure, FunctionEvaluation) and self.measure.in_parts:
+            same, tried = self.limited(partial(self._try_scores, model, self.measure))
             if same:
                 return self._kept(None, None, tried)
         _logger.info("Evaluating the answer a second time.")
@@ -240,18 +240,26 @@ class _Again:
             return same, (runs * count + first) / samples
         return same, runs * count / samples
 
-    def _try_scores(self, model: Any) -> tuple[bool, float]:
-        """As :meth:`_try_few`, where nothing but scores is seen of a model.
+    def _try_scores(self, model: Any, evaluation: FunctionEvaluation) -> tuple[bool, float]:
+        """As :meth:`_try_few`, where scores and margins are all that is seen of a model.
 
-        Right and wrong are too often the same by chance: then nothing is tried.
+        Right and wrong alone are too often the same by chance: then nothing is tried.
         """
         recorded = self._recorded()
-        if recorded is None or len(np.unique(recorded[1])) <= 2:
+        if recorded is None:
             return False, 0.0
         indices, scores = recorded
+        is_graded = len(np.unique(scores)) > 2
+        if not is_graded and not evaluation.tells_margins:
+            return False, 0.0
         count = min(len(scores), max(_TRIED, len(scores) // _TRIED))
-        found = list(self.measure.scores(model, indices[:count]))  # type: ignore[attr-defined]
-        return _is_same(np.concatenate(found), scores[:count]), count / len(scores)
+        margins = []
+        for _ in range(1 if is_graded else 2):
+            pairs = list(evaluation.scores_and_margins(model, indices[:count]))
+            if not _is_same(np.concatenate([found for found, _ in pairs]), scores[:count]):
+                return False, (len(margins) + 1) * count / len(scores)
+            margins.append(np.concatenate([m for _, m in pairs if m is not None] or [scores[:0]]))
+        return _is_same(margins[0], margins[-1]), len(margins) * count / len(scores)
 
     @property
     def _in_order(self) -> bool:
