@@ -408,11 +408,11 @@ class FunctionEvaluation:
 
     def _try_some(self, model: Any, found: GivenScores) -> None:
         """Refuse a function that does not give the scores of the samples that it is asked for."""
-        # The best and the worst: of samples that are alike no order can be told.
+        # The highest and the lowest by turns: of samples that are alike no order can be told.
         ranked = np.argsort(found.values, kind="stable")
-        half = _TRIED // 2
-        some = ranked if len(ranked) <= _TRIED else np.concatenate([ranked[:half], ranked[-half:]])
-        some = np.random.default_rng(0).permutation(some)
+        half = min(_TRIED, len(ranked)) // 2
+        some = ranked[: max(1, 2 * half)].copy()
+        some[0::2][:half], some[1::2] = ranked[len(ranked) - half :], ranked[:half]
         scores = self._checked(self._call(for_fp32(self._function), model, some.copy()), some)
         differ = np.abs(scores - found.values[some]) > _SAME * float(np.ptp(found.values))
         if differ.mean() > _MOST_DIFFERENT:

@@ -253,7 +253,7 @@ class _Again:
         if not is_graded and not evaluation.tells_margins:
             return False, 0.0
         count = min(len(scores), max(_TRIED, len(scores) // _TRIED))
-        margins = []
+        margins: list[NDArray[np.float64]] = []
         for _ in range(1 if is_graded else 2):
             pairs = list(evaluation.scores_and_margins(model, indices[:count]))
             if not _is_same(np.concatenate([found for found, _ in pairs]), scores[:count]):
