@@ -347,7 +347,8 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--evaluate",
         metavar="FILE.py:FUNC",
-        help="function that gets an onnxruntime.InferenceSession and returns the metric "
+        help="function that gets an onnxruntime.InferenceSession and returns the metric, or one "
+        "score for each sample; with a parameter named indices it is asked for some of them "
         "(FUNC may be left out if it is named evaluate)",
     )
     group.add_argument(

@@ -484,11 +484,11 @@ def _accuracy_criterion(args: argparse.Namespace, metric: Metric | None) -> Accu
             "Give either --evaluate FILE.py:FUNC (a function of your own) or --data X.npz "
             "(labelled data)."
         )
-    for option in ("metric", "metric_bounds", "output_name", "evidence", "evaluation_threads"):
+    for option in ("metric", "output_name", "evaluation_threads"):
         if getattr(args, option) is not None and args.data is None:
             raise ValueError(
-                f"--{option.replace('_', '-')} goes with --data; a function of --evaluate gives "
-                "one number for all samples."
+                f"--{option.replace('_', '-')} goes with --data; a function of --evaluate looks "
+                "at the model's outputs itself."
             )
     higher_is_better, kind = not args.lower_is_better, args.criterion or "relative"
     if args.data is not None:

@@ -64,16 +64,20 @@ def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> None:
             )
     if not isinstance(measure, DataEvaluation):
         return
-    samples = measure.samples
+    warn_of_few(measure.samples)
+    if calibration is not None:
+        for warning in _differences(feeds, measure.preview(fp32(), _LOOKED_AT)):
+            _logger.warning(warning)
+            break
+
+
+def warn_of_few(samples: int) -> None:
+    """Warn of too few evaluation samples."""
     if samples < FEWEST_EVALUATION:
         _logger.warning(
             f"There {_are(samples, 'evaluation sample')} only, of which one is "
             f"{100 / samples:.2g} %: a loss that is smaller than that is not seen."
         )
-    if calibration is not None:
-        for warning in _differences(feeds, measure.preview(fp32(), _LOOKED_AT)):
-            _logger.warning(warning)
-            break
 
 
 def _are(count: int, what: str) -> str:

@@ -19,6 +19,8 @@ from optuna_quant.evaluation import as_metric
 from optuna_quant.evaluation import for_fp32
 from optuna_quant.evidence.interval import loss_interval
 from optuna_quant.evidence.population import is_bounded
+from optuna_quant.function_evaluation import FunctionEvaluation
+from optuna_quant.function_evaluation import GivenScores
 from optuna_quant.rebuild import rebuild
 from optuna_quant.sampled_evaluation import SampleEvaluation
 from optuna_quant.user_code import exits_are_errors
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
+
+_WHAT = "The evaluation of the hold-out set"
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def with_holdout(
     if result.stopped_because == StopReason.INTERRUPTED:
         return replace(result, holdout_missing="the search was interrupted")
     try:
-        with exits_are_errors("The evaluation of the hold-out set"):
+        with exits_are_errors(_WHAT):
             found = _measured(result, evaluate, session, limited)
     except KeyboardInterrupt:
         # That is not to be overlooked: the caller may have meant to end all.
@@ -124,7 +128,8 @@ def _measured(
     assert result.trial is not None
     # FP32 first: a metric may compare the other one with what it gives.
     fp32 = result.backend.quantize(result.space.fp32())
-    baseline = limited(partial(_evaluate, for_fp32(evaluate), session(fp32), result.criterion))
+    evaluated = partial(_evaluate, is_candidate=False)
+    baseline = limited(partial(evaluated, for_fp32(evaluate), session(fp32), result.criterion))
     del fp32  # One at a time is in memory.
     model = rebuild(result.trial, backend=result.backend, space=result.space)
     candidate = limited(partial(_evaluate, evaluate, session(model), result.criterion))
@@ -170,17 +175,18 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _evaluate(
-    evaluate: Evaluate, session: Any, criterion: AccuracyCriterion
+    evaluate: Evaluate, session: Any, criterion: AccuracyCriterion, *, is_candidate: bool = True
 ) -> NDArray[np.float64] | float:
     """The scores of all samples, or the metric if there are none."""
+    if isinstance(evaluate, FunctionEvaluation):
+        found = evaluate.measure(session) if is_candidate else evaluate.see_fp32(session)
+        if isinstance(found, GivenScores):
+            return found.values if found.bounds is not None else found.mean
+        return as_metric(found, higher_is_better=criterion.higher_is_better, what=_WHAT)
     if isinstance(evaluate, SampleEvaluation) and evaluate.bounds is not None:
         batches = evaluate.scores(session, np.arange(evaluate.samples))
         return np.concatenate([np.asarray(batch, dtype=np.float64) for batch in batches])
-    return as_metric(
-        evaluate(session),
-        higher_is_better=criterion.higher_is_better,
-        what="The evaluation of the hold-out set",
-    )
+    return as_metric(evaluate(session), higher_is_better=criterion.higher_is_better, what=_WHAT)
 
 
 def _compare(
@@ -210,5 +216,5 @@ def _compare(
         loss=loss,
         met=criterion.meets(metric, fp32),
         loss_interval=interval,
-        samples=samples if isinstance(samples, int) else None,
+        samples=samples or None if isinstance(samples, int) else None,
     )

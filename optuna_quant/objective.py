@@ -41,6 +41,8 @@ from optuna_quant.evaluation_timeout import AskedBetweenBatches
 from optuna_quant.evaluation_timeout import EvaluationTimeout
 from optuna_quant.evaluation_timeout import EvaluationWatch
 from optuna_quant.evidence.population import is_bounded
+from optuna_quant.function_evaluation import FunctionEvaluation
+from optuna_quant.function_evaluation import GivenScores
 from optuna_quant.gone import check_file
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.held_parameters import seen_at_once
@@ -122,9 +124,10 @@ class QuantObjective:
         space:
             The tuning space.
         evaluate:
-            Gives the metric of a model that ``backend.quantize`` has built; or, as a
-            :class:`~optuna_quant.sampled_evaluation.SampleEvaluation`, the scores of single
-            samples. If then the study's pruner is an
+            Gives the metric of a model that ``backend.quantize`` has built, or the scores of its
+            samples, see :class:`~optuna_quant.function_evaluation.FunctionEvaluation`; or it is a
+            :class:`~optuna_quant.sampled_evaluation.SampleEvaluation`, which gives the scores of
+            some samples. If then the study's pruner is an
             :class:`~optuna_quant.pruners.AccuracyPruner`, a model is evaluated only until its
             fate is known; the trial is pruned, with the reason as its user attribute
             ``evidence``.
@@ -194,6 +197,8 @@ class QuantObjective:
         refer_to = getattr(evaluate, "refer_to", None)
         if refer_to is not None:
             refer_to(lambda: backend.quantize(space.fp32()))
+        if not isinstance(evaluate, SampleEvaluation):
+            evaluate = FunctionEvaluation(evaluate, higher_is_better=criterion.higher_is_better)
         self._backend = backend
         self._space = space
         self._evaluate = evaluate
@@ -424,12 +429,11 @@ class QuantObjective:
     def _measure_baseline(self, trial: optuna.Trial, *, own: bool) -> float:
         _logger.info("Measuring the baseline: the metric of the FP32 model.")
         fp32 = self._space.fp32()
-        samples = self._samples(trial.study)
         try:
             model = self._backend.quantize(fp32)
             returned, population = self._run_evaluation(
                 trial,
-                lambda check: self._evaluate_baseline(trial, model, samples, check),
+                lambda check: self._evaluate_baseline(trial, model, check),
                 of_baseline=True,
             )
         except Exception as error:
@@ -463,16 +467,23 @@ class QuantObjective:
         self,
         trial: optuna.Trial,
         model: Any,
-        samples: _Samples | None,
         check: Callable[[], None],
     ) -> tuple[Any, str | None]:
         """The metric, and the key under which the study keeps the scores of single samples."""
+        evaluation: Any = for_fp32(self._evaluate)
+        if isinstance(evaluation, FunctionEvaluation):
+            evaluation = evaluation.see_fp32(model)
+            if not isinstance(evaluation, GivenScores):
+                return evaluation, None
+            evaluation.warn(wants_bounds=isinstance(trial.study.pruner, AccuracyPruner))
+        samples = self._samples(trial.study)  # Of a function it is known only now.
         if samples is None:
-            return for_fp32(self._evaluate)(model), None
+            is_given = isinstance(evaluation, GivenScores)
+            return evaluation.mean if is_given else evaluation(model), None
         return measure_baseline(
             trial,
             model,
-            AskedBetweenBatches(for_fp32(samples.evaluation), check),
+            AskedBetweenBatches(evaluation, check),
             self._criterion,
             error_probability=samples.error_probability,
             method=samples.method,
@@ -507,7 +518,7 @@ class QuantObjective:
             return value
         try:
             if sampled is None:
-                returned = self._run_evaluation(trial, lambda check: self._call(model))
+                returned = self._run_evaluation(trial, lambda check: self._measured(model))
             else:
                 returned = self._evaluate_samples(trial, model, fingerprint, *sampled)
         except TrialPruned:
@@ -522,7 +533,10 @@ class QuantObjective:
                 late = isinstance(error, EvaluationTimeout)
                 self._fail(trial, f"Not evaluated: {_reason(error)}", final=late)
             return None
+        full = self._with_samples(trial, waiting) if isinstance(returned, GivenScores) else None
         try:
+            if isinstance(returned, GivenScores):
+                returned = returned.mean if full is None else full.see_all(model, returned)
             value = as_metric(returned, higher_is_better=self._criterion.higher_is_better)
         except ValueError as error:
             self._fail(trial, str(error), final=True)
@@ -555,20 +569,31 @@ class QuantObjective:
                 what=f"{what} (the FP32 model)" if of_baseline else what,
                 give_up=give_up,
                 usual_seconds=lambda: suspicious_after(study.get_trials(deepcopy=False)),
-                can_be_asked=self._samples(study) is not None,
+                can_be_asked=(found := self._samples(study)) is not None and found.in_parts,
             )
 
     def _call(self, model: Any) -> Any:
         return self._evaluate(model)  # type: ignore[operator]
+
+    def _measured(self, model: Any) -> Any:
+        """The metric of a model, or the scores that a function gives for all samples."""
+        evaluate = self._evaluate
+        if isinstance(evaluate, FunctionEvaluation):
+            return evaluate.measure(model)
+        return self._call(model)
 
     # Sample by sample.
 
     def _samples(self, study: optuna.Study) -> _Samples | None:
         """How samples are evaluated one by one; :obj:`None` if models are evaluated in full."""
         evaluation, pruner = self._evaluate, study.pruner
-        if not isinstance(evaluation, SampleEvaluation) or evaluation.bounds is None:
-            return None
         if not isinstance(pruner, AccuracyPruner):
+            return None
+        if isinstance(evaluation, FunctionEvaluation) and not evaluation.is_known:
+            found = read_population(study)
+            if found is not None:
+                evaluation.adopt(found.samples, found.bounds)
+        if not isinstance(evaluation, SampleEvaluation) or evaluation.bounds is None:
             return None
         method = pruner.method if is_bounded(evaluation.bounds) else "exact"
         return _Samples(evaluation, pruner.error_probability, method)
@@ -576,16 +601,27 @@ class QuantObjective:
     def _sampled(
         self, trial: optuna.Trial, waiting: Waiting
     ) -> tuple[SampleEvaluation, SampledTrial] | None:
-        samples = self._samples(trial.study)
-        if samples is None:
+        """What evaluates a candidate until enough is known; :obj:`None` if it is in full."""
+        if not _in_parts(self._evaluate):
             return None
-        # Nothing can be judged before the baseline is known.
+        sampled = self._with_samples(trial, waiting)
+        samples = self._samples(trial.study)
+        return None if sampled is None or samples is None else (samples.evaluation, sampled)
+
+    def _with_samples(self, trial: optuna.Trial, waiting: Waiting) -> SampledTrial | None:
+        """What keeps the scores of a candidate; :obj:`None` if none are kept."""
+        samples = self._samples(trial.study)
+        is_open = isinstance(self._evaluate, FunctionEvaluation) and not self._evaluate.is_known
+        if samples is None and not (is_open and isinstance(trial.study.pruner, AccuracyPruner)):
+            return None
+        # Nothing can be judged before the baseline is known, which tells what a function gives.
         baseline = self._baseline(trial, waiting, block=True)
-        population = self._population(trial.study, samples)
+        samples = self._samples(trial.study)
+        population = None if samples is None else self._population(trial.study, samples)
         if population is None:
             return None
         goal, caution = record.goal_of(stored_system_attrs(trial), trial.number)
-        return samples.evaluation, SampledTrial(
+        return SampledTrial(
             trial, population, self._criterion, baseline, goal=goal, caution=caution
         )
 
@@ -681,9 +717,10 @@ class QuantObjective:
             return
         name = str(getattr(evaluation, "name", ""))
         if name != population.metric_name:
+            began, used = _shown_metric(population.metric_name), _shown_metric(name)
             raise ChangedEvaluationError(
-                f"The study was begun with the metric {population.metric_name!r}, but here it is "
-                f"{name!r}. Use the same metric, or another study name or storage."
+                f"The study was begun with {began}, but here it is {used}. Use the same metric, "
+                "or another study name or storage."
             )
         if population.samples != evaluation.samples or population.bounds != evaluation.bounds:
             raise ChangedEvaluationError(
@@ -692,17 +729,18 @@ class QuantObjective:
                 f"{_shown(evaluation)}. Use the same data and metric, or another study name or "
                 "storage."
             )
-        if not (is_own or self._gives_the_same(evaluation, population)):
+        is_asked = _in_parts(evaluation) and not is_own  # In full it would cost as much as FP32.
+        if is_asked and not self._gives_the_same(evaluation, population):
             raise ChangedEvaluationError(
                 "The FP32 model has other scores here than in the study: it was begun with other "
                 "evaluation data. Use the same data, in the same order, or another study name or "
                 "storage."
             )
-        began = population.method, population.error_probability
-        if began != (samples.method, samples.error_probability):
+        method = population.method, population.error_probability
+        if method != (samples.method, samples.error_probability):
             _logger.warning(
-                f"The study was begun with the method {began[0]!r} and the error probability "
-                f"{began[1]:g}, which are kept; {samples.method!r} and "
+                f"The study was begun with the method {method[0]!r} and the error probability "
+                f"{method[1]:g}, which are kept; {samples.method!r} and "
                 f"{samples.error_probability:g} take effect in a new study."
             )
 
@@ -830,6 +868,19 @@ class _Samples:
     evaluation: SampleEvaluation
     error_probability: float
     method: str
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether candidates can be evaluated on some of the samples."""
+        return _in_parts(self.evaluation)
+
+
+def _shown_metric(name: str) -> str:
+    return f"the metric {name!r}" if name else "a metric without a name"
+
+
+def _in_parts(evaluation: Any) -> bool:
+    return bool(getattr(evaluation, "in_parts", True))
 
 
 def _shown(evaluation: SampleEvaluation) -> str:

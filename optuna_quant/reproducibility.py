@@ -28,6 +28,7 @@ from optuna_quant.cost import full_evaluations
 from optuna_quant.data_evaluation import DataEvaluation
 from optuna_quant.evaluation import as_metric
 from optuna_quant.evaluation_timeout import EvaluationTimeout
+from optuna_quant.function_evaluation import FunctionEvaluation
 from optuna_quant.rebuild import rebuild
 from optuna_quant.sample_record import read_population
 from optuna_quant.sample_record import read_scores
@@ -199,6 +200,10 @@ class _Again:
             same, tried = self.limited(partial(self._try_few, model, measure))
             if same:
                 return self._kept(None, None, tried)
+        elif isinstance(self.measure, FunctionEvaluation) and self.measure.in_parts:
+            same, tried = self.limited(partial(self._try_scores, model, self.measure))
+            if same:
+                return self._kept(None, None, tried)
         _logger.info("Evaluating the answer a second time.")
         metric = self.limited(partial(self._metric, model))
         del model  # One at a time is in memory.
@@ -235,6 +240,33 @@ class _Again:
             return same, (runs * count + first) / samples
         return same, runs * count / samples
 
+    def _try_scores(self, model: Any, evaluation: FunctionEvaluation) -> tuple[bool, float]:
+        """As :meth:`_try_few`, where scores and margins are all that is seen of a model.
+
+        Right and wrong alone are too often the same by chance: then nothing is tried.
+        """
+        recorded = self._recorded()
+        if recorded is None:
+            return False, 0.0
+        indices, scores = recorded
+        is_graded = len(np.unique(scores)) > 2
+        if not is_graded and not evaluation.tells_margins:
+            return False, 0.0
+        count = min(len(scores), max(_TRIED, len(scores) // _TRIED))
+        margins: list[NDArray[np.float64]] = []
+        for _ in range(1 if is_graded else 2):
+            pairs = list(evaluation.scores_and_margins(model, indices[:count]))
+            if not _is_same(np.concatenate([found for found, _ in pairs]), scores[:count]):
+                return False, (len(margins) + 1) * count / len(scores)
+            margins.append(np.concatenate([m for _, m in pairs if m is not None] or [scores[:0]]))
+        return _is_same(margins[0], margins[-1]), len(margins) * count / len(scores)
+
+    @property
+    def _in_order(self) -> bool:
+        """Whether samples can be evaluated again in the order of the trial."""
+        is_asked = isinstance(self.measure, FunctionEvaluation) and self.measure.in_parts
+        return is_asked or isinstance(self.measure, DataEvaluation)
+
     def _recorded(self) -> tuple[NDArray[np.intp], NDArray[np.float64]] | None:
         """The samples in the order of the evaluation, and the scores that the trial has kept."""
         study = self.result.study
@@ -250,12 +282,13 @@ class _Again:
         return population.order.indices, scores
 
     def _metric(self, model: Any) -> float:
-        recorded = self._recorded() if isinstance(self.measure, DataEvaluation) else None
-        if recorded is not None and isinstance(self.measure, DataEvaluation):
+        recorded = self._recorded() if self._in_order else None
+        if recorded is not None:
             # In the same order, so that batches are the same as well.
             indices, _ = recorded
             scores = np.empty(len(indices))
-            scores[indices] = np.concatenate(list(self.measure.scores(model, indices)))
+            again = self.measure.scores(model, indices)  # type: ignore[attr-defined]
+            scores[indices] = np.concatenate(list(again))
             returned: Any = float(scores.sum() / len(scores))
         else:
             returned = self.measure(self.session(model))

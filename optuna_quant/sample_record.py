@@ -69,6 +69,8 @@ def write_population(
         "order": population.order.digest,
         "version": _VERSION,
     }
+    if not population.in_parts:
+        head["in_parts"] = False
     levels_and_scores = levels.tobytes() + population.baseline.astype("<f8").tobytes()
     data = json.dumps(head).encode() + b"\n" + levels_and_scores
     key = hashlib.sha256(data).hexdigest()[:16]
@@ -123,6 +125,7 @@ def read_population(study: optuna.Study) -> Population | None:
         method=head["method"],
         key=baseline.population,
         metric_name=head["metric"],
+        in_parts=head.get("in_parts", True),
     )
 
 

@@ -163,6 +163,7 @@ def measure_baseline(
         error_probability=error_probability,
         method=method,
         metric_name=str(getattr(evaluation, "name", "")),
+        in_parts=bool(getattr(evaluation, "in_parts", True)),
     )
     return value, write_population(trial.study, population, levels=levels, seed=seed)
 
@@ -322,6 +323,23 @@ class SampledTrial:
                 f"The evaluation must give one score for each of the {len(indices)} samples that "
                 f"it was asked for, but it gave {self._evaluated}."
             )
+
+    def see_all(self, model: Any, evaluation: SampleEvaluation) -> float:
+        """Write down the scores of all samples, whatever the goal, and give the metric.
+
+        Args:
+            model:
+                The model.
+            evaluation:
+                Gives its scores, which are known.
+
+        Raises:
+            ValueError:
+                If they are not one for each sample, or out of bounds.
+        """
+        self._goal = record.FULL
+        self.evaluate(model, evaluation, None)
+        return self.conclude()
 
     def _see(self, batch: NDArray[np.float64], evaluation: SampleEvaluation) -> None:
         """Take in a batch; one that scores as the baseline does takes about a microsecond."""

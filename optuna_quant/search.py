@@ -52,9 +52,9 @@ from optuna_quant.enqueued import is_for_space
 from optuna_quant.enqueued import only_enqueued
 from optuna_quant.enqueued import take_out_misfits
 from optuna_quant.enqueued import waiting
-from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.evaluation_timeout import check_evaluation_timeout
 from optuna_quant.evidence.population import is_bounded
+from optuna_quant.function_evaluation import FunctionEvaluation
 from optuna_quant.gone import named_if_gone
 from optuna_quant.holdout import check_other_data
 from optuna_quant.holdout import with_holdout
@@ -89,6 +89,7 @@ from optuna_quant.reproducibility import with_second_evaluation
 from optuna_quant.result import TuningResult
 from optuna_quant.result import conclude
 from optuna_quant.sample_metrics import Metric
+from optuna_quant.sampled_evaluation import SampleEvaluation
 from optuna_quant.search_errors import OutputError
 from optuna_quant.selection import best_met_trial
 from optuna_quant.selection import partial_candidates
@@ -127,26 +128,6 @@ _MOST_RENEWALS = 3
 # Quantization does not make a model so much better, as a part of the FP32 model's metric.
 _SUSPICIOUS_GAIN = 0.2
 _DEFAULT_STUDY_STEM = "optuna_quant"
-
-
-@dataclass(frozen=True)
-class OfSession:
-    """Gives the metric of a model by a function of its session.
-
-    Args:
-        function:
-            The function.
-    """
-
-    function: Evaluate
-
-    def __call__(self, model: Any) -> Any:
-        """The metric of a model."""
-        return self.function(_session(model))
-
-    def signature(self) -> Mapping[str, str]:
-        """What the function's metrics rest on."""
-        return signature_of(self.function)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,7 +315,7 @@ class Search:
         objective = QuantObjective(
             self.backend,
             self.space,
-            self.measure if isinstance(self.measure, DataEvaluation) else OfSession(self.measure),
+            self.measure,
             self.criterion,
             seed=self.seed,
             watch=None if progress is None else progress.watch,
@@ -822,7 +803,6 @@ def _measure(
     if evaluate is not None and data is None:
         of_data = {
             "metric": metric,
-            "metric_bounds": metric_bounds,
             "output_names": output_names,
         }
         for name, value in of_data.items():
@@ -830,7 +810,13 @@ def _measure(
                 raise ValueError(f"{name}={value!r} goes with data, not with evaluate.")
         if not callable(evaluate):
             raise TypeError(f"evaluate must be a function, but got {evaluate!r}.")
-        return evaluate
+        return FunctionEvaluation(
+            evaluate,
+            metric_bounds=metric_bounds,
+            higher_is_better=criterion is None or criterion.higher_is_better,
+            batch_size=batch_size,
+            of_session=True,
+        )
     if data is None or evaluate is not None:
         given = "both" if evaluate is not None else "neither"
         raise ValueError(
@@ -869,15 +855,17 @@ def _pruner(
     pruner = AccuracyPruner(
         criterion, error_probability=error_probability, method=_method(evidence)
     )
-    if not isinstance(measure, DataEvaluation):
-        if evidence not in (None, "off"):
-            raise ValueError(
-                f"evidence={evidence!r} needs data and a metric of single samples; the function "
-                "evaluate gives one number for all."
-            )
-        return NopPruner()
+    in_full = isinstance(measure, FunctionEvaluation) and not measure.in_parts
+    if in_full and evidence not in (None, "off"):
+        raise ValueError(
+            f"evidence={evidence!r} needs data and a metric of single samples, or a function "
+            "evaluate(session, indices) that gives the scores of those that it is asked for; "
+            "evaluate has no parameter named indices."
+        )
     if evidence == "off":
         return NopPruner()
+    if not isinstance(measure, DataEvaluation):  # The first call tells what there is to go by.
+        return pruner
     if measure.bounds is not None and not is_bounded(measure.bounds):
         if this_rank().reports:
             level = logging.WARNING if evidence in ("paired", "unpaired") else logging.INFO
@@ -924,7 +912,8 @@ def _measure_holdout(
             "With evaluate, holdout must be a second function, which gives the metric of a model "
             f"on other samples, but got {holdout!r}. Labelled data go with data."
         )
-    return measured(holdout, None)
+    is_evaluation = isinstance(holdout, SampleEvaluation)
+    return cast("Evaluate", holdout) if is_evaluation else measured(holdout, None)
 
 
 def _itself(model: Any) -> Any:

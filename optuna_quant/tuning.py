@@ -110,7 +110,14 @@ def tune(
             :class:`~optuna_quant.backends.onnxruntime.calibration_data.CalibrationData`.
         evaluate:
             Function that gives the metric of a model, as one number. It gets an
-            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate.
+            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate. It may give one
+            score for each sample instead, as an array, a list or a tensor of shape
+            ``(samples,)``, whose mean is the metric; then the loss has a confidence interval, if
+            the bounds of the scores are known (``metric_bounds``; those of booleans are). A
+            function with a second parameter named ``indices`` (or ``samples``), which gives the
+            scores of the samples of these indices, is evaluated on no more samples than it takes
+            to decide; :obj:`None` asks for all. See
+            :class:`~optuna_quant.function_evaluation.FunctionEvaluation`.
         data:
             Instead of ``evaluate``: labelled data, see
             :class:`~optuna_quant.data_evaluation.DataEvaluation`. Then a model is evaluated on no
@@ -127,9 +134,10 @@ def tune(
             :class:`~optuna_quant.sample_metrics.SampleMetric` or a
             :class:`~optuna_quant.sample_metrics.CorpusMetric`, or an object of torchmetrics.
         metric_bounds:
-            The lowest and the highest score of a sample, for a metric that does not say it.
-            Without bounds every model is evaluated on all samples; without the one on the bad
-            side, as of ``"mse"``, it is given up once it certainly fails.
+            The lowest and the highest score of a sample, for a metric that does not say it, or
+            for the scores that ``evaluate`` gives. Without bounds every model is evaluated on all
+            samples; without the one on the bad side, as of ``"mse"``, it is given up once it
+            certainly fails.
         output_names:
             The name of the model's output that the metric is of, or the names of several, of
             which the metric's function then gets a tuple. Default: the first output; where there
@@ -147,6 +155,7 @@ def tune(
         batch_size:
             How many samples of ``data`` are run at once. Default: 64, but 1 for models with
             dynamic quantization, in which what a sample gets depends on the others in its batch.
+            With ``evaluate``, for how many indices it is asked at once; default: 64.
         evaluation_threads:
             How many batches of ``data`` are run at the same time; without ``session_options`` they
             share the cores. By default two on processors with several cores, and one where
@@ -160,7 +169,7 @@ def tune(
             How it is decided that a model fails before all samples were seen: ``"paired"``
             (default), ``"unpaired"`` or ``"exact"``, see
             :class:`~optuna_quant.pruners.AccuracyPruner`; ``"off"`` evaluates every model on all
-            samples.
+            samples. It is about ``data``, or a function ``evaluate`` that takes indices.
         error_probability:
             With what probability a model that meets the criterion may be given up.
         holdout:
@@ -172,8 +181,9 @@ def tune(
         verify:
             Whether the model that was found is evaluated a second time, to see whether its metric
             is reproducible. With ``data`` a few samples tell, and all are evaluated again only if
-            those have not given the same; ``evaluate`` is called once more. If the second metric
-            does not meet the criterion, nothing is met.
+            those have not given the same; ``evaluate`` is called once more (for a few samples if
+            it takes indices, and gives margins or scores that are more than right and wrong). If
+            the second metric does not meet the criterion, nothing is met.
         approach:
             ``"static"``, ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that allow it).
             Default: ``"static"``, and ``"auto"`` for a model of which 5 % or more are the weights

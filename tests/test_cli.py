@@ -219,9 +219,9 @@ def test_wrong_evidence_options(
     assert message in capsys.readouterr().err
 
 
-def test_evidence_needs_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evidence_needs_single_samples(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ACCURACY, "--evidence", "exact"]) == 2
-    assert "--evidence goes with --data" in capsys.readouterr().err
+    assert "evaluate has no parameter named indices" in capsys.readouterr().err
 
 
 def test_metric_knows_its_direction(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

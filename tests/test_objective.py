@@ -158,7 +158,10 @@ def test_baseline_that_is_there_is_not_measured_again() -> None:
         ("0.9", r"FP32 model returned '0.9' \(a str\), but it must return one number"),
         ((0.9, 0.1), r"FP32 model returned \(0.9, 0.1\) \(a tuple\)"),
         (True, r"FP32 model returned True \(a bool\)"),
-        (np.array([0.9, 0.8]), r"array\(\[0.9, 0.8\]\) \(a ndarray\)"),
+        (
+            np.array([[0.9, 0.8]]),
+            r"array of shape \(1, 2\) .*one number, the metric, or one score",
+        ),
         (math.inf, r"returned inf, which cannot be compared"),
         (-math.inf, r"must be finite, but it is -inf"),
     ],

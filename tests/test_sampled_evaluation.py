@@ -733,7 +733,7 @@ def test_other_metrics_and_other_data_are_refused_before_any_trial() -> None:
 
     named = other()
     named._evaluate.name = "another"  # type: ignore[union-attr]
-    with pytest.raises(BaselineError, match="begun with the metric '', but here it is 'another'"):
+    with pytest.raises(BaselineError, match="without a name, but here it is the metric 'another'"):
         named.check_continued(study)
     half = other(samples=evaluation.samples // 2)
     with pytest.raises(BaselineError, match=r"Use the same data and metric"):

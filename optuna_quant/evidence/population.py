@@ -51,6 +51,8 @@ class Population:
             What tells it from others, in a study.
         metric_name:
             The name of the metric; empty if it has none.
+        in_parts:
+            Whether candidates can be evaluated on some of the samples, and not on all only.
     """
 
     order: SampleOrder
@@ -61,6 +63,7 @@ class Population:
     method: str = "paired"
     key: str = ""
     metric_name: str = ""
+    in_parts: bool = True
 
     @property
     def samples(self) -> int:

@@ -51,11 +51,11 @@ class Course:
     def __init__(self, race: Race, population: Population | None) -> None:
         self._race = race
         self._population = population
-        self._rounds: tuple[int, ...] = (
-            ()
-            if population is None
-            else rounds(population.samples, count=race.rounds, part=race.part)
-        )
+        self._rounds: tuple[int, ...] = ()
+        if population is not None and population.in_parts:
+            self._rounds = rounds(population.samples, count=race.rounds, part=race.part)
+        elif population is not None:  # What is known of one is known of all samples.
+            self._rounds = (population.samples,)
         self._round = 0
         self._active = {config.key: config for config in race.configs}
         self._count = len(self._active)
