@@ -23,6 +23,7 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.constant_inputs import files_of_inputs
 from optuna_quant.constant_inputs import parse_inputs
+from optuna_quant.costs.command import run_compare
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
 from optuna_quant.holdout_split import as_fraction
@@ -309,6 +310,21 @@ def space(args: argparse.Namespace) -> int:
         if weights.is_worth_saying:
             print(f"{weights.shown_part} are weights of other ops, which stay in floats (--why).")
     return exit_codes.MET
+
+
+def compare(args: argparse.Namespace) -> int:
+    """``optuna-quant compare``: measure two models."""
+    for option, name in (("the first model", args.first), ("the second model", args.second)):
+        _existing_file(option, name)
+    for option, name in (("--data", args.data), ("--calibration", args.calibration)):
+        if name is not None:
+            _data_path(option, name)
+    return run_compare(
+        args,
+        metric=_metric(args.metric),
+        inputs=parse_inputs(args.input),
+        transform=args.transform and _load("--transform", args.transform, "transform", ()),
+    )
 
 
 def _why(args: argparse.Namespace, backend: OnnxRuntimeBackend, options: dict[str, Any]) -> int:

@@ -108,9 +108,9 @@ class _Reading:
         if tensor in self._graph.initializers:
             return self._of_constant(tensor) or self._readers_of(node)
         makers = self._neighbours.makers.get(tensor, ())[:1]
-        behind = self._neighbours.behind.get(makers[0], ()) if makers else ()
-        direct = self._readers_of(node)
-        return (*makers, *(behind or direct)) if makers else direct
+        readers = [self._graph.nodes[i].name for i, _ in self._graph.readers.get(tensor, ())]
+        direct = tuple(dict.fromkeys(reader for reader in readers if reader in self._ops))
+        return (*makers, *(direct or self._readers_of(node)))
 
     def _tensor(self, node: onnx.NodeProto) -> str | None:
         """The tensor of the original graph that a node quantizes or gives back."""
