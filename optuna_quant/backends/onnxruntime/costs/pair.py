@@ -217,7 +217,7 @@ def _check_same_inputs(
             )
         )
         if a.dtype != b.dtype or shapes_differ:
-            one, other = map(os.fspath, paths)
+            one, other = (os.fspath(path) for path in paths)
             raise ValueError(
                 f"The models have different inputs: {name!r} is {a} in {one!r} and {b} in "
                 f"{other!r}."
