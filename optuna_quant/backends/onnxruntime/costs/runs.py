@@ -167,7 +167,7 @@ def measure(
         # Groups that are not measured in turn are compared by the model that they share.
         first = observed[0].timing
         reference = reference or first
-        scale = reference.seconds / first.seconds if first.seconds > 0 else 1.0
+        scale = reference.quickest / first.quickest if first.quickest > 0 else 1.0
         found.observed += [
             replace(each, timing=_scaled(each.timing, scale)) for each in observed[number > 0 :]
         ]
