@@ -42,8 +42,9 @@ def run(cases: Path | None) -> None:
     if cases is not None and not real_cases(cases):
         print(f"without the real models: {VARIABLE} names no folder with them")
     print(
-        f"{'case':20} {'ops':>4} {'FP32':>9} {'INT8':>5} {'rank':>6} {'sessions':>8} {'spread':>7} {'noise':>7} "
-        f"{'error':>6} {'again':>6} {'differ':>7} {'table':>8} {'evals':>6} {'size':>8}"
+        f"{'case':20} {'ops':>4} {'FP32':>9} {'INT8':>5} {'rank':>6} {'sessions':>8} "
+        f"{'spread':>7} {'noise':>7} {'error':>6} {'again':>6} {'differ':>7} "
+        f"{'table':>8} {'evals':>6} {'size':>8}"
     )
     for name, backend, evaluate in _cases(cases):
         print(f"{name:20} {_row(backend, evaluate)}", flush=True)
@@ -130,5 +131,6 @@ def _row(backend: OnnxRuntimeBackend, evaluate: Callable[[Any], object]) -> str:
     return (
         f"{len(space.tunables):4} {1e3 * seconds[0]:7.2f}ms {seconds[1] / seconds[0]:5.2f} "
         f"{rank:>6} {ceiling:8.2f} {spread:7.1%} {noise:7.1%} "
-        f"{error:6.1%} {again:6.2f} {differ:7.1%} {took:7.1f}s {took / evaluation:6.1f} {size:8.3%}"
+        f"{error:6.1%} {again:6.2f} {differ:7.1%} {took:7.1f}s "
+        f"{took / evaluation:6.1f} {size:8.3%}"
     )

@@ -43,7 +43,8 @@ _logger = get_logger(__name__)
 _PROFILE_WARMUP = 1
 _WARMUP = 2
 _FEWEST_RUNS = 5
-_MOST_RUNS = 40
+_MOST_RUNS = 150
+_MOST_PROFILED = 40
 _MOST_EVENTS = 2500
 """How many nodes are profiled of a model, over all runs; reading them takes time."""
 _PROFILED = 0.4
@@ -253,7 +254,7 @@ class _Group:
         most = max(len(p.shares or ()) for p in self._profiled)
         time_interleaved(
             [partial(p.model.run, feed) for p in self._profiled],
-            rounds=min(_MOST_RUNS, max(_FEWEST_RUNS, _MOST_EVENTS // max(1, most))),
+            rounds=max(_FEWEST_RUNS, min(_MOST_PROFILED, _MOST_EVENTS // max(1, most))),
             warmup=_PROFILE_WARMUP,
             seconds=_PROFILED * seconds,
             fewest=_FEWEST_RUNS,
