@@ -19,7 +19,7 @@ import optuna
 
 from optuna_quant import AccuracyCriterion
 from optuna_quant import tune
-from optuna_quant.latency import measure_interleaved
+from optuna_quant.costs.timing import measure_interleaved
 
 
 HERE = Path(__file__).parent
