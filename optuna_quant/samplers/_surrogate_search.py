@@ -44,7 +44,7 @@ SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
 
 # What is less likely to meet the criterion is not tried.
-_LEAST_PROBABILITY = 0.05
+_LEAST_PROBABILITY = 0.03
 # With more ops the trade-off is near enough, and an integer program takes long.
 _MOST_POLISHED = 150
 _WORTH_POLISHING = 1e-3
@@ -52,6 +52,7 @@ _WORTH_POLISHING = 1e-3
 # of an evaluation. And more with every model that was no improvement.
 _FEW_SAMPLES = 100
 _FULL_EVALUATION = 1.5
+_PART_OF_EVALUATION = 0.3
 _IMPATIENCE = 0.5
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
@@ -406,7 +407,7 @@ class SurrogateSearch(Search):
             for outcome in ledger.outcomes.values()
             if outcome.number > since and outcome.state != TrialState.FAIL
         }
-        factor = _FULL_EVALUATION if is_full else 1.0
+        factor = _FULL_EVALUATION if is_full else _PART_OF_EVALUATION
         return factor * (1 + _IMPATIENCE * len(models)) if best is not None else factor
 
     def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Choice:
