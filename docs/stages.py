@@ -63,12 +63,32 @@ _OP_TYPES = (
     ),
 )
 
+_BY_HALVES = Step(
+    "fallback by halves",
+    (
+        "From FP32: the halves, quarters, ... of a type",
+        "are quantized if they fit. A few trials here,",
+        "so that there is an answer; then the settings.",
+    ),
+    ("qqqqFFFF not met", "qqFFFFFF not met", "qFFFFFFF met", "qFFFqqFF met", "..."),
+)
+
 BASIC = Picture(
     "basic",
     (
         _BASELINE,
         _DEFAULT,
+        _BY_HALVES,
         *_OP_TYPES,
+        Step(
+            "fallback by halves, to the end",
+            (
+                "In the best options. The answer, if at most a",
+                "quarter of the ops is in FP32. What follows is",
+                "for other cases, or a search that goes on.",
+            ),
+            ("oFFFoqFF met", "oFoooqFF met", "oFoooqFq answer"),
+        ),
         Step(
             "instance-wise fallback",
             (
@@ -119,8 +139,21 @@ _CONVERT = (
         ("qqqqqFFF not met",),
     ),
     Step(
+        "convert TYPE by halves",
+        (
+            "If the type fails: its halves, quarters, ...,",
+            "the largest group next. What fits stays.",
+        ),
+        ("qqqFFFFF not met", "qqFFFFFF not met", "qFFFFFFF met", "qFFqqFFF met"),
+        back_to="convert TYPE",
+    ),
+    Step(
         "convert TYPE op by op, one by one",
-        ("If the type fails: each of its ops alone.", "Ranks them; drops what fails by itself."),
+        (
+            "If more than a quarter of a type is left: each",
+            "of its ops alone. Ranks them; drops what fails",
+            "by itself.",
+        ),
         ("qFFFFFFF met", "FqFFFFFF not met", "FFqFFFFF met", "..."),
     ),
     Step(
@@ -128,10 +161,9 @@ _CONVERT = (
         (
             "As many as fit together: all, else the better",
             "half, then the rest on top of it. Repeated until",
-            "nothing more fits; then the next type.",
+            "nothing more fits. Taken if it is more.",
         ),
         ("qFqqqFFF not met", "qFqFFFFF met", "qFqqFFFF met"),
-        back_to="convert TYPE",
     ),
     Step(
         "convert what is left",
@@ -189,10 +221,23 @@ AUTO = Picture(
     ),
 )
 
+_EARLY = Step(
+    "accumulated fallback, early",
+    (
+        "As below, but for the default: so that there is",
+        "an answer before other options are tried.",
+    ),
+    ("qFqqqqqq not met", "qFqqqqFq not met", "qFFFqqFq met"),
+)
 _SETTINGS = Step(
     "op-type-wise, static to dynamic",
     ("As basic: how ops are quantized is settled", "before which are not."),
     ("oooooqqq best", "..."),
+)
+_TAKEN_BACK = Step(
+    "quantized again",
+    ("As many of them as the criterion allows, the", "least sensitive first."),
+    ("oooooqFq not met", "oFoooqFq met"),
 )
 
 MSE = Picture(
@@ -200,6 +245,7 @@ MSE = Picture(
     (
         _BASELINE,
         _DEFAULT,
+        _EARLY,
         _SETTINGS,
         Step(
             "scores",
@@ -212,13 +258,14 @@ MSE = Picture(
         Step(
             "accumulated fallback",
             (
-                "The ops together, the highest error first.",
-                "No progress for 4 ops (patience): the others",
-                "are scored anew.",
+                "1, 2, 4, ... ops together, the highest error",
+                "first, until the criterion is met; then between",
+                "the last two by halves.",
             ),
-            ("oFoooqqq not met", "oFoooqFq not met", "oFFooqFq met"),
-            back_to="scores",
+            ("oFoooqqq not met", "oFoooqFq not met", "oFFFoqFq met", "oFFooqFq met"),
         ),
+        _TAKEN_BACK,
+        Step("answer", ("What stands at the end.",), ("oFoooqFq answer",)),
     ),
 )
 
@@ -227,6 +274,7 @@ HAWQ_V2 = Picture(
     (
         _BASELINE,
         _DEFAULT,
+        _EARLY,
         _SETTINGS,
         Step(
             "scores",
@@ -239,9 +287,15 @@ HAWQ_V2 = Picture(
         ),
         Step(
             "accumulated fallback",
-            ("The ops together, the highest score first.",),
-            ("oFoooqqq not met", "oFoooqFq not met", "oFFooqFq met"),
+            (
+                "1, 2, 4, ... ops together, the highest score",
+                "first, until the criterion is met; then between",
+                "the last two by halves.",
+            ),
+            ("oFoooqqq not met", "oFoooqFq not met", "oFFFoqFq met", "oFFooqFq met"),
         ),
+        _TAKEN_BACK,
+        Step("answer", ("What stands at the end.",), ("oFoooqFq answer",)),
     ),
 )
 
@@ -250,6 +304,7 @@ MSE_V2 = Picture(
     (
         _BASELINE,
         _DEFAULT,
+        Step("fallback of the most sensitive, early", _EARLY.text, _EARLY.rows),
         _SETTINGS,
         Step(
             "scores",
@@ -262,16 +317,17 @@ MSE_V2 = Picture(
         Step(
             "fallback of the most sensitive",
             (
-                "The op with the highest score. Scored again",
-                "after each, until the criterion is met.",
+                "1, 1, 2, 4, ... ops more, those with the highest",
+                "score. Scored again after each step, until the",
+                "criterion is met.",
             ),
-            ("oFoooqqq not met", "oFoooqFq not met", "oFFooqFq met"),
+            ("oFoooqqq not met", "oFoooqFq not met", "oFFFoqFq met"),
             back_to="scores",
         ),
         Step(
             "revert the least sensitive",
-            ("As many as the criterion allows are quantized", "again, all but the last one."),
-            ("ooFooqqq not met", "ooFooqFq met"),
+            ("As many as the criterion allows are quantized", "again."),
+            ("ooFFoqqq not met", "ooFooqFq met"),
         ),
         Step("answer", ("What stands at the end.",), ("ooFooqFq answer",)),
     ),

@@ -879,7 +879,7 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
         for r in found
     ]
     assert kept[0] == kept[1] == kept[2]
-    assert len(kept[0]) > 20
+    assert len(kept[0]) > 10
     # The user's own runs come one at a time, and have all cores.
     options = found[1].model().session.get_session_options()
     assert options.intra_op_num_threads == 0
@@ -1181,9 +1181,9 @@ def test_progress_shows_stage_trial_best_and_what_is_left(
     assert lines[1] == "default | trial 1 | metric 0.4, loss 0.5: not met | best: none yet | " + (
         "0:00, 99 trials left"
     )
-    assert lines[-1].startswith("accumulated fallback | trial ")
-    assert "loss 0: met | best: trial " in lines[-1]
-    assert ", 2 ops in fallback | 0:00, " in lines[-1]
+    (met,) = [line for line in lines if line.startswith("fallback by halves | trial 5 ")]
+    assert "loss 0: met, not yet the answer | best: trial 5, 2 ops in fallback | 0:00, " in met
+    assert "best: trial 5, 2 ops in fallback | 0:00, " in lines[-1]
 
 
 class Gone(io.StringIO):

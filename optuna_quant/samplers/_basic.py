@@ -19,8 +19,15 @@ from optuna_quant.samplers._fallback import one_by_one
 from optuna_quant.samplers._fallback import prefixes
 from optuna_quant.samplers._fallback import rank
 from optuna_quant.samplers._fallback import walk
+from optuna_quant.samplers._grow import Growth
+from optuna_quant.samplers._grow import apply
 from optuna_quant.samplers._grow import grow
 from optuna_quant.samplers._grow import grow_to_the_end
+from optuna_quant.samplers._halving import changes_to
+from optuna_quant.samplers._halving import grow_by_halves
+from optuna_quant.samplers._halving import left
+from optuna_quant.samplers._halving import quantize_by_halves
+from optuna_quant.samplers._halving import without
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
@@ -45,6 +52,12 @@ _MOST_OP_TYPE_TRIALS = 24
 # Single fallbacks that close less than this part of the gap to FP32 do not rank the ops.
 _FAR_OFF = 0.25
 
+# The name of the stages that look for an answer with most ops quantized.
+_BY_HALVES = "fallback by halves"
+
+# One in so many ops in fallback is few.
+_FEW = 4
+
 # At least so many of the best are told apart where ops are ranked.
 _FEWEST_RANKED = 4
 
@@ -67,6 +80,14 @@ class BasicQuantSampler(StagedQuantSampler):
     6. For each floating-point mode of the space (bf16, fp16, fp32): ``instance-wise fallback``,
        one op at a time on top of the best so far, from the last op to the first; then
        ``accumulated fallback``, the ops together, in the order of what each gained.
+
+    If the sampler knows the criterion and the default misses it, an answer with most ops quantized
+    is looked for before any question that takes a trial per op: from FP32, ``fallback by halves``
+    quantizes op type by op type, and of a type that fails as a whole the halves, quarters, and so
+    on that fit. It begins after the first stage, with about ``2 log2(n)`` trials, so that a search
+    that ends early has an answer, and goes on before the sixth, in the options that were the best.
+    If at most a quarter of the ops stays in fallback, that is the answer; the sixth stage is then
+    for a search that goes on.
 
     Once a configuration meets the criterion (if the sampler knows it), a search that goes on tries
     to quantize what is in fallback again: ``quantized again``, as many ops as fit.
@@ -109,7 +130,8 @@ class BasicQuantSampler(StagedQuantSampler):
             op-type-wise is the plain product of the types' options (the last type fastest, not
             limited unless ``max_op_type_trials`` is given), of equal configurations the later is
             the best, ops that the best has in fallback already are tried again (they cost
-            nothing here), and the order of the fallback is never revised.
+            nothing here), nothing is looked for by halves, and the order of the fallback is never
+            revised.
         **kwargs:
             See :class:`StagedQuantSampler`.
 
@@ -161,8 +183,73 @@ class BasicQuantSampler(StagedQuantSampler):
         """The stages that the class describes."""
         best = Best(later_wins=self._compat == "inc2")
         yield from self._settings(space, best)
-        for mode in _float_modes(space):
+        modes = _float_modes(space)
+        yield from self._settle(space, best, modes)
+        for mode in modes:
             yield from self._fallback(space, best, mode)
+
+    def _settle(self, space: TuningSpace, best: Best, modes: Sequence[str]) -> Plan:
+        """Find the answer of fallback by halves; it is the strategy's if few ops are in fallback.
+
+        Args:
+            space:
+                The tuning space.
+            best:
+                The best so far, in whose options ops are quantized.
+            modes:
+                The floating-point modes of the space. Where there are cheaper ones than FP32 they
+                are tried first.
+        """
+        default: Evaluation
+        (default,) = yield Stage("default", [space.default()])
+        if not self._is_missed(default) or best.is_promising:
+            return
+        config = yield from self._answer_by_halves(space, best)
+        if config.quantized_ops:
+            few = len(config.fallback_ops) * _FEW <= len(config.ops)
+            yield Stage(_BY_HALVES, [config], provisional=not few or modes != ["fp32"])
+
+    def _is_missed(self, result: Evaluation) -> bool:
+        """Whether it is known that a configuration does not meet the criterion."""
+        return (
+            self._criterion is not None
+            and self._compat is None
+            and (result.met is False or not math.isfinite(result.score))
+        )
+
+    def _early_answer(self, space: TuningSpace) -> Plan:
+        """Look for an answer with most ops quantized, with few trials.
+
+        Args:
+            space:
+                The tuning space. Its default does not meet the criterion.
+        """
+        most = 2 * math.ceil(math.log2(len(space.tunables) + 1))
+        yield from self._by_halves(space, space.default(), most)
+
+    def _by_halves(
+        self, space: TuningSpace, target: QuantConfig, most: int | None = None
+    ) -> Growth:
+        return (
+            yield from quantize_by_halves(
+                _BY_HALVES, space, target, by_sensitivity=self._scores.is_given, most=most
+            )
+        )
+
+    def _answer_by_halves(self, space: TuningSpace, best: Best) -> Growth:
+        """Fallback by halves in the options of the best configuration."""
+        config = yield from self._by_halves(space, space.default())
+        if best.config == space.default():
+            return config
+        # What can be quantized by default can perhaps in the best options too.
+        changes = changes_to(space, best.config)
+        kept = [change for change in changes if config.ops[change[0].ops[0]].is_quantized]
+        translated = apply(without(best.config, changes), kept)
+        result: Evaluation
+        (result,) = yield Stage(_BY_HALVES, [translated], provisional=True)
+        if not result.met:
+            return (yield from self._by_halves(space, best.config))
+        return (yield from grow_by_halves(_BY_HALVES, translated, left(translated, changes)))
 
     def _compare(
         self, name: str, configs: Sequence[QuantConfig], best: Best
@@ -188,7 +275,11 @@ class BasicQuantSampler(StagedQuantSampler):
 
     def _settings(self, space: TuningSpace, best: Best) -> Plan:
         """Everything before the fallback: how ops are quantized, not which."""
-        best.see((yield Stage("default", [space.default()])))
+        default: Evaluation
+        (default,) = yield Stage("default", [space.default()])
+        best.see([default])
+        if self._is_missed(default):
+            yield from self._early_answer(space)
         if self._compat == "inc2":
             yield from self._all_recipes(space, best)
             yield from self._product(space, best)

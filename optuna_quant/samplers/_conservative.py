@@ -10,8 +10,13 @@ from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant.samplers._grow import Change
 from optuna_quant.samplers._grow import Growth
-from optuna_quant.samplers._grow import apply
 from optuna_quant.samplers._grow import grow_to_the_end
+from optuna_quant.samplers._halving import by_type
+from optuna_quant.samplers._halving import changes_to
+from optuna_quant.samplers._halving import grow_by_type
+from optuna_quant.samplers._halving import least_sensitive_first
+from optuna_quant.samplers._halving import left
+from optuna_quant.samplers._halving import without
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
@@ -26,11 +31,10 @@ if TYPE_CHECKING:
     from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
 
 
-# What is converted first: where integer kernels pay most.
-_FIRST = (("Conv", "ConvTranspose", "FusedConv"), ("MatMul", "Gemm", "Attention", "Linear"))
+# Ops are ranked one by one where more than one in so many does not fit.
+_FEW = 4
 
 
 @register_strategy("conservative")
@@ -44,13 +48,17 @@ class ConservativeQuantSampler(StagedQuantSampler):
     2. ``convert TYPE``: one op type after the other (convolutions, then matrix products and
        linear layers, then the others in the order of the model) in its default option, all ops
        of the type together. What meets the criterion stays.
-    3. ``convert TYPE op by op``: for a type that fails as a whole: each of its ops alone, then as
-       many as fit together, the least harmful first.
-    4. ``convert what is left``: the ops that did not fit, once more on top of what did (not where
+    3. ``convert TYPE by halves``: for a type that fails as a whole: its halves, quarters, ..., the
+       largest group first; what fits on top of the rest stays. Of ``n`` ops of which ``k`` do not
+       fit that takes about ``2 k log2(n / k)`` evaluations, at most ``n``.
+    4. ``convert TYPE op by op``: for a type of which more than a quarter did not fit: each of its
+       ops alone, then as many as fit together, the least harmful first; taken if they are more.
+    5. ``convert what is left``: the ops that did not fit, once more on top of what did (not where
        samples are evaluated one by one).
 
     The configurations on the way are provisional, since nearly everything is still in FP32 when
-    the criterion is met first; the answer is what stands at the end (stage ``answer``).
+    the criterion is met first; the answer is what stands at the end (stage ``answer``). A search
+    that goes on does the fourth for the other types of which at least two ops did not fit.
 
     Use it when the criterion is tight, or an evaluation is cheap.
 
@@ -60,7 +68,8 @@ class ConservativeQuantSampler(StagedQuantSampler):
         criterion:
             When a metric is good enough.
         **kwargs:
-            See :class:`StagedQuantSampler`.
+            See :class:`StagedQuantSampler`. With a ``sensitivity`` the ops of a type are converted
+            in its order, the least sensitive first; otherwise in the order of the model.
 
     Raises:
         TypeError:
@@ -75,8 +84,16 @@ class ConservativeQuantSampler(StagedQuantSampler):
 
     def plan(self, space: TuningSpace) -> Plan:
         """The stages that the class describes."""
-        config = yield from convert(space)
-        if config.quantized_ops:
+        config = yield from convert(space, by_sensitivity=self._scores.is_given)
+        if not config.quantized_ops:
+            return
+        yield Stage("answer", [config])
+        # For a search that goes on: are there others that fit better together?
+        first = config
+        for op_type, changes in by_type(changes_to(space, space.default())).items():
+            if len(left(config, changes)) > 1:
+                config = yield from _one_by_one(config, op_type, changes)
+        if config != first:
             yield Stage("answer", [config])
 
     def type_costs(self, study: optuna.Study) -> dict[str, float]:
@@ -98,50 +115,53 @@ def require_criterion(sampler: object, criterion: AccuracyCriterion | None) -> N
         )
 
 
-def convert(space: TuningSpace) -> Growth:
-    """The stages of the conservative strategy; gives the configuration that stands at the end."""
-    config = space.without_recipes(space.fp32())
-    config = config.with_ops(
-        {op: t.default for t in space.tunables if not t.fallbacks for op in t.ops}
-    )
-    everything = [
-        (tunable, tunable.default) for _, tunables in _by_type(space) for tunable in tunables
-    ]
+def convert(space: TuningSpace, *, by_sensitivity: bool = False) -> Growth:
+    """The stages of the conservative strategy up to its first answer.
+
+    Args:
+        space:
+            The tuning space.
+        by_sensitivity:
+            Whether to ask how sensitive the ops are, and to convert the least sensitive first.
+
+    Returns:
+        The configuration that stands at the end; perhaps no op of it is quantized.
+    """
+    default = space.without_recipes(space.default())
+    everything = changes_to(space, default)
+    config = without(default, everything)
     result: Evaluation
-    (result,) = yield Stage("convert everything", [apply(config, everything)], provisional=True)
+    (result,) = yield Stage("convert everything", [default], provisional=True)
     if result.met:
-        return apply(config, everything)
-    left: list[Change] = []
-    for op_type, tunables in _by_type(space):
-        changes = [(tunable, tunable.default) for tunable in tunables]
-        whole = apply(config, changes)
-        (result,) = yield Stage(f"convert {op_type}", [whole], provisional=True)
-        if result.met:
-            config = whole
-        elif len(changes) > 1:
-            config = yield from grow_to_the_end(f"convert {op_type} op by op", config, changes)
-        left += [change for change in changes if not _is_applied(config, change)]
+        return default
+    if by_sensitivity:
+        everything = yield from least_sensitive_first(default, everything)
+    types = by_type(everything)
+    for op_type, changes in types.items():
+        config = yield from grow_by_type(
+            config, changes, f"convert {op_type}", f"convert {op_type} by halves"
+        )
+    for op_type, changes in types.items():
+        if len(left(config, changes)) * _FEW > len(changes):
+            config = yield from _one_by_one(config, op_type, changes)
     sees_samples: bool = yield SeesSamples()
     if sees_samples:  # Each was tried, on top of less.
         return config
-    return (yield from grow_to_the_end("convert what is left", config, left))
+    return (yield from grow_to_the_end("convert what is left", config, left(config, everything)))
 
 
-def _by_type(space: TuningSpace) -> list[tuple[str, Sequence[Tunable]]]:
-    groups: dict[str, list[Tunable]] = {}
-    for tunable in space.tunables:
-        if tunable.quantized and tunable.fallbacks:
-            groups.setdefault(tunable.op_type, []).append(tunable)
+def _one_by_one(config: QuantConfig, op_type: str, changes: Sequence[Change]) -> Growth:
+    """Choose anew which ops of a type are converted, by what each costs alone.
 
-    def place(op_type: str) -> int:
-        return next((i for i, kinds in enumerate(_FIRST) if op_type in kinds), len(_FIRST))
-
-    return sorted(groups.items(), key=lambda item: place(item[0]))
-
-
-def _is_applied(config: QuantConfig, change: Change) -> bool:
-    tunable, option = change
-    return all(config.ops[op] == option for op in tunable.ops)
+    Returns:
+        The configuration with the new choice if that has more ops quantized, else ``config``.
+    """
+    if len(changes) == 1:
+        return config
+    found = yield from grow_to_the_end(
+        f"convert {op_type} op by op", without(config, changes), changes
+    )
+    return found if len(found.quantized_ops) > len(config.quantized_ops) else config
 
 
 def type_costs(study: optuna.Study, criterion: AccuracyCriterion | None) -> dict[str, float]:

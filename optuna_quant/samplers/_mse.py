@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -9,16 +10,19 @@ from typing import Any
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._basic import Best
 from optuna_quant.samplers._conservative import require_criterion
+from optuna_quant.samplers._fallback import bracket
 from optuna_quant.samplers._fallback import by_score
 from optuna_quant.samplers._fallback import walk
 from optuna_quant.samplers._grow import grow
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
+from optuna_quant.samplers._requests import Request
 from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:
+    from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._scores import Sensitivity
     from optuna_quant.space import TuningSpace
@@ -30,11 +34,21 @@ class MSEQuantSampler(BasicQuantSampler):
     """Put the ops in fallback whose output quantization distorts most.
 
     After neural-compressor 2's strategy of the same name: the stages of
-    :class:`BasicQuantSampler` up to the fallback; then ``accumulated fallback`` in the order of
-    the sensitivity, highest first. Where the metric makes no progress for ``patience`` ops the
-    others are scored anew, given what is in fallback.
+    :class:`BasicQuantSampler` up to the fallback; then, in the order of the sensitivity, highest
+    first:
 
-    No evaluation is spent on ranking. Use it when evaluations are dear and there are many ops.
+    1. ``accumulated fallback``: the first 1, 2, 4, 8, ... ops, until the criterion is met, then
+       between the last two by halves;
+    2. ``quantized again``: as many of them as the criterion allows, the least sensitive first.
+
+    The answer is what stands at the end (stage ``answer``). The first of the two is done for the
+    default too, before any other option is tried, so that a search that ends early has an answer.
+
+    With ``accumulate="walk"``, or without a criterion, ops are added one at a time; where the
+    metric makes no progress for ``patience`` ops the others are scored anew, given what is in
+    fallback.
+
+    No evaluation is spent on ranking. Use it when evaluations take long and there are many ops.
 
     Args:
         space:
@@ -42,19 +56,28 @@ class MSEQuantSampler(BasicQuantSampler):
         sensitivity:
             What scores the ops: by the mean squared error of each op's output between the FP32
             and the quantized model, such as a backend's ``mse_sensitivity()``.
+        accumulate:
+            ``"bracket"`` or ``"walk"``, see above. Default: ``"bracket"``; ``"walk"`` without a
+            criterion and with ``compat="inc2"``.
         **kwargs:
             See :class:`BasicQuantSampler`.
     """
 
+    # Whether the ranking depends on what is in fallback.
+    _scores_anew = True
+
     def __init__(
-        self, space: TuningSpace, *, sensitivity: Sensitivity | None, **kwargs: Any
+        self,
+        space: TuningSpace,
+        *,
+        sensitivity: Sensitivity | None,
+        accumulate: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        if kwargs.get("accumulate") == "bracket":
-            raise ValueError(
-                f"accumulate='bracket' is no option of {type(self).__name__}, which walks along "
-                "its ranking and revises it."
-            )
-        super().__init__(space, sensitivity=sensitivity, **kwargs)
+        super().__init__(space, sensitivity=sensitivity, accumulate=accumulate, **kwargs)
+        if accumulate is None:
+            walks = self._criterion is None or self._compat == "inc2"
+            self._accumulate = "walk" if walks else "bracket"
 
     def plan(self, space: TuningSpace) -> Plan:
         """The stages that the class describes."""
@@ -63,17 +86,59 @@ class MSEQuantSampler(BasicQuantSampler):
         yield from self._fall_back(space, best)
 
     def _fall_back(self, space: TuningSpace, best: Best) -> Plan:
-        tunables = quantized(space, best)
-        ranked = yield from by_score(best.config, tunables)
+        if self._accumulate == "bracket" and (
+            yield from self._accumulate_and_take_back(space, best.config, "quantized again")
+        ):
+            return
+        ranked = yield from by_score(best.config, quantized(space, best.config))
         yield from walk(
             "accumulated fallback",
             best.config,
             best.score,
             ranked,
             patience=self._patience,
-            rerank=by_score,
+            rerank=by_score if self._scores_anew else None,
             keep=True,
         )
+
+    def _accumulate_and_take_back(
+        self, space: TuningSpace, config: QuantConfig, stage: str
+    ) -> Generator[Request, Any, bool]:
+        """Accumulate fallback, then quantize again what one can; whether anything meets."""
+        found = yield from self._accumulated(space, config)
+        if found is None:
+            return False
+        enough, ops = found
+        back = [(tunable, config.ops[tunable.ops[0]]) for tunable in reversed(ops)]
+        enough = yield from grow(stage, enough, back)
+        if enough.quantized_ops:
+            yield Stage("answer", [enough])
+        return True
+
+    def _early_answer(self, space: TuningSpace) -> Plan:
+        if self._accumulate == "bracket":
+            yield from self._accumulated(space, space.default())
+
+    def _accumulated(
+        self, space: TuningSpace, config: QuantConfig
+    ) -> Generator[Request, Any, tuple[QuantConfig, Sequence[Tunable]] | None]:
+        """Put ops in fallback until the criterion is met.
+
+        Args:
+            space:
+                The tuning space.
+            config:
+                The configuration to start from; it does not meet the criterion.
+
+        Returns:
+            The configuration, which meets the criterion as far as was evaluated, and those of its
+            ops that may not have to be in fallback, the first that was put there first;
+            :obj:`None` if nothing that was tried meets it.
+        """
+        ranked = yield from by_score(config, quantized(space, config))
+        found = yield from bracket("accumulated fallback", config, ranked)
+        # The last one made the difference; the others may not have to stay.
+        return None if found is None else (found[0], found[1][:-1])
 
 
 @register_strategy("hawq_v2")
@@ -94,11 +159,7 @@ class HAWQV2QuantSampler(MSEQuantSampler):
             See :class:`BasicQuantSampler`.
     """
 
-    def _fall_back(self, space: TuningSpace, best: Best) -> Plan:
-        ranked = yield from by_score(best.config, quantized(space, best))
-        yield from walk(
-            "accumulated fallback", best.config, best.score, ranked, patience=self._patience
-        )
+    _scores_anew = False
 
 
 @register_strategy("mse_v2")
@@ -108,12 +169,14 @@ class MSEV2QuantSampler(MSEQuantSampler):
     After neural-compressor 2's strategy of the same name: the stages of
     :class:`BasicQuantSampler` up to the fallback; then
 
-    1. ``fallback of the most sensitive``: one op after the other, each chosen by the sensitivity
-       given what is in fallback already, until the criterion is met;
+    1. ``fallback of the most sensitive``: 1, 1, 2, 4, 8, ... ops more (one after the other with
+       ``accumulate="walk"``), each time chosen by the sensitivity given what is in fallback
+       already, until the criterion is met;
     2. ``revert the least sensitive``: as many of them as the criterion allows are quantized
        again, the least sensitive first.
 
-    The answer is what stands at the end (stage ``answer``).
+    The answer is what stands at the end (stage ``answer``). As with ``mse``, the first of the two
+    is done for the default too, before any other option is tried.
 
     Args:
         space:
@@ -156,31 +219,35 @@ class MSEV2QuantSampler(MSEQuantSampler):
         super().__init__(space, criterion=criterion, sensitivity=sensitivity, **kwargs)
 
     def _fall_back(self, space: TuningSpace, best: Best) -> Plan:
-        config, options = best.config, best.config.ops
-        left = quantized(space, best)
+        yield from self._accumulate_and_take_back(space, best.config, "revert the least sensitive")
+
+    def _accumulated(
+        self, space: TuningSpace, config: QuantConfig
+    ) -> Generator[Request, Any, tuple[QuantConfig, Sequence[Tunable]] | None]:
+        waiting = quantized(space, config)
         chosen: list[Tunable] = []
-        met = False
-        while left and not met:
-            first, *left = yield from by_score(config, left)
-            config = config.with_fallback(*first.ops)
-            chosen.append(first)
+        met, count = False, 1
+        while waiting and not met:
+            ranked = yield from by_score(config, waiting)
+            first, waiting = ranked[:count], ranked[count:]
+            config = config.with_fallback(*(op for tunable in first for op in tunable.ops))
+            chosen += first
             result: Evaluation
             (result,) = yield Stage("fallback of the most sensitive", [config], provisional=True)
             met = result.met is True
+            if self._accumulate == "bracket":
+                count = len(chosen)
         if not met:
-            return
-        # The last one made the difference; the others may not have to stay.
-        back = [(tunable, options[tunable.ops[0]]) for tunable in reversed(chosen[:-1])]
-        config = yield from grow("revert the least sensitive", config, back)
-        if config.quantized_ops:
-            yield Stage("answer", [config])
+            return None
+        # One op that was the last made the difference; the others may not have to stay.
+        return config, chosen[:-1] if len(first) == 1 else chosen
 
 
-def quantized(space: TuningSpace, best: Best) -> Sequence[Tunable]:
-    """The ops that are quantized in the best configuration and can fall back to FP32."""
+def quantized(space: TuningSpace, config: QuantConfig) -> Sequence[Tunable]:
+    """The ops that are quantized in a configuration and can fall back to FP32."""
     return [
         tunable
         for tunable in space.tunables
-        if best.config.ops[tunable.ops[0]].is_quantized
+        if config.ops[tunable.ops[0]].is_quantized
         and any(option.mode == "fp32" for option in tunable.fallbacks)
     ]

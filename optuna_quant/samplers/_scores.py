@@ -45,6 +45,11 @@ class ScoreBook:
         self._sensitivity = sensitivity
         self._watch = ClaimWatch()
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the strategy was given a sensitivity."""
+        return self._sensitivity is not None
+
     def _place(self, study: optuna.Study, wanted: Scoring) -> SharedValue:
         options = str(getattr(self._sensitivity, "key", ""))
         text = json.dumps([options, wanted.config.key, list(wanted.ops)])

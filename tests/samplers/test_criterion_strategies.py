@@ -94,17 +94,21 @@ def test_conservative_goes_into_a_type_that_fails() -> None:
     assert lines == [
         "baseline: ffff",
         "convert everything: ssss",
-        "convert Conv op by op, one by one: sfff",
-        "convert Conv op by op, one by one: fsff",
+        "convert Conv by halves: ssff",
+        "convert Conv by halves: sfff",
+        "convert Conv by halves: fsff",
+        "convert Conv by halves: fsss",
+        "convert Conv by halves: fssf",
+        # Half of the ops did not fit: are there others that fit better together?
         "convert Conv op by op, one by one: ffsf",
         "convert Conv op by op, one by one: fffs",
-        # op2, the least harmful, with the two others that fit alone; then with the better one.
-        "convert Conv op by op: fsss",
+        # op2, the least harmful, with the better one of the two others that fit alone.
         "convert Conv op by op: ffss",
-        # What is left does not fit on top: op1 was just seen not to.
         "convert Conv op by op, one by one: sfss",
+        # What is left does not fit on top: op3 was seen not to.
+        "convert what is left, one by one: sssf",
     ]
-    assert [config.fallback_ops for config in answers(study, space)] == [("op0", "op1")]
+    assert [config.fallback_ops for config in answers(study, space)] == [("op0", "op3")]
 
 
 def test_conservative_passing_on_the_way_is_no_answer() -> None:
@@ -193,7 +197,7 @@ def test_auto_goes_on_to_conservative_and_basic_without_repeats() -> None:
         loss_per_op(op0=0.3, op1=0.06, op2=0.02, op3=0.05),
     )
     stages = list(dict.fromkeys(line.partition(":")[0] for line in lines))
-    assert stages[:3] == ["baseline", "default", "convert Conv op by op, one by one"]
+    assert stages[:3] == ["baseline", "default", "convert Conv by halves"]
     assert "instance-wise fallback" in stages
     assert len({line.partition(": ")[2] for line in lines}) == len(lines)
     assert min(len(config.fallback_ops) for config in answers(study, space)) == 2
@@ -236,7 +240,9 @@ def test_mse_scores_anew_when_progress_stops() -> None:
     losses = {f"op{i}": 0.2 if i == 7 else 0.0 for i in range(8)}
     misled = Sensitivity(**{f"op{i}": 8.0 - i for i in range(8)})
     run(
-        MSEQuantSampler(space, criterion=CRITERION, sensitivity=misled, patience=2),
+        MSEQuantSampler(
+            space, criterion=CRITERION, sensitivity=misled, patience=2, accumulate="walk"
+        ),
         loss_per_op(**losses),
     )
     # Given the two ops that brought nothing, for the others.
@@ -248,7 +254,8 @@ def test_mse_v2_reverts_what_need_not_stay() -> None:
     losses = {"op0": 0.0, "op1": 0.3, "op2": 0.0, "op3": 0.04, "op4": 0.0}
     misled = Sensitivity(op0=9.0, op1=5.0, op2=8.0, op3=7.0, op4=1.0)
     study, lines = run(
-        MSEV2QuantSampler(space, criterion=CRITERION, sensitivity=misled), loss_per_op(**losses)
+        MSEV2QuantSampler(space, criterion=CRITERION, sensitivity=misled, accumulate="walk"),
+        loss_per_op(**losses),
     )
     assert lines == [
         "baseline: fffff",
@@ -375,7 +382,7 @@ def test_basic_finds_ops_that_matter_only_together() -> None:
 
     study, lines = run(BasicQuantSampler(space, criterion=CRITERION), metric)
     assert any(line.startswith("instance-wise quantization") for line in lines)
-    assert answers(study, space)[0].fallback_ops == ("op3", "op8")
+    assert ("op3", "op8") in [config.fallback_ops for config in answers(study, space)]
 
 
 def test_a_search_that_goes_on_quantizes_again_what_need_not_stay() -> None:
