@@ -23,6 +23,7 @@ NAMES = (
     "bayesian",
     "model_based",
     "strategies",
+    "answers",
     "anytime",
     "coverage",
     "selection",

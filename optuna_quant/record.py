@@ -104,6 +104,8 @@ mended, since a search has ended because of them and was begun again."""
 # System attributes of a study.
 SECOND_EVALUATION = "second_evaluation"
 """What evaluating an answer a second time has given, one for each answer, see ``texts``."""
+OPTION_SCORES = "option_scores"
+"""How sensitive the model is to each op in each option, and what that has cost, see ``texts``."""
 SPACE = "space"
 """The tuning space, by the prefix of its parameters, see ``texts``."""
 LEFT_OUT = "left_out"

@@ -20,6 +20,7 @@ from optuna_quant.choice import models_compared
 from optuna_quant.choice import shown_doubt
 from optuna_quant.choice import shown_interval
 from optuna_quant.cost import full_evaluations
+from optuna_quant.cost import sensitivity_evaluations
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
@@ -347,9 +348,11 @@ class TuningResult:
         if self.speculation is not None and self.speculation.evaluated:
             lines.append(f"speculation: {self.speculation}")
         if any(record.EVIDENCE in trial.user_attrs for trial in self._finished()):
+            scoring = sensitivity_evaluations(self.study)
+            of_it = f" ({scoring:.2g} of it for sensitivities)" if scoring else ""
             lines.append(
                 f"evaluated: {self.full_evaluations:.3g} times the evaluation set, in "
-                f"{len(self._finished())} trials"
+                f"{len(self._finished())} trials{of_it}"
             )
         lines.append(f"stopped: {self.message}")
         return "\n".join(map(printable, lines))

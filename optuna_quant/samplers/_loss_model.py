@@ -36,6 +36,9 @@ _UNSCORED_DEVIATION = 1.5
 # How far losses are off the sum, as a part of the loss and of the tolerance; and by how much of
 # their error two configurations must differ to be off it independently.
 _RELATIVE_RESIDUAL = 0.3
+# More by this part for every factor of e that a loss is above the tolerance: what is far off says
+# little about what hardly loses anything.
+_RESIDUAL_FAR_OFF = 0.2
 _RESIDUAL_OF_TOLERANCE = 0.1
 _RESIDUAL_LENGTH = 0.35
 # What is left if they do not differ: rounding.
@@ -302,6 +305,10 @@ class LossModel:
         ]
         kernel = np.exp(-0.5 * np.square(differ / _RESIDUAL_LENGTH))
         return np.asarray(np.outer(size[0], size[1]) * kernel)
+
+    def _relative_residual(self, losses: Floats) -> Floats:
+        far = np.log(np.maximum(losses / self.scale.tolerance, 1.0))
+        return np.asarray(_RELATIVE_RESIDUAL + _RESIDUAL_FAR_OFF * far)
 
     def _chosen(self, options: NDArray[np.int64]) -> Floats:
         return np.asarray(self.sensitivities[np.arange(len(options)), options])

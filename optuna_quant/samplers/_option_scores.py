@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant import record
 from optuna_quant.samplers._scores import check_scores
 from optuna_quant.shared_values import ClaimWatch
 from optuna_quant.shared_values import SharedValue
@@ -88,7 +89,7 @@ class OptionScoreBook:
         key = str(getattr(self._sensitivity, "key", ""))
         text = json.dumps([key, samples, self._space.fp32().key, self._space.default().key])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return SharedValue(study, f"option_scores:{digest}", watch=self._watch)
+        return SharedValue(study, f"{record.OPTION_SCORES}:{digest}", watch=self._watch)
 
     def _computed(self, samples: int | None) -> bytes:
         sensitivity: Any = self._sensitivity

@@ -144,7 +144,7 @@ class SurrogateSearch(Search):
         self._criterion = criterion
         self._table = table
         self._options = options
-        self._start = cheapest(table, space)
+        self._start = _cheapest_quantized(table, space)
         self._fp32_cost = _fp32_cost(table, space)
         self._sampled = SampledOutcomes()
         self._decided: tuple[object, _Decision] | None = None
@@ -400,7 +400,9 @@ class SurrogateSearch(Search):
         improvement: then the model hopes for too much.
         """
         population = ledger.population
-        is_full = population is None or population.samples < _FEW_SAMPLES
+        # What is cheaper than an answer must be evaluated on all samples, as that was.
+        is_full = best is not None and best.proven
+        is_full = is_full or population is None or population.samples < _FEW_SAMPLES
         since = -1 if best is None else ledger.outcomes[best.config.key].number
         models = {
             (outcome.score, outcome.samples)  # Equal models have the same.
@@ -478,6 +480,20 @@ class SurrogateSearch(Search):
             if unscored:
                 forbidden[first] = unscored
         return weights, forbidden
+
+
+def _cheapest_quantized(table: CostTable, space: TuningSpace) -> QuantConfig:
+    """The cheapest configuration; if that is FP32, the cheapest with everything quantized."""
+    found = cheapest(table, space)
+    if found.quantized_ops:
+        return found
+    floats = {
+        op: [option.label for option in tunable.fallbacks]
+        for tunable in space.tunables
+        if tunable.quantized
+        for op in tunable.ops
+    }
+    return cheapest(table, space, forbidden=floats)
 
 
 def _fp32_cost(table: CostTable, space: TuningSpace) -> float:
