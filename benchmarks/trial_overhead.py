@@ -30,6 +30,7 @@ from benchmarks.generated_models import residual_blocks
 from benchmarks.generated_models import transformer
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
+from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
 from optuna_quant.samplers import Stage
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.search import prepare
@@ -200,12 +201,10 @@ def search(name: str, strategy: str) -> dict[str, Any]:
     model, calibration, data = case_of(name)
     content = model.SerializeToString()
     del model
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     Path("/proc/self/clear_refs").write_text("5")  # Forget the peak of making the model.
     before = _memory("VmRSS")
     clock = Clock()
-    with clock.running():
+    with clock.running(), _one_thread():
         prepared = prepare(
             content,
             calibration_data=calibration,
@@ -220,7 +219,6 @@ def search(name: str, strategy: str) -> dict[str, Any]:
                 max_trials=6,
             ),
             evaluation_threads=1,
-            session_options=options,
         )
         if strategy == "fixed":
             sampler = FixedList(prepared.space, criterion=prepared.criterion)
@@ -228,7 +226,8 @@ def search(name: str, strategy: str) -> dict[str, Any]:
         result = prepared.run()
         str(result)
     peak = _memory("VmHWM")
-    session = _ratio(content, result)
+    with _one_thread():
+        session = _ratio(content, result)
     return {
         "seconds": dict(clock.seconds),
         "calls": dict(clock.calls),
@@ -239,6 +238,23 @@ def search(name: str, strategy: str) -> dict[str, Any]:
         "peak": peak,
         **session,
     }
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Give the sessions of the backend one thread, as no options of a user's could do."""
+    usual = SessionMaker._options_for
+
+    def single(*args: Any) -> onnxruntime.SessionOptions:
+        options = usual(*args)
+        options.intra_op_num_threads = 1
+        return options
+
+    SessionMaker._options_for = single
+    try:
+        yield
+    finally:
+        SessionMaker._options_for = usual
 
 
 def _ratio(content: bytes, result: Any) -> dict[str, float]:
@@ -286,8 +302,8 @@ def show(name: str, strategy: str, found: dict[str, Any]) -> None:
     total = sum(seconds.values())
     own = seconds.get(RUNS, 0.0)
     print(
-        f"{name}, {found['mbytes']:.1f} MB, {found["ops"]} ops; {strategy}, {found["trials"]} "
-        f"trials: 
+        f"{name}, {found['mbytes']:.1f} MB, {found['ops']} ops; {strategy}, "
+        f"{found['trials']} trials: "
         f"{total:.2f} s, of which all but the model's runs {1 - own / total:.1%}, without "
         f"calibration {1 - own / (total - seconds.get('calibration', 0.0)):.1%}"
     )

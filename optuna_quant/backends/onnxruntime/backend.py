@@ -26,10 +26,11 @@ from optuna_quant.backends.onnxruntime.calibration_data import optional_input_sp
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import find_capability
 from optuna_quant.backends.onnxruntime.capability import usual_approach
+from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+from optuna_quant.backends.onnxruntime.compact_model import compacted
 from optuna_quant.backends.onnxruntime.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.executed import executed_ops
-from optuna_quant.backends.onnxruntime.external_data import total_bytes
-from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.external_data import external_bytes
 from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
 from optuna_quant.backends.onnxruntime.hints import model_warnings
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
@@ -200,7 +201,7 @@ class OnnxRuntimeBackend:
 
     def _check_loads(self) -> None:
         try:
-            self._sessions.make(self._source.proto, self._source.base_dir)
+            self._sessions.make(self._model, self._source.base_dir)
         except Exception as error:
             raise ValueError(describe_refusal(self._source, self._sessions, error)) from error
 
@@ -219,6 +220,16 @@ class OnnxRuntimeBackend:
         return self._inputs.values
 
     @cached_property
+    def _model(self) -> CompactModel:
+        """The user's model."""
+        return compacted(self._source.proto)
+
+    @cached_property
+    def _model_bytes(self) -> int:
+        """Its size, external data included."""
+        return self._model.nbytes + external_bytes(self._source.proto, self._source.base_dir)
+
+    @cached_property
     def _graph(self) -> Graph:
         return normalize(self._source)
 
@@ -235,8 +246,7 @@ class OnnxRuntimeBackend:
     def _approach(self) -> str:
         if self._asked_approach is not None:
             return self._asked_approach
-        size = total_bytes(self._source.proto, self._source.base_dir)
-        found = usual_approach(self._graph, self._builder.static, size)
+        found = usual_approach(self._graph, self._builder.static, self._model_bytes)
         if found != "static":
             _logger.info(
                 "A considerable part of the weights is in ops that only dynamic quantization "
@@ -338,7 +348,7 @@ class OnnxRuntimeBackend:
             fallback = [node for node in nodes if node.name in config.ops]
             return FloatWeights(
                 nbytes=total_float_bytes(nodes, self._graph),
-                model_bytes=total_bytes(self._source.proto, self._source.base_dir),
+                model_bytes=self._model_bytes,
                 left_out=self._left_out(frozenset(config.ops)),
                 in_fallback=total_float_bytes(fallback, self._graph),
             )
@@ -467,7 +477,7 @@ class OnnxRuntimeBackend:
         with self._lock:
             built = self._built(config)
         return QuantizedModel(
-            built.proto,
+            built.model,
             self._sessions,
             base_dir=self._source.base_dir,
             fingerprint=built.fingerprint,
@@ -503,8 +513,8 @@ class OnnxRuntimeBackend:
 
     @cached_property
     def _unchanged(self) -> Built:
-        proto = self._source.proto
-        return Built(proto, fingerprint(proto, base_dir=self._source.base_dir))
+        source = self._source
+        return Built(self._model, self._builder.fingerprint_of(source.proto, source.base_dir))
 
     def _params_for(self, config: QuantConfig) -> FindParams:
         """How to find the parameters for a configuration; calibrates if need be."""

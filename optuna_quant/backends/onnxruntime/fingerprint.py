@@ -24,6 +24,8 @@ from optuna_quant.backends.onnxruntime.model import is_external
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 _SIZE = 16
 _CHUNK = 1 << 20
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
@@ -110,6 +112,16 @@ def _tensor(tensor: onnx.TensorProto, base_dir: Path | None) -> bytes:
     else:
         digest.update(np.ascontiguousarray(onnx.numpy_helper.to_array(tensor)).tobytes())
     return typed_digest(digest.digest(), tensor.data_type, tuple(tensor.dims))
+
+
+def initializer_digest(value: onnx.TensorProto | NDArray[Any]) -> bytes:
+    """The hash of an initializer, a tensor with its data or an array."""
+    if isinstance(value, onnx.TensorProto):
+        return _tensor(value, None)
+    content = hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=_SIZE).digest()
+    return typed_digest(
+        content, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), tuple(value.shape)
+    )
 
 
 def typed_digest(content: bytes, data_type: int, shape: tuple[int, ...]) -> bytes:

@@ -19,13 +19,18 @@ import onnxruntime
 from optuna_quant._cores import available_cores
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.onnxruntime.batch_dependence import quantizes_at_run_time
+from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+from optuna_quant.backends.onnxruntime.compact_model import SharedArrays
+from optuna_quant.backends.onnxruntime.compact_model import compacted
+from optuna_quant.backends.onnxruntime.external_data import external_bytes
 from optuna_quant.backends.onnxruntime.external_data import is_too_large
 from optuna_quant.backends.onnxruntime.external_data import save_model
-from optuna_quant.backends.onnxruntime.external_data import total_bytes
+from optuna_quant.backends.onnxruntime.tensor_references import Source
 
 
 Providers: TypeAlias = Sequence[str | tuple[str, dict[str, Any]]]
 
+_CPU = ("CPUExecutionProvider",)
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -47,16 +52,21 @@ class SessionMaker:
         self.providers = tuple(providers)
         self.options = options
         self.lock = RLock()
+        self._arrays = SharedArrays()
 
     def make(
         self,
-        model: onnx.ModelProto,
+        model: onnx.ModelProto | CompactModel,
         base_dir: Path | None = None,
         *,
         concurrent_runs: int = 1,
         level: onnxruntime.GraphOptimizationLevel | None = None,
     ) -> onnxruntime.InferenceSession:
         """A session of a model.
+
+        That of a compact one reads the arrays outside it, which no copy is made of, where the
+        options are not the user's (theirs cannot be given arrays for one session only) and the
+        only provider is that of the CPU.
 
         Args:
             model:
@@ -74,23 +84,35 @@ class SessionMaker:
             ValueError:
                 If the model is over 2 GB.
         """
+        outside: Mapping[str, Source] = {}
+        if isinstance(model, CompactModel):
+            if self.options is None and self.providers == _CPU:
+                model, outside = model.proto, model.outside
+            else:
+                model = model.whole()
         if is_too_large(model):
             raise ValueError(
                 "The model is over 2 GB, which a session takes only from files: save the original "
                 "with external data (onnx.save with save_as_external_data=True) and pass its path."
             )
         content = model.SerializeToString()
+        values = [self._arrays.value(source) for source in outside.values()]
         with self.lock:
             options = self._options_for(base_dir, concurrent_runs)
+            if values:
+                options.add_external_initializers(list(outside), values)
             usual = options.graph_optimization_level, options.log_severity_level
             try:
                 if level is not None:
                     options.graph_optimization_level, options.log_severity_level = level, 4
-                return onnxruntime.InferenceSession(
+                session = onnxruntime.InferenceSession(
                     content, options, providers=list(self.providers)
                 )
             finally:
                 options.graph_optimization_level, options.log_severity_level = usual
+        # It reads their memory, so they live as long as it does.
+        session._optuna_quant_initializers = values
+        return session
 
     @cached_property
     def _cores(self) -> int:
@@ -140,7 +162,7 @@ class QuantizedModel:
     what is not defined here is looked up in :attr:`session`.
 
     Args:
-        proto:
+        model:
             The model. Must not be changed.
         sessions:
             Makes its session.
@@ -157,18 +179,23 @@ class QuantizedModel:
 
     def __init__(
         self,
-        proto: onnx.ModelProto,
+        model: onnx.ModelProto | CompactModel,
         sessions: SessionMaker,
         *,
         base_dir: Path | None = None,
         fingerprint: str,
     ) -> None:
-        self.proto = proto
+        self._model = model if isinstance(model, CompactModel) else compacted(model)
         self.fingerprint = fingerprint
         self._base_dir = base_dir
         self._sessions = sessions
         self._lock = RLock()
         self._made: dict[int, onnxruntime.InferenceSession] = {}
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The model as a message. Must not be changed."""
+        return self._model.whole()
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
@@ -190,19 +217,19 @@ class QuantizedModel:
             if concurrent_runs not in self._made:
                 with load_errors():
                     self._made[concurrent_runs] = self._sessions.make(
-                        self.proto, self._base_dir, concurrent_runs=concurrent_runs
+                        self._model, self._base_dir, concurrent_runs=concurrent_runs
                     )
             return self._made[concurrent_runs]
 
     @cached_property
     def depends_on_batch(self) -> bool:
         """Whether what it gives for a sample depends on the other samples of the batch."""
-        return quantizes_at_run_time(self.proto)
+        return quantizes_at_run_time(self._model.proto)
 
     @property
     def nbytes(self) -> int:
         """The size of the model in bytes, external data included."""
-        return total_bytes(self.proto, self._base_dir)
+        return self._model.nbytes + external_bytes(self._model.proto, self._base_dir)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file.
