@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
 import warnings
+import weakref
 
 import onnx
 import onnxruntime
@@ -197,13 +198,17 @@ class OnnxRuntimeBackend:
         self._fingerprints: dict[str, str] = {}
         self._expected_tensors: set[str] = set()
         self._has_said_saturating = False
+        self._first_session: onnxruntime.InferenceSession | None = None
+        self._fp32: weakref.ref[QuantizedModel] | None = None
+        self._kept_fp32: QuantizedModel | None = None
         self._check_loads()
 
     def _check_loads(self) -> None:
         try:
-            self._sessions.make(self._model, self._source.base_dir)
+            session = self._sessions.make(self._model, self._source.base_dir)
         except Exception as error:
             raise ValueError(describe_refusal(self._source, self._sessions, error)) from error
+        self._first_session = session
 
     def _read(self, data: object, *, batch_size: int = DEFAULT_BATCH_SIZE) -> CalibrationData:
         return CalibrationData(
@@ -368,6 +373,7 @@ class OnnxRuntimeBackend:
         """
         if self._data is not None:
             with self._lock:
+                self._let_go_of_fp32()
                 self._statistics.collect(*self._expected)
                 self._statistics.check_any(*self._expected)
 
@@ -476,12 +482,36 @@ class OnnxRuntimeBackend:
         """
         with self._lock:
             built = self._built(config)
+            if built.model is self._model:
+                return self._fp32_model()
+            self._let_go_of_fp32()
+        return self._quantized_model(built)
+
+    def _quantized_model(
+        self, built: Built, session: onnxruntime.InferenceSession | None = None
+    ) -> QuantizedModel:
         return QuantizedModel(
             built.model,
             self._sessions,
             base_dir=self._source.base_dir,
             fingerprint=built.fingerprint,
+            session=session,
         )
+
+    def _fp32_model(self) -> QuantizedModel:
+        """The FP32 model: the same one, with its sessions, as long as somebody has it."""
+        model = None if self._fp32 is None else self._fp32()
+        if model is None:
+            model = self._quantized_model(self._unchanged, self._first_session)
+            self._fp32 = weakref.ref(model)
+            if self._first_session is not None:
+                # Until there is a candidate: what comes first asks for it several times.
+                self._kept_fp32, self._first_session = model, None
+        return model
+
+    def _let_go_of_fp32(self) -> None:
+        """Free the memory of the FP32 model's sessions, unless others have them."""
+        self._kept_fp32 = self._first_session = None
 
     def _built(self, config: QuantConfig) -> Built:
         if config.key not in self._models:

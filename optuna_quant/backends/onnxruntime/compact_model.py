@@ -9,6 +9,7 @@ whole is put together when somebody asks for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from functools import cached_property
@@ -32,7 +33,7 @@ from optuna_quant.backends.onnxruntime.weights import BoundedCache
 
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
 
     from numpy.typing import NDArray
 
@@ -129,6 +130,17 @@ class _Kept:
         return self.array.nbytes
 
 
+def can_share(
+    providers: Sequence[Any], session_options: onnxruntime.SessionOptions | None
+) -> bool:
+    """Whether a session can read arrays outside its model.
+
+    A user's options cannot be given arrays for one session only, and other providers than that of
+    the CPU may want the whole model.
+    """
+    return session_options is None and tuple(providers) == ("CPUExecutionProvider",)
+
+
 def compacted(proto: onnx.ModelProto) -> CompactModel:
     """A model with its large initializers outside; it is not changed, and shares them."""
     compact = onnx.ModelProto()
@@ -154,7 +166,7 @@ def missing_digests(outside: Mapping[str, Source], known: Mapping[str, bytes]) -
     }
 
 
-def source_array(source: Source, base_dir: Path | None) -> NDArray[Any]:
+def source_array(source: Source, base_dir: str | os.PathLike[str] | None) -> NDArray[Any]:
     """The value of an initializer, read from its file if it is in one."""
     if isinstance(source, np.ndarray):
         return source

@@ -21,6 +21,7 @@ from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.onnxruntime.batch_dependence import quantizes_at_run_time
 from optuna_quant.backends.onnxruntime.compact_model import CompactModel
 from optuna_quant.backends.onnxruntime.compact_model import SharedArrays
+from optuna_quant.backends.onnxruntime.compact_model import can_share
 from optuna_quant.backends.onnxruntime.compact_model import compacted
 from optuna_quant.backends.onnxruntime.external_data import external_bytes
 from optuna_quant.backends.onnxruntime.external_data import is_too_large
@@ -30,7 +31,6 @@ from optuna_quant.backends.onnxruntime.tensor_references import Source
 
 Providers: TypeAlias = Sequence[str | tuple[str, dict[str, Any]]]
 
-_CPU = ("CPUExecutionProvider",)
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -46,13 +46,15 @@ class SessionMaker:
     Attributes:
         lock:
             Held while ``options`` are in use: whoever changes them for a while must hold it.
+        arrays:
+            Gives sessions the initializers that models share.
     """
 
     def __init__(self, providers: Providers, options: onnxruntime.SessionOptions | None) -> None:
         self.providers = tuple(providers)
         self.options = options
         self.lock = RLock()
-        self._arrays = SharedArrays()
+        self.arrays = SharedArrays()
 
     def make(
         self,
@@ -86,7 +88,7 @@ class SessionMaker:
         """
         outside: Mapping[str, Source] = {}
         if isinstance(model, CompactModel):
-            if self.options is None and self.providers == _CPU:
+            if can_share(self.providers, self.options):
                 model, outside = model.proto, model.outside
             else:
                 model = model.whole()
@@ -96,7 +98,7 @@ class SessionMaker:
                 "with external data (onnx.save with save_as_external_data=True) and pass its path."
             )
         content = model.SerializeToString()
-        values = [self._arrays.value(source) for source in outside.values()]
+        values = [self.arrays.value(source) for source in outside.values()]
         with self.lock:
             options = self._options_for(base_dir, concurrent_runs)
             if values:
@@ -170,6 +172,9 @@ class QuantizedModel:
             The directory that its external data are relative to; None if it has none.
         fingerprint:
             Its content hash.
+        session:
+            Its session for one run at a time, if it is made already; kept if it is the first one
+            asked for.
 
     Example:
         >>> model = backend.quantize(space.default())  # doctest: +SKIP
@@ -184,6 +189,7 @@ class QuantizedModel:
         *,
         base_dir: Path | None = None,
         fingerprint: str,
+        session: onnxruntime.InferenceSession | None = None,
     ) -> None:
         self._model = model if isinstance(model, CompactModel) else compacted(model)
         self.fingerprint = fingerprint
@@ -191,6 +197,7 @@ class QuantizedModel:
         self._sessions = sessions
         self._lock = RLock()
         self._made: dict[int, onnxruntime.InferenceSession] = {}
+        self._spare = session
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
@@ -214,6 +221,9 @@ class QuantizedModel:
                 If the runtime does not load the model.
         """
         with self._lock:
+            spare, self._spare = self._spare, None
+            if spare is not None and concurrent_runs == 1:
+                self._made[1] = spare
             if concurrent_runs not in self._made:
                 with load_errors():
                     self._made[concurrent_runs] = self._sessions.make(
