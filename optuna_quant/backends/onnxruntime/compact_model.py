@@ -101,6 +101,11 @@ class SharedArrays:
         self._lock = Lock()
         self._kept = BoundedCache(max_bytes)
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the arrays that are kept of tensors, in bytes."""
+        return self._kept.nbytes
+
     def value(self, source: Source) -> onnxruntime.OrtValue:
         """The value of an initializer; it holds the array whose memory it is."""
         if isinstance(source, np.ndarray):
