@@ -44,7 +44,10 @@ _BACKEND = "optuna_quant.backends.onnxruntime"
 PARTS = {
     RUNS: [("onnxruntime", "InferenceSession.run")],
     "calibration": [(f"{_BACKEND}.statistics", "StatisticsSource.collect")],
-    "sessions": [("onnxruntime", "InferenceSession.__init__")],
+    "sessions": [
+        ("onnxruntime", "InferenceSession.__init__"),
+        (f"{_BACKEND}.quantized_model", "SessionMaker.make"),
+    ],
     "building": [(f"{_BACKEND}.builder", "CandidateBuilder.build")],
     "reading": [
         (f"{_BACKEND}.backend", "load_model"),
@@ -53,7 +56,7 @@ PARTS = {
     ],
     "fingerprints": [
         (f"{_BACKEND}.builder", "CandidateBuilder._fingerprint"),
-        (f"{_BACKEND}.backend", "fingerprint"),
+        (f"{_BACKEND}.builder", "CandidateBuilder.fingerprint_of"),
     ],
     "sizes": [("onnx", "ModelProto.ByteSize"), ("onnx", "TensorProto.ByteSize")],
     "serializing": [("onnx", "ModelProto.SerializeToString")],
@@ -86,7 +89,8 @@ class Clock:
     def part(self, name: str) -> Iterator[None]:
         self._turn()
         # Calibration runs the model too, and makes sessions for it.
-        self._open.append("calibration" if "calibration" in self._open else name)
+        inside = "calibration" in self._open
+        self._open.append("calibration" if inside else name)
         try:
             yield
         finally:

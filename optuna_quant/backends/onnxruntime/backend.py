@@ -201,6 +201,7 @@ class OnnxRuntimeBackend:
         self._first_session: onnxruntime.InferenceSession | None = None
         self._fp32: weakref.ref[QuantizedModel] | None = None
         self._kept_fp32: QuantizedModel | None = None
+        _let_go_before_forks(self)
         self._check_loads()
 
     def _check_loads(self) -> None:
@@ -787,6 +788,19 @@ class OnnxRuntimeBackend:
                 "calibration_data: pass data=, in any form that calibration_data may have."
             )
         return self._data
+
+
+def _let_go_before_forks(backend: OnnxRuntimeBackend) -> None:
+    """Have a backend give up its session before each fork: its threads would not be there."""
+    found = weakref.ref(backend)
+
+    def let_go() -> None:
+        alive = found()
+        if alive is not None:
+            alive._let_go_of_fp32()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=let_go)
 
 
 def _files(**given: object) -> Mapping[str, Path]:

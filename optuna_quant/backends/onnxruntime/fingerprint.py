@@ -134,8 +134,5 @@ def _bytes(message: Any) -> bytes:
 
 
 def _hash(*parts: bytes) -> bytes:
-    digest = hashlib.blake2b(digest_size=_SIZE)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.digest()
+    pieces = [piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)]
+    return hashlib.blake2b(b"".join(pieces), digest_size=_SIZE).digest()

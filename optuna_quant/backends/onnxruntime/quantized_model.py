@@ -92,7 +92,8 @@ class SessionMaker:
                 model, outside = model.proto, model.outside
             else:
                 model = model.whole()
-        if is_too_large(model):
+        # What is left of a compact model is small.
+        if not outside and is_too_large(model):
             raise ValueError(
                 "The model is over 2 GB, which a session takes only from files: save the original "
                 "with external data (onnx.save with save_as_external_data=True) and pass its path."

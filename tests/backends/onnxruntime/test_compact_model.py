@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import gc
+import os
 from typing import Any
 import weakref
 
@@ -181,6 +182,21 @@ def test_the_fp32_model_is_loaded_once_until_there_is_a_candidate() -> None:
     assert kept() is None, "no memory is held for a session that nobody has"
     held = backend.quantize(space.fp32())
     assert backend.quantize(space.fp32()) is held
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_no_session_is_held_over_a_fork() -> None:
+    model, data = linear_layers()
+    backend = OnnxRuntimeBackend(model, calibration_data=data)
+    fp32 = backend.tuning_space().fp32()
+    kept = weakref.ref(backend.quantize(fp32).session)
+    assert kept() is not None
+    child = os.fork()
+    if child == 0:
+        os._exit(int(kept() is not None))
+    assert os.waitpid(child, 0)[1] == 0
+    backend.quantize(fp32).run(None, {"x": data["x"]})
 
 
 def test_a_session_outlives_its_model() -> None:
