@@ -14,6 +14,7 @@ import functools
 import importlib
 import json
 from pathlib import Path
+import random
 import re
 import subprocess
 import sys
@@ -134,13 +135,22 @@ class Clock:
 
 
 class FixedList(StagedQuantSampler):
-    """Six configurations: all quantized, and each fifth of the ops in fallback."""
+    """A list of configurations: all quantized, and then with other fifths of the ops in fallback.
+
+    Args:
+        count:
+            How many there are.
+    """
+
+    def __init__(self, space: Any, *, count: int, **kwargs: Any) -> None:
+        super().__init__(space, **kwargs)
+        self._count = count
 
     def plan(self, space: Any) -> Any:
         ops = [op for tunable in space.tunables for op in tunable.ops]
-        default = space.default()
-        parts = [default.with_fallback(*ops[i::5]) for i in range(5)]
-        yield Stage("fixed", [default, *parts])
+        draw, default = random.Random(0), space.default()
+        subsets = [draw.sample(ops, len(ops) // 5) for _ in range(self._count - 1)]
+        yield Stage("fixed", [default, *(default.with_fallback(*subset) for subset in subsets)])
 
 
 def case_of(name: str) -> tuple[onnx.ModelProto, dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -190,13 +200,13 @@ def exported() -> onnx.ModelProto:
         return onnx.load(path)
 
 
-# The case, and the strategy: None for a fixed list of six configurations.
+# The case, and a strategy or the length of a fixed list of configurations.
 SEARCHES = (
-    ("transformer", "fixed"),
+    ("transformer", "24"),
     ("transformer", "mse_v2"),
-    ("exported", "fixed"),
-    ("500 ops", "fixed"),
-    ("2000 ops", "fixed"),
+    ("exported", "24"),
+    ("500 ops", "6"),
+    ("2000 ops", "6"),
 )
 
 
@@ -207,6 +217,7 @@ def search(name: str, strategy: str) -> dict[str, Any]:
     del model
     Path("/proc/self/clear_refs").write_text("5")  # Forget the peak of making the model.
     before = _memory("VmRSS")
+    count = int(strategy) if strategy.isdigit() else None
     clock = Clock()
     with clock.running(), _one_thread():
         prepared = prepare(
@@ -216,16 +227,16 @@ def search(name: str, strategy: str) -> dict[str, Any]:
             metric="agreement",
             accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.001),
             tuning_criterion=TuningCriterion(
-                strategy="basic" if strategy == "fixed" else strategy,
+                strategy=strategy if count is None else "basic",
                 objective="fallback_ops",
                 stop_at_first=False,
                 timeout=None,
-                max_trials=6,
+                max_trials=count or 6,
             ),
             evaluation_threads=1,
         )
-        if strategy == "fixed":
-            sampler = FixedList(prepared.space, criterion=prepared.criterion)
+        if count is not None:
+            sampler = FixedList(prepared.space, count=count, criterion=prepared.criterion)
             prepared = replace(prepared, sampler=sampler)
         result = prepared.run()
         str(result)
@@ -305,9 +316,9 @@ def show(name: str, strategy: str, found: dict[str, Any]) -> None:
     seconds = found["seconds"]
     total = sum(seconds.values())
     own = seconds.get(RUNS, 0.0)
+    asked = f"{strategy} configurations" if strategy.isdigit() else strategy
     print(
-        f"{name}, {found['mbytes']:.1f} MB, {found['ops']} ops; {strategy}, "
-        f"{found['trials']} trials: "
+        f"{name}, {found['mbytes']:.1f} MB, {found['ops']} ops; {asked}, {found['trials']} trials: "
         f"{total:.2f} s, of which all but the model's runs {1 - own / total:.1%}, without "
         f"calibration {1 - own / (total - seconds.get('calibration', 0.0)):.1%}"
     )
