@@ -318,7 +318,8 @@ def show(name: str, strategy: str, found: dict[str, Any]) -> None:
     own = seconds.get(RUNS, 0.0)
     asked = f"{strategy} configurations" if strategy.isdigit() else strategy
     print(
-        f"{name}, {found['mbytes']:.1f} MB, {found['ops']} ops; {asked}, {found['trials']} trials: "
+        f"{name}, {found['mbytes']:.1f} MB, {found['ops']} ops; {asked}, "
+        f"{found['trials']} trials: "
         f"{total:.2f} s, of which all but the model's runs {1 - own / total:.1%}, without "
         f"calibration {1 - own / (total - seconds.get('calibration', 0.0)):.1%}"
     )
