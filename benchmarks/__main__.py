@@ -20,6 +20,7 @@ NAMES = (
     "claims",
     "build",
     "calibration_memory",
+    "trial_overhead",
     "bayesian",
     "model_based",
     "strategies",

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
 import warnings
+import weakref
 
 import onnx
 import onnxruntime
@@ -26,10 +27,11 @@ from optuna_quant.backends.onnxruntime.calibration_data import optional_input_sp
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import find_capability
 from optuna_quant.backends.onnxruntime.capability import usual_approach
+from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+from optuna_quant.backends.onnxruntime.compact_model import compacted
 from optuna_quant.backends.onnxruntime.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.executed import executed_ops
-from optuna_quant.backends.onnxruntime.external_data import total_bytes
-from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.external_data import external_bytes
 from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
 from optuna_quant.backends.onnxruntime.hints import model_warnings
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
@@ -198,13 +200,18 @@ class OnnxRuntimeBackend:
         self._fingerprints: dict[str, str] = {}
         self._expected_tensors: set[str] = set()
         self._has_said_saturating = False
+        self._first_session: onnxruntime.InferenceSession | None = None
+        self._fp32: weakref.ref[QuantizedModel] | None = None
+        self._kept_fp32: QuantizedModel | None = None
+        _let_go_before_forks(self)
         self._check_loads()
 
     def _check_loads(self) -> None:
         try:
-            self._sessions.make(self._source.proto, self._source.base_dir)
+            session = self._sessions.make(self._model, self._source.base_dir)
         except Exception as error:
             raise ValueError(describe_refusal(self._source, self._sessions, error)) from error
+        self._first_session = session
 
     def _read(self, data: object, *, batch_size: int = DEFAULT_BATCH_SIZE) -> CalibrationData:
         return CalibrationData(
@@ -219,6 +226,16 @@ class OnnxRuntimeBackend:
     def inputs(self) -> Mapping[str, Any]:
         """The inputs that are the same for all samples."""
         return self._inputs.values
+
+    @cached_property
+    def _model(self) -> CompactModel:
+        """The user's model."""
+        return compacted(self._source.proto)
+
+    @cached_property
+    def _model_bytes(self) -> int:
+        """Its size, external data included."""
+        return self._model.nbytes + external_bytes(self._source.proto, self._source.base_dir)
 
     @cached_property
     def _graph(self) -> Graph:
@@ -237,8 +254,7 @@ class OnnxRuntimeBackend:
     def _approach(self) -> str:
         if self._asked_approach is not None:
             return self._asked_approach
-        size = total_bytes(self._source.proto, self._source.base_dir)
-        found = usual_approach(self._graph, self._builder.static, size)
+        found = usual_approach(self._graph, self._builder.static, self._model_bytes)
         if found != "static":
             _logger.info(
                 "A considerable part of the weights is in ops that only dynamic quantization "
@@ -340,7 +356,7 @@ class OnnxRuntimeBackend:
             fallback = [node for node in nodes if node.name in config.ops]
             return FloatWeights(
                 nbytes=total_float_bytes(nodes, self._graph),
-                model_bytes=total_bytes(self._source.proto, self._source.base_dir),
+                model_bytes=self._model_bytes,
                 left_out=self._left_out(frozenset(config.ops)),
                 in_fallback=total_float_bytes(fallback, self._graph),
             )
@@ -360,6 +376,7 @@ class OnnxRuntimeBackend:
         """
         if self._data is not None:
             with self._lock:
+                self._let_go_of_fp32()
                 self._statistics.collect(*self._expected)
                 self._statistics.check_any(*self._expected)
 
@@ -468,12 +485,36 @@ class OnnxRuntimeBackend:
         """
         with self._lock:
             built = self._built(config)
+            if built.model is self._model:
+                return self._fp32_model()
+            self._let_go_of_fp32()
+        return self._quantized_model(built)
+
+    def _quantized_model(
+        self, built: Built, session: onnxruntime.InferenceSession | None = None
+    ) -> QuantizedModel:
         return QuantizedModel(
-            built.proto,
+            built.model,
             self._sessions,
             base_dir=self._source.base_dir,
             fingerprint=built.fingerprint,
+            session=session,
         )
+
+    def _fp32_model(self) -> QuantizedModel:
+        """The FP32 model: the same one, with its sessions, as long as somebody has it."""
+        model = None if self._fp32 is None else self._fp32()
+        if model is None:
+            model = self._quantized_model(self._unchanged, self._first_session)
+            self._fp32 = weakref.ref(model)
+            if self._first_session is not None:
+                # Until there is a candidate: what comes first asks for it several times.
+                self._kept_fp32, self._first_session = model, None
+        return model
+
+    def _let_go_of_fp32(self) -> None:
+        """Free the memory of the FP32 model's sessions, unless others have them."""
+        self._kept_fp32 = self._first_session = None
 
     def _built(self, config: QuantConfig) -> Built:
         if config.key not in self._models:
@@ -505,8 +546,8 @@ class OnnxRuntimeBackend:
 
     @cached_property
     def _unchanged(self) -> Built:
-        proto = self._source.proto
-        return Built(proto, fingerprint(proto, base_dir=self._source.base_dir))
+        source = self._source
+        return Built(self._model, self._builder.fingerprint_of(source.proto, source.base_dir))
 
     def _params_for(self, config: QuantConfig) -> FindParams:
         """How to find the parameters for a configuration; calibrates if need be."""
@@ -863,7 +904,7 @@ class OnnxRuntimeBackend:
         source = CostSource(
             graph=graph,
             original=self._source.proto,
-            original_bytes=total_bytes(self._source.proto, self._source.base_dir),
+            original_bytes=self._model_bytes,
             base_dir=self._source.base_dir,
             sessions=self._sessions,
             build=lambda config: self.quantize(config).proto,
@@ -882,6 +923,19 @@ class OnnxRuntimeBackend:
                 "calibration_data: pass data=, in any form that calibration_data may have."
             )
         return self._data
+
+
+def _let_go_before_forks(backend: OnnxRuntimeBackend) -> None:
+    """Have a backend give up its session before each fork: its threads would not be there."""
+    found = weakref.ref(backend)
+
+    def let_go() -> None:
+        alive = found()
+        if alive is not None:
+            alive._let_go_of_fp32()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=let_go)
 
 
 def _files(**given: object) -> Mapping[str, Path]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import onnx
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+from optuna_quant.backends.onnxruntime.compact_model import missing_digests
+from optuna_quant.backends.onnxruntime.compact_model import source_array
 from optuna_quant.backends.onnxruntime.constant_folding import unfold
 from optuna_quant.backends.onnxruntime.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
 from optuna_quant.backends.onnxruntime.fingerprint import typed_digest
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import assemble
-from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.qdq import Writer
 from optuna_quant.backends.onnxruntime.static import Params
 from optuna_quant.backends.onnxruntime.static import Plan
@@ -28,17 +30,20 @@ from optuna_quant.backends.onnxruntime.static_ops import check_static
 from optuna_quant.backends.onnxruntime.static_ops import static_ops
 from optuna_quant.backends.onnxruntime.tensor_range import MissingRangesError
 from optuna_quant.backends.onnxruntime.tensor_range import NoRangeError
+from optuna_quant.backends.onnxruntime.tensor_references import is_reference
 from optuna_quant.backends.onnxruntime.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.weights import WeightStore
 from optuna_quant.config import OpConfig
 
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.static import FindParams
+    from optuna_quant.backends.onnxruntime.tensor_references import Source
     from optuna_quant.config import QuantConfig
 
 
@@ -50,19 +55,19 @@ class Built:
     """A candidate.
 
     Args:
-        proto:
+        model:
             The model.
         fingerprint:
             Its content hash.
     """
 
-    proto: onnx.ModelProto
+    model: CompactModel
     fingerprint: str
 
-    @cached_property
+    @property
     def nbytes(self) -> int:
-        """Its size in memory, in bytes."""
-        return int(self.proto.ByteSize())
+        """Its size in bytes."""
+        return self.model.nbytes
 
 
 class CandidateBuilder:
@@ -167,18 +172,20 @@ class CandidateBuilder:
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
         constants.update(self._graph.initializers)
         constants.update(writer.constants)
-        model = assemble(self._graph.template, writer.nodes, constants)
+        outside: dict[str, Source] = {}
+        model = assemble(self._graph.template, writer.nodes, constants, outside=outside)
         layers = {
             op.name: OpConfig("dynamic", weight=op_config.weight)
             for op, op_config in chosen.values()
             if op.rule.layer
         }
         if layers:
-            self._apply_dynamic(model, layers)
+            self._apply_dynamic(model, layers, outside)
             use_pairs(model, writer.integers)
-        self._apply_dynamic(model, config.ops)
-        unfold(model, self._graph)
-        return Built(model, self._fingerprint(model, writer))
+        self._apply_dynamic(model, config.ops, outside)
+        unfold(model, self._graph, outside)
+        compact = CompactModel(model, outside).pruned()
+        return Built(compact, self._fingerprint(compact, writer))
 
     def _plan(self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams) -> Plan:
         """The plan for the ops that can have one; the others are taken out of ``chosen``."""
@@ -198,13 +205,23 @@ class CandidateBuilder:
                 f"{reason}"
             )
 
-    def _apply_dynamic(self, model: onnx.ModelProto, ops: Mapping[str, OpConfig]) -> None:
+    def _apply_dynamic(
+        self,
+        model: onnx.ModelProto,
+        ops: Mapping[str, OpConfig],
+        outside: MutableMapping[str, Source],
+    ) -> None:
+        def load(tensor: onnx.TensorProto) -> NDArray[Any]:
+            source = outside[tensor.name] if is_reference(tensor) else tensor
+            return source_array(source, self._graph.base_dir)
+
         apply_dynamic(
             model,
             ops,
             reduce_range=self._reduce_range,
-            load=lambda tensor: tensor_array(tensor, self._graph.base_dir),
+            load=load,
             cache=self._cache,
+            outside=outside,
         )
 
     def _table_params(self, op: StaticOp, config: OpConfig) -> Params:
@@ -214,17 +231,31 @@ class CandidateBuilder:
         weight = self._weights.get(name, config.weight, None)
         return Params(float(weight.scale), int(weight.zero_point), weight.values.dtype.name)
 
-    def _fingerprint(self, model: onnx.ModelProto, writer: Writer) -> str:
+    def fingerprint_of(self, proto: onnx.ModelProto, base_dir: Path | None) -> str:
+        """The fingerprint of the user's model, most of whose initializers candidates have too."""
+        own = self._graph.initializers
+        same = [tensor.name for tensor in proto.graph.initializer if _is_in(own, tensor)]
+        known = {name: self._digests[name] for name in same if name in self._digests}
+        result = fingerprint(proto, base_dir=base_dir, known=known)
+        self._digests.update((name, known[name]) for name in same)
+        return result
+
+    def _fingerprint(self, model: CompactModel, writer: Writer) -> str:
         known = dict(self._digests)
         for name, digest in writer.digests.items():
             array = writer.constants[name]
             data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             known[name] = typed_digest(digest, data_type, array.shape)
-        result = fingerprint(model, base_dir=self._graph.base_dir, known=known)
+        known.update(missing_digests(model.outside, known))
+        result = fingerprint(model.proto, base_dir=self._graph.base_dir, known=known)
         # New tensors have other names in every candidate; those of the graph keep theirs.
         own = self._graph.initializers
         self._digests.update((name, digest) for name, digest in known.items() if name in own)
         return result
+
+
+def _is_in(initializers: Mapping[str, onnx.TensorProto], tensor: onnx.TensorProto) -> bool:
+    return initializers.get(tensor.name) is tensor
 
 
 def use_pairs(model: onnx.ModelProto, integers: Mapping[str, str]) -> None:

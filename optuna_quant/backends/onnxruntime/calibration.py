@@ -22,6 +22,8 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime import ranges
+from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+from optuna_quant.backends.onnxruntime.compact_model import source_array
 from optuna_quant.backends.onnxruntime.histogram import Histogram
 from optuna_quant.backends.onnxruntime.histogram import StreamingHistogram
 from optuna_quant.backends.onnxruntime.histogram import histograms_from_arrays
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
     from optuna_quant.backends.onnxruntime.calibration_data import Piece
+    from optuna_quant.backends.onnxruntime.compact_model import SharedArrays
 
     Providers = Sequence[str | tuple[str, dict[str, Any]]]
 
@@ -196,7 +199,7 @@ class CalibrationCache:
 
 
 def collect_statistics(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto | CompactModel,
     tensors: Iterable[str],
     data: CalibrationData,
     sizes: Iterable[int],
@@ -206,6 +209,7 @@ def collect_statistics(
     session_options: onnxruntime.SessionOptions | None = None,
     cache: CalibrationCache | None = None,
     keys: Mapping[int, str] | None = None,
+    arrays: SharedArrays | None = None,
 ) -> dict[int, CalibrationStatistics]:
     """Collect the statistics of a model's tensors, in one pass whatever the number of sizes.
 
@@ -240,6 +244,8 @@ def collect_statistics(
             Where to look for the statistics first, and to keep them.
         keys:
             What :func:`statistics_keys` gives for these arguments, if it is known.
+        arrays:
+            Gives the session the large initializers of a compact model.
 
     Returns:
         The statistics for each size.
@@ -256,21 +262,23 @@ def collect_statistics(
     pending = sorted(set(sizes))
     if not pending:
         raise ValueError("No calibration sampling size is given.")
-    _check_tensors(model, wanted)
-    if base_dir is None and any(external_tensors(model)):
+    proto = model.proto if isinstance(model, CompactModel) else model
+    _check_tensors(proto, wanted)
+    if base_dir is None and any(external_tensors(proto)):
         raise ValueError("The model has external data; pass base_dir, the directory they are in.")
     found: dict[int, CalibrationStatistics] = {}
     keys = keys or {}
     if cache is not None:
         if not keys:
+            whole = model.whole() if isinstance(model, CompactModel) else model
             keys = statistics_keys(
-                model, wanted, data, pending, base_dir=base_dir, providers=providers
+                whole, wanted, data, pending, base_dir=base_dir, providers=providers
             )
         cached = {size: cache.load(keys[size]) for size in pending}
         found = {size: entry for size, entry in cached.items() if entry is not None}
     pending = [size for size in pending if size not in found]
     if pending:
-        collector = _Collector(model, wanted, base_dir, providers, session_options)
+        collector = _Collector(model, wanted, base_dir, providers, session_options, arrays)
         for size, statistics in collector.collect(data, pending).items():
             found[size] = statistics
             if cache is not None:
@@ -341,28 +349,35 @@ class _Collector:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        model: onnx.ModelProto | CompactModel,
         wanted: Sequence[str],
         base_dir: str | os.PathLike[str] | None,
         providers: Providers,
         session_options: onnxruntime.SessionOptions | None,
+        arrays: SharedArrays | None,
     ) -> None:
-        import onnx
+        proto = model.proto if isinstance(model, CompactModel) else model
+        outside = model.outside if isinstance(model, CompactModel) else {}
 
         self._streams: dict[str, StreamingHistogram] = {}
         self._unusable: dict[str, str] = {}
-        initializers = {initializer.name: initializer for initializer in model.graph.initializer}
+        initializers = {initializer.name: initializer for initializer in proto.graph.initializer}
         for name in wanted:
             if name in initializers:
-                values = onnx.numpy_helper.to_array(initializers[name], str(base_dir or ""))
+                values = source_array(outside.get(name, initializers[name]), base_dir)
                 self._count(name, values, "the model")
-        inputs = {value.name for value in model.graph.input} - initializers.keys()
+        inputs = {value.name for value in proto.graph.input} - initializers.keys()
         self._session = None
         self._outputs: list[str] = []
         computed = [name for name in wanted if name not in inputs | initializers.keys()]
         if computed:
             self._session = tapped_session(
-                model, computed, base_dir, providers=providers, session_options=session_options
+                model,
+                computed,
+                base_dir,
+                providers=providers,
+                session_options=session_options,
+                arrays=arrays,
             )
             types = {output.name: output.type for output in self._session.get_outputs()}
             self._outputs = [name for name in computed if types[name] in _FLOAT_TYPES]

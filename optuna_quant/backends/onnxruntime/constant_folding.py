@@ -12,6 +12,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import MutableMapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
@@ -27,6 +28,9 @@ from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import subgraphs
 from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.graph import unused_name
+from optuna_quant.backends.onnxruntime.tensor_references import add_initializer
+from optuna_quant.backends.onnxruntime.tensor_references import fill
+from optuna_quant.backends.onnxruntime.tensor_references import is_reference
 
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.graph import Graph
+    from optuna_quant.backends.onnxruntime.tensor_references import Source
 
 
 RANDOM = frozenset(
@@ -154,7 +159,9 @@ def fold_constants(graph: Graph) -> Folding:
     return Folding(tuple(reversed(kept)), values, inner)
 
 
-def unfold(model: onnx.ModelProto, graph: Graph) -> None:
+def unfold(
+    model: onnx.ModelProto, graph: Graph, outside: MutableMapping[str, Source] | None = None
+) -> None:
     """Let a model compute the constants that take more room than what they are computed from.
 
     Args:
@@ -162,6 +169,8 @@ def unfold(model: onnx.ModelProto, graph: Graph) -> None:
             A candidate; changed in place.
         graph:
             The graph that it was built from.
+        outside:
+            Where the data of large initializers are, of a compact model; None for a whole one.
     """
     if not graph.recipes:
         return
@@ -172,7 +181,7 @@ def unfold(model: onnx.ModelProto, graph: Graph) -> None:
     same = {
         name
         for name in meant.intersection(used)
-        if _is_same(used[name], graph.initializers.get(name))
+        if _is_same(used[name], graph.initializers.get(name), outside or {})
     }
     same.update(name for node in graph.nodes for name in node.output)
     taken = {name for node in model.graph.node for name in (node.name, *node.output)}
@@ -209,9 +218,7 @@ def unfold(model: onnx.ModelProto, graph: Graph) -> None:
         if model.graph.initializer[i].name in dropped:
             del model.graph.initializer[i]
     for name, tensor in sources.items():
-        added = model.graph.initializer.add()
-        added.CopyFrom(tensor)
-        added.name = names[name]
+        add_initializer(model.graph, names[name], tensor, outside)
     later = list(model.graph.node)
     del model.graph.node[:]
     for node in nodes:
@@ -241,7 +248,15 @@ def _nbytes(data_type: int, dims: Iterable[int]) -> int:
     return math.prod(dims) * int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize)
 
 
-def _is_same(tensor: onnx.TensorProto, own: onnx.TensorProto | None) -> bool:
+def _is_same(
+    tensor: onnx.TensorProto, own: onnx.TensorProto | None, outside: Mapping[str, Source]
+) -> bool:
+    if is_reference(tensor):
+        source = outside[tensor.name]
+        if isinstance(source, onnx.TensorProto):
+            return source is own
+        tensor = onnx.TensorProto()
+        fill(tensor, "", source)
     return own is not None and (
         tensor.data_type == own.data_type
         and tensor.dims == own.dims

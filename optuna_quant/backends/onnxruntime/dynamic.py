@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import MutableMapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import TypeAlias
@@ -31,6 +32,7 @@ from optuna_quant.backends.onnxruntime.graph import subgraphs
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.dynamic_rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.dynamic_rewrite import WeightCache
+    from optuna_quant.backends.onnxruntime.tensor_references import Source
     from optuna_quant.config import OpConfig
     from optuna_quant.config import TensorConfig
 
@@ -46,6 +48,7 @@ def apply_dynamic(
     reduce_range: bool = False,
     load: LoadTensor = numpy_helper.to_array,
     cache: WeightCache | None = None,
+    outside: MutableMapping[str, Source] | None = None,
 ) -> None:
     """Rewrite the ops in dynamic mode, in place, so that the CPU provider runs integer kernels.
 
@@ -76,6 +79,8 @@ def apply_dynamic(
             Gives the value of an initializer; needed if data are stored outside the model.
         cache:
             Keeps quantized weights between calls for models with the same initializers.
+        outside:
+            Where the large initializers are put, of a compact model; None for a whole one.
 
     Raises:
         ValueError:
@@ -92,7 +97,9 @@ def apply_dynamic(
             f"Dynamic mode needs opset {_OLDEST_OPSET}, but the model has {opset}: export it "
             "again, or convert it with onnx.version_converter."
         )
-    rewrite = Rewrite(model, opset=opset, reduce_range=reduce_range, load=load, cache=cache)
+    rewrite = Rewrite(
+        model, opset=opset, reduce_range=reduce_range, load=load, cache=cache, outside=outside
+    )
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         config = chosen.pop(node.name, None)

@@ -13,18 +13,19 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 from onnx import helper
-from onnx import numpy_helper
 
 from optuna_quant.backends.onnxruntime.accumulator import fit_accumulator
 from optuna_quant.backends.onnxruntime.graph import Graph
 from optuna_quant.backends.onnxruntime.graph import unused_name
 from optuna_quant.backends.onnxruntime.ranges import quantized_limits
+from optuna_quant.backends.onnxruntime.tensor_references import add_initializer
 from optuna_quant.backends.onnxruntime.weights import quantized
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.onnxruntime.tensor_references import Source
     from optuna_quant.config import TensorConfig
 
 LoadTensor: TypeAlias = Callable[[onnx.TensorProto], "NDArray[Any]"]
@@ -51,6 +52,8 @@ class Rewrite:
             Gives the value of an initializer.
         cache:
             Where quantized weights are kept.
+        outside:
+            Where large initializers are put; None to have them in the model.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Rewrite:
         reduce_range: bool,
         load: LoadTensor,
         cache: WeightCache | None,
+        outside: MutableMapping[str, Source] | None = None,
     ) -> None:
         initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._model = model
@@ -70,7 +74,8 @@ class Rewrite:
         self._reduce_range = reduce_range
         self._load = load
         self._cache: WeightCache = {} if cache is None else cache
-        self._added: list[onnx.TensorProto] = []
+        self._outside = outside
+        self._added: dict[str, NDArray[Any]] = {}
         self._stored: dict[Hashable, Names] = {}
         self._activations: dict[str, Names] = {}
         self._replaced: set[str] = set()
@@ -80,7 +85,8 @@ class Rewrite:
         graph = self._model.graph
         del graph.node[:]
         graph.node.extend(nodes)
-        graph.initializer.extend(self._added)
+        for name, array in self._added.items():
+            add_initializer(graph, name, array, self._outside)
         unused = self._replaced - self._pinned.union(*(node.input for node in graph.node))
         for i in reversed(range(len(graph.initializer))):
             if graph.initializer[i].name in unused:
@@ -113,7 +119,7 @@ class Rewrite:
     def constant(self, wish: str, array: NDArray[Any]) -> str:
         """Add an initializer and return its name."""
         name = self.name(wish)
-        self._added.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._added[name] = np.ascontiguousarray(array)
         return name
 
     def is_constant(self, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import onnx
@@ -12,6 +13,8 @@ from optuna_quant.aside import locked_directory
 from optuna_quant.aside import remove_left_over
 from optuna_quant.backends.onnxruntime.model import external_location
 from optuna_quant.backends.onnxruntime.model import external_tensors
+from optuna_quant.backends.onnxruntime.tensor_references import ITEM_BYTES
+from optuna_quant.backends.onnxruntime.tensor_references import is_reference
 
 
 LARGEST_MESSAGE = 2**31 - 2**20
@@ -25,15 +28,28 @@ _CHUNK = 1 << 24
 
 def is_too_large(proto: onnx.ModelProto) -> bool:
     """Whether a model, without its external data, is larger than one file can be."""
-    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > LARGEST_MESSAGE
+    return sum(map(_raw_bytes, proto.graph.initializer)) > LARGEST_MESSAGE
 
 
 def total_bytes(proto: onnx.ModelProto, base_dir: Path | None) -> int:
     """The size of a model in bytes, external data included."""
-    size = int(proto.ByteSize())
-    if base_dir is not None:
-        size += sum(external_location(t, base_dir).length for t in external_tensors(proto))
-    return size
+    return int(proto.ByteSize()) + external_bytes(proto, base_dir)
+
+
+def external_bytes(proto: onnx.ModelProto, base_dir: Path | None) -> int:
+    """The size in bytes of the data of a model that are in files."""
+    if base_dir is None:
+        return 0
+    tensors = (tensor for tensor in external_tensors(proto) if not is_reference(tensor))
+    return sum(external_location(tensor, base_dir).length for tensor in tensors)
+
+
+def _raw_bytes(tensor: onnx.TensorProto) -> int:
+    if not tensor.HasField("raw_data"):
+        return 0
+    item = ITEM_BYTES.get(tensor.data_type)
+    # Reading the data would copy them.
+    return len(tensor.raw_data) if item is None else item * math.prod(tensor.dims)
 
 
 def save_model(

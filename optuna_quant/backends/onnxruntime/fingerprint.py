@@ -24,6 +24,8 @@ from optuna_quant.backends.onnxruntime.model import is_external
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 _SIZE = 16
 _CHUNK = 1 << 20
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
@@ -112,6 +114,16 @@ def _tensor(tensor: onnx.TensorProto, base_dir: Path | None) -> bytes:
     return typed_digest(digest.digest(), tensor.data_type, tuple(tensor.dims))
 
 
+def initializer_digest(value: onnx.TensorProto | NDArray[Any]) -> bytes:
+    """The hash of an initializer, a tensor with its data or an array."""
+    if isinstance(value, onnx.TensorProto):
+        return _tensor(value, None)
+    content = hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=_SIZE).digest()
+    return typed_digest(
+        content, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), tuple(value.shape)
+    )
+
+
 def typed_digest(content: bytes, data_type: int, shape: tuple[int, ...]) -> bytes:
     """The hash of a tensor whose bytes have this hash."""
     return _hash(content, str(data_type).encode(), str(tuple(shape)).encode())
@@ -122,8 +134,5 @@ def _bytes(message: Any) -> bytes:
 
 
 def _hash(*parts: bytes) -> bytes:
-    digest = hashlib.blake2b(digest_size=_SIZE)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.digest()
+    pieces = [piece for part in parts for piece in (len(part).to_bytes(8, "little"), part)]
+    return hashlib.blake2b(b"".join(pieces), digest_size=_SIZE).digest()

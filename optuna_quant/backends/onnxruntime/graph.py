@@ -6,10 +6,12 @@ from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import MutableMapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from functools import cached_property
+import math
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,6 +20,10 @@ from typing import TypeAlias
 
 import numpy as np
 import onnx
+
+from optuna_quant.backends.onnxruntime.tensor_references import ITEM_BYTES
+from optuna_quant.backends.onnxruntime.tensor_references import Source
+from optuna_quant.backends.onnxruntime.tensor_references import add_initializer
 
 
 if TYPE_CHECKING:
@@ -149,7 +155,7 @@ class Graph:
         skeleton.graph.node.extend(nodes)
         for name, tensor in self.initializers.items():
             external = tensor.data_location == onnx.TensorProto.EXTERNAL
-            if not external and tensor.ByteSize() <= _SMALL_BYTES:
+            if not external and is_small(tensor, _SMALL_BYTES):
                 skeleton.graph.initializer.append(tensor)
             elif name not in self.inputs:
                 skeleton.graph.input.append(
@@ -223,7 +229,9 @@ def inferred_types(
 def assemble(
     template: onnx.ModelProto,
     nodes: Iterable[onnx.NodeProto],
-    initializers: Mapping[str, onnx.TensorProto | NDArray[Any]],
+    initializers: Mapping[str, Source],
+    *,
+    outside: MutableMapping[str, Source] | None = None,
 ) -> onnx.ModelProto:
     """Make a model of a template, nodes, and those initializers that are used.
 
@@ -234,26 +242,22 @@ def assemble(
             The nodes.
         initializers:
             The initializers, as tensors or arrays, by the name that each is to have.
+        outside:
+            Where the large initializers are put, for a compact model; None for a whole one.
     """
     model = onnx.ModelProto()
     model.CopyFrom(template)
     graph = model.graph
+    nodes = list(nodes)
     graph.node.extend(nodes)
-    used = {value.name for value in graph.output}
-    used.update(value.name for value in graph.input)
-    for node in graph.node:
+    inputs = {value.name for value in graph.input}
+    used = inputs.union(value.name for value in graph.output)
+    for node in nodes:
         used.update(node.input)
         used.update(captured_names(node))
     for name, value in initializers.items():
         if name in used:
-            tensor = graph.initializer.add()
-            if isinstance(value, onnx.TensorProto):
-                tensor.CopyFrom(value)
-            else:
-                tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-                tensor.dims.extend(value.shape)
-                tensor.raw_data = value.tobytes()
-            tensor.name = name
+            add_initializer(graph, name, value, None if name in inputs else outside)
     domains = {entry.domain for entry in model.opset_import}
     if CONTRIB not in domains and any(node.domain == CONTRIB for node in graph.node):
         model.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
@@ -263,6 +267,15 @@ def assemble(
 def tensor_array(tensor: onnx.TensorProto, base_dir: Path | None) -> NDArray[Any]:
     """The value of a tensor as an array that owns nothing of the tensor."""
     return np.asarray(onnx.numpy_helper.to_array(tensor, str(base_dir or "")))
+
+
+def is_small(tensor: onnx.TensorProto, limit: int) -> bool:
+    """Whether a tensor takes at most so many bytes as a message; its data are in it."""
+    item = ITEM_BYTES.get(tensor.data_type)
+    # Asked for its size, protobuf writes the message.
+    if tensor.HasField("raw_data") and item and item * math.prod(tensor.dims) > limit:
+        return False
+    return int(tensor.ByteSize()) <= limit
 
 
 def _shape(shape: onnx.TensorShapeProto) -> Shape:

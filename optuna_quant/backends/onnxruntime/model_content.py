@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
+    from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+    from optuna_quant.backends.onnxruntime.compact_model import SharedArrays
+
     Providers = Sequence[str | tuple[str, dict[str, Any]]]
 
 
@@ -62,8 +65,10 @@ def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[str, int, int | N
     """Yield location, offset and length (None: to the end) of each tensor in external data."""
     import onnx
 
+    from optuna_quant.backends.onnxruntime.tensor_references import is_reference
+
     for tensor in _tensors(model.graph):
-        if onnx.external_data_helper.uses_external_data(tensor):
+        if onnx.external_data_helper.uses_external_data(tensor) and not is_reference(tensor):
             entries = {entry.key: entry.value for entry in tensor.external_data}
             length = int(entries["length"]) if "length" in entries else None
             yield entries["location"], int(entries.get("offset", 0)), length
@@ -86,21 +91,33 @@ def serialized(model: onnx.ModelProto) -> bytes:
 
 
 def tapped_session(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto | CompactModel,
     tensors: Sequence[str],
     base_dir: str | os.PathLike[str] | None,
     *,
     providers: Providers,
     session_options: onnxruntime.SessionOptions | None,
+    arrays: SharedArrays | None = None,
 ) -> onnxruntime.InferenceSession:
     """Return a session whose outputs are the given tensors of the model's main graph.
 
     Graph optimizations are off, so that every tensor exists. The model is not changed, and
-    ``session_options`` are as before when this returns.
+    ``session_options`` are as before when this returns. The large initializers of a compact model
+    are not copied, where that is possible and ``arrays`` gives them.
     """
     import onnx
     import onnxruntime
 
+    from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+    from optuna_quant.backends.onnxruntime.compact_model import can_share
+
+    values: dict[str, onnxruntime.OrtValue] = {}
+    if isinstance(model, CompactModel):
+        if arrays is not None and can_share(providers, session_options):
+            values = {name: arrays.value(source) for name, source in model.outside.items()}
+            model = model.proto
+        else:
+            model = model.whole()
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
@@ -123,7 +140,11 @@ def tapped_session(
         options.optimized_model_filepath = ""
         if folder != previous:
             options.add_session_config_entry(_EXTERNAL_FOLDER, folder)
-        return onnxruntime.InferenceSession(content, options, providers=list(providers))
+        if values:
+            options.add_external_initializers(list(values), list(values.values()))
+        session = onnxruntime.InferenceSession(content, options, providers=list(providers))
+        session._optuna_quant_initializers = values  # It reads their memory.
+        return session
     finally:
         options.graph_optimization_level, options.optimized_model_filepath = level, written
         if folder != previous and session_options is not None:

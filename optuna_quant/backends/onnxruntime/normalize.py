@@ -29,6 +29,7 @@ from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import tensor_array
 from optuna_quant.backends.onnxruntime.graph import unused_name
 from optuna_quant.backends.onnxruntime.kernel_forms import drop_neutral_attributes
+from optuna_quant.backends.onnxruntime.tensor_references import copy_field
 from optuna_quant.backends.onnxruntime.upgrade import TARGET_OPSET
 from optuna_quant.backends.onnxruntime.upgrade import CannotUpgradeError
 from optuna_quant.backends.onnxruntime.upgrade import upgraded
@@ -325,19 +326,10 @@ def _without_content(proto: onnx.ModelProto) -> onnx.ModelProto:
         if field.name == "graph":
             for inner, content in value.ListFields():
                 if inner.name not in ("node", "initializer"):
-                    _copy_field(template.graph, inner.name, content)
+                    copy_field(template.graph, inner.name, content)
         elif field.name != "functions":
-            _copy_field(template, field.name, value)
+            copy_field(template, field.name, value)
     return template
-
-
-def _copy_field(message: Any, name: str, value: Any) -> None:
-    if isinstance(value, (str, bytes, int, float)):
-        setattr(message, name, value)
-    elif hasattr(value, "CopyFrom"):
-        getattr(message, name).CopyFrom(value)
-    else:
-        getattr(message, name).extend(value)
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:

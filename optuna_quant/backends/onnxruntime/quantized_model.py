@@ -19,9 +19,14 @@ import onnxruntime
 from optuna_quant._cores import available_cores
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.onnxruntime.batch_dependence import quantizes_at_run_time
+from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+from optuna_quant.backends.onnxruntime.compact_model import SharedArrays
+from optuna_quant.backends.onnxruntime.compact_model import can_share
+from optuna_quant.backends.onnxruntime.compact_model import compacted
+from optuna_quant.backends.onnxruntime.external_data import external_bytes
 from optuna_quant.backends.onnxruntime.external_data import is_too_large
 from optuna_quant.backends.onnxruntime.external_data import save_model
-from optuna_quant.backends.onnxruntime.external_data import total_bytes
+from optuna_quant.backends.onnxruntime.tensor_references import Source
 
 
 Providers: TypeAlias = Sequence[str | tuple[str, dict[str, Any]]]
@@ -41,22 +46,29 @@ class SessionMaker:
     Attributes:
         lock:
             Held while ``options`` are in use: whoever changes them for a while must hold it.
+        arrays:
+            Gives sessions the initializers that models share.
     """
 
     def __init__(self, providers: Providers, options: onnxruntime.SessionOptions | None) -> None:
         self.providers = tuple(providers)
         self.options = options
         self.lock = RLock()
+        self.arrays = SharedArrays()
 
     def make(
         self,
-        model: onnx.ModelProto,
+        model: onnx.ModelProto | CompactModel,
         base_dir: Path | None = None,
         *,
         concurrent_runs: int = 1,
         level: onnxruntime.GraphOptimizationLevel | None = None,
     ) -> onnxruntime.InferenceSession:
         """A session of a model.
+
+        That of a compact one reads the arrays outside it, which no copy is made of, where the
+        options are not the user's (theirs cannot be given arrays for one session only) and the
+        only provider is that of the CPU.
 
         Args:
             model:
@@ -74,23 +86,36 @@ class SessionMaker:
             ValueError:
                 If the model is over 2 GB.
         """
-        if is_too_large(model):
+        outside: Mapping[str, Source] = {}
+        if isinstance(model, CompactModel):
+            if can_share(self.providers, self.options):
+                model, outside = model.proto, model.outside
+            else:
+                model = model.whole()
+        # What is left of a compact model is small.
+        if not outside and is_too_large(model):
             raise ValueError(
                 "The model is over 2 GB, which a session takes only from files: save the original "
                 "with external data (onnx.save with save_as_external_data=True) and pass its path."
             )
         content = model.SerializeToString()
+        values = [self.arrays.value(source) for source in outside.values()]
         with self.lock:
             options = self.options_for(base_dir, concurrent_runs)
+            if values:
+                options.add_external_initializers(list(outside), values)
             usual = options.graph_optimization_level, options.log_severity_level
             try:
                 if level is not None:
                     options.graph_optimization_level, options.log_severity_level = level, 4
-                return onnxruntime.InferenceSession(
+                session = onnxruntime.InferenceSession(
                     content, options, providers=list(self.providers)
                 )
             finally:
                 options.graph_optimization_level, options.log_severity_level = usual
+        # It reads their memory, so they live as long as it does.
+        session._optuna_quant_initializers = values
+        return session
 
     @cached_property
     def _cores(self) -> int:
@@ -148,7 +173,7 @@ class QuantizedModel:
     what is not defined here is looked up in :attr:`session`.
 
     Args:
-        proto:
+        model:
             The model. Must not be changed.
         sessions:
             Makes its session.
@@ -156,6 +181,9 @@ class QuantizedModel:
             The directory that its external data are relative to; None if it has none.
         fingerprint:
             Its content hash.
+        session:
+            Its session for one run at a time, if it is made already; kept if it is the first one
+            asked for.
 
     Example:
         >>> model = backend.quantize(space.default())  # doctest: +SKIP
@@ -165,18 +193,25 @@ class QuantizedModel:
 
     def __init__(
         self,
-        proto: onnx.ModelProto,
+        model: onnx.ModelProto | CompactModel,
         sessions: SessionMaker,
         *,
         base_dir: Path | None = None,
         fingerprint: str,
+        session: onnxruntime.InferenceSession | None = None,
     ) -> None:
-        self.proto = proto
+        self._model = model if isinstance(model, CompactModel) else compacted(model)
         self.fingerprint = fingerprint
         self._base_dir = base_dir
         self._sessions = sessions
         self._lock = RLock()
         self._made: dict[int, onnxruntime.InferenceSession] = {}
+        self._spare = session
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The model as a message. Must not be changed."""
+        return self._model.whole()
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
@@ -195,22 +230,25 @@ class QuantizedModel:
                 If the runtime does not load the model.
         """
         with self._lock:
+            spare, self._spare = self._spare, None
+            if spare is not None and concurrent_runs == 1:
+                self._made[1] = spare
             if concurrent_runs not in self._made:
                 with load_errors():
                     self._made[concurrent_runs] = self._sessions.make(
-                        self.proto, self._base_dir, concurrent_runs=concurrent_runs
+                        self._model, self._base_dir, concurrent_runs=concurrent_runs
                     )
             return self._made[concurrent_runs]
 
     @cached_property
     def depends_on_batch(self) -> bool:
         """Whether what it gives for a sample depends on the other samples of the batch."""
-        return quantizes_at_run_time(self.proto)
+        return quantizes_at_run_time(self._model.proto)
 
     @property
     def nbytes(self) -> int:
         """The size of the model in bytes, external data included."""
-        return total_bytes(self.proto, self._base_dir)
+        return self._model.nbytes + external_bytes(self._model.proto, self._base_dir)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a file.

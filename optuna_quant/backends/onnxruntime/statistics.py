@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 import contextlib
+from functools import cached_property
 import hashlib
 from typing import TYPE_CHECKING
 import warnings
@@ -14,6 +15,8 @@ from optuna_quant.backends.onnxruntime.calibration import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.calibration import collect_statistics
 from optuna_quant.backends.onnxruntime.calibration import statistics_keys
 from optuna_quant.backends.onnxruntime.calibration import warn_of_missing_samples
+from optuna_quant.backends.onnxruntime.compact_model import CompactModel
+from optuna_quant.backends.onnxruntime.graph import assemble
 from optuna_quant.backends.onnxruntime.ranges import scale_zero_point
 from optuna_quant.backends.onnxruntime.static import Params
 from optuna_quant.backends.onnxruntime.statistics_bytes import pack
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
     from optuna_quant.backends.onnxruntime.graph import Graph
     from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.tensor_references import Source
     from optuna_quant.config import TensorConfig
 
 
@@ -59,6 +63,14 @@ class StatisticsSource:
         self._found: dict[int, dict[str, CalibrationStatistics]] = {}
         self._keys: dict[tuple[tuple[str, ...], tuple[int, ...]], dict[int, str]] = {}
 
+    @cached_property
+    def _model(self) -> CompactModel:
+        graph = self._graph
+        outside: dict[str, Source] = {}
+        return CompactModel(
+            assemble(graph.template, graph.nodes, graph.initializers, outside=outside), outside
+        )
+
     def has(self, tensors: Iterable[str], size: int | None) -> bool:
         """Whether the statistics of these tensors have been collected."""
         return self._found.get(size or _ALL, {}).keys() >= set(tensors)
@@ -77,7 +89,7 @@ class StatisticsSource:
             return
         with _all_may_be_fewer(), self._sessions.lock:
             statistics = collect_statistics(
-                self._graph.to_model(),
+                self._model,
                 missing,
                 self._data,
                 numbers,
@@ -86,6 +98,7 @@ class StatisticsSource:
                 session_options=self._sessions.options,
                 cache=self._cache,
                 keys=self._keys.get((tuple(missing), tuple(numbers))),
+                arrays=self._sessions.arrays,
             )
         self._add(missing, statistics)
 

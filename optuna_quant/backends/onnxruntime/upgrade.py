@@ -23,6 +23,7 @@ from onnx import helper
 from onnx import numpy_helper
 
 from optuna_quant.backends.onnxruntime.graph import Graph
+from optuna_quant.backends.onnxruntime.graph import is_small
 from optuna_quant.backends.onnxruntime.graph import node_attributes
 from optuna_quant.backends.onnxruntime.graph import subgraphs
 from optuna_quant.backends.onnxruntime.graph import unused_name
@@ -127,7 +128,7 @@ def _infer(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
     inputs = {value.name for value in graph.input}
     for tensor in tensors:
         external = tensor.data_location == onnx.TensorProto.EXTERNAL
-        if not external and tensor.ByteSize() <= _SMALL_BYTES:
+        if not external and is_small(tensor, _SMALL_BYTES):
             graph.initializer.append(tensor)
         elif tensor.name not in inputs:
             graph.input.append(
@@ -157,7 +158,7 @@ def _upgrade_graph(graph: onnx.GraphProto, outer: _Context) -> None:
         for tensor in graph.initializer
         if tensor.name not in inputs
         and tensor.data_location != onnx.TensorProto.EXTERNAL
-        and tensor.ByteSize() <= _SMALL_BYTES
+        and is_small(tensor, _SMALL_BYTES)
     }
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
