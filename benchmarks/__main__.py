@@ -28,6 +28,7 @@ NAMES = (
     "evidence",
     "decision_overhead",
     "evaluation_threads",
+    "costs",
 )
 NEED_CASES = ("build",)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from optuna_quant.config import OpConfig
     from optuna_quant.config import QuantConfig
     from optuna_quant.config import TensorConfig
+    from optuna_quant.costs.compare import compare
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.criteria import TuningCriterion
     from optuna_quant.data_evaluation import DataEvaluation
@@ -42,6 +43,7 @@ __all__ = [
     "TuningResult",
     "TuningSpace",
     "__version__",
+    "compare",
     "tune",
 ]
 
@@ -60,6 +62,7 @@ _HOME = {
     "TuningInterrupted": "search_errors",
     "TuningResult": "tuning",
     "TuningSpace": "space",
+    "compare": "costs.compare",
     "tune": "tuning",
 }
 

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from optuna_quant import __version__
+from optuna_quant.costs.command import add_compare
 from optuna_quant.exit_codes import BAD_INPUT
 from optuna_quant.exit_codes import EXPLAINED
 from optuna_quant.exit_codes import FAILED
@@ -105,7 +106,8 @@ def _run(args: argparse.Namespace, rank: Rank, speaker: str) -> int:
             ):
                 if args.command == "tune":
                     return commands.tune(args, rank)
-                return {"space": commands.space, "serve": commands.serve}[args.command](args)
+                command = getattr(commands, args.command)
+                return int(command(args))
         except KeyboardInterrupt:
             print(f"{speaker}: interrupted", file=sys.stderr)
             return INTERRUPTED
@@ -275,6 +277,7 @@ def _parser() -> argparse.ArgumentParser:
         "--save-costs", metavar="FILE", help="write what each op costs to a JSON file"
     )
     space.add_argument("--verbose", action="store_true", help="show where an error comes from")
+    add_compare(commands)
     _add_serve(commands)
     return parser
 

@@ -23,6 +23,7 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.constant_inputs import files_of_inputs
 from optuna_quant.constant_inputs import parse_inputs
+from optuna_quant.costs.command import run_compare
 from optuna_quant.costs.given import as_costs
 from optuna_quant.costs.space_costs import SpaceCosts
 from optuna_quant.criteria import AccuracyCriterion
@@ -360,6 +361,21 @@ def _space_costs(
         costs.save(args.save_costs)
         _say(f"The costs are in {args.save_costs}.")
     return SpaceCosts(found, costs)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """``optuna-quant compare``: measure two models."""
+    for option, name in (("the first model", args.first), ("the second model", args.second)):
+        _existing_file(option, name)
+    for option, name in (("--data", args.data), ("--calibration", args.calibration)):
+        if name is not None:
+            _data_path(option, name)
+    return run_compare(
+        args,
+        metric=_metric(args.metric),
+        inputs=parse_inputs(args.input),
+        transform=args.transform and _load("--transform", args.transform, "transform", ()),
+    )
 
 
 def _why(args: argparse.Namespace, backend: OnnxRuntimeBackend, options: dict[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Protocol
 from typing import runtime_checkable
 
 from optuna_quant.costs.table import CostTable
+from optuna_quant.nearest import did_you_mean
 
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _FORMAT = 1
+_KEYS = ("format", "conditions", "seconds", "validation", "tables")
 
 TRUSTED_CORRELATION = 0.7
 """From which rank correlation on predicted costs decide what is tried."""
@@ -102,6 +105,22 @@ class Costs:
             )
         return self.tables[measure]
 
+    def check(self, space: TuningSpace, measures: Iterable[str] | None = None) -> None:
+        """Check that every option of a tuning space has a cost.
+
+        Args:
+            space:
+                The tuning space.
+            measures:
+                In which tables; None for all.
+
+        Raises:
+            ValueError:
+                If there is no such table, or naming the first op or option that has no cost.
+        """
+        for measure in self.tables if measures is None else measures:
+            self.table(measure).check(space)
+
     def dumps(self) -> str:
         """The costs as JSON, for people to look at and edit."""
         stored: dict[str, Any] = {
@@ -111,7 +130,7 @@ class Costs:
             "validation": None if self.validation is None else asdict(self.validation),
             "tables": [table.to_dict() for table in self.tables.values()],
         }
-        return json.dumps(stored, indent=1)
+        return json.dumps(stored, indent=1, allow_nan=False)
 
     @classmethod
     def loads(cls, text: str) -> Costs:
@@ -129,20 +148,28 @@ class Costs:
             raise ValueError("The costs must be a JSON object with the list 'tables'.")
         if stored.get("format", _FORMAT) != _FORMAT:
             raise ValueError(f"The costs have the format {stored['format']!r}, not {_FORMAT}.")
-        tables = [CostTable.from_dict(each) for each in stored["tables"]]
-        validation = stored.get("validation")
-        if validation is not None:
-            validation = Validation(
-                tuple(validation["predicted"]),
-                tuple(validation["measured"]),
-                validation["noise"],
-                validation["rank_correlation"],
+        unknown = [key for key in stored if key not in _KEYS]
+        if unknown:
+            raise ValueError(
+                f"The costs have an unknown key {unknown[0]!r}.{did_you_mean(unknown[0], _KEYS)}"
             )
+        tables: dict[str, CostTable] = {}
+        for each in stored["tables"]:
+            table = CostTable.from_dict(each)
+            if table.measure in tables:
+                raise ValueError(f"The costs have two tables of {table.measure!r}.")
+            tables[table.measure] = table
+        conditions = stored.get("conditions", {})
+        if not isinstance(conditions, dict):
+            raise ValueError(f"The conditions must be an object, but are {conditions!r}.")
+        seconds = stored.get("seconds", 0.0)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise ValueError(f"The seconds must be a number, but are {seconds!r}.")
         return cls(
-            {table.measure: table for table in tables},
-            stored.get("conditions", {}),
-            validation,
-            float(stored.get("seconds", 0.0)),
+            tables,
+            {key: str(value) for key, value in conditions.items()},
+            _validation(stored.get("validation")),
+            float(seconds),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -163,6 +190,24 @@ class Costs:
             return cls.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def _validation(stored: Any) -> Validation | None:
+    if stored is None:
+        return None
+    try:
+        correlation = stored["rank_correlation"]
+        return Validation(
+            tuple(float(each) for each in stored["predicted"]),
+            tuple(float(each) for each in stored["measured"]),
+            float(stored["noise"]),
+            None if correlation is None else float(correlation),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "The validation has the keys predicted, measured (lists of numbers), noise and "
+            f"rank_correlation, or is null, but is {stored!r}."
+        ) from error
 
 
 @runtime_checkable

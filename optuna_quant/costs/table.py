@@ -1,4 +1,4 @@
-"""What a configuration costs, as a sum over its ops and the borders between them."""
+"""What a configuration costs, as a sum over its ops and the boundaries between them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,22 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant.nearest import did_you_mean
+
 
 if TYPE_CHECKING:
     from optuna_quant.config import QuantConfig
+    from optuna_quant.space import TuningSpace
 
 
 @dataclass(frozen=True)
 class Boundary:
     """What it costs that a tensor changes its precision between the ops that make and read it.
+
+    An op that a configuration does not name runs in floats, so a boundary whose producer is none
+    (``""``) is paid once if any consumer is quantized. Costs are not negative, but for one of the
+    size, which is paid if anything at all is quantized: the original file may be larger than what
+    is rebuilt of it.
 
     Args:
         producer:
@@ -142,6 +150,34 @@ class CostTable:
 
         return total + sum(boundary.paid(is_quantized) for boundary in self.boundaries)
 
+    def check(self, space: TuningSpace) -> None:
+        """Check that every option of a tuning space has a cost.
+
+        Args:
+            space:
+                The tuning space.
+
+        Raises:
+            ValueError:
+                Naming the first op or option that has none.
+        """
+        for tunable in space.tunables:
+            for op in tunable.ops:
+                if op not in self.ops:
+                    others = [name for name in self.ops if name not in _names(space)]
+                    raise ValueError(
+                        f"The cost table {self.measure!r} has no cost for op {op!r} of the tuning "
+                        f"space.{did_you_mean(op, others)} It has those of {len(self.ops)} ops."
+                    )
+                known = self.ops[op]
+                for option in tunable.options:
+                    if option.label not in known:
+                        raise ValueError(
+                            f"The cost table {self.measure!r} has no cost for op {op!r} as "
+                            f"{option.label!r}.{did_you_mean(option.label, known)} It has: "
+                            f"{', '.join(known)}."
+                        )
+
     def within(self, ops: Collection[str], *, rest: str) -> CostTable:
         """The table for configurations that have some of the ops only.
 
@@ -187,28 +223,78 @@ class CostTable:
             ValueError:
                 If it has another shape; the message names what is wrong.
         """
-        try:
-            boundaries = tuple(
-                Boundary(
-                    b["producer"],
-                    tuple(b["consumers"]),
-                    float(b.get("quantize", 0.0)),
-                    float(b.get("dequantize", 0.0)),
-                )
-                for b in stored.get("boundaries", ())
-            )
-            return cls(
-                str(stored["measure"]),
-                str(stored.get("unit", "")),
-                stored["ops"],
-                boundaries,
-                float(stored.get("fixed", 0.0)),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                "A cost table has the keys measure, unit, ops (a cost for each op and option), "
-                f"boundaries and fixed, but here: {type(error).__name__}: {error}."
-            ) from error
+        known = ("measure", "unit", "fixed", "ops", "boundaries")
+        table = _object(stored, "A cost table", known, needed=("measure", "ops"))
+        measure = table["measure"]
+        if not isinstance(measure, str):
+            raise ValueError(f"The measure of a cost table must be text, but is {measure!r}.")
+        where = f"The cost table {measure!r}"
+        ops = {
+            op: {
+                label: _number(cost, f"{where}, op {op!r} as {label!r}")
+                for label, cost in _object(options, f"{where}, op {op!r},").items()
+            }
+            for op, options in _object(table["ops"], f"{where}, ops,").items()
+        }
+        given = table.get("boundaries", [])
+        if not isinstance(given, list):
+            raise ValueError(f"{where}: boundaries must be a list, but is {given!r}.")
+        boundaries = [_boundary(each, f"{where}, boundary {i},") for i, each in enumerate(given)]
+        unit = table.get("unit", "")
+        fixed = _number(table.get("fixed", 0.0), f"{where}, fixed")
+        return cls(measure, str(unit), ops, tuple(boundaries), fixed)
+
+
+def _names(space: TuningSpace) -> frozenset[str]:
+    return frozenset(op for tunable in space.tunables for op in tunable.ops)
+
+
+def _boundary(stored: Any, where: str) -> Boundary:
+    known = ("producer", "consumers", "quantize", "dequantize")
+    found = _object(stored, where, known, needed=("producer", "consumers"))
+    producer, consumers = found["producer"], found["consumers"]
+    names = isinstance(consumers, list) and all(isinstance(name, str) for name in consumers)
+    if not (isinstance(producer, str) and names):
+        raise ValueError(
+            f"{where} must have the name of its producer and a list of its consumers' names, but "
+            f"has {producer!r} and {consumers!r}."
+        )
+    costs = {
+        key: _number(found.get(key, 0.0), f"{where} {key}") for key in ("quantize", "dequantize")
+    }
+    return Boundary(producer, tuple(consumers), **costs)
+
+
+def _object(
+    stored: Any, where: str, known: Sequence[str] | None = None, *, needed: Sequence[str] = ()
+) -> Mapping[str, Any]:
+    """A JSON object with certain keys.
+
+    Raises:
+        ValueError:
+            If it is none, lacks one that is needed, or has one that is not known.
+    """
+    if not isinstance(stored, Mapping):
+        raise ValueError(f"{where} must be an object, but is {stored!r}.")
+    for key in needed:
+        if key not in stored:
+            raise ValueError(f"{where} lacks the key {key!r}; it has {list(stored)}.")
+    for key in stored:
+        if known is not None and key not in known:
+            raise ValueError(f"{where} has an unknown key {key!r}.{did_you_mean(key, known)}")
+    return stored
+
+
+def _number(value: Any, where: str) -> float:
+    """A finite number.
+
+    Raises:
+        ValueError:
+            If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, but is {value!r}.")
+    return float(value)
 
 
 def combined(

@@ -744,7 +744,7 @@ class OnnxRuntimeBackend:
         *,
         seed: int = 0,
         seconds: float = 3.0,
-        checks: int = 8,
+        checks: int = 6,
         data: object = None,
     ) -> Costs:
         """What the configurations of a tuning space cost on this machine.

@@ -102,27 +102,33 @@ def design(
     seen: dict[tuple[str, str, bool, bool], int] = {}
     home = {op: t.name for t in space.tunables for op in t.ops}
     order = sorted(home, key=lambda op: neighbours.position.get(op, 0))
+    met: dict[str, list[str]] = {t.name: [] for t in space.tunables}
+    for op in order:
+        for other in (*neighbours.before.get(op, ()), *neighbours.beside.get(op, ())):
+            if home[other] != home[op]:
+                met[home[op]].append(home[other])
+                # FP32, and everything quantized.
+                seen[home[other], home[op], False, False] = 1
+                seen[home[other], home[op], True, True] = rounds
+    times = {t.name: 0 for t in space.tunables}
     used = {name: list(range(len(chosen))) for name, chosen in options.items()}
     for chosen in used.values():
         rng.shuffle(chosen)
     for k in range(mixtures):
         state: dict[str, bool] = {}
-        for op in order:
-            if home[op] in state:
-                continue
-            met = [
-                home[other]
-                for other in (*neighbours.before.get(op, ()), *neighbours.beside.get(op, ()))
-                if home[other] in state and home[other] != home[op]
-            ]
+        for name in dict.fromkeys(home[op] for op in order):
+            others = [other for other in met[name] if other in state]
             new = {
-                choice: sum(0.5 ** seen.get((m, home[op], state[m], choice), 0) for m in met)
-                + 0.3 * rng.random()
+                # Both about equally often, where nothing else decides.
+                choice: sum(0.25 ** seen.get((m, name, state[m], choice), 0) for m in others)
+                + 0.1 * (times[name] if not choice else k - times[name])
+                + 0.05 * rng.random()
                 for choice in (False, True)
             }
-            state[home[op]] = bool(options[home[op]]) and new[True] > new[False]
-            for m in met:
-                pair = (m, home[op], state[m], state[home[op]])
+            state[name] = bool(options[name]) and new[True] > new[False]
+            times[name] += state[name]
+            for m in others:
+                pair = (m, name, state[m], state[name])
                 seen[pair] = seen.get(pair, 0) + 1
         chosen_options = {}
         for t in space.tunables:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _PER_NODE = np.arange(-30, 31) * 1e-7
 """What a node may take beside what its profile says: up to three microseconds more or less."""
 
+_SD_OF_MEDIAN_ABSOLUTE = 1.4826
+"""The standard deviation of a normal distribution over the median of absolute values."""
+
 _NOISE = 2.0
 """How many times the noise models must differ by to be ranked."""
 
@@ -114,7 +117,7 @@ def latency_table(
         fit_part(fitted, op, before, states, values(op, BEFORE))
     rest = np.median(np.add(values("", OWN), values("", BEFORE)))
     never = set(refused)
-    much = observed[0].timing.seconds
+    much = observed[0].timing.quickest
     costs: dict[str, dict[str, float]] = {}
     for tunable in space.tunables:
         for op in tunable.ops:
@@ -151,7 +154,7 @@ def node_overhead(observed: Sequence[Observed]) -> tuple[float, float]:
     """
     sums = np.array([each.profiled for each in observed])
     counts = np.array([each.nodes for each in observed])
-    whole = np.array([each.timing.seconds for each in observed])
+    whole = np.array([each.timing.quickest for each in observed])
     if not (np.all(whole > 0) and np.all(sums > 0)):
         return 0.0, 1.0
     found = []
@@ -167,7 +170,11 @@ def node_overhead(observed: Sequence[Observed]) -> tuple[float, float]:
     return per_node, factor
 
 
-def validate(predicted: Sequence[float], timings: Sequence[Timing]) -> Validation | None:
+def validate(
+    predicted: Sequence[float],
+    timings: Sequence[Timing],
+    repeated: Sequence[tuple[Timing, Timing]] = (),
+) -> Validation | None:
     """Compare predictions with measurements; None if there are fewer than three.
 
     Args:
@@ -175,11 +182,16 @@ def validate(predicted: Sequence[float], timings: Sequence[Timing]) -> Validatio
             The predicted seconds of each model.
         timings:
             The measured ones.
+        repeated:
+            The times of models of which two sessions were measured. The same model may be a few
+            percent quicker in one session than in another, by where its weights are in memory; no
+            number of runs shows that.
     """
     if len(predicted) < 3:
         return None
-    measured: NDArray[np.float64] = np.array([timing.seconds for timing in timings])
-    noise = float(np.median([timing.noise for timing in timings]))
+    measured: NDArray[np.float64] = np.array([timing.quickest for timing in timings])
+    within = float(np.median([timing.noise for timing in timings]))
+    noise = float(np.hypot(within, session_noise(repeated) * np.median(measured)))
     correlation = None
     if np.std(measured) > _NOISE * noise:
         correlation = 0.0
@@ -188,3 +200,17 @@ def validate(predicted: Sequence[float], timings: Sequence[Timing]) -> Validatio
 
             correlation = float(spearmanr(predicted, measured).statistic)
     return Validation(tuple(predicted), tuple(map(float, measured)), noise, correlation)
+
+
+def session_noise(repeated: Sequence[tuple[Timing, Timing]]) -> float:
+    """The relative standard deviation between sessions of the same model; 0 if none is known.
+
+    Args:
+        repeated:
+            The times of two sessions of each of some models.
+    """
+    logs = [np.log(a.quickest / b.quickest) for a, b in repeated if min(a.runs + b.runs) > 0]
+    if not logs:
+        return 0.0
+    # Of the difference of two; the middle one leaves out what hit one session alone.
+    return float(np.median(np.abs(logs)) * _SD_OF_MEDIAN_ABSOLUTE / np.sqrt(2))

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+_AGAIN = 3
+"""Of how many models a second session is measured."""
+
 
 @dataclass(frozen=True, eq=False)
 class CostSource:
@@ -88,7 +91,7 @@ def measure_costs(
     seed: int = 0,
     seconds: float = 3.0,
     mixtures: int = 4,
-    checks: int = 8,
+    checks: int = 6,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Costs:
     """Make the tables of the latency, the size and the operations.
@@ -131,12 +134,22 @@ def measure_costs(
         {op: outputs[op] for op in ops},
         neighbours,
     )
-    measured = measure(configs, others, bench, seconds=seconds)
+    # A second session of some models shows how far sessions of the same model differ.
+    again = configs[:_AGAIN] if checks else []
+    measured = measure(configs, [*others, *again], bench, seconds=seconds)
     _say_refused(measured.refused)
     latency = latency_table(space, measured.observed, neighbours, refused=measured.refused)
-    compared = sorted(measured.others)
+    compared = [k for k in range(len(others)) if k in measured.others]
+    repeated = [
+        (each.timing, measured.others[len(others) + k])
+        for k, config in enumerate(again)
+        for each in measured.observed
+        if each.state == state_of(config) and len(others) + k in measured.others
+    ]
     validation = validate(
-        [latency.cost(others[k]) for k in compared], [measured.others[k] for k in compared]
+        [latency.cost(others[k]) for k in compared],
+        [measured.others[k] for k in compared],
+        repeated,
     )
     ran = clock()
     known = [config for config in (*configs, *others) if config.key in sizes]

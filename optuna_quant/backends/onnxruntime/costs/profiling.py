@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 import json
-import math
 from pathlib import Path
-import statistics
 import tempfile
 from typing import TYPE_CHECKING
 from typing import Any
@@ -20,6 +17,7 @@ import onnx
 from optuna_quant.backends.onnxruntime.optimized import changed_options
 from optuna_quant.backends.onnxruntime.optimized import weights_aside
 from optuna_quant.backends.onnxruntime.quantized_model import load_errors
+from optuna_quant.costs.timing import quickest
 
 
 if TYPE_CHECKING:
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 
 _NODE_SUFFIX = "_kernel_time"
-_QUICKEST = 0.3
-"""Which part of the runs of a node counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +51,7 @@ class Profile:
         The profile counts in whole microseconds of elapsed time, with whatever else the machine
         did meanwhile. A mean tells parts of a microsecond, and the quickest runs are undisturbed.
         """
-        return {name: _quickest(times) for name, times in self.runs.items()}
+        return {name: quickest(times) for name, times in self.runs.items()}
 
 
 class ProfiledModel:
@@ -166,7 +162,3 @@ def read_profile(events: Iterable[Mapping[str, Any]], skip: int = 0) -> Profile:
             mine[number] += 1e-6 * duration
             i += 1
     return Profile({name: tuple(mine) for name, mine in times.items()}, providers)
-
-
-def _quickest(times: Sequence[float]) -> float:
-    return statistics.fmean(sorted(times)[: math.ceil(_QUICKEST * len(times))])

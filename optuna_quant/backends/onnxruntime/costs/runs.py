@@ -43,7 +43,8 @@ _logger = get_logger(__name__)
 _PROFILE_WARMUP = 1
 _WARMUP = 2
 _FEWEST_RUNS = 5
-_MOST_RUNS = 40
+_MOST_RUNS = 150
+_MOST_PROFILED = 40
 _MOST_EVENTS = 2500
 """How many nodes are profiled of a model, over all runs; reading them takes time."""
 _PROFILED = 0.4
@@ -167,7 +168,7 @@ def measure(
         # Groups that are not measured in turn are compared by the model that they share.
         first = observed[0].timing
         reference = reference or first
-        scale = reference.seconds / first.seconds if first.seconds > 0 else 1.0
+        scale = reference.quickest / first.quickest if first.quickest > 0 else 1.0
         found.observed += [
             replace(each, timing=_scaled(each.timing, scale)) for each in observed[number > 0 :]
         ]
@@ -253,7 +254,7 @@ class _Group:
         most = max(len(p.shares or ()) for p in self._profiled)
         time_interleaved(
             [partial(p.model.run, feed) for p in self._profiled],
-            rounds=min(_MOST_RUNS, max(_FEWEST_RUNS, _MOST_EVENTS // max(1, most))),
+            rounds=max(_FEWEST_RUNS, min(_MOST_PROFILED, _MOST_EVENTS // max(1, most))),
             warmup=_PROFILE_WARMUP,
             seconds=_PROFILED * seconds,
             fewest=_FEWEST_RUNS,

@@ -67,7 +67,7 @@ class _Reading:
         self._ops = neighbours.position
         self._graph = graph
         self._neighbours = neighbours
-        self._own = {node.name for node in graph.nodes}
+        self._nodes = {node.name: node for node in graph.nodes}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in model.graph.node:
             for name in node.input:
@@ -78,7 +78,7 @@ class _Reading:
         if hasattr(message, "op_type"):
             if message.name in self._ops:
                 return (message.name,)
-            if message.name in self._own:
+            if message.name in self._nodes:
                 return self._around(message)
             return self._of_new(message)
         return self._of_constant(message.name)
@@ -104,13 +104,13 @@ class _Reading:
         """A node that quantization has added."""
         tensor = self._tensor(node)
         if tensor is None:
-            return self._readers_of(node)
+            return self._of_shared_weight(node) or self._readers_of(node)
         if tensor in self._graph.initializers:
             return self._of_constant(tensor) or self._readers_of(node)
         makers = self._neighbours.makers.get(tensor, ())[:1]
-        behind = self._neighbours.behind.get(makers[0], ()) if makers else ()
-        direct = self._readers_of(node)
-        return (*makers, *(behind or direct)) if makers else direct
+        readers = [self._graph.nodes[i].name for i, _ in self._graph.readers.get(tensor, ())]
+        direct = tuple(dict.fromkeys(reader for reader in readers if reader in self._ops))
+        return (*makers, *(direct or self._readers_of(node)))
 
     def _tensor(self, node: onnx.NodeProto) -> str | None:
         """The tensor of the original graph that a node quantizes or gives back."""
@@ -124,11 +124,24 @@ class _Reading:
                     if (
                         other is not None
                         and other.name not in seen
-                        and other.name not in self._own
+                        and other.name not in self._nodes
                     ):
                         seen.add(other.name)
                         waiting.append(other)
         return None
+
+    def _of_shared_weight(self, node: onnx.NodeProto) -> Group:
+        """The ops with the same weight, if a node gives it to one of them."""
+        for name in node.output:
+            for reader in self._readers.get(name, ()):
+                original = self._nodes.get(reader.name)
+                for position, other in enumerate(reader.input[:2]):
+                    if original is None or other != name:
+                        continue
+                    constant = original.input[position]
+                    if self._graph.is_constant(constant):
+                        return self._of_constant(constant)
+        return ()
 
     def _readers_of(self, node: onnx.NodeProto) -> Group:
         """The ops that read what a new node makes, through others."""
