@@ -98,6 +98,7 @@ from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
+from optuna_quant.strategies import takes_costs
 from optuna_quant.study_names import find_name
 from optuna_quant.study_names import model_of
 from optuna_quant.thread_interrupts import passed_on
@@ -619,6 +620,12 @@ def prepare(
         outputs=scored,
     )
     sampler = sampler_of(space)
+
+    def with_space(chosen: TuningSpace, known: KnownObjective) -> BaseSampler:
+        if chosen == space and not takes_costs(strategy):
+            return sampler
+        return sampler_of(chosen, costs=known.table)
+
     if isinstance(measure, DataEvaluation) and this_rank().reports:
         measure.tell_unused(fp32)
     warn_of_data(backend, measure, lambda: fp32)
@@ -650,7 +657,7 @@ def prepare(
         costs=given_costs,
         may_narrow=op_types == "default" and not op_type_dict and not op_name_dict,
         measure_gain=measure_gain,
-        with_space=lambda space, known: sampler_of(space, costs=known.table),
+        with_space=with_space,
     )
 
 

@@ -137,7 +137,7 @@ def make_sampler(
         if outputs is not None and method in _OF_OUTPUTS:
             given["outputs"] = outputs
         own["sensitivity"] = score(**given)
-    if costs is not None and "costs" in _keywords(cls):
+    if costs is not None and takes_costs(strategy):
         own["costs"] = costs
     return cls(space, criterion=criterion, seed=seed, **own)
 
@@ -145,6 +145,11 @@ def make_sampler(
 def sampler_options(cls: type[QuantSampler]) -> list[str]:
     """The names of the options that a sampler takes, its base classes' included."""
     return [name for name in _keywords(cls) if name not in _GIVEN]
+
+
+def takes_costs(strategy: str) -> bool:
+    """Whether a strategy looks at what configurations cost."""
+    return "costs" in _keywords(strategies()[strategy])
 
 
 def _keywords(cls: type[QuantSampler]) -> list[str]:

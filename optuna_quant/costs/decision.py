@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 import json
+import logging
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
@@ -18,7 +19,6 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import as_objective
-from optuna_quant.costs.objective import shown_seconds
 from optuna_quant.costs.paying import OpGain
 from optuna_quant.costs.paying import op_gains
 from optuna_quant.costs.paying import without
@@ -112,18 +112,26 @@ def decide(
         chosen = as_objective(OPS) if objective is None else objective
         return Decision(KnownObjective(chosen, space), space, {})
     chosen, found = _resolve(study, objective, costs)
-    if names or recorded is not None:
-        gains: dict[str, OpGain | None] = {}
-        if names:
-            full = KnownObjective(chosen, space, found)
-            table = full.costs.tables.get(LATENCY)
-            if table is not None:
-                seen = op_gains(table, space, cheapest(table, space))
-                gains = {name: seen.get(name) for name in names}
-            else:
-                gains = dict.fromkeys(names)
-        return Decision(KnownObjective(chosen, own, found), own, gains)
-    return _narrowed(chosen, space, found, may_narrow=may_narrow)
+    relative = SIZE in chosen.measures and len(chosen.measures) > 1
+    fp32_bytes = costs.fp32_bytes if relative else None
+    if names:
+        gains = _gains_of(chosen, space, found, names)
+        return Decision(KnownObjective(chosen, own, found, fp32_bytes=fp32_bytes), own, gains)
+    narrowed = _narrowed(chosen, space, found, fp32_bytes, may_narrow=may_narrow)
+    if recorded is None or narrowed.no_gain is not None:
+        return narrowed
+    return Decision(KnownObjective(chosen, space, found, fp32_bytes=fp32_bytes), space, {})
+
+
+def _gains_of(
+    objective: Objective, space: TuningSpace, costs: Costs | None, names: tuple[str, ...]
+) -> dict[str, OpGain | None]:
+    """What ops that a study has left out would gain by the costs as they are now."""
+    table = KnownObjective(objective, space, costs).costs.tables.get(LATENCY)
+    if table is None:
+        return dict.fromkeys(names)
+    found = op_gains(table, space, cheapest(table, space))
+    return {name: found.get(name) for name in names}
 
 
 def _without(space: TuningSpace, names: tuple[str, ...]) -> TuningSpace | None:
@@ -171,9 +179,10 @@ def _default(study: optuna.Study, costs: StudyCosts) -> tuple[Objective, Costs |
     if found is None:
         if not costs.can_be_measured:
             return as_objective(OPS), None
-        _logger.warning(
+        _logger.log(
+            logging.WARNING if costs.has_samples else logging.INFO,
             f"What configurations cost could not be measured, so the smallest model is looked "
-            f"for, and not the fastest (objective='size'): {why}"
+            f"for, and not the fastest (objective='size'): {why}",
         )
         return as_objective(SIZE), None
     if LATENCY not in found.tables:
@@ -200,29 +209,36 @@ def _does_not_predict(costs: Costs) -> str:
 
 
 def _narrowed(
-    objective: Objective, space: TuningSpace, costs: Costs | None, *, may_narrow: bool
+    objective: Objective,
+    space: TuningSpace,
+    costs: Costs | None,
+    fp32_bytes: float | None,
+    *,
+    may_narrow: bool,
 ) -> Decision:
-    known = KnownObjective(objective, space, costs)
-    table = known.costs.tables.get(LATENCY)
-    counts = LATENCY in objective.measures and costs is not None and _predicts(costs)
-    if not may_narrow or not counts or table is None:
+    known = KnownObjective(objective, space, costs, fp32_bytes=fp32_bytes)
+    table = known.table
+    measured = set(objective.measures) <= set(MEASURES) - {OPS}
+    trusted = LATENCY not in objective.measures or (costs is not None and _predicts(costs))
+    if not may_narrow or not measured or not trusted or table is None:
         return Decision(known, space, {})
-    pays_otherwise = objective.measures != (LATENCY,)
-    best, fp32 = known.of_cheapest, known.fp32_cost
-    if best is not None and not best < fp32 - _noise(known):
+    best = known.of(cheapest(table, space))
+    if not best < known.fp32_cost - _noise(known):
         return Decision(known, space, {}, _no_gain(known))
-    # By the objective's own table: what saves size may be worth some time.
-    own = known.table if pays_otherwise else table
-    assert own is not None
-    worse = worse_ops(own, space)
-    if not worse:
+    if LATENCY not in objective.measures:
         return Decision(known, space, {})
-    left = _without(space, tuple(worse))
+    # By the objective's own table: what saves size may be worth some time.
+    worse = worse_ops(table, space)
+    left = _without(space, tuple(worse)) if worse else space
     if left is None or not any(tunable.quantized for tunable in left.tunables):
         return Decision(known, space, {}, _no_gain(known))
-    shown = op_gains(table, space, cheapest(own, space))
+    if not worse:
+        return Decision(known, space, {})
+    shown = op_gains(known.costs.table(LATENCY), space, cheapest(table, space))
     return Decision(
-        KnownObjective(objective, left, costs), left, {name: shown.get(name) for name in worse}
+        KnownObjective(objective, left, costs, fp32_bytes=fp32_bytes),
+        left,
+        {name: shown.get(name) for name in worse},
     )
 
 
@@ -235,17 +251,17 @@ def _noise(known: KnownObjective) -> float:
 
 
 def _no_gain(known: KnownObjective) -> str:
-    latency = known.costs.table(LATENCY)
-    everything = known.space.default()
-    fp32 = known.space.fp32()
-    better = "faster" if known.measures == (LATENCY,) else f"better by {known.name}"
+    everything, fp32 = known.of(known.space.default()), known.fp32_cost
+    better = {LATENCY: "faster", SIZE: "smaller"}.get(known.name, f"better by {known.name}")
     text = (
-        f"On this machine no quantized version of the model is {better}: by the cost table a run "
-        f"takes {shown_seconds(latency.cost(everything))} with everything quantized, and "
-        f"{shown_seconds(latency.cost(fp32))} in FP32. Nothing was evaluated."
+        f"On this machine no quantized version of the model is {better} than FP32: by the cost "
+        f"table it is {known.show(everything)} with everything quantized, against "
+        f"{known.show(fp32)}. Nothing was evaluated."
     )
     size = known.costs.tables.get(SIZE)
-    if size is None or not size.cost(everything) < size.cost(fp32):
+    if SIZE in known.measures or size is None:
         return text
-    smaller = 100 * (1 - size.cost(everything) / size.cost(fp32))
-    return f"{text} objective='size' would make it up to {smaller:.0f}% smaller."
+    ratio = size.cost(known.space.default()) / size.cost(known.space.fp32())
+    if not ratio < 1:
+        return text
+    return f"{text} objective='size' would make it up to {100 * (1 - ratio):.0f}% smaller."

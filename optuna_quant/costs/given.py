@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
-from optuna_quant.config import FP32
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.known import linearized
 from optuna_quant.costs.objective import LATENCY
@@ -57,7 +56,7 @@ def as_costs(value: CostsLike, space: TuningSpace) -> Costs:
                 f"costs: there is no measure {measure!r}; there are: {', '.join(MEASURES)}."
                 f"{did_you_mean(measure, MEASURES)}"
             )
-        _check_covers(table, space)
+        table.check(space)
     return costs
 
 
@@ -91,17 +90,3 @@ def _seconds(value: Any) -> float:
             f"but it has given {value!r}."
         )
     return float(value)
-
-
-def _check_covers(table: CostTable, space: TuningSpace) -> None:
-    options = {op: tunable.options for tunable in space.tunables for op in tunable.ops}
-    shared = [op for op in options if op in table.ops]
-    if not shared:
-        some = next(iter(table.ops), None)
-        raise ValueError(
-            f"costs: the table {table.measure!r} has none of the ops of this model, which has "
-            f"{next(iter(options))!r}; it has {'no op' if some is None else repr(some)}."
-        )
-    for op in shared:
-        for label in (*(option.label for option in options[op]), FP32.label):
-            table.option_cost(op, label)

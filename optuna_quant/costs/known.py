@@ -10,7 +10,6 @@ from typing import Any
 
 from optuna_quant import record
 from optuna_quant.config import FP32
-from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
@@ -40,11 +39,20 @@ class KnownObjective:
         costs:
             What is known of costs; it may have ops that the space does not have, which then run
             in FP32. Default: nothing.
+        fp32_bytes:
+            The real size of the FP32 model, where the size of others is relative to it. Default:
+            as predicted.
     """
 
     def __init__(
-        self, objective: Objective, space: TuningSpace, costs: Costs | None = None
+        self,
+        objective: Objective,
+        space: TuningSpace,
+        costs: Costs | None = None,
+        *,
+        fp32_bytes: float | None = None,
     ) -> None:
+        self._fp32_bytes = fp32_bytes
         self.objective = objective
         self.space = space
         ops = frozenset(space.default().ops)
@@ -70,7 +78,10 @@ class KnownObjective:
     @cached_property
     def fp32(self) -> Mapping[str, float]:
         """The measures of the FP32 model."""
-        return self.measures_of(self.space.fp32())
+        found = self.measures_of(self.space.fp32())
+        if self._fp32_bytes is not None:
+            found[SIZE] = float(self._fp32_bytes)
+        return found
 
     @cached_property
     def fp32_cost(self) -> float:
@@ -146,13 +157,6 @@ class KnownObjective:
         if not math.isfinite(self.fp32_cost):
             return None
         return linearized(self.of, self.space, measure=self.name)
-
-    @cached_property
-    def of_cheapest(self) -> float | None:
-        """What the cheapest configuration costs; :obj:`None` if there is no table."""
-        if self.table is None:
-            return None
-        return self.of(cheapest(self.table, self.space))
 
     @property
     def _ops(self) -> CostTable:

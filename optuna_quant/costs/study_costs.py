@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from functools import cached_property
 import hashlib
 import json
 from typing import TYPE_CHECKING
@@ -73,6 +74,18 @@ class StudyCosts:
         """Whether the backend measures costs."""
         return isinstance(self._backend, MeasuresCosts)
 
+    @property
+    def has_samples(self) -> bool:
+        """Whether the backend has samples to run models on, as far as it tells."""
+        preview = getattr(self._backend, "calibration_preview", None)
+        return preview is None or preview(1) is not None
+
+    @cached_property
+    def fp32_bytes(self) -> float | None:
+        """The size of the FP32 model; :obj:`None` if it does not tell."""
+        size = getattr(self._backend.quantize(self._space.fp32()), "nbytes", None)
+        return None if size is None else float(size)
+
     def known(self, study: optuna.Study) -> Costs | None:
         """What was given, or what a study keeps already; :obj:`None` if there is nothing."""
         name = f"{record.GIVEN_COSTS}:{self._key}"
@@ -113,6 +126,8 @@ class StudyCosts:
             return found, ""
         if not isinstance(self._backend, MeasuresCosts):
             return None, "the backend does not know them"
+        if not must and not self.has_samples:
+            return None, "there are no samples to run the model on"
         shared = SharedValue(study, self._measured_name)
         text = shared.get(lambda: self._measure(study, must=must).encode()).decode()
         costs, why = _costs_of(text)

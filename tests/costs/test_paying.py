@@ -1,0 +1,81 @@
+"""Which ops are worth quantizing, and what each gains."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import pytest
+from spaces import DYNAMIC
+from spaces import STATIC
+from spaces import make_space
+
+from optuna_quant.config import FP32
+from optuna_quant.costs import Boundary
+from optuna_quant.costs import CostTable
+from optuna_quant.costs import op_gains
+from optuna_quant.costs.paying import left_out_by_cost
+from optuna_quant.costs.paying import worse_ops
+
+
+OPTIONS = (STATIC, DYNAMIC, FP32)
+
+
+def table_of(*quantized: float, boundaries: tuple[Boundary, ...] = ()) -> CostTable:
+    ops = {
+        f"op{i}": {STATIC.label: cost, DYNAMIC.label: cost + 1, FP32.label: 1.0}
+        for i, cost in enumerate(quantized)
+    }
+    return CostTable("latency", "s", ops, boundaries)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_gain_is_the_difference_of_two_models(data):
+    count = data.draw(st.integers(1, 4))
+    cost = st.integers(0, 9)
+    op = st.sampled_from([f"op{i}" for i in range(count)])
+    boundaries = data.draw(
+        st.lists(
+            st.builds(Boundary, op, st.lists(op, max_size=3).map(tuple), cost, cost), max_size=4
+        )
+    )
+    table = table_of(*(data.draw(cost) for _ in range(count)), boundaries=tuple(boundaries))
+    space = make_space(count, OPTIONS)
+    config = space.config_at(data.draw(st.integers(0, space.size - 1)))
+    for name, gain in op_gains(table, space, config).items():
+        floats = table.cost(config.with_ops({name: FP32}))
+        quantized = min(table.cost(config.with_ops({name: o})) for o in (STATIC, DYNAMIC))
+        assert gain.gain == pytest.approx(floats - quantized)
+        assert gain.floats == 1.0
+    for name, gain in op_gains(table, space, config, own=True).items():
+        if config[name].is_quantized:
+            floats = table.cost(config.with_ops({name: FP32}))
+            assert gain.gain == pytest.approx(floats - table.cost(config))
+            assert gain.label == config[name].label
+
+
+def test_ops_that_lose_are_found_and_those_within_noise_are_not():
+    space = make_space(4, OPTIONS)
+    worse = worse_ops(table_of(0.5, 3.0, 1.001, 0.9), space)
+    assert list(worse) == ["op1"]
+    assert str(worse["op1"]) == "3 s against 1 s"
+    left_out = left_out_by_cost(worse["op1"])
+    assert left_out.reason == "slower in INT8 here: 3 s against 1 s"
+
+
+def test_what_pays_only_together_is_kept_together():
+    # Quantizing one of the two costs a boundary that is more than it gains.
+    between = (Boundary("op0", ("op1",), quantize=1.0, dequantize=1.0),)
+    assert not worse_ops(table_of(0.5, 0.5, boundaries=between), make_space(2, OPTIONS))
+    assert list(worse_ops(table_of(0.5, 1.6, boundaries=between), make_space(2, OPTIONS))) == [
+        "op0",
+        "op1",
+    ]
+
+
+def test_a_group_gains_what_its_ops_gain():
+    space = make_space(3, OPTIONS).group({"both": ["op0", "op2"]})
+    gains = op_gains(table_of(0.5, 3.0, 0.25), space, space.default())
+    assert gains["both"].gain == pytest.approx(1.25)
+    assert list(worse_ops(table_of(0.5, 3.0, 0.25), space)) == ["op1"]
