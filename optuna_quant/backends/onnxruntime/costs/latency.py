@@ -38,6 +38,9 @@ _PER_NODE = np.arange(-30, 31) * 1e-7
 _SD_OF_MEDIAN_ABSOLUTE = 1.4826
 """The standard deviation of a normal distribution over the median of absolute values."""
 
+_SESSIONS_DIFFER = 0.08
+"""How far, as a logarithm, sessions of one model may differ in their time."""
+
 _NOISE = 2.0
 """How many times the noise models must differ by to be ranked."""
 
@@ -98,7 +101,8 @@ def latency_table(
             Ops and classes that the runtime does not load. They cost as much as the op in floats
             and the whole original model on top, so that nobody takes them to be quick.
     """
-    per_node, factor = node_overhead(observed)
+    per_node = node_overhead(observed)
+    factors = model_factors(observed, per_node)
     states = [each.state for each in observed]
     fitted = Fitted()
 
@@ -106,7 +110,7 @@ def latency_table(
         key = op, part
         return [
             factor * max(0.0, each.parts.get(key, 0.0) + per_node * each.counts.get(key, 0.0))
-            for each in observed
+            for each, factor in zip(observed, factors, strict=True)
         ]
 
     for op in (op for tunable in space.tunables for op in tunable.ops):
@@ -137,37 +141,57 @@ def _of_class(known: Mapping[str, float], wanted: str) -> float:
     return known[wanted if wanted in known else nearest_class(wanted, list(known))]
 
 
-def node_overhead(observed: Sequence[Observed]) -> tuple[float, float]:
-    """What makes sums over a profile agree with the times of whole models.
+def node_overhead(observed: Sequence[Observed]) -> float:
+    """What to add to what a profile says of each node.
 
     The runtime writes down every node, which takes a while, and the profile says nothing of what
-    is between nodes; both are in proportion to the number of nodes. What is left (a machine that
-    was busier during the profile, several threads) is a factor. Both are chosen so that the least
-    remains in the middle of the models.
+    is between nodes; both are in proportion to the number of nodes. It is chosen so that the ratio
+    of the whole model to the sum over its nodes differs least from model to model.
 
     Args:
         observed:
             The models.
 
     Returns:
-        The seconds to add to each node, and a factor for the sum.
+        The seconds; usually less than zero.
     """
     sums = np.array([each.profiled for each in observed])
     counts = np.array([each.nodes for each in observed])
     whole = np.array([each.timing.quickest for each in observed])
     if not (np.all(whole > 0) and np.all(sums > 0)):
-        return 0.0, 1.0
+        return 0.0
     found = []
     for per_node in _PER_NODE:
         corrected = sums + per_node * counts
         if np.all(corrected > 0.2 * sums):
             logs = np.log(whole / corrected)
-            middle = float(np.median(logs))
             # Of what explains the models as well as another, what is nearest to the usual.
-            left = float(np.abs(logs - middle).sum()) + 2e4 * abs(float(per_node) + 1e-6)
-            found.append((left, float(per_node), float(np.exp(middle))))
-    _, per_node, factor = min(found)
-    return per_node, factor
+            left = np.abs(logs - np.median(logs)).sum() + 2e4 * abs(per_node + 1e-6)
+            found.append((float(left), float(per_node)))
+    return min(found)[1]
+
+
+def model_factors(observed: Sequence[Observed], per_node: float) -> list[float]:
+    """By what to multiply the times of each model's nodes so that they sum up to the model's.
+
+    It is the same for all models, but for those that are further off than sessions of one model
+    differ: a profile has the time that passed, also while other work kept a node from going on.
+
+    Args:
+        observed:
+            The models.
+        per_node:
+            What is added to each node.
+    """
+    sums = np.array([each.profiled + per_node * each.nodes for each in observed])
+    whole = np.array([each.timing.quickest for each in observed])
+    if not (np.all(whole > 0) and np.all(sums > 0)):
+        return [1.0] * len(observed)
+    logs = np.log(whole / sums)
+    middle = float(np.median(logs))
+    off = logs - middle
+    beyond = np.sign(off) * np.maximum(0.0, np.abs(off) - _SESSIONS_DIFFER)
+    return [float(factor) for factor in np.exp(middle + beyond)]
 
 
 def validate(

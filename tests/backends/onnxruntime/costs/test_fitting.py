@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import itertools
 import random
 
@@ -15,6 +16,7 @@ from optuna_quant.backends.onnxruntime.costs.fitting import fit_part
 from optuna_quant.backends.onnxruntime.costs.fitting import merged
 from optuna_quant.backends.onnxruntime.costs.latency import Observed
 from optuna_quant.backends.onnxruntime.costs.latency import latency_table
+from optuna_quant.backends.onnxruntime.costs.latency import model_factors
 from optuna_quant.backends.onnxruntime.costs.latency import node_overhead
 from optuna_quant.backends.onnxruntime.costs.latency import session_noise
 from optuna_quant.backends.onnxruntime.costs.latency import state_of
@@ -136,10 +138,22 @@ def test_what_does_not_load_is_no_bargain() -> None:
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
 def test_sums_over_nodes_agree_with_whole_models(factor: float) -> None:
     shown = [observed(config, factor=factor) for config in configs()]
-    per_node, scale = node_overhead(shown)
-    for each in shown:
+    per_node = node_overhead(shown)
+    assert per_node == pytest.approx(PER_NODE, abs=2e-7)
+    for each, scale in zip(shown, model_factors(shown, per_node), strict=True):
+        assert scale == pytest.approx(factor, rel=0.05)
         whole = scale * (each.profiled + per_node * each.nodes)
         assert whole == pytest.approx(each.timing.seconds, rel=0.02)
+
+
+def test_a_profile_that_other_work_has_disturbed_is_scaled() -> None:
+    shown = [observed(config) for config in configs()]
+    disturbed = replace(shown[2], parts={k: 5 * v for k, v in shown[2].parts.items()})
+    shown[2] = disturbed
+    per_node = node_overhead(shown)
+    scale = model_factors(shown, per_node)[2]
+    whole = scale * (disturbed.profiled + per_node * disturbed.nodes)
+    assert whole == pytest.approx(disturbed.timing.seconds, rel=0.1)
 
 
 def test_predictions_are_ranked() -> None:
