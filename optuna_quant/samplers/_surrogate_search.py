@@ -48,17 +48,21 @@ _LEAST_PROBABILITY = 0.03
 # With more ops the trade-off is near enough, and an integer program takes long.
 _MOST_POLISHED = 150
 _WORTH_POLISHING = 1e-3
-# With fewer samples nearly all are seen before a model is given up; then more must be expected
-# of an evaluation. And more with every model that was no improvement.
-_FEW_SAMPLES = 100
-_FULL_EVALUATION = 1.5
-_PART_OF_EVALUATION = 0.3
-_IMPATIENCE = 0.5
+# An improvement is worth this part of ``min_gain`` at first, and e times more for so many
+# evaluations: where one number is all that is known, after some; where samples are, for the parts
+# of evaluations that it takes to tell; and where there are so few that nearly all are seen.
+_FIRST_GAIN = 0.2
+_FREE_EVALUATIONS, _EVALUATIONS_PER_E = 5.0, 2.2
+_PARTS_PER_E = 0.3
+_FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.8
+_GAIN_OF_ANOTHER_ANSWER = 3.0
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
 _PART_OF_SAMPLES = 0.08
 _FEWEST_SAMPLES, _MOST_SAMPLES = 4, 32
+# The least loss of what surely fails, over the tolerance.
+_SURELY_FAILS = 1.05
 # The sum of equal shares, where nothing scores the ops.
 _UNSCORED_ERROR = 0.05
 _UNSCORED_OPTION = 1.5
@@ -108,6 +112,14 @@ class _Known:
     cost: float
     proven: bool
     """Whether it meets the criterion on all samples; otherwise it probably does."""
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """How what an evaluation must promise grows: from when on, and over how many by e."""
+
+    free: float
+    per_e: float
 
 
 @dataclass(frozen=True)
@@ -334,6 +346,7 @@ class SurrogateSearch(Search):
         baseline = ledger.baseline
         assert baseline is not None
         sign = 1.0 if self._criterion.higher_is_better else -1.0
+        tolerance = self._scale(ledger).tolerance
         found = []
         for outcome in sorted(ledger.outcomes.values(), key=lambda o: o.number):
             if outcome.is_substitute:
@@ -350,6 +363,10 @@ class SurrogateSearch(Search):
             if value is None or not math.isfinite(value):
                 continue
             loss = sign * (baseline - value)
+            if seen is not None and seen.verdict is Verdict.FAILS:
+                # That it fails is known better than by how much.
+                loss = max(loss, _SURELY_FAILS * tolerance)
+                error = min(error, 0.5 * (loss - tolerance))
             found.append(Observed(self._options_of(config), loss, error, spread))
         return found
 
@@ -381,7 +398,7 @@ class SurrogateSearch(Search):
         ]
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
-        worth = self._options.min_gain * self._patience_factor(ledger, best)
+        worth = self._worth(ledger, best)
         if next_one is not None and gain >= worth:
             config = self._polished(model, next_one.config)
             known = config.key in claimed or ledger.outcomes.get(config.key) is not None
@@ -393,24 +410,38 @@ class SurrogateSearch(Search):
             return _Decision(self._try(next_one.config, SEARCH_STAGE), answer)
         return _Decision(answer=answer)
 
-    def _patience_factor(self, ledger: Ledger, best: _Known | None) -> float:
-        """By how much more than ``min_gain`` must be expected.
+    def _worth(self, ledger: Ledger, best: _Known | None) -> float:
+        """The expected improvement that is worth one more evaluation, as a part of FP32's cost.
 
-        More where an evaluation is one of all samples, and with each one in a row that was no
-        improvement: then the model hopes for too much.
+        It grows with what was spent: a cheaper model is worth less than the time to find it.
         """
         population = ledger.population
-        # What is cheaper than an answer must be evaluated on all samples, as that was.
-        is_full = best is not None and best.proven
-        is_full = is_full or population is None or population.samples < _FEW_SAMPLES
-        since = -1 if best is None else ledger.outcomes[best.config.key].number
-        models = {
-            (outcome.score, outcome.samples)  # Equal models have the same.
-            for outcome in ledger.outcomes.values()
-            if outcome.number > since and outcome.state != TrialState.FAIL
-        }
-        factor = _FULL_EVALUATION if is_full else _PART_OF_EVALUATION
-        return factor * (1 + _IMPATIENCE * len(models)) if best is not None else factor
+        spent = self._spent(ledger)
+        if population is None:
+            growth = _Growth(_FREE_EVALUATIONS, _EVALUATIONS_PER_E)
+        elif population.samples < _FEW_SAMPLES:
+            growth = _Growth(0.0, _FEW_SAMPLES_PER_E)
+        else:
+            growth = _Growth(0.0, _PARTS_PER_E)
+        first = _FIRST_GAIN * self._options.min_gain
+        worth = first * math.exp(min(max(0.0, spent - growth.free) / growth.per_e, 50.0))
+        if population is not None and best is not None and best.proven:
+            # What is cheaper than an answer must be evaluated on all samples, as that was.
+            worth = max(worth, _GAIN_OF_ANOTHER_ANSWER * self._options.min_gain)
+        return worth
+
+    def _spent(self, ledger: Ledger) -> float:
+        """What candidates have cost, in full evaluations; equal models count once."""
+        population = ledger.population
+        seen: dict[object, float] = {}
+        for outcome in ledger.outcomes.values():
+            if outcome.state == TrialState.FAIL or outcome.is_substitute:
+                continue
+            part = 1.0
+            if population is not None and outcome.samples is not None:
+                part = min(1.0, outcome.samples / population.samples)
+            seen[outcome.score, outcome.samples] = part
+        return max(0.0, sum(seen.values()) - 1.0)  # Without the baseline.
 
     def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Choice:
         return Choice(
