@@ -65,7 +65,8 @@ class SurrogateQuantSampler(QuantSampler):
             and the search learns the rest from trials.
         min_gain:
             The expected improvement that is worth one more evaluation, as a part of what the
-            FP32 model costs.
+            best model so far costs (FP32, before there is one). That is in the middle of a
+            search: at first a fifth of it will do, and the more was evaluated the more it takes.
         **kwargs:
             See :class:`QuantSampler`.
 

@@ -53,14 +53,14 @@ _WORTH_POLISHING = 1e-3
 # of evaluations that it takes to tell; and where there are so few that nearly all are seen.
 _FIRST_GAIN = 0.2
 _FREE_EVALUATIONS, _EVALUATIONS_PER_E = 5.0, 2.2
-_PARTS_PER_E = 0.3
+_PARTS_PER_E = 0.22
 _FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.8
 _GAIN_OF_ANOTHER_ANSWER = 3.0
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
 _PART_OF_SAMPLES = 0.08
-_FEWEST_SAMPLES, _MOST_SAMPLES = 4, 32
+_FEWEST_SAMPLES, _MOST_SAMPLES = 4, 20
 # The least loss of what surely fails, over the tolerance.
 _SURELY_FAILS = 1.05
 # The sum of equal shares, where nothing scores the ops.
@@ -74,7 +74,7 @@ class SurrogateOptions:
 
     Args:
         min_gain:
-            The expected improvement that is worth an evaluation, as a part of FP32's cost.
+            The expected improvement that is worth an evaluation, as a part of the best cost.
         scores:
             Keeps the sensitivities; :obj:`None` if nothing scores the ops.
     """
@@ -95,7 +95,7 @@ class Belief:
         probability:
             The probability that it meets the criterion.
         improvement:
-            The expected improvement in cost, as a part of FP32's cost.
+            The expected improvement in cost, as a part of that of the best so far.
     """
 
     config: QuantConfig
@@ -411,7 +411,7 @@ class SurrogateSearch(Search):
         return _Decision(answer=answer)
 
     def _worth(self, ledger: Ledger, best: _Known | None) -> float:
-        """The expected improvement that is worth one more evaluation, as a part of FP32's cost.
+        """The expected improvement that is worth one more evaluation, as a part of the best cost.
 
         It grows with what was spent: a cheaper model is worth less than the time to find it.
         """
@@ -469,7 +469,7 @@ class SurrogateSearch(Search):
             probability = model.predict(self._options_of(config)).probability(tolerance)
             if probability < _LEAST_PROBABILITY or cost >= reference:
                 continue
-            gain = (reference - cost) / (abs(self._fp32_cost) or 1.0)
+            gain = (reference - cost) / (abs(reference) or 1.0)
             found[config.key] = Belief(config, cost, probability, gain * probability)
         return sorted(found.values(), key=lambda b: (b.cost, -b.probability))
 
