@@ -28,8 +28,9 @@ NAMES = (
     "evidence",
     "decision_overhead",
     "evaluation_threads",
+    "peers",
 )
-NEED_CASES = ("build",)
+NEED_CASES = ("build", "peers")
 
 
 def main() -> None:
