@@ -64,35 +64,33 @@ def _compare(
     task = make_task(name, args.cases, args.real_models)
     write_task(task, work / "tasks" / name)
     tools = [tool for tool in (*OURS, *PEERS) if not args.tool or tool.name in args.tool]
+    models = {tool.name: work / name / f"{tool.search}_{tool.way}" for tool in (*OURS, *PEERS)}
+    models = {tool: out / "model.onnx" for tool, out in models.items()}
     for tool in tools:
-        if not _is_due(tool, found, args):
-            continue
-        out = _folder(work, name, tool)
-        outcome = run_tool(tool, work / "tasks" / name, out, timeout=args.timeout)
-        outcome |= {"relative": task.relative, "samples": len(task.x)}
-        outcome |= {"processor": _processor(), "versions": tool.versions()}
-        if (out / "model.onnx").exists():
+        model = models[tool.name]
+        if _is_due(tool, found, args):
+            outcome = run_tool(tool, work / "tasks" / name, model.parent, timeout=args.timeout)
+            outcome |= {"relative": task.relative, "samples": len(task.x)}
+            outcome |= {"processor": _processor(), "versions": tool.versions()}
+            found[tool.name] = outcome
+        if tool.name in found and model.exists():
             try:
-                outcome |= measure_quality(task, out / "model.onnx")
+                found[tool.name] |= measure_quality(task, model)
             except Exception as error:  # the runtime does not take the model
-                outcome["message"] = f"its model: {error}"[:500].replace("\n", " ")
-        found[tool.name] = outcome
-        print(f"{name}, {tool.name}: {outcome}", flush=True)
+                found[tool.name]["message"] = f"its model: {error}"[:500].replace("\n", " ")
+        print(f"{name}, {tool.name}: {found.get(tool.name)}", flush=True)
     # All together, so that whatever slows the machine down slows all of them down.
-    models = {tool.name: _folder(work, name, tool) / "model.onnx" for tool in (*OURS, *PEERS)}
     names = [
         tool for tool, path in models.items() if path.exists() and "loss" in found.get(tool, {})
     ]
-    for tool, facts in zip(names, measure_time(task, [models[t] for t in names]), strict=True):
-        found[tool] |= facts
-
-
-def _folder(work: Path, name: str, tool: Tool) -> Path:
-    return work / name / f"{tool.search}_{tool.way}"
+    for tool_name, facts in zip(
+        names, measure_time(task, [models[t] for t in names]), strict=True
+    ):
+        found[tool_name] |= facts
 
 
 def _is_due(tool: Tool, found: dict[str, Any], args: argparse.Namespace) -> bool:
-    if args.only_times:
+    if args.only_measure:
         return False
     if tool.variable is None:
         return True
@@ -134,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=600.0, help="seconds for a search (default: %(default)s)"
     )
     parser.add_argument(
-        "--only-times", action="store_true", help="measure the times of the models in --work again"
+        "--only-measure", action="store_true", help="run no search, measure what is in --work"
     )
     parser.add_argument("--only-table", action="store_true", help="run and measure nothing")
     parser.add_argument("--work", type=Path, help="keep models and logs in this folder")

@@ -88,8 +88,9 @@ def integer_ops(path: Path) -> tuple[int, int]:
     optimized = optimize(str(path), size=path.stat().st_size, providers=_PROVIDERS)
     assert optimized.graph is not None
     kernels = [node.op_type for node in optimized.graph.node]
-    integer = sum(_INTEGER.fullmatch(kernel) is not None for kernel in kernels)
-    return integer, integer + sum(_FLOAT.fullmatch(kernel) is not None for kernel in kernels)
+    integer = [kernel for kernel in kernels if _INTEGER.fullmatch(kernel)]
+    floats = [k for k in kernels if _FLOAT.fullmatch(k) and not _INTEGER.fullmatch(k)]
+    return len(integer), len(integer) + len(floats)
 
 
 def _session(model: str | Path) -> onnxruntime.InferenceSession:

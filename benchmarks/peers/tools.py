@@ -70,6 +70,7 @@ OURS = (
 PEERS = (
     Tool("NNCF, performance", "search_nncf", "performance", "NNCF_PYTHON", _NNCF),
     Tool("NNCF, mixed", "search_nncf", "mixed", "NNCF_PYTHON", _NNCF),
+    Tool("NNCF, mixed, per tensor", "search_nncf", "per_tensor", "NNCF_PYTHON", _NNCF),
     Tool("Quark, speed", "search_quark", "speed", "QUARK_PYTHON", _QUARK),
     Tool("Quark, quality", "search_quark", "quality", "QUARK_PYTHON", _QUARK),
 )
