@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 import sys
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper
+import onnxruntime
 import pytest
 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.peers.inside.task import Task
+from benchmarks.peers.inside.task import model_for_peer
 from benchmarks.peers.inside.task import read_task
 from benchmarks.peers.measure import integer_ops
 from benchmarks.peers.measure import measure_quality
@@ -95,6 +98,16 @@ def test_task_is_read_as_it_was_written(task: Task, tmp_path: Path) -> None:
     read = read_task(tmp_path / "task")
     assert (read.model, read.tolerable_loss) == (task.model, task.tolerable_loss)
     np.testing.assert_array_equal(read.labels, task.labels)
+
+
+def test_old_model_is_raised_for_peers_and_does_the_same(task: Task, tmp_path: Path) -> None:
+    assert model_for_peer(task, tmp_path) == task.model
+    old = onnx.load(task.model)
+    old.opset_import[0].version = 11
+    onnx.save(old, tmp_path / "old.onnx")
+    raised = model_for_peer(replace(task, model=str(tmp_path / "old.onnx")), tmp_path)
+    assert onnx.load(raised).opset_import[0].version == 13
+    assert task.metric(onnxruntime.InferenceSession(raised)) == 0.8
 
 
 def test_score_is_the_part_of_a_samples_labels(task: Task) -> None:

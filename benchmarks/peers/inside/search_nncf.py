@@ -23,10 +23,11 @@ import numpy as np
 import onnx
 import onnxruntime
 from task import Task
+from task import model_for_peer
 
 
 def search(task: Task, way: str, path: Path, counter: Counter) -> dict[str, Any]:
-    model = onnx.load(task.model)
+    model = onnx.load(model_for_peer(task, path.parent))
 
     def validate(candidate: onnx.ModelProto, items: Iterable[Any]) -> tuple[float, list[float]]:
         with counter.evaluating():

@@ -40,6 +40,7 @@ from quark.onnx.quantization.config.spec import QuantGranularity
 from quark.onnx.quantization.config.spec import UInt8Spec
 from quark.onnx.quantization.config.spec import UInt16Spec
 from task import Task
+from task import model_for_peer
 
 
 _OP_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -86,7 +87,9 @@ def search(task: Task, way: str, path: Path, counter: Counter) -> dict[str, Any]
         metric_optimize_object=way,
     )
     ModelQuantizer(config).quantize_model(
-        task.model, path, Reader(task.input_name, task.batches(task.calibration))
+        model_for_peer(task, path.parent),
+        path,
+        Reader(task.input_name, task.batches(task.calibration)),
     )
     return {}
 

@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.version_converter
+
+
+_PER_CHANNEL_OPSET = 13
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,24 @@ class Task:
     def absolute_loss(self, baseline: float) -> float:
         """The most that may be lost, in units of the metric."""
         return self.tolerable_loss * baseline if self.relative else self.tolerable_loss
+
+
+def model_for_peer(task: Task, folder: Path) -> str:
+    """The path of the FP32 model at opset 13 or later.
+
+    Below that Q/DQ nodes have one scale each, and peers quantize weights per tensor or not at all.
+    The model is raised to 13 then, and written into the folder.
+    """
+    model = onnx.load(task.model)
+    if _opset(model) >= _PER_CHANNEL_OPSET:
+        return task.model
+    path = folder / "fp32.onnx"
+    onnx.save(onnx.version_converter.convert_version(model, _PER_CHANNEL_OPSET), path)
+    return str(path)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def read_task(folder: Path) -> Task:
