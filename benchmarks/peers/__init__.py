@@ -8,6 +8,7 @@ again only where something is missing there, or with ``--rerun-peers``, ours alw
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from collections.abc import Sequence
 import json
 import os
@@ -44,13 +45,16 @@ def main(given: Sequence[str] | None = None) -> None:
     """The command, see ``--help``."""
     args = _parser().parse_args(given)
     results = json.loads(args.results.read_text()) if args.results.exists() else {}
+
+    def save() -> None:
+        if not args.keep:
+            args.results.write_text(json.dumps(results, indent=1) + "\n")
+
     if not args.only_table:
         with tempfile.TemporaryDirectory() as temporary:
             work = (args.work or Path(temporary)).resolve()
             for name in args.case or [*CASES, *(REAL if args.real_models else ())]:
-                _compare(name, results.setdefault(name, {}), work, args)
-                if not args.keep:
-                    args.results.write_text(json.dumps(results, indent=1) + "\n")
+                _compare(name, results.setdefault(name, {}), work, args, save)
     table = make_table(results, [*CASES, *REAL], [tool.name for tool in (*OURS, *PEERS)])
     print(f"\n{table}")
     if args.write:
@@ -58,7 +62,11 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def _compare(
-    name: str, found: dict[str, dict[str, Any]], work: Path, args: argparse.Namespace
+    name: str,
+    found: dict[str, dict[str, Any]],
+    work: Path,
+    args: argparse.Namespace,
+    save: Callable[[], None],
 ) -> None:
     """Run on a case what is to be run, and change what was found for it."""
     task = make_task(name, args.cases, args.real_models)
@@ -79,6 +87,7 @@ def _compare(
             except Exception as error:  # the runtime does not take the model
                 found[tool.name]["message"] = f"its model: {error}"[:500].replace("\n", " ")
         print(f"{name}, {tool.name}: {found.get(tool.name)}", flush=True)
+        save()
     # All together, so that whatever slows the machine down slows all of them down.
     names = [
         tool for tool, path in models.items() if path.exists() and "loss" in found.get(tool, {})
@@ -87,6 +96,7 @@ def _compare(
         names, measure_time(task, [models[t] for t in names]), strict=True
     ):
         found[tool_name] |= facts
+    save()
 
 
 def _is_due(tool: Tool, found: dict[str, Any], args: argparse.Namespace) -> bool:
@@ -129,7 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", action="store_true", help="leave the file of results as it is")
     parser.add_argument("--rerun-peers", action="store_true", help="run the peers again")
     parser.add_argument(
-        "--timeout", type=float, default=600.0, help="seconds for a search (default: %(default)s)"
+        "--timeout",
+        type=float,
+        default=600.0,
+        help="processor seconds for a search (default: %(default)s)",
     )
     parser.add_argument(
         "--only-measure", action="store_true", help="run no search, measure what is in --work"

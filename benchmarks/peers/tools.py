@@ -15,6 +15,7 @@ from typing import Any
 
 
 _GRACE_SECONDS = 30.0
+_MOST_WAITING = 10
 _VERSIONS = """
 import importlib.metadata as m, json, sys
 print(json.dumps({n: m.version(n) for n in sys.argv[1:]} | {"python": sys.version.split()[0]}))
@@ -88,7 +89,9 @@ def run_tool(tool: Tool, task: Path, out: Path, *, timeout: float) -> dict[str, 
             The folder for what it makes: ``model.onnx``, ``outcome.json`` and ``log.txt``. What is
             there is removed.
         timeout:
-            After how many seconds it is ended.
+            After how many seconds of processor time the search is ended; everything has one
+            thread, so that on a machine that does nothing else they are seconds. On one that does
+            it is ended after ten times as many seconds in any case.
 
     Returns:
         The outcome. Its ``status`` is ``"done"``, ``"crash"`` (with a ``message``) or
@@ -98,7 +101,11 @@ def run_tool(tool: Tool, task: Path, out: Path, *, timeout: float) -> dict[str, 
     out.mkdir(parents=True)
     script = Path(__file__).parent / "inside" / "run.py"
     command = [str(tool.python), str(script), tool.search, str(task), tool.way, str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PEERS_CPU_SECONDS": str(timeout),
+    }
     if tool.variable is not None:
         environment.pop("PYTHONPATH", None)
     with (out / "log.txt").open("w") as log:
@@ -111,7 +118,7 @@ def run_tool(tool: Tool, task: Path, out: Path, *, timeout: float) -> dict[str, 
             start_new_session=True,
         )
         try:
-            process.wait(timeout)
+            process.wait(_MOST_WAITING * timeout)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

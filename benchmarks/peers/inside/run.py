@@ -1,13 +1,16 @@
 """Run a search in an environment of its own: ``python run.py SEARCH TASK WAY OUT``.
 
 ``SEARCH`` is a module of this folder, ``TASK`` a folder with ``task.json`` and ``data.npz``,
-``WAY`` a setting that the search knows, ``OUT`` a folder for ``model.onnx`` and ``outcome.json``.
+``WAY`` a setting that the search knows, ``OUT`` a folder for ``model.onnx`` and ``outcome.json``. The
+environment variable ``PEERS_CPU_SECONDS`` limits the processor time, without imports.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import math
+import os
 from pathlib import Path
 import resource
 import signal
@@ -21,6 +24,10 @@ from counting import count_runs
 from task import read_task
 
 
+_GRACE_SECONDS = 30
+"""How long what was counted may take to be written down."""
+
+
 def main() -> None:
     """Search and write the outcome, whatever happens."""
     module, way = sys.argv[1], sys.argv[3]
@@ -30,7 +37,11 @@ def main() -> None:
     count_runs(counter)
     search = importlib.import_module(module).search
     signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGXCPU, _end)
     start, cpu = time.perf_counter(), _cpu_seconds()
+    if limit := os.environ.get("PEERS_CPU_SECONDS"):
+        end = math.ceil(cpu + float(limit))
+        resource.setrlimit(resource.RLIMIT_CPU, (end, end + _GRACE_SECONDS))
     outcome: dict[str, Any] = {"status": "done"}
     facts: dict[str, Any] = {}
     try:
