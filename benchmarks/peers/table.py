@@ -67,7 +67,7 @@ def _row(case: str, tool: str, result: Mapping[str, Any]) -> list[str]:
             percent,
             *_sets(result),
             f"{result['integer']} of {result['ops']}",
-            *(f"{result[f'ratio_{size}']:.2f}" for size in BATCH_SIZES),
+            *(_ratio(result, size) for size in BATCH_SIZES),
             f"{result['bytes'] / result['fp32_bytes']:.2f}",
         ]
     return [*found, f"{result['cpu_seconds']:.1f}" if "cpu_seconds" in result else ""]
@@ -77,6 +77,11 @@ def _met(result: Mapping[str, Any]) -> str:
     if result["status"] != "done":
         return str(result["status"])
     return "yes" if result.get("met") else "no"
+
+
+def _ratio(result: Mapping[str, Any], size: int) -> str:
+    ratio = result.get(f"ratio_{size}")
+    return "" if ratio is None else f"{ratio:.2f}"
 
 
 def _sets(result: Mapping[str, Any]) -> list[str]:

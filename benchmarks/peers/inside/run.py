@@ -1,8 +1,8 @@
 """Run a search in an environment of its own: ``python run.py SEARCH TASK WAY OUT``.
 
 ``SEARCH`` is a module of this folder, ``TASK`` a folder with ``task.json`` and ``data.npz``,
-``WAY`` a setting that the search knows, ``OUT`` a folder for ``model.onnx`` and ``outcome.json``. The
-environment variable ``PEERS_CPU_SECONDS`` limits the processor time, without imports.
+``WAY`` a setting that the search knows, ``OUT`` a folder for ``model.onnx`` and ``outcome.json``.
+The environment variable ``PEERS_CPU_SECONDS`` limits the processor time, without imports.
 """
 
 from __future__ import annotations
