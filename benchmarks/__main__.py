@@ -32,8 +32,9 @@ NAMES = (
     "decision_overhead",
     "evaluation_threads",
     "costs",
+    "peers",
 )
-NEED_CASES = ("build",)
+NEED_CASES = ("build", "peers")
 
 
 def main() -> None:
