@@ -56,6 +56,7 @@ _FREE_EVALUATIONS, _EVALUATIONS_PER_E = 5.0, 2.2
 _PARTS_PER_E = 0.22
 _FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.8
 _GAIN_OF_ANOTHER_ANSWER = 3.0
+_PATIENCE_WITHOUT_ANSWER = 4.0
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
@@ -424,7 +425,8 @@ class SurrogateSearch(Search):
         else:
             growth = _Growth(0.0, _PARTS_PER_E)
         first = _FIRST_GAIN * self._options.min_gain
-        worth = first * math.exp(min(max(0.0, spent - growth.free) / growth.per_e, 50.0))
+        per_e = growth.per_e * (_PATIENCE_WITHOUT_ANSWER if best is None else 1.0)
+        worth = first * math.exp(min(max(0.0, spent - growth.free) / per_e, 50.0))
         if population is not None and best is not None and best.proven:
             # What is cheaper than an answer must be evaluated on all samples, as that was.
             worth = max(worth, _GAIN_OF_ANOTHER_ANSWER * self._options.min_gain)
