@@ -704,6 +704,7 @@ def test_files_of_a_search_are_not_overwritten(tmp_path: Path) -> None:
     onnx.save(onnx_models.convnet(), path)
     np.savez(tmp_path / "calib.npz", x=x)
     given: dict[str, Any] = {"calibration_data": tmp_path / "calib.npz", "evaluate": lambda s: 1}
+    given["tuning_criterion"] = TuningCriterion(objective="ops")
     for name, what in (("net.onnx", "model"), ("calib.npz", "calibration data")):
         with pytest.raises(ValueError, match=f"is the {what} itself"):
             tune(path, output=tmp_path / name, **given)
@@ -871,6 +872,7 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
             calibration_data=DIGITS / "calib.npz",
             data=DIGITS / "eval.npz",
             evaluation_threads=threads,
+            tuning_criterion=TuningCriterion(objective="ops"),
         )
         for threads in (1, 2, 3)
     ]
