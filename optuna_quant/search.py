@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -618,6 +619,7 @@ def prepare(
         kwargs=tuning.strategy_kwargs or {},
         backend=backend,
         outputs=scored,
+        first_ops=_default_ops(backend) if op_types == "all" else (),
     )
     sampler = sampler_of(space)
 
@@ -974,6 +976,11 @@ def _check_quantizes(space: TuningSpace, **dicts: OpDict | None) -> None:
         f"{' and '.join(given)} {leave} no op any quantized option, so there is nothing to tune: "
         "allow a quantized mode for one op at least."
     )
+
+
+def _default_ops(backend: Backend) -> Collection[str]:
+    """The ops of the default space, which are searched before all others."""
+    return [op.name for op in backend.capability().ops if op.default]
 
 
 def _is_path(value: object) -> bool:

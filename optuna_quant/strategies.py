@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import inspect
 from typing import TYPE_CHECKING
 from typing import Any
+
+from optuna.logging import get_logger
 
 from optuna_quant.nearest import did_you_mean
 from optuna_quant.samplers import QuantSampler
@@ -17,8 +20,11 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.samplers import Sensitivity
     from optuna_quant.space import TuningSpace
 
+
+_logger = get_logger(__name__)
 
 QUANT_LEVELS = ("auto", 0, 1)
 
@@ -27,8 +33,6 @@ _GIVEN = ("space", "criterion", "seed", "costs")
 
 # The backend's method that scores ops for a strategy, and the strategy's options that are its.
 _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "auto": ("sensitivity", ()),
-    "surrogate": ("sensitivity", ()),
     "mse": ("mse_sensitivity", ()),
     "mse_v2": ("output_sensitivity", ()),
     "hawq_v2": ("hessian_sensitivity", ("loss", "labels", "probes", "module", "parameters")),
@@ -38,7 +42,7 @@ _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
 _WITHOUT_SENSITIVITY = ("auto", "surrogate")
 
 # Those that look at the model's outputs, and can be told at which.
-_OF_OUTPUTS = ("sensitivity", "output_sensitivity", "hessian_sensitivity")
+_OF_OUTPUTS = ("output_sensitivity", "hessian_sensitivity")
 
 
 def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:
@@ -86,6 +90,7 @@ def make_sampler(
     backend: Backend | None = None,
     outputs: Sequence[str] | None = None,
     costs: CostTable | None = None,
+    first_ops: Collection[str] = (),
 ) -> QuantSampler:
     """The sampler of a strategy.
 
@@ -108,6 +113,8 @@ def make_sampler(
             for all.
         costs:
             What configurations cost by the objective, for a strategy that takes it.
+        first_ops:
+            The ops to be searched first, for a strategy that takes them.
 
     Raises:
         ValueError:
@@ -123,10 +130,14 @@ def make_sampler(
                 f"{', '.join((*options, *extra))}.{did_you_mean(name, (*options, *extra))}"
             )
     own = {name: value for name, value in kwargs.items() if name not in extra}
-    if method and "sensitivity" not in own:
+    if costs is not None and takes_costs(strategy):
+        own["costs"] = costs
+    if first_ops and "first_ops" in options:
+        own.setdefault("first_ops", first_ops)
+    if strategy in _WITHOUT_SENSITIVITY:
+        own.setdefault("sensitivity", _best_sensitivity(backend, outputs))
+    elif method and "sensitivity" not in own:
         score = getattr(backend, method, None)
-        if score is None and strategy in _WITHOUT_SENSITIVITY:
-            return cls(space, criterion=criterion, seed=seed, **own)
         if score is None:
             raise ValueError(
                 f"The strategy {strategy!r} needs sensitivities, which this backend does not "
@@ -137,9 +148,24 @@ def make_sampler(
         if outputs is not None and method in _OF_OUTPUTS:
             given["outputs"] = outputs
         own["sensitivity"] = score(**given)
-    if costs is not None and takes_costs(strategy):
-        own["costs"] = costs
     return cls(space, criterion=criterion, seed=seed, **own)
+
+
+def _best_sensitivity(
+    backend: Backend | None, outputs: Sequence[str] | None
+) -> Sensitivity | None:
+    """The best sensitivity that a backend has; :obj:`None` if it has none, or no samples."""
+    find = getattr(backend, "sensitivity", None)
+    if find is None:
+        return None
+    try:
+        found: Sensitivity = find(outputs=outputs)
+    except ValueError as error:
+        _logger.info(
+            f"How sensitive the model is to each op is learned from trials alone: {error}"
+        )
+        return None
+    return found
 
 
 def sampler_options(cls: type[QuantSampler]) -> list[str]:

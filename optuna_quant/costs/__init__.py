@@ -8,6 +8,7 @@ from __future__ import annotations
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.costs import TRUSTED_CORRELATION
 from optuna_quant.costs.costs import Costs
+from optuna_quant.costs.costs import CountsCosts
 from optuna_quant.costs.costs import MeasuresCosts
 from optuna_quant.costs.costs import Validation
 from optuna_quant.costs.gain import Gain
@@ -29,6 +30,7 @@ __all__ = [
     "Boundary",
     "CostTable",
     "Costs",
+    "CountsCosts",
     "Gain",
     "KnownObjective",
     "MeasuresCosts",

@@ -222,3 +222,17 @@ class MeasuresCosts(Protocol):
                 The tuning space.
         """
         ...
+
+
+@runtime_checkable
+class CountsCosts(Protocol):
+    """What a backend adds so that costs which need no measurement are known at once."""
+
+    def counted_costs(self, space: TuningSpace) -> Costs:
+        """The size and the operations of the configurations of a tuning space.
+
+        Args:
+            space:
+                The tuning space.
+        """
+        ...

@@ -148,7 +148,10 @@ def _resolve(
         return _default(study, costs)
     needed = _needed(objective)
     if not needed:
-        return objective, costs.known(study)
+        return objective, costs.counted(study) if SIZE in objective.measures else None
+    counted = None if LATENCY in needed else costs.counted(study)
+    if counted is not None and all(measure in counted.tables for measure in needed):
+        return objective, counted
     found, why = costs.get(study, must=True)
     missing = [measure for measure in needed if found is None or measure not in found.tables]
     if missing:
@@ -184,7 +187,7 @@ def _default(study: optuna.Study, costs: StudyCosts) -> tuple[Objective, Costs |
             f"What configurations cost could not be measured, so the smallest model is looked "
             f"for, and not the fastest (objective='size'): {why}",
         )
-        return as_objective(SIZE), None
+        return as_objective(SIZE), costs.counted(study)
     if LATENCY not in found.tables:
         return as_objective(SIZE), found
     if not _predicts(found):

@@ -13,6 +13,7 @@ from optuna.logging import get_logger
 
 from optuna_quant import record
 from optuna_quant.costs.costs import Costs
+from optuna_quant.costs.costs import CountsCosts
 from optuna_quant.costs.costs import MeasuresCosts
 from optuna_quant.shared_values import SharedValue
 from optuna_quant.texts import read_text
@@ -134,6 +135,25 @@ class StudyCosts:
         if costs is None and must:
             raise ValueError(f"What configurations cost could not be measured: {why}")
         return costs, why
+
+    def counted(self, study: optuna.Study) -> Costs | None:
+        """Costs that need no measurement, once for all workers; :obj:`None` if there are none.
+
+        Whatever is known already goes before them.
+        """
+        found = self.known(study)
+        if found is not None or not isinstance(self._backend, CountsCosts) or not self.has_samples:
+            return found
+        shared = SharedValue(study, f"{record.COUNTED_COSTS}:{self._key}")
+        return _costs_of(shared.get(lambda: self._count(study).encode()).decode())[0]
+
+    def _count(self, study: optuna.Study) -> str:
+        assert isinstance(self._backend, CountsCosts)
+        self._before(study)
+        try:
+            return self._backend.counted_costs(self._space).dumps()
+        except Exception as error:
+            return json.dumps({"failed": f"{type(error).__name__}: {error}"})
 
     @property
     def _measured_name(self) -> str:

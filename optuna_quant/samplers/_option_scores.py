@@ -63,9 +63,11 @@ class OptionScoreBook:
         self._watch = ClaimWatch()
         self._found: dict[str, OptionScores] = {}
 
-    def read(self, study: optuna.Study, samples: int | None) -> OptionScores | None:
-        """The scores, if the study holds them."""
-        place = self._place(study, samples)
+    def read(
+        self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
+    ) -> OptionScores | None:
+        """The scores of some ops, if the study holds them."""
+        place = self._place(study, samples, tunables)
         if place.name not in self._found:
             data = place.read()
             if data is None:
@@ -74,7 +76,9 @@ class OptionScoreBook:
             self._found[place.name] = OptionScores(stored["scores"], stored["passes"])
         return self._found[place.name]
 
-    def compute(self, study: optuna.Study, samples: int | None) -> bool:
+    def compute(
+        self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
+    ) -> bool:
         """Compute the scores and keep them; :obj:`False` if another worker is at it.
 
         Args:
@@ -82,22 +86,28 @@ class OptionScoreBook:
                 The study.
             samples:
                 The most samples to use; :obj:`None` for as many as the sensitivity uses.
+            tunables:
+                The ops; all others run in floating point meanwhile.
         """
-        return self._place(study, samples).offer(lambda: self._computed(samples)) is not None
+        place = self._place(study, samples, tunables)
+        return place.offer(lambda: self._computed(samples, tunables)) is not None
 
-    def _place(self, study: optuna.Study, samples: int | None) -> SharedValue:
+    def _place(
+        self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
+    ) -> SharedValue:
         key = str(getattr(self._sensitivity, "key", ""))
-        text = json.dumps([key, samples, self._space.fp32().key, self._space.default().key])
+        wanted = [config.key for config in option_configs(self._space, tunables)]
+        text = json.dumps([key, samples, wanted])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return SharedValue(study, f"{record.OPTION_SCORES}:{digest}", watch=self._watch)
 
-    def _computed(self, samples: int | None) -> bytes:
+    def _computed(self, samples: int | None, tunables: Sequence[Tunable]) -> bytes:
         sensitivity: Any = self._sensitivity
         with_samples = getattr(sensitivity, "with_samples", None)
         if samples is not None and with_samples is not None:
             sensitivity = with_samples(samples)
-        configs = option_configs(self._space)
-        ops = [op for tunable in self._space.tunables for op in tunable.ops]
+        configs = option_configs(self._space, tunables)
+        ops = [op for tunable in tunables for op in tunable.ops]
         found = score_options(sensitivity, configs, ops)
         scores: dict[str, dict[str, float]] = {op: {} for op in ops}
         for config, of_config in zip(configs, found, strict=True):
@@ -123,9 +133,12 @@ def score_options(
     return [check_scores(each, ops) for each in found]
 
 
-def option_configs(space: TuningSpace) -> list[QuantConfig]:
-    """Configurations that together have every op in each of its options that is scored."""
-    rows = [(tunable, scored_options(tunable)) for tunable in space.tunables]
+def option_configs(space: TuningSpace, tunables: Sequence[Tunable]) -> list[QuantConfig]:
+    """Configurations that together have some ops in each of their options that is scored.
+
+    All other ops run in floating point.
+    """
+    rows = [(tunable, scored_options(tunable)) for tunable in tunables]
     most = max(len(options) for _, options in rows)
     configs = []
     for i in range(most):

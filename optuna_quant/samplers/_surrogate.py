@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 import math
 from typing import TYPE_CHECKING
 from typing import Any
@@ -67,6 +68,11 @@ class SurrogateQuantSampler(QuantSampler):
             The expected improvement that is worth one more evaluation, as a part of what the
             best model so far costs (FP32, before there is one). That is in the middle of a
             search: at first a fifth of it will do, and the more was evaluated the more it takes.
+        first_ops:
+            The ops that are searched first, with all others in floating point; only then are
+            others quantized as well, where that is cheaper. So the answer is no worse than that
+            of a space of these ops alone. :func:`~optuna_quant.tune` names those of the default
+            space if it is given ``op_types="all"``. Default: all together.
         **kwargs:
             See :class:`QuantSampler`.
 
@@ -85,6 +91,7 @@ class SurrogateQuantSampler(QuantSampler):
         costs: CostTable | None = None,
         sensitivity: Sensitivity | None = None,
         min_gain: float = 0.01,
+        first_ops: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
         require_criterion(self, criterion)
@@ -103,6 +110,8 @@ class SurrogateQuantSampler(QuantSampler):
                         costs.option_cost(op, option.label)
         self._costs = fallback_table(space) if costs is None else costs
         self._min_gain = min_gain
+        known = {op for tunable in space.tunables for op in tunable.ops}
+        self._first_ops = frozenset(first_ops) & known
         self._option_scores = None if sensitivity is None else OptionScoreBook(space, sensitivity)
 
     def beliefs(self, study: optuna.Study) -> list[Belief]:
@@ -124,7 +133,7 @@ class SurrogateQuantSampler(QuantSampler):
 
     def _search(self, ledger: Ledger) -> Search:
         assert self._criterion is not None
-        options = SurrogateOptions(self._min_gain, self._option_scores)
+        options = SurrogateOptions(self._min_gain, self._option_scores, self._first_ops)
         return SurrogateSearch(self._space, self._criterion, self._costs, options)
 
 

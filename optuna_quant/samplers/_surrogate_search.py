@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from optuna_quant.evidence import Verdict
 from optuna_quant.samplers._loss_model import LossModel
 from optuna_quant.samplers._loss_model import LossScale
 from optuna_quant.samplers._loss_model import Observed
+from optuna_quant.samplers._option_scores import OptionScores
 from optuna_quant.samplers._option_scores import scored_options
 from optuna_quant.samplers._sampled import SampledOutcomes
 from optuna_quant.samplers._search import Choice
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._ledger import Outcome
     from optuna_quant.samplers._option_scores import OptionScoreBook
-    from optuna_quant.samplers._option_scores import OptionScores
     from optuna_quant.space import TuningSpace
+    from optuna_quant.tunable import Tunable
 
+
+_NOTHING_SCORED = OptionScores({}, 0.0)
 
 START_STAGE = "cheapest of all"
 SEARCH_STAGE = "cheapest believed to meet"
@@ -78,10 +82,13 @@ class SurrogateOptions:
             The expected improvement that is worth an evaluation, as a part of the best cost.
         scores:
             Keeps the sensitivities; :obj:`None` if nothing scores the ops.
+        first_ops:
+            The ops that are searched before any other is quantized; empty for all.
     """
 
     min_gain: float
     scores: OptionScoreBook | None
+    first_ops: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,8 @@ class _Decision:
     choice: Choice | None = None
     answer: str | None = None
     """The key of the configuration that the search has concluded with."""
+    lacks: int | None = None
+    """The phase that needs sensitivities which are not known yet."""
 
 
 class SurrogateSearch(Search):
@@ -157,7 +166,13 @@ class SurrogateSearch(Search):
         self._criterion = criterion
         self._table = table
         self._options = options
-        self._start = _cheapest_quantized(table, space)
+        later = _options_of_others(space, options.first_ops)
+        # What is searched first is at least as good then as where it is all there is.
+        self._phases = [later, {}] if later else [{}]
+        first = [t for t in space.tunables if not set(t.ops) & later.keys()]
+        others = [t for t in space.tunables if set(t.ops) & later.keys()]
+        self._scored: list[list[Tunable]] = [first, others] if others else [first]
+        self._start = _cheapest_quantized(table, space, later)
         self._fp32_cost = _fp32_cost(table, space)
         self._sampled = SampledOutcomes()
         self._decided: tuple[object, _Decision] | None = None
@@ -165,37 +180,44 @@ class SurrogateSearch(Search):
     def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
         if not self._is_known(ledger, self._start) and self._start.key not in claimed:
             return Choice(self._start, START_STAGE)
-        if not self._compute_scores(ledger):
+        if not self._compute_scores(ledger, 0):
             return None
-        return self._decide(ledger, claimed).choice
+        decision = self._decide(ledger, claimed)
+        if decision.lacks is not None and self._compute_scores(ledger, decision.lacks):
+            decision = self._decide(ledger, claimed)
+        return decision.choice
 
     def is_over(self, ledger: Ledger) -> bool:
         if not self._is_known(ledger, self._start):
             return False
-        if self._met(ledger, self._start.key):
+        if self._met(ledger, self._start.key) and len(self._phases) == 1:
             return True
-        if self._read_scores(ledger) is None:
+        if not self._has_scores(ledger, 0):
             return False
-        return self._decide(ledger, {}).choice is None
+        decision = self._decide(ledger, {})
+        return decision.choice is None and decision.lacks is None
 
     def is_blocked(self, ledger: Ledger) -> bool:
-        return self._is_known(ledger, self._start) and self._read_scores(ledger) is None
+        if not self._is_known(ledger, self._start):
+            return False
+        return not self._has_scores(ledger, 0) or self._decide(ledger, {}).lacks is not None
 
     def is_answer(self, ledger: Ledger, key: str) -> bool:
-        if key == self._start.key:
+        if key == self._start.key and len(self._phases) == 1:
             return True
-        if not self._is_known(ledger, self._start) or self._read_scores(ledger) is None:
+        if not self._is_known(ledger, self._start) or not self._has_scores(ledger, 0):
             return False
         return self._decide(ledger, {}).answer == key
 
     def beliefs(self, ledger: Ledger) -> list[Belief]:
         """What the model believes about the configurations that it would try, cheapest first."""
-        if self._read_scores(ledger) is None or ledger.threshold is None:
+        if not self._has_scores(ledger, 0) or ledger.threshold is None:
             return []
         with single_threaded_blas():
             model = self._model(ledger, {})
             reference = self._reference(self._known(ledger))
-            return self._beliefs(ledger, model, reference)
+            phase = len(self._phases) - 1 if self._has_scores(ledger, len(self._phases) - 1) else 0
+            return self._beliefs(ledger, model, reference, self._phases[phase])
 
     # What is known.
 
@@ -257,32 +279,42 @@ class SurrogateSearch(Search):
         wanted = round(_PART_OF_SAMPLES * population.samples)
         return int(np.clip(wanted, _FEWEST_SAMPLES, _MOST_SAMPLES))
 
-    def _read_scores(self, ledger: Ledger) -> OptionScores | Mapping[str, object] | None:
+    def _has_scores(self, ledger: Ledger, phase: int) -> bool:
+        """Whether the study holds the sensitivities that a phase of the search needs."""
+        return all(
+            self._read_scores(ledger, tunables) is not None
+            for tunables in self._scored[: phase + 1]
+        )
+
+    def _read_scores(self, ledger: Ledger, tunables: Sequence[Tunable]) -> OptionScores | None:
         book = self._options.scores
         if book is None:
-            return {}
-        return book.read(ledger.study, self._samples(ledger))
+            return _NOTHING_SCORED
+        return book.read(ledger.study, self._samples(ledger), tunables)
 
-    def _compute_scores(self, ledger: Ledger) -> bool:
+    def _compute_scores(self, ledger: Ledger, phase: int) -> bool:
+        """Compute what a phase needs; :obj:`False` if another worker is at it."""
         book = self._options.scores
-        if book is None or self._read_scores(ledger) is not None:
-            return True
-        return book.compute(ledger.study, self._samples(ledger))
+        for tunables in self._scored[: phase + 1]:
+            if book is None or self._read_scores(ledger, tunables) is not None:
+                continue
+            if not book.compute(ledger.study, self._samples(ledger), tunables):
+                return False
+        return True
 
     def _sensitivities(self, ledger: Ledger) -> tuple[NDArray[np.float64], bool]:
         """The sensitivity of each tunable in each of its options, and whether it was scored."""
         tunables = self._space.tunables
         shape = len(tunables), max(len(tunable.options) for tunable in tunables)
         found = np.zeros(shape)
-        book = self._options.scores
-        scores = None if book is None else book.read(ledger.study, self._samples(ledger))
+        scores = self._all_scores(ledger)
         for i, tunable in enumerate(tunables):
             default = _UNSCORED_ERROR / len(tunables)
             for j, option in enumerate(tunable.options):
                 if not option.is_quantized:
                     continue
-                if scores is not None:
-                    of_ops = [scores.scores[op].get(option.label) for op in tunable.ops]
+                if scores:
+                    of_ops = [scores.get(op, {}).get(option.label) for op in tunable.ops]
                     known = [score for score in of_ops if score is not None]
                     if len(known) == len(of_ops):
                         found[i, j] = sum(known)
@@ -298,7 +330,16 @@ class SurrogateSearch(Search):
             for j, option in enumerate(tunable.options):
                 if option.is_quantized:
                     found[i, j] = max(found[i, j], floor)
-        return found, scores is not None
+        return found, bool(scores)
+
+    def _all_scores(self, ledger: Ledger) -> dict[str, Mapping[str, float]]:
+        """What is known of the ops' sensitivities."""
+        found: dict[str, Mapping[str, float]] = {}
+        for tunables in self._scored:
+            scores = self._read_scores(ledger, tunables)
+            if scores is not None:
+                found.update(scores.scores)
+        return found
 
     def _options_of(self, config: QuantConfig) -> NDArray[np.int64]:
         return np.array(
@@ -378,6 +419,7 @@ class SurrogateSearch(Search):
             id(ledger),
             ledger.revision,
             ledger.threshold,
+            self._has_scores(ledger, len(self._phases) - 1),
             tuple(sorted(claimed.items())),
         )
         if self._decided is None or self._decided[0] != state:
@@ -388,20 +430,37 @@ class SurrogateSearch(Search):
     def _decided_anew(self, ledger: Ledger, claimed: Mapping[str, int]) -> _Decision:
         if ledger.threshold is None:
             return _Decision()  # The baseline is still being measured.
-        if self._met(ledger, self._start.key):
+        if self._met(ledger, self._start.key) and len(self._phases) == 1:
             return _Decision(answer=self._start.key)
-        best = self._known(ledger)
         model = self._model(ledger, claimed)
+        decision = _Decision()
+        for phase, later in enumerate(self._phases):
+            if not self._has_scores(ledger, phase):
+                return _Decision(lacks=phase)
+            decision = self._decided_in(ledger, claimed, model, later)
+            if decision.choice is not None and decision.answer is None:
+                break
+        return decision
+
+    def _decided_in(
+        self,
+        ledger: Ledger,
+        claimed: Mapping[str, int],
+        model: LossModel,
+        forbidden: Mapping[str, Sequence[str]],
+    ) -> _Decision:
+        """What to do next, where some options are not used."""
+        best = self._known(ledger)
         beliefs = [
             belief
-            for belief in self._beliefs(ledger, model, self._reference(best))
+            for belief in self._beliefs(ledger, model, self._reference(best), forbidden)
             if belief.config.key not in claimed
         ]
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
         worth = self._worth(ledger, best)
         if next_one is not None and gain >= worth:
-            config = self._polished(model, next_one.config)
+            config = self._polished(model, next_one.config, forbidden)
             known = config.key in claimed or ledger.outcomes.get(config.key) is not None
             return _Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
         if best is not None and not best.proven and best.config.key not in claimed:
@@ -457,11 +516,17 @@ class SurrogateSearch(Search):
     def _reference(self, best: _Known | None) -> float:
         return self._fp32_cost if best is None else best.cost
 
-    def _beliefs(self, ledger: Ledger, model: LossModel, reference: float) -> list[Belief]:
+    def _beliefs(
+        self,
+        ledger: Ledger,
+        model: LossModel,
+        reference: float,
+        forbidden: Mapping[str, Sequence[str]],
+    ) -> list[Belief]:
         """The cheapest configurations for several budgets of error that are worth a look."""
         tolerance = model.scale.tolerance
         found: dict[str, Belief] = {}
-        for config in self._path(model):
+        for config in self._path(model, forbidden):
             outcome = ledger.outcomes.get(config.key)
             if config.key in found or not config.quantized_ops:
                 continue
@@ -481,19 +546,25 @@ class SurrogateSearch(Search):
         seen = self._sampled.evidence(ledger, outcome)
         return seen is None or seen.verdict is not Verdict.OPEN
 
-    def _path(self, model: LossModel) -> list[QuantConfig]:
-        weights, forbidden = self._weights(model)
-        return tradeoff(self._table, self._space, weights, forbidden=forbidden)
+    def _path(self, model: LossModel, forbidden: Mapping[str, Sequence[str]]) -> list[QuantConfig]:
+        weights, unscored = self._weights(model)
+        return tradeoff(self._table, self._space, weights, forbidden=_merged(unscored, forbidden))
 
-    def _polished(self, model: LossModel, config: QuantConfig) -> QuantConfig:
+    def _polished(
+        self, model: LossModel, config: QuantConfig, forbidden: Mapping[str, Sequence[str]]
+    ) -> QuantConfig:
         """The cheapest configuration with no more error than this one."""
         if len(self._space.tunables) > _MOST_POLISHED:
             return config
-        weights, forbidden = self._weights(model)
+        weights, unscored = self._weights(model)
         first = [(t.ops[0], config.ops[t.ops[0]].label) for t in self._space.tunables]
         bound = sum(weights[op][label] for op, label in first) * (1 + 1e-9)
         better = cheapest(
-            self._table, self._space, weights=weights, bound=bound, forbidden=forbidden
+            self._table,
+            self._space,
+            weights=weights,
+            bound=bound,
+            forbidden=_merged(unscored, forbidden),
         )
         saved = self._table.cost(config) - self._table.cost(better)
         return better if saved > _WORTH_POLISHING * abs(self._fp32_cost) else config
@@ -515,18 +586,38 @@ class SurrogateSearch(Search):
         return weights, forbidden
 
 
-def _cheapest_quantized(table: CostTable, space: TuningSpace) -> QuantConfig:
+def _options_of_others(space: TuningSpace, ops: Collection[str]) -> Mapping[str, Sequence[str]]:
+    """The quantized options of the ops that are not among some, where they can do without."""
+    if not ops:
+        return {}
+    return {
+        op: [option.label for option in tunable.quantized]
+        for tunable in space.tunables
+        if tunable.fallbacks and tunable.quantized and not set(tunable.ops) & set(ops)
+        for op in tunable.ops
+    }
+
+
+def _merged(
+    one: Mapping[str, Sequence[str]], other: Mapping[str, Sequence[str]]
+) -> Mapping[str, Sequence[str]]:
+    return {op: [*one.get(op, ()), *other.get(op, ())] for op in {**one, **other}}
+
+
+def _cheapest_quantized(
+    table: CostTable, space: TuningSpace, forbidden: Mapping[str, Sequence[str]]
+) -> QuantConfig:
     """The cheapest configuration; if that is FP32, the cheapest with everything quantized."""
-    found = cheapest(table, space)
+    found = cheapest(table, space, forbidden=forbidden)
     if found.quantized_ops:
         return found
     floats = {
         op: [option.label for option in tunable.fallbacks]
         for tunable in space.tunables
-        if tunable.quantized
+        if tunable.quantized and not set(tunable.ops) & set(forbidden)
         for op in tunable.ops
     }
-    return cheapest(table, space, forbidden=floats)
+    return cheapest(table, space, forbidden=_merged(floats, forbidden))
 
 
 def _fp32_cost(table: CostTable, space: TuningSpace) -> float:

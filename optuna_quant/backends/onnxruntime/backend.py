@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.backends.onnxruntime.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.feeds import Feed
     from optuna_quant.backends.onnxruntime.gradient_sensitivity import GradientSensitivity
@@ -80,6 +81,8 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _KEPT_MODELS_BYTES = 1 << 26
+# Torch has its own copy of a model's weights.
+_MOST_GRADIENT_BYTES = 1 << 30
 
 _SATURATING = (
     "On this processor sums of 8-bit products saturate in ONNX Runtime (it has no VNNI "
@@ -198,6 +201,7 @@ class OnnxRuntimeBackend:
         self._lock = RLock()
         self._models = BoundedCache(_KEPT_MODELS_BYTES)
         self._fingerprints: dict[str, str] = {}
+        self._sensitivities: dict[tuple[int, tuple[str, ...] | None], MSESensitivity] = {}
         self._expected_tensors: set[str] = set()
         self._has_said_saturating = False
         self._first_session: onnxruntime.InferenceSession | None = None
@@ -727,8 +731,17 @@ class OnnxRuntimeBackend:
                 If there are no calibration data.
         """
         self._samples(None)
+        key = samples, None if outputs is None else tuple(outputs)
+        with self._lock:
+            if key not in self._sensitivities:
+                self._sensitivities[key] = self._best_sensitivity(samples, outputs)
+            return self._sensitivities[key]
+
+    def _best_sensitivity(self, samples: int, outputs: Sequence[str] | None) -> MSESensitivity:
         try:
-            return self.gradient_sensitivity(samples=samples, probes=2, outputs=outputs)
+            if self._model_bytes <= _MOST_GRADIENT_BYTES:
+                return self.gradient_sensitivity(samples=samples, probes=2, outputs=outputs)
+            why = f"the model is larger than {_MOST_GRADIENT_BYTES >> 30} GiB"
         except ImportError:
             why = 'torch is not installed (pip install "optuna_quant[torch]")'
         except ValueError as error:
@@ -894,14 +907,39 @@ class OnnxRuntimeBackend:
             ValueError:
                 If there are no data, or the model cannot be loaded.
         """
-        from optuna_quant.backends.onnxruntime.costs.measure import CostSource
         from optuna_quant.backends.onnxruntime.costs.measure import measure_costs
+
+        source = self._cost_source(data)
+        return measure_costs(source, space, seed=seed, seconds=seconds, checks=checks)
+
+    def counted_costs(self, space: TuningSpace, *, seed: int = 0, data: object = None) -> Costs:
+        """The part of :meth:`costs` that is counted and not measured: size and operations.
+
+        Args:
+            space:
+                The tuning space.
+            seed:
+                Of the configurations of which the sizes are seen.
+            data:
+                What shapes are found with, in any form of ``calibration_data``, which it is by
+                default.
+
+        Raises:
+            ValueError:
+                If there are no data.
+        """
+        from optuna_quant.backends.onnxruntime.costs.measure import count_costs
+
+        return count_costs(self._cost_source(data), space, seed=seed)
+
+    def _cost_source(self, data: object) -> CostSource:
+        from optuna_quant.backends.onnxruntime.costs.measure import CostSource
 
         self.calibrate()
         piece = next(iter(self._samples(data, "Measuring costs").pieces([1])))
         with self._lock:
             graph = self._graph
-        source = CostSource(
+        return CostSource(
             graph=graph,
             original=self._source.proto,
             original_bytes=self._model_bytes,
@@ -911,7 +949,6 @@ class OnnxRuntimeBackend:
             feed=piece.feed,
             samples=piece.samples,
         )
-        return measure_costs(source, space, seed=seed, seconds=seconds, checks=checks)
 
     def _samples(self, data: object, what: str = "A sensitivity") -> CalibrationData:
         """The samples to run the model on."""

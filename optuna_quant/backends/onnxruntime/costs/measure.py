@@ -17,6 +17,7 @@ from optuna_quant.backends.onnxruntime.costs.classes import random_configs
 from optuna_quant.backends.onnxruntime.costs.latency import latency_table
 from optuna_quant.backends.onnxruntime.costs.latency import state_of
 from optuna_quant.backends.onnxruntime.costs.latency import validate
+from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
 from optuna_quant.backends.onnxruntime.costs.neighbours import find_neighbours
 from optuna_quant.backends.onnxruntime.costs.operations import FLOAT_BITS
 from optuna_quant.backends.onnxruntime.costs.operations import bits
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
+
+_COUNTED_MIXTURES = 4
 
 _AGAIN = 3
 """Of how many models a second session is measured."""
@@ -153,13 +156,7 @@ def measure_costs(
     )
     ran = clock()
     known = [config for config in (*configs, *others) if config.key in sizes]
-    plain = group_bytes(source.graph.to_model(), source.graph, neighbours)
-    size = size_table(
-        space,
-        source.original_bytes,
-        [plain, *(sizes[config.key] for config in known)],
-        [state_of(space.fp32()), *map(state_of, known)],
-    )
+    size = _size_table(source, space, neighbours, {config: sizes[config.key] for config in known})
     sized = clock()
     counts, bit_operations = operation_tables(source, space)
     _logger.debug(
@@ -174,6 +171,53 @@ def measure_costs(
     )
     _logger.info(_told(found, len(configs)))
     return found
+
+
+def count_costs(source: CostSource, space: TuningSpace, *, seed: int = 0) -> Costs:
+    """Make the tables that need no measurement: the size and the operations.
+
+    Args:
+        source:
+            The model.
+        space:
+            The tuning space.
+        seed:
+            Of the configurations that are built.
+    """
+    start = time.perf_counter()
+    ops = [op for tunable in space.tunables for op in tunable.ops]
+    neighbours = find_neighbours(source.graph, ops)
+    configs = design(space, neighbours, mixtures=_COUNTED_MIXTURES, seed=seed)
+    sizes = {
+        config: group_bytes(source.build(config), source.graph, neighbours)
+        for config in configs
+        if config.quantized_ops
+    }
+    tables = (
+        _size_table(source, space, neighbours, sizes),
+        *operation_tables(source, space),
+    )
+    return Costs(
+        {table.measure: table for table in tables},
+        _conditions(source),
+        None,
+        time.perf_counter() - start,
+    )
+
+
+def _size_table(
+    source: CostSource,
+    space: TuningSpace,
+    neighbours: Neighbours,
+    sizes: Mapping[QuantConfig, Mapping[tuple[str, ...], int]],
+) -> CostTable:
+    plain = group_bytes(source.graph.to_model(), source.graph, neighbours)
+    return size_table(
+        space,
+        source.original_bytes,
+        [plain, *sizes.values()],
+        [state_of(space.fp32()), *map(state_of, sizes)],
+    )
 
 
 def _say_refused(refused: set[tuple[str, str]]) -> None:
