@@ -16,6 +16,7 @@ import threading
 import time
 from typing import Any
 
+from child_paths import python_path
 from fake_backend import CountingEvaluation
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
@@ -63,7 +64,7 @@ from optuna_quant.tuning import tune
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
-PATHS = {"PYTHONPATH": str(Path(__file__).parent)}
+PATHS = {"PYTHONPATH": python_path(Path(__file__).parent)}
 DAMAGE = {"a": 0.2, "b": 0.0, "c": 0.3}
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 
