@@ -123,11 +123,10 @@ def make_sampler(
                 f"{', '.join((*options, *extra))}.{did_you_mean(name, (*options, *extra))}"
             )
     own = {name: value for name, value in kwargs.items() if name not in extra}
-    if costs is not None and "costs" in _keywords(cls):
-        own["costs"] = costs
     if method and "sensitivity" not in own:
         score = getattr(backend, method, None)
         if score is None and strategy in _WITHOUT_SENSITIVITY:
+            own["costs"] = costs
             return cls(space, criterion=criterion, seed=seed, **own)
         if score is None:
             raise ValueError(
@@ -139,6 +138,8 @@ def make_sampler(
         if outputs is not None and method in _OF_OUTPUTS:
             given["outputs"] = outputs
         own["sensitivity"] = score(**given)
+    if costs is not None and "costs" in _keywords(cls):
+        own["costs"] = costs
     return cls(space, criterion=criterion, seed=seed, **own)
 
 

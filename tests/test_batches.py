@@ -54,6 +54,7 @@ def tune_on(some: dict[str, np.ndarray], /, **kwargs: Any) -> TuningResult:
         "approach": "dynamic",
         "accuracy_criterion": CRITERION,
         "tuning_criterion": TuningCriterion(objective="ops"),
+        "measure_gain": False,
     }
     return tune(kwargs.pop("model", None) or mlp(), **given | kwargs)
 
@@ -229,7 +230,17 @@ def test_command_line(
     monkeypatch.chdir(tmp_path)
     Path("net.onnx").write_bytes(mlp().SerializeToString())
     np.savez("data.npz", **data)
-    command = ["tune", "net.onnx", "--approach", "dynamic", "--data", "data.npz", "--fresh"]
+    command = [
+        "tune",
+        "net.onnx",
+        "--objective",
+        "ops",
+        "--approach",
+        "dynamic",
+        "--data",
+        "data.npz",
+        "--fresh",
+    ]
     command += ["--tolerable-loss", "0.2", "--quiet"]
     assert main(command) == 0
     said = capsys.readouterr()

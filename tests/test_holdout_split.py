@@ -204,7 +204,16 @@ def command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
     monkeypatch.chdir(tmp_path)
-    base = ["tune", "net.onnx", "--calibration", "calib.npz", "--tolerable-loss", "0.1"]
+    base = [
+        "tune",
+        "net.onnx",
+        "--objective",
+        "ops",
+        "--calibration",
+        "calib.npz",
+        "--tolerable-loss",
+        "0.1",
+    ]
     return lambda *args: main([*base, *args])
 
 

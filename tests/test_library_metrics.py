@@ -335,7 +335,17 @@ def test_the_command_takes_them(
         "    def compute(self): return self.wrong\n"
         "metric = Hits()\n"
     )
-    command = ["tune", "net.onnx", "--calibration", "x.npz", "--data", "x.npz", "--fresh"]
+    command = [
+        "tune",
+        "net.onnx",
+        "--objective",
+        "ops",
+        "--calibration",
+        "x.npz",
+        "--data",
+        "x.npz",
+        "--fresh",
+    ]
     assert main([*command, "--metric", "log_loss", "--tolerable-loss", "0.4"]) == 0
     assert "lower is better" in capsys.readouterr().out
     own = [*command, "--metric", "hits.py", "--lower-is-better", "--criterion", "absolute"]

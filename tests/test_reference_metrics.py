@@ -257,6 +257,7 @@ def test_a_search_without_labels(evidence: str) -> None:
         evidence=evidence,
         holdout={"x": holdout},
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.1),
+        tuning_criterion=TuningCriterion(objective="ops"),
     )
     assert result.met
     assert result.baseline == 1
@@ -357,6 +358,7 @@ def test_what_the_metric_says_of_the_model_is_an_error() -> None:
                 score=lambda output, kept: agreement(output[:, :1], kept),
                 reference="fp32",
             ),
+            tuning_criterion=TuningCriterion(objective="ops"),
         )
 
 
@@ -367,6 +369,7 @@ def test_the_command_needs_no_labels(
     onnx.save(onnx_models.convnet(), "net.onnx")
     np.savez("x.npz", x=X)
     command = ["tune", "net.onnx", "--calibration", "x.npz", "--data", "x.npz"]
+    command += ["--objective", "ops"]
     assert main([*command, "--metric", "agreement", "--tolerable-loss", "0.1"]) == 0
     assert "FP32 1," in (said := capsys.readouterr().out)
     assert "it is not accuracy" in said

@@ -505,7 +505,17 @@ def command(
         "    count.write_text(str(calls + 1))\n"
         "    return [0.9, 0.9, 0.5, 0.9][calls]\n"
     )
-    return ["tune", "net.onnx", "--calibration", "calib.npz", "--evaluate", "lucky.py", "--quiet"]
+    return [
+        "tune",
+        "net.onnx",
+        "--objective",
+        "ops",
+        "--calibration",
+        "calib.npz",
+        "--evaluate",
+        "lucky.py",
+        "--quiet",
+    ]
 
 
 def test_command_line_does_not_take_luck_for_an_answer(
