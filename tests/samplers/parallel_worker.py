@@ -34,9 +34,13 @@ from optuna_quant.space import TuningSpace
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.4)
 
-STAGED = ["auto", "conservative", "basic", "mse", "mse_v2", "hawq_v2"]
+STAGED = ["conservative", "basic", "mse", "mse_v2", "hawq_v2"]
 ENUMERATING = ["exhaustive", "random", "tpe", "bayesian"]
-NAMES = STAGED + ENUMERATING
+# Those that learn a model: what they try depends on who else is at work.
+LEARNING = ["auto", "surrogate"]
+# Those that end with an answer of their own.
+ANSWERING = STAGED + LEARNING
+NAMES = ANSWERING + ENUMERATING
 
 # What a sampler gives beyond its strategy.
 EXTRA_STAGES = (record.EXHAUSTED_STAGE, record.SPARE_STAGE)
@@ -60,10 +64,11 @@ def sampler_of(
 ) -> tuple[TuningSpace, QuantSampler]:
     """A strategy's space and sampler."""
     space = make_space(3, (STATIC, STATIC_TENSOR, FP32))
-    if name in STAGED:
+    if name in ANSWERING:
         space = make_space(4)
+    if name in STAGED:
         options["when_blocked"] = when_blocked
-    if name in ("mse", "mse_v2", "hawq_v2"):
+    if name in ("mse", "mse_v2", "hawq_v2", "surrogate"):
         options["sensitivity"] = sensitivity
     if name in ("tpe", "bayesian"):
         options["n_startup_trials"] = 4
