@@ -44,7 +44,7 @@ def searched(
     stop = policy.decide(study)
     assert stop is not None
 
-    def fastest(found: object) -> None:
+    def measure(found: object) -> None:
         raise AssertionError
 
     result = conclude(

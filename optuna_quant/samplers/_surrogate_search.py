@@ -54,6 +54,8 @@ _FEW_SAMPLES = 100
 _FULL_EVALUATION = 1.5
 _PART_OF_EVALUATION = 0.3
 _IMPATIENCE = 0.5
+# The loss of a configuration that cannot be evaluated is taken to be so many times the tolerance.
+_FAILED_LOSS = 2.0
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
@@ -334,12 +336,18 @@ class SurrogateSearch(Search):
         baseline = ledger.baseline
         assert baseline is not None
         sign = 1.0 if self._criterion.higher_is_better else -1.0
+        scale = self._scale(ledger)
         found = []
         for outcome in sorted(ledger.outcomes.values(), key=lambda o: o.number):
             if outcome.is_substitute:
                 continue
             config = self._config(outcome)
             if config is None or not config.quantized_ops:
+                continue
+            if outcome.state == TrialState.FAIL:
+                # What cannot be run says which ops to leave alone, as a loss far off does.
+                options = self._options_of(config)
+                found.append(Observed(options, _FAILED_LOSS * scale.tolerance))
                 continue
             value, error, spread = outcome.value, 0.0, 0.0
             seen = self._sampled.evidence(ledger, outcome)

@@ -27,8 +27,8 @@ from sample_models import sampler_of
 from sample_models import search
 from samplers.parallel_worker import ANSWERING
 from samplers.parallel_worker import ENUMERATING
+from samplers.parallel_worker import LEARNING
 from samplers.parallel_worker import NAMES
-from samplers.parallel_worker import STAGED
 from samplers.parallel_worker import Log
 import services
 
@@ -289,6 +289,8 @@ def test_deceiving_models_do_not_keep_a_search_going(
     study = study_of(name, criterion=criterion)
     search(study, objective_of(evaluation, criterion=criterion), most=1000)
     check(study, evaluation, backend)
+    if name in LEARNING:
+        return  # They give up what they hardly believe in.
     assert any(
         trial.user_attrs.get(record.MET) and study.sampler.is_answer(study, trial)
         for trial in study.trials
@@ -462,7 +464,13 @@ def zygote() -> Iterator[Zygote]:
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 @pytest.mark.parametrize(
     ("name", "when_blocked"),
-    [("basic", "wait"), ("basic", "speculate"), ("auto", "wait"), ("random", None)],
+    [
+        ("basic", "wait"),
+        ("basic", "speculate"),
+        ("conservative", "wait"),
+        ("auto", None),
+        ("random", None),
+    ],
 )
 def test_four_processes_do_what_one_does(
     zygote: Zygote, tmp_path: Path, kind: str, name: str, when_blocked: str | None
@@ -489,7 +497,9 @@ def test_four_processes_do_what_one_does(
         assert not any(trial.state == TrialState.FAIL for trial in study.trials)
         alone = study_of(name)
         search(alone, objective_of(SampleScores(DAMAGE)))
-        assert answers(study, backend_of()) == answers(alone, backend_of())
+        assert len(answers(study, backend_of())) == len(answers(alone, backend_of()))
+        if name not in LEARNING:
+            assert answers(study, backend_of()) == answers(alone, backend_of())
         if when_blocked == "wait":
             ours = {
                 entry
