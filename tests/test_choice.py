@@ -53,7 +53,7 @@ def searched(
         policy,
         backend=backend,
         space=space,
-        fastest=fastest,  # type: ignore[arg-type]
+        measure=measure,  # type: ignore[arg-type]
     )
     return result, scores
 

@@ -27,6 +27,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import StagedQuantSampler
+from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.space import TuningSpace
 
@@ -41,6 +42,8 @@ LEARNING = ["auto", "surrogate"]
 # Those that end with an answer of their own.
 ANSWERING = STAGED + LEARNING
 NAMES = ANSWERING + ENUMERATING
+
+HAVE_ANSWERS = (StagedQuantSampler, SurrogateQuantSampler)
 
 # What a sampler gives beyond its strategy.
 EXTRA_STAGES = (record.EXHAUSTED_STAGE, record.SPARE_STAGE)
@@ -96,7 +99,7 @@ def answer(study: optuna.Study, space: TuningSpace, sampler: QuantSampler) -> se
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         config = space.config_from_params(trial.params)
         # Strategies without a plan try no fallback, but for what they give at their end.
-        proposed = isinstance(sampler, StagedQuantSampler) or not config.fallback_ops
+        proposed = isinstance(sampler, HAVE_ANSWERS) or not config.fallback_ops
         met = CRITERION.violation(trial.value, metric(space.fp32())) <= 0
         if met and proposed and config.quantized_ops and sampler.is_answer(study, trial):
             found.append((trial.value, config.key))
