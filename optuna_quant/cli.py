@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from optuna_quant import __version__
-from optuna_quant.costs.command import add_compare
+from optuna_quant.compare_command import add_compare
 from optuna_quant.exit_codes import BAD_INPUT
 from optuna_quant.exit_codes import EXPLAINED
 from optuna_quant.exit_codes import FAILED

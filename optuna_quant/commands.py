@@ -21,9 +21,9 @@ from optuna_quant.address import shown_address
 from optuna_quant.beginning import begin
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
+from optuna_quant.compare_command import run_compare
 from optuna_quant.constant_inputs import files_of_inputs
 from optuna_quant.constant_inputs import parse_inputs
-from optuna_quant.costs.command import run_compare
 from optuna_quant.costs.given import as_costs
 from optuna_quant.costs.space_costs import SpaceCosts
 from optuna_quant.criteria import AccuracyCriterion

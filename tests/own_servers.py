@@ -15,6 +15,7 @@ import tempfile
 import time
 from typing import Any
 
+from child_paths import python_path
 import pytest
 import services
 
@@ -172,7 +173,7 @@ class OwnGrpc(OwnServer):
         return [sys.executable, "-W", "ignore", "-c", script, file, str(self.port)]
 
     def _options(self) -> dict[str, Any]:
-        return {"env": {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}}
+        return {"env": {**os.environ, "PYTHONPATH": python_path(Path(__file__).parents[1])}}
 
     def is_ready(self) -> bool:
         with socket.socket() as client:

@@ -44,7 +44,7 @@ def searched(
     stop = policy.decide(study)
     assert stop is not None
 
-    def fastest(found: object) -> None:
+    def measure(found: object) -> None:
         raise AssertionError
 
     result = conclude(
@@ -53,7 +53,7 @@ def searched(
         policy,
         backend=backend,
         space=space,
-        fastest=fastest,  # type: ignore[arg-type]
+        measure=measure,  # type: ignore[arg-type]
     )
     return result, scores
 

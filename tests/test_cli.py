@@ -147,7 +147,7 @@ def test_tune_finds_writes_and_says_so(folder: Path, capsys: pytest.CaptureFixtu
         "at most 10 % relative loss, higher is better."
     )
     assert "baseline | trial 0 | metric 1 (FP32)" in err
-    assert "default | trial 1 | metric " in err
+    assert "cheapest of all | trial 1 | metric " in err
     assert "[I " not in err  # Optuna's own lines.
 
 
@@ -325,7 +325,7 @@ def test_earlier_search_is_gone_on_with_unless_fresh(
     assert "trial 1" not in again.err  # Nothing was evaluated.
     assert main([*command, "--fresh"]) == 0
     err = capsys.readouterr().err
-    assert "default | trial 1" in err
+    assert "cheapest of all | trial 1" in err
     assert "--fresh has deleted the study 'net-" in err
     assert "': 2 trials, begun 20" in err
     assert ", the best metric 1." in err

@@ -335,7 +335,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "state.npy", STATE)
     command = ["tune", str(model), "--calibration", str(tmp_path / "calib.npz"),
                "--data", str(tmp_path / "eval.npz"), "--output", str(tmp_path / "out.onnx"),
-               "--criterion", "absolute", "--tolerable-loss", "1", "--quiet"]  # fmt: skip
+               "--criterion", "absolute", "--tolerable-loss", "1", "--quiet",
+               "--objective", "ops"]  # fmt: skip
     assert cli.main(command) == cli.BAD_INPUT
     assert "--input state=VALUE" in capsys.readouterr().err
     command += ["--input", "sr=16000", "--input", f"state=@{tmp_path / 'state.npy'}"]

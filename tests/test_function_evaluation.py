@@ -587,6 +587,7 @@ def test_a_real_model(tmp_path: Path, kind: str) -> None:
         evaluate={"array": array, "parts": parts}[kind],
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.05),
         session_options=onnx_models.exact_options(),
+        tuning_criterion=TuningCriterion(objective="ops"),
     )
     assert result.met and result.baseline == 1.0
     assert result.loss_interval is not None
@@ -615,6 +616,7 @@ def test_the_command_takes_such_functions(
         "    return (logits.argmax(axis=1) == data['y'][chosen]).astype(float)\n"
     )
     base = ["tune", "model.onnx", "--calibration", "calib.npz", "--evaluate", "own.py:scores"]
+    base += ["--objective", "ops"]
     options = ["--metric-bounds", "0", "1", "--evidence", "exact", "--tolerable-loss", "0.05"]
     assert main([*base, *options]) == 0
     assert "95 % confidence" in capsys.readouterr().out

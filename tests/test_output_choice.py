@@ -204,7 +204,7 @@ def test_strategies_are_told_the_scored_outputs(
         output_names="b",
         tuning_criterion=TuningCriterion(strategy=strategy, max_trials=2, objective="ops"),
     )
-    assert asked == [("b",)]
+    assert set(asked) == {("b",)}  # Once for each space.
 
 
 @pytest.mark.parametrize(

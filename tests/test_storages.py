@@ -20,6 +20,7 @@ import time
 import traceback
 from typing import Any
 
+from child_paths import python_path
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
@@ -87,7 +88,7 @@ for i in range(int(sys.argv[4])):
 
 
 def start(script: str, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    root = str(Path(__file__).parents[1])
+    root = python_path(Path(__file__).parents[1])
     return subprocess.Popen(
         [sys.executable, "-c", HEAD + script, *map(str, arguments)],
         stdin=subprocess.PIPE,

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import Any
 
+from child_paths import python_path
 from fake_backend import CountingEvaluation
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
@@ -63,7 +64,7 @@ from optuna_quant.tuning import tune
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
-PATHS = {"PYTHONPATH": str(Path(__file__).parent)}
+PATHS = {"PYTHONPATH": python_path(Path(__file__).parent)}
 DAMAGE = {"a": 0.2, "b": 0.0, "c": 0.3}
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 
@@ -152,7 +153,12 @@ def test_result_reads_well() -> None:
 def test_nothing_met_is_said_and_the_closest_is_offered(tmp_path: Path) -> None:
     strict = AccuracyCriterion(criterion="absolute", tolerable_loss=0.01)
     backend = FakeBackend({"a": 0.2, "b": 0.15, "c": 0.3})
-    result = tune_fake(backend, accuracy_criterion=strict, output=tmp_path / "out")
+    result = tune_fake(
+        backend,
+        accuracy_criterion=strict,
+        output=tmp_path / "out",
+        tuning_criterion=TuningCriterion(strategy="basic"),
+    )
     assert result.met is False
     assert result.stopped_because == "exhausted"
     assert result.fallback_ops == ("a", "c")
@@ -212,11 +218,12 @@ def test_report_has_a_row_for_each_op() -> None:
 def test_model_size_chooses_the_smallest_and_not_the_fewest_in_fallback() -> None:
     # "a" saves a byte more than the others, see FakeModel.nbytes.
     backend = FakeBackend({"a": 0.06, "b": 0.05, "c": 0.0})
-    tuning = TuningCriterion(timeout=None, objective="model_size")
+    basic = {"timeout": None, "strategy": "basic"}
+    tuning = TuningCriterion(**basic, objective="model_size")
     result = tune_fake(backend, tuning_criterion=tuning)
     assert result.fallback_ops == ("b",)
     assert result.cost == 4000 - 201
-    fewest = tune_fake(backend, tuning_criterion=TuningCriterion(timeout=None))
+    fewest = tune_fake(backend, tuning_criterion=TuningCriterion(**basic))
     assert fewest.fallback_ops == ("a",)  # Of equals the better metric.
 
 
@@ -241,7 +248,8 @@ def test_measurement_refuses(kwargs: dict[str, int]) -> None:
 
 def test_equal_models_are_measured_once() -> None:
     backend = FakeBackend({"a": 0.0, "b": 0.0, "c": 0.0}, twins=["a", "b"])
-    result = tune_fake(backend, tuning_criterion=TuningCriterion(timeout=None))
+    tuning = TuningCriterion(timeout=None, strategy="basic")
+    result = tune_fake(backend, tuning_criterion=tuning)
     costs = as_costs(lambda config: 1.0, result.space)
     same = KnownObjective(as_objective("latency"), result.space, costs)
     met = ranked(candidates(result.study, TOLERANT), same)
@@ -872,7 +880,8 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
             calibration_data=DIGITS / "calib.npz",
             data=DIGITS / "eval.npz",
             evaluation_threads=threads,
-            tuning_criterion=TuningCriterion(objective="ops"),
+            tuning_criterion=TuningCriterion(strategy="basic", objective="ops"),
+            measure_gain=False,
         )
         for threads in (1, 2, 3)
     ]
@@ -1255,9 +1264,8 @@ def test_progress_shows_failures_repeats_and_time() -> None:
     def flaky(model: FakeModel) -> float:
         return model.accuracy if next(counter) != 1 else float("nan")
 
-    tune_fake(
-        backend, evaluate=flaky, callbacks=[show], tuning_criterion=TuningCriterion(timeout=None)
-    )
+    tuning = TuningCriterion(timeout=None, strategy="basic")
+    tune_fake(backend, evaluate=flaky, callbacks=[show], tuning_criterion=tuning)
     assert "failed: The evaluation returned NaN" in lines[1]
     assert "(same model as trial 2)" in lines[3]
     assert lines[0].endswith("0:00, 1:00:00 left")

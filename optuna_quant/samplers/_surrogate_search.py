@@ -61,6 +61,8 @@ _PARTS_PER_E = 0.22
 _FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.8
 _GAIN_OF_ANOTHER_ANSWER = 3.0
 _PATIENCE_WITHOUT_ANSWER = 4.0
+# The loss of a configuration that cannot be evaluated is taken to be so many times the tolerance.
+_FAILED_LOSS = 2.0
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
@@ -388,13 +390,19 @@ class SurrogateSearch(Search):
         baseline = ledger.baseline
         assert baseline is not None
         sign = 1.0 if self._criterion.higher_is_better else -1.0
-        tolerance = self._scale(ledger).tolerance
+        scale = self._scale(ledger)
+        tolerance = scale.tolerance
         found = []
         for outcome in sorted(ledger.outcomes.values(), key=lambda o: o.number):
             if outcome.is_substitute:
                 continue
             config = self._config(outcome)
             if config is None or not config.quantized_ops:
+                continue
+            if outcome.state == TrialState.FAIL:
+                # What cannot be run says which ops to leave alone, as a loss far off does.
+                options = self._options_of(config)
+                found.append(Observed(options, _FAILED_LOSS * scale.tolerance))
                 continue
             value, error, spread = outcome.value, 0.0, 0.0
             seen = self._sampled.evidence(ledger, outcome)

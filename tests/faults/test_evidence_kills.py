@@ -20,6 +20,7 @@ from sample_models import backend_of
 from sample_models import pruner_of
 from sample_models import sampler_of
 from sample_models import search
+from samplers.parallel_worker import LEARNING
 from samplers.parallel_worker import Log
 import services
 
@@ -113,4 +114,6 @@ def test_the_others_go_on(zygote: Zygote, url: str, tmp_path: Path, name: str) -
     assert study.sampler.is_exhausted(study)  # type: ignore[union-attr]
     assert sum(trial.state == TrialState.FAIL for trial in study.trials) == len(dead)
     assert max(repeated(log, dead).values()) == 1
-    assert answers(study, backend_of()) == alone(name)
+    found = answers(study, backend_of())
+    # What a strategy that learns tries depends on who else is at work.
+    assert len(found) == 1 if name in LEARNING else found == alone(name)

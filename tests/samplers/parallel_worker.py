@@ -27,6 +27,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.held_parameters import held_parameters
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import StagedQuantSampler
+from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.space import TuningSpace
 
@@ -34,9 +35,15 @@ from optuna_quant.space import TuningSpace
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.4)
 
-STAGED = ["auto", "conservative", "basic", "mse", "mse_v2", "hawq_v2"]
+STAGED = ["conservative", "basic", "mse", "mse_v2", "hawq_v2"]
 ENUMERATING = ["exhaustive", "random", "tpe", "bayesian"]
-NAMES = STAGED + ENUMERATING
+# Those that learn a model: what they try depends on who else is at work.
+LEARNING = ["auto", "surrogate"]
+# Those that end with an answer of their own.
+ANSWERING = STAGED + LEARNING
+NAMES = ANSWERING + ENUMERATING
+
+HAVE_ANSWERS = (StagedQuantSampler, SurrogateQuantSampler)
 
 # What a sampler gives beyond its strategy.
 EXTRA_STAGES = (record.EXHAUSTED_STAGE, record.SPARE_STAGE)
@@ -60,10 +67,11 @@ def sampler_of(
 ) -> tuple[TuningSpace, QuantSampler]:
     """A strategy's space and sampler."""
     space = make_space(3, (STATIC, STATIC_TENSOR, FP32))
-    if name in STAGED:
+    if name in ANSWERING:
         space = make_space(4)
+    if name in STAGED:
         options["when_blocked"] = when_blocked
-    if name in ("mse", "mse_v2", "hawq_v2"):
+    if name in ("mse", "mse_v2", "hawq_v2", "surrogate"):
         options["sensitivity"] = sensitivity
     if name in ("tpe", "bayesian"):
         options["n_startup_trials"] = 4
@@ -91,7 +99,7 @@ def answer(study: optuna.Study, space: TuningSpace, sampler: QuantSampler) -> se
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         config = space.config_from_params(trial.params)
         # Strategies without a plan try no fallback, but for what they give at their end.
-        proposed = isinstance(sampler, StagedQuantSampler) or not config.fallback_ops
+        proposed = isinstance(sampler, HAVE_ANSWERS) or not config.fallback_ops
         met = CRITERION.violation(trial.value, metric(space.fp32())) <= 0
         if met and proposed and config.quantized_ops and sampler.is_answer(study, trial):
             found.append((trial.value, config.key))

@@ -190,10 +190,23 @@ def test_auto_is_done_if_the_default_meets() -> None:
     assert answers(study, space) == [space.default()]
 
 
-def test_auto_goes_on_to_conservative_and_basic_without_repeats() -> None:
+def test_auto_tries_the_cheapest_and_then_what_it_believes_to_meet() -> None:
     space = make_space(4)
     study, lines = run(
         AutoQuantSampler(space, criterion=CRITERION),
+        loss_per_op(op0=0.3, op1=0.06, op2=0.02, op3=0.05),
+    )
+    stages = list(dict.fromkeys(line.partition(":")[0] for line in lines))
+    assert stages == ["baseline", "cheapest of all", "cheapest believed to meet"]
+    assert lines[1] == "cheapest of all: ssss"
+    assert len({line.partition(": ")[2] for line in lines}) == len(lines)
+    assert [len(config.fallback_ops) for config in answers(study, space)] == [2]
+
+
+def test_auto_of_the_reference_goes_on_to_conservative_and_basic_without_repeats() -> None:
+    space = make_space(4)
+    study, lines = run(
+        AutoQuantSampler(space, criterion=CRITERION, compat="inc2"),
         loss_per_op(op0=0.3, op1=0.06, op2=0.02, op3=0.05),
     )
     stages = list(dict.fromkeys(line.partition(":")[0] for line in lines))

@@ -25,9 +25,10 @@ from sample_models import backend_of
 from sample_models import pruner_of
 from sample_models import sampler_of
 from sample_models import search
+from samplers.parallel_worker import ANSWERING
 from samplers.parallel_worker import ENUMERATING
+from samplers.parallel_worker import LEARNING
 from samplers.parallel_worker import NAMES
-from samplers.parallel_worker import STAGED
 from samplers.parallel_worker import Log
 import services
 
@@ -129,7 +130,7 @@ def test_strategies_come_to_their_end(name: str, breaks: str) -> None:
     check(study, evaluation, backend)
     configs = len({claim(trial).key for trial in study.trials})
     assert evaluation.evaluated < (configs if breaks == "hard" else configs + 1) * 1000
-    if name in STAGED:
+    if name in ANSWERING:
         assert answers(study, backend)
     # Somebody else concludes the same from the record, and asks for nothing more.
     again = study_of(name, storage=study._storage)
@@ -137,7 +138,7 @@ def test_strategies_come_to_their_end(name: str, breaks: str) -> None:
     assert answers(again, backend) == answers(study, backend)
 
 
-@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize("name", ANSWERING)
 def test_what_is_returned_was_evaluated_on_everything(name: str) -> None:
     for breaks in BREAKS:
         backend, evaluation = backend_of(), SampleScores(DAMAGE, breaks=breaks)
@@ -172,7 +173,7 @@ def test_same_record_same_next_trial(name: str) -> None:
     assert evaluation.most_repeats == 1
 
 
-@pytest.mark.parametrize("name", ["basic", "auto", "conservative"])
+@pytest.mark.parametrize("name", ["basic", "conservative"])
 def test_plans_do_not_change_their_way_by_what_comes_later(name: str) -> None:
     """The order in which the whole record, read anew, would be asked for is that of the search."""
     for breaks in BREAKS:
@@ -278,7 +279,7 @@ def test_a_broken_promise_is_recovered_from(samples: int) -> None:
 
 @pytest.mark.parametrize(("margins", "last"), [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize("samples", [200, 1000, 3000])
-@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize("name", ANSWERING)
 def test_deceiving_models_do_not_keep_a_search_going(
     name: str, samples: int, margins: bool, last: bool
 ) -> None:
@@ -288,6 +289,8 @@ def test_deceiving_models_do_not_keep_a_search_going(
     study = study_of(name, criterion=criterion)
     search(study, objective_of(evaluation, criterion=criterion), most=1000)
     check(study, evaluation, backend)
+    if name in LEARNING:
+        return  # They give up what they hardly believe in.
     assert any(
         trial.user_attrs.get(record.MET) and study.sampler.is_answer(study, trial)
         for trial in study.trials
@@ -412,7 +415,7 @@ def test_pruned_trials_count_as_evaluated(name: str) -> None:
 # An evaluation without samples, and other pruners.
 
 
-@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize("name", ANSWERING)
 def test_without_samples_all_is_as_before(name: str) -> None:
     def searched(pruner: optuna.pruners.BasePruner, evaluate: Any) -> list[Any]:
         study = study_of(name, pruner=pruner)
@@ -425,7 +428,7 @@ def test_without_samples_all_is_as_before(name: str) -> None:
     assert {state for _, _, state, _ in opaque} == {TrialState.COMPLETE}
 
 
-@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize("name", ANSWERING)
 def test_evidence_is_no_reason_for_a_worse_answer(name: str) -> None:
     backend = backend_of()
     found = []
@@ -461,7 +464,13 @@ def zygote() -> Iterator[Zygote]:
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
 @pytest.mark.parametrize(
     ("name", "when_blocked"),
-    [("basic", "wait"), ("basic", "speculate"), ("auto", "wait"), ("random", None)],
+    [
+        ("basic", "wait"),
+        ("basic", "speculate"),
+        ("conservative", "wait"),
+        ("auto", None),
+        ("random", None),
+    ],
 )
 def test_four_processes_do_what_one_does(
     zygote: Zygote, tmp_path: Path, kind: str, name: str, when_blocked: str | None
@@ -488,7 +497,9 @@ def test_four_processes_do_what_one_does(
         assert not any(trial.state == TrialState.FAIL for trial in study.trials)
         alone = study_of(name)
         search(alone, objective_of(SampleScores(DAMAGE)))
-        assert answers(study, backend_of()) == answers(alone, backend_of())
+        assert len(answers(study, backend_of())) == len(answers(alone, backend_of()))
+        if name not in LEARNING:
+            assert answers(study, backend_of()) == answers(alone, backend_of())
         if when_blocked == "wait":
             ours = {
                 entry
@@ -528,7 +539,7 @@ class FailsLate(SampleScores):
             yield some
 
 
-@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize("name", ANSWERING)
 def test_what_fails_when_it_is_continued_is_set_aside(name: str) -> None:
     study = study_of(name)
     search(study, objective_of(FailsLate(dict.fromkeys(DAMAGE, 0.0))), most=2000)

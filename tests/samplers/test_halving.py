@@ -345,7 +345,6 @@ SCORES = Sensitivity(
     {op: 5.0 if loss > 0.1 else i * 37 % 90 * 0.063 for i, (op, loss) in enumerate(LOSSES.items())}
 )
 STRATEGIES: dict[str, Callable[[TuningSpace], QuantSampler]] = {
-    "auto": lambda space: AutoQuantSampler(space, criterion=CRITERION),
     "conservative": lambda space: ConservativeQuantSampler(space, criterion=CRITERION),
     "basic": lambda space: BasicQuantSampler(space, criterion=CRITERION),
     "mse": lambda space: MSEQuantSampler(space, criterion=CRITERION, sensitivity=SCORES),
@@ -355,9 +354,12 @@ STRATEGIES: dict[str, Callable[[TuningSpace], QuantSampler]] = {
 OF_SINGLE_OPS = ("instance-wise", "one by one")
 
 
-@pytest.mark.parametrize(
+METRICS = pytest.mark.parametrize(
     "metric", [loss_per_op(LOSSES), together, far_off], ids=lambda m: m.__name__
 )
+
+
+@METRICS
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_whenever_it_ends_most_ops_are_quantized(
     name: str, metric: Callable[[QuantConfig], float]
@@ -378,3 +380,18 @@ def test_whenever_it_ends_most_ops_are_quantized(
     assert quantized[19] >= 45
     assert quantized[49] >= 80
     assert quantized[99] >= 85
+
+
+@METRICS
+def test_auto_has_most_ops_quantized_soon(metric: Callable[[QuantConfig], float]) -> None:
+    space = make_space(len(LOSSES))
+    sampler = AutoQuantSampler(space, criterion=CRITERION, sensitivity=SCORES)
+    study, _ = run(sampler, metric, 50)
+    assert sampler.is_exhausted(study)
+    met = [
+        (trial.number, len(config.quantized_ops))
+        for trial, config in zip(study.trials, evaluated(study, space), strict=True)
+        if trial.constraints[record.ACCURACY] <= 0
+    ]
+    assert max(count for number, count in met if number < 10) >= 45
+    assert max(count for _, count in met) >= 70

@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 from samplers.parallel_worker import ENUMERATING
+from samplers.parallel_worker import LEARNING
 from samplers.parallel_worker import NAMES
 from samplers.parallel_worker import Log
 from samplers.parallel_worker import answer
@@ -73,10 +74,13 @@ def test_four_processes_do_what_one_does(zygote: Zygote, url: str, tmp_path: Pat
         most = _most_at_once(study, log)
         assert most == WORKERS if name in ENUMERATING else most > 1, study.study_name
         done, found = undisturbed(name)
-        assert {key_of(space, trial) for trial in study.trials} >= done, name
-        if when_blocked == "wait":
-            assert evaluated(study, space) == done, name
-        assert answer(study, space, sampler) == found, name
+        if name in LEARNING:
+            assert len(answer(study, space, sampler)) == len(found), name
+        else:
+            assert {key_of(space, trial) for trial in study.trials} >= done, name
+            if when_blocked == "wait":
+                assert evaluated(study, space) == done, name
+            assert answer(study, space, sampler) == found, name
         assert sampler.is_exhausted(study)
         assert all(key_of(space, trial) for trial in study.trials)
     assert {line["pid"] for line in log.read("begin")} == set(workers)

@@ -31,6 +31,7 @@ def half() -> Iterator[type]:
 
 def test_ours_are_known() -> None:
     ours = {"auto", "basic", "conservative", "exhaustive", "hawq_v2", "mse", "mse_v2", "random"}
+    ours |= {"bayesian", "surrogate", "tpe"}
     assert ours <= set(strategies())
     assert strategies()["exhaustive"] is ExhaustiveQuantSampler
 

@@ -713,7 +713,7 @@ class OnnxRuntimeBackend:
 
     def sensitivity(
         self, *, samples: int = 32, outputs: Sequence[str] | None = None
-    ) -> MSESensitivity:
+    ) -> MSESensitivity | None:
         """The sensitivity of ops in their options that is the best to be had here.
 
         What the default strategy begins with: :meth:`gradient_sensitivity` where torch is
@@ -726,11 +726,15 @@ class OnnxRuntimeBackend:
             outputs:
                 The names of the outputs that are looked at; None for all.
 
-        Raises:
-            ValueError:
-                If there are no calibration data.
+        Returns:
+            The sensitivity; :obj:`None` if there are no calibration data to run the model on.
         """
-        self._samples(None)
+        if self._data is None:
+            _logger.info(
+                "Ops are not scored, because there are no calibration data to run the model on: "
+                "a search takes them all to be equal to begin with."
+            )
+            return None
         key = samples, None if outputs is None else tuple(outputs)
         with self._lock:
             if key not in self._sensitivities:

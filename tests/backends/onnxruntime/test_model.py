@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+from child_paths import python_path
 import numpy as np
 import onnx
 from onnx_models import Maker
@@ -292,8 +293,8 @@ def test_save_model_of_several_processes_at_once(tmp_path: Path) -> None:
         "    save_model(variant(float(sys.argv[1])), Path(sys.argv[2]), None, largest=2000)\n"
     )
     here = str(Path(__file__).parent)
-    tests = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": f"{tests}:{os.environ.get('PYTHONPATH', '')}"}
+    tests = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": python_path(tests)}
     running = [
         subprocess.Popen([sys.executable, "-c", again, value, str(path), here], env=environment)
         for value in "123"
