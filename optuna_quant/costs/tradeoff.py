@@ -176,7 +176,7 @@ class _Problem:
             spread = float(np.ptp(costs)) + float(self.prices[np.isfinite(self.prices)].sum())
             ratios += [spread / load for load in loads if load > 0 and spread > 0]
         if not ratios:
-            return [0.0]
+            return [0.0, 1.0]  # Nothing is bought: whatever the price, the weights alone count.
         # Below the smallest even the heaviest op is worth its weight.
         low, high = 1e-4 * min(ratios), 2 * max(ratios)
         return [0.0, *np.geomspace(low, high, _MULTIPLIERS).tolist()]

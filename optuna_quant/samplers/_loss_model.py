@@ -44,6 +44,8 @@ _RESIDUAL_LENGTH = 0.35
 # What is left if they do not differ: rounding.
 _NUGGET_OF_TOLERANCE = 0.02
 _MOST_ITERATIONS = 60
+# Of a scaled covariance, as a part of its largest: what is below is rounding.
+_LEAST_EIGENVALUE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,9 @@ class LossModel:
         deviations, mean = self._prior_deviations, self._prior_mean
         losses = np.array([max(o.loss, 0.0) for o in used])
         theta = mean.copy()
-        covariance = self._residual_covariance(theta, used, losses, used, losses)
-        covariance += np.diag([self._own_variance(o) for o in used])
-        precision = np.asarray(np.linalg.inv(covariance), dtype=np.float64)
+        covariance, _ = self._covariance(theta, used, losses)
+        precision = _inverse(covariance)
+        whitening = np.linalg.cholesky(precision).T
 
         def objective(at: Floats) -> float:
             off = self._losses(at, used)[0] - losses
@@ -181,7 +183,12 @@ class LossModel:
         damping = 1e-3
         for _ in range(_MOST_ITERATIONS):
             predicted, rows = self._losses(theta, used)
-            step = _step(rows, losses - predicted, covariance, mean - theta, deviations, damping)
+            step = deviations * _step(
+                whitening @ (rows * deviations),
+                whitening @ (losses - predicted),
+                (theta - mean) / deviations,
+                damping,
+            )
             moved = theta + np.clip(step, -2.0, 2.0)
             moved[1] = np.clip(moved[1], _LEAST_EXPONENT, _MOST_EXPONENT)
             found = objective(moved)
@@ -197,16 +204,16 @@ class LossModel:
                     break
         predicted, rows = self._losses(theta, used)
         scaled = rows * deviations
-        covariance = self._residual_covariance(theta, used, losses, used, losses)
-        covariance += np.diag([self._own_variance(o) for o in used])
+        covariance, shrinkage = self._covariance(theta, used, losses)
         fit = _Fit(
             theta,
             tuple(used),
             losses,
             losses - predicted,
             scaled,
-            np.asarray(np.linalg.inv(covariance), dtype=np.float64),
-            np.asarray(np.linalg.inv(covariance + scaled @ scaled.T), dtype=np.float64),
+            shrinkage,
+            _inverse(covariance),
+            _inverse(covariance + scaled @ scaled.T),
         )
         return replace(self, _fit=fit)
 
@@ -226,16 +233,21 @@ class LossModel:
         found, (row,) = self._losses(self._theta, wanted)
         loss = max(float(found[0]), 1e-300)
         scaled = row * self._prior_deviations
-        (own,) = self._residual_covariance(self._theta, wanted, found, wanted, found)[0]
+        (size,) = self._residual_sizes(found)
         fit = self._fit
         if fit is None:
-            variance = float(scaled @ scaled) + own
+            variance = float(scaled @ scaled) + size**2
         else:
-            near = self._residual_covariance(
-                self._theta, wanted, found, list(fit.observed), fit.losses
-            )[0]
+            alike = self._correlations(self._theta, wanted, fit.observed)[0]
+            sizes = self._residual_sizes(fit.losses)
+            # Where the nearest is further off the sum than is usual, this one may be as well.
+            nearest = int(np.argmax(alike))
+            unusual = min(sizes[nearest], abs(fit.residuals[nearest]))
+            size = max(size, float(alike[nearest] * unusual))
+            near = size * sizes * alike / (1 + fit.shrinkage)
             across = fit.scaled @ scaled + near
-            variance = float(scaled @ scaled) + own - float(across @ fit.total_inverse @ across)
+            variance = float(scaled @ scaled) + size**2
+            variance -= float(across @ fit.total_inverse @ across)
             off = float(near @ fit.residual_inverse @ fit.residuals)
             # Losses are positive.
             loss = max(loss + off, 0.1 * loss)
@@ -280,13 +292,28 @@ class LossModel:
     def _own_variance(self, observed: Observed) -> float:
         return observed.error**2 + (_NUGGET_OF_TOLERANCE * self.scale.tolerance) ** 2
 
-    def _residual_covariance(
-        self,
-        theta: Floats,
-        left: Sequence[Observed],
-        left_losses: Floats,
-        right: Sequence[Observed],
-        right_losses: Floats,
+    def _covariance(
+        self, theta: Floats, observed: Sequence[Observed], losses: Floats
+    ) -> tuple[Floats, float]:
+        """The covariance of what observations are off the sum, and how far it was shrunk.
+
+        The correlations need not be those of any process: of the configurations' differences not
+        all are distances in a Euclidean space. Then they are shrunk until they are.
+        """
+        found = self._correlations(theta, observed, observed)
+        shrinkage = max(0.0, -float(np.linalg.eigvalsh(found)[0]))
+        found = (found + shrinkage * np.eye(len(found))) / (1 + shrinkage)
+        sizes = self._residual_sizes(losses)
+        own = np.diag([self._own_variance(o) for o in observed])
+        return np.outer(sizes, sizes) * found + own, shrinkage
+
+    def _residual_sizes(self, losses: Floats) -> Floats:
+        """How far losses are off the sum, as a standard deviation."""
+        least = _RESIDUAL_OF_TOLERANCE * self.scale.tolerance
+        return np.asarray(np.hypot(_RELATIVE_RESIDUAL * losses, least))
+
+    def _correlations(
+        self, theta: Floats, left: Sequence[Observed], right: Sequence[Observed]
     ) -> Floats:
         """How what is off the sum goes together, of shape ``(left, right)``."""
         _, _, factors, of_options = self._split(theta)
@@ -299,12 +326,7 @@ class LossModel:
                 a, b = shares[i], shares[len(left) + j]
                 apart = np.where(mine.options == theirs.options, 0.0, a + b).sum()
                 differ[i, j] = apart / max(a.sum(), b.sum(), 1e-300)
-        size = [
-            np.hypot(_RELATIVE_RESIDUAL * losses, _RESIDUAL_OF_TOLERANCE * self.scale.tolerance)
-            for losses in (left_losses, right_losses)
-        ]
-        kernel = np.exp(-0.5 * np.square(differ / _RESIDUAL_LENGTH))
-        return np.asarray(np.outer(size[0], size[1]) * kernel)
+        return np.asarray(np.exp(-0.5 * np.square(differ / _RESIDUAL_LENGTH)))
 
     def _relative_residual(self, losses: Floats) -> Floats:
         far = np.log(np.maximum(losses / self.scale.tolerance, 1.0))
@@ -356,6 +378,8 @@ class _Fit:
             What these are off the sum.
         scaled:
             The derivatives of the losses, in standard deviations of the prior.
+        shrinkage:
+            How far the correlations of the residuals were shrunk.
         residual_inverse:
             The inverse of the covariance of the residuals.
         total_inverse:
@@ -367,23 +391,34 @@ class _Fit:
     losses: Floats
     residuals: Floats
     scaled: Floats
+    shrinkage: float
     residual_inverse: Floats
     total_inverse: Floats
 
 
-def _step(
-    rows: Floats,
-    residuals: Floats,
-    covariance: Floats,
-    to_mean: Floats,
-    deviations: Floats,
-    damping: float,
-) -> Floats:
-    """A damped Gauss-Newton step, in the space of the observations, which are few."""
-    precisions = (1 + damping) / np.square(deviations)
-    gradient = rows.T @ np.linalg.solve(covariance, residuals) + to_mean / np.square(deviations)
-    # (P + J' N^-1 J)^-1 g by the matrix inversion lemma.
-    scaled = rows / precisions
-    direct = gradient / precisions
-    step: Floats = direct - scaled.T @ np.linalg.solve(covariance + scaled @ rows.T, rows @ direct)
-    return step
+def _inverse(matrix: Floats) -> Floats:
+    """The inverse of a covariance whose variances may be of very different sizes."""
+    size = np.sqrt(np.diag(matrix))
+    values, vectors = np.linalg.eigh(matrix / np.outer(size, size))
+    values = np.maximum(values, _LEAST_EIGENVALUE * values[-1])
+    found = (vectors / values) @ vectors.T / np.outer(size, size)
+    return np.asarray((found + found.T) / 2)
+
+
+def _step(rows: Floats, residuals: Floats, off: Floats, damping: float) -> Floats:
+    """A damped Gauss-Newton step, in standard deviations of the prior.
+
+    Args:
+        rows:
+            The derivatives by the parameters, whitened, a row for each observation.
+        residuals:
+            The residuals, whitened.
+        off:
+            How far the parameters are off the mean of the prior.
+        damping:
+            What is added to the precision of the prior.
+    """
+    left, values, right = np.linalg.svd(rows, full_matrices=False)
+    along = right @ off
+    step = (values * (left.T @ residuals) - along) / (np.square(values) + 1 + damping)
+    return np.asarray(right.T @ step - (off - right.T @ along) / (1 + damping))

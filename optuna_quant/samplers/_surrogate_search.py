@@ -73,6 +73,8 @@ _SURELY_FAILS = 1.05
 # The sum of equal shares, where nothing scores the ops.
 _UNSCORED_ERROR = 0.05
 _UNSCORED_OPTION = 1.5
+# Larger scores are in another unit than the outputs' variance: only their ratios are used.
+_LARGEST_SCORE = 10.0
 
 
 @dataclass(frozen=True)
@@ -325,13 +327,18 @@ class SurrogateSearch(Search):
                     found[i, j] = _UNSCORED_OPTION * default
                 else:
                     found[i, j] = default
+        if not found.any():  # All are equal, as far as the scores say.
+            found[...] = _UNSCORED_ERROR / len(tunables)
+            scores = {}
+        elif found.max() > _LARGEST_SCORE:
+            found /= found.max()
+            found /= found.max(axis=1).sum()
         total = float(found.max(axis=1).sum())
         # An op that was seen to do nothing may do a little.
         floor = 1e-6 * total / len(tunables)
         for i, tunable in enumerate(tunables):
             for j, option in enumerate(tunable.options):
-                if option.is_quantized:
-                    found[i, j] = max(found[i, j], floor)
+                found[i, j] = max(found[i, j], floor) if option.is_quantized else 0.0
         return found, bool(scores)
 
     def _all_scores(self, ledger: Ledger) -> dict[str, Mapping[str, float]]:
