@@ -29,13 +29,14 @@ _GIVEN = ("space", "criterion", "seed", "costs")
 _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
     "auto": ("sensitivity", ()),
     "surrogate": ("sensitivity", ()),
+    "pareto": ("sensitivity", ()),
     "mse": ("mse_sensitivity", ()),
     "mse_v2": ("output_sensitivity", ()),
     "hawq_v2": ("hessian_sensitivity", ("loss", "labels", "probes", "module", "parameters")),
 }
 
 # Those that can do without: they learn from trials alone.
-_WITHOUT_SENSITIVITY = ("auto", "surrogate")
+_WITHOUT_SENSITIVITY = ("auto", "surrogate", "pareto")
 
 # Those that look at the model's outputs, and can be told at which.
 _OF_OUTPUTS = ("sensitivity", "output_sensitivity", "hessian_sensitivity")

@@ -327,7 +327,8 @@ class SurrogateSearch(Search):
             trial = ledger.running[number]
             claim = record.claim_of(trial)
             if claim is not None and claim.positions is not None:
-                found.append(np.array(claim.positions, dtype=np.int64))
+                # Of parameters: an op with one option has none, and recipes have theirs.
+                found.append(self._options_of(self._space.config_of(claim.positions)))
         return found
 
     def _observations(self, ledger: Ledger) -> list[Observed]:
