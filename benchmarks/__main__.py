@@ -30,6 +30,7 @@ NAMES = (
     "decision_overhead",
     "evaluation_threads",
     "costs",
+    "pareto",
 )
 NEED_CASES = ("build",)
 

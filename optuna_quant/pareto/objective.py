@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import math
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Literal
 
 from optuna_quant import record
 from optuna_quant.costs.known import KnownObjective
@@ -117,9 +118,10 @@ class ParetoObjective:
         return self._costs
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
         """The directions of the study."""
-        return [self._criterion.direction, *("minimize" for _ in self._costs)]
+        found: list[Literal["minimize", "maximize"]] = [self._criterion.direction]
+        return found + ["minimize" for _ in self._costs]
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Run one trial.

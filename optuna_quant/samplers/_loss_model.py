@@ -41,6 +41,8 @@ _RESIDUAL_LENGTH = 0.35
 # What is left if they do not differ: rounding.
 _NUGGET_OF_TOLERANCE = 0.02
 _MOST_ITERATIONS = 60
+# How far a draw may be off, in standard deviations of the prior.
+_MOST_DRAWN = 3.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,29 @@ class LossModel:
     def weights(self) -> Floats:
         """What each op adds to the error in each option, of shape ``(ops, options)``."""
         _, _, factors, of_options = self._split(self._theta)
+        return np.asarray(self.sensitivities * np.exp(factors[:, None] + of_options))
+
+    def drawn_weights(self, rng: np.random.Generator) -> Floats:
+        """The same as :attr:`weights`, drawn from what is believed of them instead of the best.
+
+        A draw from the prior that the observations correct (Matheron's rule: A. Journel and C.
+        Huijbregts, "Mining Geostatistics", 1978).
+
+        Args:
+            rng:
+                What draws.
+        """
+        fit, theta = self._fit, self._theta
+        step = rng.standard_normal(len(theta))
+        if fit is not None:
+            used = list(fit.observed)
+            covariance = self._residual_covariance(theta, used, fit.losses, used, fit.losses)
+            covariance += np.diag([self._own_variance(each) for each in used])
+            values, vectors = np.linalg.eigh(covariance)
+            noise = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(values)))
+            step -= fit.scaled.T @ (fit.total_inverse @ (fit.scaled @ step + noise))
+        step = np.clip(step, -_MOST_DRAWN, _MOST_DRAWN)
+        _, _, factors, of_options = self._split(theta + self._prior_deviations * step)
         return np.asarray(self.sensitivities * np.exp(factors[:, None] + of_options))
 
     def error_for(self, loss: float) -> float:

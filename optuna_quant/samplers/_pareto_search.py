@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from optuna_quant import record
 from optuna_quant.costs.dominance import Point
 from optuna_quant.costs.dominance import Staircase
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 FRONT_STAGE = "front"
 
+# How often weights are drawn: less with many ops, where a trade-off takes long.
+_FEWEST_DRAWS, _MOST_DRAWS = 2, 12
+_DRAWS_TIMES_OPS = 220
+# As a part of the area: with less to expect the trade-off is drawn.
+_LITTLE = 0.01
 # So many of the most promising ones are made cheaper at the same error.
 _POLISHED = 1
 
@@ -141,8 +148,32 @@ class ParetoSearch(SurrogateSearch):
         return sorted(found, key=lambda belief: (belief.cost, -belief.probability))
 
     def _expected(self, ledger: Ledger, model: LossModel, stairs: Staircase) -> list[Belief]:
+        """What is believed of the trade-off as it is believed to be, and as it may be.
+
+        The latter where the former promises little: what differs in which option an op has, or
+        which ops are in fallback, is worth a look where it may turn out better.
+        """
+        found = self._expected_of(ledger, model, stairs, self._path(model))
+        if max((belief.improvement for belief in found), default=0.0) >= _LITTLE:
+            return found
+        ops = len(self._space.tunables)
+        rng = np.random.default_rng([ledger.revision, ops])
+        drawn: list[QuantConfig] = []
+        for _ in range(int(np.clip(_DRAWS_TIMES_OPS // ops, _FEWEST_DRAWS, _MOST_DRAWS))):
+            drawn += self._path(model, model.drawn_weights(rng))
+        keys = {belief.config.key for belief in found}
+        drawn = [config for config in drawn if config.key not in keys]
+        return found + self._expected_of(ledger, model, stairs, drawn)
+
+    def _expected_of(
+        self,
+        ledger: Ledger,
+        model: LossModel,
+        stairs: Staircase,
+        configs: Sequence[QuantConfig],
+    ) -> list[Belief]:
         found: dict[str, Belief] = {}
-        for config in self._path(model):
+        for config in configs:
             outcome = ledger.outcomes.get(config.key)
             is_done = outcome is not None and not outcome.is_partial
             if config.key in found or is_done or not config.quantized_ops:
@@ -177,7 +208,9 @@ class ParetoSearch(SurrogateSearch):
                 continue
             config = self._config(outcome)
             if config is not None:
-                found.append((self._table.cost(config), sign * (baseline - outcome.value)))
+                # What is better than FP32 is so by chance; cheaper is what counts there.
+                loss = max(sign * (baseline - outcome.value), 0.0)
+                found.append((self._table.cost(config), loss))
         return found
 
     def _claimed_configs(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[QuantConfig]:

@@ -447,8 +447,11 @@ class SurrogateSearch(Search):
         seen = self._sampled.evidence(ledger, outcome)
         return seen is None or seen.verdict is not Verdict.OPEN
 
-    def _path(self, model: LossModel) -> list[QuantConfig]:
-        weights, forbidden = self._weights(model)
+    def _path(
+        self, model: LossModel, drawn: NDArray[np.float64] | None = None
+    ) -> list[QuantConfig]:
+        """The trade-off by the weights of the model, or by others."""
+        weights, forbidden = self._weights(model, drawn)
         return tradeoff(self._table, self._space, weights, forbidden=forbidden)
 
     def _polished(self, model: LossModel, config: QuantConfig) -> QuantConfig:
@@ -465,12 +468,12 @@ class SurrogateSearch(Search):
         return better if saved > _WORTH_POLISHING * abs(self._fp32_cost) else config
 
     def _weights(
-        self, model: LossModel
+        self, model: LossModel, drawn: NDArray[np.float64] | None = None
     ) -> tuple[Mapping[str, Mapping[str, float]], Mapping[str, Sequence[str]]]:
         """What each op adds to the error in each option, and the options that are not used."""
         weights: dict[str, dict[str, float]] = {}
         forbidden: dict[str, list[str]] = {}
-        values = model.weights
+        values = model.weights if drawn is None else drawn
         for i, tunable in enumerate(self._space.tunables):
             scored = set(scored_options(tunable))
             first, *_ = tunable.ops  # A group's weight is that of all its ops.
