@@ -126,9 +126,7 @@ def make_sampler(
     own = {name: value for name, value in kwargs.items() if name not in extra}
     if method and "sensitivity" not in own:
         score = getattr(backend, method, None)
-        if score is None and strategy in _WITHOUT_SENSITIVITY:
-            return cls(space, criterion=criterion, seed=seed, **own)
-        if score is None:
+        if score is None and strategy not in _WITHOUT_SENSITIVITY:
             raise ValueError(
                 f"The strategy {strategy!r} needs sensitivities, which this backend does not "
                 "provide; give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
@@ -137,7 +135,8 @@ def make_sampler(
         given = {n: v for n, v in kwargs.items() if n in extra}
         if outputs is not None and method in _OF_OUTPUTS:
             given["outputs"] = outputs
-        own["sensitivity"] = score(**given)
+        if score is not None:
+            own["sensitivity"] = score(**given)
     if costs is not None and "costs" in _keywords(cls):
         own["costs"] = costs
     return cls(space, criterion=criterion, seed=seed, **own)
