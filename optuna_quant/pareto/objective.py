@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 from typing import Any
@@ -97,6 +98,8 @@ class ParetoObjective:
         for known in self._costs:
             _check_known(known)
         self._criterion = criterion
+        self._backend = backend
+        self._fp32 = space.fp32()
         self._objective = QuantObjective(
             backend,
             space,
@@ -156,9 +159,17 @@ class ParetoObjective:
 
     def _measures_of(self, config: QuantConfig) -> Mapping[str, float]:
         found: dict[str, float] = {}
+        if config == self._fp32:
+            # A trial that takes over the baseline does not build it.
+            found |= self._size_of_fp32
         for known in self._costs:
             found |= known.measures_of(config)
         return found
+
+    @cached_property
+    def _size_of_fp32(self) -> Mapping[str, float]:
+        size = getattr(self._backend.quantize(self._fp32), "nbytes", None)
+        return {} if size is None else {SIZE: float(size)}
 
 
 def _check_known(known: KnownObjective) -> None:

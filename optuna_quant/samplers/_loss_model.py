@@ -314,13 +314,14 @@ class LossModel:
         _, _, factors, of_options = self._split(theta)
         weights = self.sensitivities * np.exp(factors[:, None] + of_options)
         places = np.arange(len(weights))
-        shares = [weights[places, each.options] for each in (*left, *right)]
-        differ = np.zeros((len(left), len(right)))
+        options = np.array([each.options for each in right])
+        shares = weights[places, options]
+        totals = shares.sum(axis=1)
+        differ = np.empty((len(left), len(right)))
         for i, mine in enumerate(left):
-            for j, theirs in enumerate(right):
-                a, b = shares[i], shares[len(left) + j]
-                apart = np.where(mine.options == theirs.options, 0.0, a + b).sum()
-                differ[i, j] = apart / max(a.sum(), b.sum(), 1e-300)
+            own = weights[places, mine.options]
+            apart = np.where(options == mine.options, 0.0, shares + own).sum(axis=1)
+            differ[i] = apart / np.maximum(np.maximum(own.sum(), totals), 1e-300)
         size = [
             np.hypot(_RELATIVE_RESIDUAL * losses, _RESIDUAL_OF_TOLERANCE * self.scale.tolerance)
             for losses in (left_losses, right_losses)
