@@ -12,6 +12,7 @@ import numpy as np
 from optuna_quant import record
 from optuna_quant.costs.dominance import Point
 from optuna_quant.costs.dominance import Staircase
+from optuna_quant.costs.dominance import non_dominated
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._surrogate_search import START_STAGE
 from optuna_quant.samplers._surrogate_search import Belief
@@ -35,7 +36,8 @@ FRONT_STAGE = "front"
 # How often weights are drawn: less with many ops, where a trade-off takes long.
 _FEWEST_DRAWS, _MOST_DRAWS = 2, 12
 _DRAWS_TIMES_OPS = 220
-# As a part of the area: with less to expect the trade-off is drawn.
+_MOST_BESIDE = 200
+# As a part of the area: with less to expect more is looked at.
 _LITTLE = 0.01
 # So many of the most promising ones are made cheaper at the same error.
 _POLISHED = 1
@@ -123,7 +125,7 @@ class ParetoSearch(SurrogateSearch):
         if ledger.threshold is None:
             return _Decision()  # The baseline is still being measured.
         model = self._model(ledger, claimed)
-        known = self._known_points(ledger)
+        known = [point for _, point in self._known_points(ledger)]
         known += [
             (self._table.cost(config), model.predict(self._options_of(config)).loss)
             for config in self._claimed_configs(ledger, claimed)
@@ -143,27 +145,52 @@ class ParetoSearch(SurrogateSearch):
 
     def _beliefs(self, ledger: Ledger, model: LossModel, reference: float) -> list[Belief]:
         """What is believed of the configurations that would make the front larger."""
-        stairs = self._stairs(model, self._known_points(ledger))
+        stairs = self._stairs(model, [point for _, point in self._known_points(ledger)])
         found = self._expected(ledger, model, stairs)
         return sorted(found, key=lambda belief: (belief.cost, -belief.probability))
 
     def _expected(self, ledger: Ledger, model: LossModel, stairs: Staircase) -> list[Belief]:
-        """What is believed of the trade-off as it is believed to be, and as it may be.
+        """What is believed of the trade-off, and of what may be better than it.
 
-        The latter where the former promises little: what differs in which option an op has, or
-        which ops are in fallback, is worth a look where it may turn out better.
+        Where the trade-off promises little, trade-offs that may be as well and configurations
+        beside those of the front are looked at in turn.
         """
         found = self._expected_of(ledger, model, stairs, self._path(model))
         if max((belief.improvement for belief in found), default=0.0) >= _LITTLE:
             return found
-        ops = len(self._space.tunables)
-        rng = np.random.default_rng([ledger.revision, ops])
-        drawn: list[QuantConfig] = []
-        for _ in range(int(np.clip(_DRAWS_TIMES_OPS // ops, _FEWEST_DRAWS, _MOST_DRAWS))):
-            drawn += self._path(model, model.drawn_weights(rng))
+        rng = np.random.default_rng([ledger.revision, len(self._space.tunables)])
+        others = self._beside(ledger, rng) if ledger.revision % 2 else self._drawn(model, rng)
         keys = {belief.config.key for belief in found}
-        drawn = [config for config in drawn if config.key not in keys]
-        return found + self._expected_of(ledger, model, stairs, drawn)
+        others = [config for config in others if config.key not in keys]
+        return found + self._expected_of(ledger, model, stairs, others)
+
+    def _drawn(self, model: LossModel, rng: np.random.Generator) -> list[QuantConfig]:
+        """Trade-offs by weights that are as likely as those of the model."""
+        found: list[QuantConfig] = []
+        draws = _DRAWS_TIMES_OPS // len(self._space.tunables)
+        for _ in range(int(np.clip(draws, _FEWEST_DRAWS, _MOST_DRAWS))):
+            found += self._path(model, model.drawn_weights(rng))
+        return found
+
+    def _beside(self, ledger: Ledger, rng: np.random.Generator) -> list[QuantConfig]:
+        """What differs from a configuration on the front in whether one op is quantized."""
+        known = self._known_points(ledger)
+        configs = [config for config, _ in known]
+        found = []
+        for place in non_dominated([point for _, point in known]):
+            config = configs[place]
+            for tunable in self._space.tunables:
+                is_quantized = config.ops[tunable.ops[0]].is_quantized
+                started = self._start.ops[tunable.ops[0]]
+                found += [
+                    tunable.set(config, option)
+                    for option in tunable.options
+                    if option.is_quantized != is_quantized
+                    and (not option.is_quantized or option == started)
+                ]
+        if len(found) <= _MOST_BESIDE:
+            return found
+        return [found[i] for i in sorted(rng.choice(len(found), _MOST_BESIDE, replace=False))]
 
     def _expected_of(
         self,
@@ -197,8 +224,8 @@ class ParetoSearch(SurrogateSearch):
         most = min(self._front.reference_loss * model.scale.tolerance, model.scale.most)
         return Staircase.of(points, (self._fp32_cost, most))
 
-    def _known_points(self, ledger: Ledger) -> list[Point]:
-        """Cost and loss of what was evaluated on all samples."""
+    def _known_points(self, ledger: Ledger) -> list[tuple[QuantConfig, Point]]:
+        """Each configuration with its cost and loss, of what was evaluated on all samples."""
         baseline = ledger.baseline
         assert baseline is not None
         sign = 1.0 if self._criterion.higher_is_better else -1.0
@@ -210,7 +237,7 @@ class ParetoSearch(SurrogateSearch):
             if config is not None:
                 # What is better than FP32 is so by chance; cheaper is what counts there.
                 loss = max(sign * (baseline - outcome.value), 0.0)
-                found.append((self._table.cost(config), loss))
+                found.append((config, (self._table.cost(config), loss)))
         return found
 
     def _claimed_configs(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[QuantConfig]:
