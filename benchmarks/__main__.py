@@ -33,6 +33,7 @@ NAMES = (
     "evaluation_threads",
     "costs",
     "peers",
+    "pareto",
 )
 NEED_CASES = ("build", "peers")
 

@@ -159,6 +159,10 @@ class QuantObjective:
             Gives what a configuration costs by measure, as
             :meth:`KnownObjective.measures_of <optuna_quant.costs.KnownObjective.measures_of>`
             does; each trial records it. Default: the ops in fallback and the size only.
+        constrain:
+            Whether models that do not meet the criterion, or have no quantized op, are
+            infeasible. Without, ``study.best_trials`` of a study with several objectives has
+            these as well.
 
     Raises:
         TypeError:
@@ -183,6 +187,7 @@ class QuantObjective:
         evaluation_timeout: float | None = None,
         on_stuck: Callable[[str], None] | None = None,
         costs: Callable[[QuantConfig], Mapping[str, float]] | None = None,
+        constrain: bool = True,
     ) -> None:
         natural = getattr(evaluate, "higher_is_better", criterion.higher_is_better)
         if natural != criterion.higher_is_better:
@@ -208,6 +213,7 @@ class QuantObjective:
         self._artifact_store = artifact_store
         self._seed = seed
         self._costs = costs
+        self._constrain = constrain
         self._watch = watch
         # What this process knows of trials that were not told yet, by study and trial number.
         self._values: dict[tuple[str, int], float] = {}
@@ -373,8 +379,9 @@ class QuantObjective:
         quantized = bool(config.quantized_ops) and built != self._backend.fingerprint(
             self._space.fp32()
         )
-        trial.set_constraint(record.ACCURACY, violation)
-        trial.set_constraint(record.QUANTIZED, 0.0 if quantized else 1.0)
+        if self._constrain:
+            trial.set_constraint(record.ACCURACY, violation)
+            trial.set_constraint(record.QUANTIZED, 0.0 if quantized else 1.0)
         trial.set_user_attr(record.LOSS, self._criterion.loss(value, baseline))
         if trial.study.study_name in self._judged_anew:
             trial.storage.set_trial_system_attr(

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from optuna_quant.config import OpConfig
     from optuna_quant.config import QuantConfig
     from optuna_quant.costs.gain import Gain
+    from optuna_quant.costs.objective import ObjectiveLike
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.holdout import HoldoutResult
@@ -303,6 +304,70 @@ class TuningResult:
         ]
         rows += [_row_left_out(op, gain) for op, gain in self.left_out.items()]
         return pd.DataFrame(rows, columns=[*_COLUMNS, *columns])
+
+    def front(
+        self, *, objective: ObjectiveLike | None = None, partial: bool = False
+    ) -> pd.DataFrame:
+        """The models of the study that no other beats in both metric and cost.
+
+        Args:
+            objective:
+                What models cost, as :func:`optuna_quant.costs.as_objective` takes it, such as
+                ``"size"``. Default: the objective of the search.
+            partial:
+                Whether models that were evaluated on a part of the samples are shown as well,
+                where no fully evaluated one beats their estimates.
+
+        Returns:
+            A row per model, the cheapest first, FP32 included, with the columns ``trial``,
+            ``metric``, ``loss``, the cost by the objective's name, all other measures that are
+            known, ``fallback_ops``, ``met`` and ``evaluated`` (the part of the samples).
+            :func:`optuna_quant.pareto.front_points` gives the same as values.
+
+        Raises:
+            ValueError:
+                If the objective is not known, or no trial has recorded what it needs.
+        """
+        from optuna_quant.pareto.choice import objective_of
+        from optuna_quant.pareto.front import front_frame
+        from optuna_quant.pareto.front import front_points
+
+        chosen = objective_of(self, objective)
+        points = front_points(self.study, self.criterion, chosen, partial=partial)
+        return front_frame(points, chosen)
+
+    def choose(
+        self,
+        *,
+        tolerable_loss: float | None = None,
+        criterion: AccuracyCriterion | None = None,
+        objective: ObjectiveLike | None = None,
+    ) -> TuningResult:
+        """The best model of the record by another criterion or objective; nothing is evaluated.
+
+        Args:
+            tolerable_loss:
+                Another tolerance, of the same kind as the criterion's.
+            criterion:
+                Another criterion, instead.
+            objective:
+                What is best among the models that meet it. Default: the objective of the search.
+
+        Returns:
+            A result as of a search that ends with what the record has: if no model meets the
+            criterion, it is about the one that comes closest. Its time was not measured beside
+            FP32's, and it was not evaluated a second time, unless it is the model of this result.
+
+        Raises:
+            ValueError:
+                If nothing is given, or both a tolerance and a criterion; if the tolerance is out
+                of its range, the criterion goes the other way or the objective is not known.
+        """
+        from optuna_quant.pareto.choice import choose
+
+        return choose(
+            self, tolerable_loss=tolerable_loss, criterion=criterion, objective=objective
+        )
 
     def summary(self) -> str:
         """The result in a few lines of text.

@@ -73,14 +73,24 @@ class Candidate:
                 it has a table for; otherwise what the trial has recorded counts.
         """
         found = as_objective(objective)
-        if isinstance(found, KnownObjective):
-            measures = dict(found.measures_of_trial(self.trial))
+        measures = self.measures(found)
+        return found.cost(measures, {})
+
+    def measures(self, objective: ObjectiveLike) -> dict[str, float]:
+        """What is known of what the model costs, by measure.
+
+        Args:
+            objective:
+                What predicts measures, if it is a :class:`~optuna_quant.costs.KnownObjective`.
+        """
+        if isinstance(objective, KnownObjective):
+            measures = dict(objective.measures_of_trial(self.trial))
         else:
             measures = dict(self.trial.user_attrs.get(record.COSTS, {}))
         measures[OPS] = float(self.fallback_ops)
         if math.isfinite(self.model_bytes):
             measures[SIZE] = float(self.model_bytes)
-        return found.cost(measures, {})
+        return measures
 
     def order(self, objective: ObjectiveLike) -> tuple[float, ...]:
         """Sorts by cost; of equals, by the better metric, then by the trial's number.
@@ -176,6 +186,8 @@ def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> lis
 
 def is_quantized(trial: FrozenTrial) -> bool:
     """Whether the trial's model has a quantized op."""
+    if record.LOSS in trial.user_attrs and record.MET not in trial.user_attrs:
+        return False  # It was judged, and is no answer; that is all where nothing is constrained.
     return not record.is_baseline(trial) and trial.constraints.get(record.QUANTIZED, 0.0) <= 0
 
 

@@ -39,7 +39,7 @@ _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 # Those that can do without: they learn from trials alone.
-_WITHOUT_SENSITIVITY = ("auto", "surrogate")
+_WITHOUT_SENSITIVITY = ("auto", "surrogate", "pareto")
 
 # Those that look at the model's outputs, and can be told at which.
 _OF_OUTPUTS = ("output_sensitivity", "hessian_sensitivity")

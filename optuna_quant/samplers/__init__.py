@@ -9,6 +9,7 @@ from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
 from optuna_quant.samplers._mse import HAWQV2QuantSampler
 from optuna_quant.samplers._mse import MSEQuantSampler
 from optuna_quant.samplers._mse import MSEV2QuantSampler
+from optuna_quant.samplers._pareto import ParetoQuantSampler
 from optuna_quant.samplers._random import RandomQuantSampler
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._registry import strategies
@@ -37,6 +38,7 @@ __all__ = [
     "HAWQV2QuantSampler",
     "MSEQuantSampler",
     "MSEV2QuantSampler",
+    "ParetoQuantSampler",
     "Plan",
     "QuantSampler",
     "Race",

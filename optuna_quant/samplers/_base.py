@@ -334,6 +334,10 @@ class QuantSampler(BaseSampler, abc.ABC):
             # Not before: it may have had to wait for the baseline.
             self._state(study).signs.end(trial.number)
 
+    def _constrains(self, study: optuna.Study) -> bool:
+        """Whether what does not meet the criterion is infeasible."""
+        return True
+
     def _conclude(
         self,
         study: optuna.Study,
@@ -352,6 +356,8 @@ class QuantSampler(BaseSampler, abc.ABC):
             config = self._space.config_from_params(trial.params)
         if key == self._space.fp32().key and record.get_baseline(study) is None:
             record.set_baseline(study, record.Baseline(values[0], trial.number))
+        if not self._constrains(study):
+            return
         if record.QUANTIZED not in trial.constraints and not config.quantized_ops:
             _optuna.set_constraint(study, trial, record.QUANTIZED, 1.0)
         if self._criterion is not None and record.ACCURACY not in trial.constraints:

@@ -46,6 +46,8 @@ _NUGGET_OF_TOLERANCE = 0.02
 _MOST_ITERATIONS = 60
 # Of a scaled covariance, as a part of its largest: what is below is rounding.
 _LEAST_EIGENVALUE = 1e-12
+# How far a draw may be off, in standard deviations of the prior.
+_MOST_DRAWN = 3.0
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,28 @@ class LossModel:
         _, _, factors, of_options = self._split(self._theta)
         return np.asarray(self.sensitivities * np.exp(factors[:, None] + of_options))
 
+    def drawn_weights(self, rng: np.random.Generator) -> Floats:
+        """The same as :attr:`weights`, drawn from what is believed of them instead of the best.
+
+        A draw from the prior that the observations correct (Matheron's rule: A. Journel and C.
+        Huijbregts, "Mining Geostatistics", 1978).
+
+        Args:
+            rng:
+                What draws.
+        """
+        fit, theta = self._fit, self._theta
+        step = rng.standard_normal(len(theta))
+        if fit is not None:
+            used = list(fit.observed)
+            covariance, _ = self._covariance(theta, used, fit.losses)
+            values, vectors = np.linalg.eigh(covariance)
+            noise = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(values)))
+            step -= fit.scaled.T @ (fit.total_inverse @ (fit.scaled @ step + noise))
+        step = np.clip(step, -_MOST_DRAWN, _MOST_DRAWN)
+        _, _, factors, of_options = self._split(theta + self._prior_deviations * step)
+        return np.asarray(self.sensitivities * np.exp(factors[:, None] + of_options))
+
     def error_for(self, loss: float) -> float:
         """The sum of weights at which a loss is expected."""
         if loss >= self.scale.most:
@@ -233,13 +257,13 @@ class LossModel:
         found, (row,) = self._losses(self._theta, wanted)
         loss = max(float(found[0]), 1e-300)
         scaled = row * self._prior_deviations
-        (size,) = self._residual_sizes(found)
+        (size,) = self._residual_sizes(found, wanted)
         fit = self._fit
         if fit is None:
             variance = float(scaled @ scaled) + size**2
         else:
             alike = self._correlations(self._theta, wanted, fit.observed)[0]
-            sizes = self._residual_sizes(fit.losses)
+            sizes = self._residual_sizes(fit.losses, fit.observed)
             # Where the nearest is further off the sum than is usual, this one may be as well.
             nearest = int(np.argmax(alike))
             unusual = min(sizes[nearest], abs(fit.residuals[nearest]))
@@ -303,14 +327,17 @@ class LossModel:
         found = self._correlations(theta, observed, observed)
         shrinkage = max(0.0, -float(np.linalg.eigvalsh(found)[0]))
         found = (found + shrinkage * np.eye(len(found))) / (1 + shrinkage)
-        sizes = self._residual_sizes(losses)
+        sizes = self._residual_sizes(losses, observed)
         own = np.diag([self._own_variance(o) for o in observed])
         return np.outer(sizes, sizes) * found + own, shrinkage
 
-    def _residual_sizes(self, losses: Floats) -> Floats:
+    def _residual_sizes(self, losses: Floats, observed: Sequence[Observed]) -> Floats:
         """How far losses are off the sum, as a standard deviation."""
+        far = np.log(np.maximum(losses / self.scale.tolerance, 1.0))
+        relative = _RELATIVE_RESIDUAL + _RESIDUAL_FAR_OFF * far
         least = _RESIDUAL_OF_TOLERANCE * self.scale.tolerance
-        return np.asarray(np.hypot(_RELATIVE_RESIDUAL * losses, least))
+        spreads = np.array([each.spread for each in observed])
+        return np.asarray(np.sqrt((relative * losses) ** 2 + least**2 + spreads**2))
 
     def _correlations(
         self, theta: Floats, left: Sequence[Observed], right: Sequence[Observed]
@@ -319,18 +346,15 @@ class LossModel:
         _, _, factors, of_options = self._split(theta)
         weights = self.sensitivities * np.exp(factors[:, None] + of_options)
         places = np.arange(len(weights))
-        shares = [weights[places, each.options] for each in (*left, *right)]
-        differ = np.zeros((len(left), len(right)))
+        options = np.array([each.options for each in right])
+        shares = weights[places, options]
+        totals = shares.sum(axis=1)
+        differ = np.empty((len(left), len(right)))
         for i, mine in enumerate(left):
-            for j, theirs in enumerate(right):
-                a, b = shares[i], shares[len(left) + j]
-                apart = np.where(mine.options == theirs.options, 0.0, a + b).sum()
-                differ[i, j] = apart / max(a.sum(), b.sum(), 1e-300)
+            own = weights[places, mine.options]
+            apart = np.where(options == mine.options, 0.0, shares + own).sum(axis=1)
+            differ[i] = apart / np.maximum(np.maximum(own.sum(), totals), 1e-300)
         return np.asarray(np.exp(-0.5 * np.square(differ / _RESIDUAL_LENGTH)))
-
-    def _relative_residual(self, losses: Floats) -> Floats:
-        far = np.log(np.maximum(losses / self.scale.tolerance, 1.0))
-        return np.asarray(_RELATIVE_RESIDUAL + _RESIDUAL_FAR_OFF * far)
 
     def _chosen(self, options: NDArray[np.int64]) -> Floats:
         return np.asarray(self.sensitivities[np.arange(len(options)), options])

@@ -390,7 +390,8 @@ class SurrogateSearch(Search):
             trial = ledger.running[number]
             claim = record.claim_of(trial)
             if claim is not None and claim.positions is not None:
-                found.append(np.array(claim.positions, dtype=np.int64))
+                # Of parameters: an op with one option has none, and recipes have theirs.
+                found.append(self._options_of(self._space.config_of(claim.positions)))
         return found
 
     def _observations(self, ledger: Ledger) -> list[Observed]:
@@ -561,8 +562,14 @@ class SurrogateSearch(Search):
         seen = self._sampled.evidence(ledger, outcome)
         return seen is None or seen.verdict is not Verdict.OPEN
 
-    def _path(self, model: LossModel, forbidden: Mapping[str, Sequence[str]]) -> list[QuantConfig]:
-        weights, unscored = self._weights(model)
+    def _path(
+        self,
+        model: LossModel,
+        forbidden: Mapping[str, Sequence[str]],
+        drawn: NDArray[np.float64] | None = None,
+    ) -> list[QuantConfig]:
+        """The trade-off by the weights of the model, or by others."""
+        weights, unscored = self._weights(model, drawn)
         return tradeoff(self._table, self._space, weights, forbidden=_merged(unscored, forbidden))
 
     def _polished(
@@ -585,12 +592,12 @@ class SurrogateSearch(Search):
         return better if saved > _WORTH_POLISHING * abs(self._fp32_cost) else config
 
     def _weights(
-        self, model: LossModel
+        self, model: LossModel, drawn: NDArray[np.float64] | None = None
     ) -> tuple[Mapping[str, Mapping[str, float]], Mapping[str, Sequence[str]]]:
         """What each op adds to the error in each option, and the options that are not used."""
         weights: dict[str, dict[str, float]] = {}
         forbidden: dict[str, list[str]] = {}
-        values = model.weights
+        values = model.weights if drawn is None else drawn
         for i, tunable in enumerate(self._space.tunables):
             scored = set(scored_options(tunable))
             first, *_ = tunable.ops  # A group's weight is that of all its ops.
