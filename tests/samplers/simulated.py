@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import itertools
 import math
 from typing import Any
 
@@ -95,9 +96,7 @@ class SimulatedModel:
             name: {o.label: float(t) * (0.35 if o.is_quantized else 1.0) for o in options}
             for name, t in zip(names, times, strict=True)
         }
-        boundaries = tuple(
-            Boundary(a, (b,), 0.02, 0.02) for a, b in zip(names, names[1:], strict=False)
-        )
+        boundaries = tuple(Boundary(a, (b,), 0.02, 0.02) for a, b in itertools.pairwise(names))
         self.table = CostTable("latency", "s", costs, boundaries)
         off = np.exp(rng.normal(0, noise, ops))
         self.scores = {
@@ -164,9 +163,7 @@ def searched(
     study.sampler = sampler
     while not sampler.is_exhausted(study):
         assert len(study.trials) < most, "the search does not end"
-        study.optimize(
-            lambda trial: metric(sampler.space.suggest(trial)), n_trials=1, catch=catch
-        )
+        study.optimize(lambda trial: metric(sampler.space.suggest(trial)), n_trials=1, catch=catch)
     return study
 
 
