@@ -187,39 +187,39 @@ CONSERVATIVE = Picture(
     ),
 )
 
-AUTO = Picture(
-    "auto",
-    (
-        _BASELINE,
-        Step(
-            "default",
-            ("Every op quantized. If that meets the criterion", "it is the answer."),
-            ("qqqqqqqq not met",),
+_BELIEVED = (
+    _BASELINE,
+    Step(
+        "cheapest of all",
+        (
+            "What costs least, whatever its accuracy. If that",
+            "meets the criterion it is the answer.",
         ),
-        Step(
-            "convert ...",
-            (
-                "The stages of conservative: from FP32, as much",
-                "as the criterion allows.",
-            ),
-            ("qqqqqFFF not met", "qFqFFFFF met", "qFqqqFFF met", "..."),
+        ("qqqqqqqq not met",),
+    ),
+    Step(
+        "cheapest believed to meet",
+        (
+            "Of what a model of the loss believes to meet the",
+            "criterion, what promises most: what it saves",
+            "times its probability. Each trial teaches it.",
         ),
-        Step(
-            "answer",
-            ("A search that stops at the first success ends", "here."),
-            ("qFqqqqqq answer",),
+        ("qFqqqFFF met", "qFqqqqqF not met", "qFqqqFoq met"),
+    ),
+    Step(
+        "answer",
+        (
+            "Where samples are evaluated one by one: the",
+            "cheapest one that probably meets the criterion,",
+            "on all samples.",
         ),
-        Step(
-            "op-type-wise, ..., accumulated fallback",
-            (
-                "The stages of basic, for a search that goes on",
-                "or has found nothing. What was evaluated is",
-                "used, not evaluated again.",
-            ),
-            ("oooooqqq", "oooooqqF", "oFoooqFq", "..."),
-        ),
+        ("qFqqqFoq answer",),
+        back_to="cheapest believed to meet",
     ),
 )
+
+SURROGATE = Picture("surrogate", _BELIEVED)
+AUTO = Picture("auto", _BELIEVED)
 
 _EARLY = Step(
     "accumulated fallback, early",
@@ -424,6 +424,7 @@ OWN = Picture(
 
 PICTURES = (
     AUTO,
+    SURROGATE,
     CONSERVATIVE,
     BASIC,
     MSE,

@@ -25,6 +25,7 @@ from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._scores import Sensitivity
 from optuna_quant.samplers._staged import StagedQuantSampler
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
+from optuna_quant.samplers._surrogate_search import Belief
 from optuna_quant.samplers._tpe import TPEQuantSampler
 
 
@@ -32,6 +33,7 @@ __all__ = [
     "AutoQuantSampler",
     "BasicQuantSampler",
     "BayesianQuantSampler",
+    "Belief",
     "ConservativeQuantSampler",
     "Evaluation",
     "ExhaustiveQuantSampler",

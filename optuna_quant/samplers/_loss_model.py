@@ -163,7 +163,7 @@ class LossModel:
         step = rng.standard_normal(len(theta))
         if fit is not None:
             used = list(fit.observed)
-            covariance, _ = self._covariance(theta, used, fit.losses)
+            covariance = self._covariance(theta, used, fit.losses)
             values, vectors = np.linalg.eigh(covariance)
             noise = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(values)))
             step -= fit.scaled.T @ (fit.total_inverse @ (fit.scaled @ step + noise))
@@ -195,7 +195,7 @@ class LossModel:
         deviations, mean = self._prior_deviations, self._prior_mean
         losses = np.array([max(o.loss, 0.0) for o in used])
         theta = mean.copy()
-        covariance, _ = self._covariance(theta, used, losses)
+        covariance = self._covariance(theta, used, losses)
         precision = _inverse(covariance)
         whitening = np.linalg.cholesky(precision).T
 
@@ -228,14 +228,13 @@ class LossModel:
                     break
         predicted, rows = self._losses(theta, used)
         scaled = rows * deviations
-        covariance, shrinkage = self._covariance(theta, used, losses)
+        covariance = self._covariance(theta, used, losses)
         fit = _Fit(
             theta,
             tuple(used),
             losses,
             losses - predicted,
             scaled,
-            shrinkage,
             _inverse(covariance),
             _inverse(covariance + scaled @ scaled.T),
         )
@@ -268,7 +267,7 @@ class LossModel:
             nearest = int(np.argmax(alike))
             unusual = min(sizes[nearest], abs(fit.residuals[nearest]))
             size = max(size, float(alike[nearest] * unusual))
-            near = size * sizes * alike / (1 + fit.shrinkage)
+            near = size * sizes * alike
             across = fit.scaled @ scaled + near
             variance = float(scaled @ scaled) + size**2
             variance -= float(across @ fit.total_inverse @ across)
@@ -316,20 +315,12 @@ class LossModel:
     def _own_variance(self, observed: Observed) -> float:
         return observed.error**2 + (_NUGGET_OF_TOLERANCE * self.scale.tolerance) ** 2
 
-    def _covariance(
-        self, theta: Floats, observed: Sequence[Observed], losses: Floats
-    ) -> tuple[Floats, float]:
-        """The covariance of what observations are off the sum, and how far it was shrunk.
-
-        The correlations need not be those of any process: of the configurations' differences not
-        all are distances in a Euclidean space. Then they are shrunk until they are.
-        """
-        found = self._correlations(theta, observed, observed)
-        shrinkage = max(0.0, -float(np.linalg.eigvalsh(found)[0]))
-        found = (found + shrinkage * np.eye(len(found))) / (1 + shrinkage)
+    def _covariance(self, theta: Floats, observed: Sequence[Observed], losses: Floats) -> Floats:
+        """The covariance of what observations are off the sum."""
         sizes = self._residual_sizes(losses, observed)
         own = np.diag([self._own_variance(o) for o in observed])
-        return np.outer(sizes, sizes) * found + own, shrinkage
+        found = np.outer(sizes, sizes) * self._correlations(theta, observed, observed)
+        return np.asarray(found + own)
 
     def _residual_sizes(self, losses: Floats, observed: Sequence[Observed]) -> Floats:
         """How far losses are off the sum, as a standard deviation."""
@@ -342,18 +333,29 @@ class LossModel:
     def _correlations(
         self, theta: Floats, left: Sequence[Observed], right: Sequence[Observed]
     ) -> Floats:
-        """How what is off the sum goes together, of shape ``(left, right)``."""
+        """How what is off the sum goes together, of shape ``(left, right)``.
+
+        A configuration is a point in Euclidean space: what part of the error each op has in each
+        option. So correlations are those of a process, whatever the configurations.
+        """
         _, _, factors, of_options = self._split(theta)
         weights = self.sensitivities * np.exp(factors[:, None] + of_options)
-        places = np.arange(len(weights))
-        options = np.array([each.options for each in right])
-        shares = weights[places, options]
-        totals = shares.sum(axis=1)
-        differ = np.empty((len(left), len(right)))
-        for i, mine in enumerate(left):
-            own = weights[places, mine.options]
-            apart = np.where(options == mine.options, 0.0, shares + own).sum(axis=1)
-            differ[i] = apart / np.maximum(np.maximum(own.sum(), totals), 1e-300)
+        ops = np.arange(len(weights))
+
+        def place(each: Observed) -> Floats:
+            found = np.zeros(weights.shape)
+            found[ops, each.options] = weights[ops, each.options]
+            return np.asarray(found.ravel() / max(found.sum(), 1e-300))
+
+        one, other = (np.array([place(each) for each in side]) for side in (left, right))
+        differ = np.sqrt(
+            np.maximum(
+                np.square(one).sum(axis=1)[:, None]
+                + np.square(other).sum(axis=1)[None, :]
+                - 2 * one @ other.T,
+                0.0,
+            )
+        )
         return np.asarray(np.exp(-0.5 * np.square(differ / _RESIDUAL_LENGTH)))
 
     def _chosen(self, options: NDArray[np.int64]) -> Floats:
@@ -402,8 +404,6 @@ class _Fit:
             What these are off the sum.
         scaled:
             The derivatives of the losses, in standard deviations of the prior.
-        shrinkage:
-            How far the correlations of the residuals were shrunk.
         residual_inverse:
             The inverse of the covariance of the residuals.
         total_inverse:
@@ -415,7 +415,6 @@ class _Fit:
     losses: Floats
     residuals: Floats
     scaled: Floats
-    shrinkage: float
     residual_inverse: Floats
     total_inverse: Floats
 

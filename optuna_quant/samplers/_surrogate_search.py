@@ -266,7 +266,7 @@ class SurrogateSearch(Search):
 
     def _is_promised(self, ledger: Ledger, outcome: Outcome) -> bool:
         seen = self._sampled.evidence(ledger, outcome)
-        return seen is not None and seen.verdict is Verdict.PROMISED
+        return seen is not None and seen.met is True  # Before its last sample it may be certain.
 
     def _config(self, outcome: Outcome) -> QuantConfig | None:
         if self._space.key_from_params(outcome.params) is None:

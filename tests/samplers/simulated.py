@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import itertools
 import math
 from typing import Any
 
@@ -95,9 +96,7 @@ class SimulatedModel:
             name: {o.label: float(t) * (0.35 if o.is_quantized else 1.0) for o in options}
             for name, t in zip(names, times, strict=True)
         }
-        boundaries = tuple(
-            Boundary(a, (b,), 0.02, 0.02) for a, b in zip(names, names[1:], strict=False)
-        )
+        boundaries = tuple(Boundary(a, (b,), 0.02, 0.02) for a, b in itertools.pairwise(names))
         self.table = CostTable("latency", "s", costs, boundaries)
         off = np.exp(rng.normal(0, noise, ops))
         self.scores = {

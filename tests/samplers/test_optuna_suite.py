@@ -22,6 +22,7 @@ from optuna_quant.samplers import HAWQV2QuantSampler
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler
 from optuna_quant.samplers import RandomQuantSampler
+from optuna_quant.samplers import SurrogateQuantSampler
 
 
 CRITERION = AccuracyCriterion()
@@ -37,6 +38,12 @@ SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
     "exhaustive": lambda: ExhaustiveQuantSampler(make_space(3)),
     "random": lambda: RandomQuantSampler(make_space(3), seed=1),
     "auto": lambda: AutoQuantSampler(make_space(3), criterion=CRITERION),
+    "auto, as neural-compressor": lambda: AutoQuantSampler(
+        make_space(3), criterion=CRITERION, compat="inc2"
+    ),
+    "surrogate": lambda: SurrogateQuantSampler(
+        make_space(3), criterion=CRITERION, sensitivity=scores
+    ),
     "conservative": lambda: ConservativeQuantSampler(make_space(3), criterion=CRITERION),
     "mse": lambda: MSEQuantSampler(make_space(3), sensitivity=scores),
     "mse_v2": lambda: MSEV2QuantSampler(make_space(3), criterion=CRITERION, sensitivity=scores),
