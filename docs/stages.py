@@ -408,6 +408,24 @@ TPE = Picture(
     ),
 )
 
+PARETO = Picture(
+    "pareto",
+    (
+        _BASELINE,
+        Step("cheapest of all", ("What costs least, whatever it loses.",), ("qqoqqqqq",)),
+        Step(
+            "front",
+            (
+                "The configuration with the largest expected",
+                "gain in hypervolume. The model of the loss is",
+                "fitted again after each trial.",
+            ),
+            ("qFoqqqFq better", "qFoqFqFq", "qqoqqqFq better", "..."),
+            back_to="front",
+        ),
+    ),
+)
+
 OWN = Picture(
     "own",
     (
@@ -432,6 +450,7 @@ PICTURES = (
     HAWQ_V2,
     BAYESIAN,
     TPE,
+    PARETO,
     EXHAUSTIVE,
     RANDOM,
     OWN,
