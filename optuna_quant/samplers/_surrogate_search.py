@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._ledger import Outcome
     from optuna_quant.samplers._option_scores import OptionScoreBook
     from optuna_quant.samplers._option_scores import OptionScores
+    from optuna_quant.samplers._prior_in_space import PriorInSpace
+    from optuna_quant.samplers._prior_in_space import TakenScores
     from optuna_quant.space import TuningSpace
 
 
 START_STAGE = "cheapest of all"
 SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
+EARLIER_STAGE = "earlier answer"
 
 # What is less likely to meet the criterion is not tried.
 _LEAST_PROBABILITY = 0.03
@@ -73,10 +76,13 @@ class SurrogateOptions:
             The expected improvement that is worth an evaluation, as a part of FP32's cost.
         scores:
             Keeps the sensitivities; :obj:`None` if nothing scores the ops.
+        prior:
+            What an earlier study has taught; :obj:`None` if there is none.
     """
 
     min_gain: float
-    scores: OptionScoreBook | None
+    scores: OptionScoreBook | TakenScores | None
+    prior: PriorInSpace | None = None
 
 
 @dataclass(frozen=True)
@@ -145,19 +151,28 @@ class SurrogateSearch(Search):
         self._table = table
         self._options = options
         self._start = cheapest(table, space)
+        self._earlier_answer = self._earlier_choice()
         self._fp32_cost = _fp32_cost(table, space)
         self._sampled = SampledOutcomes()
         self._decided: tuple[object, _Decision] | None = None
 
     def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
-        if not self._is_known(ledger, self._start) and self._start.key not in claimed:
-            return Choice(self._start, START_STAGE)
+        if self._options.prior is not None:
+            # The model can decide at once, with the baseline and the sensitivities.
+            if ledger.threshold is None and self._space.fp32().key in claimed:
+                return None
+            if not self._compute_scores(ledger):
+                return None
+        first = self._first(ledger)
+        if first is not None and first.config.key not in claimed:
+            if not self._is_seen(ledger, first):
+                return first
         if not self._compute_scores(ledger):
             return None
         return self._decide(ledger, claimed).choice
 
     def is_over(self, ledger: Ledger) -> bool:
-        if not self._is_known(ledger, self._start):
+        if not self._is_begun(ledger):
             return False
         if self._met(ledger, self._start.key):
             return True
@@ -166,14 +181,41 @@ class SurrogateSearch(Search):
         return self._decide(ledger, {}).choice is None
 
     def is_blocked(self, ledger: Ledger) -> bool:
-        return self._is_known(ledger, self._start) and self._read_scores(ledger) is None
+        needs_scores = self._options.prior is not None or self._is_begun(ledger)
+        return needs_scores and self._read_scores(ledger) is None
 
     def is_answer(self, ledger: Ledger, key: str) -> bool:
         if key == self._start.key:
             return True
-        if not self._is_known(ledger, self._start) or self._read_scores(ledger) is None:
+        if not self._is_begun(ledger) or self._read_scores(ledger) is None:
             return False
         return self._decide(ledger, {}).answer == key
+
+    def _earlier_choice(self) -> Choice | None:
+        """The evaluation of an earlier study's answer, if that answers this question."""
+        prior = self._options.prior
+        if prior is None or prior.first is None:
+            return None
+        goal = record.FULL if prior.is_concluded else record.VERDICT
+        return self._try(prior.first, EARLIER_STAGE, goal=goal)
+
+    def _first(self, ledger: Ledger) -> Choice | None:
+        """What is evaluated before the model decides; :obj:`None` if it decides at once."""
+        if self._earlier_answer is not None:
+            return self._earlier_answer
+        if self._options.prior is not None and ledger.threshold is not None:
+            return None
+        return Choice(self._start, START_STAGE)
+
+    def _is_begun(self, ledger: Ledger) -> bool:
+        first = self._first(ledger)
+        return first is None or self._is_seen(ledger, first)
+
+    def _is_seen(self, ledger: Ledger, first: Choice) -> bool:
+        if first.goal == record.FULL:
+            return self._is_known(ledger, first.config)
+        outcome = ledger.outcomes.get(first.config.key)
+        return outcome is not None and self._is_decided(ledger, outcome)
 
     def beliefs(self, ledger: Ledger) -> list[Belief]:
         """What the model believes about the configurations that it would try, cheapest first."""
@@ -183,6 +225,11 @@ class SurrogateSearch(Search):
             model = self._model(ledger, {})
             reference = self._reference(self._known(ledger))
             return self._beliefs(ledger, model, reference)
+
+    def learned(self, ledger: Ledger) -> tuple[LossModel, list[Observed]]:
+        """The model of the loss, and what it has learned from; the baseline must be known."""
+        model = self._model(ledger, {})
+        return model, [*self._earlier(ledger, model), *self._observations(ledger)]
 
     # What is known.
 
@@ -285,6 +332,8 @@ class SurrogateSearch(Search):
             for j, option in enumerate(tunable.options):
                 if option.is_quantized:
                     found[i, j] = max(found[i, j], floor)
+        if self._options.prior is not None and ledger.baseline is not None:
+            found *= self._options.prior.factors(ledger.baseline)
         return found, scores is not None
 
     def _options_of(self, config: QuantConfig) -> NDArray[np.int64]:
@@ -307,12 +356,14 @@ class SurrogateSearch(Search):
         bounded = self._criterion.higher_is_better and baseline > 0
         if not self._criterion.higher_is_better:
             size = 0.0  # An error of the FP32 model says little about what quantization adds.
-        return LossScale(tolerance, size, baseline if bounded else math.inf)
+        prior = self._options.prior
+        learned = None if prior is None else prior.scale(baseline)
+        return LossScale(tolerance, size, baseline if bounded else math.inf, learned)
 
     def _model(self, ledger: Ledger, claimed: Mapping[str, int]) -> LossModel:
         sensitivities, is_scored = self._sensitivities(ledger)
         model = LossModel(sensitivities, self._scale(ledger), is_scored)
-        observations = self._observations(ledger)
+        observations = [*self._earlier(ledger, model), *self._observations(ledger)]
         model = model.fitted(observations)
         # What others evaluate now counts as if it had turned out as expected.
         pending = [
@@ -320,6 +371,15 @@ class SurrogateSearch(Search):
             for options in self._claimed(ledger, claimed)
         ]
         return model.fitted([*observations, *pending]) if pending else model
+
+    def _earlier(self, ledger: Ledger, model: LossModel) -> list[Observed]:
+        """What an earlier study has seen."""
+        prior = self._options.prior
+        if prior is None or ledger.baseline is None:
+            return []
+        return prior.observed(
+            baseline=ledger.baseline, tolerance=model.scale.tolerance, without=ledger.outcomes
+        )
 
     def _claimed(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[NDArray[np.int64]]:
         found = []
@@ -382,7 +442,7 @@ class SurrogateSearch(Search):
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
         worth = self._options.min_gain * self._patience_factor(ledger, best)
-        if next_one is not None and gain >= worth:
+        if next_one is not None and gain >= worth and not self._is_concluded(best):
             config = self._polished(model, next_one.config)
             known = config.key in claimed or ledger.outcomes.get(config.key) is not None
             return _Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
@@ -408,7 +468,18 @@ class SurrogateSearch(Search):
             if outcome.number > since and outcome.state != TrialState.FAIL
         }
         factor = _FULL_EVALUATION if is_full else _PART_OF_EVALUATION
-        return factor * (1 + _IMPATIENCE * len(models)) if best is not None else factor
+        tried = len(models)
+        prior = self._options.prior
+        if prior is not None and best is not None and best.config == prior.first:
+            tried += prior.fruitless
+        return factor * (1 + _IMPATIENCE * tried) if best is not None else factor
+
+    def _is_concluded(self, best: _Known | None) -> bool:
+        """Whether the best so far is proven, and an earlier study has found nothing better."""
+        prior = self._options.prior
+        if prior is None or best is None or not prior.is_concluded:
+            return False
+        return best.proven and best.config == prior.first
 
     def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Choice:
         return Choice(
@@ -426,9 +497,13 @@ class SurrogateSearch(Search):
         """The cheapest configurations for several budgets of error that are worth a look."""
         tolerance = model.scale.tolerance
         found: dict[str, Belief] = {}
-        for config in self._path(model):
+        prior = self._options.prior
+        earlier = [] if prior is None or prior.answer is None else [prior.answer]
+        for config in (*self._path(model), *earlier):
             outcome = ledger.outcomes.get(config.key)
             if config.key in found or not config.quantized_ops:
+                continue
+            if prior is not None and config.key in prior.failed:
                 continue
             if outcome is not None and self._is_decided(ledger, outcome):
                 continue
