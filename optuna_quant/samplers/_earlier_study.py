@@ -116,7 +116,7 @@ def study_prior(
     ledger.refresh(study)
     scores = _recorded_scores(study, space)
     objective = str(study.user_attrs.get(record.OBJECTIVE, OPS))
-    found = {
+    found: dict[str, Any] = {
         "study": name,
         "trials": len(finished),
         "op_types": {op: t.op_type for t in space.tunables for op in t.ops},
@@ -223,7 +223,10 @@ def _recorded_scores(study: optuna.Study, space: TuningSpace) -> dict[str, dict[
 def _covers(scores: Mapping[str, Mapping[str, float]], space: TuningSpace) -> bool:
     """Whether each op has a score in its default."""
     return all(
-        t.default.label in scores.get(op, {}) for t in space.tunables if t.quantized for op in t.ops
+        t.default.label in scores.get(op, {})
+        for t in space.tunables
+        if t.quantized
+        for op in t.ops
     )
 
 

@@ -209,7 +209,9 @@ class StudyPrior:
             )
         ops, labels = stored.pop("ops"), stored.pop("labels")
         losses = tuple(
-            EarlierLoss({op: labels[i] for op, i in zip(ops, numbers, strict=True) if i >= 0}, *rest)
+            EarlierLoss(
+                {op: labels[i] for op, i in zip(ops, numbers, strict=True) if i >= 0}, *rest
+            )
             for numbers, *rest in stored.pop("losses")
         )
         scale = stored.pop("scale")

@@ -49,9 +49,9 @@ class SurrogateQuantSampler(QuantSampler):
     3. ``answer``: where samples are evaluated one by one, the cheapest one that probably meets
        the criterion is evaluated to the end; if it fails there, the search goes on.
 
-    With a ``prior``, or in a study that keeps one, the search begins with what an earlier study has
-    taught: the earlier answer comes first where the question is the same (``earlier answer``),
-    and the model knows from the beginning what was seen there.
+    With a ``prior``, or in a study that keeps one, the search begins with what an earlier study
+    has taught: where the question is the same, the earlier answer comes first (``earlier
+    answer``), and the model knows from the beginning what was seen there.
 
     Use it for everything: it needs a handful of evaluations, whatever the number of ops, and has
     most ops quantized whenever it is stopped.
@@ -118,9 +118,7 @@ class SurrogateQuantSampler(QuantSampler):
         self._min_gain = min_gain
         if prior is not None:
             if not isinstance(prior, StudyPrior):
-                raise TypeError(
-                    f"prior must be what study_prior(study) gives, but got {prior!r}."
-                )
+                raise TypeError(f"prior must be what study_prior(study) gives, but got {prior!r}.")
             prior.check(space)
         self._prior = prior
         self._option_scores = None if sensitivity is None else OptionScoreBook(space, sensitivity)

@@ -164,9 +164,12 @@ class SurrogateSearch(Search):
             if not self._compute_scores(ledger):
                 return None
         first = self._first(ledger)
-        if first is not None and first.config.key not in claimed:
-            if not self._is_seen(ledger, first):
-                return first
+        if (
+            first is not None
+            and first.config.key not in claimed
+            and not self._is_seen(ledger, first)
+        ):
+            return first
         if not self._compute_scores(ledger):
             return None
         return self._decide(ledger, claimed).choice

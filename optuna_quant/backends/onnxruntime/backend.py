@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.backends.onnxruntime.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.feeds import Feed
     from optuna_quant.backends.onnxruntime.gradient_sensitivity import GradientSensitivity
@@ -853,14 +854,35 @@ class OnnxRuntimeBackend:
             ValueError:
                 If there are no data, or the model cannot be loaded.
         """
-        from optuna_quant.backends.onnxruntime.costs.measure import CostSource
         from optuna_quant.backends.onnxruntime.costs.measure import measure_costs
 
         self.calibrate()
+        source = self._cost_source(data)
+        return measure_costs(source, space, seed=seed, seconds=seconds, checks=checks)
+
+    def cost_conditions(self, *, data: object = None) -> Mapping[str, str]:
+        """Under which conditions :meth:`costs` would measure here: machine, threads, batch.
+
+        Args:
+            data:
+                As there.
+
+        Raises:
+            ValueError:
+                If there are no data.
+        """
+        from optuna_quant.backends.onnxruntime.costs.measure import conditions
+
+        return conditions(self._cost_source(data))
+
+    def _cost_source(self, data: object) -> CostSource:
+        """What costs are measured with."""
+        from optuna_quant.backends.onnxruntime.costs.measure import CostSource
+
         piece = next(iter(self._samples(data, "Measuring costs").pieces([1])))
         with self._lock:
             graph = self._graph
-        source = CostSource(
+        return CostSource(
             graph=graph,
             original=self._source.proto,
             original_bytes=total_bytes(self._source.proto, self._source.base_dir),
@@ -870,7 +892,6 @@ class OnnxRuntimeBackend:
             feed=piece.feed,
             samples=piece.samples,
         )
-        return measure_costs(source, space, seed=seed, seconds=seconds, checks=checks)
 
     def _samples(self, data: object, what: str = "A sensitivity") -> CalibrationData:
         """The samples to run the model on."""
