@@ -30,6 +30,7 @@ NAMES = (
     "decision_overhead",
     "evaluation_threads",
     "costs",
+    "warm_start",
 )
 NEED_CASES = ("build",)
 

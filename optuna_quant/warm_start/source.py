@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -118,8 +119,8 @@ def _study_of(value: optuna.Study | TuningResult) -> optuna.Study:
 def _check_exists(place: str | os.PathLike[str]) -> None:
     """A file that is not there would be made: it is mistyped."""
     address = os.fspath(place)
-    path = address.removeprefix("sqlite:///").removeprefix("journal:")
-    if "://" not in path and not os.path.exists(path):
+    path = address.removeprefix("sqlite:///").removeprefix("journal:").partition("?")[0]
+    if "://" not in path and not Path(path).exists():
         raise ValueError(
             f"from_study: there is no storage {address!r}; give the --storage of the earlier "
             "search, or the file OUT.optuna_quant.journal beside its output."
@@ -135,7 +136,12 @@ def _load(storage: BaseStorage, name: str | None, *, own: str) -> optuna.Study:
         raise ValueError(f"from_study: the storage has {has}. Name the one to begin from.")
     if name not in names:
         hint = did_you_mean(name, names)
-        known = f" It has: {_listed(names)}." if names else " It has no other study."
+        known = (
+            f" It has: {_listed(names)}."
+            if names
+            else " It has no other study; one in another storage is given as (storage, name), on "
+            "the command line as NAME@STORAGE."
+        )
         raise ValueError(f"from_study: there is no study {name!r} in the storage.{hint}{known}")
     return optuna.load_study(storage=storage, study_name=name)
 

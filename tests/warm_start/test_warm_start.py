@@ -127,7 +127,7 @@ def test_other_metric_teaches_about_ops_alone() -> None:
 def test_goes_on_when_the_earlier_study_is_gone(tmp_path: Path) -> None:
     journal = str(tmp_path / "study.journal")
     tune(storage=journal, study_name="cold")
-    harder = {op: 1.4 * lost for op, lost in DAMAGE.items()}
+    harder = {op: 2.6 * lost for op, lost in DAMAGE.items()}
     limited = TuningCriterion(max_trials=1)
     first = tune(
         Backend(harder), storage=journal, study_name="warm", from_study="cold",
@@ -150,7 +150,7 @@ def test_goes_on_when_the_earlier_study_is_gone(tmp_path: Path) -> None:
 def test_two_workers_search_from_the_same_prior(tmp_path: Path) -> None:
     journal = str(tmp_path / "study.journal")
     tune(storage=journal, study_name="cold")
-    harder = {op: 1.4 * lost for op, lost in DAMAGE.items()}
+    harder = {op: 2.6 * lost for op, lost in DAMAGE.items()}
     results: list[TuningResult] = []
     errors: list[BaseException] = []
 
