@@ -34,6 +34,7 @@ NAMES = (
     "costs",
     "peers",
     "pareto",
+    "warm_start",
 )
 NEED_CASES = ("build", "peers")
 

@@ -578,6 +578,13 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
         "--study-name", metavar="NAME", help="its name there (default: the model's, and a hash)"
     )
     group.add_argument(
+        "--from-study",
+        metavar="NAME[@STORAGE]",
+        help="begin with what an earlier study has taught, of the same model, a fine-tuned one, "
+        "or one with the same op names: its name in the same storage, or NAME@STORAGE; @STORAGE "
+        "for the only study there",
+    )
+    group.add_argument(
         "--fresh",
         action="store_true",
         help="delete what an earlier command has found for this model",

@@ -50,6 +50,7 @@ from optuna_quant.strategies import choose_strategy
 from optuna_quant.study_names import default_name
 from optuna_quant.study_names import find_name
 from optuna_quant.user_code import shown
+from optuna_quant.warm_start.source import parse_from_study
 
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         cache_dir=args.cache_dir,
         costs=args.costs,
         measure_gain=args.measure_gain,
+        from_study=None if args.from_study is None else parse_from_study(args.from_study),
         **_model_options(args),
     )
     if not rank.reports:

@@ -45,6 +45,7 @@ from optuna_quant.selection import candidates
 from optuna_quant.selection import closest
 from optuna_quant.selection import partial_candidates
 from optuna_quant.selection import ranked
+from optuna_quant.warm_start.begin import shown_start
 from optuna_quant.what_runs import describe_runs
 from optuna_quant.what_runs import listed
 from optuna_quant.what_runs import op_runs
@@ -410,6 +411,7 @@ class TuningResult:
             shown = "; ".join(map(str, self.set_aside[:_SHOWN_SET_ASIDE]))
             more = f"; and {count - _SHOWN_SET_ASIDE} more" if count > _SHOWN_SET_ASIDE else ""
             lines.append(f"{count} {were} set aside: {shown}{more}")
+        lines.extend(shown_start(self.study, self.space))
         if self.speculation is not None and self.speculation.evaluated:
             lines.append(f"speculation: {self.speculation}")
         if any(record.EVIDENCE in trial.user_attrs for trial in self._finished()):

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-_EVALUATION = "optuna_quant:evaluation"
+EVALUATION = "optuna_quant:evaluation"
+"""User attribute of a study: what its metrics rest on, by part."""
+
 _PLURALS = ("data", "labels", "inputs")
 # Parts whose texts say nothing to people.
 _HASHES = ("data", "labels", DATASET, PREPROCESSING)
@@ -62,7 +64,7 @@ _SAME_SCORE = 1e-3
 
 def keep_evaluation(study: optuna.Study, signature: Mapping[str, str]) -> None:
     """Write down with what the baseline is measured; whoever measures it does so before it."""
-    study.set_user_attr(_EVALUATION, dict(signature))
+    study.set_user_attr(EVALUATION, dict(signature))
 
 
 def check_evaluation(
@@ -98,7 +100,7 @@ def check_evaluation(
         ChangedEvaluationError:
             If its metrics are not those of this evaluation.
     """
-    known = study.user_attrs.get(_EVALUATION)
+    known = study.user_attrs.get(EVALUATION)
     if known is not None and known != signature:
         _await_baseline(study, patience)
     baseline = record.get_baseline(study)
@@ -109,7 +111,7 @@ def check_evaluation(
             raise ChangedEvaluationError(_changed(study, certain, known or {}, signature))
         keep_evaluation(study, signature)
         return False
-    accepted = f"{_EVALUATION}:{_digest(signature)}"
+    accepted = f"{EVALUATION}:{_digest(signature)}"
     if known is not None and (not parts or (known != signature and _has(study, accepted))):
         return True
     if certain:

@@ -53,6 +53,7 @@ from optuna_quant.enqueued import is_for_space
 from optuna_quant.enqueued import only_enqueued
 from optuna_quant.enqueued import take_out_misfits
 from optuna_quant.enqueued import waiting
+from optuna_quant.evaluation_signature import signature_of
 from optuna_quant.evaluation_timeout import check_evaluation_timeout
 from optuna_quant.evidence.population import is_bounded
 from optuna_quant.function_evaluation import FunctionEvaluation
@@ -97,12 +98,16 @@ from optuna_quant.selection import partial_candidates
 from optuna_quant.shared_calibration import share_calibration
 from optuna_quant.storage_errors import storage_errors
 from optuna_quant.storages import open_storage
+from optuna_quant.strategies import check_begins_from
 from optuna_quant.strategies import choose_strategy
 from optuna_quant.strategies import make_sampler
 from optuna_quant.strategies import takes_costs
 from optuna_quant.study_names import find_name
 from optuna_quant.study_names import model_of
 from optuna_quant.thread_interrupts import passed_on
+from optuna_quant.warm_start.begin import WarmStart
+from optuna_quant.warm_start.begin import warm_start
+from optuna_quant.warm_start.source import check_from_study
 
 
 if TYPE_CHECKING:
@@ -120,6 +125,7 @@ if TYPE_CHECKING:
     from optuna_quant.narrowing import OpDict
     from optuna_quant.space import TuningSpace
     from optuna_quant.storages import Storage
+    from optuna_quant.warm_start.source import FromStudy
 
 
 _logger = get_logger(__name__)
@@ -179,6 +185,8 @@ class Search:
             Gives the sampler of another tuning space, with an objective that knows its costs.
         left_out:
             The ops that the tuning space does not have because of what they cost.
+        from_study:
+            The earlier study that the search begins from; :obj:`None` if there is none.
         pruner:
             Stops the evaluation of a model whose fate is known.
         seed:
@@ -208,6 +216,7 @@ class Search:
     measure_gain: bool = True
     with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
+    from_study: FromStudy | None = None
 
     @property
     def model(self) -> str:
@@ -246,14 +255,25 @@ class Search:
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         study = self._open(opened, study_name)
+        models = signature_of_models(self.backend, self.space)
+        start = warm_start(
+            study,
+            self.from_study,
+            storage=opened,
+            models=models,
+            evaluation=signature_of(self.measure),
+            space=self.space,
+        )
         costs = StudyCosts(
             self.backend,
             self.space,
-            signature=signature_of_models(self.backend, self.space),
+            signature=models,
             given=self.costs,
             before=partial(share_calibration, backend=self.backend, artifact_store=artifact_store),
         )
         with named_if_gone(study):
+            if start.source is not None:
+                costs.take_over(study, start.source)
             decision = decide(
                 study,
                 objective=self.objective,
@@ -268,6 +288,7 @@ class Search:
         return decided._search(
             study,
             decision,
+            start,
             storage=storage,
             callbacks=callbacks,
             show_progress=show_progress,
@@ -303,6 +324,7 @@ class Search:
         self,
         study: optuna.Study,
         decision: Decision,
+        start: WarmStart,
         *,
         storage: Storage,
         callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
@@ -327,6 +349,7 @@ class Search:
             costs=decision.objective.measures_of,
         )
         study = self._fitting(study, objective, storage)
+        start.keep(study)  # It may be a new one.
         decision.keep(study)
         if not running_elsewhere(study):
             try_again(study, self.space)
@@ -516,6 +539,7 @@ def prepare(
     backend: Backend | None = None,
     costs: CostsLike | None = None,
     measure_gain: bool = True,
+    from_study: FromStudy | None = None,
 ) -> Search:
     """Check all that a search is given, before any study is opened.
 
@@ -536,6 +560,9 @@ def prepare(
         _check_type("accuracy_criterion", accuracy_criterion, AccuracyCriterion)
     _check_type("tuning_criterion", tuning, TuningCriterion)
     strategy = choose_strategy(quant_level, tuning.strategy)
+    if from_study is not None:
+        check_from_study(from_study)
+        check_begins_from(strategy, tuning.strategy_kwargs or {})
     check_evaluation_timeout(evaluation_timeout)
     threads = evaluation_threads
     if threads is not None:
@@ -660,6 +687,7 @@ def prepare(
         may_narrow=op_types == "default" and not op_type_dict and not op_name_dict,
         measure_gain=measure_gain,
         with_space=with_space,
+        from_study=from_study,
     )
 
 

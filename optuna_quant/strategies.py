@@ -29,7 +29,7 @@ _logger = get_logger(__name__)
 QUANT_LEVELS = ("auto", 0, 1)
 
 # What tune() gives by itself.
-_GIVEN = ("space", "criterion", "seed", "costs")
+_GIVEN = ("space", "criterion", "seed", "costs", "prior")
 
 # The backend's method that scores ops for a strategy, and the strategy's options that are its.
 _SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -166,6 +166,29 @@ def _best_sensitivity(
         )
         return None
     return found
+
+
+def check_begins_from(strategy: str, kwargs: Mapping[str, Any]) -> None:
+    """Check that a strategy can begin from an earlier study.
+
+    Args:
+        strategy:
+            The strategy's name.
+        kwargs:
+            Its options.
+
+    Raises:
+        ValueError:
+            If it cannot.
+    """
+    if "prior" in _keywords(strategies()[strategy]) and kwargs.get("compat") is None:
+        return
+    named = strategy if "compat" not in kwargs else f"{strategy} (compat={kwargs['compat']})"
+    able = [name for name, cls in strategies().items() if "prior" in _keywords(cls)]
+    raise ValueError(
+        f"from_study: the strategy {named!r} takes nothing from an earlier study. Use one that "
+        f"does ({', '.join(able)}), or leave from_study out."
+    )
 
 
 def sampler_options(cls: type[QuantSampler]) -> list[str]:

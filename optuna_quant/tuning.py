@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from optuna_quant.costs.given import CostsLike
     from optuna_quant.narrowing import OpDict
     from optuna_quant.storages import Storage
+    from optuna_quant.warm_start.source import FromStudy
 
 
 __all__ = ["TuningResult", "tune"]
@@ -81,6 +82,7 @@ def tune(
     artifact_store: ArtifactStore | None = None,
     costs: CostsLike | None = None,
     measure_gain: bool = True,
+    from_study: FromStudy | None = None,
 ) -> TuningResult:
     """Find a quantized version of a model that keeps to an accuracy criterion.
 
@@ -247,6 +249,16 @@ def tune(
             Whether the answer is measured beside the FP32 model at the end, for about two
             seconds; for the objective ``"latency"`` those that are predicted to be about as fast
             as well, and the fastest is taken. What it says is in ``result.gain``.
+        from_study:
+            An earlier study of the same model, of one that was fine-tuned since (the same op
+            names and types), or of one with some ops in common: a study, a
+            :class:`TuningResult`, the name of a study in the same storage, or a pair ``(storage,
+            name)``, with the name :obj:`None` for the only study there. What it has taught is the
+            prior of the search, and its answer is the first candidate where the criterion and
+            the objective are the same: if nothing has changed, that and the FP32 model are all
+            that is evaluated. The earlier study is only read; what is taken from it is written
+            into the new study at its beginning, so that it is not needed again. See
+            ``docs/warm_start.md``.
 
     Returns:
         The result, also if nothing meets the criterion: ``result.met`` and
@@ -262,7 +274,8 @@ def tune(
         TypeError:
             If an argument has the wrong type.
         ValueError:
-            If an argument is not valid, the study that is continued does not fit, several
+            If an argument is not valid, the study that is continued or begun from does not
+            fit, several
             processes were started together and have no storage to share, or something that was
             given tries to end the process (``sys.exit``).
     """
@@ -301,6 +314,7 @@ def tune(
         backend=backend,
         costs=costs,
         measure_gain=measure_gain,
+        from_study=from_study,
     )
     result = search.run(
         storage=storage,

@@ -7,15 +7,20 @@ from collections.abc import Mapping
 from functools import cached_property
 import hashlib
 import json
+import math
+import re
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant import _optuna
 from optuna_quant import record
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.costs import CountsCosts
 from optuna_quant.costs.costs import MeasuresCosts
+from optuna_quant.costs.objective import SIZE
 from optuna_quant.shared_values import SharedValue
+from optuna_quant.texts import find_bytes
 from optuna_quant.texts import read_text
 from optuna_quant.texts import write_text
 
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
+
+# Of the model in floats: other weights take as much room.
+_SAME_SIZE = 1e-3
 
 
 class StudyCosts:
@@ -154,6 +162,57 @@ class StudyCosts:
             return self._backend.counted_costs(self._space).dumps()
         except Exception as error:
             return json.dumps({"failed": f"{type(error).__name__}: {error}"})
+
+    def take_over(self, study: optuna.Study, earlier: optuna.Study) -> bool:
+        """Keep what an earlier study has measured, if measuring here would give the same.
+
+        That is so if its model has the same size in floats, its costs have all options of this
+        space, and the backend says by a method ``cost_conditions()`` that it would measure under
+        the same conditions: those that its costs name.
+
+        Args:
+            study:
+                The study.
+            earlier:
+                The earlier study, which is only read.
+
+        Returns:
+            Whether the costs were taken over.
+        """
+        told = getattr(self._backend, "cost_conditions", None)
+        if told is None or self.known(study) is not None:
+            return False
+        attrs = _optuna.study_system_attrs(earlier)
+        if any(name.startswith(f"optuna_quant:{record.GIVEN_COSTS}:") for name in attrs):
+            _logger.warning(
+                f"The study {earlier.study_name!r} was searched with costs that were given; they "
+                "are not taken over. Give costs= to use them here as well."
+            )
+            return False
+        pattern = re.compile(rf"optuna_quant:({record.MEASURED_COSTS}:[0-9a-f]{{32}})")
+        names = [found[1] for found in map(pattern.fullmatch, attrs) if found]
+        for name in names:
+            data = find_bytes(attrs, name, study_name=earlier.study_name)
+            if data is None:
+                continue
+            costs, _ = _costs_of(data.decode())
+            if costs is not None and costs.conditions == told() and self._fits(costs):
+                SharedValue(study, self._measured_name).get(lambda kept=data: kept)  # type: ignore[misc]
+                return True
+        return False
+
+    def _fits(self, costs: Costs) -> bool:
+        """Whether costs are about a model of this size, with these options."""
+        size = costs.tables.get(SIZE)
+        try:
+            costs.check(self._space)
+        except ValueError:
+            return False
+        fp32 = self._space.fp32()
+        here = getattr(self._backend.quantize(fp32), "nbytes", None)
+        if size is None or here is None:
+            return False
+        return math.isclose(size.cost(fp32), here, rel_tol=_SAME_SIZE)
 
     @property
     def _measured_name(self) -> str:

@@ -5,11 +5,13 @@ from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._bayesian import BayesianQuantSampler
 from optuna_quant.samplers._conservative import ConservativeQuantSampler
+from optuna_quant.samplers._earlier_study import study_prior
 from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
 from optuna_quant.samplers._mse import HAWQV2QuantSampler
 from optuna_quant.samplers._mse import MSEQuantSampler
 from optuna_quant.samplers._mse import MSEV2QuantSampler
 from optuna_quant.samplers._pareto import ParetoQuantSampler
+from optuna_quant.samplers._prior import StudyPrior
 from optuna_quant.samplers._random import RandomQuantSampler
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._registry import strategies
@@ -53,8 +55,10 @@ __all__ = [
     "Speculation",
     "Stage",
     "StagedQuantSampler",
+    "StudyPrior",
     "SurrogateQuantSampler",
     "TPEQuantSampler",
     "register_strategy",
     "strategies",
+    "study_prior",
 ]

@@ -68,12 +68,17 @@ class AutoQuantSampler(SurrogateQuantSampler):
     ) -> None:
         if compat not in (None, "inc2"):
             raise ValueError(f"compat must be None or 'inc2', but got {compat!r}.")
+        if compat is not None and kwargs.get("prior") is not None:
+            raise ValueError(
+                "compat='inc2' has no use for an earlier study: leave out one of the two."
+            )
         super().__init__(
             space, criterion=criterion, costs=costs, sensitivity=sensitivity, **kwargs
         )
         self._reference: _ReferenceAutoQuantSampler | None = None
         if compat == "inc2":
             kwargs.pop("min_gain", None)
+            kwargs.pop("prior", None)
             self._reference = _ReferenceAutoQuantSampler(
                 space, criterion=criterion, compat="inc2", **kwargs
             )

@@ -25,6 +25,7 @@ _REFERENCE_ERROR = 0.03
 _LOSS_AT_REFERENCE = 0.01
 _SCALE_DEVIATION = 1.2
 _UNKNOWN_SCALE_DEVIATION = 3.0
+_LEARNED_SCALE_DEVIATION = 0.8
 _EXPONENT = 0.9
 _EXPONENT_DEVIATION = 0.25
 _LEAST_EXPONENT, _MOST_EXPONENT = 0.3, 2.0
@@ -61,11 +62,15 @@ class LossScale:
             The size of the baseline, in units of the metric; 0 if it says nothing of the scale.
         most:
             The largest possible loss; infinite if there is none.
+        learned:
+            The logarithm of the loss at the reference error, and the exponent, as an earlier
+            study has learned them; :obj:`None` if there is none.
     """
 
     tolerance: float
     size: float
     most: float = math.inf
+    learned: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +175,12 @@ class LossModel:
         step = np.clip(step, -_MOST_DRAWN, _MOST_DRAWN)
         _, _, factors, of_options = self._split(theta + self._prior_deviations * step)
         return np.asarray(self.sensitivities * np.exp(factors[:, None] + of_options))
+
+    @property
+    def learned(self) -> tuple[float, float]:
+        """The logarithm of the loss at the reference error, and the exponent."""
+        offset, exponent, _, _ = self._split(self._theta)
+        return offset, exponent
 
     def error_for(self, loss: float) -> float:
         """The sum of weights at which a loss is expected."""
@@ -300,7 +311,7 @@ class LossModel:
         at_reference = self.scale.tolerance
         if self.scale.size > 0:
             at_reference = _LOSS_AT_REFERENCE * self.scale.size
-        mean[0], mean[1] = math.log(at_reference), _EXPONENT
+        mean[0], mean[1] = self.scale.learned or (math.log(at_reference), _EXPONENT)
         return mean
 
     @cached_property
@@ -308,6 +319,8 @@ class LossModel:
         ops, options = self.sensitivities.shape
         found = np.full(2 + ops + ops * options, _OPTION_DEVIATION)
         found[0] = _SCALE_DEVIATION if self.scale.size > 0 else _UNKNOWN_SCALE_DEVIATION
+        if self.scale.learned is not None:
+            found[0] = _LEARNED_SCALE_DEVIATION
         found[1] = _EXPONENT_DEVIATION
         found[2 : 2 + ops] = _OP_DEVIATION if self.is_scored else _UNSCORED_DEVIATION
         return found

@@ -33,12 +33,16 @@ def check_space(study: optuna.Study, space: TuningSpace) -> None:
         ValueError:
             If they differ; the message says in what.
     """
-    _check_protocol(study)
+    if check_protocol(study):
+        mark = {"protocol": PROTOCOL, "version": __version__}
+        _optuna.set_study_system_attr(study, _PROTOCOL_ATTR, mark)
     described = space.describe()
     text = space.description
     name = f"{record.SPACE}:{space.prefix}"
     stored = read_text(study, name)
     if stored is None:
+        types = {op: tunable.op_type for tunable in space.tunables for op in tunable.ops}
+        write_text(study, f"{record.OP_TYPES}:{space.prefix}", json.dumps(types, sort_keys=True))
         write_text(study, name, text)
     elif stored != text:
         raise ValueError(
@@ -48,18 +52,21 @@ def check_space(study: optuna.Study, space: TuningSpace) -> None:
         )
 
 
-def _check_protocol(study: optuna.Study) -> None:
-    """Workers that keep the record in another way cannot take part."""
+def check_protocol(study: optuna.Study) -> bool:
+    """Refuse a study whose record is kept in another way; whether it does not say how it is.
+
+    Raises:
+        ValueError:
+            If another version of this package has begun it, which keeps it in another way.
+    """
     stored = _optuna.study_system_attrs(study).get(_PROTOCOL_ATTR)
-    if stored is None:
-        mark = {"protocol": PROTOCOL, "version": __version__}
-        _optuna.set_study_system_attr(study, _PROTOCOL_ATTR, mark)
-    elif stored["protocol"] != PROTOCOL:
+    if stored is not None and stored["protocol"] != PROTOCOL:
         raise ValueError(
             f"The study {study.study_name!r} was begun with optuna_quant {stored['version']}, "
             f"which keeps its record in another way than this version, {__version__}. Use the "
             "same version for all workers of a study, or another study name."
         )
+    return stored is None
 
 
 def differences(stored: dict[str, list[Any]], given: dict[str, list[Any]]) -> str:

@@ -11,6 +11,10 @@ from optuna_quant.costs import CostTable
 from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._conservative import require_criterion
 from optuna_quant.samplers._option_scores import OptionScoreBook
+from optuna_quant.samplers._prior import StudyPrior
+from optuna_quant.samplers._prior import keep_prior
+from optuna_quant.samplers._prior_in_space import PriorInSpace
+from optuna_quant.samplers._prior_in_space import TakenScores
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._surrogate_search import Belief
 from optuna_quant.samplers._surrogate_search import SurrogateOptions
@@ -46,6 +50,10 @@ class SurrogateQuantSampler(QuantSampler):
     3. ``answer``: where samples are evaluated one by one, the cheapest one that probably meets
        the criterion is evaluated to the end; if it fails there, the search goes on.
 
+    With a ``prior``, or in a study that keeps one, the search begins with what an earlier study
+    has taught: where the question is the same, the earlier answer comes first (``earlier
+    answer``), and the model knows from the beginning what was seen there.
+
     Use it for everything: it needs a handful of evaluations, whatever the number of ops, and has
     most ops quantized whenever it is stopped.
 
@@ -73,14 +81,19 @@ class SurrogateQuantSampler(QuantSampler):
             others quantized as well, where that is cheaper. So the answer is no worse than that
             of a space of these ops alone. :func:`~optuna_quant.tune` names those of the default
             space if it is given ``op_types="all"``. Default: all together.
+        prior:
+            What an earlier study has taught, as
+            :func:`~optuna_quant.samplers.study_prior` reads it. It is written into the study at
+            its beginning; a study that keeps one goes on with it, whether it is given or not.
         **kwargs:
             See :class:`QuantSampler`.
 
     Raises:
         TypeError:
-            If there is no criterion, or the costs are no table.
+            If there is no criterion, the costs are no table, or the prior is something else.
         ValueError:
-            If the table lacks an option of the space, or ``min_gain`` is not above zero.
+            If the table lacks an option of the space, ``min_gain`` is not above zero, or the
+            prior is about another model.
     """
 
     def __init__(
@@ -92,6 +105,7 @@ class SurrogateQuantSampler(QuantSampler):
         sensitivity: Sensitivity | None = None,
         min_gain: float = 0.01,
         first_ops: Collection[str] = (),
+        prior: StudyPrior | None = None,
         **kwargs: Any,
     ) -> None:
         require_criterion(self, criterion)
@@ -112,6 +126,11 @@ class SurrogateQuantSampler(QuantSampler):
         self._min_gain = min_gain
         known = {op for tunable in space.tunables for op in tunable.ops}
         self._first_ops = frozenset(first_ops) & known
+        if prior is not None:
+            if not isinstance(prior, StudyPrior):
+                raise TypeError(f"prior must be what study_prior(study) gives, but got {prior!r}.")
+            prior.check(space)
+        self._prior = prior
         self._option_scores = None if sensitivity is None else OptionScoreBook(space, sensitivity)
 
     def beliefs(self, study: optuna.Study) -> list[Belief]:
@@ -133,7 +152,15 @@ class SurrogateQuantSampler(QuantSampler):
 
     def _search(self, ledger: Ledger) -> Search:
         assert self._criterion is not None
-        options = SurrogateOptions(self._min_gain, self._option_scores, self._first_ops)
+        scores: OptionScoreBook | TakenScores | None = self._option_scores
+        kept = keep_prior(ledger.study, self._prior)
+        prior = None
+        if kept is not None:
+            prior = PriorInSpace(kept, self._space, self._criterion, self._costs)
+            taken = prior.scores
+            if taken is not None and (scores is None or prior.replaces_scores):
+                scores = TakenScores(taken)
+        options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior)
         return SurrogateSearch(self._space, self._criterion, self._costs, options)
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._ledger import Outcome
     from optuna_quant.samplers._option_scores import OptionScoreBook
+    from optuna_quant.samplers._prior_in_space import PriorInSpace
+    from optuna_quant.samplers._prior_in_space import TakenScores
     from optuna_quant.space import TuningSpace
     from optuna_quant.tunable import Tunable
 
@@ -46,6 +48,7 @@ _NOTHING_SCORED = OptionScores({}, 0.0)
 START_STAGE = "cheapest of all"
 SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
+EARLIER_STAGE = "earlier answer"
 
 # What is less likely to meet the criterion is not tried.
 _LEAST_PROBABILITY = 0.03
@@ -88,11 +91,14 @@ class SurrogateOptions:
             Keeps the sensitivities; :obj:`None` if nothing scores the ops.
         first_ops:
             The ops that are searched before any other is quantized; empty for all.
+        prior:
+            What an earlier study has taught; :obj:`None` if there is none.
     """
 
     min_gain: float
-    scores: OptionScoreBook | None
+    scores: OptionScoreBook | TakenScores | None
     first_ops: frozenset[str] = frozenset()
+    prior: PriorInSpace | None = None
 
 
 @dataclass(frozen=True)
@@ -177,13 +183,25 @@ class SurrogateSearch(Search):
         others = [t for t in space.tunables if set(t.ops) & later.keys()]
         self._scored: list[list[Tunable]] = [first, others] if others else [first]
         self._start = _cheapest_quantized(table, space, later)
+        self._earlier_answer = self._earlier_choice()
         self._fp32_cost = _fp32_cost(table, space)
         self._sampled = SampledOutcomes()
         self._decided: tuple[object, _Decision] | None = None
 
     def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
-        if not self._is_known(ledger, self._start) and self._start.key not in claimed:
-            return Choice(self._start, START_STAGE)
+        if self._options.prior is not None:
+            # The model can decide at once, with the baseline and the sensitivities.
+            if ledger.threshold is None and self._space.fp32().key in claimed:
+                return None
+            if not self._compute_scores(ledger, 0):
+                return None
+        first = self._first(ledger)
+        if (
+            first is not None
+            and first.config.key not in claimed
+            and not self._is_seen(ledger, first)
+        ):
+            return first
         if not self._compute_scores(ledger, 0):
             return None
         decision = self._decide(ledger, claimed)
@@ -192,7 +210,7 @@ class SurrogateSearch(Search):
         return decision.choice
 
     def is_over(self, ledger: Ledger) -> bool:
-        if not self._is_known(ledger, self._start):
+        if not self._is_begun(ledger):
             return False
         if self._met(ledger, self._start.key) and len(self._phases) == 1:
             return True
@@ -202,16 +220,42 @@ class SurrogateSearch(Search):
         return decision.choice is None and decision.lacks is None
 
     def is_blocked(self, ledger: Ledger) -> bool:
-        if not self._is_known(ledger, self._start):
+        if self._options.prior is None and not self._is_begun(ledger):
             return False
         return not self._has_scores(ledger, 0) or self._decide(ledger, {}).lacks is not None
 
     def is_answer(self, ledger: Ledger, key: str) -> bool:
         if key == self._start.key and len(self._phases) == 1:
             return True
-        if not self._is_known(ledger, self._start) or not self._has_scores(ledger, 0):
+        if not self._is_begun(ledger) or not self._has_scores(ledger, 0):
             return False
         return self._decide(ledger, {}).answer == key
+
+    def _earlier_choice(self) -> Choice | None:
+        """The evaluation of an earlier study's answer, if that answers this question."""
+        prior = self._options.prior
+        if prior is None or prior.first is None:
+            return None
+        goal = record.FULL if prior.is_concluded else record.VERDICT
+        return self._try(prior.first, EARLIER_STAGE, goal=goal)
+
+    def _first(self, ledger: Ledger) -> Choice | None:
+        """What is evaluated before the model decides; :obj:`None` if it decides at once."""
+        if self._earlier_answer is not None:
+            return self._earlier_answer
+        if self._options.prior is not None and ledger.threshold is not None:
+            return None
+        return Choice(self._start, START_STAGE)
+
+    def _is_begun(self, ledger: Ledger) -> bool:
+        first = self._first(ledger)
+        return first is None or self._is_seen(ledger, first)
+
+    def _is_seen(self, ledger: Ledger, first: Choice) -> bool:
+        if first.goal == record.FULL:
+            return self._is_known(ledger, first.config)
+        outcome = ledger.outcomes.get(first.config.key)
+        return outcome is not None and self._is_decided(ledger, outcome)
 
     def beliefs(self, ledger: Ledger) -> list[Belief]:
         """What the model believes about the configurations that it would try, cheapest first."""
@@ -222,6 +266,11 @@ class SurrogateSearch(Search):
             reference = self._reference(self._known(ledger))
             phase = len(self._phases) - 1 if self._has_scores(ledger, len(self._phases) - 1) else 0
             return self._beliefs(ledger, model, reference, self._phases[phase])
+
+    def learned(self, ledger: Ledger) -> tuple[LossModel, list[Observed]]:
+        """The model of the loss, and what it has learned from; the baseline must be known."""
+        model = self._model(ledger, {})
+        return model, [*self._earlier(ledger, model), *self._observations(ledger)]
 
     # What is known.
 
@@ -339,6 +388,8 @@ class SurrogateSearch(Search):
         for i, tunable in enumerate(tunables):
             for j, option in enumerate(tunable.options):
                 found[i, j] = max(found[i, j], floor) if option.is_quantized else 0.0
+        if self._options.prior is not None and ledger.baseline is not None:
+            found *= self._options.prior.factors(ledger.baseline)
         return found, bool(scores)
 
     def _all_scores(self, ledger: Ledger) -> dict[str, Mapping[str, float]]:
@@ -370,12 +421,14 @@ class SurrogateSearch(Search):
         bounded = self._criterion.higher_is_better and baseline > 0
         if not self._criterion.higher_is_better:
             size = 0.0  # An error of the FP32 model says little about what quantization adds.
-        return LossScale(tolerance, size, baseline if bounded else math.inf)
+        prior = self._options.prior
+        learned = None if prior is None else prior.scale(baseline)
+        return LossScale(tolerance, size, baseline if bounded else math.inf, learned)
 
     def _model(self, ledger: Ledger, claimed: Mapping[str, int]) -> LossModel:
         sensitivities, is_scored = self._sensitivities(ledger)
         model = LossModel(sensitivities, self._scale(ledger), is_scored)
-        observations = self._observations(ledger)
+        observations = [*self._earlier(ledger, model), *self._observations(ledger)]
         model = model.fitted(observations)
         # What others evaluate now counts as if it had turned out as expected.
         pending = [
@@ -383,6 +436,15 @@ class SurrogateSearch(Search):
             for options in self._claimed(ledger, claimed)
         ]
         return model.fitted([*observations, *pending]) if pending else model
+
+    def _earlier(self, ledger: Ledger, model: LossModel) -> list[Observed]:
+        """What an earlier study has seen."""
+        prior = self._options.prior
+        if prior is None or ledger.baseline is None:
+            return []
+        return prior.observed(
+            baseline=ledger.baseline, tolerance=model.scale.tolerance, without=ledger.outcomes
+        )
 
     def _claimed(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[NDArray[np.int64]]:
         found = []
@@ -475,7 +537,7 @@ class SurrogateSearch(Search):
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
         worth = self._worth(ledger, best)
-        if next_one is not None and gain >= worth:
+        if next_one is not None and gain >= worth and not self._is_concluded(best):
             config = self._polished(model, next_one.config, forbidden)
             known = config.key in claimed or ledger.outcomes.get(config.key) is not None
             return _Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
@@ -493,6 +555,10 @@ class SurrogateSearch(Search):
         """
         population = ledger.population
         spent = self._spent(ledger)
+        prior = self._options.prior
+        if prior is not None and best is not None and best.config == prior.first:
+            # What the earlier study has tried in vain is not worth as much again.
+            spent += prior.fruitless * (1.0 if population is None else _PARTS_PER_E)
         if population is None:
             growth = _Growth(_FREE_EVALUATIONS, _EVALUATIONS_PER_E)
         elif population.samples < _FEW_SAMPLES:
@@ -520,6 +586,13 @@ class SurrogateSearch(Search):
             seen[outcome.score, outcome.samples] = part
         return max(0.0, sum(seen.values()) - 1.0)  # Without the baseline.
 
+    def _is_concluded(self, best: _Known | None) -> bool:
+        """Whether the best so far is proven, and an earlier study has found nothing better."""
+        prior = self._options.prior
+        if prior is None or best is None or not prior.is_concluded:
+            return False
+        return best.proven and best.config == prior.first
+
     def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Choice:
         return Choice(
             config,
@@ -542,9 +615,13 @@ class SurrogateSearch(Search):
         """The cheapest configurations for several budgets of error that are worth a look."""
         tolerance = model.scale.tolerance
         found: dict[str, Belief] = {}
-        for config in self._path(model, forbidden):
+        prior = self._options.prior
+        earlier = [] if prior is None or prior.answer is None else [prior.answer]
+        for config in (*self._path(model, forbidden), *earlier):
             outcome = ledger.outcomes.get(config.key)
             if config.key in found or not config.quantized_ops:
+                continue
+            if prior is not None and config.key in prior.failed:
                 continue
             if outcome is not None and self._is_decided(ledger, outcome):
                 continue

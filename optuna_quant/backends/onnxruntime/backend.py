@@ -913,6 +913,7 @@ class OnnxRuntimeBackend:
         """
         from optuna_quant.backends.onnxruntime.costs.measure import measure_costs
 
+        self.calibrate()
         source = self._cost_source(data)
         return measure_costs(source, space, seed=seed, seconds=seconds, checks=checks)
 
@@ -934,12 +935,28 @@ class OnnxRuntimeBackend:
         """
         from optuna_quant.backends.onnxruntime.costs.measure import count_costs
 
+        self.calibrate()
         return count_costs(self._cost_source(data), space, seed=seed)
 
+    def cost_conditions(self, *, data: object = None) -> Mapping[str, str]:
+        """Under which conditions :meth:`costs` would measure here: machine, threads, batch.
+
+        Args:
+            data:
+                As there.
+
+        Raises:
+            ValueError:
+                If there are no data.
+        """
+        from optuna_quant.backends.onnxruntime.costs.measure import conditions
+
+        return conditions(self._cost_source(data))
+
     def _cost_source(self, data: object) -> CostSource:
+        """What costs are measured with."""
         from optuna_quant.backends.onnxruntime.costs.measure import CostSource
 
-        self.calibrate()
         piece = next(iter(self._samples(data, "Measuring costs").pieces([1])))
         with self._lock:
             graph = self._graph

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 import platform
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -165,7 +167,7 @@ def measure_costs(
     )
     found = Costs(
         {table.measure: table for table in (latency, size, counts, bit_operations)},
-        _conditions(source),
+        conditions(source),
         validation,
         clock() - start,
     )
@@ -199,7 +201,7 @@ def count_costs(source: CostSource, space: TuningSpace, *, seed: int = 0) -> Cos
     )
     return Costs(
         {table.measure: table for table in tables},
-        _conditions(source),
+        conditions(source),
         None,
         time.perf_counter() - start,
     )
@@ -269,7 +271,8 @@ def operation_tables(source: CostSource, space: TuningSpace) -> tuple[CostTable,
     )
 
 
-def _conditions(source: CostSource) -> dict[str, str]:
+def conditions(source: CostSource) -> dict[str, str]:
+    """Under which conditions costs are measured, for people and to compare."""
     import onnxruntime
 
     options = source.sessions.options
@@ -278,6 +281,7 @@ def _conditions(source: CostSource) -> dict[str, str]:
     return {
         "runtime": f"ONNX Runtime {onnxruntime.__version__}, {', '.join(providers)}",
         "machine": f"{platform.machine()}, {available_cores()} cores",
+        "processor": _processor(),
         "threads": str(threads or available_cores()),
         "clock": "processor time" if uses_one_thread(source.sessions) else "elapsed time",
         "batch": str(source.samples),
@@ -285,6 +289,16 @@ def _conditions(source: CostSource) -> dict[str, str]:
             f"{name} {'x'.join(map(str, array.shape))}" for name, array in source.feed.items()
         ),
     }
+
+
+def _processor() -> str:
+    """The kind of processor, as the system names it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^(?:model name|Processor|CPU part)\s*:\s*(.+)$", text, re.MULTILINE)
+    return platform.processor() if found is None else found[1].strip()
 
 
 def _told(costs: Costs, models: int) -> str:

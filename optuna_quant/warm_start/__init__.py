@@ -1,0 +1,1 @@
+"""Beginning a search from an earlier study."""
