@@ -181,14 +181,18 @@ def check_begins_from(strategy: str, kwargs: Mapping[str, Any]) -> None:
         ValueError:
             If it cannot.
     """
-    if "prior" in _keywords(strategies()[strategy]) and kwargs.get("compat") is None:
+    if _begins_from_studies(strategies()[strategy]) and kwargs.get("compat") is None:
         return
     named = strategy if "compat" not in kwargs else f"{strategy} (compat={kwargs['compat']})"
-    able = [name for name, cls in strategies().items() if "prior" in _keywords(cls)]
+    able = [name for name, cls in strategies().items() if _begins_from_studies(cls)]
     raise ValueError(
         f"from_study: the strategy {named!r} takes nothing from an earlier study. Use one that "
         f"does ({', '.join(able)}), or leave from_study out."
     )
+
+
+def _begins_from_studies(cls: type[QuantSampler]) -> bool:
+    return bool(getattr(cls, "begins_from_studies", False))
 
 
 def sampler_options(cls: type[QuantSampler]) -> list[str]:

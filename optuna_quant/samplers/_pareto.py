@@ -73,6 +73,8 @@ class ParetoQuantSampler(SurrogateQuantSampler):
             ``reference_loss`` is no number above zero.
     """
 
+    begins_from_studies = False
+
     def __init__(
         self,
         space: TuningSpace,

@@ -96,6 +96,9 @@ class SurrogateQuantSampler(QuantSampler):
             prior is about another model.
     """
 
+    begins_from_studies = True
+    """Whether a prior of an earlier study is used."""
+
     def __init__(
         self,
         space: TuningSpace,

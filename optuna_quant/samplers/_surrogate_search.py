@@ -48,6 +48,7 @@ _NOTHING_SCORED = OptionScores({}, 0.0)
 START_STAGE = "cheapest of all"
 SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
+_OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE)
 EARLIER_STAGE = "earlier answer"
 
 # What is less likely to meet the criterion is not tried.
@@ -64,6 +65,7 @@ _PARTS_PER_E = 0.22
 _FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.8
 _GAIN_OF_ANOTHER_ANSWER = 3.0
 _PATIENCE_WITHOUT_ANSWER = 4.0
+_PATIENCE_WITHOUT_SCORES = 3.0
 # The loss of a configuration that cannot be evaluated is taken to be so many times the tolerance.
 _FAILED_LOSS = 2.0
 # A search that goes on after its answer stops at this part of the gain that ends the first.
@@ -536,7 +538,7 @@ class SurrogateSearch(Search):
         ]
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
-        worth = self._worth(ledger, best)
+        worth = self._worth(ledger, best, model)
         if next_one is not None and gain >= worth and not self._is_concluded(best):
             config = self._polished(model, next_one.config, forbidden)
             known = config.key in claimed or ledger.outcomes.get(config.key) is not None
@@ -548,7 +550,7 @@ class SurrogateSearch(Search):
             return _Decision(self._try(next_one.config, SEARCH_STAGE), answer)
         return _Decision(answer=answer)
 
-    def _worth(self, ledger: Ledger, best: _Known | None) -> float:
+    def _worth(self, ledger: Ledger, best: _Known | None, model: LossModel) -> float:
         """The expected improvement that is worth one more evaluation, as a part of the best cost.
 
         It grows with what was spent: a cheaper model is worth less than the time to find it.
@@ -567,6 +569,7 @@ class SurrogateSearch(Search):
             growth = _Growth(0.0, _PARTS_PER_E)
         first = _FIRST_GAIN * self._options.min_gain
         per_e = growth.per_e * (_PATIENCE_WITHOUT_ANSWER if best is None else 1.0)
+        per_e *= 1.0 if model.is_scored else _PATIENCE_WITHOUT_SCORES
         worth = first * math.exp(min(max(0.0, spent - growth.free) / per_e, 50.0))
         if population is not None and best is not None and best.proven:
             # What is cheaper than an answer must be evaluated on all samples, as that was.
@@ -580,11 +583,14 @@ class SurrogateSearch(Search):
         for outcome in ledger.outcomes.values():
             if outcome.state == TrialState.FAIL or outcome.is_substitute:
                 continue
+            # What others have tried is knowledge that costs nothing.
+            if (outcome.attrs.get(record.CLAIM) or {}).get("stage") not in _OWN_STAGES:
+                continue
             part = 1.0
             if population is not None and outcome.samples is not None:
                 part = min(1.0, outcome.samples / population.samples)
             seen[outcome.score, outcome.samples] = part
-        return max(0.0, sum(seen.values()) - 1.0)  # Without the baseline.
+        return sum(seen.values())
 
     def _is_concluded(self, best: _Known | None) -> bool:
         """Whether the best so far is proven, and an earlier study has found nothing better."""

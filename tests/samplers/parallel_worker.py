@@ -38,7 +38,7 @@ CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.4)
 STAGED = ["conservative", "basic", "mse", "mse_v2", "hawq_v2"]
 ENUMERATING = ["exhaustive", "random", "tpe", "bayesian"]
 # Those that learn a model: what they try depends on who else is at work.
-LEARNING = ["auto", "surrogate"]
+LEARNING = ["auto", "surrogate", "pareto"]
 # Those that end with an answer of their own.
 ANSWERING = STAGED + LEARNING
 NAMES = ANSWERING + ENUMERATING
