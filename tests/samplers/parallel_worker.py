@@ -34,7 +34,7 @@ from optuna_quant.space import TuningSpace
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.4)
 
-STAGED = ["auto", "surrogate", "conservative", "basic", "mse", "mse_v2", "hawq_v2"]
+STAGED = ["auto", "conservative", "basic", "mse", "mse_v2", "hawq_v2"]
 ENUMERATING = ["exhaustive", "random", "tpe", "bayesian"]
 NAMES = STAGED + ENUMERATING
 
