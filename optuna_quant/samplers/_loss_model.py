@@ -33,7 +33,7 @@ _LEAST_EXPONENT, _MOST_EXPONENT = 0.3, 2.0
 # its options beside the others; and where nothing scores the ops.
 _OP_DEVIATION = 0.9
 _OPTION_DEVIATION = 0.5
-_UNSCORED_DEVIATION = 1.5
+_UNSCORED_DEVIATION = 2.5
 # How far losses are off the sum, as a part of the loss and of the tolerance; and by how much of
 # their error two configurations must differ to be off it independently.
 _RELATIVE_RESIDUAL = 0.3

@@ -56,6 +56,7 @@ _LEAST_PROBABILITY = 0.03
 # With more ops the trade-off is near enough, and an integer program takes long.
 _MOST_POLISHED = 150
 _WORTH_POLISHING = 1e-3
+_GRID = 5000
 # An improvement is worth this part of ``min_gain`` at first, and e times more for so many
 # evaluations: where one number is all that is known, after some; where samples are, for the parts
 # of evaluations that it takes to tell; and where there are so few that nearly all are seen.
@@ -66,6 +67,7 @@ _FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.8
 _GAIN_OF_ANOTHER_ANSWER = 3.0
 _PATIENCE_WITHOUT_ANSWER = 4.0
 _PATIENCE_WITHOUT_SCORES = 3.0
+_MOST_WORTH_WITHOUT_ANSWER, _MOST_IN_VAIN = 0.05, 40
 # The loss of a configuration that cannot be evaluated is taken to be so many times the tolerance.
 _FAILED_LOSS = 2.0
 # A search that goes on after its answer stops at this part of the gain that ends the first.
@@ -571,6 +573,9 @@ class SurrogateSearch(Search):
         per_e = growth.per_e * (_PATIENCE_WITHOUT_ANSWER if best is None else 1.0)
         per_e *= 1.0 if model.is_scored else _PATIENCE_WITHOUT_SCORES
         worth = first * math.exp(min(max(0.0, spent - growth.free) / per_e, 50.0))
+        if best is None and len(self._own_models(ledger)) < _MOST_IN_VAIN:
+            # Without an answer what is likely to be one is always worth a look.
+            worth = min(worth, _MOST_WORTH_WITHOUT_ANSWER)
         if population is not None and best is not None and best.proven:
             # What is cheaper than an answer must be evaluated on all samples, as that was.
             worth = max(worth, _GAIN_OF_ANOTHER_ANSWER * self._options.min_gain)
@@ -578,6 +583,10 @@ class SurrogateSearch(Search):
 
     def _spent(self, ledger: Ledger) -> float:
         """What candidates have cost, in full evaluations; equal models count once."""
+        return sum(self._own_models(ledger).values())
+
+    def _own_models(self, ledger: Ledger) -> dict[object, float]:
+        """The different models that this search has tried, and the part that was seen of each."""
         population = ledger.population
         seen: dict[object, float] = {}
         for outcome in ledger.outcomes.values():
@@ -590,7 +599,7 @@ class SurrogateSearch(Search):
             if population is not None and outcome.samples is not None:
                 part = min(1.0, outcome.samples / population.samples)
             seen[outcome.score, outcome.samples] = part
-        return sum(seen.values())
+        return seen
 
     def _is_concluded(self, best: _Known | None) -> bool:
         """Whether the best so far is proven, and an earlier study has found nothing better."""
@@ -662,13 +671,18 @@ class SurrogateSearch(Search):
         if len(self._space.tunables) > _MOST_POLISHED:
             return config
         weights, unscored = self._weights(model)
-        first = [(t.ops[0], config.ops[t.ops[0]].label) for t in self._space.tunables]
-        bound = sum(weights[op][label] for op, label in first) * (1 + 1e-9)
+        # On a grid that is coarser than what the solver takes for equal, so that its solutions
+        # are within the bound once they are rounded.
+        largest = max(value for row in weights.values() for value in row.values())
+        grid = {
+            op: {label: float(math.ceil(_GRID * value / largest)) for label, value in row.items()}
+            for op, row in weights.items()
+        }
         better = cheapest(
             self._table,
             self._space,
-            weights=weights,
-            bound=bound,
+            weights=grid,
+            bound=sum(grid[t.ops[0]][config.ops[t.ops[0]].label] for t in self._space.tunables),
             forbidden=_merged(unscored, forbidden),
         )
         saved = self._table.cost(config) - self._table.cost(better)
