@@ -42,6 +42,7 @@ _RELATIVE_RESIDUAL = 0.3
 _RESIDUAL_FAR_OFF = 0.2
 _RESIDUAL_OF_TOLERANCE = 0.1
 _RESIDUAL_LENGTH = 0.35
+_RESIDUAL_OF_UNSCORED = 0.05
 # What is left if they do not differ: rounding.
 _NUGGET_OF_TOLERANCE = 0.02
 _MOST_ITERATIONS = 60
@@ -339,6 +340,9 @@ class LossModel:
         """How far losses are off the sum, as a standard deviation."""
         far = np.log(np.maximum(losses / self.scale.tolerance, 1.0))
         relative = _RELATIVE_RESIDUAL + _RESIDUAL_FAR_OFF * far
+        if not self.is_scored:
+            # Then an op that loses all by itself is to be blamed, and not chance.
+            relative = np.full_like(far, _RESIDUAL_OF_UNSCORED)
         least = _RESIDUAL_OF_TOLERANCE * self.scale.tolerance
         spreads = np.array([each.spread for each in observed])
         return np.asarray(np.sqrt((relative * losses) ** 2 + least**2 + spreads**2))
