@@ -7,7 +7,7 @@ predicted cost of the answer over FP32's; ``best``: that of the best that any st
 ``REFERENCE`` trials (default 0: left out); ``5``, ``10``, ``20``: that of the best so far after so
 many evaluations. One thread; each case's cost table is made once.
 
-In the environment: ``CASE`` and ``MODES`` (separated by commas), ``SEEDS`` (default 0,1,2,3,4),
+In the environment: ``WRITE`` (a page into which the table is put, such as docs/answers.md), ``CASE`` and ``MODES`` (separated by commas), ``SEEDS`` (default 0,1,2,3,4),
 ``STRATEGY``, ``OBJECTIVE`` (default latency), ``REFERENCE``, ``JSON`` (a file that the rows are
 appended to).
 """
@@ -98,11 +98,25 @@ def run(cases: Path | None) -> None:
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(HEAD)
+    lines = [HEAD]
     for row in rows(cases):
-        print(shown(row), flush=True)
+        lines.append(shown(row))
+        print(lines[-1], flush=True)
         if path := os.environ.get("JSON"):
             with Path(path).open("a") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
+    if path := os.environ.get("WRITE"):
+        _write(Path(path), "\n".join(lines))
+
+
+def _write(page: Path, table: str) -> None:
+    """Put the table into a page, between the marks of its objective."""
+    name = os.environ.get("OBJECTIVE", "latency")
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    page.write_text(f"{before}{begin}\n```text\n{table}\n```\n{end}{after}", encoding="utf-8")
 
 
 HEAD = (

@@ -12,6 +12,8 @@ from typing import Any
 from optuna.logging import get_logger
 
 from optuna_quant.nearest import did_you_mean
+from optuna_quant.samplers import AutoQuantSampler
+from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import strategies
 
@@ -122,6 +124,8 @@ def make_sampler(
     """
     cls = strategies()[strategy]
     options = sampler_options(cls)
+    if kwargs.get("compat") == "inc2" and issubclass(cls, AutoQuantSampler):
+        options = [*options, *sampler_options(BasicQuantSampler)]
     method, extra = _SENSITIVITY.get(strategy, ("", ()))
     for name in kwargs:
         if name not in (*options, *extra):

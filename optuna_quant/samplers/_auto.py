@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from optuna_quant.space import TuningSpace
 
 
+_OF_SURROGATE = ("min_gain", "first_ops", "prior")
+_OF_STAGES = ("accumulate", "max_op_type_trials", "patience", "racing", "when_blocked")
+
+
 @register_strategy("auto")
 class AutoQuantSampler(SurrogateQuantSampler):
     """The default strategy: :class:`SurrogateQuantSampler`.
@@ -47,7 +51,7 @@ class AutoQuantSampler(SurrogateQuantSampler):
         compat:
             ``"inc2"`` for the strategy of neural-compressor 2.
         **kwargs:
-            See :class:`SurrogateQuantSampler`.
+            See :class:`SurrogateQuantSampler`; with ``compat="inc2"`` :class:`BasicQuantSampler`.
 
     Raises:
         TypeError:
@@ -72,16 +76,16 @@ class AutoQuantSampler(SurrogateQuantSampler):
             raise ValueError(
                 "compat='inc2' has no use for an earlier study: leave out one of the two."
             )
+        self._reference: _ReferenceAutoQuantSampler | None = None
+        if compat == "inc2":
+            options = {n: v for n, v in kwargs.items() if n not in _OF_SURROGATE}
+            self._reference = _ReferenceAutoQuantSampler(
+                space, criterion=criterion, compat="inc2", **options
+            )
+            kwargs = {n: v for n, v in kwargs.items() if n not in _OF_STAGES}
         super().__init__(
             space, criterion=criterion, costs=costs, sensitivity=sensitivity, **kwargs
         )
-        self._reference: _ReferenceAutoQuantSampler | None = None
-        if compat == "inc2":
-            kwargs.pop("min_gain", None)
-            kwargs.pop("prior", None)
-            self._reference = _ReferenceAutoQuantSampler(
-                space, criterion=criterion, compat="inc2", **kwargs
-            )
 
     def _search(self, ledger: Ledger) -> Search:
         if self._reference is not None:
