@@ -7,9 +7,9 @@ predicted cost of the answer over FP32's; ``best``: that of the best that any st
 ``REFERENCE`` trials (default 0: left out); ``5``, ``10``, ``20``: that of the best so far after so
 many evaluations. One thread; each case's cost table is made once.
 
-In the environment: ``WRITE`` (a page into which the table is put, such as docs/answers.md), ``CASE`` and ``MODES`` (separated by commas), ``SEEDS`` (default 0,1,2,3,4),
+In the environment: ``CASE`` and ``MODES`` (separated by commas), ``SEEDS`` (default 0,1,2,3,4),
 ``STRATEGY``, ``OBJECTIVE`` (default latency), ``REFERENCE``, ``JSON`` (a file that the rows are
-appended to).
+appended to), ``WRITE`` (a page into which the table is put, such as docs/answers.md).
 """
 
 from __future__ import annotations
