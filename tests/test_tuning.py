@@ -735,8 +735,9 @@ def test_tolerance_may_be_moved_and_old_trials_count(
     loose = AccuracyCriterion(criterion="absolute", tolerable_loss=0.25)
     result = tune_fake(storage=storage, accuracy_criterion=loose, evaluate=counting)
     assert result.met
-    # Nothing but the answer, which is another one and is evaluated a second time.
-    assert [model.config for model in counting.seen] == [result.config]
+    # Hardly more than the answer, which is another one and is evaluated a second time.
+    assert counting.seen[-1].config == result.config
+    assert len(counting.seen) <= 2
     assert result.fallback_ops == ("c",)
     assert "was begun with another criterion (at most 0.1 loss" in caplog.text
 

@@ -15,7 +15,7 @@ import onnxruntime
 from benchmarks.peers.inside.task import Task
 from optuna_quant import AccuracyCriterion
 from optuna_quant.backends.onnxruntime.optimized import optimize
-from optuna_quant.latency import measure_interleaved
+from optuna_quant.costs.timing import measure_interleaved
 
 
 BATCH_SIZES = (1, 32)

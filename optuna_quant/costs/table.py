@@ -46,6 +46,9 @@ class Boundary:
     quantize: float = 0.0
     dequantize: float = 0.0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "consumers", tuple(dict.fromkeys(self.consumers)))
+
     def paid(self, is_quantized: Callable[[str], bool]) -> float:
         """What is paid here.
 

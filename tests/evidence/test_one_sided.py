@@ -163,7 +163,8 @@ def test_it_is_continued_with_another_tolerance(tmp_path: Path) -> None:
     alone = search(accuracy_criterion=AccuracyCriterion(tolerable_loss=0.4))
     assert strict.baseline == wide.baseline
     assert wide.met is alone.met is True
-    assert wide.metric == pytest.approx(alone.metric)
+    # What is known before may show an answer that is as good.
+    assert len(wide.fallback_ops) <= len(alone.fallback_ops)
 
 
 def test_asking_for_bets_is_answered(caplog: pytest.LogCaptureFixture) -> None:

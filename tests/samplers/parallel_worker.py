@@ -38,10 +38,12 @@ CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.4)
 STAGED = ["conservative", "basic", "mse", "mse_v2", "hawq_v2"]
 ENUMERATING = ["exhaustive", "random", "tpe", "bayesian"]
 # Those that learn a model: what they try depends on who else is at work.
-LEARNING = ["auto", "surrogate", "pareto"]
+LEARNING = ["auto", "surrogate"]
 # Those that end with an answer of their own.
 ANSWERING = STAGED + LEARNING
 NAMES = ANSWERING + ENUMERATING
+# Those with tests of their own: the front has no single answer (test_pareto.py).
+OTHERS = ["pareto"]
 
 HAVE_ANSWERS = (StagedQuantSampler, SurrogateQuantSampler)
 

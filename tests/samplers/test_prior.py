@@ -113,7 +113,7 @@ def test_prior_is_kept_and_is_the_same_when_read_again() -> None:
 
 def test_goes_on_from_what_the_study_keeps_without_being_given_it() -> None:
     prior = study_prior(search())
-    harder = {op: 1.6 * lost for op, lost in DAMAGE.items()}
+    harder = {op: 6.0 * lost for op, lost in DAMAGE.items()}
     whole = search(harder, prior)
     assert len(whole.trials) > 3
     begun = optuna.create_study(direction="maximize")
