@@ -70,6 +70,8 @@ _PATIENCE_WITHOUT_SCORES = 3.0
 _MOST_WORTH_WITHOUT_ANSWER, _MOST_IN_VAIN = 0.05, 40
 # The loss of a configuration that cannot be evaluated is taken to be so many times the tolerance.
 _FAILED_LOSS = 2.0
+# How often the trade-off is drawn where the most probable one leaves nothing to try.
+_DRAWS = 6
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
@@ -628,11 +630,30 @@ class SurrogateSearch(Search):
         forbidden: Mapping[str, Sequence[str]],
     ) -> list[Belief]:
         """The cheapest configurations for several budgets of error that are worth a look."""
-        tolerance = model.scale.tolerance
-        found: dict[str, Belief] = {}
         prior = self._options.prior
         earlier = [] if prior is None or prior.answer is None else [prior.answer]
-        for config in (*self._path(model, forbidden), *earlier):
+        wanted = [*self._path(model, forbidden), *earlier]
+        found = self._beliefs_in(ledger, model, reference, wanted)
+        if not found and self._known(ledger) is None:
+            # What is most probable leaves nothing to try; what may be as well does.
+            rng = np.random.default_rng([ledger.revision, len(self._space.tunables)])
+            for _ in range(_DRAWS):
+                wanted += self._path(model, forbidden, model.drawn_weights(rng))
+            found = self._beliefs_in(ledger, model, reference, wanted)
+        return found
+
+    def _beliefs_in(
+        self,
+        ledger: Ledger,
+        model: LossModel,
+        reference: float,
+        configs: Sequence[QuantConfig],
+    ) -> list[Belief]:
+        """What is believed of those of some configurations that are worth a look."""
+        tolerance = model.scale.tolerance
+        prior = self._options.prior
+        found: dict[str, Belief] = {}
+        for config in configs:
             outcome = ledger.outcomes.get(config.key)
             if config.key in found or not config.quantized_ops:
                 continue
