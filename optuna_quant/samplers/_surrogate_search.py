@@ -71,7 +71,7 @@ _MOST_WORTH_WITHOUT_ANSWER, _MOST_IN_VAIN = 0.05, 40
 # The loss of a configuration that cannot be evaluated is taken to be so many times the tolerance.
 _FAILED_LOSS = 2.0
 # How often the trade-off is drawn where the most probable one leaves nothing to try.
-_DRAWS = 6
+_DRAWS, _MOST_TRIED = 6, 10
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
@@ -634,7 +634,8 @@ class SurrogateSearch(Search):
         earlier = [] if prior is None or prior.answer is None else [prior.answer]
         wanted = [*self._path(model, forbidden), *earlier]
         found = self._beliefs_in(ledger, model, reference, wanted)
-        if not found and self._known(ledger) is None:
+        tried = len(self._own_models(ledger))
+        if not found and tried < _MOST_TRIED and self._known(ledger) is None:
             # What is most probable leaves nothing to try; what may be as well does.
             rng = np.random.default_rng([ledger.revision, len(self._space.tunables)])
             for _ in range(_DRAWS):
