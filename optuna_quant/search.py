@@ -372,16 +372,17 @@ class Search:
         """The study, or the one that took its place because it had no results."""
         for _ in range(_MOST_RENEWALS):
             try:
-                self._check_continued(study, objective)
-            except ChangedError as changed:
-                study = renew(study, changed)
+                try:
+                    self._check_continued(study, objective)
+                except ChangedError as changed:
+                    study = renew(study, changed)
+                else:
+                    return study
             except KeyError:
                 # Another process is putting a new one in its place at this moment.
                 if storage is None:
                     raise
                 study = self._open(open_storage(storage, heartbeat=False), study.study_name)
-            else:
-                return study
             objective.forget(study)
         self._check_continued(study, objective)
         return study

@@ -459,7 +459,7 @@ def test_launch_that_lost_a_rank_goes_on_with_the_same_command(
 def studied_or_none(folder: Path) -> optuna.Study | None:
     try:
         return studied(folder)
-    except KeyError:
+    except (KeyError, ValueError):  # It is not there yet.
         return None
 
 

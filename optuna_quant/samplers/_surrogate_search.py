@@ -637,7 +637,7 @@ class SurrogateSearch(Search):
         tried = len(self._own_models(ledger))
         if not found and tried < _MOST_TRIED and self._known(ledger) is None:
             # What is most probable leaves nothing to try; what may be as well does.
-            rng = np.random.default_rng([ledger.revision, len(self._space.tunables)])
+            rng = np.random.default_rng([tried, len(self._space.tunables)])
             for _ in range(_DRAWS):
                 wanted += self._path(model, forbidden, model.drawn_weights(rng))
             found = self._beliefs_in(ledger, model, reference, wanted)
