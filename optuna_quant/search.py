@@ -281,7 +281,8 @@ class Search:
                 costs=costs,
                 may_narrow=self.may_narrow,
             )
-        if decision.no_gain is not None and not has_results(study):
+        # What somebody has enqueued is evaluated, also where nothing is to be gained.
+        if decision.no_gain is not None and not has_results(study) and not waiting(study):
             return self._decided(decision)._conclude_without_gain(study, decision.no_gain)
         decided = self._decided(decision)
         study.sampler = decided.sampler
