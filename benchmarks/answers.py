@@ -41,7 +41,7 @@ from optuna_quant import TuningCriterion
 from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.costs import Costs
-from optuna_quant.selection import candidates
+from optuna_quant.selection.answer import candidates
 
 
 PER_TENSOR = {"Conv": {"weight": {"granularity": ["per_tensor"]}}}

@@ -22,11 +22,11 @@ import optuna
 
 from benchmarks.spaces import OPTIONS
 from optuna_quant import AccuracyCriterion
-from optuna_quant.config import QuantConfig
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import strategies
-from optuna_quant.space import TuningSpace
-from optuna_quant.tunable import Tunable
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
 
 
 STRATEGIES = ("auto", "conservative", "basic", "mse", "mse_v2", "hawq_v2")

@@ -14,7 +14,7 @@ from benchmarks.spaces import metric
 from benchmarks.timing import alternating
 from optuna_quant.samplers._bayesian import BayesianQuantSampler
 from optuna_quant.samplers._tpe import TPEQuantSampler
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.space import TuningSpace
 
 
 TRIALS = 200

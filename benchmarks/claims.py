@@ -24,11 +24,11 @@ import optuna
 from optuna.storages import InMemoryStorage
 
 from benchmarks.spaces import make_space
-from optuna_quant import _pause
-from optuna_quant import record
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import _base
-from optuna_quant.samplers import _liveness
+from optuna_quant.study import liveness
+from optuna_quant.study import record
+from optuna_quant.workers import backoff
 
 
 LATENCY_SECONDS = 0.002
@@ -132,8 +132,8 @@ def _run(workers: int) -> None:
     storage.counts = True
     with (
         mock.patch.object(_base, "time", clock),
-        mock.patch.object(_pause, "time", clock),
-        mock.patch.object(_liveness, "time", clock),
+        mock.patch.object(backoff, "time", clock),
+        mock.patch.object(liveness, "time", clock),
     ):
         clock.run([work] * workers)
     storage.counts = False

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import sample_coverage
-from optuna_quant.evidence.group_test import GroupThresholdTest
+from optuna_quant.sequential.group_test import GroupThresholdTest
 
 
 Array = np.ndarray

@@ -27,14 +27,14 @@ from benchmarks.cases import load_case
 from benchmarks.timing import alternating
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningResult
-from optuna_quant import record
 from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.data_evaluation import DataEvaluation
-from optuna_quant.evidence import Population
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import difficulty_levels
-from optuna_quant.sampled_evaluation import SampledTrial
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.sampled import SampledTrial
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import difficulty_levels
+from optuna_quant.study import record
 
 
 BATCH = 32

@@ -18,7 +18,7 @@ from benchmarks.strategies import TASKS
 from benchmarks.strategies import Task
 from benchmarks.timing import alternating
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.evaluation.labelled import DataEvaluation
 
 
 THREADS = (1, 2)

@@ -23,7 +23,7 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
 from optuna_quant import tune
-from optuna_quant.cost import full_evaluations
+from optuna_quant.study.evaluation_cost import full_evaluations
 
 
 STRATEGIES = ("auto", "basic", "mse_v2", "conservative")

@@ -14,7 +14,7 @@ from optuna_quant.samplers import BayesianQuantSampler
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import RandomQuantSampler
 from optuna_quant.samplers import TPEQuantSampler
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.space import TuningSpace
 
 
 SAMPLERS: dict[str, type[QuantSampler]] = {

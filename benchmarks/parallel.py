@@ -24,15 +24,15 @@ from benchmarks.servers import wanted_kinds
 from benchmarks.spaces import ACTIVATION
 from benchmarks.spaces import make_space
 from benchmarks.spaces import metric
-from optuna_quant import record
-from optuna_quant.config import OpConfig
-from optuna_quant.config import TensorConfig
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import QuantSampler
-from optuna_quant.space import TuningSpace
-from optuna_quant.storages import open_storage
-from optuna_quant.tunable import Tunable
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
+from optuna_quant.storages.open import open_storage
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import time
 
 import numpy as np
 
-from optuna_quant.evidence import Population
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import ThresholdTest
-from optuna_quant.evidence import difficulty_levels
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import ThresholdTest
+from optuna_quant.sequential import difficulty_levels
 
 
 Array = np.ndarray

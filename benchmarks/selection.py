@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from optuna_quant.evidence.interval import CONFIDENCE
-from optuna_quant.evidence.interval import loss_interval
-from optuna_quant.evidence.simultaneous import chosen_loss_interval
+from optuna_quant.sequential.interval import CONFIDENCE
+from optuna_quant.sequential.interval import loss_interval
+from optuna_quant.sequential.simultaneous import chosen_loss_interval
 
 
 Array = np.ndarray

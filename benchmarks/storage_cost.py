@@ -19,10 +19,10 @@ from benchmarks.servers import new_storage
 from benchmarks.servers import wanted_kinds
 from benchmarks.spaces import make_space
 from benchmarks.spaces import metric
-from optuna_quant.held_parameters import held_parameters
 from optuna_quant.samplers import RandomQuantSampler
-from optuna_quant.space import TuningSpace
-from optuna_quant.storages import open_storage
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.storages.open import open_storage
+from optuna_quant.storages.write_buffer import held_parameters
 
 
 OPS = (100, 500)

@@ -31,10 +31,10 @@ from benchmarks.generated_models import residual_blocks
 from benchmarks.generated_models import transformer
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
-from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.samplers import Stage
 from optuna_quant.samplers import StagedQuantSampler
-from optuna_quant.search import prepare
+from optuna_quant.tuning.search import prepare
 
 
 RUNS = "model's runs"

@@ -22,8 +22,8 @@ from run_pages import DOCS
 from run_pages import readme_names
 
 import optuna_quant
-from optuna_quant import record
 from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.study import record
 
 
 _PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)

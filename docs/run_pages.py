@@ -28,7 +28,7 @@ import sys
 import tempfile
 from typing import Any
 
-from optuna_quant.exit_codes import NO_GAIN
+from optuna_quant.cli.exit_codes import NO_GAIN
 
 
 ROOT = Path(__file__).resolve().parent.parent

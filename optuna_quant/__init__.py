@@ -8,21 +8,21 @@ from typing import Any
 
 if TYPE_CHECKING:
     from optuna_quant.callbacks import ExitPolicy
-    from optuna_quant.config import OpConfig
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.config import TensorConfig
-    from optuna_quant.costs.compare import compare
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.criteria import TuningCriterion
-    from optuna_quant.data_evaluation import DataEvaluation
-    from optuna_quant.objective import QuantObjective
-    from optuna_quant.sample_metrics import CorpusMetric
-    from optuna_quant.sample_metrics import SampleMetric
-    from optuna_quant.search_errors import OutputError
-    from optuna_quant.search_errors import TuningInterrupted
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tuning import TuningResult
-    from optuna_quant.tuning import tune
+    from optuna_quant.evaluation.labelled import DataEvaluation
+    from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
+    from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+    from optuna_quant.evaluation.objective import QuantObjective
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.config import TensorConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.tuning.api import TuningResult
+    from optuna_quant.tuning.api import tune
+    from optuna_quant.tuning.compare import compare
+    from optuna_quant.tuning.errors import OutputError
+    from optuna_quant.tuning.errors import TuningInterrupted
 
 
 __version__ = "0.1.0"

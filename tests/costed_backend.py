@@ -10,12 +10,12 @@ from fake_backend import FakeBackend
 from fake_backend import FakeModel
 import numpy as np
 
-from optuna_quant.config import FP32
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.costs import Validation
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.space import TuningSpace
 
 
 GOOD = Validation((1.0, 2.0), (1.0, 2.0), 0.0, 1.0)

@@ -10,9 +10,9 @@ import onnx
 from onnx_models import Maker
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.config import TensorConfig
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
 
 
 def exact(*shape: int, step: int = 7, unit: float = 1 / 8) -> np.ndarray:

@@ -12,12 +12,12 @@ import threading
 
 from spaces import STATIC
 
-from optuna_quant.capability import Capability
-from optuna_quant.capability import OpCapability
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.capability import Capability
+from optuna_quant.space.capability import OpCapability
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
 
 
 FP32_BYTES = 4000

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from optuna_quant.config import DTYPES
-from optuna_quant.config import FLOAT_MODES
-from optuna_quant.config import SCHEMES
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.config import TensorConfig
-from optuna_quant.space import TuningSpace
-from optuna_quant.tunable import Tunable
+from optuna_quant.space.config import DTYPES
+from optuna_quant.space.config import FLOAT_MODES
+from optuna_quant.space.config import SCHEMES
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
 
 
 # The same examples in each run.

@@ -164,7 +164,7 @@ class OwnGrpc(OwnServer):
 
     def command(self) -> list[str]:
         script = (
-            "import optuna, sys; from optuna_quant.storages import open_storage; "
+            "import optuna, sys; from optuna_quant.storages.open import open_storage; "
             "storage = optuna.storages.get_storage(open_storage(sys.argv[1])); "
             "optuna.storages.run_grpc_proxy_server("
             "storage, host='127.0.0.1', port=int(sys.argv[2]))"

@@ -22,17 +22,17 @@ import services
 from spaces import STATIC
 from spaces import STATIC_TENSOR
 
-from optuna_quant import record
-from optuna_quant.config import FP32
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.evidence import Population
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import difficulty_levels
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import strategies
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import difficulty_levels
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.study import record
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.05)

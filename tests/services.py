@@ -17,9 +17,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal import JournalRedisBackend
 import pytest
 
-from optuna_quant import storages
-from optuna_quant.journal_redis import JournalRedis
-from optuna_quant.patient_storage import PatientStorage
+from optuna_quant.storages import open as storages
+from optuna_quant.storages.journal_redis import JournalRedis
+from optuna_quant.storages.retrying import PatientStorage
 
 
 REQUIRED = os.environ.get("OPTUNA_QUANT_REQUIRE_SERVICES") == "1"

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import optuna
 
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.config import TensorConfig
-from optuna_quant.space import TuningSpace
-from optuna_quant.tunable import Tunable
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
 
 
 ACT = TensorConfig("uint8")

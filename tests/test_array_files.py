@@ -10,12 +10,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from optuna_quant.array_files import npz_names
-from optuna_quant.array_files import read_npy
-from optuna_quant.array_files import read_npz
-from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
-from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+from optuna_quant.evaluation.data.array_files import npz_names
+from optuna_quant.evaluation.data.array_files import read_npy
+from optuna_quant.evaluation.data.array_files import read_npz
+from optuna_quant.evaluation.labelled import DataEvaluation
 
 
 X = np.arange(3000, dtype=np.float32).reshape(1000, 3)

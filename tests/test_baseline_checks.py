@@ -15,12 +15,12 @@ from optuna_quant import SampleMetric
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
 from optuna_quant import tune
-from optuna_quant.baseline_checks import BaselineChecks
-from optuna_quant.evaluation import BaselineError
-from optuna_quant.named_metrics import as_metric_of
-from optuna_quant.sample_metrics import accuracy
-from optuna_quant.sample_metrics import exact_match
-from optuna_quant.sample_metrics import topk
+from optuna_quant.evaluation.baseline_checks import BaselineChecks
+from optuna_quant.evaluation.metrics.named import as_metric_of
+from optuna_quant.evaluation.metrics.sample_metrics import accuracy
+from optuna_quant.evaluation.metrics.sample_metrics import exact_match
+from optuna_quant.evaluation.metrics.sample_metrics import topk
+from optuna_quant.evaluation.value import BaselineError
 
 
 RNG = np.random.default_rng(0)

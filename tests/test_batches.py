@@ -13,14 +13,14 @@ from onnx import helper
 import onnx_models
 import pytest
 
-from optuna_quant.backends.onnxruntime.batch_dependence import quantizes_at_run_time
-from optuna_quant.cli import main
+from optuna_quant.backends.onnxruntime.model.batch_dependence import quantizes_at_run_time
+from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.data_evaluation import DataEvaluation
-from optuna_quant.data_evaluation import SampleMetric
-from optuna_quant.result import TuningResult
-from optuna_quant.tuning import tune
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.labelled import SampleMetric
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.result import TuningResult
 
 
 SAMPLES = 300
@@ -215,7 +215,7 @@ def test_study_of_an_earlier_version_is_refused(
 ) -> None:
     storage = str(tmp_path / "journal")
     with monkeypatch.context() as earlier:
-        earlier.setattr("optuna_quant.search.check_batches", lambda study, batches: None)
+        earlier.setattr("optuna_quant.tuning.search.check_batches", lambda study, batches: None)
         tune_on(data, storage=storage)
     with pytest.raises(ValueError, match="in larger batches, by an earlier version, and here"):
         tune_on(data, storage=storage)

@@ -10,18 +10,18 @@ import pytest
 from sample_models import DAMAGE
 from sample_models import SampleScores
 
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
-from optuna_quant.choice import models_compared
-from optuna_quant.choice import shown_doubt
-from optuna_quant.choice import shown_interval
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.evidence.interval import loss_interval
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.pruners import AccuracyPruner
-from optuna_quant.result import TuningResult
-from optuna_quant.result import conclude
 from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.selection.chosen_by_samples import models_compared
+from optuna_quant.selection.chosen_by_samples import shown_doubt
+from optuna_quant.selection.chosen_by_samples import shown_interval
+from optuna_quant.sequential.interval import loss_interval
+from optuna_quant.study import record
+from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.result import conclude
 
 
 RELATIVE = AccuracyCriterion(tolerable_loss=0.01)

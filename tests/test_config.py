@@ -20,15 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from optuna_quant.config import DTYPES
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.config import TensorConfig
-from optuna_quant.keys import calibration_digest
-from optuna_quant.keys import combine_digests
-from optuna_quant.keys import op_digest
-from optuna_quant.keys import recipe_digest
+from optuna_quant.space.config import DTYPES
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.keys import calibration_digest
+from optuna_quant.space.keys import combine_digests
+from optuna_quant.space.keys import op_digest
+from optuna_quant.space.keys import recipe_digest
 
 
 ACT = TensorConfig("uint8")
@@ -275,7 +275,7 @@ def test_keys_are_pinned() -> None:
 def test_keys_are_the_same_in_every_process() -> None:
     script = (
         "import sys\n"
-        "from optuna_quant.config import QuantConfig\n"
+        "from optuna_quant.space.config import QuantConfig\n"
         "for line in sys.stdin:\n"
         "    config = QuantConfig.from_json(line)\n"
         "    print(config.key, config.with_fallback(*config.ops).key)\n"

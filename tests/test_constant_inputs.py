@@ -14,15 +14,15 @@ import pytest
 
 import optuna_quant
 from optuna_quant import AccuracyCriterion
-from optuna_quant import cli
-from optuna_quant import exit_codes
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
-from optuna_quant.backends.onnxruntime.calibration_data import input_specs
-from optuna_quant.constant_inputs import ConstantInputs
-from optuna_quant.constant_inputs import parse_inputs
-from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+from optuna_quant.cli import exit_codes
+from optuna_quant.cli import parser
+from optuna_quant.evaluation.data.constant_inputs import ConstantInputs
+from optuna_quant.evaluation.data.constant_inputs import parse_inputs
+from optuna_quant.evaluation.labelled import DataEvaluation
 
 
 INT64 = onnx.TensorProto.INT64
@@ -337,10 +337,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
                "--data", str(tmp_path / "eval.npz"), "--output", str(tmp_path / "out.onnx"),
                "--criterion", "absolute", "--tolerable-loss", "1", "--quiet",
                "--objective", "ops"]  # fmt: skip
-    assert cli.main(command) == cli.BAD_INPUT
+    assert parser.main(command) == parser.BAD_INPUT
     assert "--input state=VALUE" in capsys.readouterr().err
     command += ["--input", "sr=16000", "--input", f"state=@{tmp_path / 'state.npy'}"]
-    assert cli.main(command) == exit_codes.MET
+    assert parser.main(command) == exit_codes.MET
     assert "FP32 1" in capsys.readouterr().out
 
 
@@ -352,7 +352,7 @@ def test_output_is_not_written_over_an_input(tmp_path: Path) -> None:
     data, state = str(tmp_path / "data.npz"), str(tmp_path / "state.npy")
     command = ["tune", str(model), "--calibration", data, "--data", data, "--output", state,
                "--input", "sr=16000", "--input", f"state=@{state}"]  # fmt: skip
-    assert cli.main(command) == cli.BAD_INPUT
+    assert parser.main(command) == parser.BAD_INPUT
     assert np.load(state).shape == STATE.shape
 
 
@@ -374,7 +374,7 @@ def test_space_needs_no_data_and_runs_nothing(
     m.node("Identity", ["text"], outputs=["same"])
     path = tmp_path / "model.onnx"
     onnx.save(m.model({"y": onnx.TensorProto.FLOAT, "same": onnx.TensorProto.STRING}), path)
-    assert cli.main(["space", str(path), "--approach", approach]) == exit_codes.MET
+    assert parser.main(["space", str(path), "--approach", approach]) == exit_codes.MET
     assert "dense" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from optuna_quant import AccuracyCriterion
-from optuna_quant.continuation import check_continued
+from optuna_quant.study.compatibility import check_continued
 
 
 CRITERION = AccuracyCriterion()

@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from optuna_quant.data_evaluation import DataEvaluation
-from optuna_quant.sample_metrics import CorpusMetric
-from optuna_quant.sample_metrics import SampleMetric
-from optuna_quant.sample_metrics import accuracy
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
+from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 
 
 class Value:

@@ -30,16 +30,16 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import CorpusMetric
 from optuna_quant import SampleMetric
 from optuna_quant import TuningCriterion
-from optuna_quant import cli
-from optuna_quant import exit_codes
-from optuna_quant import loaders
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
-from optuna_quant.data_evaluation import DataEvaluation
-from optuna_quant.data_sources import open_data
-from optuna_quant.evaluation_signature import signature_of
-from optuna_quant.loaders import LoaderSamples
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+from optuna_quant.cli import exit_codes
+from optuna_quant.cli import parser
+from optuna_quant.evaluation.data import loaders
+from optuna_quant.evaluation.data.loaders import LoaderSamples
+from optuna_quant.evaluation.data.sources import open_data
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.signature import signature_of
 
 
 OPS = ["--objective", "ops"]
@@ -356,7 +356,7 @@ def test_images_on_the_command_line(
         PIL.Image.open(file).save(flat / f"{i}.jpg")
     command = ["tune", "model.onnx", *OPS, "--calibration", "calib", "--data", "images",
                "--transform", "prepare.py", "--output", "out.onnx", "--quiet"]  # fmt: skip
-    assert cli.main(command) == exit_codes.MET, capsys.readouterr().err
+    assert parser.main(command) == exit_codes.MET, capsys.readouterr().err
     assert "FP32 1," in capsys.readouterr().out
 
 
@@ -686,5 +686,5 @@ def test_images_without_labels_on_the_command_line(
         PIL.Image.open(file).save(Path("flat") / f"{i}.png")
     command = ["tune", "model.onnx", *OPS, "--calibration", "flat", "--data", "flat", "--quiet",
                "--metric", "agreement", "--transform", "prepare.py"]  # fmt: skip
-    assert cli.main(command) == exit_codes.MET, capsys.readouterr().err
+    assert parser.main(command) == exit_codes.MET, capsys.readouterr().err
     assert "FP32 1," in capsys.readouterr().out

@@ -12,7 +12,7 @@ from typing import Any
 import mpi
 import pytest
 
-from optuna_quant.cli import _parser
+from optuna_quant.cli.parser import _parser
 
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "distributed"

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from optuna_quant.cli import _parser
+from optuna_quant.cli.parser import _parser
 from optuna_quant.samplers import strategies
 
 

@@ -15,14 +15,14 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from optuna_quant import record
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.enqueued import only_enqueued
-from optuna_quant.objective import QuantObjective
-from optuna_quant.result import TuningResult
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.tuning import tune
+from optuna_quant.study import record
+from optuna_quant.study.enqueued import only_enqueued
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.result import TuningResult
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

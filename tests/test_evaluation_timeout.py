@@ -23,17 +23,17 @@ from optuna.trial import TrialState
 import pytest
 import sample_models
 
-from optuna_quant import evaluation_timeout
-from optuna_quant import record
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.evaluation import BaselineError
-from optuna_quant.evaluation_timeout import EvaluationTimeout
-from optuna_quant.evaluation_timeout import EvaluationWatch
-from optuna_quant.result import TuningResult
-from optuna_quant.slow_trials import SlowTrials
-from optuna_quant.slow_trials import suspicious_after
-from optuna_quant.tuning import tune
+from optuna_quant.evaluation import timeout
+from optuna_quant.evaluation.timeout import EvaluationTimeout
+from optuna_quant.evaluation.timeout import EvaluationWatch
+from optuna_quant.evaluation.value import BaselineError
+from optuna_quant.study import record
+from optuna_quant.study.slow_trials import SlowTrials
+from optuna_quant.study.slow_trials import suspicious_after
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.result import TuningResult
 
 
 _Result = TypeVar("_Result")
@@ -50,7 +50,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def handlers() -> list[object]:
-    return [signal.getsignal(number) for number in evaluation_timeout._free_signals()]
+    return [signal.getsignal(number) for number in timeout._free_signals()]
 
 
 def never(reason: str) -> None:
@@ -206,7 +206,7 @@ def test_signal_of_somebody_else_is_left_to_him(monkeypatch: pytest.MonkeyPatch)
         raise AssertionError
 
     taken, free = signal.SIGRTMAX - 7, signal.SIGRTMAX - 8
-    monkeypatch.setattr(evaluation_timeout, "_free_signals", lambda: [taken, free])
+    monkeypatch.setattr(timeout, "_free_signals", lambda: [taken, free])
     signal.signal(taken, theirs)
     try:
         with pytest.raises(EvaluationTimeout):
@@ -279,7 +279,7 @@ def test_evaluation_of_samples_is_asked_between_batches() -> None:
     timeouts = []
 
     def evaluate(check: Callable[[], None]) -> None:
-        asked = evaluation_timeout.AskedBetweenBatches(evaluation, check)
+        asked = timeout.AskedBetweenBatches(evaluation, check)
         model = FakeBackend(sample_models.DAMAGE).quantize(
             sample_models.FakeBackend(sample_models.DAMAGE).tuning_space().fp32()
         )
@@ -361,8 +361,8 @@ def test_other_worker_that_holds_up_all_is_named_once(lines: pytest.LogCaptureFi
 def test_own_evaluation_that_takes_long_is_told_of_once(
     lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation_timeout, "_FIRST_TOLD_SECONDS", 0.1)
-    monkeypatch.setattr(evaluation_timeout, "_LONGEST_BETWEEN_LOOKS_SECONDS", 0.05)
+    monkeypatch.setattr(timeout, "_FIRST_TOLD_SECONDS", 0.1)
+    monkeypatch.setattr(timeout, "_LONGEST_BETWEEN_LOOKS_SECONDS", 0.05)
     watch = EvaluationWatch(None)
     assert timed(watch, lambda: time.sleep(1), usual=(0.3, "others took 0.01 s")) is None
     assert len(lines.messages) == 1

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optuna_quant.function_scores import as_scores
-from optuna_quant.function_scores import margins_in
+from optuna_quant.evaluation.function_scores import as_scores
+from optuna_quant.evaluation.function_scores import margins_in
 
 
 class Tensor:

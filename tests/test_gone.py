@@ -13,11 +13,11 @@ import pytest
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.gone import StudyGoneError
-from optuna_quant.gone import why_gone
-from optuna_quant.objective import QuantObjective
-from optuna_quant.storages import open_storage
-from optuna_quant.tuning import tune
+from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.storages.open import open_storage
+from optuna_quant.study.gone import StudyGoneError
+from optuna_quant.study.gone import why_gone
+from optuna_quant.tuning.api import tune
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

@@ -16,16 +16,16 @@ import onnx_models
 import optuna
 import pytest
 
-from optuna_quant import record
-from optuna_quant.cli import main
+from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.evidence.interval import loss_interval
-from optuna_quant.holdout import check_other_data
-from optuna_quant.result import TuningResult
-from optuna_quant.result import recorded_interval
-from optuna_quant.search_errors import TuningInterrupted
-from optuna_quant.tuning import tune
+from optuna_quant.sequential.interval import loss_interval
+from optuna_quant.study import record
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.errors import TuningInterrupted
+from optuna_quant.tuning.holdout import check_other_data
+from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.result import recorded_interval
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -329,7 +329,7 @@ def test_data_have_intervals(material: Path) -> None:
 
 
 def test_interval_is_of_the_samples_in_the_order_of_the_data(material: Path) -> None:
-    from optuna_quant.data_evaluation import DataEvaluation
+    from optuna_quant.evaluation.labelled import DataEvaluation
 
     result = tune_real(material, holdout=None)
     data = DataEvaluation(material / "data.npz")
@@ -381,7 +381,7 @@ def test_model_that_was_evaluated_before_has_its_interval(
     def other_order(study: optuna.Study) -> None:
         raise ValueError("Another order.")
 
-    monkeypatch.setattr("optuna_quant.result.read_population", other_order)
+    monkeypatch.setattr("optuna_quant.tuning.result.read_population", other_order)
     assert recorded_interval(study, twin, first.criterion, models=models) is None
     assert "interval of the loss is not known. Another order." in caplog.text
 

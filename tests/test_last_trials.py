@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 import pytest
 
 from optuna_quant import _optuna
-from optuna_quant import record
-from optuna_quant._worker import _host
-from optuna_quant._worker import _start_time
-from optuna_quant.last_trials import await_last_trials
-from optuna_quant.last_trials import others_running
-from optuna_quant.storages import open_storage
+from optuna_quant.storages.open import open_storage
+from optuna_quant.study import record
+from optuna_quant.study.drain import await_last_trials
+from optuna_quant.study.drain import others_running
+from optuna_quant.workers.identity import _host
+from optuna_quant.workers.identity import _start_time
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import CorpusMetric
 from optuna_quant import TuningCriterion
 from optuna_quant import tune
-from optuna_quant.cli import main
-from optuna_quant.library_metrics import library_metric_names
-from optuna_quant.metric_objects import is_metric_object
-from optuna_quant.named_metrics import as_metric_of
+from optuna_quant.cli.parser import main
+from optuna_quant.evaluation.metrics.library import library_metric_names
+from optuna_quant.evaluation.metrics.named import as_metric_of
+from optuna_quant.evaluation.metrics.objects import is_metric_object
 
 
 RNG = np.random.default_rng(0)
@@ -206,7 +206,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_library_is_imported_before_it_is_used() -> None:
     code = (
         "import sys, optuna_quant\n"
-        "from optuna_quant.named_metrics import as_metric_of\n"
+        "from optuna_quant.evaluation.metrics.named import as_metric_of\n"
         "as_metric_of('f1')\n"
         "assert not {'sklearn', 'torch', 'torchmetrics'} & set(sys.modules)"
     )

@@ -17,13 +17,13 @@ from spaces import STATIC
 from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 
-from optuna_quant.capability import Capability
-from optuna_quant.capability import OpCapability
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import TensorConfig
-from optuna_quant.narrowing import narrow
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.capability import Capability
+from optuna_quant.space.capability import OpCapability
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.narrowing import narrow
+from optuna_quant.space.space import TuningSpace
 
 
 INT8_ACT = OpConfig("static", TensorConfig("int8", "sym"), TensorConfig("int8", "sym"))

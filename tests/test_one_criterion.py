@@ -9,13 +9,13 @@ from fake_backend import FakeBackend
 import optuna
 import pytest
 
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import check_one_criterion
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.study import record
 
 
 STRICT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

@@ -12,8 +12,8 @@ import onnx
 import onnx_models
 import pytest
 
-from optuna_quant.cli import main
-from optuna_quant.printable import printable
+from optuna_quant._common.printable import printable
+from optuna_quant.cli.parser import main
 
 
 OPS = ["--objective", "ops"]

@@ -22,13 +22,13 @@ from optuna.trial import TrialState
 import pytest
 import spaces
 
-from optuna_quant import record
-from optuna_quant.beginning import begin
-from optuna_quant.cli import main
-from optuna_quant.ranks import Rank
-from optuna_quant.ranks import this_rank
+from optuna_quant.cli.parser import main
 from optuna_quant.samplers import ExhaustiveQuantSampler
-from optuna_quant.storages import open_storage
+from optuna_quant.storages.open import open_storage
+from optuna_quant.study import record
+from optuna_quant.study.start import begin
+from optuna_quant.workers.launch import Rank
+from optuna_quant.workers.launch import this_rank
 
 
 COMMAND = [
@@ -152,7 +152,7 @@ class Ended:
 
 
 def start(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, **environment},
@@ -299,7 +299,7 @@ def test_study_is_not_deleted_under_another_process(tmp_path: Path) -> None:
 
 DELETED = """
 import optuna
-from optuna_quant.storages import open_storage
+from optuna_quant.storages.open import open_storage
 
 def evaluate(session):
     storage = open_storage("net.quantized.optuna_quant.journal")
@@ -344,7 +344,7 @@ def test_several_machines_need_a_server(
 SCRIPT = """
 import sys
 import optuna, optuna_quant
-from optuna_quant.ranks import this_rank
+from optuna_quant.workers.launch import this_rank
 
 result = optuna_quant.tune(
     "net.onnx", calibration_data="calib.npz", data="data.npz",
@@ -393,7 +393,7 @@ def launcher(request: pytest.FixtureRequest) -> str:
 
 
 def mpirun(launcher: str, arguments: Sequence[str], size: int) -> subprocess.Popen[str]:
-    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
     return subprocess.Popen(
         mpi.command(launcher, size, ["-c", code, *arguments]),
         env=mpi.environment(),

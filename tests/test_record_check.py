@@ -17,15 +17,15 @@ import pytest
 from sample_models import SampleScores
 
 from optuna_quant import _optuna
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.damage import DamagedRecordError
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.pruners import AccuracyPruner
-from optuna_quant.record_check import check_record
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.selection import best_met_trial
+from optuna_quant.selection.answer import best_met_trial
+from optuna_quant.study import record
+from optuna_quant.study.damage import DamagedRecordError
+from optuna_quant.study.record_check import check_record
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

@@ -18,13 +18,13 @@ from optuna_quant import SampleMetric
 from optuna_quant import TuningCriterion
 from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.cli import main
-from optuna_quant.evaluation import BaselineError
-from optuna_quant.reference_metrics import agreement
-from optuna_quant.reference_metrics import cosine
-from optuna_quant.reference_metrics import predicted_classes
-from optuna_quant.reference_metrics import relative_error
-from optuna_quant.reference_outputs import ReferenceOutputs
+from optuna_quant.cli.parser import main
+from optuna_quant.evaluation.metrics.reference import agreement
+from optuna_quant.evaluation.metrics.reference import cosine
+from optuna_quant.evaluation.metrics.reference import predicted_classes
+from optuna_quant.evaluation.metrics.reference import relative_error
+from optuna_quant.evaluation.metrics.reference_outputs import ReferenceOutputs
+from optuna_quant.evaluation.value import BaselineError
 
 
 X = onnx_models.samples(150, 2, 8, 8)

@@ -16,22 +16,22 @@ from samplers.parallel_worker import Log
 from spaces import STATIC
 from spaces import STATIC_TENSOR
 
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
-from optuna_quant.capability import Capability
-from optuna_quant.capability import OpCapability
-from optuna_quant.config import FP32
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.objective import QuantObjective
-from optuna_quant.repeated_failures import single_ops
-from optuna_quant.result import TuningResult
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import strategies
-from optuna_quant.space import TuningSpace
-from optuna_quant.storages import open_storage
-from optuna_quant.tuning import tune
+from optuna_quant.space.capability import Capability
+from optuna_quant.space.capability import OpCapability
+from optuna_quant.space.config import FP32
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.storages.open import open_storage
+from optuna_quant.study import record
+from optuna_quant.study.repeated_failures import single_ops
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.result import TuningResult
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.05)

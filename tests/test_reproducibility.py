@@ -18,16 +18,16 @@ import onnx
 import onnx_models
 import pytest
 
-from optuna_quant import record
-from optuna_quant.batches import Batches
-from optuna_quant.cli import main
+from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.reproducibility import SecondEvaluation
-from optuna_quant.reproducibility import with_second_evaluation
-from optuna_quant.result import TuningResult
-from optuna_quant.search_errors import TuningInterrupted
-from optuna_quant.tuning import tune
+from optuna_quant.evaluation.batches import Batches
+from optuna_quant.study import record
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.errors import TuningInterrupted
+from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.second_evaluation import SecondEvaluation
+from optuna_quant.tuning.second_evaluation import with_second_evaluation
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

@@ -20,25 +20,25 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from optuna_quant import _worker
-from optuna_quant import record
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
-from optuna_quant.changed import ChangedError
-from optuna_quant.changed import ChangedEvaluationError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.data_evaluation import DataEvaluation
-from optuna_quant.evaluation import BaselineError
-from optuna_quant.evaluation_signature import signature_of
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.evaluation.signature import signature_of
+from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.pruners import AccuracyPruner
-from optuna_quant.result import TuningResult
-from optuna_quant.sample_record import population_of
-from optuna_quant.sample_record import read_population
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.storages import open_storage
-from optuna_quant.tuning import tune
+from optuna_quant.storages.open import open_storage
+from optuna_quant.study import record
+from optuna_quant.study.changed import ChangedError
+from optuna_quant.study.changed import ChangedEvaluationError
+from optuna_quant.study.sample_record import population_of
+from optuna_quant.study.sample_record import read_population
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.result import TuningResult
+from optuna_quant.workers import identity
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -345,7 +345,7 @@ def test_nothing_is_begun_anew_under_another_process(storage: Path) -> None:
     try:
         study = optuna.load_study(storage=open_storage(storage), study_name="mine")
         trial = study.ask()
-        worker = f"{_worker._process(_worker._host(), sleeper.pid)}|1"
+        worker = f"{identity._process(identity._host(), sleeper.pid)}|1"
         trial.storage.set_trial_system_attr(
             trial._trial_id, record.WORKER, {"number": trial.number, "worker": worker}
         )

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optuna_quant.named_metrics import as_metric_of
-from optuna_quant.named_metrics import metrics
-from optuna_quant.sample_metrics import CorpusMetric
-from optuna_quant.sample_metrics import SampleMetric
-from optuna_quant.sample_metrics import accuracy
-from optuna_quant.sample_metrics import exact_match
-from optuna_quant.sample_metrics import iou
-from optuna_quant.sample_metrics import probability_margin
-from optuna_quant.sample_metrics import top5
-from optuna_quant.sample_metrics import topk
-from optuna_quant.sample_metrics import topk_margin
+from optuna_quant.evaluation.metrics.named import as_metric_of
+from optuna_quant.evaluation.metrics.named import metrics
+from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
+from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+from optuna_quant.evaluation.metrics.sample_metrics import accuracy
+from optuna_quant.evaluation.metrics.sample_metrics import exact_match
+from optuna_quant.evaluation.metrics.sample_metrics import iou
+from optuna_quant.evaluation.metrics.sample_metrics import probability_margin
+from optuna_quant.evaluation.metrics.sample_metrics import top5
+from optuna_quant.evaluation.metrics.sample_metrics import topk
+from optuna_quant.evaluation.metrics.sample_metrics import topk_margin
 
 
 def zeros(output: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -13,17 +13,17 @@ import numpy as np
 import optuna
 import pytest
 
-from optuna_quant import record
-from optuna_quant.evidence import Population
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.sample_record import copy_scores
-from optuna_quant.sample_record import read_population
-from optuna_quant.sample_record import read_scores
-from optuna_quant.sample_record import samples_of
-from optuna_quant.sample_record import write_population
-from optuna_quant.sample_record import write_scores
-from optuna_quant.texts import read_bytes
-from optuna_quant.texts import write_bytes
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.study import record
+from optuna_quant.study.blobs import read_bytes
+from optuna_quant.study.blobs import write_bytes
+from optuna_quant.study.sample_record import copy_scores
+from optuna_quant.study.sample_record import read_population
+from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.sample_record import samples_of
+from optuna_quant.study.sample_record import write_population
+from optuna_quant.study.sample_record import write_scores
 
 
 def kept(scores: np.ndarray, verdict: str = "open") -> dict[str, Any]:

@@ -24,21 +24,16 @@ from sample_models import pruner_of
 from sample_models import sampler_of
 from sample_models import search
 
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import trials_used
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.evaluation import BaselineError
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.evaluation.sampled import Seen
+from optuna_quant.evaluation.sampled import furthest
+from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.pruners import AccuracyPruner
-from optuna_quant.sample_record import read_population
-from optuna_quant.sample_record import read_scores
-from optuna_quant.sample_record import samples_of
-from optuna_quant.sampled_evaluation import SampleEvaluation
-from optuna_quant.sampled_evaluation import Seen
-from optuna_quant.sampled_evaluation import furthest
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers._requests import Evaluation
@@ -46,7 +41,12 @@ from optuna_quant.samplers._requests import Plan
 from optuna_quant.samplers._requests import Race
 from optuna_quant.samplers._requests import SeesSamples
 from optuna_quant.samplers._requests import Stage
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
+from optuna_quant.study.sample_record import read_population
+from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.sample_record import samples_of
 
 
 # Quantizing everything misses the criterion by far, without "bad" it is met.
@@ -402,7 +402,7 @@ class Warnings(logging.Handler):
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     handler = Warnings()
-    logger = logging.getLogger("optuna_quant.objective")
+    logger = logging.getLogger("optuna_quant.evaluation.objective")
     logger.addHandler(handler)
     yield handler.texts
     logger.removeHandler(handler)

@@ -15,11 +15,11 @@ import pytest
 from value_worker import SharingBackend
 
 from optuna_quant import _optuna
-from optuna_quant import shared_calibration
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime import calibration as calibration_module
-from optuna_quant.config import OpConfig
-from optuna_quant.shared_calibration import share_calibration
+from optuna_quant.backends.onnxruntime.calibration import calibration as calibration_module
+from optuna_quant.evaluation import shared_calibration
+from optuna_quant.evaluation.shared_calibration import share_calibration
+from optuna_quant.space.config import OpConfig
 
 
 @pytest.fixture

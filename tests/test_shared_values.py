@@ -19,10 +19,10 @@ import services
 import value_worker
 
 from optuna_quant import _optuna
-from optuna_quant import shared_values
-from optuna_quant.shared_values import ClaimWatch
-from optuna_quant.shared_values import SharedValue
-from optuna_quant.texts import write_bytes
+from optuna_quant.study import compute_once
+from optuna_quant.study.blobs import write_bytes
+from optuna_quant.study.compute_once import ClaimWatch
+from optuna_quant.study.compute_once import SharedValue
 
 
 PROCESSES = 8
@@ -142,7 +142,7 @@ def test_one_computes_in_whatever_order_they_read_and_write(
 
     monkeypatch.setattr(_optuna, "study_system_attrs", slow_read)
     monkeypatch.setattr(_optuna, "set_study_system_attr", slow_write)
-    monkeypatch.setattr(shared_values, "Pause", lambda **kwargs: lambda: None)
+    monkeypatch.setattr(compute_once, "Pause", lambda **kwargs: lambda: None)
     for seed in range(60):
         study = optuna.create_study()
         order[:] = [Interleaving(seed, threads)]
@@ -283,7 +283,7 @@ def test_who_computes_gives_signs() -> None:
 
 def test_time_without_a_look_makes_nobody_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(shared_values, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(compute_once, "time", SimpleNamespace(monotonic=lambda: now[0]))
     watch = ClaimWatch(patience=60.0)
     held = {"id": "far", "worker": FAR, "turn": 1, "sign": 0}
     assert watch.is_alive(held)

@@ -23,13 +23,13 @@ from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 from spaces import make_space
 
-from optuna_quant.capability import Capability
-from optuna_quant.capability import OpCapability
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.space import TuningSpace
-from optuna_quant.tunable import Tunable
+from optuna_quant.space.capability import Capability
+from optuna_quant.space.capability import OpCapability
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
 
 
 BF16 = OpConfig("bf16")

@@ -12,7 +12,7 @@ from onnx_models import samples
 import pytest
 
 import optuna_quant
-from optuna_quant.cli import main
+from optuna_quant.cli.parser import main
 
 
 def speech() -> onnx.ModelProto:

@@ -26,12 +26,12 @@ import pytest
 import services
 from spaces import make_space
 
-from optuna_quant import bulk_writes
-from optuna_quant.bulk_writes import Parameter
-from optuna_quant.bulk_writes import write_params
-from optuna_quant.held_parameters import held_parameters
-from optuna_quant.held_parameters import seen_at_once
-from optuna_quant.patient_storage import PatientStorage
+from optuna_quant.storages import bulk_writes
+from optuna_quant.storages.bulk_writes import Parameter
+from optuna_quant.storages.bulk_writes import write_params
+from optuna_quant.storages.retrying import PatientStorage
+from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.storages.write_buffer import seen_at_once
 
 
 KINDS = ["memory", *services.STORAGES]
@@ -246,7 +246,7 @@ def test_space_writes_all_its_parameters_at_once(
         calls.append(len(params))
         real(storage, trial_id, params, **attrs)
 
-    monkeypatch.setattr("optuna_quant.held_parameters.write_trial", counted)
+    monkeypatch.setattr("optuna_quant.storages.write_buffer.write_trial", counted)
     config = space.suggest(trial)
     assert calls == [len(space.parameters)]
     assert space.config_from_params(fresh(study)[0].params) == config

@@ -16,10 +16,10 @@ import pytest
 
 import optuna_quant
 from optuna_quant import TuningCriterion
-from optuna_quant.patient_storage import StorageLostError
-from optuna_quant.storage_errors import NotOpenedError
-from optuna_quant.storage_errors import StorageError
-from optuna_quant.storage_errors import storage_errors
+from optuna_quant.storages.errors import NotOpenedError
+from optuna_quant.storages.errors import StorageError
+from optuna_quant.storages.errors import storage_errors
+from optuna_quant.storages.retrying import StorageLostError
 
 
 def search(storage: str, callback: Callable[[optuna.Study, FrozenTrial], None]) -> optuna.Study:
@@ -84,7 +84,7 @@ def test_disk_that_is_full_in_mid_search(kind: str, tmp_path: Path) -> None:
         check=False,
     )
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("optuna_quant.storage_errors.StorageError: The "), done.stderr
+    assert last.startswith("optuna_quant.storages.errors.StorageError: The "), done.stderr
     # SQLite has words of its own for a full disk, but not for a limit of the file's size.
     cure = "Make room on its disk" if kind == "journal" else "See whether its disk is full"
     assert cure in last

@@ -29,17 +29,17 @@ import own_servers
 import pytest
 import services
 
-from optuna_quant import patient_storage
-from optuna_quant.bulk_writes import Parameter
-from optuna_quant.bulk_writes import write_params
-from optuna_quant.held_parameters import held_parameters
-from optuna_quant.journal_redis import JournalRedis
-from optuna_quant.lost_connection import is_crowded
-from optuna_quant.lost_connection import is_lost_connection
-from optuna_quant.patient_storage import BEGUN
-from optuna_quant.patient_storage import PatientStorage
-from optuna_quant.patient_storage import StorageLostError
-from optuna_quant.storages import open_storage
+from optuna_quant.storages import retrying
+from optuna_quant.storages.bulk_writes import Parameter
+from optuna_quant.storages.bulk_writes import write_params
+from optuna_quant.storages.journal_redis import JournalRedis
+from optuna_quant.storages.lost_connection import is_crowded
+from optuna_quant.storages.lost_connection import is_lost_connection
+from optuna_quant.storages.open import open_storage
+from optuna_quant.storages.retrying import BEGUN
+from optuna_quant.storages.retrying import PatientStorage
+from optuna_quant.storages.retrying import StorageLostError
+from optuna_quant.storages.write_buffer import held_parameters
 
 
 SERVERS = list(own_servers.KINDS)
@@ -203,7 +203,7 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
     assert isinstance(storage, PatientStorage)
     study = storage.create_new_study([StudyDirection.MAXIMIZE], "s")
     trial = storage.create_new_trial(study)
-    real = patient_storage.PatientStorage.repeat
+    real = retrying.PatientStorage.repeat
     breaks = [True]
     restart = threading.Timer(0.5, server.start)
 
@@ -218,7 +218,7 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
 
         return real(self, twice, done)
 
-    monkeypatch.setattr(patient_storage.PatientStorage, "repeat", repeat)
+    monkeypatch.setattr(retrying.PatientStorage, "repeat", repeat)
     params = [Parameter(f"op{i}", i % 2, CHOICES) for i in range(30)]
     write_params(storage, trial, params)
     restart.join()
@@ -466,7 +466,7 @@ def test_nobody_is_taken_for_dead_right_after_an_outage(
         assert storage._get_stale_trial_ids(1) == [7]
         storage._back_since = time.monotonic()
         assert storage._get_stale_trial_ids(1) == []
-        monkeypatch.setattr(patient_storage, "_LONGEST_PAUSE_SECONDS", 0.1)
+        monkeypatch.setattr(retrying, "_LONGEST_PAUSE_SECONDS", 0.1)
         time.sleep(1.3)
         assert storage._get_stale_trial_ids(1) == [7]
 
@@ -492,8 +492,8 @@ def test_grpc_address_that_nothing_answers_is_an_error() -> None:
 FULL = """
 import resource, signal, sys
 import optuna
-from optuna_quant.held_parameters import held_parameters
-from optuna_quant.storages import open_storage
+from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.storages.open import open_storage
 limit, hold = int(sys.argv[2]), sys.argv[3] == "hold"
 study = optuna.create_study(
     storage=open_storage(sys.argv[1]), study_name="s", load_if_exists=True, direction="maximize",

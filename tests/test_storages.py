@@ -31,12 +31,12 @@ import own_servers
 import pytest
 import services
 
-from optuna_quant import journal_file
-from optuna_quant import patient_storage
-from optuna_quant import storages
-from optuna_quant.journal_file import JournalFileFlock
-from optuna_quant.patient_storage import PatientStorage
-from optuna_quant.storages import open_storage
+from optuna_quant.storages import journal_file
+from optuna_quant.storages import open as storages
+from optuna_quant.storages import retrying
+from optuna_quant.storages.journal_file import JournalFileFlock
+from optuna_quant.storages.open import open_storage
+from optuna_quant.storages.retrying import PatientStorage
 
 
 WORKERS = 4
@@ -48,8 +48,8 @@ GRACE_SECONDS = 30
 HEAD = """
 import sys, time
 import optuna
-from optuna_quant.journal_file import JournalFileFlock
-from optuna_quant.storages import open_storage
+from optuna_quant.storages.journal_file import JournalFileFlock
+from optuna_quant.storages.open import open_storage
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -340,7 +340,7 @@ def test_no_message_shows_a_password(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(patient_storage, "_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(retrying, "_FIRST_PAUSE_SECONDS", 0.0)
     with pytest.raises(ValueError, match=r"^The storage .+ cannot be opened: .+") as caught:
         open_storage(address.format(SECRET))
     shown = "".join(traceback.format_exception(caught.value))

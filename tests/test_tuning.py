@@ -28,39 +28,39 @@ import pytest
 import tune_worker
 
 from optuna_quant import _optuna
-from optuna_quant import record
-from optuna_quant import search
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks.progress import clock
-from optuna_quant.config import QuantConfig
 from optuna_quant.costs import KnownObjective
 from optuna_quant.costs import as_costs
 from optuna_quant.costs import as_objective
 from optuna_quant.costs.timing import measure_interleaved
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.data_evaluation import DataEvaluation
-from optuna_quant.data_evaluation import accuracy
-from optuna_quant.data_evaluation import mae
-from optuna_quant.data_evaluation import mse
-from optuna_quant.data_evaluation import top5
-from optuna_quant.evaluation import BaselineError
-from optuna_quant.latency import finalists
-from optuna_quant.output import check_output
-from optuna_quant.result import TuningResult
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.labelled import accuracy
+from optuna_quant.evaluation.labelled import mae
+from optuna_quant.evaluation.labelled import mse
+from optuna_quant.evaluation.labelled import top5
+from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import strategies
-from optuna_quant.search import prepare
-from optuna_quant.search_errors import OutputError
-from optuna_quant.search_errors import TuningInterrupted
-from optuna_quant.selection import candidates
-from optuna_quant.selection import ranked
-from optuna_quant.storages import open_storage
-from optuna_quant.strategies import choose_strategy
-from optuna_quant.strategies import sampler_options
-from optuna_quant.tuning import tune
+from optuna_quant.selection.answer import candidates
+from optuna_quant.selection.answer import ranked
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.storages.open import open_storage
+from optuna_quant.study import record
+from optuna_quant.tuning import search
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.errors import OutputError
+from optuna_quant.tuning.errors import TuningInterrupted
+from optuna_quant.tuning.finalists import finalists
+from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.search import prepare
+from optuna_quant.tuning.strategies import choose_strategy
+from optuna_quant.tuning.strategies import sampler_options
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -349,7 +349,7 @@ def test_interrupt_in_the_measurement_of_the_gain_is_one(monkeypatch: pytest.Mon
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optuna_quant.search.measure_finalists", interrupted)
+    monkeypatch.setattr("optuna_quant.tuning.search.measure_finalists", interrupted)
     result = interrupted_fake(FakeBackend({"a": 0.0}))
     assert result.met
     assert result.gain is None

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from optuna_quant.user_code import ExitedError
-from optuna_quant.user_code import exits_are_errors
+from optuna_quant.evaluation.user_code import ExitedError
+from optuna_quant.evaluation.user_code import exits_are_errors
 
 
 @pytest.mark.parametrize(

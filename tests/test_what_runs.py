@@ -9,10 +9,10 @@ import pytest
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningResult
 from optuna_quant import tune
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.what_runs import describe_runs
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.tuning.what_runs import describe_runs
 
 
 INT8 = OpConfig.from_label("static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax")

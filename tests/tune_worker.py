@@ -13,7 +13,7 @@ import optuna
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.tuning import tune
+from optuna_quant.tuning.api import tune
 
 
 def new_backend() -> FakeBackend:

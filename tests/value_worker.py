@@ -15,11 +15,11 @@ import services
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.samplers import MSEQuantSampler
-from optuna_quant.shared_calibration import share_calibration
-from optuna_quant.shared_values import SharedValue
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.study.compute_once import SharedValue
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

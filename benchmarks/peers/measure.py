@@ -14,7 +14,7 @@ import onnxruntime
 
 from benchmarks.peers.inside.task import Task
 from optuna_quant import AccuracyCriterion
-from optuna_quant.backends.onnxruntime.optimized import optimize
+from optuna_quant.backends.onnxruntime.executed.optimized import optimize
 from optuna_quant.costs.timing import measure_interleaved
 
 

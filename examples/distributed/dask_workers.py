@@ -18,7 +18,7 @@ import optuna
 from optuna_integration.dask import DaskStorage
 
 import optuna_quant
-from optuna_quant.storages import open_storage
+from optuna_quant.storages.open import open_storage
 
 
 DIGITS = Path(__file__).resolve().parents[1] / "digits"

@@ -16,7 +16,7 @@ import sys
 import optuna
 
 import optuna_quant
-from optuna_quant.ranks import this_rank
+from optuna_quant.workers.launch import this_rank
 
 
 DIGITS = Path(__file__).resolve().parents[1] / "digits"

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
-    from optuna_quant.capability import Capability
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.narrowing import OpDict
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.capability import Capability
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.space.space import TuningSpace
 
 
 class ModelLoadError(ValueError):
@@ -33,8 +33,8 @@ class Backend(Protocol):
     hash): a study is continued only with the same ones; ``"arithmetic"`` among them is how this
     machine computes the models. ``files`` maps names to the paths of the files that the backend
     reads: a result is never written over them. ``float_weights(config)`` gives the
-    :class:`~optuna_quant.left_out.FloatWeights` of a model, which the report of a search tells of.
-    With the members of :class:`SharesCalibration` the
+    :class:`~optuna_quant.space.left_out.FloatWeights` of a model, which the report of a search
+    tells of. With the members of :class:`SharesCalibration` the
     workers of a study calibrate once for all.
     """
 

@@ -15,7 +15,6 @@ import warnings
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
-from optuna_quant import record
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike
@@ -23,14 +22,15 @@ from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import check_limits
 from optuna_quant.criteria import check_one_criterion
-from optuna_quant.repeated_failures import RepeatedFailure
-from optuna_quant.repeated_failures import repeated_failure
-from optuna_quant.repeated_failures import try_single_ops
-from optuna_quant.sample_record import samples_of
 from optuna_quant.samplers import QuantSampler
-from optuna_quant.selection import Candidate
-from optuna_quant.selection import candidates
-from optuna_quant.selection import ranked
+from optuna_quant.selection.answer import Candidate
+from optuna_quant.selection.answer import candidates
+from optuna_quant.selection.answer import ranked
+from optuna_quant.study import record
+from optuna_quant.study.repeated_failures import RepeatedFailure
+from optuna_quant.study.repeated_failures import repeated_failure
+from optuna_quant.study.repeated_failures import try_single_ops
+from optuna_quant.study.sample_record import samples_of
 
 
 if TYPE_CHECKING:
@@ -326,8 +326,8 @@ def keep_reason(study: optuna.Study, stop: Stop) -> None:
 
     Args:
         study:
-            The study. Its user attribute :data:`optuna_quant.record.STOPPED_BECAUSE` is set to a
-            dict with ``reason`` and ``message``, in place of an earlier one.
+            The study. Its user attribute :data:`optuna_quant.study.record.STOPPED_BECAUSE` is set
+            to a dict with ``reason`` and ``message``, in place of an earlier one.
         stop:
             The decision.
     """
@@ -470,6 +470,6 @@ def _warn_without_baseline(study: optuna.Study, trials: list[FrozenTrial]) -> No
             warnings.warn(
                 "The study has no baseline, so no trial can be held against the criterion. Use "
                 "one of the samplers or the objective of optuna_quant, which measure it, or set "
-                "it with optuna_quant.record.set_baseline.",
+                "it with optuna_quant.study.record.set_baseline.",
                 stacklevel=3,
             )

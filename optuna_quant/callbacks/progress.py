@@ -10,15 +10,15 @@ from typing import TextIO
 
 from optuna.trial import TrialState
 
-from optuna_quant import record
+from optuna_quant._common.printable import printable
 from optuna_quant.callbacks.exit_policy import busy_seconds
 from optuna_quant.callbacks.exit_policy import is_answer
 from optuna_quant.callbacks.sample_bar import SampleBar
 from optuna_quant.costs.objective import OPS
-from optuna_quant.printable import printable
-from optuna_quant.selection import candidates
-from optuna_quant.selection import is_quantized
-from optuna_quant.selection import ranked
+from optuna_quant.selection.answer import candidates
+from optuna_quant.selection.answer import is_quantized
+from optuna_quant.selection.answer import ranked
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.callbacks.exit_policy import ExitPolicy
-    from optuna_quant.sampled_evaluation import Seen
-    from optuna_quant.selection import Candidate
+    from optuna_quant.evaluation.sampled import Seen
+    from optuna_quant.selection.answer import Candidate
 
 
 class Progress:

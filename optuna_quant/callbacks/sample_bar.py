@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 
 if TYPE_CHECKING:
-    from optuna_quant.sampled_evaluation import Seen
+    from optuna_quant.evaluation.sampled import Seen
 
 
 _SECONDS_BETWEEN_BOUNDS = 0.5

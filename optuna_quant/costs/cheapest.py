@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import OpConfig
-    from optuna_quant.config import QuantConfig
     from optuna_quant.costs.table import CostTable
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
 
 
 # Costs and sums of weights that differ by less, relative to the largest, are equal. The solver

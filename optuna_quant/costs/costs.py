@@ -16,12 +16,12 @@ from typing import Any
 from typing import Protocol
 from typing import runtime_checkable
 
+from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.costs.table import CostTable
-from optuna_quant.nearest import did_you_mean
 
 
 if TYPE_CHECKING:
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 _FORMAT = 1

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
-from optuna_quant import record
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import LATENCY
@@ -23,8 +22,9 @@ from optuna_quant.costs.paying import OpGain
 from optuna_quant.costs.paying import op_gains
 from optuna_quant.costs.paying import without
 from optuna_quant.costs.paying import worse_ops
-from optuna_quant.texts import read_text
-from optuna_quant.texts import write_text
+from optuna_quant.study import record
+from optuna_quant.study.blobs import read_text
+from optuna_quant.study.blobs import write_text
 
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.costs.costs import Costs
     from optuna_quant.costs.study_costs import StudyCosts
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 _logger = get_logger(__name__)

@@ -11,7 +11,7 @@ import time
 
 from optuna_quant.costs.objective import shown_seconds
 from optuna_quant.costs.timing import time_interleaved
-from optuna_quant.left_out import shown_bytes
+from optuna_quant.space.left_out import shown_bytes
 
 
 _ROUNDS = 40

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
+from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.known import linearized
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import MEASURES
 from optuna_quant.costs.table import CostTable
-from optuna_quant.nearest import did_you_mean
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 CostsLike: TypeAlias = (

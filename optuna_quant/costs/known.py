@@ -8,8 +8,6 @@ import math
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant import record
-from optuna_quant.config import FP32
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
@@ -17,13 +15,15 @@ from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import WeightedObjective
 from optuna_quant.costs.table import CostTable
 from optuna_quant.costs.table import combined
+from optuna_quant.space.config import FP32
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 class KnownObjective:

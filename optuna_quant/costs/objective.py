@@ -20,12 +20,12 @@ from typing import Protocol
 from typing import TypeAlias
 from typing import runtime_checkable
 
-from optuna_quant.left_out import shown_bytes
-from optuna_quant.nearest import did_you_mean
+from optuna_quant._common.nearest import did_you_mean
+from optuna_quant.space.left_out import shown_bytes
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
+    from optuna_quant.space.config import QuantConfig
 
 
 LATENCY = "latency"

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optuna_quant.config import FP32
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.objective import show_measure
-from optuna_quant.left_out import LeftOut
+from optuna_quant.space.config import FP32
+from optuna_quant.space.left_out import LeftOut
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import OpConfig
-    from optuna_quant.config import QuantConfig
     from optuna_quant.costs.table import Boundary
     from optuna_quant.costs.table import CostTable
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
 
 
 # What an op loses is within the noise up to this part of what it costs in floats, or up to its

@@ -14,7 +14,7 @@ from optuna_quant.costs.paying import OpGain
 from optuna_quant.costs.paying import left_out_by_cost
 from optuna_quant.costs.paying import op_gains
 from optuna_quant.costs.paying import worse_ops
-from optuna_quant.left_out import left_out_frame
+from optuna_quant.space.left_out import left_out_frame
 
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.costs.costs import Costs
     from optuna_quant.costs.table import CostTable
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 @dataclass(frozen=True)

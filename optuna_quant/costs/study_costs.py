@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant import _optuna
-from optuna_quant import record
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.costs import CountsCosts
 from optuna_quant.costs.costs import MeasuresCosts
 from optuna_quant.costs.objective import SIZE
-from optuna_quant.shared_values import SharedValue
-from optuna_quant.texts import find_bytes
-from optuna_quant.texts import read_text
-from optuna_quant.texts import write_text
+from optuna_quant.study import record
+from optuna_quant.study.blobs import find_bytes
+from optuna_quant.study.blobs import read_text
+from optuna_quant.study.blobs import write_text
+from optuna_quant.study.compute_once import SharedValue
 
 
 if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.backends.base import Backend
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 _logger = get_logger(__name__)

@@ -13,12 +13,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.nearest import did_you_mean
+from optuna_quant._common.nearest import did_you_mean
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.paying import OpGain
 from optuna_quant.costs.paying import left_out_by_cost
 from optuna_quant.costs.paying import op_gains
-from optuna_quant.left_out import FloatWeights
-from optuna_quant.left_out import LeftOut
+from optuna_quant.space.left_out import FloatWeights
+from optuna_quant.space.left_out import LeftOut
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 _SHOWN_LEFT_OUT = 3

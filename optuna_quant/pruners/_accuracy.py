@@ -15,14 +15,14 @@ import weakref
 from optuna.pruners import BasePruner
 
 from optuna_quant import _optuna
-from optuna_quant import record
 from optuna_quant.criteria import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.evidence.group_test import GroupThresholdTest
-from optuna_quant.evidence.group_test import Seen
-from optuna_quant.evidence.group_test import mean_bounds
 from optuna_quant.pruners._watched import Watched
 from optuna_quant.pruners._watched import with_reports
+from optuna_quant.sequential.group_test import GroupThresholdTest
+from optuna_quant.sequential.group_test import Seen
+from optuna_quant.sequential.group_test import mean_bounds
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from optuna_quant import _optuna
-from optuna_quant import record
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:

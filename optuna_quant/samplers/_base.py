@@ -20,26 +20,26 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant import record
-from optuna_quant._pause import Pause
-from optuna_quant._worker import is_this_process
-from optuna_quant._worker import this_worker
-from optuna_quant.enqueued import valid_choices
-from optuna_quant.record_check import check_fallback_ops
-from optuna_quant.record_check import check_record
 from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
 from optuna_quant.samplers._ledger import Ledger
 from optuna_quant.samplers._ledger import Outcome
-from optuna_quant.samplers._liveness import SignsOfLife
-from optuna_quant.samplers._liveness import Watch
-from optuna_quant.samplers._liveness import bury
 from optuna_quant.samplers._reports import SetAside
 from optuna_quant.samplers._reports import Speculation
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
-from optuna_quant.samplers._signature import check_space
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
+from optuna_quant.study.enqueued import valid_choices
+from optuna_quant.study.liveness import SignsOfLife
+from optuna_quant.study.liveness import Watch
+from optuna_quant.study.liveness import bury
+from optuna_quant.study.record_check import check_fallback_ops
+from optuna_quant.study.record_check import check_record
+from optuna_quant.study.space_signature import check_space
+from optuna_quant.workers.backoff import Pause
+from optuna_quant.workers.identity import is_this_process
+from optuna_quant.workers.identity import this_worker
 
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.space.config import QuantConfig
 
 
 _logger = get_logger(__name__)

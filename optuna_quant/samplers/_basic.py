@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
-from optuna_quant.config import OpConfig
 from optuna_quant.samplers import _op_types
 from optuna_quant.samplers._fallback import Ranking
 from optuna_quant.samplers._fallback import bracket
@@ -36,12 +35,13 @@ from optuna_quant.samplers._requests import Request
 from optuna_quant.samplers._requests import SeesSamples
 from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._staged import StagedQuantSampler
+from optuna_quant.space.config import OpConfig
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
 
 
 Comparison: TypeAlias = "Generator[Request, Any, list[Evaluation]]"

@@ -12,7 +12,7 @@ from optuna_quant.samplers._registry import register_strategy
 if TYPE_CHECKING:
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._search import Search
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 @register_strategy("bayesian")

@@ -18,7 +18,7 @@ from optuna_quant.samplers._threads import single_threaded_blas
 
 if TYPE_CHECKING:
     from optuna_quant.samplers._points import Point
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 # The cost of the model grows with the cube of the number of observations.

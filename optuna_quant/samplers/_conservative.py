@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant import _optuna
-from optuna_quant import record
 from optuna_quant.samplers._grow import Change
 from optuna_quant.samplers._grow import Growth
 from optuna_quant.samplers._grow import grow_to_the_end
@@ -23,14 +22,15 @@ from optuna_quant.samplers._requests import Plan
 from optuna_quant.samplers._requests import SeesSamples
 from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._staged import StagedQuantSampler
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 # Ops are ranked one by one where more than one in so many does not fit.

@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optuna_quant import record
-from optuna_quant.evidence.race import Rank
-from optuna_quant.evidence.race import clearly_behind
-from optuna_quant.evidence.race import lead
-from optuna_quant.evidence.race import most_missed
-from optuna_quant.evidence.race import order_is_clear
-from optuna_quant.evidence.race import rounds
-from optuna_quant.evidence.race import standing
-from optuna_quant.evidence.race import survivors
-from optuna_quant.evidence.threshold import estimate
 from optuna_quant.samplers._reports import RaceReport
+from optuna_quant.sequential.race import Rank
+from optuna_quant.sequential.race import clearly_behind
+from optuna_quant.sequential.race import lead
+from optuna_quant.sequential.race import most_missed
+from optuna_quant.sequential.race import order_is_clear
+from optuna_quant.sequential.race import rounds
+from optuna_quant.sequential.race import standing
+from optuna_quant.sequential.race import survivors
+from optuna_quant.sequential.threshold import estimate
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.evidence import Population
     from optuna_quant.samplers._requests import Evaluate
     from optuna_quant.samplers._requests import Evaluation
     from optuna_quant.samplers._requests import Race
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.config import QuantConfig
 
 
 # A bound this close to the whole range says nothing.

@@ -14,13 +14,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant import record
-from optuna_quant.config import OpConfig
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.evidence import Verdict
-from optuna_quant.record_check import check_record
 from optuna_quant.samplers._ledger import Ledger
 from optuna_quant.samplers._option_scores import OptionScores
 from optuna_quant.samplers._prior import EarlierLoss
@@ -29,7 +25,6 @@ from optuna_quant.samplers._prior import kept_prior
 from optuna_quant.samplers._prior_in_space import PriorInSpace
 from optuna_quant.samplers._prior_in_space import TakenScores
 from optuna_quant.samplers._sampled import SampledOutcomes
-from optuna_quant.samplers._signature import check_protocol
 from optuna_quant.samplers._surrogate import fallback_table
 from optuna_quant.samplers._surrogate_search import ANSWER_STAGE
 from optuna_quant.samplers._surrogate_search import EARLIER_STAGE
@@ -38,10 +33,15 @@ from optuna_quant.samplers._surrogate_search import START_STAGE
 from optuna_quant.samplers._surrogate_search import SurrogateOptions
 from optuna_quant.samplers._surrogate_search import SurrogateSearch
 from optuna_quant.samplers._threads import single_threaded_blas
-from optuna_quant.space import TuningSpace
-from optuna_quant.texts import find_bytes
-from optuna_quant.texts import read_text
-from optuna_quant.tunable import Tunable
+from optuna_quant.sequential import Verdict
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
+from optuna_quant.study import record
+from optuna_quant.study.blobs import find_bytes
+from optuna_quant.study.blobs import read_text
+from optuna_quant.study.record_check import check_record
+from optuna_quant.study.space_signature import check_protocol
 
 
 if TYPE_CHECKING:

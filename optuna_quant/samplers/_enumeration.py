@@ -13,9 +13,9 @@ from optuna_quant.samplers._search import Search
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
     from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 _ROUNDS = 6

@@ -16,8 +16,8 @@ from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.tunable import Tunable
 
 
 Ranking: TypeAlias = "Generator[Request, Any, list[Tunable]]"

@@ -16,9 +16,9 @@ from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import OpConfig
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.tunable import Tunable
 
 
 # On how many of the samples single changes are ranked: what matters is tried again, together.

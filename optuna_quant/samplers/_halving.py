@@ -18,8 +18,8 @@ from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 # The types that come first: where integer kernels pay most.

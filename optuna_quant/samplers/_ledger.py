@@ -15,12 +15,12 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant import record
-from optuna_quant.evidence import Verdict
-from optuna_quant.repeated_failures import failures_from
-from optuna_quant.sample_record import read_population
-from optuna_quant.sample_record import samples_of
 from optuna_quant.samplers._reports import SetAside
+from optuna_quant.sequential import Verdict
+from optuna_quant.study import record
+from optuna_quant.study.repeated_failures import failures_from
+from optuna_quant.study.sample_record import read_population
+from optuna_quant.study.sample_record import samples_of
 
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.evidence import Population
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.space import TuningSpace
 
 
 @dataclass(frozen=True)

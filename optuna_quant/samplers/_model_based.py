@@ -12,18 +12,18 @@ import hashlib
 import math
 from typing import TYPE_CHECKING
 
-from optuna_quant import record
 from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
 from optuna_quant.samplers._points import Point
 from optuna_quant.samplers._points import Points
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
     from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
 
 
 @register_strategy("mse")

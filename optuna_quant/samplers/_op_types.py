@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import OpConfig
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 TypeChoice: TypeAlias = tuple[str, "OpConfig"]

@@ -11,20 +11,20 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant import record
 from optuna_quant.samplers._scores import check_scores
-from optuna_quant.shared_values import ClaimWatch
-from optuna_quant.shared_values import SharedValue
+from optuna_quant.study import record
+from optuna_quant.study.compute_once import ClaimWatch
+from optuna_quant.study.compute_once import SharedValue
 
 
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.config import OpConfig
-    from optuna_quant.config import QuantConfig
     from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
 
 
 # Options that only differ in the range's algorithm or the weight's granularity: more are of

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._scores import Sensitivity
     from optuna_quant.samplers._search import Search
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 @register_strategy("pareto")

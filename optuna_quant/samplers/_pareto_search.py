@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant import record
 from optuna_quant.costs.dominance import Point
 from optuna_quant.costs.dominance import Staircase
 from optuna_quant.costs.dominance import non_dominated
@@ -19,16 +18,17 @@ from optuna_quant.samplers._surrogate_search import Belief
 from optuna_quant.samplers._surrogate_search import SurrogateOptions
 from optuna_quant.samplers._surrogate_search import SurrogateSearch
 from optuna_quant.samplers._surrogate_search import _Decision
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._ledger import Outcome
     from optuna_quant.samplers._loss_model import LossModel
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 FRONT_STAGE = "front"

@@ -10,15 +10,15 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.others import has_results
-from optuna_quant.shared_values import SharedValue
-from optuna_quant.texts import read_bytes
+from optuna_quant.study.blobs import read_bytes
+from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.others import has_results
 
 
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 _NAME = "prior"

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.config import QuantConfig
 from optuna_quant.samplers._loss_model import Observed
 from optuna_quant.samplers._option_scores import OptionScores
 from optuna_quant.samplers._option_scores import scored_options
+from optuna_quant.space.config import QuantConfig
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     import optuna
 
-    from optuna_quant.config import OpConfig
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._prior import EarlierLoss
     from optuna_quant.samplers._prior import StudyPrior
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
 
 
 # How far the loss of a configuration may be from that in the earlier study, as a part of the loss

@@ -9,7 +9,6 @@ from functools import partial
 import math
 from typing import TYPE_CHECKING
 
-from optuna_quant import record
 from optuna_quant.samplers._course import Course
 from optuna_quant.samplers._requests import Evaluate
 from optuna_quant.samplers._requests import Evaluation
@@ -19,11 +18,12 @@ from optuna_quant.samplers._requests import Race
 from optuna_quant.samplers._requests import Scoring
 from optuna_quant.samplers._requests import SeesSamples
 from optuna_quant.samplers._requests import Stage
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.evidence import Population
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.config import QuantConfig
 
 
 class Replay:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
-from optuna_quant import record
-from optuna_quant.config import QuantConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Race:
     """A batch of configurations of which a strategy wants to know the order.
 
     Where samples are evaluated one by one, all are evaluated on the same few, the better half of
-    them on more, and so on; see :func:`optuna_quant.evidence.race.survivors` for what that
+    them on more, and so on; see :func:`optuna_quant.sequential.race.survivors` for what that
     promises. Otherwise all are evaluated in full. What the plan is sent are estimates then; of a
     configuration that went out, the score is at most that of the ones that went on.
 

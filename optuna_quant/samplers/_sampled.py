@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optuna_quant import record
-from optuna_quant.evidence import Verdict
-from optuna_quant.evidence.threshold import estimate
-from optuna_quant.evidence.threshold import follow
-from optuna_quant.sample_record import population_of
-from optuna_quant.sample_record import read_scores
 from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.sequential import Verdict
+from optuna_quant.sequential.threshold import estimate
+from optuna_quant.sequential.threshold import follow
+from optuna_quant.study import record
+from optuna_quant.study.sample_record import population_of
+from optuna_quant.study.sample_record import read_scores
 
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.evidence import Population
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._ledger import Outcome
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.config import QuantConfig
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from numbers import Real
 from typing import TYPE_CHECKING
 from typing import TypeAlias
 
-from optuna_quant.config import QuantConfig
-from optuna_quant.shared_values import ClaimWatch
-from optuna_quant.shared_values import SharedValue
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.study.compute_once import ClaimWatch
+from optuna_quant.study.compute_once import SharedValue
 
 
 if TYPE_CHECKING:

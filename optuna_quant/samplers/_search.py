@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optuna_quant import record
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
-    from optuna_quant.config import QuantConfig
     from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.space.config import QuantConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Choice:
     """Whether the configuration was given, or is the last resort: nobody can take it away."""
     positions: tuple[int, ...] | None = None
     goal: str | int = record.FULL
-    """How far to evaluate it, see :class:`optuna_quant.record.Claim`."""
+    """How far to evaluate it, see :class:`optuna_quant.study.record.Claim`."""
 
 
 class Search(abc.ABC):

@@ -27,10 +27,10 @@ from optuna_quant.samplers._search import Search
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.evidence import Population
     from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 # How far ahead of the record a guess is followed.

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.trial import TrialState
 
-from optuna_quant import record
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.tradeoff import tradeoff
-from optuna_quant.evidence import Verdict
 from optuna_quant.samplers._loss_model import LossModel
 from optuna_quant.samplers._loss_model import LossScale
 from optuna_quant.samplers._loss_model import Observed
@@ -25,22 +23,24 @@ from optuna_quant.samplers._sampled import SampledOutcomes
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
 from optuna_quant.samplers._threads import single_threaded_blas
+from optuna_quant.sequential import Verdict
+from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.config import QuantConfig
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.evidence import Population
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._ledger import Outcome
     from optuna_quant.samplers._option_scores import OptionScoreBook
     from optuna_quant.samplers._prior_in_space import PriorInSpace
     from optuna_quant.samplers._prior_in_space import TakenScores
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
 
 
 _NOTHING_SCORED = OptionScores({}, 0.0)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._points import Point
     from optuna_quant.samplers._search import Search
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.space import TuningSpace
 
 
 _OURS = ("n_startup_trials", "seed")

@@ -16,16 +16,16 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import busy_seconds
 from optuna_quant.callbacks.exit_policy import trials_used
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.selection import best_met_trial
-from optuna_quant.selection import closest_trial
+from optuna_quant.selection.answer import best_met_trial
+from optuna_quant.selection.answer import closest_trial
+from optuna_quant.study import record
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

@@ -14,12 +14,12 @@ from spaces import STATIC
 from spaces import STATIC_TENSOR
 from spaces import make_space
 
-from optuna_quant.config import FP32
-from optuna_quant.config import QuantConfig
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.cheapest import cheapest
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
 
 
 OPTIONS = (STATIC, DYNAMIC, FP32)

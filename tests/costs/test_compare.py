@@ -15,7 +15,7 @@ import pytest
 
 import optuna_quant
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.cli import main
+from optuna_quant.cli.parser import main
 
 
 X = samples(40, 2, 8, 8)

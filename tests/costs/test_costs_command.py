@@ -11,12 +11,12 @@ import onnx
 import onnx_models
 import pytest
 
-from optuna_quant import exit_codes
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.cli import main
-from optuna_quant.config import FP32
+from optuna_quant.cli import exit_codes
+from optuna_quant.cli.parser import main
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
+from optuna_quant.space.config import FP32
 
 
 TUNE = ["tune", "net.onnx", "--calibration", "calib.npz", "--data", "data.npz", "--no-gain"]

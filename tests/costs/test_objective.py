@@ -10,8 +10,6 @@ from spaces import DYNAMIC
 from spaces import STATIC
 from spaces import make_space
 
-from optuna_quant.config import FP32
-from optuna_quant.config import QuantConfig
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
@@ -19,6 +17,8 @@ from optuna_quant.costs import KnownObjective
 from optuna_quant.costs import as_costs
 from optuna_quant.costs import as_objective
 from optuna_quant.costs.objective import show_measure
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
 
 
 SPACE = make_space(3, (STATIC, DYNAMIC, FP32))

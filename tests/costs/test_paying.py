@@ -10,12 +10,12 @@ from spaces import DYNAMIC
 from spaces import STATIC
 from spaces import make_space
 
-from optuna_quant.config import FP32
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import CostTable
 from optuna_quant.costs import op_gains
 from optuna_quant.costs.paying import left_out_by_cost
 from optuna_quant.costs.paying import worse_ops
+from optuna_quant.space.config import FP32
 
 
 OPTIONS = (STATIC, DYNAMIC, FP32)

@@ -15,19 +15,19 @@ import pytest
 from spaces import STATIC
 from spaces import STATIC_TENSOR
 
-from optuna_quant import record
-from optuna_quant.config import FP32
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.gain import Measured
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.latency import measure_finalists
-from optuna_quant.result import TuningResult
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.selection import candidates
-from optuna_quant.selection import ranked
-from optuna_quant.tuning import tune
+from optuna_quant.selection.answer import candidates
+from optuna_quant.selection.answer import ranked
+from optuna_quant.space.config import FP32
+from optuna_quant.study import record
+from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.result import TuningResult
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -329,7 +329,7 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     # By the table "a" and "b" gain the same, but for 1 of 1000; measured, the other is faster.
     backend = RunsBackend({"a": 0.06, "b": 0.06}, {"a": 0.5, "b": 0.499})
     monkeypatch.setattr(
-        "optuna_quant.search.measure_finalists",
+        "optuna_quant.tuning.search.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, 1.6e-3, 1.5e-3)
         ),
@@ -362,7 +362,7 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
 )
 def test_a_model_pays_if_it_is_faster_by_more_than_noise(monkeypatch, seconds, noise, pays, said):
     monkeypatch.setattr(
-        "optuna_quant.search.measure_finalists",
+        "optuna_quant.tuning.search.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, seconds, seconds, noise=noise)
         ),
@@ -432,6 +432,6 @@ def test_a_strategy_that_takes_costs_gets_the_table_of_the_objective(monkeypatch
             if costs is not None:
                 seen.append(costs)
 
-    monkeypatch.setattr("optuna_quant.strategies.strategies", lambda: {"planner": Planner})
+    monkeypatch.setattr("optuna_quant.tuning.strategies.strategies", lambda: {"planner": Planner})
     go(costed(), {"latency": 1, "size": 1}, strategy="planner")
     assert [found.measure for found in seen] == ["latency=1,size=1"]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.evidence.group_test import GroupThresholdTest
-from optuna_quant.evidence.group_test import Seen
-from optuna_quant.evidence.group_test import mean_bounds
+from optuna_quant.sequential.group_test import GroupThresholdTest
+from optuna_quant.sequential.group_test import Seen
+from optuna_quant.sequential.group_test import mean_bounds
 
 
 ALPHA = 0.001

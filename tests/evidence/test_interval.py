@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.evidence.interval import loss_interval
+from optuna_quant.sequential.interval import loss_interval
 
 
 Pairs = tuple[np.ndarray, np.ndarray]

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.evidence import Population
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import ThresholdTest
-from optuna_quant.evidence import difficulty_levels
-from optuna_quant.evidence.population import METHODS
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import ThresholdTest
+from optuna_quant.sequential import difficulty_levels
+from optuna_quant.sequential.population import METHODS
 
 
 def population_of(

@@ -18,17 +18,17 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import SampleMetric
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
-from optuna_quant import record
 from optuna_quant import tune
-from optuna_quant.data_evaluation import DataEvaluation
-from optuna_quant.evidence import Population
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import ThresholdTest
-from optuna_quant.evidence import Verdict
-from optuna_quant.evidence.threshold import bounds
-from optuna_quant.sample_metrics import mse
-from optuna_quant.sample_record import read_population
-from optuna_quant.sample_record import write_population
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.metrics.sample_metrics import mse
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import ThresholdTest
+from optuna_quant.sequential import Verdict
+from optuna_quant.sequential.threshold import bounds
+from optuna_quant.study import record
+from optuna_quant.study.sample_record import read_population
+from optuna_quant.study.sample_record import write_population
 
 
 SIZES = st.floats(0, 1e6).map(lambda x: 0.0 if x < 1e-6 else x)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import difficulty_levels
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import difficulty_levels
 
 
 LEVELS = st.lists(st.integers(0, 255), min_size=1, max_size=80).map(

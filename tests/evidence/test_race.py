@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.evidence import Population
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import difficulty_levels
-from optuna_quant.evidence.race import Rank
-from optuna_quant.evidence.race import clearly_behind
-from optuna_quant.evidence.race import lead
-from optuna_quant.evidence.race import most_missed
-from optuna_quant.evidence.race import order_is_clear
-from optuna_quant.evidence.race import rounds
-from optuna_quant.evidence.race import standing
-from optuna_quant.evidence.race import survivors
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import difficulty_levels
+from optuna_quant.sequential.race import Rank
+from optuna_quant.sequential.race import clearly_behind
+from optuna_quant.sequential.race import lead
+from optuna_quant.sequential.race import most_missed
+from optuna_quant.sequential.race import order_is_clear
+from optuna_quant.sequential.race import rounds
+from optuna_quant.sequential.race import standing
+from optuna_quant.sequential.race import survivors
 
 
 SIZE = 1000

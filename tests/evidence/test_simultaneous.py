@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from optuna_quant.evidence.interval import loss_interval
-from optuna_quant.evidence.simultaneous import chosen_loss_interval
+from optuna_quant.sequential.interval import loss_interval
+from optuna_quant.sequential.simultaneous import chosen_loss_interval
 
 
 SEARCHES, SAMPLES, MODELS = 400, 500, 60

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.evidence import Population
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import ThresholdTest
-from optuna_quant.evidence import Verdict
-from optuna_quant.evidence import difficulty_levels
-from optuna_quant.evidence.population import METHODS
-from optuna_quant.evidence.threshold import bounds
-from optuna_quant.evidence.threshold import estimate
-from optuna_quant.evidence.threshold import follow
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import ThresholdTest
+from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import difficulty_levels
+from optuna_quant.sequential.population import METHODS
+from optuna_quant.sequential.threshold import bounds
+from optuna_quant.sequential.threshold import estimate
+from optuna_quant.sequential.threshold import follow
 
 
 CERTAIN_ERROR = 1e-8

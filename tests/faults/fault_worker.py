@@ -26,10 +26,10 @@ from samplers.parallel_worker import sampler_of
 import services
 
 from optuna_quant import _optuna
-from optuna_quant import _worker
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.tuning import tune
+from optuna_quant.tuning.api import tune
+from optuna_quant.workers import identity
 
 
 _WRITES = [
@@ -93,7 +93,7 @@ def work(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if host is not None:
         # In the form of the real one: name, machine, boot, namespace.
-        _worker._host = lambda: f"{host} {host} boot namespace"
+        identity._host = lambda: f"{host} {host} boot namespace"
     if clock:
         shift_clock(clock)
     lines = Log(log)
@@ -204,7 +204,7 @@ def tune_fake(
 ) -> None:
     """Tune a model that only counts what quantization costs, as a user does."""
     if host is not None:
-        _worker._host = lambda: f"{host} {host} boot namespace"
+        identity._host = lambda: f"{host} {host} boot namespace"
     lines = Log(log)
     warnings: list[str] = []
     handler = logging.Handler(logging.WARNING)

@@ -16,7 +16,7 @@ import services
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import TuningCriterion
-from optuna_quant.tuning import tune
+from optuna_quant.tuning.api import tune
 
 
 def sleep() -> None:

@@ -16,7 +16,7 @@ from samplers.parallel_worker import sampler_of
 from samplers.parallel_worker import undisturbed
 import services
 
-from optuna_quant import record
+from optuna_quant.study import record
 
 
 def check(

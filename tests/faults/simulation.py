@@ -24,12 +24,12 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 import pytest
 
-from optuna_quant import _pause
-from optuna_quant.config import QuantConfig
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import _base
-from optuna_quant.samplers import _liveness
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import liveness
+from optuna_quant.workers import backoff
 
 
 _BEGIN = 1_700_000_000.0
@@ -196,11 +196,11 @@ class Simulation:
         def this_worker() -> str:
             return threading.current_thread().name
 
-        for module in (_base, _liveness, _pause):
+        for module in (_base, liveness, backoff):
             patch.setattr(module, "time", self.clock)
         patch.setattr(_base, "this_worker", this_worker)
-        patch.setattr(_liveness, "is_this_process", lambda worker: worker == this_worker())
-        patch.setattr(_liveness, "is_known_dead", self.dead.__contains__)
+        patch.setattr(liveness, "is_this_process", lambda worker: worker == this_worker())
+        patch.setattr(liveness, "is_known_dead", self.dead.__contains__)
         for _ in range(workers):
             self._begin()
         self.clock.run()

@@ -17,7 +17,7 @@ import pytest
 from samplers.parallel_worker import Log
 import services
 
-from optuna_quant import record
+from optuna_quant.study import record
 
 
 PATIENCE = 2.0

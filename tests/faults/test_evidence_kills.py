@@ -24,8 +24,8 @@ from samplers.parallel_worker import LEARNING
 from samplers.parallel_worker import Log
 import services
 
-from optuna_quant import record
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.study import record
 
 
 STRATEGIES = ["basic", "auto", "random"]

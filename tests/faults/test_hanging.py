@@ -16,7 +16,7 @@ import pytest
 from samplers.parallel_worker import Log
 import services
 
-from optuna_quant import record
+from optuna_quant.study import record
 
 
 WORKER = "faults.hanging_worker:work"

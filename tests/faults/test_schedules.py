@@ -11,13 +11,13 @@ from optuna.trial import TrialState
 import pytest
 from spaces import make_space
 
-from optuna_quant import record
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import ConservativeQuantSampler
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import QuantSampler
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.study import record
 
 
 SEEDS = 8

@@ -27,7 +27,7 @@ _IMPORTS = [
     "faults.fault_worker",
     "samplers.parallel_worker",
     "optuna_quant.samplers._bayesian_search",
-    "optuna_quant.tuning",
+    "optuna_quant.tuning.api",
     "psycopg2",
     "pymysql",
     "redis",

@@ -10,17 +10,17 @@ from fake_backend import FakeModel
 import numpy as np
 import optuna
 from optuna.trial import TrialState
+from optuna_quant.pareto import FrontPoint
+from optuna_quant.pareto import front_points
 import pytest
 from spaces import make_space
 
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
-from optuna_quant import record
 from optuna_quant import tune
-from optuna_quant.config import QuantConfig
-from optuna_quant.pareto import FrontPoint
-from optuna_quant.pareto import front_points
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.study import record
 
 
 DAMAGE = {"a": 0.04, "b": 0.0, "c": 0.01, "d": 0.02}

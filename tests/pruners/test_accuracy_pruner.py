@@ -19,11 +19,11 @@ from optuna.trial import TrialState
 import pytest
 from spaces import make_space
 
-from optuna_quant import record
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import ExhaustiveQuantSampler
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.study import record
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

@@ -20,16 +20,16 @@ from spaces import STATIC
 from spaces import STATIC_TENSOR
 from spaces import make_space
 
-from optuna_quant import record
-from optuna_quant.config import FP32
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.held_parameters import held_parameters
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import strategies
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.study import record
 
 
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}

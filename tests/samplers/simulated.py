@@ -14,17 +14,17 @@ import optuna
 from spaces import STATIC
 from spaces import make_space
 
-from optuna_quant import record
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import SurrogateQuantSampler
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.01)

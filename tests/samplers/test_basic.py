@@ -13,13 +13,13 @@ from spaces import STATIC_TENSOR
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant import record
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.config import TensorConfig
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
 
 
 SHORT = {

@@ -19,8 +19,6 @@ from spaces import STATIC_TENSOR
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant.config import FP32
-from optuna_quant.config import QuantConfig
 from optuna_quant.samplers import _bayesian_search
 from optuna_quant.samplers import _gp
 from optuna_quant.samplers._acquisition import Acquisition
@@ -28,6 +26,8 @@ from optuna_quant.samplers._bayesian import BayesianQuantSampler
 from optuna_quant.samplers._bayesian_search import BayesianSearch
 from optuna_quant.samplers._model_based import Observation
 from optuna_quant.samplers._model_based import Pending
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
 
 
 SIZES = [3, 2, 4, 3, 2]

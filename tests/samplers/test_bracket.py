@@ -18,13 +18,13 @@ from sample_models import sampler_of
 from sample_models import search
 from spaces import make_space
 
-from optuna_quant import record
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers._fallback import bracket
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Stage
+from optuna_quant.study import record
 
 
 def tried(count: int, meets: Callable[[int], bool]) -> tuple[list[int], int | None]:

@@ -19,20 +19,20 @@ from sample_models import population_of
 from sample_models import pruner_of
 from sample_models import search
 
-from optuna_quant import record
-from optuna_quant.config import QuantConfig
-from optuna_quant.evidence.race import lead
-from optuna_quant.evidence.race import rounds
-from optuna_quant.evidence.threshold import estimate
-from optuna_quant.objective import QuantObjective
-from optuna_quant.sample_record import samples_of
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers._course import Course
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
 from optuna_quant.samplers._requests import Race
 from optuna_quant.samplers._requests import Stage
-from optuna_quant.space import TuningSpace
+from optuna_quant.sequential.race import lead
+from optuna_quant.sequential.race import rounds
+from optuna_quant.sequential.threshold import estimate
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
+from optuna_quant.study.sample_record import samples_of
 
 
 DAMAGE = {f"op{i}": 0.02 * i for i in range(8)}

@@ -12,10 +12,7 @@ from spaces import evaluated
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant import record
 from optuna_quant.callbacks.exit_policy import is_answer
-from optuna_quant.config import FP32
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import ConservativeQuantSampler
@@ -23,7 +20,10 @@ from optuna_quant.samplers import HAWQV2QuantSampler
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler
 from optuna_quant.samplers import QuantSampler
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

@@ -33,21 +33,21 @@ from samplers.parallel_worker import OTHERS
 from samplers.parallel_worker import Log
 import services
 
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import difficulty_levels
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.samplers._requests import Plan
 from optuna_quant.samplers._requests import Stage
-from optuna_quant.selection import best_met_trial
-from optuna_quant.space import TuningSpace
+from optuna_quant.selection.answer import best_met_trial
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import difficulty_levels
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
 
 
 WORKERS = 4

@@ -17,10 +17,6 @@ from spaces import evaluated
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant import record
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import BasicQuantSampler
@@ -34,7 +30,11 @@ from optuna_quant.samplers._halving import grow_by_halves
 from optuna_quant.samplers._halving import without
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Stage
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

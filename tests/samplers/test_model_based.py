@@ -21,15 +21,15 @@ from spaces import keys
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant import record
-from optuna_quant.config import FP32
-from optuna_quant.config import QuantConfig
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import RandomQuantSampler
 from optuna_quant.samplers._bayesian import BayesianQuantSampler
 from optuna_quant.samplers._tpe import TPEQuantSampler
-from optuna_quant.space import TuningSpace
-from optuna_quant.tunable import Tunable
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
+from optuna_quant.study import record
 
 
 OPTIONS = (STATIC, STATIC_TENSOR, STATIC_KL, FP32)

@@ -17,11 +17,11 @@ from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 from spaces import make_space
 
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
 from optuna_quant.samplers import _op_types
-from optuna_quant.space import TuningSpace
-from optuna_quant.tunable import Tunable
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
 
 
 A, B, C, D = STATIC, STATIC_TENSOR, STATIC_KL, DYNAMIC

@@ -12,7 +12,6 @@ from optuna.testing.pytest_samplers import RelativeSamplerTestCase
 import pytest
 from spaces import make_space
 
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import BasicQuantSampler
@@ -23,6 +22,7 @@ from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler
 from optuna_quant.samplers import RandomQuantSampler
 from optuna_quant.samplers import SurrogateQuantSampler
+from optuna_quant.space.config import QuantConfig
 
 
 CRITERION = AccuracyCriterion()

@@ -24,9 +24,9 @@ from samplers.parallel_worker import undisturbed
 import services
 from spaces import make_space
 
-from optuna_quant import record
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import strategies
+from optuna_quant.study import record
 
 
 WORKERS = 4

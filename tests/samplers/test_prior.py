@@ -15,10 +15,8 @@ from spaces import make_space
 
 from optuna_quant import AccuracyCriterion
 from optuna_quant import _optuna
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
-from optuna_quant.config import FP32
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import StudyPrior
 from optuna_quant.samplers import SurrogateQuantSampler
@@ -28,6 +26,8 @@ from optuna_quant.samplers._prior import EarlierLoss
 from optuna_quant.samplers._prior import kept_prior
 from optuna_quant.samplers._prior_in_space import PriorInSpace
 from optuna_quant.samplers._surrogate import fallback_table
+from optuna_quant.space.config import FP32
+from optuna_quant.study import record
 
 
 CRITERION = AccuracyCriterion()

@@ -14,7 +14,7 @@ from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import _registry
 from optuna_quant.samplers import register_strategy
 from optuna_quant.samplers import strategies
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.space import TuningSpace
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant.config import QuantConfig
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import SetAside
 from optuna_quant.samplers import Speculation
+from optuna_quant.space.config import QuantConfig
 
 
 LOSSES = {"op0": 0.2, "op1": 0.05, "op2": 0.4, "op3": 0.1}

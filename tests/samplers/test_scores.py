@@ -13,9 +13,9 @@ import pytest
 from spaces import make_space
 
 from optuna_quant import _optuna
-from optuna_quant.config import QuantConfig
 from optuna_quant.samplers._requests import Scoring
 from optuna_quant.samplers._scores import ScoreBook
+from optuna_quant.space.config import QuantConfig
 
 
 CONFIG = make_space(2).default()

@@ -14,11 +14,11 @@ from spaces import STATIC_KL
 from spaces import make_space
 
 from optuna_quant import _optuna
-from optuna_quant import texts
-from optuna_quant.config import FP32
-from optuna_quant.samplers._signature import check_space
-from optuna_quant.samplers._signature import differences
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import blobs
+from optuna_quant.study.space_signature import check_space
+from optuna_quant.study.space_signature import differences
 
 
 def base(**changes: object) -> TuningSpace:
@@ -113,7 +113,7 @@ def test_a_big_space_is_stored_in_pieces() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 100])
 def test_pieces_are_put_together(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(texts, "_CHUNK", chunk)
+    monkeypatch.setattr(blobs, "_CHUNK", chunk)
     study = optuna.create_study()
     check_space(study, base())
     with pytest.raises(ValueError, match="op 'op3' is in the given space"):

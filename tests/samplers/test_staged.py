@@ -19,10 +19,6 @@ from spaces import make_space
 from spaces import objective_of
 
 from optuna_quant import _optuna
-from optuna_quant import _worker
-from optuna_quant import record
-from optuna_quant.config import FP32
-from optuna_quant.config import QuantConfig
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import ExhaustiveQuantSampler
@@ -31,7 +27,11 @@ from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import RandomQuantSampler
 from optuna_quant.samplers import Stage
 from optuna_quant.samplers import StagedQuantSampler
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
+from optuna_quant.workers import identity
 
 
 LOSSES = {"op0": 0.2, "op1": 0.05, "op2": 0.4, "op3": 0.1}
@@ -451,7 +451,7 @@ def fake_worker(study: optuna.Study, trial: optuna.Trial, worker: str) -> None:
 def test_claims_from_before_a_reboot_are_taken_back(
     space: TuningSpace, reference: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_worker, "_host", lambda: "here machine boot2 ns")
+    monkeypatch.setattr(identity, "_host", lambda: "here machine boot2 ns")
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
     fake_worker(study, study.ask(), "here machine boot1 ns|1|77|5")
@@ -486,7 +486,7 @@ def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
 ) -> None:
     study = create(BasicQuantSampler(space))
     silent_trial(study)
-    begun = f"{_worker._host()}|999999999|1|5|name"
+    begun = f"{identity._host()}|999999999|1|5|name"
     _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
     started = time.monotonic()
     study.optimize(objective_of(space, metric), n_trials=1)
@@ -497,7 +497,7 @@ def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
 def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: TuningSpace) -> None:
     study = create(BasicQuantSampler(space, grace_period=0.1))
     silent_trial(study)
-    begun = f"{_worker._host()}|999999999|1|5|name"
+    begun = f"{identity._host()}|999999999|1|5|name"
     _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
     _optuna.set_trial_system_attr(study, study.trials[0], "failed_trial", 7)
     study.optimize(objective_of(space, metric), n_trials=1)

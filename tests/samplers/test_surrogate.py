@@ -38,21 +38,21 @@ from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 from spaces import make_space
 
-from optuna_quant import record
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
 from optuna_quant.costs import CostTable
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.evidence import SampleOrder
-from optuna_quant.evidence import difficulty_levels
-from optuna_quant.objective import QuantObjective
+from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import SurrogateQuantSampler
-from optuna_quant.selection import best_met_trial
-from optuna_quant.space import TuningSpace
+from optuna_quant.selection.answer import best_met_trial
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import difficulty_levels
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
 
 
 BF16 = OpConfig("bf16")

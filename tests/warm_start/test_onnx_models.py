@@ -18,7 +18,7 @@ import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
-from optuna_quant import record
+from optuna_quant.study import record
 
 
 SAMPLES = onnx_models.samples(600, 2, 8, 8)

@@ -15,12 +15,12 @@ import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
-from optuna_quant import record
-from optuna_quant.cli import main
+from optuna_quant.cli.parser import main
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.samplers._prior import kept_prior
-from optuna_quant.warm_start.source import parse_from_study
+from optuna_quant.study import record
+from optuna_quant.tuning.earlier_study import parse_from_study
 
 
 DAMAGE = dict.fromkeys((f"op{i}" for i in range(10)), 0.0005) | {"op3": 0.02, "op7": 0.03}
@@ -237,7 +237,7 @@ def test_study_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'warm' cannot begin from itself"):
         tune(storage=journal, study_name="warm", from_study="warm")
     with pytest.raises(ValueError, match="the storage has no study"):
-        optuna_quant.storages.open_storage(tmp_path / "empty.journal")
+        optuna_quant.storages.open.open_storage(tmp_path / "empty.journal")
         tune(from_study=(tmp_path / "empty.journal", None))
 
 

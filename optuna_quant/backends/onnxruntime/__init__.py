@@ -15,7 +15,7 @@ except ImportError as error:
     ) from error
 
 from optuna_quant.backends.onnxruntime.backend import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
+from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
 
 
 __all__ = ["OnnxRuntimeBackend", "QuantizedModel"]

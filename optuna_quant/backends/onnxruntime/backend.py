@@ -19,39 +19,39 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.builder import Built
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
-from optuna_quant.backends.onnxruntime.calibration import CalibrationCache
-from optuna_quant.backends.onnxruntime.calibration_data import DEFAULT_BATCH_SIZE
-from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration_data import input_specs
-from optuna_quant.backends.onnxruntime.calibration_data import optional_input_specs
+from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration.data import DEFAULT_BATCH_SIZE
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+from optuna_quant.backends.onnxruntime.calibration.data import optional_input_specs
+from optuna_quant.backends.onnxruntime.calibration.op_weights import find_weights
+from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import find_capability
 from optuna_quant.backends.onnxruntime.capability import usual_approach
-from optuna_quant.backends.onnxruntime.compact_model import CompactModel
-from optuna_quant.backends.onnxruntime.compact_model import compacted
-from optuna_quant.backends.onnxruntime.dependence import outputs_behind
-from optuna_quant.backends.onnxruntime.executed import executed_ops
-from optuna_quant.backends.onnxruntime.external_data import external_bytes
-from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
+from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.hints import model_warnings
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.normalize import normalize
-from optuna_quant.backends.onnxruntime.op_weights import find_weights
-from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
-from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
-from optuna_quant.backends.onnxruntime.quantized_model import load_errors
-from optuna_quant.backends.onnxruntime.refusals import describe_refusal
-from optuna_quant.backends.onnxruntime.saturation import products_saturate
-from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
-from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
-from optuna_quant.backends.onnxruntime.statistics import StatisticsSource
-from optuna_quant.backends.onnxruntime.weights import BoundedCache
-from optuna_quant.constant_inputs import NO_INPUTS
-from optuna_quant.constant_inputs import ConstantInputs
-from optuna_quant.left_out import FloatWeights
-from optuna_quant.left_out import left_out_frame
-from optuna_quant.space import TuningSpace
+from optuna_quant.backends.onnxruntime.model.compact import CompactModel
+from optuna_quant.backends.onnxruntime.model.compact import compacted
+from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
+from optuna_quant.backends.onnxruntime.model.external_data import external_bytes
+from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.normalize import normalize
+from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.quantized_model import load_errors
+from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
+from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
+from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
+from optuna_quant.backends.onnxruntime.static.saturation import products_saturate
+from optuna_quant.evaluation.data.constant_inputs import NO_INPUTS
+from optuna_quant.evaluation.data.constant_inputs import ConstantInputs
+from optuna_quant.space.left_out import FloatWeights
+from optuna_quant.space.left_out import left_out_frame
+from optuna_quant.space.space import TuningSpace
 
 
 if TYPE_CHECKING:
@@ -61,21 +61,21 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
-    from optuna_quant.backends.onnxruntime.executed import ExecutedOp
-    from optuna_quant.backends.onnxruntime.feeds import Feed
-    from optuna_quant.backends.onnxruntime.gradient_sensitivity import GradientSensitivity
-    from optuna_quant.backends.onnxruntime.graph import Graph
-    from optuna_quant.backends.onnxruntime.hessian import HessianSensitivity
-    from optuna_quant.backends.onnxruntime.hessian import Loss
-    from optuna_quant.backends.onnxruntime.quantized_model import Providers
-    from optuna_quant.backends.onnxruntime.static import FindParams
-    from optuna_quant.backends.onnxruntime.torch_graph import FloatType
-    from optuna_quant.capability import Capability
-    from optuna_quant.config import QuantConfig
+    from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
+    from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
+    from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
+    from optuna_quant.backends.onnxruntime.sensitivity.hessian import Loss
+    from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.backends.onnxruntime.torch_graph.graph import FloatType
     from optuna_quant.costs import Costs
-    from optuna_quant.left_out import LeftOut
-    from optuna_quant.narrowing import OpDict
+    from optuna_quant.space.capability import Capability
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.left_out import LeftOut
+    from optuna_quant.space.narrowing import OpDict
 
 
 _logger = get_logger(__name__)
@@ -106,7 +106,7 @@ class OnnxRuntimeBackend:
             Needed unless ``approach`` is ``"dynamic"``: a dict of arrays, an array, a list of
             batches, a function that returns an iterator over batches, or a path to an ``.npz``
             file; see
-            :class:`~optuna_quant.backends.onnxruntime.calibration_data.CalibrationData`.
+            :class:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData`.
         calibration_sizes:
             The calibration sampling sizes to choose from, default first: how many samples from the
             start of the data are used. None to use all.
@@ -132,7 +132,7 @@ class OnnxRuntimeBackend:
             the other way out, slower and more accurate.
         inputs:
             Inputs that are the same for all samples, by name, see
-            :class:`~optuna_quant.constant_inputs.ConstantInputs`.
+            :class:`~optuna_quant.evaluation.data.constant_inputs.ConstantInputs`.
         transform:
             Function of what the calibration data hold of one sample that gives the input as the
             model takes it.
@@ -658,7 +658,7 @@ class OnnxRuntimeBackend:
         """A sensitivity by the error that quantization brings to each op's own output.
 
         What :class:`~optuna_quant.samplers.MSEQuantSampler` ranks ops by; see
-        :class:`~optuna_quant.backends.onnxruntime.sensitivity.MSESensitivity`.
+        :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.MSESensitivity`.
 
         Args:
             samples:
@@ -687,7 +687,7 @@ class OnnxRuntimeBackend:
         """A sensitivity by how far the quantization of each op moves the model's outputs.
 
         What :class:`~optuna_quant.samplers.MSEV2QuantSampler` ranks ops by; see
-        :class:`~optuna_quant.backends.onnxruntime.sensitivity.OutputSensitivity`.
+        :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.OutputSensitivity`.
 
         Args:
             batches:
@@ -768,7 +768,7 @@ class OnnxRuntimeBackend:
         """A sensitivity by how far the error of each op moves the model's outputs; needs torch.
 
         What the default strategy begins with; for the arguments and errors see
-        :class:`~optuna_quant.backends.onnxruntime.gradient_sensitivity.GradientSensitivity`.
+        :class:`~optuna_quant.backends.onnxruntime.sensitivity.gradient.GradientSensitivity`.
 
         Args:
             samples:
@@ -782,7 +782,7 @@ class OnnxRuntimeBackend:
             outputs:
                 The names of the outputs that are looked at; None for all.
         """
-        from optuna_quant.backends.onnxruntime.gradient_sensitivity import GradientSensitivity
+        from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
 
         with self._lock:
             graph, static = self._graph, self._builder.static
@@ -817,7 +817,8 @@ class OnnxRuntimeBackend:
         """A sensitivity by the curvature of a loss in the ops' weights; needs torch.
 
         What :class:`~optuna_quant.samplers.HAWQV2QuantSampler` ranks ops by; for the arguments and
-        errors see :class:`~optuna_quant.backends.onnxruntime.hessian.HessianSensitivity`.
+        errors see
+        :class:`~optuna_quant.backends.onnxruntime.sensitivity.hessian.HessianSensitivity`.
 
         Args:
             loss:
@@ -846,8 +847,8 @@ class OnnxRuntimeBackend:
                 The names of the outputs whose move counts where there is no ``loss``; None for
                 all.
         """
-        from optuna_quant.backends.onnxruntime.hessian import HessianSensitivity
-        from optuna_quant.backends.onnxruntime.hessian import output_change
+        from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
+        from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
 
         if loss is None and outputs is not None:
             loss = partial(output_change, names=outputs)

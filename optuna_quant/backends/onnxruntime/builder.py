@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING
 import onnx
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.compact_model import CompactModel
-from optuna_quant.backends.onnxruntime.compact_model import missing_digests
-from optuna_quant.backends.onnxruntime.compact_model import source_array
-from optuna_quant.backends.onnxruntime.constant_folding import unfold
-from optuna_quant.backends.onnxruntime.dynamic import apply_dynamic
-from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
-from optuna_quant.backends.onnxruntime.fingerprint import typed_digest
-from optuna_quant.backends.onnxruntime.graph import Graph
-from optuna_quant.backends.onnxruntime.graph import assemble
-from optuna_quant.backends.onnxruntime.qdq import Writer
-from optuna_quant.backends.onnxruntime.static import Params
-from optuna_quant.backends.onnxruntime.static import Plan
-from optuna_quant.backends.onnxruntime.static import Planner
-from optuna_quant.backends.onnxruntime.static_ops import StaticOp
-from optuna_quant.backends.onnxruntime.static_ops import check_static
-from optuna_quant.backends.onnxruntime.static_ops import static_ops
-from optuna_quant.backends.onnxruntime.tensor_range import MissingRangesError
-from optuna_quant.backends.onnxruntime.tensor_range import NoRangeError
-from optuna_quant.backends.onnxruntime.tensor_references import is_reference
-from optuna_quant.backends.onnxruntime.weights import BoundedCache
-from optuna_quant.backends.onnxruntime.weights import WeightStore
-from optuna_quant.config import OpConfig
+from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
+from optuna_quant.backends.onnxruntime.model.compact import CompactModel
+from optuna_quant.backends.onnxruntime.model.compact import missing_digests
+from optuna_quant.backends.onnxruntime.model.compact import source_array
+from optuna_quant.backends.onnxruntime.model.constant_folding import unfold
+from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.model.fingerprint import typed_digest
+from optuna_quant.backends.onnxruntime.model.graph import Graph
+from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
+from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
+from optuna_quant.backends.onnxruntime.model.weights import WeightStore
+from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
+from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
+from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+from optuna_quant.backends.onnxruntime.static.ops import check_static
+from optuna_quant.backends.onnxruntime.static.ops import static_ops
+from optuna_quant.backends.onnxruntime.static.qdq import Writer
+from optuna_quant.backends.onnxruntime.static.static import Params
+from optuna_quant.backends.onnxruntime.static.static import Plan
+from optuna_quant.backends.onnxruntime.static.static import Planner
+from optuna_quant.space.config import OpConfig
 
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.static import FindParams
-    from optuna_quant.backends.onnxruntime.tensor_references import Source
-    from optuna_quant.config import QuantConfig
+    from optuna_quant.backends.onnxruntime.model.tensor_references import Source
+    from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.space.config import QuantConfig
 
 
 _logger = get_logger(__name__)

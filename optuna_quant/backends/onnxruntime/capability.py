@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_options
-from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
-from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_options
+from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.hints import why_nothing
-from optuna_quant.capability import Capability
-from optuna_quant.capability import OpCapability
-from optuna_quant.config import FP32
-from optuna_quant.left_out import FloatWeights
+from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.space.capability import Capability
+from optuna_quant.space.capability import OpCapability
+from optuna_quant.space.config import FP32
+from optuna_quant.space.left_out import FloatWeights
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.graph import Graph
-    from optuna_quant.backends.onnxruntime.static_ops import StaticOp
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 
 
 APPROACHES = ("static", "dynamic", "auto")

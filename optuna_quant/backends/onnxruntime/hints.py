@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.graph import CONTRIB
-from optuna_quant.backends.onnxruntime.graph import subgraphs
 from optuna_quant.backends.onnxruntime.left_out import EXPORT
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
 from optuna_quant.backends.onnxruntime.left_out import nonfinite_reason
 from optuna_quant.backends.onnxruntime.left_out import pays
+from optuna_quant.backends.onnxruntime.model.graph import CONTRIB
+from optuna_quant.backends.onnxruntime.model.graph import subgraphs
 
 
 if TYPE_CHECKING:
     import onnx
 
-    from optuna_quant.backends.onnxruntime.graph import Graph
-    from optuna_quant.backends.onnxruntime.static_ops import StaticOp
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 
 
 _QUANTIZED = frozenset(

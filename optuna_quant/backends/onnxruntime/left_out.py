@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from optuna_quant.backends.onnxruntime.constant_folding import QUANTIZING
-from optuna_quant.backends.onnxruntime.constant_folding import RANDOM
-from optuna_quant.backends.onnxruntime.dynamic_fused import lacking_kernel
-from optuna_quant.backends.onnxruntime.dynamic_ops import OLDEST_OPSET
-from optuna_quant.backends.onnxruntime.dynamic_ops import dynamic_rule
-from optuna_quant.backends.onnxruntime.float_constants import FLOAT_TYPES
-from optuna_quant.backends.onnxruntime.float_constants import float_constants
-from optuna_quant.backends.onnxruntime.float_constants import graph_constants
-from optuna_quant.backends.onnxruntime.float_constants import total_float_bytes
-from optuna_quant.backends.onnxruntime.graph import subgraphs
-from optuna_quant.backends.onnxruntime.op_tables import DYNAMIC_RULES
-from optuna_quant.backends.onnxruntime.op_tables import STATIC_RULES
-from optuna_quant.left_out import LeftOut
+from optuna_quant.backends.onnxruntime.dynamic.fused import lacking_kernel
+from optuna_quant.backends.onnxruntime.dynamic.ops import OLDEST_OPSET
+from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_rule
+from optuna_quant.backends.onnxruntime.model.constant_folding import QUANTIZING
+from optuna_quant.backends.onnxruntime.model.constant_folding import RANDOM
+from optuna_quant.backends.onnxruntime.model.float_constants import FLOAT_TYPES
+from optuna_quant.backends.onnxruntime.model.float_constants import float_constants
+from optuna_quant.backends.onnxruntime.model.float_constants import graph_constants
+from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.model.graph import subgraphs
+from optuna_quant.backends.onnxruntime.model.op_tables import DYNAMIC_RULES
+from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
+from optuna_quant.space.left_out import LeftOut
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.graph import Graph
-    from optuna_quant.backends.onnxruntime.static_ops import StaticOp
-    from optuna_quant.capability import OpCapability
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.space.capability import OpCapability
 
 
 # The weights and biases of op types, by position, and what each is called.

@@ -15,10 +15,10 @@ from onnx_models import exact_options
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.accumulator import ActivationSteps
-from optuna_quant.backends.onnxruntime.accumulator import fit_accumulator
-from optuna_quant.backends.onnxruntime.weights import quantized
-from optuna_quant.config import TensorConfig
+from optuna_quant.backends.onnxruntime.calibration.accumulator import ActivationSteps
+from optuna_quant.backends.onnxruntime.calibration.accumulator import fit_accumulator
+from optuna_quant.backends.onnxruntime.model.weights import quantized
+from optuna_quant.space.config import TensorConfig
 
 
 Floats = NDArray[np.float64]

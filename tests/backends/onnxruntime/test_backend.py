@@ -25,18 +25,18 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization import quantize_static
 import pytest
 
-from optuna_quant._cores import available_cores
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime import backend as backend_module
-from optuna_quant.backends.onnxruntime import quantized_model
-from optuna_quant.backends.onnxruntime import statistics as statistics_module
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
-from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.data_evaluation import DataEvaluation
+from optuna_quant.backends.onnxruntime.calibration import statistics as statistics_module
+from optuna_quant.backends.onnxruntime.model import quantized_model
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.workers.cores import available_cores
 
 
 DATA = samples(64, 2, 8, 8)
@@ -323,7 +323,9 @@ def test_statistics_are_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("calibrated again")
 
-    monkeypatch.setattr("optuna_quant.backends.onnxruntime.calibration._Collector", fail)
+    monkeypatch.setattr(
+        "optuna_quant.backends.onnxruntime.calibration.calibration._Collector", fail
+    )
     second = make_backend(cache_dir=tmp_path)
     assert second.fingerprint(second.tuning_space().default()) == digest
 

@@ -19,19 +19,19 @@ from onnx import numpy_helper
 import onnxruntime
 import pytest
 
-from optuna_quant.backends.onnxruntime.calibration import CalibrationCache
-from optuna_quant.backends.onnxruntime.calibration import CalibrationStatistics
-from optuna_quant.backends.onnxruntime.calibration import collect_statistics
-from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration_data import input_specs
-from optuna_quant.backends.onnxruntime.histogram import Histogram
-from optuna_quant.backends.onnxruntime.histogram import StreamingHistogram
-from optuna_quant.backends.onnxruntime.model_content import model_fingerprint
-from optuna_quant.backends.onnxruntime.model_content import serialized
-from optuna_quant.backends.onnxruntime.ranges import compute_range
-from optuna_quant.backends.onnxruntime.statistics_bytes import pack
-from optuna_quant.backends.onnxruntime.statistics_bytes import unpack
-from optuna_quant.backends.onnxruntime.tensor_range import NoRangeError
+from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import pack
+from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import unpack
+from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
+from optuna_quant.backends.onnxruntime.model.content import serialized
+from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
+from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
+from optuna_quant.backends.onnxruntime.ranges.ranges import compute_range
+from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
 
 
 Array = NDArray[Any]
@@ -531,9 +531,9 @@ def test_cache_is_safe_for_several_processes(tmp_path: Path) -> None:
     script = """
         import sys, warnings
         import numpy as np
-        from optuna_quant.backends.onnxruntime.calibration import CalibrationCache
-        from optuna_quant.backends.onnxruntime.calibration import CalibrationStatistics
-        from optuna_quant.backends.onnxruntime.histogram import StreamingHistogram
+        from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+        from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationStatistics
+        from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
 
         warnings.simplefilter("error")
         histograms = {}
@@ -557,9 +557,9 @@ def test_peak_memory_does_not_grow_with_the_samples() -> None:
         import resource, sys
         import numpy as np
         from onnx import TensorProto, helper
-        from optuna_quant.backends.onnxruntime.calibration import collect_statistics
-        from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-        from optuna_quant.backends.onnxruntime.calibration_data import input_specs
+        from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
+        from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+        from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 
         samples, names = int(sys.argv[1]), [f"t{i}" for i in range(10)]
         nodes = [helper.make_node("Neg", [a], [b]) for a, b in zip(["x", *names], names)]

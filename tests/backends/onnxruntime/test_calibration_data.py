@@ -16,9 +16,9 @@ from onnx import helper
 from onnx import numpy_helper
 import pytest
 
-from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
-from optuna_quant.backends.onnxruntime.calibration_data import input_specs
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 
 
 X = InputSpec("x", np.dtype(np.float32), ("batch", 3))
@@ -117,7 +117,7 @@ def test_npz_is_read_and_other_arrays_ignored(
 ) -> None:
     path = tmp_path / "calib.npz"
     np.savez(path, x=images(5), y=np.zeros(5))
-    logger = logging.getLogger("optuna_quant.backends.onnxruntime.calibration_data")
+    logger = logging.getLogger("optuna_quant.backends.onnxruntime.calibration.data")
     logger.addHandler(caplog.handler)
     logger.setLevel(logging.DEBUG)
     try:

@@ -10,17 +10,17 @@ import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.capability import find_capability
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.normalize import normalize
-from optuna_quant.backends.onnxruntime.op_tables import DYNAMIC_RULES
-from optuna_quant.backends.onnxruntime.op_tables import PASS_INTEGERS
-from optuna_quant.backends.onnxruntime.op_tables import PASS_THROUGH
-from optuna_quant.backends.onnxruntime.op_tables import STATIC_RULES
-from optuna_quant.backends.onnxruntime.static_ops import check_static
-from optuna_quant.backends.onnxruntime.static_ops import static_ops
-from optuna_quant.capability import Capability
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.normalize import normalize
+from optuna_quant.backends.onnxruntime.model.op_tables import DYNAMIC_RULES
+from optuna_quant.backends.onnxruntime.model.op_tables import PASS_INTEGERS
+from optuna_quant.backends.onnxruntime.model.op_tables import PASS_THROUGH
+from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
+from optuna_quant.backends.onnxruntime.static.ops import check_static
+from optuna_quant.backends.onnxruntime.static.ops import static_ops
+from optuna_quant.space.capability import Capability
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
 
 
 def capability(model: onnx.ModelProto, approach: str = "static") -> Capability:

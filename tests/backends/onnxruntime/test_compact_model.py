@@ -23,13 +23,13 @@ import onnxruntime
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.compact_model import CompactModel
-from optuna_quant.backends.onnxruntime.compact_model import SharedArrays
-from optuna_quant.backends.onnxruntime.compact_model import compacted
-from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
-from optuna_quant.backends.onnxruntime.quantized_model import QuantizedModel
-from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
-from optuna_quant.backends.onnxruntime.tensor_references import is_reference
+from optuna_quant.backends.onnxruntime.model.compact import CompactModel
+from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
+from optuna_quant.backends.onnxruntime.model.compact import compacted
+from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
 
 
 CPU = ("CPUExecutionProvider",)

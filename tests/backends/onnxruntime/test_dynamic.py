@@ -18,12 +18,12 @@ from onnx_models import exact_options
 import onnxruntime
 import pytest
 
-from optuna_quant.backends.onnxruntime.dynamic import apply_dynamic
-from optuna_quant.backends.onnxruntime.executed import executed_ops
-from optuna_quant.backends.onnxruntime.ranges import quantize_weight
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import TensorConfig
+from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
+from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
+from optuna_quant.backends.onnxruntime.ranges.ranges import quantize_weight
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import TensorConfig
 
 
 Arrays = Mapping[str, NDArray[Any]]

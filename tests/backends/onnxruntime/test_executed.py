@@ -19,9 +19,9 @@ from onnxruntime.quantization import quantize_dynamic
 from onnxruntime.quantization import quantize_static
 import pytest
 
-from optuna_quant.backends.onnxruntime.executed import ExecutedOp
-from optuna_quant.backends.onnxruntime.executed import executed_ops
-from optuna_quant.backends.onnxruntime.executed_match import Match
+from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
+from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
+from optuna_quant.backends.onnxruntime.executed.match import Match
 
 
 CPU = ["CPUExecutionProvider"]
@@ -430,7 +430,7 @@ def test_external_data_are_found(tmp_path: Path) -> None:
 
 def test_weights_of_large_models_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = executed(quantized_cnn(), *CNN)
-    monkeypatch.setattr("optuna_quant.backends.onnxruntime.optimized._LARGE_BYTES", 0)
+    monkeypatch.setattr("optuna_quant.backends.onnxruntime.executed.optimized._LARGE_BYTES", 0)
     assert executed(quantized_cnn(), *CNN) == expected
     assert executed_ops(quantized_cnn(), CNN, {}, providers=CPU) == expected
 

@@ -18,16 +18,16 @@ import optuna
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.sensitivity import MSESensitivity
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.space import TuningSpace
+from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
 
 
 pytest.importorskip("torch")
 
-from optuna_quant.backends.onnxruntime.gradient_sensitivity import GradientSensitivity
-from optuna_quant.backends.onnxruntime.torch_node import UnsupportedOperatorError
+from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
+from optuna_quant.backends.onnxruntime.torch_graph.node import UnsupportedOperatorError
 
 
 COARSE = OpConfig.from_label("static a=uint8/asym/per_tensor/minmax w=int8/sym/per_tensor/minmax")
@@ -340,7 +340,7 @@ def test_without_a_counterpart_of_an_operator_it_is_the_error_of_own_outputs(mes
 
 
 def test_without_torch_it_is_the_error_of_own_outputs(messages, monkeypatch):
-    name = "optuna_quant.backends.onnxruntime.gradient_sensitivity"
+    name = "optuna_quant.backends.onnxruntime.sensitivity.gradient"
     monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     backend = backend_of(convnet())

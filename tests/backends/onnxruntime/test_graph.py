@@ -13,10 +13,10 @@ from onnx_models import run
 from onnx_models import samples
 import pytest
 
-from optuna_quant.backends.onnxruntime.fingerprint import fingerprint
-from optuna_quant.backends.onnxruntime.graph import Graph
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.normalize import normalize
+from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint
+from optuna_quant.backends.onnxruntime.model.graph import Graph
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.normalize import normalize
 
 
 def normal(model: onnx.ModelProto) -> Graph:
@@ -331,7 +331,7 @@ def test_fingerprint_ignores_how_data_are_stored() -> None:
 def test_fingerprint_is_the_same_in_another_process() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import onnx_models\n"
-        "from optuna_quant.backends.onnxruntime.fingerprint import fingerprint\n"
+        "from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint\n"
         "print(fingerprint(onnx_models.convnet()))"
     )
     folder = sys.modules["onnx_models"].__file__.rpartition("/")[0]

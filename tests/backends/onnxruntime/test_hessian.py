@@ -17,19 +17,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from optuna_quant.backends.onnxruntime.graph import Graph
-from optuna_quant.backends.onnxruntime.hessian import HessianSensitivity
-from optuna_quant.backends.onnxruntime.hessian import output_change
-from optuna_quant.backends.onnxruntime.hutchinson import block_traces
-from optuna_quant.backends.onnxruntime.op_weights import channel_axis
-from optuna_quant.backends.onnxruntime.op_weights import find_weights
-from optuna_quant.backends.onnxruntime.op_weights import squared_perturbation
-from optuna_quant.backends.onnxruntime.torch_graph import TorchGraph
-from optuna_quant.backends.onnxruntime.torch_node import UnsupportedOperatorError
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.config import TensorConfig
+from optuna_quant.backends.onnxruntime.calibration.op_weights import channel_axis
+from optuna_quant.backends.onnxruntime.calibration.op_weights import find_weights
+from optuna_quant.backends.onnxruntime.calibration.op_weights import squared_perturbation
+from optuna_quant.backends.onnxruntime.model.graph import Graph
+from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
+from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
+from optuna_quant.backends.onnxruntime.sensitivity.hutchinson import block_traces
+from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
+from optuna_quant.backends.onnxruntime.torch_graph.node import UnsupportedOperatorError
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
 
 
 @pytest.fixture(autouse=True)
@@ -293,7 +293,7 @@ def test_score_says_what_the_weight_costs() -> None:
 def test_ops_in_fallback_and_without_weight_score_zero(caplog: pytest.LogCaptureFixture) -> None:
     sensitivity = make()
     activations = OpConfig("static", UNSIGNED)
-    logger = logging.getLogger("optuna_quant.backends.onnxruntime.hessian")
+    logger = logging.getLogger("optuna_quant.backends.onnxruntime.sensitivity.hessian")
     logger.addHandler(caplog.handler)
     logger.setLevel(logging.INFO)
     try:
@@ -648,7 +648,7 @@ def test_torch_is_named_where_it_is_missing() -> None:
         "import sys; sys.modules['torch'] = None\n"
         "import optuna_quant.backends.onnxruntime\n"
         "try:\n"
-        "    import optuna_quant.backends.onnxruntime.hessian\n"
+        "    import optuna_quant.backends.onnxruntime.sensitivity.hessian\n"
         "except ImportError as error:\n"
         "    print(error)"
     )

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from optuna_quant.backends.onnxruntime.histogram import BINS_PER_SIDE
-from optuna_quant.backends.onnxruntime.histogram import Histogram
-from optuna_quant.backends.onnxruntime.histogram import StreamingHistogram
-from optuna_quant.backends.onnxruntime.histogram import histograms_from_arrays
-from optuna_quant.backends.onnxruntime.histogram import histograms_to_arrays
+from optuna_quant.backends.onnxruntime.ranges.histogram import BINS_PER_SIDE
+from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
+from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
+from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
+from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_to_arrays
 
 
 def histogram_of(*batches: NDArray[np.floating]) -> Histogram:

@@ -16,10 +16,10 @@ from onnx_models import run
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.op_tables import PASS_FLOATS
-from optuna_quant.backends.onnxruntime.op_tables import PASS_INTEGERS
-from optuna_quant.backends.onnxruntime.op_tables import PASS_THROUGH
-from optuna_quant.backends.onnxruntime.op_tables import STATIC_RULES
+from optuna_quant.backends.onnxruntime.model.op_tables import PASS_FLOATS
+from optuna_quant.backends.onnxruntime.model.op_tables import PASS_INTEGERS
+from optuna_quant.backends.onnxruntime.model.op_tables import PASS_THROUGH
+from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
 
 
 Form = Callable[[Maker, str], str]

@@ -15,8 +15,8 @@ from onnx_models import samples
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.left_out import FloatWeights
-from optuna_quant.left_out import LeftOut
+from optuna_quant.space.left_out import FloatWeights
+from optuna_quant.space.left_out import LeftOut
 
 
 def backend_of(m: Maker, *outputs: str, approach: str = "static") -> OnnxRuntimeBackend:

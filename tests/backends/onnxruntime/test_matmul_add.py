@@ -16,14 +16,14 @@ from onnx_models import samples
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.graph import Graph
-from optuna_quant.backends.onnxruntime.matmul_add import GemmForm
-from optuna_quant.backends.onnxruntime.matmul_add import find_matmul_add
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.normalize import normalize
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
+from optuna_quant.backends.onnxruntime.model.graph import Graph
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.normalize import normalize
+from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
+from optuna_quant.backends.onnxruntime.static.matmul_add import find_matmul_add
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
 
 
 STATIC = OpConfig.from_label("static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax")

@@ -17,7 +17,7 @@ from onnx_models import samples
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.config import QuantConfig
+from optuna_quant.space.config import QuantConfig
 
 
 Feed = dict[str, NDArray[Any]]

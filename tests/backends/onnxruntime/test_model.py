@@ -14,11 +14,11 @@ from onnx_models import Maker
 from onnx_models import convnet
 import pytest
 
-from optuna_quant.backends.onnxruntime.external_data import save_model
-from optuna_quant.backends.onnxruntime.external_data import total_bytes
-from optuna_quant.backends.onnxruntime.model import external_location
-from optuna_quant.backends.onnxruntime.model import external_tensors
-from optuna_quant.backends.onnxruntime.model import load_model
+from optuna_quant.backends.onnxruntime.model.external_data import save_model
+from optuna_quant.backends.onnxruntime.model.external_data import total_bytes
+from optuna_quant.backends.onnxruntime.model.model import external_location
+from optuna_quant.backends.onnxruntime.model.model import external_tensors
+from optuna_quant.backends.onnxruntime.model.model import load_model
 
 
 def save_apart(model: onnx.ModelProto, path: Path) -> None:
@@ -225,7 +225,7 @@ import signal
 import subprocess
 import sys
 import onnx
-from optuna_quant.backends.onnxruntime.external_data import save_model
+from optuna_quant.backends.onnxruntime.model.external_data import save_model
 
 folder, last = Path(sys.argv[1]), int(sys.argv[2])
 

@@ -23,7 +23,7 @@ import onnxruntime
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.op_tables import STATIC_RULES
+from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
 
 
 MATRIX = ("n", WIDTH)

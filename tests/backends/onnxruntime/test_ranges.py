@@ -14,17 +14,17 @@ from onnx import numpy_helper
 import onnxruntime
 import pytest
 
-from optuna_quant.backends.onnxruntime.histogram import Histogram
-from optuna_quant.backends.onnxruntime.histogram import StreamingHistogram
-from optuna_quant.backends.onnxruntime.ranges import ALGORITHMS
-from optuna_quant.backends.onnxruntime.ranges import compute_range
-from optuna_quant.backends.onnxruntime.ranges import kl_range
-from optuna_quant.backends.onnxruntime.ranges import minmax_range
-from optuna_quant.backends.onnxruntime.ranges import mse_range
-from optuna_quant.backends.onnxruntime.ranges import percentile_range
-from optuna_quant.backends.onnxruntime.ranges import quantize_weight
-from optuna_quant.backends.onnxruntime.ranges import quantized_limits
-from optuna_quant.backends.onnxruntime.ranges import scale_zero_point
+from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
+from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
+from optuna_quant.backends.onnxruntime.ranges.ranges import ALGORITHMS
+from optuna_quant.backends.onnxruntime.ranges.ranges import compute_range
+from optuna_quant.backends.onnxruntime.ranges.ranges import kl_range
+from optuna_quant.backends.onnxruntime.ranges.ranges import minmax_range
+from optuna_quant.backends.onnxruntime.ranges.ranges import mse_range
+from optuna_quant.backends.onnxruntime.ranges.ranges import percentile_range
+from optuna_quant.backends.onnxruntime.ranges.ranges import quantize_weight
+from optuna_quant.backends.onnxruntime.ranges.ranges import quantized_limits
+from optuna_quant.backends.onnxruntime.ranges.ranges import scale_zero_point
 
 
 DTYPES = ["int8", "uint8", "int16", "uint16", "int4", "uint4"]

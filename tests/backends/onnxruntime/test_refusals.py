@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime import quantized_model
+from optuna_quant.backends.onnxruntime.model import quantized_model
 
 
 Level = onnxruntime.GraphOptimizationLevel

@@ -23,9 +23,9 @@ import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime import backend as backend_module
-from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
-from optuna_quant.backends.onnxruntime.saturation import products_saturate
-from optuna_quant.config import QuantConfig
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.static.saturation import products_saturate
+from optuna_quant.space.config import QuantConfig
 
 
 CPU = ["CPUExecutionProvider"]

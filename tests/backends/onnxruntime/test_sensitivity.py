@@ -22,15 +22,15 @@ import pytest
 
 from optuna_quant import AccuracyCriterion
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime import sensitivity as sensitivity_module
-from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
-from optuna_quant.backends.onnxruntime.sensitivity import OutputSensitivity
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+from optuna_quant.backends.onnxruntime.sensitivity import mse as sensitivity_module
+from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler
-from optuna_quant.space import TuningSpace
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
 
 
 COARSE = OpConfig.from_label("static a=uint8/asym/per_tensor/minmax w=int8/sym/per_tensor/minmax")

@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 import torch
 
-from optuna_quant.backends.onnxruntime.torch_graph import TorchGraph
-from optuna_quant.backends.onnxruntime.torch_node import UnsupportedOperatorError
-from optuna_quant.backends.onnxruntime.torch_operators import OPERATORS
+from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
+from optuna_quant.backends.onnxruntime.torch_graph.node import UnsupportedOperatorError
+from optuna_quant.backends.onnxruntime.torch_graph.operators import OPERATORS
 
 
 Array = NDArray[Any]

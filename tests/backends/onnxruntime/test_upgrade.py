@@ -15,10 +15,10 @@ import opset_forms as forms
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.normalize import normalize
-from optuna_quant.backends.onnxruntime.upgrade import CannotUpgradeError
-from optuna_quant.backends.onnxruntime.upgrade import upgraded
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.normalize import normalize
+from optuna_quant.backends.onnxruntime.model.upgrade import CannotUpgradeError
+from optuna_quant.backends.onnxruntime.model.upgrade import upgraded
 
 
 Body = Callable[[Maker, str], str]

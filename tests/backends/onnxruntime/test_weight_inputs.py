@@ -12,8 +12,8 @@ import onnxruntime as ort
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.normalize import normalize
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.normalize import normalize
 
 
 INT64 = onnx.TensorProto.INT64

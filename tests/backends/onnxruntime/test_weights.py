@@ -5,11 +5,11 @@ import onnx
 from onnx_models import convnet
 import pytest
 
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.normalize import normalize
-from optuna_quant.backends.onnxruntime.weights import BoundedCache
-from optuna_quant.backends.onnxruntime.weights import WeightStore
-from optuna_quant.config import TensorConfig
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.normalize import normalize
+from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
+from optuna_quant.backends.onnxruntime.model.weights import WeightStore
+from optuna_quant.space.config import TensorConfig
 
 
 def test_cache_forgets_what_was_used_longest_ago() -> None:

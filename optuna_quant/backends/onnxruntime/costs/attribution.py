@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.executed import OpFinder
-from optuna_quant.backends.onnxruntime.executed_match import Match
-from optuna_quant.backends.onnxruntime.executed_match import inherited_names
+from optuna_quant.backends.onnxruntime.executed.executed import OpFinder
+from optuna_quant.backends.onnxruntime.executed.match import Match
+from optuna_quant.backends.onnxruntime.executed.match import inherited_names
 
 
 if TYPE_CHECKING:

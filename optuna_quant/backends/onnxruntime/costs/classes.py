@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import random
 from typing import TYPE_CHECKING
 
-from optuna_quant.config import QUANTIZED_MODES
+from optuna_quant.space.config import QUANTIZED_MODES
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
-    from optuna_quant.config import OpConfig
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.config import TensorConfig
-    from optuna_quant.space import TuningSpace
-    from optuna_quant.tunable import Tunable
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.config import TensorConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
 
 
 FLOAT = "fp32"

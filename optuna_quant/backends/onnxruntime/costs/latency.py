@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
-    from optuna_quant.config import QuantConfig
     from optuna_quant.costs.timing import Timing
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 _PER_NODE = np.arange(-30, 31) * 1e-7

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
-from optuna_quant._cores import available_cores
 from optuna_quant.backends.onnxruntime.costs.classes import design
 from optuna_quant.backends.onnxruntime.costs.classes import random_configs
 from optuna_quant.backends.onnxruntime.costs.latency import latency_table
@@ -31,9 +30,10 @@ from optuna_quant.backends.onnxruntime.costs.runs import uses_one_thread
 from optuna_quant.backends.onnxruntime.costs.shapes import tensor_shapes
 from optuna_quant.backends.onnxruntime.costs.size import group_bytes
 from optuna_quant.backends.onnxruntime.costs.size import size_table
-from optuna_quant.config import FP32
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
+from optuna_quant.space.config import FP32
+from optuna_quant.workers.cores import available_cores
 
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from optuna_quant.backends.onnxruntime.feeds import Feed
-    from optuna_quant.backends.onnxruntime.graph import Graph
-    from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
-    from optuna_quant.config import QuantConfig
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 _logger = get_logger(__name__)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.graph import captured_names
+from optuna_quant.backends.onnxruntime.model.graph import captured_names
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.graph import Graph
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
 
 
 _MOST_BEFORE = 2

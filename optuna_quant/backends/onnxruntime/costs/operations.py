@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import math
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.graph import node_attributes
+from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 
 
 if TYPE_CHECKING:
     import onnx
 
-    from optuna_quant.config import OpConfig
+    from optuna_quant.space.config import OpConfig
 
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from optuna_quant.backends.onnxruntime.calibration_data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration_data import InputSpec
-from optuna_quant.backends.onnxruntime.calibration_data import input_specs
-from optuna_quant.backends.onnxruntime.calibration_data import optional_input_specs
-from optuna_quant.backends.onnxruntime.model import external_location
-from optuna_quant.backends.onnxruntime.model import external_tensors
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
-from optuna_quant.constant_inputs import ConstantInputs
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+from optuna_quant.backends.onnxruntime.calibration.data import optional_input_specs
+from optuna_quant.backends.onnxruntime.model.model import external_location
+from optuna_quant.backends.onnxruntime.model.model import external_tensors
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.costs.comparison import OutputAgreement
+from optuna_quant.evaluation.data.constant_inputs import ConstantInputs
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.feeds import Feed
+    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,17 +14,17 @@ from typing import Any
 
 import onnx
 
-from optuna_quant.backends.onnxruntime.optimized import changed_options
-from optuna_quant.backends.onnxruntime.optimized import weights_aside
-from optuna_quant.backends.onnxruntime.quantized_model import load_errors
+from optuna_quant.backends.onnxruntime.executed.optimized import changed_options
+from optuna_quant.backends.onnxruntime.executed.optimized import weights_aside
+from optuna_quant.backends.onnxruntime.model.quantized_model import load_errors
 from optuna_quant.costs.timing import quickest
 
 
 if TYPE_CHECKING:
     import onnxruntime
 
-    from optuna_quant.backends.onnxruntime.feeds import Feed
-    from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 
 
 _NODE_SUFFIX = "_kernel_time"

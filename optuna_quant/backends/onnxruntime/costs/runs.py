@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
-    from optuna_quant.backends.onnxruntime.feeds import Feed
-    from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
-    from optuna_quant.config import QuantConfig
+    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.space.config import QuantConfig
 
 
 _logger = get_logger(__name__)

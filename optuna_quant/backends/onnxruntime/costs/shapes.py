@@ -12,9 +12,9 @@ import onnxruntime
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.feeds import Feed
-    from optuna_quant.backends.onnxruntime.graph import Graph
-    from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 
 
 def tensor_shapes(

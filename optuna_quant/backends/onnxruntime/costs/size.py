@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import onnx
 
     from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
-    from optuna_quant.backends.onnxruntime.graph import Graph
-    from optuna_quant.space import TuningSpace
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.space.space import TuningSpace
 
 
 Group = tuple[str, ...]

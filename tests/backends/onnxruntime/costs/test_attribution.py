@@ -26,12 +26,12 @@ from optuna_quant.backends.onnxruntime.costs.neighbours import find_neighbours
 from optuna_quant.backends.onnxruntime.costs.profiling import Profile
 from optuna_quant.backends.onnxruntime.costs.profiling import ProfiledModel
 from optuna_quant.backends.onnxruntime.costs.profiling import read_profile
-from optuna_quant.backends.onnxruntime.graph import Graph
-from optuna_quant.backends.onnxruntime.model import load_model
-from optuna_quant.backends.onnxruntime.normalize import normalize
-from optuna_quant.backends.onnxruntime.quantized_model import SessionMaker
-from optuna_quant.config import QuantConfig
-from optuna_quant.space import TuningSpace
+from optuna_quant.backends.onnxruntime.model.graph import Graph
+from optuna_quant.backends.onnxruntime.model.model import load_model
+from optuna_quant.backends.onnxruntime.model.normalize import normalize
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
 
 
 def hard_swish() -> onnx.ModelProto:

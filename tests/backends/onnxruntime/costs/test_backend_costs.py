@@ -21,9 +21,9 @@ from optuna_quant.backends.onnxruntime.costs import runs
 from optuna_quant.backends.onnxruntime.costs.classes import option_class
 from optuna_quant.backends.onnxruntime.costs.classes import random_configs
 from optuna_quant.backends.onnxruntime.costs.runs import find_refused
-from optuna_quant.config import QuantConfig
 from optuna_quant.costs import Costs
 from optuna_quant.costs import MeasuresCosts
+from optuna_quant.space.config import QuantConfig
 
 
 def shared_weight() -> onnx.ModelProto:

@@ -22,15 +22,15 @@ from optuna_quant.backends.onnxruntime.costs.latency import session_noise
 from optuna_quant.backends.onnxruntime.costs.latency import state_of
 from optuna_quant.backends.onnxruntime.costs.latency import validate
 from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
-from optuna_quant.config import FP32
-from optuna_quant.config import OpConfig
-from optuna_quant.config import QuantConfig
-from optuna_quant.config import TensorConfig
 from optuna_quant.costs import Boundary
 from optuna_quant.costs.timing import Timing
 from optuna_quant.costs.timing import summarize
-from optuna_quant.space import TuningSpace
-from optuna_quant.tunable import Tunable
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
 
 
 INT8 = OpConfig("static", TensorConfig("uint8"), TensorConfig("int8", "sym"))

@@ -1,0 +1,436 @@
+"""Range statistics of a model's tensors: collected in one pass, kept in a cache on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+from dataclasses import dataclass
+from dataclasses import field
+import difflib
+import hashlib
+import json
+import os
+from pathlib import Path
+import time
+from typing import TYPE_CHECKING
+import uuid
+import warnings
+
+import numpy as np
+from optuna.logging import get_logger
+
+from optuna_quant.backends.onnxruntime.model.compact import CompactModel
+from optuna_quant.backends.onnxruntime.model.compact import source_array
+from optuna_quant.backends.onnxruntime.model.content import external_tensors
+from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
+from optuna_quant.backends.onnxruntime.model.content import tapped_session
+from optuna_quant.backends.onnxruntime.ranges import ranges
+from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
+from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
+from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
+from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_to_arrays
+from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
+from optuna_quant.backends.onnxruntime.ranges.tensor_range import range_problem
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from numpy.typing import NDArray
+    import onnx
+    import onnxruntime
+
+    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+    from optuna_quant.backends.onnxruntime.calibration.data import Piece
+    from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
+
+    Providers = Sequence[str | tuple[str, dict[str, Any]]]
+
+
+_logger = get_logger(__name__)
+
+DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
+
+# Part of every cache key: raise it when the statistics or their file format change.
+_FORMAT_VERSION = 1
+_FLOAT_TYPES = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationStatistics:
+    """What calibration learnt about a model's tensors.
+
+    Args:
+        histograms:
+            Histogram of each tensor. Tensors that are not floating-point have none.
+        samples:
+            Number of calibration samples seen.
+        unusable:
+            Why a tensor has no range, as a sentence, where it holds NaN or infinities.
+    """
+
+    histograms: Mapping[str, Histogram]
+    samples: int
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    _ranges: dict[tuple[object, ...], tuple[float, float]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def histogram(self, tensor: str) -> Histogram:
+        """Return the histogram of a tensor.
+
+        Raises:
+            KeyError:
+                If the tensor was not calibrated, or is not floating-point.
+            NoRangeError:
+                If it holds NaN or infinities.
+        """
+        if tensor in self.unusable:
+            raise NoRangeError(tensor, self.unusable[tensor])
+        if tensor not in self.histograms:
+            raise KeyError(
+                f"There are no calibration statistics for tensor {tensor!r}: it was not requested "
+                "or is not floating-point."
+            )
+        return self.histograms[tensor]
+
+    def problem(self, tensor: str) -> str | None:
+        """Why a tensor has no range, as a sentence; None if it has one.
+
+        Raises:
+            KeyError:
+                As :meth:`histogram`.
+        """
+        if tensor in self.unusable:
+            return self.unusable[tensor]
+        return range_problem(tensor, self.histogram(tensor))
+
+    def range(
+        self,
+        tensor: str,
+        algorithm: str,
+        dtype: str,
+        scheme: str,
+        *,
+        percentile: float = ranges.DEFAULT_PERCENTILE,
+    ) -> tuple[float, float]:
+        """Return a tensor's range ``(rmin, rmax)``; computed once, then remembered.
+
+        See :func:`~optuna_quant.backends.onnxruntime.ranges.ranges.compute_range` for the
+        arguments.
+
+        Raises:
+            KeyError:
+                As :meth:`histogram`.
+            NoRangeError:
+                If calibration saw nothing that would give the tensor a range.
+            ValueError:
+                As :func:`~optuna_quant.backends.onnxruntime.ranges.ranges.compute_range`.
+        """
+        problem = self.problem(tensor)
+        if problem is not None:
+            raise NoRangeError(tensor, problem)
+        key = (tensor, algorithm, dtype, scheme, percentile)
+        if key not in self._ranges:
+            self._ranges[key] = ranges.compute_range(
+                self.histogram(tensor), algorithm, dtype, scheme, percentile=percentile
+            )
+        return self._ranges[key]
+
+
+class CalibrationCache:
+    """Calibration statistics on disk, one ``.npz`` file for each key.
+
+    Files are written aside and moved into place, so that any number of processes may share the
+    directory. A file that cannot be read is ignored with a warning and written anew.
+
+    Args:
+        directory:
+            Where the files are; made when first needed.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = Path(directory)
+
+    def path(self, key: str) -> Path:
+        """Return the file of a key."""
+        return self._directory / f"calibration-{key}.npz"
+
+    def load(self, key: str) -> CalibrationStatistics | None:
+        """Return the statistics stored under a key, or None."""
+        path = self.path(key)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                samples = int(arrays["samples"])
+                histograms = histograms_from_arrays(arrays)
+                unusable = unusable_from_arrays(arrays)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:  # a damaged file fails in many ways, all of them here
+            warnings.warn(
+                f"The calibration cache file {path} cannot be read ({error}); calibrating anew.",
+                stacklevel=2,
+            )
+            return None
+        return CalibrationStatistics(histograms, samples, unusable)
+
+    def store(self, key: str, statistics: CalibrationStatistics) -> None:
+        """Store statistics under a key. A failure to write is only a warning."""
+        path = self.path(key)
+        arrays: dict[str, Any] = {
+            "samples": np.array(statistics.samples),
+            **histograms_to_arrays(statistics.histograms),
+            **unusable_to_arrays(statistics.unusable),
+        }
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with aside.open("xb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(aside, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            warnings.warn(
+                f"The calibration statistics cannot be stored in {path}: {error}", stacklevel=2
+            )
+
+
+def collect_statistics(
+    model: onnx.ModelProto | CompactModel,
+    tensors: Iterable[str],
+    data: CalibrationData,
+    sizes: Iterable[int],
+    *,
+    base_dir: str | os.PathLike[str] | None = None,
+    providers: Providers = DEFAULT_PROVIDERS,
+    session_options: onnxruntime.SessionOptions | None = None,
+    cache: CalibrationCache | None = None,
+    keys: Mapping[int, str] | None = None,
+    arrays: SharedArrays | None = None,
+) -> dict[int, CalibrationStatistics]:
+    """Collect the statistics of a model's tensors, in one pass whatever the number of sizes.
+
+    The model runs once over the first ``max(sizes)`` samples with the tensors as its outputs and
+    graph optimizations off, so that every tensor exists. Histograms take 64 KiB a tensor and do
+    not grow with the data; beside them one batch of data and its tensors are in memory, so a
+    smaller batch size is the cure if memory is short. The statistics do not depend on the order of
+    the samples.
+
+    Args:
+        model:
+            The model; not changed. External data may be referred to instead of loaded, and must be
+            if the model is over 2 GB.
+        tensors:
+            Names of the tensors, of the main graph: inputs, initializers, node outputs. Those that
+            are not floating-point get no histogram, nor do those that hold NaN or infinities.
+        data:
+            The calibration data.
+        sizes:
+            Sampling sizes: numbers of samples from the start of the data. See
+            :meth:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData.pieces` for
+            sizes that are not at the end of a batch. If the data end before a size, there is a
+            warning and its statistics are those of all the data.
+        base_dir:
+            The directory that the model's external data are relative to.
+        providers:
+            Execution providers of the session.
+        session_options:
+            Options of the session. The optimization level and the folder of external data are set
+            while the session is made, and then put back.
+        cache:
+            Where to look for the statistics first, and to keep them.
+        keys:
+            What :func:`statistics_keys` gives for these arguments, if it is known.
+        arrays:
+            Gives the session the large initializers of a compact model.
+
+    Returns:
+        The statistics for each size.
+
+    Raises:
+        ValueError:
+            If a tensor is not in the model's main graph, if the data do not fit the model, if
+            external data are there without ``base_dir``, or if the model is over 2 GB with its
+            data loaded.
+        RuntimeError:
+            If the model fails on a batch.
+    """
+    wanted = list(dict.fromkeys(tensors))
+    pending = sorted(set(sizes))
+    if not pending:
+        raise ValueError("No calibration sampling size is given.")
+    proto = model.proto if isinstance(model, CompactModel) else model
+    _check_tensors(proto, wanted)
+    if base_dir is None and any(external_tensors(proto)):
+        raise ValueError("The model has external data; pass base_dir, the directory they are in.")
+    found: dict[int, CalibrationStatistics] = {}
+    keys = keys or {}
+    if cache is not None:
+        if not keys:
+            whole = model.whole() if isinstance(model, CompactModel) else model
+            keys = statistics_keys(
+                whole, wanted, data, pending, base_dir=base_dir, providers=providers
+            )
+        cached = {size: cache.load(keys[size]) for size in pending}
+        found = {size: entry for size, entry in cached.items() if entry is not None}
+    pending = [size for size in pending if size not in found]
+    if pending:
+        collector = _Collector(model, wanted, base_dir, providers, session_options, arrays)
+        for size, statistics in collector.collect(data, pending).items():
+            found[size] = statistics
+            if cache is not None:
+                cache.store(keys[size], statistics)
+    warn_of_missing_samples(found)
+    return dict(sorted(found.items()))
+
+
+def unusable_to_arrays(unusable: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Why tensors have no range, as arrays; none if all have one."""
+    if not unusable:
+        return {}
+    return {"unusable": np.frombuffer(json.dumps(dict(unusable)).encode(), dtype=np.uint8)}
+
+
+def unusable_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Inverse of :func:`unusable_to_arrays`."""
+    if "unusable" not in arrays:
+        return {}
+    return {str(name): str(why) for name, why in json.loads(arrays["unusable"].tobytes()).items()}
+
+
+def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
+    """Warn of each sampling size that the data do not reach."""
+    for size, statistics in sorted(found.items()):
+        if statistics.samples < size:
+            warnings.warn(
+                f"The calibration sampling size is {size}, but the data hold only "
+                f"{statistics.samples} samples; all of them are used.",
+                stacklevel=3,
+            )
+
+
+def statistics_keys(
+    model: onnx.ModelProto,
+    tensors: Iterable[str],
+    data: CalibrationData,
+    sizes: Iterable[int],
+    *,
+    base_dir: str | os.PathLike[str] | None = None,
+    providers: Providers = DEFAULT_PROVIDERS,
+) -> dict[int, str]:
+    """For each sampling size a hash of all that the statistics come from; reads the data once.
+
+    For the arguments see :func:`collect_statistics`.
+    """
+    names = [name if isinstance(name, str) else name[0] for name in providers]
+    shared = [_FORMAT_VERSION, model_fingerprint(model, base_dir), sorted(tensors), names]
+    return {
+        size: hashlib.sha256(json.dumps([*shared, size, content]).encode()).hexdigest()
+        for size, content in data.fingerprints(sizes).items()
+    }
+
+
+def _check_tensors(model: onnx.ModelProto, tensors: Iterable[str]) -> None:
+    known = {name for node in model.graph.node for name in node.output if name}
+    known.update(value.name for value in model.graph.input)
+    known.update(initializer.name for initializer in model.graph.initializer)
+    for name in tensors:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise ValueError(f"The model's main graph has no tensor {name!r}.{hint}")
+
+
+class _Collector:
+    """A session with the wanted tensors as outputs, and their histograms."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto | CompactModel,
+        wanted: Sequence[str],
+        base_dir: str | os.PathLike[str] | None,
+        providers: Providers,
+        session_options: onnxruntime.SessionOptions | None,
+        arrays: SharedArrays | None,
+    ) -> None:
+        proto = model.proto if isinstance(model, CompactModel) else model
+        outside = model.outside if isinstance(model, CompactModel) else {}
+
+        self._streams: dict[str, StreamingHistogram] = {}
+        self._unusable: dict[str, str] = {}
+        initializers = {initializer.name: initializer for initializer in proto.graph.initializer}
+        for name in wanted:
+            if name in initializers:
+                values = source_array(outside.get(name, initializers[name]), base_dir)
+                self._count(name, values, "the model")
+        inputs = {value.name for value in proto.graph.input} - initializers.keys()
+        self._session = None
+        self._outputs: list[str] = []
+        computed = [name for name in wanted if name not in inputs | initializers.keys()]
+        if computed:
+            self._session = tapped_session(
+                model,
+                computed,
+                base_dir,
+                providers=providers,
+                session_options=session_options,
+                arrays=arrays,
+            )
+            types = {output.name: output.type for output in self._session.get_outputs()}
+            self._outputs = [name for name in computed if types[name] in _FLOAT_TYPES]
+        self._inputs = [name for name in wanted if name in inputs]
+
+    def collect(
+        self, data: CalibrationData, sizes: Sequence[int]
+    ) -> dict[int, CalibrationStatistics]:
+        started = time.perf_counter()
+        result: dict[int, CalibrationStatistics] = {}
+        seen = 0
+        for piece in data.pieces(sizes):
+            where = f"calibration samples {seen} to {seen + piece.samples - 1}"
+            for name, values in self._values(piece, where):
+                self._count(name, values, where)
+            seen += piece.samples
+            if piece.reached:
+                result.update(dict.fromkeys(piece.reached, self._statistics(seen)))
+        if len(result) < len(sizes):
+            everything = self._statistics(seen)
+            result = {size: result.get(size, everything) for size in sizes}
+        _logger.info(
+            f"Calibrated {len(self._streams)} tensors on {seen} samples in "
+            f"{time.perf_counter() - started:.1f} s."
+        )
+        return result
+
+    def _count(self, name: str, values: NDArray[Any], where: str) -> None:
+        if name in self._unusable or not np.issubdtype(values.dtype, np.floating):
+            return
+        try:
+            self._streams.setdefault(name, StreamingHistogram(name)).update(values)
+        except ValueError as error:
+            self._unusable[name] = f"{error} Seen in {where}."
+            del self._streams[name]
+
+    def _values(self, piece: Piece, where: str) -> Iterator[tuple[str, NDArray[Any]]]:
+        for name in self._inputs:
+            yield name, piece.feed[name]
+        if self._session is None or not self._outputs:
+            return
+        try:
+            outputs = self._session.run(self._outputs, piece.feed)
+        except Exception as error:
+            shapes = {name: array.shape for name, array in piece.feed.items()}
+            raise RuntimeError(
+                f"The model failed on {where}, with inputs of shape {shapes}: {error}"
+            ) from error
+        # From the end, so that each array is dropped as soon as it has been counted.
+        for name in reversed(self._outputs):
+            yield name, outputs.pop()
+
+    def _statistics(self, samples: int) -> CalibrationStatistics:
+        histograms = {name: stream.snapshot() for name, stream in self._streams.items()}
+        return CalibrationStatistics(histograms, samples, dict(self._unusable))

@@ -1,0 +1,181 @@
+"""A model's content, with external data by reference: its hash, and a session on its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import onnx
+    import onnxruntime
+
+    from optuna_quant.backends.onnxruntime.model.compact import CompactModel
+    from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
+
+    Providers = Sequence[str | tuple[str, dict[str, Any]]]
+
+
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+# How much of an external tensor is hashed: all of it up to this, else this much in blocks.
+_SAMPLED_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 12
+
+
+def model_fingerprint(model: onnx.ModelProto, base_dir: str | os.PathLike[str] | None) -> str:
+    """Return a SHA-256 hash of a model's content.
+
+    External data are not read in full, since they can be many gigabytes: each external tensor
+    enters with its location, offset and length, the size and modification time of its file, and
+    64 KiB of its content in evenly spaced blocks (all of it if smaller). A stale hash therefore
+    needs a file that is edited in place, outside the blocks, and given its old time back.
+
+    Args:
+        model:
+            The model.
+        base_dir:
+            The directory that external data are relative to.
+
+    Raises:
+        OSError:
+            If a file of external data cannot be read.
+        ValueError:
+            If the model is over 2 GB with its data loaded.
+    """
+    digest = hashlib.sha256(serialized(model))
+    for location, offset, length in external_tensors(model):
+        path = Path(base_dir or ".") / location
+        stat = path.stat()
+        length = stat.st_size - offset if length is None else length
+        digest.update(f"{location} {offset} {length} {stat.st_size} {stat.st_mtime_ns};".encode())
+        with path.open("rb") as file:
+            for start, size in _blocks(length):
+                file.seek(offset + start)
+                digest.update(file.read(size))
+    return digest.hexdigest()
+
+
+def external_tensors(model: onnx.ModelProto) -> Iterator[tuple[str, int, int | None]]:
+    """Yield location, offset and length (None: to the end) of each tensor in external data."""
+    import onnx
+
+    from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
+
+    for tensor in _tensors(model.graph):
+        if onnx.external_data_helper.uses_external_data(tensor) and not is_reference(tensor):
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            length = int(entries["length"]) if "length" in entries else None
+            yield entries["location"], int(entries.get("offset", 0)), length
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """Return the model as bytes, the same for equal models.
+
+    Raises:
+        ValueError:
+            If the model is over 2 GB, the most that its format holds.
+    """
+    try:
+        return bytes(model.SerializeToString(deterministic=True))
+    except Exception as error:  # protobuf's EncodeError, which says no more
+        raise ValueError(
+            "The model cannot be serialized; over 2 GB its weights must be in external data and "
+            "stay there: onnx.load(path, load_external_data=False), and pass base_dir."
+        ) from error
+
+
+def tapped_session(
+    model: onnx.ModelProto | CompactModel,
+    tensors: Sequence[str],
+    base_dir: str | os.PathLike[str] | None,
+    *,
+    providers: Providers,
+    session_options: onnxruntime.SessionOptions | None,
+    arrays: SharedArrays | None = None,
+) -> onnxruntime.InferenceSession:
+    """Return a session whose outputs are the given tensors of the model's main graph.
+
+    Graph optimizations are off, so that every tensor exists. The model is not changed, and
+    ``session_options`` are as before when this returns. The large initializers of a compact model
+    are not copied, where that is possible and ``arrays`` gives them.
+    """
+    import onnx
+    import onnxruntime
+
+    from optuna_quant.backends.onnxruntime.model.compact import CompactModel
+    from optuna_quant.backends.onnxruntime.model.compact import can_share
+
+    values: dict[str, onnxruntime.OrtValue] = {}
+    if isinstance(model, CompactModel):
+        if arrays is not None and can_share(providers, session_options):
+            values = {name: arrays.value(source) for name, source in model.outside.items()}
+            model = model.proto
+        else:
+            model = model.whole()
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    del tapped.graph.output[:]
+    # Without types: the runtime infers them.
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    content = serialized(tapped)
+    del tapped
+
+    options = session_options
+    if options is None:
+        options = onnxruntime.SessionOptions()
+        # Threads that spin between runs would take the processor from the counting.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    level, written = options.graph_optimization_level, options.optimized_model_filepath
+    previous = folder = _config_entry(options, _EXTERNAL_FOLDER)
+    if any(external_tensors(model)):
+        folder = str(Path(base_dir or ".").resolve())
+    try:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.optimized_model_filepath = ""
+        if folder != previous:
+            options.add_session_config_entry(_EXTERNAL_FOLDER, folder)
+        if values:
+            options.add_external_initializers(list(values), list(values.values()))
+        session = onnxruntime.InferenceSession(content, options, providers=list(providers))
+        session._optuna_quant_initializers = values  # It reads their memory.
+        return session
+    finally:
+        options.graph_optimization_level, options.optimized_model_filepath = level, written
+        if folder != previous and session_options is not None:
+            options.add_session_config_entry(_EXTERNAL_FOLDER, previous)
+
+
+def _config_entry(options: onnxruntime.SessionOptions, key: str) -> str:
+    try:
+        return str(options.get_session_config_entry(key))
+    except RuntimeError:  # there is no such entry, which is the same as an empty one
+        return ""
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from _tensors(subgraph)
+
+
+def _blocks(length: int) -> Iterator[tuple[int, int]]:
+    """Start and size of the parts of a tensor's bytes that are hashed."""
+    if length <= _SAMPLED_BYTES:
+        yield 0, length
+        return
+    count = _SAMPLED_BYTES // _BLOCK_BYTES
+    for i in range(count):
+        yield i * (length - _BLOCK_BYTES) // (count - 1), _BLOCK_BYTES

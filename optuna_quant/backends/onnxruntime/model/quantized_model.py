@@ -1,0 +1,302 @@
+"""A candidate: a model that a backend has built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import cached_property
+import os
+from pathlib import Path
+from threading import RLock
+from typing import Any
+from typing import TypeAlias
+
+import onnx
+import onnxruntime
+
+from optuna_quant.backends.base import ModelLoadError
+from optuna_quant.backends.onnxruntime.model.batch_dependence import quantizes_at_run_time
+from optuna_quant.backends.onnxruntime.model.compact import CompactModel
+from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
+from optuna_quant.backends.onnxruntime.model.compact import can_share
+from optuna_quant.backends.onnxruntime.model.compact import compacted
+from optuna_quant.backends.onnxruntime.model.external_data import external_bytes
+from optuna_quant.backends.onnxruntime.model.external_data import is_too_large
+from optuna_quant.backends.onnxruntime.model.external_data import save_model
+from optuna_quant.backends.onnxruntime.model.tensor_references import Source
+from optuna_quant.workers.cores import available_cores
+
+
+Providers: TypeAlias = Sequence[str | tuple[str, dict[str, Any]]]
+
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class SessionMaker:
+    """Makes sessions with the user's providers and options.
+
+    Args:
+        providers:
+            The execution providers.
+        options:
+            The session options; None for the defaults.
+
+    Attributes:
+        lock:
+            Held while ``options`` are in use: whoever changes them for a while must hold it.
+        arrays:
+            Gives sessions the initializers that models share.
+    """
+
+    def __init__(self, providers: Providers, options: onnxruntime.SessionOptions | None) -> None:
+        self.providers = tuple(providers)
+        self.options = options
+        self.lock = RLock()
+        self.arrays = SharedArrays()
+
+    def make(
+        self,
+        model: onnx.ModelProto | CompactModel,
+        base_dir: Path | None = None,
+        *,
+        concurrent_runs: int = 1,
+        level: onnxruntime.GraphOptimizationLevel | None = None,
+    ) -> onnxruntime.InferenceSession:
+        """A session of a model.
+
+        That of a compact one reads the arrays outside it, which no copy is made of, where the
+        options are not the user's (theirs cannot be given arrays for one session only) and the
+        only provider is that of the CPU.
+
+        Args:
+            model:
+                The model.
+            base_dir:
+                The directory that its external data are relative to.
+            concurrent_runs:
+                How many runs are made at the same time. Without options of the user's the session
+                has so many threads that these take all cores.
+            level:
+                How far the graph is optimized, if not as the options say; then the runtime's own
+                log is off.
+
+        Raises:
+            ValueError:
+                If the model is over 2 GB.
+        """
+        outside: Mapping[str, Source] = {}
+        if isinstance(model, CompactModel):
+            if can_share(self.providers, self.options):
+                model, outside = model.proto, model.outside
+            else:
+                model = model.whole()
+        # What is left of a compact model is small.
+        if not outside and is_too_large(model):
+            raise ValueError(
+                "The model is over 2 GB, which a session takes only from files: save the original "
+                "with external data (onnx.save with save_as_external_data=True) and pass its path."
+            )
+        content = model.SerializeToString()
+        values = [self.arrays.value(source) for source in outside.values()]
+        with self.lock:
+            options = self.options_for(base_dir, concurrent_runs)
+            if values:
+                options.add_external_initializers(list(outside), values)
+            usual = options.graph_optimization_level, options.log_severity_level
+            try:
+                if level is not None:
+                    options.graph_optimization_level, options.log_severity_level = level, 4
+                session = onnxruntime.InferenceSession(
+                    content, options, providers=list(self.providers)
+                )
+            finally:
+                options.graph_optimization_level, options.log_severity_level = usual
+        # It reads their memory, so they live as long as it does.
+        session._optuna_quant_initializers = values
+        return session
+
+    @cached_property
+    def _cores(self) -> int:
+        return available_cores()
+
+    def options_for(
+        self, base_dir: Path | None, concurrent_runs: int = 1
+    ) -> onnxruntime.SessionOptions:
+        """The options of a session; :attr:`lock` must be held while they are in use.
+
+        Args:
+            base_dir:
+                The directory that the model's external data are relative to.
+            concurrent_runs:
+                How many runs are made at the same time.
+        """
+        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        if self.options is None and concurrent_runs > 1:
+            # A session's own threads are one fewer, and help every run beside its caller.
+            options.intra_op_num_threads = max(1, self._cores - concurrent_runs + 1)
+        if base_dir is not None:
+            try:
+                known = options.get_session_config_entry(_EXTERNAL_FOLDER)
+            except RuntimeError:  # there is no such entry
+                known = None
+            if known != str(base_dir):
+                options.add_session_config_entry(_EXTERNAL_FOLDER, str(base_dir))
+        return options
+
+
+@contextmanager
+def load_errors() -> Iterator[None]:
+    """Raise what the runtime says of a candidate that it does not load as what it is.
+
+    Raises:
+        ModelLoadError:
+            In place of any other exception.
+    """
+    try:
+        yield
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(
+            f"ONNX Runtime does not load the candidate: {str(error).rstrip('.')}. Leave the ops "
+            "that it names, or those around them, in FP32 (op_name_dict); if the model has an "
+            "opset before 13, export it again with a newer one."
+        ) from error
+
+
+class QuantizedModel:
+    """A model as one configuration says, usable where a session is expected.
+
+    An evaluation that was written for an :class:`onnxruntime.InferenceSession` takes it as it is:
+    what is not defined here is looked up in :attr:`session`.
+
+    Args:
+        model:
+            The model. Must not be changed.
+        sessions:
+            Makes its session.
+        base_dir:
+            The directory that its external data are relative to; None if it has none.
+        fingerprint:
+            Its content hash.
+        session:
+            Its session for one run at a time, if it is made already; kept if it is the first one
+            asked for.
+
+    Example:
+        >>> model = backend.quantize(space.default())  # doctest: +SKIP
+        >>> (logits,) = model.run(None, {"x": x})  # doctest: +SKIP
+        >>> model.save("model.int8.onnx")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto | CompactModel,
+        sessions: SessionMaker,
+        *,
+        base_dir: Path | None = None,
+        fingerprint: str,
+        session: onnxruntime.InferenceSession | None = None,
+    ) -> None:
+        self._model = model if isinstance(model, CompactModel) else compacted(model)
+        self.fingerprint = fingerprint
+        self._base_dir = base_dir
+        self._sessions = sessions
+        self._lock = RLock()
+        self._made: dict[int, onnxruntime.InferenceSession] = {}
+        self._spare = session
+
+    @cached_property
+    def proto(self) -> onnx.ModelProto:
+        """The model as a message. Must not be changed."""
+        return self._model.whole()
+
+    @property
+    def session(self) -> onnxruntime.InferenceSession:
+        """The session, made when it is first asked for."""
+        return self.session_for(1)
+
+    def session_for(self, concurrent_runs: int) -> onnxruntime.InferenceSession:
+        """A session that is run several times at once, made when it is first asked for.
+
+        Args:
+            concurrent_runs:
+                How often. Without session options of the user's the runs share the cores.
+
+        Raises:
+            ModelLoadError:
+                If the runtime does not load the model.
+        """
+        with self._lock:
+            spare, self._spare = self._spare, None
+            if spare is not None and concurrent_runs == 1:
+                self._made[1] = spare
+            if concurrent_runs not in self._made:
+                with load_errors():
+                    self._made[concurrent_runs] = self._sessions.make(
+                        self._model, self._base_dir, concurrent_runs=concurrent_runs
+                    )
+            return self._made[concurrent_runs]
+
+    @cached_property
+    def depends_on_batch(self) -> bool:
+        """Whether what it gives for a sample depends on the other samples of the batch."""
+        return quantizes_at_run_time(self._model.proto)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the model in bytes, external data included."""
+        return self._model.nbytes + external_bytes(self._model.proto, self._base_dir)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file.
+
+        A model over 2 GB, the most that one file holds, gets its data in a second file beside it,
+        which is named after the first one and its content, and ends in ``.data``.
+
+        Args:
+            path:
+                The file. It is replaced as a whole, or left as it was if writing fails.
+        """
+        save_model(self.proto, Path(path), self._base_dir)
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> Any:
+        """Compute outputs, as :meth:`onnxruntime.InferenceSession.run` does.
+
+        Args:
+            output_names:
+                The names of the outputs; None or empty for all.
+            input_feed:
+                An array for each input, by the input's name.
+            run_options:
+                Options of this run; None for the defaults.
+
+        Returns:
+            A list with an array for each output.
+        """
+        return self.session.run(output_names, input_feed, run_options)
+
+    def get_inputs(self) -> Sequence[Any]:
+        """The model's inputs."""
+        inputs: Sequence[Any] = self.session.get_inputs()
+        return inputs
+
+    def get_outputs(self) -> Sequence[Any]:
+        """The model's outputs."""
+        outputs: Sequence[Any] = self.session.get_outputs()
+        return outputs
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.session, name)
+
+    def __repr__(self) -> str:
+        return f"QuantizedModel(fingerprint={self.fingerprint!r}, nbytes={self.nbytes})"

@@ -1,0 +1,221 @@
+"""Quantized weights, computed once and shared by all candidates."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from collections.abc import Iterator
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
+import hashlib
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+
+from optuna_quant.backends.onnxruntime.ranges.ranges import quantize_weight
+from optuna_quant.backends.onnxruntime.ranges.ranges import quantized_limits
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.space.config import TensorConfig
+
+
+CACHE_BYTES = 1 << 30
+
+
+class BoundedCache(MutableMapping[Hashable, Any]):
+    """A dictionary that forgets what was used longest ago when its values get too large.
+
+    Args:
+        max_bytes:
+            The most bytes that the arrays in the values, which are tuples of arrays or have an
+            attribute ``nbytes``, may take. The newest value is kept even if it alone takes more.
+    """
+
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+        self.nbytes = 0
+
+    def __getitem__(self, key: Hashable) -> Any:
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def __setitem__(self, key: Hashable, value: Any) -> None:
+        self.pop(key, None)
+        self._values[key] = value
+        self.nbytes += _nbytes(value)
+        while self.nbytes > self._max_bytes and len(self._values) > 1:
+            del self[next(iter(self._values))]
+
+    def __delitem__(self, key: Hashable) -> None:
+        self.nbytes -= _nbytes(self._values.pop(key))
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def _nbytes(value: Any) -> int:
+    return int(sum(a.nbytes for a in value) if isinstance(value, tuple) else value.nbytes)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeight:
+    """A quantized weight.
+
+    Args:
+        values:
+            The integers, in the shape of the weight.
+        scale:
+            One value, of shape ``()``, or one for each channel.
+        zero_point:
+            Of the shape of ``scale`` and the dtype of ``values``.
+        axis:
+            The channel axis; None if there is one scale.
+    """
+
+    values: NDArray[Any]
+    scale: NDArray[np.float32]
+    zero_point: NDArray[Any]
+    axis: int | None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return self.values.nbytes + self.scale.nbytes + self.zero_point.nbytes
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of :attr:`values`."""
+        return hashlib.blake2b(np.ascontiguousarray(self.values).data, digest_size=16).digest()
+
+
+class WeightStore:
+    """Gives the quantized weights of a graph.
+
+    Args:
+        graph:
+            The graph.
+        reduce_range:
+            Whether weights use 7 bits only, for processors on which sums of two 8-bit products
+            saturate (x86 without VNNI instructions).
+        cache:
+            Where they are kept.
+    """
+
+    def __init__(
+        self, graph: Graph, *, reduce_range: bool = False, cache: BoundedCache | None = None
+    ) -> None:
+        self._graph = graph
+        self._reduce_range = reduce_range
+        self._cache = BoundedCache() if cache is None else cache
+
+    def get(
+        self, name: str, config: TensorConfig, axis: int | None, *, factor: float = 1.0
+    ) -> QuantizedWeight:
+        """A weight as a configuration says.
+
+        Args:
+            name:
+                The initializer.
+            config:
+                How to quantize it.
+            axis:
+                Its channel axis; None to quantize it as a whole.
+            factor:
+                What to multiply it with first.
+        """
+        key = ("static", name, config, axis, factor)
+        if key not in self._cache:
+            array = self.array(name, factor=factor)
+            try:
+                self._cache[key] = quantized(array, config, axis, reduce_range=self._reduce_range)
+            except ValueError as error:
+                raise ValueError(f"Tensor {name!r} cannot be quantized: {error}") from error
+        found: QuantizedWeight = self._cache[key]
+        return found
+
+    def array(self, name: str, *, factor: float = 1.0) -> NDArray[np.float32]:
+        """The value of a weight, multiplied with a factor."""
+        array = self._graph.array(name)
+        return array if factor == 1.0 else array * np.float32(factor)
+
+
+def quantized(
+    array: NDArray[np.float32], config: TensorConfig, axis: int | None, *, reduce_range: bool
+) -> QuantizedWeight:
+    """Quantize a weight.
+
+    Args:
+        array:
+            The weight.
+        config:
+            How to quantize it.
+        axis:
+            Its channel axis; None to quantize it as a whole.
+        reduce_range:
+            Whether to use 7 bits only.
+    """
+    values, scale, zero_point = quantize_weight(
+        array, config.dtype, config.scheme, axis, config.algorithm
+    )
+    weight = QuantizedWeight(values, scale, zero_point, axis)
+    return _to_7_bits(array, weight, config) if reduce_range else weight
+
+
+def _to_7_bits(
+    array: NDArray[np.float32], weight: QuantizedWeight, config: TensorConfig
+) -> QuantizedWeight:
+    """The weight on a grid of half as many steps over the same range."""
+    low, high = quantized_limits(config.dtype, config.scheme)
+    if config.scheme == "sym":
+        middle, part, zero_point = (low + high) // 2, 63 / 127, weight.zero_point
+        low, high = middle - 63, middle + 63
+    else:
+        below = (weight.zero_point.astype(np.float64) - low) * (127 / 255)
+        part, low, high = 127 / 255, low // 2, low // 2 + 127
+        zero_point = (np.rint(below) + low).astype(weight.zero_point.dtype)
+    scale = (weight.scale / np.float32(part)).astype(np.float32)
+    return _on_grid(array, scale, zero_point, weight.axis, (low, high))
+
+
+def on_coarser_grid(
+    array: NDArray[np.float32], weight: QuantizedWeight, scale: NDArray[np.float32]
+) -> QuantizedWeight:
+    """A quantized weight on a grid whose scale is nowhere smaller than its own.
+
+    Args:
+        array:
+            The weight in floats.
+        weight:
+            The quantized weight.
+        scale:
+            The new scale, of the shape of the old.
+    """
+    # The values move towards the zero point, so they stay within what they took so far.
+    taken = weight.values.ravel(), weight.zero_point.ravel()
+    limits = min(int(a.min()) for a in taken), max(int(a.max()) for a in taken)
+    return _on_grid(array, scale, weight.zero_point, weight.axis, limits)
+
+
+def _on_grid(
+    array: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    zero_point: NDArray[Any],
+    axis: int | None,
+    limits: tuple[int, int],
+) -> QuantizedWeight:
+    shape = [1] * array.ndim
+    if axis is not None:
+        shape[axis] = -1
+    values = np.rint(array / scale.reshape(shape)) + zero_point.reshape(shape)
+    integers = np.clip(values, *limits).astype(zero_point.dtype)
+    return QuantizedWeight(integers, scale, zero_point, axis)

@@ -1,0 +1,145 @@
+"""A model that runs an FP32 graph and, beside it, a quantized copy of each of some ops.
+
+Each copy is taken from a candidate, with the pairs on what it reads and writes, and reads the FP32
+values. So one pass of this model shows what the quantization of each op does by itself: nothing is
+passed on from op to op, however far off the candidate as a whole may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+
+from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.onnxruntime.model.graph import unused_name
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """An FP32 graph with quantized copies of ops.
+
+    Args:
+        model:
+            The model.
+        copies:
+            The copy of each tensor, by the op that was asked for and the tensor's name in the
+            graph. A tensor that could not be followed in the candidate is missing.
+    """
+
+    model: onnx.ModelProto
+    copies: Mapping[tuple[str, str], str]
+
+    @property
+    def tensors(self) -> list[str]:
+        """The tensors to look at: those of the graph, and their copies."""
+        return list(
+            dict.fromkeys(name for (_, t), copy in self.copies.items() for name in (t, copy))
+        )
+
+
+def side_by_side(
+    graph: Graph, candidate: onnx.ModelProto, ops: Mapping[str, Iterable[str]]
+) -> SideBySide:
+    """Put quantized copies of ops beside a graph.
+
+    Args:
+        graph:
+            The FP32 graph.
+        candidate:
+            A model that was built from it: with the names of its tensors where they carry floats,
+            and new names for everything else.
+        ops:
+            The tensors that show the result of each op: its outputs, or those of the activation
+            function behind it where the op is quantized there.
+    """
+    copier = _Copier(graph, candidate)
+    for op, tensors in ops.items():
+        copier.copy(op, tensors)
+    constants = {tensor.name: tensor for tensor in candidate.graph.initializer}
+    model = assemble(
+        graph.template, [*graph.nodes, *copier.nodes], {**constants, **graph.initializers}
+    )
+    return SideBySide(model, copier.copies)
+
+
+class _Copier:
+    """Copies what makes tensors of a candidate."""
+
+    def __init__(self, graph: Graph, candidate: onnx.ModelProto) -> None:
+        self._graph = graph
+        self._taken = {*graph.names, ""}
+        self._outputs = {node.name: set(node.output) for node in graph.nodes}
+        self._producer: dict[str, onnx.NodeProto] = {}
+        # The pairs at tensors that are quantized where they are made, by tensor and by integers.
+        self._made: dict[str, onnx.NodeProto] = {}
+        self._integers: dict[str, onnx.NodeProto] = {}
+        for node in candidate.graph.node:
+            self._producer.update((name, node) for name in node.output if name)
+            self._taken.update((*node.input, *node.output))
+            is_new = node.op_type == "DequantizeLinear" and node.name not in self._outputs
+            if is_new and node.output[0] in graph.producer:
+                self._made[node.output[0]] = self._integers[node.input[0]] = node
+        self.nodes: list[onnx.NodeProto] = []
+        self.copies: dict[tuple[str, str], str] = {}
+
+    def copy(self, op: str, tensors: Iterable[str]) -> None:
+        tensors = list(tensors)
+        inner = self._outputs[op].union(tensors)
+        copied: dict[str, str] = {}
+        for tensor in tensors:
+            before = len(self.nodes)
+            try:
+                self.copies[op, tensor] = self._copy(tensor, inner, copied)
+            except KeyError:
+                del self.nodes[before:]
+
+    def _copy(self, name: str, inner: set[str], copied: dict[str, str]) -> str:
+        """The copy of a tensor; the tensor itself where that is what the op reads in FP32."""
+        if name in copied:
+            return copied[name]
+        if not name or not self._is_computed(name):
+            return name
+        pair = self._integers.get(name)
+        if pair is not None and pair.output[0] not in inner:
+            # An op that reads integers as they are.
+            self._add("QuantizeLinear", [pair.output[0], *pair.input[1:]], [name], pair, copied)
+        elif name in self._graph.producer and name not in inner:
+            pair = self._made.get(name)
+            if pair is None:
+                return name
+            integers = self._copy(pair.input[0], inner, copied)
+            self._add(pair.op_type, [integers, *pair.input[1:]], [name], pair, copied)
+        else:
+            node = self._producer[name]
+            inputs = [self._copy(other, inner, copied) for other in node.input]
+            self._add(node.op_type, inputs, node.output, node, copied)
+        return copied[name]
+
+    def _is_computed(self, name: str) -> bool:
+        return name in self._graph.producer or name in self._producer
+
+    def _add(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        outputs: Iterable[str],
+        like: onnx.NodeProto,
+        copied: dict[str, str],
+    ) -> None:
+        names = []
+        for name in outputs:
+            copied[name] = unused_name(f"{name}_alone", self._taken) if name else ""
+            self._taken.add(copied[name])
+            names.append(copied[name])
+        node = onnx.helper.make_node(op_type, inputs, names, domain=like.domain)
+        node.attribute.extend(like.attribute)
+        self.nodes.append(node)

@@ -1,0 +1,133 @@
+"""What the torch counterparts of ONNX operators share: a node, its types, its error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+import torch
+
+from optuna_quant.backends.onnxruntime.model.graph import node_attributes
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+Result: TypeAlias = torch.Tensor | Sequence[torch.Tensor | None]
+"""One output, or all of them; None for an output that nobody reads."""
+
+Handler: TypeAlias = Callable[..., Result]
+"""Takes the :class:`Node` and its inputs, None for each that is left out."""
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+_INTEGERS: Mapping[int, torch.dtype] = MappingProxyType(
+    {
+        onnx.TensorProto.BOOL: torch.bool,
+        onnx.TensorProto.INT8: torch.int8,
+        onnx.TensorProto.UINT8: torch.uint8,
+        onnx.TensorProto.INT16: torch.int16,
+        onnx.TensorProto.INT32: torch.int32,
+        onnx.TensorProto.INT64: torch.int64,
+        # Torch computes little with these, and what is counted in them is small.
+        onnx.TensorProto.UINT16: torch.int64,
+        onnx.TensorProto.UINT32: torch.int64,
+        onnx.TensorProto.UINT64: torch.int64,
+    }
+)
+_FLOATS = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+)
+
+
+class UnsupportedOperatorError(ValueError):
+    """A node of a model has no counterpart in torch."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"The model cannot be run through torch from its ONNX graph: {what}. Pass the "
+            "nn.Module that it was exported from instead: module=, with parameters=, a dict from "
+            "op names to names of the module's parameters."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A node, as its handler sees it.
+
+    Args:
+        proto:
+            The node.
+        opset:
+            The version of the standard operators.
+        dtype:
+            The type that all floats have.
+    """
+
+    proto: onnx.NodeProto
+    opset: int
+    dtype: torch.dtype
+
+    @cached_property
+    def attributes(self) -> Mapping[str, Any]:
+        """The attributes as Python values."""
+        return node_attributes(self.proto)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute; texts as such."""
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def wants(self, position: int) -> bool:
+        """Whether the node has an output at a position."""
+        return position < len(self.proto.output) and bool(self.proto.output[position])
+
+    def axes(self, given: torch.Tensor | None, rank: int) -> list[int]:
+        """The axes, an input of new operators and an attribute of old ones, from 0 on."""
+        axes = self.get("axes", ()) if given is None else given.tolist()
+        return [axis % rank if rank else 0 for axis in axes]
+
+    def torch_dtype(self, data_type: int) -> torch.dtype:
+        """The torch type that stands for a type of :class:`onnx.TensorProto.DataType`."""
+        if data_type in _FLOATS:
+            return self.dtype
+        if data_type in _INTEGERS:
+            return _INTEGERS[data_type]
+        raise self.unsupported(f"of type {onnx.TensorProto.DataType.Name(data_type)}")
+
+    def unsupported(self, what: str) -> UnsupportedOperatorError:
+        """The error that says what of this node has no counterpart."""
+        node = self.proto
+        return UnsupportedOperatorError(
+            f"there is no counterpart of operator {node.op_type} {what} (node {node.name!r})"
+        )
+
+
+def to_tensor(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor:
+    """A copy of an array as a tensor: floats as ``dtype``, unsigned integers over 8 bits as int64.
+
+    Raises:
+        TypeError:
+            If the array holds no numbers.
+    """
+    name = array.dtype.name
+    if array.dtype.kind == "f" or name.startswith(("bfloat", "float")):
+        wide = np.float64 if dtype == torch.float64 else np.float32
+        return torch.from_numpy(np.array(array, dtype=wide)).to(dtype)
+    if array.dtype.kind not in "biu" and not name.startswith(("int", "uint")):
+        raise TypeError(f"expected numbers, but got an array of {name}")
+    native = name in ("bool", "int8", "uint8", "int16", "int32", "int64")
+    return torch.from_numpy(np.array(array, dtype=name if native else np.int64))

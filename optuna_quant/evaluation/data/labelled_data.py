@@ -1,0 +1,501 @@
+"""Labelled samples that are read a batch at a time, in any order."""
+
+from __future__ import annotations
+
+from abc import ABC
+from abc import abstractmethod
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import copy
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+
+import numpy as np
+
+from optuna_quant.evaluation.data.array_files import read_npy
+from optuna_quant.evaluation.data.array_files import read_npz
+from optuna_quant.evaluation.data.constant_inputs import cure_of_missing
+from optuna_quant.evaluation.data.loaders import without_device
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.evaluation.data.sample_runs import Rows
+
+
+Batch: TypeAlias = "tuple[dict[str, Rows], Rows]"
+
+LABELS = ("labels", "label", "targets", "target", "y")
+"""Under one of these names the labels are looked for; otherwise in what is no model input."""
+
+_THE_DATA = "the evaluation data"
+
+
+class LabelledData(ABC):
+    """Labelled samples; no more than one batch of them is copied into memory at once.
+
+    :func:`open_labelled_data` makes one of what users give.
+
+    Attributes:
+        needs_labels:
+            Whether there must be labels, which is so by default. Otherwise the labels of a batch
+            are an array of shape ``(n, 0)``.
+    """
+
+    needs_labels: bool = True
+
+    @property
+    def where(self) -> str:
+        """What the data are, for messages."""
+        return str(getattr(self, "_where", _THE_DATA))
+
+    def without_labels(self) -> LabelledData:
+        """The same samples for a metric that needs no labels; any that are there are not read."""
+        other = copy.copy(self)
+        other.needs_labels = False
+        return other
+
+    def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
+        """The names of labels that are there and not needed, as far as that can be told."""
+        return []
+
+    @property
+    @abstractmethod
+    def samples(self) -> int:
+        """The number of samples, at least one.
+
+        Raises:
+            ValueError:
+                If it cannot be told, or is zero.
+        """
+
+    @abstractmethod
+    def check(self, inputs: Sequence[InputSpec]) -> None:
+        """Check that the samples fit a model's inputs, by shapes or by one sample.
+
+        Raises:
+            ValueError:
+                If they do not; it says what does not.
+        """
+
+    @abstractmethod
+    def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
+        """The inputs and the labels of some samples.
+
+        Args:
+            indices:
+                Which samples, from 0 on, in any order, of shape ``(n,)``; at least one.
+            inputs:
+                The inputs of a model for which :meth:`check` found nothing. Floats are cast to
+                the type of the model's.
+
+        Returns:
+            An array for each input by name, and one of labels; both with the samples along the
+            first axis, in the order of ``indices``. Where the samples' shapes differ, a list.
+
+        Raises:
+            ValueError:
+                If a sample cannot be read or does not fit; it names the sample.
+        """
+
+
+class ArrayData(LabelledData):
+    """Samples along the first axis of arrays, in memory or mapped from files.
+
+    Args:
+        arrays:
+            An array for each input of the model and one of labels.
+        where:
+            What they are, for error messages.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], where: str = _THE_DATA) -> None:
+        self._where = where
+        self._arrays = {name: _as_array(array, name, where) for name, array in arrays.items()}
+
+    @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """The arrays by name."""
+        return self._arrays
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        # Inputs and labels have the same number, and an array under one of these names is either.
+        names = [name for name in LABELS if name in self._arrays] or list(self._arrays)
+        if not names:
+            raise ValueError(f"There are no arrays in {self._where}.")
+        shape = self._arrays[names[0]].shape
+        if not shape:
+            raise ValueError(f"{names[0]!r} in {self._where} has no axis along which samples are.")
+        return _at_least_one(shape[0], self._where)
+
+    def check(self, inputs: Sequence[InputSpec]) -> None:
+        """Check that the arrays fit a model's inputs."""
+        labels = self._labels(inputs)
+        is_whole = _are_whole(inputs, {n: a.shape[1:] for n, a in self._arrays.items()})
+        for spec in inputs:
+            array = self._arrays[spec.name]
+            shape = array.shape[1:] if is_whole else array.shape
+            _check_fits(spec, array.dtype, shape, self._where)
+        lengths = {spec.name: self._arrays[spec.name].shape[:1] for spec in inputs}
+        if labels is not None:
+            lengths["the labels"] = labels.shape[:1]
+        if len(set(lengths.values())) > 1 or () in lengths.values():
+            shown = ", ".join(f"{name}: {n[0] if n else 'none'}" for name, n in lengths.items())
+            raise ValueError(
+                f"The inputs and labels in {self._where} must have the same number of samples, "
+                f"along the first axis, but have: {shown}."
+            )
+        _at_least_one(next(iter(lengths.values()))[0], self._where)
+
+    def _labels(self, inputs: Sequence[InputSpec]) -> NDArray[Any] | None:
+        """The labels, where there is all that is needed; :obj:`None` if labels are not."""
+        if self.needs_labels:
+            return self._arrays[_find_labels(self._arrays, inputs, self._where)]
+        _check_inputs(self._arrays, [spec.name for spec in inputs], self._where, labels=False)
+        return None
+
+    def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
+        """The names of the arrays that are no inputs, if no labels are needed."""
+        names = {spec.name for spec in inputs}
+        return [] if self.needs_labels else [name for name in self._arrays if name not in names]
+
+    def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
+        """The inputs and the labels of some samples."""
+        labels = self._labels(inputs)
+        chosen = _as_slice(indices)
+        features: dict[str, Rows] = {}
+        axes = {name: array.shape[1:] for name, array in self._arrays.items()}
+        has_batch_of_one = _have_batch_of_one(inputs, axes)
+        for spec in inputs:
+            array = self._arrays[spec.name][chosen].astype(spec.dtype, copy=False)
+            features[spec.name] = array[:, 0] if has_batch_of_one else array
+        return features, _none_of(indices) if labels is None else labels[chosen]
+
+
+class DatasetData(LabelledData):
+    """Samples that an object gives one by one, such as a dataset of PyTorch.
+
+    Args:
+        dataset:
+            Has a length, and gives with an index a dict of arrays of one sample, or a pair of the
+            inputs and the label. The inputs of a pair are a dict, or one array if the model has
+            one input. There is no axis of samples in them; a sample that has all the axes that
+            the model's inputs have is run by itself. Shapes may differ from sample to sample.
+            Where no labels are needed, an array alone is a sample as well, if the model has one
+            input.
+        where:
+            What it is, for error messages.
+        transform:
+            Function that gives the input as the model takes it, of what the dataset gives; with
+            several inputs, a dict of a dict.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        where: str = _THE_DATA,
+        *,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._where = where
+        self._dataset = dataset
+        self._transform = transform
+
+    @property
+    def dataset(self) -> Any:
+        """What gives the samples."""
+        return self._dataset
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return _at_least_one(len(self._dataset), self._where)
+
+    def check(self, inputs: Sequence[InputSpec]) -> None:
+        """Check that the first sample fits a model's inputs."""
+        _at_least_one(len(self._dataset), self._where)
+        self._sample(0, inputs)
+
+    def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
+        """The inputs and the labels of some samples."""
+        found: dict[str, list[NDArray[Any]]] = {spec.name: [] for spec in inputs}
+        labels: list[Any] = []
+        for index in map(int, indices):
+            features, label = self._sample(index, inputs)
+            for spec in inputs:
+                # A dataset may give one buffer again and again.
+                found[spec.name].append(np.array(features[spec.name]))
+            labels.append(copy.deepcopy(label))
+        rows = {spec.name: _stacked(found.pop(spec.name), spec.dtype) for spec in inputs}
+        return rows, _stacked(labels) if self.needs_labels else _none_of(indices)
+
+    def _sample(
+        self, index: int, inputs: Sequence[InputSpec]
+    ) -> tuple[dict[str, NDArray[Any]], Any]:
+        where = f"sample {index} of {self._where}"
+        try:
+            sample = self._dataset[index]
+        except Exception as error:
+            raise ValueError(
+                f"Sample {index} of {self._where} cannot be read: {type(error).__name__}: {error}"
+            ) from error
+        names = [spec.name for spec in inputs]
+        if self._transform is not None:
+            sample = transformed(self._transform, sample, names, where)
+        label: object = np.empty(0)
+        if isinstance(sample, Mapping) and not self.needs_labels:
+            _check_inputs(sample, names, where, labels=False)
+            named: Mapping[str, Any] = sample
+        elif isinstance(sample, Mapping):
+            named, label = sample, sample[_find_labels(sample, inputs, where)]
+        elif not self.needs_labels and len(names) == 1 and not isinstance(sample, tuple | list):
+            named = {names[0]: sample}
+        elif isinstance(sample, tuple | list) and len(sample) == 2:
+            given, label = sample
+            if isinstance(given, Mapping):
+                _check_inputs(given, names, where)
+                named = given
+            elif len(names) == 1:
+                named = {names[0]: given}
+            else:
+                raise ValueError(
+                    f"The inputs in {where} are of type {type(given).__name__}, but the model has "
+                    f"{len(names)} inputs: give a dict with the keys {', '.join(names)}."
+                )
+        else:
+            raise ValueError(
+                f"Sample {index} of {self._where} must be a dict of arrays or a pair (inputs, "
+                f"label), but is of type {type(sample).__name__}."
+            )
+        features = {s.name: _as_array(named[s.name], s.name, where) for s in inputs}
+        is_whole = _are_whole(inputs, {name: array.shape for name, array in features.items()})
+        for spec in inputs:
+            array = features[spec.name]
+            shape = array.shape if is_whole else (1, *array.shape)
+            _check_fits(spec, array.dtype, shape, where)
+        if _have_batch_of_one(inputs, {name: array.shape for name, array in features.items()}):
+            features = {name: array[0] for name, array in features.items()}
+        return features, _as_label(label) if self.needs_labels else np.empty(0)
+
+
+def open_labelled_data(source: Any) -> LabelledData:
+    """Return labelled data as users give them, ready to be read.
+
+    Args:
+        source:
+            A dict of arrays; a path to an ``.npz`` file, which is read as a whole; a path to a
+            folder with one ``.npy`` file for each array, which are mapped and not read; or an
+            object with ``__len__`` and ``__getitem__`` that gives one sample, see
+            :class:`DatasetData`. Arrays have the samples along the first axis.
+
+    Raises:
+        TypeError:
+            If it is none of these.
+        ValueError:
+            If a file cannot be read.
+    """
+    if isinstance(source, LabelledData):
+        return source
+    if isinstance(source, Mapping):
+        return ArrayData(source)
+    if isinstance(source, str | os.PathLike):
+        where = f"{_THE_DATA} {os.fspath(source)!r}"
+        return ArrayData(_load(Path(source)), where)
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        raise TypeError(
+            "Evaluation data must be a dict of arrays, a path to an .npz file or to a folder of "
+            ".npy files, or a dataset with __len__ and __getitem__, but got "
+            f"{type(source).__name__}."
+        )
+    return DatasetData(source)
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    if path.is_dir():
+        return _load_folder(path)
+    if path.suffix != ".npz":
+        raise ValueError(
+            "Evaluation data must be an .npz file or a folder of .npy files, but got "
+            f"{str(path)!r}."
+        )
+    try:
+        return dict(read_npz(path, "The evaluation data"))
+    except FileNotFoundError:
+        raise ValueError(f"There is no file {str(path)!r}.") from None
+
+
+def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
+    files = sorted(folder.glob("*.npy"))
+    if not files:
+        raise ValueError(
+            f"There is no .npy file in the folder {str(folder)!r}: save there one for each input "
+            "of the model, under the input's name, and one for the labels; or put images into a "
+            "folder for each class."
+        )
+    return {file.stem: read_npy(file, "The evaluation data") for file in files}
+
+
+def _find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) -> str:
+    """The name of the labels, where there is all that the model needs."""
+    given, names = list(given), [spec.name for spec in inputs]
+    _check_inputs(given, names, where)
+    rest = [name for name in given if name not in names]
+    named = [name for name in LABELS if name in rest] or rest
+    if not rest or (named == rest and len(rest) > 1):
+        raise ValueError(
+            f"There must be one array of labels in {where}, named 'labels', besides the model's "
+            f"inputs ({', '.join(names)}); there are: {', '.join(given)}. Without labels, "
+            "metric='agreement' (of classes), 'cosine' and 'relative_error' compare a model with "
+            "the FP32 model."
+        )
+    return named[0]
+
+
+def _check_inputs(
+    given: Iterable[str], names: Sequence[str], where: str, *, labels: bool = True
+) -> None:
+    given = list(given)
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ValueError(
+            f"Input {missing[0]!r} is missing in {where}, which holds: "
+            f"{', '.join(given) or 'nothing'}. Name the arrays as the model's inputs "
+            f"({', '.join(names)}){', and the labels ' + repr('labels') if labels else ''}."
+            f"{cure_of_missing(missing[0], names)}"
+        )
+
+
+def _none_of(indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    """Labels of some samples where there are none."""
+    return np.empty((len(indices), 0))
+
+
+def _check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
+    if spec.dtype == object:
+        fits = dtype.kind in "OUS"
+    else:
+        fits = dtype == spec.dtype or dtype.kind == spec.dtype.kind == "f"
+    if spec.shape is not None:
+        fits = fits and len(shape) == len(spec.shape)
+        fits = fits and all(
+            not isinstance(wanted, int) or wanted == size
+            for wanted, size in zip(spec.shape, shape, strict=True)
+        )
+    if not fits:
+        raise ValueError(
+            f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
+            f"{spec}. Prepare the evaluation data exactly as for inference; transform= "
+            "(--transform) can do it."
+        )
+    if 0 in shape[1:]:
+        raise ValueError(
+            f"Input {spec.name!r}: {where} is empty, with shape {shape}; the model expects {spec}."
+        )
+
+
+def _are_whole(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether samples of these shapes have all of the model's axes: none could be added."""
+    known = [(spec.shape, shapes[spec.name]) for spec in inputs if spec.shape is not None]
+    return bool(known) and all(
+        len(wanted) == len(shape)
+        and all(
+            not isinstance(size, int) or size == have
+            for size, have in zip(wanted[1:], shape[1:], strict=True)
+        )
+        for wanted, shape in known
+    )
+
+
+def _have_batch_of_one(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether samples of these shapes are batches of one sample: their first axis can go."""
+    return _are_whole(inputs, shapes) and all(shapes[spec.name][:1] == (1,) for spec in inputs)
+
+
+def _as_label(value: object) -> Any:
+    """A label as an array, or as it is if it is none (a dict, arrays of several shapes)."""
+    try:
+        array = np.asarray(without_device(value))
+    except Exception:
+        return value
+    return value if array.dtype == object else array
+
+
+def _stacked(rows: list[Any], dtype: np.dtype[Any] | None = None) -> Rows:
+    """Samples along the first axis of an array; as a list if they do not have one shape."""
+    if dtype is not None:
+        rows = [row.astype(dtype, copy=False) for row in rows]
+    if not all(isinstance(row, np.ndarray) for row in rows):
+        return rows
+    return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
+
+
+def transformed(
+    transform: Callable[[Any], Any], sample: Any, names: Sequence[str], where: str
+) -> Any:
+    """A sample with its input as a transform gives it; labels stay as they are.
+
+    Args:
+        transform:
+            The function.
+        sample:
+            A dict, a pair of an input and a label, or an input alone.
+        names:
+            The names of the model's inputs.
+        where:
+            What the sample is, for error messages.
+
+    Raises:
+        ValueError:
+            If the transform fails.
+    """
+    label: tuple[Any, ...] = ()
+    given, others = sample, {}
+    if isinstance(given, tuple | list) and len(given) == 2:
+        given, label = given[0], (given[1],)
+    if isinstance(given, Mapping):
+        others = {name: value for name, value in given.items() if name in LABELS}
+        rest = {name: value for name, value in given.items() if name not in others}
+        if len(names) == 1 and (names[0] in rest or len(rest) == 1):
+            given = rest[names[0]] if names[0] in rest else next(iter(rest.values()))
+        else:
+            given = rest
+    try:
+        found = transform(given)
+    except Exception as error:
+        raise ValueError(
+            f"The transform fails on {where}: {type(error).__name__}: {error}"
+        ) from error
+    if others:
+        found = found if isinstance(found, Mapping) else {names[0]: found}
+        return {**found, **others}
+    return (found, *label) if label else found
+
+
+def _as_array(value: object, name: str, where: str) -> NDArray[Any]:
+    try:
+        return np.asarray(without_device(value))
+    except Exception as error:
+        raise ValueError(f"{name!r} in {where} is not an array: {error}") from error
+
+
+def _as_slice(indices: NDArray[np.integer[Any]]) -> slice | NDArray[np.integer[Any]]:
+    """Neighbours as a slice, which takes no copy."""
+    if len(indices) and bool((np.diff(indices) == 1).all()):
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    return indices
+
+
+def _at_least_one(samples: int, where: str) -> int:
+    if samples < 1:
+        raise ValueError(f"There are no samples in {where}; at least one is needed.")
+    return samples

@@ -1,0 +1,144 @@
+"""Whether there are enough data, and calibration data like those that models are evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from optuna.logging import get_logger
+
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.workers.launch import this_rank
+
+
+if TYPE_CHECKING:
+    from optuna_quant.evaluation.data.sample_runs import Rows
+
+    Feed = Mapping[str, Rows]
+
+
+_logger = get_logger(__name__)
+
+FEWEST_CALIBRATION = 30
+"""With fewer calibration samples there is a warning."""
+FEWEST_EVALUATION = 100
+"""With fewer evaluation samples there is a warning."""
+
+_LOOKED_AT = 64
+# Ranges of the same data that differ by more were prepared in different ways.
+_DIFFERENT = 8.0
+# Single values do not make a range.
+_INNER = (0.01, 0.99)
+
+
+def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> None:
+    """Warn of data that are too few, or of calibration data in another range.
+
+    At most three lines in all, and of several processes that were started together one says them.
+    A few batches are looked at.
+
+    Args:
+        backend:
+            The backend; if it has a ``calibration_preview``, its data are looked at.
+        measure:
+            What evaluates models; only a :class:`~optuna_quant.evaluation.labelled.DataEvaluation`
+            has data.
+        fp32:
+            Builds the FP32 model.
+    """
+    if not this_rank().reports:
+        return
+    preview = getattr(backend, "calibration_preview", None)
+    calibration = None if preview is None else preview(_LOOKED_AT)
+    if calibration is not None:
+        count, feeds = calibration
+        if count < FEWEST_CALIBRATION:
+            _logger.warning(
+                f"There {_are(count, 'calibration sample')} only: the ranges of activations are "
+                "found from what these show. Some hundreds are usual."
+            )
+    if not isinstance(measure, DataEvaluation):
+        return
+    warn_of_few(measure.samples)
+    if calibration is not None:
+        for warning in _differences(feeds, measure.preview(fp32(), _LOOKED_AT)):
+            _logger.warning(warning)
+            break
+
+
+def warn_of_few(samples: int) -> None:
+    """Warn of too few evaluation samples."""
+    if samples < FEWEST_EVALUATION:
+        _logger.warning(
+            f"There {_are(samples, 'evaluation sample')} only, of which one is "
+            f"{100 / samples:.2g} %: a loss that is smaller than that is not seen."
+        )
+
+
+def _are(count: int, what: str) -> str:
+    return f"is 1 {what}" if count == 1 else f"are {count} {what}s"
+
+
+def _differences(calibration: Sequence[Feed], evaluation: Sequence[Feed]) -> list[str]:
+    """What is to be said of inputs whose range is another one in the evaluation data."""
+    found = []
+    for name in calibration[0] if calibration else ():
+        one, other = _Range.of(name, calibration), _Range.of(name, evaluation)
+        if one is None or other is None or not one.differs_from(other):
+            continue
+        found.append(
+            f"Input {name!r} is from {one} in the calibration data and from {other} in the "
+            "evaluation data: were both prepared in the same way (scaled by 1/255, normalized)?"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Between which values an input is.
+
+    Args:
+        low:
+            The lowest.
+        high:
+            The highest.
+        inner:
+            How far nearly all are from each other.
+    """
+
+    low: float
+    high: float
+    inner: float
+
+    @classmethod
+    def of(cls, name: str, feeds: Sequence[Feed]) -> _Range | None:
+        """The range in some batches; :obj:`None` if the input has no floating-point values."""
+        given = [feed[name] for feed in feeds if name in feed]
+        arrays = [
+            array for each in given for array in (each if isinstance(each, list) else (each,))
+        ]
+        arrays = [a.reshape(-1).astype(np.float64) for a in arrays if a.dtype.kind == "f"]
+        if not arrays:
+            return None
+        values = np.concatenate(arrays)
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return None
+        first, last = np.quantile(values, _INNER)
+        return cls(float(values.min()), float(values.max()), float(last - first))
+
+    def differs_from(self, other: _Range) -> bool:
+        """Whether both the extremes and what is between are many times as far apart."""
+        pairs = ((self.high - self.low, other.high - other.low), (self.inner, other.inner))
+        if min(min(pair) for pair in pairs) <= 0:
+            return False  # Constants, and what is zero nearly everywhere, tell nothing.
+        ratios = [one / two for one, two in pairs]
+        return min(ratios) > _DIFFERENT or max(ratios) < 1 / _DIFFERENT
+
+    def __str__(self) -> str:
+        return f"{self.low:.4g} to {self.high:.4g}"

@@ -1,0 +1,694 @@
+"""Evaluation on labelled data, a batch at a time and in any order of samples."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+import copy
+from dataclasses import replace
+import math
+from numbers import Integral
+import os
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+
+import numpy as np
+from optuna.logging import get_logger
+
+from optuna_quant.evaluation.baseline_checks import BaselineChecks
+from optuna_quant.evaluation.data.constant_inputs import BoundInputs
+from optuna_quant.evaluation.data.constant_inputs import ConstantInputs
+from optuna_quant.evaluation.data.labelled_data import LABELS
+from optuna_quant.evaluation.data.labelled_data import LabelledData
+from optuna_quant.evaluation.data.sample_runs import SampleRunner
+from optuna_quant.evaluation.data.sources import open_data
+from optuna_quant.evaluation.data.subset import SubsetData
+from optuna_quant.evaluation.metrics.calls import margins_of
+from optuna_quant.evaluation.metrics.calls import own_copy
+from optuna_quant.evaluation.metrics.calls import scores_of
+from optuna_quant.evaluation.metrics.named import as_metric_of
+from optuna_quant.evaluation.metrics.named import metrics
+from optuna_quant.evaluation.metrics.output_choice import as_output_names
+from optuna_quant.evaluation.metrics.output_choice import choose_outputs
+from optuna_quant.evaluation.metrics.reference_outputs import ReferenceOutputs
+from optuna_quant.evaluation.metrics.sample_metrics import Bounds
+from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
+from optuna_quant.evaluation.metrics.sample_metrics import Metric
+from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+from optuna_quant.evaluation.metrics.sample_metrics import Score
+from optuna_quant.evaluation.metrics.sample_metrics import accuracy
+from optuna_quant.evaluation.metrics.sample_metrics import mae
+from optuna_quant.evaluation.metrics.sample_metrics import mse
+from optuna_quant.evaluation.metrics.sample_metrics import top5
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+    from numpy.typing import NDArray
+
+    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.evaluation.data.labelled_data import Batch
+    from optuna_quant.evaluation.data.sample_runs import Outputs
+    from optuna_quant.evaluation.data.sample_runs import Rows
+
+    _Indices: TypeAlias = NDArray[np.integer[Any]]
+    _Output: TypeAlias = tuple[Outputs, Outputs, _Indices]
+
+
+__all__ = [
+    "LABELS",
+    "CorpusMetric",
+    "DataEvaluation",
+    "SampleMetric",
+    "Score",
+    "accuracy",
+    "as_metric_of",
+    "mae",
+    "metrics",
+    "mse",
+    "top5",
+]
+
+_ROUNDING = 1e-9
+_BATCH_SIZE = 64
+
+_logger = get_logger(__name__)
+
+
+class DataEvaluation:
+    """A metric of labelled data, for a model in an ONNX Runtime session.
+
+    Instead of a session, all methods take a model that has one, as a backend builds them. So
+    this is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation` as well.
+
+    Samples are read and run a batch at a time, so that the data may be larger than the memory. An
+    evaluation can be called with a session for the metric of all samples, or asked for the scores
+    of some samples.
+
+    Args:
+        data:
+            An array for each input of the model and one of labels, samples along the first axis:
+            a dict of arrays, a path to an ``.npz`` file, or a path to a folder of ``.npy`` files,
+            which are mapped and not read. Or a dataset that gives one sample, see
+            :class:`~optuna_quant.evaluation.data.labelled_data.DatasetData`. The labels are named
+            ``labels``, ``label``, ``targets``, ``target`` or ``y``, or are the one array that is
+            no input. Or a pair ``(X, y)``, a data loader, an iterable of batches, a folder of
+            images: see :func:`~optuna_quant.evaluation.data.sources.open_data`. A metric that
+            compares with the FP32 model needs no labels.
+        metric:
+            ``"accuracy"``, ``"top5"`` (or any other number), ``"exact_match"``, ``"iou"``,
+            ``"mse"`` or ``"mae"``; of how far the output agrees with the FP32 model's own,
+            ``"agreement"``, ``"cosine"`` or ``"relative_error"``; a name of
+            :func:`~optuna_quant.evaluation.metrics.library.library_metric_names`; a
+            :class:`~optuna_quant.evaluation.metrics.sample_metrics.SampleMetric` or
+            :class:`~optuna_quant.evaluation.metrics.sample_metrics.CorpusMetric`; an object of
+            torchmetrics; or a function that gives the score of each sample, of which higher is
+            better. It is of the model's first output, unless ``output_names`` says otherwise.
+        batch_size:
+            How many samples are run at once, unless the model has a fixed batch size. Default: 64,
+            but 1 for a model whose results depend on the batch, as those of dynamic quantization
+            do. That can be told of a model that a backend has built, not of a session alone.
+        threads:
+            How many batches are run at the same time; the session must allow that, as those of
+            ONNX Runtime do. Data are read and scored in the calling thread. The sessions of models
+            that a backend has built are made so that the batches share the cores.
+        metric_bounds:
+            The lowest and the highest score of a sample, for a metric that does not say it or
+            leaves one open, such as ``"mse"``.
+        output_names:
+            The name of the output that the metric is of, or the names of several: then the
+            metric's function gets a tuple of them, in this order. Default: the first output.
+        inputs:
+            Inputs that are the same for all samples, such as a sampling rate or the first
+            recurrent state, by name: see
+            :class:`~optuna_quant.evaluation.data.constant_inputs.ConstantInputs`.
+        transform:
+            Function of what the data hold of one sample, an array or an image, that gives the
+            input as the model takes it, without an axis of samples.
+
+    Attributes:
+        metric:
+            The metric's name.
+        name:
+            The same.
+        higher_is_better:
+            Whether more is better.
+        is_mean:
+            Whether the metric is the mean of the samples' scores. Not so for a
+            :class:`~optuna_quant.evaluation.metrics.sample_metrics.CorpusMetric`.
+        bounds:
+            The lowest and the highest score of a sample; the worse one is infinite if it is not
+            known, and :obj:`None` stands for a best one that is not known.
+        reference:
+            What outputs are compared with: ``"labels"``, or ``"fp32"``, the FP32 model's outputs.
+        batch_size:
+            How many samples are run at once.
+        dynamic_batch_size:
+            The same, of a model whose results depend on it.
+        threads:
+            How many batches are run at the same time.
+        output_names:
+            The names of the outputs that the metric is of; :obj:`None` for the first one.
+        inputs:
+            The inputs that are the same for all samples.
+        transform:
+            What makes inputs of samples; :obj:`None` if they are used as they are.
+
+    Raises:
+        TypeError:
+            If the data or the metric are of a type that is not known.
+        ValueError:
+            If the metric is not known, the data cannot be read, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str] | Mapping[str, Any] | LabelledData | Any,
+        metric: Metric = "accuracy",
+        *,
+        batch_size: int | None = None,
+        threads: int = 1,
+        metric_bounds: Bounds | None = None,
+        output_names: str | Sequence[str] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._metric = as_metric_of(metric, bounds=metric_bounds)
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        check_count("threads", threads)
+        self.metric = self.name = self._metric.name
+        self.higher_is_better = self._metric.higher_is_better
+        self.is_mean = isinstance(self._metric, SampleMetric)
+        self.bounds = _useful_bounds(self._metric)
+        self.reference = self._metric.reference
+        self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
+        self.dynamic_batch_size = 1 if batch_size is None else batch_size
+        self.threads = threads
+        self.output_names = as_output_names(output_names)
+        if isinstance(metric, str) and len(self.output_names or ()) > 1:
+            raise ValueError(
+                f"The metric {self.name!r} is of one output, but output_names has "
+                f"{len(self.output_names or ())}: for several give a function of yours, which "
+                "gets a tuple of them."
+            )
+        self._inputs = ConstantInputs(inputs)
+        self.inputs = self._inputs.values
+        self.transform = transform
+        self._data = open_data(data, transform)
+        self._references: ReferenceOutputs | None = None
+        self._fp32: Callable[[], Any] | None = None
+        self._is_of_fp32 = False
+        self._checks: BaselineChecks | None = None
+        if self.reference == "fp32":
+            self._data = self._data.without_labels()
+            self._references = ReferenceOutputs(
+                self._metric.keep, per_sample=self._metric.per_sample
+            )
+
+    @property
+    def samples(self) -> int:
+        """The number of samples, at least one.
+
+        Raises:
+            ValueError:
+                If it cannot be told, or is zero.
+        """
+        return self._data.samples
+
+    def __call__(self, session: Any) -> float:
+        """The metric of the model in a session, on all samples.
+
+        Raises:
+            ValueError:
+                If the data do not fit the model, or the metric gives what is no score.
+        """
+        self.check(session)
+        everything = np.arange(self.samples)
+        if isinstance(self._metric, CorpusMetric):
+            return self._of_corpus(self._metric, session, everything)
+        total = 0.0
+        metric = replace(self._metric, margin=None)
+        with closing(self._pairs(metric, session, everything)) as batches:
+            for scores, _ in batches:
+                total += float(scores.sum())
+        return total / len(everything)
+
+    def scores(
+        self, session: Any, indices: ArrayLike
+    ) -> Generator[NDArray[np.float64], None, None]:
+        """The scores of some samples.
+
+        Args:
+            session:
+                A session with the model.
+            indices:
+                Which samples, from 0 on, in any order, of shape ``(n,)``.
+
+        Returns:
+            A generator that gives the scores in the order of ``indices``, a batch at a time.
+            Batches are run as it is asked for them, with several threads up to as many ahead, so
+            that it can be closed early. Closing it waits for what is being run.
+
+        Raises:
+            ValueError:
+                If the data do not fit the model, an index is out of range, the metric is of the
+                whole set only, or a score has the wrong shape, is not finite or out of bounds.
+        """
+        metric, chosen = self._checked(session, indices)
+        return self._only_scores(self._pairs(replace(metric, margin=None), session, chosen))
+
+    def scores_and_margins(
+        self, session: Any, indices: ArrayLike
+    ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
+        """The scores of some samples, and how far each is from being decided otherwise.
+
+        Args:
+            session:
+                A session with the model.
+            indices:
+                Which samples, from 0 on, in any order, of shape ``(n,)``.
+
+        Returns:
+            As :meth:`scores`, with pairs of scores and margins, both of shape ``(batch,)``. The
+            margins are :obj:`None` if the metric does not tell them.
+
+        Raises:
+            ValueError:
+                As :meth:`scores`.
+        """
+        metric, chosen = self._checked(session, indices)
+        return self._pairs(metric, session, chosen)
+
+    def subset(self, indices: _Indices) -> DataEvaluation:
+        """The same evaluation, on some of the samples.
+
+        Args:
+            indices:
+                Which samples, of shape ``(n,)``.
+        """
+        chosen = copy.copy(self)
+        chosen._data = SubsetData(self._data, indices)
+        if self._references is not None:
+            chosen._references = self._references.anew()
+        return chosen
+
+    def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
+        """How many samples of a model are run at once.
+
+        Args:
+            model:
+                The model.
+            depends_on_batch:
+                Whether its results depend on that. Default: what the model says of itself.
+        """
+        session = self._session_of(model)
+        fixed = _fixed_batch_size(self._bound(session), session)
+        if fixed is not None:
+            return fixed
+        if depends_on_batch is None:
+            depends_on_batch = getattr(model, "depends_on_batch", False) is True
+        return self.dynamic_batch_size if depends_on_batch else self.batch_size
+
+    def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
+        """What a model gives for the first samples, an array for each of them and each output.
+
+        Args:
+            model:
+                The model, or a session with it.
+            count:
+                How many samples.
+            size:
+                How many of them are run at once, unless the model has a fixed batch size.
+        """
+        few = copy.copy(self)
+        few.batch_size = few.dynamic_batch_size = size
+        with closing(few._outputs(model, np.arange(count))) as batches:
+            rows = [
+                row
+                for output, _, _ in batches
+                for row in (zip(*output, strict=True) if isinstance(output, tuple) else output)
+            ]
+        parts = [row if isinstance(row, tuple | list) else (row,) for row in rows]
+        return [np.asarray(part) for several in parts for part in several]
+
+    def check(self, session: Any) -> None:
+        """Check that the data fit the model in a session, without running it.
+
+        Raises:
+            ValueError:
+                If they do not; it says what does not.
+        """
+        session = self._session_of(session)
+        self._data.check(_of_samples(self._bound(session), session))
+        self._scored(session)
+
+    def outputs_of(self, model: Any) -> tuple[str, ...]:
+        """The names of a model's outputs."""
+        return tuple(output.name for output in self._session_of(model).get_outputs())
+
+    def _scored(self, session: Any) -> tuple[str, ...]:
+        return choose_outputs(self.output_names, self.outputs_of(session))
+
+    def _bound(self, session: Any) -> BoundInputs:
+        """The constant inputs, as the model in a session takes them."""
+        optional = getattr(session, "get_overridable_initializers", tuple)
+        return self._inputs.bind(_specs(session.get_inputs()), _specs(optional()))
+
+    @property
+    def sample_metric(self) -> SampleMetric | CorpusMetric:
+        """The metric itself."""
+        return self._metric
+
+    def tell_unused(self, session: Any) -> None:
+        """Say so if there are labels, and the metric does not look at them."""
+        session = self._session_of(session)
+        found = self._data.unused(_of_samples(self._bound(session), session))
+        names = [name for name in found if name not in self.inputs]
+        if names:
+            _logger.warning(
+                f"The metric {self.name!r} compares with the FP32 model's outputs: "
+                f"{', '.join(map(repr, names))} in the evaluation data is not used."
+            )
+
+    def preview(self, session: Any, samples: int) -> list[dict[str, Rows]]:
+        """The inputs of a few samples from everywhere in the data, as far as they can be read."""
+        session = self._session_of(session)
+        specs, count = _of_samples(self._bound(session), session), self.samples
+        chosen = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(np.int64))
+        try:
+            return [self._data.batch(chosen, specs)[0]]
+        except ValueError:  # Of several shapes, or what is wrong with it is said later.
+            return []
+
+    def refer_to(self, fp32: Callable[[], Any]) -> None:
+        """Say how to get the FP32 model, for a metric that compares with what it gives.
+
+        It is run when its outputs are needed and not known yet: what evaluates the FP32 model with
+        :meth:`for_fp32` knows them from there.
+
+        Args:
+            fp32:
+                Function that builds the model.
+        """
+        self._fp32 = fp32
+
+    def for_fp32(self) -> DataEvaluation:
+        """The same evaluation, for the FP32 model.
+
+        What that gives for all samples in their order is kept in memory if the metric needs it,
+        for this evaluation as well. Data that make no sense are an error, or a warning if that is
+        not sure, see :class:`~optuna_quant.evaluation.baseline_checks.BaselineChecks`.
+        """
+        other = self._of_fp32()
+        other._checks = BaselineChecks(self._metric, samples=self.samples, where=self._data.where)
+        return other
+
+    def _of_fp32(self) -> DataEvaluation:
+        other = copy.copy(self)
+        other._is_of_fp32 = True
+        return other
+
+    def signature(self) -> dict[str, str]:
+        """What its metrics rest on besides the model: metric, data, labels; texts by part.
+
+        Where two evaluations have the same signature, a model has the same metric in both, see
+        :mod:`optuna_quant.evaluation.signature`.
+        """
+        from optuna_quant.evaluation.signature import data_signature
+
+        return data_signature(self)
+
+    def _session_of(self, model: Any) -> Any:
+        """The session of a model that a backend has built; a session as it is."""
+        session_for = getattr(model, "session_for", None)
+        if self.threads > 1 and session_for is not None:
+            return session_for(self.threads)
+        return getattr(model, "session", model)
+
+    def _of_corpus(self, metric: CorpusMetric, session: Any, indices: _Indices) -> float:
+        outputs: list[Outputs] = []
+        labels: list[Outputs] = []
+        with closing(self._compared(session, indices)) as batches:
+            for output, label, _ in batches:
+                outputs.append(output)
+                labels.append(own_copy(label))  # The metric may write into them.
+        value = metric.score(
+            self._all(metric, "outputs", outputs), self._all(metric, "labels", labels)
+        )
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(
+                f"The metric {self.name!r} must be a finite number, but is {value!r}."
+            )
+        return number
+
+    def _all(self, metric: CorpusMetric, what: str, batches: Sequence[Outputs]) -> Outputs:
+        """The outputs of all samples, or the labels."""
+        if metric.per_sample or not isinstance(batches[0], tuple):
+            return self._joined(what, batches, metric)
+        several = range(len(batches[0]))
+        return tuple(self._joined(what, [b[i] for b in batches], metric) for i in several)
+
+    def _joined(self, what: str, batches: Sequence[Any], metric: CorpusMetric) -> Rows:
+        if metric.per_sample:
+            return [row for batch in batches for row in batch]
+        shapes = sorted({np.shape(row) for batch in batches for row in batch})
+        if len(shapes) > 1 or any(isinstance(batch, list) for batch in batches):
+            raise ValueError(
+                f"The metric {self.name!r} needs the {what} of all samples in one shape, but "
+                f"there are the shapes {', '.join(map(str, shapes))}. With per_sample=True it "
+                "gets lists of them."
+            )
+        return np.concatenate(batches)
+
+    @staticmethod
+    def _only_scores(
+        pairs: Generator[tuple[NDArray[np.float64], Any], None, None],
+    ) -> Generator[NDArray[np.float64], None, None]:
+        with closing(pairs):
+            for scores, _ in pairs:
+                yield scores
+
+    def _pairs(
+        self, metric: SampleMetric, session: Any, indices: _Indices
+    ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
+        with closing(self._compared(session, indices)) as batches:
+            for output, labels, chosen in batches:
+                margins = margins_of(metric, output, labels, chosen)
+                given = scores_of(metric, output, labels, chosen)
+                scores = _checked_scores(metric, given, chosen)
+                yield scores, _checked_margins(metric, margins, chosen)
+
+    def _compared(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
+        """The outputs of batches, with what they are compared with."""
+        references = self._references
+        if references is not None and not self._is_of_fp32:
+            references.complete(self._run_fp32)
+        with closing(self._outputs(session, indices)) as batches:
+            for output, labels, chosen in batches:
+                truth: Outputs = labels
+                if references is not None and self._is_of_fp32:
+                    truth = references.take(chosen, output, samples=self.samples)
+                elif references is not None:
+                    truth = references.of(chosen)
+                if self._checks is not None:
+                    self._checks.see_outputs(output, truth, chosen)
+                yield output, truth, chosen
+
+    def _run_fp32(self) -> None:
+        """Learn what the FP32 model gives for all samples."""
+        if self._fp32 is None:
+            raise ValueError(
+                f"The metric {self.name!r} compares with the FP32 model's outputs, which are not "
+                "known: evaluate the FP32 model first, as evaluation.for_fp32()(model), or say "
+                "with evaluation.refer_to(function) how to get it."
+            )
+        _logger.info("Running the FP32 model: candidates are compared with what it gives.")
+        with closing(self._of_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
+            deque(batches, maxlen=0)
+
+    def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
+        """The outputs, labels and indices of batches, in order; some are run ahead."""
+        size = self.batch_size_for(session)
+        session = self._session_of(session)
+        constants = self._bound(session)
+        specs = _of_samples(constants, session)
+        starts = range(0, len(indices), size)
+        run = SampleRunner(
+            session=session,
+            outputs=self._scored(session),
+            inputs=specs,
+            constants=constants,
+            fixed=_fixed_batch_size(constants, session),
+            one_by_one=self._metric.per_sample,
+        )
+        if self.threads == 1:
+            for start in starts:
+                chosen = indices[start : start + size]
+                feed, labels = self._batch(chosen, specs)
+                yield run(feed, len(chosen)), labels, chosen
+            return
+        ahead: deque[tuple[Future[Outputs], Rows, _Indices]] = deque()
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="optuna_quant_data")
+        try:
+            for start in starts:
+                chosen = indices[start : start + size]
+                feed, labels = self._batch(chosen, specs)
+                ahead.append((pool.submit(run, feed, len(chosen)), labels, chosen))
+                del feed  # It is the worker's, and not kept while results are waited for.
+                if len(ahead) > self.threads:
+                    yield _done(ahead.popleft())
+            while ahead:
+                yield _done(ahead.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batch(self, chosen: _Indices, specs: Sequence[InputSpec]) -> Batch:
+        feed, labels = self._data.batch(chosen, specs)
+        if self._checks is not None:
+            self._checks.see_inputs(feed, chosen)
+        return feed, labels
+
+    def _checked(self, session: Any, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
+        """The metric and the indices, if samples can be scored with them."""
+        if not isinstance(self._metric, SampleMetric):
+            raise ValueError(
+                f"The metric {self.name!r} is of the whole set; samples have no scores of their "
+                "own."
+            )
+        self.check(session)
+        array = np.asarray(indices)
+        if array.size == 0:
+            array = array.astype(np.int64)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"indices must be integers of shape (n,), but got {array.dtype} of shape "
+                f"{array.shape}."
+            )
+        wrong = array[(array < 0) | (array >= self.samples)]
+        if len(wrong):
+            raise ValueError(
+                f"There is no sample {wrong[0]}: the samples are 0 to {self.samples - 1}."
+            )
+        return self._metric, array.astype(np.int64, copy=False)
+
+
+def _done(one: tuple[Future[Outputs], Rows, _Indices]) -> _Output:
+    future, labels, chosen = one
+    return future.result(), labels, chosen
+
+
+def _useful_bounds(metric: SampleMetric | CorpusMetric) -> Bounds | None:
+    """The bounds with which a part of the samples can be enough to tell that a model fails."""
+    if isinstance(metric, CorpusMetric) or metric.bounds is None:
+        return None
+    low, high = metric.bounds
+    return metric.bounds if math.isfinite(high if metric.higher_is_better else low) else None
+
+
+def _checked_scores(metric: SampleMetric, given: Any, chosen: _Indices) -> NDArray[np.float64]:
+    array = np.asarray(given)
+    if array.shape != chosen.shape or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The metric {metric.name!r} must give one number for each sample, of shape "
+            f"{chosen.shape}, but gave {array.dtype} of shape {array.shape}. For a metric of the "
+            "whole set use CorpusMetric."
+        )
+    scores = array.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ValueError(
+            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}; it must "
+            "be finite for each sample."
+        )
+    if metric.bounds is None:
+        return scores
+    low, high = metric.bounds
+    precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
+    largest = max(1.0, *(abs(bound) for bound in metric.bounds if math.isfinite(bound)))
+    rounding = max(_ROUNDING, 4 * precision) * largest
+    bad = np.flatnonzero((scores < low - rounding) | (scores > high + rounding))
+    if len(bad):
+        raise ValueError(
+            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}, which "
+            f"is outside its bounds {metric.bounds}. Give bounds that hold for every sample and "
+            "every model, or none."
+        )
+    return np.clip(scores, low, high)
+
+
+def _checked_margins(
+    metric: SampleMetric, given: Any, chosen: _Indices
+) -> NDArray[np.float64] | None:
+    if given is None:
+        return None
+    margins = np.asarray(given)
+    if margins.shape != chosen.shape or margins.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The margin of the metric {metric.name!r} must be one number for each sample, of "
+            f"shape {chosen.shape}, but is {margins.dtype} of shape {margins.shape}."
+        )
+    return margins.astype(np.float64)
+
+
+def _specs(values: Sequence[Any]) -> list[InputSpec]:
+    """What a model expects of inputs, as a session describes them."""
+    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+
+    kinds = {"float": "float32", "double": "float64", "string": "object"}
+    specs = []
+    for given in values:
+        kind = given.type.removeprefix("tensor(").removesuffix(")")
+        try:
+            dtype = np.dtype(kinds.get(kind, kind))
+        except TypeError:
+            raise TypeError(
+                f"Input {given.name!r} is of the type {given.type}, which arrays do not have: "
+                "evaluate the model with a function of yours (evaluate=) instead of data."
+            ) from None
+        shape = tuple(given.shape) if given.shape else None
+        specs.append(InputSpec(given.name, dtype, shape))
+    return specs
+
+
+def _of_samples(constants: BoundInputs, session: Any) -> list[InputSpec]:
+    """The inputs that the data must hold, whatever the number of samples."""
+    return [
+        replace(spec, shape=spec.shape and (None, *spec.shape[1:]))
+        for spec in constants.varying(_specs(session.get_inputs()))
+    ]
+
+
+def _fixed_batch_size(constants: BoundInputs, session: Any) -> int | None:
+    """The number of samples of every run, if the model has one."""
+    shapes = [spec.shape for spec in constants.varying(_specs(session.get_inputs()))]
+    fixed = [shape[0] for shape in shapes if shape]
+    return next((size for size in fixed if isinstance(size, int) and size > 0), None)
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no number of things to have at least one of.
+
+    Raises:
+        TypeError:
+            If it is no integer.
+        ValueError:
+            If it is less than one.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, but got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, but got {value}.")

@@ -1,0 +1,104 @@
+"""The criterion that goes with a metric: its direction, its kind, and whether it makes sense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from optuna.logging import get_logger
+
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.evaluation.metrics.reference import relative_error
+from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
+from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+from optuna_quant.workers.launch import this_rank
+
+
+_logger = get_logger(__name__)
+
+_SUSPICIOUS = 0.5
+"""A relative loss from which on it is asked whether it was meant as a percentage."""
+
+
+def default_criterion(metric: SampleMetric | CorpusMetric | None) -> str:
+    """The kind of criterion that a metric has if none is asked for.
+
+    ``"absolute"`` for an error against the FP32 model's own outputs: the FP32 model has none, and
+    a loss relative to 0 is not defined.
+
+    Args:
+        metric:
+            The metric; :obj:`None` if it is not known.
+    """
+    return "absolute" if _is_zero_for_fp32(metric) else "relative"
+
+
+def criterion_for(
+    metric: SampleMetric | CorpusMetric | None, given: AccuracyCriterion | None
+) -> AccuracyCriterion:
+    """The criterion of a search, with the direction of its metric.
+
+    Args:
+        metric:
+            The metric; :obj:`None` if it is a function of the user's that gives one number.
+        given:
+            The criterion that the user gives; :obj:`None` for the default.
+
+    Raises:
+        ValueError:
+            If the criterion and the metric contradict each other, or it cannot be judged by the
+            criterion.
+    """
+    if metric is None:
+        return AccuracyCriterion() if given is None else given
+    if given is None:
+        given = AccuracyCriterion(criterion=default_criterion(metric))
+    if not given.says_direction:
+        given = replace(given, higher_is_better=metric.higher_is_better)
+    if metric.higher_is_better != given.higher_is_better:
+        better = "higher" if metric.higher_is_better else "lower"
+        raise ValueError(
+            f"Of the metric {metric.name!r} {better} is better: use "
+            f"AccuracyCriterion(higher_is_better={metric.higher_is_better}), or leave "
+            "higher_is_better out."
+        )
+    if given.criterion == "relative" and _is_zero_for_fp32(metric):
+        raise ValueError(
+            f"The metric {metric.name!r} is 0 for the FP32 model, and a loss relative to 0 is not "
+            f"defined: use AccuracyCriterion(criterion='absolute', tolerable_loss="
+            f"{given.tolerable_loss:g}) (--criterion absolute), which allows an error of "
+            f"{100 * given.tolerable_loss:g} % of the size of the FP32 model's output."
+        )
+    return given
+
+
+def check_tolerance(criterion: AccuracyCriterion) -> None:
+    """Refuse a tolerance that every model keeps to, and ask about one that is very large.
+
+    Raises:
+        ValueError:
+            If all of a metric may be lost of which higher is better.
+    """
+    loss = criterion.tolerable_loss
+    if criterion.criterion != "relative" or loss < _SUSPICIOUS:
+        return
+    percent = f"a relative tolerable loss of {loss:g} means {100 * loss:g} %"
+    meant = f"for {loss:g} % give {loss / 100:g}"
+    if loss >= 1 and criterion.higher_is_better:
+        raise ValueError(
+            f"{percent[0].upper()}{percent[1:]} of the FP32 model's metric, which every model "
+            f"keeps to; {meant}."
+        )
+    if this_rank().reports:
+        _logger.warning(f"Is this meant? {percent[0].upper()}{percent[1:]}; {meant}.")
+
+
+def note_of(measure: Any) -> str | None:
+    """What is to be said beside the metric of an evaluation; :obj:`None` if nothing is."""
+    if getattr(measure, "reference", "labels") != "fp32":
+        return None
+    return f"{measure.name}: with the FP32 model's own outputs; no labels, so it is not accuracy"
+
+
+def _is_zero_for_fp32(metric: SampleMetric | CorpusMetric | None) -> bool:
+    return metric is not None and metric.score is relative_error

@@ -1,0 +1,147 @@
+"""Metrics by their names, and whatever else users give as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+import math
+import re
+from typing import TYPE_CHECKING
+
+from optuna_quant._common.nearest import did_you_mean
+from optuna_quant.evaluation.metrics.library import library_metric
+from optuna_quant.evaluation.metrics.library import library_metric_names
+from optuna_quant.evaluation.metrics.objects import is_metric_object
+from optuna_quant.evaluation.metrics.objects import of_object
+from optuna_quant.evaluation.metrics.reference import reference_metrics
+from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
+from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+from optuna_quant.evaluation.metrics.sample_metrics import accuracy
+from optuna_quant.evaluation.metrics.sample_metrics import checked_bounds
+from optuna_quant.evaluation.metrics.sample_metrics import exact_match
+from optuna_quant.evaluation.metrics.sample_metrics import iou
+from optuna_quant.evaluation.metrics.sample_metrics import mae
+from optuna_quant.evaluation.metrics.sample_metrics import mse
+from optuna_quant.evaluation.metrics.sample_metrics import probability_margin
+from optuna_quant.evaluation.metrics.sample_metrics import top5
+from optuna_quant.evaluation.metrics.sample_metrics import topk
+from optuna_quant.evaluation.metrics.sample_metrics import topk_margin
+from optuna_quant.sequential.population import is_bounded
+
+
+if TYPE_CHECKING:
+    from optuna_quant.evaluation.metrics.sample_metrics import Bounds
+    from optuna_quant.evaluation.metrics.sample_metrics import Metric
+    from optuna_quant.evaluation.metrics.sample_metrics import Score
+
+
+def as_metric_of(
+    metric: Metric, *, bounds: Bounds | None = None, higher_is_better: bool | None = None
+) -> SampleMetric | CorpusMetric:
+    """Return what was given as a metric.
+
+    Args:
+        metric:
+            A name (see :func:`metrics` and
+            :func:`~optuna_quant.evaluation.metrics.library.library_metric_names`, and
+            ``"top<K>"`` for any K), a metric, an object with ``update``, ``compute`` and
+            ``reset`` (such as those of torchmetrics), or a function that gives the score of each
+            sample.
+        bounds:
+            The lowest and the highest score of a sample, for a metric without bounds.
+        higher_is_better:
+            Whether more is better, for a function (default: yes), and for an object that does
+            not say it; other metrics say it themselves.
+
+    Raises:
+        ImportError:
+            If the metric is of a library that is not installed.
+        TypeError:
+            If ``metric`` is none of these.
+        ValueError:
+            If there is no metric of that name, the bounds do not go with it, or nothing says
+            whether more is better.
+    """
+    found: SampleMetric | CorpusMetric
+    higher = True if higher_is_better is None else higher_is_better
+    if isinstance(metric, str):
+        found = _named(metric)
+    elif isinstance(metric, SampleMetric | CorpusMetric):
+        found = metric
+    elif is_metric_object(metric):
+        found = of_object(metric, higher_is_better=higher_is_better)
+    elif callable(metric):
+        name = getattr(metric, "__name__", type(metric).__name__)
+        found = SampleMetric(name=name, score=metric, higher_is_better=higher)
+    else:
+        raise TypeError(
+            "metric must be a name, a SampleMetric, a CorpusMetric, an object of torchmetrics or "
+            f"a function of the output and the labels, but got {metric!r}."
+        )
+    if bounds is None:
+        return found
+    if isinstance(found, CorpusMetric):
+        raise ValueError(
+            f"metric_bounds={bounds} are bounds of one sample's score, but {found.name!r} is a "
+            "metric of the whole set: leave them out."
+        )
+    bounds = checked_bounds(found.name, bounds)
+    if found.bounds not in (None, bounds) and not _is_narrower(bounds, found.bounds):
+        raise ValueError(
+            f"The metric {found.name!r} has the bounds {found.bounds}, but got metric_bounds="
+            f"{bounds}: leave them out."
+        )
+    return replace(found, bounds=bounds)
+
+
+def _is_narrower(bounds: Bounds, own: Bounds | None) -> bool:
+    """Whether bounds say what a metric leaves open, as that of an error how large it can be."""
+    if own is None or is_bounded(own):
+        return False
+    return own[0] <= bounds[0] and bounds[1] <= own[1]
+
+
+def metrics() -> dict[str, tuple[Score, bool]]:
+    """The metrics by name: the score of each sample, and whether higher is better."""
+    return {m.name: (m.score, m.higher_is_better) for m in _known()}
+
+
+def _known() -> tuple[SampleMetric, ...]:
+    unit, error = (0.0, 1.0), (0.0, math.inf)
+    return (
+        SampleMetric(name="accuracy", score=accuracy, bounds=unit, margin=probability_margin),
+        SampleMetric(name="top5", score=top5, bounds=unit, margin=partial(topk_margin, k=5)),
+        SampleMetric(
+            name="exact_match", score=exact_match, bounds=unit, margin=probability_margin
+        ),
+        SampleMetric(name="iou", score=iou, bounds=unit),
+        SampleMetric(name="mse", score=mse, bounds=error, higher_is_better=False),
+        SampleMetric(name="mae", score=mae, bounds=error, higher_is_better=False),
+        *reference_metrics(),
+    )
+
+
+def _named(given: str) -> SampleMetric | CorpusMetric:
+    name = re.sub(r"[\s-]+", "_", given.strip().lower())
+    known = {metric.name: metric for metric in _known()}
+    if name in known:
+        return known[name]
+    of_library = library_metric(name)
+    if of_library is not None:
+        return of_library
+    top = re.fullmatch(r"top_?([1-9][0-9]{0,8})", name)
+    if top is None:
+        others = library_metric_names()
+        raise ValueError(
+            f"There is no metric {given!r}.{did_you_mean(name, [*known, *others])} The metrics "
+            f"are: {', '.join(known)}, and top<K> for any K; with scikit-learn "
+            f"{', '.join(others)}. For another one give a SampleMetric, or your own function as "
+            "evaluate."
+        )
+    k = int(top[1])
+    return SampleMetric(
+        name=f"top{k}",
+        score=partial(topk, k=k),
+        bounds=(0.0, 1.0),
+        margin=partial(topk_margin, k=k),
+    )

@@ -1,0 +1,89 @@
+"""Metrics that are objects with ``update``, ``compute`` and ``reset``, as in torchmetrics."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+
+from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+_METHODS = ("update", "compute", "reset")
+_AT_ONCE = 256
+
+
+def is_metric_object(given: object) -> bool:
+    """Whether it is such an object, and not a class of them."""
+    return not isinstance(given, type) and all(
+        callable(getattr(given, method, None)) for method in _METHODS
+    )
+
+
+def of_object(given: Any, *, higher_is_better: bool | None = None) -> CorpusMetric:
+    """The metric that such an object computes.
+
+    Args:
+        given:
+            The object. It is copied, and not changed. Where its class comes from a library of
+            PyTorch's, its ``update`` gets tensors, otherwise arrays.
+        higher_is_better:
+            Whether more is better, if the object does not say it with an attribute of that name.
+
+    Raises:
+        ValueError:
+            If nothing says whether more is better.
+    """
+    name = type(given).__name__
+    own = getattr(given, "higher_is_better", None)
+    better = higher_is_better if own is None else bool(own)
+    if better is None:
+        raise ValueError(
+            f"The metric {name} does not say whether more is better: give "
+            "AccuracyCriterion(higher_is_better=...), on the command line --lower-is-better."
+        )
+    return CorpusMetric(name=name, score=_Computed(given), higher_is_better=better)
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """What an object computes of outputs and labels."""
+
+    metric: Any
+
+    def __call__(self, output: NDArray[Any], labels: NDArray[Any]) -> float:
+        metric = copy.deepcopy(self.metric)  # Several threads may evaluate at once.
+        metric.reset()
+        wrap = _as_tensor if _is_of_torch(metric) else np.asarray
+        for start in range(0, len(labels), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            metric.update(wrap(output[part]), wrap(labels[part]))
+        value = metric.compute()
+        detached = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+        try:
+            (number,) = np.asarray(detached, dtype=np.float64).reshape(-1).tolist()
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"The metric {type(metric).__name__} must compute one number, but it computed "
+                f"{value!r}. Of a metric with one for each class choose an average."
+            ) from None
+        return float(number)
+
+
+def _is_of_torch(metric: object) -> bool:
+    modules = (cls.__module__.partition(".")[0] for cls in type(metric).__mro__)
+    return any(module.startswith("torch") for module in modules)
+
+
+def _as_tensor(array: NDArray[Any]) -> Any:
+    import torch
+
+    # What is mapped from a file or comes from a runtime may not be written to.
+    return torch.from_numpy(np.array(array))

@@ -1,0 +1,516 @@
+"""Evaluating a model sample by sample, until enough is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+import math
+import time
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol
+from typing import runtime_checkable
+
+import numpy as np
+from optuna.exceptions import TrialPruned
+from optuna.trial import TrialState
+
+from optuna_quant._optuna import running_trial_id
+from optuna_quant.sequential import Population
+from optuna_quant.sequential import SampleOrder
+from optuna_quant.sequential import ThresholdTest
+from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import difficulty_levels
+from optuna_quant.sequential.population import is_bounded
+from optuna_quant.sequential.threshold import bounds
+from optuna_quant.study import record
+from optuna_quant.study.sample_record import population_of
+from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.sample_record import samples_of
+from optuna_quant.study.sample_record import write_population
+from optuna_quant.study.sample_record import write_scores
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+_ROUNDING = 1e-6
+_FLOAT64 = np.dtype(np.float64)
+# In batches of up to so many samples it pays to tell which differ from the baseline's.
+_FEW = 128
+# How often those who watch are shown how far a trial is.
+_SECONDS_BETWEEN_LOOKS = 0.1
+# How often the metric so far is reported to the storage while a trial runs.
+_SECONDS_BETWEEN_REPORTS = 5.0
+
+
+@runtime_checkable
+class SampleEvaluation(Protocol):
+    """Evaluates a model on single samples; its metric is their mean.
+
+    ``bounds`` are the lowest and the highest score of a sample, or :obj:`None` if it has none.
+    ``scores`` gives the scores of the samples of these indices, in their order, batch by batch;
+    ``scores_and_margins`` also how far each is from being decided otherwise, or :obj:`None`.
+    """
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest score of a sample."""
+
+    def scores(self, model: Any, indices: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
+        """The scores of samples, batch by batch."""
+
+    def scores_and_margins(
+        self, model: Any, indices: NDArray[np.intp]
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
+        """The scores and margins of samples, batch by batch."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How far the evaluation of a trial is, for those who show it.
+
+    Args:
+        trial:
+            The number of the trial.
+        samples:
+            How many samples were seen.
+        of:
+            How many there are.
+        metric:
+            The metric so far, an estimate; of the baseline the mean so far.
+        bounds:
+            Gives between what values the metric is, see
+            :func:`optuna_quant.sequential.threshold.bounds`; takes a few milliseconds.
+    """
+
+    trial: int
+    samples: int
+    of: int
+    metric: float
+    bounds: Callable[[], tuple[float, float]] | None = None
+
+
+Watch = Callable[[Seen], None]
+
+
+def measure_baseline(
+    trial: optuna.Trial,
+    model: Any,
+    evaluation: SampleEvaluation,
+    criterion: AccuracyCriterion,
+    *,
+    error_probability: float,
+    method: str,
+    seed: int,
+    watch: Watch | None,
+) -> tuple[float, str]:
+    """Evaluate the FP32 model on all samples, and keep in the study what that says of each.
+
+    Returns:
+        The mean, and the key under which the study keeps the rest.
+
+    Raises:
+        ValueError:
+            If the mean is no baseline.
+    """
+    samples = evaluation.samples
+    scores: list[NDArray[np.float64]] = []
+    margins: list[NDArray[np.float64]] = []
+    seen, total = 0, 0.0
+    for given, margin in evaluation.scores_and_margins(model, np.arange(samples)):
+        some = _checked_batch(given)
+        scores.append(some)
+        if margin is not None:
+            margins.append(margin)
+        seen += len(some)
+        total += float(some.sum())
+        if watch is not None:
+            watch(Seen(trial.number, seen, samples, total / seen))
+    if seen != samples:
+        raise ValueError(
+            f"The evaluation must give one score for each of the {samples} samples, but it gave "
+            f"{seen}."
+        )
+    found = np.concatenate(scores)
+    check_scores(found, evaluation)
+    value = float(found.sum() / samples)
+    criterion.check_baseline(value)
+    # Hard samples first tell soonest how the candidate differs; without pairs that is no help.
+    by_margin = np.concatenate(margins) if margins and method == "paired" else None
+    if evaluation.bounds is not None and not is_bounded(evaluation.bounds):
+        # Where errors are large anyhow, sums of errors become too large soonest.
+        by_margin = found if criterion.higher_is_better else -found
+    levels = difficulty_levels(by_margin, samples)
+    population = Population(
+        order=SampleOrder.draw(levels, seed=seed),
+        baseline=found,
+        bounds=evaluation.bounds or (0.0, 1.0),
+        higher_is_better=criterion.higher_is_better,
+        error_probability=error_probability,
+        method=method,
+        metric_name=str(getattr(evaluation, "name", "")),
+        in_parts=bool(getattr(evaluation, "in_parts", True)),
+    )
+    return value, write_population(trial.study, population, levels=levels, seed=seed)
+
+
+def check_scores(scores: NDArray[np.float64], evaluation: SampleEvaluation) -> None:
+    """Refuse scores that are not within the bounds.
+
+    Raises:
+        ValueError:
+            If one is not.
+    """
+    if evaluation.bounds is None or not len(scores):
+        return
+    low, high = evaluation.bounds
+    slack = _ROUNDING * max(1.0, *(abs(bound) for bound in (low, high) if math.isfinite(bound)))
+    wrong = scores[~((scores >= low - slack) & (scores <= high + slack))]
+    if len(wrong):
+        raise ValueError(
+            f"The evaluation gave a score of {wrong[0]}, which is not between its bounds {low:g} "
+            f"and {high:g}: bounds must hold the score of every sample."
+        )
+
+
+def _checked_batch(given: Any) -> NDArray[np.float64]:
+    """A copy of the scores of a batch.
+
+    Raises:
+        ValueError:
+            If they are no numbers, or not one for each sample.
+    """
+    batch = np.array(given)
+    if batch.ndim != 1 or batch.dtype.kind not in "biuf":
+        raise ValueError(
+            "The evaluation must give the scores of a batch as one number for each sample, of "
+            f"shape (samples,), but gave {batch.dtype} of shape {batch.shape}."
+        )
+    return batch.astype(np.float64)
+
+
+class SampledTrial:
+    """The evaluation of one candidate, from where earlier trials of the same model have left it.
+
+    Args:
+        trial:
+            The trial.
+        population:
+            The samples of the study.
+        criterion:
+            When a metric is good enough.
+        baseline:
+            The metric of the FP32 model.
+        goal:
+            How far to evaluate, see :class:`optuna_quant.study.record.Claim`.
+        caution:
+            How many promises were broken so far.
+    """
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        population: Population,
+        criterion: AccuracyCriterion,
+        baseline: float,
+        *,
+        goal: str | int,
+        caution: int = 0,
+    ) -> None:
+        self._trial = trial
+        self._population = population
+        self._samples = population.samples
+        self._criterion = criterion
+        self._needed = criterion.threshold(baseline)
+        self._goal = goal
+        self._test = ThresholdTest(
+            population, population.normal_mean(self._needed), caution=caution
+        )
+        self._batches: list[bytes] = []  # Of the scores.
+        self._seen = 0
+        self._evaluated = 0
+        self._bounded: tuple[int, tuple[float, float]] | None = None  # By the samples seen.
+
+    def take_over(self, other: FrozenTrial) -> bool:
+        """Take over the samples that another trial of the same model has seen.
+
+        Returns:
+            Whether they are enough.
+        """
+        scores = read_scores(other.system_attrs)
+        self._take(scores.tobytes(), len(scores))
+        self._test.update(self._population.normal(scores))
+        number = other.user_attrs.get(record.REUSED_FROM, other.number)
+        attr = record.REUSED_FROM if self.is_enough else record.CONTINUES
+        self._trial.set_user_attr(attr, number)
+        return self.is_enough
+
+    def _take(self, batch: bytes, count: int) -> None:
+        self._batches.append(batch)
+        self._seen += count
+
+    @property
+    def _scores(self) -> NDArray[np.float64]:
+        return np.frombuffer(b"".join(self._batches))
+
+    @property
+    def _normal_scores(self) -> NDArray[np.float64]:
+        return self._population.normal(self._scores)
+
+    @property
+    def population(self) -> str:
+        """The key of the samples of the study."""
+        return self._population.key
+
+    @property
+    def seen(self) -> int:
+        """How many samples were seen."""
+        return self._seen
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the goal is reached."""
+        goal, seen = self._goal, self._seen
+        if seen == self._samples:
+            return True
+        if isinstance(goal, int):
+            return seen >= goal
+        if goal == record.VERDICT:
+            return self._test.verdict is not Verdict.OPEN
+        return self._test.fails
+
+    def evaluate(self, model: Any, evaluation: SampleEvaluation, watch: Watch | None) -> None:
+        """Evaluate as many more samples as are needed."""
+        end = self._goal if isinstance(self._goal, int) else None
+        # A copy: the order is that of all candidates, whatever an evaluation does to its own.
+        indices = self._population.order.indices[self._seen : end].copy()
+        begun = self._seen
+        reported, watched = time.monotonic(), -math.inf
+        batches = evaluation.scores(model, indices)
+        try:
+            for batch in batches:
+                self._see(batch, evaluation)
+                if self.is_enough:
+                    break
+                now = time.monotonic()
+                if watch is not None and now - watched >= _SECONDS_BETWEEN_LOOKS:
+                    watch(self._shown())
+                    watched = now
+                if now - reported >= _SECONDS_BETWEEN_REPORTS:
+                    self._report()
+                    reported = now
+        finally:
+            close = getattr(batches, "close", None)
+            if close is not None:
+                close()
+        self._evaluated = self._seen - begun
+        if not self.is_enough or self._seen > self._population.samples:
+            raise ValueError(
+                f"The evaluation must give one score for each of the {len(indices)} samples that "
+                f"it was asked for, but it gave {self._evaluated}."
+            )
+
+    def see_all(self, model: Any, evaluation: SampleEvaluation) -> float:
+        """Write down the scores of all samples, whatever the goal, and give the metric.
+
+        Args:
+            model:
+                The model.
+            evaluation:
+                Gives its scores, which are known.
+
+        Raises:
+            ValueError:
+                If they are not one for each sample, or out of bounds.
+        """
+        self._goal = record.FULL
+        self.evaluate(model, evaluation, None)
+        return self.conclude()
+
+    def _see(self, batch: NDArray[np.float64], evaluation: SampleEvaluation) -> None:
+        """Take in a batch; one that scores as the baseline does takes about a microsecond."""
+        if not (type(batch) is np.ndarray and batch.dtype is _FLOAT64 and batch.ndim == 1):
+            batch = _checked_batch(batch)
+        population, start, count = self._population, self._seen, len(batch)
+        end = start + count
+        # As bytes, they are nobody else's, and compared fastest.
+        content = batch.tobytes()
+        self._take(content, count)
+        if content == population.baseline_bytes[8 * start : 8 * end]:
+            self._test.agree(count)
+            return
+        if count <= _FEW and end <= self._samples and population.has_worst:
+            differences = self._differences(batch, start)
+            if differences is not None:
+                self._test.agree(count, differences)
+                return
+        scores = batch[: max(0, self._samples - start)]
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f"The score of each sample must be finite, but one of those after the first "
+                f"{start} in the order of evaluation is not."
+            )
+        check_scores(scores, evaluation)
+        self._test.update(population.normal(scores))
+
+    def _differences(
+        self, batch: NDArray[np.float64], start: int
+    ) -> list[tuple[int, float]] | None:
+        """Where a batch is not as the baseline; :obj:`None` if a score is out of bounds."""
+        population = self._population
+        low, high = population.bounds
+        places = (batch != population.baseline_in_order[start : start + len(batch)]).nonzero()[0]
+        found = []
+        for place in places.tolist():
+            score = batch.item(place)
+            if not low <= score <= high:
+                return None
+            normal = (score - low) / (high - low)
+            if not population.higher_is_better:
+                normal = 1 - normal
+            found.append((place, normal - population.normal_baseline.item(start + place)))
+        return found
+
+    def conclude(self) -> float:
+        """Write down what was seen.
+
+        Returns:
+            The metric.
+
+        Raises:
+            optuna.exceptions.TrialPruned:
+                If not all samples were evaluated: then there is only an estimate.
+        """
+        trial, samples = self._trial, self._population.samples
+        seen = self._seen
+        trial_id, storage = running_trial_id(trial), trial.storage
+        verdict = self._test.verdict
+        write_scores(
+            lambda name, value: storage.set_trial_system_attr(trial_id, name, value),
+            self._scores,
+            verdict=verdict,
+            population=self._population.key,
+        )
+        self._report()
+        evidence: dict[str, Any] = {"samples": seen, "of": samples, "evaluated": self._evaluated}
+        if seen == samples:
+            trial.set_user_attr(record.EVIDENCE, {**evidence, "verdict": "complete"})
+            return self.mean
+        low, high = self._bounds()
+        error = self._population.error_probability
+        reason = self._reason(low, high)
+        trial.set_user_attr(
+            record.EVIDENCE,
+            {
+                **evidence,
+                "verdict": str(verdict),
+                "estimate": self._estimate(),
+                "bounds": [x if math.isfinite(x) else None for x in (low, high)],
+                "error_probability": 0.0 if self._is_certain else error,
+                "method": self._population.method,
+                "reason": reason,
+            },
+        )
+        if verdict is Verdict.FAILS:
+            trial.set_user_attr(record.MET, False)
+        raise TrialPruned(reason)
+
+    @property
+    def _is_certain(self) -> bool:
+        """Whether what is concluded cannot be wrong."""
+        return self._test.is_exact or self._population.method == "exact"
+
+    @property
+    def mean(self) -> float:
+        """The mean over all samples, summed in the order of the data as the baseline's is."""
+        scores = np.empty(self._seen)
+        scores[self._population.order.indices[: len(scores)]] = self._scores
+        return float(scores.sum() / len(scores))
+
+    def _estimate(self) -> float:
+        return self._population.metric(self._test.estimate)
+
+    def _bounds(self) -> tuple[float, float]:
+        seen = self._seen
+        if self._bounded is None or self._bounded[0] != seen:
+            self._bounded = seen, self._find_bounds()
+        return self._bounded[1]
+
+    def _find_bounds(self) -> tuple[float, float]:
+        population = self._population
+        found = bounds(population, self._normal_scores)
+        worst, best = found
+        if self._test.verdict is Verdict.FAILS:
+            # The bounds are found to some digits; that it misses what is needed is known.
+            best = max(worst, min(best, population.normal_mean(self._needed)))
+        low, high = sorted(population.metric(bound) for bound in (worst, best))
+        return low, high
+
+    def _shown(self) -> Seen:
+        seen = self._seen
+        return Seen(
+            self._trial.number, seen, self._population.samples, self._estimate(), self._bounds
+        )
+
+    def _report(self) -> None:
+        # With several objectives Optuna has no intermediate values.
+        if len(self._trial.study.directions) == 1 and self._seen:
+            self._trial.report(self._estimate(), step=self._seen)
+
+    def _reason(self, low: float, high: float) -> str:
+        seen = f"after {self._seen} of {self._population.samples} samples"
+        needed = f"{self._needed:.6g} is needed"
+        if self._test.verdict is Verdict.FAILS:
+            best = high if self._criterion.higher_is_better else low
+            most = "at most" if self._criterion.higher_is_better else "at least"
+            if self._test.is_exact:
+                total = float(self._normal_scores.sum())
+                left = self._population.samples - self._seen
+                best = self._population.metric((total + left) / self._population.samples)
+                return (
+                    f"Cannot meet the criterion {seen}: even if all others had the best score, "
+                    f"the metric would be {best:.6g}, and {needed}."
+                )
+            return (
+                f"Does not meet the criterion (error probability "
+                f"{self._population.error_probability:g}): {seen} the metric is {most} "
+                f"{best:.6g}, and {needed}."
+            )
+        if isinstance(self._goal, int):
+            return f"Evaluated as far as its rank needs, {seen}."
+        if self._test.verdict is Verdict.MEETS:
+            return f"Meets the criterion {seen}, whatever the others bring; they were left out."
+        return f"Probably meets the criterion {seen}; not a result until all are evaluated."
+
+
+def furthest(
+    trials: Iterable[FrozenTrial], fingerprint: str, population: str
+) -> FrozenTrial | None:
+    """The trial that has seen most samples of a model without having seen all."""
+    found = [
+        trial
+        for trial in trials
+        if trial.state == TrialState.PRUNED
+        and samples_of(trial.system_attrs)
+        and population_of(trial.system_attrs) == population
+        and trial.user_attrs.get(record.FINGERPRINT) == fingerprint
+    ]
+    return max(found, key=lambda t: (_samples(t.system_attrs), -t.number), default=None)
+
+
+def _samples(attrs: Mapping[str, Any]) -> int:
+    return samples_of(attrs) or 0

@@ -1,0 +1,163 @@
+"""One calibration for all workers of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import tempfile
+from typing import TYPE_CHECKING
+import warnings
+
+from optuna.artifacts import download_artifact
+from optuna.artifacts import upload_artifact
+from optuna.logging import get_logger
+from optuna.storages import InMemoryStorage
+
+from optuna_quant import _optuna
+from optuna_quant.backends.base import SharesCalibration
+from optuna_quant.study.compute_once import PATIENCE_SECONDS
+from optuna_quant.study.compute_once import ClaimWatch
+from optuna_quant.study.compute_once import SharedValue
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.artifacts._protocol import ArtifactStore
+
+    from optuna_quant.backends.base import Backend
+
+
+_logger = get_logger(__name__)
+
+LARGEST_IN_STUDY = 4_000_000
+"""How many bytes of statistics are kept in the study itself."""
+
+_TOO_LARGE = b"too large:"
+
+
+def share_calibration(
+    study: optuna.Study,
+    backend: Backend,
+    *,
+    artifact_store: ArtifactStore | None = None,
+    patience: float = PATIENCE_SECONDS,
+) -> None:
+    """Calibrate the backend, once for all workers of the study and for later runs.
+
+    The first worker calibrates and the others wait for its statistics, which the study keeps (a
+    few kilobytes for each tensor) or, with an artifact store, the store. A worker that fails or
+    dies meanwhile is replaced by another. What was calibrated is told apart by content, so a
+    worker with another model or other data calibrates for itself.
+
+    There is nothing to share, and nobody is waited for, if the backend is calibrated already (its
+    ``cache_dir`` counts), if the study is in memory, or if the backend cannot export statistics.
+
+    Args:
+        study:
+            The study.
+        backend:
+            The backend.
+        artifact_store:
+            Where the statistics are kept, such as an
+            :class:`optuna.artifacts.FileSystemArtifactStore` that all workers reach. Needed only
+            if they are larger than 4 MB; without one every worker then calibrates for itself.
+        patience:
+            After how many seconds without a sign of life the worker that calibrates is taken for
+            dead; one on this machine, whose process has ended, at once.
+
+    Raises:
+        ValueError:
+            If ``patience`` is not positive, or the calibration data are unusable.
+    """
+    if not patience > 0:
+        raise ValueError(f"patience must be positive, but got {patience}.")
+    storage, _ = _optuna.study_identity(study)
+    if not isinstance(backend, SharesCalibration) or isinstance(storage, InMemoryStorage):
+        backend.calibrate()
+        return
+    if backend.is_calibrated():
+        return
+    name = f"calibration:{backend.calibration_key()[:32]}"
+    watch = ClaimWatch(patience)
+    in_study = SharedValue(study, name, watch=watch)
+    if artifact_store is None:
+        value = in_study.get(lambda: _for_study(backend))
+        if value.startswith(_TOO_LARGE):
+            _calibrate_alone(backend, value)
+            return
+    else:
+        # The study may hold them from a run without a store.
+        found = in_study.read()
+        if found is None or found.startswith(_TOO_LARGE):
+            found = _through_store(study, name, backend, artifact_store, watch)
+        value = found
+    if not backend.is_calibrated():  # It is, if it was this one.
+        _take(backend, value)
+
+
+def _for_study(backend: SharesCalibration) -> bytes:
+    data = backend.export_calibration()
+    return data if len(data) <= LARGEST_IN_STUDY else _TOO_LARGE + str(len(data)).encode()
+
+
+def _calibrate_alone(backend: SharesCalibration, value: bytes) -> None:
+    size = int(value.removeprefix(_TOO_LARGE))
+    warnings.warn(
+        f"The calibration statistics take {size} bytes, but a study keeps no more than "
+        f"{LARGEST_IN_STUDY}, so every worker calibrates for itself. Pass artifact_store=, or "
+        "give the backend a cache_dir that the workers share, and they calibrate once.",
+        stacklevel=3,
+    )
+    backend.calibrate()
+
+
+def _through_store(
+    study: optuna.Study,
+    name: str,
+    backend: SharesCalibration,
+    artifact_store: ArtifactStore,
+    watch: ClaimWatch,
+) -> bytes:
+    """The statistics, from the store or, if it does not hold them, by way of it."""
+
+    def upload() -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "calibration.statistics")
+            path.write_bytes(backend.export_calibration())
+            artifact = upload_artifact(
+                artifact_store=artifact_store, file_path=str(path), study_or_trial=study
+            )
+        return artifact.encode()
+
+    artifact = SharedValue(study, f"{name}:artifact", watch=watch).get(upload).decode()
+    if backend.is_calibrated():
+        return b""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "calibration.statistics")
+        try:
+            download_artifact(
+                artifact_store=artifact_store, file_path=str(path), artifact_id=artifact
+            )
+            return path.read_bytes()
+        except Exception as error:  # Each kind of store fails in its own way.
+            warnings.warn(
+                f"The calibration statistics, artifact {artifact}, cannot be read from the "
+                f"artifact store ({error}); calibrating anew.",
+                stacklevel=4,
+            )
+    return b""
+
+
+def _take(backend: SharesCalibration, value: bytes) -> None:
+    if value:
+        try:
+            backend.import_calibration(value)
+        except ValueError as error:
+            warnings.warn(
+                f"The calibration statistics that the study keeps cannot be used: {error} "
+                "Calibrating anew.",
+                stacklevel=4,
+            )
+        else:
+            _logger.info("The calibration statistics of another worker are used.")
+            return
+    backend.calibrate()

@@ -1,0 +1,283 @@
+"""Which trial of a study is the answer: pure functions of the record.
+
+The criterion is applied to the metrics and the baseline that the study holds, not to what was
+written when a trial ended. So the tolerance can be changed afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+import math
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import SIZE
+from optuna_quant.costs.objective import ObjectiveLike
+from optuna_quant.costs.objective import as_objective
+from optuna_quant.space.config import FLOAT_MODES
+from optuna_quant.study import record
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial of a quantized model, judged: a complete one, or one that has seen some samples.
+
+    Args:
+        trial:
+            The trial.
+        metric:
+            Its metric.
+        violation:
+            By how much the criterion is violated; met if not above 0.
+        fallback_ops:
+            The number of ops that are not quantized.
+        model_bytes:
+            The size of the model; infinite if not known.
+        higher_is_better:
+            Whether a higher metric is better.
+        samples:
+            On how many of the samples the model was evaluated, ``(seen, of)``, if not on all:
+            then its metric is an estimate, and it meets nothing.
+    """
+
+    trial: FrozenTrial
+    metric: float
+    violation: float
+    fallback_ops: int
+    model_bytes: float
+    higher_is_better: bool
+    samples: tuple[int, int] | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the criterion is met, on all samples."""
+        return self.violation <= 0 and self.samples is None
+
+    def cost(self, objective: ObjectiveLike) -> float:
+        """What the model costs; infinite if a measure that the objective needs is not known.
+
+        Args:
+            objective:
+                The objective. As a :class:`~optuna_quant.costs.KnownObjective` it predicts what
+                it has a table for; otherwise what the trial has recorded counts.
+        """
+        found = as_objective(objective)
+        measures = self.measures(found)
+        return found.cost(measures, {})
+
+    def measures(self, objective: ObjectiveLike) -> dict[str, float]:
+        """What is known of what the model costs, by measure.
+
+        Args:
+            objective:
+                What predicts measures, if it is a :class:`~optuna_quant.costs.KnownObjective`.
+        """
+        if isinstance(objective, KnownObjective):
+            measures = dict(objective.measures_of_trial(self.trial))
+        else:
+            measures = dict(self.trial.user_attrs.get(record.COSTS, {}))
+        measures[OPS] = float(self.fallback_ops)
+        if math.isfinite(self.model_bytes):
+            measures[SIZE] = float(self.model_bytes)
+        return measures
+
+    def order(self, objective: ObjectiveLike) -> tuple[float, ...]:
+        """Sorts by cost; of equals, by the better metric, then by the trial's number.
+
+        Where the cost is not known, it is the number of ops in fallback.
+        """
+        worse = -self.metric if self.higher_is_better else self.metric
+        cost = self.cost(objective)
+        if not math.isfinite(cost):
+            return (cost, self.fallback_ops, worse, self.trial.number)
+        # Sums of the same costs in another order are equal.
+        return (float(f"{cost:.9e}"), 0, worse, self.trial.number)
+
+
+def candidates(
+    study: optuna.Study,
+    criterion: AccuracyCriterion,
+    trials: Iterable[FrozenTrial] | None = None,
+) -> list[Candidate]:
+    """The complete trials of quantized models, judged; empty without a baseline.
+
+    The FP32 baseline is not among them, nor is any other model without a quantized op.
+
+    Args:
+        study:
+            The study.
+        criterion:
+            What judges them.
+        trials:
+            The study's trials, if they have been read already.
+
+    Returns:
+        A candidate for each trial, in the order of the trials.
+
+    Raises:
+        ValueError:
+            If the baseline is zero and the criterion is relative.
+    """
+    baseline = record.get_baseline(study)
+    if baseline is None:
+        return []
+    if trials is None:
+        trials = study.get_trials(deepcopy=False)
+    return [
+        Candidate(
+            trial=trial,
+            metric=trial.values[0],
+            violation=criterion.violation(trial.values[0], baseline.value),
+            fallback_ops=_fallback_ops(trial),
+            model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
+            higher_is_better=criterion.higher_is_better,
+        )
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and is_quantized(trial)
+    ]
+
+
+def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candidate]:
+    """The trials of quantized models that were evaluated on a part of the samples.
+
+    Args:
+        study:
+            The study.
+        criterion:
+            What judges them.
+
+    Returns:
+        A candidate for each trial whose estimate is known, in the order of the trials; empty
+        without a baseline.
+    """
+    baseline = record.get_baseline(study)
+    if baseline is None:
+        return []
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
+        evidence = trial.user_attrs.get(record.EVIDENCE)
+        if evidence is None or not is_quantized(trial):
+            continue
+        estimate = float(evidence["estimate"])
+        found.append(
+            Candidate(
+                trial=trial,
+                metric=estimate,
+                violation=criterion.violation(estimate, baseline.value),
+                fallback_ops=_fallback_ops(trial),
+                model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
+                higher_is_better=criterion.higher_is_better,
+                samples=(int(evidence["samples"]), int(evidence["of"])),
+            )
+        )
+    return found
+
+
+def is_quantized(trial: FrozenTrial) -> bool:
+    """Whether the trial's model has a quantized op."""
+    if record.LOSS in trial.user_attrs and record.MET not in trial.user_attrs:
+        return False  # It was judged, and is no answer; that is all where nothing is constrained.
+    return not record.is_baseline(trial) and trial.constraints.get(record.QUANTIZED, 0.0) <= 0
+
+
+def ranked(found: Iterable[Candidate], objective: ObjectiveLike = OPS) -> list[Candidate]:
+    """The candidates that meet the criterion, the best first.
+
+    Args:
+        found:
+            The candidates.
+        objective:
+            What is best, see :func:`best_met_trial`.
+
+    Raises:
+        ValueError:
+            If the objective is not known.
+    """
+    chosen = as_objective(objective)
+    return sorted((c for c in found if c.met), key=lambda c: c.order(chosen))
+
+
+def closest(found: Iterable[Candidate], objective: ObjectiveLike = OPS) -> Candidate | None:
+    """The candidate with the smallest violation; of equals the best, see :func:`ranked`.
+
+    Args:
+        found:
+            The candidates.
+        objective:
+            What is best, see :func:`best_met_trial`.
+
+    Returns:
+        The candidate; :obj:`None` if there is none.
+
+    Raises:
+        ValueError:
+            If the objective is not known.
+    """
+    chosen = as_objective(objective)
+    return min(found, key=lambda c: (c.violation, *c.order(chosen)), default=None)
+
+
+def best_met_trial(
+    study: optuna.Study, criterion: AccuracyCriterion, objective: ObjectiveLike = OPS
+) -> FrozenTrial | None:
+    """The best of the trials that meet the criterion.
+
+    Args:
+        study:
+            The study. Its baseline must have been measured.
+        criterion:
+            When a metric is good enough.
+        objective:
+            What is best, as :func:`optuna_quant.costs.as_objective` takes it: by default the
+            fewest ops in fallback. Of equal ones the better metric, then the earlier trial.
+
+    Returns:
+        A complete trial of a quantized model, never the FP32 baseline; :obj:`None` if no trial
+        meets the criterion. It must not be changed.
+    """
+    met = ranked(candidates(study, criterion), objective)
+    return met[0].trial if met else None
+
+
+def closest_trial(
+    study: optuna.Study, criterion: AccuracyCriterion, objective: ObjectiveLike = OPS
+) -> FrozenTrial | None:
+    """The trial that comes closest to the criterion, for when none meets it.
+
+    Args:
+        study:
+            The study. Its baseline must have been measured.
+        criterion:
+            When a metric is good enough.
+        objective:
+            What is better among equally close ones, see :func:`best_met_trial`.
+
+    Returns:
+        The complete trial of a quantized model with the smallest violation; :obj:`None` if there
+        is no such trial. It must not be changed.
+    """
+    nearest = closest(candidates(study, criterion), objective)
+    return None if nearest is None else nearest.trial
+
+
+def _fallback_ops(trial: FrozenTrial) -> int:
+    """What the objective has recorded; else the parameters of ops that are in fallback."""
+    recorded = trial.user_attrs.get(record.FALLBACK_OPS)
+    if recorded is not None:
+        return int(recorded)
+    return sum(
+        value in FLOAT_MODES
+        for name, value in trial.params.items()
+        if ".op:" in name and isinstance(value, str)
+    )

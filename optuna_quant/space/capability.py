@@ -1,0 +1,106 @@
+"""What a backend can do with a model, before the user narrows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+
+from optuna_quant._common.nearest import did_you_mean
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import RecipeValue
+
+
+@dataclass(frozen=True)
+class OpCapability:
+    """What a backend can do with one op.
+
+    Args:
+        name:
+            The op's node name, unique in the model.
+        op_type:
+            The op's type, such as ``"Conv"``.
+        options:
+            The ways to run it, the best quantized one first, fallback included.
+        default:
+            Whether the op belongs to the tuning space unless the user asks otherwise: quantizing
+            it pays.
+    """
+
+    name: str
+    op_type: str
+    options: tuple[OpConfig, ...]
+    default: bool = True
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a backend can do with a model.
+
+    Args:
+        ops:
+            The ops that can be quantized, in model order (producers first).
+        recipes:
+            The values of each model-wide method, default first.
+        calibration_sizes:
+            The calibration sampling sizes, default first. Empty if there is only one.
+        known_types:
+            Op types that exist, in this model or in others, besides those of ``ops``.
+        known_names:
+            The names of the model's other ops.
+        hint:
+            If there is nothing to quantize: why, and what to do, for the message.
+    """
+
+    ops: tuple[OpCapability, ...]
+    recipes: Mapping[str, tuple[RecipeValue, ...]] = field(default_factory=dict)
+    calibration_sizes: tuple[int, ...] = ()
+    hint: str = ""
+    known_types: tuple[str, ...] = ()
+    known_names: tuple[str, ...] = ()
+
+    def select(self, op_types: Sequence[str] | str = "default") -> tuple[OpCapability, ...]:
+        """The ops to tune.
+
+        Args:
+            op_types:
+                ``"default"`` (those whose quantization pays), ``"all"``, or the op types.
+
+        Raises:
+            ValueError:
+                If an op type is unknown, or no op is left.
+        """
+        if op_types == "default":
+            chosen = tuple(op for op in self.ops if op.default)
+            rest = sorted({op.op_type for op in self.ops if not op.default})
+            if not chosen:
+                more = (
+                    ' On request (op_types="all", on the command line --op-types all): '
+                    f"{', '.join(rest)}."
+                    if rest
+                    else ""
+                )
+                raise ValueError(
+                    f"This model has no op whose quantization pays.{more}{self._shown_hint}"
+                )
+            return chosen
+        if not self.ops:
+            raise ValueError(f"This model has no op that can be quantized.{self._shown_hint}")
+        if op_types == "all":
+            return self.ops
+        wanted = [op_types] if isinstance(op_types, str) else list(op_types)
+        if not wanted:
+            raise ValueError("op_types is empty: name op types, or use 'default' or 'all'.")
+        known = sorted({op.op_type for op in self.ops})
+        for op_type in wanted:
+            if op_type not in known:
+                raise ValueError(
+                    f"op_types: this model has no {op_type!r} that can be quantized; "
+                    f"there are: {', '.join(known)}.{did_you_mean(str(op_type), known)}"
+                )
+        return tuple(op for op in self.ops if op.op_type in wanted)
+
+    @property
+    def _shown_hint(self) -> str:
+        return f" {self.hint}" if self.hint else ""

@@ -1,0 +1,46 @@
+"""The content key of a configuration: a sum of one hash per part, in any order.
+
+So the key of a configuration that differs in one op costs one hash and not a pass over all ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import RecipeValue
+
+
+_KEY_BYTES = 16
+KEY_MODULUS = 1 << (8 * _KEY_BYTES)
+"""Sums of hashes are taken modulo this number."""
+
+
+def _digest(*parts: str) -> int:
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=_KEY_BYTES).digest(), "big")
+
+
+def op_digest(op: str, config: OpConfig) -> int:
+    """The part of a :attr:`QuantConfig.key` that one op contributes."""
+    return _digest("op", op, config.label)
+
+
+def recipe_digest(name: str, value: RecipeValue) -> int:
+    """The part of a :attr:`QuantConfig.key` that one recipe contributes."""
+    return _digest("recipe", name, json.dumps(value))
+
+
+def calibration_digest(size: int | None) -> int:
+    """The part of a :attr:`QuantConfig.key` that the calibration size contributes."""
+    return _digest("calibration_size", json.dumps(size))
+
+
+def combine_digests(parts: Iterable[int]) -> str:
+    """Turn the parts of a configuration into its key, whatever their order."""
+    return f"{sum(parts) % KEY_MODULUS:0{2 * _KEY_BYTES}x}"

@@ -1,0 +1,461 @@
+"""The tuning space: the ops of a model, each with its options, as Optuna distributions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from functools import cached_property
+import hashlib
+import json
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.distributions import CategoricalDistribution
+
+from optuna_quant.space.capability import Capability
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import RecipeValue
+from optuna_quant.space.config import check_calibration_size
+from optuna_quant.space.config import check_recipe
+from optuna_quant.space.frame import space_frame
+from optuna_quant.space.grouping import tie_groups
+from optuna_quant.space.keys import calibration_digest
+from optuna_quant.space.keys import combine_digests
+from optuna_quant.space.keys import op_digest
+from optuna_quant.space.keys import recipe_digest
+from optuna_quant.space.narrowing import OpDict
+from optuna_quant.space.narrowing import narrow
+from optuna_quant.space.tunable import Parameter
+from optuna_quant.space.tunable import Tunable
+from optuna_quant.storages.write_buffer import held_parameters
+
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+
+# The longest name that Optuna's relational storages hold.
+_LONGEST_NAME = 512
+
+
+@dataclass(frozen=True)
+class TuningSpace:
+    """The ops of a model, each with its ordered options, and the recipes.
+
+    Usually made by a backend's ``tuning_space`` method; :meth:`from_capability` does the work.
+
+    Args:
+        tunables:
+            The ops, in model order.
+        recipes:
+            The values of each recipe, default first.
+        calibration_sizes:
+            The calibration sampling sizes to choose from, default first.
+        prefix:
+            What the names of the study's parameters begin with, so that one study can hold other
+            hyperparameters as well.
+
+    Raises:
+        ValueError:
+            If there is no op, a name comes twice, or the values of a recipe cannot be kept in a
+            study or told apart there (Optuna takes ``True`` and ``1`` for the same choice).
+    """
+
+    tunables: tuple[Tunable, ...]
+    recipes: Mapping[str, tuple[RecipeValue, ...]] = field(default_factory=dict, hash=False)
+    calibration_sizes: tuple[int, ...] = ()
+    prefix: str = "quant"
+
+    def __post_init__(self) -> None:
+        recipes = {name: tuple(values) for name, values in self.recipes.items()}
+        object.__setattr__(self, "recipes", MappingProxyType(recipes))
+        object.__setattr__(self, "tunables", tuple(self.tunables))
+        object.__setattr__(self, "calibration_sizes", tuple(self.calibration_sizes))
+        if not self.tunables:
+            raise ValueError("The tuning space has no op: nothing in this model can be quantized.")
+        for kind, names in (
+            ("op", [op for tunable in self.tunables for op in tunable.ops]),
+            ("tunable", [tunable.name for tunable in self.tunables]),
+        ):
+            name, times = Counter(names).most_common(1)[0]
+            if times > 1:
+                raise ValueError(f"The {kind} name {name!r} is used more than once.")
+        for name, values in self.recipes.items():
+            if not values:
+                raise ValueError(f"Recipe {name!r} has no value.")
+            for value in values:
+                check_recipe(name, value)
+            _require_different(f"Recipe {name!r}", values)
+        for size in self.calibration_sizes:
+            check_calibration_size(size)
+        _require_different("calibration_sizes", self.calibration_sizes)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        args = (self.tunables, dict(self.recipes), self.calibration_sizes, self.prefix)
+        return type(self), args
+
+    @classmethod
+    def from_capability(
+        cls,
+        capability: Capability,
+        *,
+        op_types: Sequence[str] | str = "default",
+        op_type_dict: OpDict | None = None,
+        op_name_dict: OpDict | None = None,
+        prefix: str = "quant",
+    ) -> TuningSpace:
+        """Build the space of what a backend can do and the user allows.
+
+        Args:
+            capability:
+                What the backend can do.
+            op_types:
+                Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or
+                the op types.
+            op_type_dict:
+                What to allow, by regular expressions of op types; see
+                :func:`optuna_quant.space.narrowing.narrow`.
+            op_name_dict:
+                What to allow, by regular expressions of op names; goes over ``op_type_dict``.
+            prefix:
+                What the parameter names begin with.
+
+        Raises:
+            ValueError:
+                If no op is left, an op type is unknown, or a dictionary has another shape or
+                something that exists nowhere.
+        """
+        ops = capability.select(op_types)
+        options = narrow(
+            [(op.name, op.op_type, op.options) for op in ops],
+            op_type_dict=op_type_dict,
+            op_name_dict=op_name_dict,
+            known_types=[*(op.op_type for op in capability.ops), *capability.known_types],
+            known_names=[*(op.name for op in capability.ops), *capability.known_names],
+        )
+        tunables = tuple(
+            Tunable(op.name, op.op_type, (op.name,), _quantized_first(left))
+            for op, left in zip(ops, options, strict=True)
+        )
+        return cls(tunables, capability.recipes, capability.calibration_sizes, prefix)
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The parameters of the study; what has one choice only is fixed and has none."""
+        found = []
+        for tunable in self.tunables:
+            if len(tunable.options) > 1:
+                quantized = tuple(i for i, o in enumerate(tunable.options) if o.is_quantized)
+                found.append(
+                    Parameter(
+                        self.parameter_name(f"op:{tunable.name}"),
+                        tunable.options,
+                        tuple(option.label for option in tunable.options),
+                        tuple(
+                            sum(op_digest(op, option) for op in tunable.ops)
+                            for option in tunable.options
+                        ),
+                        quantized or tuple(range(len(tunable.options))),
+                    )
+                )
+        for name, values in self.recipes.items():
+            if len(values) > 1:
+                digests = tuple(recipe_digest(name, value) for value in values)
+                found.append(self._plain(f"recipe:{name}", values, digests))
+        if len(self.calibration_sizes) > 1:
+            digests = tuple(calibration_digest(size) for size in self.calibration_sizes)
+            found.append(self._plain("calibration_size", self.calibration_sizes, digests))
+        return tuple(found)
+
+    def _plain(
+        self, name: str, values: Sequence[RecipeValue], digests: tuple[int, ...]
+    ) -> Parameter:
+        chosen = tuple(values)
+        return Parameter(
+            self.parameter_name(name), chosen, chosen, digests, tuple(range(len(chosen)))
+        )
+
+    def parameter_name(self, part: str) -> str:
+        """The name of the parameter of a part, cut where a database column would not hold it."""
+        name = f"{self.prefix}.{part}"
+        if len(name) <= _LONGEST_NAME:
+            return name
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        return f"{name[: _LONGEST_NAME - 1 - len(digest)]}~{digest}"
+
+    @cached_property
+    def _fixed_digest(self) -> int:
+        """What the parts without a parameter contribute to every key."""
+        total = 0
+        for tunable in self.tunables:
+            if len(tunable.options) == 1:
+                total += sum(op_digest(op, tunable.options[0]) for op in tunable.ops)
+        total += sum(recipe_digest(n, v[0]) for n, v in self.recipes.items() if len(v) == 1)
+        if len(self.calibration_sizes) < 2:
+            total += calibration_digest(self._default_size)
+        return total
+
+    @property
+    def _default_size(self) -> int | None:
+        return self.calibration_sizes[0] if self.calibration_sizes else None
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """The distribution of each parameter, the same in every trial."""
+        return {p.name: CategoricalDistribution(p.choices) for p in self.parameters}
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> QuantConfig:
+        """Ask a trial for every parameter and give the configuration that it chose.
+
+        The parameters are written to the storage at once when all are chosen, or with those of
+        an enclosing :func:`~optuna_quant.storages.write_buffer.held_parameters`.
+        """
+        with held_parameters(trial):
+            params = {
+                p.name: trial.suggest_categorical(p.name, p.choices) for p in self.parameters
+            }
+        return self.config_from_params(params)
+
+    @cached_property
+    def _default(self) -> QuantConfig:
+        return QuantConfig(
+            {op: tunable.default for tunable in self.tunables for op in tunable.ops},
+            {name: values[0] for name, values in self.recipes.items()},
+            self._default_size,
+        )
+
+    def default(self) -> QuantConfig:
+        """Every op in its first option, every recipe in its first value."""
+        return self._default
+
+    @cached_property
+    def _fp32(self) -> QuantConfig:
+        return self._default.with_ops({op: FP32 for op in self._default.ops})
+
+    def fp32(self) -> QuantConfig:
+        """Every op in FP32, whether the space has that option or not; default recipes."""
+        return self._fp32
+
+    @cached_property
+    def has_fp32(self) -> bool:
+        """Whether the FP32 model is a configuration of this space."""
+        return self._fp32 in self
+
+    def without_recipes(self, config: QuantConfig) -> QuantConfig:
+        """``config`` with the default value of every recipe and the default calibration size."""
+        return QuantConfig(config.ops, self._default.recipes, self._default_size)
+
+    def __contains__(self, config: object) -> bool:
+        return isinstance(config, QuantConfig) and self.positions_of(config) is not None
+
+    def check(self, config: QuantConfig, source: str) -> None:
+        """Refuse a configuration that this space does not have.
+
+        Args:
+            config:
+                The configuration.
+            source:
+                Where it comes from, for the message.
+
+        Raises:
+            ValueError:
+                If the space lacks it; the message names the first part that does not fit.
+        """
+        if config in self:
+            return
+        reason = "it has other ops or recipes"
+        for tunable in self.tunables:
+            chosen = {config.ops.get(op) for op in tunable.ops}
+            unfit = [option for option in chosen if option not in tunable.options]
+            if unfit or len(chosen) > 1:
+                reason = f"op {tunable.name!r} has {', '.join(map(str, unfit or chosen))}"
+                break
+        raise ValueError(f"{source}: the configuration is not in the tuning space: {reason}.")
+
+    # A configuration as the position of each parameter's choice.
+
+    def positions_of(self, config: QuantConfig) -> tuple[int, ...] | None:
+        """The position of the choice of each parameter; :obj:`None` if the space lacks one."""
+        try:
+            params = self.params_of(config)
+            positions = tuple(p.position[params[p.name]] for p in self.parameters)
+        except KeyError:
+            return None
+        return positions if self.config_of(positions) == config else None
+
+    def config_of(self, positions: Sequence[int]) -> QuantConfig:
+        """The configuration in which each parameter has the choice at its position."""
+        chosen = iter([p.values[i] for p, i in zip(self.parameters, positions, strict=True)])
+        ops: dict[str, OpConfig] = {}
+        for tunable in self.tunables:
+            option = next(chosen) if len(tunable.options) > 1 else tunable.options[0]
+            ops.update(dict.fromkeys(tunable.ops, option))
+        recipes = {n: next(chosen) if len(v) > 1 else v[0] for n, v in self.recipes.items()}
+        size = next(chosen) if len(self.calibration_sizes) > 1 else self._default_size
+        return QuantConfig(ops, recipes, size)
+
+    def params_of(self, config: QuantConfig) -> dict[str, RecipeValue]:
+        """The parameter values that stand for a configuration.
+
+        Raises:
+            KeyError:
+                If the configuration lacks an op or a recipe of this space.
+        """
+        params: dict[str, RecipeValue] = {}
+        for tunable in self.tunables:
+            if len(tunable.options) > 1:
+                params[self.parameter_name(f"op:{tunable.name}")] = config.ops[
+                    tunable.ops[0]
+                ].label
+        for name, values in self.recipes.items():
+            if len(values) > 1:
+                params[self.parameter_name(f"recipe:{name}")] = config.recipes[name]
+        if len(self.calibration_sizes) > 1:
+            params[self.parameter_name("calibration_size")] = config.calibration_size
+        return params
+
+    def config_from_params(self, params: Mapping[str, Any]) -> QuantConfig:
+        """The configuration that a trial's parameters stand for.
+
+        Raises:
+            KeyError:
+                If a parameter of this space is missing.
+            ValueError:
+                If a parameter has a value that this space does not have.
+        """
+        positions = []
+        for p in self.parameters:
+            value = params[p.name]
+            try:
+                positions.append(p.position[value])
+            except (KeyError, TypeError):  # TypeError: the value is not hashable.
+                raise ValueError(
+                    f"Parameter {p.name!r} has no choice {value!r} in this space."
+                ) from None
+        return self.config_of(positions)
+
+    def key_from_params(self, params: Mapping[str, Any]) -> str | None:
+        """The key of :meth:`config_from_params`, faster; :obj:`None` if there is no such one."""
+        total = self._fixed_digest
+        try:
+            for p in self.parameters:
+                total += p.digests[p.position[params[p.name]]]
+        except (KeyError, TypeError):  # TypeError: a value is not hashable.
+            return None
+        return combine_digests([total])
+
+    # The configurations in order.
+
+    @property
+    def size(self) -> int:
+        """The exact number of configurations."""
+        return self.count(fallback=True)
+
+    def count(self, *, fallback: bool) -> int:
+        """The exact number of configurations, those with ops in fallback included or not."""
+        return math.prod(self._radices(fallback))
+
+    def _radices(self, fallback: bool) -> list[int]:
+        return [len(p.choices) if fallback else len(p.quantized) for p in self.parameters]
+
+    def config_at(self, index: int, *, fallback: bool = True) -> QuantConfig:
+        """The configuration number ``index``; 0 is the default, the last parameter runs fastest.
+
+        Args:
+            index:
+                The number, from 0 on.
+            fallback:
+                Whether configurations with ops in fallback are counted. Default: they are.
+
+        Raises:
+            IndexError:
+                If ``index`` is not in ``range(space.count(fallback=fallback))``.
+        """
+        if not 0 <= index < self.count(fallback=fallback):
+            raise IndexError(f"There is no configuration {index} in this space.")
+        digits = []
+        for radix in reversed(self._radices(fallback)):
+            index, digit = divmod(index, radix)
+            digits.append(digit)
+        digits.reverse()
+        if not fallback:
+            digits = [p.quantized[d] for p, d in zip(self.parameters, digits, strict=True)]
+        return self.config_of(digits)
+
+    # Derived spaces and views.
+
+    def group(self, groups: Mapping[str, Sequence[str]] | None = None, **kw: Any) -> TuningSpace:
+        """Tie ops into one parameter each, so that they always have the same option.
+
+        Args:
+            groups:
+                The ops of each group, by the group's name. An op is given by its name or by a
+                regular expression that matches whole names.
+            **kw:
+                More groups, by keyword.
+
+        Returns:
+            A new space. The parameter of a group stands where its first op stood and offers what
+            all its ops offer.
+
+        Raises:
+            ValueError:
+                If a pattern matches no op or is no regular expression, a group has no op or has
+                the name of an op outside it, an op is in two groups, or the ops of a group have
+                no option in common.
+        """
+        tied = tie_groups(self.tunables, {**(groups or {}), **kw})
+        return replace(self, tunables=tied)
+
+    def describe(self) -> dict[str, list[RecipeValue]]:
+        """What identifies the space: the choices of each parameter, and what is fixed."""
+        described: dict[str, list[RecipeValue]] = {
+            f"op:{op}": [option.label for option in tunable.options]
+            for tunable in self.tunables
+            for op in tunable.ops
+        }
+        described |= {f"recipe:{name}": list(values) for name, values in self.recipes.items()}
+        described["calibration_size"] = list(self.calibration_sizes)
+        for tunable in self.tunables:
+            if tunable.ops != (tunable.name,):
+                described[f"group:{tunable.name}"] = list(tunable.ops)
+        return described
+
+    @property
+    def description(self) -> str:
+        """What :meth:`describe` gives as a text: equal spaces have the same."""
+        return json.dumps(self.describe(), sort_keys=True)
+
+    def to_frame(self) -> pd.DataFrame:
+        """What can be tuned, for people: a row per op.
+
+        Returns:
+            A data frame with the columns ``op``, ``op_type``, ``parameter`` (empty if fixed),
+            ``default``, ``options`` (their number), ``modes``, ``activation`` and ``weight`` (the
+            different settings), and ``fallback``.
+        """
+        return space_frame(self)
+
+
+def _require_different(what: str, values: Sequence[RecipeValue]) -> None:
+    seen: dict[RecipeValue, RecipeValue] = {}
+    for value in values:
+        if value in seen:
+            raise ValueError(
+                f"{what} has the values {seen[value]!r} and {value!r}, which are equal: "
+                "a study cannot tell them apart."
+            )
+        seen[value] = value
+
+
+def _quantized_first(options: Sequence[OpConfig]) -> tuple[OpConfig, ...]:
+    return tuple(sorted(dict.fromkeys(options), key=lambda option: not option.is_quantized))

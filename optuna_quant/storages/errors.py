@@ -1,0 +1,109 @@
+"""What a storage refuses: said in its server's own words, with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import re
+import sqlite3
+import sys
+
+from optuna.exceptions import StorageInternalError
+
+from optuna_quant.storages.retrying import StorageLostError
+
+
+class StorageError(OSError):
+    """A storage cannot do what is needed: it is full, or a right is missing."""
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class NotOpenedError(ValueError):
+    """A storage cannot be opened: the address is wrong, say, or no server answers."""
+
+
+_WHAT_TO_DO = (
+    (
+        re.compile(r"too many (clients|connections)|connection slots", re.IGNORECASE),
+        "Start fewer workers, let it take more connections (max_connections), or let one process "
+        "hold them for all: optuna-quant serve.",
+    ),
+    (
+        re.compile(r"full|no space|could not extend file|OOM command|quota", re.IGNORECASE),
+        "Make room on its disk, then start again.",
+    ),
+    (
+        re.compile("disk I/O error", re.IGNORECASE),
+        "See whether its disk is full or has failed, then start again.",
+    ),
+    (
+        re.compile(
+            r"permission denied|command denied|access denied|read-?only|insufficient privilege"
+            r"|NOPERM|no permissions",
+            re.IGNORECASE,
+        ),
+        "Give its user the right to read and write, then start again.",
+    ),
+)
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Raise what a storage has said, where Optuna raises something else because of it.
+
+    When a call that ends a trial fails, ``study.optimize`` stumbles over an assertion, and what
+    was wrong is only its context.
+
+    Raises:
+        StorageError:
+            For what a database or Redis has refused; it says what to do.
+        StorageLostError:
+            If the server was lost for too long.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = _explained(error)
+        if found is None or found is error:
+            raise
+        raise found from error
+
+
+def _explained(
+    error: BaseException | None,
+) -> StorageError | StorageLostError | None:
+    """The error of the storage that an error is, or comes from; None if there is none."""
+    said: str | None = None
+    is_open = True
+    while error is not None:
+        if isinstance(error, StorageError | StorageLostError):
+            return error
+        is_open = is_open and not isinstance(error, NotOpenedError)
+        said = _said_by_storage(error) or said
+        error = error.__cause__ or error.__context__
+    if said is None:
+        return None
+    lines = [line.strip() for line in said.strip().splitlines()] or ["no reason is known"]
+    hints = [hint for pattern, hint in _WHAT_TO_DO if pattern.search(lines[0])]
+    if not (is_open or hints):  # It says itself what is wrong, and nothing was recorded.
+        return None
+    hint = hints[0] if hints else "Start again when that is mended."
+    return StorageError(
+        f"The storage has refused a call: {lines[0].rstrip('.')}. {hint} What was recorded before "
+        "is there, and the study goes on from it."
+    )
+
+
+def _said_by_storage(error: BaseException) -> str | None:
+    database, redis = (sys.modules.get(name) for name in ("sqlalchemy.exc", "redis.exceptions"))
+    if database and isinstance(error, database.DBAPIError):
+        return str(error.orig)
+    kinds: tuple[type[BaseException], ...] = (StorageInternalError, sqlite3.Error)
+    if database:
+        kinds += (database.SQLAlchemyError,)
+    if redis:
+        kinds += (redis.RedisError,)
+    return str(error) if isinstance(error, kinds) else None

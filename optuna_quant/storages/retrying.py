@@ -1,0 +1,474 @@
+"""A storage that waits for its server to come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Container
+from collections.abc import Sequence
+from datetime import datetime
+from datetime import timedelta
+from functools import partial
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeVar
+import uuid
+
+from optuna.logging import get_logger
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
+from optuna.trial import create_trial
+
+from optuna_quant._optuna import BaseHeartbeat
+from optuna_quant._optuna import answers
+from optuna_quant._optuna import cached_storage
+from optuna_quant._optuna import close_connections
+from optuna_quant._optuna import is_database
+from optuna_quant._optuna import let_go
+from optuna_quant._optuna import may_have_waiting_trials
+from optuna_quant._optuna import stale_trial_ids
+from optuna_quant._optuna import study_name_for_nobody
+from optuna_quant._optuna import trial_id as id_of
+from optuna_quant._optuna import watch_errors
+from optuna_quant.storages.idle_connections import IdleConnections
+from optuna_quant.storages.lost_connection import is_crowded
+from optuna_quant.storages.lost_connection import is_lost_connection
+from optuna_quant.study.record import BEGUN
+from optuna_quant.workers.identity import this_worker
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.study import StudyDirection
+
+    from optuna_quant._optuna import FrozenStudy
+
+
+T = TypeVar("T")
+
+_logger = get_logger(__name__)
+
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+_FUTILE_ATTEMPTS = 5
+
+
+class StorageLostError(ConnectionError):
+    """The server of a storage could not be reached for as long as was waited for it."""
+
+
+class PatientStorage(BaseStorage, BaseHeartbeat):
+    """A storage whose calls wait while its server cannot be reached, and then go on.
+
+    A call that failed because the connection was lost is repeated once the server answers again.
+    The server may have done what was asked before the connection broke; a repeated call then finds
+    that it is done: no trial is begun twice, and a result that was recorded is no error. To
+    recognize them, a trial that :meth:`create_new_trial` makes without a template has the system
+    attribute ``optuna_quant:begun``. A trial made by a template is taken as it is; one that was
+    enqueued can be there twice after a loss at that moment.
+
+    Other errors are raised as ever, and so is a lost connection that comes again and again with
+    the same call while the server answers: too large a packet, for example.
+
+    Connections to a database that were not used for a second are closed, so that workers whose
+    evaluations take long do not hold those that others wait for.
+
+    An outage is told by one warning, its end by one line of information. Where the storage has a
+    heartbeat, no trial is taken for dead until all workers had the time to send one after it.
+
+    Args:
+        inner:
+            The storage. A database is given the cache that a study would give it.
+        patience:
+            For how many seconds an outage may last.
+
+    Raises:
+        ValueError:
+            If ``patience`` is negative.
+    """
+
+    def __init__(self, inner: BaseStorage, *, patience: float = 300.0) -> None:
+        if patience < 0:
+            raise ValueError(f"patience must not be negative, but got {patience}.")
+        self._inner = cached_storage(inner)
+        self._patience = patience
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._study_ids: set[int] = set()
+        self._lost_since: float | None = None
+        self._back_since: float | None = None
+        # Optuna repeats some calls by itself; that one of them failed shows only here.
+        self._failures = threading.local()
+        self._idle: IdleConnections | None = None
+        if is_database(self._inner):
+            self._idle = IdleConnections(partial(close_connections, self._inner))
+        watch_errors(self._inner, self._note_failure)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_inner": self._inner, "_patience": self._patience}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    @property
+    def inner(self) -> BaseStorage:
+        """The storage that is waited for."""
+        return self._inner
+
+    @property
+    def patience(self) -> float:
+        """For how many seconds an outage may last."""
+        return self._patience
+
+    # Waiting.
+
+    def repeat(self, action: Callable[[], T], done: Callable[[], T | None] | None = None) -> T:
+        """Do something with :attr:`inner`, again if the connection is lost meanwhile.
+
+        Args:
+            action:
+                What to do.
+            done:
+                Looks, before ``action`` is repeated, whether it was done all the same, and gives
+                its result; :obj:`None` if it was not. Without it, doing it twice is harmless.
+
+        Raises:
+            StorageLostError:
+                If the server does not come back in time.
+            Exception:
+                Whatever ``action`` raises.
+        """
+        futile = 0
+        attempt = action
+        while True:
+            try:
+                result = attempt()
+            except Exception as error:
+                if not is_lost_connection(error):
+                    raise
+                let_go(self._inner)
+                if not self._wait(_FIRST_PAUSE_SECONDS * 2**futile):
+                    futile += 1
+                if futile == _FUTILE_ATTEMPTS:
+                    raise
+            else:
+                self._is_back()
+                if self._idle is not None:
+                    self._idle.used()
+                return result
+            if done is not None:
+                attempt = _first(done, action)
+
+    def _wait(self, pause: float) -> bool:
+        """Wait until the server answers; :obj:`False` if it did after the first pause."""
+        waited = False
+        while True:
+            time.sleep(random.uniform(0.5, 1.0) * pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            try:
+                answers(self._inner)
+            except Exception as again:
+                let_go(self._inner)
+                if not _is_silence(again):
+                    raise
+                waited = True
+                self._is_lost(again)
+            else:
+                return waited
+
+    def _is_lost(self, error: Exception) -> None:
+        """Note an outage, and say so once; raise if it lasts too long."""
+        now = time.monotonic()
+        with self._lock:
+            is_new = self._lost_since is None
+            since = self._lost_since = now if self._lost_since is None else self._lost_since
+        if is_new:
+            what = (
+                "The storage's server takes no further connections. Waiting for a free one"
+                if is_crowded(error)
+                else "The connection to the storage is lost. Waiting for it to come back"
+            )
+            _logger.warning(f"{what}, for up to {self._patience:g} s: {first_line(error)}")
+        if now - since >= self._patience:
+            message = (
+                f"The storage could not be reached for {self._patience:g} s. What was recorded "
+                f"before is not lost: start again when it can be reached. ({first_line(error)})"
+            )
+            # Optuna hides the error of a call that ends a trial behind an assertion.
+            _logger.error(message)
+            raise StorageLostError(message) from error
+
+    def _is_back(self) -> None:
+        if self._lost_since is None:
+            return
+        with self._lock:
+            since, self._lost_since = self._lost_since, None
+            self._back_since = time.monotonic()
+        if since is not None:
+            _logger.info(f"The storage is back after {time.monotonic() - since:.1f} s. Going on.")
+
+    def _note_failure(self) -> None:
+        self._failures.any = True
+
+    # What must not be done twice.
+
+    def create_new_study(
+        self, directions: Sequence[StudyDirection], study_name: str | None = None
+    ) -> int:
+        name = study_name_for_nobody() if study_name is None else study_name
+
+        def done() -> int | None:
+            # Somebody else may have made it; then it is as good as ours as long as it is empty.
+            for study in self._inner.get_all_studies():
+                if study.study_name == name and study.directions == list(directions):
+                    found: int = study._study_id
+                    return None if self._inner.get_n_trials(found) else found
+            return None
+
+        return self.repeat(lambda: self._inner.create_new_study(directions, name), done)
+
+    def delete_study(self, study_id: int) -> None:
+        self._study_ids.discard(study_id)
+        repeated = False
+
+        def delete() -> None:
+            nonlocal repeated
+            try:
+                self._inner.delete_study(study_id)
+            except KeyError:
+                if not repeated:
+                    raise
+            finally:
+                repeated = True
+
+        self.repeat(delete)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        self._study_ids.add(study_id)
+        if template_trial is not None:
+            return self.repeat(lambda: self._inner.create_new_trial(study_id, template_trial))
+        name = f"{this_worker()}|{uuid.uuid4().hex}"
+
+        def create() -> int:
+            self._failures.any = False
+            # Its clock starts now, not when the server has come back.
+            template = create_trial(state=TrialState.RUNNING, system_attrs={BEGUN: name})
+            found = self._inner.create_new_trial(study_id, template)
+            if self._failures.any:
+                # Optuna has tried again by itself, and the first one may be there as well.
+                first, *others = self._begun(study_id, name) or [found]
+                for other in others:
+                    self._inner.set_trial_state_values(other, TrialState.FAIL)
+                return first
+            return found
+
+        def done() -> int | None:
+            begun = self._begun(study_id, name)
+            for other in begun[1:]:
+                self._inner.set_trial_state_values(other, TrialState.FAIL)
+            return begun[0] if begun else None
+
+        return self.repeat(create, done)
+
+    def _begun(self, study_id: int, name: str) -> list[int]:
+        """The running trials that a call of :meth:`create_new_trial` has made."""
+        running = self._inner.get_all_trials(
+            study_id, deepcopy=False, states=(TrialState.RUNNING,)
+        )
+        return [id_of(trial) for trial in running if trial.system_attrs.get(BEGUN) == name]
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        asked_at = datetime.now()
+
+        def done() -> bool | None:
+            trial = self._inner.get_trial(trial_id)
+            if trial.state != state:
+                return None
+            if state == TrialState.RUNNING:
+                # Whoever took it from the queue wrote when. Some databases know seconds only.
+                taken_at = trial.datetime_start
+                early = asked_at - timedelta(seconds=1)
+                return taken_at is not None and early <= taken_at <= datetime.now()
+            same = values is None or _same(trial.values, values)
+            return True if state.is_finished() and same else None
+
+        return self.repeat(
+            lambda: self._inner.set_trial_state_values(trial_id, state, values), done
+        )
+
+    # What can be done twice.
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self.repeat(lambda: self._inner.set_study_user_attr(study_id, key, value))
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self.repeat(lambda: self._inner.set_study_system_attr(study_id, key, value))
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        def write() -> None:
+            self._inner.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+
+        def write_anyway() -> None:
+            try:
+                write()
+            except KeyError:
+                # A gRPC server that was started anew knows the trials only that were read since.
+                self._inner.get_trial(trial_id)
+                for study_id in list(self._study_ids):
+                    self._inner.get_all_trials(study_id, deepcopy=False)
+                write()
+
+        self.repeat(write_anyway)
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        self.repeat(
+            lambda: self._inner.set_trial_intermediate_value(trial_id, step, intermediate_value)
+        )
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.repeat(lambda: self._inner.set_trial_user_attr(trial_id, key, value))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.repeat(lambda: self._inner.set_trial_system_attr(trial_id, key, value))
+
+    # Reading.
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self.repeat(lambda: self._inner.get_study_id_from_name(study_name))
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self.repeat(lambda: self._inner.get_study_name_from_id(study_id))
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self.repeat(lambda: self._inner.get_study_directions(study_id))
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self.repeat(lambda: self._inner.get_study_user_attrs(study_id))
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self.repeat(lambda: self._inner.get_study_system_attrs(study_id))
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return self.repeat(self._inner.get_all_studies)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        return self.repeat(
+            lambda: self._inner.get_trial_id_from_study_id_trial_number(study_id, trial_number)
+        )
+
+    def get_trial_number_from_id(self, trial_id: int) -> int:
+        return self.repeat(lambda: self._inner.get_trial_number_from_id(trial_id))
+
+    def get_trial_param(self, trial_id: int, param_name: str) -> float:
+        return self.repeat(lambda: self._inner.get_trial_param(trial_id, param_name))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self.repeat(lambda: self._inner.get_trial(trial_id))
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        self._study_ids.add(study_id)
+        if states == (TrialState.WAITING,) and not self.repeat(
+            lambda: may_have_waiting_trials(self._inner, study_id)
+        ):
+            return []  # Each ask looks for them, and a full look is dear.
+        return self.repeat(lambda: self._inner.get_all_trials(study_id, deepcopy, states))
+
+    def get_n_trials(
+        self, study_id: int, state: tuple[TrialState, ...] | TrialState | None = None
+    ) -> int:
+        return self.repeat(lambda: self._inner.get_n_trials(study_id, state))
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        return self.repeat(lambda: self._inner.get_best_trial(study_id))
+
+    def get_trial_params(self, trial_id: int) -> dict[str, Any]:
+        return self.repeat(lambda: self._inner.get_trial_params(trial_id))
+
+    def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self.repeat(lambda: self._inner.get_trial_user_attrs(trial_id))
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self.repeat(lambda: self._inner.get_trial_system_attrs(trial_id))
+
+    def remove_session(self) -> None:
+        let_go(self._inner)
+
+    # The heartbeat.
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        if not isinstance(self._inner, BaseHeartbeat):
+            return
+        inner = self._inner
+        try:
+            self.repeat(lambda: inner.record_heartbeat(trial_id))
+        except StorageLostError:
+            # The thread that calls this must live on: the storage may be back before the trial
+            # ends. The trial itself learns of it at its next call.
+            return
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        trials: list[int] = self.repeat(lambda: stale_trial_ids(self._inner, study_id))
+        if self._back_since is None:
+            return trials
+        # The living have been silent as well, and need their time to speak up.
+        silence = (self.get_heartbeat_interval() or 0) + 2 * _LONGEST_PAUSE_SECONDS
+        return trials if time.monotonic() - self._back_since > silence else []
+
+    def get_heartbeat_interval(self) -> int | None:
+        inner = self._inner
+        return inner.get_heartbeat_interval() if isinstance(inner, BaseHeartbeat) else None
+
+    def get_heartbeat_stale_trial_callback(
+        self,
+    ) -> Callable[[optuna.Study, FrozenTrial], None] | None:
+        inner = self._inner
+        if not isinstance(inner, BaseHeartbeat):
+            return None
+        return inner.get_heartbeat_stale_trial_callback()
+
+
+def _first(done: Callable[[], T | None], action: Callable[[], T]) -> Callable[[], T]:
+    def attempt() -> T:
+        found = done()
+        return action() if found is None else found
+
+    return attempt
+
+
+def _is_silence(error: Exception) -> bool:
+    return is_lost_connection(error) or isinstance(error, ConnectionError)
+
+
+def _same(found: Sequence[float] | None, values: Sequence[float]) -> bool:
+    return found is not None and list(found) == list(values)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in the end, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]

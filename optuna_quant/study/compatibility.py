@@ -1,0 +1,107 @@
+"""Whether a study that exists was begun with the same things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.study import record
+from optuna_quant.study.changed import ChangedError
+from optuna_quant.study.space_signature import check_space
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.space.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+_ARITHMETIC = "arithmetic"
+SIGNATURE = "optuna_quant:signature"
+
+
+def check_continued(
+    study: optuna.Study, backend: Backend, space: TuningSpace, criterion: AccuracyCriterion
+) -> None:
+    """Refuse a study that was begun with something else; write down what a new one begins with.
+
+    Args:
+        study:
+            The study.
+        backend:
+            Builds the models. If it has a method ``signature``, what that gives must be the same
+            as in the study: all that makes one configuration build another model. What it calls
+            ``"arithmetic"`` is how this machine computes them; it may be missing on either side,
+            as in studies that an earlier version began.
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough; another one than before is allowed, with a warning.
+
+    Raises:
+        ChangedError:
+            If the calibration data or the backend's options differ, of the same model.
+        ValueError:
+            If the model, the direction or the tuning space differ.
+    """
+    criterion.check_direction(study)
+    signature = signature_of_models(backend, space)
+    known = study.user_attrs.get(SIGNATURE)
+    if known is None:
+        study.set_user_attr(SIGNATURE, signature)
+    else:
+        _check_signature(study, known, signature)
+    check_space(study, space)
+    judged = study.user_attrs.get(record.CRITERION)
+    if judged is None:
+        study.set_user_attr(record.CRITERION, asdict(criterion))
+    elif judged != asdict(criterion):
+        _logger.warning(
+            f"The study {study.study_name!r} was begun with another criterion "
+            f"({AccuracyCriterion(**judged)}). Its trials are judged anew here, but "
+            "study.best_trial goes by the old one where they have ended."
+        )
+
+
+def signature_of_models(backend: Backend, space: TuningSpace) -> dict[str, str]:
+    """What the models of a backend depend on, by part; ``"model"`` is among them."""
+    signature = getattr(backend, "signature", None)
+    own: Mapping[str, str] = {} if signature is None else signature()
+    return {"model": backend.fingerprint(space.fp32()), **own}
+
+
+def _check_signature(
+    study: optuna.Study, known: Mapping[str, str], signature: Mapping[str, str]
+) -> None:
+    parts = [name for name in {**known, **signature} if known.get(name) != signature.get(name)]
+    if not (_ARITHMETIC in known and _ARITHMETIC in signature):
+        parts = [name for name in parts if name != _ARITHMETIC]
+    if parts == [_ARITHMETIC]:
+        raise ValueError(
+            f"The study {study.study_name!r} was begun on another kind of processor: 8-bit "
+            f"arithmetic was {known[_ARITHMETIC]} there and is {signature[_ARITHMETIC]} here, so "
+            "that metrics of the two cannot be compared. Go on with it on processors of the kind "
+            "it was begun on, or use another study name or storage; workers of both kinds can "
+            "share a study whose backend has reduce_range=True."
+        )
+    # Other options may bring other arithmetic with them.
+    parts = [name for name in parts if name != _ARITHMETIC]
+    if not parts:
+        return
+    if "model" in parts:
+        other = "another model"
+    else:
+        other = " and ".join(f"other {part}" for part in parts)
+        if "options" in parts:
+            other += f" (it has {known.get('options')}; here {signature.get('options')})"
+    raise (ValueError if "model" in parts else ChangedError)(
+        f"The study {study.study_name!r} was begun with {other}, so that its configurations are "
+        "not the same models here. Use what it was begun with, or another study name or storage."
+    )

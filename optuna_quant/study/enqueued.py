@@ -1,0 +1,116 @@
+"""Configurations that the user has put into a study's queue."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution
+from optuna.logging import get_logger
+from optuna.trial import TrialState
+
+from optuna_quant import _optuna
+from optuna_quant.study import record
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.evaluation.objective import QuantObjective
+    from optuna_quant.space.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+_FIXED = "fixed_params"
+
+
+def waiting(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials in the queue."""
+    return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+
+
+def is_for_space(trial: FrozenTrial, space: TuningSpace) -> bool:
+    """Whether an enqueued trial fixes a parameter of a tuning space, and has choices of it."""
+    fixed, distributions = _fixed(trial), space.distributions()
+    return bool(fixed.keys() & distributions.keys()) and _misfit(fixed, distributions) is None
+
+
+def take_out_misfits(study: optuna.Study, space: TuningSpace) -> None:
+    """Mark enqueued trials as failed that ask for what the tuning space does not have.
+
+    They say why in their user attribute ``failure``, and so does a warning.
+    """
+    for trial in waiting(study):
+        reason = why_not(_fixed(trial), space)
+        if reason is not None and _optuna.fail_waiting(
+            study, trial, {record.FAILURE: reason, record.FAILURE_IS_FINAL: True}
+        ):
+            _logger.warning(f"Trial {trial.number} is not evaluated. {reason}")
+
+
+def why_not(fixed: Mapping[str, Any], space: TuningSpace) -> str | None:
+    """Why a tuning space has no such configuration; :obj:`None` if it has."""
+    distributions = space.distributions()
+    misfit = _misfit(fixed, distributions)
+    if misfit is None:
+        return None
+    name, value = misfit
+    known = ", ".join(repr(choice) for choice in getattr(distributions[name], "choices", ()))
+    return (
+        f"Enqueued with {name!r} = {value!r}, which is no choice of it in the tuning space: "
+        f"{known}."
+    )
+
+
+def valid_choices(
+    fixed: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> dict[str, Any]:
+    """The fixed parameters that are of the space, and choices of it."""
+    return {
+        name: value
+        for name, value in fixed.items()
+        if name in distributions and _has(distributions[name], value)
+    }
+
+
+def only_enqueued(objective: QuantObjective) -> Callable[[optuna.Trial], float]:
+    """The objective, for trials from the queue alone.
+
+    They are evaluated even if an equal model was, since somebody has asked for it; the same
+    configuration is not. Another worker may have taken the last one: then Optuna begins a new
+    trial, which nobody has asked for.
+    """
+
+    def evaluate(trial: optuna.Trial) -> float:
+        if _FIXED in _optuna.stored_system_attrs(trial):
+            return objective(trial, anew=True)
+        trial.set_user_attr(record.INTERRUPTED, True)
+        return math.nan
+
+    return evaluate
+
+
+def _fixed(trial: FrozenTrial) -> dict[str, Any]:
+    return {**trial.params, **trial.system_attrs.get(_FIXED, {})}
+
+
+def _misfit(
+    fixed: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> tuple[str, Any] | None:
+    for name, value in fixed.items():
+        if name in distributions and not _has(distributions[name], value):
+            return name, value
+    return None
+
+
+def _has(distribution: BaseDistribution, value: Any) -> bool:
+    # By type as well: Python takes True and 1 for equal.
+    choices = distribution.choices if isinstance(distribution, CategoricalDistribution) else ()
+    return any(type(choice) is type(value) and choice == value for choice in choices)

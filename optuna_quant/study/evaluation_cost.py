@@ -1,0 +1,88 @@
+"""How much a search has evaluated: in full-evaluation equivalents."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from optuna_quant._optuna import study_system_attrs
+from optuna_quant.study import record
+from optuna_quant.study.blobs import find_bytes
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+def full_evaluations(study: optuna.Study) -> float:
+    """The samples that were run through models, over the number of evaluation samples.
+
+    Args:
+        study:
+            The study. A trial that took over another one's result counts nothing, one that was
+            evaluated in full 1, the FP32 baseline included, and one that was stopped before
+            counts for the part of the samples that it has seen itself. What failed does not
+            count. The second evaluation of an answer counts as well, and so does what the
+            sensitivities of the default strategy have run (:func:`sensitivity_evaluations`).
+    """
+    trials = study.get_trials(deepcopy=False)
+    baseline = record.get_baseline(study)
+    total = sum(map(_cost, trials))
+    if baseline is not None and baseline.trial is not None:
+        trial = trials[baseline.trial]
+        is_its_own = record.is_baseline(trial) or trial.constraints.get(record.QUANTIZED, 0.0) > 0
+        total += not is_its_own  # Measured beside the trial's own configuration.
+    return total + _second_evaluations(study) + sensitivity_evaluations(study)
+
+
+def sensitivity_evaluations(study: optuna.Study) -> float:
+    """What the sensitivities of ops in their options have cost, in full-evaluation equivalents.
+
+    Args:
+        study:
+            The study. Each forward and each backward pass of a sample counts as one sample; where
+            the number of evaluation samples is not known (``evaluate`` gives one number), nothing
+            is counted.
+    """
+    samples = max(
+        (
+            int(trial.user_attrs[record.EVIDENCE]["of"])
+            for trial in study.get_trials(deepcopy=False)
+            if record.EVIDENCE in trial.user_attrs
+        ),
+        default=0,
+    )
+    return sensitivity_passes(study) / samples if samples else 0.0
+
+
+def sensitivity_passes(study: optuna.Study) -> float:
+    """How many samples were run through models to score ops in their options."""
+    found = _stored(study, record.OPTION_SCORES)
+    return float(sum(json.loads(value)["passes"] for value in found))
+
+
+def _second_evaluations(study: optuna.Study) -> float:
+    found = _stored(study, record.SECOND_EVALUATION)
+    return float(sum(json.loads(value)["evaluated"] for value in found))
+
+
+def _stored(study: optuna.Study, prefix: str) -> list[bytes]:
+    """The values that a study keeps under names with a prefix and a digest."""
+    attrs = study_system_attrs(study)
+    pattern = re.compile(rf"optuna_quant:({prefix}:[0-9a-f]+)")
+    names = [found[1] for found in map(pattern.fullmatch, attrs) if found]
+    values = (find_bytes(attrs, name) for name in names)
+    return [value for value in values if value is not None]
+
+
+def _cost(trial: FrozenTrial) -> float:
+    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        return 0.0
+    evidence = trial.user_attrs.get(record.EVIDENCE)
+    if evidence is not None:
+        return float(evidence.get("evaluated", evidence["samples"]) / evidence["of"])
+    return 0.0 if record.REUSED_FROM in trial.user_attrs else 1.0

@@ -1,0 +1,62 @@
+"""The names of studies that were given none, and whose model a study is about."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING
+
+import optuna
+
+from optuna_quant.study.compatibility import SIGNATURE
+from optuna_quant.study.compatibility import signature_of_models
+
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.space.space import TuningSpace
+
+
+def model_of(backend: Backend, space: TuningSpace) -> str:
+    """What tells the FP32 model of a backend from others."""
+    return signature_of_models(backend, space)["model"]
+
+
+def model_of_study(study: optuna.Study) -> str | None:
+    """The same of the model that a study is about; :obj:`None` if it does not say."""
+    signature = study.user_attrs.get(SIGNATURE)
+    return signature.get("model") if isinstance(signature, dict) else None
+
+
+def default_name(stem: str, model: str) -> str:
+    """The name of a study that was given none: models with the same stem have different ones.
+
+    Args:
+        stem:
+            What it begins with: the name of the model's file, say.
+        model:
+            What tells the model from others.
+    """
+    return f"{stem}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+
+
+def find_name(storage: BaseStorage, stem: str, model: str) -> str:
+    """The name of the study of a model that is to be gone on with, or begun.
+
+    An earlier version gave it the stem alone; such a study is gone on with if it is about the
+    same model.
+    """
+    name = default_name(stem, model)
+    if _load(storage, name) is None:
+        earlier = _load(storage, stem)
+        if earlier is not None and model_of_study(earlier) == model:
+            return stem
+    return name
+
+
+def _load(storage: BaseStorage, name: str) -> optuna.Study | None:
+    with contextlib.suppress(KeyError):
+        return optuna.load_study(storage=storage, study_name=name)
+    return None

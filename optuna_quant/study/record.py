@@ -1,0 +1,285 @@
+"""What the study records: the names of our attributes, and the baseline.
+
+Everything that decides a search is in the study. What people should see is in user attributes;
+what only the samplers need is in system attributes, which all begin with ``optuna_quant:``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from dataclasses import dataclass
+import hashlib
+import json
+from typing import TYPE_CHECKING
+from typing import Any
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+# System attribute of a trial.
+CLAIM = "optuna_quant:claim"
+"""What the trial has claimed, as :class:`Claim` writes it."""
+
+WORKER = "optuna_quant:worker"
+"""The process that runs the trial, written before it claims anything."""
+
+BEGUN = "optuna_quant:begun"
+"""The worker that began the trial, and a name for the call, where the storage writes it."""
+
+SIGN_OF_LIFE = "optuna_quant:sign_of_life"
+"""A counter that the worker of a running trial moves on as long as it lives."""
+
+SCORES = "optuna_quant:scores"
+"""The scores of the samples that were seen, see :mod:`optuna_quant.study.sample_record`."""
+
+REPORTS = "optuna_quant:reports"
+"""What a trial has reported to a watch: pairs of a number of samples and the mean over them."""
+
+JUDGED_BY = "optuna_quant:judged_by"
+"""The criterion by which the trial was judged, if that is not the study's :data:`CRITERION`."""
+
+FAILED = "optuna_quant:failed"
+"""True if the trial's own evaluation failed; a trial whose worker died does not have it."""
+
+# User attributes of a trial.
+FINGERPRINT = "fingerprint"
+"""The fingerprint of the model that was built."""
+REUSED_FROM = "reused_from"
+"""The number of the trial whose result this trial took over, because its model is the same."""
+CONTINUES = "continues"
+"""The number of the trial whose samples this trial did not evaluate again."""
+EVIDENCE = "evidence"
+"""What the samples said, of a trial that was not evaluated on all: a dict, see the pruner."""
+FALLBACK_OPS = "fallback_ops"
+"""The number of ops that are not quantized."""
+MODEL_BYTES = "model_bytes"
+"""The size of the model in bytes."""
+DEPENDS_ON_BATCH = "depends_on_batch"
+"""True if what the model gives for a sample depends on the other samples of the batch."""
+MET = "met"
+"""Whether the criterion was met."""
+LOSS = "loss"
+"""The loss against the baseline, as the criterion defines it."""
+COSTS = "costs"
+"""What the model costs, as far as is known: a dict by measure, see ``optuna_quant.costs``."""
+
+FAILURE = "failure"
+"""Why the evaluation failed."""
+INTERRUPTED = "interrupted"
+"""True if the user interrupted the evaluation."""
+IS_PROBE = "probe"
+"""True if the trial was asked for to see whether every candidate fails; it is no answer."""
+FAILURE_IS_FINAL = "failure_is_final"
+"""True if evaluating the configuration again would fail in the same way."""
+
+# Constraints of a trial (feasible if not above zero).
+ACCURACY = "accuracy"
+"""By how much the metric is worse than the worst that meets the criterion."""
+QUANTIZED = "quantized"
+"""1 for a model without any quantized op, which is the baseline and no answer."""
+
+# User attributes of a study.
+BASELINE = "optuna_quant:baseline"
+CRITERION = "optuna_quant:criterion"
+"""The criterion that the study was begun with."""
+STOPPED_BECAUSE = "optuna_quant:stopped_because"
+OBJECTIVE = "optuna_quant:objective"
+"""The name of what was best among the models that meet the criterion, when it was last asked."""
+
+# System attributes of a study.
+HOLDOUT_SPLIT = "optuna_quant:holdout"
+"""Which part of the data the search does not see."""
+DYNAMIC_BATCH_SIZE = "optuna_quant:dynamic_batch_size"
+"""In batches of how many samples models with dynamic quantization were evaluated."""
+FAILURES_FROM = "optuna_quant:failures_from"
+"""The number of the first trial whose failure counts: those before it had a cause that may be
+mended, since a search has ended because of them and was begun again."""
+
+# System attributes of a study.
+SECOND_EVALUATION = "second_evaluation"
+"""What evaluating an answer a second time has given, one for each answer, see ``texts``."""
+OPTION_SCORES = "option_scores"
+"""How sensitive the model is to each op in each option, and what that has cost, see ``texts``."""
+SPACE = "space"
+"""The tuning space, by the prefix of its parameters, see ``texts``."""
+OP_TYPES = "op_types"
+"""The op type of each op of that space, in the same way."""
+LEFT_OUT = "left_out"
+"""The ops that the space leaves out because of what they cost, by its prefix, see ``texts``."""
+COUNTED_COSTS = "counted_costs"
+"""The costs of a model that need no measurement, see ``texts``."""
+MEASURED_COSTS = "costs"
+"""What the backend has measured, by all that it depends on, see ``texts``."""
+GIVEN_COSTS = "given_costs"
+"""The costs that the user has given last, in the same way."""
+# How far a trial evaluates its configuration.
+FULL = "full"
+VERDICT = "verdict"
+
+# Stages that every sampler knows.
+BASELINE_STAGE = "baseline"
+ENQUEUED_STAGE = "enqueued"
+EXHAUSTED_STAGE = "exhausted"
+SPARE_STAGE = "spare"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a trial of ours has set out to evaluate.
+
+    Args:
+        number:
+            The trial's number. A retried trial inherits the attributes of the trial that it
+            repeats; the number tells that its claim is not its own.
+        key:
+            The key of the configuration.
+        stage:
+            The name of the stage for which it is evaluated.
+        worker:
+            The process and thread that run the trial.
+        provisional:
+            Whether meeting the criterion in that stage does not yet answer the search.
+        speculative:
+            Whether the configuration was taken before the results of its stage were known.
+        goal:
+            How far to evaluate it: ``"full"``, to the end unless it surely fails; ``"verdict"``,
+            until it surely fails or probably meets the criterion; a number, to that many samples.
+        caution:
+            How many promises of earlier trials were broken, see
+            :class:`optuna_quant.sequential.ThresholdTest`.
+        positions:
+            The position of each parameter's choice, if the sampler of the next trial should know
+            it even before this trial has its parameters.
+    """
+
+    number: int
+    key: str
+    stage: str
+    worker: str
+    provisional: bool = False
+    speculative: bool = False
+    goal: str | int = FULL
+    caution: int = 0
+    positions: Sequence[int] | None = None
+
+    def to_attr(self) -> dict[str, Any]:
+        """The value of the trial attribute."""
+        return asdict(self)
+
+
+def claim_of(trial: FrozenTrial) -> Claim | None:
+    """The claim of a trial; :obj:`None` if it has made none of its own."""
+    stored = trial.system_attrs.get(CLAIM)
+    if stored is None or stored["number"] != trial.number:
+        return None
+    return Claim(**stored)
+
+
+def goal_of(attrs: Mapping[str, Any], number: int) -> tuple[str | int, int]:
+    """How far a trial evaluates its configuration, and how cautiously it promises.
+
+    Args:
+        attrs:
+            The system attributes of the trial.
+        number:
+            Its number.
+    """
+    stored = attrs.get(CLAIM)
+    if stored is None or stored["number"] != number:
+        return FULL, 0
+    return stored.get("goal", FULL), stored.get("caution", 0)
+
+
+def has_claimed(trial: FrozenTrial) -> bool:
+    """Whether a trial has made a claim of its own."""
+    stored = trial.system_attrs.get(CLAIM)
+    return stored is not None and bool(stored["number"] == trial.number)
+
+
+def worker_of(trial: FrozenTrial) -> str | None:
+    """The process and thread that run a trial; :obj:`None` if it is not one of ours."""
+    stored = trial.system_attrs.get(WORKER)
+    if isinstance(stored, Mapping) and stored.get("number") == trial.number:
+        return str(stored.get("worker"))
+    claim = claim_of(trial)
+    return None if claim is None else claim.worker
+
+
+def beginner_of(trial: FrozenTrial) -> str | None:
+    """Who began a trial that says nothing else of itself; :obj:`None` if that is not known.
+
+    A trial that repeats a failed one has inherited the attributes of that one.
+    """
+    begun = trial.system_attrs.get(BEGUN)
+    if begun is None or "failed_trial" in trial.system_attrs or trial.params:
+        return None
+    return str(begun).rpartition("|")[0]
+
+
+def has_failed_itself(trial: FrozenTrial) -> bool:
+    """Whether a failed trial's evaluation failed; otherwise its worker died."""
+    return bool(trial.system_attrs.get(FAILED)) or FAILURE in trial.user_attrs
+
+
+def is_baseline(trial: FrozenTrial) -> bool:
+    """Whether the trial evaluated the FP32 model as a study's baseline."""
+    claim = claim_of(trial)
+    return claim is not None and claim.stage == BASELINE_STAGE
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The FP32 model's metric.
+
+    Args:
+        value:
+            The metric.
+        trial:
+            The number of the trial that measured it; :obj:`None` if it was given.
+        population:
+            The key under which the study keeps its scores of single samples; :obj:`None` if it
+            keeps none.
+    """
+
+    value: float
+    trial: int | None = None
+    population: str | None = None
+
+
+def get_baseline(study: optuna.Study) -> Baseline | None:
+    """The baseline of a study, if it has been measured."""
+    stored = study.user_attrs.get(BASELINE)
+    return None if stored is None else baseline_from(stored)
+
+
+def baseline_from(stored: Mapping[str, Any]) -> Baseline:
+    """The baseline that a study's attribute holds."""
+    return Baseline(stored["value"], stored["trial"], stored.get("population"))
+
+
+def baseline_digest(baseline: Baseline) -> str:
+    """What tells whether the attribute was edited."""
+    text = json.dumps([float(baseline.value), baseline.trial, baseline.population])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def set_baseline(study: optuna.Study, baseline: Baseline) -> None:
+    """Keep the baseline in the study, in place of an earlier one.
+
+    Args:
+        study:
+            The study.
+        baseline:
+            The baseline. With ``trial=None`` it is one that was measured elsewhere.
+    """
+    stored: dict[str, Any] = {"value": baseline.value, "trial": baseline.trial}
+    if baseline.population is not None:
+        stored["population"] = baseline.population
+    stored["digest"] = baseline_digest(baseline)
+    study.set_user_attr(BASELINE, stored)

@@ -1,0 +1,394 @@
+"""What a verdict rests on is checked when a study that exists is gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import fields
+import math
+from numbers import Real
+import re
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from optuna.trial import TrialState
+
+from optuna_quant import _optuna
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.sequential import Verdict
+from optuna_quant.study import record
+from optuna_quant.study.blobs import find_bytes
+from optuna_quant.study.damage import DamagedRecordError
+from optuna_quant.study.sample_record import population_of
+from optuna_quant.study.sample_record import read_population
+from optuna_quant.study.sample_record import read_scores
+
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.space import TuningSpace
+
+
+_OURS = "optuna_quant:"
+_PROTOCOL = "optuna_quant:protocol"
+_CONSTRAINTS = "constraints:"
+_TEXTS = ("optuna_quant:signature", "optuna_quant:evaluation")
+_PIECE = re.compile(r":[0-9a-f]{8}:\d+$")
+_ROUNDING = 1e-9
+
+Check = Callable[[Any], bool]
+
+
+def check_record(study: optuna.Study) -> None:
+    """Refuse a study whose record was damaged.
+
+    Checked are the kinds and ranges of what is read, and that values agree that were written
+    together: the baseline with the scores that are kept beside it and with its trial, the metric
+    of a trial with the scores of its samples, a verdict with its constraint, digests with what
+    they are of.
+
+    Raises:
+        DamagedRecordError:
+            If a value cannot be what was written; it names the study, the attribute and the cure.
+    """
+    try:
+        _check(study)
+    except DamagedRecordError:
+        # Whoever begins the study anew at this moment leaves a mixture of two to be read.
+        _check(study)
+
+
+def _check(study: optuna.Study) -> None:
+    # First the study: what it refers to is there by then, whatever others write meanwhile.
+    user, system = study.user_attrs, _optuna.study_system_attrs(study)
+    trials = _optuna.all_trials(study)
+    _check_study(study.study_name, user, system, len(trials))
+    population = read_population(study)
+    for trial in trials:
+        _check_trial(_Trial(study.study_name, trial, len(trials), population))
+    _check_baseline(study, trials, population)
+
+
+def check_fallback_ops(study: optuna.Study, space: TuningSpace) -> None:
+    """Refuse a study whose trials do not count their ops in fallback right.
+
+    By that number the best is chosen.
+
+    Args:
+        study:
+            The study.
+        space:
+            The tuning space that it was begun with.
+
+    Raises:
+        DamagedRecordError:
+            If a number is not that of the trial's parameters.
+    """
+    for trial in _optuna.all_trials(study):
+        recorded = trial.user_attrs.get(record.FALLBACK_OPS)
+        if recorded is None or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        if space.key_from_params(trial.params) is None:  # It is of another space.
+            continue
+        count = len(space.config_from_params(trial.params).fallback_ops)
+        if recorded != count:
+            raise DamagedRecordError(
+                study.study_name,
+                record.FALLBACK_OPS,
+                f"is {recorded}, but by its parameters the trial has {count}",
+                trial=trial.number,
+            )
+
+
+def _check_study(
+    name: str, user: Mapping[str, Any], system: Mapping[str, Any], trials: int
+) -> None:
+    for attribute in _TEXTS:
+        value = user.get(attribute)
+        if value is not None and not _is_texts(value):
+            raise DamagedRecordError(
+                name, attribute, f"is no dictionary of texts: {_shown(value)}"
+            )
+    criterion = user.get(record.CRITERION)
+    if criterion is not None:
+        try:
+            AccuracyCriterion(**criterion)
+        except (TypeError, ValueError) as error:
+            raise DamagedRecordError(
+                name, record.CRITERION, f"is no criterion: {_shown(criterion)}"
+            ) from error
+    baseline = user.get(record.BASELINE)
+    if baseline is not None:
+        what = _wrong_baseline(baseline, trials)
+        if what is not None:
+            raise DamagedRecordError(name, record.BASELINE, what)
+    for attribute, value in system.items():
+        if not attribute.startswith(_OURS) or _PIECE.search(attribute):
+            continue
+        if attribute == _PROTOCOL:
+            fits = _has(value, protocol=_is_count, version=_is_text)
+        elif attribute == record.HOLDOUT_SPLIT:
+            fits = _has(
+                value, fraction=_is_finite, seed=_is_count, samples=_is_count, digest=_is_text
+            )
+        elif attribute in (record.DYNAMIC_BATCH_SIZE, record.FAILURES_FROM):
+            fits = _is_count(value)
+        elif ":claim:" in attribute:
+            fits = value is None or _has(
+                value, id=_is_text, worker=_is_text, turn=_is_count, sign=_is_count
+            )
+        else:
+            find_bytes(system, attribute.removeprefix(_OURS), study_name=name)
+            fits = True
+        if not fits:
+            raise DamagedRecordError(name, attribute, f"is {_shown(value)}")
+
+
+def _wrong_baseline(stored: Any, trials: int) -> str | None:
+    if not _has(stored, value=_is_finite, trial=lambda t: t is None or _is_count(t)):
+        return f"must hold a finite value and a trial, but is {_shown(stored)}"
+    if stored["trial"] is not None and stored["trial"] >= trials:
+        return f"names trial {stored['trial']}, but there are {trials}"
+    population = stored.get("population")
+    if population is not None and not isinstance(population, str):
+        return f"names the samples {_shown(population)}"
+    digest = stored.get("digest")
+    if digest is not None and digest != record.baseline_digest(record.baseline_from(stored)):
+        return (
+            f"does not agree with its digest: value {stored['value']}, trial {stored['trial']} "
+            "(optuna_quant.study.record.set_baseline sets another one)"
+        )
+    return None
+
+
+def _check_baseline(
+    study: optuna.Study, trials: list[FrozenTrial], population: Population | None
+) -> None:
+    baseline = record.get_baseline(study)
+    if baseline is None:
+        return
+    if population is not None:
+        mean = float(population.baseline.sum() / population.samples)
+        if not _close(mean, baseline.value):
+            raise DamagedRecordError(
+                study.study_name,
+                record.BASELINE,
+                f"has the value {baseline.value!r}, but the scores kept beside it have the mean "
+                f"{mean!r}",
+            )
+    if baseline.trial is None or baseline.trial >= len(trials):
+        return
+    trial = trials[baseline.trial]
+    measured = trial.state == TrialState.COMPLETE and record.is_baseline(trial)
+    if measured and trial.values and not _close(trial.values[0], baseline.value):
+        raise DamagedRecordError(
+            study.study_name,
+            record.BASELINE,
+            f"has the value {baseline.value!r}, but trial {trial.number}, which measured it, has "
+            f"{trial.values[0]!r}",
+        )
+
+
+class _Trial:
+    """One trial, with what its attributes must agree with."""
+
+    def __init__(
+        self, study_name: str, trial: FrozenTrial, trials: int, population: Population | None
+    ) -> None:
+        self.study_name = study_name
+        self.trial = trial
+        self.trials = trials
+        self.population = population
+
+    def damaged(self, attribute: str, what: str) -> DamagedRecordError:
+        return DamagedRecordError(self.study_name, attribute, what, trial=self.trial.number)
+
+
+def _check_trial(one: _Trial) -> None:
+    trial = one.trial
+    is_number = lambda n: _is_count(n) and n < one.trials  # noqa: E731 (beside its relatives)
+    user: dict[str, Check] = {
+        record.FINGERPRINT: _is_text,
+        record.REUSED_FROM: is_number,
+        record.CONTINUES: is_number,
+        record.EVIDENCE: _is_evidence,
+        record.FALLBACK_OPS: _is_count,
+        record.MODEL_BYTES: _is_number,
+        record.COSTS: _are_costs,
+        record.MET: _is_flag,
+        record.LOSS: _is_number,
+        record.FAILURE: _is_text,
+        record.INTERRUPTED: _is_flag,
+        record.FAILURE_IS_FINAL: _is_flag,
+    }
+    system: dict[str, Check] = {
+        record.CLAIM: _is_claim,
+        record.WORKER: lambda w: _has(w, number=_is_count, worker=_is_text),
+        record.SIGN_OF_LIFE: lambda sign: True,
+        record.FAILED: _is_flag,
+        record.REPORTS: _are_reports,
+        f"{_CONSTRAINTS}{record.ACCURACY}": _is_number,
+        f"{_CONSTRAINTS}{record.QUANTIZED}": lambda value: value in (0, 1),
+    }
+    for attrs, checks in ((trial.user_attrs, user), (trial.system_attrs, system)):
+        for attribute, check in checks.items():
+            value = attrs.get(attribute)
+            # A claim that was taken back is empty.
+            is_absent = attribute not in attrs or (value is None and attribute == record.CLAIM)
+            if not is_absent and (value is None or not check(value)):
+                raise one.damaged(attribute, f"is {_shown(value)}")
+    if not trial.state.is_finished():  # Somebody may be in the middle of writing them.
+        return
+    _check_agreement(one)
+    if record.SCORES in trial.system_attrs:
+        _check_scores(one)
+
+
+def _check_agreement(one: _Trial) -> None:
+    """Values of one trial that were written together."""
+    trial = one.trial
+    violation = trial.system_attrs.get(f"{_CONSTRAINTS}{record.ACCURACY}")
+    met = trial.user_attrs.get(record.MET)
+    is_judged = trial.state == TrialState.COMPLETE and met is not None and violation is not None
+    if is_judged and met != bool(violation <= 0):  # type: ignore[operator]
+        raise one.damaged(record.MET, f"is {met}, but the constraint 'accuracy' is {violation!r}")
+    quantized = trial.system_attrs.get(f"{_CONSTRAINTS}{record.QUANTIZED}")
+    if quantized is None or trial.state != TrialState.COMPLETE:
+        return
+    if record.is_baseline(trial) and quantized == 0:
+        raise one.damaged(record.CLAIM, "is that of the FP32 model, but the model is quantized")
+    if (record.MET in trial.user_attrs) != (quantized == 0):
+        raise one.damaged(
+            f"{_CONSTRAINTS}{record.QUANTIZED}",
+            f"is {quantized}, which does not agree with the attribute 'met' ({met})",
+        )
+
+
+def _check_scores(one: _Trial) -> None:
+    trial, population = one.trial, one.population
+    try:
+        scores = read_scores(trial.system_attrs)
+    except ValueError as error:
+        raise one.damaged(record.SCORES, str(error)) from error
+    evidence = trial.user_attrs.get(record.EVIDENCE)
+    reused = record.REUSED_FROM in trial.user_attrs
+    if evidence is not None and not reused and evidence["samples"] != len(scores):
+        raise one.damaged(
+            record.EVIDENCE,
+            f"is of {evidence['samples']} samples, but the trial has seen {len(scores)}",
+        )
+    if population is None or population_of(trial.system_attrs) != population.key:
+        return
+    low, high = population.bounds
+    slack = 1e-6 * max(1.0, abs(low), abs(high))
+    if len(scores) > population.samples:
+        raise one.damaged(record.SCORES, f"has {len(scores)} of {population.samples} samples")
+    if not ((scores >= low - slack) & (scores <= high + slack)).all():
+        raise one.damaged(record.SCORES, f"has scores that are not within {low:g} to {high:g}")
+    if trial.state == TrialState.COMPLETE and len(scores) == population.samples:
+        in_order = np.empty(len(scores))
+        in_order[population.order.indices] = scores
+        mean = float(in_order.sum() / len(scores))
+        if not _close(mean, trial.values[0]):
+            raise one.damaged(
+                record.SCORES, f"has the mean {mean!r}, but the metric is {trial.values[0]!r}"
+            )
+
+
+# Kinds.
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_costs(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(measure, str) and _is_number(cost) for measure, cost in value.items()
+    )
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(text, str) for key, text in value.items()
+    )
+
+
+def _has(value: Any, /, **checks: Check) -> bool:
+    return isinstance(value, Mapping) and all(
+        name in value and check(value[name]) for name, check in checks.items()
+    )
+
+
+def _is_claim(value: Any) -> bool:
+    known = {each.name for each in fields(record.Claim)}
+    needed: dict[str, Check] = {"number": _is_count, "key": _is_text}
+    needed |= {"stage": _is_text, "worker": _is_text}
+    if not _has(value, **needed) or not value.keys() <= known:
+        return False
+    goal, positions = value.get("goal", record.FULL), value.get("positions")
+    return (
+        _is_flag(value.get("provisional", False))
+        and _is_flag(value.get("speculative", False))
+        and (goal in (record.FULL, record.VERDICT) or _is_count(goal))
+        and _is_count(value.get("caution", 0))
+        # In memory a tuple stays one.
+        and (positions is None or isinstance(positions, list | tuple))
+        and all(map(_is_count, positions or ()))
+    )
+
+
+def _is_evidence(value: Any) -> bool:
+    if not _has(value, verdict=_is_text, samples=_is_count, of=_is_count):
+        return False
+    if value["verdict"] not in {"complete", *map(str, Verdict)} or value["samples"] > value["of"]:
+        return False
+    if value["verdict"] == "complete":
+        return True
+    bounds = value.get("bounds")
+    return (
+        _has(value, estimate=_is_number, reason=_is_text)
+        and isinstance(bounds, list)
+        and len(bounds) == 2
+        # What has no bound is not written.
+        and all(bound is None or _is_number(bound) for bound in bounds)
+    )
+
+
+def _are_reports(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and _is_count(pair[0])
+        and isinstance(pair[1], Real)
+        for pair in value
+    )
+
+
+def _close(one: float, other: float) -> bool:
+    return one == other or math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+
+
+def _shown(value: Any, most: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."

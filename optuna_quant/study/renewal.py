@@ -1,0 +1,118 @@
+"""A study that holds nothing but its baseline is begun anew with what was mended."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from typing import TYPE_CHECKING
+import uuid
+
+import optuna
+from optuna.logging import get_logger
+from optuna.trial import TrialState
+
+from optuna_quant import _optuna
+from optuna_quant.study import record
+from optuna_quant.study.changed import ChangedError
+from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.others import has_results
+from optuna_quant.study.others import running_now
+from optuna_quant.study.others import where_runs
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optuna.study import StudyDirection
+
+
+_logger = get_logger(__name__)
+
+
+def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
+    """Put a new study in the place of one that was begun with something else and has no results.
+
+    So the same call goes on by itself after broken calibration data or labels were mended. What
+    is lost is the FP32 model's metric and failed trials; what was enqueued, and attributes that
+    are not ours, are kept. Several processes may do this at once: one of them does it.
+
+    Args:
+        study:
+            The study.
+        changed:
+            What has changed.
+
+    Returns:
+        The study that bears the name now, with the same sampler and pruner.
+
+    Raises:
+        ChangedError:
+            ``changed``, if there are results, or another process works on the study.
+    """
+    name, directions, old = study.study_name, study.directions, dict(study.user_attrs)
+    if has_results(study):
+        raise changed
+    running = running_now(study)
+    if running:
+        raise type(changed)(
+            f"{changed} (Its trial {running[0].number} is running {where_runs(running[0])}; it "
+            "has no results yet, and can be begun anew once no process works on it.)"
+        )
+
+    def replace() -> bytes:
+        # Whoever came first has done so, and with SQLite the new one may have the same number.
+        if dict(study.user_attrs) == old and not has_results(study) and not running_now(study):
+            _replace(study)
+            _logger.warning(
+                f"{_first_sentence(changed)} It held no results but the FP32 model's metric, so "
+                "it is begun anew."
+            )
+        return b"done"
+
+    # A study that is gone takes its attributes with it.
+    with contextlib.suppress(KeyError):
+        SharedValue(study, f"renewed:{hashlib.sha256(repr(old).encode()).hexdigest()[:16]}").get(
+            replace
+        )
+    return _open(study, name, directions)
+
+
+def _replace(study: optuna.Study) -> None:
+    name, directions = study.study_name, study.directions
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    enqueued = [trial.system_attrs.get("fixed_params", {}) for trial in waiting]
+    others = {k: v for k, v in study.user_attrs.items() if not k.startswith("optuna_quant:")}
+    given = record.get_baseline(study)
+    storage, study_id = _optuna.study_identity(study)
+    # SQLite gives the highest number again once it is free: to others, who still refer to the old
+    # study by its number, the new one would look like it.
+    holder = storage.create_new_study(directions, f"{name} is begun anew {uuid.uuid4().hex}")
+    storage.delete_study(study_id)
+    new = _open(study, name, directions)
+    storage.delete_study(holder)
+    for key, value in others.items():
+        new.set_user_attr(key, value)
+    for params in enqueued:
+        new.enqueue_trial(params)
+    if given is not None and given.trial is None:  # It was measured elsewhere.
+        record.set_baseline(new, given)
+
+
+def _open(study: optuna.Study, name: str, directions: Sequence[StudyDirection]) -> optuna.Study:
+    storage, _ = _optuna.study_identity(study)
+    return optuna.create_study(
+        # Without what was cached of the old one: SQLite gives the numbers of what was deleted
+        # to new studies and trials.
+        storage=_optuna.bare_storage(storage),
+        study_name=name,
+        directions=directions,
+        sampler=study.sampler,
+        pruner=study.pruner,
+        load_if_exists=True,
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    """What has changed, without the cure."""
+    return re.split(r"(?<=[.)])\s(?=[A-Z])", str(error), maxsplit=1)[0]

@@ -1,0 +1,147 @@
+"""The study that a command works on: gone on with, or begun anew by one of its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import contextlib
+import time
+from typing import Literal
+
+import optuna
+from optuna.storages import BaseStorage
+
+from optuna_quant.study.names import model_of_study
+from optuna_quant.study.others import running_now
+from optuna_quant.study.others import where_runs
+from optuna_quant.workers.launch import LAUNCH
+from optuna_quant.workers.launch import Rank
+
+
+_LAUNCH = "optuna_quant:launch"
+_PATIENCE_SECONDS = 600.0
+_PAUSE_SECONDS = 0.1
+
+
+def begin(
+    storage: BaseStorage,
+    names: Sequence[str],
+    direction: Literal["minimize", "maximize"],
+    *,
+    model: str,
+    fresh: bool,
+    rank: Rank,
+    say: Callable[[str], None] | None = None,
+    patience: float = _PATIENCE_SECONDS,
+) -> optuna.Study:
+    """The study of that name, which may be new.
+
+    Args:
+        storage:
+            Where it is.
+        names:
+            Its name; then others that an earlier study of the same model may have.
+        direction:
+            Its direction.
+        model:
+            What tells its model from others. A study of another model is not deleted.
+        fresh:
+            Whether it is to be begun anew. Of processes that were started together the first does
+            so, and the others wait until it has.
+        rank:
+            Which of them this process is.
+        say:
+            Is told what is deleted.
+        patience:
+            How long, in seconds, to wait for the first.
+
+    Raises:
+        ValueError:
+            If it cannot be begun anew: it is of another model, other processes work on it, the
+            launcher gives nothing by which the others could tell that it was, or the first of
+            them did not do it.
+    """
+    if fresh and not rank.is_alone and rank.launch is None:
+        raise ValueError(
+            f"--fresh needs to be done by one of the {rank.size} processes and noticed by the "
+            f"others, but this launcher has no number for the launch: set {LAUNCH} to a new value "
+            "for each, or use a new --study-name instead."
+        )
+    study_name = names[0]
+    if fresh and not rank.reports:
+        return _begun_by_the_first(storage, study_name, rank, patience)
+    if fresh:
+        _forget(storage, study_name, model, say)
+        for other in names[1:]:
+            with contextlib.suppress(KeyError):
+                if model_of_study(optuna.load_study(storage=storage, study_name=other)) == model:
+                    _forget(storage, other, model, say)
+    study = optuna.create_study(
+        storage=storage, study_name=study_name, direction=direction, load_if_exists=True
+    )
+    if fresh and not rank.is_alone:
+        study.set_user_attr(_LAUNCH, rank.launch)
+    return study
+
+
+def _forget(
+    storage: BaseStorage, study_name: str, model: str, say: Callable[[str], None] | None
+) -> None:
+    """Delete a study, if there is one, that is of this model and that nobody works on."""
+    try:
+        study = optuna.load_study(storage=storage, study_name=study_name)
+    except KeyError:
+        return
+    held = _held(study)
+    known = model_of_study(study)
+    if known != model and (known is not None or study.get_trials(deepcopy=False)):
+        whose = "is of another model" if known is not None else "was not begun by optuna-quant"
+        raise ValueError(
+            f"--fresh would delete the study {study_name!r}, which {whose} ({held}). Use another "
+            "--study-name or --storage; to delete it all the same, use 'optuna delete-study'."
+        )
+    running = running_now(study)
+    if running:
+        raise ValueError(
+            f"--fresh would delete the study {study_name!r} under other processes: its trial "
+            f"{running[0].number} is running {where_runs(running[0])}. Stop them first, leave "
+            "--fresh out to take part, or use another --study-name."
+        )
+    with contextlib.suppress(KeyError):  # Somebody else may have done so.
+        optuna.delete_study(storage=storage, study_name=study_name)
+        if say is not None:
+            say(f"--fresh has deleted the study {study_name!r}: {held}.")
+
+
+def _held(study: optuna.Study) -> str:
+    """What a study holds, in a few words."""
+    trials = study.get_trials(deepcopy=False)
+    if not trials:
+        return "no trials"
+    count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+    starts = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
+    begun = f", begun {min(starts):%Y-%m-%d %H:%M}" if starts else ""
+    try:
+        best = f", the best metric {study.best_value:.6g}"
+    except ValueError:
+        best = ", none of them a result"
+    except RuntimeError:  # It has several objectives.
+        best = ""
+    return f"{count}{begun}{best}"
+
+
+def _begun_by_the_first(
+    storage: BaseStorage, study_name: str, rank: Rank, patience: float
+) -> optuna.Study:
+    deadline = time.monotonic() + patience
+    while True:
+        with contextlib.suppress(KeyError):
+            study = optuna.load_study(storage=storage, study_name=study_name)
+            if study.user_attrs.get(_LAUNCH) == rank.launch:
+                return study
+        if time.monotonic() >= deadline:
+            raise ValueError(
+                f"--fresh: rank 0 has not begun the study {study_name!r} anew within "
+                f"{patience:g} s. Do all ranks have the same --storage and --study-name?"
+            )
+        time.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,110 @@
+"""Another tolerance, another answer: from the record, without any evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from optuna_quant.callbacks import ExitPolicy
+from optuna_quant.callbacks import Stop
+from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.objective import as_objective
+
+
+if TYPE_CHECKING:
+    from optuna_quant.costs.objective import Objective
+    from optuna_quant.costs.objective import ObjectiveLike
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.tuning.result import TuningResult
+
+
+_NOT_REPEATED = "it was chosen from the record"
+
+
+def objective_of(result: TuningResult, objective: ObjectiveLike | None = None) -> Objective:
+    """An objective with what a result knows of costs.
+
+    Args:
+        result:
+            The result of a search.
+        objective:
+            The objective. Default: that of the search.
+
+    Raises:
+        ValueError:
+            If the objective is not known.
+    """
+    known = result.known_objective
+    if objective is None:
+        return as_objective(result.objective) if known is None else known
+    chosen = as_objective(objective)
+    if isinstance(chosen, KnownObjective):
+        return chosen
+    return KnownObjective(chosen, result.space, None if known is None else known.costs)
+
+
+def choose(
+    result: TuningResult,
+    *,
+    tolerable_loss: float | None = None,
+    criterion: AccuracyCriterion | None = None,
+    objective: ObjectiveLike | None = None,
+) -> TuningResult:
+    """See :meth:`optuna_quant.TuningResult.choose`."""
+    from optuna_quant.tuning.result import conclude
+
+    if tolerable_loss is not None and criterion is not None:
+        raise ValueError(
+            f"Either tolerable_loss (got {tolerable_loss!r}) or criterion (got {criterion!r}) is "
+            "needed, not both."
+        )
+    if tolerable_loss is None and criterion is None and objective is None:
+        raise ValueError(
+            "What is to be chosen by? Give tolerable_loss=, criterion= or objective=."
+        )
+    judge = result.criterion if criterion is None else criterion
+    if tolerable_loss is not None:
+        judge = replace(judge, tolerable_loss=tolerable_loss)
+    judge.check_direction(result.study)
+    policy = ExitPolicy(judge, objective=objective_of(result, objective))
+    found = conclude(
+        result.study,
+        Stop(result.stopped_because, f"{result.message} This was chosen from its record."),
+        policy,
+        backend=result.backend,
+        space=result.space,
+        left_out=result.left_out,
+    )
+    found = replace(found, note=result.note)
+    if found.depends_on_batch:
+        found = replace(found, batches=result.batches)
+    return _with_what_is_known(found, result)
+
+
+def _with_what_is_known(found: TuningResult, result: TuningResult) -> TuningResult:
+    """What a result says of its model beyond the record is true of the same model still."""
+    if found.trial is None or result.trial is None or found.trial.number != result.trial.number:
+        missing = None if result.holdout is None else _NOT_REPEATED
+        return replace(
+            found,
+            not_repeated=_NOT_REPEATED if found.met else None,
+            holdout_missing=missing,
+        )
+    holdout = result.holdout
+    if holdout is not None:
+        loss = found.criterion.loss(holdout.metric, holdout.baseline)
+        met = found.criterion.meets(holdout.metric, holdout.baseline)
+        interval = holdout.loss_interval
+        if found.criterion.criterion != result.criterion.criterion:
+            interval = None  # It is in the other unit.
+        holdout = replace(holdout, loss=loss, met=met, loss_interval=interval)
+    found = replace(
+        found,
+        gain=result.gain,
+        second_evaluation=result.second_evaluation,
+        not_repeatable=result.not_repeatable,
+        not_repeated=result.not_repeated,
+        holdout=holdout,
+        holdout_missing=result.holdout_missing,
+    )
+    return replace(found, met=found.met and found.is_reproducible)

@@ -1,0 +1,51 @@
+"""How a search ends that has a result and yet did not end as it should."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from optuna_quant.tuning.result import TuningResult
+
+
+class TuningInterrupted(KeyboardInterrupt):
+    """A search was interrupted, as by Ctrl-C; what it had found by then is kept.
+
+    It is a ``KeyboardInterrupt``, so that a script that does not expect it stops as any script
+    does, and goes on with nothing that was not searched to its end.
+
+    Example:
+
+        .. code-block:: python
+
+            try:
+                result = optuna_quant.tune(...)
+            except optuna_quant.TuningInterrupted as interrupted:
+                result = interrupted.result
+
+    Attributes:
+        result:
+            What was found. The best model so far is in the ``output``, if there is one.
+    """
+
+    def __init__(self, result: TuningResult) -> None:
+        found = "a model that meets the criterion" if result.met else "no model that meets it"
+        super().__init__(
+            f"The search was interrupted. It had found {found}; the attribute 'result' of this "
+            "exception has what is known."
+        )
+        self.result = result
+
+
+class OutputError(OSError):
+    """The model that a search has found could not be written to ``output``.
+
+    Attributes:
+        result:
+            What was found. ``result.save`` writes it to another file.
+    """
+
+    def __init__(self, message: str, result: TuningResult) -> None:
+        super().__init__(message)
+        self.result = result

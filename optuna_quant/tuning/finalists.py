@@ -1,0 +1,160 @@
+"""Measuring the models that a search may answer with against FP32, and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.logging import get_logger
+
+from optuna_quant.costs.gain import Gain
+from optuna_quant.costs.gain import measure_against
+from optuna_quant.costs.objective import LATENCY
+from optuna_quant.costs.objective import Objective
+from optuna_quant.evaluation.rebuild import rebuild
+from optuna_quant.study import record
+from optuna_quant.workers.cores import available_cores
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.selection.answer import Candidate
+    from optuna_quant.space.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+_MOST_FINALISTS = 5
+# Of models whose predicted costs differ by less, measurements decide.
+_CLOSE = 0.05
+_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What models are run on to be measured.
+
+    Args:
+        inputs:
+            The inputs, by name.
+        batch:
+            How many samples they are.
+    """
+
+    inputs: Mapping[str, Any]
+    batch: int
+
+
+def first_feed(backend: Backend) -> Feed | None:
+    """The first sample of a backend's calibration data, or the first batch if it is not divisible.
+
+    Returns:
+        :obj:`None` for a backend that has no such data, or does not show them.
+    """
+    preview: Callable[[int], tuple[int, list[Mapping[str, Any]]] | None] | None
+    preview = getattr(backend, "calibration_preview", None)
+    found = None if preview is None else preview(1)
+    if found is None or not found[1]:
+        return None
+    count, feeds = found
+    return Feed(feeds[0], count)
+
+
+def finalists(
+    found: Sequence[Candidate], objective: Objective, *, close: float = _CLOSE
+) -> list[Candidate]:
+    """The candidates of different models among which measurements decide.
+
+    Args:
+        found:
+            The candidates that meet the criterion, the best first.
+        objective:
+            What is best. If it is not the latency, the first one is the only finalist.
+        close:
+            By which part the predicted cost of a finalist may be above the least.
+
+    Returns:
+        At most five, the best first.
+    """
+    if objective.measures != (LATENCY,):
+        return list(found[:1])
+    most = (1 + close) * found[0].cost(objective)
+    different: dict[object, Candidate] = {}
+    for candidate in found:
+        if candidate.cost(objective) <= most:
+            key = candidate.trial.user_attrs.get(record.FINGERPRINT, candidate.trial.number)
+            different.setdefault(key, candidate)
+    return list(different.values())[:_MOST_FINALISTS]
+
+
+def measure_finalists(
+    found: Sequence[Candidate],
+    *,
+    backend: Backend,
+    space: TuningSpace,
+    seconds: float = _SECONDS,
+    measure_against: Callable[..., Any] = measure_against,
+) -> tuple[Candidate, Gain]:
+    """Measure the finalists in turn with FP32, and take the fastest.
+
+    Args:
+        found:
+            The finalists, the best by prediction first.
+        backend:
+            Builds the models, and has the samples that they are run on.
+        space:
+            The tuning space.
+        seconds:
+            About how long the measurement may take; building the models comes on top.
+        measure_against:
+            Measures, see :func:`optuna_quant.costs.gain.measure_against`.
+
+    Returns:
+        The fastest candidate, and what it is worth: without calibration data its size only, and
+        then it is the first one.
+    """
+    feed = first_feed(backend)
+    if feed is None:
+        return found[0], _sizes(found[0], backend.quantize(space.fp32()))
+    models = [rebuild(c.trial, backend=backend, space=space) for c in found]
+    fp32 = backend.quantize(space.fp32())
+    runs = [partial(model.run, None, feed.inputs) for model in (fp32, *models)]
+    measured = measure_against(runs[0], runs[1:], seconds=seconds)
+    for candidate, each in zip(found, measured.seconds, strict=True):
+        _logger.info(f"Trial {candidate.trial.number}: {1e3 * each:.3g} ms.")
+    best = min(range(len(found)), key=lambda i: measured.seconds[i])
+    sizes = _sizes(found[best], fp32)
+    return found[best], Gain(
+        seconds=measured.seconds[best],
+        fp32_seconds=measured.fp32_seconds,
+        noise=measured.noise[best],
+        nbytes=sizes.nbytes,
+        fp32_bytes=sizes.fp32_bytes,
+        batch=feed.batch,
+        threads=_threads(fp32),
+        runs=measured.runs,
+    )
+
+
+def _sizes(candidate: Candidate, fp32: Any) -> Gain:
+    size, reference = (
+        candidate.trial.user_attrs.get(record.MODEL_BYTES),
+        getattr(fp32, "nbytes", None),
+    )
+    if size is None or reference is None:
+        return Gain()
+    return Gain(nbytes=int(size), fp32_bytes=int(reference))
+
+
+def _threads(model: Any) -> int | None:
+    """The threads of a model's session; :obj:`None` if it does not tell."""
+    try:
+        options = model.session.get_session_options()
+    except AttributeError:
+        return None
+    return int(options.intra_op_num_threads) or available_cores()

@@ -1,0 +1,51 @@
+"""Keeping Optuna's own lines about a search back where they only repeat ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import logging
+import threading
+
+from optuna_quant.evaluation.value import BaselineError
+
+
+# Where Optuna logs how a trial has ended.
+_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
+
+
+class _Repeated(logging.Filter):
+    """Drops what the caller is told anyway; of this thread only, others may run other studies."""
+
+    def __init__(self, *, progress: bool) -> None:
+        super().__init__()
+        self._progress = progress
+        self._thread = threading.get_ident()
+
+    def filter(self, entry: logging.LogRecord) -> bool:
+        if entry.thread != self._thread:
+            return True
+        if entry.exc_info and isinstance(entry.exc_info[1], BaselineError):
+            return False  # It is raised to the caller, traceback and all.
+        return not (self._progress and entry.levelno == logging.INFO)
+
+
+@contextlib.contextmanager
+def without_repeated_lines(*, progress: bool) -> Iterator[None]:
+    """Hold back, for this thread and while it lasts, what Optuna logs a second time.
+
+    That is the traceback of a :class:`~optuna_quant.evaluation.value.BaselineError`, which is
+    raised.
+
+    Args:
+        progress:
+            Whether a line per trial is shown, so that Optuna's is one too many.
+    """
+    repeated = _Repeated(progress=progress)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(repeated)
+    try:
+        yield
+    finally:
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(repeated)

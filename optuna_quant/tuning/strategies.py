@@ -1,0 +1,224 @@
+"""How a user's words choose a strategy, and how its sampler is made."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import inspect
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.logging import get_logger
+
+from optuna_quant._common.nearest import did_you_mean
+from optuna_quant.samplers import AutoQuantSampler
+from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.samplers import QuantSampler
+from optuna_quant.samplers import strategies
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.costs import CostTable
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.samplers import Sensitivity
+    from optuna_quant.space.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+QUANT_LEVELS = ("auto", 0, 1)
+
+# What tune() gives by itself.
+_GIVEN = ("space", "criterion", "seed", "costs", "prior")
+
+# The backend's method that scores ops for a strategy, and the strategy's options that are its.
+_SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mse": ("mse_sensitivity", ()),
+    "mse_v2": ("output_sensitivity", ()),
+    "hawq_v2": ("hessian_sensitivity", ("loss", "labels", "probes", "module", "parameters")),
+}
+
+# Those that can do without: they learn from trials alone.
+_WITHOUT_SENSITIVITY = ("auto", "surrogate", "pareto")
+
+# Those that look at the model's outputs, and can be told at which.
+_OF_OUTPUTS = ("output_sensitivity", "hessian_sensitivity")
+
+
+def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:
+    """The name of the strategy that a user asks for.
+
+    Args:
+        quant_level:
+            ``"auto"``: the default strategy, ``"auto"``. 0: ``"conservative"``. 1: the named
+            strategy, or ``"basic"``. :obj:`None`: the named strategy, or ``"auto"``.
+        strategy:
+            The name, or :obj:`None`.
+
+    Raises:
+        ValueError:
+            If the level or the strategy is not known, or they contradict each other.
+    """
+    known = strategies()
+    if quant_level is not None and (
+        isinstance(quant_level, bool) or quant_level not in QUANT_LEVELS
+    ):
+        raise ValueError(f"quant_level must be 'auto', 0 or 1, but got {quant_level!r}.")
+    if strategy is not None and strategy not in known:
+        raise ValueError(
+            f"There is no strategy {strategy!r}.{did_you_mean(str(strategy), known)} The "
+            f"strategies are: {', '.join(known)}."
+        )
+    stands_for = {"auto": "auto", 0: "conservative"}.get(quant_level) if quant_level != 1 else None
+    if stands_for is not None:
+        if strategy not in (None, stands_for):
+            raise ValueError(
+                f"quant_level={quant_level!r} stands for the strategy {stands_for!r}, which "
+                f"contradicts strategy={strategy!r}: leave out one of the two."
+            )
+        return stands_for
+    return strategy or ("basic" if quant_level == 1 else "auto")
+
+
+def make_sampler(
+    strategy: str,
+    space: TuningSpace,
+    *,
+    criterion: AccuracyCriterion,
+    seed: int,
+    kwargs: Mapping[str, Any],
+    backend: Backend | None = None,
+    outputs: Sequence[str] | None = None,
+    costs: CostTable | None = None,
+    first_ops: Collection[str] = (),
+) -> QuantSampler:
+    """The sampler of a strategy.
+
+    Args:
+        strategy:
+            The strategy's name, as :func:`choose_strategy` gives it.
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough.
+        seed:
+            The seed of everything random.
+        kwargs:
+            More options of the sampler, or of the backend's sensitivity for it.
+        backend:
+            What scores ops for a strategy that needs sensitivities, unless ``kwargs`` has a
+            ``sensitivity``.
+        outputs:
+            The outputs of the model that are scored, for sensitivities that look at outputs; None
+            for all.
+        costs:
+            What configurations cost by the objective, for a strategy that takes it.
+        first_ops:
+            The ops to be searched first, for a strategy that takes them.
+
+    Raises:
+        ValueError:
+            If the sampler has no such option, or an option is out of its range.
+    """
+    cls = strategies()[strategy]
+    options = sampler_options(cls)
+    if kwargs.get("compat") == "inc2" and issubclass(cls, AutoQuantSampler):
+        options = [*options, *sampler_options(BasicQuantSampler)]
+    method, extra = _SENSITIVITY.get(strategy, ("", ()))
+    for name in kwargs:
+        if name not in (*options, *extra):
+            raise ValueError(
+                f"strategy_kwargs: the strategy {strategy!r} has no option {name!r}; it has: "
+                f"{', '.join((*options, *extra))}.{did_you_mean(name, (*options, *extra))}"
+            )
+    own = {name: value for name, value in kwargs.items() if name not in extra}
+    if costs is not None and takes_costs(strategy):
+        own["costs"] = costs
+    if first_ops and "first_ops" in options:
+        own.setdefault("first_ops", first_ops)
+    if strategy in _WITHOUT_SENSITIVITY:
+        own.setdefault("sensitivity", _best_sensitivity(backend, outputs))
+    elif method and "sensitivity" not in own:
+        score = getattr(backend, method, None)
+        if score is None:
+            raise ValueError(
+                f"The strategy {strategy!r} needs sensitivities, which this backend does not "
+                "provide; give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
+                "{op: score}."
+            )
+        given = {n: v for n, v in kwargs.items() if n in extra}
+        if outputs is not None and method in _OF_OUTPUTS:
+            given["outputs"] = outputs
+        own["sensitivity"] = score(**given)
+    return cls(space, criterion=criterion, seed=seed, **own)
+
+
+def _best_sensitivity(
+    backend: Backend | None, outputs: Sequence[str] | None
+) -> Sensitivity | None:
+    """The best sensitivity that a backend has; :obj:`None` if it has none, or no samples."""
+    find = getattr(backend, "sensitivity", None)
+    if find is None:
+        return None
+    try:
+        found: Sensitivity = find(outputs=outputs)
+    except ValueError as error:
+        _logger.info(
+            f"How sensitive the model is to each op is learned from trials alone: {error}"
+        )
+        return None
+    return found
+
+
+def check_begins_from(strategy: str, kwargs: Mapping[str, Any]) -> None:
+    """Check that a strategy can begin from an earlier study.
+
+    Args:
+        strategy:
+            The strategy's name.
+        kwargs:
+            Its options.
+
+    Raises:
+        ValueError:
+            If it cannot.
+    """
+    if _begins_from_studies(strategies()[strategy]) and kwargs.get("compat") is None:
+        return
+    named = strategy if "compat" not in kwargs else f"{strategy} (compat={kwargs['compat']})"
+    able = [name for name, cls in strategies().items() if _begins_from_studies(cls)]
+    raise ValueError(
+        f"from_study: the strategy {named!r} takes nothing from an earlier study. Use one that "
+        f"does ({', '.join(able)}), or leave from_study out."
+    )
+
+
+def _begins_from_studies(cls: type[QuantSampler]) -> bool:
+    return bool(getattr(cls, "begins_from_studies", False))
+
+
+def sampler_options(cls: type[QuantSampler]) -> list[str]:
+    """The names of the options that a sampler takes, its base classes' included."""
+    return [name for name in _keywords(cls) if name not in _GIVEN]
+
+
+def takes_costs(strategy: str) -> bool:
+    """Whether a strategy looks at what configurations cost."""
+    return "costs" in _keywords(strategies()[strategy])
+
+
+def _keywords(cls: type[QuantSampler]) -> list[str]:
+    found: dict[str, None] = {}
+    for base in cls.__mro__:
+        init = base.__dict__.get("__init__")
+        if init is None:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        found.update(
+            dict.fromkeys(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        )
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return list(found)

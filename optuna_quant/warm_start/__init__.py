@@ -1,1 +1,0 @@
-"""Beginning a search from an earlier study."""
