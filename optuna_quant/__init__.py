@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._common.version import __version__
+
 
 if TYPE_CHECKING:
     from optuna_quant.callbacks import ExitPolicy
+    from optuna_quant.callbacks.tuning_criterion import TuningCriterion
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.criteria import TuningCriterion
     from optuna_quant.evaluation.labelled import DataEvaluation
     from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
     from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.errors import OutputError
     from optuna_quant.tuning.errors import TuningInterrupted
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AccuracyCriterion",
@@ -49,21 +49,21 @@ __all__ = [
 
 _HOME = {
     "AccuracyCriterion": "criteria",
-    "CorpusMetric": "sample_metrics",
-    "DataEvaluation": "data_evaluation",
+    "CorpusMetric": "evaluation.metrics.sample_metrics",
+    "DataEvaluation": "evaluation.labelled",
     "ExitPolicy": "callbacks",
-    "OpConfig": "config",
-    "OutputError": "search_errors",
-    "QuantConfig": "config",
-    "QuantObjective": "objective",
-    "SampleMetric": "sample_metrics",
-    "TensorConfig": "config",
-    "TuningCriterion": "criteria",
-    "TuningInterrupted": "search_errors",
-    "TuningResult": "tuning",
-    "TuningSpace": "space",
-    "compare": "costs.compare",
-    "tune": "tuning",
+    "OpConfig": "space.config",
+    "OutputError": "tuning.errors",
+    "QuantConfig": "space.config",
+    "QuantObjective": "evaluation.objective",
+    "SampleMetric": "evaluation.metrics.sample_metrics",
+    "TensorConfig": "space.config",
+    "TuningCriterion": "callbacks.tuning_criterion",
+    "TuningInterrupted": "tuning.errors",
+    "TuningResult": "tuning.result",
+    "TuningSpace": "space.space",
+    "compare": "tuning.compare",
+    "tune": "tuning.api",
 }
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
-from optuna_quant.evaluation.data.array_files import npz_names
-from optuna_quant.evaluation.data.array_files import read_npy
-from optuna_quant.evaluation.data.array_files import read_npz
+from optuna_quant.data.array_files import npz_names
+from optuna_quant.data.array_files import read_npy
+from optuna_quant.data.array_files import read_npz
+from optuna_quant.data.inputs import InputSpec
 from optuna_quant.evaluation.labelled import DataEvaluation
 
 

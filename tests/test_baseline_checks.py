@@ -20,7 +20,7 @@ from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 from optuna_quant.evaluation.metrics.sample_metrics import exact_match
 from optuna_quant.evaluation.metrics.sample_metrics import topk
-from optuna_quant.evaluation.value import BaselineError
+from optuna_quant.study.errors import BaselineError
 
 
 RNG = np.random.default_rng(0)

@@ -14,9 +14,9 @@ import onnx_models
 import pytest
 
 from optuna_quant.backends.onnxruntime.model.batch_dependence import quantizes_at_run_time
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.labelled import SampleMetric
 from optuna_quant.tuning.api import tune

@@ -206,7 +206,7 @@ def test_key_does_not_depend_on_order(config: QuantConfig, random: object) -> No
 @steady
 @given(quant_configs())
 def test_key_is_the_sum_of_its_parts(config: QuantConfig) -> None:
-    parts = [op_digest(op, option) for op, option in config.ops.items()]
+    parts = [op_digest(op, option.label) for op, option in config.ops.items()]
     parts += [recipe_digest(name, value) for name, value in config.recipes.items()]
     assert combine_digests([*parts, calibration_digest(config.calibration_size)]) == config.key
 

@@ -32,12 +32,12 @@ from optuna_quant import SampleMetric
 from optuna_quant import TuningCriterion
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli import parser
-from optuna_quant.evaluation.data import loaders
-from optuna_quant.evaluation.data.loaders import LoaderSamples
-from optuna_quant.evaluation.data.sources import open_data
+from optuna_quant.data import loaders
+from optuna_quant.data.inputs import InputSpec
+from optuna_quant.data.loaders import LoaderSamples
+from optuna_quant.data.sources import open_data
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.signature import signature_of
 

@@ -15,8 +15,8 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.study import record

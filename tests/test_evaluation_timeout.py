@@ -23,13 +23,13 @@ from optuna.trial import TrialState
 import pytest
 import sample_models
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation import timeout
 from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.timeout import EvaluationWatch
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.study import record
+from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.slow_trials import SlowTrials
 from optuna_quant.study.slow_trials import suspicious_after
 from optuna_quant.tuning.api import tune

@@ -23,17 +23,17 @@ from sample_models import backend_of
 from sample_models import pruner_of
 from sample_models import search
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.function import GivenScores
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.sampled import SampleEvaluation
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.study import record
-from optuna_quant.study.changed import ChangedEvaluationError
+from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.study.sample_record import read_population
 from optuna_quant.study.sample_record import read_scores

@@ -11,8 +11,8 @@ from fake_backend import FakeModel
 import optuna
 import pytest
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.gone import StudyGoneError

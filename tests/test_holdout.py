@@ -16,9 +16,9 @@ import onnx_models
 import optuna
 import pytest
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.sequential.interval import loss_interval
 from optuna_quant.study import record
 from optuna_quant.tuning.api import tune

@@ -10,11 +10,11 @@ import numpy as np
 import onnx_models
 import pytest
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
-from optuna_quant.evaluation.data.holdout_split import as_fraction
-from optuna_quant.evaluation.data.holdout_split import split_holdout
+from optuna_quant.evaluation.holdout_split import as_fraction
+from optuna_quant.evaluation.holdout_split import split_holdout
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.result import TuningResult
@@ -59,7 +59,7 @@ def numbered(samples: int) -> DataEvaluation:
 
 def members(evaluation: DataEvaluation) -> list[int]:
     """The numbers of the samples of a part of :func:`numbered` data."""
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.data.inputs import InputSpec
 
     spec = InputSpec("x", np.dtype("float32"), (None, 1))
     _, labels = evaluation._data.batch(np.arange(evaluation.samples), [spec])
@@ -145,7 +145,7 @@ def test_search_sees_the_rest_and_the_holdout_is_of_the_others(folder: Path) -> 
 
 def members_by_labels(data: Any, part: DataEvaluation) -> list[int]:
     """Which samples a part of the data holds, found by their inputs."""
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.data.inputs import InputSpec
 
     spec = InputSpec("x", np.dtype("float32"), (None, 2, 8, 8))
     feed, _ = part._data.batch(np.arange(part.samples), [spec])

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
-from optuna_quant.evaluation.data.labelled_data import LabelledData
-from optuna_quant.evaluation.data.labelled_data import open_labelled_data
+from optuna_quant.data.inputs import InputSpec
+from optuna_quant.data.labelled_data import LabelledData
+from optuna_quant.data.labelled_data import open_labelled_data
 
 
 X = np.arange(15, dtype=np.float32).reshape(5, 3)

@@ -23,10 +23,10 @@ from optuna_quant import _optuna
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.study import record
+from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.waiting import Waiting
 from optuna_quant.workers.identity import this_worker
 

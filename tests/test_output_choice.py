@@ -16,9 +16,9 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import SampleMetric
 from optuna_quant import TuningCriterion
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.data.outputs import as_output_names
+from optuna_quant.data.outputs import choose_outputs
 from optuna_quant.evaluation.labelled import DataEvaluation
-from optuna_quant.evaluation.metrics.output_choice import as_output_names
-from optuna_quant.evaluation.metrics.output_choice import choose_outputs
 
 
 X = samples(60, 8)

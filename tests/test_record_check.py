@@ -24,7 +24,7 @@ from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.study import record
-from optuna_quant.study.damage import DamagedRecordError
+from optuna_quant.study.errors import DamagedRecordError
 from optuna_quant.study.record_check import check_record
 
 

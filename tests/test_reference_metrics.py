@@ -24,7 +24,7 @@ from optuna_quant.evaluation.metrics.reference import cosine
 from optuna_quant.evaluation.metrics.reference import predicted_classes
 from optuna_quant.evaluation.metrics.reference import relative_error
 from optuna_quant.evaluation.metrics.reference_outputs import ReferenceOutputs
-from optuna_quant.evaluation.value import BaselineError
+from optuna_quant.study.errors import BaselineError
 
 
 X = onnx_models.samples(150, 2, 8, 8)

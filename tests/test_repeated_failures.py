@@ -18,8 +18,8 @@ from spaces import STATIC_TENSOR
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import strategies

@@ -18,9 +18,9 @@ import onnx
 import onnx_models
 import pytest
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.batches import Batches
 from optuna_quant.study import record
 from optuna_quant.tuning.api import tune

@@ -22,18 +22,18 @@ import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.signature import signature_of
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
-from optuna_quant.study.changed import ChangedError
-from optuna_quant.study.changed import ChangedEvaluationError
+from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.errors import ChangedError
+from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.sample_record import population_of
 from optuna_quant.study.sample_record import read_population
 from optuna_quant.tuning.api import tune

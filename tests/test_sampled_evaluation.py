@@ -32,7 +32,6 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.sampled import SampleEvaluation
 from optuna_quant.evaluation.sampled import Seen
 from optuna_quant.evaluation.sampled import furthest
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import StagedQuantSampler
@@ -44,6 +43,7 @@ from optuna_quant.samplers._requests import Stage
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.sample_record import read_population
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.sample_record import samples_of

@@ -32,18 +32,17 @@ from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks.progress import clock
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.costs import KnownObjective
 from optuna_quant.costs import as_costs
 from optuna_quant.costs import as_objective
 from optuna_quant.costs.timing import measure_interleaved
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.labelled import accuracy
 from optuna_quant.evaluation.labelled import mae
 from optuna_quant.evaluation.labelled import mse
 from optuna_quant.evaluation.labelled import top5
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.selection.answer import candidates
@@ -51,6 +50,7 @@ from optuna_quant.selection.answer import ranked
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
+from optuna_quant.study.errors import BaselineError
 from optuna_quant.tuning import search
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import OutputError

@@ -1,0 +1,4 @@
+"""Small things that any room may use: texts, files, the version.
+
+May import: nothing of this package.
+"""

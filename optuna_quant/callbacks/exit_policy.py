@@ -15,12 +15,12 @@ import warnings
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
+from optuna_quant.callbacks.tuning_criterion import check_limits
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import check_limits
 from optuna_quant.criteria import check_one_criterion
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.selection.answer import Candidate

@@ -1,0 +1,4 @@
+"""The command `optuna-quant`.
+
+May import: every room.
+"""

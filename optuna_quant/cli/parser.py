@@ -20,8 +20,8 @@ import traceback
 from types import FrameType
 from typing import Any
 
-from optuna_quant import __version__
 from optuna_quant._common.printable import printable
+from optuna_quant._common.version import __version__
 from optuna_quant.cli.compare import add_compare
 from optuna_quant.cli.exit_codes import BAD_INPUT
 from optuna_quant.cli.exit_codes import EXPLAINED

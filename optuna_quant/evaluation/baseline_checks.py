@@ -29,8 +29,8 @@ from optuna_quant.evaluation.metrics.sample_metrics import topk
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.evaluation.data.sample_runs import Outputs
-    from optuna_quant.evaluation.data.sample_runs import Rows
+    from optuna_quant.data.sample_runs import Outputs
+    from optuna_quant.data.sample_runs import Rows
     from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 
     _Indices = NDArray[np.integer[Any]]

@@ -17,7 +17,7 @@ from optuna_quant.workers.launch import this_rank
 
 
 if TYPE_CHECKING:
-    from optuna_quant.evaluation.data.sample_runs import Rows
+    from optuna_quant.data.sample_runs import Rows
 
     Feed = Mapping[str, Rows]
 

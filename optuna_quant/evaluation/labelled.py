@@ -21,21 +21,21 @@ from typing import TypeAlias
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.data.constant_inputs import BoundInputs
+from optuna_quant.data.constant_inputs import ConstantInputs
+from optuna_quant.data.labelled_data import LABELS
+from optuna_quant.data.labelled_data import LabelledData
+from optuna_quant.data.outputs import as_output_names
+from optuna_quant.data.outputs import choose_outputs
+from optuna_quant.data.sample_runs import SampleRunner
+from optuna_quant.data.sources import open_data
+from optuna_quant.data.subset import SubsetData
 from optuna_quant.evaluation.baseline_checks import BaselineChecks
-from optuna_quant.evaluation.data.constant_inputs import BoundInputs
-from optuna_quant.evaluation.data.constant_inputs import ConstantInputs
-from optuna_quant.evaluation.data.labelled_data import LABELS
-from optuna_quant.evaluation.data.labelled_data import LabelledData
-from optuna_quant.evaluation.data.sample_runs import SampleRunner
-from optuna_quant.evaluation.data.sources import open_data
-from optuna_quant.evaluation.data.subset import SubsetData
 from optuna_quant.evaluation.metrics.calls import margins_of
 from optuna_quant.evaluation.metrics.calls import own_copy
 from optuna_quant.evaluation.metrics.calls import scores_of
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.named import metrics
-from optuna_quant.evaluation.metrics.output_choice import as_output_names
-from optuna_quant.evaluation.metrics.output_choice import choose_outputs
 from optuna_quant.evaluation.metrics.reference_outputs import ReferenceOutputs
 from optuna_quant.evaluation.metrics.sample_metrics import Bounds
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
-    from optuna_quant.evaluation.data.labelled_data import Batch
-    from optuna_quant.evaluation.data.sample_runs import Outputs
-    from optuna_quant.evaluation.data.sample_runs import Rows
+    from optuna_quant.data.inputs import InputSpec
+    from optuna_quant.data.labelled_data import Batch
+    from optuna_quant.data.sample_runs import Outputs
+    from optuna_quant.data.sample_runs import Rows
 
     _Indices: TypeAlias = NDArray[np.integer[Any]]
     _Output: TypeAlias = tuple[Outputs, Outputs, _Indices]
@@ -99,10 +99,10 @@ class DataEvaluation:
             An array for each input of the model and one of labels, samples along the first axis:
             a dict of arrays, a path to an ``.npz`` file, or a path to a folder of ``.npy`` files,
             which are mapped and not read. Or a dataset that gives one sample, see
-            :class:`~optuna_quant.evaluation.data.labelled_data.DatasetData`. The labels are named
+            :class:`~optuna_quant.data.labelled_data.DatasetData`. The labels are named
             ``labels``, ``label``, ``targets``, ``target`` or ``y``, or are the one array that is
             no input. Or a pair ``(X, y)``, a data loader, an iterable of batches, a folder of
-            images: see :func:`~optuna_quant.evaluation.data.sources.open_data`. A metric that
+            images: see :func:`~optuna_quant.data.sources.open_data`. A metric that
             compares with the FP32 model needs no labels.
         metric:
             ``"accuracy"``, ``"top5"`` (or any other number), ``"exact_match"``, ``"iou"``,
@@ -130,7 +130,7 @@ class DataEvaluation:
         inputs:
             Inputs that are the same for all samples, such as a sampling rate or the first
             recurrent state, by name: see
-            :class:`~optuna_quant.evaluation.data.constant_inputs.ConstantInputs`.
+            :class:`~optuna_quant.data.constant_inputs.ConstantInputs`.
         transform:
             Function of what the data hold of one sample, an array or an image, that gives the
             input as the model takes it, without an axis of samples.
@@ -426,7 +426,7 @@ class DataEvaluation:
         """
         from optuna_quant.evaluation.signature import data_signature
 
-        return data_signature(self)
+        return data_signature(self, metric=self._metric, data=self._data)
 
     def _session_of(self, model: Any) -> Any:
         """The session of a model that a backend has built; a session as it is."""
@@ -646,7 +646,7 @@ def _checked_margins(
 
 def _specs(values: Sequence[Any]) -> list[InputSpec]:
     """What a model expects of inputs, as a session describes them."""
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.data.inputs import InputSpec
 
     kinds = {"float": "float32", "double": "float64", "string": "object"}
     specs = []

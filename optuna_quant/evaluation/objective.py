@@ -46,7 +46,6 @@ from optuna_quant.evaluation.timeout import AskedBetweenBatches
 from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.timeout import EvaluationWatch
 from optuna_quant.evaluation.user_code import exits_are_errors
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import for_fp32
 from optuna_quant.pruners import AccuracyPruner
@@ -54,9 +53,10 @@ from optuna_quant.sequential.population import is_bounded
 from optuna_quant.storages.write_buffer import held_parameters
 from optuna_quant.storages.write_buffer import seen_at_once
 from optuna_quant.study import record
-from optuna_quant.study.changed import ChangedEvaluationError
 from optuna_quant.study.compatibility import check_continued
 from optuna_quant.study.enqueued import why_not
+from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.gone import check_file
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record

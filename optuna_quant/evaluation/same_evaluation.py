@@ -22,13 +22,13 @@ from optuna_quant.evaluation.signature import MAY_BE_THE_SAME
 from optuna_quant.evaluation.signature import METRIC_FUNCTION
 from optuna_quant.evaluation.signature import PREPROCESSING
 from optuna_quant.evaluation.signature import different_parts
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import for_fp32
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.selection.answer import closest_trial
 from optuna_quant.study import record
-from optuna_quant.study.changed import ChangedEvaluationError
+from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_elsewhere
 from optuna_quant.study.sample_record import read_population

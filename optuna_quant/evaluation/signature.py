@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant.data.image_folder import ImageFolder
+from optuna_quant.data.labelled_data import LABELS
+from optuna_quant.data.labelled_data import ArrayData
+from optuna_quant.data.labelled_data import DatasetData
+from optuna_quant.data.loaders import Rows
+from optuna_quant.data.subset import SubsetData
 from optuna_quant.evaluation.code_digest import array_digest
 from optuna_quant.evaluation.code_digest import code_digest
 from optuna_quant.evaluation.code_digest import file_digest
-from optuna_quant.evaluation.data.image_folder import ImageFolder
-from optuna_quant.evaluation.data.labelled_data import LABELS
-from optuna_quant.evaluation.data.labelled_data import ArrayData
-from optuna_quant.evaluation.data.labelled_data import DatasetData
-from optuna_quant.evaluation.data.loaders import Rows
-from optuna_quant.evaluation.data.subset import SubsetData
+from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from optuna_quant.evaluation.labelled import DataEvaluation
+    from optuna_quant.data.labelled_data import LabelledData
 
 
 FUNCTION = "function"
@@ -76,8 +77,18 @@ def shown_function(function: Any) -> str:
     return f"{name} {UNKNOWN if digest is None else digest[:16]}"
 
 
-def data_signature(evaluation: DataEvaluation) -> dict[str, str]:
+def data_signature(
+    evaluation: Any, *, metric: SampleMetric | CorpusMetric, data: LabelledData
+) -> dict[str, str]:
     """What the metrics of labelled data rest on, besides the model.
+
+    Args:
+        evaluation:
+            The evaluation; its settings are read.
+        metric:
+            Its metric.
+        data:
+            Its samples.
 
     Returns:
         ``"metric"``: its name, direction and bounds; ``"metric function"``: that and a hash of
@@ -85,7 +96,6 @@ def data_signature(evaluation: DataEvaluation) -> dict[str, str]:
         parts all over them); or ``"dataset"``: a hash of some samples. ``"output"``,
         ``"inputs"`` and ``"preprocessing"`` where they were given.
     """
-    metric = evaluation._metric
     better = "higher" if evaluation.higher_is_better else "lower"
     bounds = getattr(metric, "bounds", None)
     within = "" if bounds is None else f", from {bounds[0]:g} to {bounds[1]:g}"
@@ -95,7 +105,7 @@ def data_signature(evaluation: DataEvaluation) -> dict[str, str]:
     found = {
         "metric": f"{metric.name} ({better} is better{within}{kind})",
         METRIC_FUNCTION: shown_function(metric.score),
-        **_of_data(evaluation._data),
+        **_of_data(data),
     }
     for part, attribute in _SETTINGS.items():
         value = _attribute(evaluation, attribute)
@@ -103,7 +113,7 @@ def data_signature(evaluation: DataEvaluation) -> dict[str, str]:
             found[part] = _shown_setting(value)
     transforms = [
         value
-        for owner in (evaluation, evaluation._data)
+        for owner in (evaluation, data)
         for attribute in _TRANSFORMS
         if callable(value := _attribute(owner, attribute))
     ]

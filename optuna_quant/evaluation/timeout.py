@@ -26,6 +26,8 @@ from typing import TypeVar
 
 from optuna.logging import get_logger
 
+from optuna_quant.study.slow_trials import long_evaluation
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -327,27 +329,6 @@ class EvaluationWatch:
             return
         one.told_at = math.inf
         _logger.warning(long_evaluation(one.what, seconds, compared))
-
-
-def long_evaluation(what: str, seconds: float, compared: str) -> str:
-    """What is said of an evaluation that takes suspiciously long.
-
-    Args:
-        what:
-            What is evaluated.
-        seconds:
-            For how long.
-        compared:
-            What that is compared with.
-    """
-    return (
-        f"{what} has been running for {_duration(seconds)} ({compared}). Others may be waiting "
-        "for it; evaluation_timeout=SECONDS (--evaluation-timeout) ends such evaluations."
-    )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _free_signals() -> list[int]:

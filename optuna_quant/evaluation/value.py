@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 
 
-class BaselineError(ValueError):
-    """The FP32 model could not be evaluated, so that no candidate can be judged."""
-
-
 def for_fp32(evaluate: Any) -> Any:
     """What evaluates the FP32 model; most evaluations make no difference."""
     own = getattr(evaluate, "for_fp32", None)

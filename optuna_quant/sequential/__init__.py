@@ -1,4 +1,7 @@
-"""Conclusions from a part of the samples: when a configuration's fate is known, and its rank."""
+"""Sequential testing: what the samples seen so far say of a candidate. NumPy, and no study.
+
+May import: `criteria` and what is below it.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from optuna_quant.sequential.row import row_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.sequential.population import Population
+    from optuna_quant.sequential.bets import Bets
 
 
 # The part of all that a candidate may lose up to which this holds.
@@ -73,19 +73,24 @@ class Lookahead:
     probabilities: Row
 
     @classmethod
-    def make(cls, population: Population, needed: float, *, window: int) -> Lookahead:
+    def make(
+        cls, bets: Bets, needed: float, *, normal_sum: float, probabilities: Row, window: int
+    ) -> Lookahead:
         """Look ahead.
 
         Args:
-            population:
-                The samples.
+            bets:
+                What each sample is worth before it is seen.
             needed:
                 The sum of normal scores that has to be reached.
+            normal_sum:
+                That of the baseline.
+            probabilities:
+                The probability of each draw.
             window:
                 What a batch may have at most.
         """
-        bets = population.bets
-        most_lost = max(1.0, _PART_LOST * (population.normal_sum - needed))
+        most_lost = max(1.0, _PART_LOST * (normal_sum - needed))
         short = needed - bets.said
         room = bets.most - needed
         # Where the room could be used up, nothing is known, and from there on.
@@ -109,7 +114,7 @@ class Lookahead:
             highest=row_of(peak.max(axis=0)),
             steepest=row_of(_sums(rise.max(axis=0, keepdims=True))),
             room=_table(room),
-            probabilities=population.probabilities,
+            probabilities=probabilities,
         )
 
 

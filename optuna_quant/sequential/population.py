@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.sequential.bets import Bets
 from optuna_quant.sequential.order import SampleOrder
 from optuna_quant.sequential.row import Row
 from optuna_quant.sequential.row import row_of
@@ -171,25 +172,3 @@ class Population:
 def is_bounded(bounds: tuple[float, float]) -> bool:
     """Whether both the lowest and the highest score are known."""
     return math.isfinite(bounds[0]) and math.isfinite(bounds[1])
-
-
-@dataclass(frozen=True, eq=False)
-class Bets:
-    """Bets on the candidate's score less a control, which is a part of the baseline's score.
-
-    The sum of the control is known beforehand. So with ``y`` for the difference to it, and ``q``
-    for the probability of a draw, the draw *says* that the sum of all scores is what is known of
-    it from the draws before, and ``y / q`` for the rest. That is what is expected of it.
-
-    Args:
-        said:
-            What each draw says if the candidate agrees with the baseline, of shape
-            ``(bets, samples)``. What the candidate gained on it before is to be added, and what
-            it gained there over ``q``.
-        most:
-            The most that it can say, whatever is drawn and scored; of the same shape. What the
-            candidate gained before is to be added.
-    """
-
-    said: NDArray[np.float64]
-    most: NDArray[np.float64]

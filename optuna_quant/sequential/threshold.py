@@ -188,7 +188,13 @@ class ThresholdTest:
         window = 1 << (count - 1).bit_length()
         key = self._needed, window
         if key not in known:
-            known[key] = Lookahead.make(population, self._needed, window=window)
+            known[key] = Lookahead.make(
+                population.bets,
+                self._needed,
+                normal_sum=population.normal_sum,
+                probabilities=population.probabilities,
+                window=window,
+            )
         foresight = Foresight(known[key])
         if self._looked == start:
             self._anchor(foresight)

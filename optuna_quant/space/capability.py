@@ -9,7 +9,7 @@ from dataclasses import field
 
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.space.config import OpConfig
-from optuna_quant.space.config import RecipeValue
+from optuna_quant.space.keys import RecipeValue
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,14 @@ import math
 import re
 from types import MappingProxyType
 from typing import Any
-from typing import TypeAlias
 
 from optuna_quant.space.keys import KEY_MODULUS
+from optuna_quant.space.keys import RecipeValue
 from optuna_quant.space.keys import calibration_digest
 from optuna_quant.space.keys import combine_digests
 from optuna_quant.space.keys import op_digest
 from optuna_quant.space.keys import recipe_digest
 
-
-RecipeValue: TypeAlias = bool | int | float | str | None
 
 QUANTIZED_MODES = ("static", "dynamic", "weight_only")
 FLOAT_MODES = ("fp32", "bf16", "fp16")
@@ -300,7 +298,7 @@ class QuantConfig:
 
     @cached_property
     def _sum(self) -> int:
-        total = sum(op_digest(op, config) for op, config in self.ops.items())
+        total = sum(op_digest(op, config.label) for op, config in self.ops.items())
         total += sum(recipe_digest(name, value) for name, value in self.recipes.items())
         return (total + calibration_digest(self.calibration_size)) % KEY_MODULUS
 
@@ -345,7 +343,7 @@ class QuantConfig:
         changed = QuantConfig({**self.ops, **changes}, self.recipes, self.calibration_size)
         total = self._sum
         for op, config in changes.items():
-            total += op_digest(op, config) - op_digest(op, self.ops[op])
+            total += op_digest(op, config.label) - op_digest(op, self.ops[op].label)
         changed.__dict__["_sum"] = total % KEY_MODULUS
         return changed
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 
-if TYPE_CHECKING:
-    from optuna_quant.space.config import OpConfig
-    from optuna_quant.space.config import RecipeValue
-
+RecipeValue: TypeAlias = bool | int | float | str | None
 
 _KEY_BYTES = 16
 KEY_MODULUS = 1 << (8 * _KEY_BYTES)
@@ -26,9 +23,9 @@ def _digest(*parts: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=_KEY_BYTES).digest(), "big")
 
 
-def op_digest(op: str, config: OpConfig) -> int:
+def op_digest(op: str, label: str) -> int:
     """The part of a :attr:`QuantConfig.key` that one op contributes."""
-    return _digest("op", op, config.label)
+    return _digest("op", op, label)
 
 
 def recipe_digest(name: str, value: RecipeValue) -> int:

@@ -23,11 +23,11 @@ from optuna_quant.space.capability import Capability
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.space.config import RecipeValue
 from optuna_quant.space.config import check_calibration_size
 from optuna_quant.space.config import check_recipe
 from optuna_quant.space.frame import space_frame
 from optuna_quant.space.grouping import tie_groups
+from optuna_quant.space.keys import RecipeValue
 from optuna_quant.space.keys import calibration_digest
 from optuna_quant.space.keys import combine_digests
 from optuna_quant.space.keys import op_digest
@@ -162,7 +162,7 @@ class TuningSpace:
                         tunable.options,
                         tuple(option.label for option in tunable.options),
                         tuple(
-                            sum(op_digest(op, option) for op in tunable.ops)
+                            sum(op_digest(op, option.label) for op in tunable.ops)
                             for option in tunable.options
                         ),
                         quantized or tuple(range(len(tunable.options))),
@@ -199,7 +199,7 @@ class TuningSpace:
         total = 0
         for tunable in self.tunables:
             if len(tunable.options) == 1:
-                total += sum(op_digest(op, tunable.options[0]) for op in tunable.ops)
+                total += sum(op_digest(op, tunable.options[0].label) for op in tunable.ops)
         total += sum(recipe_digest(n, v[0]) for n, v in self.recipes.items() if len(v) == 1)
         if len(self.calibration_sizes) < 2:
             total += calibration_digest(self._default_size)
@@ -443,7 +443,7 @@ class TuningSpace:
             ``default``, ``options`` (their number), ``modes``, ``activation`` and ``weight`` (the
             different settings), and ``fallback``.
         """
-        return space_frame(self)
+        return space_frame(self.tunables, self.parameter_name)
 
 
 def _require_different(what: str, values: Sequence[RecipeValue]) -> None:

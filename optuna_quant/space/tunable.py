@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.space.config import RecipeValue
+from optuna_quant.space.keys import RecipeValue
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ from optuna_quant._optuna import watch_errors
 from optuna_quant.storages.idle_connections import IdleConnections
 from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.lost_connection import is_lost_connection
-from optuna_quant.study.record import BEGUN
 from optuna_quant.workers.identity import this_worker
 
 
@@ -52,6 +51,9 @@ T = TypeVar("T")
 
 _logger = get_logger(__name__)
 
+
+BEGUN = "optuna_quant:begun"
+"""System attribute of a trial: the worker that began it, and a name for the call."""
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0

@@ -10,7 +10,7 @@ from typing import Any
 import zlib
 
 from optuna_quant import _optuna
-from optuna_quant.study.damage import DamagedRecordError
+from optuna_quant.study.errors import DamagedRecordError
 
 
 if TYPE_CHECKING:

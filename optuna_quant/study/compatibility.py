@@ -10,7 +10,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.study import record
-from optuna_quant.study.changed import ChangedError
+from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.space_signature import check_space
 
 

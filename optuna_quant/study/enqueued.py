@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.evaluation.objective import QuantObjective
     from optuna_quant.space.space import TuningSpace
 
 
@@ -80,7 +79,7 @@ def valid_choices(
     }
 
 
-def only_enqueued(objective: QuantObjective) -> Callable[[optuna.Trial], float]:
+def only_enqueued(objective: Callable[..., float]) -> Callable[[optuna.Trial], float]:
     """The objective, for trials from the queue alone.
 
     They are evaluated even if an equal model was, since somebody has asked for it; the same

@@ -14,6 +14,8 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant.storages.retrying import BEGUN
+
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +30,6 @@ CLAIM = "optuna_quant:claim"
 
 WORKER = "optuna_quant:worker"
 """The process that runs the trial, written before it claims anything."""
-
-BEGUN = "optuna_quant:begun"
-"""The worker that began the trial, and a name for the call, where the storage writes it."""
 
 SIGN_OF_LIFE = "optuna_quant:sign_of_life"
 """A counter that the worker of a running trial moves on as long as it lives."""

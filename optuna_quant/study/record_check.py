@@ -19,7 +19,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
-from optuna_quant.study.damage import DamagedRecordError
+from optuna_quant.study.errors import DamagedRecordError
 from optuna_quant.study.sample_record import population_of
 from optuna_quant.study.sample_record import read_population
 from optuna_quant.study.sample_record import read_scores

@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 
 from optuna_quant import _optuna
 from optuna_quant.study import record
-from optuna_quant.study.changed import ChangedError
 from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_now
 from optuna_quant.study.others import where_runs

@@ -20,7 +20,7 @@ from optuna_quant.sequential import SampleOrder
 from optuna_quant.study import record
 from optuna_quant.study.blobs import read_bytes
 from optuna_quant.study.blobs import write_bytes
-from optuna_quant.study.damage import DamagedRecordError
+from optuna_quant.study.errors import DamagedRecordError
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
-from optuna_quant.evaluation.timeout import long_evaluation
 from optuna_quant.study import record
 from optuna_quant.workers.identity import host_of
 from optuna_quant.workers.identity import is_this_process
@@ -88,3 +87,24 @@ class SlowTrials:
             self._told.add(first.number)
             what = f"Trial {first.number} of another worker, on {host_of(worker)!r},"
             _logger.warning(long_evaluation(what, seconds, compared))
+
+
+def long_evaluation(what: str, seconds: float, compared: str) -> str:
+    """What is said of an evaluation that takes suspiciously long.
+
+    Args:
+        what:
+            What is evaluated.
+        seconds:
+            For how long.
+        compared:
+            What that is compared with.
+    """
+    return (
+        f"{what} has been running for {_duration(seconds)} ({compared}). Others may be waiting "
+        "for it; evaluation_timeout=SECONDS (--evaluation-timeout) ends such evaluations."
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant import __version__
 from optuna_quant import _optuna
+from optuna_quant._common.version import __version__
 from optuna_quant.study import record
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.blobs import write_text

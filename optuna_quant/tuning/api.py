@@ -12,8 +12,8 @@ from typing import Any
 from optuna.storages import InMemoryStorage
 
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.evaluation.metrics.sample_metrics import Metric
 from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.evaluation.user_code import exits_are_errors
@@ -151,7 +151,7 @@ def tune(
             or the first recurrent state: ``inputs={"sr": 16000, "state": 0}``. They are given to
             the model with all data: for calibration, sensitivities, evaluation and latency. A
             number fills the whole input; what else a value may be says
-            :class:`~optuna_quant.evaluation.data.constant_inputs.ConstantInputs`.
+            :class:`~optuna_quant.data.constant_inputs.ConstantInputs`.
         transform:
             Function of what the data hold of one sample, an array or an image, that gives the
             input as the model takes it, without an axis of samples. It goes for ``data``,

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Protocol
 from typing import TypeAlias
 
 import optuna
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from optuna_quant.storages.open import Storage
-    from optuna_quant.tuning.result import TuningResult
 
 
-FromStudy: TypeAlias = "optuna.Study | TuningResult | str | tuple[Storage, str | None]"
+class HasStudy(Protocol):
+    """What was found in a study, such as a :class:`~optuna_quant.TuningResult`."""
+
+    @property
+    def study(self) -> optuna.Study:
+        """The study."""
+        ...
+
+
+FromStudy: TypeAlias = "optuna.Study | HasStudy | str | tuple[Storage, str | None]"
 """An earlier study: itself, a result, its name in the same storage, or ``(storage, name)``, where
 a name of :obj:`None` stands for the only study there."""
 
@@ -112,7 +121,7 @@ def trial_of(value: FromStudy) -> int | None:
     return None if trial is None or not value.met else int(trial.number)  # type: ignore[union-attr]
 
 
-def _study_of(value: optuna.Study | TuningResult) -> optuna.Study:
+def _study_of(value: optuna.Study | HasStudy) -> optuna.Study:
     return value if isinstance(value, optuna.Study) else value.study
 
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 
-from optuna_quant.evaluation.value import BaselineError
+from optuna_quant.study.errors import BaselineError
 
 
 # Where Optuna logs how a trial has ended.
@@ -34,7 +34,7 @@ class _Repeated(logging.Filter):
 def without_repeated_lines(*, progress: bool) -> Iterator[None]:
     """Hold back, for this thread and while it lasts, what Optuna logs a second time.
 
-    That is the traceback of a :class:`~optuna_quant.evaluation.value.BaselineError`, which is
+    That is the traceback of a :class:`~optuna_quant.study.errors.BaselineError`, which is
     raised.
 
     Args:

@@ -15,11 +15,11 @@ import pytest
 from spaces import STATIC
 from spaces import STATIC_TENSOR
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.gain import Measured
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import ranked

@@ -47,8 +47,8 @@ from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
 from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
 from optuna_quant.backends.onnxruntime.static.saturation import products_saturate
-from optuna_quant.evaluation.data.constant_inputs import NO_INPUTS
-from optuna_quant.evaluation.data.constant_inputs import ConstantInputs
+from optuna_quant.data.constant_inputs import NO_INPUTS
+from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.space.left_out import FloatWeights
 from optuna_quant.space.left_out import left_out_frame
 from optuna_quant.space.space import TuningSpace
@@ -132,7 +132,7 @@ class OnnxRuntimeBackend:
             the other way out, slower and more accurate.
         inputs:
             Inputs that are the same for all samples, by name, see
-            :class:`~optuna_quant.evaluation.data.constant_inputs.ConstantInputs`.
+            :class:`~optuna_quant.data.constant_inputs.ConstantInputs`.
         transform:
             Function of what the calibration data hold of one sample that gives the input as the
             model takes it.

@@ -24,13 +24,13 @@ from optuna_quant.backends.onnxruntime.model.graph import assemble
 from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
 from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
+from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import check_static
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
-from optuna_quant.backends.onnxruntime.static.static import Params
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
 from optuna_quant.space.config import OpConfig

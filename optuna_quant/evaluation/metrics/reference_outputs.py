@@ -14,8 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.evaluation.data.sample_runs import Outputs
-    from optuna_quant.evaluation.data.sample_runs import Rows
+    from optuna_quant.data.sample_runs import Outputs
+    from optuna_quant.data.sample_runs import Rows
     from optuna_quant.evaluation.metrics.sample_metrics import Keep
 
 

@@ -17,8 +17,8 @@ from onnx import numpy_helper
 import pytest
 
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
 from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+from optuna_quant.data.inputs import InputSpec
 
 
 X = InputSpec("x", np.dtype(np.float32), ("batch", 3))

@@ -1,0 +1,1 @@
+"""One pass over the calibration data, from which every range is computed."""

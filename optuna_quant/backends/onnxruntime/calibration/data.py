@@ -21,12 +21,13 @@ from optuna_quant.backends.onnxruntime.calibration.feeds import is_array
 from optuna_quant.backends.onnxruntime.calibration.feeds import to_array
 from optuna_quant.backends.onnxruntime.calibration.feeds import to_feed
 from optuna_quant.backends.onnxruntime.calibration.sources import CalibrationSource
-from optuna_quant.evaluation.data.array_files import npz_names
-from optuna_quant.evaluation.data.array_files import read_npz
-from optuna_quant.evaluation.data.constant_inputs import NO_INPUTS
-from optuna_quant.evaluation.data.constant_inputs import BoundInputs
-from optuna_quant.evaluation.data.constant_inputs import cure_of_missing
-from optuna_quant.evaluation.data.loaders import kept_in_memory
+from optuna_quant.data.array_files import npz_names
+from optuna_quant.data.array_files import read_npz
+from optuna_quant.data.constant_inputs import NO_INPUTS
+from optuna_quant.data.constant_inputs import BoundInputs
+from optuna_quant.data.constant_inputs import cure_of_missing
+from optuna_quant.data.inputs import InputSpec
+from optuna_quant.data.loaders import kept_in_memory
 
 
 if TYPE_CHECKING:
@@ -48,31 +49,6 @@ _ACCEPTED = (
     "batches, a data loader, a dataset, a path to an .npz file or to a folder of .npy files or "
     "images, or a function that takes no argument and returns an iterator over batches"
 )
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What the model expects of one input.
-
-    Args:
-        name:
-            Name of the input.
-        dtype:
-            Element type; ``object`` for strings.
-        shape:
-            Size of each axis; a name, or None, where the size is dynamic. None if even the number
-            of axes is unknown.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | str | None, ...] | None
-
-    def __str__(self) -> str:
-        if self.shape is None:
-            return f"{self.dtype.name} of any shape"
-        axes = ", ".join("?" if axis is None else str(axis) for axis in self.shape)
-        return f"{self.dtype.name} of shape ({axes})"
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
@@ -164,7 +140,7 @@ class CalibrationData:
             - a path to an ``.npz`` file with an array of the whole set for each input; further
               arrays in it (labels, say) are ignored. Or to a folder with an ``.npy`` file for
               each, or with images, see
-              :class:`~optuna_quant.evaluation.data.image_folder.ImageFolder`;
+              :class:`~optuna_quant.data.image_folder.ImageFolder`;
             - a data loader or a dataset, which give samples by number: they are read in the order
               of the dataset;
             - an iterator, which is read once and kept in memory.

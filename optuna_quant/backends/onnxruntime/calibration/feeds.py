@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.evaluation.data.constant_inputs import cure_of_missing
-from optuna_quant.evaluation.data.loaders import without_device
+from optuna_quant.data.constant_inputs import cure_of_missing
+from optuna_quant.data.loaders import without_device
 
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.data.inputs import InputSpec
 
     Feed = dict[str, NDArray[Any]]
 

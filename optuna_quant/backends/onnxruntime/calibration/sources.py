@@ -17,20 +17,20 @@ import warnings
 import numpy as np
 
 from optuna_quant.backends.onnxruntime.calibration.feeds import is_array
-from optuna_quant.evaluation.data.image_folder import ImageFolder
-from optuna_quant.evaluation.data.image_folder import is_image_folder
-from optuna_quant.evaluation.data.labelled_data import LABELS
-from optuna_quant.evaluation.data.labelled_data import transformed
-from optuna_quant.evaluation.data.loaders import LoaderSamples
-from optuna_quant.evaluation.data.loaders import Rows
-from optuna_quant.evaluation.data.loaders import in_batches
-from optuna_quant.evaluation.data.loaders import is_indexable
-from optuna_quant.evaluation.data.loaders import is_loader
-from optuna_quant.evaluation.data.loaders import row_of
+from optuna_quant.data.image_folder import ImageFolder
+from optuna_quant.data.image_folder import is_image_folder
+from optuna_quant.data.labelled_data import LABELS
+from optuna_quant.data.labelled_data import transformed
+from optuna_quant.data.loaders import LoaderSamples
+from optuna_quant.data.loaders import Rows
+from optuna_quant.data.loaders import in_batches
+from optuna_quant.data.loaders import is_indexable
+from optuna_quant.data.loaders import is_loader
+from optuna_quant.data.loaders import row_of
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.data.inputs import InputSpec
 
 
 _WHERE = "the calibration data"

@@ -19,8 +19,8 @@ from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import pack
 from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import unpack
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.ranges import scale_zero_point
-from optuna_quant.backends.onnxruntime.static.static import Params
 
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import numpy as np
 import onnxruntime
 
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
 from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.data import optional_input_specs
 from optuna_quant.backends.onnxruntime.model.model import external_location
@@ -24,7 +23,8 @@ from optuna_quant.backends.onnxruntime.model.model import external_tensors
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.costs.comparison import OutputAgreement
-from optuna_quant.evaluation.data.constant_inputs import ConstantInputs
+from optuna_quant.data.constant_inputs import ConstantInputs
+from optuna_quant.data.inputs import InputSpec
 
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Dynamic quantization: operators that find their ranges as they run."""

@@ -1,0 +1,1 @@
+"""What the runtime really runs, read from its optimized graph."""

@@ -1,0 +1,1 @@
+"""The ONNX graph: reading, normal form, folding, files, and the model that is handed out."""

@@ -1,0 +1,1 @@
+"""What each op's quantization does to the outputs: MSE, gradients, Hessian."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
-from optuna_quant.evaluation.metrics.output_choice import choose_outputs
+from optuna_quant.data.outputs import choose_outputs
 
 
 try:

@@ -29,8 +29,8 @@ from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import Hessian
 from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import OpTrace
 from optuna_quant.backends.onnxruntime.sensitivity.loss_data import count_samples
 from optuna_quant.backends.onnxruntime.sensitivity.loss_data import read_batches
-from optuna_quant.evaluation.data.constant_inputs import NO_INPUTS
-from optuna_quant.evaluation.data.constant_inputs import BoundInputs
+from optuna_quant.data.constant_inputs import NO_INPUTS
+from optuna_quant.data.constant_inputs import BoundInputs
 
 
 try:

@@ -12,15 +12,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-from optuna_quant.evaluation.data.constant_inputs import NO_INPUTS
-from optuna_quant.evaluation.data.constant_inputs import BoundInputs
-from optuna_quant.evaluation.data.constant_inputs import cure_of_missing
+from optuna_quant.data.constant_inputs import NO_INPUTS
+from optuna_quant.data.constant_inputs import BoundInputs
+from optuna_quant.data.constant_inputs import cure_of_missing
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.data.inputs import InputSpec
 
     Batch: TypeAlias = dict[str, NDArray[Any]]
 

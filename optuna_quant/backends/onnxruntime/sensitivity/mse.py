@@ -21,7 +21,7 @@ from optuna.logging import get_logger
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.sensitivity.relative_error import RelativeError
 from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import side_by_side
-from optuna_quant.evaluation.metrics.output_choice import choose_outputs
+from optuna_quant.data.outputs import choose_outputs
 from optuna_quant.space.config import QuantConfig
 
 

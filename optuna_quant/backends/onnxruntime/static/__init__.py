@@ -1,0 +1,1 @@
+"""Static quantization: where Q/DQ pairs go, and writing them."""

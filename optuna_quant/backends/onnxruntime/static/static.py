@@ -28,6 +28,7 @@ from optuna_quant.backends.onnxruntime.model.op_tables import FUSED_ACTIVATIONS
 from optuna_quant.backends.onnxruntime.model.op_tables import PASS_FLOATS
 from optuna_quant.backends.onnxruntime.model.op_tables import PASS_INTEGERS
 from optuna_quant.backends.onnxruntime.model.op_tables import PASS_THROUGH
+from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
@@ -44,15 +45,6 @@ _TRANSPARENT = frozenset(
     {"Dropout", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 )
 """Operators that the runtime removes, or before which it moves a quantization behind them."""
-
-
-@dataclass(frozen=True)
-class Params:
-    """How a tensor is quantized: ``real = (integer - zero_point) * scale``."""
-
-    scale: float
-    zero_point: int
-    dtype: str
 
 
 FindParams: TypeAlias = Callable[[str, TensorConfig], Params]

@@ -1,0 +1,1 @@
+"""The ONNX graph in torch, for gradients. Needs the extra torch."""

@@ -16,10 +16,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from optuna_quant.evaluation.data.array_files import read_npy
-from optuna_quant.evaluation.data.array_files import read_npz
-from optuna_quant.evaluation.data.constant_inputs import cure_of_missing
-from optuna_quant.evaluation.data.loaders import without_device
+from optuna_quant.data.array_files import read_npy
+from optuna_quant.data.array_files import read_npz
+from optuna_quant.data.constant_inputs import cure_of_missing
+from optuna_quant.data.loaders import without_device
 
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
-    from optuna_quant.evaluation.data.sample_runs import Rows
+    from optuna_quant.data.inputs import InputSpec
+    from optuna_quant.data.sample_runs import Rows
 
 
 Batch: TypeAlias = "tuple[dict[str, Rows], Rows]"

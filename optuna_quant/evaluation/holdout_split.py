@@ -15,7 +15,7 @@ from optuna_quant._optuna import set_study_system_attr
 from optuna_quant._optuna import study_system_attrs
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.study import record
-from optuna_quant.study.changed import ChangedEvaluationError
+from optuna_quant.study.errors import ChangedEvaluationError
 
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from optuna_quant.evaluation.data.constant_inputs import NO_INPUTS
-from optuna_quant.evaluation.data.constant_inputs import BoundInputs
-from optuna_quant.evaluation.data.constant_inputs import Spec
+from optuna_quant.data.constant_inputs import NO_INPUTS
+from optuna_quant.data.constant_inputs import BoundInputs
+from optuna_quant.data.constant_inputs import Spec
 
 
 if TYPE_CHECKING:

@@ -1,6 +1,22 @@
-"""The error of a record that somebody has edited, or that the storage has spoilt."""
+"""What can be wrong with a study: its baseline, what it was begun with, its record."""
 
 from __future__ import annotations
+
+
+class BaselineError(ValueError):
+    """The FP32 model could not be evaluated, so that no candidate can be judged."""
+
+
+class ChangedError(ValueError):
+    """A study was begun with other calibration data, options or another evaluation.
+
+    Its results do not hold for what is given now. Where it has none yet, a new search may take
+    its place.
+    """
+
+
+class ChangedEvaluationError(ChangedError, BaselineError):
+    """The FP32 model has another metric here than in the study."""
 
 
 class DamagedRecordError(ValueError):

@@ -16,27 +16,27 @@ from typing import TypeAlias
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant.evaluation.data.image_folder import ImageFolder
-from optuna_quant.evaluation.data.image_folder import is_image_folder
-from optuna_quant.evaluation.data.labelled_data import LABELS
-from optuna_quant.evaluation.data.labelled_data import ArrayData
-from optuna_quant.evaluation.data.labelled_data import Batch
-from optuna_quant.evaluation.data.labelled_data import DatasetData
-from optuna_quant.evaluation.data.labelled_data import LabelledData
-from optuna_quant.evaluation.data.labelled_data import open_labelled_data
-from optuna_quant.evaluation.data.loaders import BatchRows
-from optuna_quant.evaluation.data.loaders import LoaderSamples
-from optuna_quant.evaluation.data.loaders import Rows
-from optuna_quant.evaluation.data.loaders import content_hash
-from optuna_quant.evaluation.data.loaders import is_indexable
-from optuna_quant.evaluation.data.loaders import is_loader
-from optuna_quant.evaluation.data.loaders import kept_in_memory
+from optuna_quant.data.image_folder import ImageFolder
+from optuna_quant.data.image_folder import is_image_folder
+from optuna_quant.data.labelled_data import LABELS
+from optuna_quant.data.labelled_data import ArrayData
+from optuna_quant.data.labelled_data import Batch
+from optuna_quant.data.labelled_data import DatasetData
+from optuna_quant.data.labelled_data import LabelledData
+from optuna_quant.data.labelled_data import open_labelled_data
+from optuna_quant.data.loaders import BatchRows
+from optuna_quant.data.loaders import LoaderSamples
+from optuna_quant.data.loaders import Rows
+from optuna_quant.data.loaders import content_hash
+from optuna_quant.data.loaders import is_indexable
+from optuna_quant.data.loaders import is_loader
+from optuna_quant.data.loaders import kept_in_memory
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
+    from optuna_quant.data.inputs import InputSpec
 
 
 _logger = get_logger(__name__)
@@ -51,12 +51,12 @@ def open_data(source: Any, transform: Transform | None = None) -> LabelledData:
 
     Args:
         source:
-            What :func:`~optuna_quant.evaluation.data.labelled_data.open_labelled_data` takes;
+            What :func:`~optuna_quant.data.labelled_data.open_labelled_data` takes;
             arrays as a pair ``(X, y)``; lists of arrays, whose shapes may differ; a list of
             samples or of batches; a data loader with a dataset that gives samples by number,
             which are read in the order of the dataset; any other iterable of batches, an
             iterator, or a function that returns one, which are read once and kept in memory; or a
-            folder of images, see :class:`~optuna_quant.evaluation.data.image_folder.ImageFolder`.
+            folder of images, see :class:`~optuna_quant.data.image_folder.ImageFolder`.
         transform:
             Function of what there is of one sample (an array, an image) that gives the input as
             the model takes it.

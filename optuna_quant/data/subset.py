@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optuna_quant.evaluation.data.labelled_data import LabelledData
+from optuna_quant.data.labelled_data import LabelledData
 
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.data import InputSpec
-    from optuna_quant.evaluation.data.labelled_data import Batch
+    from optuna_quant.data.inputs import InputSpec
+    from optuna_quant.data.labelled_data import Batch
 
 
 class SubsetData(LabelledData):

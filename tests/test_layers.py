@@ -1,0 +1,123 @@
+"""Imports go one way: from a room to those below it, also where they are only for types."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna_quant
+
+
+PACKAGE = Path(optuna_quant.__file__).parent
+
+LAYERS = (
+    "_common",
+    "_optuna",
+    "workers",
+    "storages",
+    "space",
+    "criteria",
+    "sequential",
+    "data",
+    "backends.base",
+    "study",
+    "costs",
+    "selection",
+    "backends.onnxruntime",
+    "samplers",
+    "pruners",
+    "evaluation",
+    "callbacks",
+    "tuning",
+    "cli",
+)
+"""From below: a module imports from its own room and those before it."""
+
+MOST_ENTRIES = 20
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in known else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def own_imports() -> dict[str, set[str]]:
+    known = modules()
+    return {
+        module: {name for name in imports(path, known) if name.split(".")[0] == "optuna_quant"}
+        for module, path in known.items()
+    }
+
+
+def layer_of(module: str) -> str:
+    name = module.removeprefix("optuna_quant").removeprefix(".")
+    fitting = [layer for layer in LAYERS if name == layer or name.startswith(f"{layer}.")]
+    return max(fitting, key=len, default=name)
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that can reach each other."""
+    reach = {module: set(found) for module, found in graph.items()}
+    changed = True
+    while changed:
+        changed = False
+        for found in reach.values():
+            more = set().union(*(reach.get(name, set()) for name in found)) - found
+            if more:
+                found |= more
+                changed = True
+    in_circle = {m: frozenset(o for o in r if m in reach.get(o, ())) for m, r in reach.items()}
+    return sorted({tuple(sorted(circle)) for circle in in_circle.values() if circle})  # type: ignore[arg-type]
+
+
+def test_every_import_is_of_a_module_that_exists() -> None:
+    known = modules()
+    assert {name for found in own_imports().values() for name in found} <= known.keys()
+
+
+def test_every_module_has_a_layer() -> None:
+    without = {m for m in modules() if m.count(".") and layer_of(m) not in LAYERS}
+    assert without == {"optuna_quant.backends"}
+
+
+def test_imports_go_down() -> None:
+    back = [
+        f"{module} imports {name}"
+        for module, found in own_imports().items()
+        for name in sorted(found)
+        if layer_of(module) in LAYERS and layer_of(module) != layer_of(name)
+        if layer_of(name) not in LAYERS[: LAYERS.index(layer_of(module))]
+    ]
+    assert back == []
+
+
+def test_no_circles() -> None:
+    assert circles(own_imports()) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [("b", "c")]
+
+
+def test_the_root_stays_small() -> None:
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES
+
+
+def test_rooms_say_what_they_are() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
