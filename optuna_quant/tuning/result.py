@@ -323,7 +323,7 @@ class TuningResult:
             A row per model, the cheapest first, FP32 included, with the columns ``trial``,
             ``metric``, ``loss``, the cost by the objective's name, all other measures that are
             known, ``fallback_ops``, ``met`` and ``evaluated`` (the part of the samples).
-            :func:`optuna_quant.pareto.front_points` gives the same as values.
+            :func:`optuna_quant.selection.front_points` gives the same as values.
 
         Raises:
             ValueError:
