@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+import os
 from pathlib import Path
 import subprocess
 import sys
 import threading
 from typing import Any
 
+from child_paths import python_path
 from costed_backend import CostedBackend
 from costed_backend import table
 from fake_backend import CountingEvaluation
@@ -262,7 +264,10 @@ def test_threads_evaluate_it_once() -> None:
 
 def test_processes_evaluate_it_once(tmp_path: Path) -> None:
     worker = [sys.executable, no_gain_worker.__file__, str(tmp_path)]
-    processes = [subprocess.Popen(worker, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    env = os.environ | {"PYTHONPATH": python_path(Path(no_gain_worker.__file__).parent)}
+    processes = [
+        subprocess.Popen(worker, stdout=subprocess.PIPE, text=True, env=env) for _ in range(3)
+    ]
     said = [process.communicate(timeout=120)[0].strip() for process in processes]
     assert said == ["no_gain True 0.9"] * 3
     assert len((tmp_path / "log").read_text().splitlines()) == 1
