@@ -139,6 +139,21 @@ def test_it_is_no_obstacle_to_asking_for_something_else() -> None:
     assert "no faster than FP32" in str(again)
 
 
+def test_costs_of_another_device_begin_the_search() -> None:
+    searches = Searches()
+    searches.run()
+    result = searches.run(costs=table(SPACE, {"a": 0.5, "b": 0.8, "c": 0.9}), verify=False)
+    assert (result.met, result.pays) == (True, True)
+    assert result.fallback_ops == ("b",)
+    assert searches.seen.count(FP32) == 1
+
+
+def test_the_front_is_fp32() -> None:
+    front = Searches().run().front()
+    assert list(front["trial"]) == [0]
+    assert list(front["fallback_ops"]) == [3]
+
+
 def test_other_ops_may_be_asked_for_next(caplog: pytest.LogCaptureFixture) -> None:
     searches = Searches()
     searches.run()
