@@ -26,8 +26,8 @@ from optuna_quant.study import record
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.result import TuningResult
-from optuna_quant.tuning.second_evaluation import SecondEvaluation
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
+from optuna_quant.tuning.validation import SecondEvaluation
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

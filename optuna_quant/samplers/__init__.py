@@ -16,6 +16,8 @@ from optuna_quant.samplers._random import RandomQuantSampler
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._registry import strategies
 from optuna_quant.samplers._reports import RaceReport
+from optuna_quant.samplers._reports import ReportsRaces
+from optuna_quant.samplers._reports import ReportsSearch
 from optuna_quant.samplers._reports import SetAside
 from optuna_quant.samplers._reports import Speculation
 from optuna_quant.samplers._requests import Evaluation
@@ -48,6 +50,8 @@ __all__ = [
     "Race",
     "RaceReport",
     "RandomQuantSampler",
+    "ReportsRaces",
+    "ReportsSearch",
     "Scoring",
     "SeesSamples",
     "Sensitivity",

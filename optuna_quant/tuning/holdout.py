@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
 import os
@@ -24,6 +23,7 @@ from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import for_fp32
 from optuna_quant.sequential.interval import loss_interval
 from optuna_quant.sequential.population import is_bounded
+from optuna_quant.tuning.validation import HoldoutResult
 
 
 if TYPE_CHECKING:
@@ -37,39 +37,6 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _WHAT = "The evaluation of the hold-out set"
-
-
-@dataclass(frozen=True)
-class HoldoutResult:
-    """What the hold-out set says of the model that was found.
-
-    The search has not seen these samples. So of the loss here nothing was selected, and its
-    interval may be believed.
-
-    Attributes:
-        metric:
-            The metric of the model on the hold-out set.
-        baseline:
-            The metric of the FP32 model on it.
-        loss:
-            The loss of the model against that baseline, as the criterion defines it.
-        met:
-            Whether the criterion is met there.
-        loss_interval:
-            Between which values the loss is for the population that the hold-out set was drawn
-            from, with 95 % confidence, see
-            :func:`optuna_quant.sequential.interval.loss_interval`; :obj:`None` if the metric has
-            no scores of single samples, or these have no bounds.
-        samples:
-            The number of samples; :obj:`None` if it is not known.
-    """
-
-    metric: float
-    baseline: float
-    loss: float
-    met: bool
-    loss_interval: tuple[float, float] | None = None
-    samples: int | None = None
 
 
 def _unlimited(evaluate: Callable[[], Any]) -> Any:

@@ -92,6 +92,7 @@ from optuna_quant.study.renewal import renew
 from optuna_quant.study.repeated_failures import try_again
 from optuna_quant.study.space_signature import check_protocol
 from optuna_quant.study.space_signature import check_space
+from optuna_quant.tuning.conclude import conclude
 from optuna_quant.tuning.earlier_study import check_from_study
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
@@ -102,7 +103,6 @@ from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.quiet import without_repeated_lines
 from optuna_quant.tuning.result import TuningResult
-from optuna_quant.tuning.result import conclude
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
 from optuna_quant.tuning.strategies import check_begins_from
 from optuna_quant.tuning.strategies import choose_strategy
@@ -457,6 +457,7 @@ class Search:
             stop = self._finish_promising(study, objective, observers, stop)
         measure = partial(measure_finalists, backend=self.backend, space=self.space)
         result = conclude(
+            TuningResult,
             study,
             stop,
             self.policy,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
 import hashlib
-import itertools
 import json
 import math
 from typing import TYPE_CHECKING
@@ -34,13 +33,13 @@ from optuna_quant.study.compute_once import SharedValue
 from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.study.sample_record import read_population
 from optuna_quant.study.sample_record import read_scores
+from optuna_quant.tuning.validation import SecondEvaluation
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.objective import Evaluate
     from optuna_quant.tuning.result import TuningResult
 
@@ -53,50 +52,6 @@ _FEWEST = 2
 # By this part of the largest output, sums in another order may differ; what is random does more.
 _ROUNDING = 1e-5
 _SAME_METRIC = 1e-9
-
-
-@dataclass(frozen=True)
-class SecondEvaluation:
-    """What evaluating the answer a second time has given.
-
-    Args:
-        first:
-            The metric and that of the FP32 model, as the first evaluation gave them.
-        metric:
-            The metric; :obj:`None` if a few samples have given the same as before, so that there
-            was no need to evaluate all.
-        baseline:
-            The metric of the FP32 model, evaluated a second time as well because something is
-            random; :obj:`None` if nothing is, as far as that shows.
-        evaluated:
-            How much was evaluated for it, in full evaluations.
-    """
-
-    first: tuple[float, float]
-    metric: float | None
-    baseline: float | None
-    evaluated: float
-
-    @property
-    def differs(self) -> bool:
-        """Whether it has given something else than the first time."""
-        return self.baseline is not None
-
-    def meets(self, criterion: AccuracyCriterion) -> bool:
-        """Whether the criterion is met by both evaluations, against both of FP32."""
-        if self.metric is None or self.baseline is None:
-            return True
-        metrics, baselines = (self.first[0], self.metric), (self.first[1], self.baseline)
-        return all(criterion.meets(m, b) for m, b in itertools.product(metrics, baselines))
-
-    def shown(self, criterion: AccuracyCriterion) -> str:
-        """A line of the summary, if it differs."""
-        assert self.metric is not None and self.baseline is not None
-        again = "met again" if self.meets(criterion) else "NOT met each time"
-        return (
-            f"not reproducible exactly: evaluated twice, the metric is {self.first[0]:.6g} and "
-            f"{self.metric:.6g}, FP32 {self.first[1]:.6g} and {self.baseline:.6g}: {again}"
-        )
 
 
 def _unlimited(evaluate: Callable[[], Any], *, give_up: Callable[[str], None]) -> Any:
