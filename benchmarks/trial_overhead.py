@@ -34,7 +34,7 @@ from optuna_quant import TuningCriterion
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.samplers import Stage
 from optuna_quant.samplers import StagedQuantSampler
-from optuna_quant.tuning.search import prepare
+from optuna_quant.tuning.prepare import prepare
 
 
 RUNS = "model's runs"

@@ -215,7 +215,7 @@ def test_study_of_an_earlier_version_is_refused(
 ) -> None:
     storage = str(tmp_path / "journal")
     with monkeypatch.context() as earlier:
-        earlier.setattr("optuna_quant.tuning.search.check_batches", lambda study, batches: None)
+        earlier.setattr("optuna_quant.tuning.opening.check_batches", lambda study, batches: None)
         tune_on(data, storage=storage)
     with pytest.raises(ValueError, match="in larger batches, by an earlier version, and here"):
         tune_on(data, storage=storage)

@@ -51,14 +51,14 @@ from optuna_quant.space.config import QuantConfig
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError
-from optuna_quant.tuning import search
+from optuna_quant.tuning import measures
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.finalists import finalists
 from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.prepare import prepare
 from optuna_quant.tuning.result import TuningResult
-from optuna_quant.tuning.search import prepare
 from optuna_quant.tuning.strategies import choose_strategy
 from optuna_quant.tuning.strategies import sampler_options
 
@@ -349,7 +349,7 @@ def test_interrupt_in_the_measurement_of_the_gain_is_one(monkeypatch: pytest.Mon
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optuna_quant.tuning.search.measure_finalists", interrupted)
+    monkeypatch.setattr("optuna_quant.tuning.run.measure_finalists", interrupted)
     result = interrupted_fake(FakeBackend({"a": 0.0}))
     assert result.met
     assert result.gain is None
@@ -864,7 +864,7 @@ def test_no_model_is_an_error() -> None:
 def test_how_many_batches_run_at_once(
     monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], cores: int, threads: int
 ) -> None:
-    monkeypatch.setattr(search, "available_cores", lambda: cores)
+    monkeypatch.setattr(measures, "available_cores", lambda: cores)
     x = onnx_models.samples(8, 2, 8, 8)
     data = {"x": x, "labels": np.zeros(len(x))}
     given = {"calibration_data": x, "data": data, "holdout": {**data, "x": x + 1}}

@@ -47,7 +47,7 @@ from optuna_quant.tuning.earlier_study import parse_from_study
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import storage_file
-from optuna_quant.tuning.search import prepare
+from optuna_quant.tuning.prepare import prepare
 from optuna_quant.tuning.strategies import choose_strategy
 from optuna_quant.workers.launch import RANKS
 from optuna_quant.workers.launch import Rank

@@ -18,8 +18,8 @@ from optuna_quant.evaluation.metrics.sample_metrics import Metric
 from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.tuning.errors import TuningInterrupted
+from optuna_quant.tuning.prepare import prepare
 from optuna_quant.tuning.result import TuningResult
-from optuna_quant.tuning.search import prepare
 from optuna_quant.workers.launch import RANKS
 from optuna_quant.workers.launch import Rank
 from optuna_quant.workers.launch import this_rank

@@ -1,0 +1,121 @@
+"""What evaluates models in a search: of data, of a function, and on the hold-out set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import cast
+
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.evaluation.function import FunctionEvaluation
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.metrics.named import as_metric_of
+from optuna_quant.evaluation.metrics.sample_metrics import Metric
+from optuna_quant.evaluation.objective import Evaluate
+from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.tuning.holdout import check_other_data
+from optuna_quant.workers.cores import available_cores
+
+
+if TYPE_CHECKING:
+    pass
+
+
+def make_measure(
+    evaluate: Evaluate | None,
+    data: Any,
+    metric: Metric | None,
+    criterion: AccuracyCriterion | None,
+    *,
+    metric_bounds: tuple[float, float] | None,
+    output_names: str | Sequence[str] | None,
+    inputs: Mapping[str, Any] | None,
+    transform: Callable[[Any], Any] | None,
+    batch_size: int | None,
+    threads: int,
+) -> Evaluate:
+    """What gives the metric of a session."""
+    if evaluate is not None and data is None:
+        of_data = {
+            "metric": metric,
+            "output_names": output_names,
+        }
+        for name, value in of_data.items():
+            if value is not None:
+                raise ValueError(f"{name}={value!r} goes with data, not with evaluate.")
+        if not callable(evaluate):
+            raise TypeError(f"evaluate must be a function, but got {evaluate!r}.")
+        return FunctionEvaluation(
+            evaluate,
+            metric_bounds=metric_bounds,
+            higher_is_better=criterion is None or criterion.higher_is_better,
+            batch_size=batch_size,
+            of_session=True,
+        )
+    if data is None or evaluate is not None:
+        given = "both" if evaluate is not None else "neither"
+        raise ValueError(
+            "Either evaluate (a function that gives the metric of a model) or data (labelled data "
+            f"for a metric) is needed, but got {given}."
+        )
+    if metric is not None and not isinstance(metric, str):
+        says = criterion is not None and criterion.says_direction
+        higher = criterion.higher_is_better if criterion is not None and says else None
+        metric = as_metric_of(metric, bounds=metric_bounds, higher_is_better=higher)
+        metric_bounds = None
+    return DataEvaluation(
+        data,
+        "accuracy" if metric is None else metric,
+        batch_size=batch_size,
+        threads=threads,
+        metric_bounds=metric_bounds,
+        output_names=output_names,
+        inputs=inputs,
+        transform=transform,
+    )
+
+
+def make_holdout_measure(
+    holdout: Any,
+    evaluate: Evaluate | None,
+    data: Any,
+    measured: Callable[[Evaluate | None, Any], Evaluate],
+) -> Evaluate:
+    """What gives the metric of a session on the hold-out set."""
+    if evaluate is None:
+        check_other_data(data, holdout, what="data")
+        return measured(None, holdout)
+    check_other_data(evaluate, holdout, what="evaluate")
+    if not callable(holdout):
+        raise TypeError(
+            "With evaluate, holdout must be a second function, which gives the metric of a model "
+            f"on other samples, but got {holdout!r}. Labelled data go with data."
+        )
+    is_evaluation = isinstance(holdout, SampleEvaluation)
+    return cast("Evaluate", holdout) if is_evaluation else measured(holdout, None)
+
+
+def taken_by(measure: Evaluate) -> Callable[[Any], Any]:
+    """Gives what an evaluation takes of a model: the model, or its session."""
+    return _itself if isinstance(measure, DataEvaluation) else _session
+
+
+def _itself(model: Any) -> Any:
+    """What an evaluation of data gets, which has its own way to the session."""
+    return model
+
+
+def _session(model: Any) -> Any:
+    """What an evaluation gets: the session of a model, if it has one."""
+    return getattr(model, "session", model)
+
+
+def usual_threads() -> int:
+    """How many batches are run at once: two, which was faster than one at a time on all cores.
+
+    More would be run ahead in vain once a model is given up.
+    """
+    return min(2, available_cores())
