@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
 
+from optuna_quant._common.option import Flag
+from optuna_quant._common.option import option
+from optuna_quant._common.option_kinds import NUMBER
+from optuna_quant._common.option_kinds import SWITCH
+from optuna_quant._common.option_kinds import TEXT
+
 
 if TYPE_CHECKING:
     import optuna
@@ -57,9 +63,36 @@ class AccuracyCriterion:
     """
 
     # None stands for what is not given; the attribute is always a bool.
-    higher_is_better: bool = None  # type: ignore[assignment]
-    criterion: str = "relative"
-    tolerable_loss: float = 0.01
+    higher_is_better: bool = option(  # type: ignore[assignment]
+        None,
+        Flag(
+            help="the metric is an error or a loss",
+            kind=SWITCH,
+            names=("--lower-is-better",),
+            value=False,
+            heading="criterion",
+        ),
+    )
+    criterion: str = option(
+        "relative",
+        Flag(
+            help="whether the loss is a part of the FP32 model's metric (0.01: one percent), or "
+            "in units of the metric (default: relative; absolute for relative_error, which FP32 "
+            "has none of)",
+            kind=TEXT,
+            choices=CRITERIA,
+            heading="criterion",
+        ),
+    )
+    tolerable_loss: float = option(
+        0.01,
+        Flag(
+            help="the largest loss that is good enough (default: 0.01)",
+            kind=NUMBER,
+            metavar="LOSS",
+            heading="criterion",
+        ),
+    )
 
     def __post_init__(self) -> None:
         # No field: criteria are equal, and kept in studies, by what they say.

@@ -20,7 +20,7 @@ import optuna
 import pytest
 
 from optuna_quant import __version__
-from optuna_quant.cli.commands import load_function
+from optuna_quant.cli.loading import load_function
 from optuna_quant.cli.parser import main
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record

@@ -16,7 +16,6 @@ import onnx_models
 import optuna
 import pytest
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.sequential.interval import loss_interval
@@ -25,6 +24,7 @@ from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.holdout import check_other_data
 from optuna_quant.tuning.interval import recorded_interval
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 

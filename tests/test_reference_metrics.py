@@ -254,7 +254,7 @@ def test_a_search_without_labels(evidence: str) -> None:
         calibration_data=X[:40],
         data={"x": X},
         metric="agreement",
-        evidence=evidence,
+        early_stopping=evidence,
         holdout={"x": holdout},
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.1),
         tuning_criterion=TuningCriterion(objective="ops"),

@@ -32,7 +32,6 @@ from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks.progress import clock
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.costs import KnownObjective
 from optuna_quant.costs import as_costs
 from optuna_quant.costs import as_objective
@@ -56,9 +55,13 @@ from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.finalists import finalists
+from optuna_quant.tuning.options.collect import collect
+from optuna_quant.tuning.options.criterion import TuningCriterion
+from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.prepare import prepare
 from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.run import TuningRun
 from optuna_quant.tuning.strategies import choose_strategy
 from optuna_quant.tuning.strategies import sampler_options
 
@@ -401,6 +404,10 @@ def test_processes_share_one_search(tmp_path: Path) -> None:
     assert set((alone / "log").read_text().splitlines()) <= set(evaluated)
 
 
+def prepared(**options: Any) -> TuningRun:
+    return prepare(collect(TuneOptions, options))
+
+
 def test_threads_share_one_search() -> None:
     backend = FakeBackend({"a": 0.02, "b": 0.15, "c": 0.0, "d": 0.03, "e": 0.2})
     evaluate = CountingEvaluation()
@@ -411,9 +418,9 @@ def test_threads_share_one_search() -> None:
 
     tuning = TuningCriterion(timeout=None, max_trials=None, strategy="basic")
     given = {"accuracy_criterion": TOLERANT, "tuning_criterion": tuning, "verify": False}
-    alone = prepare(backend=backend, evaluate=evaluate, **given).run()
+    alone = prepared(backend=backend, evaluate=evaluate, **given).run()
     evaluate.seen.clear()
-    result = prepare(backend=backend, evaluate=slow, **given).run(n_jobs=4)
+    result = prepared(backend=backend, evaluate=slow, **given).run(n_jobs=4)
     assert result.fallback_ops == alone.fallback_ops
     assert result.met
     assert evaluate.most_repeats() == 1
@@ -868,7 +875,7 @@ def test_how_many_batches_run_at_once(
     x = onnx_models.samples(8, 2, 8, 8)
     data = {"x": x, "labels": np.zeros(len(x))}
     given = {"calibration_data": x, "data": data, "holdout": {**data, "x": x + 1}}
-    found = prepare(onnx_models.convnet(), **given, **kwargs)
+    found = prepared(model=onnx_models.convnet(), **given, **kwargs)
     for evaluation in (found.measure, found.holdout):
         assert isinstance(evaluation, DataEvaluation)
         assert evaluation.threads == threads
@@ -920,8 +927,8 @@ def test_direction_is_that_of_the_metric_unless_it_is_given(
 ) -> None:
     x = onnx_models.samples(150, 2, 8, 8)
     (scores,) = onnx_models.run(onnx_models.convnet(), {"x": x})
-    found = prepare(
-        onnx_models.convnet(),
+    found = prepared(
+        model=onnx_models.convnet(),
         calibration_data=x,
         data={"x": x, "labels": scores},
         metric="mae",

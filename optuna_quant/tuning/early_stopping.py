@@ -29,36 +29,38 @@ def make_pruner(
     measure: Evaluate,
     criterion: AccuracyCriterion,
     *,
-    evidence: str | None,
+    early_stopping: str | None,
     error_probability: float,
 ) -> BasePruner:
     """What decides when enough samples were seen; nothing does if there is nothing to go by."""
-    if evidence not in (None, "off", *METHODS):
+    if early_stopping not in (None, "off", *METHODS):
         raise ValueError(
-            f"evidence must be one of {', '.join(METHODS)} or off, but got {evidence!r}."
+            f"early_stopping must be one of {', '.join(METHODS)} or off, but got "
+            f"{early_stopping!r}."
         )
     pruner = AccuracyPruner(
-        criterion, error_probability=error_probability, method=_method(evidence)
+        criterion, error_probability=error_probability, method=_method(early_stopping)
     )
     in_full = isinstance(measure, FunctionEvaluation) and not measure.in_parts
-    if in_full and evidence not in (None, "off"):
+    if in_full and early_stopping not in (None, "off"):
         raise ValueError(
-            f"evidence={evidence!r} needs data and a metric of single samples, or a function "
-            "evaluate(session, indices) that gives the scores of those that it is asked for; "
-            "evaluate has no parameter named indices."
+            f"early_stopping={early_stopping!r} needs data and a metric of single samples, or a "
+            "function evaluate(session, indices) that gives the scores of those that it is asked "
+            "for; evaluate has no parameter named indices."
         )
-    if evidence == "off":
+    if early_stopping == "off":
         return NopPruner()
     if not isinstance(measure, DataEvaluation):  # The first call tells what there is to go by.
         return pruner
     if measure.bounds is not None and not is_bounded(measure.bounds):
         if this_rank().reports:
-            level = logging.WARNING if evidence in ("paired", "unpaired") else logging.INFO
+            level = logging.WARNING if early_stopping in ("paired", "unpaired") else logging.INFO
             _logger.log(
                 level,
-                f"A configuration is given up once it certainly fails, as with evidence='exact', "
-                f"because the metric {measure.name!r} has no bound on how bad the score of a "
-                "sample can be. If you know one, metric_bounds=(lowest, highest) decides sooner.",
+                "A configuration is given up once it certainly fails, as with "
+                f"early_stopping='exact', because the metric {measure.name!r} has no bound on how "
+                "bad the score of a sample can be. If you know one, metric_bounds=(lowest, "
+                "highest) decides sooner.",
             )
         return pruner
     if measure.bounds is None:
@@ -77,5 +79,5 @@ def make_pruner(
     return pruner
 
 
-def _method(evidence: str | None) -> str:
-    return evidence if evidence in METHODS else "paired"
+def _method(early_stopping: str | None) -> str:
+    return early_stopping if early_stopping in METHODS else "paired"

@@ -21,12 +21,12 @@ from optuna_quant.workers.cores import available_cores
 
 
 if TYPE_CHECKING:
-    pass
+    from optuna_quant.data.given import DataLike
 
 
 def make_measure(
     evaluate: Evaluate | None,
-    data: Any,
+    data: DataLike | None,
     metric: Metric | None,
     criterion: AccuracyCriterion | None,
     *,
@@ -79,15 +79,15 @@ def make_measure(
 
 
 def make_holdout_measure(
-    holdout: Any,
+    holdout: float | DataLike | Evaluate,
     evaluate: Evaluate | None,
-    data: Any,
-    measured: Callable[[Evaluate | None, Any], Evaluate],
+    data: DataLike | None,
+    measured: Callable[[Evaluate | None, DataLike | None], Evaluate],
 ) -> Evaluate:
     """What gives the metric of a session on the hold-out set."""
     if evaluate is None:
         check_other_data(data, holdout, what="data")
-        return measured(None, holdout)
+        return measured(None, cast("DataLike", holdout))
     check_other_data(evaluate, holdout, what="evaluate")
     if not callable(holdout):
         raise TypeError(
@@ -95,7 +95,8 @@ def make_holdout_measure(
             f"on other samples, but got {holdout!r}. Labelled data go with data."
         )
     is_evaluation = isinstance(holdout, SampleEvaluation)
-    return cast("Evaluate", holdout) if is_evaluation else measured(holdout, None)
+    given = cast("Evaluate", holdout)
+    return given if is_evaluation else measured(given, None)
 
 
 def taken_by(measure: Evaluate) -> Callable[[Any], Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 from functools import partial
 import os
 from typing import TYPE_CHECKING
@@ -14,8 +13,6 @@ from typing import Any
 from typing import cast
 
 from optuna_quant.callbacks import ExitPolicy
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
-from optuna_quant.costs.given import CostsLike
 from optuna_quant.costs.given import as_costs
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
@@ -27,11 +24,9 @@ from optuna_quant.evaluation.data_checks import warn_of_data
 from optuna_quant.evaluation.holdout_split import as_fraction
 from optuna_quant.evaluation.holdout_split import split_holdout
 from optuna_quant.evaluation.labelled import DataEvaluation
-from optuna_quant.evaluation.labelled import check_count
 from optuna_quant.evaluation.metrics.criterion import check_tolerance
 from optuna_quant.evaluation.metrics.criterion import criterion_for
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
-from optuna_quant.evaluation.metrics.sample_metrics import Metric
 from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.evaluation.timeout import check_evaluation_timeout
 from optuna_quant.tuning.earlier_study import check_from_study
@@ -39,6 +34,7 @@ from optuna_quant.tuning.early_stopping import make_pruner
 from optuna_quant.tuning.measures import make_holdout_measure
 from optuna_quant.tuning.measures import make_measure
 from optuna_quant.tuning.measures import usual_threads
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.output import SaveBest
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.run import TuningRun
@@ -54,107 +50,56 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.costs import KnownObjective
+    from optuna_quant.data.given import CalibrationLike
+    from optuna_quant.data.given import DataLike
+    from optuna_quant.evaluation.batches import Batches
     from optuna_quant.space.narrowing import OpDict
     from optuna_quant.space.space import TuningSpace
-    from optuna_quant.tuning.earlier_study import FromStudy
+    from optuna_quant.tuning.options.quantization import QuantizationOptions
+    from optuna_quant.tuning.options.request import ModelLike
+    from optuna_quant.tuning.options.request import TuneOptions
 
 
-def prepare(
-    model: Any = None,
-    *,
-    calibration_data: Any = None,
-    evaluate: Evaluate | None = None,
-    data: Any = None,
-    metric: Metric | None = None,
-    metric_bounds: tuple[float, float] | None = None,
-    output_names: str | Sequence[str] | None = None,
-    inputs: Mapping[str, Any] | None = None,
-    transform: Callable[[Any], Any] | None = None,
-    batch_size: int | None = None,
-    evaluation_threads: int | None = None,
-    evaluation_timeout: float | None = None,
-    evidence: str | None = None,
-    error_probability: float = 1e-3,
-    holdout: Any = None,
-    verify: bool = True,
-    approach: str | None = None,
-    quant_level: str | int | None = None,
-    accuracy_criterion: AccuracyCriterion | None = None,
-    tuning_criterion: TuningCriterion | None = None,
-    op_types: Sequence[str] | str = "default",
-    op_type_dict: OpDict | None = None,
-    op_name_dict: OpDict | None = None,
-    calibration_sizes: Sequence[int] | None = None,
-    output: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    providers: Sequence[Any] | None = None,
-    session_options: Any = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    backend: Backend | None = None,
-    costs: CostsLike | None = None,
-    measure_gain: bool = True,
-    from_study: FromStudy | None = None,
-) -> TuningRun:
+def prepare(request: TuneOptions) -> TuningRun:
     """Check all that a search is given, before any study is opened.
 
     No model is evaluated for it; the FP32 model runs on a few samples.
 
-    For the arguments see :func:`optuna_quant.tune`.
+    Args:
+        request:
+            What :func:`optuna_quant.tune` was given.
 
     Raises:
         TypeError:
-            If an argument has the wrong type.
+            If an option has the wrong type.
         ValueError:
-            If an argument is not valid.
+            If an option is not valid.
     """
+    options, allowed = request.evaluation, request.quantization
+    tuning = request.tuning_criterion or TuningCriterion()
+    strategy = _strategy(request, tuning)
+    check_evaluation_timeout(options.evaluation_timeout)
+    inputs = options.inputs
     if inputs is None:
-        inputs = getattr(backend, "inputs", None)
-    tuning = TuningCriterion() if tuning_criterion is None else tuning_criterion
-    if accuracy_criterion is not None:
-        _check_type("accuracy_criterion", accuracy_criterion, AccuracyCriterion)
-    _check_type("tuning_criterion", tuning, TuningCriterion)
-    strategy = choose_strategy(quant_level, tuning.strategy)
-    if from_study is not None:
-        check_from_study(from_study)
-        check_begins_from(strategy, tuning.strategy_kwargs or {})
-    check_evaluation_timeout(evaluation_timeout)
-    threads = evaluation_threads
-    if threads is not None:
-        check_count("evaluation_threads", threads)
-    else:
-        is_ours = session_options is None and providers is None and backend is None
-        threads = usual_threads() if is_ours else 1
-    measured = partial(
-        make_measure,
-        metric=metric,
-        criterion=accuracy_criterion,
-        metric_bounds=metric_bounds,
-        output_names=output_names,
-        inputs=inputs,
-        transform=transform,
-        batch_size=batch_size,
-        threads=threads,
-    )
-    measure = measured(evaluate, data)
-    of_data = measure.sample_metric if isinstance(measure, DataEvaluation) else None
-    accuracy = criterion_for(of_data, accuracy_criterion)
-    check_tolerance(accuracy)
-    if evaluation_threads is not None and data is None:
-        raise ValueError(
-            f"evaluation_threads={evaluation_threads!r} goes with data, not with evaluate."
-        )
+        inputs = getattr(request.backend, "inputs", None)
+    measured = _measured(request, inputs)
+    measure = measured(request.evaluate, request.data)
+    accuracy = _criterion(request, measure)
+    calibration_data = request.calibration_data
     if isinstance(calibration_data, Iterator):
         calibration_data = kept_in_memory(calibration_data, "the calibration data")
     held_out: Evaluate | None = None
     split = None
-    fraction = as_fraction(holdout)
-    if holdout is not None and fraction is None:
-        held_out = make_holdout_measure(holdout, evaluate, data, measured)
-    pruner = make_pruner(measure, accuracy, evidence=evidence, error_probability=error_probability)
-    if output is not None:
-        given = {"model": model, "calibration data": calibration_data, "data": data}
-        given["hold-out set"] = holdout
-        check_output(output, inputs={k: v for k, v in given.items() if _is_path(v)})
+    fraction = as_fraction(options.holdout)
+    if options.holdout is not None and fraction is None:
+        held_out = make_holdout_measure(options.holdout, request.evaluate, request.data, measured)
+    pruner = make_pruner(
+        measure,
+        accuracy,
+        early_stopping=options.early_stopping,
+        error_probability=options.error_probability,
+    )
+    _check_output(request)
     policy = ExitPolicy(
         accuracy,
         timeout=tuning.timeout,
@@ -162,45 +107,30 @@ def prepare(
         objective=OPS if tuning.objective is None else tuning.objective,
         stop_at_first=tuning.stop_at_first,
     )
-    options = {
-        "approach": approach,
-        "calibration_data": calibration_data,
-        "calibration_sizes": calibration_sizes,
-        "inputs": inputs or None,
-        "transform": transform,
-        "providers": providers,
-        "session_options": session_options,
-        "cache_dir": cache_dir,
-    }
-    if backend is None:
-        backend = _onnxruntime(model, options)
-    else:
-        _check_backend_alone(model, {**options, "inputs": None, "transform": None})
-    space = backend.tuning_space(
-        op_types=op_types, op_type_dict=op_type_dict, op_name_dict=op_name_dict
-    )
-    _check_quantizes(space, op_type_dict=op_type_dict, op_name_dict=op_name_dict)
+    backend = _backend(request, calibration_data, inputs)
+    space = _space(backend, allowed)
     scored = None
     fp32 = backend.quantize(space.fp32()) if isinstance(measure, DataEvaluation) else None
     if fraction is not None:
         if isinstance(measure, DataEvaluation):
             measure.check(fp32)  # The model tells a list of batches from one of samples.
-        measure, held_out, split = split_holdout(measure, fraction, seed=seed)
+        measure, held_out, split = split_holdout(measure, fraction, seed=request.seed)
     for each in (measure, held_out):
         if isinstance(each, DataEvaluation):
             each.check(fp32)
             if each is measure:
                 scored = check_outputs(each, fp32, backend=backend, space=space)
+    costs = request.search.costs
     given_costs = None if costs is None else as_costs(costs, space)
     sampler_of = partial(
         make_sampler,
         strategy,
         criterion=accuracy,
-        seed=seed,
+        seed=request.seed,
         kwargs=tuning.strategy_kwargs or {},
         backend=backend,
         outputs=scored,
-        first_ops=_default_ops(backend) if op_types == "all" else (),
+        first_ops=_default_ops(backend) if allowed.op_types == "all" else (),
     )
     sampler = sampler_of(space)
 
@@ -209,15 +139,6 @@ def prepare(
             return sampler
         return sampler_of(chosen, costs=known.table)
 
-    if isinstance(measure, DataEvaluation) and this_rank().reports:
-        measure.tell_unused(fp32)
-    warn_of_data(backend, measure, lambda: fp32)
-    batches = batches_of(measure, space, fp32)
-    if this_rank().reports:
-        warn_of_batches(measure, batches)
-    saver = None
-    if output is not None:
-        saver = SaveBest(output, backend=backend, space=space, policy=policy)
     return TuningRun(
         backend=backend,
         space=space,
@@ -225,27 +146,136 @@ def prepare(
         criterion=accuracy,
         policy=policy,
         measure=measure,
-        saver=saver,
+        saver=None
+        if request.output is None
+        else SaveBest(request.output, backend=backend, space=space, policy=policy),
         calibration_data=calibration_data,
         pruner=pruner,
-        seed=seed,
+        seed=request.seed,
         holdout=held_out,
-        evaluation_timeout=evaluation_timeout,
+        evaluation_timeout=options.evaluation_timeout,
         inputs=inputs,
-        transform=transform,
+        transform=options.transform,
         split=split,
-        batches=batches,
-        verify=verify,
+        batches=_told_batches(measure, backend, space, fp32),
+        verify=options.verify,
         objective=None if tuning.objective is None else as_objective(tuning.objective),
         costs=given_costs,
-        may_narrow=op_types == "default" and not op_type_dict and not op_name_dict,
-        measure_gain=measure_gain,
+        may_narrow=_may_narrow(allowed),
+        measure_gain=options.measure_gain,
         with_space=with_space,
-        from_study=from_study,
+        from_study=request.search.from_study,
     )
 
 
-def _onnxruntime(model: Any, options: Mapping[str, Any]) -> Backend:
+def _strategy(request: TuneOptions, tuning: TuningCriterion) -> str:
+    strategy = choose_strategy(request.search.quant_level, tuning.strategy)
+    if request.search.from_study is not None:
+        check_from_study(request.search.from_study)
+        check_begins_from(strategy, tuning.strategy_kwargs or {})
+    return strategy
+
+
+def _measured(
+    request: TuneOptions, inputs: Mapping[str, Any] | None
+) -> Callable[[Evaluate | None, DataLike | None], Evaluate]:
+    """Makes what gives the metric of a model, of a function or of data."""
+    options = request.evaluation
+    threads = options.evaluation_threads
+    if threads is None:
+        runtime = request.runtime
+        said = (runtime.session_options, runtime.threads, runtime.providers, request.backend)
+        threads = usual_threads() if all(each is None for each in said) else 1
+    return partial(
+        make_measure,
+        metric=request.metric,
+        criterion=request.accuracy_criterion,
+        metric_bounds=options.metric_bounds,
+        output_names=options.output_names,
+        inputs=inputs,
+        transform=options.transform,
+        batch_size=options.batch_size,
+        threads=threads,
+    )
+
+
+def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
+    of_data = measure.sample_metric if isinstance(measure, DataEvaluation) else None
+    found = criterion_for(of_data, request.accuracy_criterion)
+    check_tolerance(found)
+    threads = request.evaluation.evaluation_threads
+    if threads is not None and request.data is None:
+        raise ValueError(f"evaluation_threads={threads!r} goes with data, not with evaluate.")
+    return found
+
+
+def _check_output(request: TuneOptions) -> None:
+    """Refuse an output that cannot be written, or is one of the files that are read."""
+    if request.output is None:
+        return
+    given = {
+        "model": request.model,
+        "calibration data": request.calibration_data,
+        "data": request.data,
+        "hold-out set": request.evaluation.holdout,
+    }
+    paths = {name: value for name, value in given.items() if isinstance(value, str | os.PathLike)}
+    check_output(request.output, inputs=paths)
+
+
+def _backend(
+    request: TuneOptions,
+    calibration_data: CalibrationLike | None,
+    inputs: Mapping[str, Any] | None,
+) -> Backend:
+    allowed, runtime = request.quantization, request.runtime
+    options = {
+        "approach": allowed.approach,
+        "calibration_data": calibration_data,
+        "calibration_sizes": allowed.calibration_sizes,
+        "inputs": inputs or None,
+        "transform": request.evaluation.transform,
+        "providers": runtime.providers,
+        "session_options": runtime.session(),
+        "cache_dir": runtime.cache_dir,
+    }
+    if request.backend is None:
+        return _onnxruntime(request.model, options)
+    _check_backend_alone(request.model, {**options, "inputs": None, "transform": None})
+    return request.backend
+
+
+def _space(backend: Backend, allowed: QuantizationOptions) -> TuningSpace:
+    space = backend.tuning_space(
+        op_types=allowed.op_types,
+        op_type_dict=allowed.op_type_dict,
+        op_name_dict=allowed.op_name_dict,
+    )
+    _check_quantizes(space, op_type_dict=allowed.op_type_dict, op_name_dict=allowed.op_name_dict)
+    return space
+
+
+def _may_narrow(allowed: QuantizationOptions) -> bool:
+    """Whether it is left to the library which ops are tuned."""
+    given = allowed.op_type_dict or allowed.op_name_dict
+    return allowed.op_types == "default" and not given
+
+
+def _told_batches(
+    measure: Evaluate, backend: Backend, space: TuningSpace, fp32: Any
+) -> Batches | None:
+    """How models with dynamic quantization are evaluated; says what is odd about the data."""
+    reports = this_rank().reports
+    if isinstance(measure, DataEvaluation) and reports:
+        measure.tell_unused(fp32)
+    warn_of_data(backend, measure, lambda: fp32)
+    batches = batches_of(measure, space, fp32)
+    if reports:
+        warn_of_batches(measure, batches)
+    return batches
+
+
+def _onnxruntime(model: ModelLike | None, options: Mapping[str, Any]) -> Backend:
     if model is None:
         raise ValueError("A model is needed: a path, its bytes, or an onnx.ModelProto.")
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
@@ -254,17 +284,12 @@ def _onnxruntime(model: Any, options: Mapping[str, Any]) -> Backend:
     return cast("Backend", OnnxRuntimeBackend(model, **given))
 
 
-def _check_backend_alone(model: Any, options: Mapping[str, Any]) -> None:
+def _check_backend_alone(model: ModelLike | None, options: Mapping[str, Any]) -> None:
     given = [name for name, value in {"model": model, **options}.items() if value is not None]
     if given:
         raise ValueError(
             f"{', '.join(given)}: a backend that is given has its own; give them to the backend."
         )
-
-
-def _check_type(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be of the type {kind.__name__}, but got {value!r}.")
 
 
 def _check_quantizes(space: TuningSpace, **dicts: OpDict | None) -> None:
@@ -283,7 +308,3 @@ def _check_quantizes(space: TuningSpace, **dicts: OpDict | None) -> None:
 def _default_ops(backend: Backend) -> Collection[str]:
     """The ops of the default space, which are searched before all others."""
     return [op.name for op in backend.capability().ops if op.default]
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike)

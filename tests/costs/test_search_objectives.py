@@ -15,7 +15,6 @@ import pytest
 from spaces import STATIC
 from spaces import STATIC_TENSOR
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.gain import Measured
@@ -27,6 +26,7 @@ from optuna_quant.space.config import FP32
 from optuna_quant.study import record
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 
