@@ -544,6 +544,27 @@ def test_bad_input_is_one_line_that_says_what_is_wrong(
     assert (folder / "net.quantized.optuna_quant.journal").exists() == evaluated
 
 
+def test_file_of_options_says_what_flags_say(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths are relative to it, and flags go over it."""
+    (folder / "tune.toml").write_text(
+        'calibration_data = "calib.npz"\nevaluate = "evaluate.py:accuracy"\nobjective = "ops"\n'
+        'tolerable_loss = 0\noutput = "out.onnx"\n[evaluation]\nmeasure_gain = false\n'
+        '[quantization.op_type_dict.Conv]\nmode = ["fp32"]\n'
+    )
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    command = ["tune", "../net.onnx", "--config", "../tune.toml", "--tolerable-loss", "0.1"]
+    assert main(command) == 0
+    assert (folder / "out.onnx").exists()
+    out = capsys.readouterr().out
+    assert "at most 10 % relative loss" in out
+    assert "written: ../out.onnx" in out
+    assert main([*command, "--output", "../tune.toml"]) == 2
+    assert "is the file of --config itself" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -71,6 +71,10 @@ class Kind:
                 If it is of another kind; the message says only what is expected.
         """
         if isinstance(value, list) and (self.repeats or list in self.types):
+            if self.parts not in (None, len(value)):
+                raise ValueError(f"it must be {self.what}, but is {value!r}")
+            if self.parse is not _same:
+                return [self.read(str(each)) for each in value]
             return [self._moved(each, folder) for each in value]
         if isinstance(value, dict) and dict in self.types:
             return {name: self._moved(each, folder) for name, each in value.items()}
@@ -157,10 +161,6 @@ def _number(text: str) -> Plain:
     return float(text)
 
 
-def _counts(text: str) -> Plain:
-    return [_count(text)]
-
-
 TEXT = Kind(what="a text")
 OUTPUT = Kind(what="a path", path=_whole)
 FOLDER = Kind(what="a folder", path=_whole)
@@ -177,7 +177,7 @@ STUDY = Kind(what="NAME, NAME@STORAGE or @STORAGE", path=_study)
 NAMES = Kind(what="a text or a list of texts", repeats=True)
 OP_TYPES = Kind(what="a text or a list of texts", types=(list,))
 COUNT = Kind(what="a whole number of at least 1", parse=_count, types=(int,))
-COUNTS = Kind(what="a list of whole numbers", parse=_counts, types=(int, list))
+COUNTS = Kind(what="a list of whole numbers", parse=_count, types=(int, list))
 COUNT_OR_NONE = Kind(
     what="a whole number of at least 1, or 'none'", parse=_count_or_none, types=(int,)
 )
