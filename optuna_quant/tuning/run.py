@@ -18,7 +18,6 @@ from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.decision import Decision
-from optuna_quant.costs.decision import decide
 from optuna_quant.costs.study_costs import StudyCosts
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.batches import Batches
@@ -34,19 +33,14 @@ from optuna_quant.samplers._fp32_only import FP32OnlySampler
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.compatibility import signature_of_models
-from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.gone import named_if_gone
 from optuna_quant.study.names import find_name
 from optuna_quant.study.names import model_of
-from optuna_quant.study.names import model_of_study
-from optuna_quant.study.others import has_results
 from optuna_quant.study.others import is_searched
 from optuna_quant.study.others import running_elsewhere
-from optuna_quant.study.renewal import renew
 from optuna_quant.study.repeated_failures import try_again
-from optuna_quant.study.space_signature import check_protocol
-from optuna_quant.study.space_signature import check_space
 from optuna_quant.tuning.conclude import conclude
+from optuna_quant.tuning.deciding import decide_for
 from optuna_quant.tuning.direction import ask_for_direction
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
@@ -231,7 +225,14 @@ class TuningRun:
         with named_if_gone(study):
             if start.source is not None:
                 costs.take_over(study, start.source)
-            study, decision = self._decide(study, costs)
+            study, decision = decide_for(
+                study,
+                space=self.space,
+                objective=self.objective,
+                costs=costs,
+                may_narrow=self.may_narrow,
+                model=self.model,
+            )
         decided = self._decided(decision)
         if decision.no_gain is not None and self.space.has_fp32 and not is_searched(study):
             decided, n_jobs = decided._without_gain(decision.no_gain), 1
@@ -246,34 +247,6 @@ class TuningRun:
             n_jobs=n_jobs,
             artifact_store=artifact_store,
             on_stuck=on_stuck,
-        )
-
-    def _decide(self, study: optuna.Study, costs: StudyCosts) -> tuple[optuna.Study, Decision]:
-        """What the study is to make small, and it; a new one for other ops, if it has no results.
-
-        Where FP32 was the answer one may well ask for other ops next.
-        """
-        decision = self._decision(study, costs)
-        if (
-            not decision.is_other_space
-            or has_results(study)
-            or self.model != model_of_study(study)
-        ):
-            return study, decision
-        check_protocol(study)
-        try:
-            check_space(study, self.space)
-        except ValueError as error:
-            study = renew(study, ChangedError(str(error)))
-        return study, self._decision(study, costs)
-
-    def _decision(self, study: optuna.Study, costs: StudyCosts) -> Decision:
-        return decide(
-            study,
-            objective=self.objective,
-            space=self.space,
-            costs=costs,
-            may_narrow=self.may_narrow,
         )
 
     def _decided(self, decision: Decision) -> TuningRun:
@@ -388,7 +361,7 @@ class TuningRun:
             )
         if self.saver is not None and result.trial is not None and not result.is_reproducible:
             self.saver.discard(result.trial)
-        unwritten = self._write(result)
+        unwritten = _write(self.saver, result)
         if self.holdout is not None:
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
             result = with_holdout(
@@ -398,12 +371,13 @@ class TuningRun:
             raise OutputError(unwritten, result)
         return result
 
-    def _write(self, result: TuningResult) -> str | None:
-        """Write the model that was found; why it could not be written, if so."""
-        if self.saver is None or not result.met or result.trial is None:
-            return None
-        try:
-            self.saver.write(result.trial)
-        except OSError as error:
-            return f"The output {str(self.saver.path)!r} could not be written: {error}"
+
+def _write(saver: SaveBest | None, result: TuningResult) -> str | None:
+    """Write the model that was found; why it could not be written, if so."""
+    if saver is None or not result.met or result.trial is None:
         return None
+    try:
+        saver.write(result.trial)
+    except OSError as error:
+        return f"The output {str(saver.path)!r} could not be written: {error}"
+    return None

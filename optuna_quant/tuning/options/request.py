@@ -100,12 +100,16 @@ class TuneOptions:
             heading=_DATA,
         ),
     )
-    accuracy_criterion: AccuracyCriterion | None = group_or_none(AccuracyCriterion)
-    tuning_criterion: TuningCriterion | None = group_or_none(TuningCriterion)
-    evaluation: EvaluationOptions = group(EvaluationOptions)
-    quantization: QuantizationOptions = group(QuantizationOptions)
-    runtime: RuntimeOptions = group(RuntimeOptions)
-    search: SearchOptions = group(SearchOptions)
+    output: str | os.PathLike[str] | None = option(
+        None,
+        Flag(
+            help="where the best model so far is kept (default: NAME.quantized.onnx in this "
+            "directory, for a model NAME.onnx)",
+            kind=OUTPUT,
+            metavar="OUT.onnx",
+            heading=_RECORD,
+        ),
+    )
     storage: Storage = option(
         None,
         Flag(
@@ -126,14 +130,10 @@ class TuneOptions:
             heading=_RECORD,
         ),
     )
-    output: str | os.PathLike[str] | None = option(
-        None,
-        Flag(
-            help="where the best model so far is kept (default: NAME.quantized.onnx in this "
-            "directory, for a model NAME.onnx)",
-            kind=OUTPUT,
-            metavar="OUT.onnx",
-            heading=_RECORD,
-        ),
-    )
+    accuracy_criterion: AccuracyCriterion | None = group_or_none(AccuracyCriterion)
+    tuning_criterion: TuningCriterion | None = group_or_none(TuningCriterion)
+    evaluation: EvaluationOptions = group(EvaluationOptions)
+    quantization: QuantizationOptions = group(QuantizationOptions)
+    runtime: RuntimeOptions = group(RuntimeOptions)
+    search: SearchOptions = group(SearchOptions)
     seed: int = option(0, Flag(help="seed of all that is random", kind=INTEGER))
