@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from optuna_quant._common.option import Option
     from optuna_quant._common.option_kinds import Kind
     from optuna_quant._common.option_kinds import Plain
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.tuning.earlier_study import FromStudy
 
 
 def read_values(given: Mapping[str, Plain], cls: type) -> dict[str, Any]:
@@ -47,28 +49,28 @@ def read_values(given: Mapping[str, Plain], cls: type) -> dict[str, Any]:
     return {name: _read(options[name], value) for name, value in given.items()}
 
 
-def _read(option: Option, value: Any) -> Any:
+def _read(option: Option, value: Plain) -> object:
     assert option.flag is not None
     reader = _READERS.get(option.flag.kind)
     return value if reader is None else reader(option, value)
 
 
-def _function(option: Option, spec: str) -> Any:
+def _function(option: Option, spec: str) -> object:
     return load(option.flags[0], spec, option.name, ())
 
 
-def _metric(option: Option, spec: str) -> Any:
+def _metric(option: Option, spec: str) -> object:
     """One of our metrics by its name, or one of a file."""
     if ".py" not in spec:
         return spec
     return load(option.flags[0], spec, "metric", (SampleMetric, CorpusMetric))
 
 
-def _table(option: Option, value: Any) -> Any:
+def _table(option: Option, value: Plain) -> Plain:
     return read_json(option.flags[0], value) if isinstance(value, str) else value
 
 
-def _inputs(option: Option, value: Any) -> dict[str, Any]:
+def _inputs(option: Option, value: Any) -> InputValues:
     return parse_inputs(_input_texts(value))
 
 
@@ -80,25 +82,25 @@ def _input_texts(value: Any) -> list[str]:
     return [f"{n}={v if is_file[n] else json.dumps(v)}" for n, v in value.items()]
 
 
-def _op_types(option: Option, value: Any) -> Any:
+def _op_types(option: Option, value: Plain) -> Plain:
     if value in ("default", "all") or not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-def _counts(option: Option, value: Any) -> Any:
+def _counts(option: Option, value: Plain) -> Plain:
     return value if isinstance(value, list) else [value]
 
 
-def _bounds(option: Option, value: Any) -> Any:
+def _bounds(option: Option, value: list[float]) -> tuple[float, ...]:
     return tuple(value)
 
 
-def _study(option: Option, value: str) -> Any:
+def _study(option: Option, value: str) -> FromStudy:
     return parse_from_study(value)
 
 
-_READERS: dict[Kind, Callable[[Option, Any], Any]] = {
+_READERS: dict[Kind, Callable[[Option, Any], object]] = {
     kinds.FUNCTION: _function,
     kinds.METRIC: _metric,
     kinds.TABLE: _table,
@@ -152,7 +154,7 @@ def _file(option: Option, kind: Kind, value: Any, given: Mapping[str, Plain]) ->
     return existing_file(flag, value)
 
 
-def fraction_of(holdout: Any) -> float | None:
+def fraction_of(holdout: Plain) -> float | None:
     """The part of the data that ``--holdout`` says; :obj:`None` if it names a file.
 
     Raises:
@@ -160,13 +162,13 @@ def fraction_of(holdout: Any) -> float | None:
             If it is no part.
     """
     try:
-        number = float(holdout)
+        number = float(str(holdout))
     except ValueError:
         return None
     return None if Path(str(holdout)).exists() else as_fraction(number)
 
 
-def read_holdout(given: Mapping[str, Any]) -> Any:
+def read_holdout(given: Mapping[str, Any]) -> object:
     """The hold-out set: a part of the data, or data or a function, as the search is given.
 
     Args:

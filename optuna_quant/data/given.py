@@ -35,6 +35,12 @@ DataLike: TypeAlias = (
 )
 """Labelled data, in the forms that :func:`optuna_quant.data.sources.open_data` takes."""
 
+InputValues: TypeAlias = "Mapping[str, ArrayLike]"
+"""Inputs that are the same for all samples, by name: numbers, arrays or texts."""
+
+Transform: TypeAlias = "Callable[[Any], Any]"
+"""Makes the input of a model of what data hold of one sample: an array, an image, a text."""
+
 CalibrationLike: TypeAlias = (
     "str | os.PathLike[str] | Mapping[str, ArrayLike] | ArrayLike | Samples | Batches"
 )

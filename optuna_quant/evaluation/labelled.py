@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
-from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,7 +12,6 @@ import copy
 from dataclasses import replace
 import math
 from numbers import Integral
-import os
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -24,7 +22,6 @@ from optuna.logging import get_logger
 from optuna_quant.data.constant_inputs import BoundInputs
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.labelled_data import LABELS
-from optuna_quant.data.labelled_data import LabelledData
 from optuna_quant.data.outputs import as_output_names
 from optuna_quant.data.outputs import choose_outputs
 from optuna_quant.data.sample_runs import SampleRunner
@@ -55,6 +52,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
+    from optuna_quant.data.given import DataLike
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.data.given import Transform
     from optuna_quant.data.inputs import InputSpec
     from optuna_quant.data.labelled_data import Batch
     from optuna_quant.data.sample_runs import Outputs
@@ -172,15 +172,15 @@ class DataEvaluation:
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | Mapping[str, Any] | LabelledData | Any,
+        data: DataLike,
         metric: Metric = "accuracy",
         *,
         batch_size: int | None = None,
         threads: int = 1,
         metric_bounds: Bounds | None = None,
         output_names: str | Sequence[str] | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        transform: Callable[[Any], Any] | None = None,
+        inputs: InputValues | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self._metric = as_metric_of(metric, bounds=metric_bounds)
         if batch_size is not None:

@@ -23,6 +23,7 @@ from optuna_quant.workers.cores import available_cores
 
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
+    from optuna_quant.data.given import InputValues
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.space import TuningSpace
 
@@ -46,7 +47,7 @@ class Feed:
             How many samples they are.
     """
 
-    inputs: Mapping[str, Any]
+    inputs: InputValues
     batch: int
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import os
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from optuna.logging import get_logger
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+T = TypeVar("T")
+
 _WHAT = "The evaluation of the hold-out set"
 
 
-def _unlimited(evaluate: Callable[[], Any]) -> Any:
+def _unlimited(evaluate: Callable[[], T]) -> T:
     return evaluate()
 
 
@@ -105,7 +108,7 @@ def _measured(
     return _compare(candidate, baseline, evaluate, result.criterion)
 
 
-def check_other_data(data: Any, holdout: Any, *, what: str) -> None:
+def check_other_data(data: object, holdout: object, *, what: str) -> None:
     """Refuse a hold-out set that the search uses as well.
 
     Args:
@@ -128,7 +131,7 @@ def check_other_data(data: Any, holdout: Any, *, what: str) -> None:
         )
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: object, other: object) -> bool:
     if one is other:
         return True
     if isinstance(one, str | os.PathLike) and isinstance(other, str | os.PathLike):
@@ -140,7 +143,7 @@ def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(one[key] is other[key] for key in one)
     # The same method of the same object is another object each time.
-    return callable(one) and callable(other) and bool(one == other)
+    return bool(callable(one) and one == other)
 
 
 def _evaluate(

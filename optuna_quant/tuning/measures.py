@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -22,6 +21,8 @@ from optuna_quant.workers.cores import available_cores
 
 if TYPE_CHECKING:
     from optuna_quant.data.given import DataLike
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.data.given import Transform
 
 
 def make_measure(
@@ -32,8 +33,8 @@ def make_measure(
     *,
     metric_bounds: tuple[float, float] | None,
     output_names: str | Sequence[str] | None,
-    inputs: Mapping[str, Any] | None,
-    transform: Callable[[Any], Any] | None,
+    inputs: InputValues | None,
+    transform: Transform | None,
     batch_size: int | None,
     threads: int,
 ) -> Evaluate:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from optuna_quant.costs import KnownObjective
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
+    from optuna_quant.data.given import InputValues
     from optuna_quant.evaluation.batches import Batches
     from optuna_quant.space.narrowing import OpDict
     from optuna_quant.space.space import TuningSpace
@@ -177,7 +178,7 @@ def _strategy(request: TuneOptions, tuning: TuningCriterion) -> str:
 
 
 def _measured(
-    request: TuneOptions, inputs: Mapping[str, Any] | None
+    request: TuneOptions, inputs: InputValues | None
 ) -> Callable[[Evaluate | None, DataLike | None], Evaluate]:
     """Makes what gives the metric of a model, of a function or of data."""
     options = request.evaluation
@@ -226,7 +227,7 @@ def _check_output(request: TuneOptions) -> None:
 def _backend(
     request: TuneOptions,
     calibration_data: CalibrationLike | None,
-    inputs: Mapping[str, Any] | None,
+    inputs: InputValues | None,
 ) -> Backend:
     allowed, runtime = request.quantization, request.runtime
     options = {

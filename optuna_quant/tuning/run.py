@@ -10,7 +10,6 @@ from dataclasses import field
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
-from typing import Any
 
 import optuna
 
@@ -70,6 +69,9 @@ if TYPE_CHECKING:
     from optuna_quant.costs import KnownObjective
     from optuna_quant.costs import Objective
     from optuna_quant.costs import OpGain
+    from optuna_quant.data.given import CalibrationLike
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.data.given import Transform
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.open import Storage
     from optuna_quant.tuning.earlier_study import FromStudy
@@ -141,13 +143,13 @@ class TuningRun:
     policy: ExitPolicy
     measure: Evaluate
     saver: SaveBest | None
-    calibration_data: Any
+    calibration_data: CalibrationLike | None
     pruner: BasePruner
     seed: int
     holdout: Evaluate | None = None
     evaluation_timeout: float | None = None
-    inputs: Mapping[str, Any] | None = None
-    transform: Callable[[Any], Any] | None = None
+    inputs: InputValues | None = None
+    transform: Transform | None = None
     split: HoldoutSplit | None = None
     batches: Batches | None = None
     verify: bool = True

@@ -17,6 +17,7 @@ import json
 import math
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from optuna.logging import get_logger
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+T = TypeVar("T")
+
 # So many samples tell whether outputs are the same each time; of few samples a part of them.
 _TRIED = 16
 _FEWEST = 2
@@ -54,7 +57,7 @@ _ROUNDING = 1e-5
 _SAME_METRIC = 1e-9
 
 
-def _unlimited(evaluate: Callable[[], Any], *, give_up: Callable[[str], None]) -> Any:
+def _unlimited(evaluate: Callable[[], T], *, give_up: Callable[[str], None]) -> T:
     return evaluate()
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant._common.option import Flag
 from optuna_quant._common.option import option
@@ -26,7 +24,8 @@ from optuna_quant.tuning.options.checks import check_probability
 
 if TYPE_CHECKING:
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.sources import Transform
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.data.given import Transform
     from optuna_quant.evaluation.objective import Evaluate
 
 
@@ -121,7 +120,7 @@ class EvaluationOptions:
             heading=_HEADING,
         ),
     )
-    inputs: Mapping[str, Any] | None = option(
+    inputs: InputValues | None = option(
         None,
         Flag(
             help="an input of the model that is the same for all samples, such as a sampling rate "

@@ -21,7 +21,8 @@ from optuna_quant.backends.base import Backend
 from optuna_quant.costs.given import CostsLike
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.given import DataLike
-from optuna_quant.data.sources import Transform
+from optuna_quant.data.given import InputValues
+from optuna_quant.data.given import Transform
 from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.space.narrowing import OpDict
 from optuna_quant.tuning.earlier_study import FromStudy
@@ -42,7 +43,7 @@ class FurtherOptions(TypedDict, total=False):
     stop_at_first: bool | None
     metric_bounds: tuple[float, float] | None
     output_names: str | Sequence[str] | None
-    inputs: Mapping[str, Any] | None
+    inputs: InputValues | None
     transform: Transform | None
     batch_size: int | None
     evaluation_threads: int | None
