@@ -95,6 +95,7 @@ def table() -> str:
     for option in options_of(TuneOptions).values():
         cls = TuneOptions if option.group is None else groups[option.group]
         flag = " ".join(f"`{flag}`" for flag in option.flags) or "(Python only)"
+        flag = "`MODEL`" if option.name == "model" else flag
         held = "" if option.group is None else f"{cls.__name__}"
         default = next(f.default for f in dataclasses.fields(cls) if f.name == option.name)
         rows.append(f"| `{option.name}` | {flag} | {held} | `{default!r}` |")

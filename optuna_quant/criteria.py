@@ -51,7 +51,8 @@ class AccuracyCriterion:
             :func:`~optuna_quant.tune` is given, and :obj:`True` where nothing says it, as for a
             function.
         criterion:
-            ``"relative"`` or ``"absolute"``.
+            ``"relative"`` or ``"absolute"``. Default: relative, but absolute where the metric is
+            one that the FP32 model has none of (``"relative_error"``).
         tolerable_loss:
             The largest loss that is good enough: at least 0, and at most 1 if relative.
 
@@ -62,7 +63,7 @@ class AccuracyCriterion:
             If an argument is out of its range.
     """
 
-    # None stands for what is not given; the attribute is always a bool.
+    # None stands for what is not given; the attributes are always a bool and a string.
     higher_is_better: bool = option(  # type: ignore[assignment]
         None,
         Flag(
@@ -73,8 +74,8 @@ class AccuracyCriterion:
             heading="criterion",
         ),
     )
-    criterion: str = option(
-        "relative",
+    criterion: str = option(  # type: ignore[assignment]
+        None,
         Flag(
             help="whether the loss is a part of the FP32 model's metric (0.01: one percent), or "
             "in units of the metric (default: relative; absolute for relative_error, which FP32 "
@@ -95,10 +96,13 @@ class AccuracyCriterion:
     )
 
     def __post_init__(self) -> None:
-        # No field: criteria are equal, and kept in studies, by what they say.
+        # No fields: criteria are equal, and kept in studies, by what they say.
         object.__setattr__(self, "_says_direction", self.higher_is_better is not None)
+        object.__setattr__(self, "_says_kind", self.criterion is not None)
         if self.higher_is_better is None:
             object.__setattr__(self, "higher_is_better", True)
+        if self.criterion is None:
+            object.__setattr__(self, "criterion", "relative")
         if not isinstance(self.higher_is_better, bool):
             raise TypeError(
                 f"higher_is_better must be True or False, but got {self.higher_is_better!r}."
@@ -122,6 +126,11 @@ class AccuracyCriterion:
     def says_direction(self) -> bool:
         """Whether ``higher_is_better`` was given."""
         return bool(getattr(self, "_says_direction", True))
+
+    @property
+    def says_kind(self) -> bool:
+        """Whether ``criterion`` was given."""
+        return bool(getattr(self, "_says_kind", True))
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.data.given import DataLike
-    from optuna_quant.data.given import Transform
     from optuna_quant.data.inputs import InputSpec
     from optuna_quant.data.sample_runs import Rows
 
@@ -207,7 +205,7 @@ class DatasetData(LabelledData):
         dataset: Any,
         where: str = _THE_DATA,
         *,
-        transform: Transform | None = None,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self._where = where
         self._dataset = dataset
@@ -290,7 +288,7 @@ class DatasetData(LabelledData):
         return features, _as_label(label) if self.needs_labels else np.empty(0)
 
 
-def open_labelled_data(source: DataLike) -> LabelledData:
+def open_labelled_data(source: Any) -> LabelledData:
     """Return labelled data as users give them, ready to be read.
 
     Args:
