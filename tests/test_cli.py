@@ -563,6 +563,10 @@ def test_file_of_options_says_what_flags_say(
     assert "written: ../out.onnx" in out
     assert main([*command, "--output", "../tune.toml"]) == 2
     assert "is the file of --config itself" in capsys.readouterr().err
+    (folder / "wrong.toml").write_text("tolerance_loss = 0.1\n")
+    assert main(["tune", "../net.onnx", "--config", "../wrong.toml"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "no option 'tolerance_loss'. Did you mean 'tolerable_loss'?" in said
 
 
 @pytest.mark.parametrize(

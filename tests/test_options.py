@@ -150,6 +150,7 @@ def test_an_option_is_given_once(options: dict[str, Any], message: str) -> None:
     [
         ("hold_out", r"no option 'hold_out'. Did you mean 'holdout'\? \(.* of EvaluationOptions"),
         ("tolerance_loss", r"Did you mean 'tolerable_loss'\?"),
+        ("jobs", r"Did you mean 'n_jobs'\? \(It is an option of SearchOptions"),
         ("acuracy_criterion", r"Did you mean 'accuracy_criterion'\?"),
         ("xyz", r"It has model, .*, seed; and the options of .*runtime \(RuntimeOptions\)"),
     ],

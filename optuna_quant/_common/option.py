@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from typing import cast
 
+from optuna_quant._common.nearest import nearest
 from optuna_quant._common.option_kinds import Kind
 
 
@@ -128,6 +129,24 @@ def groups_of(cls: type) -> dict[str, type]:
 def options_of(cls: type) -> dict[str, Option]:
     """All options of a class by name, those of its groups included."""
     return {found.name: found for found in _options(cls, None)}
+
+
+def meant_by(name: str, cls: type) -> str | None:
+    """The name of an option or a group that was meant by one that does not exist.
+
+    A flag without its dashes stands for its option.
+
+    Args:
+        name:
+            What was given.
+        cls:
+            The class that declares the options.
+    """
+    options = options_of(cls)
+    for option in options.values():
+        if name in (flag.removeprefix("--").replace("-", "_") for flag in option.flags):
+            return option.name
+    return nearest(name, [*options, *groups_of(cls)])
 
 
 def _options(cls: type, name: str | None) -> Iterator[Option]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import tomllib
 from typing import TYPE_CHECKING
 
-from optuna_quant._common.nearest import nearest
 from optuna_quant._common.option import groups_of
+from optuna_quant._common.option import meant_by
 from optuna_quant._common.option import options_of
 
 
@@ -57,30 +57,27 @@ def _options(said: Mapping[str, Plain], cls: type, where: str) -> Iterator[tuple
     options, groups = options_of(cls), groups_of(cls)
     for name, value in said.items():
         if name not in groups:
-            yield _known(name, options, [*options, *groups], where), value
+            yield _known(name, options, cls, where), value
         elif not isinstance(value, dict):
             raise ValueError(f"{where}: {name} must be a table, but is {value!r}.")
         else:
-            own = {key: o for key, o in options.items() if o.group == name}
+            own = {key: option for key, option in options.items() if option.group == name}
             for key, each in value.items():
-                yield _known(key, own, list(options), f"{where}, [{name}]"), each
+                yield _known(key, own, cls, f"{where}, [{name}]"), each
 
 
-def _known(name: str, options: Mapping[str, Option], names: list[str], where: str) -> Option:
+def _known(name: str, options: Mapping[str, Option], cls: type, where: str) -> Option:
     """The option of a name that can stand in a file."""
     found = options.get(name)
-    if found is not None and found.flag is not None:
-        return found
-    if found is not None:
+    if found is None:
+        meant = meant_by(name, cls)
+        told = "" if meant is None else f" Did you mean {meant!r}?"
+        if meant == name:
+            told = " It is an option, but none of this table."
+        raise ValueError(f"{where}: there is no option {name!r}.{told}")
+    if found.flag is None:
         raise ValueError(f"{where}: {name} cannot be said in a file, only in Python.")
-    flags = {
-        flag.removeprefix("--").replace("-", "_"): o for o in options.values() for flag in o.flags
-    }
-    meant = flags[name].name if name in flags else nearest(name, names)
-    told = "" if meant is None or meant == name else f" Did you mean {meant!r}?"
-    if meant == name:
-        told = " It is an option, but none of this table."
-    raise ValueError(f"{where}: there is no option {name!r}.{told}")
+    return found
 
 
 def _read(option: Option, value: Plain, file: Path) -> Plain:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeVar
 
-from optuna_quant._common.nearest import did_you_mean
 from optuna_quant._common.option import groups_of
+from optuna_quant._common.option import meant_by
 from optuna_quant._common.option import options_of
-
-
-if TYPE_CHECKING:
-    from optuna_quant._common.option import Option
 
 
 T = TypeVar("T")
@@ -39,41 +34,45 @@ def collect(cls: type[T], given: Mapping[str, Any]) -> T:
     options, groups = options_of(cls), groups_of(cls)
     for name in given:
         if name not in options and name not in groups:
-            raise TypeError(_unknown(name, options, groups))
-    for name, kind in groups.items():
-        if not isinstance(given.get(name), kind | None):
+            raise TypeError(_unknown(name, cls))
+    values = {name: given[name] for name in groups if given.get(name) is not None}
+    for name, value in values.items():
+        if not isinstance(value, groups[name]):
             raise TypeError(
-                f"{name} must be of the type {kind.__name__}, but got {given[name]!r}."
+                f"{name} must be of the type {groups[name].__name__}, but got {value!r}."
             )
-    values = {name: value for name, value in given.items() if name in groups and value is not None}
     single: dict[str, dict[str, Any]] = {}
-    for name, value in given.items():
-        group = None if name in groups else options[name].group
-        if name not in groups and group is None:
-            values[name] = value
-        elif group is not None:
-            if group in values:
-                held = groups[group].__name__
-                raise ValueError(
-                    f"{name}={value!r} and {group}={held}(...) are both given, and {name} is an "
-                    f"option of {held}: write {group}={held}(..., {name}={value!r}), or leave "
-                    f"{group} out and give its options one by one."
-                )
-            single.setdefault(group, {})[name] = value
+    for name in (name for name in given if name in options):
+        group = options[name].group
+        if group is None:
+            values[name] = given[name]
+            continue
+        if group in values:
+            raise ValueError(_twice(name, given[name], group, groups[group]))
+        single.setdefault(group, {})[name] = given[name]
     made = {name: groups[name](**chosen) for name, chosen in single.items()}
     return cls(**values, **made)
 
 
-def _unknown(name: str, options: Mapping[str, Option], groups: Mapping[str, type]) -> str:
+def _twice(name: str, value: object, group: str, kind: type) -> str:
+    """What is to be said of an option that is given by its name and in a value."""
+    held = kind.__name__
+    return (
+        f"{name}={value!r} and {group}={held}(...) are both given, and {name} is an option of "
+        f"{held}: write {group}={held}(..., {name}={value!r}), or leave {group} out and give its "
+        "options one by one."
+    )
+
+
+def _unknown(name: str, cls: type) -> str:
     """What is to be said of an option that does not exist."""
+    options, groups = options_of(cls), groups_of(cls)
     told = f"tune() has no option {name!r}."
-    meant = did_you_mean(name, [*options, *groups])
-    if not meant:
+    meant = meant_by(name, cls)
+    if meant is None:
         flat = ", ".join(found.name for found in options.values() if found.group is None)
         held = ", ".join(f"{group} ({kind.__name__})" for group, kind in groups.items())
         return f"{told} It has {flat}; and the options of {held}."
-    found = options.get(meant.split("'")[1])
-    if found is None or found.group is None:
-        return f"{told}{meant}"
-    where = groups[found.group].__name__
-    return f"{told}{meant} (It is an option of {where}.)"
+    group = options[meant].group if meant in options else None
+    where = "" if group is None else f" (It is an option of {groups[group].__name__}.)"
+    return f"{told} Did you mean {meant!r}?{where}"
