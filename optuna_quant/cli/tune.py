@@ -83,11 +83,9 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     model, output = _check_files(args, given, rank)
     _check_machines(given, rank)
     shown = rank.reports and not args.quiet
-    if not rank.reports:
-        values.pop("output", None)
-    else:
-        values["output"] = output
-    search = prepare(collect(TuneOptions, {**values, "model": model}))
+    values["output"] = output if rank.reports else None
+    request = collect(TuneOptions, {**values, "model": model})
+    search = prepare(request)
     if not rank.reports:
         search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
     # The samplers give signs of life of their own.
@@ -105,7 +103,7 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
             storage=storage,
             study_name=study.study_name,
             show_progress=shown,
-            n_jobs=values.get("n_jobs", 1),
+            n_jobs=request.search.n_jobs,
             on_stuck=partial(_end_stuck, rank),
         )
     except OutputError as error:
