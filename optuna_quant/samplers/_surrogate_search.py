@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from optuna_quant.evidence import Verdict
 from optuna_quant.samplers._loss_model import LossModel
 from optuna_quant.samplers._loss_model import LossScale
 from optuna_quant.samplers._loss_model import Observed
+from optuna_quant.samplers._metric_step import metric_step
 from optuna_quant.samplers._option_scores import OptionScores
 from optuna_quant.samplers._option_scores import scored_options
 from optuna_quant.samplers._sampled import SampledOutcomes
@@ -30,6 +32,7 @@ from optuna_quant.samplers._threads import single_threaded_blas
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.config import OpConfig
     from optuna_quant.config import QuantConfig
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
@@ -63,7 +66,7 @@ _GRID = 5000
 _FIRST_GAIN = 0.2
 _FREE_EVALUATIONS, _EVALUATIONS_PER_E = 5.0, 2.2
 _PARTS_PER_E = 0.22
-_FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.8
+_FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.6
 _GAIN_OF_ANOTHER_ANSWER = 3.0
 _PATIENCE_WITHOUT_ANSWER = 4.0
 _PATIENCE_WITHOUT_SCORES = 3.0
@@ -76,7 +79,7 @@ _DRAWS, _MOST_TRIED = 6, 10
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
 _PART_OF_SAMPLES = 0.08
-_FEWEST_SAMPLES, _MOST_SAMPLES = 4, 20
+_FEWEST_SAMPLES, _MOST_SAMPLES = 6, 24
 # The least loss of what surely fails, over the tolerance.
 _SURELY_FAILS = 1.05
 # The sum of equal shares, where nothing scores the ops.
@@ -414,6 +417,19 @@ class SurrogateSearch(Search):
 
     # The model.
 
+    @cached_property
+    def _kinds(self) -> NDArray[np.int64]:
+        """The kind of each tunable's options: what they have in common that are not defaults."""
+        tunables = self._space.tunables
+        found = np.full((len(tunables), max(len(t.options) for t in tunables)), -1)
+        numbers: dict[object, int] = {}
+        for i, tunable in enumerate(tunables):
+            for j, option in enumerate(tunable.options):
+                kind = _kind(option)
+                if option.is_quantized and kind != _kind(tunable.default):
+                    found[i, j] = numbers.setdefault(kind, len(numbers))
+        return found
+
     def _scale(self, ledger: Ledger) -> LossScale:
         baseline, threshold = ledger.baseline, ledger.threshold
         assert baseline is not None and threshold is not None
@@ -433,7 +449,8 @@ class SurrogateSearch(Search):
 
     def _model(self, ledger: Ledger, claimed: Mapping[str, int]) -> LossModel:
         sensitivities, is_scored = self._sensitivities(ledger)
-        model = LossModel(sensitivities, self._scale(ledger), is_scored)
+        kinds = self._kinds if is_scored else None
+        model = LossModel(sensitivities, self._scale(ledger), is_scored, kinds)
         observations = [*self._earlier(ledger, model), *self._observations(ledger)]
         model = model.fitted(observations)
         # What others evaluate now counts as if it had turned out as expected.
@@ -466,6 +483,7 @@ class SurrogateSearch(Search):
         baseline = ledger.baseline
         assert baseline is not None
         sign = 1.0 if self._criterion.higher_is_better else -1.0
+        step = 0.0 if ledger.population is not None else self._step(ledger)
         scale = self._scale(ledger)
         tolerance = scale.tolerance
         found = []
@@ -489,12 +507,20 @@ class SurrogateSearch(Search):
             if value is None or not math.isfinite(value):
                 continue
             loss = sign * (baseline - value)
+            if step:
+                # As many samples have changed at least, and one more could have.
+                spread = math.sqrt(step * (abs(loss) + step))
             if seen is not None and seen.verdict is Verdict.FAILS:
                 # That it fails is known better than by how much.
                 loss = max(loss, _SURELY_FAILS * tolerance)
                 error = min(error, 0.5 * (loss - tolerance))
             found.append(Observed(self._options_of(config), loss, error, spread))
         return found
+
+    def _step(self, ledger: Ledger) -> float:
+        """By what the metric changes with one sample, as its values tell; 0 if they do not."""
+        values = [o.value for o in ledger.outcomes.values() if o.value is not None]
+        return metric_step([value for value in values if math.isfinite(value)])
 
     # The decision.
 
@@ -725,6 +751,11 @@ class SurrogateSearch(Search):
             if unscored:
                 forbidden[first] = unscored
         return weights, forbidden
+
+
+def _kind(option: OpConfig) -> tuple[str, str | None]:
+    """What makes the errors of options alike, whatever the op: how they find the range."""
+    return option.mode, None if option.activation is None else option.activation.algorithm
 
 
 def _options_of_others(space: TuningSpace, ops: Collection[str]) -> Mapping[str, Sequence[str]]:

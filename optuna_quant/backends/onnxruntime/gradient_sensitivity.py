@@ -30,6 +30,8 @@ from optuna_quant.backends.onnxruntime.torch_node import to_tensor
 
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.feeds import Feed
@@ -98,6 +100,15 @@ class GradientSensitivity(MSESensitivity):
         A backward pass counts as one.
         """
         return float(self._samples * (configs + 1 + self._probes))
+
+    def with_samples(self, samples: int) -> Self:
+        """The same with at most so many samples, and one probe.
+
+        Of passes that are counted, those over more samples say more than those with more probes.
+        """
+        found = super().with_samples(samples)
+        found._probes = 1
+        return found
 
     def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[tuple[str, str], float]]:
         sums = [dict.fromkeys(pair.copies, 0.0) for pair in pairs]
