@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._option_scores import scored_options
+from optuna_quant.samplers._surrogate_search import LEAST_PROBABILITY
 
 
 if TYPE_CHECKING:
@@ -262,7 +263,9 @@ def _fallback(
     for tunable in question.space.tunables:
         if config.ops[tunable.ops[0]].is_quantized:
             continue
-        costs = [table.cost(tunable.set(config, option)) for option in tunable.quantized]
+        # Options of one mode cost the same, or nearly.
+        firsts = {option.mode: option for option in reversed(tunable.quantized)}
+        costs = [table.cost(tunable.set(config, option)) for option in firsts.values()]
         saving = (cost - min(costs)) / (abs(cost) or 1.0) if costs else None
         found += [
             FallbackOp(op, errors.get(op), saving, not cheapest.ops[op].is_quantized)
@@ -272,13 +275,18 @@ def _fallback(
 
 
 def _untried(outlook: Outlook, cost: float) -> Untried | None:
-    """The one with the largest expected improvement, which the search would try next."""
+    """What the search would try next, else the most probable of what is too improbable for it."""
     cheaper = [b for b in outlook.believed if not b.is_known and b.cost < cost]
 
     def improvement(each: Believed) -> tuple[float, float]:
         return (cost - each.cost) * each.probability, each.probability
 
+    def likely(each: Believed) -> tuple[float, float]:
+        return each.probability, each.cost
+
     best = max(cheaper, key=improvement, default=None)
+    if best is not None and best.probability < LEAST_PROBABILITY:
+        best = max(cheaper, key=likely)
     return None if best is None else Untried(best.config, best.cost, best.probability)
 
 

@@ -13,6 +13,7 @@ from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.samplers._surrogate_search import ANSWER_STAGE
+from optuna_quant.samplers._surrogate_search import LEAST_PROBABILITY
 from optuna_quant.samplers._surrogate_search import START_STAGE
 from optuna_quant.what_runs import listed
 
@@ -35,15 +36,22 @@ _MAINLY = 0.7
 _COARSE, _WORTH_A_REASON = 0.1, 0.01
 # Savings that are smaller, as a part of what a model costs, are none; or hardly one.
 _NO_SAVING, _HARDLY_A_SAVING = 1e-6, 0.01
-# A probability that is smaller is not told apart from none: the search does not try what is less
-# likely, so how often that is true was never seen. With few samples less is known.
-_LEAST_TOLD, _LEAST_TOLD_OF_FEW = 0.03, 0.1
+# A probability below that of what the search tries is not told apart from none: how often such a
+# one is true was never seen. With few samples less is known.
+_LEAST_TOLD_OF_FEW = 0.1
 _FEW_SAMPLES = 100
 # What is less likely is not what stands between the user and an answer.
 _HOPE = 0.1
 
 _BETTER: Mapping[str, str] = MappingProxyType(
     {LATENCY: "a faster model", SIZE: "a smaller model", OPS: "fewer ops in fallback"}
+)
+_NOTHING_BETTER: Mapping[str, str] = MappingProxyType(
+    {
+        LATENCY: "nothing faster",
+        SIZE: "nothing smaller",
+        OPS: "nothing with fewer ops in fallback",
+    }
 )
 _MORE: Mapping[str, str] = MappingProxyType({LATENCY: "faster", SIZE: "smaller"})
 _COST, _NOT_ALLOWED = "cost", "not allowed"
@@ -77,7 +85,7 @@ def percent(part: float) -> str:
 def probability(value: float, samples: int | None) -> str:
     """A probability as coarsely as it is known."""
     few = samples is not None and samples < _FEW_SAMPLES
-    least = _LEAST_TOLD_OF_FEW if few else _LEAST_TOLD
+    least = _LEAST_TOLD_OF_FEW if few else LEAST_PROBABILITY
     if value < least:
         return f"less than {percent(least)}"
     if value > 1 - least:
@@ -174,20 +182,32 @@ def _of_the_rest(
         return ["ended before what looks best was evaluated on all samples"]
     lines = []
     untried = found.untried
+    is_hopeless = untried is None or untried.probability < _HOPE
+    is_better = untried is not None and show(untried.cost) != show(found.cost)
     if found.stage is not None:
         lines.append(_ended(found, measure, show))
-    elif found.met and untried is not None and show(untried.cost) != show(found.cost):
-        lines.append(
-            f"not tried: {_instead(found, untried, measure, show)}, believed to meet the "
-            f"criterion with a probability of {probability(untried.probability, found.samples)}"
-        )
-    if not found.met and (untried is None or untried.probability < _HOPE):
+    elif untried is not None and (is_better if found.met else not is_hopeless):
+        lines.append(_not_tried(found, untried, measure, show))
+    if not found.met and is_hopeless:
         lines += _least(found, criterion)
     return lines
 
 
-def _instead(found: Explanation, untried: Untried, measure: str, show: Show) -> str:
-    """What an untried configuration would cost, beside the answer."""
+def _not_tried(found: Explanation, untried: Untried, measure: str, show: Show) -> str:
+    """What a search that has concluded believes of the rest."""
+    next_one = _described(found, untried, measure, show)
+    likely = f"with a probability of {probability(untried.probability, found.samples)}"
+    if untried.probability >= LEAST_PROBABILITY:
+        return f"not tried: {next_one}, believed to meet the criterion {likely}"
+    nothing = _NOTHING_BETTER.get(measure, "nothing cheaper")
+    return f"{nothing} is believed to meet the criterion (the next, {next_one}, {likely})"
+
+
+def _described(found: Explanation, untried: Untried, measure: str, show: Show) -> str:
+    """What an untried configuration would cost, beside the answer; without one how it is."""
+    if not found.met:
+        ops = untried.config.ops
+        return f"{len(untried.config.quantized_ops)} of {len(ops)} ops quantized"
     here = f"{found.cost:g}" if measure == OPS else show(found.cost)
     return f"{show(untried.cost)} instead of {here}"
 
@@ -203,10 +223,7 @@ def _ended(found: Explanation, measure: str, show: Show) -> str:
     untried = found.untried
     if untried is None:
         return said if found.errors else f"{said}: nothing is known of what was not tried"
-    ops = untried.config.ops
-    next_one = f"{len(untried.config.quantized_ops)} of {len(ops)} ops quantized"
-    if found.met:
-        next_one = _instead(found, untried, measure, show)
+    next_one = _described(found, untried, measure, show)
     likely = probability(untried.probability, found.samples)
     return (
         f"{said}; the next to try ({next_one}) is believed to meet "

@@ -54,7 +54,7 @@ _OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE)
 EARLIER_STAGE = "earlier answer"
 
 # What is less likely to meet the criterion is not tried.
-_LEAST_PROBABILITY = 0.03
+LEAST_PROBABILITY = 0.03
 # With more ops the trade-off is near enough, and an integer program takes long.
 _MOST_POLISHED = 150
 _WORTH_POLISHING = 1e-3
@@ -718,7 +718,7 @@ class SurrogateSearch(Search):
                 continue
             cost = self._table.cost(config)
             probability = model.predict(self._options_of(config)).probability(tolerance)
-            if probability < _LEAST_PROBABILITY or cost >= reference:
+            if probability < LEAST_PROBABILITY or cost >= reference:
                 continue
             gain = (reference - cost) / (abs(reference) or 1.0)
             found[config.key] = Belief(config, cost, probability, gain * probability)

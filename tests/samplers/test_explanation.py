@@ -24,6 +24,7 @@ from optuna_quant.samplers import Explanation
 from optuna_quant.samplers import ParetoQuantSampler
 from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import study_prior
+from optuna_quant.samplers._explanation_text import in_words
 from optuna_quant.samplers._explanation_text import percent
 from optuna_quant.samplers._explanation_text import probability
 
@@ -182,12 +183,25 @@ def test_the_most_promising_of_what_was_not_tried_is_told():
     assert found.untried is not None
     tried = {model.space.key_from_params(trial.params) for trial in study.trials}
     assert found.untried.config.key not in tried
-    assert found.untried.cost == len(found.untried.config.fallback_ops) < len(found.fallback)
-    likely = probability(found.untried.probability, None)
-    ops = f"{found.untried.cost:g} op{'' if found.untried.cost == 1 else 's'} in fallback"
+    assert found.untried.cost == 1
+    assert found.untried.probability < 0.03
     assert str(found).splitlines()[-1] == (
-        f"not tried: {ops} instead of 3, believed to meet the criterion with a probability of "
-        f"{likely}"
+        "nothing with fewer ops in fallback is believed to meet the criterion (the next, 1 op in "
+        "fallback instead of 3, with a probability of less than 3%)"
+    )
+
+
+def test_what_may_well_meet_and_is_not_worth_an_evaluation_is_told_with_its_probability():
+    model, _ = three_hard()
+    sampler = model.sampler(costs=None, min_gain=10.0)
+    study = searched(sampler, model.metric)
+    found = explained(sampler, study)
+    assert found.stage is None
+    assert found.untried is not None
+    ops, answer = len(found.untried.config.fallback_ops), len(found.fallback)
+    assert str(found).splitlines()[-1] == (
+        f"not tried: {ops} ops in fallback instead of {answer}, believed to meet the criterion "
+        f"with a probability of {probability(found.untried.probability, None)}"
     )
 
 
@@ -293,7 +307,24 @@ def test_an_early_end_with_an_answer_tells_what_else_there_may_be():
     assert found.untried.cost < found.cost
 
 
+def test_an_end_before_the_answer_was_seen_whole_is_told():
+    found = replace(ended_after(3), stage="answer")
+    said = in_words(found, criterion=CRITERION, measure="latency", show=str)
+    assert said == "ended before what looks best was evaluated on all samples"
+
+
 # Where nothing meets.
+
+
+def test_what_may_meet_still_is_told_where_nothing_does():
+    found = replace(ended_after(3), stage=None)
+    assert found.untried is not None
+    ops = len(found.untried.config.quantized_ops)
+    said = in_words(found, criterion=CRITERION, measure="latency", show=str)
+    assert said == (
+        f"not tried: {ops} of 30 ops quantized, believed to meet the criterion with a probability "
+        f"of {probability(found.untried.probability, None)}"
+    )
 
 
 def test_what_stands_in_the_way_is_named():
