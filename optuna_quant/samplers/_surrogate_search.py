@@ -52,6 +52,8 @@ SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
 _OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE)
 EARLIER_STAGE = "earlier answer"
+# Why a study stopped, if not because the search has an answer.
+_CUT_SHORT = ("timeout", "max_trials", "interrupted", "callback")
 
 # What is less likely to meet the criterion is not tried.
 LEAST_PROBABILITY = 0.03
@@ -311,8 +313,9 @@ class SurrogateSearch(Search):
         if not self._has_scores(ledger, 0):
             return SEARCH_STAGE
         decision = self._decide(ledger, {})
-        if decision.answer is not None:
-            return None
+        stopped = ledger.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
+        if decision.answer is not None and stopped not in _CUT_SHORT:
+            return None  # It would only go on if it was to find the best.
         return SEARCH_STAGE if decision.choice is None else decision.choice.stage
 
     def _believed(self, ledger: Ledger, model: LossModel, config: QuantConfig) -> Believed:

@@ -307,6 +307,21 @@ def test_an_early_end_with_an_answer_tells_what_else_there_may_be():
     assert found.untried.cost < found.cost
 
 
+def test_a_limit_cuts_a_search_short_that_has_an_answer():
+    """It would have gone on for a better one; one that ends with its answer has no such wish."""
+    model = SimulatedModel(110, 4)
+    sampler = model.sampler()
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(lambda trial: model.metric(model.space.suggest(trial)), n_trials=4)
+    assert not sampler.is_exhausted(study)
+    assert explained(sampler, study).stage is None
+    study.set_user_attr(record.STOPPED_BECAUSE, {"reason": "met"})
+    assert str(explained(sampler, study)).splitlines()[-1].startswith("not tried: ")
+    study.set_user_attr(record.STOPPED_BECAUSE, {"reason": "timeout"})
+    said = str(explained(sampler, study)).splitlines()[-1]
+    assert said.startswith("ended while looking for a faster model; the next to try (")
+
+
 def test_an_end_before_the_answer_was_seen_whole_is_told():
     found = replace(ended_after(3), stage="answer")
     said = in_words(found, criterion=CRITERION, measure="latency", show=str)
