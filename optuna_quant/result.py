@@ -43,6 +43,7 @@ from optuna_quant.sample_record import read_population
 from optuna_quant.sample_record import read_scores
 from optuna_quant.selection import candidates
 from optuna_quant.selection import closest
+from optuna_quant.selection import fp32_candidate
 from optuna_quant.selection import partial_candidates
 from optuna_quant.selection import ranked
 from optuna_quant.warm_start.begin import shown_start
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from optuna_quant.holdout import HoldoutResult
     from optuna_quant.left_out import FloatWeights
     from optuna_quant.reproducibility import SecondEvaluation
+    from optuna_quant.samplers import Explanation
     from optuna_quant.samplers import RaceReport
     from optuna_quant.samplers import SetAside
     from optuna_quant.samplers import Speculation
@@ -97,9 +99,10 @@ class TuningResult:
     Attributes:
         met:
             Whether a quantized model meets the criterion. If not, what follows is about the one
-            that comes closest.
+            that comes closest, or about the FP32 model where that is the answer, see
+            :attr:`is_fp32`.
         metric:
-            The metric of the model; :obj:`None` if no quantized model was evaluated.
+            The metric of the model; :obj:`None` if no model was evaluated.
         baseline:
             The metric of the FP32 model; :obj:`None` if it was not measured.
         loss:
@@ -175,6 +178,10 @@ class TuningResult:
         left_out:
             The ops that the tuning space does not have because quantizing them makes the model
             slower here, each with what it costs as far as that is known.
+        explanation:
+            Why the ops in fallback are there, and what the search believes of what was not tried:
+            a :class:`~optuna_quant.samplers.Explanation`, whose text is in the summary.
+            :obj:`None` with a strategy that has no model of the loss.
     """
 
     met: bool
@@ -208,6 +215,7 @@ class TuningResult:
     gain: Gain | None = None
     known_objective: KnownObjective | None = field(default=None, repr=False)
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict, repr=False)
+    explanation: Explanation | None = field(default=None, repr=False)
 
     @property
     def pays(self) -> bool | None:
@@ -215,12 +223,22 @@ class TuningResult:
 
         Better is what the objective says: faster for ``"latency"``, smaller for ``"size"``. What
         was measured counts, and otherwise what is predicted. :obj:`None` if that is not known, or
-        nothing meets the criterion; :obj:`False` as well if the search has not begun because no
-        configuration is better by the cost table.
+        nothing meets the criterion; :obj:`False` as well if the FP32 model is the answer.
         """
-        if self.stopped_because == StopReason.NO_GAIN:
-            return False
-        return is_better(self.known_objective, self.config, self.gain) if self.met else None
+        if self.met:
+            return is_better(self.known_objective, self.config, self.gain)
+        return False if self.is_fp32 else None
+
+    @property
+    def is_fp32(self) -> bool:
+        """Whether the answer is the FP32 model itself, and nothing is met.
+
+        So it is where no search was begun because no quantized model is better by the cost table
+        (``stopped_because`` is ``"no_gain"``), and no enqueued one meets the criterion. Then
+        ``trial``, ``metric``, ``config`` (every op in fallback) and :meth:`model` are those of
+        the FP32 model.
+        """
+        return self.config is not None and not self.config.quantized_ops
 
     @property
     def fallback_ops(self) -> tuple[str, ...]:
@@ -243,8 +261,8 @@ class TuningResult:
 
         Raises:
             ValueError:
-                If no quantized model was evaluated, or the model that is built now is another one
-                than the trial has evaluated.
+                If no model was evaluated, or the model that is built now is another one than the
+                trial has evaluated.
         """
         if self.trial is None:
             raise ValueError(f"There is no model: {_NOTHING}")
@@ -257,14 +275,20 @@ class TuningResult:
             path:
                 The file.
             closest:
-                Whether to write the closest model if none meets the criterion.
+                Whether to write the closest model if none meets the criterion, and the FP32 model
+                where that is the answer.
 
         Raises:
             ValueError:
                 If no model meets the criterion and ``closest`` is not set, or the file cannot be
-                written or is the FP32 model itself, or as :meth:`model` says.
+                written or is the file of the FP32 model itself, or as :meth:`model` says.
         """
         check_output(path, inputs=files_of(self.backend))
+        if self.is_fp32 and not closest:
+            raise ValueError(
+                f"FP32 itself is the best model here, so none is saved. {self.message} To save "
+                "the FP32 model all the same use save(path, closest=True)."
+            )
         if not self.met and not closest and self.config is not None:
             why = (
                 "No quantized model meets the criterion"
@@ -287,8 +311,11 @@ class TuningResult:
             for; :obj:`None` if not known) and ``note``. Where costs are known there follow
             ``seconds_gained`` and ``bytes_gained``, what the op gains in its option against FP32
             while all else is the same (0 in fallback), for another objective ``gained``; and a
-            row for each op that was left out of the space as slower here. Without a model there
-            are no rows.
+            row for each op that was left out of the space as slower here. Where
+            ``explanation`` knows it there follow ``error_share``, the op's part of the error that
+            is expected where every op is quantized, and ``of_activations``, what part of that
+            comes from its activations and not from its weights. Without a model there are no
+            rows.
         """
         import pandas as pd
 
@@ -297,7 +324,12 @@ class TuningResult:
         op_types = {op: t.op_type for t in self.space.tunables for op in t.ops}
         executed = self._executed
         assert executed is not None
-        columns = gain_columns(self.known_objective, self.space, self.config)
+        columns: dict[str, Mapping[str, float | None]] = {}
+        columns |= gain_columns(self.known_objective, self.space, self.config)
+        errors = {} if self.explanation is None else self.explanation.errors
+        if errors:
+            columns["error_share"] = {op: error.share for op, error in errors.items()}
+            columns["of_activations"] = {op: error.activations for op, error in errors.items()}
         rows = [
             _row(op, op_types.get(op, ""), config, executed)
             | {name: gains.get(op) for name, gains in columns.items()}
@@ -378,7 +410,9 @@ class TuningResult:
         """
         # What the hold-out set says is true of a chosen model as it stands, so it comes first.
         lines = [self._headline(), *self._shown_holdout()]
-        if self.metric is not None and self.baseline is not None and self.loss is not None:
+        if self.is_fp32:
+            lines.append(f"metric {self.metric:.6g} (FP32), criterion: {self.criterion}")
+        elif self.metric is not None and self.baseline is not None and self.loss is not None:
             known = self.loss_interval is not None
             judged = f", criterion: {self.criterion}" if known else f" ({self.criterion})"
             about = "" if self.samples is None else "about "
@@ -395,14 +429,17 @@ class TuningResult:
         if self.samples is not None:
             seen, of = self.samples
             lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
-        if self.config is not None and self.trial is not None:
+        if self.config is not None and self.trial is not None and not self.is_fp32:
             runs, differs = describe_runs(self.config, self._executed_if_known())
             lines.append(f"trial {self.trial.number}: {runs}{self._shown_cost()}")
             if differs:
                 lines.append(differs)
             lines.extend(self._shown_gain())
-            if self.fallback_ops:
+            if self.fallback_ops and self.explanation is None:
                 lines.append(f"in fallback: {listed(self.fallback_ops)}")
+        if self.explanation is not None:
+            lines.extend(str(self.explanation).splitlines())
+        if self.config is not None:
             lines.extend(shown_left_out(self.left_out))
             lines.extend(self._shown_float_weights(self.config))
         if self.set_aside:
@@ -461,10 +498,10 @@ class TuningResult:
             )
         if self.met:
             return "A quantized model meets the criterion."
-        if self.stopped_because == StopReason.NO_GAIN:
+        if self.is_fp32:
             return (
-                "NO GAIN: no quantized model was evaluated, because by the cost table none is "
-                "better than FP32."
+                "NO GAIN: FP32 itself is the best model here, as far as the cost table tells, so "
+                "no quantized one was looked for."
             )
         if self.config is None:
             return f"NOT MET: {_NOTHING}"
@@ -585,7 +622,7 @@ def conclude(
     criterion, objective = policy.criterion, policy.objective
     found = candidates(study, criterion)
     met = ranked(found, objective)
-    best = met[0] if met else _closest(study, found, policy)
+    best = met[0] if met else _without_answer(study, found, policy, stop)
     gain = None
     if met and measure is not None and stop.reason != StopReason.INTERRUPTED:
         try:
@@ -634,7 +671,30 @@ def conclude(
         gain=gain,
         known_objective=objective if isinstance(objective, KnownObjective) else None,
         left_out={} if left_out is None else left_out,
+        explanation=_explanation(study, policy, None if best is None else best.trial, space),
     )
+
+
+def _without_answer(
+    study: optuna.Study, found: Sequence[Candidate], policy: ExitPolicy, stop: Stop
+) -> Candidate | None:
+    """What the result is about if nothing is met: FP32 if that is best, else what is closest."""
+    fp32 = None
+    if stop.reason == StopReason.NO_GAIN:
+        fp32 = fp32_candidate(study, policy.criterion)
+    return fp32 or _closest(study, found, policy)
+
+
+def _explanation(
+    study: optuna.Study, policy: ExitPolicy, trial: FrozenTrial | None, space: TuningSpace
+) -> Explanation | None:
+    """What the sampler says of an answer."""
+    # Only those with a model of the loss have something to say.
+    explain: Callable[..., Explanation | None] | None = getattr(study.sampler, "explain", None)
+    if explain is None:
+        return None
+    config = None if trial is None else space.config_from_params(trial.params)
+    return explain(study, config, objective=policy.objective)
 
 
 def _closest(

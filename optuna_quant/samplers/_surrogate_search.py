@@ -23,6 +23,8 @@ from optuna_quant.samplers._loss_model import Observed
 from optuna_quant.samplers._metric_step import metric_step
 from optuna_quant.samplers._option_scores import OptionScores
 from optuna_quant.samplers._option_scores import scored_options
+from optuna_quant.samplers._outlook import Believed
+from optuna_quant.samplers._outlook import Outlook
 from optuna_quant.samplers._sampled import SampledOutcomes
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
@@ -53,9 +55,11 @@ SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
 _OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE)
 EARLIER_STAGE = "earlier answer"
+# Why a study stopped, if not because the search has an answer.
+_CUT_SHORT = ("timeout", "max_trials", "interrupted", "callback")
 
 # What is less likely to meet the criterion is not tried.
-_LEAST_PROBABILITY = 0.03
+LEAST_PROBABILITY = 0.03
 # With more ops the trade-off is near enough, and an integer program takes long.
 _MOST_POLISHED = 150
 _WORTH_POLISHING = 1e-3
@@ -275,6 +279,59 @@ class SurrogateSearch(Search):
             reference = self._reference(self._known(ledger))
             phase = len(self._phases) - 1 if self._has_scores(ledger, len(self._phases) - 1) else 0
             return self._beliefs(ledger, model, reference, self._phases[phase])
+
+    def best(self, ledger: Ledger) -> QuantConfig | None:
+        """The cheapest configuration that meets the criterion, or probably does."""
+        found = self._known(ledger)
+        return None if found is None else found.config
+
+    def meets(self, ledger: Ledger, config: QuantConfig | None) -> bool:
+        """Whether a configuration was seen to meet the criterion on all samples."""
+        return config is not None and self._met(ledger, config.key)
+
+    def outlook(self, ledger: Ledger) -> Outlook:
+        """Where the search stands, and what it believes; the baseline must be known."""
+        stage, phase = self._next_stage(ledger), len(self._phases) - 1
+        while phase >= 0 and not self._has_scores(ledger, phase):
+            phase -= 1
+        if phase < 0:
+            return Outlook(stage, self._start, self._fp32_cost)
+        with single_threaded_blas():
+            model = self._model(ledger, {})
+            believed = [
+                self._believed(ledger, model, config)
+                for config in self._path(model, self._phases[phase])
+                if config.quantized_ops
+            ]
+        scores = [self._read_scores(ledger, tunables) for tunables in self._scored]
+        known = [each for each in scores if each is not None]
+        return Outlook(stage, self._start, self._fp32_cost, model, known, believed)
+
+    def _next_stage(self, ledger: Ledger) -> str | None:
+        """The stage that comes next; :obj:`None` if the search has concluded."""
+        if not self._is_begun(ledger):
+            return START_STAGE
+        if self.is_over(ledger):
+            return None
+        if not self._has_scores(ledger, 0):
+            return SEARCH_STAGE
+        decision = self._decide(ledger, {})
+        stopped = ledger.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
+        if decision.answer is not None and stopped not in _CUT_SHORT:
+            return None  # It would only go on if it was to find the best.
+        return SEARCH_STAGE if decision.choice is None else decision.choice.stage
+
+    def _believed(self, ledger: Ledger, model: LossModel, config: QuantConfig) -> Believed:
+        found = model.predict(self._options_of(config))
+        outcome, prior = ledger.outcomes.get(config.key), self._options.prior
+        return Believed(
+            config,
+            self._table.cost(config),
+            found.loss,
+            found.probability(model.scale.tolerance),
+            (outcome is not None and self._is_decided(ledger, outcome))
+            or (prior is not None and config.key in prior.failed),
+        )
 
     def learned(self, ledger: Ledger) -> tuple[LossModel, list[Observed]]:
         """The model of the loss, and what it has learned from; the baseline must be known."""
@@ -690,7 +747,7 @@ class SurrogateSearch(Search):
                 continue
             cost = self._table.cost(config)
             probability = model.predict(self._options_of(config)).probability(tolerance)
-            if probability < _LEAST_PROBABILITY or cost >= reference:
+            if probability < LEAST_PROBABILITY or cost >= reference:
                 continue
             gain = (reference - cost) / (abs(reference) or 1.0)
             found[config.key] = Belief(config, cost, probability, gain * probability)
