@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.printable import listed
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.samplers._surrogate_search import ANSWER_STAGE
 from optuna_quant.samplers._surrogate_search import LEAST_PROBABILITY
 from optuna_quant.samplers._surrogate_search import START_STAGE
-from optuna_quant.tuning.what_runs import listed
 
 
 if TYPE_CHECKING:

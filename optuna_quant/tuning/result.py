@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
@@ -48,7 +49,6 @@ from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.warm_start import shown_start
 from optuna_quant.tuning.what_runs import describe_runs
-from optuna_quant.tuning.what_runs import listed
 from optuna_quant.tuning.what_runs import op_runs
 
 
