@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 import hashlib
 import json
 from typing import TYPE_CHECKING
-from typing import Any
 
+from optuna_quant.backends.base import CountsPasses
+from optuna_quant.backends.base import ScoresTogether
+from optuna_quant.backends.base import TakesSamples
 from optuna_quant.samplers._scores import check_scores
+from optuna_quant.samplers._scores import key_of
 from optuna_quant.study import record
 from optuna_quant.study.compute_once import ClaimWatch
 from optuna_quant.study.compute_once import SharedValue
@@ -20,7 +22,7 @@ from optuna_quant.study.compute_once import SharedValue
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._scores import Sensitivity
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
@@ -95,17 +97,16 @@ class OptionScoreBook:
     def _place(
         self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
     ) -> SharedValue:
-        key = str(getattr(self._sensitivity, "key", ""))
+        key = key_of(self._sensitivity)
         wanted = [config.key for config in option_configs(self._space, tunables)]
         text = json.dumps([key, samples, wanted])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return SharedValue(study, f"{record.OPTION_SCORES}:{digest}", watch=self._watch)
 
     def _computed(self, samples: int | None, tunables: Sequence[Tunable]) -> bytes:
-        sensitivity: Any = self._sensitivity
-        with_samples = getattr(sensitivity, "with_samples", None)
-        if samples is not None and with_samples is not None:
-            sensitivity = with_samples(samples)
+        sensitivity = self._sensitivity
+        if samples is not None and isinstance(sensitivity, TakesSamples):
+            sensitivity = sensitivity.with_samples(samples)
         configs = option_configs(self._space, tunables)
         ops = [op for tunable in tunables for op in tunable.ops]
         found = score_options(sensitivity, configs, ops)
@@ -114,8 +115,9 @@ class OptionScoreBook:
             for op in ops:
                 if config.ops[op].is_quantized:
                     scores[op][config.ops[op].label] = max(0.0, of_config[op])
-        passes = getattr(sensitivity, "passes", None)
-        counted = 0.0 if passes is None else float(passes(len(configs)))
+        counted = 0.0
+        if isinstance(sensitivity, CountsPasses):
+            counted = float(sensitivity.passes(len(configs)))
         return json.dumps({"scores": scores, "passes": counted}).encode()
 
 
@@ -123,11 +125,9 @@ def score_options(
     sensitivity: Sensitivity, configs: Sequence[QuantConfig], ops: Sequence[str]
 ) -> list[dict[str, float]]:
     """The scores of ops in several configurations, together if the sensitivity can do that."""
-    together: Callable[..., Sequence[Mapping[str, float]]] | None = getattr(
-        sensitivity, "score_options", None
-    )
-    if together is not None:
-        found = together(configs, ops)
+    found: Sequence[Mapping[str, float]]
+    if isinstance(sensitivity, ScoresTogether):
+        found = sensitivity.score_options(configs, ops)
     else:
         found = [sensitivity(config, ops) for config in configs]
     return [check_scores(each, ops) for each in found]
