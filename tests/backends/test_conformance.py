@@ -85,16 +85,11 @@ class WholeBackend(CostedBackend):
         return {"calibration data": "the data"}
 
 
-def onnx_backend(approach: str) -> Callable[[], Backend]:
-    model, x = onnx_models.convnet(), onnx_models.samples(40, 2, 8, 8)
-    given = None if approach == "dynamic" else {"x": x}
-    return lambda: OnnxRuntimeBackend(model, calibration_data=given, approach=approach)
-
-
 class _OnnxRuntime:
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
-        return onnx_backend("static")
+        model, x = onnx_models.convnet(), onnx_models.samples(40, 2, 8, 8)
+        return lambda: OnnxRuntimeBackend(model, calibration_data={"x": x})
 
 
 class _Fake:
@@ -117,6 +112,19 @@ class TestOnnxRuntimeCosts(_OnnxRuntime, CostsTestCase):
 
 class TestOnnxRuntimeTuning(_OnnxRuntime, TuningTestCase):
     pass
+
+
+class TestOnnxRuntimeDynamic(BackendTestCase, ModelTestCase):
+    """Models whose results depend on the batch, and with an axis that may have any size."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        model = onnx_models.attention()
+        return lambda: OnnxRuntimeBackend(model, approach="dynamic")
+
+    @pytest.fixture
+    def feed(self) -> Mapping[str, Any]:
+        return {"x": onnx_models.samples(2, 5, 8)}
 
 
 class TestFake(
