@@ -159,15 +159,14 @@ def test_it_is_a_sample_evaluation() -> None:
     assert evaluation(FP32) == pytest.approx(SCORES.metric(FP32.config))
 
 
-def test_of_a_session_it_gets_the_session() -> None:
+def test_it_gets_the_runtimes_own_object() -> None:
     class Model:
-        session = "its session"
+        def native(self) -> str:
+            return "its session"
 
-    model = Model()
-    for of_session, expected in ((True, model.session), (False, model)):
-        evaluation = FunctionEvaluation(lambda got: got, of_session=of_session)
-        assert evaluation("no model") == "no model"
-        assert evaluation(model) is expected
+    evaluation = FunctionEvaluation(lambda got: got)
+    assert evaluation("no model") == "no model"
+    assert evaluation(Model()) == "its session"
 
 
 # Bounds and margins.

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant._common.printable import printable
+from optuna_quant.backends.default import make_backend
+from optuna_quant.backends.default import session_options
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.callbacks.tuning_criterion import TuningCriterion
@@ -61,7 +63,7 @@ if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
-    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+    from optuna_quant.backends.default import DefaultBackend
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.result import TuningResult
 
@@ -126,7 +128,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         quant_level=quant_level,
         output=output if rank.reports else None,
         seed=args.seed,
-        session_options=_session_options(args.threads),
+        session_options=session_options(threads=args.threads),
         cache_dir=args.cache_dir,
         costs=args.costs,
         measure_gain=args.measure_gain,
@@ -308,8 +310,6 @@ def _stale(output: Path) -> str:
 
 def space(args: argparse.Namespace) -> int:
     """``optuna-quant space``: show the tuning space of a model."""
-    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-
     options = _model_options(args)
     model = _existing_file("the model", args.model)
     read = {"model": model}
@@ -320,11 +320,11 @@ def space(args: argparse.Namespace) -> int:
     )
     if args.save_costs is not None:
         check_output(args.save_costs, "file of --save-costs", inputs=read)
-    backend = OnnxRuntimeBackend(
+    backend = make_backend(
         model,
         approach=options.pop("approach"),
         inputs=parse_inputs(args.input),
-        session_options=_session_options(args.threads),
+        session_options=session_options(threads=args.threads),
         **given,
     )
     if args.why:
@@ -352,7 +352,7 @@ def space(args: argparse.Namespace) -> int:
 
 
 def _space_costs(
-    args: argparse.Namespace, backend: OnnxRuntimeBackend, found: TuningSpace
+    args: argparse.Namespace, backend: DefaultBackend, found: TuningSpace
 ) -> SpaceCosts | None:
     """What the ops cost: as given, or measured if there are samples to do so."""
     if args.costs is not None:
@@ -387,7 +387,7 @@ def compare(args: argparse.Namespace) -> int:
     )
 
 
-def _why(args: argparse.Namespace, backend: OnnxRuntimeBackend, options: dict[str, Any]) -> int:
+def _why(args: argparse.Namespace, backend: DefaultBackend, options: dict[str, Any]) -> int:
     """Show what the tuning space leaves out; all of it if there is no space."""
     try:
         chosen = backend.tuning_space(**options)
@@ -540,16 +540,6 @@ def _model_options(args: argparse.Namespace) -> dict[str, Any]:
         "op_type_dict": _json("--op-type-dict", args.op_type_dict),
         "op_name_dict": _json("--op-name-dict", args.op_name_dict),
     }
-
-
-def _session_options(threads: int | None) -> Any:
-    if threads is None:
-        return None
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return options
 
 
 def _json(option: str, text: str | None) -> dict[str, Any] | None:

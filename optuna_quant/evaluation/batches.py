@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.backends.base import Model
     from optuna_quant.space.space import TuningSpace
 
 
@@ -53,7 +54,7 @@ class Batches:
         )
 
 
-def batches_of(evaluation: Any, space: TuningSpace, fp32: Any) -> Batches | None:
+def batches_of(evaluation: Any, space: TuningSpace, fp32: Model | None) -> Batches | None:
     """How models with dynamic quantization are evaluated.
 
     Args:
@@ -69,7 +70,7 @@ def batches_of(evaluation: Any, space: TuningSpace, fp32: Any) -> Batches | None
     """
     if not any(option.mode == "dynamic" for t in space.tunables for option in t.options):
         return None
-    if not isinstance(evaluation, DataEvaluation):
+    if not isinstance(evaluation, DataEvaluation) or fp32 is None:
         return Batches(None)
     return Batches(evaluation.batch_size_for(fp32, depends_on_batch=True))
 
@@ -111,7 +112,7 @@ class SampleDependence:
             Builds the FP32 model.
     """
 
-    def __init__(self, evaluation: DataEvaluation, fp32: Callable[[], Any]) -> None:
+    def __init__(self, evaluation: DataEvaluation, fp32: Callable[[], Model]) -> None:
         self._evaluation = evaluation
         self._fp32 = fp32
         self._is_done = False
@@ -123,7 +124,7 @@ class SampleDependence:
             _warn_of_dependence(self._evaluation, self._fp32())
 
 
-def _warn_of_dependence(evaluation: DataEvaluation, fp32: Any) -> None:
+def _warn_of_dependence(evaluation: DataEvaluation, fp32: Model) -> None:
     size = evaluation.batch_size_for(fp32)
     if _is_independent(evaluation, fp32, size):
         return
@@ -171,7 +172,7 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
     )
 
 
-def _is_independent(evaluation: DataEvaluation, model: Any, size: int) -> bool:
+def _is_independent(evaluation: DataEvaluation, model: Model, size: int) -> bool:
     """Whether a model gives samples the same in batches of a size as alone.
 
     As far as is known: if it cannot be run on one sample, its evaluation will say what is wrong.

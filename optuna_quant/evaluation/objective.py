@@ -26,12 +26,12 @@ from optuna_quant._optuna import running_trial_id
 from optuna_quant._optuna import set_trial_user_attr
 from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.backends.base import ModelLoadError
+from optuna_quant.backends.base import depends_on_batch
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.criteria import check_one_criterion
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.function import GivenScores
-from optuna_quant.evaluation.rebuild import fingerprint_of
 from optuna_quant.evaluation.same_evaluation import check_evaluation
 from optuna_quant.evaluation.same_evaluation import find_difference
 from optuna_quant.evaluation.same_evaluation import keep_evaluation
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Model
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
@@ -124,10 +125,11 @@ class QuantObjective:
         space:
             The tuning space.
         evaluate:
-            Gives the metric of a model that ``backend.quantize`` has built, or the scores of its
-            samples, see :class:`~optuna_quant.evaluation.function.FunctionEvaluation`; or it is a
-            :class:`~optuna_quant.evaluation.sampled.SampleEvaluation`, which gives the scores of
-            some samples. If then the study's pruner is an
+            Gives the metric of a model, or the scores of its samples, see
+            :class:`~optuna_quant.evaluation.function.FunctionEvaluation`. A function gets the
+            runtime's own object of the model, such as an ``onnxruntime.InferenceSession``. Or it
+            is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation`, which gets the model
+            and gives the scores of some samples. If then the study's pruner is an
             :class:`~optuna_quant.pruners.AccuracyPruner`, a model is evaluated only until its
             fate is known; the trial is pruned, with the reason as its user attribute
             ``evidence``.
@@ -458,7 +460,7 @@ class QuantObjective:
         except ValueError as error:
             raise BaselineError(str(error)) from None
         if own:
-            _describe(trial, model, self._fingerprint(model, fp32))
+            _describe(trial, model)
             self._record_costs(trial, fp32)
         measured = record.get_baseline(trial.study)
         if measured is None:
@@ -511,13 +513,12 @@ class QuantObjective:
         if twin is None:
             try:
                 model = self._backend.quantize(config)
-                fingerprint = self._fingerprint(model, config)
             except Exception as error:
                 self._fail(trial, f"Not built: {_reason(error)}", final=True)
                 return None
-            _describe(trial, model, fingerprint)
+            _describe(trial, model)
             self._record_costs(trial, config)
-            twin = None if anew else self._same_model(trial, fingerprint, waiting)
+            twin = None if anew else self._same_model(trial, model.fingerprint, waiting)
             sampled = self._sampled(trial, waiting) if twin is None else None
         if twin is not None:
             value = self._take_over(trial, *twin)
@@ -527,7 +528,7 @@ class QuantObjective:
             if sampled is None:
                 returned = self._run_evaluation(trial, lambda check: self._measured(model))
             else:
-                returned = self._evaluate_samples(trial, model, fingerprint, *sampled)
+                returned = self._evaluate_samples(trial, model, *sampled)
         except TrialPruned:
             raise
         except KeyboardInterrupt:
@@ -766,12 +767,12 @@ class QuantObjective:
     def _evaluate_samples(
         self,
         trial: optuna.Trial,
-        model: Any,
-        fingerprint: str,
+        model: Model,
         evaluation: SampleEvaluation,
         sampled: SampledTrial,
     ) -> float:
-        before = furthest(trial.study.get_trials(deepcopy=False), fingerprint, sampled.population)
+        trials = trial.study.get_trials(deepcopy=False)
+        before = furthest(trials, model.fingerprint, sampled.population)
         if before is None or not sampled.take_over(before):
             self._run_evaluation(
                 trial,
@@ -780,9 +781,6 @@ class QuantObjective:
                 ),
             )
         return sampled.conclude()
-
-    def _fingerprint(self, model: Any, config: QuantConfig) -> str:
-        return fingerprint_of(model, config, self._backend)
 
     def _fail(self, trial: optuna.Trial, reason: str, *, final: bool) -> None:
         _logger.warning(f"Trial {trial.number} failed. {reason}")
@@ -895,14 +893,12 @@ def _shown(evaluation: SampleEvaluation) -> str:
     return f"{evaluation.samples} with scores from {low:g} to {high:g}"
 
 
-def _describe(trial: optuna.Trial, model: Any, fingerprint: str) -> None:
+def _describe(trial: optuna.Trial, model: Model) -> None:
     """Write down which model was built, and its size."""
     with seen_at_once(trial):
-        trial.set_user_attr(record.FINGERPRINT, fingerprint)
-    size = getattr(model, "nbytes", None)
-    if size is not None:
-        trial.set_user_attr(record.MODEL_BYTES, int(size))
-    if getattr(model, "depends_on_batch", False) is True:
+        trial.set_user_attr(record.FINGERPRINT, model.fingerprint)
+    trial.set_user_attr(record.MODEL_BYTES, int(model.nbytes))
+    if depends_on_batch(model):
         trial.set_user_attr(record.DEPENDS_ON_BATCH, True)
 
 

@@ -168,8 +168,7 @@ class ParetoObjective:
 
     @cached_property
     def _size_of_fp32(self) -> Mapping[str, float]:
-        size = getattr(self._backend.quantize(self._fp32), "nbytes", None)
-        return {} if size is None else {SIZE: float(size)}
+        return {SIZE: float(self._backend.quantize(self._fp32).nbytes)}
 
 
 def _check_known(known: KnownObjective) -> None:

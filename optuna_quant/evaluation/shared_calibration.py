@@ -13,6 +13,7 @@ from optuna.logging import get_logger
 from optuna.storages import InMemoryStorage
 
 from optuna_quant import _optuna
+from optuna_quant.backends.base import Calibrates
 from optuna_quant.backends.base import SharesCalibration
 from optuna_quant.study.compute_once import PATIENCE_SECONDS
 from optuna_quant.study.compute_once import ClaimWatch
@@ -72,7 +73,8 @@ def share_calibration(
         raise ValueError(f"patience must be positive, but got {patience}.")
     storage, _ = _optuna.study_identity(study)
     if not isinstance(backend, SharesCalibration) or isinstance(storage, InMemoryStorage):
-        backend.calibrate()
+        if isinstance(backend, Calibrates):
+            backend.calibrate()
         return
     if backend.is_calibrated():
         return

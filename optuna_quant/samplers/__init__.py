@@ -1,5 +1,6 @@
 """Samplers that search a tuning space, one per strategy."""
 
+from optuna_quant.backends.base import Sensitivity
 from optuna_quant.samplers._auto import AutoQuantSampler
 from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._basic import BasicQuantSampler
@@ -29,7 +30,6 @@ from optuna_quant.samplers._requests import Race
 from optuna_quant.samplers._requests import Scoring
 from optuna_quant.samplers._requests import SeesSamples
 from optuna_quant.samplers._requests import Stage
-from optuna_quant.samplers._scores import Sensitivity
 from optuna_quant.samplers._staged import StagedQuantSampler
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 from optuna_quant.samplers._surrogate_search import Belief

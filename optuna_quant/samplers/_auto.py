@@ -15,10 +15,10 @@ from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._scores import Sensitivity
     from optuna_quant.samplers._search import Search
     from optuna_quant.space.space import TuningSpace
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,14 @@ import hashlib
 import json
 import re
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant import _optuna
+from optuna_quant.backends.base import CountsPasses
+from optuna_quant.backends.base import ScoresTogether
+from optuna_quant.backends.base import ScoresWeightsApart
+from optuna_quant.backends.base import TakesSamples
 from optuna_quant.samplers._scores import check_scores
+from optuna_quant.samplers._scores import key_of
 from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.compute_once import ClaimWatch
@@ -24,7 +27,7 @@ from optuna_quant.study.compute_once import SharedValue
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._scores import Sensitivity
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
@@ -103,35 +106,33 @@ class OptionScoreBook:
     def _place(
         self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
     ) -> SharedValue:
-        key = str(getattr(self._sensitivity, "key", ""))
+        key = key_of(self._sensitivity)
         wanted = [config.key for config in option_configs(self._space, tunables)]
         text = json.dumps([key, samples, wanted])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return SharedValue(study, f"{record.OPTION_SCORES}:{digest}", watch=self._watch)
 
     def _computed(self, samples: int | None, tunables: Sequence[Tunable]) -> bytes:
-        sensitivity: Any = self._sensitivity
-        with_samples = getattr(sensitivity, "with_samples", None)
-        if samples is not None and with_samples is not None:
-            sensitivity = with_samples(samples)
+        sensitivity = self._sensitivity
+        if samples is not None and isinstance(sensitivity, TakesSamples):
+            sensitivity = sensitivity.with_samples(samples)
         configs = option_configs(self._space, tunables)
         ops = [op for tunable in tunables for op in tunable.ops]
-        with_weights = getattr(sensitivity, "score_with_weights", None)
         of_weights: Mapping[str, float] = {}
-        if with_weights is None:
-            found = score_options(sensitivity, configs, ops)
-        else:
-            scored, of_weights = with_weights(configs, ops)
+        if isinstance(sensitivity, ScoresWeightsApart):
+            scored, of_weights = sensitivity.score_with_weights(configs, ops)
             found = [check_scores(each, ops) for each in scored]
+        else:
+            found = score_options(sensitivity, configs, ops)
         scores: dict[str, dict[str, float]] = {op: {} for op in ops}
         for config, of_config in zip(configs, found, strict=True):
             for op in ops:
                 if config.ops[op].is_quantized:
                     scores[op][config.ops[op].label] = max(0.0, of_config[op])
         counted = 0.0
-        if with_weights is not None:
+        if isinstance(sensitivity, ScoresWeightsApart):
             counted = float(sensitivity.passes(len(configs), with_weights=True))
-        elif getattr(sensitivity, "passes", None) is not None:
+        elif isinstance(sensitivity, CountsPasses):
             counted = float(sensitivity.passes(len(configs)))
         kept = {"scores": scores, "passes": counted, "of_weights": dict(of_weights)}
         return json.dumps(kept).encode()
@@ -166,11 +167,9 @@ def score_options(
     sensitivity: Sensitivity, configs: Sequence[QuantConfig], ops: Sequence[str]
 ) -> list[dict[str, float]]:
     """The scores of ops in several configurations, together if the sensitivity can do that."""
-    together: Callable[..., Sequence[Mapping[str, float]]] | None = getattr(
-        sensitivity, "score_options", None
-    )
-    if together is not None:
-        found = together(configs, ops)
+    found: Sequence[Mapping[str, float]]
+    if isinstance(sensitivity, ScoresTogether):
+        found = sensitivity.score_options(configs, ops)
     else:
         found = [sensitivity(config, ops) for config in configs]
     return [check_scores(each, ops) for each in found]

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
 import hashlib
 import json
 import math
 from numbers import Real
 from typing import TYPE_CHECKING
-from typing import TypeAlias
 
-from optuna_quant.space.config import QuantConfig
+from optuna_quant.backends.base import HasKey
 from optuna_quant.study.compute_once import ClaimWatch
 from optuna_quant.study.compute_once import SharedValue
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
     import optuna
 
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.samplers._requests import Scoring
 
 
-Sensitivity: TypeAlias = Callable[[QuantConfig, Sequence[str]], Mapping[str, float]]
-"""Takes a configuration and op names, gives ``{op: score}``: higher for an op that hurts more.
-
-If it has options that change the scores, its attribute ``key`` should tell them apart.
-"""
+def key_of(sensitivity: Sensitivity | None) -> str:
+    """What tells the options of a sensitivity apart; empty if it has none."""
+    return sensitivity.key if isinstance(sensitivity, HasKey) else ""
 
 
 class ScoreBook:
@@ -51,7 +49,7 @@ class ScoreBook:
         return self._sensitivity is not None
 
     def _place(self, study: optuna.Study, wanted: Scoring) -> SharedValue:
-        options = str(getattr(self._sensitivity, "key", ""))
+        options = key_of(self._sensitivity)
         text = json.dumps([options, wanted.config.key, list(wanted.ops)])
         name = f"scores:{self._name}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         return SharedValue(study, name, watch=self._watch)

@@ -19,7 +19,6 @@ from optuna_quant.samplers._requests import Race
 from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._sampled import SampledOutcomes
 from optuna_quant.samplers._scores import ScoreBook
-from optuna_quant.samplers._scores import Sensitivity
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
 
@@ -27,6 +26,7 @@ from optuna_quant.samplers._search import Search
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig

@@ -36,10 +36,10 @@ from optuna_quant.space.config import FP32
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.costs.objective import Objective
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._scores import Sensitivity
     from optuna_quant.samplers._search import Search
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace

@@ -234,7 +234,9 @@ def tune(
         show_progress:
             Whether to write a line per trial to ``sys.stderr``.
         backend:
-            Instead of ``model`` and all that describes how to read and run it: a backend.
+            Instead of ``model`` and all that describes how to read and run it: a
+            :class:`~optuna_quant.backends.base.Backend`. ``evaluate`` then gets its runtime's own
+            object of a model, if there is one, else the model as it builds it.
         n_jobs:
             How many models are evaluated at a time, in threads of this process. ``evaluate`` must
             allow that.

@@ -16,6 +16,7 @@ from optuna.logging import get_logger
 
 from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
+from optuna_quant.backends.base import WeighsFloats
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import LATENCY
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.callbacks import ExitPolicy
     from optuna_quant.callbacks import Stop
     from optuna_quant.costs.gain import Gain
@@ -76,7 +78,6 @@ if TYPE_CHECKING:
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
-    from optuna_quant.space.left_out import FloatWeights
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.holdout import HoldoutResult
     from optuna_quant.tuning.second_evaluation import SecondEvaluation
@@ -465,10 +466,10 @@ class TuningResult:
         return self.summary()
 
     @cached_property
-    def _executed(self) -> Mapping[str, Any] | None:
+    def _executed(self) -> Mapping[str, ExecutedOp] | None:
         return None if self.config is None else self.backend.executed(self.config)
 
-    def _executed_if_known(self) -> Mapping[str, Any] | None:
+    def _executed_if_known(self) -> Mapping[str, ExecutedOp] | None:
         try:
             return self._executed
         except Exception as error:
@@ -551,10 +552,10 @@ class TuningResult:
 
     def _shown_float_weights(self, config: QuantConfig) -> list[str]:
         """How much of the model is not quantized, and what would quantize it."""
-        # Backends of the user's need not tell.
-        find = getattr(self.backend, "float_weights", None)
-        found: FloatWeights | None = None if find is None else find(config)
-        if found is None or not found.is_worth_saying:
+        if not isinstance(self.backend, WeighsFloats):
+            return []
+        found = self.backend.float_weights(config)
+        if not found.is_worth_saying:
             return []
         return [f"weights: {with_costs_as_reason(found, self.left_out)}"]
 
@@ -764,7 +765,7 @@ def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
 
 
 def _row(
-    op: str, op_type: str, config: OpConfig, executed: Mapping[str, Any]
+    op: str, op_type: str, config: OpConfig, executed: Mapping[str, ExecutedOp]
 ) -> dict[str, object]:
     runs = op_runs(executed, op)
     return {

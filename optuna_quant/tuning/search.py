@@ -23,6 +23,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.logging import get_logger
 from optuna.pruners import NopPruner
 
+from optuna_quant.backends.base import HasConstantInputs
+from optuna_quant.backends.default import make_backend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import Stop
@@ -159,7 +161,7 @@ class Search:
         policy:
             When the search stops.
         measure:
-            Gives the metric of a session.
+            Gives the metric of a model.
         saver:
             Keeps the best model so far in a file; :obj:`None` if there is none.
         calibration_data:
@@ -169,7 +171,7 @@ class Search:
         transform:
             What makes inputs of samples.
         holdout:
-            Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
+            Gives the metric of a model on the hold-out set; :obj:`None` if there is none.
         evaluation_timeout:
             After how many seconds the evaluation of a model is ended; :obj:`None` for never.
         split:
@@ -469,17 +471,15 @@ class Search:
         _ask_for_direction(result, self.measure)
         if result.depends_on_batch:
             result = replace(result, batches=self.batches)
-        chosen = _itself if isinstance(self.measure, DataEvaluation) else _session
         if self.verify:
             limited = partial(objective.limited, study, what="The second evaluation of the answer")
-            result = with_second_evaluation(result, self.measure, session=chosen, limited=limited)
+            result = with_second_evaluation(result, self.measure, limited=limited)
         if self.saver is not None and result.trial is not None and not result.is_reproducible:
             self.saver.discard(result.trial)
         unwritten = self._write(result)
         if self.holdout is not None:
-            chosen = _itself if isinstance(self.holdout, DataEvaluation) else _session
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
-            result = with_holdout(result, self.holdout, session=chosen, limited=limited)
+            result = with_holdout(result, self.holdout, limited=limited)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result
@@ -585,8 +585,8 @@ def prepare(
         ValueError:
             If an argument is not valid.
     """
-    if inputs is None:
-        inputs = getattr(backend, "inputs", None)
+    if inputs is None and isinstance(backend, HasConstantInputs):
+        inputs = backend.inputs
     tuning = TuningCriterion() if tuning_criterion is None else tuning_criterion
     if accuracy_criterion is not None:
         _check_type("accuracy_criterion", accuracy_criterion, AccuracyCriterion)
@@ -651,7 +651,7 @@ def prepare(
         "cache_dir": cache_dir,
     }
     if backend is None:
-        backend = _onnxruntime(model, options)
+        backend = make_backend(model, **options)
     else:
         _check_backend_alone(model, {**options, "inputs": None, "transform": None})
     space = backend.tuning_space(
@@ -659,13 +659,14 @@ def prepare(
     )
     _check_quantizes(space, op_type_dict=op_type_dict, op_name_dict=op_name_dict)
     scored = None
-    fp32 = backend.quantize(space.fp32()) if isinstance(measure, DataEvaluation) else None
+    on_data = any(isinstance(each, DataEvaluation) for each in (measure, held_out))
+    fp32 = backend.quantize(space.fp32()) if on_data else None
     if fraction is not None:
         if isinstance(measure, DataEvaluation):
             measure.check(fp32)  # The model tells a list of batches from one of samples.
         measure, held_out, split = split_holdout(measure, fraction, seed=seed)
     for each in (measure, held_out):
-        if isinstance(each, DataEvaluation):
+        if isinstance(each, DataEvaluation) and fp32 is not None:
             each.check(fp32)
             if each is measure:
                 scored = check_outputs(each, fp32, backend=backend, space=space)
@@ -868,7 +869,7 @@ def _measure(
     batch_size: int | None,
     threads: int,
 ) -> Evaluate:
-    """What gives the metric of a session."""
+    """What gives the metric of a model."""
     if evaluate is not None and data is None:
         of_data = {
             "metric": metric,
@@ -884,7 +885,6 @@ def _measure(
             metric_bounds=metric_bounds,
             higher_is_better=criterion is None or criterion.higher_is_better,
             batch_size=batch_size,
-            of_session=True,
         )
     if data is None or evaluate is not None:
         given = "both" if evaluate is not None else "neither"
@@ -971,7 +971,7 @@ def _measure_holdout(
     data: Any,
     measured: Callable[[Evaluate | None, Any], Evaluate],
 ) -> Evaluate:
-    """What gives the metric of a session on the hold-out set."""
+    """What gives the metric of a model on the hold-out set."""
     if evaluate is None:
         check_other_data(data, holdout, what="data")
         return measured(None, holdout)
@@ -985,31 +985,12 @@ def _measure_holdout(
     return cast("Evaluate", holdout) if is_evaluation else measured(holdout, None)
 
 
-def _itself(model: Any) -> Any:
-    """What an evaluation of data gets, which has its own way to the session."""
-    return model
-
-
-def _session(model: Any) -> Any:
-    """What an evaluation gets: the session of a model, if it has one."""
-    return getattr(model, "session", model)
-
-
 def _usual_threads() -> int:
     """How many batches are run at once: two, which was faster than one at a time on all cores.
 
     More would be run ahead in vain once a model is given up.
     """
     return min(2, available_cores())
-
-
-def _onnxruntime(model: Any, options: Mapping[str, Any]) -> Backend:
-    if model is None:
-        raise ValueError("A model is needed: a path, its bytes, or an onnx.ModelProto.")
-    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-
-    given = {name: value for name, value in options.items() if value is not None}
-    return cast("Backend", OnnxRuntimeBackend(model, **given))
 
 
 def _check_backend_alone(model: Any, options: Mapping[str, Any]) -> None:

@@ -15,6 +15,8 @@ import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
+from optuna_quant.backends.base import SensitivityFactory
+from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.cli.parser import main
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
@@ -34,7 +36,10 @@ class Backend(FakeBackend):
         super().__init__(damage, name=name, **kwargs)
         self.scored = 0
 
-    def sensitivity(self, **kwargs: Any) -> Any:
+    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+        return {SensitivityKind.BEST: SensitivityFactory(self._sensitivity)}
+
+    def _sensitivity(self, *, outputs: Any) -> Any:
         def score(config: Any, ops: Any) -> dict[str, float]:
             self.scored += 1
             factors = (1.0, 0.3, 2.5, 0.7)

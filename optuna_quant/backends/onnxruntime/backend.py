@@ -17,6 +17,8 @@ import onnx
 import onnxruntime
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import SensitivityFactory
+from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.onnxruntime.builder import Built
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
@@ -710,6 +712,22 @@ class OnnxRuntimeBackend:
             batch_size=batch_size,
             outputs=outputs,
         )
+
+    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+        """How the sensitivities that strategies ask for are made.
+
+        See :class:`~optuna_quant.backends.base.OffersSensitivities`.
+        """
+        return {
+            SensitivityKind.BEST: SensitivityFactory(self.sensitivity),
+            SensitivityKind.OP_ERROR: SensitivityFactory(
+                lambda *, outputs: self.mse_sensitivity()  # Each op has its own.
+            ),
+            SensitivityKind.OUTPUT_ERROR: SensitivityFactory(self.output_sensitivity),
+            SensitivityKind.CURVATURE: SensitivityFactory(
+                self.hessian_sensitivity, ("loss", "labels", "probes", "module", "parameters")
+            ),
+        }
 
     def sensitivity(
         self, *, samples: int = 32, outputs: Sequence[str] | None = None

@@ -71,9 +71,9 @@ def exact_error(backend: OnnxRuntimeBackend, op: str, x: NDArray[Any], option: O
     No runtime quantizes anything here: only Q/DQ pairs are computed, in floats.
     """
     fp32 = backend.tuning_space().fp32()
-    name = backend.quantize(fp32).get_outputs()[0].name
+    name = backend.quantize(fp32).outputs[0]
     options = [backend.quantize(config) for config in (fp32, fp32.with_ops({op: option}))]
-    exact, actual = (model.run([name], {"x": x})[0] for model in options)
+    exact, actual = (model.run({"x": x}, [name])[0] for model in options)
     return float(np.square(actual - exact).mean() / exact.var())
 
 
@@ -170,7 +170,7 @@ def test_same_seed_same_scores_and_the_key_names_what_they_depend_on():
         {"samples": 8},
         {"probes": 2},
         {"seed": 1},
-        {"outputs": [backend.quantize(config).get_outputs()[0].name]},
+        {"outputs": [backend.quantize(config).outputs[0]]},
     ]
     keys = {backend.gradient_sensitivity(**each).key for each in options}
     assert len(keys) == len(options)

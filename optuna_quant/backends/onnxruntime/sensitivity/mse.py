@@ -441,18 +441,18 @@ class OutputSensitivity:
             self._reference = list(self._exact())
         errors = {name: RelativeError() for name in self._reference[0][1]}
         for feed, exact in self._reference:
-            actual = model.run(list(exact), feed)
+            actual = model.run(feed, list(exact))
             for (name, values), output in zip(exact.items(), actual, strict=True):
                 errors[name].update(values, output)
         return sum(error.whole for error in errors.values())
 
     def _exact(self) -> Iterator[tuple[Feed, dict[str, NDArray[Any]]]]:
         model = self._build(QuantConfig({}))
-        names = [output.name for output in model.get_outputs()]
+        names = list(model.outputs)
         if self._outputs is not None:
             names = list(choose_outputs(self._outputs, names))
         for piece in self._data.pieces(self._sizes):
-            outputs = dict(zip(names, model.run(names, piece.feed), strict=True))
+            outputs = dict(zip(names, model.run(piece.feed, names), strict=True))
             arrays = {name: v for name, v in outputs.items() if isinstance(v, np.ndarray)}
             if not arrays:
                 raise ValueError(f"None of the model's outputs {names} is an array.")
