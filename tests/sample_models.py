@@ -32,7 +32,7 @@ from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import difficulty_levels
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.05)
@@ -239,7 +239,7 @@ def work(
 
 def answers(study: optuna.Study, backend: FakeBackend) -> set[str]:
     """The keys of the quantized configurations that were evaluated in full and meet it."""
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     assert baseline is not None and isinstance(study.sampler, QuantSampler)
     space = backend.tuning_space()
     return {

@@ -24,6 +24,7 @@ from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.errors import DamagedRecordError
 from optuna_quant.study.record_check import check_record
 
@@ -233,5 +234,5 @@ def test_record_of_an_earlier_version_is_accepted(recorded: Any) -> None:
                 bare = {key: each for key, each in value.items() if key != "digest"}
                 changed = damage(changed, place, bare)
         check_record(changed)
-        assert np.isfinite(record.get_baseline(changed).value)  # type: ignore[union-attr]
+        assert np.isfinite(get_baseline(changed).value)  # type: ignore[union-attr]
         search(changed, samples=samples)

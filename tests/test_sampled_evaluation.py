@@ -43,8 +43,11 @@ from optuna_quant.samplers._requests import Stage
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.errors import BaselineError
-from optuna_quant.study.sample_record import read_population
+from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.sample_record import samples_of
 
@@ -131,8 +134,8 @@ def test_baseline_keeps_its_samples() -> None:
     assert population.error_probability == 1e-3
     assert population.method == "paired"
     assert study.trials[0].value == evaluation.metric(fp32)
-    known = record.Baseline(evaluation.metric(fp32), 0, population.key)
-    assert record.get_baseline(study) == known
+    known = Baseline(evaluation.metric(fp32), 0, population.key)
+    assert get_baseline(study) == known
     # The hard ones come first.
     order = population.order
     margins = evaluation._margins[order.indices]
@@ -422,7 +425,7 @@ def test_a_baseline_without_samples_is_said_once(logged: list[str]) -> None:
 
 def test_a_given_baseline_has_no_samples(logged: list[str]) -> None:
     study, objective, evaluation = setup(full(), verdict("bad"))
-    record.set_baseline(study, record.Baseline(0.9))
+    set_baseline(study, Baseline(0.9))
     search(study, objective)
     assert not evaluation.seen
     assert len(logged) == 1
@@ -672,14 +675,14 @@ def test_trials_that_go_on_do_not_count() -> None:
     add(study, value=0.9, user_attrs={record.CONTINUES: 0})
     add(study, state=TrialState.PRUNED, user_attrs={record.REUSED_FROM: 0})
     assert trials_used(study.trials) == 1
-    record.set_baseline(study, record.Baseline(1.0))
+    set_baseline(study, Baseline(1.0))
     assert ExitPolicy(CRITERION, max_trials=2).decide(study) is None
     assert ExitPolicy(CRITERION, max_trials=2).trials_left(study) == 1
 
 
 def test_what_a_race_takes_over_does_not_end_the_search() -> None:
     study = optuna.create_study(direction="maximize")
-    record.set_baseline(study, record.Baseline(1.0))
+    set_baseline(study, Baseline(1.0))
     reused = {"state": TrialState.PRUNED, "user_attrs": {record.REUSED_FROM: 0}, "samples": 32}
     add(study, state=TrialState.PRUNED, samples=32)
     add(study, 500, **reused, goal=32)
@@ -702,7 +705,7 @@ def test_the_pruner_of_another_criterion_is_refused() -> None:
     study, objective, _ = setup(full(), pruner=pruner)
     with pytest.raises(ValueError, match="The objective judges by another criterion than the pru"):
         search(study, objective)
-    assert record.get_baseline(study) is None
+    assert get_baseline(study) is None
 
 
 def test_the_metric_is_that_of_the_whole_set_to_the_last_bit() -> None:

@@ -24,7 +24,6 @@ from optuna_quant._optuna import fail_trial
 from optuna_quant._optuna import frozen_trial
 from optuna_quant._optuna import running_trial_id
 from optuna_quant._optuna import set_trial_user_attr
-from optuna_quant._optuna import stored_system_attrs
 from optuna_quant.backends.base import ModelLoadError
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
@@ -53,16 +52,21 @@ from optuna_quant.sequential.population import is_bounded
 from optuna_quant.storages.write_buffer import held_parameters
 from optuna_quant.storages.write_buffer import seen_at_once
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.compatibility import check_continued
 from optuna_quant.study.enqueued import why_not
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.gone import check_file
+from optuna_quant.study.population_record import read_population
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.sample_record import copy_scores
-from optuna_quant.study.sample_record import read_population
 from optuna_quant.study.slow_trials import suspicious_after
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_writer import RunningTrialWriter
 from optuna_quant.study.waiting import Waiting
 
 
@@ -343,7 +347,7 @@ class QuantObjective:
         try:
             config = self._space.suggest(trial)
         except ValueError:
-            reason = why_not(stored_system_attrs(trial).get("fixed_params", {}), self._space)
+            reason = why_not(TrialView.of_running(trial).fixed_params, self._space)
             if reason is None:
                 raise
             self._fail(trial, reason, final=True)
@@ -395,7 +399,7 @@ class QuantObjective:
 
     def _fp32_metric(self, trial: optuna.Trial) -> float:
         value = self._baseline(trial, self._waiting(trial.study), block=True, own=True)
-        measured = record.get_baseline(trial.study)
+        measured = get_baseline(trial.study)
         if measured is not None and measured.trial not in (None, trial.number):
             trial.set_user_attr(record.REUSED_FROM, measured.trial)
         return value
@@ -418,7 +422,7 @@ class QuantObjective:
                 Whether FP32 is the trial's own configuration.
         """
         while True:
-            baseline = record.get_baseline(trial.study)
+            baseline = get_baseline(trial.study)
             if baseline is not None:
                 self._check_evaluation(trial.study)
                 return baseline.value
@@ -426,7 +430,7 @@ class QuantObjective:
             mine = [_turn(t) for t in running if t.number == trial.number]
             if not waiting.is_for([t for t in running if [_turn(t)] < mine]):
                 # Who measured it may have ended between the two looks.
-                if record.get_baseline(trial.study) is not None:
+                if get_baseline(trial.study) is not None:
                     continue
                 return self._measure_baseline(trial, own=own)
             if not block:
@@ -460,12 +464,12 @@ class QuantObjective:
         if own:
             _describe(trial, model, self._fingerprint(model, fp32))
             self._record_costs(trial, fp32)
-        measured = record.get_baseline(trial.study)
+        measured = get_baseline(trial.study)
         if measured is None:
-            measured = record.Baseline(value, trial.number, population)
+            measured = Baseline(value, trial.number, population)
             self._has_measured.add(trial.study.study_name)
             keep_evaluation(trial.study, self._signature)
-            record.set_baseline(trial.study, measured)
+            set_baseline(trial.study, measured)
             self._comparable.add(trial.study.study_name)
         _logger.info(f"The metric of the FP32 model is {measured.value}.")
         return measured.value
@@ -627,9 +631,9 @@ class QuantObjective:
         population = None if samples is None else self._population(trial.study, samples)
         if population is None:
             return None
-        goal, caution = record.goal_of(stored_system_attrs(trial), trial.number)
+        view = TrialView.of_running(trial)
         return SampledTrial(
-            trial, population, self._criterion, baseline, goal=goal, caution=caution
+            trial, population, self._criterion, baseline, goal=view.goal, caution=view.caution
         )
 
     def check_continued(self, study: optuna.Study) -> None:
@@ -684,7 +688,7 @@ class QuantObjective:
             if study.study_name in self._comparable:
                 return
             samples = self._samples(study)
-            if samples is not None and record.get_baseline(study) is not None:
+            if samples is not None and get_baseline(study) is not None:
                 self._population(study, samples)
 
             def differs() -> str | None:
@@ -833,7 +837,7 @@ class QuantObjective:
                 if other.number < trial.number:
                     if theirs == fingerprint:
                         begun.append(other)
-                    elif theirs is None and not record.is_baseline(other):
+                    elif theirs is None and not TrialView(other).is_baseline:
                         # What it is building may turn out to be the same.
                         builds = record.FALLBACK_OPS in other.user_attrs
                         (begun if builds else silent).append(other)
@@ -851,7 +855,10 @@ class QuantObjective:
             if name in other.user_attrs and name not in trial.user_attrs:
                 trial.set_user_attr(name, other.user_attrs[name])
         # Read again: it may have ended since.
-        copy_scores(trial, trial.study.get_trials(deepcopy=False)[other.number])
+        copy_scores(
+            RunningTrialWriter(trial).system_attr,
+            trial.study.get_trials(deepcopy=False)[other.number],
+        )
         return value
 
     def _waiting(self, study: optuna.Study) -> Waiting:
@@ -912,7 +919,7 @@ def _running(study: optuna.Study) -> list[FrozenTrial]:
 
 def _turn(trial: FrozenTrial) -> tuple[bool, int]:
     """Sorts trials by who measures the baseline."""
-    return not record.is_baseline(trial), trial.number
+    return not TrialView(trial).is_baseline, trial.number
 
 
 def _load_error(error: BaseException | None) -> ModelLoadError | None:

@@ -26,9 +26,10 @@ from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import ThresholdTest
 from optuna_quant.sequential import Verdict
 from optuna_quant.sequential.threshold import bounds
-from optuna_quant.study import record
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import write_population
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import set_baseline
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.population_record import write_population
 
 
 SIZES = st.floats(0, 1e6).map(lambda x: 0.0 if x < 1e-6 else x)
@@ -88,7 +89,7 @@ def test_it_comes_back_from_a_study() -> None:
         population = population_of(np.array([1.0, 2, 4]), higher_is_better=higher)
         levels = np.zeros(3, dtype=np.uint8)
         key = write_population(study, population, levels=levels, seed=0)
-        record.set_baseline(study, record.Baseline(3.0, 0, key))
+        set_baseline(study, Baseline(3.0, 0, key))
         found = read_population(study)
         assert found is not None
         assert found.bounds == population.bounds

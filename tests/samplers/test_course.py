@@ -33,6 +33,7 @@ from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
 from optuna_quant.study.sample_record import samples_of
+from optuna_quant.study.trial_view import TrialView
 
 
 DAMAGE = {f"op{i}": 0.02 * i for i in range(8)}
@@ -204,7 +205,7 @@ def study_of(**kwargs: Any) -> tuple[optuna.Study, QuantObjective, SampleScores]
 def test_the_trials_of_a_race_are_exact() -> None:
     study, objective, evaluation = study_of()
     search(study, objective)
-    claims = [record.claim_of(trial) for trial in study.trials]
+    claims = [TrialView(trial).claim for trial in study.trials]
     race = [(c.number, c.goal) for c in claims if c is not None and c.stage == "race"]
     goals = [goal for _, goal in race]
     assert goals == sorted(goals)

@@ -48,6 +48,8 @@ from optuna_quant.sequential import difficulty_levels
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 WORKERS = 4
@@ -84,7 +86,7 @@ def objective_of(
 
 
 def claim(trial: FrozenTrial) -> record.Claim:
-    found = record.claim_of(trial)
+    found = TrialView(trial).claim
     assert found is not None
     return found
 
@@ -377,7 +379,7 @@ def test_a_moved_tolerance_judges_partial_trials_anew(name: str) -> None:
     last = study_of(name, storage=study._storage, criterion=tighter)
     search(last, objective_of(evaluation, criterion=tighter), most=before + 400)
     assert evaluation.most_repeats == 1
-    baseline = record.get_baseline(last)
+    baseline = get_baseline(last)
     best = best_met_trial(last, tighter)
     assert baseline is not None
     assert best is None or tighter.meets(best.value or 0.0, baseline.value)
