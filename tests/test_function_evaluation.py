@@ -18,9 +18,9 @@ import optuna
 import pytest
 from sample_models import CRITERION
 from sample_models import DAMAGE
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import backend_of
-from sample_models import pruner_of
 from sample_models import search
 
 from optuna_quant.callbacks.tuning_criterion import TuningCriterion
@@ -557,9 +557,9 @@ def test_by_hand(kind: str) -> None:
     study = optuna.create_study(
         direction="maximize",
         sampler=BasicQuantSampler(space, criterion=CRITERION),
-        pruner=pruner_of(),
     )
-    search(study, QuantObjective(backend, space, getattr(asked, kind), CRITERION))
+    objective = QuantObjective(backend, space, getattr(asked, kind), CRITERION, stopping=STOPPING)
+    search(study, objective)
     assert study.best_trial.value == pytest.approx(
         SCORES.metric(space.config_from_params(study.best_trial.params))
     )

@@ -411,7 +411,7 @@ def test_evaluation_with_a_signature_of_its_own_is_believed(storage: Path) -> No
     assert one.seen == []
 
 
-def test_pruner_is_no_part_of_the_check() -> None:
+def test_a_pruner_is_no_part_of_the_check() -> None:
     study = optuna.create_study(direction="maximize", pruner=AccuracyPruner(CRITERION))
     by_hand(study, Counted(lambda model: model.accuracy))
     assert get_baseline(study) is not None

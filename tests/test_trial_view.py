@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from fake_backend import FakeBackend
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
@@ -17,12 +18,15 @@ import pytest
 
 import optuna_quant
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.samplers._ledger import Ledger
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import ahead_of
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.baseline import propose_baseline
+from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.baseline import who_measures
 from optuna_quant.study.evidence import COMPLETE
 from optuna_quant.study.evidence import Evidence
@@ -46,7 +50,6 @@ READERS = {
     "study/trial_view.py",
     "study/record_check.py",
     "study/sample_record.py",
-    "evaluation/objective.py",
     "pruners/_accuracy.py",
 }
 
@@ -289,6 +292,22 @@ def test_the_trial_of_the_fp32_model_is_elected_then_the_lowest_number() -> None
     assert ahead_of(7, trials, "fp32") == []
     assert who_measures(trials, "fp32") == "host|2"
     assert who_measures([first, foreign], "fp32") is None
+
+
+def test_a_sampler_goes_by_the_baseline_of_its_study() -> None:
+    backend = FakeBackend({"a": 0.2, "b": 0.0})
+    space = backend.tuning_space()
+    study = optuna.create_study(
+        direction="maximize", sampler=BasicQuantSampler(space, criterion=CRITERION)
+    )
+    set_baseline(study, Baseline(0.95))
+    study.optimize(lambda trial: backend.quantize(space.suggest(trial)).accuracy, n_trials=2)
+    ledger = Ledger(study, space, max_failures=1, max_deaths=1, criterion=CRITERION)
+    ledger.refresh(study)
+    assert study.trials[0].value == 0.9
+    assert ledger.baseline == 0.95
+    assert ledger.threshold == CRITERION.threshold(0.95)
+    assert TrialView(study.trials[1]).violation == CRITERION.violation(0.7, 0.95)
 
 
 def test_the_first_baseline_counts() -> None:

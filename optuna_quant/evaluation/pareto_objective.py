@@ -15,8 +15,8 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import ObjectiveLike
 from optuna_quant.costs.objective import as_objective
-from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.study.trial_view import TrialView
 
 

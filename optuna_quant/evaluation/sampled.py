@@ -18,11 +18,11 @@ from optuna.trial import TrialState
 
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import ThresholdTest
 from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import WeightedThresholdTest
 from optuna_quant.sequential import difficulty_levels
 from optuna_quant.sequential.population import is_bounded
-from optuna_quant.sequential.threshold import bounds
+from optuna_quant.sequential.weighted_threshold import bounds
 from optuna_quant.study import record
 from optuna_quant.study.evidence import COMPLETE
 from optuna_quant.study.evidence import Evidence
@@ -95,7 +95,7 @@ class Seen:
             The metric so far, an estimate; of the baseline the mean so far.
         bounds:
             Gives between what values the metric is, see
-            :func:`optuna_quant.sequential.threshold.bounds`; takes a few milliseconds.
+            :func:`optuna_quant.sequential.weighted_threshold.bounds`; takes a few milliseconds.
     """
 
     trial: int
@@ -238,7 +238,7 @@ class SampledTrial:
         self._criterion = criterion
         self._needed = criterion.threshold(baseline)
         self._goal = goal
-        self._test = ThresholdTest(
+        self._test = WeightedThresholdTest(
             population, population.normal_mean(self._needed), caution=caution
         )
         self._batches: list[bytes] = []  # Of the scores.

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 import math
-from numbers import Real
 import threading
 from typing import TYPE_CHECKING
 from typing import Any
@@ -19,9 +18,11 @@ from optuna_quant.criteria import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.pruners._watched import Watched
 from optuna_quant.sequential import Verdict
-from optuna_quant.sequential.group_test import GroupThresholdTest
-from optuna_quant.sequential.group_test import Seen
-from optuna_quant.sequential.group_test import mean_bounds
+from optuna_quant.sequential.methods import check_error_probability
+from optuna_quant.sequential.methods import check_method
+from optuna_quant.sequential.uniform_threshold import Seen
+from optuna_quant.sequential.uniform_threshold import UniformThresholdTest
+from optuna_quant.sequential.uniform_threshold import mean_bounds
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.evidence import Evidence
@@ -36,15 +37,18 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-METHODS = ("paired", "unpaired", "exact")
-
 _CACHED_TRIALS = 64
 _INEXACT = 1e-6
 """How far a reported mean may be off, over the width of the bounds: float32, but not rounded."""
 
 
 class AccuracyPruner(BasePruner):
-    """Prune a trial as soon as the evidence says that it does not meet the criterion.
+    """Prune a trial of an objective that reports, once it does not meet the criterion.
+
+    For objectives of your own; :class:`~optuna_quant.QuantObjective` does not report, and takes
+    an :class:`~optuna_quant.EarlyStopping` instead, which tests single samples in an order of its
+    own (:class:`~optuna_quant.sequential.WeightedThresholdTest`). Here the test is
+    :class:`~optuna_quant.sequential.uniform_threshold.UniformThresholdTest`.
 
     For metrics that are a mean over samples of a score between two known bounds, such as
     accuracy. The objective reports the mean so far after each batch::
@@ -110,15 +114,8 @@ class AccuracyPruner(BasePruner):
             ) from None
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"bounds must be two different finite numbers, but got {bounds}.")
-        if isinstance(error_probability, bool) or not isinstance(error_probability, Real):
-            raise TypeError(f"error_probability must be a number, but got {error_probability!r}.")
-        if not 0 < error_probability < 1:
-            raise ValueError(
-                f"error_probability must be above 0 and below 1, but got {error_probability}; "
-                "use method='exact' to never err."
-            )
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, but got {method!r}.")
+        check_error_probability(error_probability)
+        check_method(method)
         self._criterion: AccuracyCriterion = criterion
         self._error_probability: float = float(error_probability)
         self._method: str = method
@@ -374,7 +371,7 @@ class _TestOfTrial:
     def __init__(self, reference: _Reference, threshold: float) -> None:
         self._reference = reference
         self._threshold = threshold
-        self._test = GroupThresholdTest(reference.size, threshold, baseline=reference.mean)
+        self._test = UniformThresholdTest(reference.size, threshold, baseline=reference.mean)
         self.reports: list[tuple[int, float]] = []
         self.history: list[Seen] = []
 

@@ -137,6 +137,7 @@ class Ledger:
         self.longest = 0.0
         self.epoch = 0
         self.revision = 0
+        self._baseline: float | None = None
         self._population: Population | None = None
         self._knows_population = False
         self._promised: set[str] = set()
@@ -158,12 +159,14 @@ class Ledger:
 
     @property
     def baseline(self) -> float | None:
-        """The metric of the FP32 model, if it is known."""
+        """The metric of the FP32 model, if it is known: the study's, by which all is judged."""
+        if self._baseline is None:
+            stored = get_baseline(self.study)
+            self._baseline = None if stored is None else stored.value
+        if self._baseline is not None:
+            return self._baseline
         outcome = self._outcomes.get(self._baseline_key)
-        if outcome is not None and not outcome.is_substitute:
-            return outcome.value
-        stored = get_baseline(self.study)
-        return None if stored is None else stored.value
+        return None if outcome is None or outcome.is_substitute else outcome.value
 
     @property
     def threshold(self) -> float | None:

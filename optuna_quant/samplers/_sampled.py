@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.sequential import Verdict
-from optuna_quant.sequential.threshold import estimate
-from optuna_quant.sequential.threshold import follow
+from optuna_quant.sequential.weighted_threshold import estimate
+from optuna_quant.sequential.weighted_threshold import follow
 from optuna_quant.study import record
 
 

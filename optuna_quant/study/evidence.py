@@ -18,14 +18,14 @@ class Evidence:
     """On what part of the samples a trial was evaluated, and what they say.
 
     Args:
-        verdict:
-            A :class:`~optuna_quant.sequential.Verdict`, or :data:`COMPLETE`.
         samples:
             How many samples the trial has seen.
         of:
             How many there are.
         evaluated:
             How many of those it has seen it has evaluated itself. Default: all.
+        verdict:
+            A :class:`~optuna_quant.sequential.Verdict`, or :data:`COMPLETE`.
         estimate:
             The metric by what was seen; :obj:`None` if all was.
         bounds:
@@ -38,10 +38,10 @@ class Evidence:
             The verdict in words.
     """
 
-    verdict: str
     samples: int
     of: int
     evaluated: int | None = None
+    verdict: str
     estimate: float | None = None
     bounds: tuple[float, float] | None = None
     error_probability: float | None = None

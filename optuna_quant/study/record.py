@@ -47,7 +47,7 @@ REUSED_FROM = "reused_from"
 CONTINUES = "continues"
 """The number of the trial whose samples this trial did not evaluate again."""
 EVIDENCE = "evidence"
-"""What the samples said, of a trial that was not evaluated on all: a dict, see the pruner."""
+"""What the samples said: a dict, see :class:`~optuna_quant.study.evidence.Evidence`."""
 FALLBACK_OPS = "fallback_ops"
 """The number of ops that are not quantized."""
 MODEL_BYTES = "model_bytes"
@@ -144,7 +144,7 @@ class Claim:
             until it surely fails or probably meets the criterion; a number, to that many samples.
         caution:
             How many promises of earlier trials were broken, see
-            :class:`optuna_quant.sequential.ThresholdTest`.
+            :class:`optuna_quant.sequential.WeightedThresholdTest`.
         positions:
             The position of each parameter's choice, if the sampler of the next trial should know
             it even before this trial has its parameters.

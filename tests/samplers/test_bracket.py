@@ -11,9 +11,9 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 from sample_models import CRITERION
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import answers
-from sample_models import pruner_of
 from sample_models import sampler_of
 from sample_models import search
 from spaces import make_space
@@ -104,10 +104,16 @@ def searched(
     study = optuna.create_study(
         direction="maximize",
         sampler=sampler_of("basic", backend, criterion=criterion, **options),
-        pruner=pruner_of(criterion) if samples else optuna.pruners.NopPruner(),
     )
     evaluation = SampleScores(NEEDED, samples=2000)
-    search(study, QuantObjective(backend, backend.tuning_space(), evaluation, criterion))
+    objective = QuantObjective(
+        backend,
+        backend.tuning_space(),
+        evaluation,
+        criterion,
+        stopping=STOPPING if samples else None,
+    )
+    search(study, objective)
     return study, evaluation
 
 
@@ -178,9 +184,11 @@ def test_without_a_criterion_the_walk_is_taken() -> None:
     study = optuna.create_study(
         direction="maximize",
         sampler=BasicQuantSampler(backend.tuning_space()),
-        pruner=pruner_of(),
     )
     evaluation = SampleScores(NEEDED, samples=500)
-    search(study, QuantObjective(backend, backend.tuning_space(), evaluation, CRITERION))
+    objective = QuantObjective(
+        backend, backend.tuning_space(), evaluation, CRITERION, stopping=STOPPING
+    )
+    search(study, objective)
     assert evaluation.most_repeats == 1
     assert "accumulated fallback" in stages(study)

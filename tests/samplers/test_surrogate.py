@@ -18,10 +18,10 @@ from fake_backend import FakeBackend
 import optuna
 from optuna.trial import TrialState
 import pytest
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import answers
 from sample_models import backend_of
-from sample_models import pruner_of
 from sample_models import search
 from samplers.simulated import CRITERION
 from samplers.simulated import SimulatedModel
@@ -639,8 +639,10 @@ def sampled(
         criterion=criterion,
         sensitivity=lambda config, ops: {op: backend.damage[op] for op in ops},
     )
-    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner_of(criterion))
-    objective = QuantObjective(backend, backend.tuning_space(), evaluation, criterion)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    objective = QuantObjective(
+        backend, backend.tuning_space(), evaluation, criterion, stopping=STOPPING
+    )
     search(study, objective)
     return study
 
