@@ -30,6 +30,7 @@ from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
+from optuna_quant.storages.retrying import BEGUN
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
@@ -490,7 +491,7 @@ def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
     study = create(BasicQuantSampler(space))
     silent_trial(study)
     begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], BEGUN, begun)
     started = time.monotonic()
     study.optimize(objective_of(space, metric), n_trials=1)
     assert time.monotonic() - started < 4  # The grace period is 5 s.
@@ -501,7 +502,7 @@ def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: Tunin
     study = create(BasicQuantSampler(space, grace_period=0.1))
     silent_trial(study)
     begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], BEGUN, begun)
     _optuna.set_trial_system_attr(study, study.trials[0], "failed_trial", 7)
     study.optimize(objective_of(space, metric), n_trials=1)
     assert study.trials[0].state == TrialState.RUNNING
