@@ -25,12 +25,12 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.samplers import NSGAIISampler
 from optuna.samplers import TPESampler
-from optuna_quant.pareto import ParetoObjective
 
 from benchmarks.cases import DEMO
 from benchmarks.cases import Case
 from benchmarks.cases import load_case
 from optuna_quant import AccuracyCriterion
+from optuna_quant import ParetoObjective
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.costs.dominance import hypervolume
 from optuna_quant.samplers import ParetoQuantSampler

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
     from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
     from optuna_quant.evaluation.objective import QuantObjective
+    from optuna_quant.evaluation.pareto_objective import ParetoObjective
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.config import TensorConfig
@@ -35,6 +36,7 @@ __all__ = [
     "ExitPolicy",
     "OpConfig",
     "OutputError",
+    "ParetoObjective",
     "QuantConfig",
     "QuantObjective",
     "SampleMetric",
@@ -56,6 +58,7 @@ _HOME = {
     "ExitPolicy": "callbacks",
     "OpConfig": "space.config",
     "OutputError": "tuning.errors",
+    "ParetoObjective": "evaluation.pareto_objective",
     "QuantConfig": "space.config",
     "QuantObjective": "evaluation.objective",
     "SampleMetric": "evaluation.metrics.sample_metrics",

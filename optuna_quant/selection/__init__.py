@@ -2,3 +2,11 @@
 
 May import: `costs` and what is below it.
 """
+
+from __future__ import annotations
+
+from optuna_quant.selection.front import FrontPoint
+from optuna_quant.selection.front import front_points
+
+
+__all__ = ["FrontPoint", "front_points"]

@@ -7,6 +7,7 @@ written when a trial ended. So the tolerance can be changed afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 import math
@@ -147,6 +148,21 @@ def candidates(
     ]
 
 
+def fp32_candidate(study: optuna.Study, criterion: AccuracyCriterion) -> Candidate | None:
+    """The FP32 model, for where that is the answer; :obj:`None` if it has no trial of its own.
+
+    Args:
+        study:
+            The study.
+        criterion:
+            What judges it.
+    """
+    trial, baseline = fp32_trial(study), get_baseline(study)
+    if trial is None or baseline is None:
+        return None
+    return _candidate(TrialView(trial), trial.values[0], criterion, baseline.value)
+
+
 def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candidate]:
     """The trials of quantized models that were evaluated on a part of the samples.
 
@@ -184,6 +200,30 @@ def _candidate(
         model_bytes=math.inf if view.model_bytes is None else view.model_bytes,
         higher_is_better=criterion.higher_is_better,
     )
+
+
+def fp32_trial(
+    study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
+) -> FrozenTrial | None:
+    """The complete trial of the FP32 model; of several the one that has measured the baseline.
+
+    Args:
+        study:
+            The study.
+        trials:
+            The study's trials, if they have been read already.
+
+    Returns:
+        The trial; :obj:`None` if FP32 has none of its own. It must not be changed.
+    """
+    if trials is None:
+        trials = study.get_trials(deepcopy=False)
+    baseline = get_baseline(study)
+    measured = None if baseline is None else baseline.trial
+    views = map(TrialView, trials)
+    found = [view for view in views if view.is_complete and view.is_baseline]
+    first = min(found, key=lambda view: (view.number != measured, view.number), default=None)
+    return None if first is None else first.trial
 
 
 def ranked(found: Iterable[Candidate], objective: ObjectiveLike = OPS) -> list[Candidate]:

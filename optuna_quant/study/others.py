@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.study.trial_view import views
 from optuna_quant.workers.identity import is_known_dead
@@ -31,11 +32,21 @@ def running_elsewhere(study: optuna.Study) -> list[FrozenTrial]:
 
 def has_results(study: optuna.Study) -> bool:
     """Whether the study holds more than its baseline: a metric, or scores, of any other model."""
-    return any(
-        (view.is_complete and not view.is_baseline)
-        or (view.state == TrialState.PRUNED and (view.samples or view.metric is not None))
+    return bool(_results(study))
+
+
+def _results(study: optuna.Study) -> list[TrialView]:
+    return [
+        view
         for view in views(study)
-    )
+        if (view.is_complete and not view.is_baseline)
+        or (view.state == TrialState.PRUNED and (view.samples or view.metric is not None))
+    ]
+
+
+def is_searched(study: optuna.Study) -> bool:
+    """Whether the study has results of a search, and not only of what somebody has enqueued."""
+    return any(view.stage != record.ENQUEUED_STAGE for view in _results(study))
 
 
 def where_runs(trial: FrozenTrial) -> str:

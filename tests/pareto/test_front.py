@@ -10,8 +10,6 @@ from fake_backend import FakeModel
 import numpy as np
 import optuna
 from optuna.trial import TrialState
-from optuna_quant.pareto import FrontPoint
-from optuna_quant.pareto import front_points
 import pytest
 from spaces import make_space
 
@@ -19,6 +17,8 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
 from optuna_quant import tune
+from optuna_quant.selection import FrontPoint
+from optuna_quant.selection import front_points
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline

@@ -20,18 +20,18 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase
 from optuna.testing.pytest_samplers import MultiObjectiveSamplerTestCase
 from optuna.testing.pytest_samplers import RelativeSamplerTestCase
 from optuna.trial import TrialState
-from optuna_quant.pareto import ParetoObjective
-from optuna_quant.pareto import front_points
 import pytest
 from spaces import make_space
 
 from optuna_quant import AccuracyCriterion
+from optuna_quant import ParetoObjective
 from optuna_quant import TuningCriterion
 from optuna_quant import tune
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.dominance import hypervolume
 from optuna_quant.samplers import ParetoQuantSampler
+from optuna_quant.selection import front_points
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
