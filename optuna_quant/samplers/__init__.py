@@ -7,6 +7,11 @@ from optuna_quant.samplers._bayesian import BayesianQuantSampler
 from optuna_quant.samplers._conservative import ConservativeQuantSampler
 from optuna_quant.samplers._earlier_study import study_prior
 from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
+from optuna_quant.samplers._explanation import Explanation
+from optuna_quant.samplers._explanation import FallbackOp
+from optuna_quant.samplers._explanation import LeastLoss
+from optuna_quant.samplers._explanation import OpError
+from optuna_quant.samplers._explanation import Untried
 from optuna_quant.samplers._mse import HAWQV2QuantSampler
 from optuna_quant.samplers._mse import MSEQuantSampler
 from optuna_quant.samplers._mse import MSEV2QuantSampler
@@ -39,9 +44,13 @@ __all__ = [
     "ConservativeQuantSampler",
     "Evaluation",
     "ExhaustiveQuantSampler",
+    "Explanation",
+    "FallbackOp",
     "HAWQV2QuantSampler",
+    "LeastLoss",
     "MSEQuantSampler",
     "MSEV2QuantSampler",
+    "OpError",
     "ParetoQuantSampler",
     "Plan",
     "QuantSampler",
@@ -58,6 +67,7 @@ __all__ = [
     "StudyPrior",
     "SurrogateQuantSampler",
     "TPEQuantSampler",
+    "Untried",
     "register_strategy",
     "strategies",
     "study_prior",

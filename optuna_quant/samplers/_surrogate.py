@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
 import math
 from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.costs import CostTable
+from optuna_quant.costs.objective import show_measure
 from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._conservative import require_criterion
+from optuna_quant.samplers._explanation import Explanation
+from optuna_quant.samplers._explanation import Question
+from optuna_quant.samplers._explanation import explained
+from optuna_quant.samplers._explanation_text import in_words
 from optuna_quant.samplers._option_scores import OptionScoreBook
+from optuna_quant.samplers._option_scores import kept_scores
+from optuna_quant.samplers._option_scores import merged
 from optuna_quant.samplers._prior import StudyPrior
 from optuna_quant.samplers._prior import keep_prior
+from optuna_quant.samplers._prior import kept_prior
 from optuna_quant.samplers._prior_in_space import PriorInSpace
 from optuna_quant.samplers._prior_in_space import TakenScores
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._surrogate_search import Belief
 from optuna_quant.samplers._surrogate_search import SurrogateOptions
 from optuna_quant.samplers._surrogate_search import SurrogateSearch
+from optuna_quant.space.config import FP32
 
 
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant.costs.objective import Objective
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._ledger import Ledger
     from optuna_quant.samplers._scores import Sensitivity
     from optuna_quant.samplers._search import Search
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
 
@@ -153,6 +167,63 @@ class SurrogateQuantSampler(QuantSampler):
             search = state.search
             return search.beliefs(state.ledger) if isinstance(search, SurrogateSearch) else []
 
+    def explain(
+        self,
+        study: optuna.Study,
+        config: QuantConfig | None = None,
+        *,
+        objective: Objective | None = None,
+    ) -> Explanation | None:
+        """Why an answer is as it is, and what is believed of what was not tried.
+
+        It follows from the record: neither data nor the model are needed.
+
+        Args:
+            study:
+                The study.
+            config:
+                The answer. Default: the cheapest configuration that meets the criterion, or
+                probably does.
+            objective:
+                What shows costs, if it is what the sampler's table is about.
+
+        Returns:
+            The explanation; :obj:`None` before the FP32 model was evaluated.
+        """
+        with self._lock:
+            state = self._state(study)
+            ledger, search = state.ledger, state.search
+            ledger.refresh(study)
+            if not isinstance(search, SurrogateSearch) or ledger.threshold is None:
+                return None
+            if self._option_scores is None and kept_prior(study) is None:
+                search = self._search_by_record(ledger)
+            outlook = search.outlook(ledger)
+            config = search.best(ledger) if config is None else config
+            met = search.meets(ledger, config)
+        assert self._criterion is not None
+        assert ledger.baseline is not None
+        population = ledger.population
+        samples = None if population is None else population.samples
+        question = Question(
+            self._space, self._criterion, self._costs, ledger.baseline, samples, config, met
+        )
+        found = explained(question, outlook)
+        measure = self._costs.measure
+        show: Callable[[float], str] = partial(show_measure, measure)
+        if objective is not None and objective.name == measure:
+            show = objective.show
+        text = in_words(found, criterion=self._criterion, measure=measure, show=show)
+        return replace(found, text=text)
+
+    def _search_by_record(self, ledger: Ledger) -> SurrogateSearch:
+        """The search with the sensitivities that the study keeps, whoever has computed them."""
+        kept = merged(kept_scores(ledger.study))
+        scores = TakenScores(kept) if kept.scores else None
+        assert self._criterion is not None
+        options = SurrogateOptions(self._min_gain, scores, self._first_ops)
+        return SurrogateSearch(self._space, self._criterion, self._costs, options)
+
     def _search(self, ledger: Ledger) -> Search:
         assert self._criterion is not None
         scores: OptionScoreBook | TakenScores | None = self._option_scores
@@ -170,7 +241,9 @@ class SurrogateQuantSampler(QuantSampler):
 def fallback_table(space: TuningSpace) -> CostTable:
     """A table that counts the ops in fallback."""
     ops = {
-        op: {option.label: 0.0 if option.is_quantized else 1.0 for option in tunable.options}
+        # What the floats cost is asked of ops that have no fallback as well.
+        op: {FP32.label: 1.0}
+        | {option.label: 0.0 if option.is_quantized else 1.0 for option in tunable.options}
         for tunable in space.tunables
         for op in tunable.ops
     }
