@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def rebuild(trial: FrozenTrial, *, backend: Backend, space: TuningSpace) -> Mode
             If what is built now is another model than the trial has evaluated.
     """
     model = backend.quantize(space.config_from_params(trial.params))
-    evaluated = trial.user_attrs.get(record.FINGERPRINT)
+    evaluated = TrialView(trial).fingerprint
     if evaluated is not None and evaluated != model.fingerprint:
         raise ValueError(
             f"The model that trial {trial.number} has evaluated cannot be built again: its "

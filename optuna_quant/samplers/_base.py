@@ -30,13 +30,21 @@ from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import propose_baseline
+from optuna_quant.study.baseline import who_measures
 from optuna_quant.study.enqueued import valid_choices
+from optuna_quant.study.judgement import Judgement
+from optuna_quant.study.judgement import write_judgement
 from optuna_quant.study.liveness import SignsOfLife
 from optuna_quant.study.liveness import Watch
 from optuna_quant.study.liveness import bury
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import check_space
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_writer import StoredTrialWriter
 from optuna_quant.workers.backoff import Pause
 from optuna_quant.workers.identity import is_this_process
 from optuna_quant.workers.identity import this_worker
@@ -240,7 +248,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             guessed = {
                 self._space.key_from_params(trial.params)
                 for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-                if (claim := record.claim_of(trial)) is not None and claim.speculative
+                if (claim := TrialView(trial).claim) is not None and claim.speculative
             }
             used = sum(
                 key is not None and state.search.has_asked_for(state.ledger, key)
@@ -354,17 +362,18 @@ class QuantSampler(BaseSampler, abc.ABC):
             return
         if config is None or config.key != key:
             config = self._space.config_from_params(trial.params)
-        if key == self._space.fp32().key and record.get_baseline(study) is None:
-            record.set_baseline(study, record.Baseline(values[0], trial.number))
+        if key == self._space.fp32().key:
+            propose_baseline(study, Baseline(values[0], trial.number))
         if not self._constrains(study):
             return
-        if record.QUANTIZED not in trial.constraints and not config.quantized_ops:
-            _optuna.set_constraint(study, trial, record.QUANTIZED, 1.0)
-        if self._criterion is not None and record.ACCURACY not in trial.constraints:
+        # What it does not say of quantized models is said by the objective, or is no constraint.
+        judgement = Judgement(is_quantized=None if config.quantized_ops else False)
+        if self._criterion is not None and TrialView(trial).violation is None:
             baseline = self._await_baseline(study)
             if baseline is not None:
                 violation = self._criterion.violation(values[0], baseline.value)
-                _optuna.set_constraint(study, trial, record.ACCURACY, violation)
+                judgement = replace(judgement, violation=violation)
+        write_judgement(judgement, StoredTrialWriter(study, trial))
 
     # Claims.
 
@@ -424,12 +433,12 @@ class QuantSampler(BaseSampler, abc.ABC):
                     for other in state.ledger.running.values()
                     if other.number < trial.number
                     and other.number not in state.ignored
-                    and not record.has_claimed(other)
+                    and not TrialView(other).has_claimed
                     and not other.params  # With parameters and no claim it is not ours.
                 ]
                 for other in waiting_for:
                     # One that is known to be ours may be computing what all need.
-                    if record.worker_of(other) is None:
+                    if TrialView(other).worker is None:
                         since = silent_since.setdefault(other.number, now)
                         if now - since >= self._grace_period:
                             state.ignored.add(other.number)
@@ -462,8 +471,8 @@ class QuantSampler(BaseSampler, abc.ABC):
         """
         state = self._state(study)
         pause = Pause(longest=min(0.5, max(0.05, _PART_OF_A_TRIAL * state.ledger.longest)))
-        fixed = trial.system_attrs.get("fixed_params")
-        if fixed is not None and not fixed.keys() & self._distributions.keys():
+        view = TrialView(trial)
+        if view.is_enqueued and not view.fixed_params.keys() & self._distributions.keys():
             # From the queue: trials with higher numbers may be at work already.
             begun = -math.inf
             self._let_pass(study, trial)
@@ -517,7 +526,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 later = [
                     other
                     for other in state.ledger.running.values()
-                    if other.number > trial.number and record.claim_of(other) is None
+                    if other.number > trial.number and TrialView(other).claim is None
                 ]
             if not later:
                 return
@@ -564,15 +573,14 @@ class QuantSampler(BaseSampler, abc.ABC):
         return any(
             theirs is not None and theirs.key == claim.key and number != claim.number
             for number, other in state.ledger.running.items()
-            for theirs in (record.claim_of(other),)
+            for theirs in (TrialView(other).claim,)
         )
 
     def _choose(
         self, study: optuna.Study, state: _StudyState, trial: FrozenTrial
     ) -> Choice | None:
-        fixed = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
         # As Optuna does, which warns of it: a value that is no choice does not count.
-        fixed = valid_choices(fixed, self._distributions)
+        fixed = valid_choices(TrialView(trial).known_params, self._distributions)
         if self._space.key_from_params(fixed) is not None:
             return self._given(self._space.config_from_params(fixed))
         claimed = state.ledger.claims(without={trial.number})
@@ -633,28 +641,28 @@ class QuantSampler(BaseSampler, abc.ABC):
 
     def _others_run(self, claimants: Iterable[int], ledger: Ledger) -> bool:
         """Whether what is claimed may end while we wait: this very thread runs none of it."""
-        workers = {record.worker_of(ledger.running[number]) for number in claimants}
+        workers = {TrialView(ledger.running[number]).worker for number in claimants}
         return bool(workers) and this_worker() not in workers
 
     def _owes_baseline(self, ledger: Ledger) -> bool:
         fp32 = self._space.fp32()
         return self.measures_baseline and fp32.key not in ledger.outcomes
 
-    def _await_baseline(self, study: optuna.Study) -> record.Baseline | None:
+    def _await_baseline(self, study: optuna.Study) -> Baseline | None:
         """The baseline; waits while another worker that lives measures it.
 
         A thread of this process that has asked for it may itself wait for this one: not for ever.
         """
         deadline = time.monotonic() + _BASELINE_PATIENCE_SECONDS
         pause = Pause()
-        while (baseline := record.get_baseline(study)) is None:
+        while (baseline := get_baseline(study)) is None:
             with self._lock:
                 state = self._state(study)
                 self._look(study, state)
-                worker = state.ledger.worker_of(self._space.fp32().key)
+                worker = who_measures(state.ledger.running.values(), self._space.fp32().key)
             # What this very thread has asked for and not told cannot end while we wait.
             late = time.monotonic() > deadline
             if worker in (None, this_worker()) or (late and is_this_process(worker)):
-                return record.get_baseline(study)
+                return get_baseline(study)
             pause()
         return baseline

@@ -40,6 +40,7 @@ from optuna_quant.study import record
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import check_protocol
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _answer(
     """The best configuration that has met the criterion, and what is known of it."""
     trials = ledger.study.get_trials(deepcopy=False)
     fp32 = ledger.outcomes.get(space.fp32().key)
-    of_fp32 = {} if fp32 is None else trials[fp32.number].user_attrs.get(record.COSTS, {})
+    of_fp32 = {} if fp32 is None else TrialView(trials[fp32.number]).costs
     met = []
     for outcome in ledger.outcomes.values():
         if not outcome.is_complete or outcome.is_substitute or not _meets(ledger, outcome):
@@ -243,23 +244,22 @@ def _answer(
         config = space.config_from_params(outcome.params)
         if not config.quantized_ops:
             continue
-        costs = trials[outcome.number].user_attrs.get(record.COSTS, {})
+        costs = TrialView(trials[outcome.number]).costs
         cost = _cost(objective, costs, of_fp32)
         place = outcome.number != answer, cost, len(config.fallback_ops), -outcome.score
         met.append(((*place, outcome.number), outcome, config))
     if not met:
         return None
     (_, cost, *_), outcome, config = min(met, key=lambda each: each[0])
-    trial = trials[outcome.number]
+    view = TrialView(trials[outcome.number])
     later = {
         (other.score, other.samples)  # Equal models have the same.
         for other in ledger.outcomes.values()
         if other.number > outcome.number and other.state != TrialState.FAIL
     }
-    claim = record.claim_of(trial)
     stopped = ledger.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
-    is_ours = claim is not None and claim.stage in _OWN_STAGES
-    knows_cost = math.isfinite(cost) or record.COSTS not in trial.user_attrs
+    is_ours = view.stage in _OWN_STAGES
+    knows_cost = math.isfinite(cost) or not view.costs
     return {
         "answer": config.to_json(),
         "answer_cost": cost if math.isfinite(cost) else None,

@@ -18,7 +18,7 @@ from optuna_quant.samplers._points import Point
 from optuna_quant.samplers._points import Points
 from optuna_quant.samplers._search import Choice
 from optuna_quant.samplers._search import Search
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class ModelBasedSearch(Search):
             trial = ledger.running[number]
             point = self._points.from_params(trial.params)
             if point is None:
-                claim = record.claim_of(trial)
+                claim = TrialView(trial).claim
                 if claim is None or claim.positions is None:
                     continue
                 point = tuple(claim.positions)

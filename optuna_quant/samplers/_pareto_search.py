@@ -19,6 +19,7 @@ from optuna_quant.samplers._surrogate_search import SurrogateOptions
 from optuna_quant.samplers._surrogate_search import SurrogateSearch
 from optuna_quant.samplers._surrogate_search import _Decision
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class ParetoSearch(SurrogateSearch):
         return found
 
     def _claimed_configs(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[QuantConfig]:
-        claims = [record.claim_of(ledger.running[number]) for number in sorted(claimed.values())]
+        claims = [TrialView(ledger.running[number]).claim for number in sorted(claimed.values())]
         return [
             self._space.config_of(claim.positions)
             for claim in claims

@@ -29,6 +29,7 @@ from optuna_quant.samplers._search import Search
 from optuna_quant.samplers._threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -530,7 +531,7 @@ class SurrogateSearch(Search):
         found = []
         for number in sorted(claimed.values()):
             trial = ledger.running[number]
-            claim = record.claim_of(trial)
+            claim = TrialView(trial).claim
             if claim is not None and claim.positions is not None:
                 # Of parameters: an op with one option has none, and recipes have theirs.
                 found.append(self._options_of(self._space.config_of(claim.positions)))
@@ -678,7 +679,7 @@ class SurrogateSearch(Search):
             if outcome.state == TrialState.FAIL or outcome.is_substitute:
                 continue
             # What others have tried is knowledge that costs nothing.
-            if (outcome.attrs.get(record.CLAIM) or {}).get("stage") not in _OWN_STAGES:
+            if outcome.view is None or outcome.view.stage not in _OWN_STAGES:
                 continue
             part = 1.0
             if population is not None and outcome.samples is not None:

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant.study import record
 from optuna_quant.study.slow_trials import SlowTrials
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.identity import is_known_dead
 from optuna_quant.workers.identity import is_this_process
 from optuna_quant.workers.identity import process_of
@@ -85,9 +86,9 @@ class Watch:
             for number in self._watched.keys() - running.keys():
                 del self._watched[number]
             for number, trial in running.items():
-                worker = record.worker_of(trial)
+                worker = TrialView(trial).worker
                 if worker is None:
-                    beginner = record.beginner_of(trial)
+                    beginner = TrialView(trial).started_by
                     if beginner is not None and self._has_ended(beginner, now):
                         found[number] = "its process has ended"
                     continue
@@ -109,7 +110,7 @@ class Watch:
         return False
 
     def _silence(self, number: int, trial: FrozenTrial, now: float) -> float:
-        sign = trial.system_attrs.get(record.SIGN_OF_LIFE), record.worker_of(trial)
+        sign = TrialView(trial).heartbeat, TrialView(trial).worker
         watched = self._watched.get(number)
         if watched is None or watched.sign != sign:
             self._watched[number] = _Watched(sign, 0.0, now)

@@ -8,7 +8,7 @@ from functools import cached_property
 import time
 from typing import TYPE_CHECKING
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.identity import is_known_dead
 from optuna_quant.workers.identity import this_worker
 
@@ -69,7 +69,7 @@ class Waiting:
     def _is_worthwhile(self, trial: FrozenTrial, has_begun: bool) -> bool:
         if self._is_at_work(trial.number):
             return True
-        claim = record.claim_of(trial)
+        claim = TrialView(trial).claim
         if claim is not None and (claim.worker == this_worker() or is_known_dead(claim.worker)):
             return False
         has_begun = has_begun and bool(claim or trial.params)
@@ -77,7 +77,7 @@ class Waiting:
         if key in self._given_up:
             return False
         now = time.monotonic()
-        sign = trial.system_attrs.get(record.SIGN_OF_LIFE)
+        sign = TrialView(trial).heartbeat
         since, last = self._since.get(key, (now, sign))
         if last != sign and has_begun:
             since = now

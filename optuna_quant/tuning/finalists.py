@@ -19,7 +19,6 @@ from optuna_quant.costs.gain import measure_against
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import Objective
 from optuna_quant.evaluation.rebuild import rebuild
-from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def finalists(
     different: dict[object, Candidate] = {}
     for candidate in found:
         if candidate.cost(objective) <= most:
-            key = candidate.trial.user_attrs.get(record.FINGERPRINT, candidate.trial.number)
+            key = candidate.view.model
             different.setdefault(key, candidate)
     return list(different.values())[:_MOST_FINALISTS]
 
@@ -142,5 +141,5 @@ def measure_finalists(
 
 
 def _sizes(candidate: Candidate, fp32: Model) -> Gain:
-    size = candidate.trial.user_attrs.get(record.MODEL_BYTES)
+    size = candidate.view.model_bytes
     return Gain() if size is None else Gain(nbytes=int(size), fp32_bytes=fp32.nbytes)

@@ -27,6 +27,8 @@ from optuna_quant.samplers._explanation_text import probability
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import set_baseline
 
 
 class Parts:
@@ -352,7 +354,7 @@ def test_what_stands_in_the_way_is_named():
     parts = Parts(model, dict.fromkeys(model.losses, 0.1))
     sampler = SurrogateQuantSampler(space, criterion=CRITERION, sensitivity=parts)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    record.set_baseline(study, record.Baseline(model.baseline))
+    set_baseline(study, Baseline(model.baseline))
     searched(sampler, model.metric, study=study)
     found = explained(sampler, study)
     assert found.met is False
