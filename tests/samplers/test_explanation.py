@@ -311,7 +311,7 @@ def test_an_early_end_with_an_answer_tells_what_else_there_may_be():
 
 def test_a_limit_cuts_a_search_short_that_has_an_answer():
     """It would have gone on for a better one; one that ends with its answer has no such wish."""
-    model = SimulatedModel(110, 4)
+    model = SimulatedModel(110, 4, seed=1)
     sampler = model.sampler()
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(lambda trial: model.metric(model.space.suggest(trial)), n_trials=4)
