@@ -15,6 +15,7 @@ import numpy as np
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
+from optuna_quant._common.rounding import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
@@ -38,7 +39,6 @@ _PROTOCOL = "optuna_quant:protocol"
 _CONSTRAINTS = "constraints:"
 _TEXTS = ("optuna_quant:signature", "optuna_quant:evaluation")
 _PIECE = re.compile(r":[0-9a-f]{8}:\d+$")
-_ROUNDING = 1e-9
 
 Check = Callable[[Any], bool]
 
@@ -386,7 +386,7 @@ def _are_reports(value: Any) -> bool:
 
 
 def _close(one: float, other: float) -> bool:
-    return one == other or math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    return one == other or math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
 
 
 def _shown(value: Any, most: int = 80) -> str:

@@ -51,7 +51,7 @@ _logger = get_logger(__name__)
 _TRIED = 16
 _FEWEST = 2
 # By this part of the largest output, sums in another order may differ; what is random does more.
-_ROUNDING = 1e-5
+_BY_ORDER = 1e-5
 _SAME_METRIC = 1e-9
 
 
@@ -311,4 +311,4 @@ def _is_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     if one.shape != other.shape or one.dtype.kind not in "fc":
         return bool(np.array_equal(one, other))
     largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
-    return bool(np.allclose(one, other, rtol=0.0, atol=_ROUNDING * largest, equal_nan=True))
+    return bool(np.allclose(one, other, rtol=0.0, atol=_BY_ORDER * largest, equal_nan=True))
