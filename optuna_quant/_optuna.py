@@ -338,7 +338,7 @@ def in_cluster(backend: JournalRedisBackend) -> bool:
     return backend._use_cluster
 
 
-class QuickGrpcStorage(GrpcStorageProxy):
+class RetryingGrpcStorage(GrpcStorageProxy):
     """A storage behind gRPC that looks for a lost server every second, not every two minutes."""
 
     def _setup(self) -> None:
@@ -372,8 +372,8 @@ def may_have_waiting_trials(storage: BaseStorage, study_id: int) -> bool:
         return session.scalar(waiting.limit(1)) is not None
 
 
-def answers(storage: BaseStorage) -> bool:
-    """Whether the server of a storage takes a new connection; true of one without a server.
+def ping(storage: BaseStorage) -> None:
+    """Make a new connection to the server of a storage; do nothing where there is none.
 
     Raises:
         Exception:
@@ -390,10 +390,9 @@ def answers(storage: BaseStorage) -> bool:
             storage._backend._redis.ping()
     elif isinstance(storage, GrpcStorageProxy):
         storage.wait_server_ready(timeout=2.0)
-    return True
 
 
-def let_go(storage: BaseStorage) -> None:
+def release_connection(storage: BaseStorage) -> None:
     """Give up this thread's connection, which may be in the middle of something."""
     storage = bare_storage(storage)
     if isinstance(storage, RDBStorage):

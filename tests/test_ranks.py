@@ -280,9 +280,9 @@ def test_first_rank_that_does_not_come_is_not_waited_for_forever(tmp_path: Path)
     )
     rank = Rank(number=1, size=2, launch="this one")
     with pytest.raises(ValueError, match="rank 0 has not begun the study 's' anew within 0.2 s"):
-        begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, patience=0.2)
+        begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, timeout=0.2)
     begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank(size=2, launch="this one"))
-    begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, patience=0.2)
+    begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, timeout=0.2)
 
 
 def test_study_is_not_deleted_under_another_process(tmp_path: Path) -> None:

@@ -425,7 +425,7 @@ def test_threads_share_one_search() -> None:
 def test_trial_that_others_have_ended_costs_one_trial_and_not_the_search(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As when this process was suspended for longer than the others waited for a sign of life."""
+    """As when this process was suspended for longer than the others waited for a heartbeat."""
     backend = FakeBackend(DAMAGE)
     ended: list[int] = []
 

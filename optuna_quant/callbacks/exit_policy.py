@@ -412,7 +412,7 @@ def _was_cut_short(trial: FrozenTrial) -> bool:
     """Whether the trial's process ended, or was interrupted, while our objective ran."""
     if trial.state != TrialState.FAIL or record.FAILURE in trial.user_attrs:
         return False
-    ours = record.worker_of(trial) or record.beginner_of(trial)
+    ours = record.worker_of(trial) or record.starter_of(trial)
     died = ours is not None and not record.has_failed_itself(trial)
     interrupted = bool(trial.user_attrs.get(record.INTERRUPTED))
     return died or interrupted or record.FALLBACK_OPS in trial.user_attrs

@@ -135,7 +135,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
     )
     if not rank.reports:
         search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
-    # The samplers give signs of life of their own.
+    # The samplers write heartbeats of their own.
     storage = open_storage(_address(args, output), heartbeat=False)
     names = [args.study_name] if args.study_name else [default_name(model.stem, search.model)]
     if not args.study_name:

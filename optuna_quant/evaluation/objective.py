@@ -50,8 +50,8 @@ from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import for_fp32
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.sequential.population import is_bounded
-from optuna_quant.storages.write_buffer import held_parameters
-from optuna_quant.storages.write_buffer import seen_at_once
+from optuna_quant.storages.write_buffer import buffered_writes
+from optuna_quant.storages.write_buffer import unbuffered
 from optuna_quant.study import record
 from optuna_quant.study.compatibility import check_continued
 from optuna_quant.study.enqueued import why_not
@@ -138,9 +138,9 @@ class QuantObjective:
         watch:
             Called with a :class:`~optuna_quant.evaluation.sampled.Seen` while a model is
             evaluated, at most ten times a second.
-        patience:
+        wait_timeout:
             How long, in seconds, to wait for another worker's trial that measures the baseline or
-            evaluates the same model and gives no sign of life, before doing so oneself. If trials
+            evaluates the same model and writes no heartbeat, before doing so oneself. If trials
             take longer than that, three times the longest one.
         grace_period:
             How long, in seconds, to wait for an earlier trial that has not built its model yet.
@@ -168,7 +168,7 @@ class QuantObjective:
         TypeError:
             If ``evaluation_timeout`` is no number.
         ValueError:
-            If ``patience`` or ``grace_period`` is negative, or ``evaluation_timeout`` is not
+            If ``wait_timeout`` or ``grace_period`` is negative, or ``evaluation_timeout`` is not
             positive.
     """
 
@@ -181,7 +181,7 @@ class QuantObjective:
         *,
         seed: int = 0,
         watch: Watch | None = None,
-        patience: float = 600.0,
+        wait_timeout: float = 600.0,
         grace_period: float = 5.0,
         artifact_store: ArtifactStore | None = None,
         evaluation_timeout: float | None = None,
@@ -196,7 +196,7 @@ class QuantObjective:
                 f"Of the metric {getattr(evaluate, 'name', evaluate)!r} {better} is better: use "
                 f"AccuracyCriterion(higher_is_better={natural})."
             )
-        for name, value in (("patience", patience), ("grace_period", grace_period)):
+        for name, value in (("wait_timeout", wait_timeout), ("grace_period", grace_period)):
             if value < 0:
                 raise ValueError(f"{name} must not be negative, but got {value}.")
         refer_to = getattr(evaluate, "refer_to", None)
@@ -208,7 +208,7 @@ class QuantObjective:
         self._space = space
         self._evaluate = evaluate
         self._criterion = criterion
-        self._patience = patience
+        self._wait_timeout = wait_timeout
         self._grace_period = grace_period
         self._artifact_store = artifact_store
         self._seed = seed
@@ -264,7 +264,7 @@ class QuantObjective:
         self._at_work.add(place)
         try:
             # In one transaction and late: until then, its claim says what it evaluates.
-            with held_parameters(trial, attributes=True):
+            with buffered_writes(trial, attributes=True):
                 return self._run(trial, anew=anew)
         except UpdateFinishedTrialError:
             self._lost.append(trial.number)
@@ -348,7 +348,7 @@ class QuantObjective:
                 raise
             self._fail(trial, reason, final=True)
             return math.nan
-        with seen_at_once(trial):  # A sign that it has begun.
+        with unbuffered(trial):  # A sign that it has begun.
             trial.set_user_attr(record.FALLBACK_OPS, len(config.fallback_ops))
         self._record_costs(trial, config)
         if config == self._space.fp32():
@@ -701,7 +701,7 @@ class QuantObjective:
                     limited=partial(self.limited, study, what="Measuring a model once more"),
                 )
 
-            if check_evaluation(study, self._signature, differs, patience=self._patience):
+            if check_evaluation(study, self._signature, differs, timeout=self._wait_timeout):
                 self._comparable.add(study.study_name)
 
     def _population(self, study: optuna.Study, samples: _Samples) -> Population | None:
@@ -855,14 +855,14 @@ class QuantObjective:
         return value
 
     def _waiting(self, study: optuna.Study) -> Waiting:
-        def patience() -> float:
+        def timeout() -> float:
             finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             times = (t.duration.total_seconds() for t in finished if t.duration)
-            return max(self._patience, 3 * max(times, default=0.0))
+            return max(self._wait_timeout, 3 * max(times, default=0.0))
 
         return Waiting(
             is_at_work=lambda number: (study.study_name, number) in self._at_work,
-            patience=patience,
+            timeout=timeout,
             grace_period=self._grace_period,
             given_up=self._given_up.setdefault(study.study_name, set()),
         )
@@ -897,7 +897,7 @@ def _shown(evaluation: SampleEvaluation) -> str:
 
 def _describe(trial: optuna.Trial, model: Any, fingerprint: str) -> None:
     """Write down which model was built, and its size."""
-    with seen_at_once(trial):
+    with unbuffered(trial):
         trial.set_user_attr(record.FINGERPRINT, fingerprint)
     size = getattr(model, "nbytes", None)
     if size is not None:

@@ -31,13 +31,13 @@ from optuna_quant.samplers._search import Search
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
 from optuna_quant.study.enqueued import valid_choices
-from optuna_quant.study.liveness import SignsOfLife
-from optuna_quant.study.liveness import Watch
-from optuna_quant.study.liveness import bury
+from optuna_quant.study.liveness import TrialHeartbeats
+from optuna_quant.study.liveness import TrialMonitor
+from optuna_quant.study.liveness import reap
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import check_space
-from optuna_quant.workers.backoff import Pause
+from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import is_this_process
 from optuna_quant.workers.identity import this_worker
 
@@ -73,8 +73,8 @@ class _StudyState:
     ignored: set[int]  # Running trials that were silent for too long, or that are not ours.
     configs: dict[int, QuantConfig]  # By trial number, from the claim to the trial's end.
     first: set[int]  # The trials among them whose configuration was chosen as a new one.
-    watch: Watch
-    signs: SignsOfLife
+    monitor: TrialMonitor
+    heartbeats: TrialHeartbeats
 
 
 class QuantSampler(BaseSampler, abc.ABC):
@@ -84,7 +84,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     A trial claims a configuration only when every running trial with a lower number has claimed
     its own, so that two workers never choose at the same time. Claims of failed trials, and of
     trials whose worker has died, go back into the pool; a death is noticed at once on the same
-    machine, and otherwise when the trial has given no sign of life for ``claim_patience``.
+    machine, and otherwise when the trial has given no sign of life for ``claim_timeout``.
 
     The first trial evaluates the FP32 model, as the study's baseline, if the space has it.
     Parameters that are not the space's get their value from ``independent_sampler``.
@@ -109,7 +109,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         grace_period:
             How long, in seconds, a trial waits for an earlier one that does not say whose it is:
             another sampler's, or one whose worker died before it could say anything.
-        claim_patience:
+        claim_timeout:
             For how long, in seconds, a running trial is respected whose worker is on another
             machine and gives no sign of life. Signs are given six times in that time, at least
             every 30 s. The same for all workers. :obj:`None` if nobody is to be taken for dead,
@@ -131,7 +131,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         max_failures: int = 3,
         max_deaths: int = 10,
         grace_period: float = 5.0,
-        claim_patience: float | None = 180.0,
+        claim_timeout: float | None = 180.0,
     ) -> None:
         if not isinstance(space, TuningSpace):
             raise TypeError(
@@ -141,7 +141,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         for name, count in (("max_failures", max_failures), ("max_deaths", max_deaths)):
             if count < 1:
                 raise ValueError(f"{name} must be at least 1, but got {count}.")
-        for name, value in (("grace_period", grace_period), ("claim_patience", claim_patience)):
+        for name, value in (("grace_period", grace_period), ("claim_timeout", claim_timeout)):
             if value is not None and value < 0:
                 raise ValueError(f"{name} must not be negative, but got {value}.")
         self._space = space
@@ -152,7 +152,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         self._max_failures = max_failures
         self._max_deaths = max_deaths
         self._grace_period = grace_period
-        self._claim_patience = claim_patience
+        self._claim_timeout = claim_timeout
         self._distributions = space.distributions()
         self._states: dict[tuple[int, int], _StudyState] = {}
         self._lock = threading.RLock()
@@ -178,9 +178,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         return self._criterion
 
     @property
-    def claim_patience(self) -> float | None:
+    def claim_timeout(self) -> float | None:
         """After how many seconds without a sign of life a worker elsewhere is taken for dead."""
-        return self._claim_patience
+        return self._claim_timeout
 
     @property
     def measures_baseline(self) -> bool:
@@ -207,7 +207,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         """
         with self._lock:
             state = self._state(study)
-            self._look(study, state, trials)  # Nobody else may come to bury the last of the dead.
+            self._look(study, state, trials)  # Nobody else may come to reap the last of the dead.
             return not self._owes_baseline(state.ledger) and state.search.is_over(state.ledger)
 
     def is_first(self, study: optuna.Study, number: int) -> bool:
@@ -276,12 +276,12 @@ class QuantSampler(BaseSampler, abc.ABC):
         begun = time.monotonic()
         mark = {"number": trial.number, "worker": this_worker()}
         _optuna.set_trial_system_attr(study, trial, record.WORKER, mark)
-        signs = self._state(study).signs
-        signs.begin(trial)
+        heartbeats = self._state(study).heartbeats
+        heartbeats.start(trial)
         try:
             self._claim(study, trial, begun)
         except BaseException:
-            signs.end(trial.number)
+            heartbeats.end(trial.number)
             raise
 
     def infer_relative_search_space(
@@ -332,7 +332,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             self._conclude(study, trial, state, values)
         finally:
             # Not before: it may have had to wait for the baseline.
-            self._state(study).signs.end(trial.number)
+            self._state(study).heartbeats.end(trial.number)
 
     def _constrains(self, study: optuna.Study) -> bool:
         """Whether what does not meet the criterion is infeasible."""
@@ -383,7 +383,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                     max_deaths=self._max_deaths,
                     criterion=self._criterion,
                 )
-                watch = Watch(self._claim_patience)
+                monitor = TrialMonitor(self._claim_timeout)
                 state = _StudyState(
                     storage,
                     ledger,
@@ -392,8 +392,8 @@ class QuantSampler(BaseSampler, abc.ABC):
                     set(),
                     {},
                     set(),
-                    watch,
-                    SignsOfLife(study, self._claim_patience, watch),
+                    monitor,
+                    TrialHeartbeats(study, self._claim_timeout, monitor),
                 )
                 self._states[(id(storage), study_id)] = state
             return state
@@ -414,7 +414,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         """
         state = self._state(study)
         silent_since: dict[int, float] = {}
-        pause = Pause()
+        backoff = Backoff()
         while True:
             now = time.monotonic()
             with self._lock:
@@ -436,15 +436,15 @@ class QuantSampler(BaseSampler, abc.ABC):
             if not waiting_for:
                 return
             # The last of them claims when all before it have.
-            self._await_claim(study, waiting_for[-1], pause, ahead=len(waiting_for))
+            self._await_claim(study, waiting_for[-1], backoff, ahead=len(waiting_for))
 
     def _await_claim(
-        self, study: optuna.Study, other: FrozenTrial, pause: Pause, *, ahead: int
+        self, study: optuna.Study, other: FrozenTrial, backoff: Backoff, *, ahead: int
     ) -> None:
         """Wait a little, until another trial has claimed if that is cheap to see."""
         until = time.monotonic() + _LONGEST_BETWEEN_LOOKS_SECONDS
         while True:
-            pause(ahead=ahead)
+            backoff(ahead=ahead)
             attrs = _optuna.quick_system_attrs(study, other)
             if attrs is None or attrs.get(record.CLAIM) or time.monotonic() >= until:
                 return
@@ -461,7 +461,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 When the trial was begun at the latest, as :func:`time.monotonic` tells.
         """
         state = self._state(study)
-        pause = Pause(longest=min(0.5, max(0.05, _PART_OF_A_TRIAL * state.ledger.longest)))
+        backoff = Backoff(longest=min(0.5, max(0.05, _PART_OF_A_TRIAL * state.ledger.longest)))
         fixed = trial.system_attrs.get("fixed_params")
         if fixed is not None and not fixed.keys() & self._distributions.keys():
             # From the queue: trials with higher numbers may be at work already.
@@ -494,7 +494,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                         state.first.add(trial.number)
                         return choice.config
                     _optuna.set_trial_system_attr(study, trial, record.CLAIM, None)
-            pause(ahead=1)
+            backoff(ahead=1)
             if choice is not None:
                 begun = -math.inf  # From now on, make sure.
                 self._let_pass(study, trial)
@@ -510,7 +510,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         """
         state = self._state(study)
         until = time.monotonic() + self._grace_period / 2
-        pause = Pause()
+        backoff = Backoff()
         while time.monotonic() < until:
             with self._lock:
                 self._look(study, state)
@@ -521,7 +521,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 ]
             if not later:
                 return
-            pause(ahead=len(later))
+            backoff(ahead=len(later))
 
     def _is_in_time(self, trial: FrozenTrial, begun: float) -> bool:
         """Whether nobody can have ceased to wait for the trial's claim.
@@ -542,7 +542,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> None:
         """Read the record; what dead workers have claimed goes back into the pool."""
         state.ledger.refresh(study, trials)
-        if bury(study, state.watch, state.ledger.running):
+        if reap(study, state.monitor, state.ledger.running):
             state.ledger.refresh(study)
 
     def _is_contested(
@@ -646,7 +646,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         A thread of this process that has asked for it may itself wait for this one: not for ever.
         """
         deadline = time.monotonic() + _BASELINE_PATIENCE_SECONDS
-        pause = Pause()
+        backoff = Backoff()
         while (baseline := record.get_baseline(study)) is None:
             with self._lock:
                 state = self._state(study)
@@ -656,5 +656,5 @@ class QuantSampler(BaseSampler, abc.ABC):
             late = time.monotonic() > deadline
             if worker in (None, this_worker()) or (late and is_this_process(worker)):
                 return record.get_baseline(study)
-            pause()
+            backoff()
         return baseline

@@ -13,8 +13,8 @@ from typing import Any
 
 from optuna_quant.samplers._scores import check_scores
 from optuna_quant.study import record
-from optuna_quant.study.compute_once import ClaimWatch
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
+from optuna_quant.study.compute_once import LeaseMonitor
 
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class OptionScoreBook:
     def __init__(self, space: TuningSpace, sensitivity: Sensitivity) -> None:
         self._space = space
         self._sensitivity = sensitivity
-        self._watch = ClaimWatch()
+        self._monitor = LeaseMonitor()
         self._found: dict[str, OptionScores] = {}
 
     def read(
@@ -94,12 +94,12 @@ class OptionScoreBook:
 
     def _place(
         self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
-    ) -> SharedValue:
+    ) -> ComputeOnce:
         key = str(getattr(self._sensitivity, "key", ""))
         wanted = [config.key for config in option_configs(self._space, tunables)]
         text = json.dumps([key, samples, wanted])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return SharedValue(study, f"{record.OPTION_SCORES}:{digest}", watch=self._watch)
+        return ComputeOnce(study, f"{record.OPTION_SCORES}:{digest}", monitor=self._monitor)
 
     def _computed(self, samples: int | None, tunables: Sequence[Tunable]) -> bytes:
         sensitivity: Any = self._sensitivity

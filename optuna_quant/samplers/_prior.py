@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.study.blobs import read_bytes
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.others import has_results
 
 
@@ -245,7 +245,7 @@ def keep_prior(study: optuna.Study, prior: StudyPrior | None) -> StudyPrior | No
         return kept
     if kept is None:
         check_unbegun(study, prior.study)
-        data = SharedValue(study, _NAME).get(lambda: prior.dumps().encode())
+        data = ComputeOnce(study, _NAME).get(lambda: prior.dumps().encode())
         kept = StudyPrior.loads(data.decode())
     check_begun_from(study, kept, prior.study)
     return kept

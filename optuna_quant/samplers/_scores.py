@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from typing import TypeAlias
 
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.study.compute_once import ClaimWatch
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
+from optuna_quant.study.compute_once import LeaseMonitor
 
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ class ScoreBook:
     def __init__(self, name: str, sensitivity: Sensitivity | None) -> None:
         self._name = name
         self._sensitivity = sensitivity
-        self._watch = ClaimWatch()
+        self._monitor = LeaseMonitor()
 
     @property
     def is_given(self) -> bool:
         """Whether the strategy was given a sensitivity."""
         return self._sensitivity is not None
 
-    def _place(self, study: optuna.Study, wanted: Scoring) -> SharedValue:
+    def _place(self, study: optuna.Study, wanted: Scoring) -> ComputeOnce:
         options = str(getattr(self._sensitivity, "key", ""))
         text = json.dumps([options, wanted.config.key, list(wanted.ops)])
         name = f"scores:{self._name}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        return SharedValue(study, name, watch=self._watch)
+        return ComputeOnce(study, name, monitor=self._monitor)
 
     def read(self, study: optuna.Study, wanted: Scoring) -> Mapping[str, float] | None:
         """The scores, if the study holds them."""

@@ -13,7 +13,6 @@ from pathlib import Path
 import platform
 import stat
 import time
-from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 import zlib
@@ -26,10 +25,7 @@ from optuna.storages.journal import JournalFileOpenLock
 from optuna.storages.journal import JournalFileSymlinkLock
 
 from optuna_quant.storages.errors import StorageError
-
-
-if TYPE_CHECKING:
-    pass
+from optuna_quant.workers.backoff import Backoff
 
 
 Storage: TypeAlias = str | os.PathLike[str] | BaseStorage | None
@@ -289,11 +285,10 @@ def _machine_mark() -> str:
 
 def _pauses(waited_for: str) -> Iterator[None]:
     """Sleep for longer and longer, up to 10 ms, and say now and then what is waited for."""
-    seconds = 0.0005
+    backoff = Backoff(first=0.0005, longest=0.01, factor=2.0)
     said = time.monotonic()
     while True:
-        time.sleep(seconds)
-        seconds = min(2 * seconds, 0.01)
+        backoff()
         if time.monotonic() - said > _SAY_SECONDS:
             said = time.monotonic()
             _logger.warning(f"Waiting for {waited_for}.")

@@ -23,7 +23,7 @@ _Params: TypeAlias = dict[str, tuple[BaseDistribution, Any]]
 _MOST_REMEMBERED = 32
 
 
-class QuickRDBStorage(RDBStorage):
+class CachingRDBStorage(RDBStorage):
     """Optuna's database storage, which parses each distribution once.
 
     Optuna parses the distribution of every parameter of every trial, twice: with 500 parameters

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
 from functools import partial
-import random
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -23,12 +22,12 @@ from optuna.trial import TrialState
 from optuna.trial import create_trial
 
 from optuna_quant._optuna import BaseHeartbeat
-from optuna_quant._optuna import answers
 from optuna_quant._optuna import cached_storage
 from optuna_quant._optuna import close_connections
 from optuna_quant._optuna import is_database
-from optuna_quant._optuna import let_go
 from optuna_quant._optuna import may_have_waiting_trials
+from optuna_quant._optuna import ping
+from optuna_quant._optuna import release_connection
 from optuna_quant._optuna import stale_trial_ids
 from optuna_quant._optuna import study_name_for_nobody
 from optuna_quant._optuna import trial_id as id_of
@@ -36,6 +35,7 @@ from optuna_quant._optuna import watch_errors
 from optuna_quant.storages.idle_connections import IdleConnections
 from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.lost_connection import is_lost_connection
+from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import this_worker
 
 
@@ -52,8 +52,8 @@ T = TypeVar("T")
 _logger = get_logger(__name__)
 
 
-BEGUN = "optuna_quant:begun"
-"""System attribute of a trial: the worker that began it, and a name for the call."""
+STARTED_BY = "optuna_quant:begun"
+"""System attribute of a trial: the worker that started it, and a name for the call."""
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -64,7 +64,7 @@ class StorageLostError(ConnectionError):
     """The server of a storage could not be reached for as long as was waited for it."""
 
 
-class PatientStorage(BaseStorage, BaseHeartbeat):
+class RetryingStorage(BaseStorage, BaseHeartbeat):
     """A storage whose calls wait while its server cannot be reached, and then go on.
 
     A call that failed because the connection was lost is repeated once the server answers again.
@@ -81,24 +81,24 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
     evaluations take long do not hold those that others wait for.
 
     An outage is told by one warning, its end by one line of information. Where the storage has a
-    heartbeat, no trial is taken for dead until all workers had the time to send one after it.
+    heartbeat, no trial is stale until all workers had the time to send one after it.
 
     Args:
         inner:
             The storage. A database is given the cache that a study would give it.
-        patience:
+        timeout:
             For how many seconds an outage may last.
 
     Raises:
         ValueError:
-            If ``patience`` is negative.
+            If ``timeout`` is negative.
     """
 
-    def __init__(self, inner: BaseStorage, *, patience: float = 300.0) -> None:
-        if patience < 0:
-            raise ValueError(f"patience must not be negative, but got {patience}.")
+    def __init__(self, inner: BaseStorage, *, timeout: float = 300.0) -> None:
+        if timeout < 0:
+            raise ValueError(f"timeout must not be negative, but got {timeout}.")
         self._inner = cached_storage(inner)
-        self._patience = patience
+        self._timeout = timeout
         self._begin()
 
     def _begin(self) -> None:
@@ -114,7 +114,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         watch_errors(self._inner, self._note_failure)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_inner": self._inner, "_patience": self._patience}
+        return {"_inner": self._inner, "_timeout": self._timeout}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -126,9 +126,9 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         return self._inner
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """For how many seconds an outage may last."""
-        return self._patience
+        return self._timeout
 
     # Waiting.
 
@@ -156,7 +156,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
             except Exception as error:
                 if not is_lost_connection(error):
                     raise
-                let_go(self._inner)
+                release_connection(self._inner)
                 if not self._wait(_FIRST_PAUSE_SECONDS * 2**futile):
                     futile += 1
                 if futile == _FUTILE_ATTEMPTS:
@@ -169,16 +169,18 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
             if done is not None:
                 attempt = _first(done, action)
 
-    def _wait(self, pause: float) -> bool:
+    def _wait(self, first: float) -> bool:
         """Wait until the server answers; :obj:`False` if it did after the first pause."""
         waited = False
+        backoff = Backoff(
+            first=first, longest=_LONGEST_PAUSE_SECONDS, factor=2.0, spread=(0.5, 1.0)
+        )
         while True:
-            time.sleep(random.uniform(0.5, 1.0) * pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            backoff()
             try:
-                answers(self._inner)
+                ping(self._inner)
             except Exception as again:
-                let_go(self._inner)
+                release_connection(self._inner)
                 if not _is_silence(again):
                     raise
                 waited = True
@@ -198,10 +200,10 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
                 if is_crowded(error)
                 else "The connection to the storage is lost. Waiting for it to come back"
             )
-            _logger.warning(f"{what}, for up to {self._patience:g} s: {first_line(error)}")
-        if now - since >= self._patience:
+            _logger.warning(f"{what}, for up to {self._timeout:g} s: {first_line(error)}")
+        if now - since >= self._timeout:
             message = (
-                f"The storage could not be reached for {self._patience:g} s. What was recorded "
+                f"The storage could not be reached for {self._timeout:g} s. What was recorded "
                 f"before is not lost: start again when it can be reached. ({first_line(error)})"
             )
             # Optuna hides the error of a call that ends a trial behind an assertion.
@@ -262,7 +264,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         def create() -> int:
             self._failures.any = False
             # Its clock starts now, not when the server has come back.
-            template = create_trial(state=TrialState.RUNNING, system_attrs={BEGUN: name})
+            template = create_trial(state=TrialState.RUNNING, system_attrs={STARTED_BY: name})
             found = self._inner.create_new_trial(study_id, template)
             if self._failures.any:
                 # Optuna has tried again by itself, and the first one may be there as well.
@@ -285,7 +287,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         running = self._inner.get_all_trials(
             study_id, deepcopy=False, states=(TrialState.RUNNING,)
         )
-        return [id_of(trial) for trial in running if trial.system_attrs.get(BEGUN) == name]
+        return [id_of(trial) for trial in running if trial.system_attrs.get(STARTED_BY) == name]
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -416,7 +418,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         return self.repeat(lambda: self._inner.get_trial_system_attrs(trial_id))
 
     def remove_session(self) -> None:
-        let_go(self._inner)
+        release_connection(self._inner)
 
     # The heartbeat.
 

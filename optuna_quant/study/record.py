@@ -14,7 +14,7 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.storages.retrying import BEGUN
+from optuna_quant.storages.retrying import STARTED_BY
 
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ CLAIM = "optuna_quant:claim"
 WORKER = "optuna_quant:worker"
 """The process that runs the trial, written before it claims anything."""
 
-SIGN_OF_LIFE = "optuna_quant:sign_of_life"
-"""A counter that the worker of a running trial moves on as long as it lives."""
+HEARTBEAT = "optuna_quant:sign_of_life"
+"""The heartbeat: a counter that the worker of a running trial moves on as long as it lives."""
 
 SCORES = "optuna_quant:scores"
 """The scores of the samples that were seen, see :mod:`optuna_quant.study.sample_record`."""
@@ -210,15 +210,20 @@ def worker_of(trial: FrozenTrial) -> str | None:
     return None if claim is None else claim.worker
 
 
-def beginner_of(trial: FrozenTrial) -> str | None:
-    """Who began a trial that says nothing else of itself; :obj:`None` if that is not known.
+def heartbeat_of(trial: FrozenTrial) -> object:
+    """What changes as long as the worker of a trial lives."""
+    return trial.system_attrs.get(HEARTBEAT), worker_of(trial)
+
+
+def starter_of(trial: FrozenTrial) -> str | None:
+    """The worker that started a trial which says nothing else of itself, if it is known.
 
     A trial that repeats a failed one has inherited the attributes of that one.
     """
-    begun = trial.system_attrs.get(BEGUN)
-    if begun is None or "failed_trial" in trial.system_attrs or trial.params:
+    started_by = trial.system_attrs.get(STARTED_BY)
+    if started_by is None or "failed_trial" in trial.system_attrs or trial.params:
         return None
-    return str(begun).rpartition("|")[0]
+    return str(started_by).rpartition("|")[0]
 
 
 def has_failed_itself(trial: FrozenTrial) -> bool:

@@ -228,7 +228,7 @@ def _check_trial(one: _Trial) -> None:
     system: dict[str, Check] = {
         record.CLAIM: _is_claim,
         record.WORKER: lambda w: _has(w, number=_is_count, worker=_is_text),
-        record.SIGN_OF_LIFE: lambda sign: True,
+        record.HEARTBEAT: lambda count: True,
         record.FAILED: _is_flag,
         record.REPORTS: _are_reports,
         f"{_CONSTRAINTS}{record.ACCURACY}": _is_number,

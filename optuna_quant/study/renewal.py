@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from optuna_quant import _optuna
 from optuna_quant.study import record
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_now
@@ -72,7 +72,7 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
 
     # A study that is gone takes its attributes with it.
     with contextlib.suppress(KeyError):
-        SharedValue(study, f"renewed:{hashlib.sha256(repr(old).encode()).hexdigest()[:16]}").get(
+        ComputeOnce(study, f"renewed:{hashlib.sha256(repr(old).encode()).hexdigest()[:16]}").get(
             replace
         )
     return _open(study, name, directions)

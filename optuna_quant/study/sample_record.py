@@ -41,8 +41,8 @@ def write_population(
 ) -> str:
     """Keep in the study what its candidates are compared on, for every worker.
 
-    It counts once the baseline refers to it: if two workers measure the baseline, because one
-    was taken for dead, the one that is kept has its own.
+    It counts once the baseline refers to it: if two workers measure the baseline, because the
+    trial of one was stale, the one that is kept has its own.
 
     Args:
         study:

@@ -14,13 +14,14 @@ from optuna.storages import BaseStorage
 from optuna_quant.study.names import model_of_study
 from optuna_quant.study.others import running_now
 from optuna_quant.study.others import where_runs
+from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.launch import LAUNCH
 from optuna_quant.workers.launch import Rank
 
 
 _LAUNCH = "optuna_quant:launch"
-_PATIENCE_SECONDS = 600.0
-_PAUSE_SECONDS = 0.1
+_TIMEOUT_SECONDS = 600.0
+_LONGEST_PAUSE_SECONDS = 0.1
 
 
 def begin(
@@ -32,7 +33,7 @@ def begin(
     fresh: bool,
     rank: Rank,
     say: Callable[[str], None] | None = None,
-    patience: float = _PATIENCE_SECONDS,
+    timeout: float = _TIMEOUT_SECONDS,
 ) -> optuna.Study:
     """The study of that name, which may be new.
 
@@ -52,7 +53,7 @@ def begin(
             Which of them this process is.
         say:
             Is told what is deleted.
-        patience:
+        timeout:
             How long, in seconds, to wait for the first.
 
     Raises:
@@ -69,7 +70,7 @@ def begin(
         )
     study_name = names[0]
     if fresh and not rank.reports:
-        return _begun_by_the_first(storage, study_name, rank, patience)
+        return _begun_by_the_first(storage, study_name, rank, timeout)
     if fresh:
         _forget(storage, study_name, model, say)
         for other in names[1:]:
@@ -131,9 +132,10 @@ def _held(study: optuna.Study) -> str:
 
 
 def _begun_by_the_first(
-    storage: BaseStorage, study_name: str, rank: Rank, patience: float
+    storage: BaseStorage, study_name: str, rank: Rank, timeout: float
 ) -> optuna.Study:
-    deadline = time.monotonic() + patience
+    backoff = Backoff(longest=_LONGEST_PAUSE_SECONDS)
+    deadline = time.monotonic() + timeout
     while True:
         with contextlib.suppress(KeyError):
             study = optuna.load_study(storage=storage, study_name=study_name)
@@ -142,6 +144,6 @@ def _begun_by_the_first(
         if time.monotonic() >= deadline:
             raise ValueError(
                 f"--fresh: rank 0 has not begun the study {study_name!r} anew within "
-                f"{patience:g} s. Do all ranks have the same --storage and --study-name?"
+                f"{timeout:g} s. Do all ranks have the same --storage and --study-name?"
             )
-        time.sleep(_PAUSE_SECONDS)
+        backoff()

@@ -30,7 +30,7 @@ from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.study import record
 from optuna_quant.study.blobs import write_bytes
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.study.sample_record import read_population
 from optuna_quant.study.sample_record import read_scores
@@ -135,7 +135,7 @@ def with_second_evaluation(
         model = rebuild(trial, backend=result.backend, space=result.space)
     except ValueError as error:
         return replace(result, not_repeated=str(error))
-    shared = SharedValue(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
+    shared = ComputeOnce(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
 
     def give_up(reason: str) -> None:
         # The others wait for a value, and not for ever.

@@ -30,6 +30,7 @@ from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import liveness
 from optuna_quant.workers import backoff
+from optuna_quant.workers import heartbeat
 
 
 _BEGIN = 1_700_000_000.0
@@ -196,8 +197,9 @@ class Simulation:
         def this_worker() -> str:
             return threading.current_thread().name
 
-        for module in (_base, liveness, backoff):
+        for module in (_base, liveness, backoff, heartbeat):
             patch.setattr(module, "time", self.clock)
+        patch.setattr(backoff, "_jitter", random.uniform)
         patch.setattr(_base, "this_worker", this_worker)
         patch.setattr(liveness, "is_this_process", lambda worker: worker == this_worker())
         patch.setattr(liveness, "is_known_dead", self.dead.__contains__)

@@ -467,7 +467,7 @@ def test_claims_of_workers_elsewhere_are_respected_for_a_time(
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
     fake_worker(study, study.ask(), "elsewhere machine boot ns|1|77|5")
-    study.sampler = BasicQuantSampler(space, claim_patience=0.5)
+    study.sampler = BasicQuantSampler(space, claim_timeout=0.5)
     study.optimize(objective_of(space, metric), n_trials=1)
     assert study.trials[1].state == TrialState.RUNNING  # It may live.
     for _ in range(3):
@@ -487,7 +487,7 @@ def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
     study = create(BasicQuantSampler(space))
     silent_trial(study)
     begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], record.STARTED_BY, begun)
     started = time.monotonic()
     study.optimize(objective_of(space, metric), n_trials=1)
     assert time.monotonic() - started < 4  # The grace period is 5 s.
@@ -498,7 +498,7 @@ def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: Tunin
     study = create(BasicQuantSampler(space, grace_period=0.1))
     silent_trial(study)
     begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], record.STARTED_BY, begun)
     _optuna.set_trial_system_attr(study, study.trials[0], "failed_trial", 7)
     study.optimize(objective_of(space, metric), n_trials=1)
     assert study.trials[0].state == TrialState.RUNNING
