@@ -491,7 +491,7 @@ def test_an_evaluation_that_ends_early_fails_the_trial(how: str, goal: str) -> N
             assert "must be finite" in reason
         else:
             assert "must give one score for each of the" in reason
-    assert study.sampler.set_aside(study)
+    assert study.sampler.abandoned(study)
 
 
 class Reworked(SampleScores):

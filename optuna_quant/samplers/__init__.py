@@ -15,8 +15,8 @@ from optuna_quant.samplers._prior import StudyPrior
 from optuna_quant.samplers._random import RandomQuantSampler
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._registry import strategies
+from optuna_quant.samplers._reports import Abandoned
 from optuna_quant.samplers._reports import RaceReport
-from optuna_quant.samplers._reports import SetAside
 from optuna_quant.samplers._reports import Speculation
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
@@ -27,11 +27,12 @@ from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._scores import Sensitivity
 from optuna_quant.samplers._staged import StagedQuantSampler
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
-from optuna_quant.samplers._surrogate_search import Belief
+from optuna_quant.samplers._surrogate_policy import Belief
 from optuna_quant.samplers._tpe import TPEQuantSampler
 
 
 __all__ = [
+    "Abandoned",
     "AutoQuantSampler",
     "BasicQuantSampler",
     "BayesianQuantSampler",
@@ -51,7 +52,6 @@ __all__ = [
     "Scoring",
     "SeesSamples",
     "Sensitivity",
-    "SetAside",
     "Speculation",
     "Stage",
     "StagedQuantSampler",

@@ -17,9 +17,9 @@ from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 if TYPE_CHECKING:
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._policy import Policy
     from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -87,10 +87,10 @@ class AutoQuantSampler(SurrogateQuantSampler):
             space, criterion=criterion, costs=costs, sensitivity=sensitivity, **kwargs
         )
 
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         if self._reference is not None:
-            return self._reference._search(ledger)
-        return super()._search(ledger)
+            return self._reference._policy(history)
+        return super()._policy(history)
 
 
 class _ReferenceAutoQuantSampler(BasicQuantSampler):

@@ -22,12 +22,12 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
-from optuna_quant.samplers._ledger import Ledger
-from optuna_quant.samplers._ledger import Outcome
-from optuna_quant.samplers._reports import SetAside
+from optuna_quant.samplers._policy import Policy
+from optuna_quant.samplers._policy import Proposal
+from optuna_quant.samplers._reports import Abandoned
 from optuna_quant.samplers._reports import Speculation
-from optuna_quant.samplers._search import Choice
-from optuna_quant.samplers._search import Search
+from optuna_quant.samplers._trial_history import Outcome
+from optuna_quant.samplers._trial_history import TrialHistory
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
 from optuna_quant.study.enqueued import valid_choices
@@ -67,9 +67,9 @@ class _StudyState:
     """What a sampler keeps of one study."""
 
     storage: object  # Held so that its identity is not used again.
-    ledger: Ledger
-    search: Search
-    spare: Search
+    history: TrialHistory
+    policy: Policy
+    spare: Policy
     ignored: set[int]  # Running trials that were silent for too long, or that are not ours.
     configs: dict[int, QuantConfig]  # By trial number, from the claim to the trial's end.
     first: set[int]  # The trials among them whose configuration was chosen as a new one.
@@ -102,10 +102,10 @@ class QuantSampler(BaseSampler, abc.ABC):
         baseline:
             Whether the first trial evaluates the FP32 model.
         max_failures:
-            After how many failed evaluations a configuration is set aside.
+            After how many failed evaluations a configuration is abandoned.
         max_deaths:
             After how many trials that ended with their worker (killed, out of memory, machine
-            lost) a configuration is set aside.
+            lost) a configuration is abandoned.
         grace_period:
             How long, in seconds, a trial waits for an earlier one that does not say whose it is:
             another sampler's, or one whose worker died before it could say anything.
@@ -188,7 +188,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         return self._baseline and self._space.has_fp32
 
     @abc.abstractmethod
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         """A new search, before anything of it is known."""
 
     def is_exhausted(
@@ -208,7 +208,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         with self._lock:
             state = self._state(study)
             self._look(study, state, trials)  # Nobody else may come to reap the last of the dead.
-            return not self._owes_baseline(state.ledger) and state.search.is_over(state.ledger)
+            return not self._owes_baseline(state.history) and state.policy.is_over(state.history)
 
     def is_first(self, study: optuna.Study, number: int) -> bool:
         """Whether a running trial of this process evaluates what nobody had evaluated before.
@@ -226,8 +226,8 @@ class QuantSampler(BaseSampler, abc.ABC):
         key = self._space.key_from_params(trial.params)
         with self._lock:
             state = self._state(study)
-            state.ledger.refresh(study)
-            return key is not None and state.search.is_answer(state.ledger, key)
+            state.history.refresh(study)
+            return key is not None and state.policy.is_answer(state.history, key)
 
     def speculation(self, study: optuna.Study) -> Speculation:
         """How much was evaluated on a guess, and how much of it the strategy has asked for since.
@@ -236,24 +236,24 @@ class QuantSampler(BaseSampler, abc.ABC):
         """
         with self._lock:
             state = self._state(study)
-            state.ledger.refresh(study)
+            state.history.refresh(study)
             guessed = {
                 self._space.key_from_params(trial.params)
                 for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
                 if (claim := record.claim_of(trial)) is not None and claim.speculative
             }
             used = sum(
-                key is not None and state.search.has_asked_for(state.ledger, key)
+                key is not None and state.policy.has_asked_for(state.history, key)
                 for key in guessed
             )
             return Speculation(len(guessed), used)
 
-    def set_aside(self, study: optuna.Study) -> tuple[SetAside, ...]:
+    def abandoned(self, study: optuna.Study) -> tuple[Abandoned, ...]:
         """The configurations that are not tried any more, because every attempt failed."""
         with self._lock:
             state = self._state(study)
-            state.ledger.refresh(study)
-            return state.ledger.set_aside()
+            state.history.refresh(study)
+            return state.history.abandoned()
 
     # Optuna's contract.
 
@@ -376,7 +376,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 check_record(study)
                 check_space(study, self._space)
                 check_fallback_ops(study, self._space)
-                ledger = Ledger(
+                history = TrialHistory(
                     study,
                     self._space,
                     max_failures=self._max_failures,
@@ -386,9 +386,9 @@ class QuantSampler(BaseSampler, abc.ABC):
                 monitor = TrialMonitor(self._claim_timeout)
                 state = _StudyState(
                     storage,
-                    ledger,
-                    self._search(ledger),
-                    self._spare_search(),
+                    history,
+                    self._policy(history),
+                    self._spare_policy(),
                     set(),
                     {},
                     set(),
@@ -398,7 +398,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 self._states[(id(storage), study_id)] = state
             return state
 
-    def _spare_search(self) -> Search:
+    def _spare_policy(self) -> Policy:
         size = self._space.count(fallback=True)
         return Enumeration(
             self._space,
@@ -421,7 +421,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 self._look(study, state)
                 waiting_for = [
                     other
-                    for other in state.ledger.running.values()
+                    for other in state.history.running.values()
                     if other.number < trial.number
                     and other.number not in state.ignored
                     and not record.has_claimed(other)
@@ -461,7 +461,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 When the trial was begun at the latest, as :func:`time.monotonic` tells.
         """
         state = self._state(study)
-        backoff = Backoff(longest=min(0.5, max(0.05, _PART_OF_A_TRIAL * state.ledger.longest)))
+        backoff = Backoff(longest=min(0.5, max(0.05, _PART_OF_A_TRIAL * state.history.longest)))
         fixed = trial.system_attrs.get("fixed_params")
         if fixed is not None and not fixed.keys() & self._distributions.keys():
             # From the queue: trials with higher numbers may be at work already.
@@ -470,32 +470,32 @@ class QuantSampler(BaseSampler, abc.ABC):
         self._wait_for_turn(study, trial)
         while True:
             with self._lock:
-                choice = self._choose(study, state, trial)
-                if choice is not None:
-                    before = state.ledger.outcomes.get(choice.config.key)
-                    state.configs[trial.number] = choice.config
+                proposal = self._choose(study, state, trial)
+                if proposal is not None:
+                    before = state.history.outcomes.get(proposal.config.key)
+                    state.configs[trial.number] = proposal.config
                     claim = record.Claim(
                         trial.number,
-                        choice.config.key,
-                        choice.stage,
+                        proposal.config.key,
+                        proposal.stage,
                         this_worker(),
-                        choice.provisional,
-                        choice.speculative,
-                        choice.goal,
-                        state.ledger.broken_promises,
-                        choice.positions,
+                        proposal.provisional,
+                        proposal.speculative,
+                        proposal.goal,
+                        state.history.broken_promises,
+                        proposal.positions,
                     )
                     _optuna.set_trial_system_attr(study, trial, record.CLAIM, claim.to_attr())
-                    in_time = not state.ignored & state.ledger.running.keys()
+                    in_time = not state.ignored & state.history.running.keys()
                     in_time = in_time and self._is_in_time(trial, begun)
-                    if choice.forced:
-                        return choice.config
+                    if proposal.forced:
+                        return proposal.config
                     if in_time or not self._is_contested(study, state, claim, before):
                         state.first.add(trial.number)
-                        return choice.config
+                        return proposal.config
                     _optuna.set_trial_system_attr(study, trial, record.CLAIM, None)
             backoff(ahead=1)
-            if choice is not None:
+            if proposal is not None:
                 begun = -math.inf  # From now on, make sure.
                 self._let_pass(study, trial)
                 self._wait_for_turn(study, trial)
@@ -516,7 +516,7 @@ class QuantSampler(BaseSampler, abc.ABC):
                 self._look(study, state)
                 later = [
                     other
-                    for other in state.ledger.running.values()
+                    for other in state.history.running.values()
                     if other.number > trial.number and record.claim_of(other) is None
                 ]
             if not later:
@@ -541,9 +541,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         trials: Sequence[FrozenTrial] | None = None,
     ) -> None:
         """Read the record; what dead workers have claimed goes back into the pool."""
-        state.ledger.refresh(study, trials)
-        if reap(study, state.monitor, state.ledger.running):
-            state.ledger.refresh(study)
+        state.history.refresh(study, trials)
+        if reap(study, state.monitor, state.history.running):
+            state.history.refresh(study)
 
     def _is_contested(
         self,
@@ -558,87 +558,87 @@ class QuantSampler(BaseSampler, abc.ABC):
         storage was slow or a process stood still. Whoever sees it takes the claim back, so that
         of two that claimed at the same time at most one goes on.
         """
-        state.ledger.refresh(study)
-        if state.ledger.outcomes.get(claim.key) != before:  # The other one has even ended.
+        state.history.refresh(study)
+        if state.history.outcomes.get(claim.key) != before:  # The other one has even ended.
             return True
         return any(
             theirs is not None and theirs.key == claim.key and number != claim.number
-            for number, other in state.ledger.running.items()
+            for number, other in state.history.running.items()
             for theirs in (record.claim_of(other),)
         )
 
     def _choose(
         self, study: optuna.Study, state: _StudyState, trial: FrozenTrial
-    ) -> Choice | None:
+    ) -> Proposal | None:
         fixed = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
         # As Optuna does, which warns of it: a value that is no choice does not count.
         fixed = valid_choices(fixed, self._distributions)
         if self._space.key_from_params(fixed) is not None:
             return self._given(self._space.config_from_params(fixed))
-        claimed = state.ledger.claims(without={trial.number})
-        choice = self._choose_free(study, state, claimed)
-        if choice is None or not fixed:
-            return choice
-        params = self._space.params_of(choice.config) | fixed
+        claimed = state.history.claims(without={trial.number})
+        proposal = self._choose_free(study, state, claimed)
+        if proposal is None or not fixed:
+            return proposal
+        params = self._space.params_of(proposal.config) | fixed
         return self._given(self._space.config_from_params(params))
 
-    def _given(self, config: QuantConfig) -> Choice:
+    def _given(self, config: QuantConfig) -> Proposal:
         is_fp32 = config.key == self._space.fp32().key
         stage = record.BASELINE_STAGE if is_fp32 else record.ENQUEUED_STAGE
-        return Choice(config, stage, forced=True)
+        return Proposal(config, stage, forced=True)
 
     def _choose_free(
         self, study: optuna.Study, state: _StudyState, claimed: Mapping[str, int]
-    ) -> Choice | None:
-        ledger = state.ledger
-        if self._owes_baseline(ledger) and self._space.fp32().key not in claimed:
-            return Choice(self._space.fp32(), record.BASELINE_STAGE)
-        choice = state.search.next(ledger, claimed)
-        if choice is not None:
-            return choice
-        if state.search.is_blocked(ledger):
+    ) -> Proposal | None:
+        history = state.history
+        if self._owes_baseline(history) and self._space.fp32().key not in claimed:
+            return Proposal(self._space.fp32(), record.BASELINE_STAGE)
+        proposal = state.policy.next(history, claimed)
+        if proposal is not None:
+            return proposal
+        if state.policy.is_blocked(history):
             return None
-        is_over = state.search.is_over(ledger)
-        if not is_over and self._should_wait(claimed.values(), ledger):
+        is_over = state.policy.is_over(history)
+        if not is_over and self._should_wait(claimed.values(), history):
             return None
-        spare = state.spare.next(ledger, claimed)
-        last = Choice(self._repeatable(ledger), record.EXHAUSTED_STAGE, forced=True)
+        spare = state.spare.next(history, claimed)
+        last = Proposal(self._repeatable(history), record.EXHAUSTED_STAGE, forced=True)
         if is_over:
             return spare or last
-        if spare is None and self._others_run(claimed.values(), ledger):
+        if spare is None and self._others_run(claimed.values(), history):
             return None
         # Others still run what the search waits for: one more point in the record, no answer.
         return replace(spare or last, stage=record.SPARE_STAGE, provisional=True, speculative=True)
 
-    def _repeatable(self, ledger: Ledger) -> QuantConfig:
+    def _repeatable(self, history: TrialHistory) -> QuantConfig:
         """What is given when nothing is left: not what fails, or hangs, each time."""
         default = self._space.default()
-        outcome = ledger.outcomes.get(default.key)
+        outcome = history.outcomes.get(default.key)
         if outcome is not None and outcome.state == TrialState.FAIL:
-            for other in ledger.outcomes.values():
+            for other in history.outcomes.values():
                 if other.is_complete and not other.is_substitute:
                     return self._space.config_from_params(other.params)
         return default
 
-    def _should_wait(self, claimants: Iterable[int], ledger: Ledger) -> bool:
+    def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
         """Whether to wait for what is claimed when nothing else is left to do.
 
         Args:
             claimants:
                 The numbers of the trials whose claims are respected.
-            ledger:
+            history:
                 The record.
         """
-        return self._others_run(claimants, ledger)
+        return self._others_run(claimants, history)
 
-    def _others_run(self, claimants: Iterable[int], ledger: Ledger) -> bool:
+    def _others_run(self, claimants: Iterable[int], history: TrialHistory) -> bool:
         """Whether what is claimed may end while we wait: this very thread runs none of it."""
-        workers = {record.worker_of(ledger.running[number]) for number in claimants}
+        workers = {record.worker_of(history.running[number]) for number in claimants}
         return bool(workers) and this_worker() not in workers
 
-    def _owes_baseline(self, ledger: Ledger) -> bool:
+    def _owes_baseline(self, history: TrialHistory) -> bool:
         fp32 = self._space.fp32()
-        return self.measures_baseline and fp32.key not in ledger.outcomes
+        return self.measures_baseline and fp32.key not in history.outcomes
 
     def _await_baseline(self, study: optuna.Study) -> record.Baseline | None:
         """The baseline; waits while another worker that lives measures it.
@@ -651,7 +651,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             with self._lock:
                 state = self._state(study)
                 self._look(study, state)
-                worker = state.ledger.worker_of(self._space.fp32().key)
+                worker = state.history.worker_of(self._space.fp32().key)
             # What this very thread has asked for and not told cannot end while we wait.
             late = time.monotonic() > deadline
             if worker in (None, this_worker()) or (late and is_this_process(worker)):

@@ -17,7 +17,6 @@ from optuna_quant import _optuna
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.samplers._ledger import Ledger
 from optuna_quant.samplers._option_scores import OptionScores
 from optuna_quant.samplers._prior import EarlierLoss
 from optuna_quant.samplers._prior import StudyPrior
@@ -26,13 +25,14 @@ from optuna_quant.samplers._prior_in_space import PriorInSpace
 from optuna_quant.samplers._prior_in_space import TakenScores
 from optuna_quant.samplers._sampled import SampledOutcomes
 from optuna_quant.samplers._surrogate import fallback_table
-from optuna_quant.samplers._surrogate_search import ANSWER_STAGE
-from optuna_quant.samplers._surrogate_search import EARLIER_STAGE
-from optuna_quant.samplers._surrogate_search import SEARCH_STAGE
-from optuna_quant.samplers._surrogate_search import START_STAGE
-from optuna_quant.samplers._surrogate_search import SurrogateOptions
-from optuna_quant.samplers._surrogate_search import SurrogateSearch
+from optuna_quant.samplers._surrogate_policy import ANSWER_STAGE
+from optuna_quant.samplers._surrogate_policy import EARLIER_STAGE
+from optuna_quant.samplers._surrogate_policy import SEARCH_STAGE
+from optuna_quant.samplers._surrogate_policy import START_STAGE
+from optuna_quant.samplers._surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._threads import single_threaded_blas
+from optuna_quant.samplers._trial_history import TrialHistory
 from optuna_quant.sequential import Verdict
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.space import TuningSpace
@@ -47,9 +47,9 @@ from optuna_quant.study.space_signature import check_protocol
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._ledger import Outcome
     from optuna_quant.samplers._loss_model import LossModel
     from optuna_quant.samplers._loss_model import Observed
+    from optuna_quant.samplers._trial_history import Outcome
 
 
 # More losses cost time in every decision and say little: those nearest to the tolerance count.
@@ -112,8 +112,8 @@ def study_prior(
             "Run it first, or begin without an earlier study."
         )
     criterion = _criterion(study)
-    ledger = Ledger(study, space, max_failures=3, max_deaths=10, criterion=criterion)
-    ledger.refresh(study)
+    history = TrialHistory(study, space, max_failures=3, max_deaths=10, criterion=criterion)
+    history.refresh(study)
     scores = _recorded_scores(study, space)
     objective = str(study.user_attrs.get(record.OBJECTIVE, OPS))
     found: dict[str, Any] = {
@@ -128,10 +128,10 @@ def study_prior(
         "same_metric": same_metric,
         "criterion": dict(study.user_attrs.get(record.CRITERION, {})),
         "objective": objective,
-        "baseline": ledger.baseline,
+        "baseline": history.baseline,
         "scores": scores,
     }
-    if ledger.threshold is None:
+    if history.threshold is None:
         return StudyPrior(**found)
     kept = kept_prior(study)
     table = fallback_table(space)
@@ -139,15 +139,15 @@ def study_prior(
     taken = TakenScores(OptionScores(scores, 0.0)) if _covers(scores, space) else None
     options = SurrogateOptions(_MIN_GAIN, taken, prior=earlier)
     with single_threaded_blas():
-        model, observations = SurrogateSearch(space, criterion, table, options).learned(ledger)
-    answer_found = _answer(ledger, space, criterion, objective, answer)
+        model, observations = SurrogatePolicy(space, criterion, table, options).learned(history)
+    answer_found = _answer(history, space, criterion, objective, answer)
     if kept is not None and answer_found is not None and answer_found["answer"] == kept.answer:
         answer_found["fruitless"] += kept.fruitless
     tolerance = model.scale.tolerance
     if len(observations) > _MOST_LOSSES:
         observations = sorted(observations, key=lambda o: abs(o.loss - tolerance))
     found |= answer_found or {}
-    found["losses"] = [_loss(each, ledger, space) for each in observations[:_MOST_LOSSES]]
+    found["losses"] = [_loss(each, history, space) for each in observations[:_MOST_LOSSES]]
     if observations:
         found["factors"] = _factors(space, model)
         found["scale"] = model.learned
@@ -231,19 +231,19 @@ def _covers(scores: Mapping[str, Mapping[str, float]], space: TuningSpace) -> bo
 
 
 def _answer(
-    ledger: Ledger,
+    history: TrialHistory,
     space: TuningSpace,
     criterion: AccuracyCriterion,
     objective: str,
     answer: int | None,
 ) -> dict[str, Any] | None:
     """The best configuration that has met the criterion, and what is known of it."""
-    trials = ledger.study.get_trials(deepcopy=False)
-    fp32 = ledger.outcomes.get(space.fp32().key)
+    trials = history.study.get_trials(deepcopy=False)
+    fp32 = history.outcomes.get(space.fp32().key)
     of_fp32 = {} if fp32 is None else trials[fp32.number].user_attrs.get(record.COSTS, {})
     met = []
-    for outcome in ledger.outcomes.values():
-        if not outcome.is_complete or outcome.is_substitute or not _meets(ledger, outcome):
+    for outcome in history.outcomes.values():
+        if not outcome.is_complete or outcome.is_substitute or not _meets(history, outcome):
             continue
         config = space.config_from_params(outcome.params)
         if not config.quantized_ops:
@@ -258,11 +258,11 @@ def _answer(
     trial = trials[outcome.number]
     later = {
         (other.score, other.samples)  # Equal models have the same.
-        for other in ledger.outcomes.values()
+        for other in history.outcomes.values()
         if other.number > outcome.number and other.state != TrialState.FAIL
     }
     claim = record.claim_of(trial)
-    stopped = ledger.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
+    stopped = history.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
     is_ours = claim is not None and claim.stage in _OWN_STAGES
     knows_cost = math.isfinite(cost) or record.COSTS not in trial.user_attrs
     return {
@@ -273,12 +273,12 @@ def _answer(
     }
 
 
-def _meets(ledger: Ledger, outcome: Outcome) -> bool:
+def _meets(history: TrialHistory, outcome: Outcome) -> bool:
     """Whether a configuration meets the criterion of its study."""
-    if outcome.value is None or ledger.threshold is None:
+    if outcome.value is None or history.threshold is None:
         return False
-    beyond = ledger.threshold - outcome.value
-    return beyond * (1 if ledger.study.direction == StudyDirection.MAXIMIZE else -1) <= 0
+    beyond = history.threshold - outcome.value
+    return beyond * (1 if history.study.direction == StudyDirection.MAXIMIZE else -1) <= 0
 
 
 def _cost(objective: str, costs: Mapping[str, float], fp32: Mapping[str, float]) -> float:
@@ -291,17 +291,17 @@ def _cost(objective: str, costs: Mapping[str, float], fp32: Mapping[str, float])
         return math.inf
 
 
-def _loss(observed: Observed, ledger: Ledger, space: TuningSpace) -> EarlierLoss:
+def _loss(observed: Observed, history: TrialHistory, space: TuningSpace) -> EarlierLoss:
     config = space.default()
     for tunable, position in zip(space.tunables, observed.options, strict=True):
         config = tunable.set(config, tunable.options[position])
     labels = {op: config.ops[op].label for op in config.quantized_ops}
-    outcome = ledger.outcomes.get(config.key)
+    outcome = history.outcomes.get(config.key)
     failed = False
     if outcome is not None and outcome.is_complete:
-        failed = not _meets(ledger, outcome)
+        failed = not _meets(history, outcome)
     elif outcome is not None:
-        seen = SampledOutcomes().evidence(ledger, outcome)
+        seen = SampledOutcomes().evidence(history, outcome)
         failed = seen is not None and seen.verdict is Verdict.FAILS
     return EarlierLoss(labels, float(observed.loss), observed.error, observed.spread, failed)
 

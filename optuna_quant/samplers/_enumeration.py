@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import hashlib
 from typing import TYPE_CHECKING
 
+from optuna_quant.samplers._policy import Policy
+from optuna_quant.samplers._policy import Proposal
 from optuna_quant.samplers._sampled import SampledOutcomes
-from optuna_quant.samplers._search import Choice
-from optuna_quant.samplers._search import Search
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -72,7 +72,7 @@ class Permutation:
         return int.from_bytes(hashlib.shake_128(text).digest(width), "big")
 
 
-class Enumeration(Search):
+class Enumeration(Policy):
     """Evaluate every configuration of a space, one index after the other.
 
     Only the indices that were passed over because another trial had claimed them are kept, so
@@ -106,27 +106,27 @@ class Enumeration(Search):
         self._passed: dict[str, QuantConfig] = {}
         self._sampled = SampledOutcomes()
 
-    def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
+    def next(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
         for key, config in list(self._passed.items()):
-            if self._sampled.is_settled(ledger, key):
+            if self._sampled.is_settled(history, key):
                 del self._passed[key]
             elif key not in claimed:
-                return Choice(config, self._stage)
+                return Proposal(config, self._stage)
         while self._place < self._size:
             config = self._space.config_at(self._order(self._place), fallback=self._fallback)
             self._place += 1
-            if self._sampled.is_settled(ledger, config.key):
+            if self._sampled.is_settled(history, config.key):
                 continue
             # What is given out is looked at again: the trial may fail.
             self._passed[config.key] = config
             if config.key not in claimed:
-                return Choice(config, self._stage)
+                return Proposal(config, self._stage)
         return None
 
-    def is_over(self, ledger: Ledger) -> bool:
+    def is_over(self, history: TrialHistory) -> bool:
         while self._place < self._size:
             config = self._space.config_at(self._order(self._place), fallback=self._fallback)
-            if not self._sampled.is_settled(ledger, config.key):
+            if not self._sampled.is_settled(history, config.key):
                 return False
             self._place += 1
-        return all(self._sampled.is_settled(ledger, key) for key in self._passed)
+        return all(self._sampled.is_settled(history, key) for key in self._passed)

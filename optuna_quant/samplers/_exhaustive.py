@@ -11,8 +11,8 @@ from optuna_quant.samplers._registry import register_strategy
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._policy import Policy
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -38,7 +38,7 @@ class ExhaustiveQuantSampler(QuantSampler):
         super().__init__(space, **kwargs)
         self._fallback = fallback
 
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         return Enumeration(
             self._space, lambda place: place, fallback=self._fallback, stage="exhaustive"
         )

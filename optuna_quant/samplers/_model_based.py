@@ -16,13 +16,13 @@ from optuna_quant.samplers._enumeration import Enumeration
 from optuna_quant.samplers._enumeration import Permutation
 from optuna_quant.samplers._points import Point
 from optuna_quant.samplers._points import Points
-from optuna_quant.samplers._search import Choice
-from optuna_quant.samplers._search import Search
+from optuna_quant.samplers._policy import Policy
+from optuna_quant.samplers._policy import Proposal
 from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -63,7 +63,7 @@ class Pending:
     point: Point
 
 
-class ModelBasedSearch(Search):
+class ModelBasedPolicy(Policy):
     """The default configuration, some at random, then what a model of the results proposes.
 
     The search is over when everything that it may propose has been evaluated.
@@ -127,37 +127,37 @@ class ModelBasedSearch(Search):
     def _learns_from(self, observation: Observation) -> bool:
         """Whether a result counts towards ``n_startup_trials``."""
 
-    def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
-        spare = self._rest.next(ledger, claimed)
+    def next(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
+        spare = self._rest.next(history, claimed)
         if spare is None:
             return None
         default = self._space.default()
-        if default.key not in ledger.outcomes and default.key not in claimed:
+        if default.key not in history.outcomes and default.key not in claimed:
             spare = replace(spare, config=default)
         else:
-            observations = self._observations(ledger)
+            observations = self._observations(history)
             known = sum(o.score > -math.inf and self._learns_from(o) for o in observations)
             if known >= self._n_startup_trials:
                 point = self._propose(
                     observations,
-                    self._pending(ledger, claimed),
-                    derive_seed(self._seed, ledger.size),
-                    lambda point: self._is_free(point, ledger, claimed),
+                    self._pending(history, claimed),
+                    derive_seed(self._seed, history.size),
+                    lambda point: self._is_free(point, history, claimed),
                 )
                 if point is not None:
-                    return Choice(self._points.config_of(point), self._stage, positions=point)
+                    return Proposal(self._points.config_of(point), self._stage, positions=point)
         return replace(spare, positions=self._space.positions_of(spare.config))
 
-    def is_over(self, ledger: Ledger) -> bool:
-        return self._rest.is_over(ledger)
+    def is_over(self, history: TrialHistory) -> bool:
+        return self._rest.is_over(history)
 
-    def _is_free(self, point: Point, ledger: Ledger, claimed: Mapping[str, int]) -> bool:
+    def _is_free(self, point: Point, history: TrialHistory, claimed: Mapping[str, int]) -> bool:
         key = self._points.key_of(point)
-        return key not in ledger.outcomes and key not in claimed
+        return key not in history.outcomes and key not in claimed
 
-    def _observations(self, ledger: Ledger) -> list[Observation]:
+    def _observations(self, history: TrialHistory) -> list[Observation]:
         found = []
-        for key, outcome in ledger.outcomes.items():
+        for key, outcome in history.outcomes.items():
             if key not in self._read:
                 point = self._points.from_params(outcome.params)
                 # A trial that failed early may lack parameters; a later one may have them.
@@ -169,10 +169,10 @@ class ModelBasedSearch(Search):
             found.append(Observation(outcome.number, point, outcome.score, allowed, floating))
         return sorted(found, key=lambda observation: observation.number)
 
-    def _pending(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[Pending]:
+    def _pending(self, history: TrialHistory, claimed: Mapping[str, int]) -> list[Pending]:
         found = []
         for number in sorted(claimed.values()):
-            trial = ledger.running[number]
+            trial = history.running[number]
             point = self._points.from_params(trial.params)
             if point is None:
                 claim = record.claim_of(trial)

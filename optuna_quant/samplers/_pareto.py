@@ -7,11 +7,11 @@ from numbers import Real
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._pareto_search import FrontOptions
-from optuna_quant.samplers._pareto_search import ParetoSearch
+from optuna_quant.samplers._pareto_policy import FrontOptions
+from optuna_quant.samplers._pareto_policy import ParetoPolicy
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
-from optuna_quant.samplers._surrogate_search import SurrogateOptions
+from optuna_quant.samplers._surrogate_policy import SurrogateOptions
 
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._policy import Policy
     from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -102,11 +102,11 @@ class ParetoQuantSampler(SurrogateQuantSampler):
         )
         self._reference_loss = float(reference_loss)
 
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None
         options = SurrogateOptions(self._min_gain, self._option_scores)
         front = FrontOptions(self._reference_loss, self._min_gain)
-        return ParetoSearch(self._space, self._criterion, self._costs, options, front)
+        return ParetoPolicy(self._space, self._criterion, self._costs, options, front)
 
     def _constrains(self, study: optuna.Study) -> bool:
         return len(study.directions) == 1

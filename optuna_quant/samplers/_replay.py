@@ -9,7 +9,7 @@ from functools import partial
 import math
 from typing import TYPE_CHECKING
 
-from optuna_quant.samplers._course import Course
+from optuna_quant.samplers._race_run import RaceRun
 from optuna_quant.samplers._requests import Evaluate
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Guess
@@ -53,8 +53,8 @@ class Replay:
         self._score = score
         self._population = population
         self._waiting: dict[str, QuantConfig] = {}
-        self._course: Course | None = None
-        self.courses: list[Course] = []
+        self._race_run: RaceRun | None = None
+        self.race_runs: list[RaceRun] = []
         self.known: dict[str, Evaluation] = {}
         self.stage: Stage | Race | None = None
         self.scoring: Scoring | None = None
@@ -69,7 +69,7 @@ class Replay:
 
     def _send(self, results: object) -> None:
         self.known, self._waiting = {}, {}
-        self.stage = self.scoring = self._course = None
+        self.stage = self.scoring = self._race_run = None
         try:
             wanted = next(self._plan) if results is None else self._plan.send(results)
             while isinstance(wanted, SeesSamples):
@@ -83,7 +83,7 @@ class Replay:
         self._waiting = {config.key: config for config in wanted.configs}
         self.asked_for |= self._waiting.keys()
         if isinstance(wanted, Race):
-            self._course = Course(wanted, self._population())
+            self._race_run = RaceRun(wanted, self._population())
         elif not wanted.provisional:
             self.answers |= self._waiting.keys()
 
@@ -96,12 +96,12 @@ class Replay:
             return scores is not None
         if self.stage is None:
             return False
-        if self._course is not None:
-            results = self._course.run(self._evaluate)
+        if self._race_run is not None:
+            results = self._race_run.run(self._evaluate)
             if results is None:
-                self._waiting = dict(self._course.waiting)
+                self._waiting = dict(self._race_run.waiting)
                 return False
-            self.courses.append(self._course)
+            self.race_runs.append(self._race_run)
             self._send(results)
             return True
         for key, config in list(self._waiting.items()):
@@ -117,8 +117,8 @@ class Replay:
     @property
     def goal(self) -> str | int:
         """How far what the current stage waits for is evaluated."""
-        if self._course is not None:
-            return self._course.goal
+        if self._race_run is not None:
+            return self._race_run.goal
         return record.FULL if self.stage is None else self.stage.goal
 
     def advance(self) -> None:
@@ -128,8 +128,8 @@ class Replay:
 
     def assume(self, guess: Guess) -> None:
         """Complete the current stage with guesses for what is not known, and go on."""
-        if self.stage is not None and self._course is not None:
-            self._send(self._course.assume(partial(guess, self.stage)))
+        if self.stage is not None and self._race_run is not None:
+            self._send(self._race_run.assume(partial(guess, self.stage)))
             self.advance()
         elif self.stage is not None:
             known = dict(self.known)

@@ -30,7 +30,7 @@ class Speculation:
 
 
 @dataclass(frozen=True)
-class SetAside:
+class Abandoned:
     """A configuration that is not tried any more.
 
     Args:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._ledger import Outcome
+    from optuna_quant.samplers._trial_history import Outcome
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
 
@@ -88,29 +88,29 @@ class SampledOutcomes:
         self._found: dict[int, tuple[tuple[float | None, int], Seen]] = {}
         self._first: dict[tuple[int, int], tuple[Seen, bool | None]] = {}
 
-    def evidence(self, ledger: Ledger, outcome: Outcome) -> Seen | None:
+    def evidence(self, history: TrialHistory, outcome: Outcome) -> Seen | None:
         """What a trial has seen; :obj:`None` if single samples are not known.
 
         Where the criterion is not known the trial itself says what it has concluded.
 
         Args:
-            ledger:
+            history:
                 The record.
             outcome:
                 The outcome of the trial.
         """
-        if outcome.samples is None or ledger.population is None:
+        if outcome.samples is None or history.population is None:
             return None
-        if population_of(outcome.attrs) != ledger.population.key:
+        if population_of(outcome.attrs) != history.population.key:
             return None  # In the order of another baseline, which was not kept.
-        threshold = ledger.threshold
-        asked = threshold, ledger.broken_promises
+        threshold = history.threshold
+        asked = threshold, history.broken_promises
         known = self._found.get(outcome.number)
         if known is not None and known[0] == asked:
             return known[1]
-        population = ledger.population
+        population = history.population
         scores = population.normal(read_scores(outcome.attrs))
-        needed, verdict, caution = None, outcome.verdict, ledger.broken_promises
+        needed, verdict, caution = None, outcome.verdict, history.broken_promises
         if threshold is not None:
             needed = population.normal_mean(threshold)
             verdict = follow(population, needed, scores, caution=caution).verdict
@@ -126,10 +126,10 @@ class SampledOutcomes:
             known = self._first[key] = seen, seen.first(samples).met
         return known[1]
 
-    def is_settled(self, ledger: Ledger, key: str) -> bool:
+    def is_settled(self, history: TrialHistory, key: str) -> bool:
         """Whether a configuration was evaluated until it surely fails, or as far as it can be."""
-        outcome = ledger.outcomes.get(key)
+        outcome = history.outcomes.get(key)
         if outcome is None or not outcome.is_partial:
             return outcome is not None
-        seen = self.evidence(ledger, outcome)
+        seen = self.evidence(history, outcome)
         return seen is None or seen.suffices(record.FULL)

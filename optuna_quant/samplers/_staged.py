@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.samplers._base import QuantSampler
+from optuna_quant.samplers._policy import Policy
+from optuna_quant.samplers._policy import Proposal
 from optuna_quant.samplers._replay import Replay
 from optuna_quant.samplers._replay import typical
 from optuna_quant.samplers._reports import RaceReport
@@ -20,14 +22,12 @@ from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._sampled import SampledOutcomes
 from optuna_quant.samplers._scores import ScoreBook
 from optuna_quant.samplers._scores import Sensitivity
-from optuna_quant.samplers._search import Choice
-from optuna_quant.samplers._search import Search
 
 
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
@@ -128,21 +128,21 @@ class StagedQuantSampler(QuantSampler):
         """
         with self._lock:
             state = self._state(study)
-            state.ledger.refresh(study)
-            search = state.search
-            return search.races(state.ledger) if isinstance(search, _StagedSearch) else ()
+            state.history.refresh(study)
+            policy = state.policy
+            return policy.races(state.history) if isinstance(policy, _StagedPolicy) else ()
 
-    def _search(self, ledger: Ledger) -> Search:
-        return _StagedSearch(self, ledger)
+    def _policy(self, history: TrialHistory) -> Policy:
+        return _StagedPolicy(self, history)
 
-    def _should_wait(self, claimants: Iterable[int], ledger: Ledger) -> bool:
-        return self._when_blocked == "wait" and self._others_run(claimants, ledger)
+    def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
+        return self._when_blocked == "wait" and self._others_run(claimants, history)
 
 
-class _StagedSearch(Search):
+class _StagedPolicy(Policy):
     """The plan of one sampler in one study."""
 
-    def __init__(self, sampler: StagedQuantSampler, ledger: Ledger) -> None:
+    def __init__(self, sampler: StagedQuantSampler, history: TrialHistory) -> None:
         self._sampler = sampler
         self._replay: Replay | None = None
         self._epoch = 0
@@ -150,67 +150,67 @@ class _StagedSearch(Search):
         self._guessed_at = -1
         self._sampled = SampledOutcomes()
 
-    def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
-        replay = self._current(ledger, compute=True)
-        choice = self._first_free(replay, ledger, claimed)
-        if choice is not None or replay.stage is None:
-            return choice
-        if self._sampler._should_wait(claimed.values(), ledger):
+    def next(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
+        replay = self._current(history, compute=True)
+        proposal = self._first_free(replay, history, claimed)
+        if proposal is not None or replay.stage is None:
+            return proposal
+        if self._sampler._should_wait(claimed.values(), history):
             return None
-        return self._speculate(ledger, claimed)
+        return self._speculate(history, claimed)
 
-    def is_over(self, ledger: Ledger) -> bool:
-        return self._current(ledger).is_over
+    def is_over(self, history: TrialHistory) -> bool:
+        return self._current(history).is_over
 
-    def is_blocked(self, ledger: Ledger) -> bool:
-        return self._current(ledger).scoring is not None
+    def is_blocked(self, history: TrialHistory) -> bool:
+        return self._current(history).scoring is not None
 
-    def is_answer(self, ledger: Ledger, key: str) -> bool:
-        return key in self._current(ledger).answers
+    def is_answer(self, history: TrialHistory, key: str) -> bool:
+        return key in self._current(history).answers
 
-    def has_asked_for(self, ledger: Ledger, key: str) -> bool:
-        return key in self._current(ledger).asked_for
+    def has_asked_for(self, history: TrialHistory, key: str) -> bool:
+        return key in self._current(history).asked_for
 
-    def races(self, ledger: Ledger) -> tuple[RaceReport, ...]:
-        reports = [course.report() for course in self._current(ledger).courses]
+    def races(self, history: TrialHistory) -> tuple[RaceReport, ...]:
+        reports = [race_run.report() for race_run in self._current(history).race_runs]
         return tuple(report for report in reports if report is not None)
 
-    def _current(self, ledger: Ledger, *, compute: bool = False) -> Replay:
+    def _current(self, history: TrialHistory, *, compute: bool = False) -> Replay:
         """The plan as far as the record carries it; begun anew only if the record has changed.
 
         Args:
-            ledger:
+            history:
                 The record.
             compute:
                 Whether to compute sensitivities that the study does not hold yet.
         """
-        if self._replay is None or self._epoch != ledger.epoch:
-            self._replay = self._begin(ledger)
-            self._epoch = ledger.epoch
+        if self._replay is None or self._epoch != history.epoch:
+            self._replay = self._begin(history)
+            self._epoch = history.epoch
         self._replay.advance()
         scores = self._sampler._scores
         while compute and self._replay.scoring is not None:
-            if not scores.compute(ledger.study, self._replay.scoring):
+            if not scores.compute(history.study, self._replay.scoring):
                 break
             self._replay.advance()
         return self._replay
 
-    def _begin(self, ledger: Ledger) -> Replay:
+    def _begin(self, history: TrialHistory) -> Replay:
         return Replay(
             self._sampler.plan(self._sampler.space),
-            lambda config, goal: self._evaluation(ledger, config, goal),
-            lambda: _raced_on(ledger),
-            lambda wanted: self._sampler._scores.read(ledger.study, wanted),
+            lambda config, goal: self._evaluation(history, config, goal),
+            lambda: _raced_on(history),
+            lambda wanted: self._sampler._scores.read(history.study, wanted),
         )
 
     def _evaluation(
-        self, ledger: Ledger, config: QuantConfig, goal: str | int
+        self, history: TrialHistory, config: QuantConfig, goal: str | int
     ) -> Evaluation | None:
         """What is known about a configuration; :obj:`None` if it does not reach the goal yet."""
-        outcome = ledger.outcomes.get(config.key)
+        outcome = history.outcomes.get(config.key)
         if outcome is None:
             return None
-        seen = self._sampled.evidence(ledger, outcome)
+        seen = self._sampled.evidence(history, outcome)
         if seen is not None and outcome.is_partial:
             if not seen.suffices(goal):
                 return None
@@ -225,7 +225,7 @@ class _StagedSearch(Search):
         criterion = self._sampler._criterion
         if criterion is not None and outcome.value is not None:
             # Not what was written when the trial ended: the tolerance may have been moved.
-            value = ledger.baseline
+            value = history.baseline
             if value is not None:
                 violation = criterion.violation(outcome.value, value)
             elif violation is None and self._sampler.measures_baseline:
@@ -237,41 +237,41 @@ class _StagedSearch(Search):
             met = False if self._sampled.met_after(seen, goal) is not None else None
         return Evaluation(config, outcome.score, outcome.value, met, outcome.number, scores)
 
-    def _speculate(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
+    def _speculate(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
         """What the plan would ask for next if the missing results were as guessed."""
-        if self._guessed is None or self._guessed_at != ledger.revision:
-            self._guessed = self._begin(ledger)
+        if self._guessed is None or self._guessed_at != history.revision:
+            self._guessed = self._begin(history)
             self._guessed.advance()
-            self._guessed_at = ledger.revision
+            self._guessed_at = history.revision
         for _ in range(_MOST_GUESSED_STAGES):
-            choice = self._first_free(self._guessed, ledger, claimed, speculative=True)
-            if choice is not None or self._guessed.stage is None:
-                return choice
+            proposal = self._first_free(self._guessed, history, claimed, speculative=True)
+            if proposal is not None or self._guessed.stage is None:
+                return proposal
             self._guessed.assume(self._sampler.guess)
         return None
 
     def _first_free(
         self,
         replay: Replay,
-        ledger: Ledger,
+        history: TrialHistory,
         claimed: Mapping[str, int],
         *,
         speculative: bool = False,
-    ) -> Choice | None:
+    ) -> Proposal | None:
         stage = replay.stage
         if stage is not None:
             for config in replay.waiting():
                 # What is evaluated may still wait for the baseline, to be judged by.
-                known = ledger.outcomes.get(config.key)
+                known = history.outcomes.get(config.key)
                 if config.key not in claimed and (known is None or known.is_partial):
                     self._sampler.space.check(config, f"Stage {stage.name!r}")
-                    return Choice(
+                    return Proposal(
                         config, stage.name, stage.provisional, speculative, goal=replay.goal
                     )
         return None
 
 
-def _raced_on(ledger: Ledger) -> Population | None:
+def _raced_on(history: TrialHistory) -> Population | None:
     """The samples of which a part can tell an order; of scores without a worst none can."""
-    population = ledger.population
+    population = history.population
     return population if population is not None and population.has_worst else None

@@ -16,18 +16,18 @@ from optuna_quant.samplers._prior import keep_prior
 from optuna_quant.samplers._prior_in_space import PriorInSpace
 from optuna_quant.samplers._prior_in_space import TakenScores
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._surrogate_search import Belief
-from optuna_quant.samplers._surrogate_search import SurrogateOptions
-from optuna_quant.samplers._surrogate_search import SurrogateSearch
+from optuna_quant.samplers._surrogate_policy import Belief
+from optuna_quant.samplers._surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._surrogate_policy import SurrogatePolicy
 
 
 if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
+    from optuna_quant.samplers._policy import Policy
     from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -149,14 +149,14 @@ class SurrogateQuantSampler(QuantSampler):
         """
         with self._lock:
             state = self._state(study)
-            state.ledger.refresh(study)
-            search = state.search
-            return search.beliefs(state.ledger) if isinstance(search, SurrogateSearch) else []
+            state.history.refresh(study)
+            policy = state.policy
+            return policy.beliefs(state.history) if isinstance(policy, SurrogatePolicy) else []
 
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None
         scores: OptionScoreBook | TakenScores | None = self._option_scores
-        kept = keep_prior(ledger.study, self._prior)
+        kept = keep_prior(history.study, self._prior)
         prior = None
         if kept is not None:
             prior = PriorInSpace(kept, self._space, self._criterion, self._costs)
@@ -164,7 +164,7 @@ class SurrogateQuantSampler(QuantSampler):
             if taken is not None and (scores is None or prior.replaces_scores):
                 scores = TakenScores(taken)
         options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior)
-        return SurrogateSearch(self._space, self._criterion, self._costs, options)
+        return SurrogatePolicy(self._space, self._criterion, self._costs, options)
 
 
 def fallback_table(space: TuningSpace) -> CostTable:

@@ -19,11 +19,11 @@ from spaces import STATIC_TENSOR
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant.samplers import _bayesian_search
+from optuna_quant.samplers import _bayesian_policy
 from optuna_quant.samplers import _gp
 from optuna_quant.samplers._acquisition import Acquisition
 from optuna_quant.samplers._bayesian import BayesianQuantSampler
-from optuna_quant.samplers._bayesian_search import BayesianSearch
+from optuna_quant.samplers._bayesian_policy import BayesianPolicy
 from optuna_quant.samplers._model_based import Observation
 from optuna_quant.samplers._model_based import Pending
 from optuna_quant.space.config import FP32
@@ -84,13 +84,13 @@ def observations(count: int) -> list[Observation]:
 
 
 @pytest.fixture
-def search() -> BayesianSearch:
+def search() -> BayesianPolicy:
     space = make_space(4, (STATIC, STATIC_TENSOR, STATIC_KL))
-    return BayesianSearch(space, fallback=False, seed=0, n_startup_trials=1)
+    return BayesianPolicy(space, fallback=False, seed=0, n_startup_trials=1)
 
 
 def test_the_model_is_refitted_for_every_tenth_more(
-    search: BayesianSearch, monkeypatch: pytest.MonkeyPatch
+    search: BayesianPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = []
     fit = _gp.fit
@@ -105,12 +105,12 @@ def test_the_model_is_refitted_for_every_tenth_more(
     assert fitted == [17, 18, 19, 20, 22, 24, 26, 28, 30, 33, 36, 39, 42]
 
 
-def test_proposals_follow_from_the_record_alone(search: BayesianSearch) -> None:
+def test_proposals_follow_from_the_record_alone(search: BayesianPolicy) -> None:
     """Whenever the model was fitted before, and whatever was asked."""
     known = observations(40)
     for count in range(3, 40):
         search._propose(known[:count], [], count, lambda point: True)
-    other = BayesianSearch(search._space, fallback=False, seed=0, n_startup_trials=1)
+    other = BayesianPolicy(search._space, fallback=False, seed=0, n_startup_trials=1)
     for seed in range(5):
         proposed = search._propose(known, [], seed, lambda point: True)
         assert proposed == other._propose(known, [], seed, lambda point: True)
@@ -118,7 +118,7 @@ def test_proposals_follow_from_the_record_alone(search: BayesianSearch) -> None:
 
 def test_what_runs_is_believed_not_only_avoided() -> None:
     space = make_space(10, (STATIC, STATIC_TENSOR, STATIC_KL))
-    search = BayesianSearch(space, fallback=False, seed=0, n_startup_trials=1)
+    search = BayesianPolicy(space, fallback=False, seed=0, n_startup_trials=1)
     rng = np.random.default_rng(2)
     points = [tuple(map(int, p)) for p in rng.integers(0, 3, (20, 10))]
     weights = rng.lognormal(0.0, 1.0, 10)
@@ -144,25 +144,25 @@ def test_what_runs_is_believed_not_only_avoided() -> None:
 
 def test_the_best_and_the_newest_are_kept() -> None:
     known = observations(60)
-    kept = _bayesian_search._best_and_newest(known, 20)
+    kept = _bayesian_policy._best_and_newest(known, 20)
     assert len(kept) == 20
     assert [o.number for o in kept] == sorted({o.number for o in kept})
     assert sorted(o.score for o in known)[-10:] == sorted(o.score for o in kept)[-10:]
     rest = [o for o in known if o not in kept]
     assert sum(o.number > max(r.number for r in rest) for o in kept) >= 1
-    assert list(_bayesian_search._best_and_newest(known, 60)) == known
+    assert list(_bayesian_policy._best_and_newest(known, 60)) == known
 
 
-def test_many_trials_are_no_error(search: BayesianSearch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_bayesian_search, "_MOST_OBSERVATIONS", 20)
-    monkeypatch.setattr(_bayesian_search, "_MOST_FITTED", 10)
+def test_many_trials_are_no_error(search: BayesianPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bayesian_policy, "_MOST_OBSERVATIONS", 20)
+    monkeypatch.setattr(_bayesian_policy, "_MOST_FITTED", 10)
     known = observations(60)
     taken = {o.point for o in known}
     assert search._propose(known, [], 0, lambda p: p not in taken) not in taken
 
 
 def test_failures_count_as_the_worst() -> None:
-    _, targets = _bayesian_search._arrays(observations(20))
+    _, targets = _bayesian_policy._arrays(observations(20))
     scores = np.array([o.score for o in observations(20)])
     assert np.allclose(targets[np.isinf(scores)], targets.min())
     assert targets.mean() == pytest.approx(0.0)

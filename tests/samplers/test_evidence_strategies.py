@@ -184,7 +184,7 @@ def test_plans_do_not_change_their_way_by_what_comes_later(name: str) -> None:
             continue  # A broken promise does change it.
         seen = list(dict.fromkeys(key for _, key, _ in asked(study)))
         state = study.sampler._state(study)
-        replay = state.search._begin(state.ledger)
+        replay = state.policy._begin(state.history)
         replay.advance()
         assert replay.is_over
         fp32 = backend_of().tuning_space().fp32().key
@@ -546,7 +546,7 @@ class FailsLate(SampleScores):
 
 
 @pytest.mark.parametrize("name", ANSWERING)
-def test_what_fails_when_it_is_continued_is_set_aside(name: str) -> None:
+def test_what_fails_when_it_is_continued_is_abandoned(name: str) -> None:
     study = study_of(name)
     search(study, objective_of(FailsLate(dict.fromkeys(DAMAGE, 0.0))), most=2000)
     failed = Counter(
@@ -559,4 +559,4 @@ def test_what_fails_when_it_is_continued_is_set_aside(name: str) -> None:
     sampler = study.sampler
     assert isinstance(sampler, QuantSampler)
     assert sampler.is_exhausted(study)
-    assert sampler.set_aside(study)
+    assert sampler.abandoned(study)

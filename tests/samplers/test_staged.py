@@ -197,7 +197,7 @@ def test_continues_a_study_of_another_sampler(space: TuningSpace) -> None:
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_failed_configurations_are_tried_again_then_set_aside(
+def test_failed_configurations_are_tried_again_then_abandoned(
     sampler: type, space: TuningSpace
 ) -> None:
     bad = space.default().with_fallback("op3") if sampler is BasicQuantSampler else space.default()

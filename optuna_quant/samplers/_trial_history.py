@@ -1,4 +1,4 @@
-"""A sampler's view of a study: what is done, what runs, what failed; kept up to date cheaply."""
+"""The trials of a study as a sampler sees them: what is done, what runs, what failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant.samplers._reports import SetAside
+from optuna_quant.samplers._reports import Abandoned
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
 from optuna_quant.study.repeated_failures import failures_from
@@ -93,7 +93,7 @@ class Outcome:
         return self.state == TrialState.PRUNED and self.samples is not None
 
 
-class Ledger:
+class TrialHistory:
     """The outcome of every configuration that a study holds, by key.
 
     Args:
@@ -102,7 +102,7 @@ class Ledger:
         space:
             The space whose parameters are read.
         max_failures:
-            After how many failed evaluations a configuration is set aside.
+            After how many failed evaluations a configuration is abandoned.
         max_deaths:
             After how many trials that ended with their worker it is.
         criterion:
@@ -133,7 +133,7 @@ class Ledger:
         self._unfinished: set[int] = set()
         self._outcomes: dict[str, Outcome] = {}
         self._failures: dict[tuple[str, bool], int] = {}
-        self._set_aside: dict[str, SetAside] = {}
+        self._abandoned: dict[str, Abandoned] = {}
         self.running: dict[int, FrozenTrial] = {}
         self.longest = 0.0
         self.epoch = 0
@@ -267,16 +267,16 @@ class Ledger:
         if (final or count >= self._most[evaluated]) and (known is None or known.is_partial):
             # Of what was seen of it nothing more will come.
             self.epoch += known is not None
-            self._set_aside[key] = SetAside(key, trial.number, _why(trial, evaluated, count))
+            self._abandoned[key] = Abandoned(key, trial.number, _why(trial, evaluated, count))
             self._outcomes[key] = Outcome(
                 key, trial.number, trial.state, None, -math.inf, params=trial.params
             )
 
-    def set_aside(self) -> tuple[SetAside, ...]:
+    def abandoned(self) -> tuple[Abandoned, ...]:
         """The configurations that nobody tries again, and that were never evaluated."""
         return tuple(
             found
-            for key, found in self._set_aside.items()
+            for key, found in self._abandoned.items()
             if self._outcomes[key].state == TrialState.FAIL
         )
 

@@ -19,9 +19,9 @@ from optuna_quant.samplers._loss_model import LossScale
 from optuna_quant.samplers._loss_model import Observed
 from optuna_quant.samplers._option_scores import OptionScores
 from optuna_quant.samplers._option_scores import scored_options
+from optuna_quant.samplers._policy import Policy
+from optuna_quant.samplers._policy import Proposal
 from optuna_quant.samplers._sampled import SampledOutcomes
-from optuna_quant.samplers._search import Choice
-from optuna_quant.samplers._search import Search
 from optuna_quant.samplers._threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._ledger import Outcome
     from optuna_quant.samplers._option_scores import OptionScoreBook
     from optuna_quant.samplers._prior_in_space import PriorInSpace
     from optuna_quant.samplers._prior_in_space import TakenScores
+    from optuna_quant.samplers._trial_history import Outcome
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
@@ -150,14 +150,14 @@ class _Growth:
 class _Decision:
     """What to do next."""
 
-    choice: Choice | None = None
+    proposal: Proposal | None = None
     answer: str | None = None
     """The key of the configuration that the search has concluded with."""
     lacks: int | None = None
     """The phase that needs sensitivities which are not known yet."""
 
 
-class SurrogateSearch(Search):
+class SurrogatePolicy(Policy):
     """Evaluate the cheapest configuration that the model believes to meet the criterion.
 
     Args:
@@ -189,55 +189,55 @@ class SurrogateSearch(Search):
         others = [t for t in space.tunables if set(t.ops) & later.keys()]
         self._scored: list[list[Tunable]] = [first, others] if others else [first]
         self._start = _cheapest_quantized(table, space, later)
-        self._earlier_answer = self._earlier_choice()
+        self._earlier_answer = self._earlier_proposal()
         self._fp32_cost = _fp32_cost(table, space)
         self._sampled = SampledOutcomes()
         self._decided: tuple[object, _Decision] | None = None
 
-    def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
+    def next(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
         if self._options.prior is not None:
             # The model can decide at once, with the baseline and the sensitivities.
-            if ledger.threshold is None and self._space.fp32().key in claimed:
+            if history.threshold is None and self._space.fp32().key in claimed:
                 return None
-            if not self._compute_scores(ledger, 0):
+            if not self._compute_scores(history, 0):
                 return None
-        first = self._first(ledger)
+        first = self._first(history)
         if (
             first is not None
             and first.config.key not in claimed
-            and not self._is_seen(ledger, first)
+            and not self._is_seen(history, first)
         ):
             return first
-        if not self._compute_scores(ledger, 0):
+        if not self._compute_scores(history, 0):
             return None
-        decision = self._decide(ledger, claimed)
-        if decision.lacks is not None and self._compute_scores(ledger, decision.lacks):
-            decision = self._decide(ledger, claimed)
-        return decision.choice
+        decision = self._decide(history, claimed)
+        if decision.lacks is not None and self._compute_scores(history, decision.lacks):
+            decision = self._decide(history, claimed)
+        return decision.proposal
 
-    def is_over(self, ledger: Ledger) -> bool:
-        if not self._is_begun(ledger):
+    def is_over(self, history: TrialHistory) -> bool:
+        if not self._is_begun(history):
             return False
-        if self._met(ledger, self._start.key) and len(self._phases) == 1:
+        if self._met(history, self._start.key) and len(self._phases) == 1:
             return True
-        if not self._has_scores(ledger, 0):
+        if not self._has_scores(history, 0):
             return False
-        decision = self._decide(ledger, {})
-        return decision.choice is None and decision.lacks is None
+        decision = self._decide(history, {})
+        return decision.proposal is None and decision.lacks is None
 
-    def is_blocked(self, ledger: Ledger) -> bool:
-        if self._options.prior is None and not self._is_begun(ledger):
+    def is_blocked(self, history: TrialHistory) -> bool:
+        if self._options.prior is None and not self._is_begun(history):
             return False
-        return not self._has_scores(ledger, 0) or self._decide(ledger, {}).lacks is not None
+        return not self._has_scores(history, 0) or self._decide(history, {}).lacks is not None
 
-    def is_answer(self, ledger: Ledger, key: str) -> bool:
+    def is_answer(self, history: TrialHistory, key: str) -> bool:
         if key == self._start.key and len(self._phases) == 1:
             return True
-        if not self._is_begun(ledger) or not self._has_scores(ledger, 0):
+        if not self._is_begun(history) or not self._has_scores(history, 0):
             return False
-        return self._decide(ledger, {}).answer == key
+        return self._decide(history, {}).answer == key
 
-    def _earlier_choice(self) -> Choice | None:
+    def _earlier_proposal(self) -> Proposal | None:
         """The evaluation of an earlier study's answer, if that answers this question."""
         prior = self._options.prior
         if prior is None or prior.first is None:
@@ -245,72 +245,74 @@ class SurrogateSearch(Search):
         goal = record.FULL if prior.is_concluded else record.VERDICT
         return self._try(prior.first, EARLIER_STAGE, goal=goal)
 
-    def _first(self, ledger: Ledger) -> Choice | None:
+    def _first(self, history: TrialHistory) -> Proposal | None:
         """What is evaluated before the model decides; :obj:`None` if it decides at once."""
         if self._earlier_answer is not None:
             return self._earlier_answer
-        if self._options.prior is not None and ledger.threshold is not None:
+        if self._options.prior is not None and history.threshold is not None:
             return None
-        return Choice(self._start, START_STAGE)
+        return Proposal(self._start, START_STAGE)
 
-    def _is_begun(self, ledger: Ledger) -> bool:
-        first = self._first(ledger)
-        return first is None or self._is_seen(ledger, first)
+    def _is_begun(self, history: TrialHistory) -> bool:
+        first = self._first(history)
+        return first is None or self._is_seen(history, first)
 
-    def _is_seen(self, ledger: Ledger, first: Choice) -> bool:
+    def _is_seen(self, history: TrialHistory, first: Proposal) -> bool:
         if first.goal == record.FULL:
-            return self._is_known(ledger, first.config)
-        outcome = ledger.outcomes.get(first.config.key)
-        return outcome is not None and self._is_decided(ledger, outcome)
+            return self._is_known(history, first.config)
+        outcome = history.outcomes.get(first.config.key)
+        return outcome is not None and self._is_decided(history, outcome)
 
-    def beliefs(self, ledger: Ledger) -> list[Belief]:
+    def beliefs(self, history: TrialHistory) -> list[Belief]:
         """What the model believes about the configurations that it would try, cheapest first."""
-        if not self._has_scores(ledger, 0) or ledger.threshold is None:
+        if not self._has_scores(history, 0) or history.threshold is None:
             return []
         with single_threaded_blas():
-            model = self._model(ledger, {})
-            reference = self._reference(self._known(ledger))
-            phase = len(self._phases) - 1 if self._has_scores(ledger, len(self._phases) - 1) else 0
-            return self._beliefs(ledger, model, reference, self._phases[phase])
+            model = self._model(history, {})
+            reference = self._reference(self._known(history))
+            phase = (
+                len(self._phases) - 1 if self._has_scores(history, len(self._phases) - 1) else 0
+            )
+            return self._beliefs(history, model, reference, self._phases[phase])
 
-    def learned(self, ledger: Ledger) -> tuple[LossModel, list[Observed]]:
+    def learned(self, history: TrialHistory) -> tuple[LossModel, list[Observed]]:
         """The model of the loss, and what it has learned from; the baseline must be known."""
-        model = self._model(ledger, {})
-        return model, [*self._earlier(ledger, model), *self._observations(ledger)]
+        model = self._model(history, {})
+        return model, [*self._earlier(history, model), *self._observations(history)]
 
     # What is known.
 
-    def _is_known(self, ledger: Ledger, config: QuantConfig) -> bool:
+    def _is_known(self, history: TrialHistory, config: QuantConfig) -> bool:
         """Whether nothing more is to be seen of a configuration that must be seen to the end."""
-        outcome = ledger.outcomes.get(config.key)
+        outcome = history.outcomes.get(config.key)
         if outcome is None:
             return False
-        return not outcome.is_partial or self._sampled.is_settled(ledger, config.key)
+        return not outcome.is_partial or self._sampled.is_settled(history, config.key)
 
-    def _met(self, ledger: Ledger, key: str) -> bool:
+    def _met(self, history: TrialHistory, key: str) -> bool:
         """Whether a configuration meets the criterion, on all samples."""
-        outcome = ledger.outcomes.get(key)
+        outcome = history.outcomes.get(key)
         return (
-            outcome is not None and outcome.is_complete and self._violation(ledger, outcome) <= 0
+            outcome is not None and outcome.is_complete and self._violation(history, outcome) <= 0
         )
 
-    def _violation(self, ledger: Ledger, outcome: Outcome) -> float:
-        baseline = ledger.baseline
+    def _violation(self, history: TrialHistory, outcome: Outcome) -> float:
+        baseline = history.baseline
         if outcome.value is None:
             return math.inf
         if baseline is None:
             return math.inf if outcome.violation is None else outcome.violation
         return self._criterion.violation(outcome.value, baseline)
 
-    def _known(self, ledger: Ledger) -> _Known | None:
+    def _known(self, history: TrialHistory) -> _Known | None:
         """The cheapest configuration that meets the criterion, or probably does.
 
         Of equally cheap ones what is proven comes first.
         """
         found: list[tuple[tuple[float, bool, int], _Known]] = []
-        for key, outcome in ledger.outcomes.items():
-            proven = self._met(ledger, key)
-            if not proven and not (outcome.is_partial and self._is_promised(ledger, outcome)):
+        for key, outcome in history.outcomes.items():
+            proven = self._met(history, key)
+            if not proven and not (outcome.is_partial and self._is_promised(history, outcome)):
                 continue
             config = self._config(outcome)
             if config is None or not config.quantized_ops:
@@ -319,8 +321,8 @@ class SurrogateSearch(Search):
             found.append(((cost, not proven, outcome.number), _Known(config, cost, proven)))
         return min(found, key=lambda each: each[0])[1] if found else None
 
-    def _is_promised(self, ledger: Ledger, outcome: Outcome) -> bool:
-        seen = self._sampled.evidence(ledger, outcome)
+    def _is_promised(self, history: TrialHistory, outcome: Outcome) -> bool:
+        seen = self._sampled.evidence(history, outcome)
         return seen is not None and seen.met is True  # Before its last sample it may be certain.
 
     def _config(self, outcome: Outcome) -> QuantConfig | None:
@@ -330,43 +332,45 @@ class SurrogateSearch(Search):
 
     # Sensitivities.
 
-    def _samples(self, ledger: Ledger) -> int | None:
+    def _samples(self, history: TrialHistory) -> int | None:
         """How many samples the sensitivities may use; :obj:`None` if that is theirs to say."""
-        population = ledger.population
+        population = history.population
         if population is None:
             return None
         wanted = round(_PART_OF_SAMPLES * population.samples)
         return int(np.clip(wanted, _FEWEST_SAMPLES, _MOST_SAMPLES))
 
-    def _has_scores(self, ledger: Ledger, phase: int) -> bool:
+    def _has_scores(self, history: TrialHistory, phase: int) -> bool:
         """Whether the study holds the sensitivities that a phase of the search needs."""
         return all(
-            self._read_scores(ledger, tunables) is not None
+            self._read_scores(history, tunables) is not None
             for tunables in self._scored[: phase + 1]
         )
 
-    def _read_scores(self, ledger: Ledger, tunables: Sequence[Tunable]) -> OptionScores | None:
+    def _read_scores(
+        self, history: TrialHistory, tunables: Sequence[Tunable]
+    ) -> OptionScores | None:
         book = self._options.scores
         if book is None:
             return _NOTHING_SCORED
-        return book.read(ledger.study, self._samples(ledger), tunables)
+        return book.read(history.study, self._samples(history), tunables)
 
-    def _compute_scores(self, ledger: Ledger, phase: int) -> bool:
+    def _compute_scores(self, history: TrialHistory, phase: int) -> bool:
         """Compute what a phase needs; :obj:`False` if another worker is at it."""
         book = self._options.scores
         for tunables in self._scored[: phase + 1]:
-            if book is None or self._read_scores(ledger, tunables) is not None:
+            if book is None or self._read_scores(history, tunables) is not None:
                 continue
-            if not book.compute(ledger.study, self._samples(ledger), tunables):
+            if not book.compute(history.study, self._samples(history), tunables):
                 return False
         return True
 
-    def _sensitivities(self, ledger: Ledger) -> tuple[NDArray[np.float64], bool]:
+    def _sensitivities(self, history: TrialHistory) -> tuple[NDArray[np.float64], bool]:
         """The sensitivity of each tunable in each of its options, and whether it was scored."""
         tunables = self._space.tunables
         shape = len(tunables), max(len(tunable.options) for tunable in tunables)
         found = np.zeros(shape)
-        scores = self._all_scores(ledger)
+        scores = self._all_scores(history)
         for i, tunable in enumerate(tunables):
             default = _UNSCORED_ERROR / len(tunables)
             for j, option in enumerate(tunable.options):
@@ -394,15 +398,15 @@ class SurrogateSearch(Search):
         for i, tunable in enumerate(tunables):
             for j, option in enumerate(tunable.options):
                 found[i, j] = max(found[i, j], floor) if option.is_quantized else 0.0
-        if self._options.prior is not None and ledger.baseline is not None:
-            found *= self._options.prior.factors(ledger.baseline)
+        if self._options.prior is not None and history.baseline is not None:
+            found *= self._options.prior.factors(history.baseline)
         return found, bool(scores)
 
-    def _all_scores(self, ledger: Ledger) -> dict[str, Mapping[str, float]]:
+    def _all_scores(self, history: TrialHistory) -> dict[str, Mapping[str, float]]:
         """What is known of the ops' sensitivities."""
         found: dict[str, Mapping[str, float]] = {}
         for tunables in self._scored:
-            scores = self._read_scores(ledger, tunables)
+            scores = self._read_scores(history, tunables)
             if scores is not None:
                 found.update(scores.scores)
         return found
@@ -414,12 +418,12 @@ class SurrogateSearch(Search):
 
     # The model.
 
-    def _scale(self, ledger: Ledger) -> LossScale:
-        baseline, threshold = ledger.baseline, ledger.threshold
+    def _scale(self, history: TrialHistory) -> LossScale:
+        baseline, threshold = history.baseline, history.threshold
         assert baseline is not None and threshold is not None
         size = abs(baseline)
         tolerance = abs(baseline - threshold)
-        population = ledger.population
+        population = history.population
         least = 1e-4 * size
         if population is not None:
             least = 0.5 * population.scale / population.samples
@@ -431,45 +435,47 @@ class SurrogateSearch(Search):
         learned = None if prior is None else prior.scale(baseline)
         return LossScale(tolerance, size, baseline if bounded else math.inf, learned)
 
-    def _model(self, ledger: Ledger, claimed: Mapping[str, int]) -> LossModel:
-        sensitivities, is_scored = self._sensitivities(ledger)
-        model = LossModel(sensitivities, self._scale(ledger), is_scored)
-        observations = [*self._earlier(ledger, model), *self._observations(ledger)]
+    def _model(self, history: TrialHistory, claimed: Mapping[str, int]) -> LossModel:
+        sensitivities, is_scored = self._sensitivities(history)
+        model = LossModel(sensitivities, self._scale(history), is_scored)
+        observations = [*self._earlier(history, model), *self._observations(history)]
         model = model.fitted(observations)
         # What others evaluate now counts as if it had turned out as expected.
         pending = [
             Observed(options, model.predict(options).loss)
-            for options in self._claimed(ledger, claimed)
+            for options in self._claimed(history, claimed)
         ]
         return model.fitted([*observations, *pending]) if pending else model
 
-    def _earlier(self, ledger: Ledger, model: LossModel) -> list[Observed]:
+    def _earlier(self, history: TrialHistory, model: LossModel) -> list[Observed]:
         """What an earlier study has seen."""
         prior = self._options.prior
-        if prior is None or ledger.baseline is None:
+        if prior is None or history.baseline is None:
             return []
         return prior.observed(
-            baseline=ledger.baseline, tolerance=model.scale.tolerance, without=ledger.outcomes
+            baseline=history.baseline, tolerance=model.scale.tolerance, without=history.outcomes
         )
 
-    def _claimed(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[NDArray[np.int64]]:
+    def _claimed(
+        self, history: TrialHistory, claimed: Mapping[str, int]
+    ) -> list[NDArray[np.int64]]:
         found = []
         for number in sorted(claimed.values()):
-            trial = ledger.running[number]
+            trial = history.running[number]
             claim = record.claim_of(trial)
             if claim is not None and claim.positions is not None:
                 # Of parameters: an op with one option has none, and recipes have theirs.
                 found.append(self._options_of(self._space.config_of(claim.positions)))
         return found
 
-    def _observations(self, ledger: Ledger) -> list[Observed]:
-        baseline = ledger.baseline
+    def _observations(self, history: TrialHistory) -> list[Observed]:
+        baseline = history.baseline
         assert baseline is not None
         sign = 1.0 if self._criterion.higher_is_better else -1.0
-        scale = self._scale(ledger)
+        scale = self._scale(history)
         tolerance = scale.tolerance
         found = []
-        for outcome in sorted(ledger.outcomes.values(), key=lambda o: o.number):
+        for outcome in sorted(history.outcomes.values(), key=lambda o: o.number):
             if outcome.is_substitute:
                 continue
             config = self._config(outcome)
@@ -481,7 +487,7 @@ class SurrogateSearch(Search):
                 found.append(Observed(options, _FAILED_LOSS * scale.tolerance))
                 continue
             value, error, spread = outcome.value, 0.0, 0.0
-            seen = self._sampled.evidence(ledger, outcome)
+            seen = self._sampled.evidence(history, outcome)
             if seen is not None and len(seen.scores):
                 error, spread = _standard_errors(seen.population, seen.scores)
                 if outcome.is_partial:
@@ -498,54 +504,54 @@ class SurrogateSearch(Search):
 
     # The decision.
 
-    def _decide(self, ledger: Ledger, claimed: Mapping[str, int]) -> _Decision:
+    def _decide(self, history: TrialHistory, claimed: Mapping[str, int]) -> _Decision:
         state = (
-            id(ledger),
-            ledger.revision,
-            ledger.threshold,
-            self._has_scores(ledger, len(self._phases) - 1),
+            id(history),
+            history.revision,
+            history.threshold,
+            self._has_scores(history, len(self._phases) - 1),
             tuple(sorted(claimed.items())),
         )
         if self._decided is None or self._decided[0] != state:
             with single_threaded_blas():
-                self._decided = state, self._decided_anew(ledger, claimed)
+                self._decided = state, self._decided_anew(history, claimed)
         return self._decided[1]
 
-    def _decided_anew(self, ledger: Ledger, claimed: Mapping[str, int]) -> _Decision:
-        if ledger.threshold is None:
+    def _decided_anew(self, history: TrialHistory, claimed: Mapping[str, int]) -> _Decision:
+        if history.threshold is None:
             return _Decision()  # The baseline is still being measured.
-        if self._met(ledger, self._start.key) and len(self._phases) == 1:
+        if self._met(history, self._start.key) and len(self._phases) == 1:
             return _Decision(answer=self._start.key)
-        model = self._model(ledger, claimed)
+        model = self._model(history, claimed)
         decision = _Decision()
         for phase, later in enumerate(self._phases):
-            if not self._has_scores(ledger, phase):
+            if not self._has_scores(history, phase):
                 return _Decision(lacks=phase)
-            decision = self._decided_in(ledger, claimed, model, later)
-            if decision.choice is not None and decision.answer is None:
+            decision = self._decided_in(history, claimed, model, later)
+            if decision.proposal is not None and decision.answer is None:
                 break
         return decision
 
     def _decided_in(
         self,
-        ledger: Ledger,
+        history: TrialHistory,
         claimed: Mapping[str, int],
         model: LossModel,
         forbidden: Mapping[str, Sequence[str]],
     ) -> _Decision:
         """What to do next, where some options are not used."""
-        best = self._known(ledger)
+        best = self._known(history)
         beliefs = [
             belief
-            for belief in self._beliefs(ledger, model, self._reference(best), forbidden)
+            for belief in self._beliefs(history, model, self._reference(best), forbidden)
             if belief.config.key not in claimed
         ]
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
-        worth = self._worth(ledger, best, model)
+        worth = self._worth(history, best, model)
         if next_one is not None and gain >= worth and not self._is_concluded(best):
             config = self._polished(model, next_one.config, forbidden)
-            known = config.key in claimed or ledger.outcomes.get(config.key) is not None
+            known = config.key in claimed or history.outcomes.get(config.key) is not None
             return _Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
         if best is not None and not best.proven and best.config.key not in claimed:
             return _Decision(self._try(best.config, ANSWER_STAGE, goal=record.FULL))
@@ -554,13 +560,13 @@ class SurrogateSearch(Search):
             return _Decision(self._try(next_one.config, SEARCH_STAGE), answer)
         return _Decision(answer=answer)
 
-    def _worth(self, ledger: Ledger, best: _Known | None, model: LossModel) -> float:
+    def _worth(self, history: TrialHistory, best: _Known | None, model: LossModel) -> float:
         """The expected improvement that is worth one more evaluation, as a part of the best cost.
 
         It grows with what was spent: a cheaper model is worth less than the time to find it.
         """
-        population = ledger.population
-        spent = self._spent(ledger)
+        population = history.population
+        spent = self._spent(history)
         prior = self._options.prior
         if prior is not None and best is not None and best.config == prior.first:
             # What the earlier study has tried in vain is not worth as much again.
@@ -575,7 +581,7 @@ class SurrogateSearch(Search):
         per_e = growth.per_e * (_PATIENCE_WITHOUT_ANSWER if best is None else 1.0)
         per_e *= 1.0 if model.is_scored else _PATIENCE_WITHOUT_SCORES
         worth = first * math.exp(min(max(0.0, spent - growth.free) / per_e, 50.0))
-        if best is None and len(self._own_models(ledger)) < _MOST_IN_VAIN:
+        if best is None and len(self._own_models(history)) < _MOST_IN_VAIN:
             # Without an answer what is likely to be one is always worth a look.
             worth = min(worth, _MOST_WORTH_WITHOUT_ANSWER)
         if population is not None and best is not None and best.proven:
@@ -583,15 +589,15 @@ class SurrogateSearch(Search):
             worth = max(worth, _GAIN_OF_ANOTHER_ANSWER * self._options.min_gain)
         return worth
 
-    def _spent(self, ledger: Ledger) -> float:
+    def _spent(self, history: TrialHistory) -> float:
         """What candidates have cost, in full evaluations; equal models count once."""
-        return sum(self._own_models(ledger).values())
+        return sum(self._own_models(history).values())
 
-    def _own_models(self, ledger: Ledger) -> dict[object, float]:
+    def _own_models(self, history: TrialHistory) -> dict[object, float]:
         """The different models that this search has tried, and the part that was seen of each."""
-        population = ledger.population
+        population = history.population
         seen: dict[object, float] = {}
-        for outcome in ledger.outcomes.values():
+        for outcome in history.outcomes.values():
             if outcome.state == TrialState.FAIL or outcome.is_substitute:
                 continue
             # What others have tried is knowledge that costs nothing.
@@ -610,8 +616,8 @@ class SurrogateSearch(Search):
             return False
         return best.proven and best.config == prior.first
 
-    def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Choice:
-        return Choice(
+    def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Proposal:
+        return Proposal(
             config,
             stage,
             provisional=stage != ANSWER_STAGE,
@@ -624,7 +630,7 @@ class SurrogateSearch(Search):
 
     def _beliefs(
         self,
-        ledger: Ledger,
+        history: TrialHistory,
         model: LossModel,
         reference: float,
         forbidden: Mapping[str, Sequence[str]],
@@ -633,19 +639,19 @@ class SurrogateSearch(Search):
         prior = self._options.prior
         earlier = [] if prior is None or prior.answer is None else [prior.answer]
         wanted = [*self._path(model, forbidden), *earlier]
-        found = self._beliefs_in(ledger, model, reference, wanted)
-        tried = len(self._own_models(ledger))
-        if not found and tried < _MOST_TRIED and self._known(ledger) is None:
+        found = self._beliefs_in(history, model, reference, wanted)
+        tried = len(self._own_models(history))
+        if not found and tried < _MOST_TRIED and self._known(history) is None:
             # What is most probable leaves nothing to try; what may be as well does.
             rng = np.random.default_rng([tried, len(self._space.tunables)])
             for _ in range(_DRAWS):
                 wanted += self._path(model, forbidden, model.drawn_weights(rng))
-            found = self._beliefs_in(ledger, model, reference, wanted)
+            found = self._beliefs_in(history, model, reference, wanted)
         return found
 
     def _beliefs_in(
         self,
-        ledger: Ledger,
+        history: TrialHistory,
         model: LossModel,
         reference: float,
         configs: Sequence[QuantConfig],
@@ -655,12 +661,12 @@ class SurrogateSearch(Search):
         prior = self._options.prior
         found: dict[str, Belief] = {}
         for config in configs:
-            outcome = ledger.outcomes.get(config.key)
+            outcome = history.outcomes.get(config.key)
             if config.key in found or not config.quantized_ops:
                 continue
             if prior is not None and config.key in prior.failed:
                 continue
-            if outcome is not None and self._is_decided(ledger, outcome):
+            if outcome is not None and self._is_decided(history, outcome):
                 continue
             cost = self._table.cost(config)
             probability = model.predict(self._options_of(config)).probability(tolerance)
@@ -670,10 +676,10 @@ class SurrogateSearch(Search):
             found[config.key] = Belief(config, cost, probability, gain * probability)
         return sorted(found.values(), key=lambda b: (b.cost, -b.probability))
 
-    def _is_decided(self, ledger: Ledger, outcome: Outcome) -> bool:
+    def _is_decided(self, history: TrialHistory, outcome: Outcome) -> bool:
         if not outcome.is_partial:
             return True
-        seen = self._sampled.evidence(ledger, outcome)
+        seen = self._sampled.evidence(history, outcome)
         return seen is None or seen.verdict is not Verdict.OPEN
 
     def _path(

@@ -12,21 +12,21 @@ import numpy as np
 from optuna_quant.costs.dominance import Point
 from optuna_quant.costs.dominance import Staircase
 from optuna_quant.costs.dominance import non_dominated
-from optuna_quant.samplers._search import Choice
-from optuna_quant.samplers._surrogate_search import START_STAGE
-from optuna_quant.samplers._surrogate_search import Belief
-from optuna_quant.samplers._surrogate_search import SurrogateOptions
-from optuna_quant.samplers._surrogate_search import SurrogateSearch
-from optuna_quant.samplers._surrogate_search import _Decision
+from optuna_quant.samplers._policy import Proposal
+from optuna_quant.samplers._surrogate_policy import START_STAGE
+from optuna_quant.samplers._surrogate_policy import Belief
+from optuna_quant.samplers._surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._surrogate_policy import SurrogatePolicy
+from optuna_quant.samplers._surrogate_policy import _Decision
 from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._ledger import Outcome
     from optuna_quant.samplers._loss_model import LossModel
+    from optuna_quant.samplers._trial_history import Outcome
+    from optuna_quant.samplers._trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -59,7 +59,7 @@ class FrontOptions:
     min_gain: float
 
 
-class ParetoSearch(SurrogateSearch):
+class ParetoPolicy(SurrogatePolicy):
     """Evaluate the configuration with the largest expected gain in hypervolume.
 
     Args:
@@ -86,34 +86,34 @@ class ParetoSearch(SurrogateSearch):
         super().__init__(space, criterion, table, options)
         self._front = front
 
-    def next(self, ledger: Ledger, claimed: Mapping[str, int]) -> Choice | None:
-        if not self._is_known(ledger, self._start) and self._start.key not in claimed:
-            return self._in_full(ledger, self._start, START_STAGE)
-        if not self._compute_scores(ledger, 0):
+    def next(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
+        if not self._is_known(history, self._start) and self._start.key not in claimed:
+            return self._in_full(history, self._start, START_STAGE)
+        if not self._compute_scores(history, 0):
             return None
-        return self._decide(ledger, claimed).choice
+        return self._decide(history, claimed).proposal
 
-    def is_over(self, ledger: Ledger) -> bool:
-        if not self._is_known(ledger, self._start) or not self._has_scores(ledger, 0):
+    def is_over(self, history: TrialHistory) -> bool:
+        if not self._is_known(history, self._start) or not self._has_scores(history, 0):
             return False
-        return ledger.threshold is not None and self._decide(ledger, {}).choice is None
+        return history.threshold is not None and self._decide(history, {}).proposal is None
 
-    def is_answer(self, ledger: Ledger, key: str) -> bool:
+    def is_answer(self, history: TrialHistory, key: str) -> bool:
         """Not before the front is complete: each of its points is one of many answers."""
-        return self.is_over(ledger)
+        return self.is_over(history)
 
-    def _is_known(self, ledger: Ledger, config: QuantConfig) -> bool:
+    def _is_known(self, history: TrialHistory, config: QuantConfig) -> bool:
         """Whether a configuration was evaluated on all samples, or as far as it can be."""
-        outcome = ledger.outcomes.get(config.key)
+        outcome = history.outcomes.get(config.key)
         return outcome is not None and not outcome.is_partial
 
-    def _is_decided(self, ledger: Ledger, outcome: Outcome) -> bool:
+    def _is_decided(self, history: TrialHistory, outcome: Outcome) -> bool:
         return not outcome.is_partial
 
-    def _in_full(self, ledger: Ledger, config: QuantConfig, stage: str) -> Choice:
+    def _in_full(self, history: TrialHistory, config: QuantConfig, stage: str) -> Proposal:
         """A choice that is evaluated on all samples, also if it fails the criterion."""
-        population = ledger.population
-        return Choice(
+        population = history.population
+        return Proposal(
             config,
             stage,
             provisional=True,
@@ -121,54 +121,56 @@ class ParetoSearch(SurrogateSearch):
             goal=record.FULL if population is None else population.samples,
         )
 
-    def _decided_anew(self, ledger: Ledger, claimed: Mapping[str, int]) -> _Decision:
-        if ledger.threshold is None:
+    def _decided_anew(self, history: TrialHistory, claimed: Mapping[str, int]) -> _Decision:
+        if history.threshold is None:
             return _Decision()  # The baseline is still being measured.
-        model = self._model(ledger, claimed)
-        known = [point for _, point in self._known_points(ledger)]
+        model = self._model(history, claimed)
+        known = [point for _, point in self._known_points(history)]
         known += [
             (self._table.cost(config), model.predict(self._options_of(config)).loss)
-            for config in self._claimed_configs(ledger, claimed)
+            for config in self._claimed_configs(history, claimed)
         ]
         stairs = self._stairs(model, known)
-        found = [b for b in self._expected(ledger, model, stairs) if b.config.key not in claimed]
+        found = [b for b in self._expected(history, model, stairs) if b.config.key not in claimed]
         found.sort(key=_order)
         better = []
         for each in found[:_POLISHED]:
             config = self._polished(model, each.config, {})
-            if config.key not in claimed and config.key not in ledger.outcomes:
+            if config.key not in claimed and config.key not in history.outcomes:
                 better.append(self._belief(model, stairs, config))
         best = min([*better, *found], key=_order, default=None)
         if best is None or best.improvement < self._front.min_gain:
             return _Decision()
-        return _Decision(self._in_full(ledger, best.config, FRONT_STAGE))
+        return _Decision(self._in_full(history, best.config, FRONT_STAGE))
 
     def _beliefs(
         self,
-        ledger: Ledger,
+        history: TrialHistory,
         model: LossModel,
         reference: float,
         forbidden: Mapping[str, Sequence[str]],
     ) -> list[Belief]:
         """What is believed of the configurations that would make the front larger."""
-        stairs = self._stairs(model, [point for _, point in self._known_points(ledger)])
-        found = self._expected(ledger, model, stairs)
+        stairs = self._stairs(model, [point for _, point in self._known_points(history)])
+        found = self._expected(history, model, stairs)
         return sorted(found, key=lambda belief: (belief.cost, -belief.probability))
 
-    def _expected(self, ledger: Ledger, model: LossModel, stairs: Staircase) -> list[Belief]:
+    def _expected(
+        self, history: TrialHistory, model: LossModel, stairs: Staircase
+    ) -> list[Belief]:
         """What is believed of the trade-off, and of what may be better than it.
 
         Where the trade-off promises little, trade-offs that may be as well and configurations
         beside those of the front are looked at in turn.
         """
-        found = self._expected_of(ledger, model, stairs, self._path(model, {}))
+        found = self._expected_of(history, model, stairs, self._path(model, {}))
         if max((belief.improvement for belief in found), default=0.0) >= _LITTLE:
             return found
-        rng = np.random.default_rng([ledger.revision, len(self._space.tunables)])
-        others = self._beside(ledger, rng) if ledger.revision % 2 else self._drawn(model, rng)
+        rng = np.random.default_rng([history.revision, len(self._space.tunables)])
+        others = self._beside(history, rng) if history.revision % 2 else self._drawn(model, rng)
         keys = {belief.config.key for belief in found}
         others = [config for config in others if config.key not in keys]
-        return found + self._expected_of(ledger, model, stairs, others)
+        return found + self._expected_of(history, model, stairs, others)
 
     def _drawn(self, model: LossModel, rng: np.random.Generator) -> list[QuantConfig]:
         """Trade-offs by weights that are as likely as those of the model."""
@@ -178,9 +180,9 @@ class ParetoSearch(SurrogateSearch):
             found += self._path(model, {}, model.drawn_weights(rng))
         return found
 
-    def _beside(self, ledger: Ledger, rng: np.random.Generator) -> list[QuantConfig]:
+    def _beside(self, history: TrialHistory, rng: np.random.Generator) -> list[QuantConfig]:
         """What differs from a configuration on the front in whether one op is quantized."""
-        known = self._known_points(ledger)
+        known = self._known_points(history)
         configs = [config for config, _ in known]
         found = []
         for place in non_dominated([point for _, point in known]):
@@ -200,14 +202,14 @@ class ParetoSearch(SurrogateSearch):
 
     def _expected_of(
         self,
-        ledger: Ledger,
+        history: TrialHistory,
         model: LossModel,
         stairs: Staircase,
         configs: Sequence[QuantConfig],
     ) -> list[Belief]:
         found: dict[str, Belief] = {}
         for config in configs:
-            outcome = ledger.outcomes.get(config.key)
+            outcome = history.outcomes.get(config.key)
             is_done = outcome is not None and not outcome.is_partial
             if config.key in found or is_done or not config.quantized_ops:
                 continue
@@ -230,13 +232,13 @@ class ParetoSearch(SurrogateSearch):
         most = min(self._front.reference_loss * model.scale.tolerance, model.scale.most)
         return Staircase.of(points, (self._fp32_cost, most))
 
-    def _known_points(self, ledger: Ledger) -> list[tuple[QuantConfig, Point]]:
+    def _known_points(self, history: TrialHistory) -> list[tuple[QuantConfig, Point]]:
         """Each configuration with its cost and loss, of what was evaluated on all samples."""
-        baseline = ledger.baseline
+        baseline = history.baseline
         assert baseline is not None
         sign = 1.0 if self._criterion.higher_is_better else -1.0
         found = []
-        for outcome in ledger.outcomes.values():
+        for outcome in history.outcomes.values():
             if not outcome.is_complete or outcome.is_substitute or outcome.value is None:
                 continue
             config = self._config(outcome)
@@ -246,8 +248,10 @@ class ParetoSearch(SurrogateSearch):
                 found.append((config, (self._table.cost(config), loss)))
         return found
 
-    def _claimed_configs(self, ledger: Ledger, claimed: Mapping[str, int]) -> list[QuantConfig]:
-        claims = [record.claim_of(ledger.running[number]) for number in sorted(claimed.values())]
+    def _claimed_configs(
+        self, history: TrialHistory, claimed: Mapping[str, int]
+    ) -> list[QuantConfig]:
+        claims = [record.claim_of(history.running[number]) for number in sorted(claimed.values())]
         return [
             self._space.config_of(claim.positions)
             for claim in claims

@@ -21,7 +21,7 @@ from sample_models import search
 
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import StagedQuantSampler
-from optuna_quant.samplers._course import Course
+from optuna_quant.samplers._race_run import RaceRun
 from optuna_quant.samplers._requests import Evaluation
 from optuna_quant.samplers._requests import Plan
 from optuna_quant.samplers._requests import Race
@@ -51,7 +51,7 @@ def scores_of(config: QuantConfig) -> NDArray[np.float64]:
 
 @dataclass
 class Record:
-    """What was evaluated, as a course asks for it."""
+    """What was evaluated, as a race asks for it."""
 
     seen: dict[str, int] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
@@ -68,21 +68,21 @@ class Record:
         value = POPULATION.metric(estimate(POPULATION, scores))
         return Evaluation(config, value, value, None, 0, scores)
 
-    def evaluate(self, course: Course, config: QuantConfig, *, further: int = 0) -> None:
-        self.asked.append((SINGLES.index(config), course.goal))
-        wanted = POPULATION.samples if course.goal == record.FULL else int(course.goal)
+    def evaluate(self, race_run: RaceRun, config: QuantConfig, *, further: int = 0) -> None:
+        self.asked.append((SINGLES.index(config), race_run.goal))
+        wanted = POPULATION.samples if race_run.goal == record.FULL else int(race_run.goal)
         self.seen[config.key] = min(POPULATION.samples, wanted + further)
 
 
 def run(
     race: Race, known: Record, *, population: Any = POPULATION, further: int = 0
 ) -> list[Evaluation]:
-    """A race to its end, each round in the order that the course gives."""
-    course = Course(race, population)
-    while (results := course.run(known)) is None:
-        assert course.waiting
-        for config in list(course.waiting.values()):
-            known.evaluate(course, config, further=further)
+    """A race to its end, each round in the order that the race gives."""
+    race_run = RaceRun(race, population)
+    while (results := race_run.run(known)) is None:
+        assert race_run.waiting
+        for config in list(race_run.waiting.values()):
+            known.evaluate(race_run, config, further=further)
     return results
 
 
@@ -253,12 +253,12 @@ def test_a_plan_is_told_the_same_of_a_race_when_more_is_known() -> None:
 
 def test_a_race_reports_how_it_was_decided() -> None:
     known = Record()
-    course = Course(Race("race", SINGLES, top=1), POPULATION)
-    assert course.report() is None
-    while course.run(known) is None:
-        for config in list(course.waiting.values()):
-            known.evaluate(course, config)
-    report = course.report()
+    race_run = RaceRun(Race("race", SINGLES, top=1), POPULATION)
+    assert race_run.report() is None
+    while race_run.run(known) is None:
+        for config in list(race_run.waiting.values()):
+            known.evaluate(race_run, config)
+    report = race_run.report()
     assert report is not None
     assert (report.name, report.entrants, report.confidence) == ("race", len(SINGLES), 0.95)
     by_round: dict[int | str, int] = {}
@@ -273,8 +273,8 @@ def test_a_race_reports_how_it_was_decided() -> None:
 
 def test_a_race_in_full_has_nothing_to_report() -> None:
     known = Record()
-    course = Course(Race("race", SINGLES, top=1), None)
-    while course.run(known) is None:
-        for config in list(course.waiting.values()):
-            known.evaluate(course, config)
-    assert course.report() is None
+    race_run = RaceRun(Race("race", SINGLES, top=1), None)
+    while race_run.run(known) is None:
+        for config in list(race_run.waiting.values()):
+            known.evaluate(race_run, config)
+    assert race_run.report() is None

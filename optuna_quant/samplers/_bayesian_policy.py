@@ -10,7 +10,7 @@ import numpy as np
 
 from optuna_quant.samplers import _gp
 from optuna_quant.samplers._acquisition import Acquisition
-from optuna_quant.samplers._model_based import ModelBasedSearch
+from optuna_quant.samplers._model_based import ModelBasedPolicy
 from optuna_quant.samplers._model_based import Observation
 from optuna_quant.samplers._model_based import Pending
 from optuna_quant.samplers._threads import single_threaded_blas
@@ -29,7 +29,7 @@ _RANDOM_STARTS = 3
 _CLIMBS = 2
 
 
-class BayesianSearch(ModelBasedSearch):
+class BayesianPolicy(ModelBasedPolicy):
     """Fit a Gaussian process to the record, and maximize the expected improvement.
 
     The hyperparameters are fitted anew whenever there is a tenth more observations, always from

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._points import Point
 
 
-class Mirror:
+class ShadowStudy:
     """A study in memory whose parameters have the allowed choices alone.
 
     What is new is added. Only if it does not come in the order of the trials, which TPE's result
-    depends on, the mirror is made anew.
+    depends on, the shadow is made anew.
 
     Args:
         allowed:
@@ -59,11 +59,11 @@ class Mirror:
     def _clear(self) -> None:
         self._study = _quiet_study()
         self._finished: dict[int, Observation] = {}
-        self._running: dict[int, tuple[Pending, int]] = {}  # With the number in the mirror.
+        self._running: dict[int, tuple[Pending, int]] = {}  # With the number in the shadow.
         self._last = -1
 
     def update(self, observations: Sequence[Observation], pending: Sequence[Pending]) -> None:
-        """Bring the mirror to this state.
+        """Bring the shadow to this state.
 
         Args:
             observations:
@@ -155,7 +155,7 @@ class _TPE(TPESampler):
 
 def _quiet_study() -> optuna.Study:
     """A study in memory, without the message that there is one."""
-    name = f"optuna_quant mirror {uuid.uuid4()}"
+    name = f"optuna_quant shadow {uuid.uuid4()}"
     with _without_messages_of(name):
         return optuna.create_study(
             study_name=name, storage=InMemoryStorage(), direction="maximize"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _NOTHING_SAID = 0.01
 
 
-class Course:
+class RaceRun:
     """One race, as far as the record carries it.
 
     Each round looks at the same first samples of everyone, though the record may hold more of
