@@ -127,16 +127,16 @@ class StagedQuantSampler(QuantSampler):
                 The study.
         """
         with self._lock:
-            state = self._state(study)
-            state.history.refresh(study)
-            policy = state.policy
-            return policy.races(state.history) if isinstance(policy, _StagedPolicy) else ()
+            session = self._session(study)
+            session.history.refresh(study)
+            policy = session.policy
+            return policy.races(session.history) if isinstance(policy, _StagedPolicy) else ()
 
     def _policy(self, history: TrialHistory) -> Policy:
         return _StagedPolicy(self, history)
 
     def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
-        return self._when_blocked == "wait" and self._others_run(claimants, history)
+        return self._when_blocked == "wait" and history.others_run(claimants)
 
 
 class _StagedPolicy(Policy):

@@ -148,10 +148,10 @@ class SurrogateQuantSampler(QuantSampler):
             sensitivities are known.
         """
         with self._lock:
-            state = self._state(study)
-            state.history.refresh(study)
-            policy = state.policy
-            return policy.beliefs(state.history) if isinstance(policy, SurrogatePolicy) else []
+            session = self._session(study)
+            session.history.refresh(study)
+            policy = session.policy
+            return policy.beliefs(session.history) if isinstance(policy, SurrogatePolicy) else []
 
     def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None

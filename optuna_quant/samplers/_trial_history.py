@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
@@ -21,6 +22,7 @@ from optuna_quant.study import record
 from optuna_quant.study.repeated_failures import failures_from
 from optuna_quant.study.sample_record import read_population
 from optuna_quant.study.sample_record import samples_of
+from optuna_quant.workers.identity import this_worker
 
 
 if TYPE_CHECKING:
@@ -284,6 +286,16 @@ class TrialHistory:
         """Who evaluates a configuration now; :obj:`None` if nobody does."""
         found = (record.claim_of(trial) for trial in self.running.values())
         return next((c.worker for c in found if c is not None and c.key == key), None)
+
+    def others_run(self, claimants: Iterable[int]) -> bool:
+        """Whether what is claimed may end while this thread waits: it runs none of it.
+
+        Args:
+            claimants:
+                The numbers of the trials that have claimed it.
+        """
+        workers = {record.worker_of(self.running[number]) for number in claimants}
+        return bool(workers) and this_worker() not in workers
 
     def claims(self, *, without: Collection[int] = ()) -> dict[str, int]:
         """The keys that running trials have claimed, each with the lowest trial number.

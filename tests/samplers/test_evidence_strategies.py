@@ -183,8 +183,8 @@ def test_plans_do_not_change_their_way_by_what_comes_later(name: str) -> None:
         if any(claim(trial).caution for trial in study.trials):
             continue  # A broken promise does change it.
         seen = list(dict.fromkeys(key for _, key, _ in asked(study)))
-        state = study.sampler._state(study)
-        replay = state.policy._begin(state.history)
+        session = study.sampler._session(study)
+        replay = session.policy._begin(session.history)
         replay.advance()
         assert replay.is_over
         fp32 = backend_of().tuning_space().fp32().key

@@ -526,7 +526,7 @@ def test_ask_that_fails_leaves_nothing_that_others_would_wait_for(
     with pytest.raises(type(error)):
         study.ask()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
-    sampler._states.clear()
+    sampler._sessions.clear()
     started = time.monotonic()
     finish(study, space)
     assert time.monotonic() - started < 4
