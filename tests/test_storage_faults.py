@@ -463,12 +463,12 @@ def test_nobody_is_taken_for_dead_right_after_an_outage(
         monkeypatch.setattr(
             type(storage.inner), "_get_stale_trial_ids", lambda self, study_id: [7]
         )
-        assert storage._get_stale_trial_ids(1) == [7]
+        assert storage.stale_trial_ids(1) == [7]
         storage._back_since = time.monotonic()
-        assert storage._get_stale_trial_ids(1) == []
+        assert storage.stale_trial_ids(1) == []
         monkeypatch.setattr(retrying, "_LONGEST_PAUSE_SECONDS", 0.1)
         time.sleep(1.3)
-        assert storage._get_stale_trial_ids(1) == [7]
+        assert storage.stale_trial_ids(1) == [7]
 
 
 def test_timeout_is_not_negative() -> None:

@@ -70,7 +70,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import optuna
-    from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
@@ -78,6 +77,7 @@ if TYPE_CHECKING:
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.storages.artifacts import ArtifactStore
 
 
 _logger = get_logger(__name__)

@@ -21,9 +21,9 @@ from optuna_quant.study.compute_once import LeaseMonitor
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.artifacts._protocol import ArtifactStore
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.storages.artifacts import ArtifactStore
 
 
 _logger = get_logger(__name__)

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from optuna.trial import create_trial
 
 from optuna_quant._optuna import BaseHeartbeat
+from optuna_quant._optuna import HeartbeatStorage
 from optuna_quant._optuna import cached_storage
 from optuna_quant._optuna import close_connections
 from optuna_quant._optuna import is_database
@@ -29,7 +30,6 @@ from optuna_quant._optuna import may_have_waiting_trials
 from optuna_quant._optuna import ping
 from optuna_quant._optuna import release_connection
 from optuna_quant._optuna import stale_trial_ids
-from optuna_quant._optuna import study_name_for_nobody
 from optuna_quant._optuna import trial_id as id_of
 from optuna_quant._optuna import watch_errors
 from optuna_quant.storages.idle_connections import IdleConnections
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
     from optuna.study import StudyDirection
-
-    from optuna_quant._optuna import FrozenStudy
 
 
 T = TypeVar("T")
@@ -64,7 +62,7 @@ class StorageLostError(ConnectionError):
     """The server of a storage could not be reached for as long as was waited for it."""
 
 
-class RetryingStorage(BaseStorage, BaseHeartbeat):
+class RetryingStorage(HeartbeatStorage):
     """A storage whose calls wait while its server cannot be reached, and then go on.
 
     A call that failed because the connection was lost is repeated once the server answers again.
@@ -227,15 +225,18 @@ class RetryingStorage(BaseStorage, BaseHeartbeat):
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
     ) -> int:
-        name = study_name_for_nobody() if study_name is None else study_name
+        # As Optuna names a study that is given no name.
+        name = f"no-name-{uuid.uuid4()}" if study_name is None else study_name
 
         def done() -> int | None:
-            # Somebody else may have made it; then it is as good as ours as long as it is empty.
-            for study in self._inner.get_all_studies():
-                if study.study_name == name and study.directions == list(directions):
-                    found: int = study._study_id
-                    return None if self._inner.get_n_trials(found) else found
-            return None
+            # Another process may have made it: as good as ours as long as it is empty.
+            try:
+                found: int = self._inner.get_study_id_from_name(name)
+            except KeyError:
+                return None
+            if self._inner.get_study_directions(found) != list(directions):
+                return None
+            return None if self._inner.get_n_trials(found) else found
 
         return self.repeat(lambda: self._inner.create_new_study(directions, name), done)
 
@@ -370,7 +371,7 @@ class RetryingStorage(BaseStorage, BaseHeartbeat):
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         return self.repeat(lambda: self._inner.get_study_system_attrs(study_id))
 
-    def get_all_studies(self) -> list[FrozenStudy]:
+    def get_all_studies(self) -> list[Any]:
         return self.repeat(self._inner.get_all_studies)
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
@@ -433,7 +434,7 @@ class RetryingStorage(BaseStorage, BaseHeartbeat):
             # ends. The trial itself learns of it at its next call.
             return
 
-    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+    def stale_trial_ids(self, study_id: int) -> list[int]:
         trials: list[int] = self.repeat(lambda: stale_trial_ids(self._inner, study_id))
         if self._back_since is None:
             return trials

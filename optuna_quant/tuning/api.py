@@ -27,12 +27,12 @@ from optuna_quant.workers.launch import this_rank
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.costs.given import CostsLike
     from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.storages.open import Storage
     from optuna_quant.tuning.earlier_study import FromStudy
 

@@ -111,7 +111,6 @@ from optuna_quant.workers.thread_interrupts import passed_on
 
 
 if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
@@ -124,6 +123,7 @@ if TYPE_CHECKING:
     from optuna_quant.costs import OpGain
     from optuna_quant.space.narrowing import OpDict
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.storages.open import Storage
     from optuna_quant.tuning.earlier_study import FromStudy
 
