@@ -433,7 +433,7 @@ def is_database(storage: BaseStorage) -> bool:
 
 
 def close_connections(storage: BaseStorage) -> None:
-    """Close all connections to a database that nobody uses right now."""
+    """Close all connections to a database that are not in use right now."""
     storage = bare_storage(storage)
     if isinstance(storage, RDBStorage):
         storage.remove_session()

@@ -51,7 +51,7 @@ def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> None:
         fp32:
             Builds the FP32 model.
     """
-    if not this_rank().reports:
+    if not this_rank().is_leader:
         return
     preview = getattr(backend, "calibration_preview", None)
     calibration = None if preview is None else preview(_LOOKED_AT)

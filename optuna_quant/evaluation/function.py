@@ -90,7 +90,7 @@ class GivenScores:
             wants_bounds:
                 Whether bounds would be of any use.
         """
-        if not this_rank().reports:
+        if not this_rank().is_leader:
             return
         warn_of_few(self.samples)
         if self.bounds is not None or not wants_bounds:

@@ -48,11 +48,11 @@ _BASELINE_TIMEOUT_SECONDS = 600.0
 class QuantSampler(BaseSampler, abc.ABC):
     """Base class of the samplers that search a tuning space.
 
-    It evaluates every configuration at most once, whoever asks: the trial's number is the ticket.
-    A trial claims a configuration only when every running trial with a lower number has claimed
-    its own, so that two workers never choose at the same time. Claims of failed trials, and of
-    trials whose worker has died, go back into the pool; a death is noticed at once on the same
-    machine, and otherwise when the trial has had no heartbeat for ``claim_timeout``.
+    It evaluates every configuration at most once, on any number of workers: the trial's number is
+    the ticket. A trial claims a configuration only when every running trial with a lower number
+    has claimed its own, so that two workers never choose at the same time. Claims of failed
+    trials, and of trials whose worker has died, go back into the pool; a death is noticed at once
+    on the same machine, and otherwise when the trial has had no heartbeat for ``claim_timeout``.
 
     The first trial evaluates the FP32 model, as the study's baseline, if the space has it.
     Parameters that are not the space's get their value from ``independent_sampler``.

@@ -61,7 +61,7 @@ class RaceRun:
         self._count = len(self._active)
         self._ranks: dict[str, Rank] = {}
         self._found: dict[str, Evaluation] = {}
-        self._held: list[tuple[int, int]] = []  # The samples of each round, and who was in it.
+        self._held: list[tuple[int, int]] = []  # Of each round, the samples and entrants.
         self.waiting: dict[str, QuantConfig] = {}
 
     @property
@@ -132,7 +132,7 @@ class RaceRun:
         return False
 
     def _put_back(self, seen: Mapping[str, NDArray[np.float64]]) -> None:
-        """Put who leads on hard samples only behind those that are clearly expected better."""
+        """Put what leads on hard samples only behind those that are clearly expected better."""
         if self._population is None or not seen:
             return
         behind = clearly_behind(self._population, seen)

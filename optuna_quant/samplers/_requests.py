@@ -60,8 +60,8 @@ class Evaluation:
         value:
             The metric itself, or :obj:`None`.
         met:
-            Whether the criterion is met; :obj:`None` if nobody said. Of a configuration that was
-            not evaluated on all samples: :obj:`False` if it surely fails, :obj:`True` if it
+            Whether the criterion is met; :obj:`None` if that is unknown. Of a configuration not
+            evaluated on all samples: :obj:`False` if it surely fails, :obj:`True` if it
             probably meets the criterion.
         number:
             The number of the trial; :obj:`None` for a guess.
@@ -139,7 +139,7 @@ class Scoring:
 class SeesSamples:
     """What a strategy yields to be sent whether samples are evaluated one by one.
 
-    To be asked after a first stage: before the baseline is known nobody can tell.
+    To be asked after a first stage: before the baseline is known that is not known.
     """
 
 

@@ -176,7 +176,7 @@ class _StagedPolicy(Policy):
         return tuple(report for report in reports if report is not None)
 
     def _current(self, history: TrialHistory, *, compute: bool = False) -> Replay:
-        """The plan as far as the record carries it; begun anew only if the record has changed.
+        """The plan as far as the record carries it; started anew only if the record has changed.
 
         Args:
             history:

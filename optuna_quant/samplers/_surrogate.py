@@ -40,7 +40,7 @@ class SurrogateQuantSampler(QuantSampler):
     2. ``cheapest believed to meet``: the sensitivity of the model to each op in each option is
        computed, once for the study. It is the prior of a model of the loss
        (:class:`~optuna_quant.samplers._loss_model.LossModel`) that every trial of the study
-       teaches, whoever made it: the loss is a power of the sum of the ops' errors, and how much
+       teaches, of any worker: the loss is a power of the sum of the ops' errors, and how much
        each op really adds is learned. An integer program gives the cheapest configuration for
        several budgets of error; the one with the highest expected improvement in cost over the
        best so far is evaluated (J. Mockus, "On Bayesian methods for seeking the extremum", 1975;

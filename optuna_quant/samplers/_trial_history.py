@@ -112,7 +112,7 @@ class TrialHistory:
 
     A finished trial is read once. Of one configuration, the first complete trial counts,
     otherwise the pruned one that has seen most; :attr:`epoch` goes up when an outcome that was
-    known before has changed, so that whoever concluded something from it can start again.
+    known before has changed, so that what was concluded from it can be concluded anew.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class TrialHistory:
             self._settle(self._outcome(key, trial))
             claim = record.claim_of(trial)
             if claim is not None and claim.key != key:
-                # Somebody else decided on the parameters (PartialFixedSampler does): what was
+                # Another sampler decided on the parameters (PartialFixedSampler does): what was
                 # claimed will not come, and this is what came in its place.
                 self._settle(replace(self._outcome(claim.key, trial), is_substitute=True))
 
@@ -275,7 +275,7 @@ class TrialHistory:
             )
 
     def abandoned(self) -> tuple[Abandoned, ...]:
-        """The configurations that nobody tries again, and that were never evaluated."""
+        """The configurations that are not tried again, and that were never evaluated."""
         return tuple(
             found
             for key, found in self._abandoned.items()
@@ -283,7 +283,7 @@ class TrialHistory:
         )
 
     def worker_of(self, key: str) -> str | None:
-        """Who evaluates a configuration now; :obj:`None` if nobody does."""
+        """Which worker evaluates a configuration now; :obj:`None` if none does."""
         found = (record.claim_of(trial) for trial in self.running.values())
         return next((c.worker for c in found if c is not None and c.key == key), None)
 

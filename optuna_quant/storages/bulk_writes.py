@@ -238,7 +238,7 @@ def _transaction(
     table = models.TrialParamModel
     texts = _Texts()
     with database_session(database) as session:
-        # Locked, so that nobody ends the trial between the look and the write.
+        # Locked, so that no worker ends the trial between the look and the write.
         trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
         if trial.state.is_finished():
             _refuse(trial.number)
@@ -336,7 +336,7 @@ def _write_to_journal(
         _check(param, known)
     if trial is None:
         raise KeyError(f"There is no trial {trial_id} in this journal.")
-    # Somebody may have been quicker, between the look and the write.
+    # Another worker may have been quicker, between the look and the write.
     missing = [param for param in params if param.name not in trial.distributions]
     if missing and trial.state.is_finished():
         _refuse(trial.number)

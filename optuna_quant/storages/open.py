@@ -91,7 +91,7 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
         heartbeat:
             Whether a database gets Optuna's heartbeat: each trial of ``study.optimize`` sends one
             every 60 s, and one that was silent for 120 s (its worker has died, on whatever
-            machine) is marked as failed when another worker begins a trial. The samplers of this
+            machine) is marked as failed when another worker starts a trial. The samplers of this
             package do not need it: they write heartbeats of their own, on every storage.
 
     Raises:
@@ -216,7 +216,7 @@ def _wait_for_room(error: Exception, since: float | None) -> float:
 
 
 def _database_once(url: URL, file: Path | None, *, heartbeat: bool) -> BaseStorage:
-    # No ping before each transaction: who waits for a server notices that a connection is lost.
+    # No ping before each transaction: calls that wait for a server notice a lost connection.
     # One connection is kept for the next call; what threads need beyond it is made when needed.
     options: dict[str, Any] = {"pool_pre_ping": False, "pool_size": 1, "max_overflow": -1}
     in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")

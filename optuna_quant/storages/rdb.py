@@ -38,7 +38,7 @@ class CachingRDBStorage(HookedRDBStorage):
             super().__init__(*args, **kwargs)
         except BaseException:
             # Otherwise it keeps a connection for as long as the error is kept, and a server that
-            # has no room gets none from those who try again.
+            # has no room gets none from further attempts.
             engine = getattr(self, "engine", None)
             if engine is not None:
                 self.scoped_session.remove()

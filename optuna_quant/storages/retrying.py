@@ -67,7 +67,7 @@ class RetryingStorage(HeartbeatStorage):
 
     A call that failed because the connection was lost is repeated once the server answers again.
     The server may have done what was asked before the connection broke; a repeated call then finds
-    that it is done: no trial is begun twice, and a result that was recorded is no error. To
+    that it is done: no trial is started twice, and a result that was recorded is no error. To
     recognize them, a trial that :meth:`create_new_trial` makes without a template has the system
     attribute ``optuna_quant:begun``. A trial made by a template is taken as it is; one that was
     enqueued can be there twice after a loss at that moment.
@@ -97,9 +97,9 @@ class RetryingStorage(HeartbeatStorage):
             raise ValueError(f"timeout must not be negative, but got {timeout}.")
         self._inner = cached_storage(inner)
         self._timeout = timeout
-        self._begin()
+        self._connect()
 
-    def _begin(self) -> None:
+    def _connect(self) -> None:
         self._lock = threading.Lock()
         self._study_ids: set[int] = set()
         self._lost_since: float | None = None
@@ -116,7 +116,7 @@ class RetryingStorage(HeartbeatStorage):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._begin()
+        self._connect()
 
     @property
     def inner(self) -> BaseStorage:
@@ -269,21 +269,21 @@ class RetryingStorage(HeartbeatStorage):
             found = self._inner.create_new_trial(study_id, template)
             if self._failures.any:
                 # Optuna has tried again by itself, and the first one may be there as well.
-                first, *others = self._begun(study_id, name) or [found]
+                first, *others = self._started(study_id, name) or [found]
                 for other in others:
                     self._inner.set_trial_state_values(other, TrialState.FAIL)
                 return first
             return found
 
         def done() -> int | None:
-            begun = self._begun(study_id, name)
-            for other in begun[1:]:
+            started = self._started(study_id, name)
+            for other in started[1:]:
                 self._inner.set_trial_state_values(other, TrialState.FAIL)
-            return begun[0] if begun else None
+            return started[0] if started else None
 
         return self.repeat(create, done)
 
-    def _begun(self, study_id: int, name: str) -> list[int]:
+    def _started(self, study_id: int, name: str) -> list[int]:
         """The running trials that a call of :meth:`create_new_trial` has made."""
         running = self._inner.get_all_trials(
             study_id, deepcopy=False, states=(TrialState.RUNNING,)
@@ -300,7 +300,7 @@ class RetryingStorage(HeartbeatStorage):
             if trial.state != state:
                 return None
             if state == TrialState.RUNNING:
-                # Whoever took it from the queue wrote when. Some databases know seconds only.
+                # Its worker wrote when it took it. Some databases know seconds only.
                 taken_at = trial.datetime_start
                 early = asked_at - timedelta(seconds=1)
                 return taken_at is not None and early <= taken_at <= datetime.now()

@@ -1,4 +1,4 @@
-"""Holding back the parameters and attributes of a trial, to write them all at once."""
+"""A buffer for the parameters and attributes of a trial, which writes them all at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def buffered_writes(trial: optuna.trial.BaseTrial, *, attributes: bool = False) 
 
     Raises:
         optuna.exceptions.UpdateFinishedTrialError:
-            At the end of the block, if somebody else has ended the trial.
+            At the end of the block, if another worker has ended the trial.
         ValueError:
             At the end of the block, if the study has another kind of distribution for a
             parameter. Those before it are written.

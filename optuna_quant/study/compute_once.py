@@ -1,6 +1,6 @@
 """Values that one worker computes for all workers of a study.
 
-Optuna's storages cannot compare and set an attribute of a study in one step, so who computes is
+Optuna's storages cannot compare and set an attribute of a study in one step, so the worker is
 settled by Lamport's bakery algorithm, for which plain reads and writes are enough: a worker says
 that it is choosing a position in the queue, takes one behind all that it sees, and has to let
 through every worker whose position is lower. Each writes to its own attributes only. A position is

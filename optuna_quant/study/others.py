@@ -1,4 +1,4 @@
-"""What a study holds, and who works on it, for those who would begin it anew."""
+"""What a study holds, and which processes work on it: may it be started anew?"""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def check_record(study: optuna.Study) -> None:
     try:
         _check(study)
     except DamagedRecordError:
-        # Whoever begins the study anew at this moment leaves a mixture of two to be read.
+        # A process that starts the study anew at this moment leaves a mixture of two.
         _check(study)
 
 
@@ -241,7 +241,7 @@ def _check_trial(one: _Trial) -> None:
             is_absent = attribute not in attrs or (value is None and attribute == record.CLAIM)
             if not is_absent and (value is None or not check(value)):
                 raise one.damaged(attribute, f"is {_shown(value)}")
-    if not trial.state.is_finished():  # Somebody may be in the middle of writing them.
+    if not trial.state.is_finished():  # Its worker may be in the middle of writing them.
         return
     _check_agreement(one)
     if record.SCORES in trial.system_attrs:

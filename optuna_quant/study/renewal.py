@@ -61,7 +61,7 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
         )
 
     def replace() -> bytes:
-        # Whoever came first has done so, and with SQLite the new one may have the same number.
+        # Another process may have done so, and with SQLite the new one may have the same number.
         if dict(study.user_attrs) == old and not has_results(study) and not running_now(study):
             _replace(study)
             _logger.warning(

@@ -180,7 +180,7 @@ def _digest(head: Mapping[str, Any], data: bytes) -> str:
 def copy_scores(trial: optuna.Trial, other: FrozenTrial) -> None:
     """Keep the scores of another trial of the same model, if it has any, in this one as well."""
     trial_id, storage = running_trial_id(trial), trial.storage
-    # The head last: who sees it finds the rest.
+    # The head last: a reader that sees it finds the rest.
     names = [name for name in other.system_attrs if name.startswith(record.SCORES)]
     for name in sorted(names, key=lambda name: name == record.SCORES):
         storage.set_trial_system_attr(trial_id, name, other.system_attrs[name])

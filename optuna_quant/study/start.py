@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 600.0
 _LONGEST_PAUSE_SECONDS = 0.1
 
 
-def begin(
+def start_study(
     storage: BaseStorage,
     names: Sequence[str],
     direction: Literal["minimize", "maximize"],
@@ -69,8 +69,8 @@ def begin(
             "for each, or use a new --study-name instead."
         )
     study_name = names[0]
-    if fresh and not rank.reports:
-        return _begun_by_the_first(storage, study_name, rank, timeout)
+    if fresh and not rank.is_leader:
+        return _started_by_the_first(storage, study_name, rank, timeout)
     if fresh:
         _forget(storage, study_name, model, say)
         for other in names[1:]:
@@ -88,7 +88,7 @@ def begin(
 def _forget(
     storage: BaseStorage, study_name: str, model: str, say: Callable[[str], None] | None
 ) -> None:
-    """Delete a study, if there is one, that is of this model and that nobody works on."""
+    """Delete a study, if there is one, that is of this model and that no process works on."""
     try:
         study = optuna.load_study(storage=storage, study_name=study_name)
     except KeyError:
@@ -108,7 +108,7 @@ def _forget(
             f"{running[0].number} is running {where_runs(running[0])}. Stop them first, leave "
             "--fresh out to take part, or use another --study-name."
         )
-    with contextlib.suppress(KeyError):  # Somebody else may have done so.
+    with contextlib.suppress(KeyError):  # Another process may have done so.
         optuna.delete_study(storage=storage, study_name=study_name)
         if say is not None:
             say(f"--fresh has deleted the study {study_name!r}: {held}.")
@@ -131,7 +131,7 @@ def _held(study: optuna.Study) -> str:
     return f"{count}{begun}{best}"
 
 
-def _begun_by_the_first(
+def _started_by_the_first(
     storage: BaseStorage, study_name: str, rank: Rank, timeout: float
 ) -> optuna.Study:
     backoff = Backoff(longest=_LONGEST_PAUSE_SECONDS)

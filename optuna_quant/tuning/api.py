@@ -308,7 +308,7 @@ def tune(
         op_type_dict=op_type_dict,
         op_name_dict=op_name_dict,
         calibration_sizes=calibration_sizes,
-        output=output if rank.reports else None,
+        output=output if rank.is_leader else None,
         seed=seed,
         providers=providers,
         session_options=session_options,
@@ -322,7 +322,7 @@ def tune(
         storage=storage,
         study_name=study_name,
         callbacks=callbacks,
-        show_progress=show_progress and rank.reports,
+        show_progress=show_progress and rank.is_leader,
         n_jobs=n_jobs,
         artifact_store=artifact_store,
     )

@@ -411,7 +411,7 @@ class Search:
         """Search in a study that fits."""
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
         observers += [*shown, *saved, *callbacks]
-        if isinstance(self.measure, DataEvaluation) and this_rank().reports:
+        if isinstance(self.measure, DataEvaluation) and this_rank().is_leader:
             observers.append(
                 SampleDependence(self.measure, lambda: self.backend.quantize(self.space.fp32()))
             )
@@ -657,11 +657,11 @@ def prepare(
             return sampler
         return sampler_of(chosen, costs=known.table)
 
-    if isinstance(measure, DataEvaluation) and this_rank().reports:
+    if isinstance(measure, DataEvaluation) and this_rank().is_leader:
         measure.tell_unused(fp32)
     warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
-    if this_rank().reports:
+    if this_rank().is_leader:
         warn_of_batches(measure, batches)
     saver = None
     if output is not None:
@@ -906,7 +906,7 @@ def _pruner(
     if not isinstance(measure, DataEvaluation):  # The first call tells what there is to go by.
         return pruner
     if measure.bounds is not None and not is_bounded(measure.bounds):
-        if this_rank().reports:
+        if this_rank().is_leader:
             level = logging.WARNING if evidence in ("paired", "unpaired") else logging.INFO
             _logger.log(
                 level,
@@ -922,7 +922,7 @@ def _pruner(
             if measure.is_mean
             else "is no mean over samples"
         )
-        if this_rank().reports:
+        if this_rank().is_leader:
             _logger.warning(
                 f"Every configuration is evaluated on all samples, because the metric "
                 f"{measure.name!r} {why}."
