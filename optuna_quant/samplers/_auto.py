@@ -7,19 +7,19 @@ from typing import Any
 
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._conservative import convert
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 
 
 if TYPE_CHECKING:
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._policy import Policy
-    from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.scores import Sensitivity
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._base import QuantSampler
-from optuna_quant.samplers._enumeration import Enumeration
-from optuna_quant.samplers._enumeration import Permutation
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._engine.enumeration import Enumeration
+from optuna_quant.samplers._engine.enumeration import Permutation
 from optuna_quant.samplers._registry import register_strategy
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._policy import Policy
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 

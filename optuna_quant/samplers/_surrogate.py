@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.costs import CostTable
-from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._conservative import require_criterion
-from optuna_quant.samplers._option_scores import OptionScoreBook
-from optuna_quant.samplers._prior import StudyPrior
-from optuna_quant.samplers._prior import keep_prior
-from optuna_quant.samplers._prior_in_space import PriorInSpace
-from optuna_quant.samplers._prior_in_space import TakenScores
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._models.fallback_table import fallback_table
+from optuna_quant.samplers._models.option_scores import OptionScoreBook
+from optuna_quant.samplers._models.prior import StudyPrior
+from optuna_quant.samplers._models.prior import keep_prior
+from optuna_quant.samplers._models.prior_in_space import PriorInSpace
+from optuna_quant.samplers._models.prior_in_space import TakenScores
+from optuna_quant.samplers._models.surrogate_policy import Belief
+from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._surrogate_policy import Belief
-from optuna_quant.samplers._surrogate_policy import SurrogateOptions
-from optuna_quant.samplers._surrogate_policy import SurrogatePolicy
 
 
 if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._policy import Policy
-    from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.scores import Sensitivity
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -39,7 +40,7 @@ class SurrogateQuantSampler(QuantSampler):
        is the answer.
     2. ``cheapest believed to meet``: the sensitivity of the model to each op in each option is
        computed, once for the study. It is the prior of a model of the loss
-       (:class:`~optuna_quant.samplers._loss_model.LossModel`) that every trial of the study
+       (:class:`~optuna_quant.samplers._models.loss_model.LossModel`) that every trial of the study
        teaches, of any worker: the loss is a power of the sum of the ops' errors, and how much
        each op really adds is learned. An integer program gives the cheapest configuration for
        several budgets of error; the one with the highest expected improvement in cost over the
@@ -165,13 +166,3 @@ class SurrogateQuantSampler(QuantSampler):
                 scores = TakenScores(taken)
         options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior)
         return SurrogatePolicy(self._space, self._criterion, self._costs, options)
-
-
-def fallback_table(space: TuningSpace) -> CostTable:
-    """A table that counts the ops in fallback."""
-    ops = {
-        op: {option.label: 0.0 if option.is_quantized else 1.0 for option in tunable.options}
-        for tunable in space.tunables
-        for op in tunable.ops
-    }
-    return CostTable("ops", "", ops)

@@ -11,19 +11,19 @@ from typing import Any
 
 from optuna.samplers import TPESampler
 
-from optuna_quant.samplers._base import QuantSampler
-from optuna_quant.samplers._model_based import ModelBasedPolicy
-from optuna_quant.samplers._model_based import Observation
-from optuna_quant.samplers._model_based import Pending
-from optuna_quant.samplers._model_based import derive_seed
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._models.model_based import ModelBasedPolicy
+from optuna_quant.samplers._models.model_based import Observation
+from optuna_quant.samplers._models.model_based import Pending
+from optuna_quant.samplers._models.model_based import derive_seed
+from optuna_quant.samplers._models.tpe_shadow import ShadowStudy
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._tpe_shadow import ShadowStudy
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._points import Point
-    from optuna_quant.samplers._policy import Policy
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.samplers._models.points import Point
     from optuna_quant.space.space import TuningSpace
 
 

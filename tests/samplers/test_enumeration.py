@@ -18,8 +18,8 @@ from spaces import STATIC
 from spaces import STATIC_KL
 from spaces import make_space
 
-from optuna_quant.samplers._enumeration import Enumeration
-from optuna_quant.samplers._enumeration import Permutation
+from optuna_quant.samplers._engine.enumeration import Enumeration
+from optuna_quant.samplers._engine.enumeration import Permutation
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace

@@ -40,8 +40,8 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import strategies
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import difficulty_levels

@@ -21,11 +21,11 @@ from sample_models import search
 
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import StagedQuantSampler
-from optuna_quant.samplers._race_run import RaceRun
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Race
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.race_run import RaceRun
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.sequential.race import lead
 from optuna_quant.sequential.race import rounds
 from optuna_quant.sequential.threshold import estimate

@@ -15,10 +15,10 @@ from spaces import keys
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant.samplers._model_based import Observation
-from optuna_quant.samplers._model_based import Pending
+from optuna_quant.samplers._models.model_based import Observation
+from optuna_quant.samplers._models.model_based import Pending
+from optuna_quant.samplers._models.tpe_shadow import ShadowStudy
 from optuna_quant.samplers._tpe import TPEQuantSampler
-from optuna_quant.samplers._tpe_shadow import ShadowStudy
 
 
 ALLOWED = [(0, 1, 2), (1, 3), (2,), (0, 1, 2, 3)]

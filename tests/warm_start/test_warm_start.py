@@ -18,7 +18,7 @@ from optuna_quant import TuningResult
 from optuna_quant.cli.parser import main
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
-from optuna_quant.samplers._prior import kept_prior
+from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.study import record
 from optuna_quant.tuning.earlier_study import parse_from_study
 

@@ -14,15 +14,15 @@ from optuna.trial import TrialState
 
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.tradeoff import tradeoff
-from optuna_quant.samplers._loss_model import LossModel
-from optuna_quant.samplers._loss_model import LossScale
-from optuna_quant.samplers._loss_model import Observed
-from optuna_quant.samplers._option_scores import OptionScores
-from optuna_quant.samplers._option_scores import scored_options
-from optuna_quant.samplers._policy import Policy
-from optuna_quant.samplers._policy import Proposal
-from optuna_quant.samplers._sampled import SampledOutcomes
-from optuna_quant.samplers._threads import single_threaded_blas
+from optuna_quant.samplers._engine.policy import Policy
+from optuna_quant.samplers._engine.policy import Proposal
+from optuna_quant.samplers._engine.sampled import SampledOutcomes
+from optuna_quant.samplers._models.loss_model import LossModel
+from optuna_quant.samplers._models.loss_model import LossScale
+from optuna_quant.samplers._models.loss_model import Observed
+from optuna_quant.samplers._models.option_scores import OptionScores
+from optuna_quant.samplers._models.option_scores import scored_options
+from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._option_scores import OptionScoreBook
-    from optuna_quant.samplers._prior_in_space import PriorInSpace
-    from optuna_quant.samplers._prior_in_space import TakenScores
-    from optuna_quant.samplers._trial_history import Outcome
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.trial_history import Outcome
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.samplers._models.option_scores import OptionScoreBook
+    from optuna_quant.samplers._models.prior_in_space import PriorInSpace
+    from optuna_quant.samplers._models.prior_in_space import TakenScores
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace

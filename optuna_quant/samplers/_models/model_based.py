@@ -12,17 +12,17 @@ import hashlib
 import math
 from typing import TYPE_CHECKING
 
-from optuna_quant.samplers._enumeration import Enumeration
-from optuna_quant.samplers._enumeration import Permutation
-from optuna_quant.samplers._points import Point
-from optuna_quant.samplers._points import Points
-from optuna_quant.samplers._policy import Policy
-from optuna_quant.samplers._policy import Proposal
+from optuna_quant.samplers._engine.enumeration import Enumeration
+from optuna_quant.samplers._engine.enumeration import Permutation
+from optuna_quant.samplers._engine.policy import Policy
+from optuna_quant.samplers._engine.policy import Proposal
+from optuna_quant.samplers._models.points import Point
+from optuna_quant.samplers._models.points import Points
 from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 

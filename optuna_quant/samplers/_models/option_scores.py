@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._scores import check_scores
+from optuna_quant.samplers._engine.scores import check_scores
 from optuna_quant.study import record
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.compute_once import LeaseMonitor
@@ -20,7 +20,7 @@ from optuna_quant.study.compute_once import LeaseMonitor
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._scores import Sensitivity
+    from optuna_quant.samplers._engine.scores import Sensitivity
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace

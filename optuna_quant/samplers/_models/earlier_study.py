@@ -17,22 +17,22 @@ from optuna_quant import _optuna
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.samplers._option_scores import OptionScores
-from optuna_quant.samplers._prior import EarlierLoss
-from optuna_quant.samplers._prior import StudyPrior
-from optuna_quant.samplers._prior import kept_prior
-from optuna_quant.samplers._prior_in_space import PriorInSpace
-from optuna_quant.samplers._prior_in_space import TakenScores
-from optuna_quant.samplers._sampled import SampledOutcomes
-from optuna_quant.samplers._surrogate import fallback_table
-from optuna_quant.samplers._surrogate_policy import ANSWER_STAGE
-from optuna_quant.samplers._surrogate_policy import EARLIER_STAGE
-from optuna_quant.samplers._surrogate_policy import SEARCH_STAGE
-from optuna_quant.samplers._surrogate_policy import START_STAGE
-from optuna_quant.samplers._surrogate_policy import SurrogateOptions
-from optuna_quant.samplers._surrogate_policy import SurrogatePolicy
-from optuna_quant.samplers._threads import single_threaded_blas
-from optuna_quant.samplers._trial_history import TrialHistory
+from optuna_quant.samplers._engine.sampled import SampledOutcomes
+from optuna_quant.samplers._engine.trial_history import TrialHistory
+from optuna_quant.samplers._models.fallback_table import fallback_table
+from optuna_quant.samplers._models.option_scores import OptionScores
+from optuna_quant.samplers._models.prior import EarlierLoss
+from optuna_quant.samplers._models.prior import StudyPrior
+from optuna_quant.samplers._models.prior import kept_prior
+from optuna_quant.samplers._models.prior_in_space import PriorInSpace
+from optuna_quant.samplers._models.prior_in_space import TakenScores
+from optuna_quant.samplers._models.surrogate_policy import ANSWER_STAGE
+from optuna_quant.samplers._models.surrogate_policy import EARLIER_STAGE
+from optuna_quant.samplers._models.surrogate_policy import SEARCH_STAGE
+from optuna_quant.samplers._models.surrogate_policy import START_STAGE
+from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
+from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.space import TuningSpace
@@ -47,9 +47,9 @@ from optuna_quant.study.space_signature import check_protocol
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._loss_model import LossModel
-    from optuna_quant.samplers._loss_model import Observed
-    from optuna_quant.samplers._trial_history import Outcome
+    from optuna_quant.samplers._engine.trial_history import Outcome
+    from optuna_quant.samplers._models.loss_model import LossModel
+    from optuna_quant.samplers._models.loss_model import Observed
 
 
 # More losses cost time in every decision and say little: those nearest to the tolerance count.

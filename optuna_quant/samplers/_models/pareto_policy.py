@@ -12,21 +12,21 @@ import numpy as np
 from optuna_quant.costs.dominance import Point
 from optuna_quant.costs.dominance import Staircase
 from optuna_quant.costs.dominance import non_dominated
-from optuna_quant.samplers._policy import Proposal
-from optuna_quant.samplers._surrogate_policy import START_STAGE
-from optuna_quant.samplers._surrogate_policy import Belief
-from optuna_quant.samplers._surrogate_policy import SurrogateOptions
-from optuna_quant.samplers._surrogate_policy import SurrogatePolicy
-from optuna_quant.samplers._surrogate_policy import _Decision
+from optuna_quant.samplers._engine.policy import Proposal
+from optuna_quant.samplers._models.surrogate_policy import START_STAGE
+from optuna_quant.samplers._models.surrogate_policy import Belief
+from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
+from optuna_quant.samplers._models.surrogate_policy import _Decision
 from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._loss_model import LossModel
-    from optuna_quant.samplers._trial_history import Outcome
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.trial_history import Outcome
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.samplers._models.loss_model import LossModel
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 

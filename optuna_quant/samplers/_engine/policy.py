@@ -11,7 +11,7 @@ from optuna_quant.study import record
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.samplers import _gp
-from optuna_quant.samplers._acquisition import Acquisition
-from optuna_quant.samplers._model_based import ModelBasedPolicy
-from optuna_quant.samplers._model_based import Observation
-from optuna_quant.samplers._model_based import Pending
-from optuna_quant.samplers._threads import single_threaded_blas
+from optuna_quant.samplers._models import gp
+from optuna_quant.samplers._models.acquisition import Acquisition
+from optuna_quant.samplers._models.model_based import ModelBasedPolicy
+from optuna_quant.samplers._models.model_based import Observation
+from optuna_quant.samplers._models.model_based import Pending
+from optuna_quant.samplers._models.threads import single_threaded_blas
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._points import Point
+    from optuna_quant.samplers._models.points import Point
     from optuna_quant.space.space import TuningSpace
 
 
@@ -46,9 +46,9 @@ class BayesianPolicy(ModelBasedPolicy):
             n_startup_trials=n_startup_trials,
             stage="bayesian",
         )
-        self._choices = _gp.Choices([len(p.choices) for p in space.parameters])
+        self._choices = gp.Choices([len(p.choices) for p in space.parameters])
         self._fitted_to: Sequence[Observation] = ()
-        self._hyper: _gp.Hyperparameters | None = None
+        self._hyper: gp.Hyperparameters | None = None
 
     def _learns_from(self, observation: Observation) -> bool:
         return not observation.floating
@@ -73,7 +73,7 @@ class BayesianPolicy(ModelBasedPolicy):
         hyper = self._fit(observations)
         used = _best_and_newest(observations, _MOST_OBSERVATIONS)
         points, targets = _arrays(used)
-        posterior = _gp.Posterior(points, targets, self._choices, hyper)
+        posterior = gp.Posterior(points, targets, self._choices, hyper)
         comparable = points[[observation.comparable for observation in used]]
         mean, _ = posterior.predict(comparable)
         best = comparable[np.argsort(-mean, kind="stable")[:_BEST_STARTS]]
@@ -91,11 +91,11 @@ class BayesianPolicy(ModelBasedPolicy):
         starts = [tuple(map(int, point)) for point in (*best, *random)]
         return acquisition.maximize(starts, climbs=_CLIMBS)
 
-    def _fit(self, observations: Sequence[Observation]) -> _gp.Hyperparameters:
+    def _fit(self, observations: Sequence[Observation]) -> gp.Hyperparameters:
         first = observations[: _refit_size(len(observations))]
         if self._hyper is None or first != self._fitted_to:
             points, targets = _arrays(_best_and_newest(first, _MOST_FITTED))
-            self._hyper = _gp.fit(points, targets, self._choices)
+            self._hyper = gp.fit(points, targets, self._choices)
             self._fitted_to = first
         return self._hyper
 
@@ -118,7 +118,7 @@ def _best_and_newest(observations: Sequence[Observation], most: int) -> Sequence
     return sorted([*best, *newest], key=lambda o: o.number)
 
 
-def _arrays(observations: Sequence[Observation]) -> tuple[_gp.Ints, _gp.Floats]:
+def _arrays(observations: Sequence[Observation]) -> tuple[gp.Ints, gp.Floats]:
     """The points, and the scores with mean zero and variance one."""
     points = np.array([o.point for o in observations], dtype=np.int64)
     scores = np.array([o.score for o in observations])

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.samplers._policy import Policy
-    from optuna_quant.samplers._policy import Proposal
-    from optuna_quant.samplers._proposer import Proposer
-    from optuna_quant.samplers._trial_history import Outcome
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.policy import Proposal
+    from optuna_quant.samplers._engine.proposer import Proposer
+    from optuna_quant.samplers._engine.trial_history import Outcome
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optuna_quant.samplers._requests import Evaluation
+from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.sequential import Verdict
 from optuna_quant.sequential.threshold import estimate
 from optuna_quant.sequential.threshold import follow
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from optuna_quant.samplers._trial_history import Outcome
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.trial_history import Outcome
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
 

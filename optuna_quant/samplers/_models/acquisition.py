@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from optuna_quant.samplers import _gp
+from optuna_quant.samplers._models import gp
 
 
 Point: TypeAlias = tuple[int, ...]
@@ -35,9 +35,9 @@ class Acquisition:
 
     def __init__(
         self,
-        posterior: _gp.Posterior,
+        posterior: gp.Posterior,
         best: float,
-        choices: _gp.Choices,
+        choices: gp.Choices,
         allowed: Sequence[Sequence[int]],
         is_free: Callable[[Point], bool],
     ) -> None:
@@ -110,7 +110,7 @@ class Acquisition:
             best = single
         return best if best is not None and best[1] > value else None
 
-    def _joint(self, current: _gp.Ints, columns: _gp.Ints) -> _gp.Ints:
+    def _joint(self, current: gp.Ints, columns: gp.Ints) -> gp.Ints:
         """``current`` with the first two, four, eight, ... of the changes, one per parameter."""
         _, first = np.unique(self._choices.owner[columns], return_index=True)
         columns = columns[np.sort(first)]
@@ -121,18 +121,18 @@ class Acquisition:
             count *= 2
         return np.asarray(points, dtype=np.int64).reshape(-1, len(current))
 
-    def _changed(self, current: _gp.Ints, columns: _gp.Ints) -> _gp.Ints:
+    def _changed(self, current: gp.Ints, columns: gp.Ints) -> gp.Ints:
         changed = current.copy()
         owner = self._choices.owner[columns]
         changed[owner] = columns - self._choices.starts[owner]
         return changed
 
-    def _first_free(self, ranked: Iterable[tuple[_gp.Ints, float]]) -> tuple[Point, float] | None:
+    def _first_free(self, ranked: Iterable[tuple[gp.Ints, float]]) -> tuple[Point, float] | None:
         for point, value in ranked:
             chosen = tuple(point.tolist())
             if self._is_free(chosen):
                 return chosen, value
         return None
 
-    def _value(self, mean: _gp.Floats, deviation: _gp.Floats) -> _gp.Floats:
-        return _gp.log_expected_improvement(mean, deviation, self._best)
+    def _value(self, mean: gp.Floats, deviation: gp.Floats) -> gp.Floats:
+        return gp.log_expected_improvement(mean, deviation, self._best)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.samplers._loss_model import Observed
-from optuna_quant.samplers._option_scores import OptionScores
-from optuna_quant.samplers._option_scores import scored_options
+from optuna_quant.samplers._models.loss_model import Observed
+from optuna_quant.samplers._models.option_scores import OptionScores
+from optuna_quant.samplers._models.option_scores import scored_options
 from optuna_quant.space.config import QuantConfig
 
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._prior import EarlierLoss
-    from optuna_quant.samplers._prior import StudyPrior
+    from optuna_quant.samplers._models.prior import EarlierLoss
+    from optuna_quant.samplers._models.prior import StudyPrior
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
@@ -42,7 +42,7 @@ _SAME_COST = 0.01
 
 
 class PriorInSpace:
-    """A :class:`~optuna_quant.samplers._prior.StudyPrior`, held against a search.
+    """A :class:`~optuna_quant.samplers._models.prior.StudyPrior`, held against a search.
 
     An op that the earlier study did not have counts as one in floats there. What it has seen of
     configurations that this space does not have is used through what it has taught about the ops.

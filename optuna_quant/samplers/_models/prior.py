@@ -96,8 +96,8 @@ class StudyPrior:
             option adds more to the error than its sensitivity says.
         scale:
             The logarithm of the loss at the reference error, and the exponent, see
-            :class:`~optuna_quant.samplers._loss_model.LossModel`; :obj:`None` if no trial has
-            taught it.
+            :class:`~optuna_quant.samplers._models.loss_model.LossModel`; :obj:`None` if no trial
+            has taught it.
     """
 
     study: str

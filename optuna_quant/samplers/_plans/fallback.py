@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Request
-from optuna_quant.samplers._requests import Scoring
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Request
+from optuna_quant.samplers._engine.requests import Scoring
+from optuna_quant.samplers._engine.requests import Stage
 
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant.samplers._reports import Abandoned
+from optuna_quant.samplers._engine.reports import Abandoned
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
 from optuna_quant.study.repeated_failures import failures_from

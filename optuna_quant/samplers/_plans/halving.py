@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._fallback import by_score
-from optuna_quant.samplers._grow import Change
-from optuna_quant.samplers._grow import Growth
-from optuna_quant.samplers._grow import apply
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Request
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Request
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.fallback import by_score
+from optuna_quant.samplers._plans.grow import Change
+from optuna_quant.samplers._plans.grow import Growth
+from optuna_quant.samplers._plans.grow import apply
 
 
 if TYPE_CHECKING:

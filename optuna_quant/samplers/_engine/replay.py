@@ -9,15 +9,15 @@ from functools import partial
 import math
 from typing import TYPE_CHECKING
 
-from optuna_quant.samplers._race_run import RaceRun
-from optuna_quant.samplers._requests import Evaluate
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Guess
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Race
-from optuna_quant.samplers._requests import Scoring
-from optuna_quant.samplers._requests import SeesSamples
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.race_run import RaceRun
+from optuna_quant.samplers._engine.requests import Evaluate
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Guess
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import Scoring
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.study import record
 
 

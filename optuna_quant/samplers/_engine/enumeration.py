@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import hashlib
 from typing import TYPE_CHECKING
 
-from optuna_quant.samplers._policy import Policy
-from optuna_quant.samplers._policy import Proposal
-from optuna_quant.samplers._sampled import SampledOutcomes
+from optuna_quant.samplers._engine.policy import Policy
+from optuna_quant.samplers._engine.policy import Proposal
+from optuna_quant.samplers._engine.sampled import SampledOutcomes
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 

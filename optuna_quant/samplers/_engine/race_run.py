@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optuna_quant.samplers._reports import RaceReport
+from optuna_quant.samplers._engine.reports import RaceReport
 from optuna_quant.sequential.race import Rank
 from optuna_quant.sequential.race import clearly_behind
 from optuna_quant.sequential.race import lead
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from optuna_quant.samplers._requests import Evaluate
-    from optuna_quant.samplers._requests import Evaluation
-    from optuna_quant.samplers._requests import Race
+    from optuna_quant.samplers._engine.requests import Evaluate
+    from optuna_quant.samplers._engine.requests import Evaluation
+    from optuna_quant.samplers._engine.requests import Race
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
 

@@ -19,14 +19,14 @@ from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from optuna_quant.samplers._model_based import Observation
-from optuna_quant.samplers._model_based import Pending
+from optuna_quant.samplers._models.model_based import Observation
+from optuna_quant.samplers._models.model_based import Pending
 
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.samplers._points import Point
+    from optuna_quant.samplers._models.points import Point
 
 
 class ShadowStudy:

@@ -20,7 +20,7 @@ from optuna_quant.study.compute_once import LeaseMonitor
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._requests import Scoring
+    from optuna_quant.samplers._engine.requests import Scoring
 
 
 Sensitivity: TypeAlias = Callable[[QuantConfig, Sequence[str]], Mapping[str, float]]

@@ -15,12 +15,12 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant.samplers._policy import Policy
-from optuna_quant.samplers._proposer import Proposer
-from optuna_quant.samplers._reports import Abandoned
-from optuna_quant.samplers._reports import Speculation
-from optuna_quant.samplers._session import StudySession
-from optuna_quant.samplers._trial_history import TrialHistory
+from optuna_quant.samplers._engine.policy import Policy
+from optuna_quant.samplers._engine.proposer import Proposer
+from optuna_quant.samplers._engine.reports import Abandoned
+from optuna_quant.samplers._engine.reports import Speculation
+from optuna_quant.samplers._engine.session import StudySession
+from optuna_quant.samplers._engine.trial_history import TrialHistory
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
 from optuna_quant.study.claims import announce

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Race
-from optuna_quant.samplers._requests import Request
-from optuna_quant.samplers._requests import SeesSamples
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import Request
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
 
 
 if TYPE_CHECKING:

@@ -9,25 +9,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._base import QuantSampler
-from optuna_quant.samplers._policy import Policy
-from optuna_quant.samplers._policy import Proposal
-from optuna_quant.samplers._replay import Replay
-from optuna_quant.samplers._replay import typical
-from optuna_quant.samplers._reports import RaceReport
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Race
-from optuna_quant.samplers._requests import Stage
-from optuna_quant.samplers._sampled import SampledOutcomes
-from optuna_quant.samplers._scores import ScoreBook
-from optuna_quant.samplers._scores import Sensitivity
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._engine.policy import Policy
+from optuna_quant.samplers._engine.policy import Proposal
+from optuna_quant.samplers._engine.replay import Replay
+from optuna_quant.samplers._engine.replay import typical
+from optuna_quant.samplers._engine.reports import RaceReport
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._engine.sampled import SampledOutcomes
+from optuna_quant.samplers._engine.scores import ScoreBook
+from optuna_quant.samplers._engine.scores import Sensitivity
 
 
 if TYPE_CHECKING:
     import optuna
 
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace

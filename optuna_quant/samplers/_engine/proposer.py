@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from optuna_quant.samplers._enumeration import Enumeration
-from optuna_quant.samplers._enumeration import Permutation
-from optuna_quant.samplers._policy import Proposal
+from optuna_quant.samplers._engine.enumeration import Enumeration
+from optuna_quant.samplers._engine.enumeration import Permutation
+from optuna_quant.samplers._engine.policy import Proposal
 from optuna_quant.study import record
 from optuna_quant.study.enqueued import valid_choices
 
@@ -20,8 +20,8 @@ from optuna_quant.study.enqueued import valid_choices
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.samplers._policy import Policy
-    from optuna_quant.samplers._trial_history import TrialHistory
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
