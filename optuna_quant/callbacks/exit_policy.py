@@ -25,6 +25,7 @@ from optuna_quant.criteria import check_one_criterion
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.selection.answer import Candidate
 from optuna_quant.selection.answer import candidates
+from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.repeated_failures import RepeatedFailure
@@ -59,7 +60,8 @@ class StopReason(enum.StrEnum):
     CALLBACK = "callback"
     """Another callback stopped the study."""
     NO_GAIN = "no_gain"
-    """By the cost table no quantized model is better than FP32, so nothing was evaluated."""
+    """By the cost table no quantized model is better than FP32: only that was evaluated, and what
+    was enqueued."""
     INTERRUPTED = "interrupted"
     """The user interrupted the search."""
 
@@ -153,6 +155,7 @@ class ExitPolicy:
         self._max_trials = max_trials
         self._objective = as_objective(objective)
         self._stop_at_first = timeout == 0 if stop_at_first is None else stop_at_first
+        self._no_gain: str | None = None
 
     @property
     def criterion(self) -> AccuracyCriterion:
@@ -168,6 +171,19 @@ class ExitPolicy:
         """The same policy with another idea of what is best."""
         policy = copy.copy(self)
         policy._objective = as_objective(objective)
+        return policy
+
+    def without_gain(self, message: str) -> ExitPolicy:
+        """The same policy for a study in which no quantized model is better than FP32.
+
+        It ends as soon as the FP32 model was evaluated.
+
+        Args:
+            message:
+                Why nothing is to be gained.
+        """
+        policy = copy.copy(self)
+        policy._no_gain = message
         return policy
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -201,6 +217,8 @@ class ExitPolicy:
             pruner=getattr(study.pruner, "criterion", None),
         )
         trials = study.get_trials(deepcopy=False)
+        if self._no_gain is not None and fp32_trial(study, trials) is not None:
+            return Stop(StopReason.NO_GAIN, self._no_gain)
         found = candidates(study, self._criterion, trials)
         if self._stop_at_first:
             answers = [c for c in found if c.met and is_answer(study, c.trial)]

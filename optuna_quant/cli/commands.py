@@ -267,16 +267,18 @@ def _finish(
     if result.met:
         if problem is None:
             said.append(f"written: {output}")
+    elif result.is_fp32:
+        best = "FP32 itself is the best model here"
+        said.append(f"{best}; nothing was written to {output}.{_stale(output)}")
     elif args.closest and result.config is not None:
         try:
             result.save(output, closest=True)
             said.append(f"written, though it does not meet the criterion: {output}")
         except OSError as error:
             problems.append(f"The output {str(output)!r} could not be written: {error}")
-    elif result.config is not None or result.stopped_because == StopReason.NO_GAIN:
-        stale = " What is there is from an earlier search." if output.exists() else ""
-        how = "" if result.config is None else " (--closest writes the closest model)"
-        said.append(f"not written: {output}{how}.{stale}")
+    elif result.config is not None:
+        how = " (--closest writes the closest model)"
+        said.append(f"not written: {output}{how}.{_stale(output)}")
     if args.report is not None and result.config is not None:
         try:
             result.report().to_csv(args.report, index=False)
@@ -292,11 +294,16 @@ def _finish(
     if interrupted:
         return exit_codes.INTERRUPTED
     # Where nothing could be evaluated, nothing is known of the criterion.
-    if problems or every_evaluation_failed(result.study.get_trials(deepcopy=False)):
+    failed = every_evaluation_failed(result.study.get_trials(deepcopy=False))
+    if problems or (failed and not result.is_fp32):
         return exit_codes.FAILED
     if result.pays is False:
         return exit_codes.NO_GAIN
     return exit_codes.MET if result.met else exit_codes.NOT_MET
+
+
+def _stale(output: Path) -> str:
+    return " What is there is from an earlier search." if output.exists() else ""
 
 
 def space(args: argparse.Namespace) -> int:

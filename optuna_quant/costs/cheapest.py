@@ -96,6 +96,27 @@ def cheapest(
     return space.default().with_ops(ops)
 
 
+def cheapest_quantized(table: CostTable, space: TuningSpace) -> QuantConfig:
+    """The cheapest configuration that has a quantized op, though FP32 may be cheaper.
+
+    Args:
+        table:
+            The costs.
+        space:
+            The tuning space.
+
+    Raises:
+        ValueError:
+            If no op can be quantized.
+    """
+    found = cheapest(table, space)
+    if found.quantized_ops:
+        return found
+    # Each op or group in floats weighs 1, and not all of them may be.
+    floats = {t.ops[0]: {option.label: 1.0 for option in t.fallbacks} for t in space.tunables}
+    return cheapest(table, space, weights=floats, bound=len(floats) - 1.0)
+
+
 @dataclass(frozen=True)
 class _Option:
     """An option of a tunable with what it costs and weighs."""

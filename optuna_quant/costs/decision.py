@@ -12,6 +12,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.no_gain import NoGain
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import MEASURES
 from optuna_quant.costs.objective import OPS
@@ -54,13 +55,16 @@ class Decision:
         left_out:
             The ops that are left out because quantizing them makes the model slower, by name.
         no_gain:
-            If no configuration is faster than FP32: that, in a sentence with figures.
+            If no configuration is better than FP32: that in words, with figures and what to do.
+        is_other_space:
+            Whether the study was begun with another tuning space, so that nothing was decided.
     """
 
     objective: KnownObjective
     space: TuningSpace
     left_out: Mapping[str, OpGain | None]
     no_gain: str | None = None
+    is_other_space: bool = False
 
     def keep(self, study: optuna.Study) -> None:
         """Write down what all workers and later runs must know."""
@@ -110,7 +114,7 @@ def decide(
     if own is None or (recorded is not None and recorded != own.description):
         # It is about another model, or other ops: whoever opens it says so.
         chosen = as_objective(OPS) if objective is None else objective
-        return Decision(KnownObjective(chosen, space), space, {})
+        return Decision(KnownObjective(chosen, space), space, {}, is_other_space=True)
     chosen, found = _resolve(study, objective, costs)
     relative = SIZE in chosen.measures and len(chosen.measures) > 1
     fp32_bytes = costs.fp32_bytes if relative else None
@@ -227,14 +231,14 @@ def _narrowed(
         return Decision(known, space, {})
     best = known.of(cheapest(table, space))
     if not best < known.fp32_cost - _noise(known):
-        return Decision(known, space, {}, _no_gain(known))
+        return Decision(known, space, {}, str(NoGain(known, table)))
     if LATENCY not in objective.measures:
         return Decision(known, space, {})
     # By the objective's own table: what saves size may be worth some time.
     worse = worse_ops(table, space)
     left = _without(space, tuple(worse)) if worse else space
     if left is None or not any(tunable.quantized for tunable in left.tunables):
-        return Decision(known, space, {}, _no_gain(known))
+        return Decision(known, space, {}, str(NoGain(known, table)))
     if not worse:
         return Decision(known, space, {})
     shown = op_gains(known.costs.table(LATENCY), space, cheapest(table, space))
@@ -251,20 +255,3 @@ def _noise(known: KnownObjective) -> float:
     if known.measures != (LATENCY,) or validation is None:
         return 0.0
     return min(validation.noise, _MOST_NOISE * known.fp32_cost)
-
-
-def _no_gain(known: KnownObjective) -> str:
-    everything, fp32 = known.of(known.space.default()), known.fp32_cost
-    better = {LATENCY: "faster", SIZE: "smaller"}.get(known.name, f"better by {known.name}")
-    text = (
-        f"On this machine no quantized version of the model is {better} than FP32: by the cost "
-        f"table it is {known.show(everything)} with everything quantized, against "
-        f"{known.show(fp32)}. Nothing was evaluated."
-    )
-    size = known.costs.tables.get(SIZE)
-    if SIZE in known.measures or size is None:
-        return text
-    ratio = size.cost(known.space.default()) / size.cost(known.space.fp32())
-    if not ratio < 1:
-        return text
-    return f"{text} objective='size' would make it up to {100 * (1 - ratio):.0f}% smaller."

@@ -7,6 +7,7 @@ written when a trial ended. So the tolerance can be changed afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 from typing import TYPE_CHECKING
@@ -135,17 +136,36 @@ def candidates(
     if trials is None:
         trials = study.get_trials(deepcopy=False)
     return [
-        Candidate(
-            trial=trial,
-            metric=trial.values[0],
-            violation=criterion.violation(trial.values[0], baseline.value),
-            fallback_ops=_fallback_ops(trial),
-            model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
-            higher_is_better=criterion.higher_is_better,
-        )
+        _judged(trial, criterion, baseline)
         for trial in trials
         if trial.state == TrialState.COMPLETE and is_quantized(trial)
     ]
+
+
+def fp32_candidate(study: optuna.Study, criterion: AccuracyCriterion) -> Candidate | None:
+    """The FP32 model, for where that is the answer; :obj:`None` if it has no trial of its own.
+
+    Args:
+        study:
+            The study.
+        criterion:
+            What judges it.
+    """
+    trial, baseline = fp32_trial(study), record.get_baseline(study)
+    return None if trial is None or baseline is None else _judged(trial, criterion, baseline)
+
+
+def _judged(
+    trial: FrozenTrial, criterion: AccuracyCriterion, baseline: record.Baseline
+) -> Candidate:
+    return Candidate(
+        trial=trial,
+        metric=trial.values[0],
+        violation=criterion.violation(trial.values[0], baseline.value),
+        fallback_ops=_fallback_ops(trial),
+        model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
+        higher_is_better=criterion.higher_is_better,
+    )
 
 
 def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candidate]:
@@ -182,6 +202,28 @@ def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> lis
             )
         )
     return found
+
+
+def fp32_trial(
+    study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
+) -> FrozenTrial | None:
+    """The complete trial of the FP32 model; of several the one that has measured the baseline.
+
+    Args:
+        study:
+            The study.
+        trials:
+            The study's trials, if they have been read already.
+
+    Returns:
+        The trial; :obj:`None` if FP32 has none of its own. It must not be changed.
+    """
+    if trials is None:
+        trials = study.get_trials(deepcopy=False)
+    baseline = record.get_baseline(study)
+    measured = None if baseline is None else baseline.trial
+    found = (t for t in trials if t.state == TrialState.COMPLETE and record.is_baseline(t))
+    return min(found, key=lambda t: (t.number != measured, t.number), default=None)
 
 
 def is_quantized(trial: FrozenTrial) -> bool:

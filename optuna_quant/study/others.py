@@ -31,10 +31,23 @@ def running_elsewhere(study: optuna.Study) -> list[FrozenTrial]:
 
 def has_results(study: optuna.Study) -> bool:
     """Whether the study holds more than its baseline: a metric, or scores, of any other model."""
-    return any(
-        (trial.state == TrialState.COMPLETE and not record.is_baseline(trial))
-        or (trial.state == TrialState.PRUNED and (samples_of(trial.system_attrs) or trial.values))
+    return bool(_results(study))
+
+
+def _results(study: optuna.Study) -> list[FrozenTrial]:
+    return [
+        trial
         for trial in study.get_trials(deepcopy=False)
+        if (trial.state == TrialState.COMPLETE and not record.is_baseline(trial))
+        or (trial.state == TrialState.PRUNED and (samples_of(trial.system_attrs) or trial.values))
+    ]
+
+
+def is_searched(study: optuna.Study) -> bool:
+    """Whether the study has results of a search, and not only of what somebody has enqueued."""
+    return any(
+        (claim := record.claim_of(trial)) is None or claim.stage != record.ENQUEUED_STAGE
+        for trial in _results(study)
     )
 
 

@@ -102,6 +102,8 @@ def with_holdout(
     """
     if result.trial is None:
         return replace(result, holdout_missing="no quantized model was evaluated")
+    if result.is_fp32:
+        return replace(result, holdout_missing="the answer is the FP32 model itself")
     if result.stopped_because == StopReason.INTERRUPTED:
         return replace(result, holdout_missing="the search was interrupted")
     try:

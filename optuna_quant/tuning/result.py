@@ -29,6 +29,7 @@ from optuna_quant.costs.worth import with_costs_as_reason
 from optuna_quant.evaluation.rebuild import rebuild
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import closest
+from optuna_quant.selection.answer import fp32_candidate
 from optuna_quant.selection.answer import partial_candidates
 from optuna_quant.selection.answer import ranked
 from optuna_quant.selection.chosen_by_samples import models_compared
@@ -97,9 +98,10 @@ class TuningResult:
     Attributes:
         met:
             Whether a quantized model meets the criterion. If not, what follows is about the one
-            that comes closest.
+            that comes closest, or about the FP32 model where that is the answer, see
+            :attr:`is_fp32`.
         metric:
-            The metric of the model; :obj:`None` if no quantized model was evaluated.
+            The metric of the model; :obj:`None` if no model was evaluated.
         baseline:
             The metric of the FP32 model; :obj:`None` if it was not measured.
         loss:
@@ -215,12 +217,22 @@ class TuningResult:
 
         Better is what the objective says: faster for ``"latency"``, smaller for ``"size"``. What
         was measured counts, and otherwise what is predicted. :obj:`None` if that is not known, or
-        nothing meets the criterion; :obj:`False` as well if the search has not begun because no
-        configuration is better by the cost table.
+        nothing meets the criterion; :obj:`False` as well if the FP32 model is the answer.
         """
-        if self.stopped_because == StopReason.NO_GAIN:
-            return False
-        return is_better(self.known_objective, self.config, self.gain) if self.met else None
+        if self.met:
+            return is_better(self.known_objective, self.config, self.gain)
+        return False if self.is_fp32 else None
+
+    @property
+    def is_fp32(self) -> bool:
+        """Whether the answer is the FP32 model itself, and nothing is met.
+
+        So it is where no search was begun because no quantized model is better by the cost table
+        (``stopped_because`` is ``"no_gain"``), and no enqueued one meets the criterion. Then
+        ``trial``, ``metric``, ``config`` (every op in fallback) and :meth:`model` are those of
+        the FP32 model.
+        """
+        return self.config is not None and not self.config.quantized_ops
 
     @property
     def fallback_ops(self) -> tuple[str, ...]:
@@ -243,8 +255,8 @@ class TuningResult:
 
         Raises:
             ValueError:
-                If no quantized model was evaluated, or the model that is built now is another one
-                than the trial has evaluated.
+                If no model was evaluated, or the model that is built now is another one than the
+                trial has evaluated.
         """
         if self.trial is None:
             raise ValueError(f"There is no model: {_NOTHING}")
@@ -257,14 +269,20 @@ class TuningResult:
             path:
                 The file.
             closest:
-                Whether to write the closest model if none meets the criterion.
+                Whether to write the closest model if none meets the criterion, and the FP32 model
+                where that is the answer.
 
         Raises:
             ValueError:
                 If no model meets the criterion and ``closest`` is not set, or the file cannot be
-                written or is the FP32 model itself, or as :meth:`model` says.
+                written or is the file of the FP32 model itself, or as :meth:`model` says.
         """
         check_output(path, inputs=files_of(self.backend))
+        if self.is_fp32 and not closest:
+            raise ValueError(
+                f"FP32 itself is the best model here, so none is saved. {self.message} To save "
+                "the FP32 model all the same use save(path, closest=True)."
+            )
         if not self.met and not closest and self.config is not None:
             why = (
                 "No quantized model meets the criterion"
@@ -378,7 +396,9 @@ class TuningResult:
         """
         # What the hold-out set says is true of a chosen model as it stands, so it comes first.
         lines = [self._headline(), *self._shown_holdout()]
-        if self.metric is not None and self.baseline is not None and self.loss is not None:
+        if self.is_fp32:
+            lines.append(f"metric {self.metric:.6g} (FP32), criterion: {self.criterion}")
+        elif self.metric is not None and self.baseline is not None and self.loss is not None:
             known = self.loss_interval is not None
             judged = f", criterion: {self.criterion}" if known else f" ({self.criterion})"
             about = "" if self.samples is None else "about "
@@ -395,7 +415,7 @@ class TuningResult:
         if self.samples is not None:
             seen, of = self.samples
             lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
-        if self.config is not None and self.trial is not None:
+        if self.config is not None and self.trial is not None and not self.is_fp32:
             runs, differs = describe_runs(self.config, self._executed_if_known())
             lines.append(f"trial {self.trial.number}: {runs}{self._shown_cost()}")
             if differs:
@@ -461,10 +481,10 @@ class TuningResult:
             )
         if self.met:
             return "A quantized model meets the criterion."
-        if self.stopped_because == StopReason.NO_GAIN:
+        if self.is_fp32:
             return (
-                "NO GAIN: no quantized model was evaluated, because by the cost table none is "
-                "better than FP32."
+                "NO GAIN: FP32 itself is the best model here, as far as the cost table tells, so "
+                "no quantized one was looked for."
             )
         if self.config is None:
             return f"NOT MET: {_NOTHING}"
@@ -585,7 +605,7 @@ def conclude(
     criterion, objective = policy.criterion, policy.objective
     found = candidates(study, criterion)
     met = ranked(found, objective)
-    best = met[0] if met else _closest(study, found, policy)
+    best = met[0] if met else _without_answer(study, found, policy, stop)
     gain = None
     if met and measure is not None and stop.reason != StopReason.INTERRUPTED:
         try:
@@ -635,6 +655,16 @@ def conclude(
         known_objective=objective if isinstance(objective, KnownObjective) else None,
         left_out={} if left_out is None else left_out,
     )
+
+
+def _without_answer(
+    study: optuna.Study, found: Sequence[Candidate], policy: ExitPolicy, stop: Stop
+) -> Candidate | None:
+    """What the result is about if nothing is met: FP32 if that is best, else what is closest."""
+    fp32 = None
+    if stop.reason == StopReason.NO_GAIN:
+        fp32 = fp32_candidate(study, policy.criterion)
+    return fp32 or _closest(study, found, policy)
 
 
 def _closest(

@@ -67,6 +67,7 @@ from optuna_quant.evaluation.signature import signature_of
 from optuna_quant.evaluation.timeout import check_evaluation_timeout
 from optuna_quant.pruners import METHODS
 from optuna_quant.pruners import AccuracyPruner
+from optuna_quant.samplers._fp32_only import FP32OnlySampler
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.selection.answer import partial_candidates
 from optuna_quant.sequential.population import is_bounded
@@ -83,10 +84,14 @@ from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.gone import named_if_gone
 from optuna_quant.study.names import find_name
 from optuna_quant.study.names import model_of
+from optuna_quant.study.names import model_of_study
 from optuna_quant.study.others import has_results
+from optuna_quant.study.others import is_searched
 from optuna_quant.study.others import running_elsewhere
 from optuna_quant.study.renewal import renew
 from optuna_quant.study.repeated_failures import try_again
+from optuna_quant.study.space_signature import check_protocol
+from optuna_quant.study.space_signature import check_space
 from optuna_quant.tuning.earlier_study import check_from_study
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
@@ -274,17 +279,10 @@ class Search:
         with named_if_gone(study):
             if start.source is not None:
                 costs.take_over(study, start.source)
-            decision = decide(
-                study,
-                objective=self.objective,
-                space=self.space,
-                costs=costs,
-                may_narrow=self.may_narrow,
-            )
-        # What somebody has enqueued is evaluated, also where nothing is to be gained.
-        if decision.no_gain is not None and not has_results(study) and not waiting(study):
-            return self._decided(decision)._conclude_without_gain(study, decision.no_gain)
+            study, decision = self._decide(study, costs)
         decided = self._decided(decision)
+        if decision.no_gain is not None and self.space.has_fp32 and not is_searched(study):
+            decided, n_jobs = decided._without_gain(decision.no_gain), 1
         study.sampler = decided.sampler
         return decided._search(
             study,
@@ -296,6 +294,34 @@ class Search:
             n_jobs=n_jobs,
             artifact_store=artifact_store,
             on_stuck=on_stuck,
+        )
+
+    def _decide(self, study: optuna.Study, costs: StudyCosts) -> tuple[optuna.Study, Decision]:
+        """What the study is to make small, and it; a new one for other ops, if it has no results.
+
+        Where FP32 was the answer one may well ask for other ops next.
+        """
+        decision = self._decision(study, costs)
+        if (
+            not decision.is_other_space
+            or has_results(study)
+            or self.model != model_of_study(study)
+        ):
+            return study, decision
+        check_protocol(study)
+        try:
+            check_space(study, self.space)
+        except ValueError as error:
+            study = renew(study, ChangedError(str(error)))
+        return study, self._decision(study, costs)
+
+    def _decision(self, study: optuna.Study, costs: StudyCosts) -> Decision:
+        return decide(
+            study,
+            objective=self.objective,
+            space=self.space,
+            costs=costs,
+            may_narrow=self.may_narrow,
         )
 
     def _decided(self, decision: Decision) -> Search:
@@ -315,11 +341,15 @@ class Search:
             left_out=decision.left_out,
         )
 
-    def _conclude_without_gain(self, study: optuna.Study, message: str) -> TuningResult:
-        """The result of a search that is not worth beginning."""
-        stop = Stop(StopReason.NO_GAIN, message)
-        keep_reason(study, stop)
-        return conclude(study, stop, self.policy, backend=self.backend, space=self.space)
+    def _without_gain(self, message: str) -> Search:
+        """This search where it is not worth beginning: the FP32 model, and what was enqueued."""
+        sampler = FP32OnlySampler(
+            self.space,
+            criterion=self.criterion,
+            seed=self.seed,
+            claim_patience=getattr(self.sampler, "claim_patience", _LAST_TRIALS_SECONDS),
+        )
+        return replace(self, policy=self.policy.without_gain(message), sampler=sampler)
 
     def _search(
         self,
@@ -763,7 +793,7 @@ def _run_enqueued(
         Whether there was anything.
     """
     ran = False
-    while stop.reason in (StopReason.MET, StopReason.EXHAUSTED):
+    while stop.reason in (StopReason.MET, StopReason.EXHAUSTED, StopReason.NO_GAIN):
         take_out_misfits(study, objective.space)
         if 0 in (policy.trials_left(study), policy.seconds_left(study)):
             break

@@ -273,23 +273,6 @@ def test_a_study_with_ops_that_the_user_had_named_is_no_narrowed_one(tmp_path):
 # What is not worth beginning.
 
 
-def test_nothing_is_evaluated_where_nothing_can_be_gained(tmp_path):
-    backend = CostedBackend(DAMAGE, {"a": 2.0, "b": 1.5, "c": 1.2}, sizes=SMALL)
-    storage, output = tmp_path / "journal", tmp_path / "out"
-    for _ in range(2):
-        result = go(backend, storage=storage, output=output)
-        assert (result.met, result.pays) == (False, False)
-        assert result.stopped_because == "no_gain"
-        assert not result.study.trials
-        assert not output.exists()
-        assert "4.7 ms with everything quantized, against 3 ms" in result.message
-        assert "objective='size' would make it up to 3% smaller" in result.message
-        assert str(result).startswith("NO GAIN: no quantized model was evaluated")
-    assert backend.calls["costs"] == 1
-    # It is no obstacle to asking for something else.
-    assert go(backend, "size", storage=storage, output=output).met
-
-
 def test_whoever_names_ops_gets_them_and_is_told():
     backend = CostedBackend(DAMAGE, {"a": 2.0, "b": 1.5, "c": 1.2})
     result = go(backend, "latency", op_types="all")

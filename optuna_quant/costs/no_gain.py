@@ -1,0 +1,108 @@
+"""Why a search is not begun: no quantized model is better than FP32, with figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+import math
+from typing import TYPE_CHECKING
+
+from optuna_quant.costs.cheapest import cheapest_quantized
+from optuna_quant.costs.objective import LATENCY
+from optuna_quant.costs.objective import SIZE
+from optuna_quant.costs.objective import WeightedObjective
+
+
+if TYPE_CHECKING:
+    from optuna_quant.costs.known import KnownObjective
+    from optuna_quant.costs.table import CostTable
+
+
+# What is smaller by a lesser part is not worth a word.
+_WORTH_SAYING = 0.005
+
+
+@dataclass(frozen=True)
+class NoGain:
+    """Why no search is begun; as a string what the best would cost, and what to do.
+
+    Args:
+        known:
+            The objective, by which no quantized model is better than FP32.
+        table:
+            Its costs.
+    """
+
+    known: KnownObjective
+    table: CostTable
+
+    def __str__(self) -> str:
+        known, everything = self.known, self.known.of(self.known.space.default())
+        better, best, _ = _words(known.name)
+        by = " by more than noise" if self._is_within_noise else ""
+        is_relative = isinstance(known.objective, WeightedObjective)
+        compared = "" if is_relative else f" ({self._compared()})"
+        parts = [f"{known.show(self._cost)} for the {best} one{compared}"]
+        if everything != self._cost:
+            parts.append(f"{known.show(everything)} with everything quantized")
+        if not is_relative:
+            parts.append(f"against {known.show(known.fp32_cost)} in FP32")
+        return (
+            f"By the cost table no quantized model is {better} than FP32{by} (objective "
+            f"{known.name!r}): {', '.join(parts)}. {self._what_to_do()}"
+        )
+
+    @cached_property
+    def _cost(self) -> float:
+        """What the best quantized model costs."""
+        return self.known.of(cheapest_quantized(self.table, self.known.space))
+
+    @property
+    def _noise(self) -> float:
+        """By how much the measured times of one model differ, if costs are such times."""
+        validation = self.known.costs.validation
+        is_time = self.known.measures == (LATENCY,)
+        return validation.noise if is_time and validation is not None else 0.0
+
+    @property
+    def _is_within_noise(self) -> bool:
+        return 0 < abs(self._cost - self.known.fp32_cost) <= self._noise
+
+    def _compared(self) -> str:
+        fp32 = self.known.fp32_cost
+        if self._is_within_noise:
+            return f"no difference beyond noise, {self.known.show(self._noise)}"
+        if self._cost == fp32:
+            return "no difference"
+        *_, worse = _words(self.known.name)
+        if not 0 < fp32 < math.inf:
+            return worse
+        ratio = self._cost / fp32
+        return (
+            f"{ratio:.2g} times {worse}" if ratio >= 1.1 else f"{100 * ratio - 100:.2g}% {worse}"
+        )
+
+    def _what_to_do(self) -> str:
+        advice = []
+        size = self.known.costs.tables.get(SIZE)
+        smaller = None
+        if size is not None:
+            space = self.known.space
+            smaller = 1 - size.cost(space.default()) / size.cost(space.fp32())
+        if SIZE not in self.known.measures and (smaller is None or smaller > _WORTH_SAYING):
+            by = "" if smaller is None else f" (up to {100 * smaller:.0f}% smaller)"
+            advice.append(f"for the smallest model{by} use objective='size' (--objective size)")
+        if self._is_within_noise:
+            advice.append("to try quantized ones all the same use op_types='all' (--op-types all)")
+        advice.append("for another device give what ops cost there: costs= (--costs)")
+        text = "; ".join(advice)
+        return f"{text[0].upper()}{text[1:]}."
+
+
+def _words(objective: str) -> tuple[str, str, str]:
+    """What a model is that is better, the best, and worse."""
+    if objective == LATENCY:
+        return "faster", "fastest", "slower"
+    if objective == SIZE:
+        return "smaller", "smallest", "larger"
+    return "better", "best", "dearer"
