@@ -347,7 +347,7 @@ class Search:
             self.space,
             criterion=self.criterion,
             seed=self.seed,
-            claim_patience=getattr(self.sampler, "claim_patience", _LAST_TRIALS_SECONDS),
+            claim_timeout=getattr(self.sampler, "claim_timeout", _LAST_TRIALS_SECONDS),
         )
         return replace(self, policy=self.policy.without_gain(message), sampler=sampler)
 

@@ -20,6 +20,7 @@ import no_gain_worker
 import optuna
 import pytest
 
+from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
@@ -28,9 +29,8 @@ from optuna_quant.costs import Validation
 from optuna_quant.costs.no_gain import NoGain
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.criteria import TuningCriterion
-from optuna_quant.evaluation.value import BaselineError
 from optuna_quant.study import record
+from optuna_quant.study.errors import BaselineError
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.result import TuningResult
