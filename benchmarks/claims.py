@@ -28,7 +28,7 @@ from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers._engine import base
 from optuna_quant.study import claims as claims_of_study
 from optuna_quant.study import liveness
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers import backoff
 from optuna_quant.workers import heartbeat
 
@@ -142,7 +142,7 @@ def _run(workers: int) -> None:
         clock.run([work] * workers)
     storage.counts = False
     trials = optuna.load_study(storage=storage, study_name=name).get_trials(deepcopy=False)
-    claims = [claim for trial in trials if (claim := record.claim_of(trial)) is not None]
+    claims = [claim for trial in trials if (claim := TrialView(trial).claim) is not None]
     assert len({claim.key for claim in claims}) == workers, "two claimed the same"
     print(
         f"{workers:5} workers: all have claimed after {max(ends):6.2f} s, "

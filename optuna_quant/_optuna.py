@@ -120,9 +120,12 @@ def frozen_trial(trial: optuna.Trial) -> FrozenTrial:
     return trial.study._storage.get_trial(trial._trial_id)
 
 
-def stored_system_attrs(trial: optuna.Trial) -> dict[str, Any]:
-    """The system attributes of a trial that runs, as the storage has them."""
-    return trial.study._storage.get_trial_system_attrs(trial._trial_id)
+def latest_trial(trial: optuna.Trial) -> FrozenTrial:
+    """A trial that runs, as this process knows it, with the system attributes in the storage."""
+    latest, storage = trial._get_latest_trial(), trial.study._storage
+    if trial.storage is not storage:  # Something stands before it, and knows what it holds only.
+        latest.system_attrs = storage.get_trial_system_attrs(trial._trial_id)
+    return latest
 
 
 # Storages.

@@ -32,6 +32,7 @@ from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.slow_trials import SlowTrials
 from optuna_quant.study.slow_trials import suspicious_after
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.result import TuningResult
 
@@ -262,7 +263,7 @@ def test_candidate_that_hangs_fails_once_and_for_all(n_jobs: int) -> None:
         f"Not evaluated: EvaluationTimeout: {REASON}"
     }
     # Each of them once, as long as there is anything else.
-    claims = [record.claim_of(t) for t in hung]
+    claims = [TrialView(t).claim for t in hung]
     keys = [c.key for c in claims if c is not None and c.stage != record.EXHAUSTED_STAGE]
     assert len(set(keys)) == len(keys)
 

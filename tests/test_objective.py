@@ -26,6 +26,9 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.waiting import Waiting
 from optuna_quant.workers.identity import this_worker
@@ -58,7 +61,7 @@ def test_trial_says_what_it_was() -> None:
     study, objective = setup(backend)
     study.optimize(objective, n_trials=4)
     fp32, default, *_ = study.trials
-    assert record.get_baseline(study) == record.Baseline(0.9, 0)
+    assert get_baseline(study) == Baseline(0.9, 0)
     assert fp32.value == 0.9
     assert fp32.constraints == {record.ACCURACY: pytest.approx(-0.1), record.QUANTIZED: 1.0}
     assert record.MET not in fp32.user_attrs
@@ -124,7 +127,7 @@ def test_baseline_is_measured_with_a_foreign_sampler(
     evaluate = CountingEvaluation()
     study, objective = setup(FakeBackend(6), evaluate, sampler=sampler(seed=0))
     study.optimize(objective, n_trials=5)
-    assert record.get_baseline(study) == record.Baseline(0.9, 0)
+    assert get_baseline(study) == Baseline(0.9, 0)
     assert evaluate.fp32_count == 1
     assert all(record.MET in t.user_attrs for t in study.trials)
 
@@ -134,7 +137,7 @@ def test_baseline_is_measured_where_the_space_lacks_fp32() -> None:
     evaluate = CountingEvaluation()
     study, objective = setup(backend, evaluate)
     study.optimize(objective, n_trials=2)
-    assert record.get_baseline(study) == record.Baseline(0.9, 0)
+    assert get_baseline(study) == Baseline(0.9, 0)
     assert study.trials[0].value == pytest.approx(0.84)
     assert evaluate.fp32_count == 1
 
@@ -143,7 +146,7 @@ def test_baseline_that_is_there_is_not_measured_again() -> None:
     evaluate = CountingEvaluation()
     backend = FakeBackend({"a": 0.2, "b": 0.0})
     study, objective = setup(backend, evaluate, sampler=optuna.samplers.RandomSampler(seed=0))
-    record.set_baseline(study, record.Baseline(0.95))
+    set_baseline(study, Baseline(0.95))
     study.enqueue_trial(backend.tuning_space().params_of(backend.tuning_space().fp32()))
     study.optimize(objective, n_trials=2)
     assert study.trials[0].value == 0.95
@@ -171,7 +174,7 @@ def test_baseline_that_is_no_number_ends_the_search(returned: object, message: s
     with pytest.raises(BaselineError, match=message):
         study.optimize(objective, n_trials=3, catch=(RuntimeError,))
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
-    assert record.get_baseline(study) is None
+    assert get_baseline(study) is None
 
 
 def test_baseline_evaluation_that_raises_ends_the_search_and_says_why() -> None:
@@ -395,7 +398,7 @@ def test_threads_measure_one_baseline_and_each_model_once(foreign: bool) -> None
     assert evaluate.fp32_count == 1
     quantized = [model for model in evaluate.seen if model.config.quantized_ops]
     assert len(quantized) == len({model.fingerprint for model in quantized})
-    assert record.get_baseline(study) is not None
+    assert get_baseline(study) is not None
 
 
 def count_pauses(monkeypatch: pytest.MonkeyPatch) -> list[Waiting]:
@@ -417,7 +420,7 @@ def test_trial_of_a_dead_process_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     pauses = count_pauses(monkeypatch)
     study.optimize(objective, n_trials=1)
     assert not pauses
-    assert record.get_baseline(study) == record.Baseline(0.9, 1)
+    assert get_baseline(study) == Baseline(0.9, 1)
 
 
 def test_trial_of_which_nothing_is_known_is_waited_for_only_so_long(
@@ -438,14 +441,14 @@ def test_trial_of_which_nothing_is_known_is_waited_for_only_so_long(
     study.optimize(objective, n_trials=5)
     assert not pauses  # It is waited for once.
     assert evaluate.most_repeats() == 1
-    assert record.get_baseline(study) == record.Baseline(0.9, 1)
+    assert get_baseline(study) == Baseline(0.9, 1)
 
 
 def test_same_model_in_another_process_is_waited_for() -> None:
     evaluate = CountingEvaluation()
     backend = FakeBackend({"a": 0.2, "b": 0.3})
     study, objective = setup(backend, evaluate, sampler=optuna.samplers.RandomSampler(seed=1))
-    record.set_baseline(study, record.Baseline(0.9))
+    set_baseline(study, Baseline(0.9))
     space = backend.tuning_space()
     params = space.params_of(space.default())
     study.enqueue_trial(params)
@@ -500,7 +503,9 @@ def test_worker_that_writes_heartbeats_is_waited_for() -> None:
         system(trial._trial_id, record.HEARTBEAT, count)
         assert waiting.is_for(study.trials)
         time.sleep(0.2)
-    time.sleep(0.2)
+    for _ in range(3):  # Only time during which it looks counts.
+        waiting.is_for(study.trials)
+        time.sleep(0.1)
     assert not waiting.is_for(study.trials)
 
 
@@ -508,7 +513,7 @@ def test_same_model_is_evaluated_after_all_if_the_other_trial_fails() -> None:
     evaluate = CountingEvaluation()
     backend = FakeBackend({"a": 0.2, "b": 0.3})
     study, objective = setup(backend, evaluate, sampler=optuna.samplers.RandomSampler(seed=1))
-    record.set_baseline(study, record.Baseline(0.9))
+    set_baseline(study, Baseline(0.9))
     space = backend.tuning_space()
     params = space.params_of(space.default())
     study.enqueue_trial(params)

@@ -27,6 +27,7 @@ from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
 from optuna_quant.study.start import start_study
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.launch import Rank
 from optuna_quant.workers.launch import this_rank
 
@@ -217,7 +218,7 @@ def test_first_rank_reports_and_writes_and_all_work(folder: Path) -> None:
     assert (folder / "net.quantized.onnx").exists()
     study = studied(folder)
     assert_nothing_twice(study)
-    workers = {record.worker_of(trial) for trial in study.get_trials(deepcopy=False)}
+    workers = {TrialView(trial).worker for trial in study.get_trials(deepcopy=False)}
     assert len(workers) > 1
 
 
@@ -471,4 +472,4 @@ def studied_or_none(folder: Path) -> optuna.Study | None:
 def pids(study: optuna.Study | None) -> list[int]:
     """The processes of the trials that run."""
     running = [] if study is None else study.get_trials(states=(TrialState.RUNNING,))
-    return [int(worker.split("|")[1]) for t in running if (worker := record.worker_of(t))]
+    return [int(worker.split("|")[1]) for t in running if (worker := TrialView(t).worker)]

@@ -51,6 +51,7 @@ from optuna_quant.space.config import QuantConfig
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning import search
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import OutputError
@@ -417,7 +418,7 @@ def test_threads_share_one_search() -> None:
     assert result.fallback_ops == alone.fallback_ops
     assert result.met
     assert evaluate.most_repeats() == 1
-    workers = {record.worker_of(trial) for trial in result.study.trials}
+    workers = {TrialView(trial).worker for trial in result.study.trials}
     assert len(workers) == 4
     assert result.speculation is not None
 

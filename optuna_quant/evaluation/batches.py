@@ -14,6 +14,7 @@ from optuna_quant._optuna import set_study_system_attr
 from optuna_quant._optuna import study_system_attrs
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.errors import ChangedEvaluationError
 
 
@@ -158,7 +159,7 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
     if batches is None or batches.size is None:
         return
     known = study_system_attrs(study).get(record.DYNAMIC_BATCH_SIZE)
-    if known is None and record.get_baseline(study) is None:
+    if known is None and get_baseline(study) is None:
         set_study_system_attr(study, record.DYNAMIC_BATCH_SIZE, batches.size)
         return
     if known == batches.size:

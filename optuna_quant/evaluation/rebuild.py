@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def rebuild(trial: FrozenTrial, *, backend: Backend, space: TuningSpace) -> Any:
     """
     config = space.config_from_params(trial.params)
     model = backend.quantize(config)
-    evaluated = trial.user_attrs.get(record.FINGERPRINT)
+    evaluated = TrialView(trial).fingerprint
     if evaluated is not None and evaluated != fingerprint_of(model, config, backend):
         raise ValueError(
             f"The model that trial {trial.number} has evaluated cannot be built again: its "

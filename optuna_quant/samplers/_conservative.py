@@ -22,7 +22,8 @@ from optuna_quant.samplers._plans.halving import least_sensitive_first
 from optuna_quant.samplers._plans.halving import left
 from optuna_quant.samplers._plans.halving import without
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -166,12 +167,12 @@ def _one_by_one(config: QuantConfig, op_type: str, changes: Sequence[Change]) ->
 
 def type_costs(study: optuna.Study, criterion: AccuracyCriterion | None) -> dict[str, float]:
     """The loss at each stage that converted a whole op type; see the sampler's method."""
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     if baseline is None or criterion is None:
         return {}
     costs = {}
     for trial in _optuna.all_trials(study):
-        claim = record.claim_of(trial)
+        claim = TrialView(trial).claim
         if claim is not None and trial.values and claim.stage.startswith("convert "):
             op_type = claim.stage.removeprefix("convert ")
             if " " not in op_type and op_type != "everything":

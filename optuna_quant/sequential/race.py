@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_quant._common.rounding import ROUNDING
-from optuna_quant.sequential.threshold import estimate
+from optuna_quant.sequential.weighted_threshold import estimate
 
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def survivors(
     best of those that are out may be better than the chosen one, :func:`most_missed` tells.
 
     Of the better half, a candidate is out that is surely worse than ``top`` others: a bet on its
-    not being worse has lost, betting as in :class:`ThresholdTest` on the difference of the two
-    (successive elimination: Even-Dar, Mannor and Mansour, "Action elimination and stopping
+    not being worse has lost, betting as in :class:`WeightedThresholdTest` on the difference of the
+    two (successive elimination: Even-Dar, Mannor and Mansour, "Action elimination and stopping
     conditions for the multi-armed bandit and reinforcement learning problems", 2006, with
     confidence sequences in place of their bounds). With probability ``1 - error_probability``
     none of the true ``top`` is out for that reason in any round of the race.
@@ -213,8 +213,8 @@ def lead(population: Population, scores: NDArray[np.float64]) -> float:
 
     All candidates of a round have seen the same samples, so this orders them. It is no estimate
     of how far they are apart on all samples: hard ones are more frequent among the first. But it
-    varies less than :func:`~optuna_quant.sequential.threshold.estimate`, in which a sample that is
-    seldom drawn counts for many, and the order is what matters here.
+    varies less than :func:`~optuna_quant.sequential.weighted_threshold.estimate`, in which a
+    sample that is seldom drawn counts for many, and the order is what matters here.
     """
     return float((scores - population.normal_baseline[: len(scores)]).mean())
 

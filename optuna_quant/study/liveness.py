@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant.study import record
 from optuna_quant.study.slow_trials import SlowTrials
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.heartbeat import HeartbeatMonitor
 from optuna_quant.workers.heartbeat import HeartbeatThread
 from optuna_quant.workers.heartbeat import heartbeat_interval
@@ -71,16 +72,17 @@ class TrialMonitor:
         return {number: reason for number, reason in found.items() if reason is not None}
 
     def _why_stale(self, trial: FrozenTrial, heartbeats: HeartbeatMonitor) -> str | None:
-        worker = record.worker_of(trial)
+        view = TrialView(trial)
+        worker = view.worker
         if worker is None:
-            starter = record.starter_of(trial)
+            starter = view.started_by
             has_ended = starter is not None and self._has_ended(starter)
             return "its process has ended" if has_ended else None
         if is_this_process(worker):
             return None
         if self._has_ended(worker):
             return "its process has ended"
-        if heartbeats.is_stale(trial.number, record.heartbeat_of(trial)):
+        if heartbeats.is_stale(trial.number, view.heartbeat):
             return f"its worker has written no heartbeat for {heartbeats.timeout} s"
         return None
 

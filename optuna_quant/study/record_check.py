@@ -19,11 +19,12 @@ from optuna_quant._common.rounding import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.errors import DamagedRecordError
-from optuna_quant.study.sample_record import population_of
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -157,10 +158,10 @@ def _wrong_baseline(stored: Any, trials: int) -> str | None:
     if population is not None and not isinstance(population, str):
         return f"names the samples {_shown(population)}"
     digest = stored.get("digest")
-    if digest is not None and digest != record.baseline_digest(record.baseline_from(stored)):
+    if digest is not None and digest != Baseline.from_attr(stored).digest:
         return (
             f"does not agree with its digest: value {stored['value']}, trial {stored['trial']} "
-            "(optuna_quant.study.record.set_baseline sets another one)"
+            "(optuna_quant.study.baseline.set_baseline sets another one)"
         )
     return None
 
@@ -168,7 +169,7 @@ def _wrong_baseline(stored: Any, trials: int) -> str | None:
 def _check_baseline(
     study: optuna.Study, trials: list[FrozenTrial], population: Population | None
 ) -> None:
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     if baseline is None:
         return
     if population is not None:
@@ -183,7 +184,7 @@ def _check_baseline(
     if baseline.trial is None or baseline.trial >= len(trials):
         return
     trial = trials[baseline.trial]
-    measured = trial.state == TrialState.COMPLETE and record.is_baseline(trial)
+    measured = trial.state == TrialState.COMPLETE and TrialView(trial).is_baseline
     if measured and trial.values and not _close(trial.values[0], baseline.value):
         raise DamagedRecordError(
             study.study_name,
@@ -251,17 +252,18 @@ def _check_trial(one: _Trial) -> None:
 def _check_agreement(one: _Trial) -> None:
     """Values of one trial that were written together."""
     trial = one.trial
-    violation = trial.system_attrs.get(f"{_CONSTRAINTS}{record.ACCURACY}")
-    met = trial.user_attrs.get(record.MET)
-    is_judged = trial.state == TrialState.COMPLETE and met is not None and violation is not None
-    if is_judged and met != bool(violation <= 0):  # type: ignore[operator]
-        raise one.damaged(record.MET, f"is {met}, but the constraint 'accuracy' is {violation!r}")
-    quantized = trial.system_attrs.get(f"{_CONSTRAINTS}{record.QUANTIZED}")
-    if quantized is None or trial.state != TrialState.COMPLETE:
+    view = TrialView(trial)
+    if not view.is_complete:
         return
-    if record.is_baseline(trial) and quantized == 0:
+    met, violation = view.met, view.violation
+    if met is not None and violation is not None and met != (violation <= 0):
+        raise one.damaged(record.MET, f"is {met}, but the constraint 'accuracy' is {violation!r}")
+    quantized = trial.constraints.get(record.QUANTIZED)
+    if quantized is None:
+        return
+    if view.is_baseline and quantized == 0:
         raise one.damaged(record.CLAIM, "is that of the FP32 model, but the model is quantized")
-    if (record.MET in trial.user_attrs) != (quantized == 0):
+    if (met is not None) != (quantized == 0):
         raise one.damaged(
             f"{_CONSTRAINTS}{record.QUANTIZED}",
             f"is {quantized}, which does not agree with the attribute 'met' ({met})",
@@ -269,19 +271,18 @@ def _check_agreement(one: _Trial) -> None:
 
 
 def _check_scores(one: _Trial) -> None:
-    trial, population = one.trial, one.population
+    trial, population, view = one.trial, one.population, TrialView(one.trial)
     try:
-        scores = read_scores(trial.system_attrs)
+        scores = view.scores
     except ValueError as error:
         raise one.damaged(record.SCORES, str(error)) from error
-    evidence = trial.user_attrs.get(record.EVIDENCE)
-    reused = record.REUSED_FROM in trial.user_attrs
-    if evidence is not None and not reused and evidence["samples"] != len(scores):
+    evidence, reused = view.evidence, view.reused_from is not None
+    if evidence is not None and not reused and evidence.samples != len(scores):
         raise one.damaged(
             record.EVIDENCE,
-            f"is of {evidence['samples']} samples, but the trial has seen {len(scores)}",
+            f"is of {evidence.samples} samples, but the trial has seen {len(scores)}",
         )
-    if population is None or population_of(trial.system_attrs) != population.key:
+    if population is None or view.population != population.key:
         return
     low, high = population.bounds
     slack = 1e-6 * max(1.0, abs(low), abs(high))

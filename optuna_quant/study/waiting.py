@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.heartbeat import HeartbeatMonitor
 from optuna_quant.workers.identity import is_known_dead
@@ -52,7 +52,7 @@ class Waiting:
         self._find_timeout = timeout
         self._given_up = given_up
         self._silent = HeartbeatMonitor(grace_period)
-        self.pause = Backoff(first=_FIRST_PAUSE_SECONDS)
+        self._backoff = Backoff(first=_FIRST_PAUSE_SECONDS)
 
     @cached_property
     def _started(self) -> HeartbeatMonitor:
@@ -68,7 +68,7 @@ class Waiting:
     def _is_worthwhile(self, trial: FrozenTrial, has_started: bool) -> bool:
         if self._is_at_work(trial.number):
             return True
-        claim = record.claim_of(trial)
+        claim = TrialView(trial).claim
         if claim is not None and (claim.worker == this_worker() or is_known_dead(claim.worker)):
             return False
         has_started = has_started and bool(claim or trial.params)
@@ -76,9 +76,13 @@ class Waiting:
         if key in self._given_up:
             return False
         if has_started:
-            is_stale = self._started.is_stale(trial.number, record.heartbeat_of(trial))
+            is_stale = self._started.is_stale(trial.number, TrialView(trial).heartbeat)
         else:
             is_stale = self._silent.is_stale(trial.number, None)
         if is_stale:
             self._given_up.add(key)
         return not is_stale
+
+    def pause(self) -> None:
+        """Sleep a little, longer each time."""
+        self._backoff()

@@ -15,7 +15,7 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.metrics.sample_metrics import Metric
-from optuna_quant.evaluation.objective import Evaluate
+from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.result import TuningResult
@@ -172,7 +172,7 @@ def tune(
         evidence:
             How it is decided that a model fails before all samples were seen: ``"paired"``
             (default), ``"unpaired"`` or ``"exact"``, see
-            :class:`~optuna_quant.pruners.AccuracyPruner`; ``"off"`` evaluates every model on all
+            :class:`~optuna_quant.EarlyStopping`; ``"off"`` evaluates every model on all
             samples. It is about ``data``, or a function ``evaluate`` that takes indices.
         error_probability:
             With what probability a model that meets the criterion may be given up.

@@ -17,7 +17,6 @@ from optuna_quant.costs.gain import measure_against
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import Objective
 from optuna_quant.evaluation.rebuild import rebuild
-from optuna_quant.study import record
 from optuna_quant.workers.cores import available_cores
 
 
@@ -87,7 +86,7 @@ def finalists(
     different: dict[object, Candidate] = {}
     for candidate in found:
         if candidate.cost(objective) <= most:
-            key = candidate.trial.user_attrs.get(record.FINGERPRINT, candidate.trial.number)
+            key = candidate.view.model
             different.setdefault(key, candidate)
     return list(different.values())[:_MOST_FINALISTS]
 
@@ -142,10 +141,7 @@ def measure_finalists(
 
 
 def _sizes(candidate: Candidate, fp32: Any) -> Gain:
-    size, reference = (
-        candidate.trial.user_attrs.get(record.MODEL_BYTES),
-        getattr(fp32, "nbytes", None),
-    )
+    size, reference = candidate.view.model_bytes, getattr(fp32, "nbytes", None)
     if size is None or reference is None:
         return Gain()
     return Gain(nbytes=int(size), fp32_bytes=int(reference))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.evaluation.objective import Evaluate
+    from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.tuning.result import TuningResult
 
 

@@ -38,11 +38,13 @@ from optuna_quant.selection.chosen_by_samples import shown_interval
 from optuna_quant.sequential.population import is_bounded
 from optuna_quant.sequential.simultaneous import chosen_loss_interval
 from optuna_quant.space.left_out import shown_bytes
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import full_scores
+from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.finalists import finalists
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import files_of
@@ -248,7 +250,7 @@ class TuningResult:
     @property
     def depends_on_batch(self) -> bool:
         """Whether what the model gives for a sample depends on the others in its batch."""
-        return self.trial is not None and record.DEPENDS_ON_BATCH in self.trial.user_attrs
+        return self.trial is not None and TrialView(self.trial).depends_on_batch
 
     def model(self) -> Any:
         """The model, built anew.
@@ -434,7 +436,7 @@ class TuningResult:
         lines.extend(shown_start(self.study, self.space))
         if self.speculation is not None and self.speculation.evaluated:
             lines.append(f"speculation: {self.speculation}")
-        if any(record.EVIDENCE in trial.user_attrs for trial in self._finished()):
+        if any(TrialView(trial).evidence for trial in self._finished()):
             scoring = sensitivity_evaluations(self.study)
             of_it = f" ({scoring:.2g} of it for sensitivities)" if scoring else ""
             lines.append(
@@ -514,10 +516,10 @@ class TuningResult:
         return [] if found is None or not found.differs else [found.shown(self.criterion)]
 
     def _shown_doubt(self) -> list[str]:
-        evidence = None if self.trial is None else self.trial.user_attrs.get(record.EVIDENCE)
+        evidence = None if self.trial is None else TrialView(self.trial).evidence
         if not self.met or self.loss_interval is None or evidence is None:
             return []
-        doubt = shown_doubt(self.loss_interval, self.criterion, samples=evidence["of"])
+        doubt = shown_doubt(self.loss_interval, self.criterion, samples=evidence.of)
         return [] if doubt is None else [doubt]
 
     def _shown_holdout(self) -> list[str]:
@@ -545,16 +547,16 @@ class TuningResult:
         """What the model takes against FP32; if that is not known, that it is no smaller."""
         if self.gain is not None and self.gain.seconds is not None:
             return [str(self.gain)]
-        baseline = record.get_baseline(self.study)
-        trials = self.study.get_trials(deepcopy=False)
+        baseline = get_baseline(self.study)
+        trials = views(self.study)
         if self.trial is None or baseline is None or baseline.trial is None:
             return []
         if baseline.trial >= len(trials):
             return []
         measured = trials[baseline.trial]
-        if not record.is_baseline(measured):  # Another trial has measured it beside its own model.
+        if not measured.is_baseline:  # Another trial has measured it beside its own model.
             return []
-        here, fp32 = (t.user_attrs.get(record.MODEL_BYTES) for t in (self.trial, measured))
+        here, fp32 = TrialView(self.trial).model_bytes, measured.model_bytes
         if here is None or fp32 is None or here < fp32:
             return []
         return [
@@ -564,8 +566,9 @@ class TuningResult:
 
     def _shown_cost(self) -> str:
         parts = []
-        if self.trial is not None and record.MODEL_BYTES in self.trial.user_attrs:
-            parts.append(shown_bytes(self.trial.user_attrs[record.MODEL_BYTES]))
+        size = None if self.trial is None else TrialView(self.trial).model_bytes
+        if size is not None:
+            parts.append(shown_bytes(size))
         known = self.known_objective
         if known is not None and self.cost is not None and known.measures not in _SAID_ANYWAY:
             told = "predicted " if known.measures == (LATENCY,) else ""
@@ -619,7 +622,7 @@ def conclude(
     cost = None
     if best is not None and math.isfinite(best.cost(objective)):
         cost = best.cost(objective)
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     compared = models_compared(study)
     # Other samplers than ours do not tell.
     abandoned = getattr(study.sampler, "abandoned", None)
@@ -706,11 +709,8 @@ def recorded_interval(
         return None
     if population is None or not is_bounded(population.bounds):
         return None
-    scores = read_scores(trial.system_attrs)
-    source = trial.user_attrs.get(record.REUSED_FROM)
-    if len(scores) < population.samples and source is not None:
-        scores = read_scores(study.get_trials(deepcopy=False)[source].system_attrs)
-    if len(scores) < population.samples:
+    scores = full_scores(study, TrialView(trial), population.samples)
+    if scores is None:
         return None
     # In the data's own order: that of the evaluation depends on what the baseline scores.
     candidate = np.empty(population.samples)

@@ -59,17 +59,17 @@ from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.named import metrics
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
 from optuna_quant.evaluation.metrics.sample_metrics import Metric
-from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.signature import signature_of
 from optuna_quant.evaluation.timeout import check_evaluation_timeout
-from optuna_quant.pruners import METHODS
-from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers._fp32_only import FP32OnlySampler
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.selection.answer import partial_candidates
+from optuna_quant.sequential import EarlyStopping
+from optuna_quant.sequential.methods import METHODS
 from optuna_quant.sequential.population import is_bounded
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
@@ -116,7 +116,6 @@ from optuna_quant.workers.thread_interrupts import passed_on
 
 
 if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
@@ -192,8 +191,8 @@ class Search:
             The ops that the tuning space does not have because of what they cost.
         from_study:
             The earlier study that the search begins from; :obj:`None` if there is none.
-        pruner:
-            Stops the evaluation of a model whose fate is known.
+        stopping:
+            When the evaluation of a model ends early; :obj:`None` if all samples are seen.
         seed:
             The seed of everything random.
     """
@@ -206,7 +205,7 @@ class Search:
     measure: Evaluate
     saver: SaveBest | None
     calibration_data: Any
-    pruner: BasePruner
+    stopping: EarlyStopping | None
     seed: int
     holdout: Evaluate | None = None
     evaluation_timeout: float | None = None
@@ -372,6 +371,7 @@ class Search:
             self.space,
             self.measure,
             self.criterion,
+            stopping=self.stopping,
             seed=self.seed,
             watch=None if progress is None else progress.watch,
             artifact_store=artifact_store,
@@ -393,7 +393,7 @@ class Search:
             study_name=study_name,
             direction=self.criterion.direction,
             sampler=self.sampler,
-            pruner=self.pruner,
+            pruner=NopPruner(),
             load_if_exists=study_name is not None,
         )
 
@@ -628,7 +628,7 @@ def prepare(
     fraction = as_fraction(holdout)
     if holdout is not None and fraction is None:
         held_out = _measure_holdout(holdout, evaluate, data, measured)
-    pruner = _pruner(measure, accuracy, evidence=evidence, error_probability=error_probability)
+    stopping = _stopping(measure, evidence=evidence, error_probability=error_probability)
     if output is not None:
         given = {"model": model, "calibration data": calibration_data, "data": data}
         given["hold-out set"] = holdout
@@ -705,7 +705,7 @@ def prepare(
         measure=measure,
         saver=saver,
         calibration_data=calibration_data,
-        pruner=pruner,
+        stopping=stopping,
         seed=seed,
         holdout=held_out,
         evaluation_timeout=evaluation_timeout,
@@ -909,21 +909,16 @@ def _measure(
     )
 
 
-def _pruner(
-    measure: Evaluate,
-    criterion: AccuracyCriterion,
-    *,
-    evidence: str | None,
-    error_probability: float,
-) -> BasePruner:
-    """What decides when enough samples were seen; nothing does if there is nothing to go by."""
+def _stopping(
+    measure: Evaluate, *, evidence: str | None, error_probability: float
+) -> EarlyStopping | None:
+    """When enough samples were seen; :obj:`None` if all are, as there is nothing to go by."""
     if evidence not in (None, "off", *METHODS):
         raise ValueError(
             f"evidence must be one of {', '.join(METHODS)} or off, but got {evidence!r}."
         )
-    pruner = AccuracyPruner(
-        criterion, error_probability=error_probability, method=_method(evidence)
-    )
+    method = "paired" if evidence in (None, "off") else evidence
+    stopping = EarlyStopping(method=method, error_probability=error_probability)
     in_full = isinstance(measure, FunctionEvaluation) and not measure.in_parts
     if in_full and evidence not in (None, "off"):
         raise ValueError(
@@ -932,9 +927,9 @@ def _pruner(
             "evaluate has no parameter named indices."
         )
     if evidence == "off":
-        return NopPruner()
+        return None
     if not isinstance(measure, DataEvaluation):  # The first call tells what there is to go by.
-        return pruner
+        return stopping
     if measure.bounds is not None and not is_bounded(measure.bounds):
         if this_rank().is_leader:
             level = logging.WARNING if evidence in ("paired", "unpaired") else logging.INFO
@@ -944,7 +939,7 @@ def _pruner(
                 f"because the metric {measure.name!r} has no bound on how bad the score of a "
                 "sample can be. If you know one, metric_bounds=(lowest, highest) decides sooner.",
             )
-        return pruner
+        return stopping
     if measure.bounds is None:
         why = (
             "has no bounds: give metric_bounds=(lowest, highest), between which the score of each "
@@ -957,12 +952,8 @@ def _pruner(
                 f"Every configuration is evaluated on all samples, because the metric "
                 f"{measure.name!r} {why}."
             )
-        return NopPruner()
-    return pruner
-
-
-def _method(evidence: str | None) -> str:
-    return evidence if evidence in METHODS else "paired"
+        return None
+    return stopping
 
 
 def _measure_holdout(

@@ -32,8 +32,9 @@ from optuna_quant.study import record
 from optuna_quant.study.blobs import write_bytes
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.evaluation_cost import full_evaluations
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import full_scores
 
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.evaluation.objective import Evaluate
+    from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.tuning.result import TuningResult
 
 
@@ -273,13 +274,8 @@ class _Again:
         population = read_population(study)
         if population is None:
             return None
-        scores = read_scores(self.trial.system_attrs)
-        source = self.trial.user_attrs.get(record.REUSED_FROM)
-        if len(scores) < population.samples and source is not None:
-            scores = read_scores(study.get_trials(deepcopy=False)[source].system_attrs)
-        if len(scores) < population.samples:
-            return None
-        return population.order.indices, scores
+        scores = full_scores(study, TrialView(self.trial), population.samples)
+        return None if scores is None else (population.order.indices, scores)
 
     def _metric(self, model: Any) -> float:
         recorded = self._recorded() if self._in_order else None

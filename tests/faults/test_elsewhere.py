@@ -17,7 +17,7 @@ import pytest
 from samplers.parallel_worker import Log
 import services
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 PATIENCE = 2.0
@@ -81,8 +81,8 @@ def test_what_workers_elsewhere_left_is_evaluated_by_others(
     assert time.monotonic() - begin >= PATIENCE
     trials = check(storage, log, "basic", dead=victims)
     assert {t.number for t in trials if t.state == TrialState.FAIL} == lost
-    again = {record.claim_of(trials[number]).key for number in lost}
-    evaluated = {record.claim_of(t).key for t in trials if t.state == TrialState.COMPLETE}
+    again = {TrialView(trials[number]).claim.key for number in lost}
+    evaluated = {TrialView(t).claim.key for t in trials if t.state == TrialState.COMPLETE}
     assert again <= evaluated
 
 

@@ -30,6 +30,7 @@ from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}
@@ -91,7 +92,7 @@ def evaluated(study: optuna.Study, space: TuningSpace) -> set[str]:
     return {
         key_of(space, trial)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if record.claim_of(trial).stage not in EXTRA_STAGES
+        if TrialView(trial).claim.stage not in EXTRA_STAGES
     }
 
 

@@ -19,7 +19,7 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.config import TensorConfig
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 SHORT = {
@@ -50,7 +50,7 @@ def run(
         config = space.config_from_params(trial.params)
         recipes = "".join(f" {name}={value}" for name, value in config.recipes.items())
         letters = "".join(SHORT[option] for option in config.ops.values())
-        lines.append(f"{record.claim_of(trial).stage}: {letters}{recipes}")
+        lines.append(f"{TrialView(trial).claim.stage}: {letters}{recipes}")
     return lines
 
 

@@ -27,7 +27,7 @@ from optuna_quant.samplers._models.prior import EarlierLoss
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace
 from optuna_quant.space.config import FP32
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 CRITERION = AccuracyCriterion()
@@ -74,7 +74,7 @@ def search(
 
 
 def stages(study: optuna.Study) -> list[str]:
-    claims = [record.claim_of(trial) for trial in study.trials]
+    claims = [TrialView(trial).claim for trial in study.trials]
     return [claim.stage for claim in claims if claim is not None]
 
 

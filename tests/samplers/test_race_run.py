@@ -13,10 +13,10 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 from sample_models import CRITERION
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import backend_of
 from sample_models import population_of
-from sample_models import pruner_of
 from sample_models import search
 
 from optuna_quant.evaluation.objective import QuantObjective
@@ -28,11 +28,12 @@ from optuna_quant.samplers._engine.requests import Race
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.sequential.race import lead
 from optuna_quant.sequential.race import rounds
-from optuna_quant.sequential.threshold import estimate
+from optuna_quant.sequential.weighted_threshold import estimate
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
 from optuna_quant.study.sample_record import samples_of
+from optuna_quant.study.trial_view import TrialView
 
 
 DAMAGE = {f"op{i}": 0.02 * i for i in range(8)}
@@ -195,16 +196,16 @@ def study_of(**kwargs: Any) -> tuple[optuna.Study, QuantObjective, SampleScores]
     study = optuna.create_study(
         direction="maximize",
         sampler=Racing(SPACE, criterion=CRITERION, **kwargs),
-        pruner=pruner_of(),
     )
     evaluation = SampleScores(DAMAGE, breaks="any")
-    return study, QuantObjective(BACKEND, SPACE, evaluation, CRITERION), evaluation
+    objective = QuantObjective(BACKEND, SPACE, evaluation, CRITERION, stopping=STOPPING)
+    return study, objective, evaluation
 
 
 def test_the_trials_of_a_race_are_exact() -> None:
     study, objective, evaluation = study_of()
     search(study, objective)
-    claims = [record.claim_of(trial) for trial in study.trials]
+    claims = [TrialView(trial).claim for trial in study.trials]
     race = [(c.number, c.goal) for c in claims if c is not None and c.stage == "race"]
     goals = [goal for _, goal in race]
     assert goals == sorted(goals)
@@ -236,9 +237,9 @@ class Remembering(StagedQuantSampler):
 
 def test_a_plan_is_told_the_same_of_a_race_when_more_is_known() -> None:
     sampler = Remembering(SPACE, criterion=CRITERION)
-    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner_of())
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     evaluation = SampleScores(DAMAGE, breaks="any")
-    search(study, QuantObjective(BACKEND, SPACE, evaluation, CRITERION))
+    search(study, QuantObjective(BACKEND, SPACE, evaluation, CRITERION, stopping=STOPPING))
     again = Remembering(SPACE, criterion=CRITERION)
     study.sampler = again
     assert again.is_exhausted(study)

@@ -19,7 +19,7 @@ from optuna_quant.cli.parser import main
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.samplers._models.prior import kept_prior
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.earlier_study import parse_from_study
 
 
@@ -60,7 +60,7 @@ def tune(backend: FakeBackend | None = None, **kwargs: Any) -> TuningResult:
 
 
 def stages(result: TuningResult) -> list[str]:
-    claims = [record.claim_of(trial) for trial in result.study.trials]
+    claims = [TrialView(trial).claim for trial in result.study.trials]
     return [claim.stage for claim in claims if claim is not None]
 
 

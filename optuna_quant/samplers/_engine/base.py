@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable
 import contextlib
+from dataclasses import replace
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -23,10 +24,18 @@ from optuna_quant.samplers._engine.session import StudySession
 from optuna_quant.samplers._engine.trial_history import TrialHistory
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import propose_baseline
+from optuna_quant.study.baseline import who_measures
 from optuna_quant.study.claims import announce
+from optuna_quant.study.judgement import Judgement
+from optuna_quant.study.judgement import write_judgement
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import check_space
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_writer import StoredTrialWriter
 from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import is_this_process
 from optuna_quant.workers.identity import this_worker
@@ -208,7 +217,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             guessed = {
                 self._space.key_from_params(trial.params)
                 for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-                if (claim := record.claim_of(trial)) is not None and claim.speculative
+                if (claim := TrialView(trial).claim) is not None and claim.speculative
             }
             used = sum(
                 key is not None and session.policy.has_asked_for(session.history, key)
@@ -311,17 +320,18 @@ class QuantSampler(BaseSampler, abc.ABC):
             return
         if config is None or config.key != key:
             config = self._space.config_from_params(trial.params)
-        if key == self._space.fp32().key and record.get_baseline(study) is None:
-            record.set_baseline(study, record.Baseline(values[0], trial.number))
+        if key == self._space.fp32().key:
+            propose_baseline(study, Baseline(values[0], trial.number))
         if not self._constrains(study):
             return
-        if record.QUANTIZED not in trial.constraints and not config.quantized_ops:
-            _optuna.set_constraint(study, trial, record.QUANTIZED, 1.0)
-        if self._criterion is not None and record.ACCURACY not in trial.constraints:
+        # What it does not say of quantized models is said by the objective, or is no constraint.
+        judgement = Judgement(is_quantized=None if config.quantized_ops else False)
+        if self._criterion is not None and TrialView(trial).violation is None:
             baseline = self._await_baseline(study)
             if baseline is not None:
                 violation = self._criterion.violation(values[0], baseline.value)
-                _optuna.set_constraint(study, trial, record.ACCURACY, violation)
+                judgement = replace(judgement, violation=violation)
+        write_judgement(judgement, StoredTrialWriter(study, trial))
 
     def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
         """Whether to wait for what is claimed when nothing else is left to do.
@@ -369,21 +379,21 @@ class QuantSampler(BaseSampler, abc.ABC):
             lock=self._lock,
         )
 
-    def _await_baseline(self, study: optuna.Study) -> record.Baseline | None:
+    def _await_baseline(self, study: optuna.Study) -> Baseline | None:
         """The baseline; waits while another worker that lives measures it.
 
         A thread of this process that has asked for it may itself wait for this one: not for ever.
         """
         deadline = time.monotonic() + _BASELINE_TIMEOUT_SECONDS
         backoff = Backoff()
-        while (baseline := record.get_baseline(study)) is None:
+        while (baseline := get_baseline(study)) is None:
             with self._lock:
                 session = self._session(study)
                 session.look(study)
-                worker = session.history.worker_of(self._space.fp32().key)
+                worker = who_measures(session.history.running.values(), self._space.fp32().key)
             # What this very thread has asked for and not told cannot end while we wait.
             late = time.monotonic() > deadline
             if worker in (None, this_worker()) or (late and is_this_process(worker)):
-                return record.get_baseline(study)
+                return get_baseline(study)
             backoff()
         return baseline

@@ -16,7 +16,7 @@ from optuna_quant.sequential.race import order_is_clear
 from optuna_quant.sequential.race import rounds
 from optuna_quant.sequential.race import standing
 from optuna_quant.sequential.race import survivors
-from optuna_quant.sequential.threshold import estimate
+from optuna_quant.sequential.weighted_threshold import estimate
 from optuna_quant.study import record
 
 

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.sequential import Verdict
-from optuna_quant.sequential.threshold import estimate
-from optuna_quant.sequential.threshold import follow
+from optuna_quant.sequential.weighted_threshold import estimate
+from optuna_quant.sequential.weighted_threshold import follow
 from optuna_quant.study import record
-from optuna_quant.study.sample_record import population_of
-from optuna_quant.study.sample_record import read_scores
 
 
 if TYPE_CHECKING:
@@ -99,9 +97,10 @@ class SampledOutcomes:
             outcome:
                 The outcome of the trial.
         """
-        if outcome.samples is None or history.population is None:
+        view = outcome.view
+        if view is None or view.samples is None or history.population is None:
             return None
-        if population_of(outcome.attrs) != history.population.key:
+        if view.population != history.population.key:
             return None  # In the order of another baseline, which was not kept.
         threshold = history.threshold
         asked = threshold, history.broken_promises
@@ -109,7 +108,7 @@ class SampledOutcomes:
         if known is not None and known[0] == asked:
             return known[1]
         population = history.population
-        scores = population.normal(read_scores(outcome.attrs))
+        scores = population.normal(view.scores)
         needed, verdict, caution = None, outcome.verdict, history.broken_promises
         if threshold is not None:
             needed = population.normal_mean(threshold)

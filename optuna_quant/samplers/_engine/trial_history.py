@@ -18,10 +18,10 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant.samplers._engine.reports import Abandoned
 from optuna_quant.sequential import Verdict
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.population_record import read_population
 from optuna_quant.study.repeated_failures import failures_from
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import samples_of
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.identity import this_worker
 
 
@@ -57,8 +57,8 @@ class Outcome:
             does not say.
         params:
             That trial's parameters, not copied; some may be missing if it failed.
-        attrs:
-            That trial's system attributes, not copied.
+        view:
+            What the trial says of itself; :obj:`None` if it failed.
         is_substitute:
             Whether another configuration was evaluated in the place of this one.
     """
@@ -70,7 +70,7 @@ class Outcome:
     score: float
     violation: float | None = None
     params: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    attrs: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    view: TrialView | None = field(default=None, repr=False, compare=False)
     is_substitute: bool = False
 
     @property
@@ -81,13 +81,12 @@ class Outcome:
     @property
     def samples(self) -> int | None:
         """How many samples it was evaluated on; :obj:`None` if single samples are not known."""
-        return samples_of(self.attrs)
+        return None if self.view is None else self.view.samples
 
     @property
     def verdict(self) -> Verdict:
         """What the trial itself has concluded from its samples."""
-        head = self.attrs.get(record.SCORES, {})
-        return Verdict(head.get("verdict", Verdict.OPEN))
+        return Verdict.OPEN if self.view is None else self.view.verdict
 
     @property
     def is_partial(self) -> bool:
@@ -140,6 +139,7 @@ class TrialHistory:
         self.longest = 0.0
         self.epoch = 0
         self.revision = 0
+        self._baseline: float | None = None
         self._population: Population | None = None
         self._knows_population = False
         self._promised: set[str] = set()
@@ -154,19 +154,21 @@ class TrialHistory:
     def population(self) -> Population | None:
         """The samples; :obj:`None` if the study keeps none, as before the baseline is known."""
         # It is written before the baseline.
-        if not self._knows_population and record.get_baseline(self.study) is not None:
+        if not self._knows_population and get_baseline(self.study) is not None:
             self._population = read_population(self.study)
             self._knows_population = True
         return self._population
 
     @property
     def baseline(self) -> float | None:
-        """The metric of the FP32 model, if it is known."""
+        """The metric of the FP32 model, if it is known: the study's, by which all is judged."""
+        if self._baseline is None:
+            stored = get_baseline(self.study)
+            self._baseline = None if stored is None else stored.value
+        if self._baseline is not None:
+            return self._baseline
         outcome = self._outcomes.get(self._baseline_key)
-        if outcome is not None and not outcome.is_substitute:
-            return outcome.value
-        stored = record.get_baseline(self.study)
-        return None if stored is None else stored.value
+        return None if outcome is None or outcome.is_substitute else outcome.value
 
     @property
     def threshold(self) -> float | None:
@@ -215,37 +217,28 @@ class TrialHistory:
         self.revision += 1
         if trial.duration is not None:
             self.longest = max(self.longest, trial.duration.total_seconds())
-        key = self._space.key_from_params(trial.params)
+        key, view = self._space.key_from_params(trial.params), TrialView(trial)
+        claim = view.claim
         if trial.state == TrialState.FAIL:
-            claim = record.claim_of(trial)
             key = key or (claim.key if claim else None)
-            forgiven = trial.number < self._failures_from and record.has_failed_itself(trial)
-            if key is not None and not forgiven and not trial.user_attrs.get(record.INTERRUPTED):
-                self._fail(key, trial)
+            forgiven = trial.number < self._failures_from and view.has_failed_itself
+            if key is not None and not forgiven and not view.is_interrupted:
+                self._fail(key, view)
         elif key is not None:
-            self._settle(self._outcome(key, trial))
-            claim = record.claim_of(trial)
+            self._settle(self._outcome(key, view))
             if claim is not None and claim.key != key:
                 # Another sampler decided on the parameters (PartialFixedSampler does): what was
                 # claimed will not come, and this is what came in its place.
-                self._settle(replace(self._outcome(claim.key, trial), is_substitute=True))
+                self._settle(replace(self._outcome(claim.key, view), is_substitute=True))
 
-    def _outcome(self, key: str, trial: FrozenTrial) -> Outcome:
-        value = trial.values[0] if trial.values else None
+    def _outcome(self, key: str, view: TrialView) -> Outcome:
+        value = view.metric
         if value is None or math.isnan(value):
             score = -math.inf
         else:
             score = -value if self._minimize else value
-        violation = trial.constraints.get(record.ACCURACY)
         return Outcome(
-            key,
-            trial.number,
-            trial.state,
-            value,
-            score,
-            violation,
-            trial.params,
-            trial.system_attrs,
+            key, view.number, view.state, value, score, view.violation, view.trial.params, view
         )
 
     def _settle(self, outcome: Outcome) -> None:
@@ -260,18 +253,18 @@ class TrialHistory:
             self.epoch += 1
         self._outcomes[outcome.key] = outcome
 
-    def _fail(self, key: str, trial: FrozenTrial) -> None:
+    def _fail(self, key: str, view: TrialView) -> None:
         """Count a failed trial; of evaluations that failed, and of workers that died, apart."""
-        evaluated = record.has_failed_itself(trial)
+        evaluated = view.has_failed_itself
         count = self._failures[key, evaluated] = self._failures.get((key, evaluated), 0) + 1
-        final = trial.user_attrs.get(record.FAILURE_IS_FINAL, False)
+        final = view.failure_is_final
         known = self._outcomes.get(key)
         if (final or count >= self._most[evaluated]) and (known is None or known.is_partial):
             # Of what was seen of it nothing more will come.
             self.epoch += known is not None
-            self._abandoned[key] = Abandoned(key, trial.number, _why(trial, evaluated, count))
+            self._abandoned[key] = Abandoned(key, view.number, _why(view, evaluated, count))
             self._outcomes[key] = Outcome(
-                key, trial.number, trial.state, None, -math.inf, params=trial.params
+                key, view.number, view.state, None, -math.inf, params=view.trial.params
             )
 
     def abandoned(self) -> tuple[Abandoned, ...]:
@@ -282,11 +275,6 @@ class TrialHistory:
             if self._outcomes[key].state == TrialState.FAIL
         )
 
-    def worker_of(self, key: str) -> str | None:
-        """Which worker evaluates a configuration now; :obj:`None` if none does."""
-        found = (record.claim_of(trial) for trial in self.running.values())
-        return next((c.worker for c in found if c is not None and c.key == key), None)
-
     def others_run(self, claimants: Iterable[int]) -> bool:
         """Whether what is claimed may end while this thread waits: it runs none of it.
 
@@ -294,7 +282,7 @@ class TrialHistory:
             claimants:
                 The numbers of the trials that have claimed it.
         """
-        workers = {record.worker_of(self.running[number]) for number in claimants}
+        workers = {TrialView(self.running[number]).worker for number in claimants}
         return bool(workers) and this_worker() not in workers
 
     def claims(self, *, without: Collection[int] = ()) -> dict[str, int]:
@@ -308,17 +296,17 @@ class TrialHistory:
         for number, trial in self.running.items():
             if number in without:
                 continue
-            claim = record.claim_of(trial)
+            claim = TrialView(trial).claim
             key = claim.key if claim else self._space.key_from_params(trial.params)
             if key is not None:
                 claimed.setdefault(key, number)
         return claimed
 
 
-def _why(trial: FrozenTrial, evaluated: bool, count: int) -> str:
+def _why(view: TrialView, evaluated: bool, count: int) -> str:
     if not evaluated:
         return f"its worker died, {count} times"
-    reason = trial.user_attrs.get(record.FAILURE, "the evaluation failed")
+    reason = view.failure or "the evaluation failed"
     return f"{reason}" if count == 1 else f"{reason} ({count} times)"
 
 

@@ -42,6 +42,7 @@ from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import check_protocol
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _answer(
     """The best configuration that has met the criterion, and what is known of it."""
     trials = history.study.get_trials(deepcopy=False)
     fp32 = history.outcomes.get(space.fp32().key)
-    of_fp32 = {} if fp32 is None else trials[fp32.number].user_attrs.get(record.COSTS, {})
+    of_fp32 = {} if fp32 is None else TrialView(trials[fp32.number]).costs
     met = []
     for outcome in history.outcomes.values():
         if not outcome.is_complete or outcome.is_substitute or not _meets(history, outcome):
@@ -248,23 +249,22 @@ def _answer(
         config = space.config_from_params(outcome.params)
         if not config.quantized_ops:
             continue
-        costs = trials[outcome.number].user_attrs.get(record.COSTS, {})
+        costs = TrialView(trials[outcome.number]).costs
         cost = _cost(objective, costs, of_fp32)
         place = outcome.number != answer, cost, len(config.fallback_ops), -outcome.score
         met.append(((*place, outcome.number), outcome, config))
     if not met:
         return None
     (_, cost, *_), outcome, config = min(met, key=lambda each: each[0])
-    trial = trials[outcome.number]
+    view = TrialView(trials[outcome.number])
     later = {
         (other.score, other.samples)  # Equal models have the same.
         for other in history.outcomes.values()
         if other.number > outcome.number and other.state != TrialState.FAIL
     }
-    claim = record.claim_of(trial)
     stopped = history.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
-    is_ours = claim is not None and claim.stage in _OWN_STAGES
-    knows_cost = math.isfinite(cost) or record.COSTS not in trial.user_attrs
+    is_ours = view.stage in _OWN_STAGES
+    knows_cost = math.isfinite(cost) or not view.costs
     return {
         "answer": config.to_json(),
         "answer_cost": cost if math.isfinite(cost) else None,

@@ -19,6 +19,7 @@ from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_policy import _Decision
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ class ParetoPolicy(SurrogatePolicy):
     def _claimed_configs(
         self, history: TrialHistory, claimed: Mapping[str, int]
     ) -> list[QuantConfig]:
-        claims = [record.claim_of(history.running[number]) for number in sorted(claimed.values())]
+        claims = [TrialView(history.running[number]).claim for number in sorted(claimed.values())]
         return [
             self._space.config_of(claim.positions)
             for claim in claims

@@ -25,6 +25,7 @@ from optuna_quant.samplers._models.option_scores import scored_options
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -462,7 +463,7 @@ class SurrogatePolicy(Policy):
         found = []
         for number in sorted(claimed.values()):
             trial = history.running[number]
-            claim = record.claim_of(trial)
+            claim = TrialView(trial).claim
             if claim is not None and claim.positions is not None:
                 # Of parameters: an op with one option has none, and recipes have theirs.
                 found.append(self._options_of(self._space.config_of(claim.positions)))
@@ -601,7 +602,7 @@ class SurrogatePolicy(Policy):
             if outcome.state == TrialState.FAIL or outcome.is_substitute:
                 continue
             # What others have tried is knowledge that costs nothing.
-            if (outcome.attrs.get(record.CLAIM) or {}).get("stage") not in _OWN_STAGES:
+            if outcome.view is None or outcome.view.stage not in _OWN_STAGES:
                 continue
             part = 1.0
             if population is not None and outcome.samples is not None:

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.sequential.group_test import GroupThresholdTest
-from optuna_quant.sequential.group_test import Seen
-from optuna_quant.sequential.group_test import mean_bounds
+from optuna_quant.sequential.uniform_threshold import Seen
+from optuna_quant.sequential.uniform_threshold import UniformThresholdTest
+from optuna_quant.sequential.uniform_threshold import mean_bounds
 
 
 ALPHA = 0.001
@@ -44,7 +44,7 @@ def test_the_last_sample_tells_the_truth(
     mean = candidate.mean()
     if abs(mean - threshold) < 1e-6:
         threshold = mean
-    test = GroupThresholdTest(
+    test = UniformThresholdTest(
         len(candidate), threshold, baseline=baseline.mean() if paired else None
     )
     for seen in history(candidate, baseline if paired else None, batch=batch):
@@ -60,7 +60,7 @@ def test_capital_grows_with_the_threshold(
 ) -> None:
     candidate, baseline = scores
     thresholds = np.linspace(-0.2, 1.2, 57)
-    test = GroupThresholdTest(
+    test = UniformThresholdTest(
         len(candidate), thresholds, baseline=baseline.mean() if paired else None
     )
     for seen in history(candidate, baseline if paired else None, batch=7):
@@ -75,8 +75,8 @@ def test_many_thresholds_at_once_are_one_by_one(
 ) -> None:
     candidate, baseline = scores
     given_baseline = baseline.mean() if paired else None
-    one = GroupThresholdTest(len(candidate), threshold, baseline=given_baseline)
-    many = GroupThresholdTest(len(candidate), [[0.1, threshold]], baseline=given_baseline)
+    one = UniformThresholdTest(len(candidate), threshold, baseline=given_baseline)
+    many = UniformThresholdTest(len(candidate), [[0.1, threshold]], baseline=given_baseline)
     for seen in history(candidate, baseline if paired else None):
         one.update(*seen)
         many.update(*seen)
@@ -103,7 +103,7 @@ def test_bounds_lie_within_the_exact_ones(
 
 def test_nothing_seen_nothing_known() -> None:
     assert mean_bounds([], 10, error_probability=ALPHA) == (0.0, 1.0)
-    assert not GroupThresholdTest(10, 0.5).rejects(ALPHA)
+    assert not UniformThresholdTest(10, 0.5).rejects(ALPHA)
 
 
 def binary(populations: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ def near(populations: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray
 def test_seldom_rejects_what_meets(draw: object, paired: bool) -> None:
     populations, size, batch, alpha = 2000, 480, 16, 0.05
     candidate, baseline = draw(populations, size, 0)  # type: ignore[operator]
-    test = GroupThresholdTest(
+    test = UniformThresholdTest(
         size, candidate.mean(axis=1), baseline=baseline.mean(axis=1) if paired else None
     )
     rejected = np.zeros(populations, bool)
@@ -157,7 +157,7 @@ def test_the_bound_is_where_rejection_begins() -> None:
     (candidate,), (baseline,) = binary(1, 1000, 2)
     seen = history(candidate, baseline, batch=20)[:20]
     _, high = mean_bounds(seen, 1000, error_probability=ALPHA, baseline=baseline.mean())
-    test = GroupThresholdTest(1000, [high - 1e-4, high + 1e-6], baseline=baseline.mean())
+    test = UniformThresholdTest(1000, [high - 1e-4, high + 1e-6], baseline=baseline.mean())
     for point in seen:
         test.update(*point)
     assert test.rejects(ALPHA).tolist() == [False, True]
@@ -166,7 +166,7 @@ def test_the_bound_is_where_rejection_begins() -> None:
 def test_decides_long_before_the_exact_bound() -> None:
     size = 10_000
     candidates, baselines = binary(20, size, 3)
-    test = GroupThresholdTest(size, np.full(20, 0.89), baseline=baselines.mean(axis=1))
+    test = UniformThresholdTest(size, np.full(20, 0.89), baseline=baselines.mean(axis=1))
     for seen in range(32, 1000, 32):
         test.update(seen, candidates[:, :seen].sum(axis=1), baselines[:, :seen].sum(axis=1))
     assert test.rejects(ALPHA).sum() >= 18
@@ -179,7 +179,7 @@ def test_pairing_helps_where_scores_agree() -> None:
     candidate = np.maximum(baseline - 0.1, 0)
     capital = {}
     for given_baseline in (None, baseline.mean()):
-        test = GroupThresholdTest(size, baseline.mean() - 0.01, baseline=given_baseline)
+        test = UniformThresholdTest(size, baseline.mean() - 0.01, baseline=given_baseline)
         for seen in history(candidate, baseline, batch=1)[:160]:
             test.update(*seen)
         capital[given_baseline is None] = float(test.log_capital)
@@ -188,8 +188,8 @@ def test_pairing_helps_where_scores_agree() -> None:
 
 def test_without_a_common_step_a_paired_test_is_an_unpaired_one() -> None:
     (candidate,), (baseline,) = binary(1, 1000, 5)
-    paired = GroupThresholdTest(1000, 0.9, baseline=baseline.mean())
-    alone = GroupThresholdTest(1000, 0.9)
+    paired = UniformThresholdTest(1000, 0.9, baseline=baseline.mean())
+    alone = UniformThresholdTest(1000, 0.9)
     for seen in history(candidate, batch=20)[:10]:
         paired.update(*seen)
         alone.update(*seen)
@@ -203,8 +203,8 @@ def test_without_a_common_step_a_paired_test_is_an_unpaired_one() -> None:
 def test_only_common_steps_count_once_there_was_one() -> None:
     (candidate,), (baseline,) = binary(1, 1000, 6)
     all_steps = history(candidate, baseline, batch=20)
-    some = GroupThresholdTest(1000, 0.9, baseline=baseline.mean())
-    common = GroupThresholdTest(1000, 0.9, baseline=baseline.mean())
+    some = UniformThresholdTest(1000, 0.9, baseline=baseline.mean())
+    common = UniformThresholdTest(1000, 0.9, baseline=baseline.mean())
     for i, seen in enumerate(all_steps):
         if i % 3 == 0:
             some.update(*seen)
@@ -216,7 +216,7 @@ def test_only_common_steps_count_once_there_was_one() -> None:
 
 @pytest.mark.parametrize("samples", [0, 5, 11])
 def test_samples_go_on_and_end(samples: int) -> None:
-    test = GroupThresholdTest(10, 0.5)
+    test = UniformThresholdTest(10, 0.5)
     test.update(5, 2)
     with pytest.raises(ValueError, match="more than 5, where the last update was, and at most 10"):
         test.update(samples, 3)

@@ -15,13 +15,13 @@ import pytest
 
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import ThresholdTest
 from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import WeightedThresholdTest
 from optuna_quant.sequential import difficulty_levels
-from optuna_quant.sequential.population import METHODS
-from optuna_quant.sequential.threshold import bounds
-from optuna_quant.sequential.threshold import estimate
-from optuna_quant.sequential.threshold import follow
+from optuna_quant.sequential.methods import METHODS
+from optuna_quant.sequential.weighted_threshold import bounds
+from optuna_quant.sequential.weighted_threshold import estimate
+from optuna_quant.sequential.weighted_threshold import follow
 
 
 CERTAIN_ERROR = 1e-8
@@ -62,7 +62,7 @@ def test_what_is_exact_is_the_truth(
 ) -> None:
     population, scores = problem
     assume(abs(scores.mean() - threshold) > CERTAIN_ERROR)
-    test = ThresholdTest(population, threshold)
+    test = WeightedThresholdTest(population, threshold)
     for start in range(0, len(scores), batch):
         verdict = test.update(scores[start : start + batch])
         assert verdict is test.verdict
@@ -91,7 +91,7 @@ def test_the_size_of_batches_does_not_matter(
     problem: tuple[Population, np.ndarray], threshold: float, sizes: list[int]
 ) -> None:
     population, scores = problem
-    in_parts, start = ThresholdTest(population, threshold), 0
+    in_parts, start = WeightedThresholdTest(population, threshold), 0
     for size in sizes:
         in_parts.update(scores[start : start + size])
         start += size
@@ -108,7 +108,7 @@ def test_the_size_of_batches_does_not_matter(
 def test_a_candidate_that_failed_in_between_has_failed(batch: int) -> None:
     population = population_of(np.ones(1000), method="unpaired")
     scores = np.concatenate([np.zeros(20), np.ones(980)])
-    test = ThresholdTest(population, 0.9)
+    test = WeightedThresholdTest(population, 0.9)
     for start in range(0, 300, batch):
         test.update(scores[start : min(300, start + batch)])
     assert test.verdict is Verdict.FAILS
@@ -162,8 +162,8 @@ def test_the_scale_does_not_matter(
     )
     metric = population_metric = float(scaled(np.array(threshold)))
     assert other.metric(other.normal_mean(metric)) == pytest.approx(population_metric)
-    a = ThresholdTest(population, threshold)
-    b = ThresholdTest(other, other.normal_mean(metric))
+    a = WeightedThresholdTest(population, threshold)
+    b = WeightedThresholdTest(other, other.normal_mean(metric))
     in_order = scaled(scores)
     for start in range(0, len(scores), 7):
         a.update(scores[start : start + 7])
@@ -201,7 +201,7 @@ def test_who_is_exactly_at_the_threshold_meets_it(
     population = population_of(
         scores, bounds=scale, higher_is_better=higher_is_better, method=method
     )
-    test = ThresholdTest(population, population.normal_mean(float(scores.mean())))
+    test = WeightedThresholdTest(population, population.normal_mean(float(scores.mean())))
     for start in range(0, size, batch):
         assert test.update(population.normal(scores[start : start + batch])) is not Verdict.FAILS
     assert test.verdict is Verdict.MEETS
@@ -214,7 +214,7 @@ def test_the_baseline_itself_meets_its_mean(method: str, seed: int) -> None:
     scores = np.float32(rng.random(20_000))
     levels = rng.integers(0, 256, 20_000).astype(np.uint8)
     population = population_of(scores, levels=levels, seed=seed, method=method)
-    test = ThresholdTest(population, float(scores.mean(dtype=np.float64)))
+    test = WeightedThresholdTest(population, float(scores.mean(dtype=np.float64)))
     in_order = scores[population.order.indices]
     for start in range(0, len(scores), 1024):
         # As float32 their sum would be off.
@@ -247,7 +247,7 @@ def test_one_sample_decides_if_it_is_the_only_one(
 @pytest.mark.parametrize("method", METHODS)
 def test_no_samples_say_nothing(method: str) -> None:
     population = population_of(np.ones(40), method=method)
-    test = ThresholdTest(population, 0.5)
+    test = WeightedThresholdTest(population, 0.5)
     assert test.update(np.empty(0)) is Verdict.OPEN
     assert (test.seen, test.is_exact) == (0, False)
     assert bounds(population, np.empty(0)) == (0.0, 1.0)
@@ -381,7 +381,7 @@ def test_a_bad_candidate_is_given_up_early(method: str, most: int) -> None:
     baseline = (rng.random(4000) < 0.9).astype(float)
     candidate = np.where(rng.random(4000) < 0.1, 0.0, baseline)
     population = population_of(baseline, method=method)
-    test = ThresholdTest(population, float(baseline.mean()) - 0.01)
+    test = WeightedThresholdTest(population, float(baseline.mean()) - 0.01)
     in_order = candidate[population.order.indices]
     for start in range(0, 4000, 32):
         if test.update(in_order[start : start + 32]) is Verdict.FAILS:
@@ -401,7 +401,7 @@ def test_who_has_failed_stays_so() -> None:
 @pytest.mark.parametrize("size, first", [(40, 40), (640, 64), (6400, 400)])
 def test_a_promise_needs_enough_samples(size: int, first: int) -> None:
     population = population_of(np.ones(size))
-    test = ThresholdTest(population, 0.5)
+    test = WeightedThresholdTest(population, 0.5)
     verdicts = [test.update(np.ones(1)) for _ in range(min(first, size // 2))]
     assert Verdict.PROMISED not in verdicts[: first - 1]
     if first < size // 2:
@@ -411,7 +411,7 @@ def test_a_promise_needs_enough_samples(size: int, first: int) -> None:
 def test_a_broken_promise_makes_cautious() -> None:
     population = population_of(np.ones(2000))
     for caution, first in [(0, 125), (1, 250), (2, 500), (9, 1000)]:
-        test = ThresholdTest(population, 0.5, caution=caution)
+        test = WeightedThresholdTest(population, 0.5, caution=caution)
         verdicts = [test.update(np.ones(1)) for _ in range(2000)]
         kept = [v in (Verdict.PROMISED, Verdict.MEETS) for v in verdicts]
         assert kept.index(True) == first - 1
@@ -425,7 +425,7 @@ def test_a_candidate_below_the_threshold_is_not_promised() -> None:
     promised = 0
     for seed in range(50):
         population = population_of(baseline, seed=seed)
-        test = ThresholdTest(population, float(baseline.mean()) - 0.02)
+        test = WeightedThresholdTest(population, float(baseline.mean()) - 0.02)
         in_order = candidate[population.order.indices]
         verdicts = [test.update(in_order[i : i + 32]) for i in range(0, 2000, 32)]
         promised += Verdict.PROMISED in verdicts

@@ -11,6 +11,9 @@ Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables 
 without replacement" (NeurIPS, 2020), for the martingale and its inversion; Hoeffding,
 "Probability inequalities for sums of bounded random variables" (JASA, 1963), section 6, for the
 comparison of a group with independent coin flips.
+
+Where the score of each sample is known, :mod:`optuna_quant.sequential.weighted_threshold` is the
+test to use, of samples that are drawn by weights.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Seen(NamedTuple):
     baseline: float | None = None
 
 
-class GroupThresholdTest:
+class UniformThresholdTest:
     """Evidence against "the mean over the whole population is at least the threshold".
 
     Scores lie between 0 and 1, and higher is better. The capital is the mean over gamblers with
@@ -205,7 +208,7 @@ def mean_bounds(
 
     Each is wrong with at most the error probability, however often one looks; neither is wider
     than what the worst and the best score for all the rest would give. The upper bound is the
-    lowest threshold that :class:`GroupThresholdTest` rejects, found to about 2e-5; the lower
+    lowest threshold that :class:`UniformThresholdTest` rejects, found to about 2e-5; the lower
     bound is the upper bound of what the scores lack to 1.
 
     Args:
@@ -240,7 +243,7 @@ def _upper_bound(
     high = min(low + (size - last.samples) / size, 1.0)
     for _ in range(3):
         grid = np.linspace(low, high, 41)
-        test = GroupThresholdTest(size, grid, baseline=baseline)
+        test = UniformThresholdTest(size, grid, baseline=baseline)
         for seen in history:
             test.update(*seen)
         # The capital grows with the threshold, so the first one that is rejected is the bound.

@@ -1,4 +1,8 @@
-"""Whether the mean over all samples can still reach a threshold, as samples come in."""
+"""Whether the mean over all samples can still reach a threshold, as samples come in one by one.
+
+The samples are drawn by weights, without replacement, and the score of each is known.
+:mod:`optuna_quant.sequential.uniform_threshold` is for sums over groups in a uniform order.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +60,7 @@ class Verdict(enum.StrEnum):
     """The threshold is met, whatever the rest brings."""
 
 
-class ThresholdTest:
+class WeightedThresholdTest:
     """Follows a candidate through the samples, until its fate is known.
 
     It holds that the candidate *fails* once a bet against its reaching the threshold has gained
@@ -309,7 +313,7 @@ class ThresholdTest:
 
 def follow(
     population: Population, threshold: float, scores: NDArray[np.float64], *, caution: int = 0
-) -> ThresholdTest:
+) -> WeightedThresholdTest:
     """The test of a candidate whose first normal scores are known.
 
     Args:
@@ -322,7 +326,7 @@ def follow(
         caution:
             How many promises were broken so far.
     """
-    test = ThresholdTest(population, threshold, caution=caution)
+    test = WeightedThresholdTest(population, threshold, caution=caution)
     test.update(scores)
     return test
 
@@ -355,8 +359,8 @@ def bounds(population: Population, scores: NDArray[np.float64]) -> tuple[float, 
     """Between which means of all normal scores the first ones leave the truth.
 
     Each bound is wrong with at most the error probability of the population, however often one
-    looks: all means beyond it are those that :class:`ThresholdTest` gives up, and the same with
-    the worst and the best exchanged.
+    looks: all means beyond it are those that :class:`WeightedThresholdTest` gives up, and the same
+    with the worst and the best exchanged.
 
     Args:
         population:
