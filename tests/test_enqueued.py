@@ -30,7 +30,7 @@ DAMAGE = {"a": 0.2, "b": 0.01, "c": 0.0, "d": 0.0}
 SPACE = FakeBackend(DAMAGE).tuning_space()
 
 
-class Policy:
+class Search:
     """A search that is called again and again on one study."""
 
     def __init__(self, storage: Any = None, twins: Sequence[str] = (), **options: Any) -> None:
@@ -67,7 +67,7 @@ def states(result: TuningResult) -> list[str]:
     [({}, "exhausted"), ({"timeout": 0, "strategy": "basic"}, "met")],
 )
 def test_what_is_enqueued_after_the_end_is_evaluated(options: dict[str, Any], reason: str) -> None:
-    search = Policy(**options)
+    search = Search(**options)
     result = search.run()
     assert result.stopped_because == reason
     new = unknown(result, 2)
@@ -83,7 +83,7 @@ def test_what_is_enqueued_after_the_end_is_evaluated(options: dict[str, Any], re
 
 
 def test_a_better_one_that_was_enqueued_is_the_answer() -> None:
-    search = Policy(strategy="exhaustive", timeout=0)
+    search = Search(strategy="exhaustive", timeout=0)
     result = search.run()
     worse = result.config
     assert worse is not None
@@ -95,7 +95,7 @@ def test_a_better_one_that_was_enqueued_is_the_answer() -> None:
 
 
 def test_what_gives_an_equal_model_is_evaluated_all_the_same() -> None:
-    search = Policy(twins=["d"])
+    search = Search(twins=["d"])
     result = search.run()
     equal = SPACE.default().with_fallback("d")
     result.study.enqueue_trial(SPACE.params_of(equal))
@@ -105,7 +105,7 @@ def test_what_gives_an_equal_model_is_evaluated_all_the_same() -> None:
 
 
 def test_the_same_configuration_is_not_evaluated_again() -> None:
-    search = Policy()
+    search = Search()
     result = search.run()
     result.study.enqueue_trial(result.study.trials[2].params)
     result = search.run()
@@ -114,16 +114,16 @@ def test_the_same_configuration_is_not_evaluated_again() -> None:
 
 
 def test_limits_hold_for_the_queue() -> None:
-    result = Policy(max_trials=2).run()
+    result = Search(max_trials=2).run()
     for params in unknown(result, 3):
         result.study.enqueue_trial(params)
-    search = Policy(result.study._storage, max_trials=2)
+    search = Search(result.study._storage, max_trials=2)
     result = search.run()
     assert search.evaluate.seen == []
     assert states(result).count("WAITING") == 3
     assert result.message.endswith("3 enqueued trials were not evaluated.")
     assert result.study.user_attrs[record.STOPPED_BECAUSE]["message"] == result.message
-    search = Policy(result.study._storage, max_trials=4)
+    search = Search(result.study._storage, max_trials=4)
     result = search.run()
     assert len(search.evaluate.seen) == 2
     assert result.message.endswith("1 enqueued trial was not evaluated.")
@@ -134,7 +134,7 @@ def test_what_does_not_fit_the_space_is_said_and_ends_nothing(
     ended: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     optuna.logging.enable_propagation()
-    search = Policy()
+    search = Search()
     if ended:
         search.run()
     study = optuna.create_study(
@@ -160,7 +160,7 @@ def test_a_misfit_that_is_enqueued_while_trials_run_ends_nothing() -> None:
 
 
 def test_one_of_other_parameters_alone_is_left_and_said() -> None:
-    search = Policy()
+    search = Search()
     result = search.run()
     result.study.enqueue_trial({"mine": 3})
     result = search.run()
@@ -170,7 +170,7 @@ def test_one_of_other_parameters_alone_is_left_and_said() -> None:
 
 def test_trial_that_nobody_enqueued_is_not_evaluated_at_the_end() -> None:
     """As where another worker has taken the last one of the queue."""
-    search = Policy()
+    search = Search()
     result = search.run()
     backend = FakeBackend(DAMAGE)
     objective = QuantObjective(backend, SPACE, search.evaluate, CRITERION)
@@ -198,7 +198,7 @@ print(result.stopped_because, len(search.evaluate.seen))
 
 def test_workers_share_the_queue(tmp_path: Path) -> None:
     storage = str(tmp_path / "journal")
-    result = Policy(storage).run()
+    result = Search(storage).run()
     new = unknown(result, 5)
     for params in new:
         result.study.enqueue_trial(params)

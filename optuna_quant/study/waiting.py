@@ -52,7 +52,7 @@ class Waiting:
         self._find_timeout = timeout
         self._given_up = given_up
         self._silent = HeartbeatMonitor(grace_period)
-        self.pause = Backoff(first=_FIRST_PAUSE_SECONDS)
+        self._backoff = Backoff(first=_FIRST_PAUSE_SECONDS)
 
     @cached_property
     def _started(self) -> HeartbeatMonitor:
@@ -82,3 +82,7 @@ class Waiting:
         if is_stale:
             self._given_up.add(key)
         return not is_stale
+
+    def pause(self) -> None:
+        """Sleep a little, longer each time."""
+        self._backoff()
