@@ -18,6 +18,11 @@ from optuna_quant.samplers._engine.scores import Sensitivity
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
 from optuna_quant.samplers._models.earlier_study import study_prior
+from optuna_quant.samplers._models.explanation import Explanation
+from optuna_quant.samplers._models.explanation import FallbackOp
+from optuna_quant.samplers._models.explanation import LeastLoss
+from optuna_quant.samplers._models.explanation import OpError
+from optuna_quant.samplers._models.explanation import Untried
 from optuna_quant.samplers._models.prior import StudyPrior
 from optuna_quant.samplers._models.surrogate_policy import Belief
 from optuna_quant.samplers._mse import HAWQV2QuantSampler
@@ -40,9 +45,13 @@ __all__ = [
     "ConservativeQuantSampler",
     "Evaluation",
     "ExhaustiveQuantSampler",
+    "Explanation",
+    "FallbackOp",
     "HAWQV2QuantSampler",
+    "LeastLoss",
     "MSEQuantSampler",
     "MSEV2QuantSampler",
+    "OpError",
     "ParetoQuantSampler",
     "Plan",
     "QuantSampler",
@@ -58,6 +67,7 @@ __all__ = [
     "StudyPrior",
     "SurrogateQuantSampler",
     "TPEQuantSampler",
+    "Untried",
     "register_strategy",
     "strategies",
     "study_prior",

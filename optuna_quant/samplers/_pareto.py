@@ -103,6 +103,10 @@ class ParetoQuantSampler(SurrogateQuantSampler):
         )
         self._reference_loss = float(reference_loss)
 
+    def explain(self, study: optuna.Study, *args: object, **kwargs: object) -> None:
+        """Nothing: a front has no answer that could be explained."""
+        return None
+
     def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None
         options = SurrogateOptions(self._min_gain, self._option_scores)

@@ -189,6 +189,19 @@ def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> lis
     return found
 
 
+def _candidate(
+    view: TrialView, metric: float, criterion: AccuracyCriterion, baseline: float
+) -> Candidate:
+    return Candidate(
+        trial=view.trial,
+        metric=metric,
+        violation=criterion.violation(metric, baseline),
+        fallback_ops=view.fallback_ops,
+        model_bytes=math.inf if view.model_bytes is None else view.model_bytes,
+        higher_is_better=criterion.higher_is_better,
+    )
+
+
 def fp32_trial(
     study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
 ) -> FrozenTrial | None:
@@ -207,21 +220,10 @@ def fp32_trial(
         trials = study.get_trials(deepcopy=False)
     baseline = get_baseline(study)
     measured = None if baseline is None else baseline.trial
-    found = (v.trial for v in map(TrialView, trials) if v.is_complete and v.is_baseline)
-    return min(found, key=lambda t: (t.number != measured, t.number), default=None)
-
-
-def _candidate(
-    view: TrialView, metric: float, criterion: AccuracyCriterion, baseline: float
-) -> Candidate:
-    return Candidate(
-        trial=view.trial,
-        metric=metric,
-        violation=criterion.violation(metric, baseline),
-        fallback_ops=view.fallback_ops,
-        model_bytes=math.inf if view.model_bytes is None else view.model_bytes,
-        higher_is_better=criterion.higher_is_better,
-    )
+    views = map(TrialView, trials)
+    found = [view for view in views if view.is_complete and view.is_baseline]
+    first = min(found, key=lambda view: (view.number != measured, view.number), default=None)
+    return None if first is None else first.trial
 
 
 def ranked(found: Iterable[Candidate], objective: ObjectiveLike = OPS) -> list[Candidate]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
@@ -50,7 +51,6 @@ from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.warm_start import shown_start
 from optuna_quant.tuning.what_runs import describe_runs
-from optuna_quant.tuning.what_runs import listed
 from optuna_quant.tuning.what_runs import op_runs
 
 
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.batches import Batches
     from optuna_quant.samplers import Abandoned
+    from optuna_quant.samplers import Explanation
     from optuna_quant.samplers import RaceReport
     from optuna_quant.samplers import Speculation
     from optuna_quant.selection.answer import Candidate
@@ -179,6 +180,10 @@ class TuningResult:
         left_out:
             The ops that the tuning space does not have because quantizing them makes the model
             slower here, each with what it costs as far as that is known.
+        explanation:
+            Why the ops in fallback are there, and what the search believes of what was not tried:
+            a :class:`~optuna_quant.samplers.Explanation`, whose text is in the summary.
+            :obj:`None` with a strategy that has no model of the loss.
     """
 
     met: bool
@@ -212,6 +217,7 @@ class TuningResult:
     gain: Gain | None = None
     known_objective: KnownObjective | None = field(default=None, repr=False)
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict, repr=False)
+    explanation: Explanation | None = field(default=None, repr=False)
 
     @property
     def pays(self) -> bool | None:
@@ -307,8 +313,11 @@ class TuningResult:
             for; :obj:`None` if not known) and ``note``. Where costs are known there follow
             ``seconds_gained`` and ``bytes_gained``, what the op gains in its option against FP32
             while all else is the same (0 in fallback), for another objective ``gained``; and a
-            row for each op that was left out of the space as slower here. Without a model there
-            are no rows.
+            row for each op that was left out of the space as slower here. Where
+            ``explanation`` knows it there follow ``error_share``, the op's part of the error that
+            is expected where every op is quantized, and ``of_activations``, what part of that
+            comes from its activations and not from its weights. Without a model there are no
+            rows.
         """
         import pandas as pd
 
@@ -317,7 +326,12 @@ class TuningResult:
         op_types = {op: t.op_type for t in self.space.tunables for op in t.ops}
         executed = self._executed
         assert executed is not None
-        columns = gain_columns(self.known_objective, self.space, self.config)
+        columns: dict[str, Mapping[str, float | None]] = {}
+        columns |= gain_columns(self.known_objective, self.space, self.config)
+        errors = {} if self.explanation is None else self.explanation.errors
+        if errors:
+            columns["error_share"] = {op: error.share for op, error in errors.items()}
+            columns["of_activations"] = {op: error.activations for op, error in errors.items()}
         rows = [
             _row(op, op_types.get(op, ""), config, executed)
             | {name: gains.get(op) for name, gains in columns.items()}
@@ -423,8 +437,11 @@ class TuningResult:
             if differs:
                 lines.append(differs)
             lines.extend(self._shown_gain())
-            if self.fallback_ops:
+            if self.fallback_ops and self.explanation is None:
                 lines.append(f"in fallback: {listed(self.fallback_ops)}")
+        if self.explanation is not None:
+            lines.extend(str(self.explanation).splitlines())
+        if self.config is not None:
             lines.extend(shown_left_out(self.left_out))
             lines.extend(self._shown_float_weights(self.config))
         if self.abandoned:
@@ -657,6 +674,7 @@ def conclude(
         gain=gain,
         known_objective=objective if isinstance(objective, KnownObjective) else None,
         left_out={} if left_out is None else left_out,
+        explanation=_explanation(study, policy, None if best is None else best.trial, space),
     )
 
 
@@ -668,6 +686,18 @@ def _without_answer(
     if stop.reason == StopReason.NO_GAIN:
         fp32 = fp32_candidate(study, policy.criterion)
     return fp32 or _closest(study, found, policy)
+
+
+def _explanation(
+    study: optuna.Study, policy: ExitPolicy, trial: FrozenTrial | None, space: TuningSpace
+) -> Explanation | None:
+    """What the sampler says of an answer."""
+    # Only those with a model of the loss have something to say.
+    explain: Callable[..., Explanation | None] | None = getattr(study.sampler, "explain", None)
+    if explain is None:
+        return None
+    config = None if trial is None else space.config_from_params(trial.params)
+    return explain(study, config, objective=policy.objective)
 
 
 def _closest(

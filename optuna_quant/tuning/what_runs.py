@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._common.printable import listed
+
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Sequence
 
     from optuna_quant.space.config import QuantConfig
 
@@ -73,9 +74,3 @@ def describe_runs(config: QuantConfig, executed: Mapping[str, Any] | None) -> tu
     if unknown:
         parts.append(f"not known of {len(unknown)}: {listed(unknown)}")
     return f"{len(integer)} {of} in integer kernels", "; ".join(parts)
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """The first few names, and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 import json
 import math
-import re
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from optuna_quant import _optuna
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
@@ -21,6 +19,7 @@ from optuna_quant.samplers._engine.sampled import SampledOutcomes
 from optuna_quant.samplers._engine.trial_history import TrialHistory
 from optuna_quant.samplers._models.fallback_table import fallback_table
 from optuna_quant.samplers._models.option_scores import OptionScores
+from optuna_quant.samplers._models.option_scores import kept_scores
 from optuna_quant.samplers._models.prior import EarlierLoss
 from optuna_quant.samplers._models.prior import StudyPrior
 from optuna_quant.samplers._models.prior import kept_prior
@@ -38,7 +37,6 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.space.tunable import Tunable
 from optuna_quant.study import record
-from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import check_protocol
@@ -130,14 +128,15 @@ def study_prior(
         "criterion": dict(study.user_attrs.get(record.CRITERION, {})),
         "objective": objective,
         "baseline": history.baseline,
-        "scores": scores,
+        "scores": scores.scores,
+        "of_weights": scores.of_weights,
     }
     if history.threshold is None:
         return StudyPrior(**found)
     kept = kept_prior(study)
     table = fallback_table(space)
     earlier = None if kept is None else PriorInSpace(kept, space, criterion, table)
-    taken = TakenScores(OptionScores(scores, 0.0)) if _covers(scores, space) else None
+    taken = TakenScores(scores) if _covers(scores.scores, space) else None
     options = SurrogateOptions(_MIN_GAIN, taken, prior=earlier)
     with single_threaded_blas():
         model, observations = SurrogatePolicy(space, criterion, table, options).learned(history)
@@ -198,27 +197,23 @@ def _criterion(study: optuna.Study) -> AccuracyCriterion:
     return AccuracyCriterion(higher_is_better=study.direction != StudyDirection.MINIMIZE)
 
 
-def _recorded_scores(study: optuna.Study, space: TuningSpace) -> dict[str, dict[str, float]]:
+def _recorded_scores(study: optuna.Study, space: TuningSpace) -> OptionScores:
     """The option scores that a study keeps, of the most options; else those it began with."""
-    attrs = _optuna.study_system_attrs(study)
-    names = [
-        found[1]
-        for found in map(re.compile(r"optuna_quant:(option_scores:[0-9a-f]{16})").fullmatch, attrs)
-        if found
-    ]
-    texts = (find_bytes(attrs, name, study_name=study.study_name) for name in sorted(names))
-    known: list[dict[str, dict[str, float]]] = [
-        json.loads(text)["scores"] for text in texts if text is not None
-    ]
+    known = kept_scores(study)
     prior = kept_prior(study)
     if prior is not None:
-        known.append({op: dict(labels) for op, labels in prior.scores.items()})
+        known.append(OptionScores(prior.scores, 0.0, prior.of_weights))
     ops = set(space.default().ops)
-    return max(
-        ({op: found[op] for op in found if op in ops} for found in known),
-        key=lambda found: sum(map(len, found.values())),
-        default={},
+    found = (
+        OptionScores(
+            {op: dict(labels) for op, labels in each.scores.items() if op in ops},
+            0.0,
+            {op: part for op, part in each.of_weights.items() if op in ops},
+        )
+        for each in known
     )
+    nothing = OptionScores({}, 0.0)
+    return max(found, key=lambda each: sum(map(len, each.scores.values())), default=nothing)
 
 
 def _covers(scores: Mapping[str, Mapping[str, float]], space: TuningSpace) -> bool:

@@ -6,13 +6,17 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant import _optuna
 from optuna_quant.samplers._engine.scores import check_scores
 from optuna_quant.study import record
+from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.compute_once import LeaseMonitor
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 # Options that only differ in the range's algorithm or the weight's granularity: more are of
 # little use, and each costs a pass.
 _MOST_OPTIONS = 6
+_KEPT = rf"optuna_quant:({record.OPTION_SCORES}:[0-9a-f]{{16}})"
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,14 @@ class OptionScores:
             By the op's name and the option's label; not negative. What was not scored is missing.
         passes:
             How many samples were run through models for it.
+        of_weights:
+            What part of the score of ops in their first scored option comes from their weights
+            and not from their activations, from 0 to 1; what is not known is missing.
     """
 
     scores: Mapping[str, Mapping[str, float]]
     passes: float
+    of_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 class OptionScoreBook:
@@ -72,8 +81,7 @@ class OptionScoreBook:
             data = place.read()
             if data is None:
                 return None
-            stored = json.loads(data)
-            self._found[place.name] = OptionScores(stored["scores"], stored["passes"])
+            self._found[place.name] = _parsed(data)
         return self._found[place.name]
 
     def compute(
@@ -108,15 +116,50 @@ class OptionScoreBook:
             sensitivity = with_samples(samples)
         configs = option_configs(self._space, tunables)
         ops = [op for tunable in tunables for op in tunable.ops]
-        found = score_options(sensitivity, configs, ops)
+        with_weights = getattr(sensitivity, "score_with_weights", None)
+        of_weights: Mapping[str, float] = {}
+        if with_weights is None:
+            found = score_options(sensitivity, configs, ops)
+        else:
+            scored, of_weights = with_weights(configs, ops)
+            found = [check_scores(each, ops) for each in scored]
         scores: dict[str, dict[str, float]] = {op: {} for op in ops}
         for config, of_config in zip(configs, found, strict=True):
             for op in ops:
                 if config.ops[op].is_quantized:
                     scores[op][config.ops[op].label] = max(0.0, of_config[op])
-        passes = getattr(sensitivity, "passes", None)
-        counted = 0.0 if passes is None else float(passes(len(configs)))
-        return json.dumps({"scores": scores, "passes": counted}).encode()
+        counted = 0.0
+        if with_weights is not None:
+            counted = float(sensitivity.passes(len(configs), with_weights=True))
+        elif getattr(sensitivity, "passes", None) is not None:
+            counted = float(sensitivity.passes(len(configs)))
+        kept = {"scores": scores, "passes": counted, "of_weights": dict(of_weights)}
+        return json.dumps(kept).encode()
+
+
+def kept_scores(study: optuna.Study) -> list[OptionScores]:
+    """All option scores that a study keeps, those of the fewest options first."""
+    attrs = _optuna.study_system_attrs(study)
+    found = (re.fullmatch(_KEPT, name) for name in sorted(attrs))
+    names = [each[1] for each in found if each]
+    texts = (find_bytes(attrs, name, study_name=study.study_name) for name in names)
+    known = [_parsed(text) for text in texts if text is not None]
+    return sorted(known, key=lambda each: sum(map(len, each.scores.values())))
+
+
+def merged(scores: Sequence[OptionScores]) -> OptionScores:
+    """The scores of all ops; where several have one, the last counts."""
+    return OptionScores(
+        {op: of_op for each in scores for op, of_op in each.scores.items()},
+        sum(each.passes for each in scores),
+        {op: part for each in scores for op, part in each.of_weights.items()},
+    )
+
+
+def _parsed(data: bytes) -> OptionScores:
+    stored = json.loads(data)
+    # Studies of earlier versions do not have the part of the weights.
+    return OptionScores(stored["scores"], stored["passes"], stored.get("of_weights", {}))
 
 
 def score_options(

@@ -91,6 +91,9 @@ class StudyPrior:
             How many models were tried after the answer that were no improvement.
         scores:
             The sensitivity of each op in each option; empty if there are none.
+        of_weights:
+            What part of the sensitivity of ops comes from their weights; what is not known is
+            missing.
         factors:
             What the trials have taught: the logarithm of the factor by which each op in each
             option adds more to the error than its sensitivity says.
@@ -116,6 +119,7 @@ class StudyPrior:
     is_concluded: bool = False
     fruitless: int = 0
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    of_weights: Mapping[str, float] = field(default_factory=dict)
     factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     scale: tuple[float, float] | None = None
 

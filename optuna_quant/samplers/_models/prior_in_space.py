@@ -137,7 +137,7 @@ class PriorInSpace:
                 }
                 if len(found[op]) < len(scored_options(tunable)):
                     return None
-        return OptionScores(found, 0.0)
+        return OptionScores(found, 0.0, self._prior.of_weights)
 
     @property
     def replaces_scores(self) -> bool:

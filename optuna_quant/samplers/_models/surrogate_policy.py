@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,11 @@ from optuna_quant.samplers._engine.sampled import SampledOutcomes
 from optuna_quant.samplers._models.loss_model import LossModel
 from optuna_quant.samplers._models.loss_model import LossScale
 from optuna_quant.samplers._models.loss_model import Observed
+from optuna_quant.samplers._models.metric_step import metric_step
 from optuna_quant.samplers._models.option_scores import OptionScores
 from optuna_quant.samplers._models.option_scores import scored_options
+from optuna_quant.samplers._models.outlook import Believed
+from optuna_quant.samplers._models.outlook import Outlook
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._models.prior_in_space import PriorInSpace
     from optuna_quant.samplers._models.prior_in_space import TakenScores
     from optuna_quant.sequential import Population
+    from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
@@ -51,9 +56,11 @@ SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
 _OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE)
 EARLIER_STAGE = "earlier answer"
+# Why a study stopped, if not because the search has an answer.
+_CUT_SHORT = ("timeout", "max_trials", "interrupted", "callback")
 
 # What is less likely to meet the criterion is not tried.
-_LEAST_PROBABILITY = 0.03
+LEAST_PROBABILITY = 0.03
 # With more ops the trade-off is near enough, and an integer program takes long.
 _MOST_POLISHED = 150
 _WORTH_POLISHING = 1e-3
@@ -64,7 +71,7 @@ _GRID = 5000
 _FIRST_GAIN = 0.2
 _FREE_EVALUATIONS, _EVALUATIONS_PER_E = 5.0, 2.2
 _PARTS_PER_E = 0.22
-_FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.8
+_FEW_SAMPLES, _FEW_SAMPLES_PER_E = 100, 0.6
 _GAIN_OF_ANOTHER_ANSWER = 3.0
 _PATIENCE_WITHOUT_ANSWER = 4.0
 _PATIENCE_WITHOUT_SCORES = 3.0
@@ -77,7 +84,7 @@ _DRAWS, _MOST_TRIED = 6, 10
 _LAST_GAIN = 0.1
 # Sensitivities may use this part of the evaluation samples, within limits.
 _PART_OF_SAMPLES = 0.08
-_FEWEST_SAMPLES, _MOST_SAMPLES = 4, 20
+_FEWEST_SAMPLES, _MOST_SAMPLES = 6, 24
 # The least loss of what surely fails, over the tolerance.
 _SURELY_FAILS = 1.05
 # The sum of equal shares, where nothing scores the ops.
@@ -276,6 +283,59 @@ class SurrogatePolicy(Policy):
             )
             return self._beliefs(history, model, reference, self._phases[phase])
 
+    def best(self, history: TrialHistory) -> QuantConfig | None:
+        """The cheapest configuration that meets the criterion, or probably does."""
+        found = self._known(history)
+        return None if found is None else found.config
+
+    def meets(self, history: TrialHistory, config: QuantConfig | None) -> bool:
+        """Whether a configuration was seen to meet the criterion on all samples."""
+        return config is not None and self._met(history, config.key)
+
+    def outlook(self, history: TrialHistory) -> Outlook:
+        """Where the search stands, and what it believes; the baseline must be known."""
+        stage, phase = self._next_stage(history), len(self._phases) - 1
+        while phase >= 0 and not self._has_scores(history, phase):
+            phase -= 1
+        if phase < 0:
+            return Outlook(stage, self._start, self._fp32_cost)
+        with single_threaded_blas():
+            model = self._model(history, {})
+            believed = [
+                self._believed(history, model, config)
+                for config in self._path(model, self._phases[phase])
+                if config.quantized_ops
+            ]
+        scores = [self._read_scores(history, tunables) for tunables in self._scored]
+        known = [each for each in scores if each is not None]
+        return Outlook(stage, self._start, self._fp32_cost, model, known, believed)
+
+    def _next_stage(self, history: TrialHistory) -> str | None:
+        """The stage that comes next; :obj:`None` if the search has concluded."""
+        if not self._is_begun(history):
+            return START_STAGE
+        if self.is_over(history):
+            return None
+        if not self._has_scores(history, 0):
+            return SEARCH_STAGE
+        decision = self._decide(history, {})
+        stopped = history.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
+        if decision.answer is not None and stopped not in _CUT_SHORT:
+            return None  # It would only go on if it was to find the best.
+        return SEARCH_STAGE if decision.proposal is None else decision.proposal.stage
+
+    def _believed(self, history: TrialHistory, model: LossModel, config: QuantConfig) -> Believed:
+        found = model.predict(self._options_of(config))
+        outcome, prior = history.outcomes.get(config.key), self._options.prior
+        return Believed(
+            config,
+            self._table.cost(config),
+            found.loss,
+            found.probability(model.scale.tolerance),
+            (outcome is not None and self._is_decided(history, outcome))
+            or (prior is not None and config.key in prior.failed),
+        )
+
     def learned(self, history: TrialHistory) -> tuple[LossModel, list[Observed]]:
         """The model of the loss, and what it has learned from; the baseline must be known."""
         model = self._model(history, {})
@@ -419,6 +479,19 @@ class SurrogatePolicy(Policy):
 
     # The model.
 
+    @cached_property
+    def _kinds(self) -> NDArray[np.int64]:
+        """The kind of each tunable's options: what they have in common that are not defaults."""
+        tunables = self._space.tunables
+        found = np.full((len(tunables), max(len(t.options) for t in tunables)), -1)
+        numbers: dict[object, int] = {}
+        for i, tunable in enumerate(tunables):
+            for j, option in enumerate(tunable.options):
+                kind = _kind(option)
+                if option.is_quantized and kind != _kind(tunable.default):
+                    found[i, j] = numbers.setdefault(kind, len(numbers))
+        return found
+
     def _scale(self, history: TrialHistory) -> LossScale:
         baseline, threshold = history.baseline, history.threshold
         assert baseline is not None and threshold is not None
@@ -438,7 +511,8 @@ class SurrogatePolicy(Policy):
 
     def _model(self, history: TrialHistory, claimed: Mapping[str, int]) -> LossModel:
         sensitivities, is_scored = self._sensitivities(history)
-        model = LossModel(sensitivities, self._scale(history), is_scored)
+        kinds = self._kinds if is_scored else None
+        model = LossModel(sensitivities, self._scale(history), is_scored, kinds)
         observations = [*self._earlier(history, model), *self._observations(history)]
         model = model.fitted(observations)
         # What others evaluate now counts as if it had turned out as expected.
@@ -473,6 +547,7 @@ class SurrogatePolicy(Policy):
         baseline = history.baseline
         assert baseline is not None
         sign = 1.0 if self._criterion.higher_is_better else -1.0
+        step = 0.0 if history.population is not None else self._step(history)
         scale = self._scale(history)
         tolerance = scale.tolerance
         found = []
@@ -496,12 +571,20 @@ class SurrogatePolicy(Policy):
             if value is None or not math.isfinite(value):
                 continue
             loss = sign * (baseline - value)
+            if step:
+                # As many samples have changed at least, and one more could have.
+                spread = math.sqrt(step * (abs(loss) + step))
             if seen is not None and seen.verdict is Verdict.FAILS:
                 # That it fails is known better than by how much.
                 loss = max(loss, _SURELY_FAILS * tolerance)
                 error = min(error, 0.5 * (loss - tolerance))
             found.append(Observed(self._options_of(config), loss, error, spread))
         return found
+
+    def _step(self, history: TrialHistory) -> float:
+        """By what the metric changes with one sample, as its values tell; 0 if they do not."""
+        values = [o.value for o in history.outcomes.values() if o.value is not None]
+        return metric_step([value for value in values if math.isfinite(value)])
 
     # The decision.
 
@@ -671,7 +754,7 @@ class SurrogatePolicy(Policy):
                 continue
             cost = self._table.cost(config)
             probability = model.predict(self._options_of(config)).probability(tolerance)
-            if probability < _LEAST_PROBABILITY or cost >= reference:
+            if probability < LEAST_PROBABILITY or cost >= reference:
                 continue
             gain = (reference - cost) / (abs(reference) or 1.0)
             found[config.key] = Belief(config, cost, probability, gain * probability)
@@ -732,6 +815,11 @@ class SurrogatePolicy(Policy):
             if unscored:
                 forbidden[first] = unscored
         return weights, forbidden
+
+
+def _kind(option: OpConfig) -> tuple[str, str | None]:
+    """What makes the errors of options alike, whatever the op: how they find the range."""
+    return option.mode, None if option.activation is None else option.activation.algorithm
 
 
 def _options_of_others(space: TuningSpace, ops: Collection[str]) -> Mapping[str, Sequence[str]]:
