@@ -25,10 +25,12 @@ from optuna.storages import InMemoryStorage
 
 from benchmarks.spaces import make_space
 from optuna_quant.samplers import ExhaustiveQuantSampler
-from optuna_quant.samplers import _base
+from optuna_quant.samplers._engine import base
+from optuna_quant.study import claims as claims_of_study
 from optuna_quant.study import liveness
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers import backoff
+from optuna_quant.workers import heartbeat
 
 
 LATENCY_SECONDS = 0.002
@@ -131,7 +133,9 @@ def _run(workers: int) -> None:
 
     storage.counts = True
     with (
-        mock.patch.object(_base, "time", clock),
+        mock.patch.object(base, "time", clock),
+        mock.patch.object(claims_of_study, "time", clock),
+        mock.patch.object(heartbeat, "time", clock),
         mock.patch.object(backoff, "time", clock),
         mock.patch.object(liveness, "time", clock),
     ):

@@ -144,15 +144,15 @@ def test_evaluation_that_hangs_in_another_thread_is_ended(hang: Callable[[], Any
 def test_evaluation_that_does_not_react_is_given_up() -> None:
     given_up: list[str] = []
     stuck: list[str] = []
-    let_go = threading.Event()
+    release_connection = threading.Event()
 
     def hang() -> float:
-        let_go.wait(60)  # In another thread nothing can end it.
+        release_connection.wait(60)  # In another thread nothing can end it.
         return 0.5
 
     def note(text: str) -> None:
         stuck.append(text)
-        let_go.set()
+        release_connection.set()
 
     watch = EvaluationWatch(0.3, on_stuck=note)
     error = in_thread(lambda: timed(watch, hang, give_up=given_up.append))

@@ -94,7 +94,7 @@ def test_direction_that_contradicts_the_criterion_is_an_error() -> None:
     assert backend.built == []
 
 
-@pytest.mark.parametrize("name", ["patience", "grace_period"])
+@pytest.mark.parametrize("name", ["wait_timeout", "grace_period"])
 def test_negative_waiting_is_refused(name: str) -> None:
     backend = FakeBackend(2)
     with pytest.raises(ValueError, match=f"{name} must not be negative, but got -1"):
@@ -470,7 +470,7 @@ def test_same_model_in_another_process_is_waited_for() -> None:
     assert evaluate.seen == []
 
 
-def test_thread_that_takes_longer_than_the_patience_is_waited_for() -> None:
+def test_thread_that_takes_longer_than_the_timeout_is_waited_for() -> None:
     backend, evaluate = FakeBackend(3), CountingEvaluation()
     space = backend.tuning_space()
 
@@ -478,13 +478,15 @@ def test_thread_that_takes_longer_than_the_patience_is_waited_for() -> None:
         time.sleep(0.0 if model.config.quantized_ops else 1.0)
         return evaluate(model)
 
-    objective = QuantObjective(backend, space, slowly, CRITERION, patience=0.1, grace_period=0.1)
+    objective = QuantObjective(
+        backend, space, slowly, CRITERION, wait_timeout=0.1, grace_period=0.1
+    )
     study = optuna.create_study(direction="maximize", sampler=BasicQuantSampler(space))
     in_threads(3, lambda number: study.optimize(objective, n_trials=1))
     assert evaluate.fp32_count == 1
 
 
-def test_worker_that_gives_signs_of_life_is_waited_for() -> None:
+def test_worker_that_writes_heartbeats_is_waited_for() -> None:
     study = optuna.create_study()
     trial = study.ask()
     mark = {"number": 0, "worker": "elsewhere m b n|1|1|1"}
@@ -493,15 +495,17 @@ def test_worker_that_gives_signs_of_life_is_waited_for() -> None:
     system(trial._trial_id, record.CLAIM, claim.to_attr())
     waiting = Waiting(
         is_at_work=lambda number: False,
-        patience=lambda: 0.3,
+        timeout=lambda: 0.3,
         grace_period=0.3,
         given_up=set(),
     )
-    for sign in range(4):
-        system(trial._trial_id, record.SIGN_OF_LIFE, sign)
+    for count in range(4):
+        system(trial._trial_id, record.HEARTBEAT, count)
         assert waiting.is_for(study.trials)
         time.sleep(0.2)
-    time.sleep(0.2)
+    for _ in range(3):  # Only time during which it looks counts.
+        waiting.is_for(study.trials)
+        time.sleep(0.1)
     assert not waiting.is_for(study.trials)
 
 

@@ -26,7 +26,7 @@ from optuna_quant.cli.parser import main
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
-from optuna_quant.study.start import begin
+from optuna_quant.study.start import start_study
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.launch import Rank
 from optuna_quant.workers.launch import this_rank
@@ -271,7 +271,7 @@ def test_begin_anew_without_a_number_of_the_launch_is_refused(folder: Path) -> N
 
 def test_first_rank_that_does_not_come_is_not_waited_for_forever(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "journal")
-    begin(
+    start_study(
         storage,
         ["s"],
         "maximize",
@@ -281,21 +281,26 @@ def test_first_rank_that_does_not_come_is_not_waited_for_forever(tmp_path: Path)
     )
     rank = Rank(number=1, size=2, launch="this one")
     with pytest.raises(ValueError, match="rank 0 has not begun the study 's' anew within 0.2 s"):
-        begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, patience=0.2)
-    begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank(size=2, launch="this one"))
-    begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, patience=0.2)
+        start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, timeout=0.2)
+    start_study(
+        storage, ["s"], "maximize", model="m", fresh=True, rank=Rank(size=2, launch="this one")
+    )
+    start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, timeout=0.2)
 
 
 def test_study_is_not_deleted_under_another_process(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "journal")
-    study = begin(storage, ["s"], "maximize", model="m", fresh=False, rank=Rank())
+    study = start_study(storage, ["s"], "maximize", model="m", fresh=False, rank=Rank())
     study.set_user_attr("optuna_quant:signature", {"model": "m"})
     study.sampler = ExhaustiveQuantSampler(spaces.make_space())
     trial = study.ask()
     with pytest.raises(ValueError, match=f"trial 0 is running on .* in process {os.getpid()}"):
-        begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank())
+        start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank())
     study.tell(trial, 1.0)
-    assert begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank()).get_trials() == []
+    assert (
+        start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank()).get_trials()
+        == []
+    )
 
 
 DELETED = """

@@ -35,11 +35,11 @@ from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import StagedQuantSampler
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Race
-from optuna_quant.samplers._requests import SeesSamples
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.sequential import EarlyStopping
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
@@ -503,7 +503,7 @@ def test_an_evaluation_that_ends_early_fails_the_trial(how: str, goal: str) -> N
             assert "must be finite" in reason
         else:
             assert "must give one score for each of the" in reason
-    assert study.sampler.set_aside(study)
+    assert study.sampler.abandoned(study)
 
 
 class Reworked(SampleScores):

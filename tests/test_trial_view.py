@@ -19,7 +19,7 @@ import pytest
 import optuna_quant
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.samplers._ledger import Ledger
+from optuna_quant.samplers._engine.trial_history import TrialHistory
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
@@ -302,11 +302,11 @@ def test_a_sampler_goes_by_the_baseline_of_its_study() -> None:
     )
     set_baseline(study, Baseline(0.95))
     study.optimize(lambda trial: backend.quantize(space.suggest(trial)).accuracy, n_trials=2)
-    ledger = Ledger(study, space, max_failures=1, max_deaths=1, criterion=CRITERION)
-    ledger.refresh(study)
+    history = TrialHistory(study, space, max_failures=1, max_deaths=1, criterion=CRITERION)
+    history.refresh(study)
     assert study.trials[0].value == 0.9
-    assert ledger.baseline == 0.95
-    assert ledger.threshold == CRITERION.threshold(0.95)
+    assert history.baseline == 0.95
+    assert history.threshold == CRITERION.threshold(0.95)
     assert TrialView(study.trials[1]).violation == CRITERION.violation(0.7, 0.95)
 
 

@@ -430,7 +430,7 @@ def test_threads_share_one_search() -> None:
 def test_trial_that_others_have_ended_costs_one_trial_and_not_the_search(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As when this process was suspended for longer than the others waited for a sign of life."""
+    """As when this process was suspended for longer than the others waited for a heartbeat."""
     backend = FakeBackend(DAMAGE)
     ended: list[int] = []
 
@@ -452,7 +452,7 @@ def test_trial_that_others_have_ended_costs_one_trial_and_not_the_search(
     assert result.fallback_ops == tune_fake(backend, tuning_criterion=tuning).fallback_ops
     assert result.study.trials[3].state == optuna.trial.TrialState.FAIL
     assert "ended its trial 3" in caplog.text
-    assert result.set_aside == ()
+    assert result.abandoned == ()
 
 
 def test_trial_that_others_end_while_it_is_told_costs_one_trial(
@@ -534,7 +534,7 @@ def test_output_that_cannot_be_written_at_the_end_loses_no_result(
     assert caught.value.result.met
 
 
-def test_summary_names_what_was_set_aside() -> None:
+def test_summary_names_what_was_abandoned() -> None:
     def evaluate(model: FakeModel) -> float:
         if "a" not in model.config.quantized_ops and model.config.quantized_ops:
             raise RuntimeError("cannot be run")
@@ -542,8 +542,8 @@ def test_summary_names_what_was_set_aside() -> None:
 
     tuning = TuningCriterion(timeout=None, strategy="basic")
     result = tune_fake(evaluate=evaluate, tuning_criterion=tuning)
-    assert result.set_aside
-    line = next(line for line in result.summary().splitlines() if "set aside" in line)
+    assert result.abandoned
+    line = next(line for line in result.summary().splitlines() if "abandoned" in line)
     assert "Not evaluated: RuntimeError: cannot be run (3 times)" in line
 
 

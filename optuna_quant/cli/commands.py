@@ -44,7 +44,7 @@ from optuna_quant.storages.open import open_storage
 from optuna_quant.study.names import default_name
 from optuna_quant.study.names import find_name
 from optuna_quant.study.others import running_now
-from optuna_quant.study.start import begin
+from optuna_quant.study.start import start_study
 from optuna_quant.tuning.earlier_study import parse_from_study
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.output import check_output
@@ -126,7 +126,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         accuracy_criterion=accuracy,
         tuning_criterion=tuning,
         quant_level=quant_level,
-        output=output if rank.reports else None,
+        output=output if rank.is_leader else None,
         seed=args.seed,
         session_options=session_options(threads=args.threads),
         cache_dir=args.cache_dir,
@@ -135,9 +135,9 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
         from_study=None if args.from_study is None else parse_from_study(args.from_study),
         **_model_options(args),
     )
-    if not rank.reports:
+    if not rank.is_leader:
         search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
-    # The samplers give signs of life of their own.
+    # The samplers write heartbeats of their own.
     storage = open_storage(_address(args, output), heartbeat=False)
     names = [args.study_name] if args.study_name else [default_name(model.stem, search.model)]
     if not args.study_name:
@@ -146,17 +146,17 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
             [*names, model.stem] if args.fresh else [find_name(storage, model.stem, search.model)]
         )
     study_name = names[0]
-    study = begin(
+    study = start_study(
         storage,
         names,
         accuracy.direction,
         model=search.model,
         fresh=args.fresh,
         rank=rank,
-        say=_say if rank.reports and not args.quiet else None,
+        say=_say if rank.is_leader and not args.quiet else None,
     )
     before = len(study.get_trials(deepcopy=False))
-    shown = rank.reports and not args.quiet
+    shown = rank.is_leader and not args.quiet
     if shown:
         _say(f"Tuning {model} with the strategy {strategy!r}: {accuracy}.")
         if not rank.is_alone:
@@ -178,7 +178,7 @@ def tune(args: argparse.Namespace, rank: Rank) -> int:
             f"The answer is from the record of that study; the strategy {strategy!r} had nothing "
             "to do (--fresh begins anew)."
         )
-    if rank.reports:
+    if rank.is_leader:
         return _finish(result, args, output, problem)
     interrupted = result.stopped_because == StopReason.INTERRUPTED
     return exit_codes.INTERRUPTED if interrupted else exit_codes.MET
@@ -188,7 +188,7 @@ def _end_stuck(rank: Rank, reason: str) -> None:
     """End this process, of which a thread is lost; called in another one."""
     _say("error: This process ends here; the same command goes on, without that candidate.")
     # Another code than 0 would make a launcher end the others as well.
-    os._exit(exit_codes.FAILED if rank.reports else exit_codes.MET)
+    os._exit(exit_codes.FAILED if rank.is_leader else exit_codes.MET)
 
 
 def _beginning(study: optuna.Study, trials: int) -> str:
@@ -228,7 +228,7 @@ def _check_files(args: argparse.Namespace, rank: Rank) -> tuple[Path, Path]:
         if text.startswith("@"):
             read[f"file of --{option.replace('_', '-')}"] = Path(text[1:])
     output = Path(args.output or f"{model.stem}.quantized.onnx")
-    if not rank.reports:
+    if not rank.is_leader:
         return model, output
     journal = storage_file(_address(args, output))
     kept = {} if journal is None else {"storage": journal}
@@ -252,7 +252,7 @@ def _check_machines(args: argparse.Namespace, rank: Rank) -> None:
             "output is for one: give --storage postgresql://USER:PASSWORD@HOST/NAME, or another "
             f"server that all of them reach. (If each is to search on its own, set {RANKS}=1.)"
         )
-    if rank.reports and storage_file(args.storage) is not None:
+    if rank.is_leader and storage_file(args.storage) is not None:
         _say(
             f"warning: The {rank.size} processes run on several machines, but a file is for one. "
             "If they do not all see the same file, or locks do not reach beyond a machine, work "
@@ -432,7 +432,7 @@ def _holdout(args: argparse.Namespace, rank: Rank) -> Any:
     fraction = None if args.holdout is None else _fraction(args.holdout)
     if fraction is not None:
         return fraction  # All must leave out the same samples.
-    if not rank.reports:
+    if not rank.is_leader:
         return None
     if args.holdout is None or args.evaluate is None:
         return args.holdout

@@ -24,7 +24,7 @@ from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.blobs import write_text
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class StudyCosts:
             return Costs.loads(text)
         if kept is not None:
             return Costs.loads(kept)
-        measured = SharedValue(study, self._measured_name).read()
+        measured = ComputeOnce(study, self._measured_name).read()
         return None if measured is None else _costs_of(measured.decode())[0]
 
     def get(self, study: optuna.Study, *, must: bool) -> tuple[Costs | None, str]:
@@ -138,7 +138,7 @@ class StudyCosts:
             return None, "the backend does not know them"
         if not must and not self.has_samples:
             return None, "there are no samples to run the model on"
-        shared = SharedValue(study, self._measured_name)
+        shared = ComputeOnce(study, self._measured_name)
         text = shared.get(lambda: self._measure(study, must=must).encode()).decode()
         costs, why = _costs_of(text)
         if costs is None and must:
@@ -153,7 +153,7 @@ class StudyCosts:
         found = self.known(study)
         if found is not None or not isinstance(self._backend, CountsCosts) or not self.has_samples:
             return found
-        shared = SharedValue(study, f"{record.COUNTED_COSTS}:{self._key}")
+        shared = ComputeOnce(study, f"{record.COUNTED_COSTS}:{self._key}")
         return _costs_of(shared.get(lambda: self._count(study).encode()).decode())[0]
 
     def _count(self, study: optuna.Study) -> str:
@@ -203,7 +203,7 @@ class StudyCosts:
                 and costs.conditions == backend.cost_conditions()
                 and self._fits(costs)
             ):
-                SharedValue(study, self._measured_name).get(lambda kept=data: kept)  # type: ignore[misc]
+                ComputeOnce(study, self._measured_name).get(lambda kept=data: kept)  # type: ignore[misc]
                 return True
         return False
 

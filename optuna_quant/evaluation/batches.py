@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # So many samples are run alone and together, to see whether they are independent.
 _TRIED = 4
 # Kernels for other shapes sum in another order; by this part of the largest value at most.
-_ROUNDING = 1e-2
+_BY_KERNEL = 1e-2
 
 
 @dataclass(frozen=True)
@@ -192,4 +192,4 @@ def _is_close(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     if one.dtype.kind not in "fc":
         return True  # The nearest of two classes may change by rounding alone.
     largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
-    return bool(np.allclose(one, other, rtol=0.0, atol=_ROUNDING * largest, equal_nan=True))
+    return bool(np.allclose(one, other, rtol=0.0, atol=_BY_KERNEL * largest, equal_nan=True))

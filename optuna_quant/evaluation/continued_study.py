@@ -39,7 +39,7 @@ class ContinuedStudies:
             The samples of the studies.
         guarded:
             Runs evaluations.
-        patience:
+        wait_timeout:
             For how many seconds to wait for a baseline that another process is measuring with
             what may be another function.
     """
@@ -50,12 +50,12 @@ class ContinuedStudies:
         samples: StudySamples,
         guarded: GuardedEvaluation,
         *,
-        patience: float,
+        wait_timeout: float,
     ) -> None:
         self._setup = setup
         self._samples = samples
         self._guarded = guarded
-        self._patience = patience
+        self._wait_timeout = wait_timeout
         self._fitting: set[str] = set()  # Begun with the same things.
         self._comparable: set[str] = set()  # Their metrics are those of this evaluation.
         self._judged_anew: set[str] = set()  # By another criterion than they were begun with.
@@ -91,7 +91,7 @@ class ContinuedStudies:
                 return
             self._samples.check(study)
             differs = partial(self._difference, study)
-            if check_evaluation(study, self._signature, differs, patience=self._patience):
+            if check_evaluation(study, self._signature, differs, timeout=self._wait_timeout):
                 self._comparable.add(study.study_name)
 
     def begin(self, study: optuna.Study) -> None:

@@ -53,7 +53,7 @@ def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> None:
         fp32:
             Builds the FP32 model.
     """
-    if not this_rank().reports:
+    if not this_rank().is_leader:
         return
     calibration = None
     if isinstance(backend, PreviewsCalibration):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.rounding import bounds_slack
 from optuna_quant.backends.base import native_of
 from optuna_quant.evaluation.data_checks import warn_of_few
 from optuna_quant.evaluation.function_scores import as_scores
@@ -42,7 +43,6 @@ _BATCH_SIZE = 64
 _TRIED = 16
 _SAME = 0.1
 _MOST_DIFFERENT = 0.25
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class GivenScores:
             wants_bounds:
                 Whether bounds would be of any use.
         """
-        if not this_rank().reports:
+        if not this_rank().is_leader:
             return
         warn_of_few(self.samples)
         if self.bounds is not None or not wants_bounds:
@@ -392,9 +392,7 @@ class FunctionEvaluation:
         if self.bounds is None:
             return scores
         low, high = self.bounds
-        precision = float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else 0.0
-        largest = max(1.0, *(abs(bound) for bound in (low, high) if math.isfinite(bound)))
-        slack = max(_ROUNDING, 4 * precision) * largest
+        slack = bounds_slack(self.bounds, given.dtype)
         bad = np.flatnonzero((scores < low - slack) | (scores > high + slack))
         if len(bad):
             raise ValueError(

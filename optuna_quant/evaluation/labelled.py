@@ -21,6 +21,7 @@ from typing import TypeAlias
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.rounding import bounds_slack
 from optuna_quant.backends.base import HasOptionalInputs
 from optuna_quant.backends.base import RunsConcurrently
 from optuna_quant.backends.base import depends_on_batch as _depends
@@ -83,7 +84,6 @@ __all__ = [
     "top5",
 ]
 
-_ROUNDING = 1e-9
 _BATCH_SIZE = 64
 
 _logger = get_logger(__name__)
@@ -619,9 +619,7 @@ def _checked_scores(metric: SampleMetric, given: Any, chosen: _Indices) -> NDArr
     if metric.bounds is None:
         return scores
     low, high = metric.bounds
-    precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
-    largest = max(1.0, *(abs(bound) for bound in metric.bounds if math.isfinite(bound)))
-    rounding = max(_ROUNDING, 4 * precision) * largest
+    rounding = bounds_slack(metric.bounds, array.dtype)
     bad = np.flatnonzero((scores < low - rounding) | (scores > high + rounding))
     if len(bad):
         raise ValueError(

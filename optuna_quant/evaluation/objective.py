@@ -25,7 +25,7 @@ from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.study_samples import StudySamples
 from optuna_quant.evaluation.trial_record import TrialRecord
 from optuna_quant.evaluation.trial_record import fail
-from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.study.enqueued import why_not
 from optuna_quant.study.gone import check_file
 from optuna_quant.study.judgement import judge
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import optuna
-    from optuna.artifacts._protocol import ArtifactStore
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.study.errors import BaselineError
 
 
@@ -99,7 +99,7 @@ class QuantObjective:
         watch:
             Called with a :class:`~optuna_quant.evaluation.sampled.Seen` while a model is
             evaluated, at most ten times a second.
-        patience:
+        wait_timeout:
             How long, in seconds, to wait for another worker's trial that measures the baseline or
             evaluates the same model and gives no sign of life, before doing so oneself. If trials
             take longer than that, three times the longest one.
@@ -129,7 +129,7 @@ class QuantObjective:
         TypeError:
             If ``evaluation_timeout`` is no number.
         ValueError:
-            If ``patience`` or ``grace_period`` is negative, or ``evaluation_timeout`` is not
+            If ``wait_timeout`` or ``grace_period`` is negative, or ``evaluation_timeout`` is not
             positive.
     """
 
@@ -143,7 +143,7 @@ class QuantObjective:
         stopping: EarlyStopping | None = None,
         seed: int = 0,
         watch: Watch | None = None,
-        patience: float = 600.0,
+        wait_timeout: float = 600.0,
         grace_period: float = 5.0,
         artifact_store: ArtifactStore | None = None,
         evaluation_timeout: float | None = None,
@@ -152,7 +152,7 @@ class QuantObjective:
         constrain: bool = True,
     ) -> None:
         _check_direction(evaluate, criterion)
-        self._running = RunningTrials(patience=patience, grace_period=grace_period)
+        self._running = RunningTrials(wait_timeout=wait_timeout, grace_period=grace_period)
         refer_to = getattr(evaluate, "refer_to", None)
         if refer_to is not None:
             refer_to(lambda: backend.quantize(space.fp32()))
@@ -173,7 +173,9 @@ class QuantObjective:
         self._constrain = constrain
         self._guarded = GuardedEvaluation(evaluation_timeout, on_stuck=on_stuck)
         self._samples = StudySamples(setup)
-        self._studies = ContinuedStudies(setup, self._samples, self._guarded, patience=patience)
+        self._studies = ContinuedStudies(
+            setup, self._samples, self._guarded, wait_timeout=wait_timeout
+        )
         self._baseline = BaselineMeasurement(setup, self._samples, self._guarded, self._studies)
         self._reuse = ModelReuse()
         self._candidates = CandidateMeasurement(
@@ -218,7 +220,7 @@ class QuantObjective:
         self.check_continued(trial.study)
         try:
             # In one transaction and late: until then, its claim says what it evaluates.
-            with self._running.at_work(trial), held_parameters(trial, attributes=True):
+            with self._running.at_work(trial), buffered_writes(trial, attributes=True):
                 return self._run(trial, anew=anew)
         except UpdateFinishedTrialError:
             self._lost.append(trial.number)

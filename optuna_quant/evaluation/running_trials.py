@@ -19,7 +19,7 @@ class RunningTrials:
     """The trials that this process runs, by study.
 
     Args:
-        patience:
+        wait_timeout:
             How long, in seconds, to wait for a trial that has begun and gives no sign of life;
             three times the longest trial if that is longer.
         grace_period:
@@ -30,11 +30,11 @@ class RunningTrials:
             If one of them is negative.
     """
 
-    def __init__(self, *, patience: float, grace_period: float) -> None:
-        for name, value in (("patience", patience), ("grace_period", grace_period)):
+    def __init__(self, *, wait_timeout: float, grace_period: float) -> None:
+        for name, value in (("wait_timeout", wait_timeout), ("grace_period", grace_period)):
             if value < 0:
                 raise ValueError(f"{name} must not be negative, but got {value}.")
-        self._patience = patience
+        self._wait_timeout = wait_timeout
         self._grace_period = grace_period
         self._at_work: set[tuple[str, int]] = set()
         self._given_up: dict[str, set[tuple[int, bool]]] = {}
@@ -53,14 +53,14 @@ class RunningTrials:
         """What says whether to wait for trials of a study."""
         name = study.study_name
 
-        def patience() -> float:
+        def timeout() -> float:
             finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             times = (t.duration.total_seconds() for t in finished if t.duration)
-            return max(self._patience, 3 * max(times, default=0.0))
+            return max(self._wait_timeout, 3 * max(times, default=0.0))
 
         return Waiting(
             is_at_work=lambda number: (name, number) in self._at_work,
-            patience=patience,
+            timeout=timeout,
             grace_period=self._grace_period,
             given_up=self._given_up.setdefault(name, set()),
         )

@@ -16,6 +16,7 @@ import numpy as np
 from optuna.exceptions import TrialPruned
 from optuna.trial import TrialState
 
+from optuna_quant._common.rounding import bounds_slack
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import Verdict
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
 
 
-_ROUNDING = 1e-6
 _FLOAT64 = np.dtype(np.float64)
 # In batches of up to so many samples it pays to tell which differ from the baseline's.
 _FEW = 128
@@ -179,7 +179,7 @@ def check_scores(scores: NDArray[np.float64], evaluation: SampleEvaluation) -> N
     if evaluation.bounds is None or not len(scores):
         return
     low, high = evaluation.bounds
-    slack = _ROUNDING * max(1.0, *(abs(bound) for bound in (low, high) if math.isfinite(bound)))
+    slack = bounds_slack(evaluation.bounds, np.float32)  # They may have been computed in that.
     wrong = scores[~((scores >= low - slack) & (scores <= high + slack))]
     if len(wrong):
         raise ValueError(

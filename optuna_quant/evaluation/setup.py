@@ -14,14 +14,13 @@ from optuna_quant.evaluation.sampled import Watch
 
 
 if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
-
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Model
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.storages.artifacts import ArtifactStore
 
 
 Evaluate: TypeAlias = Callable[[Any], Any]

@@ -11,7 +11,7 @@ from optuna.logging import get_logger
 from optuna_quant.backends.base import depends_on_batch
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
-from optuna_quant.storages.write_buffer import seen_at_once
+from optuna_quant.storages.write_buffer import unbuffered
 from optuna_quant.study import record
 from optuna_quant.study.sample_record import copy_scores
 from optuna_quant.study.trial_writer import RunningTrialWriter
@@ -60,13 +60,13 @@ class TrialRecord:
 
     def begin(self) -> None:
         """Write down what is known before anything is built; others see that it has begun."""
-        with seen_at_once(self._trial):
+        with unbuffered(self._trial):
             self._trial.set_user_attr(record.FALLBACK_OPS, len(self._config.fallback_ops))
         self._write_costs()
 
     def describe(self, model: Model) -> None:
         """Write down which model was built, and its size."""
-        with seen_at_once(self._trial):
+        with unbuffered(self._trial):
             self._write_fingerprint(model.fingerprint)
         self._write_properties(int(model.nbytes), depends_on_batch(model))
 

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant import _optuna
-from optuna_quant.samplers._grow import Change
-from optuna_quant.samplers._grow import Growth
-from optuna_quant.samplers._grow import grow_to_the_end
-from optuna_quant.samplers._halving import by_type
-from optuna_quant.samplers._halving import changes_to
-from optuna_quant.samplers._halving import grow_by_type
-from optuna_quant.samplers._halving import least_sensitive_first
-from optuna_quant.samplers._halving import left
-from optuna_quant.samplers._halving import without
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._engine.staged import StagedQuantSampler
+from optuna_quant.samplers._plans.grow import Change
+from optuna_quant.samplers._plans.grow import Growth
+from optuna_quant.samplers._plans.grow import grow_to_the_end
+from optuna_quant.samplers._plans.halving import by_type
+from optuna_quant.samplers._plans.halving import changes_to
+from optuna_quant.samplers._plans.halving import grow_by_type
+from optuna_quant.samplers._plans.halving import least_sensitive_first
+from optuna_quant.samplers._plans.halving import left
+from optuna_quant.samplers._plans.halving import without
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import SeesSamples
-from optuna_quant.samplers._requests import Stage
-from optuna_quant.samplers._staged import StagedQuantSampler
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.trial_view import TrialView
 

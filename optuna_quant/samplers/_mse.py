@@ -11,15 +11,15 @@ from optuna_quant.backends.base import TakesBatches
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._basic import Best
 from optuna_quant.samplers._conservative import require_criterion
-from optuna_quant.samplers._fallback import bracket
-from optuna_quant.samplers._fallback import by_score
-from optuna_quant.samplers._fallback import walk
-from optuna_quant.samplers._grow import grow
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Request
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.fallback import bracket
+from optuna_quant.samplers._plans.fallback import by_score
+from optuna_quant.samplers._plans.fallback import walk
+from optuna_quant.samplers._plans.grow import grow
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Request
-from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:

@@ -12,25 +12,25 @@ from typing import Any
 
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.objective import show_measure
-from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._conservative import require_criterion
-from optuna_quant.samplers._explanation import Explanation
-from optuna_quant.samplers._explanation import Question
-from optuna_quant.samplers._explanation import explained
-from optuna_quant.samplers._explanation_text import in_words
-from optuna_quant.samplers._option_scores import OptionScoreBook
-from optuna_quant.samplers._option_scores import kept_scores
-from optuna_quant.samplers._option_scores import merged
-from optuna_quant.samplers._prior import StudyPrior
-from optuna_quant.samplers._prior import keep_prior
-from optuna_quant.samplers._prior import kept_prior
-from optuna_quant.samplers._prior_in_space import PriorInSpace
-from optuna_quant.samplers._prior_in_space import TakenScores
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._models.explanation import Explanation
+from optuna_quant.samplers._models.explanation import Question
+from optuna_quant.samplers._models.explanation import explained
+from optuna_quant.samplers._models.explanation_text import in_words
+from optuna_quant.samplers._models.fallback_table import fallback_table
+from optuna_quant.samplers._models.option_scores import OptionScoreBook
+from optuna_quant.samplers._models.option_scores import kept_scores
+from optuna_quant.samplers._models.option_scores import merged
+from optuna_quant.samplers._models.prior import StudyPrior
+from optuna_quant.samplers._models.prior import keep_prior
+from optuna_quant.samplers._models.prior import kept_prior
+from optuna_quant.samplers._models.prior_in_space import PriorInSpace
+from optuna_quant.samplers._models.prior_in_space import TakenScores
+from optuna_quant.samplers._models.surrogate_policy import Belief
+from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._surrogate_search import Belief
-from optuna_quant.samplers._surrogate_search import SurrogateOptions
-from optuna_quant.samplers._surrogate_search import SurrogateSearch
-from optuna_quant.space.config import FP32
 
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Sensitivity
     from optuna_quant.costs.objective import Objective
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -53,8 +53,8 @@ class SurrogateQuantSampler(QuantSampler):
        is the answer.
     2. ``cheapest believed to meet``: the sensitivity of the model to each op in each option is
        computed, once for the study. It is the prior of a model of the loss
-       (:class:`~optuna_quant.samplers._loss_model.LossModel`) that every trial of the study
-       teaches, whoever made it: the loss is a power of the sum of the ops' errors, and how much
+       (:class:`~optuna_quant.samplers._models.loss_model.LossModel`) that every trial of the study
+       teaches, of any worker: the loss is a power of the sum of the ops' errors, and how much
        each op really adds is learned. An integer program gives the cheapest configuration for
        several budgets of error; the one with the highest expected improvement in cost over the
        best so far is evaluated (J. Mockus, "On Bayesian methods for seeking the extremum", 1975;
@@ -162,10 +162,10 @@ class SurrogateQuantSampler(QuantSampler):
             sensitivities are known.
         """
         with self._lock:
-            state = self._state(study)
-            state.ledger.refresh(study)
-            search = state.search
-            return search.beliefs(state.ledger) if isinstance(search, SurrogateSearch) else []
+            session = self._session(study)
+            session.history.refresh(study)
+            policy = session.policy
+            return policy.beliefs(session.history) if isinstance(policy, SurrogatePolicy) else []
 
     def explain(
         self,
@@ -191,22 +191,22 @@ class SurrogateQuantSampler(QuantSampler):
             The explanation; :obj:`None` before the FP32 model was evaluated.
         """
         with self._lock:
-            state = self._state(study)
-            ledger, search = state.ledger, state.search
-            ledger.refresh(study)
-            if not isinstance(search, SurrogateSearch) or ledger.threshold is None:
+            session = self._session(study)
+            history, policy = session.history, session.policy
+            history.refresh(study)
+            if not isinstance(policy, SurrogatePolicy) or history.threshold is None:
                 return None
             if self._option_scores is None and kept_prior(study) is None:
-                search = self._search_by_record(ledger)
-            outlook = search.outlook(ledger)
-            config = search.best(ledger) if config is None else config
-            met = search.meets(ledger, config)
+                policy = self._policy_by_record(history)
+            outlook = policy.outlook(history)
+            config = policy.best(history) if config is None else config
+            met = policy.meets(history, config)
         assert self._criterion is not None
-        assert ledger.baseline is not None
-        population = ledger.population
+        assert history.baseline is not None
+        population = history.population
         samples = None if population is None else population.samples
         question = Question(
-            self._space, self._criterion, self._costs, ledger.baseline, samples, config, met
+            self._space, self._criterion, self._costs, history.baseline, samples, config, met
         )
         found = explained(question, outlook)
         measure = self._costs.measure
@@ -216,18 +216,18 @@ class SurrogateQuantSampler(QuantSampler):
         text = in_words(found, criterion=self._criterion, measure=measure, show=show)
         return replace(found, text=text)
 
-    def _search_by_record(self, ledger: Ledger) -> SurrogateSearch:
+    def _policy_by_record(self, history: TrialHistory) -> SurrogatePolicy:
         """The search with the sensitivities that the study keeps, whoever has computed them."""
-        kept = merged(kept_scores(ledger.study))
+        kept = merged(kept_scores(history.study))
         scores = TakenScores(kept) if kept.scores else None
         assert self._criterion is not None
         options = SurrogateOptions(self._min_gain, scores, self._first_ops)
-        return SurrogateSearch(self._space, self._criterion, self._costs, options)
+        return SurrogatePolicy(self._space, self._criterion, self._costs, options)
 
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None
         scores: OptionScoreBook | TakenScores | None = self._option_scores
-        kept = keep_prior(ledger.study, self._prior)
+        kept = keep_prior(history.study, self._prior)
         prior = None
         if kept is not None:
             prior = PriorInSpace(kept, self._space, self._criterion, self._costs)
@@ -235,16 +235,4 @@ class SurrogateQuantSampler(QuantSampler):
             if taken is not None and (scores is None or prior.replaces_scores):
                 scores = TakenScores(taken)
         options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior)
-        return SurrogateSearch(self._space, self._criterion, self._costs, options)
-
-
-def fallback_table(space: TuningSpace) -> CostTable:
-    """A table that counts the ops in fallback."""
-    ops = {
-        # What the floats cost is asked of ops that have no fallback as well.
-        op: {FP32.label: 1.0}
-        | {option.label: 0.0 if option.is_quantized else 1.0 for option in tunable.options}
-        for tunable in space.tunables
-        for op in tunable.ops
-    }
-    return CostTable("ops", "", ops)
+        return SurrogatePolicy(self._space, self._criterion, self._costs, options)

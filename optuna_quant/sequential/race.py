@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant._common.rounding import ROUNDING
 from optuna_quant.sequential.weighted_threshold import estimate
 
 
@@ -26,7 +27,6 @@ _FEWEST = 32
 _CLEAR_ERRORS = 2.0
 
 # What a sum of rounded scores may be off.
-_ROUNDING = 1e-9
 
 _STAKES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75])
 
@@ -195,7 +195,7 @@ def _log_capital(
     count = len(differences)
     if not count:
         return 0.0
-    total = (mean - _ROUNDING) * population.samples
+    total = (mean - ROUNDING) * population.samples
     before = np.concatenate([[0.0], np.cumsum(differences)[:-1]]) - total
     order = population.order
     # What is left may differ by 1 in each sample, the least likely one included.

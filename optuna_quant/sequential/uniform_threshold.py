@@ -25,6 +25,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from optuna_quant._common.rounding import ROUNDING
+from optuna_quant.sequential.log_mean_exp import log_mean_exp
+
 
 Array = npt.NDArray[np.float64]
 
@@ -36,7 +39,6 @@ _LARGEST_TILT = 20.0
 _LARGEST_STAKE = 2.0
 _PAIRED = np.array([[0.5], [1.0]])
 """How much of the baseline's score is taken off the candidate's."""
-_ROUNDING = 1e-9
 _TINY = 1e-300
 
 
@@ -165,7 +167,7 @@ class UniformThresholdTest:
         self._total = now
         capital = self._unpaired()
         if self._is_paired and self._pairs is not None:
-            paired = _log_mean_exp(self._pairs.reshape(*self._pairs.shape[:-2], -1))
+            paired = log_mean_exp(self._pairs.reshape(*self._pairs.shape[:-2], -1))
             capital = np.logaddexp(capital, paired) - math.log(2)
         self._highest = np.maximum(self._highest, capital)
 
@@ -184,7 +186,7 @@ class UniformThresholdTest:
             One answer for each element of the threshold.
         """
         missing = (self._required - self._total)[..., 0]
-        rounding = _ROUNDING * self._size
+        rounding = ROUNDING * self._size
         impossible = missing > self._size - self._samples + rounding
         found = impossible | (self._highest >= -math.log(error_probability))
         if self._samples == self._size:
@@ -192,7 +194,7 @@ class UniformThresholdTest:
         return np.asarray(found & (missing > rounding))
 
     def _unpaired(self) -> Array:
-        return np.logaddexp(_log_mean_exp(self._sums), _log_mean_exp(self._means)) - math.log(2)
+        return np.logaddexp(log_mean_exp(self._sums), log_mean_exp(self._means)) - math.log(2)
 
 
 def mean_bounds(
@@ -288,9 +290,3 @@ def _scaled(candidate: Array, baseline: Array) -> Array:
     part = _PAIRED
     scaled: Array = (candidate[..., None] - part * baseline[..., None] + part) / (1 + part)
     return scaled
-
-
-def _log_mean_exp(logs: Array) -> Array:
-    top = logs.max(axis=-1)
-    result: Array = top + np.log(np.exp(logs - top[..., None]).mean(axis=-1))
-    return result

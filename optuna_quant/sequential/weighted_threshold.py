@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant._common.rounding import ROUNDING
+from optuna_quant.sequential.log_mean_exp import log_mean_exp
 from optuna_quant.sequential.lookahead import LEAST_ROOM
 from optuna_quant.sequential.lookahead import Foresight
 from optuna_quant.sequential.lookahead import Lookahead
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 _STAKES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.95])
 
 # What a sum of rounded scores may be off.
-_ROUNDING = 1e-9
 
 # How often the range of a bound is halved: each takes a pass over what was seen.
 _BISECTIONS = 9
@@ -98,7 +99,7 @@ class WeightedThresholdTest:
         self._sums = population.normal_sums
         fewest = max(_FEWEST_FOR_PROMISE, _PART_FOR_PROMISE * population.samples)
         self._fewest = min(population.samples, fewest * 2**caution)
-        self._needed = population.samples * (threshold - _ROUNDING)
+        self._needed = population.samples * (threshold - ROUNDING)
         bets = len(population.bets.said)
         self._capital = np.zeros((bets, len(_STAKES)))  # Logarithms.
         self._pending: list[NDArray[np.float64]] = []  # Bets that are not in the capital yet.
@@ -272,7 +273,7 @@ class WeightedThresholdTest:
         self._pending, self._drift = [], np.zeros_like(self._drift)
         # A stake s on a bet that gains x makes log(1 + s * x), which is at most s * x.
         self._limits = ((self._enough - self._capital) / _STAKES).min(axis=1).tolist()
-        highest = float(_log_mean_exp(path.reshape(-1, path.shape[2])).max())
+        highest = float(log_mean_exp(path.reshape(-1, path.shape[2]), axis=0).max())
         if highest >= self._enough and end < self._population.samples:
             self._final, self.fails = Verdict.FAILS, True
 
@@ -387,8 +388,3 @@ def _upper_bound(population: Population, scores: NDArray[np.float64]) -> float:
         else:
             low = middle
     return high
-
-
-def _log_mean_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    top = values.max(axis=0)
-    return np.asarray(top + np.log(np.exp(values - top).mean(axis=0)))

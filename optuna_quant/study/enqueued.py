@@ -81,9 +81,9 @@ def valid_choices(
 def only_enqueued(objective: Callable[..., float]) -> Callable[[optuna.Trial], float]:
     """The objective, for trials from the queue alone.
 
-    They are evaluated even if an equal model was, since somebody has asked for it; the same
-    configuration is not. Another worker may have taken the last one: then Optuna begins a new
-    trial, which nobody has asked for.
+    They are evaluated even if an equal model was, since a user has asked for it; the same
+    configuration is not. Another worker may have taken the last one: then Optuna starts a new
+    trial, which no user has asked for.
     """
 
     def evaluate(trial: optuna.Trial) -> float:

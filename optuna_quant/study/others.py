@@ -1,4 +1,4 @@
-"""What a study holds, and who works on it, for those who would begin it anew."""
+"""What a study holds, and which processes work on it: may it be started anew?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _results(study: optuna.Study) -> list[TrialView]:
 
 
 def is_searched(study: optuna.Study) -> bool:
-    """Whether the study has results of a search, and not only of what somebody has enqueued."""
+    """Whether the study has results of a search, and not only of what a user has enqueued."""
     return any(view.stage != record.ENQUEUED_STAGE for view in _results(study))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
+from optuna_quant._common.rounding import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
@@ -39,7 +40,6 @@ _PROTOCOL = "optuna_quant:protocol"
 _CONSTRAINTS = "constraints:"
 _TEXTS = ("optuna_quant:signature", "optuna_quant:evaluation")
 _PIECE = re.compile(r":[0-9a-f]{8}:\d+$")
-_ROUNDING = 1e-9
 
 Check = Callable[[Any], bool]
 
@@ -59,7 +59,7 @@ def check_record(study: optuna.Study) -> None:
     try:
         _check(study)
     except DamagedRecordError:
-        # Whoever begins the study anew at this moment leaves a mixture of two to be read.
+        # A process that starts the study anew at this moment leaves a mixture of two.
         _check(study)
 
 
@@ -229,7 +229,7 @@ def _check_trial(one: _Trial) -> None:
     system: dict[str, Check] = {
         record.CLAIM: _is_claim,
         record.WORKER: lambda w: _has(w, number=_is_count, worker=_is_text),
-        record.SIGN_OF_LIFE: lambda sign: True,
+        record.HEARTBEAT: lambda count: True,
         record.FAILED: _is_flag,
         record.REPORTS: _are_reports,
         f"{_CONSTRAINTS}{record.ACCURACY}": _is_number,
@@ -242,7 +242,7 @@ def _check_trial(one: _Trial) -> None:
             is_absent = attribute not in attrs or (value is None and attribute == record.CLAIM)
             if not is_absent and (value is None or not check(value)):
                 raise one.damaged(attribute, f"is {_shown(value)}")
-    if not trial.state.is_finished():  # Somebody may be in the middle of writing them.
+    if not trial.state.is_finished():  # Its worker may be in the middle of writing them.
         return
     _check_agreement(one)
     if record.SCORES in trial.system_attrs:
@@ -387,7 +387,7 @@ def _are_reports(value: Any) -> bool:
 
 
 def _close(one: float, other: float) -> bool:
-    return one == other or math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    return one == other or math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
 
 
 def _shown(value: Any, most: int = 80) -> str:

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.baseline import set_baseline
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_now
@@ -63,7 +63,7 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
         )
 
     def replace() -> bytes:
-        # Whoever came first has done so, and with SQLite the new one may have the same number.
+        # Another process may have done so, and with SQLite the new one may have the same number.
         if dict(study.user_attrs) == old and not has_results(study) and not running_now(study):
             _replace(study)
             _logger.warning(
@@ -74,7 +74,7 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
 
     # A study that is gone takes its attributes with it.
     with contextlib.suppress(KeyError):
-        SharedValue(study, f"renewed:{hashlib.sha256(repr(old).encode()).hexdigest()[:16]}").get(
+        ComputeOnce(study, f"renewed:{hashlib.sha256(repr(old).encode()).hexdigest()[:16]}").get(
             replace
         )
     return _open(study, name, directions)

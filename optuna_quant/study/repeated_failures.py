@@ -121,7 +121,7 @@ def try_single_ops(study: optuna.Study, failure: RepeatedFailure, space: TuningS
 def try_again(study: optuna.Study, space: TuningSpace) -> None:
     """Let the failures that ended an earlier search count no more: their cause may be mended.
 
-    To be called at the beginning of a search, when nobody else is at work on the study.
+    To be called at the start of a search, when no other process works on the study.
     """
     trials = study.get_trials(deepcopy=False)
     failure = repeated_failure(study, trials, space)

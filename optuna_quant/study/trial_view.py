@@ -19,7 +19,7 @@ from optuna_quant import _optuna
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.sequential import Verdict
 from optuna_quant.space.config import FLOAT_MODES
-from optuna_quant.storages.retrying import BEGUN
+from optuna_quant.storages.retrying import STARTED_BY
 from optuna_quant.study import record
 from optuna_quant.study.evidence import Evidence
 from optuna_quant.study.sample_record import population_of
@@ -159,19 +159,19 @@ class TrialView:
 
     @property
     def started_by(self) -> str | None:
-        """Who has started a trial that says nothing else of itself; :obj:`None` if not known.
+        """The worker that started a trial which says nothing else of itself, if it is known.
 
         A trial that repeats a failed one has inherited the attributes of that one.
         """
-        started = self.trial.system_attrs.get(BEGUN)
+        started = self.trial.system_attrs.get(STARTED_BY)
         if started is None or "failed_trial" in self.trial.system_attrs or self.trial.params:
             return None
         return str(started).rpartition("|")[0]
 
     @property
     def heartbeat(self) -> object:
-        """A counter that its worker moves on as long as it lives."""
-        return self.trial.system_attrs.get(record.SIGN_OF_LIFE)
+        """What changes as long as its worker lives: a counter, and who that is."""
+        return self.trial.system_attrs.get(record.HEARTBEAT), self.worker
 
     # Its model.
 

@@ -27,12 +27,12 @@ from optuna_quant.workers.launch import this_rank
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.costs.given import CostsLike
     from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.storages.open import Storage
     from optuna_quant.tuning.earlier_study import FromStudy
 
@@ -310,7 +310,7 @@ def tune(
         op_type_dict=op_type_dict,
         op_name_dict=op_name_dict,
         calibration_sizes=calibration_sizes,
-        output=output if rank.reports else None,
+        output=output if rank.is_leader else None,
         seed=seed,
         providers=providers,
         session_options=session_options,
@@ -324,7 +324,7 @@ def tune(
         storage=storage,
         study_name=study_name,
         callbacks=callbacks,
-        show_progress=show_progress and rank.reports,
+        show_progress=show_progress and rank.is_leader,
         n_jobs=n_jobs,
         artifact_store=artifact_store,
     )

@@ -73,9 +73,9 @@ if TYPE_CHECKING:
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.batches import Batches
+    from optuna_quant.samplers import Abandoned
     from optuna_quant.samplers import Explanation
     from optuna_quant.samplers import RaceReport
-    from optuna_quant.samplers import SetAside
     from optuna_quant.samplers import Speculation
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.config import OpConfig
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-_SHOWN_SET_ASIDE = 3
+_SHOWN_ABANDONED = 3
 # How many samples a model must have seen, as a part of the most, to be called the closest.
 _WELL_SEEN = 0.25
 # What the summary has in other places.
@@ -132,7 +132,7 @@ class TuningResult:
             Builds the model.
         space:
             The tuning space.
-        set_aside:
+        abandoned:
             The configurations that could not be evaluated, however often it was tried.
         races:
             How ranking was decided on a part of the samples, and what that may have missed.
@@ -201,7 +201,7 @@ class TuningResult:
     criterion: AccuracyCriterion
     backend: Backend = field(repr=False)
     space: TuningSpace = field(repr=False)
-    set_aside: Sequence[SetAside] = ()
+    abandoned: Sequence[Abandoned] = ()
     speculation: Speculation | None = None
     races: Sequence[RaceReport] = ()
     samples: tuple[int, int] | None = None
@@ -445,12 +445,12 @@ class TuningResult:
         if self.config is not None:
             lines.extend(shown_left_out(self.left_out))
             lines.extend(self._shown_float_weights(self.config))
-        if self.set_aside:
-            count = len(self.set_aside)
+        if self.abandoned:
+            count = len(self.abandoned)
             were = "configuration was" if count == 1 else "configurations were"
-            shown = "; ".join(map(str, self.set_aside[:_SHOWN_SET_ASIDE]))
-            more = f"; and {count - _SHOWN_SET_ASIDE} more" if count > _SHOWN_SET_ASIDE else ""
-            lines.append(f"{count} {were} set aside: {shown}{more}")
+            shown = "; ".join(map(str, self.abandoned[:_SHOWN_ABANDONED]))
+            more = f"; and {count - _SHOWN_ABANDONED} more" if count > _SHOWN_ABANDONED else ""
+            lines.append(f"{count} {were} abandoned: {shown}{more}")
         lines.extend(shown_start(self.study, self.space))
         if self.speculation is not None and self.speculation.evaluated:
             lines.append(f"speculation: {self.speculation}")
@@ -643,7 +643,7 @@ def conclude(
     baseline = get_baseline(study)
     compared = models_compared(study)
     # Other samplers than ours do not tell.
-    set_aside = getattr(study.sampler, "set_aside", None)
+    abandoned = getattr(study.sampler, "abandoned", None)
     speculation = getattr(study.sampler, "speculation", None)
     races = getattr(study.sampler, "races", None)
     return TuningResult(
@@ -664,7 +664,7 @@ def conclude(
         backend=backend,
         space=space,
         races=() if races is None else races(study),
-        set_aside=() if set_aside is None else set_aside(study),
+        abandoned=() if abandoned is None else abandoned(study),
         speculation=None if speculation is None else speculation(study),
         samples=None if best is None else best.samples,
         full_evaluations=full_evaluations(study),

@@ -118,7 +118,6 @@ from optuna_quant.workers.thread_interrupts import passed_on
 
 
 if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
@@ -130,6 +129,7 @@ if TYPE_CHECKING:
     from optuna_quant.costs import OpGain
     from optuna_quant.space.narrowing import OpDict
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.storages.open import Storage
     from optuna_quant.tuning.earlier_study import FromStudy
 
@@ -348,7 +348,7 @@ class Search:
             self.space,
             criterion=self.criterion,
             seed=self.seed,
-            claim_patience=getattr(self.sampler, "claim_patience", _LAST_TRIALS_SECONDS),
+            claim_timeout=getattr(self.sampler, "claim_timeout", _LAST_TRIALS_SECONDS),
         )
         return replace(self, policy=self.policy.without_gain(message), sampler=sampler)
 
@@ -443,7 +443,7 @@ class Search:
         """Search in a study that fits."""
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
         observers += [*shown, *saved, *callbacks]
-        if isinstance(self.measure, DataEvaluation) and this_rank().reports:
+        if isinstance(self.measure, DataEvaluation) and this_rank().is_leader:
             observers.append(
                 SampleDependence(self.measure, lambda: self.backend.quantize(self.space.fp32()))
             )
@@ -688,11 +688,11 @@ def prepare(
             return sampler
         return sampler_of(chosen, costs=known.table)
 
-    if isinstance(measure, DataEvaluation) and this_rank().reports:
+    if isinstance(measure, DataEvaluation) and this_rank().is_leader:
         measure.tell_unused(fp32)
     warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
-    if this_rank().reports:
+    if this_rank().is_leader:
         warn_of_batches(measure, batches)
     saver = None
     if output is not None:
@@ -769,8 +769,8 @@ def _optimize(
                 continue
             # What others are still at may change the answer.
             last = others_running(study) if last is None else last
-            patience = getattr(study.sampler, "claim_patience", _LAST_TRIALS_SECONDS)
-            if not await_last_trials(study, last, patience=patience):
+            timeout = getattr(study.sampler, "claim_timeout", _LAST_TRIALS_SECONDS)
+            if not await_last_trials(study, last, timeout=timeout):
                 break
     except KeyboardInterrupt:
         stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")
@@ -838,9 +838,9 @@ def _optimize_once(
             raise
         which = f"trial {', '.join(map(str, lost))}" if lost else "trial"
         _logger.warning(
-            f"Other workers have taken this process for dead and ended its {which}; it goes on "
-            "with another one. It gave no sign of life for too long, because it was suspended or "
-            "could not reach the storage."
+            f"Other workers have ended this process's {which} as stale; it goes on with another "
+            "one. It wrote no heartbeat for too long, because it was suspended or could not reach "
+            "the storage."
         )
         return False
     finally:
@@ -917,7 +917,7 @@ def _stopping(
         raise ValueError(
             f"evidence must be one of {', '.join(METHODS)} or off, but got {evidence!r}."
         )
-    method = evidence if evidence in METHODS else "paired"
+    method = "paired" if evidence in (None, "off") else evidence
     stopping = EarlyStopping(method=method, error_probability=error_probability)
     in_full = isinstance(measure, FunctionEvaluation) and not measure.in_parts
     if in_full and evidence not in (None, "off"):
@@ -931,7 +931,7 @@ def _stopping(
     if not isinstance(measure, DataEvaluation):  # The first call tells what there is to go by.
         return stopping
     if measure.bounds is not None and not is_bounded(measure.bounds):
-        if this_rank().reports:
+        if this_rank().is_leader:
             level = logging.WARNING if evidence in ("paired", "unpaired") else logging.INFO
             _logger.log(
                 level,
@@ -947,7 +947,7 @@ def _stopping(
             if measure.is_mean
             else "is no mean over samples"
         )
-        if this_rank().reports:
+        if this_rank().is_leader:
             _logger.warning(
                 f"Every configuration is evaluated on all samples, because the metric "
                 f"{measure.name!r} {why}."

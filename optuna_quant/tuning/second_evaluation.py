@@ -32,7 +32,7 @@ from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import given_to
 from optuna_quant.study import record
 from optuna_quant.study.blobs import write_bytes
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.trial_view import TrialView
@@ -55,7 +55,7 @@ _logger = get_logger(__name__)
 _TRIED = 16
 _FEWEST = 2
 # By this part of the largest output, sums in another order may differ; what is random does more.
-_ROUNDING = 1e-5
+_BY_ORDER = 1e-5
 _SAME_METRIC = 1e-9
 
 
@@ -136,7 +136,7 @@ def with_second_evaluation(
         model = rebuild(trial, backend=result.backend, space=result.space)
     except ValueError as error:
         return replace(result, not_repeated=str(error))
-    shared = SharedValue(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
+    shared = ComputeOnce(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
 
     def give_up(reason: str) -> None:
         # The others wait for a value, and not for ever.
@@ -306,4 +306,4 @@ def _is_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     if one.shape != other.shape or one.dtype.kind not in "fc":
         return bool(np.array_equal(one, other))
     largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
-    return bool(np.allclose(one, other, rtol=0.0, atol=_ROUNDING * largest, equal_nan=True))
+    return bool(np.allclose(one, other, rtol=0.0, atol=_BY_ORDER * largest, equal_nan=True))

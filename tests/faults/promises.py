@@ -37,7 +37,7 @@ def check(
         study_name:
             The study.
         dead:
-            The processes that were killed, or that others could take for dead.
+            The processes that were killed, or whose trials others could take for stale.
 
     Returns:
         The trials.

@@ -26,14 +26,14 @@ SPACE = make_space(4)
 LOSSES = {"op0": 0.02, "op1": 0.2, "op2": 0.03, "op3": 0.15}
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.06)
 SAMPLERS = {
-    "basic": lambda: BasicQuantSampler(SPACE, criterion=CRITERION, claim_patience=1e9),
+    "basic": lambda: BasicQuantSampler(SPACE, criterion=CRITERION, claim_timeout=1e9),
     "waiting": lambda: BasicQuantSampler(
-        SPACE, criterion=CRITERION, claim_patience=1e9, when_blocked="wait"
+        SPACE, criterion=CRITERION, claim_timeout=1e9, when_blocked="wait"
     ),
     "conservative": lambda: ConservativeQuantSampler(
-        SPACE, criterion=CRITERION, claim_patience=1e9
+        SPACE, criterion=CRITERION, claim_timeout=1e9
     ),
-    "exhaustive": lambda: ExhaustiveQuantSampler(SPACE, fallback=True, claim_patience=1e9),
+    "exhaustive": lambda: ExhaustiveQuantSampler(SPACE, fallback=True, claim_timeout=1e9),
 }
 
 

@@ -254,7 +254,7 @@ def test_not_a_space_is_an_error() -> None:
     ("kwargs", "message"),
     [
         ({"max_op_type_trials": "many"}, "must be a number or None, but got 'many'"),
-        ({"claim_patience": -1}, "claim_patience must not be negative"),
+        ({"claim_timeout": -1}, "claim_timeout must not be negative"),
         ({"max_op_type_trials": -1}, "max_op_type_trials must not be negative, but got -1"),
         ({"compat": "inc3"}, "compat must be None or 'inc2', but got 'inc3'"),
         ({"when_blocked": "stop"}, "when_blocked must be"),

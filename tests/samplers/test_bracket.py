@@ -21,9 +21,9 @@ from spaces import make_space
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.samplers._fallback import bracket
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
 

@@ -40,8 +40,8 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import strategies
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.sequential import EarlyStopping
 from optuna_quant.sequential import SampleOrder
@@ -187,8 +187,8 @@ def test_plans_do_not_change_their_way_by_what_comes_later(name: str) -> None:
         if any(claim(trial).caution for trial in study.trials):
             continue  # A broken promise does change it.
         seen = list(dict.fromkeys(key for _, key, _ in asked(study)))
-        state = study.sampler._state(study)
-        replay = state.search._begin(state.ledger)
+        session = study.sampler._session(study)
+        replay = session.policy._begin(session.history)
         replay.advance()
         assert replay.is_over
         fp32 = backend_of().tuning_space().fp32().key
@@ -545,7 +545,7 @@ class FailsLate(SampleScores):
 
 
 @pytest.mark.parametrize("name", ANSWERING)
-def test_what_fails_when_it_is_continued_is_set_aside(name: str) -> None:
+def test_what_fails_when_it_is_continued_is_abandoned(name: str) -> None:
     study = study_of(name)
     search(study, objective_of(FailsLate(dict.fromkeys(DAMAGE, 0.0))), most=2000)
     failed = Counter(
@@ -558,4 +558,4 @@ def test_what_fails_when_it_is_continued_is_set_aside(name: str) -> None:
     sampler = study.sampler
     assert isinstance(sampler, QuantSampler)
     assert sampler.is_exhausted(study)
-    assert sampler.set_aside(study)
+    assert sampler.abandoned(study)

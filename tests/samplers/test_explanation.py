@@ -21,9 +21,9 @@ from optuna_quant.samplers import Explanation
 from optuna_quant.samplers import ParetoQuantSampler
 from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import study_prior
-from optuna_quant.samplers._explanation_text import in_words
-from optuna_quant.samplers._explanation_text import percent
-from optuna_quant.samplers._explanation_text import probability
+from optuna_quant.samplers._models.explanation_text import in_words
+from optuna_quant.samplers._models.explanation_text import percent
+from optuna_quant.samplers._models.explanation_text import probability
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record

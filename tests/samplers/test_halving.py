@@ -25,11 +25,11 @@ from optuna_quant.samplers import HAWQV2QuantSampler
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler
 from optuna_quant.samplers import QuantSampler
-from optuna_quant.samplers._halving import changes_to
-from optuna_quant.samplers._halving import grow_by_halves
-from optuna_quant.samplers._halving import without
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.halving import changes_to
+from optuna_quant.samplers._plans.halving import grow_by_halves
+from optuna_quant.samplers._plans.halving import without
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig

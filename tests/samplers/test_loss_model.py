@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.samplers._loss_model import LossModel
-from optuna_quant.samplers._loss_model import LossScale
-from optuna_quant.samplers._loss_model import Observed
-from optuna_quant.samplers._loss_model import Prediction
+from optuna_quant.samplers._models.loss_model import LossModel
+from optuna_quant.samplers._models.loss_model import LossScale
+from optuna_quant.samplers._models.loss_model import Observed
+from optuna_quant.samplers._models.loss_model import Prediction
 
 
 SCALE = LossScale(tolerance=0.01, size=0.9, most=0.9)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from optuna_quant.samplers._metric_step import metric_step
+from optuna_quant.samplers._models.metric_step import metric_step
 
 
 @pytest.mark.parametrize("samples", [7, 400, 899, 2000])

@@ -224,7 +224,7 @@ def test_begun_by_tpe_and_continued_by_tpe(sampler: type, space: TuningSpace) ->
     study.optimize(objective_of(space, metric), n_trials=2)
 
 
-def test_failed_configurations_are_set_aside(sampler: type, tiny: TuningSpace) -> None:
+def test_failed_configurations_are_abandoned(sampler: type, tiny: TuningSpace) -> None:
     study = create(sampler(tiny, max_failures=2, n_startup_trials=2))
 
     def objective(trial: optuna.Trial) -> float:

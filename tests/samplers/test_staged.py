@@ -30,7 +30,7 @@ from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.storages.retrying import BEGUN
+from optuna_quant.storages.retrying import STARTED_BY
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
@@ -201,7 +201,7 @@ def test_continues_a_study_of_another_sampler(space: TuningSpace) -> None:
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_failed_configurations_are_tried_again_then_set_aside(
+def test_failed_configurations_are_tried_again_then_abandoned(
     sampler: type, space: TuningSpace
 ) -> None:
     bad = space.default().with_fallback("op3") if sampler is BasicQuantSampler else space.default()
@@ -471,7 +471,7 @@ def test_claims_of_workers_elsewhere_are_respected_for_a_time(
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
     fake_worker(study, study.ask(), "elsewhere machine boot ns|1|77|5")
-    study.sampler = BasicQuantSampler(space, claim_patience=0.5)
+    study.sampler = BasicQuantSampler(space, claim_timeout=0.5)
     study.optimize(objective_of(space, metric), n_trials=1)
     assert study.trials[1].state == TrialState.RUNNING  # It may live.
     for _ in range(3):
@@ -491,7 +491,7 @@ def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
     study = create(BasicQuantSampler(space))
     silent_trial(study)
     begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, begun)
     started = time.monotonic()
     study.optimize(objective_of(space, metric), n_trials=1)
     assert time.monotonic() - started < 4  # The grace period is 5 s.
@@ -502,7 +502,7 @@ def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: Tunin
     study = create(BasicQuantSampler(space, grace_period=0.1))
     silent_trial(study)
     begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, begun)
     _optuna.set_trial_system_attr(study, study.trials[0], "failed_trial", 7)
     study.optimize(objective_of(space, metric), n_trials=1)
     assert study.trials[0].state == TrialState.RUNNING
@@ -530,7 +530,7 @@ def test_ask_that_fails_leaves_nothing_that_others_would_wait_for(
     with pytest.raises(type(error)):
         study.ask()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
-    sampler._states.clear()
+    sampler._sessions.clear()
     started = time.monotonic()
     finish(study, space)
     assert time.monotonic() - started < 4

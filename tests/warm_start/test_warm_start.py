@@ -20,7 +20,7 @@ from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.cli.parser import main
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
-from optuna_quant.samplers._prior import kept_prior
+from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.earlier_study import parse_from_study
 

@@ -1006,13 +1006,13 @@ def _let_go_before_forks(backend: OnnxRuntimeBackend) -> None:
     """Have a backend give up its session before each fork: its threads would not be there."""
     found = weakref.ref(backend)
 
-    def let_go() -> None:
+    def release_connection() -> None:
         alive = found()
         if alive is not None:
             alive._let_go_of_fp32()
 
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=let_go)
+        os.register_at_fork(before=release_connection)
 
 
 def _files(**given: object) -> Mapping[str, Path]:

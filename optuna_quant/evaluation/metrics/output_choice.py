@@ -52,7 +52,7 @@ def check_outputs(
     if isinstance(backend, TracesOutputs):
         ops = [op for tunable in space.tunables if tunable.quantized for op in tunable.ops]
         _check_depends(scored, known, backend.outputs_behind(ops))
-    if evaluation.output_names is None and len(known) > 1 and this_rank().reports:
+    if evaluation.output_names is None and len(known) > 1 and this_rank().is_leader:
         _logger.warning(
             f"The model has {len(known)} outputs ({', '.join(known)}); the metric is of the first "
             f"one, {scored[0]!r}. Another is chosen with output_names= (--output-name NAME)."

@@ -21,7 +21,7 @@ from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import StopReason
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import Explanation
-from optuna_quant.samplers._option_scores import kept_scores
+from optuna_quant.samplers._models.option_scores import kept_scores
 from optuna_quant.study.evaluation_cost import sensitivity_passes
 
 
