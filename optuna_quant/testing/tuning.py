@@ -12,6 +12,7 @@ from optuna_quant.backends.base import native_of
 from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.random_inputs import random_feed
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.testing.fixtures import BackendFixtures
 from optuna_quant.tuning.api import tune
 
@@ -67,8 +68,9 @@ class TuningTestCase(BackendFixtures):
         result = self._tune(make_backend, data=data, metric="cosine")
         assert result.trial is not None
         model = result.model()
-        assert model.fingerprint == result.trial.user_attrs["fingerprint"]
-        assert model.nbytes == result.trial.user_attrs["model_bytes"]
+        view = TrialView(result.trial)
+        assert model.fingerprint == view.fingerprint
+        assert model.nbytes == view.model_bytes
 
     def test_fp32_has_the_metric_of_itself(
         self, make_backend: Callable[[], Backend], data: Mapping[str, Any]
