@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-optuna-main lint docs bench clean
 
 # What each target needs installed; the stamp files say that it is. Of the two launchers of MPI that
 # the tests start, one goes into a folder of its own: both call theirs mpirun.
@@ -29,6 +29,10 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# Skipped, with the reason, where it cannot be downloaded; OPTUNA names another version or a checkout.
+test-optuna-main: $(VENV)/.test
+	PYTHON=$(BIN)/python .ci/optuna-main $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -25,10 +25,12 @@ from optuna.storages import InMemoryStorage
 
 from benchmarks.spaces import make_space
 from optuna_quant.samplers import ExhaustiveQuantSampler
-from optuna_quant.samplers import _base
+from optuna_quant.samplers._engine import base
+from optuna_quant.study import claims as claims_of_study
 from optuna_quant.study import liveness
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers import backoff
+from optuna_quant.workers import heartbeat
 
 
 LATENCY_SECONDS = 0.002
@@ -131,14 +133,16 @@ def _run(workers: int) -> None:
 
     storage.counts = True
     with (
-        mock.patch.object(_base, "time", clock),
+        mock.patch.object(base, "time", clock),
+        mock.patch.object(claims_of_study, "time", clock),
+        mock.patch.object(heartbeat, "time", clock),
         mock.patch.object(backoff, "time", clock),
         mock.patch.object(liveness, "time", clock),
     ):
         clock.run([work] * workers)
     storage.counts = False
     trials = optuna.load_study(storage=storage, study_name=name).get_trials(deepcopy=False)
-    claims = [claim for trial in trials if (claim := record.claim_of(trial)) is not None]
+    claims = [claim for trial in trials if (claim := TrialView(trial).claim) is not None]
     assert len({claim.key for claim in claims}) == workers, "two claimed the same"
     print(
         f"{workers:5} workers: all have claimed after {max(ends):6.2f} s, "

@@ -30,6 +30,7 @@ from optuna_quant import DataEvaluation
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.costs.classes import random_configs
 from optuna_quant.costs.timing import time_interleaved
+from optuna_quant.evaluation.function import FunctionEvaluation
 
 
 _CONFIGS = 20
@@ -67,7 +68,7 @@ def _cases(
     for name, given in real_cases(cases).items():
         backend = _backend(given["model"], given["calibration_data"])
         if "evaluate" in given:
-            yield f"real/{name}", backend, given["evaluate"]
+            yield f"real/{name}", backend, FunctionEvaluation(given["evaluate"])
         else:
             size = given.get("batch_size")
             measure = DataEvaluation(given["data"], given["metric"], batch_size=size)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import sample_coverage
-from optuna_quant.sequential.group_test import GroupThresholdTest
+from optuna_quant.sequential.uniform_threshold import UniformThresholdTest
 
 
 Array = np.ndarray
@@ -135,16 +135,16 @@ def _floats(
 
 def _tests(
     size: int, threshold: Array, baseline: Array | float, methods: tuple[str, ...] = ()
-) -> dict[str, GroupThresholdTest]:
+) -> dict[str, UniformThresholdTest]:
     return {
-        name: GroupThresholdTest(size, threshold, baseline=given)
+        name: UniformThresholdTest(size, threshold, baseline=given)
         for name, given in (("paired", baseline), ("unpaired", None))
         if not methods or name in methods
     }
 
 
 def _rejections(
-    tests: dict[str, GroupThresholdTest],
+    tests: dict[str, UniformThresholdTest],
     samples: int,
     total: Array,
     baseline: Array,

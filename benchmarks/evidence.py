@@ -65,7 +65,12 @@ def tune_task(case: Case, task: Task, strategy: str, **options: Any) -> tuple[Tu
         accuracy_criterion=AccuracyCriterion(
             criterion=task.criterion, tolerable_loss=task.tolerable_loss
         ),
-        tuning_criterion=TuningCriterion(strategy=strategy, max_trials=300),
+        tuning_criterion=TuningCriterion(
+            # So that all ops are in the space, on every machine.
+            strategy=strategy,
+            max_trials=300,
+            objective="ops",
+        ),
         verify=False,  # What it costs does not depend on the search.
         **options,
     )

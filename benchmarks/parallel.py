@@ -33,6 +33,7 @@ from optuna_quant.space.space import TuningSpace
 from optuna_quant.space.tunable import Tunable
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _sampler(strategy: str) -> QuantSampler:
 
 
 def _is_measured(trial: optuna.trial.FrozenTrial, strategy: str) -> bool:
-    claim = record.claim_of(trial)
+    claim = TrialView(trial).claim
     assert claim is not None
     if strategy == "exhaustive":
         return claim.stage not in (record.EXHAUSTED_STAGE, record.SPARE_STAGE)
@@ -113,7 +114,7 @@ def _measure(kind: str, strategy: str, workers: int, sleep: float) -> float | No
         for process in processes:
             process.join()
         trials = [t for t in study.trials if t.state.is_finished() and _is_measured(t, strategy)]
-        keys = {claim.key for t in trials if (claim := record.claim_of(t)) is not None}
+        keys = {claim.key for t in trials if (claim := TrialView(t).claim) is not None}
         assert len(keys) == len(trials) >= CONFIGS, "a configuration was evaluated twice"
         ends = [t.datetime_complete for t in trials if t.datetime_complete is not None]
         starts = [t.datetime_start for t in trials if t.datetime_start is not None]

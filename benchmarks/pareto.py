@@ -35,7 +35,7 @@ from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.costs.dominance import hypervolume
 from optuna_quant.samplers import ParetoQuantSampler
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 
 
 CASES = ("digits_dscnn_uneq", "digits_vit_out", "fashion_mobilenet")
@@ -140,7 +140,7 @@ def _search(
         study.enqueue_trial(space.params_of(space.fp32()))  # They get the baseline as well.
     study.optimize(objective, n_trials=1 + max(budgets))
     seconds = (time.perf_counter() - begun) / (1 + max(budgets))
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     assert baseline is not None
     cheapest, fp32 = area
     most = min(TOLERANCES * (baseline.value - CRITERION.threshold(baseline.value)), baseline.value)

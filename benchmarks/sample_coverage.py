@@ -16,7 +16,7 @@ import numpy as np
 
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import ThresholdTest
+from optuna_quant.sequential import WeightedThresholdTest
 from optuna_quant.sequential import difficulty_levels
 
 
@@ -78,7 +78,7 @@ def population_of(
 
 def samples_until_failure(population: Population, threshold: float, scores: Array) -> int | None:
     """After how many samples the test gives up; :obj:`None` if it never does."""
-    test = ThresholdTest(population, threshold)
+    test = WeightedThresholdTest(population, threshold)
     in_order = population.normal(scores[population.order.indices])
     gains = in_order - population.normal_baseline
     differ = np.flatnonzero(gains)

@@ -22,7 +22,7 @@ from benchmarks.spaces import metric
 from optuna_quant.samplers import RandomQuantSampler
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.storages.open import open_storage
-from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.storages.write_buffer import buffered_writes
 
 
 OPS = (100, 500)
@@ -82,7 +82,7 @@ def _in_new_storage(
             start = time.perf_counter()
             trial = study.ask()
             if held:
-                with held_parameters(trial):
+                with buffered_writes(trial):
                     value = _trial(trial, space)
             else:
                 value = _trial(trial, space, by_optuna=True)

@@ -64,11 +64,11 @@ PARTS = {
     "sizes": [("onnx", "ModelProto.ByteSize"), ("onnx", "TensorProto.ByteSize")],
     "serializing": [("onnx", "ModelProto.SerializeToString")],
     "sampler": [
-        ("optuna_quant.samplers._base", "QuantSampler.sample_relative"),
-        ("optuna_quant.samplers._base", "QuantSampler.sample_independent"),
-        ("optuna_quant.samplers._base", "QuantSampler.infer_relative_search_space"),
-        ("optuna_quant.samplers._base", "QuantSampler.before_trial"),
-        ("optuna_quant.samplers._base", "QuantSampler.after_trial"),
+        ("optuna_quant.samplers._engine.base", "QuantSampler.sample_relative"),
+        ("optuna_quant.samplers._engine.base", "QuantSampler.sample_independent"),
+        ("optuna_quant.samplers._engine.base", "QuantSampler.infer_relative_search_space"),
+        ("optuna_quant.samplers._engine.base", "QuantSampler.before_trial"),
+        ("optuna_quant.samplers._engine.base", "QuantSampler.after_trial"),
     ],
 }
 REST = "the rest"

@@ -24,6 +24,7 @@ from run_pages import readme_names
 import optuna_quant
 from optuna_quant.callbacks.exit_policy import trials_used
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 _PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
@@ -120,7 +121,7 @@ def page_table(measured: list[Measured]) -> Iterator[str]:
         yield ""
         stages: dict[str, list[optuna.trial.FrozenTrial]] = {}
         for trial in found.result.study.trials:
-            claim = record.claim_of(trial)
+            claim = TrialView(trial).claim
             stages.setdefault(claim.stage if claim else "", []).append(trial)
         yield "| stage | trials | best accuracy |"
         yield "| --- | ---: | ---: |"

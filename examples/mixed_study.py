@@ -60,7 +60,7 @@ def main() -> optuna.Study:
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         share = trial.suggest_float("pruned", 0.0, 0.3, step=0.05)
         config = space.suggest(trial)
-        return accuracy(backend(share).quantize(config)), share
+        return accuracy(backend(share).session(config)), share
 
     sampler = BasicQuantSampler(
         space, criterion=criterion, independent_sampler=optuna.samplers.TPESampler(seed=0)

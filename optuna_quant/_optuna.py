@@ -2,13 +2,14 @@
 
 Optuna has no public way for a sampler to write to a trial or to read the trials of a study behind
 a pruner's filter (https://github.com/optuna/optuna/issues/2327), nor one to write several
-parameters at once.
+parameters at once. docs/optuna.md lists what would have to become public, and why;
+tests/test_optuna_names.py keeps that list complete, and finds private names in other modules.
 """
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,31 +17,29 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
-import uuid
 
 from optuna.exceptions import StorageInternalError
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.storages import GrpcStorageProxy
 from optuna.storages import JournalStorage
 from optuna.storages import RDBStorage
 from optuna.storages import _CachedStorage
-from optuna.storages import get_storage
-from optuna.storages._base import DEFAULT_STUDY_NAME_PREFIX
 from optuna.storages._heartbeat import BaseHeartbeat as BaseHeartbeat
 from optuna.storages.journal import JournalRedisBackend
-from optuna.storages.journal._storage import JournalOperation
-from optuna.study._frozen import FrozenStudy as FrozenStudy
 from optuna.trial import TrialState
 
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage
-    from optuna.storages._cached_storage import _StudyInfo
     from optuna.storages.journal import BaseJournalBackend
     from optuna.trial import FrozenTrial
     from sqlalchemy.orm import Session
+
+
+TRIAL_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
+"""Where Optuna logs how a trial has ended."""
 
 
 def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
@@ -65,7 +64,7 @@ def quick_system_attrs(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any
         return None
     try:
         return storage.get_trial_system_attrs(trial._trial_id)
-    except StorageInternalError:  # Whoever looks at the study next waits for the storage.
+    except StorageInternalError:  # The next look at the study waits for the storage.
         return None
 
 
@@ -98,7 +97,7 @@ def fail_trial(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 
 def fail_waiting(study: optuna.Study, trial: FrozenTrial, attrs: Mapping[str, Any]) -> bool:
-    """Mark a trial of the queue as failed; :obj:`False` if somebody has taken it meanwhile."""
+    """Mark a trial of the queue as failed; :obj:`False` if a worker has taken it meanwhile."""
     if not study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
         return False
     for key, value in attrs.items():
@@ -121,9 +120,12 @@ def frozen_trial(trial: optuna.Trial) -> FrozenTrial:
     return trial.study._storage.get_trial(trial._trial_id)
 
 
-def stored_system_attrs(trial: optuna.Trial) -> dict[str, Any]:
-    """The system attributes of a trial that runs, as the storage has them."""
-    return trial.study._storage.get_trial_system_attrs(trial._trial_id)
+def latest_trial(trial: optuna.Trial) -> FrozenTrial:
+    """A trial that runs, as this process knows it, with the system attributes in the storage."""
+    latest, storage = trial._get_latest_trial(), trial.study._storage
+    if trial.storage is not storage:  # Something stands before it, and knows what it holds only.
+        latest.system_attrs = storage.get_trial_system_attrs(trial._trial_id)
+    return latest
 
 
 # Storages.
@@ -136,7 +138,7 @@ def bare_storage(storage: BaseStorage) -> BaseStorage:
 
 def cached_storage(storage: BaseStorage) -> BaseStorage:
     """What a study makes of a storage that it is given: a database gets a cache."""
-    return get_storage(storage)
+    return _CachedStorage(storage) if isinstance(storage, RDBStorage) else storage
 
 
 def stored_study_name(storage: BaseStorage, study_id: int) -> str:
@@ -170,7 +172,7 @@ def has_file(storage: BaseStorage) -> bool:
 
 def known_distributions(
     storage: BaseStorage, trial_id: int
-) -> tuple[_StudyInfo | None, dict[str, BaseDistribution]]:
+) -> tuple[Any, dict[str, BaseDistribution]]:
     """The distributions that this process knows of a trial's study, and what to add to."""
     if not isinstance(storage, _CachedStorage):
         return None, {}
@@ -183,7 +185,7 @@ def known_distributions(
 
 
 def remember_distributions(
-    storage: BaseStorage, info: _StudyInfo | None, new: dict[str, BaseDistribution]
+    storage: BaseStorage, info: Any, new: dict[str, BaseDistribution]
 ) -> None:
     """Add to what :func:`known_distributions` gave."""
     if isinstance(storage, _CachedStorage) and info is not None:
@@ -256,6 +258,8 @@ def append_parameters(
     Returns:
         The trial afterwards.
     """
+    from optuna.storages.journal._storage import JournalOperation
+
     with storage._thread_lock:
         storage._sync_with_backend()
         replay = storage._replay_result
@@ -271,8 +275,8 @@ def append_parameters(
                 if not missing:
                     break
         count = check(trial, known)
-        # Not this thread's own name: an entry that turns out to be refused, because somebody has
-        # ended the trial, would raise in each of this thread's next calls, one after the other.
+        # Not this thread's own name: an entry that turns out to be refused, because the trial has
+        # ended, would raise in each of this thread's next calls, one after the other.
         worker = f"{storage._worker_id_prefix}parameters"
         logs: list[dict[str, Any]] = [
             {"op_code": code.value, "worker_id": worker, "trial_id": trial_id, **entry}
@@ -310,17 +314,9 @@ def append_logs(backend: BaseJournalBackend, logs: list[dict[str, Any]]) -> None
     backend._redis.eval(script, 1, key, backend._prefix, *texts)
 
 
-def last_in_redis(backend: JournalRedisBackend) -> int:
-    """The number of the last entry; -1 if there is none."""
-    number = backend._redis.get(f"{backend._prefix}:log_number")
-    return -1 if number is None else int(number)
-
-
-def read_from_redis(
-    backend: JournalRedisBackend, numbers: Iterable[int]
-) -> list[bytes | str | None]:
-    """The entries with these numbers, in one call."""
-    return backend._redis.mget([backend._key_log_id(n) for n in numbers])
+def redis_client(backend: JournalRedisBackend) -> Any:
+    """The connection of a journal in Redis."""
+    return backend._redis
 
 
 def set_redis_client(backend: JournalRedisBackend, client: Any) -> None:
@@ -328,17 +324,52 @@ def set_redis_client(backend: JournalRedisBackend, client: Any) -> None:
     backend._redis = client
 
 
-def redis_address(backend: JournalRedisBackend) -> str:
-    """The address that a journal in Redis was opened with."""
-    return backend._url
+class HeartbeatStorage(BaseStorage, BaseHeartbeat):
+    """A storage with Optuna's heartbeat, which asks it for the trials that have had none."""
+
+    @abc.abstractmethod
+    def stale_trial_ids(self, study_id: int) -> list[int]:
+        """The running trials of a study that sent no heartbeat for too long."""
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        return self.stale_trial_ids(study_id)
 
 
-def in_cluster(backend: JournalRedisBackend) -> bool:
-    """Whether a journal is kept in a Redis cluster, where calls reach one key only."""
-    return backend._use_cluster
+class HookedRDBStorage(RDBStorage):
+    """A database storage that lets a subclass read parameters, and see them written."""
+
+    @abc.abstractmethod
+    def parameters_of(self, trial: Any) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+        """The parameters of a row of the table of trials, and their distributions."""
+
+    @abc.abstractmethod
+    def parameter_was_written(self, trial_id: int) -> None:
+        """A parameter of a trial was set."""
+
+    def _set_trial_param(self, trial_id: int, *args: Any, **kwargs: Any) -> None:
+        super()._set_trial_param(trial_id, *args, **kwargs)
+        self.parameter_was_written(trial_id)
+
+    def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
+        bare: Any = _WithoutParameters(trial)
+        frozen = super()._build_frozen_trial_from_trial_model(bare)
+        frozen.params, frozen.distributions = self.parameters_of(trial)
+        return frozen
 
 
-class QuickGrpcStorage(GrpcStorageProxy):
+class _WithoutParameters:
+    """A row of the table of trials that seems to have no parameters."""
+
+    params = ()
+
+    def __init__(self, trial: Any) -> None:
+        self._trial = trial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)
+
+
+class RetryingGrpcStorage(GrpcStorageProxy):
     """A storage behind gRPC that looks for a lost server every second, not every two minutes."""
 
     def _setup(self) -> None:
@@ -372,8 +403,8 @@ def may_have_waiting_trials(storage: BaseStorage, study_id: int) -> bool:
         return session.scalar(waiting.limit(1)) is not None
 
 
-def answers(storage: BaseStorage) -> bool:
-    """Whether the server of a storage takes a new connection; true of one without a server.
+def ping(storage: BaseStorage) -> None:
+    """Make a new connection to the server of a storage; do nothing where there is none.
 
     Raises:
         Exception:
@@ -390,10 +421,9 @@ def answers(storage: BaseStorage) -> bool:
             storage._backend._redis.ping()
     elif isinstance(storage, GrpcStorageProxy):
         storage.wait_server_ready(timeout=2.0)
-    return True
 
 
-def let_go(storage: BaseStorage) -> None:
+def release_connection(storage: BaseStorage) -> None:
     """Give up this thread's connection, which may be in the middle of something."""
     storage = bare_storage(storage)
     if isinstance(storage, RDBStorage):
@@ -406,7 +436,7 @@ def is_database(storage: BaseStorage) -> bool:
 
 
 def close_connections(storage: BaseStorage) -> None:
-    """Close all connections to a database that nobody uses right now."""
+    """Close all connections to a database that are not in use right now."""
     storage = bare_storage(storage)
     if isinstance(storage, RDBStorage):
         storage.remove_session()
@@ -430,8 +460,3 @@ def watch_errors(storage: BaseStorage, note: Callable[[], None]) -> None:
 def stale_trial_ids(storage: BaseStorage, study_id: int) -> list[int]:
     """The running trials of a study that sent no heartbeat for too long."""
     return storage._get_stale_trial_ids(study_id) if isinstance(storage, BaseHeartbeat) else []
-
-
-def study_name_for_nobody() -> str:
-    """A new name, as Optuna makes one for a study that was given none."""
-    return f"{DEFAULT_STUDY_NAME_PREFIX}{uuid.uuid4()}"

@@ -1,4 +1,7 @@
-"""A backend without any model: quantizing an op costs a known part of the accuracy."""
+"""A backend without a runtime: quantizing an op costs a known part of the accuracy.
+
+It is the smallest whole backend, and knows nothing of ONNX.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 import threading
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from spaces import STATIC
 
+from optuna_quant.backends.base import OpRuns
+from optuna_quant.data.inputs import InputSpec
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
 from optuna_quant.space.config import FP32
@@ -23,13 +31,29 @@ from optuna_quant.space.space import TuningSpace
 FP32_BYTES = 4000
 
 
+def fake_data(samples: int) -> dict[str, NDArray[Any]]:
+    """Labelled data on which a fake model has just its accuracy, if that is a multiple of 1/n."""
+    x = (np.arange(samples)[:, None] + 0.5) / samples
+    return {"x": x, "labels": np.ones(samples, np.int64)}
+
+
 @dataclass(frozen=True)
 class FakeModel:
-    """What the fake backend builds."""
+    """What the fake backend builds: it tells class 1 where its input is below its accuracy."""
 
     config: QuantConfig
     accuracy: float
     fingerprint: str
+
+    inputs = (InputSpec("x", np.dtype(np.float64), (None, 1)),)
+    outputs = ("logits",)
+
+    def run(
+        self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None
+    ) -> list[NDArray[Any]]:
+        x = feed["x"]
+        computed = {"logits": np.hstack([x, np.full_like(x, self.accuracy)])}
+        return [computed[name] for name in outputs or self.outputs]
 
     @property
     def nbytes(self) -> int:
@@ -88,6 +112,9 @@ class FakeBackend:
         self.calls["calibrate"] += 1
 
     def quantize(self, config: QuantConfig) -> FakeModel:
+        for op in config.ops:
+            if op not in self.damage:
+                raise ValueError(f"The model has no op {op!r}; it has: {', '.join(self.damage)}.")
         self.before_build(config)
         with self._lock:
             self.built.append(config)
@@ -98,11 +125,15 @@ class FakeBackend:
         return round(self.fp32 - lost, 10)
 
     def fingerprint(self, config: QuantConfig) -> str:
-        kept = [f"{op}={c}" for op, c in config.ops.items() if op not in self._twins]
+        options = {op: config.ops.get(op, FP32) for op in self.damage}
+        kept = [f"{op}={option}" for op, option in options.items() if op not in self._twins]
         return f"{self._name}:{bool(config.quantized_ops)}:{';'.join(kept)}"
 
-    def executed(self, config: QuantConfig) -> dict[str, str]:
-        return {op: "QLinearConv" if c.is_quantized else "Conv" for op, c in config.ops.items()}
+    def executed(self, config: QuantConfig) -> dict[str, OpRuns]:
+        return {
+            op: OpRuns("QLinearConv" if option.is_quantized else "Conv")
+            for op, option in config.ops.items()
+        }
 
 
 class CountingEvaluation:

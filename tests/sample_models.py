@@ -24,18 +24,19 @@ from spaces import STATIC_TENSOR
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
-from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import strategies
+from optuna_quant.sequential import EarlyStopping
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import difficulty_levels
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.05)
+STOPPING = EarlyStopping()
 DAMAGE = {"op0": 0.01, "op1": 0.12, "op2": 0.0, "op3": 0.02, "op4": 0.2, "op5": 0.015}
 
 # What one option does to the damage of another.
@@ -191,11 +192,6 @@ def sampler_of(
     return strategies()[name](backend.tuning_space(), criterion=criterion, seed=7, **options)
 
 
-def pruner_of(criterion: AccuracyCriterion = CRITERION, **options: Any) -> AccuracyPruner:
-    """The pruner that makes the objective look at samples one by one."""
-    return AccuracyPruner(criterion, **options)
-
-
 def search(
     study: optuna.Study, objective: QuantObjective, *, most: int = 400, n_jobs: int = 1
 ) -> None:
@@ -228,18 +224,20 @@ def work(
         study_name=study_name,
         direction="maximize",
         sampler=sampler_of(name, backend, **options),
-        pruner=pruner_of(),
         load_if_exists=True,
     )
     evaluation = SampleScores(
         damage, samples=samples, log=Log(log), seconds=seconds, kill_at=kill_at
     )
-    search(study, QuantObjective(backend, backend.tuning_space(), evaluation, CRITERION))
+    objective = QuantObjective(
+        backend, backend.tuning_space(), evaluation, CRITERION, stopping=STOPPING
+    )
+    search(study, objective)
 
 
 def answers(study: optuna.Study, backend: FakeBackend) -> set[str]:
     """The keys of the quantized configurations that were evaluated in full and meet it."""
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     assert baseline is not None and isinstance(study.sampler, QuantSampler)
     space = backend.tuning_space()
     return {

@@ -19,7 +19,7 @@ import pytest
 
 from optuna_quant.storages import open as storages
 from optuna_quant.storages.journal_redis import JournalRedis
-from optuna_quant.storages.retrying import PatientStorage
+from optuna_quant.storages.retrying import RetryingStorage
 
 
 REQUIRED = os.environ.get("OPTUNA_QUANT_REQUIRE_SERVICES") == "1"
@@ -109,7 +109,7 @@ def open_as_users_do(url: str) -> BaseStorage:
     if url.startswith("redis:"):
         # A user's address has no prefix; the tests share one server.
         server, _, prefix = url.partition("#")
-        return PatientStorage(JournalStorage(JournalRedis(server, prefix=prefix)))
+        return RetryingStorage(JournalStorage(JournalRedis(server, prefix=prefix)))
     return storages.open_storage(url)
 
 

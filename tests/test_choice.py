@@ -13,11 +13,11 @@ from sample_models import SampleScores
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
-from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.selection.chosen_by_samples import models_compared
 from optuna_quant.selection.chosen_by_samples import shown_doubt
 from optuna_quant.selection.chosen_by_samples import shown_interval
+from optuna_quant.sequential import EarlyStopping
 from optuna_quant.sequential.interval import loss_interval
 from optuna_quant.study import record
 from optuna_quant.tuning.conclude import conclude
@@ -36,10 +36,8 @@ def searched(
     space = backend.tuning_space()
     scores = SampleScores(damage)
     policy = ExitPolicy(criterion, timeout=None, max_trials=60)
-    study = optuna.create_study(
-        direction="maximize", sampler=BasicQuantSampler(space), pruner=AccuracyPruner(criterion)
-    )
-    objective = QuantObjective(backend, space, scores, criterion)
+    study = optuna.create_study(direction="maximize", sampler=BasicQuantSampler(space))
+    objective = QuantObjective(backend, space, scores, criterion, stopping=EarlyStopping())
     study.optimize(objective, callbacks=[policy])
     stop = policy.decide(study)
     assert stop is not None

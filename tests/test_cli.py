@@ -23,7 +23,7 @@ from optuna_quant import __version__
 from optuna_quant.cli.loading import load_function
 from optuna_quant.cli.parser import main
 from optuna_quant.storages.open import open_storage
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 EVALUATE = """
@@ -303,7 +303,7 @@ def test_jobs_work_in_threads(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "stopped: All 4 trials are used up." in capsys.readouterr().out
     storage = open_storage(folder / "net.quantized.optuna_quant.journal")
     trials = only_study(storage).get_trials()
-    assert len({record.worker_of(trial) for trial in trials}) > 1
+    assert len({TrialView(trial).worker for trial in trials}) > 1
 
 
 def test_dynamic_needs_no_calibration(folder: Path) -> None:

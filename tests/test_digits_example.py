@@ -46,7 +46,7 @@ class Measured:
     def accuracy(self, *fallback: str) -> float:
         """The accuracy with these ops in FP32 and all others in INT8."""
         model = self.backend.quantize(self.space.default().with_fallback(*fallback))
-        (logits,) = model.run(["logits"], {"x": self.x})
+        (logits,) = model.run({"x": self.x}, ["logits"])
         return self.share(logits)
 
 

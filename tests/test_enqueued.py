@@ -181,7 +181,7 @@ def test_trial_that_nobody_enqueued_is_not_evaluated_at_the_end() -> None:
     assert result.study.trials[-1].state == TrialState.FAIL
     again = search.run()
     assert again.message == used  # It counts for nothing.
-    assert again.set_aside == ()
+    assert again.abandoned == ()
 
 
 WORKER = """

@@ -31,6 +31,7 @@ from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.slow_trials import SlowTrials
 from optuna_quant.study.slow_trials import suspicious_after
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
@@ -143,15 +144,15 @@ def test_evaluation_that_hangs_in_another_thread_is_ended(hang: Callable[[], Any
 def test_evaluation_that_does_not_react_is_given_up() -> None:
     given_up: list[str] = []
     stuck: list[str] = []
-    let_go = threading.Event()
+    release_connection = threading.Event()
 
     def hang() -> float:
-        let_go.wait(60)  # In another thread nothing can end it.
+        release_connection.wait(60)  # In another thread nothing can end it.
         return 0.5
 
     def note(text: str) -> None:
         stuck.append(text)
-        let_go.set()
+        release_connection.set()
 
     watch = EvaluationWatch(0.3, on_stuck=note)
     error = in_thread(lambda: timed(watch, hang, give_up=given_up.append))
@@ -262,7 +263,7 @@ def test_candidate_that_hangs_fails_once_and_for_all(n_jobs: int) -> None:
         f"Not evaluated: EvaluationTimeout: {REASON}"
     }
     # Each of them once, as long as there is anything else.
-    claims = [record.claim_of(t) for t in hung]
+    claims = [TrialView(t).claim for t in hung]
     keys = [c.key for c in claims if c is not None and c.stage != record.EXHAUSTED_STAGE]
     assert len(set(keys)) == len(keys)
 

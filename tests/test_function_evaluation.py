@@ -18,9 +18,9 @@ import optuna
 import pytest
 from sample_models import CRITERION
 from sample_models import DAMAGE
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import backend_of
-from sample_models import pruner_of
 from sample_models import search
 
 from optuna_quant.cli.parser import main
@@ -34,8 +34,9 @@ from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.evaluation_cost import full_evaluations
-from optuna_quant.study.sample_record import read_population
+from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
@@ -159,15 +160,14 @@ def test_it_is_a_sample_evaluation() -> None:
     assert evaluation(FP32) == pytest.approx(SCORES.metric(FP32.config))
 
 
-def test_of_a_session_it_gets_the_session() -> None:
+def test_it_gets_the_runtimes_own_object() -> None:
     class Model:
-        session = "its session"
+        def native(self) -> str:
+            return "its session"
 
-    model = Model()
-    for of_session, expected in ((True, model.session), (False, model)):
-        evaluation = FunctionEvaluation(lambda got: got, of_session=of_session)
-        assert evaluation("no model") == "no model"
-        assert evaluation(model) is expected
+    evaluation = FunctionEvaluation(lambda got: got)
+    assert evaluation("no model") == "no model"
+    assert evaluation(Model()) == "its session"
 
 
 # Bounds and margins.
@@ -497,7 +497,7 @@ def test_two_workers_in_threads(kind: str) -> None:
     assert result.loss_interval is not None
     # Each trial keeps what it has seen.
     for trial in result.study.trials:
-        if trial.state.is_finished() and not record.is_baseline(trial):
+        if trial.state.is_finished() and not TrialView(trial).is_baseline:
             assert len(read_scores(trial.system_attrs)) == trial.user_attrs["evidence"]["samples"]
     fp32 = [count for name, count in asked.calls if name == FP32.fingerprint]
     assert fp32 == [SAMPLES, 16] if kind == "parts" else fp32 == [SAMPLES]
@@ -556,9 +556,9 @@ def test_by_hand(kind: str) -> None:
     study = optuna.create_study(
         direction="maximize",
         sampler=BasicQuantSampler(space, criterion=CRITERION),
-        pruner=pruner_of(),
     )
-    search(study, QuantObjective(backend, space, getattr(asked, kind), CRITERION))
+    objective = QuantObjective(backend, space, getattr(asked, kind), CRITERION, stopping=STOPPING)
+    search(study, objective)
     assert study.best_trial.value == pytest.approx(
         SCORES.metric(space.config_from_params(study.best_trial.params))
     )

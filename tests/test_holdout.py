@@ -11,6 +11,7 @@ from typing import Any
 from fake_backend import CountingEvaluation
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
+from fake_backend import fake_data
 import numpy as np
 import onnx_models
 import optuna
@@ -18,6 +19,7 @@ import pytest
 
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.sequential.interval import loss_interval
 from optuna_quant.study import record
 from optuna_quant.tuning.api import tune
@@ -105,6 +107,13 @@ def test_holdout_of_samples_has_an_interval() -> None:
         f"hold-out (500 samples): metric 0.85, FP32 0.9, loss 0.05 (95 % confidence: {low:.4g} to "
         f"{high:.4g}): met there"
     ) in str(result).splitlines()
+
+
+def test_holdout_of_data_goes_with_a_function() -> None:
+    result = tune_fake(DataEvaluation(fake_data(500)))
+    assert result.holdout is not None
+    assert result.holdout.samples == 500
+    assert (result.holdout.metric, result.holdout.baseline) == (0.85, 0.9)
 
 
 def test_samples_without_bounds_have_no_interval() -> None:
@@ -329,8 +338,6 @@ def test_data_have_intervals(material: Path) -> None:
 
 
 def test_interval_is_of_the_samples_in_the_order_of_the_data(material: Path) -> None:
-    from optuna_quant.evaluation.labelled import DataEvaluation
-
     result = tune_real(material, holdout=None)
     data = DataEvaluation(material / "data.npz")
     models = [result.model(), result.backend.quantize(result.space.fp32())]

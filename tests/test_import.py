@@ -11,7 +11,10 @@ import pytest
 import optuna_quant
 
 
-HEAVY = ["torch", "onnx", "onnxruntime", "plotly", "matplotlib", "optuna_dashboard", "pandas"]
+HEAVY = [
+    *("torch", "onnx", "onnxruntime", "plotly", "matplotlib", "optuna_dashboard", "pandas"),
+    "pytest",
+]
 
 
 def test_import_is_light() -> None:

@@ -91,5 +91,5 @@ def test_dead_worker_is_not_waited_for(
 
 def test_silent_worker_of_another_machine_is_not_waited_for(study: optuna.Study) -> None:
     number = begin_elsewhere(study, "elsewhere - - -|1|1|1").number
-    assert await_last_trials(study, others_running(study), patience=0.3)
+    assert await_last_trials(study, others_running(study), timeout=0.3)
     assert study.trials[number].state == TrialState.FAIL

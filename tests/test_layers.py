@@ -6,6 +6,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnxruntime
+import pytest
+
 import optuna_quant
 
 
@@ -25,16 +28,24 @@ LAYERS = (
     "costs",
     "selection",
     "backends.onnxruntime",
+    "backends.default",
+    "samplers._engine",
+    "samplers._plans",
+    "samplers._models",
     "samplers",
     "pruners",
     "evaluation",
     "callbacks",
     "tuning",
     "cli",
+    "testing",
 )
 """From below: a module imports from its own room and those before it."""
 
-MOST_ENTRIES = 20
+KNOWS_THE_RUNTIME = ("backends.onnxruntime", "backends.default")
+"""All others work with any backend."""
+
+MOST_ENTRIES = 21
 
 
 def modules() -> dict[str, Path]:
@@ -111,6 +122,56 @@ def test_no_circles() -> None:
 
 def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [("b", "c")]
+
+
+def runtime_names() -> set[str]:
+    """The names by which ONNX Runtime is used: those of its sessions, and ours for them."""
+    classes = (onnxruntime.InferenceSession, onnxruntime.SessionOptions)
+    public = {name for each in classes for name in dir(each) if not name.startswith("_")}
+    named = {each.__name__ for each in classes}
+    return (public - {"run"}) | named | {"session_for", "proto"}
+
+
+def identifiers(tree: ast.AST) -> Iterator[str]:
+    """All names in code; and texts in place of a name, as ``getattr`` takes them."""
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "arg", "name", "asname", "module"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                yield value
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr"):
+            texts = (each.value for each in node.args if isinstance(each, ast.Constant))
+            yield from (text for text in texts if isinstance(text, str))
+
+
+def mentions_runtime(source: str) -> list[str]:
+    known = runtime_names()
+    return sorted({n for n in identifiers(ast.parse(source)) if n in known or "onnx" in n.lower()})
+
+
+def test_the_core_knows_no_runtime() -> None:
+    found = {
+        module: mentions_runtime(path.read_text())
+        for module, path in modules().items()
+        if layer_of(module) not in KNOWS_THE_RUNTIME
+    }
+    assert {module: names for module, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import onnxruntime",
+        "from onnx import ModelProto",
+        "from optuna_quant.backends.onnxruntime import QuantizedModel",
+        "model.get_inputs()",
+        "getattr(model, 'session_for')(2)",
+        "def f(backend: OnnxRuntimeBackend) -> None: ...",
+    ],
+)
+def test_a_mention_of_the_runtime_is_found(code: str) -> None:
+    assert mentions_runtime(code)
+    assert mentions_runtime(f'"""{code}"""') == []
 
 
 def test_the_root_stays_small() -> None:

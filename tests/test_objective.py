@@ -26,6 +26,9 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.waiting import Waiting
 from optuna_quant.workers.identity import this_worker
@@ -58,7 +61,7 @@ def test_trial_says_what_it_was() -> None:
     study, objective = setup(backend)
     study.optimize(objective, n_trials=4)
     fp32, default, *_ = study.trials
-    assert record.get_baseline(study) == record.Baseline(0.9, 0)
+    assert get_baseline(study) == Baseline(0.9, 0)
     assert fp32.value == 0.9
     assert fp32.constraints == {record.ACCURACY: pytest.approx(-0.1), record.QUANTIZED: 1.0}
     assert record.MET not in fp32.user_attrs
@@ -91,7 +94,7 @@ def test_direction_that_contradicts_the_criterion_is_an_error() -> None:
     assert backend.built == []
 
 
-@pytest.mark.parametrize("name", ["patience", "grace_period"])
+@pytest.mark.parametrize("name", ["wait_timeout", "grace_period"])
 def test_negative_waiting_is_refused(name: str) -> None:
     backend = FakeBackend(2)
     with pytest.raises(ValueError, match=f"{name} must not be negative, but got -1"):
@@ -124,7 +127,7 @@ def test_baseline_is_measured_with_a_foreign_sampler(
     evaluate = CountingEvaluation()
     study, objective = setup(FakeBackend(6), evaluate, sampler=sampler(seed=0))
     study.optimize(objective, n_trials=5)
-    assert record.get_baseline(study) == record.Baseline(0.9, 0)
+    assert get_baseline(study) == Baseline(0.9, 0)
     assert evaluate.fp32_count == 1
     assert all(record.MET in t.user_attrs for t in study.trials)
 
@@ -134,7 +137,7 @@ def test_baseline_is_measured_where_the_space_lacks_fp32() -> None:
     evaluate = CountingEvaluation()
     study, objective = setup(backend, evaluate)
     study.optimize(objective, n_trials=2)
-    assert record.get_baseline(study) == record.Baseline(0.9, 0)
+    assert get_baseline(study) == Baseline(0.9, 0)
     assert study.trials[0].value == pytest.approx(0.84)
     assert evaluate.fp32_count == 1
 
@@ -143,7 +146,7 @@ def test_baseline_that_is_there_is_not_measured_again() -> None:
     evaluate = CountingEvaluation()
     backend = FakeBackend({"a": 0.2, "b": 0.0})
     study, objective = setup(backend, evaluate, sampler=optuna.samplers.RandomSampler(seed=0))
-    record.set_baseline(study, record.Baseline(0.95))
+    set_baseline(study, Baseline(0.95))
     study.enqueue_trial(backend.tuning_space().params_of(backend.tuning_space().fp32()))
     study.optimize(objective, n_trials=2)
     assert study.trials[0].value == 0.95
@@ -171,7 +174,7 @@ def test_baseline_that_is_no_number_ends_the_search(returned: object, message: s
     with pytest.raises(BaselineError, match=message):
         study.optimize(objective, n_trials=3, catch=(RuntimeError,))
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
-    assert record.get_baseline(study) is None
+    assert get_baseline(study) is None
 
 
 def test_baseline_evaluation_that_raises_ends_the_search_and_says_why() -> None:
@@ -395,7 +398,7 @@ def test_threads_measure_one_baseline_and_each_model_once(foreign: bool) -> None
     assert evaluate.fp32_count == 1
     quantized = [model for model in evaluate.seen if model.config.quantized_ops]
     assert len(quantized) == len({model.fingerprint for model in quantized})
-    assert record.get_baseline(study) is not None
+    assert get_baseline(study) is not None
 
 
 def count_pauses(monkeypatch: pytest.MonkeyPatch) -> list[Waiting]:
@@ -417,7 +420,7 @@ def test_trial_of_a_dead_process_is_not_waited_for(monkeypatch: pytest.MonkeyPat
     pauses = count_pauses(monkeypatch)
     study.optimize(objective, n_trials=1)
     assert not pauses
-    assert record.get_baseline(study) == record.Baseline(0.9, 1)
+    assert get_baseline(study) == Baseline(0.9, 1)
 
 
 def test_trial_of_which_nothing_is_known_is_waited_for_only_so_long(
@@ -438,14 +441,14 @@ def test_trial_of_which_nothing_is_known_is_waited_for_only_so_long(
     study.optimize(objective, n_trials=5)
     assert not pauses  # It is waited for once.
     assert evaluate.most_repeats() == 1
-    assert record.get_baseline(study) == record.Baseline(0.9, 1)
+    assert get_baseline(study) == Baseline(0.9, 1)
 
 
 def test_same_model_in_another_process_is_waited_for() -> None:
     evaluate = CountingEvaluation()
     backend = FakeBackend({"a": 0.2, "b": 0.3})
     study, objective = setup(backend, evaluate, sampler=optuna.samplers.RandomSampler(seed=1))
-    record.set_baseline(study, record.Baseline(0.9))
+    set_baseline(study, Baseline(0.9))
     space = backend.tuning_space()
     params = space.params_of(space.default())
     study.enqueue_trial(params)
@@ -467,7 +470,7 @@ def test_same_model_in_another_process_is_waited_for() -> None:
     assert evaluate.seen == []
 
 
-def test_thread_that_takes_longer_than_the_patience_is_waited_for() -> None:
+def test_thread_that_takes_longer_than_the_timeout_is_waited_for() -> None:
     backend, evaluate = FakeBackend(3), CountingEvaluation()
     space = backend.tuning_space()
 
@@ -475,13 +478,15 @@ def test_thread_that_takes_longer_than_the_patience_is_waited_for() -> None:
         time.sleep(0.0 if model.config.quantized_ops else 1.0)
         return evaluate(model)
 
-    objective = QuantObjective(backend, space, slowly, CRITERION, patience=0.1, grace_period=0.1)
+    objective = QuantObjective(
+        backend, space, slowly, CRITERION, wait_timeout=0.1, grace_period=0.1
+    )
     study = optuna.create_study(direction="maximize", sampler=BasicQuantSampler(space))
     in_threads(3, lambda number: study.optimize(objective, n_trials=1))
     assert evaluate.fp32_count == 1
 
 
-def test_worker_that_gives_signs_of_life_is_waited_for() -> None:
+def test_worker_that_writes_heartbeats_is_waited_for() -> None:
     study = optuna.create_study()
     trial = study.ask()
     mark = {"number": 0, "worker": "elsewhere m b n|1|1|1"}
@@ -490,15 +495,17 @@ def test_worker_that_gives_signs_of_life_is_waited_for() -> None:
     system(trial._trial_id, record.CLAIM, claim.to_attr())
     waiting = Waiting(
         is_at_work=lambda number: False,
-        patience=lambda: 0.3,
+        timeout=lambda: 0.3,
         grace_period=0.3,
         given_up=set(),
     )
-    for sign in range(4):
-        system(trial._trial_id, record.SIGN_OF_LIFE, sign)
+    for count in range(4):
+        system(trial._trial_id, record.HEARTBEAT, count)
         assert waiting.is_for(study.trials)
         time.sleep(0.2)
-    time.sleep(0.2)
+    for _ in range(3):  # Only time during which it looks counts.
+        waiting.is_for(study.trials)
+        time.sleep(0.1)
     assert not waiting.is_for(study.trials)
 
 
@@ -506,7 +513,7 @@ def test_same_model_is_evaluated_after_all_if_the_other_trial_fails() -> None:
     evaluate = CountingEvaluation()
     backend = FakeBackend({"a": 0.2, "b": 0.3})
     study, objective = setup(backend, evaluate, sampler=optuna.samplers.RandomSampler(seed=1))
-    record.set_baseline(study, record.Baseline(0.9))
+    set_baseline(study, Baseline(0.9))
     space = backend.tuning_space()
     params = space.params_of(space.default())
     study.enqueue_trial(params)

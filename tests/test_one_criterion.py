@@ -16,6 +16,7 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 
 
 STRICT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -84,7 +85,7 @@ def test_parts_that_differ_are_refused_by_name(
 def test_a_foreign_sampler_has_none() -> None:
     study, _, error = search(sampler=optuna.samplers.RandomSampler(seed=1))
     assert error is None
-    assert record.get_baseline(study) is not None
+    assert get_baseline(study) is not None
 
 
 def test_an_exit_policy_is_asked_before_the_first_trial() -> None:

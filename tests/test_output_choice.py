@@ -41,7 +41,7 @@ def two_headed() -> onnx.ModelProto:
 def labels_of(output: str) -> np.ndarray:
     backend = OnnxRuntimeBackend(two_headed(), calibration_data=X)
     fp32 = backend.quantize(backend.tuning_space().fp32())
-    (found,) = fp32.run([output], {"x": X})
+    (found,) = fp32.run({"x": X}, [output])
     return np.asarray(found).argmax(axis=1)
 
 
@@ -139,7 +139,7 @@ def test_first_output_is_told_once() -> None:
 def test_several_outputs_are_a_tuple_in_the_order_of_the_names() -> None:
     backend = OnnxRuntimeBackend(two_headed(), calibration_data=X)
     fp32 = backend.quantize(backend.tuning_space().fp32())
-    a, b = fp32.run(["a", "b"], {"x": X})
+    a, b = fp32.run({"x": X}, ["a", "b"])
 
     def difference(outputs: Any, labels: np.ndarray) -> np.ndarray:
         first, second = outputs
@@ -158,7 +158,7 @@ def test_several_outputs_are_a_tuple_in_the_order_of_the_names() -> None:
 def test_corpus_metric_of_several_outputs() -> None:
     backend = OnnxRuntimeBackend(two_headed(), calibration_data=X)
     fp32 = backend.quantize(backend.tuning_space().fp32())
-    a, b = fp32.run(["a", "b"], {"x": X})
+    a, b = fp32.run({"x": X}, ["a", "b"])
 
     def score(outputs: Any, labels: np.ndarray) -> float:
         assert outputs[0] == pytest.approx(b, abs=1e-5)

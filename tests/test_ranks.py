@@ -26,7 +26,8 @@ from optuna_quant.cli.parser import main
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
-from optuna_quant.study.start import begin
+from optuna_quant.study.start import start_study
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.launch import Rank
 from optuna_quant.workers.launch import this_rank
 
@@ -217,7 +218,7 @@ def test_first_rank_reports_and_writes_and_all_work(folder: Path) -> None:
     assert (folder / "net.quantized.onnx").exists()
     study = studied(folder)
     assert_nothing_twice(study)
-    workers = {record.worker_of(trial) for trial in study.get_trials(deepcopy=False)}
+    workers = {TrialView(trial).worker for trial in study.get_trials(deepcopy=False)}
     assert len(workers) > 1
 
 
@@ -270,7 +271,7 @@ def test_begin_anew_without_a_number_of_the_launch_is_refused(folder: Path) -> N
 
 def test_first_rank_that_does_not_come_is_not_waited_for_forever(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "journal")
-    begin(
+    start_study(
         storage,
         ["s"],
         "maximize",
@@ -280,21 +281,26 @@ def test_first_rank_that_does_not_come_is_not_waited_for_forever(tmp_path: Path)
     )
     rank = Rank(number=1, size=2, launch="this one")
     with pytest.raises(ValueError, match="rank 0 has not begun the study 's' anew within 0.2 s"):
-        begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, patience=0.2)
-    begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank(size=2, launch="this one"))
-    begin(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, patience=0.2)
+        start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, timeout=0.2)
+    start_study(
+        storage, ["s"], "maximize", model="m", fresh=True, rank=Rank(size=2, launch="this one")
+    )
+    start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, timeout=0.2)
 
 
 def test_study_is_not_deleted_under_another_process(tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "journal")
-    study = begin(storage, ["s"], "maximize", model="m", fresh=False, rank=Rank())
+    study = start_study(storage, ["s"], "maximize", model="m", fresh=False, rank=Rank())
     study.set_user_attr("optuna_quant:signature", {"model": "m"})
     study.sampler = ExhaustiveQuantSampler(spaces.make_space())
     trial = study.ask()
     with pytest.raises(ValueError, match=f"trial 0 is running on .* in process {os.getpid()}"):
-        begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank())
+        start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank())
     study.tell(trial, 1.0)
-    assert begin(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank()).get_trials() == []
+    assert (
+        start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=Rank()).get_trials()
+        == []
+    )
 
 
 DELETED = """
@@ -466,4 +472,4 @@ def studied_or_none(folder: Path) -> optuna.Study | None:
 def pids(study: optuna.Study | None) -> list[int]:
     """The processes of the trials that run."""
     running = [] if study is None else study.get_trials(states=(TrialState.RUNNING,))
-    return [int(worker.split("|")[1]) for t in running if (worker := record.worker_of(t))]
+    return [int(worker.split("|")[1]) for t in running if (worker := TrialView(t).worker)]

@@ -20,10 +20,11 @@ from optuna_quant import _optuna
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
-from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.selection.answer import best_met_trial
+from optuna_quant.sequential import EarlyStopping
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.errors import DamagedRecordError
 from optuna_quant.study.record_check import check_record
 
@@ -35,9 +36,9 @@ SPACE = FakeBackend(DAMAGE).tuning_space()
 
 def search(study: optuna.Study, *, samples: bool) -> None:
     study.sampler = BasicQuantSampler(SPACE, criterion=CRITERION)
-    study.pruner = AccuracyPruner(CRITERION) if samples else optuna.pruners.NopPruner()
+    stopping = EarlyStopping() if samples else None
     evaluate: Any = SampleScores(DAMAGE, samples=300) if samples else CountingEvaluation()
-    objective = QuantObjective(FakeBackend(DAMAGE), SPACE, evaluate, CRITERION)
+    objective = QuantObjective(FakeBackend(DAMAGE), SPACE, evaluate, CRITERION, stopping=stopping)
     study.optimize(objective, callbacks=[ExitPolicy(CRITERION, timeout=None)])
 
 
@@ -233,5 +234,5 @@ def test_record_of_an_earlier_version_is_accepted(recorded: Any) -> None:
                 bare = {key: each for key, each in value.items() if key != "digest"}
                 changed = damage(changed, place, bare)
         check_record(changed)
-        assert np.isfinite(record.get_baseline(changed).value)  # type: ignore[union-attr]
+        assert np.isfinite(get_baseline(changed).value)  # type: ignore[union-attr]
         search(changed, samples=samples)

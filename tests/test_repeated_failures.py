@@ -229,7 +229,7 @@ def test_same_search_goes_on_when_the_cause_is_mended(tmp_path: Path) -> None:
     # What had failed is tried again: as without the failures, the default is the answer.
     assert result.met
     assert result.fallback_ops == ()
-    assert result.set_aside == ()
+    assert result.abandoned == ()
     # The function is another one, so it is held against the metric of FP32.
     assert mended.fp32_count == 1
     assert len(mended.seen) == 3

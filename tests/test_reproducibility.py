@@ -242,14 +242,14 @@ def test_nobody_waits_for_a_second_evaluation_that_does_not_come_back() -> None:
     asked: list[TuningResult] = []
 
     def other() -> TuningResult:
-        return with_second_evaluation(result, evaluate, session=lambda model: model)
+        return with_second_evaluation(result, evaluate)
 
     def hang(run: Callable[[], Any], *, give_up: Callable[[str], None]) -> Any:
         give_up("it took longer than evaluation_timeout=1 s")
         asked.append(other())
         return run()
 
-    with_second_evaluation(result, evaluate, session=lambda model: model, limited=hang)
+    with_second_evaluation(result, evaluate, limited=hang)
     (found,) = asked
     assert not found.met
     assert "evaluation_timeout=1 s, and did not come back" in str(found.not_repeatable)
@@ -450,7 +450,7 @@ def test_cure_is_that_of_the_cause(
 ) -> None:
     evaluate = Scripted(change=-0.5)
     result = replace(tune_fake(evaluate, verify=False), batches=batches)
-    assert not with_second_evaluation(result, evaluate, session=lambda model: model).met
+    assert not with_second_evaluation(result, evaluate).met
     assert re.search(cure, caplog.text)
 
 

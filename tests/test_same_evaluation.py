@@ -30,11 +30,14 @@ from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.errors import ChangedEvaluationError
+from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import population_of
-from optuna_quant.study.sample_record import read_population
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
@@ -184,7 +187,7 @@ def test_studies_by_hand_are_checked_as_well() -> None:
 
 def test_baseline_that_was_given_is_not_measured() -> None:
     study = optuna.create_study(direction="maximize")
-    record.set_baseline(study, record.Baseline(0.88))
+    set_baseline(study, Baseline(0.88))
     function = Counted(lambda model: model.accuracy)
     by_hand(study, function)
     assert False not in function.quantized
@@ -408,7 +411,7 @@ def test_evaluation_with_a_signature_of_its_own_is_believed(storage: Path) -> No
     assert one.seen == []
 
 
-def test_pruner_is_no_part_of_the_check() -> None:
+def test_a_pruner_is_no_part_of_the_check() -> None:
     study = optuna.create_study(direction="maximize", pruner=AccuracyPruner(CRITERION))
     by_hand(study, Counted(lambda model: model.accuracy))
-    assert record.get_baseline(study) is not None
+    assert get_baseline(study) is not None

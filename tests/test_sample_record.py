@@ -16,14 +16,17 @@ import pytest
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.blobs import read_bytes
 from optuna_quant.study.blobs import write_bytes
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.population_record import write_population
 from optuna_quant.study.sample_record import copy_scores
-from optuna_quant.study.sample_record import read_population
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.sample_record import samples_of
-from optuna_quant.study.sample_record import write_population
 from optuna_quant.study.sample_record import write_scores
+from optuna_quant.study.trial_writer import RunningTrialWriter
 
 
 def kept(scores: np.ndarray, verdict: str = "open") -> dict[str, Any]:
@@ -117,7 +120,7 @@ def test_scores_are_copied_to_another_trial() -> None:
     )
     for trial in (one, other, empty):
         if trial is other:
-            copy_scores(other, study.trials[one.number])
+            copy_scores(RunningTrialWriter(other).system_attr, study.trials[one.number])
         study.tell(trial, 0.0)
     np.testing.assert_array_equal(read_scores(study.trials[other.number].system_attrs), scores)
     assert samples_of(study.trials[empty.number].system_attrs) is None
@@ -151,7 +154,7 @@ def test_a_population_comes_back(
     assert read_population(study) is None
     key = write_population(study, population, levels=levels, seed=seed)
     assert read_population(study) is None  # It counts once the baseline refers to it.
-    record.set_baseline(study, record.Baseline(0.5, 0, key))
+    set_baseline(study, Baseline(0.5, 0, key))
     found = read_population(study)
     assert found is not None
     np.testing.assert_array_equal(found.order.indices, population.order.indices)
@@ -169,7 +172,7 @@ def test_another_order_of_the_samples_is_refused() -> None:
     )
     other = replace(population, order=SampleOrder.draw(levels, seed=2))
     key = write_population(study, other, levels=levels, seed=1)
-    record.set_baseline(study, record.Baseline(1.0, 0, key))
+    set_baseline(study, Baseline(1.0, 0, key))
     with pytest.raises(ValueError, match=r"'mine' was begun with another version of numpy"):
         read_population(study)
 
@@ -183,7 +186,7 @@ def test_a_large_population_fits_into_a_storage(tmp_path: Any) -> None:
         order=SampleOrder.draw(levels, seed=3), baseline=baseline, bounds=(0.0, 1.0)
     )
     key = write_population(study, population, levels=levels, seed=3)
-    record.set_baseline(study, record.Baseline(0.5, 0, key))
+    set_baseline(study, Baseline(0.5, 0, key))
     again = optuna.load_study(study_name=study.study_name, storage=study._storage)
     found = read_population(again)
     assert found is not None
@@ -208,7 +211,7 @@ def test_of_two_baselines_the_one_that_is_kept_has_its_own_samples() -> None:
         )
         keys.append(write_population(study, population, levels=levels, seed=seed))
         if seed == 1:
-            record.set_baseline(study, record.Baseline(1.0, 0, keys[0]))
+            set_baseline(study, Baseline(1.0, 0, keys[0]))
     assert keys[0] != keys[1]
     found = read_population(study)
     assert found is not None

@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 import pandas as pd
 import pytest
 from sample_models import CRITERION
+from sample_models import STOPPING
 from sample_models import SampleScores
-from sample_models import pruner_of
 from sample_models import sampler_of
 from sample_models import search
 
@@ -35,16 +35,20 @@ from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import StagedQuantSampler
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Race
-from optuna_quant.samplers._requests import SeesSamples
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.sequential import EarlyStopping
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.errors import BaselineError
-from optuna_quant.study.sample_record import read_population
+from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.sample_record import samples_of
 
@@ -75,6 +79,7 @@ def setup(
     *requests: Callable[[TuningSpace], Stage | Race],
     backend: FakeBackend | None = None,
     evaluation: Any = None,
+    stopping: EarlyStopping | None = STOPPING,
     pruner: optuna.pruners.BasePruner | None = None,
     criterion: AccuracyCriterion = CRITERION,
     study: optuna.Study | None = None,
@@ -84,14 +89,15 @@ def setup(
     space = backend.tuning_space()
     sampler = Scripted(space, criterion=criterion)
     sampler.requests = tuple(request(space) for request in requests)
-    pruner = pruner or pruner_of(criterion)
+    pruner = pruner or optuna.pruners.NopPruner()
     if study is None:
         study = optuna.create_study(direction=criterion.direction, sampler=sampler, pruner=pruner)
     else:
         study.sampler, study.pruner = sampler, pruner
     if evaluation is None:
         evaluation = SampleScores(backend.damage, **kwargs)
-    return study, QuantObjective(backend, space, evaluation, criterion), evaluation
+    objective = QuantObjective(backend, space, evaluation, criterion, stopping=stopping)
+    return study, objective, evaluation
 
 
 def full(*ops: str) -> Callable[[TuningSpace], Stage]:
@@ -131,8 +137,8 @@ def test_baseline_keeps_its_samples() -> None:
     assert population.error_probability == 1e-3
     assert population.method == "paired"
     assert study.trials[0].value == evaluation.metric(fp32)
-    known = record.Baseline(evaluation.metric(fp32), 0, population.key)
-    assert record.get_baseline(study) == known
+    known = Baseline(evaluation.metric(fp32), 0, population.key)
+    assert get_baseline(study) == known
     # The hard ones come first.
     order = population.order
     margins = evaluation._margins[order.indices]
@@ -165,7 +171,7 @@ def test_a_failing_trial_says_why() -> None:
 
 
 def test_exact_method_says_that_nothing_can_help() -> None:
-    study, objective, _ = setup(full(), pruner=pruner_of(method="exact"))
+    study, objective, _ = setup(full(), stopping=EarlyStopping(method="exact"))
     search(study, objective)
     found = evidence(study.trials[1])
     needed = CRITERION.threshold(study.trials[0].value or 0.0)
@@ -327,7 +333,12 @@ def test_those_who_watch_see_how_far_it_is() -> None:
     backend = FakeBackend(DAMAGE)
     study, _, evaluation = setup(full("bad"), backend=backend)
     objective = QuantObjective(
-        backend, backend.tuning_space(), evaluation, CRITERION, watch=seen.append
+        backend,
+        backend.tuning_space(),
+        evaluation,
+        CRITERION,
+        stopping=STOPPING,
+        watch=seen.append,
     )
     search(study, objective)
     assert [s.samples for s in seen if s.trial == 0] == list(range(50, 1001, 50))
@@ -345,10 +356,10 @@ def test_those_who_watch_see_how_far_it_is() -> None:
 # Where samples are not looked at one by one.
 
 
-@pytest.mark.parametrize("pruner", [optuna.pruners.NopPruner(), optuna.pruners.MedianPruner()])
-def test_other_pruners_evaluate_in_full(pruner: optuna.pruners.BasePruner) -> None:
+@pytest.mark.parametrize("pruner", [optuna.pruners.MedianPruner(), AccuracyPruner(CRITERION)])
+def test_no_pruner_stops_an_evaluation(pruner: optuna.pruners.BasePruner) -> None:
     study, objective, evaluation = setup(
-        full(), verdict("bad"), race(("good",), ("none",)), pruner=pruner
+        full(), verdict("bad"), race(("good",), ("none",)), stopping=None, pruner=pruner
     )
     search(study, objective)
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
@@ -358,7 +369,7 @@ def test_other_pruners_evaluate_in_full(pruner: optuna.pruners.BasePruner) -> No
     assert read_population(study) is None
 
 
-def test_no_pruner_evaluates_in_full() -> None:
+def test_by_default_models_are_evaluated_in_full() -> None:
     backend = FakeBackend(DAMAGE)
     evaluation = SampleScores(DAMAGE)
     study = optuna.create_study(
@@ -378,16 +389,17 @@ def test_without_bounds_in_full() -> None:
 
 
 def test_an_evaluation_without_samples_stays_as_it_was() -> None:
-    def trials(pruner: optuna.pruners.BasePruner) -> list[Any]:
+    def trials(stopping: EarlyStopping | None) -> list[Any]:
         backend = FakeBackend(DAMAGE)
-        study = optuna.create_study(
-            direction="maximize", sampler=sampler_of("auto", backend), pruner=pruner
-        )
+        study = optuna.create_study(direction="maximize", sampler=sampler_of("auto", backend))
         space = backend.tuning_space()
-        search(study, QuantObjective(backend, space, lambda m: m.accuracy, CRITERION))
+        objective = QuantObjective(
+            backend, space, lambda m: m.accuracy, CRITERION, stopping=stopping
+        )
+        search(study, objective)
         return [(t.params, t.value, t.user_attrs, t.constraints) for t in study.trials]
 
-    assert trials(pruner_of()) == trials(optuna.pruners.NopPruner())
+    assert trials(STOPPING) == trials(None)
 
 
 class Warnings(logging.Handler):
@@ -402,14 +414,14 @@ class Warnings(logging.Handler):
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     handler = Warnings()
-    logger = logging.getLogger("optuna_quant.evaluation.objective")
+    logger = logging.getLogger("optuna_quant.evaluation.study_samples")
     logger.addHandler(handler)
     yield handler.texts
     logger.removeHandler(handler)
 
 
 def test_a_baseline_without_samples_is_said_once(logged: list[str]) -> None:
-    study, objective, _ = setup(pruner=optuna.pruners.NopPruner())
+    study, objective, _ = setup(stopping=None)
     search(study, objective)
     study, objective, evaluation = setup(full(), verdict("bad"), full("good"), study=study)
     search(study, objective)
@@ -422,7 +434,7 @@ def test_a_baseline_without_samples_is_said_once(logged: list[str]) -> None:
 
 def test_a_given_baseline_has_no_samples(logged: list[str]) -> None:
     study, objective, evaluation = setup(full(), verdict("bad"))
-    record.set_baseline(study, record.Baseline(0.9))
+    set_baseline(study, Baseline(0.9))
     search(study, objective)
     assert not evaluation.seen
     assert len(logged) == 1
@@ -491,7 +503,7 @@ def test_an_evaluation_that_ends_early_fails_the_trial(how: str, goal: str) -> N
             assert "must be finite" in reason
         else:
             assert "must give one score for each of the" in reason
-    assert study.sampler.set_aside(study)
+    assert study.sampler.abandoned(study)
 
 
 class Reworked(SampleScores):
@@ -626,11 +638,9 @@ def test_several_objectives_are_the_users_own() -> None:
     backend = FakeBackend(DAMAGE)
     space = backend.tuning_space()
     evaluation = SampleScores(DAMAGE)
-    inner = QuantObjective(backend, space, evaluation, CRITERION)
+    inner = QuantObjective(backend, space, evaluation, CRITERION, stopping=STOPPING)
     sampler = sampler_of("basic", backend)
-    study = optuna.create_study(
-        directions=["maximize", "minimize"], sampler=sampler, pruner=pruner_of()
-    )
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         value = inner(trial)
@@ -672,14 +682,14 @@ def test_trials_that_go_on_do_not_count() -> None:
     add(study, value=0.9, user_attrs={record.CONTINUES: 0})
     add(study, state=TrialState.PRUNED, user_attrs={record.REUSED_FROM: 0})
     assert trials_used(study.trials) == 1
-    record.set_baseline(study, record.Baseline(1.0))
+    set_baseline(study, Baseline(1.0))
     assert ExitPolicy(CRITERION, max_trials=2).decide(study) is None
     assert ExitPolicy(CRITERION, max_trials=2).trials_left(study) == 1
 
 
 def test_what_a_race_takes_over_does_not_end_the_search() -> None:
     study = optuna.create_study(direction="maximize")
-    record.set_baseline(study, record.Baseline(1.0))
+    set_baseline(study, Baseline(1.0))
     reused = {"state": TrialState.PRUNED, "user_attrs": {record.REUSED_FROM: 0}, "samples": 32}
     add(study, state=TrialState.PRUNED, samples=32)
     add(study, 500, **reused, goal=32)
@@ -702,7 +712,7 @@ def test_the_pruner_of_another_criterion_is_refused() -> None:
     study, objective, _ = setup(full(), pruner=pruner)
     with pytest.raises(ValueError, match="The objective judges by another criterion than the pru"):
         search(study, objective)
-    assert record.get_baseline(study) is None
+    assert get_baseline(study) is None
 
 
 def test_the_metric_is_that_of_the_whole_set_to_the_last_bit() -> None:
@@ -723,26 +733,29 @@ def test_other_metrics_and_other_data_are_refused_before_any_trial() -> None:
     search(study, objective)
     before = len(study.trials)
 
-    def other(**options: object) -> QuantObjective:
+    def other(evaluation: SampleScores) -> QuantObjective:
         return QuantObjective(
             FakeBackend(DAMAGE),
             FakeBackend(DAMAGE).tuning_space(),
-            SampleScores(DAMAGE, **options),  # type: ignore[arg-type]
+            evaluation,
             CRITERION,
+            stopping=STOPPING,
         )
 
-    named = other()
-    named._evaluate.name = "another"  # type: ignore[union-attr]
+    scores = SampleScores(DAMAGE)
+    scores.name = "another"  # type: ignore[attr-defined]
+    named = other(scores)
     with pytest.raises(BaselineError, match="without a name, but here it is the metric 'another'"):
         named.check_continued(study)
-    half = other(samples=evaluation.samples // 2)
+    half = other(SampleScores(DAMAGE, samples=evaluation.samples // 2))
     with pytest.raises(BaselineError, match=r"Use the same data and metric"):
         half.check_continued(study)
-    turned = other()
-    turned._evaluate.scores_of = lambda config: 1 - evaluation.scores_of(config)  # type: ignore
+    scores = SampleScores(DAMAGE)
+    scores.scores_of = lambda config: 1 - evaluation.scores_of(config)  # type: ignore
+    turned = other(scores)
     with pytest.raises(BaselineError, match="begun with other evaluation data"):
         turned.check_continued(study)
-    other().check_continued(study)
+    other(SampleScores(DAMAGE)).check_continued(study)
     assert len(study.trials) == before
 
 

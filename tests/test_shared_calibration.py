@@ -93,10 +93,10 @@ def test_a_failed_calibration_is_everyones_own_error(study: optuna.Study, log: P
     assert calibrations(log) == 1
 
 
-@pytest.mark.parametrize("patience", [0, -1, float("nan")])
-def test_a_patience_must_be_positive(study: optuna.Study, log: Path, patience: float) -> None:
-    with pytest.raises(ValueError, match="patience must be positive, but got"):
-        share_calibration(study, SharingBackend(log), patience=patience)
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_must_be_positive(study: optuna.Study, log: Path, timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout must be positive, but got"):
+        share_calibration(study, SharingBackend(log), timeout=timeout)
 
 
 # What the study cannot hold.

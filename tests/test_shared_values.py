@@ -21,8 +21,9 @@ import value_worker
 from optuna_quant import _optuna
 from optuna_quant.study import compute_once
 from optuna_quant.study.blobs import write_bytes
-from optuna_quant.study.compute_once import ClaimWatch
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
+from optuna_quant.study.compute_once import LeaseMonitor
+from optuna_quant.workers import heartbeat
 
 
 PROCESSES = 8
@@ -142,7 +143,7 @@ def test_one_computes_in_whatever_order_they_read_and_write(
 
     monkeypatch.setattr(_optuna, "study_system_attrs", slow_read)
     monkeypatch.setattr(_optuna, "set_study_system_attr", slow_write)
-    monkeypatch.setattr(compute_once, "Pause", lambda **kwargs: lambda: None)
+    monkeypatch.setattr(compute_once, "Backoff", lambda **kwargs: lambda: None)
     for seed in range(60):
         study = optuna.create_study()
         order[:] = [Interleaving(seed, threads)]
@@ -161,7 +162,7 @@ def test_one_computes_in_whatever_order_they_read_and_write(
                 return str(number).encode()
 
             try:
-                found.append(SharedValue(study, "value").get(compute))
+                found.append(ComputeOnce(study, "value").get(compute))
             finally:
                 order[0].leave()
 
@@ -176,11 +177,11 @@ def test_one_computes_in_whatever_order_they_read_and_write(
 
 def test_a_value_is_computed_once_for_later_runs() -> None:
     study = optuna.create_study()
-    assert SharedValue(study, "a").read() is None
-    assert SharedValue(study, "a").get(lambda: b"first") == b"first"
-    assert SharedValue(study, "a").get(lambda: b"second") == b"first"
-    assert SharedValue(study, "b").get(lambda: b"") == b""
-    assert SharedValue(study, "b").read() == b""
+    assert ComputeOnce(study, "a").read() is None
+    assert ComputeOnce(study, "a").get(lambda: b"first") == b"first"
+    assert ComputeOnce(study, "a").get(lambda: b"second") == b"first"
+    assert ComputeOnce(study, "b").get(lambda: b"") == b""
+    assert ComputeOnce(study, "b").read() == b""
 
 
 # Failures.
@@ -197,15 +198,15 @@ def test_whoever_fails_is_replaced_and_has_its_own_error() -> None:
 
     def first() -> None:
         try:
-            SharedValue(study, "a").get(fail)
+            ComputeOnce(study, "a").get(fail)
         except RuntimeError as error:
             errors.append(str(error))
 
     worker = threading.Thread(target=first)
     worker.start()
     assert begun.wait(30)
-    assert SharedValue(study, "a").offer(lambda: b"other") is None
-    assert SharedValue(study, "a").get(lambda: b"other") == b"other"
+    assert ComputeOnce(study, "a").offer(lambda: b"other") is None
+    assert ComputeOnce(study, "a").get(lambda: b"other") == b"other"
     worker.join(30)
     assert errors == ["no"]
 
@@ -218,7 +219,7 @@ def test_a_killed_process_is_replaced_at_once(url: str, tmp_path: Path) -> None:
     while not lines(log):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    value = SharedValue(services.create(url), "a")
+    value = ComputeOnce(services.create(url), "a")
     assert value.offer(lambda: b"mine") is None
     worker.kill()
     worker.join(30)
@@ -235,16 +236,16 @@ def claim(study: optuna.Study, name: str, *, turn: int, sign: int = 0) -> None:
 
 
 @pytest.mark.parametrize("turn", [0, 1])
-def test_a_silent_worker_elsewhere_is_replaced_after_the_patience(turn: int) -> None:
+def test_a_silent_worker_elsewhere_is_replaced_after_the_timeout(turn: int) -> None:
     study = optuna.create_study()
     claim(study, "a", turn=turn)
-    watch = ClaimWatch(patience=0.5)
+    monitor = LeaseMonitor(timeout=0.5)
     begun = time.monotonic()
-    assert SharedValue(study, "a", watch=watch).get(lambda: b"mine") == b"mine"
+    assert ComputeOnce(study, "a", monitor=monitor).get(lambda: b"mine") == b"mine"
     assert time.monotonic() - begun >= 0.5
 
 
-def test_a_worker_elsewhere_that_gives_signs_is_waited_for() -> None:
+def test_a_worker_elsewhere_that_writes_heartbeats_is_waited_for() -> None:
     study = optuna.create_study()
     claim(study, "a", turn=1)
 
@@ -256,12 +257,12 @@ def test_a_worker_elsewhere_that_gives_signs_is_waited_for() -> None:
 
     worker = threading.Thread(target=far)
     worker.start()
-    watch = ClaimWatch(patience=2.0)
-    assert SharedValue(study, "a", watch=watch).get(lambda: b"mine") == b"theirs"
+    monitor = LeaseMonitor(timeout=2.0)
+    assert ComputeOnce(study, "a", monitor=monitor).get(lambda: b"mine") == b"theirs"
     worker.join(30)
 
 
-def test_who_computes_gives_signs() -> None:
+def test_a_computing_worker_writes_heartbeats() -> None:
     study = optuna.create_study()
     signs: set[int] = set()
 
@@ -277,27 +278,27 @@ def test_who_computes_gives_signs() -> None:
             time.sleep(0.01)
         return b"value"
 
-    SharedValue(study, "a", watch=ClaimWatch(patience=0.6)).get(compute)
+    ComputeOnce(study, "a", monitor=LeaseMonitor(timeout=0.6)).get(compute)
     assert len(signs) >= 3
 
 
-def test_time_without_a_look_makes_nobody_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_without_a_look_makes_no_lease_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(compute_once, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    watch = ClaimWatch(patience=60.0)
+    monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monitor = LeaseMonitor(timeout=60.0)
     held = {"id": "far", "worker": FAR, "turn": 1, "sign": 0}
-    assert watch.is_alive(held)
+    assert monitor.is_alive(held)
     now[0] += 3600  # The storage was away.
-    assert watch.is_alive(held)
+    assert monitor.is_alive(held)
     now[0] += 19
-    assert watch.is_alive(held)
+    assert monitor.is_alive(held)
     now[0] += 20
-    assert watch.is_alive({**held, "sign": 1})
+    assert monitor.is_alive({**held, "sign": 1})
     for _ in range(2):
         now[0] += 20
-        assert watch.is_alive({**held, "sign": 1})
+        assert monitor.is_alive({**held, "sign": 1})
     now[0] += 20
-    assert not watch.is_alive({**held, "sign": 1})
+    assert not monitor.is_alive({**held, "sign": 1})
 
 
 def test_a_value_survives_a_claim_that_cannot_be_given_up(
@@ -312,13 +313,13 @@ def test_a_value_survives_a_claim_that_cannot_be_given_up(
         write(study, key, value)
 
     monkeypatch.setattr(_optuna, "set_study_system_attr", refuse)
-    assert SharedValue(study, "a").get(lambda: b"value") == b"value"
-    assert SharedValue(study, "a").read() == b"value"
+    assert ComputeOnce(study, "a").get(lambda: b"value") == b"value"
+    assert ComputeOnce(study, "a").read() == b"value"
 
 
 def test_bytes_of_any_length_are_kept(url: str) -> None:
     study = services.create(url)
     for size in (0, 1, 200_000):
         data = random.Random(size).randbytes(size)
-        SharedValue(study, f"bytes{size}").get(lambda data=data: data)
-        assert SharedValue(services.create(url), f"bytes{size}").read() == data
+        ComputeOnce(study, f"bytes{size}").get(lambda data=data: data)
+        assert ComputeOnce(services.create(url), f"bytes{size}").read() == data

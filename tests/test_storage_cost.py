@@ -1,4 +1,4 @@
-"""What held_parameters promises: one write for all, the same record, no error hidden."""
+"""What buffered_writes promises: one write for all, the same record, no error hidden."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from spaces import make_space
 from optuna_quant.storages import bulk_writes
 from optuna_quant.storages.bulk_writes import Parameter
 from optuna_quant.storages.bulk_writes import write_params
-from optuna_quant.storages.retrying import PatientStorage
-from optuna_quant.storages.write_buffer import held_parameters
-from optuna_quant.storages.write_buffer import seen_at_once
+from optuna_quant.storages.retrying import RetryingStorage
+from optuna_quant.storages.write_buffer import buffered_writes
+from optuna_quant.storages.write_buffer import unbuffered
 
 
 KINDS = ["memory", *services.STORAGES]
@@ -57,7 +57,7 @@ class Writes:
         self.count = 0
         bare: Any = storage
         while not isinstance(bare, (RDBStorage, JournalStorage, InMemoryStorage)):
-            bare = bare.inner if isinstance(bare, PatientStorage) else bare._backend
+            bare = bare.inner if isinstance(bare, RetryingStorage) else bare._backend
         if isinstance(bare, RDBStorage):
             import sqlalchemy
 
@@ -122,7 +122,7 @@ def test_record_is_the_one_that_optuna_writes(study: optuna.Study) -> None:
         held = study.ask()
         held._relative_params = {}
         held._fixed_params = plain.params
-        with held_parameters(held):
+        with buffered_writes(held):
             suggest_all(held, DISTRIBUTIONS)
             assert held.params == plain.params
         one, *_, other = (trial for trial in fresh(study) if trial.params)
@@ -142,7 +142,7 @@ def test_text_in_the_database_is_the_one_that_optuna_writes(tmp_path: Path) -> N
             trial = study.ask(fixed_distributions={} if hold else DISTRIBUTIONS)
             if hold:
                 trial._fixed_params = study.trials[0].params
-                with held_parameters(trial):
+                with buffered_writes(trial):
                     suggest_all(trial, DISTRIBUTIONS)
     with sqlite3.connect(tmp_path / "study.db") as database:
         rows = [
@@ -162,7 +162,7 @@ def test_everything_is_one_write(study: optuna.Study, monkeypatch: pytest.Monkey
     for _ in range(2):
         trial = study.ask()
         writes = Writes(study._storage, monkeypatch)
-        with held_parameters(trial):
+        with buffered_writes(trial):
             suggest_all(trial, DISTRIBUTIONS)
             before = writes.count
         assert writes.count == before + 1
@@ -173,7 +173,7 @@ def test_everything_is_one_write(study: optuna.Study, monkeypatch: pytest.Monkey
 @elsewhere
 def test_others_see_the_parameters_at_the_end_only(study: optuna.Study) -> None:
     trial = study.ask()
-    with held_parameters(trial):
+    with buffered_writes(trial):
         trial.suggest_float("x", 0, 1)
         trial.set_user_attr("seen", True)
         trial.set_constraint("c", -1.0)
@@ -188,15 +188,15 @@ def test_others_see_the_parameters_at_the_end_only(study: optuna.Study) -> None:
 def test_same_name_twice_and_blocks_within_blocks(study: optuna.Study) -> None:
     trial = study.ask()
     storage = trial.storage
-    with held_parameters(trial):
-        with held_parameters(trial):
+    with buffered_writes(trial):
+        with buffered_writes(trial):
             x = trial.suggest_float("x", 0, 1)
         assert fresh(study)[0].params == {}
         assert trial.suggest_float("x", 0, 1) == x
         y = trial.suggest_int("y", 0, 9)
     assert trial.storage is storage
     assert fresh(study)[0].params == {"x": x, "y": y}
-    with held_parameters(trial):
+    with buffered_writes(trial):
         assert trial.suggest_float("x", 0, 1) == x
         z = trial.suggest_int("z", 0, 9)
     assert fresh(study)[0].params == {"x": x, "y": y, "z": z}
@@ -207,7 +207,7 @@ def test_pruner_and_sampler_work_as_ever_inside(study: optuna.Study) -> None:
     study.sampler = optuna.samplers.TPESampler(seed=1, n_startup_trials=2)
 
     def objective(trial: optuna.Trial) -> float:
-        with held_parameters(trial):
+        with buffered_writes(trial):
             x = trial.suggest_float("x", -1, 1)
             trial.report(x, step=1)
             trial.should_prune()
@@ -230,7 +230,7 @@ def test_trial_without_a_storage_passes(make: Any) -> None:
         trial = optuna.trial.create_trial(
             params=params, distributions=space.distributions(), value=1.0
         )
-    with held_parameters(trial):
+    with buffered_writes(trial):
         assert space.suggest(trial) == space.default()
 
 
@@ -255,11 +255,11 @@ def test_space_writes_all_its_parameters_at_once(
 @elsewhere
 def test_attributes_wait_as_well_where_that_is_asked_for(study: optuna.Study) -> None:
     trial = study.ask()
-    with held_parameters(trial, attributes=True):
+    with buffered_writes(trial, attributes=True):
         x = trial.suggest_float("x", 0, 1)
         trial.set_user_attr("late", [1, {"a": None}])
         trial.set_constraint("c", 0.5)
-        with seen_at_once(trial):
+        with unbuffered(trial):
             trial.set_user_attr("early", "now")
         assert trial.user_attrs == {"late": [1, {"a": None}], "early": "now"}
         seen = fresh(study)[0]
@@ -282,7 +282,7 @@ def test_attributes_wait_as_well_where_that_is_asked_for(study: optuna.Study) ->
 
 def test_holder_can_be_copied() -> None:
     trial = optuna.create_study().ask()
-    with held_parameters(trial):
+    with buffered_writes(trial):
         holder: Any = trial.storage
         assert isinstance(pickle.loads(pickle.dumps(holder._params)), list)
         assert type(copy.copy(holder)) is type(holder)
@@ -303,7 +303,7 @@ def test_parameters_are_written_whatever_ends_the_block(
 ) -> None:
     trial = study.ask()
     storage = trial.storage
-    with pytest.raises(error), held_parameters(trial):
+    with pytest.raises(error), buffered_writes(trial):
         x = trial.suggest_float("x", 0, 1)
         raise error
     assert trial.storage is storage
@@ -313,7 +313,7 @@ def test_parameters_are_written_whatever_ends_the_block(
 @elsewhere
 def test_trial_that_somebody_has_ended_is_an_error(study: optuna.Study) -> None:
     trial = study.ask()
-    with pytest.raises(UpdateFinishedTrialError), held_parameters(trial):
+    with pytest.raises(UpdateFinishedTrialError), buffered_writes(trial):
         suggest_all(trial, DISTRIBUTIONS)
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     assert fresh(study)[0].params == {}
@@ -331,7 +331,7 @@ def test_error_of_the_block_is_not_hidden(
     with (
         caplog.at_level(logging.WARNING),
         pytest.raises(OwnError) as caught,
-        held_parameters(trial),
+        buffered_writes(trial),
     ):
         trial.suggest_float("x", 0, 1)
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
@@ -344,7 +344,7 @@ def test_distribution_that_does_not_fit_is_an_error_and_the_rest_is_as_in_optuna
     study: optuna.Study,
 ) -> None:
     first = study.ask()
-    with held_parameters(first):
+    with buffered_writes(first):
         first.suggest_float("a", 0, 1)
         first.suggest_categorical("b", ("x", "y"))
     params = {}
@@ -354,7 +354,7 @@ def test_distribution_that_does_not_fit_is_an_error_and_the_rest_is_as_in_optuna
         trial = study.ask()
         with pytest.raises(ValueError):
             if hold:
-                with held_parameters(trial):
+                with buffered_writes(trial):
                     trial.suggest_float("a", 0, 2)
                     trial.suggest_categorical("b", ("x", "z"))
                     trial.suggest_float("c", 0, 2)
@@ -396,14 +396,14 @@ def test_database_is_asked_for_distributions_once_in_a_process(
     monkeypatch.setattr(bulk_writes, "_distributions", counted)
     for _ in range(3):
         trial = study.ask()
-        with held_parameters(trial):
+        with buffered_writes(trial):
             suggest_all(trial, DISTRIBUTIONS)
     assert asked == [len(DISTRIBUTIONS), 0, 0]
 
 
 def test_threads_write_side_by_side(study: optuna.Study) -> None:
     def objective(trial: optuna.Trial) -> float:
-        with held_parameters(trial):
+        with buffered_writes(trial):
             suggest_all(trial, DISTRIBUTIONS)
             return 1.0
 
@@ -426,7 +426,7 @@ def test_writes_do_not_grow_with_the_parameters(
         many = {f"op{i}": CategoricalDistribution(("int8", "fp32", "bf16")) for i in range(ops)}
         writes.count = 0
         trial = study.ask()
-        with held_parameters(trial):
+        with buffered_writes(trial):
             suggest_all(trial, many)
         study.tell(trial, 1.0)
         counts.append(writes.count)
@@ -444,7 +444,7 @@ def test_storage_that_is_not_known_is_written_one_by_one() -> None:
 
     storage = Other()
     trial = optuna.create_study(storage=storage).ask()
-    with held_parameters(trial):
+    with buffered_writes(trial):
         suggest_all(trial, DISTRIBUTIONS)
         assert storage.calls == 0
     assert storage.calls == len(DISTRIBUTIONS)

@@ -36,10 +36,10 @@ from optuna_quant.storages.journal_redis import JournalRedis
 from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.lost_connection import is_lost_connection
 from optuna_quant.storages.open import open_storage
-from optuna_quant.storages.retrying import BEGUN
-from optuna_quant.storages.retrying import PatientStorage
+from optuna_quant.storages.retrying import STARTED_BY
+from optuna_quant.storages.retrying import RetryingStorage
 from optuna_quant.storages.retrying import StorageLostError
-from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.storages.write_buffer import buffered_writes
 
 
 SERVERS = list(own_servers.KINDS)
@@ -88,7 +88,7 @@ def test_server_killed_at_random_moments_costs_nothing(
     found: dict[int, tuple[float, dict[str, Any]]] = {}
 
     def objective(trial: optuna.Trial) -> float:
-        with held_parameters(trial):
+        with buffered_writes(trial):
             value = trial.suggest_float("x", 0, 1)
             for i in range(20):
                 trial.suggest_categorical(f"op{i}", CHOICES.choices)
@@ -122,10 +122,10 @@ Break = Callable[[str], None]
 @pytest.fixture
 def broken(
     server: own_servers.OwnServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[PatientStorage, Break]]:
+) -> Iterator[tuple[RetryingStorage, Break]]:
     """A storage, and a way to kill its server just after it did the next call of a method."""
     storage = open_storage(server.address)
-    assert isinstance(storage, PatientStorage)
+    assert isinstance(storage, RetryingStorage)
     storage.get_all_studies()
     restarts: list[threading.Timer] = []
 
@@ -153,7 +153,7 @@ def broken(
 
 @pytest.mark.slow
 def test_call_that_was_done_before_the_connection_broke_is_not_done_twice(
-    broken: tuple[PatientStorage, Break],
+    broken: tuple[RetryingStorage, Break],
 ) -> None:
     storage, break_at = broken
     maximize = [StudyDirection.MAXIMIZE]
@@ -200,10 +200,10 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
     server: own_servers.OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = open_storage(server.address)
-    assert isinstance(storage, PatientStorage)
+    assert isinstance(storage, RetryingStorage)
     study = storage.create_new_study([StudyDirection.MAXIMIZE], "s")
     trial = storage.create_new_trial(study)
-    real = retrying.PatientStorage.repeat
+    real = retrying.RetryingStorage.repeat
     breaks = [True]
     restart = threading.Timer(0.5, server.start)
 
@@ -218,7 +218,7 @@ def test_parameters_written_before_the_connection_broke_are_no_error(
 
         return real(self, twice, done)
 
-    monkeypatch.setattr(retrying.PatientStorage, "repeat", repeat)
+    monkeypatch.setattr(retrying.RetryingStorage, "repeat", repeat)
     params = [Parameter(f"op{i}", i % 2, CHOICES) for i in range(30)]
     write_params(storage, trial, params)
     restart.join()
@@ -231,8 +231,8 @@ def test_server_that_stays_away_is_one_clear_error(
     server: own_servers.OwnServer, log: pytest.LogCaptureFixture
 ) -> None:
     storage = open_storage(server.address)
-    assert isinstance(storage, PatientStorage)
-    impatient = PatientStorage(storage.inner, patience=2.0)
+    assert isinstance(storage, RetryingStorage)
+    impatient = RetryingStorage(storage.inner, timeout=2.0)
     study = optuna.create_study(storage=impatient)
     server.kill()
     log.clear()
@@ -271,7 +271,7 @@ def test_errors_that_come_again_are_not_waited_for() -> None:
     pytest.importorskip("psycopg2")
     with own_servers.own_server("postgresql") as server:
         storage = open_storage(server.address)
-        assert isinstance(storage, PatientStorage)
+        assert isinstance(storage, RetryingStorage)
         study = storage.create_new_study([StudyDirection.MAXIMIZE], "s")
         trial = storage.create_new_trial(study)
         before = time.monotonic()
@@ -298,7 +298,7 @@ def test_loss_that_comes_again_while_the_server_answers_is_raised(
         raise exc.OperationalError("INSERT", {}, Exception("x"), connection_invalidated=True)
 
     with services.storage_url("sqlite", tmp_path) as url:
-        storage = PatientStorage(RDBStorage(url))
+        storage = RetryingStorage(RDBStorage(url))
         monkeypatch.setattr(storage.inner, "set_study_user_attr", too_large)
         with pytest.raises(exc.OperationalError):
             storage.set_study_user_attr(1, "k", 1)
@@ -382,14 +382,14 @@ class TestContract(StorageTestCase):
     @pytest.fixture(params=["memory", "sqlite", "journal", "redis"])
     def storage(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:
         if request.param == "memory":
-            yield PatientStorage(InMemoryStorage())
+            yield RetryingStorage(InMemoryStorage())
             return
         with services.storage_url(request.param, tmp_path) as url:
             if request.param == "redis":
                 address, _, prefix = url.partition("#")
-                yield PatientStorage(JournalStorage(JournalRedis(address, prefix=prefix)))
+                yield RetryingStorage(JournalStorage(JournalRedis(address, prefix=prefix)))
             else:
-                yield PatientStorage(services.open_storage(url))
+                yield RetryingStorage(services.open_storage(url))
 
     def test_create_new_trial(self, storage: BaseStorage) -> None:
         """As Optuna's, but for the one attribute that a new trial has."""
@@ -401,13 +401,13 @@ class TestContract(StorageTestCase):
         assert [trial._trial_id for trial in trials] == ids
         assert [trial.number for trial in trials] == [0, 1, 2]
         assert {trial.state for trial in trials} == {TrialState.RUNNING}
-        assert len({trial.system_attrs[BEGUN] for trial in trials}) == 3
+        assert len({trial.system_attrs[STARTED_BY] for trial in trials}) == 3
         for trial in trials:
             assert trial.datetime_start is not None
             assert begin - 1 < trial.datetime_start.timestamp() < end + 1
             assert trial.datetime_complete is None
             assert (trial.params, trial.user_attrs, trial.intermediate_values) == ({}, {}, {})
-            assert set(trial.system_attrs) == {BEGUN}
+            assert set(trial.system_attrs) == {STARTED_BY}
 
     def test_set_trial_system_attr(self, storage: BaseStorage) -> None:
         """As Optuna's, but for the one attribute that a new trial has."""
@@ -429,7 +429,7 @@ class TestContract(StorageTestCase):
 def test_study_runs_with_it_as_with_any_storage(tmp_path: Path) -> None:
     with services.storage_url("postgresql", tmp_path) as url:
         storage = open_storage(url)
-        assert isinstance(storage, PatientStorage)
+        assert isinstance(storage, RetryingStorage)
         study = optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
         assert study._storage is storage  # Nothing is put before it.
         study.enqueue_trial({"x": 0.25})
@@ -443,7 +443,7 @@ def test_study_runs_with_it_as_with_any_storage(tmp_path: Path) -> None:
         database: Any = storage.inner
         rows = _count(database._backend, "trial_heartbeats")
         assert rows == 5
-        assert PatientStorage(InMemoryStorage()).get_heartbeat_interval() is None
+        assert RetryingStorage(InMemoryStorage()).get_heartbeat_interval() is None
 
 
 def _count(database: Any, table: str) -> int:
@@ -459,21 +459,21 @@ def test_nobody_is_taken_for_dead_right_after_an_outage(
 ) -> None:
     with services.storage_url("sqlite", tmp_path) as url:
         inner = RDBStorage(url, heartbeat_interval=1, grace_period=2)
-        storage = PatientStorage(inner)
+        storage = RetryingStorage(inner)
         monkeypatch.setattr(
             type(storage.inner), "_get_stale_trial_ids", lambda self, study_id: [7]
         )
-        assert storage._get_stale_trial_ids(1) == [7]
+        assert storage.stale_trial_ids(1) == [7]
         storage._back_since = time.monotonic()
-        assert storage._get_stale_trial_ids(1) == []
+        assert storage.stale_trial_ids(1) == []
         monkeypatch.setattr(retrying, "_LONGEST_PAUSE_SECONDS", 0.1)
         time.sleep(1.3)
-        assert storage._get_stale_trial_ids(1) == [7]
+        assert storage.stale_trial_ids(1) == [7]
 
 
-def test_patience_is_not_negative() -> None:
-    with pytest.raises(ValueError, match="patience must not be negative, but got -1"):
-        PatientStorage(InMemoryStorage(), patience=-1)
+def test_timeout_is_not_negative() -> None:
+    with pytest.raises(ValueError, match="timeout must not be negative, but got -1"):
+        RetryingStorage(InMemoryStorage(), timeout=-1)
 
 
 # gRPC addresses.
@@ -492,7 +492,7 @@ def test_grpc_address_that_nothing_answers_is_an_error() -> None:
 FULL = """
 import resource, signal, sys
 import optuna
-from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.storages.open import open_storage
 limit, hold = int(sys.argv[2]), sys.argv[3] == "hold"
 study = optuna.create_study(
@@ -508,7 +508,7 @@ def suggest(trial):
 def objective(trial):
     if not hold:
         return suggest(trial)
-    with held_parameters(trial):
+    with buffered_writes(trial):
         return suggest(trial)
 done = 0
 try:

@@ -36,7 +36,7 @@ from optuna_quant.storages import open as storages
 from optuna_quant.storages import retrying
 from optuna_quant.storages.journal_file import JournalFileFlock
 from optuna_quant.storages.open import open_storage
-from optuna_quant.storages.retrying import PatientStorage
+from optuna_quant.storages.retrying import RetryingStorage
 
 
 WORKERS = 4
@@ -674,10 +674,10 @@ def test_missing_driver_is_an_error_that_names_the_ways(
 def test_claims_of_dead_workers_return_by_the_heartbeat(kind: str, tmp_path: Path) -> None:
     with services.storage_url(kind, tmp_path) as url:
         storage = open_storage(url)
-        assert isinstance(storage, RDBStorage | PatientStorage)
+        assert isinstance(storage, RDBStorage | RetryingStorage)
         assert storage.get_heartbeat_interval() == 60
-        database: Any = storage.inner if isinstance(storage, PatientStorage) else storage
-        assert isinstance(storage, PatientStorage) == (kind != "sqlite")
+        database: Any = storage.inner if isinstance(storage, RetryingStorage) else storage
+        assert isinstance(storage, RetryingStorage) == (kind != "sqlite")
         database = getattr(database, "_backend", database)
         assert database.grace_period == 120
         assert not database.engine_kwargs.get("pool_pre_ping", False)

@@ -50,6 +50,7 @@ from optuna_quant.space.config import QuantConfig
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning import measures
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import OutputError
@@ -150,7 +151,11 @@ def test_result_reads_well() -> None:
     assert lines[1] == "metric 0.9, FP32 0.9, loss 0 (at most 0.1 loss, higher is better)"
     assert "1 of 3 ops quantized, 3.9 kB" in lines[2]
     assert lines[3] == "in fallback: a, c"
-    assert lines[4].startswith("stopped: Trial ")
+    assert lines[4] == (
+        "nothing with fewer ops in fallback is believed to meet the criterion (the next, 1 op in "
+        "fallback instead of 2, with a probability of less than 3%)"
+    )
+    assert lines[5].startswith("stopped: Trial ")
 
 
 def test_nothing_met_is_said_and_the_closest_is_offered(tmp_path: Path) -> None:
@@ -424,7 +429,7 @@ def test_threads_share_one_search() -> None:
     assert result.fallback_ops == alone.fallback_ops
     assert result.met
     assert evaluate.most_repeats() == 1
-    workers = {record.worker_of(trial) for trial in result.study.trials}
+    workers = {TrialView(trial).worker for trial in result.study.trials}
     assert len(workers) == 4
     assert result.speculation is not None
 
@@ -432,7 +437,7 @@ def test_threads_share_one_search() -> None:
 def test_trial_that_others_have_ended_costs_one_trial_and_not_the_search(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As when this process was suspended for longer than the others waited for a sign of life."""
+    """As when this process was suspended for longer than the others waited for a heartbeat."""
     backend = FakeBackend(DAMAGE)
     ended: list[int] = []
 
@@ -454,7 +459,7 @@ def test_trial_that_others_have_ended_costs_one_trial_and_not_the_search(
     assert result.fallback_ops == tune_fake(backend, tuning_criterion=tuning).fallback_ops
     assert result.study.trials[3].state == optuna.trial.TrialState.FAIL
     assert "ended its trial 3" in caplog.text
-    assert result.set_aside == ()
+    assert result.abandoned == ()
 
 
 def test_trial_that_others_end_while_it_is_told_costs_one_trial(
@@ -536,7 +541,7 @@ def test_output_that_cannot_be_written_at_the_end_loses_no_result(
     assert caught.value.result.met
 
 
-def test_summary_names_what_was_set_aside() -> None:
+def test_summary_names_what_was_abandoned() -> None:
     def evaluate(model: FakeModel) -> float:
         if "a" not in model.config.quantized_ops and model.config.quantized_ops:
             raise RuntimeError("cannot be run")
@@ -544,8 +549,8 @@ def test_summary_names_what_was_set_aside() -> None:
 
     tuning = TuningCriterion(timeout=None, strategy="basic")
     result = tune_fake(evaluate=evaluate, tuning_criterion=tuning)
-    assert result.set_aside
-    line = next(line for line in result.summary().splitlines() if "set aside" in line)
+    assert result.abandoned
+    line = next(line for line in result.summary().splitlines() if "abandoned" in line)
     assert "Not evaluated: RuntimeError: cannot be run (3 times)" in line
 
 

@@ -19,7 +19,7 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -49,7 +49,7 @@ def race(url: str, name: str, log: Path) -> bytes:
     """Ask for a value at the same instant as the other processes."""
     study = services.create(url)
     _barrier[0].wait(60)
-    return SharedValue(study, name).get(computation(log, 0.05))
+    return ComputeOnce(study, name).get(computation(log, 0.05))
 
 
 class SharingBackend(FakeBackend):
@@ -97,7 +97,7 @@ def calibrate(url: str, log: Path, store: Path | None) -> bytes | None:
 
 def hold(url: str, name: str, log: Path) -> None:
     """Compute a value for longer than any test runs."""
-    SharedValue(services.create(url), name).get(computation(log, 600.0))
+    ComputeOnce(services.create(url), name).get(computation(log, 600.0))
 
 
 def search(url: str, log: Path) -> int:

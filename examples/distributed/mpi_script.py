@@ -36,7 +36,7 @@ def main(storage: str) -> None:
         show_progress=True,
     )
     # Every rank gets the result; the first one alone has shown the progress and written the file.
-    if rank.reports:
+    if rank.is_leader:
         print(f"{rank}:")
         print(result)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 import copy
-from dataclasses import asdict
 from dataclasses import dataclass
 import enum
 import math
@@ -28,10 +27,11 @@ from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.repeated_failures import RepeatedFailure
 from optuna_quant.study.repeated_failures import repeated_failure
 from optuna_quant.study.repeated_failures import try_single_ops
-from optuna_quant.study.sample_record import samples_of
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -267,11 +267,14 @@ class ExitPolicy:
 
     def _check_judge(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Refuse an objective that judges by another criterion; the first trial tells."""
-        if record.LOSS not in trial.user_attrs:
+        view = TrialView(trial)
+        if not view.is_judged:
             return
-        judge = trial.system_attrs.get(record.JUDGED_BY) or study.user_attrs.get(record.CRITERION)
-        if judge is not None and judge != asdict(self._criterion):
-            check_one_criterion(exit_policy=self._criterion, objective=AccuracyCriterion(**judge))
+        judge, begun_with = view.judged_by, study.user_attrs.get(record.CRITERION)
+        if judge is None and begun_with is not None:
+            judge = AccuracyCriterion(**begun_with)
+        if judge is not None:
+            check_one_criterion(exit_policy=self._criterion, objective=judge)
 
     def trials_left(
         self, study: optuna.Study, trials: Iterable[FrozenTrial] | None = None
@@ -366,9 +369,10 @@ def is_answer(study: optuna.Study, trial: FrozenTrial) -> bool:
         trial:
             The trial; whether it meets the criterion is not looked at.
     """
-    if record.IS_PROBE in trial.user_attrs:
+    view = TrialView(trial)
+    if view.is_probe:
         return False  # A single quantized op is no answer before the strategy has nothing left.
-    claim = record.claim_of(trial)
+    claim = view.claim
     if claim is None or claim.stage in (record.ENQUEUED_STAGE, record.EXHAUSTED_STAGE):
         return True
     ask = getattr(study.sampler, "is_answer", None)
@@ -377,12 +381,12 @@ def is_answer(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 def trials_used(trials: Iterable[FrozenTrial]) -> int:
     """How many trials were evaluated: without the baseline, repeats, and what was cut short."""
-    return sum(_is_evaluated(trial) for trial in trials)
+    return sum(map(_is_evaluated, map(TrialView, trials)))
 
 
 def every_evaluation_failed(trials: Iterable[FrozenTrial]) -> bool:
     """Whether candidates were evaluated, and none of them to any result."""
-    states = [trial.state for trial in trials if _is_evaluated(trial)]
+    states = [view.state for view in map(TrialView, trials) if _is_evaluated(view)]
     return bool(states) and all(state == TrialState.FAIL for state in states)
 
 
@@ -397,7 +401,7 @@ def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
         for trial in trials
         if trial.datetime_start is not None
         and trial.datetime_complete is not None
-        and (trial.state != TrialState.FAIL or record.has_failed_itself(trial))
+        and (trial.state != TrialState.FAIL or TrialView(trial).has_failed_itself)
     )
     total = 0.0
     end = -math.inf
@@ -407,54 +411,43 @@ def busy_seconds(trials: Iterable[FrozenTrial]) -> float:
     return total
 
 
-def _is_evaluated(trial: FrozenTrial) -> bool:
+def _is_evaluated(view: TrialView) -> bool:
     return (
-        trial.state.is_finished()
-        and not record.is_baseline(trial)
-        and not _is_repeat(trial)
-        and not _goes_on(trial)
-        and not _was_cut_short(trial)
+        view.is_finished
+        and not view.is_baseline
+        and view.reused_from is None
+        # An earlier trial, which counts, has evaluated the first samples of the same model.
+        and view.continues is None
+        and not _was_cut_short(view)
     )
 
 
-def _is_repeat(trial: FrozenTrial) -> bool:
-    return record.REUSED_FROM in trial.user_attrs
-
-
-def _goes_on(trial: FrozenTrial) -> bool:
-    """Whether an earlier trial that counts has evaluated the first samples of the same model."""
-    return record.CONTINUES in trial.user_attrs
-
-
-def _was_cut_short(trial: FrozenTrial) -> bool:
+def _was_cut_short(view: TrialView) -> bool:
     """Whether the trial's process ended, or was interrupted, while our objective ran."""
-    if trial.state != TrialState.FAIL or record.FAILURE in trial.user_attrs:
+    if view.state != TrialState.FAIL or view.failure is not None:
         return False
-    ours = record.worker_of(trial) or record.beginner_of(trial)
-    died = ours is not None and not record.has_failed_itself(trial)
-    interrupted = bool(trial.user_attrs.get(record.INTERRUPTED))
-    return died or interrupted or record.FALLBACK_OPS in trial.user_attrs
+    died = (view.worker or view.started_by) is not None and not view.has_failed_itself
+    return died or view.is_interrupted or view.is_building
 
 
 def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
     count = 0
-    for trial in reversed(trials):
-        if not _is_repeat(trial):
-            if trial.state == TrialState.COMPLETE or samples_of(trial.system_attrs):
+    for view in map(TrialView, reversed(trials)):
+        if view.reused_from is None:
+            if view.is_complete or view.samples:
                 break
             continue
         # What a race takes over is a step of a plan, and plans come to their end.
-        goal, _ = record.goal_of(trial.system_attrs, trial.number)
-        count += goal == record.FULL
+        count += view.goal == record.FULL
     return count
 
 
 def _failure(trials: Iterable[FrozenTrial]) -> str:
     """What to add if no evaluation succeeded: that, and why the last one did not."""
-    evaluated = [trial for trial in trials if _is_evaluated(trial)]
-    if not every_evaluation_failed(evaluated):
+    evaluated = [view for view in map(TrialView, trials) if _is_evaluated(view)]
+    if not every_evaluation_failed(view.trial for view in evaluated):
         return ""
-    reasons = [t.user_attrs[record.FAILURE] for t in evaluated if record.FAILURE in t.user_attrs]
+    reasons = [view.failure for view in evaluated if view.failure is not None]
     return " Every evaluation failed." + (f" The last reason: {reasons[-1]}" if reasons else "")
 
 
@@ -480,7 +473,7 @@ def _fallback(candidate: Candidate) -> str:
 
 
 def _warn_without_baseline(study: optuna.Study, trials: list[FrozenTrial]) -> None:
-    if record.get_baseline(study) is None and not any(
+    if get_baseline(study) is None and not any(
         trial.state == TrialState.RUNNING for trial in trials
     ):
         done = sum(trial.state == TrialState.COMPLETE for trial in trials)
@@ -488,6 +481,6 @@ def _warn_without_baseline(study: optuna.Study, trials: list[FrozenTrial]) -> No
             warnings.warn(
                 "The study has no baseline, so no trial can be held against the criterion. Use "
                 "one of the samplers or the objective of optuna_quant, which measure it, or set "
-                "it with optuna_quant.study.record.set_baseline.",
+                "it with optuna_quant.study.baseline.set_baseline.",
                 stacklevel=3,
             )

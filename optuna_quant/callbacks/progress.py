@@ -16,9 +16,10 @@ from optuna_quant.callbacks.exit_policy import is_answer
 from optuna_quant.callbacks.sample_bar import SampleBar
 from optuna_quant.costs.objective import OPS
 from optuna_quant.selection.answer import candidates
-from optuna_quant.selection.answer import is_quantized
 from optuna_quant.selection.answer import ranked
-from optuna_quant.study import record
+from optuna_quant.sequential import Verdict
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class Progress:
 
     def line(self, study: optuna.Study, trial: FrozenTrial) -> str:
         """The line of a trial that has ended."""
-        claim = record.claim_of(trial)
-        parts = [claim.stage] if claim else []
+        stage = TrialView(trial).stage
+        parts = [] if stage is None else [stage]
         parts += [f"trial {trial.number}", self._verdict(study, trial)]
         trials = study.get_trials(deepcopy=False)
         met = ranked(candidates(study, self._policy.criterion, trials), self._policy.objective)
@@ -78,42 +79,43 @@ class Progress:
         return printable(" | ".join(parts))
 
     def _verdict(self, study: optuna.Study, trial: FrozenTrial) -> str:
-        if trial.state == TrialState.PRUNED:
-            return self._pruned(trial)
+        view = TrialView(trial)
+        if view.state == TrialState.PRUNED:
+            return self._pruned(view)
         if trial.state != TrialState.COMPLETE:
-            return f"failed: {trial.user_attrs.get(record.FAILURE, 'no reason is known')}"
+            return f"failed: {view.failure or 'no reason is known'}"
         value = trial.values[0]
-        baseline = record.get_baseline(study)
+        baseline = get_baseline(study)
         if baseline is None:
             return f"metric {value:.6g}"
-        if record.is_baseline(trial):
+        if view.is_baseline:
             return f"metric {value:.6g} (FP32)"
         criterion = self._policy.criterion
         verdict = "met" if criterion.meets(value, baseline.value) else "not met"
-        if not is_quantized(trial):
+        if not view.is_quantized:
             verdict = "nothing is quantized"
         elif verdict == "met" and not is_answer(study, trial):
             verdict = "met, not yet the answer"
-        same = trial.user_attrs.get(record.REUSED_FROM)
+        same = view.reused_from
         source = "" if same is None else f" (same model as trial {same})"
         loss = criterion.show(criterion.loss(value, baseline.value))
         return f"metric {value:.6g}, loss {loss}: {verdict}{source}"
 
-    def _pruned(self, trial: FrozenTrial) -> str:
+    def _pruned(self, view: TrialView) -> str:
         """What was seen of a trial that was not evaluated on all samples."""
-        evidence = trial.user_attrs.get(record.EVIDENCE)
-        if evidence is None:
+        evidence = view.evidence
+        if evidence is None or evidence.bounds is None:
             return "pruned"
-        verdict, estimate = evidence["verdict"], f"{evidence['estimate']:.4g}"
-        seen = f"{evidence['samples']} of {evidence['of']} samples"
-        if verdict == "fails":
-            low, high = evidence["bounds"]
+        verdict, estimate = evidence.verdict, f"{evidence.estimate:.4g}"
+        seen = f"{evidence.samples} of {evidence.of} samples"
+        if verdict == Verdict.FAILS:
+            low, high = evidence.bounds
             higher = self._policy.criterion.higher_is_better
             bound = f"at most {high:.4g}" if higher else f"at least {low:.4g}"
             return f"not met: metric about {estimate}, {bound}, after {seen}"
-        if verdict == "meets":
+        if verdict == Verdict.MEETS:
             return f"met whatever the rest brings: metric about {estimate} after {seen}"
-        if verdict == "promised":
+        if verdict == Verdict.PROMISED:
             return f"probably met: metric about {estimate} after {seen}"
         return f"metric about {estimate} after {seen}"
 

@@ -70,7 +70,7 @@ def messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
     handler.setFormatter(_Lines(f"{speaker}: %(message)s"))
     if not verbose and not quiet:
         # The progress line of a failed trial says the same.
-        handler.addFilter(lambda entry: entry.name != "optuna_quant.evaluation.objective")
+        handler.addFilter(lambda entry: not getattr(entry, "in_progress_line", False))
     logger = logging.getLogger("optuna_quant")
     level, verbosity = logger.level, optuna.logging.get_verbosity()
     logger.addHandler(handler)

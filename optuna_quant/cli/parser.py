@@ -89,7 +89,7 @@ def _main(argv: Sequence[str] | None) -> tuple[int, bool]:
     except ValueError as error:
         print(f"optuna-quant: error: {error}", file=sys.stderr)
         return BAD_INPUT, False
-    speaker = "optuna-quant" if rank.reports else f"optuna-quant: rank {rank.number}"
+    speaker = "optuna-quant" if rank.is_leader else f"optuna-quant: rank {rank.number}"
     try:
         args = _parse(argv, rank, speaker)
     except SystemExit as error:  # argparse has said what is wrong, or has shown the help.
@@ -118,7 +118,7 @@ def _run(args: argparse.Namespace, rank: Rank, speaker: str) -> int:
 
 def _parse(argv: Sequence[str] | None, rank: Rank, speaker: str) -> argparse.Namespace:
     """The arguments. Of processes that were started together one shows the help and the usage."""
-    if rank.reports:
+    if rank.is_leader:
         return _parser().parse_args(argv)
     said = io.StringIO()
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant._common.printable import printable
+from optuna_quant.backends.default import make_backend
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.loading import data_path
 from optuna_quant.cli.loading import existing_file
@@ -25,14 +26,12 @@ from optuna_quant.tuning.output import check_output
 if TYPE_CHECKING:
     import pandas as pd
 
-    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+    from optuna_quant.backends.default import DefaultBackend
     from optuna_quant.space.space import TuningSpace
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the tuning space of a model."""
-    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-
     given = read_values(given_options(args, TuneOptions), TuneOptions)
     model = existing_file("the model", args.model)
     calibration = given.get("calibration_data")
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.save_costs is not None:
         check_output(args.save_costs, "file of --save-costs", inputs={"model": model})
-    backend = OnnxRuntimeBackend(
+    backend = make_backend(
         model,
         approach=given.get("approach"),
         inputs=given.get("inputs"),
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def _space_costs(
     args: argparse.Namespace,
     given: dict[str, Any],
-    backend: OnnxRuntimeBackend,
+    backend: DefaultBackend,
     found: TuningSpace,
 ) -> SpaceCosts | None:
     """What the ops cost: as given, or measured if there are samples to do so."""
@@ -104,7 +103,7 @@ def _space_costs(
 def _why(
     args: argparse.Namespace,
     given: dict[str, Any],
-    backend: OnnxRuntimeBackend,
+    backend: DefaultBackend,
     options: dict[str, Any],
 ) -> int:
     """Show what the tuning space leaves out; all of it if there is no space."""

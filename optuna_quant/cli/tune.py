@@ -31,7 +31,7 @@ from optuna_quant.storages.open import open_storage
 from optuna_quant.study.names import default_name
 from optuna_quant.study.names import find_name
 from optuna_quant.study.others import running_now
-from optuna_quant.study.start import begin
+from optuna_quant.study.start import start_study
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.options.collect import collect
 from optuna_quant.tuning.options.criterion import TuningCriterion
@@ -82,13 +82,13 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
         )
     model, output = _check_files(args, given, rank)
     _check_machines(given, rank)
-    shown = rank.reports and not args.quiet
-    values["output"] = output if rank.reports else None
+    shown = rank.is_leader and not args.quiet
+    values["output"] = output if rank.is_leader else None
     request = collect(TuneOptions, {**values, "model": model})
     search = prepare(request)
-    if not rank.reports:
+    if not rank.is_leader:
         search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
-    # The samplers give signs of life of their own.
+    # The samplers write heartbeats of their own.
     storage = open_storage(_address(given, output), heartbeat=False)
     study = _study(args, given, search, model, storage, rank)
     before = len(study.get_trials(deepcopy=False))
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
             f"The answer is from the record of that study; the strategy {strategy!r} had nothing "
             "to do (--fresh begins anew)."
         )
-    if rank.reports:
+    if rank.is_leader:
         return _finish(result, args, output, problem)
     interrupted = result.stopped_because == StopReason.INTERRUPTED
     return exit_codes.INTERRUPTED if interrupted else exit_codes.MET
@@ -135,14 +135,14 @@ def _study(
         names = (
             [*names, model.stem] if args.fresh else [find_name(storage, model.stem, search.model)]
         )
-    return begin(
+    return start_study(
         storage,
         names,
         search.criterion.direction,
         model=search.model,
         fresh=args.fresh,
         rank=rank,
-        say=say if rank.reports and not args.quiet else None,
+        say=say if rank.is_leader and not args.quiet else None,
     )
 
 
@@ -160,7 +160,7 @@ def _values(given: Mapping[str, Plain], rank: Rank) -> dict[str, Any]:
     values |= read_values(_some(given, given.keys() - done), TuneOptions)
     holdout = given.get("holdout")
     # All must leave out the same samples, but one alone evaluates a set of its own.
-    if holdout is not None and (rank.reports or fraction_of(holdout) is not None):
+    if holdout is not None and (rank.is_leader or fraction_of(holdout) is not None):
         values["holdout"] = read_holdout(given)
     return values
 
@@ -179,7 +179,7 @@ def _check_files(
     if args.config is not None:
         read["file of --config"] = Path(args.config)
     output = Path(given.get("output") or f"{model.stem}.quantized.onnx")
-    if not rank.reports:
+    if not rank.is_leader:
         return model, output
     journal = storage_file(_address(given, output))
     kept = {} if journal is None else {"storage": journal}
@@ -193,7 +193,7 @@ def _end_stuck(rank: Rank, reason: str) -> None:
     """End this process, of which a thread is lost; called in another one."""
     say("error: This process ends here; the same command goes on, without that candidate.")
     # Another code than 0 would make a launcher end the others as well.
-    os._exit(exit_codes.FAILED if rank.reports else exit_codes.MET)
+    os._exit(exit_codes.FAILED if rank.is_leader else exit_codes.MET)
 
 
 def _beginning(study: optuna.Study, trials: int) -> str:
@@ -221,7 +221,7 @@ def _check_machines(given: Mapping[str, Any], rank: Rank) -> None:
             "output is for one: give --storage postgresql://USER:PASSWORD@HOST/NAME, or another "
             f"server that all of them reach. (If each is to search on its own, set {RANKS}=1.)"
         )
-    if rank.reports and storage_file(given["storage"]) is not None:
+    if rank.is_leader and storage_file(given["storage"]) is not None:
         say(
             f"warning: The {rank.size} processes run on several machines, but a file is for one. "
             "If they do not all see the same file, or locks do not reach beyond a machine, work "

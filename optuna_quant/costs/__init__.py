@@ -9,6 +9,7 @@ from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.costs import TRUSTED_CORRELATION
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.costs import CountsCosts
+from optuna_quant.costs.costs import HasCostConditions
 from optuna_quant.costs.costs import MeasuresCosts
 from optuna_quant.costs.costs import Validation
 from optuna_quant.costs.gain import Gain
@@ -32,6 +33,7 @@ __all__ = [
     "Costs",
     "CountsCosts",
     "Gain",
+    "HasCostConditions",
     "KnownObjective",
     "MeasuresCosts",
     "Objective",

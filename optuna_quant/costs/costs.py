@@ -212,7 +212,7 @@ def _validation(stored: Any) -> Validation | None:
 
 @runtime_checkable
 class MeasuresCosts(Protocol):
-    """What a backend adds to :class:`~optuna_quant.backends.base.Backend` to know costs."""
+    """A backend that measures what ops cost."""
 
     def costs(self, space: TuningSpace) -> Costs:
         """What the configurations of a tuning space cost here; measured, so it takes a while.
@@ -226,7 +226,7 @@ class MeasuresCosts(Protocol):
 
 @runtime_checkable
 class CountsCosts(Protocol):
-    """What a backend adds so that costs which need no measurement are known at once."""
+    """A backend that counts costs which need no measurement, so that they are known at once."""
 
     def counted_costs(self, space: TuningSpace) -> Costs:
         """The size and the operations of the configurations of a tuning space.
@@ -235,4 +235,16 @@ class CountsCosts(Protocol):
             space:
                 The tuning space.
         """
+        ...
+
+
+@runtime_checkable
+class HasCostConditions(Protocol):
+    """A backend that tells under which conditions its costs hold.
+
+    Costs that an earlier study has measured under the same ones are taken over.
+    """
+
+    def cost_conditions(self) -> Mapping[str, str]:
+        """The :attr:`~Costs.conditions` that :meth:`MeasuresCosts.costs` would give here."""
         ...

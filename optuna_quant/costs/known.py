@@ -16,7 +16,7 @@ from optuna_quant.costs.objective import WeightedObjective
 from optuna_quant.costs.table import CostTable
 from optuna_quant.costs.table import combined
 from optuna_quant.space.config import FP32
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class KnownObjective:
                 found = self.measures_of(self.space.config_from_params(trial.params))
             except (KeyError, ValueError):  # It is not of this space.
                 found = {}
-            size = trial.user_attrs.get(record.MODEL_BYTES)
+            size = TrialView(trial).model_bytes
             if size is not None:
                 found[SIZE] = float(size)
             if not trial.state.is_finished():

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant import _optuna
+from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.costs import CountsCosts
+from optuna_quant.costs.costs import HasCostConditions
 from optuna_quant.costs.costs import MeasuresCosts
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.blobs import write_text
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 
 
 if TYPE_CHECKING:
@@ -47,8 +49,7 @@ class StudyCosts:
 
     Args:
         backend:
-            Builds the models; it measures if it has the method
-            :meth:`~optuna_quant.costs.MeasuresCosts.costs`.
+            Builds the models; it measures if it :class:`~optuna_quant.costs.MeasuresCosts`.
         space:
             The tuning space as the backend gives it.
         signature:
@@ -86,14 +87,14 @@ class StudyCosts:
     @property
     def has_samples(self) -> bool:
         """Whether the backend has samples to run models on, as far as it tells."""
-        preview = getattr(self._backend, "calibration_preview", None)
-        return preview is None or preview(1) is not None
+        if not isinstance(self._backend, PreviewsCalibration):
+            return True
+        return self._backend.calibration_preview(1) is not None
 
     @cached_property
-    def fp32_bytes(self) -> float | None:
-        """The size of the FP32 model; :obj:`None` if it does not tell."""
-        size = getattr(self._backend.quantize(self._space.fp32()), "nbytes", None)
-        return None if size is None else float(size)
+    def fp32_bytes(self) -> float:
+        """The size of the FP32 model."""
+        return float(self._backend.quantize(self._space.fp32()).nbytes)
 
     def known(self, study: optuna.Study) -> Costs | None:
         """What was given, or what a study keeps already; :obj:`None` if there is nothing."""
@@ -111,7 +112,7 @@ class StudyCosts:
             return Costs.loads(text)
         if kept is not None:
             return Costs.loads(kept)
-        measured = SharedValue(study, self._measured_name).read()
+        measured = ComputeOnce(study, self._measured_name).read()
         return None if measured is None else _costs_of(measured.decode())[0]
 
     def get(self, study: optuna.Study, *, must: bool) -> tuple[Costs | None, str]:
@@ -137,7 +138,7 @@ class StudyCosts:
             return None, "the backend does not know them"
         if not must and not self.has_samples:
             return None, "there are no samples to run the model on"
-        shared = SharedValue(study, self._measured_name)
+        shared = ComputeOnce(study, self._measured_name)
         text = shared.get(lambda: self._measure(study, must=must).encode()).decode()
         costs, why = _costs_of(text)
         if costs is None and must:
@@ -152,7 +153,7 @@ class StudyCosts:
         found = self.known(study)
         if found is not None or not isinstance(self._backend, CountsCosts) or not self.has_samples:
             return found
-        shared = SharedValue(study, f"{record.COUNTED_COSTS}:{self._key}")
+        shared = ComputeOnce(study, f"{record.COUNTED_COSTS}:{self._key}")
         return _costs_of(shared.get(lambda: self._count(study).encode()).decode())[0]
 
     def _count(self, study: optuna.Study) -> str:
@@ -167,8 +168,9 @@ class StudyCosts:
         """Keep what an earlier study has measured, if measuring here would give the same.
 
         That is so if its model has the same size in floats, its costs have all options of this
-        space, and the backend says by a method ``cost_conditions()`` that it would measure under
-        the same conditions: those that its costs name.
+        space, and the backend says (as one that
+        :class:`~optuna_quant.costs.HasCostConditions`) that it would measure under the same
+        conditions: those that its costs name.
 
         Args:
             study:
@@ -179,8 +181,8 @@ class StudyCosts:
         Returns:
             Whether the costs were taken over.
         """
-        told = getattr(self._backend, "cost_conditions", None)
-        if told is None or self.known(study) is not None:
+        backend = self._backend
+        if not isinstance(backend, HasCostConditions) or self.known(study) is not None:
             return False
         attrs = _optuna.study_system_attrs(earlier)
         if any(name.startswith(f"optuna_quant:{record.GIVEN_COSTS}:") for name in attrs):
@@ -196,8 +198,12 @@ class StudyCosts:
             if data is None:
                 continue
             costs, _ = _costs_of(data.decode())
-            if costs is not None and costs.conditions == told() and self._fits(costs):
-                SharedValue(study, self._measured_name).get(lambda kept=data: kept)  # type: ignore[misc]
+            if (
+                costs is not None
+                and costs.conditions == backend.cost_conditions()
+                and self._fits(costs)
+            ):
+                ComputeOnce(study, self._measured_name).get(lambda kept=data: kept)  # type: ignore[misc]
                 return True
         return False
 
@@ -209,10 +215,9 @@ class StudyCosts:
         except ValueError:
             return False
         fp32 = self._space.fp32()
-        here = getattr(self._backend.quantize(fp32), "nbytes", None)
-        if size is None or here is None:
+        if size is None:
             return False
-        return math.isclose(size.cost(fp32), here, rel_tol=_SAME_SIZE)
+        return math.isclose(size.cost(fp32), self.fp32_bytes, rel_tol=_SAME_SIZE)
 
     @property
     def _measured_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ class SampleRunner:
     is no axis of samples in it that could be added) is run by itself.
 
     Args:
-        session:
-            A session with the model.
+        run:
+            Runs the model: gets an array for each input and the names of outputs, and gives an
+            array for each of them.
         outputs:
             The names of the outputs to compute.
         inputs:
@@ -49,7 +51,7 @@ class SampleRunner:
             Whether each sample is run by itself, and what the run gives is kept as it is.
     """
 
-    session: Any
+    run: Callable[[Mapping[str, Any], Sequence[str]], Sequence[Any]]
     outputs: Sequence[str]
     inputs: Sequence[Spec]
     constants: BoundInputs = NO_INPUTS
@@ -158,7 +160,7 @@ class SampleRunner:
             count = self.fixed
         given |= self.constants.feed(1 if whole else count)
         try:
-            return list(self.session.run(list(self.outputs), given))
+            return list(self.run(given, list(self.outputs)))
         except Exception as error:
             if count == 1 or self.constants.are_numbers:
                 raise

@@ -14,6 +14,7 @@ from optuna_quant._optuna import set_study_system_attr
 from optuna_quant._optuna import study_system_attrs
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.errors import ChangedEvaluationError
 
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.backends.base import Model
     from optuna_quant.space.space import TuningSpace
 
 
 # So many samples are run alone and together, to see whether they are independent.
 _TRIED = 4
 # Kernels for other shapes sum in another order; by this part of the largest value at most.
-_ROUNDING = 1e-2
+_BY_KERNEL = 1e-2
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Batches:
         )
 
 
-def batches_of(evaluation: Any, space: TuningSpace, fp32: Any) -> Batches | None:
+def batches_of(evaluation: Any, space: TuningSpace, fp32: Model | None) -> Batches | None:
     """How models with dynamic quantization are evaluated.
 
     Args:
@@ -69,7 +71,7 @@ def batches_of(evaluation: Any, space: TuningSpace, fp32: Any) -> Batches | None
     """
     if not any(option.mode == "dynamic" for t in space.tunables for option in t.options):
         return None
-    if not isinstance(evaluation, DataEvaluation):
+    if not isinstance(evaluation, DataEvaluation) or fp32 is None:
         return Batches(None)
     return Batches(evaluation.batch_size_for(fp32, depends_on_batch=True))
 
@@ -111,7 +113,7 @@ class SampleDependence:
             Builds the FP32 model.
     """
 
-    def __init__(self, evaluation: DataEvaluation, fp32: Callable[[], Any]) -> None:
+    def __init__(self, evaluation: DataEvaluation, fp32: Callable[[], Model]) -> None:
         self._evaluation = evaluation
         self._fp32 = fp32
         self._is_done = False
@@ -123,7 +125,7 @@ class SampleDependence:
             _warn_of_dependence(self._evaluation, self._fp32())
 
 
-def _warn_of_dependence(evaluation: DataEvaluation, fp32: Any) -> None:
+def _warn_of_dependence(evaluation: DataEvaluation, fp32: Model) -> None:
     size = evaluation.batch_size_for(fp32)
     if _is_independent(evaluation, fp32, size):
         return
@@ -158,7 +160,7 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
     if batches is None or batches.size is None:
         return
     known = study_system_attrs(study).get(record.DYNAMIC_BATCH_SIZE)
-    if known is None and record.get_baseline(study) is None:
+    if known is None and get_baseline(study) is None:
         set_study_system_attr(study, record.DYNAMIC_BATCH_SIZE, batches.size)
         return
     if known == batches.size:
@@ -171,7 +173,7 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
     )
 
 
-def _is_independent(evaluation: DataEvaluation, model: Any, size: int) -> bool:
+def _is_independent(evaluation: DataEvaluation, model: Model, size: int) -> bool:
     """Whether a model gives samples the same in batches of a size as alone.
 
     As far as is known: if it cannot be run on one sample, its evaluation will say what is wrong.
@@ -190,4 +192,4 @@ def _is_close(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
     if one.dtype.kind not in "fc":
         return True  # The nearest of two classes may change by rounding alone.
     largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
-    return bool(np.allclose(one, other, rtol=0.0, atol=_ROUNDING * largest, equal_nan=True))
+    return bool(np.allclose(one, other, rtol=0.0, atol=_BY_KERNEL * largest, equal_nan=True))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.workers.launch import this_rank
 
@@ -44,17 +45,19 @@ def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> None:
 
     Args:
         backend:
-            The backend; if it has a ``calibration_preview``, its data are looked at.
+            The backend; its data are looked at if it
+            :class:`~optuna_quant.backends.base.PreviewsCalibration`.
         measure:
             What evaluates models; only a :class:`~optuna_quant.evaluation.labelled.DataEvaluation`
             has data.
         fp32:
             Builds the FP32 model.
     """
-    if not this_rank().reports:
+    if not this_rank().is_leader:
         return
-    preview = getattr(backend, "calibration_preview", None)
-    calibration = None if preview is None else preview(_LOOKED_AT)
+    calibration = None
+    if isinstance(backend, PreviewsCalibration):
+        calibration = backend.calibration_preview(_LOOKED_AT)
     if calibration is not None:
         count, feeds = calibration
         if count < FEWEST_CALIBRATION:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.rounding import bounds_slack
+from optuna_quant.backends.base import native_of
 from optuna_quant.evaluation.data_checks import warn_of_few
 from optuna_quant.evaluation.function_scores import as_scores
 from optuna_quant.evaluation.function_scores import margins_in
@@ -41,7 +43,6 @@ _BATCH_SIZE = 64
 _TRIED = 16
 _SAME = 0.1
 _MOST_DIFFERENT = 0.25
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,7 @@ class GivenScores:
             wants_bounds:
                 Whether bounds would be of any use.
         """
-        if not this_rank().reports:
+        if not this_rank().is_leader:
             return
         warn_of_few(self.samples)
         if self.bounds is not None or not wants_bounds:
@@ -152,16 +153,18 @@ class FunctionEvaluation:
 
         .. code-block:: python
 
-            def evaluate(model, indices=None):
+            def evaluate(session, indices=None):
                 chosen = slice(None) if indices is None else indices
-                (logits,) = model.run(None, {"x": x[chosen]})
+                (logits,) = session.run(None, {"x": x[chosen]})
                 return logits.argmax(axis=1) == y[chosen]
 
             objective = QuantObjective(backend, space, FunctionEvaluation(evaluate), criterion)
 
     Args:
         function:
-            The function.
+            The function. It gets the runtime's own object of a model
+            (:class:`~optuna_quant.backends.base.HasNative`), such as an
+            ``onnxruntime.InferenceSession``; the model itself if it has none.
         metric_bounds:
             The lowest and the highest score of a sample. Default: 0 and 1 if the scores of the
             FP32 model are booleans, otherwise not known: then every model is evaluated in full,
@@ -170,8 +173,6 @@ class FunctionEvaluation:
             Whether a higher metric is better.
         batch_size:
             For how many samples the function is asked at once. Default: 64.
-        of_session:
-            Whether the function gets the session of a model instead of the model.
 
     Attributes:
         in_parts:
@@ -196,14 +197,12 @@ class FunctionEvaluation:
         metric_bounds: Bounds | None = None,
         higher_is_better: bool = True,
         batch_size: int | None = None,
-        of_session: bool = False,
     ) -> None:
         if batch_size is not None:
             check_count("batch_size", batch_size)
         self._function = function
         self._parameter = _indices_parameter(function)
         self._batch_size = _BATCH_SIZE if batch_size is None else batch_size
-        self._of_session = of_session
         self._given_bounds = None
         if metric_bounds is not None:
             self._given_bounds = checked_bounds("evaluate", metric_bounds)
@@ -341,13 +340,12 @@ class FunctionEvaluation:
             yield self._checked(returned, chosen), margins_in(returned, len(chosen))
 
     def _call(self, function: Callable[..., Any], model: Any, indices: Any) -> Any:
-        session = getattr(model, "session", model) if self._of_session else model
-        parameter = self._parameter
+        given, parameter = native_of(model), self._parameter
         if parameter is None:
-            return function(session)
+            return function(given)
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            return function(session, indices)
-        return function(session, **{parameter.name: indices})
+            return function(given, indices)
+        return function(given, **{parameter.name: indices})
 
     def _given(self, returned: Any) -> Any:
         """What was returned for all samples, if it is like what was returned before."""
@@ -394,9 +392,7 @@ class FunctionEvaluation:
         if self.bounds is None:
             return scores
         low, high = self.bounds
-        precision = float(np.finfo(given.dtype).eps) if given.dtype.kind == "f" else 0.0
-        largest = max(1.0, *(abs(bound) for bound in (low, high) if math.isfinite(bound)))
-        slack = max(_ROUNDING, 4 * precision) * largest
+        slack = bounds_slack(self.bounds, given.dtype)
         bad = np.flatnonzero((scores < low - slack) | (scores > high + slack))
         if len(bad):
             raise ValueError(

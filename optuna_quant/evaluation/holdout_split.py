@@ -15,6 +15,7 @@ from optuna_quant._optuna import set_study_system_attr
 from optuna_quant._optuna import study_system_attrs
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.errors import ChangedEvaluationError
 
 
@@ -131,7 +132,7 @@ def check_split(study: optuna.Study, split: HoldoutSplit | None) -> None:
     here = None if split is None else asdict(split)
     if known == here:
         return
-    if known is None and record.get_baseline(study) is None:
+    if known is None and get_baseline(study) is None:
         set_study_system_attr(study, record.HOLDOUT_SPLIT, here)
         return
     began = "without keeping a part aside" if known is None else f"with {HoldoutSplit(**known)}"

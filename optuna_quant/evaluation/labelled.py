@@ -19,6 +19,11 @@ from typing import TypeAlias
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.rounding import bounds_slack
+from optuna_quant.backends.base import HasOptionalInputs
+from optuna_quant.backends.base import RunsConcurrently
+from optuna_quant.backends.base import depends_on_batch as _depends
+from optuna_quant.backends.default import as_runnable
 from optuna_quant.data.constant_inputs import BoundInputs
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.labelled_data import LABELS
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.base import RunnableModel
     from optuna_quant.data.given import DataLike
     from optuna_quant.data.given import InputValues
     from optuna_quant.data.given import Transform
@@ -78,20 +84,19 @@ __all__ = [
     "top5",
 ]
 
-_ROUNDING = 1e-9
 _BATCH_SIZE = 64
 
 _logger = get_logger(__name__)
 
 
 class DataEvaluation:
-    """A metric of labelled data, for a model in an ONNX Runtime session.
+    """A metric of labelled data, for a model that a backend has built.
 
-    Instead of a session, all methods take a model that has one, as a backend builds them. So
-    this is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation` as well.
+    All methods take such a :class:`~optuna_quant.backends.base.Model`, or a session of ONNX
+    Runtime. So this is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation` as well.
 
     Samples are read and run a batch at a time, so that the data may be larger than the memory. An
-    evaluation can be called with a session for the metric of all samples, or asked for the scores
+    evaluation can be called with a model for the metric of all samples, or asked for the scores
     of some samples.
 
     Args:
@@ -116,11 +121,11 @@ class DataEvaluation:
         batch_size:
             How many samples are run at once, unless the model has a fixed batch size. Default: 64,
             but 1 for a model whose results depend on the batch, as those of dynamic quantization
-            do. That can be told of a model that a backend has built, not of a session alone.
+            do. That can be told of a model that a backend has built, not of a session.
         threads:
-            How many batches are run at the same time; the session must allow that, as those of
-            ONNX Runtime do. Data are read and scored in the calling thread. The sessions of models
-            that a backend has built are made so that the batches share the cores.
+            How many batches are run at the same time; the model must allow that. Data are read
+            and scored in the calling thread. A model that
+            :class:`~optuna_quant.backends.base.RunsConcurrently` lets the batches share the cores.
         metric_bounds:
             The lowest and the highest score of a sample, for a metric that does not say it or
             leaves one open, such as ``"mse"``.
@@ -225,32 +230,30 @@ class DataEvaluation:
         """
         return self._data.samples
 
-    def __call__(self, session: Any) -> float:
-        """The metric of the model in a session, on all samples.
+    def __call__(self, model: Any) -> float:
+        """The metric of a model, on all samples.
 
         Raises:
             ValueError:
                 If the data do not fit the model, or the metric gives what is no score.
         """
-        self.check(session)
+        self.check(model)
         everything = np.arange(self.samples)
         if isinstance(self._metric, CorpusMetric):
-            return self._of_corpus(self._metric, session, everything)
+            return self._of_corpus(self._metric, model, everything)
         total = 0.0
         metric = replace(self._metric, margin=None)
-        with closing(self._pairs(metric, session, everything)) as batches:
+        with closing(self._pairs(metric, model, everything)) as batches:
             for scores, _ in batches:
                 total += float(scores.sum())
         return total / len(everything)
 
-    def scores(
-        self, session: Any, indices: ArrayLike
-    ) -> Generator[NDArray[np.float64], None, None]:
+    def scores(self, model: Any, indices: ArrayLike) -> Generator[NDArray[np.float64], None, None]:
         """The scores of some samples.
 
         Args:
-            session:
-                A session with the model.
+            model:
+                The model.
             indices:
                 Which samples, from 0 on, in any order, of shape ``(n,)``.
 
@@ -264,17 +267,17 @@ class DataEvaluation:
                 If the data do not fit the model, an index is out of range, the metric is of the
                 whole set only, or a score has the wrong shape, is not finite or out of bounds.
         """
-        metric, chosen = self._checked(session, indices)
-        return self._only_scores(self._pairs(replace(metric, margin=None), session, chosen))
+        metric, chosen = self._checked(model, indices)
+        return self._only_scores(self._pairs(replace(metric, margin=None), model, chosen))
 
     def scores_and_margins(
-        self, session: Any, indices: ArrayLike
+        self, model: Any, indices: ArrayLike
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
         """The scores of some samples, and how far each is from being decided otherwise.
 
         Args:
-            session:
-                A session with the model.
+            model:
+                The model.
             indices:
                 Which samples, from 0 on, in any order, of shape ``(n,)``.
 
@@ -286,8 +289,8 @@ class DataEvaluation:
             ValueError:
                 As :meth:`scores`.
         """
-        metric, chosen = self._checked(session, indices)
-        return self._pairs(metric, session, chosen)
+        metric, chosen = self._checked(model, indices)
+        return self._pairs(metric, model, chosen)
 
     def subset(self, indices: _Indices) -> DataEvaluation:
         """The same evaluation, on some of the samples.
@@ -311,20 +314,19 @@ class DataEvaluation:
             depends_on_batch:
                 Whether its results depend on that. Default: what the model says of itself.
         """
-        session = self._session_of(model)
-        fixed = _fixed_batch_size(self._bound(session), session)
+        runnable = self._runnable(model)
+        fixed = _fixed_batch_size(self._bound(runnable), runnable)
         if fixed is not None:
             return fixed
-        if depends_on_batch is None:
-            depends_on_batch = getattr(model, "depends_on_batch", False) is True
-        return self.dynamic_batch_size if depends_on_batch else self.batch_size
+        depends = _depends(model) if depends_on_batch is None else depends_on_batch
+        return self.dynamic_batch_size if depends else self.batch_size
 
     def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
         """What a model gives for the first samples, an array for each of them and each output.
 
         Args:
             model:
-                The model, or a session with it.
+                The model.
             count:
                 How many samples.
             size:
@@ -341,38 +343,38 @@ class DataEvaluation:
         parts = [row if isinstance(row, tuple | list) else (row,) for row in rows]
         return [np.asarray(part) for several in parts for part in several]
 
-    def check(self, session: Any) -> None:
-        """Check that the data fit the model in a session, without running it.
+    def check(self, model: Any) -> None:
+        """Check that the data fit a model, without running it.
 
         Raises:
             ValueError:
                 If they do not; it says what does not.
         """
-        session = self._session_of(session)
-        self._data.check(_of_samples(self._bound(session), session))
-        self._scored(session)
+        runnable = self._runnable(model)
+        self._data.check(_of_samples(self._bound(runnable), runnable))
+        self._scored(runnable)
 
     def outputs_of(self, model: Any) -> tuple[str, ...]:
         """The names of a model's outputs."""
-        return tuple(output.name for output in self._session_of(model).get_outputs())
+        return tuple(self._runnable(model).outputs)
 
-    def _scored(self, session: Any) -> tuple[str, ...]:
-        return choose_outputs(self.output_names, self.outputs_of(session))
+    def _scored(self, model: RunnableModel) -> tuple[str, ...]:
+        return choose_outputs(self.output_names, tuple(model.outputs))
 
-    def _bound(self, session: Any) -> BoundInputs:
-        """The constant inputs, as the model in a session takes them."""
-        optional = getattr(session, "get_overridable_initializers", tuple)
-        return self._inputs.bind(_specs(session.get_inputs()), _specs(optional()))
+    def _bound(self, model: RunnableModel) -> BoundInputs:
+        """The constant inputs, as a model takes them."""
+        optional = model.optional_inputs if isinstance(model, HasOptionalInputs) else ()
+        return self._inputs.bind(model.inputs, optional)
 
     @property
     def sample_metric(self) -> SampleMetric | CorpusMetric:
         """The metric itself."""
         return self._metric
 
-    def tell_unused(self, session: Any) -> None:
+    def tell_unused(self, model: Any) -> None:
         """Say so if there are labels, and the metric does not look at them."""
-        session = self._session_of(session)
-        found = self._data.unused(_of_samples(self._bound(session), session))
+        runnable = self._runnable(model)
+        found = self._data.unused(_of_samples(self._bound(runnable), runnable))
         names = [name for name in found if name not in self.inputs]
         if names:
             _logger.warning(
@@ -380,10 +382,10 @@ class DataEvaluation:
                 f"{', '.join(map(repr, names))} in the evaluation data is not used."
             )
 
-    def preview(self, session: Any, samples: int) -> list[dict[str, Rows]]:
+    def preview(self, model: Any, samples: int) -> list[dict[str, Rows]]:
         """The inputs of a few samples from everywhere in the data, as far as they can be read."""
-        session = self._session_of(session)
-        specs, count = _of_samples(self._bound(session), session), self.samples
+        runnable = self._runnable(model)
+        specs, count = _of_samples(self._bound(runnable), runnable), self.samples
         chosen = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(np.int64))
         try:
             return [self._data.batch(chosen, specs)[0]]
@@ -428,17 +430,17 @@ class DataEvaluation:
 
         return data_signature(self, metric=self._metric, data=self._data)
 
-    def _session_of(self, model: Any) -> Any:
-        """The session of a model that a backend has built; a session as it is."""
-        session_for = getattr(model, "session_for", None)
-        if self.threads > 1 and session_for is not None:
-            return session_for(self.threads)
-        return getattr(model, "session", model)
+    def _runnable(self, model: Any) -> RunnableModel:
+        """What runs the batches of a model, as many at a time as this evaluation does."""
+        runnable = as_runnable(model)
+        if self.threads > 1 and isinstance(runnable, RunsConcurrently):
+            return runnable.for_concurrent_runs(self.threads)
+        return runnable
 
-    def _of_corpus(self, metric: CorpusMetric, session: Any, indices: _Indices) -> float:
+    def _of_corpus(self, metric: CorpusMetric, model: Any, indices: _Indices) -> float:
         outputs: list[Outputs] = []
         labels: list[Outputs] = []
-        with closing(self._compared(session, indices)) as batches:
+        with closing(self._compared(model, indices)) as batches:
             for output, label, _ in batches:
                 outputs.append(output)
                 labels.append(own_copy(label))  # The metric may write into them.
@@ -483,21 +485,21 @@ class DataEvaluation:
                 yield scores
 
     def _pairs(
-        self, metric: SampleMetric, session: Any, indices: _Indices
+        self, metric: SampleMetric, model: Any, indices: _Indices
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
-        with closing(self._compared(session, indices)) as batches:
+        with closing(self._compared(model, indices)) as batches:
             for output, labels, chosen in batches:
                 margins = margins_of(metric, output, labels, chosen)
                 given = scores_of(metric, output, labels, chosen)
                 scores = _checked_scores(metric, given, chosen)
                 yield scores, _checked_margins(metric, margins, chosen)
 
-    def _compared(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
+    def _compared(self, model: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs of batches, with what they are compared with."""
         references = self._references
         if references is not None and not self._is_of_fp32:
             references.complete(self._run_fp32)
-        with closing(self._outputs(session, indices)) as batches:
+        with closing(self._outputs(model, indices)) as batches:
             for output, labels, chosen in batches:
                 truth: Outputs = labels
                 if references is not None and self._is_of_fp32:
@@ -520,19 +522,19 @@ class DataEvaluation:
         with closing(self._of_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
             deque(batches, maxlen=0)
 
-    def _outputs(self, session: Any, indices: _Indices) -> Generator[_Output, None, None]:
+    def _outputs(self, model: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs, labels and indices of batches, in order; some are run ahead."""
-        size = self.batch_size_for(session)
-        session = self._session_of(session)
-        constants = self._bound(session)
-        specs = _of_samples(constants, session)
+        size = self.batch_size_for(model)
+        runnable = self._runnable(model)
+        constants = self._bound(runnable)
+        specs = _of_samples(constants, runnable)
         starts = range(0, len(indices), size)
         run = SampleRunner(
-            session=session,
-            outputs=self._scored(session),
+            run=runnable.run,
+            outputs=self._scored(runnable),
             inputs=specs,
             constants=constants,
-            fixed=_fixed_batch_size(constants, session),
+            fixed=_fixed_batch_size(constants, runnable),
             one_by_one=self._metric.per_sample,
         )
         if self.threads == 1:
@@ -562,14 +564,14 @@ class DataEvaluation:
             self._checks.see_inputs(feed, chosen)
         return feed, labels
 
-    def _checked(self, session: Any, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
+    def _checked(self, model: Any, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
         """The metric and the indices, if samples can be scored with them."""
         if not isinstance(self._metric, SampleMetric):
             raise ValueError(
                 f"The metric {self.name!r} is of the whole set; samples have no scores of their "
                 "own."
             )
-        self.check(session)
+        self.check(model)
         array = np.asarray(indices)
         if array.size == 0:
             array = array.astype(np.int64)
@@ -617,9 +619,7 @@ def _checked_scores(metric: SampleMetric, given: Any, chosen: _Indices) -> NDArr
     if metric.bounds is None:
         return scores
     low, high = metric.bounds
-    precision = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else 0.0
-    largest = max(1.0, *(abs(bound) for bound in metric.bounds if math.isfinite(bound)))
-    rounding = max(_ROUNDING, 4 * precision) * largest
+    rounding = bounds_slack(metric.bounds, array.dtype)
     bad = np.flatnonzero((scores < low - rounding) | (scores > high + rounding))
     if len(bad):
         raise ValueError(
@@ -644,37 +644,17 @@ def _checked_margins(
     return margins.astype(np.float64)
 
 
-def _specs(values: Sequence[Any]) -> list[InputSpec]:
-    """What a model expects of inputs, as a session describes them."""
-    from optuna_quant.data.inputs import InputSpec
-
-    kinds = {"float": "float32", "double": "float64", "string": "object"}
-    specs = []
-    for given in values:
-        kind = given.type.removeprefix("tensor(").removesuffix(")")
-        try:
-            dtype = np.dtype(kinds.get(kind, kind))
-        except TypeError:
-            raise TypeError(
-                f"Input {given.name!r} is of the type {given.type}, which arrays do not have: "
-                "evaluate the model with a function of yours (evaluate=) instead of data."
-            ) from None
-        shape = tuple(given.shape) if given.shape else None
-        specs.append(InputSpec(given.name, dtype, shape))
-    return specs
-
-
-def _of_samples(constants: BoundInputs, session: Any) -> list[InputSpec]:
+def _of_samples(constants: BoundInputs, model: RunnableModel) -> list[InputSpec]:
     """The inputs that the data must hold, whatever the number of samples."""
     return [
         replace(spec, shape=spec.shape and (None, *spec.shape[1:]))
-        for spec in constants.varying(_specs(session.get_inputs()))
+        for spec in constants.varying(model.inputs)
     ]
 
 
-def _fixed_batch_size(constants: BoundInputs, session: Any) -> int | None:
+def _fixed_batch_size(constants: BoundInputs, model: RunnableModel) -> int | None:
     """The number of samples of every run, if the model has one."""
-    shapes = [spec.shape for spec in constants.varying(_specs(session.get_inputs()))]
+    shapes = [spec.shape for spec in constants.varying(model.inputs)]
     fixed = [shape[0] for shape in shapes if shape]
     return next((size for size in fixed if isinstance(size, int) and size > 0), None)
 

@@ -15,9 +15,9 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import ObjectiveLike
 from optuna_quant.costs.objective import as_objective
-from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.evaluation.objective import QuantObjective
-from optuna_quant.study import record
+from optuna_quant.evaluation.setup import Evaluate
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class ParetoObjective:
         metric = self._objective(trial)
         if math.isnan(metric):
             return (math.nan,) * len(self.directions)
-        measures = trial.user_attrs[record.COSTS]
+        measures = TrialView.of_running(trial).costs
         return metric, *(known.cost(measures) for known in self._costs)
 
     def _measures_of(self, config: QuantConfig) -> Mapping[str, float]:
@@ -168,8 +168,7 @@ class ParetoObjective:
 
     @cached_property
     def _size_of_fp32(self) -> Mapping[str, float]:
-        size = getattr(self._backend.quantize(self._fp32), "nbytes", None)
-        return {} if size is None else {SIZE: float(size)}
+        return {SIZE: float(self._backend.quantize(self._fp32).nbytes)}
 
 
 def _check_known(known: KnownObjective) -> None:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
-    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.backends.base import Model
     from optuna_quant.space.space import TuningSpace
 
 
-def fingerprint_of(model: Any, config: QuantConfig, backend: Backend) -> str:
-    """The fingerprint of a model that a backend has built: its own, or what the backend says."""
-    fingerprint = getattr(model, "fingerprint", None)
-    return fingerprint if isinstance(fingerprint, str) else backend.fingerprint(config)
-
-
-def rebuild(trial: FrozenTrial, *, backend: Backend, space: TuningSpace) -> Any:
+def rebuild(trial: FrozenTrial, *, backend: Backend, space: TuningSpace) -> Model:
     """The model that a trial has evaluated, built again.
 
     Args:
@@ -37,10 +30,9 @@ def rebuild(trial: FrozenTrial, *, backend: Backend, space: TuningSpace) -> Any:
         ValueError:
             If what is built now is another model than the trial has evaluated.
     """
-    config = space.config_from_params(trial.params)
-    model = backend.quantize(config)
-    evaluated = trial.user_attrs.get(record.FINGERPRINT)
-    if evaluated is not None and evaluated != fingerprint_of(model, config, backend):
+    model = backend.quantize(space.config_from_params(trial.params))
+    evaluated = TrialView(trial).fingerprint
+    if evaluated is not None and evaluated != model.fingerprint:
         raise ValueError(
             f"The model that trial {trial.number} has evaluated cannot be built again: its "
             "configuration gives another model here, to which the recorded metric does not "

@@ -26,13 +26,13 @@ from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import for_fp32
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.selection.answer import closest_trial
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_elsewhere
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.workers.backoff import Pause
+from optuna_quant.study.population_record import read_population
+from optuna_quant.workers.backoff import Backoff
 
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def check_evaluation(
     signature: Mapping[str, str],
     differs: Callable[[], str | None],
     *,
-    patience: float,
+    timeout: float,
 ) -> bool:
     """Refuse a study whose metrics are those of another evaluation.
 
@@ -89,7 +89,7 @@ def check_evaluation(
             :func:`optuna_quant.evaluation.signature.signature_of`.
         differs:
             Measures again, and says what differs from the record; :obj:`None` if nothing.
-        patience:
+        timeout:
             For how many seconds to wait for a baseline that another process is measuring with
             what may be another function.
 
@@ -102,8 +102,8 @@ def check_evaluation(
     """
     known = study.user_attrs.get(EVALUATION)
     if known is not None and known != signature:
-        _await_baseline(study, patience)
-    baseline = record.get_baseline(study)
+        _await_baseline(study, timeout)
+    baseline = get_baseline(study)
     parts = [] if known is None else different_parts(known, signature)
     certain = [part for part in parts if part not in MAY_BE_THE_SAME]
     if baseline is None:
@@ -144,13 +144,13 @@ _CURE = (
 )
 
 
-def _await_baseline(study: optuna.Study, patience: float) -> None:
+def _await_baseline(study: optuna.Study, timeout: float) -> None:
     """Wait while another process that lives may be measuring the baseline."""
-    until, pause = time.monotonic() + patience, Pause()
-    while record.get_baseline(study) is None and running_elsewhere(study):
+    until, backoff = time.monotonic() + timeout, Backoff()
+    while get_baseline(study) is None and running_elsewhere(study):
         if time.monotonic() > until:
             return
-        pause()
+        backoff()
 
 
 def _has(study: optuna.Study, name: str) -> bool:
@@ -249,7 +249,7 @@ def find_difference(
         BaselineError:
             If the FP32 model cannot be evaluated.
     """
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     assert baseline is not None
     better = criterion.higher_is_better
     fp32 = backend.quantize(space.fp32())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from dataclasses import dataclass
 import math
 import time
@@ -17,20 +16,23 @@ import numpy as np
 from optuna.exceptions import TrialPruned
 from optuna.trial import TrialState
 
-from optuna_quant._optuna import running_trial_id
+from optuna_quant._common.rounding import bounds_slack
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import ThresholdTest
 from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import WeightedThresholdTest
 from optuna_quant.sequential import difficulty_levels
 from optuna_quant.sequential.population import is_bounded
-from optuna_quant.sequential.threshold import bounds
+from optuna_quant.sequential.weighted_threshold import bounds
 from optuna_quant.study import record
-from optuna_quant.study.sample_record import population_of
-from optuna_quant.study.sample_record import read_scores
-from optuna_quant.study.sample_record import samples_of
-from optuna_quant.study.sample_record import write_population
+from optuna_quant.study.evidence import COMPLETE
+from optuna_quant.study.evidence import Evidence
+from optuna_quant.study.judgement import judge_by_samples
+from optuna_quant.study.judgement import write_judgement
+from optuna_quant.study.population_record import write_population
 from optuna_quant.study.sample_record import write_scores
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_writer import RunningTrialWriter
 
 
 if TYPE_CHECKING:
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
 
 
-_ROUNDING = 1e-6
 _FLOAT64 = np.dtype(np.float64)
 # In batches of up to so many samples it pays to tell which differ from the baseline's.
 _FEW = 128
@@ -94,7 +95,7 @@ class Seen:
             The metric so far, an estimate; of the baseline the mean so far.
         bounds:
             Gives between what values the metric is, see
-            :func:`optuna_quant.sequential.threshold.bounds`; takes a few milliseconds.
+            :func:`optuna_quant.sequential.weighted_threshold.bounds`; takes a few milliseconds.
     """
 
     trial: int
@@ -178,7 +179,7 @@ def check_scores(scores: NDArray[np.float64], evaluation: SampleEvaluation) -> N
     if evaluation.bounds is None or not len(scores):
         return
     low, high = evaluation.bounds
-    slack = _ROUNDING * max(1.0, *(abs(bound) for bound in (low, high) if math.isfinite(bound)))
+    slack = bounds_slack(evaluation.bounds, np.float32)  # They may have been computed in that.
     wrong = scores[~((scores >= low - slack) & (scores <= high + slack))]
     if len(wrong):
         raise ValueError(
@@ -237,7 +238,7 @@ class SampledTrial:
         self._criterion = criterion
         self._needed = criterion.threshold(baseline)
         self._goal = goal
-        self._test = ThresholdTest(
+        self._test = WeightedThresholdTest(
             population, population.normal_mean(self._needed), caution=caution
         )
         self._batches: list[bytes] = []  # Of the scores.
@@ -251,12 +252,12 @@ class SampledTrial:
         Returns:
             Whether they are enough.
         """
-        scores = read_scores(other.system_attrs)
+        view = TrialView(other)
+        scores = view.scores
         self._take(scores.tobytes(), len(scores))
         self._test.update(self._population.normal(scores))
-        number = other.user_attrs.get(record.REUSED_FROM, other.number)
         attr = record.REUSED_FROM if self.is_enough else record.CONTINUES
-        self._trial.set_user_attr(attr, number)
+        self._trial.set_user_attr(attr, view.source)
         return self.is_enough
 
     def _take(self, batch: bytes, count: int) -> None:
@@ -395,39 +396,35 @@ class SampledTrial:
             optuna.exceptions.TrialPruned:
                 If not all samples were evaluated: then there is only an estimate.
         """
-        trial, samples = self._trial, self._population.samples
-        seen = self._seen
-        trial_id, storage = running_trial_id(trial), trial.storage
-        verdict = self._test.verdict
+        writer, evidence = RunningTrialWriter(self._trial), self._evidence()
         write_scores(
-            lambda name, value: storage.set_trial_system_attr(trial_id, name, value),
+            writer.system_attr,
             self._scores,
-            verdict=verdict,
+            verdict=self._test.verdict,
             population=self._population.key,
         )
         self._report()
-        evidence: dict[str, Any] = {"samples": seen, "of": samples, "evaluated": self._evaluated}
-        if seen == samples:
-            trial.set_user_attr(record.EVIDENCE, {**evidence, "verdict": "complete"})
+        write_judgement(judge_by_samples(evidence), writer)
+        if evidence.verdict == COMPLETE:
             return self.mean
+        raise TrialPruned(evidence.reason)
+
+    def _evidence(self) -> Evidence:
+        seen, of = self._seen, self._population.samples
+        if seen == of:
+            return Evidence(verdict=COMPLETE, samples=seen, of=of, evaluated=self._evaluated)
         low, high = self._bounds()
-        error = self._population.error_probability
-        reason = self._reason(low, high)
-        trial.set_user_attr(
-            record.EVIDENCE,
-            {
-                **evidence,
-                "verdict": str(verdict),
-                "estimate": self._estimate(),
-                "bounds": [x if math.isfinite(x) else None for x in (low, high)],
-                "error_probability": 0.0 if self._is_certain else error,
-                "method": self._population.method,
-                "reason": reason,
-            },
+        return Evidence(
+            verdict=self._test.verdict.value,
+            samples=seen,
+            of=of,
+            evaluated=self._evaluated,
+            estimate=self._estimate(),
+            bounds=(low, high),
+            error_probability=0.0 if self._is_certain else self._population.error_probability,
+            method=self._population.method,
+            reason=self._reason(low, high),
         )
-        if verdict is Verdict.FAILS:
-            trial.set_user_attr(record.MET, False)
-        raise TrialPruned(reason)
 
     @property
     def _is_certain(self) -> bool:
@@ -502,15 +499,12 @@ def furthest(
 ) -> FrozenTrial | None:
     """The trial that has seen most samples of a model without having seen all."""
     found = [
-        trial
-        for trial in trials
-        if trial.state == TrialState.PRUNED
-        and samples_of(trial.system_attrs)
-        and population_of(trial.system_attrs) == population
-        and trial.user_attrs.get(record.FINGERPRINT) == fingerprint
+        view
+        for view in map(TrialView, trials)
+        if view.state == TrialState.PRUNED
+        and view.fingerprint == fingerprint
+        and view.samples
+        and view.population == population
     ]
-    return max(found, key=lambda t: (_samples(t.system_attrs), -t.number), default=None)
-
-
-def _samples(attrs: Mapping[str, Any]) -> int:
-    return samples_of(attrs) or 0
+    best = max(found, key=lambda view: (view.samples or 0, -view.number), default=None)
+    return None if best is None else best.trial

@@ -13,17 +13,18 @@ from optuna.logging import get_logger
 from optuna.storages import InMemoryStorage
 
 from optuna_quant import _optuna
+from optuna_quant.backends.base import Calibrates
 from optuna_quant.backends.base import SharesCalibration
-from optuna_quant.study.compute_once import PATIENCE_SECONDS
-from optuna_quant.study.compute_once import ClaimWatch
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import TIMEOUT_SECONDS
+from optuna_quant.study.compute_once import ComputeOnce
+from optuna_quant.study.compute_once import LeaseMonitor
 
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.artifacts._protocol import ArtifactStore
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.storages.artifacts import ArtifactStore
 
 
 _logger = get_logger(__name__)
@@ -39,7 +40,7 @@ def share_calibration(
     backend: Backend,
     *,
     artifact_store: ArtifactStore | None = None,
-    patience: float = PATIENCE_SECONDS,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> None:
     """Calibrate the backend, once for all workers of the study and for later runs.
 
@@ -60,25 +61,26 @@ def share_calibration(
             Where the statistics are kept, such as an
             :class:`optuna.artifacts.FileSystemArtifactStore` that all workers reach. Needed only
             if they are larger than 4 MB; without one every worker then calibrates for itself.
-        patience:
-            After how many seconds without a sign of life the worker that calibrates is taken for
-            dead; one on this machine, whose process has ended, at once.
+        timeout:
+            After how many seconds without a heartbeat another worker takes over from the one that
+            calibrates; on this machine, where its process has ended, at once.
 
     Raises:
         ValueError:
-            If ``patience`` is not positive, or the calibration data are unusable.
+            If ``timeout`` is not positive, or the calibration data are unusable.
     """
-    if not patience > 0:
-        raise ValueError(f"patience must be positive, but got {patience}.")
+    if not timeout > 0:
+        raise ValueError(f"timeout must be positive, but got {timeout}.")
     storage, _ = _optuna.study_identity(study)
     if not isinstance(backend, SharesCalibration) or isinstance(storage, InMemoryStorage):
-        backend.calibrate()
+        if isinstance(backend, Calibrates):
+            backend.calibrate()
         return
     if backend.is_calibrated():
         return
     name = f"calibration:{backend.calibration_key()[:32]}"
-    watch = ClaimWatch(patience)
-    in_study = SharedValue(study, name, watch=watch)
+    monitor = LeaseMonitor(timeout)
+    in_study = ComputeOnce(study, name, monitor=monitor)
     if artifact_store is None:
         value = in_study.get(lambda: _for_study(backend))
         if value.startswith(_TOO_LARGE):
@@ -88,7 +90,7 @@ def share_calibration(
         # The study may hold them from a run without a store.
         found = in_study.read()
         if found is None or found.startswith(_TOO_LARGE):
-            found = _through_store(study, name, backend, artifact_store, watch)
+            found = _through_store(study, name, backend, artifact_store, monitor)
         value = found
     if not backend.is_calibrated():  # It is, if it was this one.
         _take(backend, value)
@@ -115,7 +117,7 @@ def _through_store(
     name: str,
     backend: SharesCalibration,
     artifact_store: ArtifactStore,
-    watch: ClaimWatch,
+    monitor: LeaseMonitor,
 ) -> bytes:
     """The statistics, from the store or, if it does not hold them, by way of it."""
 
@@ -128,7 +130,7 @@ def _through_store(
             )
         return artifact.encode()
 
-    artifact = SharedValue(study, f"{name}:artifact", watch=watch).get(upload).decode()
+    artifact = ComputeOnce(study, f"{name}:artifact", monitor=monitor).get(upload).decode()
     if backend.is_calibrated():
         return b""
     with tempfile.TemporaryDirectory() as folder:

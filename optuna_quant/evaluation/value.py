@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import math
 from numbers import Real
+from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
+
+from optuna_quant.backends.base import native_of
+from optuna_quant.evaluation.labelled import DataEvaluation
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.base import Model
+
+
+def given_to(evaluate: Any, model: Model) -> Any:
+    """What an evaluation gets of a model.
+
+    Labelled data take the model itself, what the user has written the runtime's own object.
+    """
+    return model if isinstance(evaluate, DataEvaluation) else native_of(model)
 
 
 def for_fp32(evaluate: Any) -> Any:

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 import math
-from numbers import Real
 import threading
 from typing import TYPE_CHECKING
 from typing import Any
@@ -18,11 +17,19 @@ from optuna_quant import _optuna
 from optuna_quant.criteria import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.pruners._watched import Watched
-from optuna_quant.pruners._watched import with_reports
-from optuna_quant.sequential.group_test import GroupThresholdTest
-from optuna_quant.sequential.group_test import Seen
-from optuna_quant.sequential.group_test import mean_bounds
-from optuna_quant.study import record
+from optuna_quant.sequential import Verdict
+from optuna_quant.sequential.methods import check_error_probability
+from optuna_quant.sequential.methods import check_method
+from optuna_quant.sequential.uniform_threshold import Seen
+from optuna_quant.sequential.uniform_threshold import UniformThresholdTest
+from optuna_quant.sequential.uniform_threshold import mean_bounds
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.evidence import Evidence
+from optuna_quant.study.judgement import Judgement
+from optuna_quant.study.judgement import write_judgement
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_writer import StoredTrialWriter
 
 
 if TYPE_CHECKING:
@@ -30,15 +37,18 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-METHODS = ("paired", "unpaired", "exact")
-
 _CACHED_TRIALS = 64
 _INEXACT = 1e-6
 """How far a reported mean may be off, over the width of the bounds: float32, but not rounded."""
 
 
 class AccuracyPruner(BasePruner):
-    """Prune a trial as soon as the evidence says that it does not meet the criterion.
+    """Prune a trial of an objective that reports, once it does not meet the criterion.
+
+    For objectives of your own; :class:`~optuna_quant.QuantObjective` does not report, and takes
+    an :class:`~optuna_quant.EarlyStopping` instead, which tests single samples in an order of its
+    own (:class:`~optuna_quant.sequential.WeightedThresholdTest`). Here the test is
+    :class:`~optuna_quant.sequential.uniform_threshold.UniformThresholdTest`.
 
     For metrics that are a mean over samples of a score between two known bounds, such as
     accuracy. The objective reports the mean so far after each batch::
@@ -104,15 +114,8 @@ class AccuracyPruner(BasePruner):
             ) from None
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"bounds must be two different finite numbers, but got {bounds}.")
-        if isinstance(error_probability, bool) or not isinstance(error_probability, Real):
-            raise TypeError(f"error_probability must be a number, but got {error_probability!r}.")
-        if not 0 < error_probability < 1:
-            raise ValueError(
-                f"error_probability must be above 0 and below 1, but got {error_probability}; "
-                "use method='exact' to never err."
-            )
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, but got {method!r}.")
+        check_error_probability(error_probability)
+        check_method(method)
         self._criterion: AccuracyCriterion = criterion
         self._error_probability: float = float(error_probability)
         self._method: str = method
@@ -159,8 +162,8 @@ class AccuracyPruner(BasePruner):
         step = trial.last_step
         if step is None or math.isnan(trial.intermediate_values[step]):
             return False
-        baseline = record.get_baseline(study)
-        if baseline is None or record.is_baseline(trial) or trial.number == baseline.trial:
+        baseline = get_baseline(study)
+        if baseline is None or TrialView(trial).is_baseline or trial.number == baseline.trial:
             return False
         reference = self._reference(study, baseline)
         if reference is None or not 0 < step <= reference.size:
@@ -238,7 +241,7 @@ class AccuracyPruner(BasePruner):
 
     # What is computed from the study, and kept as long as the study says the same.
 
-    def _reference(self, study: optuna.Study, baseline: record.Baseline) -> _Reference | None:
+    def _reference(self, study: optuna.Study, baseline: Baseline) -> _Reference | None:
         """What the baseline's trial has reported; :obj:`None` if nothing."""
         if baseline.trial is None:
             return None
@@ -247,22 +250,23 @@ class AccuracyPruner(BasePruner):
         key = (study_id, baseline.trial)
         if known is not None and known.storage() is storage and known.key == key:
             return known.reference
-        trial = with_reports(study.get_trials(deepcopy=False)[baseline.trial])
-        size = trial.last_step
-        if size is None:
+        view = TrialView(study.get_trials(deepcopy=False)[baseline.trial])
+        reports = view.reports
+        if not reports:
             return None
+        size = max(reports)
         totals: dict[int, float] = {}
         mean = None
         if self._method == "paired":
             totals = {
-                step: step * self._scaled(value, step, trial.number)
-                for step, value in trial.intermediate_values.items()
+                step: step * self._scaled(value, step, view.number)
+                for step, value in reports.items()
                 if step > 0 and not math.isnan(value)
             }
             if size in totals and len(totals) > 1:
                 mean = totals[size] / size
         reference = _Reference(size, mean, totals if mean is not None else {})
-        if trial.state.is_finished():  # From now on it does not change.
+        if view.is_finished:  # From now on it does not change.
             self._known = _KnownReference(weakref.ref(storage), key, reference)
         return reference
 
@@ -291,11 +295,11 @@ class AccuracyPruner(BasePruner):
         study: optuna.Study,
         trial: FrozenTrial,
         reference: _Reference,
-        baseline: record.Baseline,
+        baseline: Baseline,
         history: list[Seen],
         reason: str,
     ) -> None:
-        if record.EVIDENCE in trial.user_attrs or trial.state.is_finished():
+        if TrialView(trial).evidence is not None or trial.state.is_finished():
             return
         samples, size = history[-1].samples, reference.size
         error_probability = 0.0 if reason else self._error_probability
@@ -318,20 +322,22 @@ class AccuracyPruner(BasePruner):
             )
         threshold = self._criterion.threshold(baseline.value)
         needed = "at least" if self._criterion.higher_is_better else "at most"
-        evidence = {
-            "verdict": "fails",
-            "samples": samples,
-            "of": size,
-            "estimate": estimate,
-            "bounds": [low, high],
-            "reason": f"{reason[0].upper()}{reason[1:]}; the criterion needs {needed} "
+        evidence = Evidence(
+            verdict=Verdict.FAILS.value,
+            samples=samples,
+            of=size,
+            estimate=estimate,
+            bounds=(low, high),
+            reason=f"{reason[0].upper()}{reason[1:]}; the criterion needs {needed} "
             f"{threshold:.6g}.",
-            "method": self._method,
-            "error_probability": error_probability,
-        }
-        _optuna.set_trial_user_attr(study, trial, record.EVIDENCE, evidence)
+            method=self._method,
+            error_probability=error_probability,
+        )
+        # Not that the criterion is missed: whether the trial ends with it is up to its objective.
+        judgement = Judgement(evidence=evidence)
+        write_judgement(judgement, StoredTrialWriter(study, trial))
         # Optuna gives a running trial's own attributes, not those in the storage.
-        trial.user_attrs[record.EVIDENCE] = evidence
+        trial.user_attrs.update(judgement.user_attrs)
 
 
 @dataclass(frozen=True)
@@ -365,7 +371,7 @@ class _TestOfTrial:
     def __init__(self, reference: _Reference, threshold: float) -> None:
         self._reference = reference
         self._threshold = threshold
-        self._test = GroupThresholdTest(reference.size, threshold, baseline=reference.mean)
+        self._test = UniformThresholdTest(reference.size, threshold, baseline=reference.mean)
         self.reports: list[tuple[int, float]] = []
         self.history: list[Seen] = []
 

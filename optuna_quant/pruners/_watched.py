@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from optuna_quant import _optuna
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 
 
 if TYPE_CHECKING:
     import optuna
     from optuna.pruners import BasePruner
-    from optuna.trial import FrozenTrial
 
 
 _SECONDS_BETWEEN_WRITES = 5.0
@@ -55,20 +55,10 @@ class Watched:
         frozen = copy.copy(_optuna.frozen_trial(trial))
         frozen.intermediate_values = dict(self._reports)
         is_pruned = self._pruner.prune(trial.study, frozen)
-        is_baseline = record.get_baseline(trial.study) is None
+        is_baseline = get_baseline(trial.study) is None
         # Others pair with the baseline's, to its last sample.
         if is_baseline or is_pruned or time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             pairs = sorted(self._reports.items())
             _optuna.set_trial_system_attr(trial.study, frozen, record.REPORTS, pairs)
             self._written = time.monotonic()
         return is_pruned
-
-
-def with_reports(trial: FrozenTrial) -> FrozenTrial:
-    """The trial, with what it has reported to a watch as its intermediate values."""
-    reports = trial.system_attrs.get(record.REPORTS)
-    if trial.intermediate_values or not reports:
-        return trial
-    trial = copy.copy(trial)
-    trial.intermediate_values = {int(step): float(value) for step, value in reports}
-    return trial

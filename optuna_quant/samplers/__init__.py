@@ -1,39 +1,46 @@
 """Samplers that search a tuning space, one per strategy."""
 
+from optuna_quant.backends.base import Sensitivity
 from optuna_quant.samplers._auto import AutoQuantSampler
-from optuna_quant.samplers._base import QuantSampler
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._bayesian import BayesianQuantSampler
 from optuna_quant.samplers._conservative import ConservativeQuantSampler
-from optuna_quant.samplers._earlier_study import study_prior
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._engine.reports import Abandoned
+from optuna_quant.samplers._engine.reports import RaceReport
+from optuna_quant.samplers._engine.reports import ReportsRaces
+from optuna_quant.samplers._engine.reports import ReportsSearch
+from optuna_quant.samplers._engine.reports import Speculation
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import Scoring
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
+from optuna_quant.samplers._models.earlier_study import study_prior
+from optuna_quant.samplers._models.explanation import Explains
+from optuna_quant.samplers._models.explanation import Explanation
+from optuna_quant.samplers._models.explanation import FallbackOp
+from optuna_quant.samplers._models.explanation import LeastLoss
+from optuna_quant.samplers._models.explanation import OpError
+from optuna_quant.samplers._models.explanation import Untried
+from optuna_quant.samplers._models.prior import StudyPrior
+from optuna_quant.samplers._models.surrogate_policy import Belief
 from optuna_quant.samplers._mse import HAWQV2QuantSampler
 from optuna_quant.samplers._mse import MSEQuantSampler
 from optuna_quant.samplers._mse import MSEV2QuantSampler
 from optuna_quant.samplers._pareto import ParetoQuantSampler
-from optuna_quant.samplers._prior import StudyPrior
 from optuna_quant.samplers._random import RandomQuantSampler
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._registry import strategies
-from optuna_quant.samplers._reports import RaceReport
-from optuna_quant.samplers._reports import ReportsRaces
-from optuna_quant.samplers._reports import ReportsSearch
-from optuna_quant.samplers._reports import SetAside
-from optuna_quant.samplers._reports import Speculation
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Race
-from optuna_quant.samplers._requests import Scoring
-from optuna_quant.samplers._requests import SeesSamples
-from optuna_quant.samplers._requests import Stage
-from optuna_quant.samplers._scores import Sensitivity
-from optuna_quant.samplers._staged import StagedQuantSampler
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
-from optuna_quant.samplers._surrogate_search import Belief
 from optuna_quant.samplers._tpe import TPEQuantSampler
 
 
 __all__ = [
+    "Abandoned",
     "AutoQuantSampler",
     "BasicQuantSampler",
     "BayesianQuantSampler",
@@ -41,9 +48,14 @@ __all__ = [
     "ConservativeQuantSampler",
     "Evaluation",
     "ExhaustiveQuantSampler",
+    "Explains",
+    "Explanation",
+    "FallbackOp",
     "HAWQV2QuantSampler",
+    "LeastLoss",
     "MSEQuantSampler",
     "MSEV2QuantSampler",
+    "OpError",
     "ParetoQuantSampler",
     "Plan",
     "QuantSampler",
@@ -55,13 +67,13 @@ __all__ = [
     "Scoring",
     "SeesSamples",
     "Sensitivity",
-    "SetAside",
     "Speculation",
     "Stage",
     "StagedQuantSampler",
     "StudyPrior",
     "SurrogateQuantSampler",
     "TPEQuantSampler",
+    "Untried",
     "register_strategy",
     "strategies",
     "study_prior",

@@ -7,19 +7,19 @@ from typing import Any
 
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._conservative import convert
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Stage
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -87,10 +87,10 @@ class AutoQuantSampler(SurrogateQuantSampler):
             space, criterion=criterion, costs=costs, sensitivity=sensitivity, **kwargs
         )
 
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         if self._reference is not None:
-            return self._reference._search(ledger)
-        return super()._search(ledger)
+            return self._reference._policy(history)
+        return super()._policy(history)
 
 
 class _ReferenceAutoQuantSampler(BasicQuantSampler):

@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
-from optuna_quant.samplers import _op_types
-from optuna_quant.samplers._fallback import Ranking
-from optuna_quant.samplers._fallback import bracket
-from optuna_quant.samplers._fallback import one_by_one
-from optuna_quant.samplers._fallback import prefixes
-from optuna_quant.samplers._fallback import rank
-from optuna_quant.samplers._fallback import walk
-from optuna_quant.samplers._grow import Growth
-from optuna_quant.samplers._grow import apply
-from optuna_quant.samplers._grow import grow
-from optuna_quant.samplers._grow import grow_to_the_end
-from optuna_quant.samplers._halving import changes_to
-from optuna_quant.samplers._halving import grow_by_halves
-from optuna_quant.samplers._halving import left
-from optuna_quant.samplers._halving import quantize_by_halves
-from optuna_quant.samplers._halving import without
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import Request
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._engine.staged import StagedQuantSampler
+from optuna_quant.samplers._plans import op_types
+from optuna_quant.samplers._plans.fallback import Ranking
+from optuna_quant.samplers._plans.fallback import bracket
+from optuna_quant.samplers._plans.fallback import one_by_one
+from optuna_quant.samplers._plans.fallback import prefixes
+from optuna_quant.samplers._plans.fallback import rank
+from optuna_quant.samplers._plans.fallback import walk
+from optuna_quant.samplers._plans.grow import Growth
+from optuna_quant.samplers._plans.grow import apply
+from optuna_quant.samplers._plans.grow import grow
+from optuna_quant.samplers._plans.grow import grow_to_the_end
+from optuna_quant.samplers._plans.halving import changes_to
+from optuna_quant.samplers._plans.halving import grow_by_halves
+from optuna_quant.samplers._plans.halving import left
+from optuna_quant.samplers._plans.halving import quantize_by_halves
+from optuna_quant.samplers._plans.halving import without
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Race
-from optuna_quant.samplers._requests import Request
-from optuna_quant.samplers._requests import SeesSamples
-from optuna_quant.samplers._requests import Stage
-from optuna_quant.samplers._staged import StagedQuantSampler
 from optuna_quant.space.config import OpConfig
 
 
@@ -295,10 +295,10 @@ class BasicQuantSampler(StagedQuantSampler):
             yield from self._compare("calibration size", configs, best)
 
     def _op_types(self, space: TuningSpace, best: Best) -> Plan:
-        options = _op_types.type_options(space)
+        options = op_types.type_options(space)
         default = space.default()
-        singles = _op_types.single_changes(options)[: self._limit]
-        configs = [_op_types.apply(space, default, [choice]) for choice in singles]
+        singles = op_types.single_changes(options)[: self._limit]
+        configs = [op_types.apply(space, default, [choice]) for choice in singles]
         if not configs:
             return
         reference, results = yield from self._compare("op-type-wise", configs, best)
@@ -307,18 +307,18 @@ class BasicQuantSampler(StagedQuantSampler):
             for choice, result in zip(singles, results, strict=True)
         }
         combined: Iterable[QuantConfig] = (
-            _op_types.apply(space, default, changes)
-            for changes in _op_types.combinations(gains, only_gains=self._limit is not None)
+            op_types.apply(space, default, changes)
+            for changes in op_types.combinations(gains, only_gains=self._limit is not None)
         )
         if self._limit is not None:
             combined = itertools.islice(combined, self._limit - len(singles))
         yield from self._batches("op-type-wise combined", combined, best)
 
     def _product(self, space: TuningSpace, best: Best) -> Plan:
-        options = _op_types.inc2_order(_op_types.type_options(space))
+        options = op_types.inc2_order(op_types.type_options(space))
         configs = (
-            _op_types.apply(space, space.default(), choices)
-            for choices in _op_types.product(options)
+            op_types.apply(space, space.default(), choices)
+            for choices in op_types.product(options)
         )
         # The first is the default.
         limit = None if self._limit is None else self._limit + 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._base import QuantSampler
+from optuna_quant.samplers._engine.base import QuantSampler
 from optuna_quant.samplers._registry import register_strategy
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -77,11 +77,11 @@ class BayesianQuantSampler(QuantSampler):
         self._fallback = fallback
         self._n_startup_trials = n_startup_trials
 
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         # Here, because it needs SciPy's optimizers, which take as long to import as Optuna.
-        from optuna_quant.samplers._bayesian_search import BayesianSearch
+        from optuna_quant.samplers._models.bayesian_policy import BayesianPolicy
 
-        return BayesianSearch(
+        return BayesianPolicy(
             self._space,
             fallback=self._fallback,
             seed=self._seed,

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant import _optuna
-from optuna_quant.samplers._grow import Change
-from optuna_quant.samplers._grow import Growth
-from optuna_quant.samplers._grow import grow_to_the_end
-from optuna_quant.samplers._halving import by_type
-from optuna_quant.samplers._halving import changes_to
-from optuna_quant.samplers._halving import grow_by_type
-from optuna_quant.samplers._halving import least_sensitive_first
-from optuna_quant.samplers._halving import left
-from optuna_quant.samplers._halving import without
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._engine.staged import StagedQuantSampler
+from optuna_quant.samplers._plans.grow import Change
+from optuna_quant.samplers._plans.grow import Growth
+from optuna_quant.samplers._plans.grow import grow_to_the_end
+from optuna_quant.samplers._plans.halving import by_type
+from optuna_quant.samplers._plans.halving import changes_to
+from optuna_quant.samplers._plans.halving import grow_by_type
+from optuna_quant.samplers._plans.halving import least_sensitive_first
+from optuna_quant.samplers._plans.halving import left
+from optuna_quant.samplers._plans.halving import without
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import SeesSamples
-from optuna_quant.samplers._requests import Stage
-from optuna_quant.samplers._staged import StagedQuantSampler
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -166,12 +167,12 @@ def _one_by_one(config: QuantConfig, op_type: str, changes: Sequence[Change]) ->
 
 def type_costs(study: optuna.Study, criterion: AccuracyCriterion | None) -> dict[str, float]:
     """The loss at each stage that converted a whole op type; see the sampler's method."""
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     if baseline is None or criterion is None:
         return {}
     costs = {}
     for trial in _optuna.all_trials(study):
-        claim = record.claim_of(trial)
+        claim = TrialView(trial).claim
         if claim is not None and trial.values and claim.stage.startswith("convert "):
             op_type = claim.stage.removeprefix("convert ")
             if " " not in op_type and op_type != "everything":

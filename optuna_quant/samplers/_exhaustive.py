@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._base import QuantSampler
-from optuna_quant.samplers._enumeration import Enumeration
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._engine.enumeration import Enumeration
 from optuna_quant.samplers._registry import register_strategy
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -38,7 +38,7 @@ class ExhaustiveQuantSampler(QuantSampler):
         super().__init__(space, **kwargs)
         self._fallback = fallback
 
-    def _search(self, ledger: Ledger) -> Search:
+    def _policy(self, history: TrialHistory) -> Policy:
         return Enumeration(
             self._space, lambda place: place, fallback=self._fallback, stage="exhaustive"
         )

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant.backends.base import TakesBatches
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._basic import Best
 from optuna_quant.samplers._conservative import require_criterion
-from optuna_quant.samplers._fallback import bracket
-from optuna_quant.samplers._fallback import by_score
-from optuna_quant.samplers._fallback import walk
-from optuna_quant.samplers._grow import grow
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Request
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.fallback import bracket
+from optuna_quant.samplers._plans.fallback import by_score
+from optuna_quant.samplers._plans.fallback import walk
+from optuna_quant.samplers._plans.grow import grow
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Request
-from optuna_quant.samplers._requests import Stage
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._scores import Sensitivity
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
@@ -209,13 +210,12 @@ class MSEV2QuantSampler(MSEQuantSampler):
     ) -> None:
         require_criterion(self, criterion)
         if confidence_batches is not None:
-            with_batches = getattr(sensitivity, "with_batches", None)
-            if with_batches is None:
+            if not isinstance(sensitivity, TakesBatches):
                 raise ValueError(
                     f"confidence_batches={confidence_batches} needs a sensitivity that has the "
                     "method with_batches, such as backend.output_sensitivity()."
                 )
-            sensitivity = with_batches(confidence_batches)
+            sensitivity = sensitivity.with_batches(confidence_batches)
         super().__init__(space, criterion=criterion, sensitivity=sensitivity, **kwargs)
 
     def _fall_back(self, space: TuningSpace, best: Best) -> Plan:

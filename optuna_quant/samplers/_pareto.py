@@ -7,21 +7,21 @@ from numbers import Real
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.samplers._pareto_search import FrontOptions
-from optuna_quant.samplers._pareto_search import ParetoSearch
+from optuna_quant.samplers._models.pareto_policy import FrontOptions
+from optuna_quant.samplers._models.pareto_policy import ParetoPolicy
+from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
-from optuna_quant.samplers._surrogate_search import SurrogateOptions
 
 
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.space import TuningSpace
 
 
@@ -31,11 +31,12 @@ class ParetoQuantSampler(SurrogateQuantSampler):
 
     1. ``cheapest of all``: one end of the front, whatever its accuracy. (The FP32 model, the
        baseline, is the other.)
-    2. ``front``: a model of the loss (:class:`~optuna_quant.samplers._loss_model.LossModel`),
-       whose prior are sensitivities and which every trial of the study teaches, predicts the
-       configurations of the trade-off from the cheapest to FP32. The one with the largest
-       expected gain in hypervolume is evaluated: since costs are known from the table, that is an
-       expectation in one dimension (:meth:`optuna_quant.costs.dominance.Staircase.expected_gain`).
+    2. ``front``: a model of the loss
+       (:class:`~optuna_quant.samplers._models.loss_model.LossModel`), whose prior are
+       sensitivities and which every trial of the study teaches, predicts the configurations of
+       the trade-off from the cheapest to FP32. The one with the largest expected gain in
+       hypervolume is evaluated: since costs are known from the table, that is an expectation in
+       one dimension (:meth:`optuna_quant.costs.dominance.Staircase.expected_gain`).
        That is repeated until no gain of at least ``min_gain`` is expected.
 
     What other workers evaluate meanwhile counts as if it had turned out as predicted (D.
@@ -102,11 +103,15 @@ class ParetoQuantSampler(SurrogateQuantSampler):
         )
         self._reference_loss = float(reference_loss)
 
-    def _search(self, ledger: Ledger) -> Search:
+    def explain(self, study: optuna.Study, *args: object, **kwargs: object) -> None:
+        """Nothing: a front has no answer that could be explained."""
+        return None
+
+    def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None
         options = SurrogateOptions(self._min_gain, self._option_scores)
         front = FrontOptions(self._reference_loss, self._min_gain)
-        return ParetoSearch(self._space, self._criterion, self._costs, options, front)
+        return ParetoPolicy(self._space, self._criterion, self._costs, options, front)
 
     def _constrains(self, study: optuna.Study) -> bool:
         return len(study.directions) == 1

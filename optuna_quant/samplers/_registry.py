@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import re
 from typing import TypeVar
 
-from optuna_quant.samplers._base import QuantSampler
+from optuna_quant.samplers._engine.base import QuantSampler
 
 
 ENTRY_POINTS = "optuna_quant.strategies"

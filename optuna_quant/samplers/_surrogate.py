@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
 import math
 from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.costs import CostTable
-from optuna_quant.samplers._base import QuantSampler
+from optuna_quant.costs.objective import show_measure
 from optuna_quant.samplers._conservative import require_criterion
-from optuna_quant.samplers._option_scores import OptionScoreBook
-from optuna_quant.samplers._prior import StudyPrior
-from optuna_quant.samplers._prior import keep_prior
-from optuna_quant.samplers._prior_in_space import PriorInSpace
-from optuna_quant.samplers._prior_in_space import TakenScores
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._models.explanation import Explanation
+from optuna_quant.samplers._models.explanation import Question
+from optuna_quant.samplers._models.explanation import explained
+from optuna_quant.samplers._models.explanation_text import in_words
+from optuna_quant.samplers._models.fallback_table import fallback_table
+from optuna_quant.samplers._models.option_scores import OptionScoreBook
+from optuna_quant.samplers._models.option_scores import kept_scores
+from optuna_quant.samplers._models.option_scores import merged
+from optuna_quant.samplers._models.prior import StudyPrior
+from optuna_quant.samplers._models.prior import keep_prior
+from optuna_quant.samplers._models.prior import kept_prior
+from optuna_quant.samplers._models.prior_in_space import PriorInSpace
+from optuna_quant.samplers._models.prior_in_space import TakenScores
+from optuna_quant.samplers._models.surrogate_policy import Belief
+from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._surrogate_search import Belief
-from optuna_quant.samplers._surrogate_search import SurrogateOptions
-from optuna_quant.samplers._surrogate_search import SurrogateSearch
 
 
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant.backends.base import Sensitivity
+    from optuna_quant.costs.objective import Objective
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._scores import Sensitivity
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
 
@@ -39,8 +53,8 @@ class SurrogateQuantSampler(QuantSampler):
        is the answer.
     2. ``cheapest believed to meet``: the sensitivity of the model to each op in each option is
        computed, once for the study. It is the prior of a model of the loss
-       (:class:`~optuna_quant.samplers._loss_model.LossModel`) that every trial of the study
-       teaches, whoever made it: the loss is a power of the sum of the ops' errors, and how much
+       (:class:`~optuna_quant.samplers._models.loss_model.LossModel`) that every trial of the study
+       teaches, of any worker: the loss is a power of the sum of the ops' errors, and how much
        each op really adds is learned. An integer program gives the cheapest configuration for
        several budgets of error; the one with the highest expected improvement in cost over the
        best so far is evaluated (J. Mockus, "On Bayesian methods for seeking the extremum", 1975;
@@ -148,15 +162,72 @@ class SurrogateQuantSampler(QuantSampler):
             sensitivities are known.
         """
         with self._lock:
-            state = self._state(study)
-            state.ledger.refresh(study)
-            search = state.search
-            return search.beliefs(state.ledger) if isinstance(search, SurrogateSearch) else []
+            session = self._session(study)
+            session.history.refresh(study)
+            policy = session.policy
+            return policy.beliefs(session.history) if isinstance(policy, SurrogatePolicy) else []
 
-    def _search(self, ledger: Ledger) -> Search:
+    def explain(
+        self,
+        study: optuna.Study,
+        config: QuantConfig | None = None,
+        *,
+        objective: Objective | None = None,
+    ) -> Explanation | None:
+        """Why an answer is as it is, and what is believed of what was not tried.
+
+        It follows from the record: neither data nor the model are needed.
+
+        Args:
+            study:
+                The study.
+            config:
+                The answer. Default: the cheapest configuration that meets the criterion, or
+                probably does.
+            objective:
+                What shows costs, if it is what the sampler's table is about.
+
+        Returns:
+            The explanation; :obj:`None` before the FP32 model was evaluated.
+        """
+        with self._lock:
+            session = self._session(study)
+            history, policy = session.history, session.policy
+            history.refresh(study)
+            if not isinstance(policy, SurrogatePolicy) or history.threshold is None:
+                return None
+            if self._option_scores is None and kept_prior(study) is None:
+                policy = self._policy_by_record(history)
+            outlook = policy.outlook(history)
+            config = policy.best(history) if config is None else config
+            met = policy.meets(history, config)
+        assert self._criterion is not None
+        assert history.baseline is not None
+        population = history.population
+        samples = None if population is None else population.samples
+        question = Question(
+            self._space, self._criterion, self._costs, history.baseline, samples, config, met
+        )
+        found = explained(question, outlook)
+        measure = self._costs.measure
+        show: Callable[[float], str] = partial(show_measure, measure)
+        if objective is not None and objective.name == measure:
+            show = objective.show
+        text = in_words(found, criterion=self._criterion, measure=measure, show=show)
+        return replace(found, text=text)
+
+    def _policy_by_record(self, history: TrialHistory) -> SurrogatePolicy:
+        """The search with the sensitivities that the study keeps, whoever has computed them."""
+        kept = merged(kept_scores(history.study))
+        scores = TakenScores(kept) if kept.scores else None
+        assert self._criterion is not None
+        options = SurrogateOptions(self._min_gain, scores, self._first_ops)
+        return SurrogatePolicy(self._space, self._criterion, self._costs, options)
+
+    def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None
         scores: OptionScoreBook | TakenScores | None = self._option_scores
-        kept = keep_prior(ledger.study, self._prior)
+        kept = keep_prior(history.study, self._prior)
         prior = None
         if kept is not None:
             prior = PriorInSpace(kept, self._space, self._criterion, self._costs)
@@ -164,14 +235,4 @@ class SurrogateQuantSampler(QuantSampler):
             if taken is not None and (scores is None or prior.replaces_scores):
                 scores = TakenScores(taken)
         options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior)
-        return SurrogateSearch(self._space, self._criterion, self._costs, options)
-
-
-def fallback_table(space: TuningSpace) -> CostTable:
-    """A table that counts the ops in fallback."""
-    ops = {
-        op: {option.label: 0.0 if option.is_quantized else 1.0 for option in tunable.options}
-        for tunable in space.tunables
-        for op in tunable.ops
-    }
-    return CostTable("ops", "", ops)
+        return SurrogatePolicy(self._space, self._criterion, self._costs, options)

@@ -11,19 +11,19 @@ from typing import Any
 
 from optuna.samplers import TPESampler
 
-from optuna_quant.samplers._base import QuantSampler
-from optuna_quant.samplers._model_based import ModelBasedSearch
-from optuna_quant.samplers._model_based import Observation
-from optuna_quant.samplers._model_based import Pending
-from optuna_quant.samplers._model_based import derive_seed
+from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._models.model_based import ModelBasedPolicy
+from optuna_quant.samplers._models.model_based import Observation
+from optuna_quant.samplers._models.model_based import Pending
+from optuna_quant.samplers._models.model_based import derive_seed
+from optuna_quant.samplers._models.tpe_shadow import ShadowStudy
 from optuna_quant.samplers._registry import register_strategy
-from optuna_quant.samplers._tpe_mirror import Mirror
 
 
 if TYPE_CHECKING:
-    from optuna_quant.samplers._ledger import Ledger
-    from optuna_quant.samplers._points import Point
-    from optuna_quant.samplers._search import Search
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.samplers._models.points import Point
     from optuna_quant.space.space import TuningSpace
 
 
@@ -101,8 +101,8 @@ class TPEQuantSampler(QuantSampler):
         self._tpe_kwargs = dict(tpe_kwargs or {})
         TPESampler(**self._tpe_kwargs)  # It refuses what it does not know.
 
-    def _search(self, ledger: Ledger) -> Search:
-        return _TPESearch(
+    def _policy(self, history: TrialHistory) -> Policy:
+        return _TPEPolicy(
             self._space,
             fallback=self._fallback,
             seed=self._seed,
@@ -111,8 +111,8 @@ class TPEQuantSampler(QuantSampler):
         )
 
 
-class _TPESearch(ModelBasedSearch):
-    """Ask TPE in a mirror of the study until it proposes something new."""
+class _TPEPolicy(ModelBasedPolicy):
+    """Ask TPE in a shadow of the study until it proposes something new."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _TPESearch(ModelBasedSearch):
         super().__init__(
             space, fallback=fallback, seed=seed, n_startup_trials=n_startup_trials, stage="tpe"
         )
-        self._mirror = Mirror(self._points.allowed, tpe_kwargs)
+        self._shadow = ShadowStudy(self._points.allowed, tpe_kwargs)
 
     def _learns_from(self, observation: Observation) -> bool:
         return observation.comparable
@@ -138,12 +138,12 @@ class _TPESearch(ModelBasedSearch):
         seed: int,
         is_free: Callable[[Point], bool],
     ) -> Point | None:
-        self._mirror.update(
+        self._shadow.update(
             [o for o in observations if o.comparable],
             [p for p in pending if self._points.is_allowed(p.point)],
         )
         for attempt in range(_MOST_ASKS):
-            point = self._mirror.ask(derive_seed(seed, attempt))
+            point = self._shadow.ask(derive_seed(seed, attempt))
             if is_free(point):
                 return point
         changes = list(self._points.changes(point))

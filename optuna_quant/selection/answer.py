@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 import math
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,8 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import ObjectiveLike
 from optuna_quant.costs.objective import as_objective
-from optuna_quant.space.config import FLOAT_MODES
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class Candidate:
     samples: tuple[int, int] | None = None
 
     @property
+    def view(self) -> TrialView:
+        """What the trial says of itself."""
+        return TrialView(self.trial)
+
+    @property
     def met(self) -> bool:
         """Whether the criterion is met, on all samples."""
         return self.violation <= 0 and self.samples is None
@@ -87,7 +93,7 @@ class Candidate:
         if isinstance(objective, KnownObjective):
             measures = dict(objective.measures_of_trial(self.trial))
         else:
-            measures = dict(self.trial.user_attrs.get(record.COSTS, {}))
+            measures = dict(self.view.costs)
         measures[OPS] = float(self.fallback_ops)
         if math.isfinite(self.model_bytes):
             measures[SIZE] = float(self.model_bytes)
@@ -130,15 +136,15 @@ def candidates(
         ValueError:
             If the baseline is zero and the criterion is relative.
     """
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     if baseline is None:
         return []
     if trials is None:
         trials = study.get_trials(deepcopy=False)
     return [
-        _judged(trial, criterion, baseline)
-        for trial in trials
-        if trial.state == TrialState.COMPLETE and is_quantized(trial)
+        _candidate(view, view.trial.values[0], criterion, baseline.value)
+        for view in map(TrialView, trials)
+        if view.is_complete and view.is_quantized
     ]
 
 
@@ -151,21 +157,10 @@ def fp32_candidate(study: optuna.Study, criterion: AccuracyCriterion) -> Candida
         criterion:
             What judges it.
     """
-    trial, baseline = fp32_trial(study), record.get_baseline(study)
-    return None if trial is None or baseline is None else _judged(trial, criterion, baseline)
-
-
-def _judged(
-    trial: FrozenTrial, criterion: AccuracyCriterion, baseline: record.Baseline
-) -> Candidate:
-    return Candidate(
-        trial=trial,
-        metric=trial.values[0],
-        violation=criterion.violation(trial.values[0], baseline.value),
-        fallback_ops=_fallback_ops(trial),
-        model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
-        higher_is_better=criterion.higher_is_better,
-    )
+    trial, baseline = fp32_trial(study), get_baseline(study)
+    if trial is None or baseline is None:
+        return None
+    return _candidate(TrialView(trial), trial.values[0], criterion, baseline.value)
 
 
 def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> list[Candidate]:
@@ -181,27 +176,30 @@ def partial_candidates(study: optuna.Study, criterion: AccuracyCriterion) -> lis
         A candidate for each trial whose estimate is known, in the order of the trials; empty
         without a baseline.
     """
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     if baseline is None:
         return []
     found = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
-        evidence = trial.user_attrs.get(record.EVIDENCE)
-        if evidence is None or not is_quantized(trial):
+    for view in map(TrialView, study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))):
+        evidence = view.evidence
+        if evidence is None or evidence.estimate is None or not view.is_quantized:
             continue
-        estimate = float(evidence["estimate"])
-        found.append(
-            Candidate(
-                trial=trial,
-                metric=estimate,
-                violation=criterion.violation(estimate, baseline.value),
-                fallback_ops=_fallback_ops(trial),
-                model_bytes=trial.user_attrs.get(record.MODEL_BYTES, math.inf),
-                higher_is_better=criterion.higher_is_better,
-                samples=(int(evidence["samples"]), int(evidence["of"])),
-            )
-        )
+        seen = _candidate(view, evidence.estimate, criterion, baseline.value)
+        found.append(replace(seen, samples=(evidence.samples, evidence.of)))
     return found
+
+
+def _candidate(
+    view: TrialView, metric: float, criterion: AccuracyCriterion, baseline: float
+) -> Candidate:
+    return Candidate(
+        trial=view.trial,
+        metric=metric,
+        violation=criterion.violation(metric, baseline),
+        fallback_ops=view.fallback_ops,
+        model_bytes=math.inf if view.model_bytes is None else view.model_bytes,
+        higher_is_better=criterion.higher_is_better,
+    )
 
 
 def fp32_trial(
@@ -220,17 +218,12 @@ def fp32_trial(
     """
     if trials is None:
         trials = study.get_trials(deepcopy=False)
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     measured = None if baseline is None else baseline.trial
-    found = (t for t in trials if t.state == TrialState.COMPLETE and record.is_baseline(t))
-    return min(found, key=lambda t: (t.number != measured, t.number), default=None)
-
-
-def is_quantized(trial: FrozenTrial) -> bool:
-    """Whether the trial's model has a quantized op."""
-    if record.LOSS in trial.user_attrs and record.MET not in trial.user_attrs:
-        return False  # It was judged, and is no answer; that is all where nothing is constrained.
-    return not record.is_baseline(trial) and trial.constraints.get(record.QUANTIZED, 0.0) <= 0
+    views = map(TrialView, trials)
+    found = [view for view in views if view.is_complete and view.is_baseline]
+    first = min(found, key=lambda view: (view.number != measured, view.number), default=None)
+    return None if first is None else first.trial
 
 
 def ranked(found: Iterable[Candidate], objective: ObjectiveLike = OPS) -> list[Candidate]:
@@ -311,15 +304,3 @@ def closest_trial(
     """
     nearest = closest(candidates(study, criterion), objective)
     return None if nearest is None else nearest.trial
-
-
-def _fallback_ops(trial: FrozenTrial) -> int:
-    """What the objective has recorded; else the parameters of ops that are in fallback."""
-    recorded = trial.user_attrs.get(record.FALLBACK_OPS)
-    if recorded is not None:
-        return int(recorded)
-    return sum(
-        value in FLOAT_MODES
-        for name, value in trial.params.items()
-        if ".op:" in name and isinstance(value, str)
-    )

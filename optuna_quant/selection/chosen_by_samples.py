@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from optuna_quant.selection.answer import is_quantized
 from optuna_quant.sequential.interval import CONFIDENCE
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -31,9 +30,9 @@ def models_compared(study: optuna.Study) -> int:
     trials = study.get_trials(deepcopy=False, states=states)
     models = {
         # Trials of other objectives do not say which model they have built.
-        trial.user_attrs.get(record.FINGERPRINT, trial.number)
-        for trial in trials
-        if is_quantized(trial)
+        view.model
+        for view in map(TrialView, trials)
+        if view.is_quantized
     }
     return len(models)
 

@@ -10,7 +10,6 @@ import math
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
-from optuna.trial import TrialState
 
 from optuna_quant.costs.dominance import non_dominated
 from optuna_quant.costs.known import KnownObjective
@@ -20,9 +19,10 @@ from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.selection.answer import candidates
-from optuna_quant.selection.answer import is_quantized
 from optuna_quant.selection.answer import partial_candidates
-from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def front_points(
     """
     criterion.check_direction(study)
     chosen = as_objective(objective)
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     if baseline is None:
         return []
     trials = study.get_trials(deepcopy=False)
@@ -217,22 +217,19 @@ def _point(
 
 
 def _fp32_point(
-    baseline: record.Baseline,
+    baseline: Baseline,
     trials: Sequence[FrozenTrial],
     objective: Objective,
     others: Sequence[FrontPoint],
 ) -> FrontPoint:
     """The FP32 model, with what is known of its costs, from whichever trial has built it."""
-    own = [
-        trial for trial in trials if trial.state == TrialState.COMPLETE and not is_quantized(trial)
-    ]
+    own = [view for view in map(TrialView, trials) if view.is_complete and not view.is_quantized]
     measures: dict[str, float] = {}
     if isinstance(objective, KnownObjective):
         measures |= objective.fp32
-    for trial in own[:1]:
-        recorded = dict(trial.user_attrs.get(record.COSTS, {}))
-        size = trial.user_attrs.get(record.MODEL_BYTES)
-        measures = {**recorded, **measures} | ({} if size is None else {SIZE: float(size)})
+    for view in own[:1]:
+        size = view.model_bytes
+        measures = {**view.costs, **measures} | ({} if size is None else {SIZE: float(size)})
     number = baseline.trial if any(t.number == baseline.trial for t in own) else None
     if number is None and own:
         number = own[0].number
@@ -256,15 +253,11 @@ def _fp32_point(
 
 def _furthest(points: Sequence[FrontPoint], trials: Sequence[FrozenTrial]) -> list[FrontPoint]:
     """Of each model the trial that has seen most, unless one has seen all."""
-
-    def model(trial: FrozenTrial) -> object:
-        return trial.user_attrs.get(record.FINGERPRINT, trial.number)
-
-    done = {model(trial) for trial in trials if trial.state == TrialState.COMPLETE}
+    done = {view.model for view in map(TrialView, trials) if view.is_complete}
     found: dict[object, FrontPoint] = {}
     for point in sorted(points, key=lambda p: -p.evaluated):
         assert point.trial is not None
-        name = model(trials[point.trial])
+        name = TrialView(trials[point.trial]).model
         if name not in done:
             found.setdefault(name, point)
     return list(found.values())

@@ -5,17 +5,19 @@ May import: `criteria` and what is below it.
 
 from __future__ import annotations
 
+from optuna_quant.sequential.early_stopping import EarlyStopping
 from optuna_quant.sequential.order import SampleOrder
 from optuna_quant.sequential.order import difficulty_levels
 from optuna_quant.sequential.population import Population
-from optuna_quant.sequential.threshold import ThresholdTest
-from optuna_quant.sequential.threshold import Verdict
+from optuna_quant.sequential.weighted_threshold import Verdict
+from optuna_quant.sequential.weighted_threshold import WeightedThresholdTest
 
 
 __all__ = [
+    "EarlyStopping",
     "Population",
     "SampleOrder",
-    "ThresholdTest",
     "Verdict",
+    "WeightedThresholdTest",
     "difficulty_levels",
 ]

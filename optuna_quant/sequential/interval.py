@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant._common.rounding import bounds_slack
+from optuna_quant.sequential.log_mean_exp import log_mean_exp
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +31,6 @@ _FIRST_VARIANCE = 0.25
 _STEPS = 26
 # Of the probability of error, the part that the sign of the baseline may have, if it is not known.
 _PART_OF_BASELINE = 0.1
-_ROUNDING = 1e-9
 
 
 def loss_interval(
@@ -155,7 +157,7 @@ class _Quotient:
             most = max(sign * top - value * bottom for top, bottom in self.ends)
             stake = np.minimum(stakes, _LARGEST_STAKE / most)
             gains = np.log1p(stake * (value * bottoms - tops)).sum(axis=1)
-            return _log_mean_exp(gains) >= enough
+            return bool(log_mean_exp(gains) >= enough)
 
         # A half is one scale away from the start, and one infinitely far.
         scale = max(abs(top) for top, _ in self.ends) / float(self.bottoms.mean())
@@ -213,15 +215,10 @@ def _checked(
             f"{name} must be scores of shape (samples,), at least one, but has the shape "
             f"{array.shape}."
         )
-    rounding = _ROUNDING * max(1.0, abs(bounds[0]), abs(bounds[1]))
+    rounding = bounds_slack(bounds)
     fits = (array >= bounds[0] - rounding) & (array <= bounds[1] + rounding)  # A NaN does not.
     if not fits.all():
         raise ValueError(
             f"{name} has the score {array[~fits][0]}, which is outside of the bounds {bounds}."
         )
     return np.clip(array, *bounds)
-
-
-def _log_mean_exp(values: NDArray[np.float64]) -> float:
-    top = float(values.max())
-    return top + math.log(float(np.exp(values - top).mean()))

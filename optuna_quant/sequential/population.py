@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from optuna_quant.sequential.lookahead import Lookahead
 
 
-METHODS = ("paired", "unpaired", "exact")
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Population:
     """What every candidate of a study is compared on.

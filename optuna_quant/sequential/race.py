@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.sequential.threshold import estimate
+from optuna_quant._common.rounding import ROUNDING
+from optuna_quant.sequential.weighted_threshold import estimate
 
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _FEWEST = 32
 _CLEAR_ERRORS = 2.0
 
 # What a sum of rounded scores may be off.
-_ROUNDING = 1e-9
 
 _STAKES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75])
 
@@ -82,8 +82,8 @@ def survivors(
     best of those that are out may be better than the chosen one, :func:`most_missed` tells.
 
     Of the better half, a candidate is out that is surely worse than ``top`` others: a bet on its
-    not being worse has lost, betting as in :class:`ThresholdTest` on the difference of the two
-    (successive elimination: Even-Dar, Mannor and Mansour, "Action elimination and stopping
+    not being worse has lost, betting as in :class:`WeightedThresholdTest` on the difference of the
+    two (successive elimination: Even-Dar, Mannor and Mansour, "Action elimination and stopping
     conditions for the multi-armed bandit and reinforcement learning problems", 2006, with
     confidence sequences in place of their bounds). With probability ``1 - error_probability``
     none of the true ``top`` is out for that reason in any round of the race.
@@ -195,7 +195,7 @@ def _log_capital(
     count = len(differences)
     if not count:
         return 0.0
-    total = (mean - _ROUNDING) * population.samples
+    total = (mean - ROUNDING) * population.samples
     before = np.concatenate([[0.0], np.cumsum(differences)[:-1]]) - total
     order = population.order
     # What is left may differ by 1 in each sample, the least likely one included.
@@ -213,8 +213,8 @@ def lead(population: Population, scores: NDArray[np.float64]) -> float:
 
     All candidates of a round have seen the same samples, so this orders them. It is no estimate
     of how far they are apart on all samples: hard ones are more frequent among the first. But it
-    varies less than :func:`~optuna_quant.sequential.threshold.estimate`, in which a sample that is
-    seldom drawn counts for many, and the order is what matters here.
+    varies less than :func:`~optuna_quant.sequential.weighted_threshold.estimate`, in which a
+    sample that is seldom drawn counts for many, and the order is what matters here.
     """
     return float((scores - population.normal_baseline[: len(scores)]).mean())
 

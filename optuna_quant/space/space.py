@@ -36,7 +36,7 @@ from optuna_quant.space.narrowing import OpDict
 from optuna_quant.space.narrowing import narrow
 from optuna_quant.space.tunable import Parameter
 from optuna_quant.space.tunable import Tunable
-from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.storages.write_buffer import buffered_writes
 
 
 if TYPE_CHECKING:
@@ -217,9 +217,9 @@ class TuningSpace:
         """Ask a trial for every parameter and give the configuration that it chose.
 
         The parameters are written to the storage at once when all are chosen, or with those of
-        an enclosing :func:`~optuna_quant.storages.write_buffer.held_parameters`.
+        an enclosing :func:`~optuna_quant.storages.write_buffer.buffered_writes`.
         """
-        with held_parameters(trial):
+        with buffered_writes(trial):
             params = {
                 p.name: trial.suggest_categorical(p.name, p.choices) for p in self.parameters
             }

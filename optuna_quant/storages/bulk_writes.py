@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import random
-import time
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
@@ -32,8 +30,9 @@ from optuna_quant._optuna import known_distributions
 from optuna_quant._optuna import remember_distributions
 from optuna_quant._optuna import set_attributes
 from optuna_quant.storages.lost_connection import is_lost_connection
-from optuna_quant.storages.rdb import QuickRDBStorage
-from optuna_quant.storages.retrying import PatientStorage
+from optuna_quant.storages.rdb import CachingRDBStorage
+from optuna_quant.storages.retrying import RetryingStorage
+from optuna_quant.workers.backoff import Backoff
 
 
 if TYPE_CHECKING:
@@ -94,9 +93,9 @@ def write_trial(
     """
     if not params and not user_attrs and not system_attrs:
         return
-    inner = storage.inner if isinstance(storage, PatientStorage) else storage
+    inner = storage.inner if isinstance(storage, RetryingStorage) else storage
     bare = bare_storage(inner)
-    if isinstance(storage, PatientStorage) and isinstance(bare, RDBStorage | JournalStorage):
+    if isinstance(storage, RetryingStorage) and isinstance(bare, RDBStorage | JournalStorage):
         storage.repeat(
             lambda: write_trial(
                 inner, trial_id, params, user_attrs=user_attrs, system_attrs=system_attrs
@@ -180,6 +179,7 @@ def _write_to_database(
     from sqlalchemy.exc import IntegrityError
 
     info, known = known_distributions(storage, trial_id)
+    backoff = Backoff(first=0.5, longest=1.0, spread=(0.0, 1.0))
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             found, is_all = _transaction(database, trial_id, params, attrs, known)
@@ -192,12 +192,12 @@ def _write_to_database(
             # As in Optuna where it makes a trial: another transaction was in the way.
             if attempt == _ATTEMPTS or is_lost_connection(error) or not _may_pass(error):
                 raise
-            time.sleep(random.random())
+            backoff()
     known |= found
     count = _compatible(params, known)
     written = {param.name: param.distribution for param in params[:count]}
     remember_distributions(storage, info, found | written)
-    if isinstance(database, QuickRDBStorage) and is_all:
+    if isinstance(database, CachingRDBStorage) and is_all:
         database.remember(
             trial_id,
             {
@@ -238,7 +238,7 @@ def _transaction(
     table = models.TrialParamModel
     texts = _Texts()
     with database_session(database) as session:
-        # Locked, so that nobody ends the trial between the look and the write.
+        # Locked, so that no worker ends the trial between the look and the write.
         trial = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
         if trial.state.is_finished():
             _refuse(trial.number)
@@ -336,7 +336,7 @@ def _write_to_journal(
         _check(param, known)
     if trial is None:
         raise KeyError(f"There is no trial {trial_id} in this journal.")
-    # Somebody may have been quicker, between the look and the write.
+    # Another worker may have been quicker, between the look and the write.
     missing = [param for param in params if param.name not in trial.distributions]
     if missing and trial.state.is_finished():
         _refuse(trial.number)

@@ -1,4 +1,4 @@
-"""Giving back connections that nobody has used for a while."""
+"""Giving back connections that were not used for a while."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class IdleConnections:
 
     Args:
         close:
-            Closes those that nobody is using right now; may be called at any time.
+            Closes those that are not in use right now; may be called at any time.
         seconds:
             For how long they must not have been used.
     """

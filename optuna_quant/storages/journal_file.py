@@ -13,7 +13,6 @@ from pathlib import Path
 import platform
 import stat
 import time
-from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 import zlib
@@ -26,10 +25,7 @@ from optuna.storages.journal import JournalFileOpenLock
 from optuna.storages.journal import JournalFileSymlinkLock
 
 from optuna_quant.storages.errors import StorageError
-
-
-if TYPE_CHECKING:
-    pass
+from optuna_quant.workers.backoff import Backoff
 
 
 Storage: TypeAlias = str | os.PathLike[str] | BaseStorage | None
@@ -119,7 +115,7 @@ class JournalFile(JournalFileBackend):
                 If the file was removed or replaced.
             OSError:
                 If they cannot be written, as where the disk is full. Entries that were written to
-                their end stay: somebody may have read them, and each stands for itself.
+                their end stay: other processes may have read them, and each stands for itself.
         """
         self._check_there()
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
@@ -160,8 +156,8 @@ class JournalFileFlock(JournalFileSymlinkLock):
 
     It holds an exclusive ``flock`` on the journal itself and, inside it, the same link beside the
     file that Optuna's own locks make, so that it also excludes processes that use those. A link
-    that a dead process left behind is removed at once if this class made it: whoever has the
-    ``flock`` knows that its maker is gone. One that somebody else made is removed when neither
+    that a dead process left behind is removed at once if this class made it: the holder of the
+    ``flock`` knows that its maker is gone. One of another program is removed when neither
     it nor the journal has changed for the grace period, as Optuna does.
 
     Each :meth:`acquire` opens the file anew, since a ``flock`` belongs to an open file: threads of
@@ -278,7 +274,7 @@ def _machine_mark() -> str:
     """A path that means "here", written differently on each machine.
 
     A link must lead to the journal, whose time of change Optuna's locks watch, so that this is the
-    only place for saying who made it.
+    only place for saying which machine made it.
     """
     try:
         name = Path("/proc/sys/kernel/random/boot_id").read_text()
@@ -289,11 +285,10 @@ def _machine_mark() -> str:
 
 def _pauses(waited_for: str) -> Iterator[None]:
     """Sleep for longer and longer, up to 10 ms, and say now and then what is waited for."""
-    seconds = 0.0005
+    backoff = Backoff(first=0.0005, longest=0.01, factor=2.0)
     said = time.monotonic()
     while True:
-        time.sleep(seconds)
-        seconds = min(2 * seconds, 0.01)
+        backoff()
         if time.monotonic() - said > _SAY_SECONDS:
             said = time.monotonic()
             _logger.warning(f"Waiting for {waited_for}.")
@@ -301,7 +296,7 @@ def _pauses(waited_for: str) -> Iterator[None]:
 
 
 def _line_start(path: Path, end: int) -> int:
-    """Where the line begins that goes on up to ``end``."""
+    """Where the line starts that goes on up to ``end``."""
     with path.open("rb") as file:
         place = end
         while place > 0:

@@ -12,10 +12,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalRedisBackend
 
 from optuna_quant._optuna import append_logs
-from optuna_quant._optuna import in_cluster
-from optuna_quant._optuna import last_in_redis
-from optuna_quant._optuna import read_from_redis
-from optuna_quant._optuna import redis_address
+from optuna_quant._optuna import redis_client
 from optuna_quant._optuna import set_redis_client
 
 
@@ -38,6 +35,8 @@ class JournalRedis(JournalRedisBackend):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             super().__init__(url, prefix=prefix)
+        self._address = url
+        self._keys = prefix  # As Optuna names them, so that either can read the other's.
         self._connect()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -49,12 +48,10 @@ class JournalRedis(JournalRedisBackend):
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        address = redis_address(self)
         options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_timeout": 60.0}
-        if not address.startswith("unix://"):  # The sockets of one machine have no such options.
+        if not self._address.startswith("unix://"):  # Sockets of one machine have no such options.
             options |= {"socket_connect_timeout": 10.0, "socket_keepalive": True}
-        client = redis.Redis.from_url(address, **options)
-        set_redis_client(self, client)
+        set_redis_client(self, redis.Redis.from_url(self._address, **options))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append entries: all or none of them."""
@@ -67,20 +64,23 @@ class JournalRedis(JournalRedisBackend):
             StorageInternalError:
                 If entries that were there are gone.
         """
-        if in_cluster(self):
-            yield from super().read_logs(log_number_from)
-            return
-        end = last_in_redis(self) + 1
+        end = self._last() + 1
         if end < log_number_from:
             raise StorageInternalError(
                 f"The journal in Redis had {log_number_from} entries and now has {end}: the "
-                "server has lost what it did not keep on its disk, or somebody has emptied it. "
+                "server has lost what it did not keep on its disk, or was emptied. "
                 "Start the study again, on a server with 'appendonly yes' and "
                 "'appendfsync always'."
             )
         for start in range(log_number_from, end, _ENTRIES_AT_ONCE):
             numbers = range(start, min(start + _ENTRIES_AT_ONCE, end))
-            for text in read_from_redis(self, numbers):
+            keys = [f"{self._keys}:log:{number}" for number in numbers]
+            for text in redis_client(self).mget(keys):
                 if text is None:
                     raise StorageInternalError("Entries of the journal in Redis are missing.")
                 yield json.loads(text)
+
+    def _last(self) -> int:
+        """The number of the last entry; -1 if there is none."""
+        number = redis_client(self).get(f"{self._keys}:log_number")
+        return -1 if number is None else int(number)

@@ -42,7 +42,7 @@ def is_lost_connection(error: BaseException) -> bool:
     """Whether an error, or what caused it, says that a server could not be reached.
 
     That is so for the errors of SQLAlchemy, redis and gRPC. A server that has no room for another
-    connection counts as well: it has as soon as somebody ends one.
+    connection counts as well: it has as soon as another process ends one.
     """
     return is_crowded(error) or any(
         _of_database(cause) or _of_redis(cause) or _of_grpc(cause) for cause in _causes(error)

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import os
 from pathlib import Path
-import random
 import sqlite3
 import time
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.storages import InMemoryStorage
 from optuna.storages import JournalStorage
 
-from optuna_quant._optuna import QuickGrpcStorage
+from optuna_quant._optuna import RetryingGrpcStorage
 from optuna_quant.storages.address import check_is_path
 from optuna_quant.storages.address import shown_address
 from optuna_quant.storages.address import without_secrets
@@ -31,9 +30,10 @@ from optuna_quant.storages.journal_file import check_directory
 from optuna_quant.storages.journal_file import open_journal
 from optuna_quant.storages.journal_redis import JournalRedis
 from optuna_quant.storages.lost_connection import is_crowded
-from optuna_quant.storages.rdb import QuickRDBStorage
-from optuna_quant.storages.retrying import PatientStorage
+from optuna_quant.storages.rdb import CachingRDBStorage
+from optuna_quant.storages.retrying import RetryingStorage
 from optuna_quant.storages.retrying import first_line
+from optuna_quant.workers.backoff import Backoff
 
 
 if TYPE_CHECKING:
@@ -87,12 +87,12 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
             - A storage object is given back as it is.
 
             Where a server is lost while a study runs, calls wait up to five minutes for it to
-            come back: see :class:`~optuna_quant.storages.retrying.PatientStorage`.
+            come back: see :class:`~optuna_quant.storages.retrying.RetryingStorage`.
         heartbeat:
             Whether a database gets Optuna's heartbeat: each trial of ``study.optimize`` sends one
             every 60 s, and one that was silent for 120 s (its worker has died, on whatever
-            machine) is marked as failed when another worker begins a trial. The samplers of this
-            package do not need it: they give signs of life of their own, on every storage.
+            machine) is marked as failed when another worker starts a trial. The samplers of this
+            package do not need it: they write heartbeats of their own, on every storage.
 
     Raises:
         NotOpenedError:
@@ -106,9 +106,9 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
     address = os.fspath(storage)
     try:
         if address.startswith(("redis://", "rediss://", "unix://")):
-            return PatientStorage(JournalStorage(JournalRedis(address)))
+            return RetryingStorage(JournalStorage(JournalRedis(address)))
         if address.startswith("grpc://"):
-            return PatientStorage(_grpc(address))
+            return RetryingStorage(_grpc(address))
         if "://" in address:
             return _database(address, heartbeat=heartbeat)
         if isinstance(storage, str):
@@ -141,7 +141,7 @@ def _grpc(address: str) -> BaseStorage:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        storage = QuickGrpcStorage(host=host, port=parts.port or _GRPC_PORT)
+        storage = RetryingGrpcStorage(host=host, port=parts.port or _GRPC_PORT)
     try:
         storage.wait_server_ready(timeout=_GRPC_WAIT_SECONDS)
     except ConnectionError:
@@ -177,15 +177,14 @@ def _database(address: str, *, heartbeat: bool) -> BaseStorage:
         StorageInternalError,
         sqlite3.OperationalError,
     )
-    jitter = random.SystemRandom()
+    backoff = Backoff(first=0.1, longest=1.0, factor=2.0, spread=(0.5, 1.0))
     crowded_since: float | None = None
-    attempt, futile = 0, 0
+    futile = 0
     while True:
         try:
             storage = _database_once(url, file, heartbeat=heartbeat)
-            return PatientStorage(storage) if is_server else storage
+            return RetryingStorage(storage) if is_server else storage
         except collisions as error:
-            attempt += 1
             failure = _failure(error, url)
             if failure is None:
                 futile += 1
@@ -195,7 +194,7 @@ def _database(address: str, *, heartbeat: bool) -> BaseStorage:
                 raise
             else:
                 crowded_since = _wait_for_room(failure, crowded_since)
-        time.sleep(jitter.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0))
+        backoff()
 
 
 def _wait_for_room(error: Exception, since: float | None) -> float:
@@ -217,7 +216,7 @@ def _wait_for_room(error: Exception, since: float | None) -> float:
 
 
 def _database_once(url: URL, file: Path | None, *, heartbeat: bool) -> BaseStorage:
-    # No ping before each transaction: who waits for a server notices that a connection is lost.
+    # No ping before each transaction: calls that wait for a server notice a lost connection.
     # One connection is kept for the next call; what threads need beyond it is made when needed.
     options: dict[str, Any] = {"pool_pre_ping": False, "pool_size": 1, "max_overflow": -1}
     in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
@@ -234,7 +233,7 @@ def _database_once(url: URL, file: Path | None, *, heartbeat: bool) -> BaseStora
             new.execute("PRAGMA journal_mode=WAL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return QuickRDBStorage(
+        return CachingRDBStorage(
             url.render_as_string(hide_password=False),
             engine_kwargs=options,
             # The thread that sends it would see a database of its own where that is in memory.

@@ -10,10 +10,9 @@ from typing import TypeAlias
 
 from optuna.distributions import BaseDistribution
 from optuna.distributions import json_to_distribution
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
 
+from optuna_quant._optuna import HookedRDBStorage
 from optuna_quant._optuna import database_models
 from optuna_quant._optuna import database_session
 
@@ -23,7 +22,7 @@ _Params: TypeAlias = dict[str, tuple[BaseDistribution, Any]]
 _MOST_REMEMBERED = 32
 
 
-class QuickRDBStorage(RDBStorage):
+class CachingRDBStorage(HookedRDBStorage):
     """Optuna's database storage, which parses each distribution once.
 
     Optuna parses the distribution of every parameter of every trial, twice: with 500 parameters
@@ -39,7 +38,7 @@ class QuickRDBStorage(RDBStorage):
             super().__init__(*args, **kwargs)
         except BaseException:
             # Otherwise it keeps a connection for as long as the error is kept, and a server that
-            # has no room gets none from those who try again.
+            # has no room gets none from further attempts.
             engine = getattr(self, "engine", None)
             if engine is not None:
                 self.scoped_session.remove()
@@ -56,8 +55,7 @@ class QuickRDBStorage(RDBStorage):
         super().delete_study(study_id)
         self._written.clear()  # SQLite gives the numbers of its trials to others.
 
-    def _set_trial_param(self, trial_id: int, *args: Any, **kwargs: Any) -> None:
-        super()._set_trial_param(trial_id, *args, **kwargs)
+    def parameter_was_written(self, trial_id: int) -> None:
         self._written.pop(trial_id, None)
 
     def set_trial_state_values(
@@ -83,37 +81,21 @@ class QuickRDBStorage(RDBStorage):
                     return True
         return super().set_trial_state_values(trial_id, state, values)
 
-    def _build_frozen_trial_from_trial_model(self, trial: Any) -> FrozenTrial:
-        bare: Any = _WithoutParams(trial)
-        frozen = super()._build_frozen_trial_from_trial_model(bare)
+    def parameters_of(self, trial: Any) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         written = self._written.get(trial.trial_id)
         if written is not None:
-            frozen.distributions = {name: each for name, (each, _) in written.items()}
-            frozen.params = {name: value for name, (_, value) in written.items()}
-            return frozen
+            values = {name: value for name, (_, value) in written.items()}
+            return values, {name: each for name, (each, _) in written.items()}
         found = sorted(trial.params, key=lambda param: param.param_id)
         parsed = {param.param_name: self._parse(param.distribution_json) for param in found}
-        frozen.distributions = parsed
-        frozen.params = {
+        values = {
             param.param_name: parsed[param.param_name].to_external_repr(param.param_value)
             for param in found
         }
-        return frozen
+        return values, parsed
 
     def _parse(self, text: str) -> BaseDistribution:
         distribution = self._parsed.get(text)
         if distribution is None:
             distribution = self._parsed[text] = json_to_distribution(text)
         return distribution
-
-
-class _WithoutParams:
-    """A row of the table of trials that seems to have no parameters."""
-
-    params = ()
-
-    def __init__(self, trial: Any) -> None:
-        self._trial = trial
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trial, name)

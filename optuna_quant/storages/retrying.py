@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
 from functools import partial
-import random
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -23,19 +22,20 @@ from optuna.trial import TrialState
 from optuna.trial import create_trial
 
 from optuna_quant._optuna import BaseHeartbeat
-from optuna_quant._optuna import answers
+from optuna_quant._optuna import HeartbeatStorage
 from optuna_quant._optuna import cached_storage
 from optuna_quant._optuna import close_connections
 from optuna_quant._optuna import is_database
-from optuna_quant._optuna import let_go
 from optuna_quant._optuna import may_have_waiting_trials
+from optuna_quant._optuna import ping
+from optuna_quant._optuna import release_connection
 from optuna_quant._optuna import stale_trial_ids
-from optuna_quant._optuna import study_name_for_nobody
 from optuna_quant._optuna import trial_id as id_of
 from optuna_quant._optuna import watch_errors
 from optuna_quant.storages.idle_connections import IdleConnections
 from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.lost_connection import is_lost_connection
+from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import this_worker
 
 
@@ -44,16 +44,14 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import StudyDirection
 
-    from optuna_quant._optuna import FrozenStudy
-
 
 T = TypeVar("T")
 
 _logger = get_logger(__name__)
 
 
-BEGUN = "optuna_quant:begun"
-"""System attribute of a trial: the worker that began it, and a name for the call."""
+STARTED_BY = "optuna_quant:begun"
+"""System attribute of a trial: the worker that started it, and a name for the call."""
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -64,12 +62,12 @@ class StorageLostError(ConnectionError):
     """The server of a storage could not be reached for as long as was waited for it."""
 
 
-class PatientStorage(BaseStorage, BaseHeartbeat):
+class RetryingStorage(HeartbeatStorage):
     """A storage whose calls wait while its server cannot be reached, and then go on.
 
     A call that failed because the connection was lost is repeated once the server answers again.
     The server may have done what was asked before the connection broke; a repeated call then finds
-    that it is done: no trial is begun twice, and a result that was recorded is no error. To
+    that it is done: no trial is started twice, and a result that was recorded is no error. To
     recognize them, a trial that :meth:`create_new_trial` makes without a template has the system
     attribute ``optuna_quant:begun``. A trial made by a template is taken as it is; one that was
     enqueued can be there twice after a loss at that moment.
@@ -81,27 +79,27 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
     evaluations take long do not hold those that others wait for.
 
     An outage is told by one warning, its end by one line of information. Where the storage has a
-    heartbeat, no trial is taken for dead until all workers had the time to send one after it.
+    heartbeat, no trial is stale until all workers had the time to send one after it.
 
     Args:
         inner:
             The storage. A database is given the cache that a study would give it.
-        patience:
+        timeout:
             For how many seconds an outage may last.
 
     Raises:
         ValueError:
-            If ``patience`` is negative.
+            If ``timeout`` is negative.
     """
 
-    def __init__(self, inner: BaseStorage, *, patience: float = 300.0) -> None:
-        if patience < 0:
-            raise ValueError(f"patience must not be negative, but got {patience}.")
+    def __init__(self, inner: BaseStorage, *, timeout: float = 300.0) -> None:
+        if timeout < 0:
+            raise ValueError(f"timeout must not be negative, but got {timeout}.")
         self._inner = cached_storage(inner)
-        self._patience = patience
-        self._begin()
+        self._timeout = timeout
+        self._connect()
 
-    def _begin(self) -> None:
+    def _connect(self) -> None:
         self._lock = threading.Lock()
         self._study_ids: set[int] = set()
         self._lost_since: float | None = None
@@ -114,11 +112,11 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         watch_errors(self._inner, self._note_failure)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_inner": self._inner, "_patience": self._patience}
+        return {"_inner": self._inner, "_timeout": self._timeout}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._begin()
+        self._connect()
 
     @property
     def inner(self) -> BaseStorage:
@@ -126,9 +124,9 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         return self._inner
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """For how many seconds an outage may last."""
-        return self._patience
+        return self._timeout
 
     # Waiting.
 
@@ -156,7 +154,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
             except Exception as error:
                 if not is_lost_connection(error):
                     raise
-                let_go(self._inner)
+                release_connection(self._inner)
                 if not self._wait(_FIRST_PAUSE_SECONDS * 2**futile):
                     futile += 1
                 if futile == _FUTILE_ATTEMPTS:
@@ -169,16 +167,18 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
             if done is not None:
                 attempt = _first(done, action)
 
-    def _wait(self, pause: float) -> bool:
+    def _wait(self, first: float) -> bool:
         """Wait until the server answers; :obj:`False` if it did after the first pause."""
         waited = False
+        backoff = Backoff(
+            first=first, longest=_LONGEST_PAUSE_SECONDS, factor=2.0, spread=(0.5, 1.0)
+        )
         while True:
-            time.sleep(random.uniform(0.5, 1.0) * pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            backoff()
             try:
-                answers(self._inner)
+                ping(self._inner)
             except Exception as again:
-                let_go(self._inner)
+                release_connection(self._inner)
                 if not _is_silence(again):
                     raise
                 waited = True
@@ -198,10 +198,10 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
                 if is_crowded(error)
                 else "The connection to the storage is lost. Waiting for it to come back"
             )
-            _logger.warning(f"{what}, for up to {self._patience:g} s: {first_line(error)}")
-        if now - since >= self._patience:
+            _logger.warning(f"{what}, for up to {self._timeout:g} s: {first_line(error)}")
+        if now - since >= self._timeout:
             message = (
-                f"The storage could not be reached for {self._patience:g} s. What was recorded "
+                f"The storage could not be reached for {self._timeout:g} s. What was recorded "
                 f"before is not lost: start again when it can be reached. ({first_line(error)})"
             )
             # Optuna hides the error of a call that ends a trial behind an assertion.
@@ -225,15 +225,18 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
     ) -> int:
-        name = study_name_for_nobody() if study_name is None else study_name
+        # As Optuna names a study that is given no name.
+        name = f"no-name-{uuid.uuid4()}" if study_name is None else study_name
 
         def done() -> int | None:
-            # Somebody else may have made it; then it is as good as ours as long as it is empty.
-            for study in self._inner.get_all_studies():
-                if study.study_name == name and study.directions == list(directions):
-                    found: int = study._study_id
-                    return None if self._inner.get_n_trials(found) else found
-            return None
+            # Another process may have made it: as good as ours as long as it is empty.
+            try:
+                found: int = self._inner.get_study_id_from_name(name)
+            except KeyError:
+                return None
+            if self._inner.get_study_directions(found) != list(directions):
+                return None
+            return None if self._inner.get_n_trials(found) else found
 
         return self.repeat(lambda: self._inner.create_new_study(directions, name), done)
 
@@ -262,30 +265,30 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         def create() -> int:
             self._failures.any = False
             # Its clock starts now, not when the server has come back.
-            template = create_trial(state=TrialState.RUNNING, system_attrs={BEGUN: name})
+            template = create_trial(state=TrialState.RUNNING, system_attrs={STARTED_BY: name})
             found = self._inner.create_new_trial(study_id, template)
             if self._failures.any:
                 # Optuna has tried again by itself, and the first one may be there as well.
-                first, *others = self._begun(study_id, name) or [found]
+                first, *others = self._started(study_id, name) or [found]
                 for other in others:
                     self._inner.set_trial_state_values(other, TrialState.FAIL)
                 return first
             return found
 
         def done() -> int | None:
-            begun = self._begun(study_id, name)
-            for other in begun[1:]:
+            started = self._started(study_id, name)
+            for other in started[1:]:
                 self._inner.set_trial_state_values(other, TrialState.FAIL)
-            return begun[0] if begun else None
+            return started[0] if started else None
 
         return self.repeat(create, done)
 
-    def _begun(self, study_id: int, name: str) -> list[int]:
+    def _started(self, study_id: int, name: str) -> list[int]:
         """The running trials that a call of :meth:`create_new_trial` has made."""
         running = self._inner.get_all_trials(
             study_id, deepcopy=False, states=(TrialState.RUNNING,)
         )
-        return [id_of(trial) for trial in running if trial.system_attrs.get(BEGUN) == name]
+        return [id_of(trial) for trial in running if trial.system_attrs.get(STARTED_BY) == name]
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
@@ -297,7 +300,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
             if trial.state != state:
                 return None
             if state == TrialState.RUNNING:
-                # Whoever took it from the queue wrote when. Some databases know seconds only.
+                # Its worker wrote when it took it. Some databases know seconds only.
                 taken_at = trial.datetime_start
                 early = asked_at - timedelta(seconds=1)
                 return taken_at is not None and early <= taken_at <= datetime.now()
@@ -368,7 +371,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         return self.repeat(lambda: self._inner.get_study_system_attrs(study_id))
 
-    def get_all_studies(self) -> list[FrozenStudy]:
+    def get_all_studies(self) -> list[Any]:
         return self.repeat(self._inner.get_all_studies)
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
@@ -416,7 +419,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
         return self.repeat(lambda: self._inner.get_trial_system_attrs(trial_id))
 
     def remove_session(self) -> None:
-        let_go(self._inner)
+        release_connection(self._inner)
 
     # The heartbeat.
 
@@ -431,7 +434,7 @@ class PatientStorage(BaseStorage, BaseHeartbeat):
             # ends. The trial itself learns of it at its next call.
             return
 
-    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+    def stale_trial_ids(self, study_id: int) -> list[int]:
         trials: list[int] = self.repeat(lambda: stale_trial_ids(self._inner, study_id))
         if self._back_since is None:
             return trials

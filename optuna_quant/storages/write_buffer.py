@@ -1,4 +1,4 @@
-"""Holding back the parameters and attributes of a trial, to write them all at once."""
+"""A buffer for the parameters and attributes of a trial, which writes them all at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _logger = get_logger(__name__)
 
 
 @contextlib.contextmanager
-def held_parameters(trial: optuna.trial.BaseTrial, *, attributes: bool = False) -> Iterator[None]:
+def buffered_writes(trial: optuna.trial.BaseTrial, *, attributes: bool = False) -> Iterator[None]:
     """Write what is suggested inside at the end of the block, in one transaction.
 
     Optuna writes each parameter when it is suggested, with a commit of its own. In this block the
@@ -41,22 +41,22 @@ def held_parameters(trial: optuna.trial.BaseTrial, *, attributes: bool = False) 
             The trial.
         attributes:
             Whether the trial's attributes and constraints that are set inside wait as well; see
-            :func:`seen_at_once`.
+            :func:`unbuffered`.
 
     Raises:
         optuna.exceptions.UpdateFinishedTrialError:
-            At the end of the block, if somebody else has ended the trial.
+            At the end of the block, if another worker has ended the trial.
         ValueError:
             At the end of the block, if the study has another kind of distribution for a
             parameter. Those before it are written.
 
         If the block ends by an exception, that one is raised whatever becomes of the parameters.
     """
-    if not isinstance(trial, optuna.Trial) or isinstance(trial.storage, _Holder):
+    if not isinstance(trial, optuna.Trial) or isinstance(trial.storage, _Buffer):
         yield
         return
     storage = trial.storage
-    holder = _Holder(storage, attributes=attributes)
+    holder = _Buffer(storage, attributes=attributes)
     trial.storage = cast("BaseStorage", holder)
     try:
         yield
@@ -74,10 +74,10 @@ def held_parameters(trial: optuna.trial.BaseTrial, *, attributes: bool = False) 
 
 
 @contextlib.contextmanager
-def seen_at_once(trial: optuna.Trial) -> Iterator[None]:
+def unbuffered(trial: optuna.Trial) -> Iterator[None]:
     """Attributes that are set in this block do not wait: others see them now."""
     holder = trial.storage
-    if not isinstance(holder, _Holder):
+    if not isinstance(holder, _Buffer):
         yield
         return
     holder.holds_attributes, before = False, holder.holds_attributes
@@ -87,7 +87,7 @@ def seen_at_once(trial: optuna.Trial) -> Iterator[None]:
         holder.holds_attributes = before
 
 
-class _Holder:
+class _Buffer:
     """Stands before a storage and keeps what it is to write of a trial."""
 
     def __init__(self, storage: BaseStorage, *, attributes: bool) -> None:

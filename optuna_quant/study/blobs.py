@@ -28,7 +28,7 @@ def write_bytes(study: optuna.Study, name: str, data: bytes) -> None:
     digest = hashlib.sha256(data).hexdigest()[:8]
     for number, chunk in enumerate(chunks):
         _optuna.set_study_system_attr(study, f"optuna_quant:{name}:{digest}:{number}", chunk)
-    # Last, so that whoever sees it finds the rest.
+    # Last, so that a reader that sees it finds the rest.
     head = {"digest": digest, "chunks": len(chunks)}
     _optuna.set_study_system_attr(study, f"optuna_quant:{name}", head)
 

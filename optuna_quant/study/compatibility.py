@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import HasSignature
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.study import record
 from optuna_quant.study.errors import ChangedError
@@ -36,10 +37,9 @@ def check_continued(
         study:
             The study.
         backend:
-            Builds the models. If it has a method ``signature``, what that gives must be the same
-            as in the study: all that makes one configuration build another model. What it calls
-            ``"arithmetic"`` is how this machine computes them; it may be missing on either side,
-            as in studies that an earlier version began.
+            Builds the models. If it :class:`~optuna_quant.backends.base.HasSignature`, that must
+            be the same as in the study, but for ``"arithmetic"``, which may be missing on either
+            side, as in studies that an earlier version began.
         space:
             The tuning space.
         criterion:
@@ -72,8 +72,7 @@ def check_continued(
 
 def signature_of_models(backend: Backend, space: TuningSpace) -> dict[str, str]:
     """What the models of a backend depend on, by part; ``"model"`` is among them."""
-    signature = getattr(backend, "signature", None)
-    own: Mapping[str, str] = {} if signature is None else signature()
+    own = backend.signature() if isinstance(backend, HasSignature) else {}
     return {"model": backend.fingerprint(space.fp32()), **own}
 
 

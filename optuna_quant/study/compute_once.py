@@ -1,13 +1,14 @@
 """Values that one worker computes for all workers of a study.
 
-Optuna's storages cannot compare and set an attribute of a study in one step, so who computes is
+Optuna's storages cannot compare and set an attribute of a study in one step, so the worker is
 settled by Lamport's bakery algorithm, for which plain reads and writes are enough: a worker says
-that it is choosing a turn, takes a turn above all that it sees, and has to let through every
-worker whose turn is lower. Each writes to its own attributes only.
+that it is choosing a position in the queue, takes one behind all that it sees, and has to let
+through every worker whose position is lower. Each writes to its own attributes only. A position is
+a lease: it lasts as long as its worker writes heartbeats.
 
 What this promises: on a storage whose reads show every write that has ended, as all of Optuna's
 do, two live workers never compute the same value. It may be computed twice if a storage answers
-from a stale copy, or if a worker gives no sign of life for ``patience`` seconds and works on after
+from a stale copy, or if a worker writes no heartbeat for ``timeout`` seconds and works on after
 that. Even then all later readers get one value, the first that was kept.
 """
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from dataclasses import dataclass
 import hashlib
 import threading
 import time
@@ -30,7 +30,10 @@ from optuna_quant import _optuna
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.blobs import read_bytes
 from optuna_quant.study.blobs import write_bytes
-from optuna_quant.workers.backoff import Pause
+from optuna_quant.workers.backoff import Backoff
+from optuna_quant.workers.heartbeat import HeartbeatMonitor
+from optuna_quant.workers.heartbeat import HeartbeatThread
+from optuna_quant.workers.heartbeat import heartbeat_interval
 from optuna_quant.workers.identity import is_known_dead
 from optuna_quant.workers.identity import this_worker
 
@@ -41,57 +44,37 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-PATIENCE_SECONDS = 120.0
-"""After how long without a sign of life a worker is taken for dead."""
+TIMEOUT_SECONDS = 120.0
+"""After how long without a heartbeat a lease is stale."""
 
-_SIGNS_PER_PATIENCE = 12
-_LOOKS_PER_PATIENCE = 3
-# Between the two writes with which a worker takes its turn.
+# Between the two writes with which a worker takes its position.
 _CHOOSING_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 2.0
 
 
-class ClaimWatch:
-    """Tells which claims are those of live workers.
+class LeaseMonitor:
+    """Tell which leases are those of live workers.
 
-    A worker on this machine is looked up among the processes. Any other is taken for dead when its
-    claim has not changed for ``patience`` seconds by this process's own clock, so clocks need not
-    agree. Only time in which this process was looking counts: a storage that could not be reached
-    for an hour makes nobody dead.
+    A worker on this machine is looked up among the processes. The lease of any other one is stale
+    when it has not changed for ``timeout`` seconds.
 
     Args:
-        patience:
+        timeout:
             In seconds.
     """
 
-    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
-        self.patience = patience
-        self._seen: dict[str, _Seen] = {}
+    def __init__(self, timeout: float = TIMEOUT_SECONDS) -> None:
+        self.timeout = timeout
+        self._heartbeats = HeartbeatMonitor(timeout)
 
-    def is_alive(self, claim: Mapping[str, Any]) -> bool:
-        """Whether the worker of a claim lives, as far as is known."""
-        if is_known_dead(claim["worker"]):
+    def is_alive(self, lease: Mapping[str, Any]) -> bool:
+        """Whether the worker of a lease lives, as far as is known."""
+        if is_known_dead(lease["worker"]):
             return False
-        now = time.monotonic()
-        seen = self._seen.get(claim["id"])
-        if seen is None or seen.claim != claim:
-            self._seen[claim["id"]] = _Seen(dict(claim), 0.0, now)
-            return True
-        seen.silent += min(now - seen.looked, self.patience / _LOOKS_PER_PATIENCE)
-        seen.looked = now
-        return seen.silent < self.patience
+        return not self._heartbeats.is_stale(lease["id"], dict(lease))
 
 
-@dataclass
-class _Seen:
-    """What a claim has shown of its worker."""
-
-    claim: dict[str, Any]
-    silent: float  # Seconds, as far as we were looking.
-    looked: float
-
-
-class SharedValue:
+class ComputeOnce:
     """Bytes that a study keeps and that one of its workers computes.
 
     If the worker that computes fails or dies, another one takes over.
@@ -102,15 +85,17 @@ class SharedValue:
         name:
             What the value is kept under. It has to tell apart all that the value depends on: the
             first value that is kept under a name stays.
-        watch:
-            Tells which workers live. Whoever looks at a value again and again with new objects
-            gives them the same one.
+        monitor:
+            Tells which leases are stale. To look at a value again and again with new objects,
+            give them the same one.
     """
 
-    def __init__(self, study: optuna.Study, name: str, *, watch: ClaimWatch | None = None) -> None:
+    def __init__(
+        self, study: optuna.Study, name: str, *, monitor: LeaseMonitor | None = None
+    ) -> None:
         self._study = study
         self.name = name
-        self._watch = ClaimWatch() if watch is None else watch
+        self._monitor = LeaseMonitor() if monitor is None else monitor
         self._prefix = f"optuna_quant:{name}:claim:"
         ticket = hashlib.sha256(this_worker().encode()).hexdigest()[:16]
         self._own_key = self._prefix + ticket
@@ -130,9 +115,9 @@ class SharedValue:
             Exception:
                 What ``compute`` raises.
         """
-        pause = Pause(longest=_LONGEST_PAUSE_SECONDS)
+        backoff = Backoff(longest=_LONGEST_PAUSE_SECONDS)
         while (value := self.offer(compute)) is None:
-            pause()
+            backoff()
         return value
 
     def offer(self, compute: Callable[[], bytes]) -> bytes | None:
@@ -143,13 +128,13 @@ class SharedValue:
             return value
         if self._others(attrs):
             return None
-        with _Claim(self._study, self._own_key, self._watch.patience) as claim:
+        with _Lease(self._study, self._own_key, self._monitor.timeout) as lease:
             attrs = _optuna.study_system_attrs(self._study)
             others = self._others(attrs)
-            claim.take_turn(1 + max((turn for _, turn in others), default=0))
-            if not self._comes_first(claim.turn):
+            lease.take_position(1 + max((position for _, position in others), default=0))
+            if not self._comes_first(lease.position):
                 return None
-            # Whoever computed it before kept it before it gave up its turn.
+            # A worker that computed it before kept it before it gave up its lease.
             value = self.read()
             return self._keep(compute()) if value is None else value
 
@@ -162,23 +147,24 @@ class SharedValue:
         return value if kept is None else kept
 
     def _others(self, attrs: Mapping[str, Any]) -> list[tuple[str, int]]:
-        """The claims of other live workers, each with its turn: 0 for who chooses one."""
+        """The leases of other live workers, each with its position; 0 while that is chosen."""
         return [
-            (key, claim["turn"])
-            for key, claim in attrs.items()
+            (key, lease["turn"])
+            for key, lease in attrs.items()
             if key.startswith(self._prefix)
             and key != self._own_key
-            and claim is not None
-            and self._watch.is_alive(claim)
+            and lease is not None
+            and self._monitor.is_alive(lease)
         ]
 
-    def _comes_first(self, turn: int) -> bool:
+    def _comes_first(self, position: int) -> bool:
         choosing: set[str] = set()
         since = time.monotonic()
-        pause = Pause()
+        backoff = Backoff()
         while True:
             others = self._others(_optuna.study_system_attrs(self._study))
-            if any(theirs > 0 and (theirs, key) < (turn, self._own_key) for key, theirs in others):
+            own = (position, self._own_key)
+            if any(theirs > 0 and (theirs, key) < own for key, theirs in others):
                 return False
             now_choosing = {key for key, theirs in others if not theirs}
             if not now_choosing:
@@ -187,35 +173,33 @@ class SharedValue:
                 choosing, since = now_choosing, time.monotonic()
             elif time.monotonic() - since > _CHOOSING_SECONDS:
                 return False  # They have got stuck, or have died: look again later.
-            pause()
+            backoff()
 
 
-class _Claim:
-    """A worker's claim on a value, with signs of life from a thread as long as it is held."""
+class _Lease:
+    """A worker's lease on a value, with heartbeats from a thread as long as it is held."""
 
-    def __init__(self, study: optuna.Study, key: str, patience: float) -> None:
+    def __init__(self, study: optuna.Study, key: str, timeout: float) -> None:
         self._study = study
         self._key = key
-        self._interval = patience / _SIGNS_PER_PATIENCE
-        self._sign = 0
-        self.turn = 0
+        self._count = 0
+        self.position = 0
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=self._give_signs, name="optuna_quant claim", daemon=True
+        self._heartbeats = HeartbeatThread(
+            self._beat, interval=heartbeat_interval(timeout), name="optuna_quant lease"
         )
         self._worker = this_worker()
-        self._id = uuid.uuid4().hex[:16]  # A later claim of this worker is another one.
+        self._id = uuid.uuid4().hex[:16]  # A later lease of this worker is another one.
 
-    def __enter__(self) -> _Claim:
+    def __enter__(self) -> _Lease:
         self._write()
-        self._thread.start()
+        self._heartbeats.start()
         return self
 
-    def take_turn(self, turn: int) -> None:
-        """Take a turn."""
+    def take_position(self, position: int) -> None:
+        """Take a position in the queue."""
         with self._lock:
-            self.turn = turn
+            self.position = position
             self._write()
 
     def __exit__(
@@ -224,30 +208,25 @@ class _Claim:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._ended.set()
-        with self._lock:  # So that no sign comes after it.
+        self._heartbeats.stop()
+        with self._lock:  # So that no heartbeat comes after it.
             try:
                 _optuna.set_study_system_attr(self._study, self._key, None)
             except Exception as failure:
-                # Without signs of life the claim ends by itself; the value must not be lost by it.
-                _logger.debug(f"The claim {self._key!r} could not be given up: {failure!r}")
+                # Without heartbeats the lease ends by itself; the value must not be lost by it.
+                _logger.debug(f"The lease {self._key!r} could not be given up: {failure!r}")
 
     def _write(self) -> None:
-        claim = {
+        lease = {
             "id": self._id,
             "worker": self._worker,
-            "turn": self.turn,
-            "sign": self._sign,
+            "turn": self.position,
+            "sign": self._count,
         }
-        _optuna.set_study_system_attr(self._study, self._key, claim)
+        _optuna.set_study_system_attr(self._study, self._key, lease)
 
-    def _give_signs(self) -> None:
-        while not self._ended.wait(self._interval):
-            with self._lock:
-                if self._ended.is_set():
-                    return
-                self._sign += 1
-                try:
-                    self._write()
-                except Exception as error:  # The storage may be back at the next sign.
-                    _logger.debug(f"No sign of life could be given: {error!r}")
+    def _beat(self) -> None:
+        with self._lock:
+            if not self._heartbeats.is_stopped:
+                self._count += 1
+                self._write()

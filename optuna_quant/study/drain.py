@@ -9,11 +9,11 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant.study import record
-from optuna_quant.study.liveness import Watch
-from optuna_quant.study.liveness import bury
+from optuna_quant.study.liveness import TrialMonitor
+from optuna_quant.study.liveness import reap
 from optuna_quant.study.slow_trials import SlowTrials
-from optuna_quant.workers.backoff import Pause
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import is_this_process
 
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-_PATIENCE_SECONDS = 180.0
+_TIMEOUT_SECONDS = 180.0
 _SAY_SECONDS = 5.0
 
 
@@ -37,7 +37,7 @@ def await_last_trials(
     study: optuna.Study,
     numbers: frozenset[int],
     *,
-    patience: float | None = _PATIENCE_SECONDS,
+    timeout: float | None = _TIMEOUT_SECONDS,
 ) -> bool:
     """Wait until other workers have ended their trials.
 
@@ -50,16 +50,15 @@ def await_last_trials(
             The study.
         numbers:
             The trials to wait for, as :func:`others_running` gave them at the first stop.
-        patience:
-            After how many seconds without a sign of life a worker on another machine is taken for
-            dead; :obj:`None` if nobody ever is. One on this machine that has died is noticed at
-            once.
+        timeout:
+            After how many seconds without a heartbeat a trial on another machine is stale;
+            :obj:`None` if none ever is. A death on this machine is noticed at once.
 
     Returns:
         Whether there was any trial to wait for.
     """
-    watch, pause, slow = Watch(patience), Pause(), SlowTrials()
-    begun = time.monotonic()
+    monitor, backoff, slow = TrialMonitor(timeout), Backoff(), SlowTrials()
+    started = time.monotonic()
     said = waited = False
     while True:
         slow.look(_optuna.all_trials(study))
@@ -67,15 +66,15 @@ def await_last_trials(
         if not running:
             return waited
         waited = True
-        bury(study, watch, running)
-        if not said and time.monotonic() - begun > _SAY_SECONDS:
+        reap(study, monitor, running)
+        if not said and time.monotonic() - started > _SAY_SECONDS:
             said = True
             count = "one trial" if len(running) == 1 else f"{len(running)} trials"
             _logger.warning(
                 f"The search is over; waiting for {count} that other workers are still at "
                 "(Ctrl-C ends without)."
             )
-        pause()
+        backoff()
 
 
 def _running(study: optuna.Study) -> dict[int, FrozenTrial]:
@@ -83,6 +82,6 @@ def _running(study: optuna.Study) -> dict[int, FrozenTrial]:
         trial.number: trial
         for trial in _optuna.all_trials(study)
         if trial.state == TrialState.RUNNING
-        and (worker := record.worker_of(trial)) is not None
+        and (worker := TrialView(trial).worker) is not None
         and not is_this_process(worker)
     }

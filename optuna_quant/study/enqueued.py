@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from optuna_quant import _optuna
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-_FIXED = "fixed_params"
-
 
 def waiting(study: optuna.Study) -> list[FrozenTrial]:
     """The trials in the queue."""
@@ -37,7 +36,7 @@ def waiting(study: optuna.Study) -> list[FrozenTrial]:
 
 def is_for_space(trial: FrozenTrial, space: TuningSpace) -> bool:
     """Whether an enqueued trial fixes a parameter of a tuning space, and has choices of it."""
-    fixed, distributions = _fixed(trial), space.distributions()
+    fixed, distributions = TrialView(trial).known_params, space.distributions()
     return bool(fixed.keys() & distributions.keys()) and _misfit(fixed, distributions) is None
 
 
@@ -47,7 +46,7 @@ def take_out_misfits(study: optuna.Study, space: TuningSpace) -> None:
     They say why in their user attribute ``failure``, and so does a warning.
     """
     for trial in waiting(study):
-        reason = why_not(_fixed(trial), space)
+        reason = why_not(TrialView(trial).known_params, space)
         if reason is not None and _optuna.fail_waiting(
             study, trial, {record.FAILURE: reason, record.FAILURE_IS_FINAL: True}
         ):
@@ -82,22 +81,18 @@ def valid_choices(
 def only_enqueued(objective: Callable[..., float]) -> Callable[[optuna.Trial], float]:
     """The objective, for trials from the queue alone.
 
-    They are evaluated even if an equal model was, since somebody has asked for it; the same
-    configuration is not. Another worker may have taken the last one: then Optuna begins a new
-    trial, which nobody has asked for.
+    They are evaluated even if an equal model was, since a user has asked for it; the same
+    configuration is not. Another worker may have taken the last one: then Optuna starts a new
+    trial, which no user has asked for.
     """
 
     def evaluate(trial: optuna.Trial) -> float:
-        if _FIXED in _optuna.stored_system_attrs(trial):
+        if TrialView.of_running(trial).is_enqueued:
             return objective(trial, anew=True)
         trial.set_user_attr(record.INTERRUPTED, True)
         return math.nan
 
     return evaluate
-
-
-def _fixed(trial: FrozenTrial) -> dict[str, Any]:
-    return {**trial.params, **trial.system_attrs.get(_FIXED, {})}
 
 
 def _misfit(

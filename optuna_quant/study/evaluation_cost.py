@@ -10,12 +10,14 @@ from optuna.trial import TrialState
 
 from optuna_quant._optuna import study_system_attrs
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.blobs import find_bytes
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import views
 
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
 
 def full_evaluations(study: optuna.Study) -> float:
@@ -29,12 +31,12 @@ def full_evaluations(study: optuna.Study) -> float:
             count. The second evaluation of an answer counts as well, and so does what the
             sensitivities of the default strategy have run (:func:`sensitivity_evaluations`).
     """
-    trials = study.get_trials(deepcopy=False)
-    baseline = record.get_baseline(study)
+    trials = views(study)
+    baseline = get_baseline(study)
     total = sum(map(_cost, trials))
     if baseline is not None and baseline.trial is not None:
-        trial = trials[baseline.trial]
-        is_its_own = record.is_baseline(trial) or trial.constraints.get(record.QUANTIZED, 0.0) > 0
+        view = trials[baseline.trial]
+        is_its_own = view.is_baseline or view.is_constrained_as_fp32
         total += not is_its_own  # Measured beside the trial's own configuration.
     return total + _second_evaluations(study) + sensitivity_evaluations(study)
 
@@ -48,14 +50,8 @@ def sensitivity_evaluations(study: optuna.Study) -> float:
             the number of evaluation samples is not known (``evaluate`` gives one number), nothing
             is counted.
     """
-    samples = max(
-        (
-            int(trial.user_attrs[record.EVIDENCE]["of"])
-            for trial in study.get_trials(deepcopy=False)
-            if record.EVIDENCE in trial.user_attrs
-        ),
-        default=0,
-    )
+    found = (view.evidence for view in views(study))
+    samples = max((evidence.of for evidence in found if evidence is not None), default=0)
     return sensitivity_passes(study) / samples if samples else 0.0
 
 
@@ -79,10 +75,10 @@ def _stored(study: optuna.Study, prefix: str) -> list[bytes]:
     return [value for value in values if value is not None]
 
 
-def _cost(trial: FrozenTrial) -> float:
-    if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+def _cost(view: TrialView) -> float:
+    if view.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         return 0.0
-    evidence = trial.user_attrs.get(record.EVIDENCE)
+    evidence = view.evidence
     if evidence is not None:
-        return float(evidence.get("evaluated", evidence["samples"]) / evidence["of"])
-    return 0.0 if record.REUSED_FROM in trial.user_attrs else 1.0
+        return evidence.cost
+    return 0.0 if view.reused_from is not None else 1.0

@@ -47,7 +47,7 @@ def why_gone(study: optuna.Study) -> str | None:
 
 
 def check_file(study: optuna.Study) -> None:
-    """Refuse to go on where the file of the storage was removed: nobody would find the results.
+    """Refuse to go on where the file of the storage was removed: the results would be lost.
 
     Raises:
         StudyGoneError:

@@ -1,27 +1,20 @@
-"""What the study records: the names of our attributes, and the baseline.
+"""What the study records: the names of our attributes, and claims.
 
 Everything that decides a search is in the study. What people should see is in user attributes;
 what only the samplers need is in system attributes, which all begin with ``optuna_quant:``.
+:class:`~optuna_quant.study.trial_view.TrialView` reads those of a trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
-import hashlib
-import json
 from typing import TYPE_CHECKING
 from typing import Any
-
-from optuna_quant.storages.retrying import BEGUN
 
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import optuna
-    from optuna.trial import FrozenTrial
 
 
 # System attribute of a trial.
@@ -31,8 +24,8 @@ CLAIM = "optuna_quant:claim"
 WORKER = "optuna_quant:worker"
 """The process that runs the trial, written before it claims anything."""
 
-SIGN_OF_LIFE = "optuna_quant:sign_of_life"
-"""A counter that the worker of a running trial moves on as long as it lives."""
+HEARTBEAT = "optuna_quant:sign_of_life"
+"""The heartbeat: a counter that the worker of a running trial moves on as long as it lives."""
 
 SCORES = "optuna_quant:scores"
 """The scores of the samples that were seen, see :mod:`optuna_quant.study.sample_record`."""
@@ -54,7 +47,7 @@ REUSED_FROM = "reused_from"
 CONTINUES = "continues"
 """The number of the trial whose samples this trial did not evaluate again."""
 EVIDENCE = "evidence"
-"""What the samples said, of a trial that was not evaluated on all: a dict, see the pruner."""
+"""What the samples said: a dict, see :class:`~optuna_quant.study.evidence.Evidence`."""
 FALLBACK_OPS = "fallback_ops"
 """The number of ops that are not quantized."""
 MODEL_BYTES = "model_bytes"
@@ -102,19 +95,19 @@ mended, since a search has ended because of them and was begun again."""
 
 # System attributes of a study.
 SECOND_EVALUATION = "second_evaluation"
-"""What evaluating an answer a second time has given, one for each answer, see ``texts``."""
+"""What evaluating an answer a second time has given, one for each answer, see ``blobs``."""
 OPTION_SCORES = "option_scores"
-"""How sensitive the model is to each op in each option, and what that has cost, see ``texts``."""
+"""How sensitive the model is to each op in each option, and what that has cost, see ``blobs``."""
 SPACE = "space"
-"""The tuning space, by the prefix of its parameters, see ``texts``."""
+"""The tuning space, by the prefix of its parameters, see ``blobs``."""
 OP_TYPES = "op_types"
 """The op type of each op of that space, in the same way."""
 LEFT_OUT = "left_out"
-"""The ops that the space leaves out because of what they cost, by its prefix, see ``texts``."""
+"""The ops that the space leaves out because of what they cost, by its prefix, see ``blobs``."""
 COUNTED_COSTS = "counted_costs"
-"""The costs of a model that need no measurement, see ``texts``."""
+"""The costs of a model that need no measurement, see ``blobs``."""
 MEASURED_COSTS = "costs"
-"""What the backend has measured, by all that it depends on, see ``texts``."""
+"""What the backend has measured, by all that it depends on, see ``blobs``."""
 GIVEN_COSTS = "given_costs"
 """The costs that the user has given last, in the same way."""
 # How far a trial evaluates its configuration.
@@ -151,7 +144,7 @@ class Claim:
             until it surely fails or probably meets the criterion; a number, to that many samples.
         caution:
             How many promises of earlier trials were broken, see
-            :class:`optuna_quant.sequential.ThresholdTest`.
+            :class:`optuna_quant.sequential.WeightedThresholdTest`.
         positions:
             The position of each parameter's choice, if the sampler of the next trial should know
             it even before this trial has its parameters.
@@ -170,115 +163,3 @@ class Claim:
     def to_attr(self) -> dict[str, Any]:
         """The value of the trial attribute."""
         return asdict(self)
-
-
-def claim_of(trial: FrozenTrial) -> Claim | None:
-    """The claim of a trial; :obj:`None` if it has made none of its own."""
-    stored = trial.system_attrs.get(CLAIM)
-    if stored is None or stored["number"] != trial.number:
-        return None
-    return Claim(**stored)
-
-
-def goal_of(attrs: Mapping[str, Any], number: int) -> tuple[str | int, int]:
-    """How far a trial evaluates its configuration, and how cautiously it promises.
-
-    Args:
-        attrs:
-            The system attributes of the trial.
-        number:
-            Its number.
-    """
-    stored = attrs.get(CLAIM)
-    if stored is None or stored["number"] != number:
-        return FULL, 0
-    return stored.get("goal", FULL), stored.get("caution", 0)
-
-
-def has_claimed(trial: FrozenTrial) -> bool:
-    """Whether a trial has made a claim of its own."""
-    stored = trial.system_attrs.get(CLAIM)
-    return stored is not None and bool(stored["number"] == trial.number)
-
-
-def worker_of(trial: FrozenTrial) -> str | None:
-    """The process and thread that run a trial; :obj:`None` if it is not one of ours."""
-    stored = trial.system_attrs.get(WORKER)
-    if isinstance(stored, Mapping) and stored.get("number") == trial.number:
-        return str(stored.get("worker"))
-    claim = claim_of(trial)
-    return None if claim is None else claim.worker
-
-
-def beginner_of(trial: FrozenTrial) -> str | None:
-    """Who began a trial that says nothing else of itself; :obj:`None` if that is not known.
-
-    A trial that repeats a failed one has inherited the attributes of that one.
-    """
-    begun = trial.system_attrs.get(BEGUN)
-    if begun is None or "failed_trial" in trial.system_attrs or trial.params:
-        return None
-    return str(begun).rpartition("|")[0]
-
-
-def has_failed_itself(trial: FrozenTrial) -> bool:
-    """Whether a failed trial's evaluation failed; otherwise its worker died."""
-    return bool(trial.system_attrs.get(FAILED)) or FAILURE in trial.user_attrs
-
-
-def is_baseline(trial: FrozenTrial) -> bool:
-    """Whether the trial evaluated the FP32 model as a study's baseline."""
-    claim = claim_of(trial)
-    return claim is not None and claim.stage == BASELINE_STAGE
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """The FP32 model's metric.
-
-    Args:
-        value:
-            The metric.
-        trial:
-            The number of the trial that measured it; :obj:`None` if it was given.
-        population:
-            The key under which the study keeps its scores of single samples; :obj:`None` if it
-            keeps none.
-    """
-
-    value: float
-    trial: int | None = None
-    population: str | None = None
-
-
-def get_baseline(study: optuna.Study) -> Baseline | None:
-    """The baseline of a study, if it has been measured."""
-    stored = study.user_attrs.get(BASELINE)
-    return None if stored is None else baseline_from(stored)
-
-
-def baseline_from(stored: Mapping[str, Any]) -> Baseline:
-    """The baseline that a study's attribute holds."""
-    return Baseline(stored["value"], stored["trial"], stored.get("population"))
-
-
-def baseline_digest(baseline: Baseline) -> str:
-    """What tells whether the attribute was edited."""
-    text = json.dumps([float(baseline.value), baseline.trial, baseline.population])
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def set_baseline(study: optuna.Study, baseline: Baseline) -> None:
-    """Keep the baseline in the study, in place of an earlier one.
-
-    Args:
-        study:
-            The study.
-        baseline:
-            The baseline. With ``trial=None`` it is one that was measured elsewhere.
-    """
-    stored: dict[str, Any] = {"value": baseline.value, "trial": baseline.trial}
-    if baseline.population is not None:
-        stored["population"] = baseline.population
-    stored["digest"] = baseline_digest(baseline)
-    study.set_user_attr(BASELINE, stored)

@@ -15,14 +15,16 @@ import numpy as np
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
+from optuna_quant._common.rounding import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.sequential import Verdict
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.errors import DamagedRecordError
-from optuna_quant.study.sample_record import population_of
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ _PROTOCOL = "optuna_quant:protocol"
 _CONSTRAINTS = "constraints:"
 _TEXTS = ("optuna_quant:signature", "optuna_quant:evaluation")
 _PIECE = re.compile(r":[0-9a-f]{8}:\d+$")
-_ROUNDING = 1e-9
 
 Check = Callable[[Any], bool]
 
@@ -58,7 +59,7 @@ def check_record(study: optuna.Study) -> None:
     try:
         _check(study)
     except DamagedRecordError:
-        # Whoever begins the study anew at this moment leaves a mixture of two to be read.
+        # A process that starts the study anew at this moment leaves a mixture of two.
         _check(study)
 
 
@@ -157,10 +158,10 @@ def _wrong_baseline(stored: Any, trials: int) -> str | None:
     if population is not None and not isinstance(population, str):
         return f"names the samples {_shown(population)}"
     digest = stored.get("digest")
-    if digest is not None and digest != record.baseline_digest(record.baseline_from(stored)):
+    if digest is not None and digest != Baseline.from_attr(stored).digest:
         return (
             f"does not agree with its digest: value {stored['value']}, trial {stored['trial']} "
-            "(optuna_quant.study.record.set_baseline sets another one)"
+            "(optuna_quant.study.baseline.set_baseline sets another one)"
         )
     return None
 
@@ -168,7 +169,7 @@ def _wrong_baseline(stored: Any, trials: int) -> str | None:
 def _check_baseline(
     study: optuna.Study, trials: list[FrozenTrial], population: Population | None
 ) -> None:
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     if baseline is None:
         return
     if population is not None:
@@ -183,7 +184,7 @@ def _check_baseline(
     if baseline.trial is None or baseline.trial >= len(trials):
         return
     trial = trials[baseline.trial]
-    measured = trial.state == TrialState.COMPLETE and record.is_baseline(trial)
+    measured = trial.state == TrialState.COMPLETE and TrialView(trial).is_baseline
     if measured and trial.values and not _close(trial.values[0], baseline.value):
         raise DamagedRecordError(
             study.study_name,
@@ -228,7 +229,7 @@ def _check_trial(one: _Trial) -> None:
     system: dict[str, Check] = {
         record.CLAIM: _is_claim,
         record.WORKER: lambda w: _has(w, number=_is_count, worker=_is_text),
-        record.SIGN_OF_LIFE: lambda sign: True,
+        record.HEARTBEAT: lambda count: True,
         record.FAILED: _is_flag,
         record.REPORTS: _are_reports,
         f"{_CONSTRAINTS}{record.ACCURACY}": _is_number,
@@ -241,7 +242,7 @@ def _check_trial(one: _Trial) -> None:
             is_absent = attribute not in attrs or (value is None and attribute == record.CLAIM)
             if not is_absent and (value is None or not check(value)):
                 raise one.damaged(attribute, f"is {_shown(value)}")
-    if not trial.state.is_finished():  # Somebody may be in the middle of writing them.
+    if not trial.state.is_finished():  # Its worker may be in the middle of writing them.
         return
     _check_agreement(one)
     if record.SCORES in trial.system_attrs:
@@ -251,17 +252,18 @@ def _check_trial(one: _Trial) -> None:
 def _check_agreement(one: _Trial) -> None:
     """Values of one trial that were written together."""
     trial = one.trial
-    violation = trial.system_attrs.get(f"{_CONSTRAINTS}{record.ACCURACY}")
-    met = trial.user_attrs.get(record.MET)
-    is_judged = trial.state == TrialState.COMPLETE and met is not None and violation is not None
-    if is_judged and met != bool(violation <= 0):  # type: ignore[operator]
-        raise one.damaged(record.MET, f"is {met}, but the constraint 'accuracy' is {violation!r}")
-    quantized = trial.system_attrs.get(f"{_CONSTRAINTS}{record.QUANTIZED}")
-    if quantized is None or trial.state != TrialState.COMPLETE:
+    view = TrialView(trial)
+    if not view.is_complete:
         return
-    if record.is_baseline(trial) and quantized == 0:
+    met, violation = view.met, view.violation
+    if met is not None and violation is not None and met != (violation <= 0):
+        raise one.damaged(record.MET, f"is {met}, but the constraint 'accuracy' is {violation!r}")
+    quantized = trial.constraints.get(record.QUANTIZED)
+    if quantized is None:
+        return
+    if view.is_baseline and quantized == 0:
         raise one.damaged(record.CLAIM, "is that of the FP32 model, but the model is quantized")
-    if (record.MET in trial.user_attrs) != (quantized == 0):
+    if (met is not None) != (quantized == 0):
         raise one.damaged(
             f"{_CONSTRAINTS}{record.QUANTIZED}",
             f"is {quantized}, which does not agree with the attribute 'met' ({met})",
@@ -269,19 +271,18 @@ def _check_agreement(one: _Trial) -> None:
 
 
 def _check_scores(one: _Trial) -> None:
-    trial, population = one.trial, one.population
+    trial, population, view = one.trial, one.population, TrialView(one.trial)
     try:
-        scores = read_scores(trial.system_attrs)
+        scores = view.scores
     except ValueError as error:
         raise one.damaged(record.SCORES, str(error)) from error
-    evidence = trial.user_attrs.get(record.EVIDENCE)
-    reused = record.REUSED_FROM in trial.user_attrs
-    if evidence is not None and not reused and evidence["samples"] != len(scores):
+    evidence, reused = view.evidence, view.reused_from is not None
+    if evidence is not None and not reused and evidence.samples != len(scores):
         raise one.damaged(
             record.EVIDENCE,
-            f"is of {evidence['samples']} samples, but the trial has seen {len(scores)}",
+            f"is of {evidence.samples} samples, but the trial has seen {len(scores)}",
         )
-    if population is None or population_of(trial.system_attrs) != population.key:
+    if population is None or view.population != population.key:
         return
     low, high = population.bounds
     slack = 1e-6 * max(1.0, abs(low), abs(high))
@@ -386,7 +387,7 @@ def _are_reports(value: Any) -> bool:
 
 
 def _close(one: float, other: float) -> bool:
-    return one == other or math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    return one == other or math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
 
 
 def _shown(value: Any, most: int = 80) -> str:

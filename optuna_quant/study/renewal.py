@@ -13,12 +13,14 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
-from optuna_quant.study import record
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import set_baseline
+from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_now
 from optuna_quant.study.others import where_runs
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
         )
 
     def replace() -> bytes:
-        # Whoever came first has done so, and with SQLite the new one may have the same number.
+        # Another process may have done so, and with SQLite the new one may have the same number.
         if dict(study.user_attrs) == old and not has_results(study) and not running_now(study):
             _replace(study)
             _logger.warning(
@@ -72,7 +74,7 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
 
     # A study that is gone takes its attributes with it.
     with contextlib.suppress(KeyError):
-        SharedValue(study, f"renewed:{hashlib.sha256(repr(old).encode()).hexdigest()[:16]}").get(
+        ComputeOnce(study, f"renewed:{hashlib.sha256(repr(old).encode()).hexdigest()[:16]}").get(
             replace
         )
     return _open(study, name, directions)
@@ -81,9 +83,9 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
 def _replace(study: optuna.Study) -> None:
     name, directions = study.study_name, study.directions
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    enqueued = [trial.system_attrs.get("fixed_params", {}) for trial in waiting]
+    enqueued = [TrialView(trial).fixed_params for trial in waiting]
     others = {k: v for k, v in study.user_attrs.items() if not k.startswith("optuna_quant:")}
-    given = record.get_baseline(study)
+    given = get_baseline(study)
     storage, study_id = _optuna.study_identity(study)
     # SQLite gives the highest number again once it is free: to others, who still refer to the old
     # study by its number, the new one would look like it.
@@ -96,7 +98,7 @@ def _replace(study: optuna.Study) -> None:
     for params in enqueued:
         new.enqueue_trial(params)
     if given is not None and given.trial is None:  # It was measured elsewhere.
-        record.set_baseline(new, given)
+        set_baseline(new, given)
 
 
 def _open(study: optuna.Study, name: str, directions: Sequence[StudyDirection]) -> optuna.Study:

@@ -19,6 +19,8 @@ from optuna.trial import TrialState
 from optuna_quant._optuna import set_study_system_attr
 from optuna_quant._optuna import study_system_attrs
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import views
 
 
 if TYPE_CHECKING:
@@ -80,35 +82,35 @@ def repeated_failure(
             The tuning space.
     """
     failed = []
-    for trial in trials:
-        if not trial.state.is_finished() or record.is_baseline(trial):
+    for view in map(TrialView, trials):
+        if not view.is_finished or view.is_baseline:
             continue
-        if trial.state != TrialState.FAIL:
-            if record.REUSED_FROM not in trial.user_attrs:
+        if view.state != TrialState.FAIL:
+            if view.reused_from is None:
                 return None
-        elif record.FAILURE in trial.user_attrs:
-            failed.append(trial)
+        elif view.failure is not None:
+            failed.append(view)
     if len(failed) < _ENOUGH_TO_ASK:
         return None
     start = failures_from(study)
     # Not what was enqueued and is no configuration of the space: it says nothing of the others.
-    failed = [t for t in failed if t.number >= start and _key(t, space) is not None]
-    if len({_kind(trial) for trial in failed}) != 1:
+    failed = [v for v in failed if v.number >= start and _key(v, space) is not None]
+    if len({_kind(view) for view in failed}) != 1:
         return None
-    keys = {_key(trial, space) for trial in failed}
+    keys = {_key(view, space) for view in failed}
     if len(keys) < _ENOUGH_TO_ASK:
         return None
     still = tuple(config for config in single_ops(space) if config.key not in keys)
-    reason = str(failed[-1].user_attrs[record.FAILURE])
+    reason = str(failed[-1].failure)
     return RepeatedFailure(reason, len(failed), len(keys), still)
 
 
 def try_single_ops(study: optuna.Study, failure: RepeatedFailure, space: TuningSpace) -> None:
     """Put the models that are still to be tried into the queue of a study."""
     asked = {
-        space.key_from_params(trial.system_attrs.get("fixed_params", {}))
-        for trial in study.get_trials(deepcopy=False)
-        if not trial.state.is_finished() and record.IS_PROBE in trial.user_attrs
+        space.key_from_params(view.fixed_params)
+        for view in views(study)
+        if not view.is_finished and view.is_probe
     }
     for config in failure.open:
         # Workers that do so at the same time may try one twice, no more.
@@ -119,7 +121,7 @@ def try_single_ops(study: optuna.Study, failure: RepeatedFailure, space: TuningS
 def try_again(study: optuna.Study, space: TuningSpace) -> None:
     """Let the failures that ended an earlier search count no more: their cause may be mended.
 
-    To be called at the beginning of a search, when nobody else is at work on the study.
+    To be called at the start of a search, when no other process works on the study.
     """
     trials = study.get_trials(deepcopy=False)
     failure = repeated_failure(study, trials, space)
@@ -148,16 +150,16 @@ def single_ops(space: TuningSpace) -> tuple[QuantConfig, ...]:
     return tuple(t.set(base, t.default) for t in chosen)
 
 
-def _key(trial: FrozenTrial, space: TuningSpace) -> str | None:
-    key = space.key_from_params(trial.params)
+def _key(view: TrialView, space: TuningSpace) -> str | None:
+    key = space.key_from_params(view.trial.params)
     if key is not None:
         return key
-    claim = record.claim_of(trial)
+    claim = view.claim
     return None if claim is None else claim.key
 
 
-def _kind(trial: FrozenTrial) -> str:
+def _kind(view: TrialView) -> str:
     """The reason without what differs between models: names, paths, numbers."""
-    text = _QUOTED.sub("'...'", str(trial.user_attrs[record.FAILURE]))
+    text = _QUOTED.sub("'...'", str(view.failure))
     text = _NUMBER.sub("0", _PATH.sub(".../...", text))
     return " ".join(text.split())[:_LONGEST_COMPARED]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.identity import host_of
 from optuna_quant.workers.identity import is_this_process
 
@@ -36,7 +36,7 @@ def suspicious_after(trials: Sequence[FrozenTrial]) -> tuple[float, str]:
         for trial in trials
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         and trial.duration is not None
-        and record.REUSED_FROM not in trial.user_attrs
+        and TrialView(trial).reused_from is None
     ]
     if not times:
         return _WITHOUT_OTHERS_SECONDS, "no other has come to its end"
@@ -70,13 +70,13 @@ class SlowTrials:
                 All trials of the study.
         """
         now = self._clock()
-        running = [t for t in trials if t.state == TrialState.RUNNING and record.claim_of(t)]
+        running = [t for t in trials if t.state == TrialState.RUNNING and TrialView(t).claim]
         since = {t.number: self._seen.get(t.number, now) for t in running}
         self._seen = since
         if not running:
             return
         first = running[0]
-        worker = record.worker_of(first) or ""
+        worker = TrialView(first).worker or ""
         if first.number in self._told or is_this_process(worker):
             return
         seconds = now - since[first.number]

@@ -14,16 +14,17 @@ from optuna.storages import BaseStorage
 from optuna_quant.study.names import model_of_study
 from optuna_quant.study.others import running_now
 from optuna_quant.study.others import where_runs
+from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.launch import LAUNCH
 from optuna_quant.workers.launch import Rank
 
 
 _LAUNCH = "optuna_quant:launch"
-_PATIENCE_SECONDS = 600.0
-_PAUSE_SECONDS = 0.1
+_TIMEOUT_SECONDS = 600.0
+_LONGEST_PAUSE_SECONDS = 0.1
 
 
-def begin(
+def start_study(
     storage: BaseStorage,
     names: Sequence[str],
     direction: Literal["minimize", "maximize"],
@@ -32,7 +33,7 @@ def begin(
     fresh: bool,
     rank: Rank,
     say: Callable[[str], None] | None = None,
-    patience: float = _PATIENCE_SECONDS,
+    timeout: float = _TIMEOUT_SECONDS,
 ) -> optuna.Study:
     """The study of that name, which may be new.
 
@@ -52,7 +53,7 @@ def begin(
             Which of them this process is.
         say:
             Is told what is deleted.
-        patience:
+        timeout:
             How long, in seconds, to wait for the first.
 
     Raises:
@@ -68,8 +69,8 @@ def begin(
             "for each, or use a new --study-name instead."
         )
     study_name = names[0]
-    if fresh and not rank.reports:
-        return _begun_by_the_first(storage, study_name, rank, patience)
+    if fresh and not rank.is_leader:
+        return _started_by_the_first(storage, study_name, rank, timeout)
     if fresh:
         _forget(storage, study_name, model, say)
         for other in names[1:]:
@@ -87,7 +88,7 @@ def begin(
 def _forget(
     storage: BaseStorage, study_name: str, model: str, say: Callable[[str], None] | None
 ) -> None:
-    """Delete a study, if there is one, that is of this model and that nobody works on."""
+    """Delete a study, if there is one, that is of this model and that no process works on."""
     try:
         study = optuna.load_study(storage=storage, study_name=study_name)
     except KeyError:
@@ -107,7 +108,7 @@ def _forget(
             f"{running[0].number} is running {where_runs(running[0])}. Stop them first, leave "
             "--fresh out to take part, or use another --study-name."
         )
-    with contextlib.suppress(KeyError):  # Somebody else may have done so.
+    with contextlib.suppress(KeyError):  # Another process may have done so.
         optuna.delete_study(storage=storage, study_name=study_name)
         if say is not None:
             say(f"--fresh has deleted the study {study_name!r}: {held}.")
@@ -130,10 +131,11 @@ def _held(study: optuna.Study) -> str:
     return f"{count}{begun}{best}"
 
 
-def _begun_by_the_first(
-    storage: BaseStorage, study_name: str, rank: Rank, patience: float
+def _started_by_the_first(
+    storage: BaseStorage, study_name: str, rank: Rank, timeout: float
 ) -> optuna.Study:
-    deadline = time.monotonic() + patience
+    backoff = Backoff(longest=_LONGEST_PAUSE_SECONDS)
+    deadline = time.monotonic() + timeout
     while True:
         with contextlib.suppress(KeyError):
             study = optuna.load_study(storage=storage, study_name=study_name)
@@ -142,6 +144,6 @@ def _begun_by_the_first(
         if time.monotonic() >= deadline:
             raise ValueError(
                 f"--fresh: rank 0 has not begun the study {study_name!r} anew within "
-                f"{patience:g} s. Do all ranks have the same --storage and --study-name?"
+                f"{timeout:g} s. Do all ranks have the same --storage and --study-name?"
             )
-        time.sleep(_PAUSE_SECONDS)
+        backoff()

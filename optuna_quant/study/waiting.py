@@ -1,14 +1,15 @@
-"""For how long to wait for a trial that another worker runs."""
+"""How long to wait for a trial that another worker runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterable
 from functools import cached_property
-import time
 from typing import TYPE_CHECKING
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.workers.backoff import Backoff
+from optuna_quant.workers.heartbeat import HeartbeatMonitor
 from optuna_quant.workers.identity import is_known_dead
 from optuna_quant.workers.identity import this_worker
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 
 _FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 0.5
 
 
 class Waiting:
@@ -26,17 +26,17 @@ class Waiting:
 
     A trial whose process has ended is not waited for, nor is one that this very thread has asked
     for and not told (it cannot end while we wait). One that another thread of this process is
-    running is, however long it takes. All others get their time, anew with each sign of life.
+    running is, however long it takes. All others get their time, anew with each heartbeat.
 
     Args:
         is_at_work:
             Whether the trial of a number is being run by this process.
-        patience:
-            Gives how long, in seconds, to wait for a trial that has begun; called when one is.
+        timeout:
+            Gives how long, in seconds, to wait for a trial that has started; called when one has.
         grace_period:
-            How long, in seconds, to wait for a trial that shows no sign of having begun.
+            How long, in seconds, to wait for a trial that does not show that it has started.
         given_up:
-            The trials, by number and sign of life, for which nobody needs to wait any more;
+            The trials, by number and whether they had started, that are not waited for any more;
             added to.
     """
 
@@ -44,50 +44,45 @@ class Waiting:
         self,
         *,
         is_at_work: Callable[[int], bool],
-        patience: Callable[[], float],
+        timeout: Callable[[], float],
         grace_period: float,
         given_up: set[tuple[int, bool]],
     ) -> None:
         self._is_at_work = is_at_work
-        self._find_patience = patience
-        self._grace_period = grace_period
+        self._find_timeout = timeout
         self._given_up = given_up
-        self._since: dict[tuple[int, bool], tuple[float, object]] = {}
-        self._pause = _FIRST_PAUSE_SECONDS
+        self._silent = HeartbeatMonitor(grace_period)
+        self._backoff = Backoff(first=_FIRST_PAUSE_SECONDS)
 
     @cached_property
-    def _patience(self) -> float:
-        return self._find_patience()
+    def _started(self) -> HeartbeatMonitor:
+        return HeartbeatMonitor(self._find_timeout())
 
-    def is_for(self, begun: Iterable[FrozenTrial], silent: Iterable[FrozenTrial] = ()) -> bool:
-        """Whether any of these running trials may still end, or begin, in time."""
+    def is_for(self, started: Iterable[FrozenTrial], silent: Iterable[FrozenTrial] = ()) -> bool:
+        """Whether any of these running trials may still end, or start, in time."""
         # Not any(): the time of each runs from when it is first looked at.
-        found = [self._is_worthwhile(trial, True) for trial in begun]
+        found = [self._is_worthwhile(trial, True) for trial in started]
         found += [self._is_worthwhile(trial, False) for trial in silent]
         return any(found)
 
-    def _is_worthwhile(self, trial: FrozenTrial, has_begun: bool) -> bool:
+    def _is_worthwhile(self, trial: FrozenTrial, has_started: bool) -> bool:
         if self._is_at_work(trial.number):
             return True
-        claim = record.claim_of(trial)
+        claim = TrialView(trial).claim
         if claim is not None and (claim.worker == this_worker() or is_known_dead(claim.worker)):
             return False
-        has_begun = has_begun and bool(claim or trial.params)
-        key = (trial.number, has_begun)
+        has_started = has_started and bool(claim or trial.params)
+        key = (trial.number, has_started)
         if key in self._given_up:
             return False
-        now = time.monotonic()
-        sign = trial.system_attrs.get(record.SIGN_OF_LIFE)
-        since, last = self._since.get(key, (now, sign))
-        if last != sign and has_begun:
-            since = now
-        self._since[key] = since, sign
-        if now - since < (self._patience if has_begun else self._grace_period):
-            return True
-        self._given_up.add(key)
-        return False
+        if has_started:
+            is_stale = self._started.is_stale(trial.number, TrialView(trial).heartbeat)
+        else:
+            is_stale = self._silent.is_stale(trial.number, None)
+        if is_stale:
+            self._given_up.add(key)
+        return not is_stale
 
     def pause(self) -> None:
         """Sleep a little, longer each time."""
-        time.sleep(self._pause)
-        self._pause = min(1.5 * self._pause, _LONGEST_PAUSE_SECONDS)
+        self._backoff()

@@ -24,14 +24,14 @@ from optuna_quant.workers.launch import this_rank
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from optuna_quant.backends.default import ModelLike
     from optuna_quant.costs.objective import ObjectiveLike
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
-    from optuna_quant.evaluation.objective import Evaluate
+    from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.storages.open import Storage
     from optuna_quant.tuning.options.flat import FurtherOptions
-    from optuna_quant.tuning.options.request import ModelLike
 
 
 __all__ = ["TuningResult", "tune"]
@@ -155,8 +155,10 @@ def tune(
             :class:`~optuna_quant.SearchOptions` by its name, such as ``holdout=0.3``; or such
             values themselves, to be used again, as ``accuracy_criterion=``,
             ``tuning_criterion=``, ``evaluation=``, ``quantization=``, ``runtime=`` and
-            ``search=``. And ``backend=``, a backend instead of ``model`` and all that describes
-            how to read and run it.
+            ``search=``. And ``backend=``, a
+            :class:`~optuna_quant.backends.base.Backend` instead of ``model`` and all that
+            describes how to read and run it; ``evaluate`` then gets its runtime's own object of a
+            model, if there is one, else the model as it builds it.
 
     Returns:
         The result, also if nothing meets the criterion: ``result.met`` and
@@ -203,12 +205,12 @@ def tune(
     )
     rank = this_rank()
     _check_shared(storage, rank)
-    search = prepare(request if rank.reports else replace(request, output=None))
+    search = prepare(request if rank.is_leader else replace(request, output=None))
     result = search.run(
         storage=storage,
         study_name=study_name,
         callbacks=request.search.callbacks,
-        show_progress=request.search.show_progress and rank.reports,
+        show_progress=request.search.show_progress and rank.is_leader,
         n_jobs=request.search.n_jobs,
         artifact_store=request.search.artifact_store,
     )

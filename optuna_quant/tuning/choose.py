@@ -76,7 +76,8 @@ def choose(
         space=result.space,
         left_out=result.left_out,
     )
-    found = replace(found, note=result.note)
+    # What the search believes is about its own question.
+    found = replace(found, note=result.note, explanation=None)
     if found.depends_on_batch:
         found = replace(found, batches=result.batches)
     return _with_what_is_known(found, result)

@@ -90,7 +90,7 @@ def compare(
         _check_positive("threads", threads)
     if metric is not None and data is None:
         raise ValueError("metric needs data to compute it on: give data, or leave metric out.")
-    from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
+    from optuna_quant.backends.default import load_pair
     from optuna_quant.evaluation.labelled import DataEvaluation
 
     evaluation = None
@@ -102,10 +102,10 @@ def compare(
             inputs=inputs,
             transform=transform,
         )
-    pair = ModelPair(first, second, threads=threads, providers=providers)
+    pair = load_pair(first, second, threads=threads, providers=providers)
     if evaluation is not None:
-        for session in pair.sessions:
-            evaluation.check(session)
+        for model in pair.models:
+            evaluation.check(model)
     preview = None if evaluation is None else evaluation.preview
     feeds, source = pair.feeds(
         calibration_data=calibration_data,
@@ -120,9 +120,9 @@ def compare(
     outputs = pair.agreement([each.feed for each in feeds])
     metrics: list[float | None] = [None, None]
     if evaluation is not None:
-        a, b = pair.sessions
-        evaluation.refer_to(lambda: a)
-        metrics = [evaluation.for_fp32()(a), evaluation(b)]
+        one, other = pair.models
+        evaluation.refer_to(lambda: one)
+        metrics = [evaluation.for_fp32()(one), evaluation(other)]
     figures = [
         ModelFigures(os.fspath(path), nbytes, timing.seconds, timing.spread, value)
         for path, nbytes, timing, value in zip(

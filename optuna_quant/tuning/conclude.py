@@ -11,6 +11,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
+from optuna_quant.samplers import Explains
 from optuna_quant.samplers import ReportsRaces
 from optuna_quant.samplers import ReportsSearch
 from optuna_quant.selection.answer import candidates
@@ -19,7 +20,7 @@ from optuna_quant.selection.answer import fp32_candidate
 from optuna_quant.selection.answer import partial_candidates
 from optuna_quant.selection.answer import ranked
 from optuna_quant.selection.chosen_by_samples import models_compared
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.tuning.finalists import finalists
 from optuna_quant.tuning.interval import recorded_interval
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import optuna
+    from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.callbacks import ExitPolicy
     from optuna_quant.callbacks import Stop
     from optuna_quant.costs.gain import Gain
     from optuna_quant.costs.paying import OpGain
+    from optuna_quant.samplers import Explanation
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.space import TuningSpace
 
@@ -99,7 +102,7 @@ def conclude(
     cost = None
     if best is not None and math.isfinite(best.cost(objective)):
         cost = best.cost(objective)
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     compared = models_compared(study)
     sampler = study.sampler  # Other samplers than ours do not tell.
     return kind(
@@ -120,7 +123,7 @@ def conclude(
         backend=backend,
         space=space,
         races=sampler.races(study) if isinstance(sampler, ReportsRaces) else (),
-        set_aside=sampler.set_aside(study) if isinstance(sampler, ReportsSearch) else (),
+        abandoned=sampler.abandoned(study) if isinstance(sampler, ReportsSearch) else (),
         speculation=sampler.speculation(study) if isinstance(sampler, ReportsSearch) else None,
         samples=None if best is None else best.samples,
         full_evaluations=full_evaluations(study),
@@ -131,6 +134,7 @@ def conclude(
         gain=gain,
         known_objective=objective if isinstance(objective, KnownObjective) else None,
         left_out={} if left_out is None else left_out,
+        explanation=_explanation(study, policy, None if best is None else best.trial, space),
     )
 
 
@@ -142,6 +146,16 @@ def _without_answer(
     if stop.reason == StopReason.NO_GAIN:
         fp32 = fp32_candidate(study, policy.criterion)
     return fp32 or _closest(study, found, policy)
+
+
+def _explanation(
+    study: optuna.Study, policy: ExitPolicy, trial: FrozenTrial | None, space: TuningSpace
+) -> Explanation | None:
+    """What the sampler says of an answer; only those with a model of the loss say something."""
+    if not isinstance(study.sampler, Explains):
+        return None
+    config = None if trial is None else space.config_from_params(trial.params)
+    return study.sampler.explain(study, config, objective=policy.objective)
 
 
 def _closest(

@@ -9,7 +9,7 @@ from optuna.logging import get_logger
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.library import library_metric_names
 from optuna_quant.evaluation.metrics.named import metrics
-from optuna_quant.evaluation.objective import Evaluate
+from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.tuning.result import TuningResult
 
 

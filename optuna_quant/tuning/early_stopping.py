@@ -6,41 +6,34 @@ import logging
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
-from optuna.pruners import NopPruner
 
-from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.labelled import DataEvaluation
-from optuna_quant.evaluation.objective import Evaluate
-from optuna_quant.pruners import METHODS
-from optuna_quant.pruners import AccuracyPruner
+from optuna_quant.evaluation.setup import Evaluate
+from optuna_quant.sequential import EarlyStopping
+from optuna_quant.sequential.methods import METHODS
 from optuna_quant.sequential.population import is_bounded
 from optuna_quant.workers.launch import this_rank
 
 
 if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
+    pass
 
 
 _logger = get_logger(__name__)
 
 
-def make_pruner(
-    measure: Evaluate,
-    criterion: AccuracyCriterion,
-    *,
-    early_stopping: str | None,
-    error_probability: float,
-) -> BasePruner:
-    """What decides when enough samples were seen; nothing does if there is nothing to go by."""
+def make_stopping(
+    measure: Evaluate, *, early_stopping: str | None, error_probability: float
+) -> EarlyStopping | None:
+    """When enough samples were seen; :obj:`None` if all are, as there is nothing to go by."""
     if early_stopping not in (None, "off", *METHODS):
         raise ValueError(
             f"early_stopping must be one of {', '.join(METHODS)} or off, but got "
             f"{early_stopping!r}."
         )
-    pruner = AccuracyPruner(
-        criterion, error_probability=error_probability, method=_method(early_stopping)
-    )
+    method = "paired" if early_stopping in (None, "off") else early_stopping
+    stopping = EarlyStopping(method=method, error_probability=error_probability)
     in_full = isinstance(measure, FunctionEvaluation) and not measure.in_parts
     if in_full and early_stopping not in (None, "off"):
         raise ValueError(
@@ -49,11 +42,11 @@ def make_pruner(
             "for; evaluate has no parameter named indices."
         )
     if early_stopping == "off":
-        return NopPruner()
+        return None
     if not isinstance(measure, DataEvaluation):  # The first call tells what there is to go by.
-        return pruner
+        return stopping
     if measure.bounds is not None and not is_bounded(measure.bounds):
-        if this_rank().reports:
+        if this_rank().is_leader:
             level = logging.WARNING if early_stopping in ("paired", "unpaired") else logging.INFO
             _logger.log(
                 level,
@@ -62,7 +55,7 @@ def make_pruner(
                 "bad the score of a sample can be. If you know one, metric_bounds=(lowest, "
                 "highest) decides sooner.",
             )
-        return pruner
+        return stopping
     if measure.bounds is None:
         why = (
             "has no bounds: give metric_bounds=(lowest, highest), between which the score of each "
@@ -70,14 +63,10 @@ def make_pruner(
             if measure.is_mean
             else "is no mean over samples"
         )
-        if this_rank().reports:
+        if this_rank().is_leader:
             _logger.warning(
                 f"Every configuration is evaluated on all samples, because the metric "
                 f"{measure.name!r} {why}."
             )
-        return NopPruner()
-    return pruner
-
-
-def _method(early_stopping: str | None) -> str:
-    return early_stopping if early_stopping in METHODS else "paired"
+        return None
+    return stopping

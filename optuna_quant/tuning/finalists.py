@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,17 +11,18 @@ from typing import Any
 
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import HasThreads
+from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.costs.gain import Gain
 from optuna_quant.costs.gain import measure_against
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import Objective
 from optuna_quant.evaluation.rebuild import rebuild
-from optuna_quant.study import record
-from optuna_quant.workers.cores import available_cores
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Model
     from optuna_quant.data.given import InputValues
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.space import TuningSpace
@@ -57,9 +57,7 @@ def first_feed(backend: Backend) -> Feed | None:
     Returns:
         :obj:`None` for a backend that has no such data, or does not show them.
     """
-    preview: Callable[[int], tuple[int, list[Mapping[str, Any]]] | None] | None
-    preview = getattr(backend, "calibration_preview", None)
-    found = None if preview is None else preview(1)
+    found = backend.calibration_preview(1) if isinstance(backend, PreviewsCalibration) else None
     if found is None or not found[1]:
         return None
     count, feeds = found
@@ -88,7 +86,7 @@ def finalists(
     different: dict[object, Candidate] = {}
     for candidate in found:
         if candidate.cost(objective) <= most:
-            key = candidate.trial.user_attrs.get(record.FINGERPRINT, candidate.trial.number)
+            key = candidate.view.model
             different.setdefault(key, candidate)
     return list(different.values())[:_MOST_FINALISTS]
 
@@ -124,7 +122,7 @@ def measure_finalists(
         return found[0], _sizes(found[0], backend.quantize(space.fp32()))
     models = [rebuild(c.trial, backend=backend, space=space) for c in found]
     fp32 = backend.quantize(space.fp32())
-    runs = [partial(model.run, None, feed.inputs) for model in (fp32, *models)]
+    runs = [partial(model.run, feed.inputs) for model in (fp32, *models)]
     measured = measure_against(runs[0], runs[1:], seconds=seconds)
     for candidate, each in zip(found, measured.seconds, strict=True):
         _logger.info(f"Trial {candidate.trial.number}: {1e3 * each:.3g} ms.")
@@ -137,25 +135,11 @@ def measure_finalists(
         nbytes=sizes.nbytes,
         fp32_bytes=sizes.fp32_bytes,
         batch=feed.batch,
-        threads=_threads(fp32),
+        threads=fp32.threads if isinstance(fp32, HasThreads) else None,
         runs=measured.runs,
     )
 
 
-def _sizes(candidate: Candidate, fp32: Any) -> Gain:
-    size, reference = (
-        candidate.trial.user_attrs.get(record.MODEL_BYTES),
-        getattr(fp32, "nbytes", None),
-    )
-    if size is None or reference is None:
-        return Gain()
-    return Gain(nbytes=int(size), fp32_bytes=int(reference))
-
-
-def _threads(model: Any) -> int | None:
-    """The threads of a model's session; :obj:`None` if it does not tell."""
-    try:
-        options = model.session.get_session_options()
-    except AttributeError:
-        return None
-    return int(options.intra_op_num_threads) or available_cores()
+def _sizes(candidate: Candidate, fp32: Model) -> Gain:
+    size = candidate.view.model_bytes
+    return Gain() if size is None else Gain(nbytes=int(size), fp32_bytes=fp32.nbytes)

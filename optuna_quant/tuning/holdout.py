@@ -22,6 +22,7 @@ from optuna_quant.evaluation.sampled import SampleEvaluation
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import for_fp32
+from optuna_quant.evaluation.value import given_to
 from optuna_quant.sequential.interval import loss_interval
 from optuna_quant.sequential.population import is_bounded
 from optuna_quant.tuning.validation import HoldoutResult
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.evaluation.objective import Evaluate
+    from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.tuning.result import TuningResult
 
 
@@ -50,7 +51,6 @@ def with_holdout(
     result: TuningResult,
     evaluate: Evaluate,
     *,
-    session: Callable[[Any], Any],
     limited: Callable[[Callable[[], Any]], Any] = _unlimited,
 ) -> TuningResult:
     """The result with what the hold-out set says of its model.
@@ -62,11 +62,9 @@ def with_holdout(
         result:
             The result of the search, whether or not the criterion is met.
         evaluate:
-            Gives the metric of a session on the hold-out set; if it is a
+            Gives the metric of a model on the hold-out set; if it is a
             :class:`~optuna_quant.evaluation.sampled.SampleEvaluation` with bounds, from the
             scores of single samples.
-        session:
-            Gives the session of a model.
         limited:
             Runs an evaluation, and raises if it takes too long.
     """
@@ -78,7 +76,7 @@ def with_holdout(
         return replace(result, holdout_missing="the search was interrupted")
     try:
         with exits_are_errors(_WHAT):
-            found = _measured(result, evaluate, session, limited)
+            found = _measured(result, evaluate, limited)
     except KeyboardInterrupt:
         # That is not to be overlooked: the caller may have meant to end all.
         result = replace(result, stopped_because=StopReason.INTERRUPTED)
@@ -94,17 +92,18 @@ def with_holdout(
 def _measured(
     result: TuningResult,
     evaluate: Evaluate,
-    session: Callable[[Any], Any],
     limited: Callable[[Callable[[], Any]], Any],
 ) -> HoldoutResult:
     assert result.trial is not None
     # FP32 first: a metric may compare the other one with what it gives.
     fp32 = result.backend.quantize(result.space.fp32())
     evaluated = partial(_evaluate, is_candidate=False)
-    baseline = limited(partial(evaluated, for_fp32(evaluate), session(fp32), result.criterion))
+    baseline = limited(
+        partial(evaluated, for_fp32(evaluate), given_to(evaluate, fp32), result.criterion)
+    )
     del fp32  # One at a time is in memory.
     model = rebuild(result.trial, backend=result.backend, space=result.space)
-    candidate = limited(partial(_evaluate, evaluate, session(model), result.criterion))
+    candidate = limited(partial(_evaluate, evaluate, given_to(evaluate, model), result.criterion))
     return _compare(candidate, baseline, evaluate, result.criterion)
 
 
@@ -147,18 +146,18 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _evaluate(
-    evaluate: Evaluate, session: Any, criterion: AccuracyCriterion, *, is_candidate: bool = True
+    evaluate: Evaluate, model: Any, criterion: AccuracyCriterion, *, is_candidate: bool = True
 ) -> NDArray[np.float64] | float:
     """The scores of all samples, or the metric if there are none."""
     if isinstance(evaluate, FunctionEvaluation):
-        found = evaluate.measure(session) if is_candidate else evaluate.see_fp32(session)
+        found = evaluate.measure(model) if is_candidate else evaluate.see_fp32(model)
         if isinstance(found, GivenScores):
             return found.values if found.bounds is not None else found.mean
         return as_metric(found, higher_is_better=criterion.higher_is_better, what=_WHAT)
     if isinstance(evaluate, SampleEvaluation) and evaluate.bounds is not None:
-        batches = evaluate.scores(session, np.arange(evaluate.samples))
+        batches = evaluate.scores(model, np.arange(evaluate.samples))
         return np.concatenate([np.asarray(batch, dtype=np.float64) for batch in batches])
-    return as_metric(evaluate(session), higher_is_better=criterion.higher_is_better, what=_WHAT)
+    return as_metric(evaluate(model), higher_is_better=criterion.higher_is_better, what=_WHAT)
 
 
 def _compare(

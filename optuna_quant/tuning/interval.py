@@ -9,9 +9,9 @@ from optuna.logging import get_logger
 
 from optuna_quant.sequential.population import is_bounded
 from optuna_quant.sequential.simultaneous import chosen_loss_interval
-from optuna_quant.study import record
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import full_scores
 
 
 if TYPE_CHECKING:
@@ -49,11 +49,8 @@ def recorded_interval(
         return None
     if population is None or not is_bounded(population.bounds):
         return None
-    scores = read_scores(trial.system_attrs)
-    source = trial.user_attrs.get(record.REUSED_FROM)
-    if len(scores) < population.samples and source is not None:
-        scores = read_scores(study.get_trials(deepcopy=False)[source].system_attrs)
-    if len(scores) < population.samples:
+    scores = full_scores(study, TrialView(trial), population.samples)
+    if scores is None:
         return None
     # In the data's own order: that of the evaluation depends on what the baseline scores.
     candidate = np.empty(population.samples)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import cast
 
 from optuna_quant.criteria import AccuracyCriterion
@@ -13,8 +12,8 @@ from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.sample_metrics import Metric
-from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.evaluation.sampled import SampleEvaluation
+from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.tuning.holdout import check_other_data
 from optuna_quant.workers.cores import available_cores
 
@@ -38,7 +37,7 @@ def make_measure(
     batch_size: int | None,
     threads: int,
 ) -> Evaluate:
-    """What gives the metric of a session."""
+    """What gives the metric of a model."""
     if evaluate is not None and data is None:
         of_data = {
             "metric": metric,
@@ -54,7 +53,6 @@ def make_measure(
             metric_bounds=metric_bounds,
             higher_is_better=criterion is None or criterion.higher_is_better,
             batch_size=batch_size,
-            of_session=True,
         )
     if data is None or evaluate is not None:
         given = "both" if evaluate is not None else "neither"
@@ -85,7 +83,7 @@ def make_holdout_measure(
     data: DataLike | None,
     measured: Callable[[Evaluate | None, DataLike | None], Evaluate],
 ) -> Evaluate:
-    """What gives the metric of a session on the hold-out set."""
+    """What gives the metric of a model on the hold-out set."""
     if evaluate is None:
         check_other_data(data, holdout, what="data")
         return measured(None, cast("DataLike", holdout))
@@ -98,21 +96,6 @@ def make_holdout_measure(
     is_evaluation = isinstance(holdout, SampleEvaluation)
     given = cast("Evaluate", holdout)
     return given if is_evaluation else measured(given, None)
-
-
-def taken_by(measure: Evaluate) -> Callable[[Any], Any]:
-    """Gives what an evaluation takes of a model: the model, or its session."""
-    return _itself if isinstance(measure, DataEvaluation) else _session
-
-
-def _itself(model: Any) -> Any:
-    """What an evaluation of data gets, which has its own way to the session."""
-    return model
-
-
-def _session(model: Any) -> Any:
-    """What an evaluation gets: the session of a model, if it has one."""
-    return getattr(model, "session", model)
 
 
 def usual_threads() -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from typing import Literal
 
 import optuna
+from optuna.pruners import NopPruner
 
 from optuna_quant.evaluation.batches import Batches
 from optuna_quant.evaluation.batches import check_batches
@@ -19,7 +20,6 @@ from optuna_quant.study.renewal import renew
 
 
 if TYPE_CHECKING:
-    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
 
@@ -38,8 +38,6 @@ class StudyOpener:
             The direction of the study.
         sampler:
             The strategy.
-        pruner:
-            Its pruner.
         split:
             Which of the samples are the hold-out set; :obj:`None` if it is of others, or none.
         batches:
@@ -48,7 +46,6 @@ class StudyOpener:
 
     direction: Literal["maximize", "minimize"]
     sampler: BaseSampler
-    pruner: BasePruner
     split: HoldoutSplit | None
     batches: Batches | None
 
@@ -58,7 +55,7 @@ class StudyOpener:
             study_name=study_name,
             direction=self.direction,
             sampler=self.sampler,
-            pruner=self.pruner,
+            pruner=NopPruner(),
             load_if_exists=study_name is not None,
         )
 

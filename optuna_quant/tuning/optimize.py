@@ -62,8 +62,8 @@ def optimize(
                 continue
             # What others are still at may change the answer.
             last = others_running(study) if last is None else last
-            patience = getattr(study.sampler, "claim_patience", _LAST_TRIALS_SECONDS)
-            if not await_last_trials(study, last, patience=patience):
+            timeout = getattr(study.sampler, "claim_timeout", _LAST_TRIALS_SECONDS)
+            if not await_last_trials(study, last, timeout=timeout):
                 break
     except KeyboardInterrupt:
         stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")
@@ -131,9 +131,9 @@ def optimize_once(
             raise
         which = f"trial {', '.join(map(str, lost))}" if lost else "trial"
         _logger.warning(
-            f"Other workers have taken this process for dead and ended its {which}; it goes on "
-            "with another one. It gave no sign of life for too long, because it was suspended or "
-            "could not reach the storage."
+            f"Other workers have ended this process's {which} as stale; it goes on with another "
+            "one. It wrote no heartbeat for too long, because it was suspended or could not reach "
+            "the storage."
         )
         return False
     finally:

@@ -7,12 +7,11 @@ from dataclasses import field
 from functools import cached_property
 import math
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.worth import is_better
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -23,12 +22,14 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.costs.gain import Gain
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.batches import Batches
+    from optuna_quant.samplers import Abandoned
+    from optuna_quant.samplers import Explanation
     from optuna_quant.samplers import RaceReport
-    from optuna_quant.samplers import SetAside
     from optuna_quant.samplers import Speculation
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
@@ -57,7 +58,7 @@ class Outcome:
     criterion: AccuracyCriterion
     backend: Backend = field(repr=False)
     space: TuningSpace = field(repr=False)
-    set_aside: Sequence[SetAside] = ()
+    abandoned: Sequence[Abandoned] = ()
     speculation: Speculation | None = None
     races: Sequence[RaceReport] = ()
     samples: tuple[int, int] | None = None
@@ -74,6 +75,7 @@ class Outcome:
     gain: Gain | None = None
     known_objective: KnownObjective | None = field(default=None, repr=False)
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict, repr=False)
+    explanation: Explanation | None = field(default=None, repr=False)
 
     @property
     def pays(self) -> bool | None:
@@ -112,9 +114,9 @@ class Outcome:
     @property
     def depends_on_batch(self) -> bool:
         """Whether what the model gives for a sample depends on the others in its batch."""
-        return self.trial is not None and record.DEPENDS_ON_BATCH in self.trial.user_attrs
+        return self.trial is not None and TrialView(self.trial).depends_on_batch
 
     @cached_property
-    def executed(self) -> Mapping[str, Any] | None:
+    def executed(self) -> Mapping[str, ExecutedOp] | None:
         """What the runtime executes of the model; the runtime is asked once."""
         return None if self.config is None else self.backend.executed(self.config)

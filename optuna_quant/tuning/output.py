@@ -14,6 +14,7 @@ from optuna.logging import get_logger
 
 from optuna_quant._common.atomic_files import locked_directory
 from optuna_quant._common.atomic_files import remove_left_over
+from optuna_quant.backends.base import ReadsFiles
 from optuna_quant.evaluation.rebuild import rebuild
 from optuna_quant.selection.answer import best_met_trial
 
@@ -76,8 +77,7 @@ def check_output(
 
 def files_of(backend: Backend) -> Mapping[str, Path]:
     """The files that a backend reads, as far as it tells."""
-    files: Mapping[str, Path] = getattr(backend, "files", {})
-    return files
+    return backend.files if isinstance(backend, ReadsFiles) else {}
 
 
 def storage_file(storage: object) -> Path | None:

@@ -10,8 +10,9 @@ from functools import partial
 import os
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import cast
 
+from optuna_quant.backends.base import HasConstantInputs
+from optuna_quant.backends.default import make_backend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.costs.given import as_costs
 from optuna_quant.costs.objective import OPS
@@ -27,10 +28,10 @@ from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.criterion import check_tolerance
 from optuna_quant.evaluation.metrics.criterion import criterion_for
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
-from optuna_quant.evaluation.objective import Evaluate
+from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.timeout import check_evaluation_timeout
 from optuna_quant.tuning.earlier_study import check_from_study
-from optuna_quant.tuning.early_stopping import make_pruner
+from optuna_quant.tuning.early_stopping import make_stopping
 from optuna_quant.tuning.measures import make_holdout_measure
 from optuna_quant.tuning.measures import make_measure
 from optuna_quant.tuning.measures import usual_threads
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.default import ModelLike
     from optuna_quant.costs import KnownObjective
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
     from optuna_quant.space.narrowing import OpDict
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.options.quantization import QuantizationOptions
-    from optuna_quant.tuning.options.request import ModelLike
     from optuna_quant.tuning.options.request import TuneOptions
 
 
@@ -81,8 +82,8 @@ def prepare(request: TuneOptions) -> TuningRun:
     strategy = _strategy(request, tuning)
     check_evaluation_timeout(options.evaluation_timeout)
     inputs = options.inputs
-    if inputs is None:
-        inputs = getattr(request.backend, "inputs", None)
+    if inputs is None and isinstance(request.backend, HasConstantInputs):
+        inputs = request.backend.inputs
     measured = _measured(request, inputs)
     measure = measured(request.evaluate, request.data)
     accuracy = _criterion(request, measure)
@@ -94,9 +95,8 @@ def prepare(request: TuneOptions) -> TuningRun:
     fraction = as_fraction(options.holdout)
     if options.holdout is not None and fraction is None:
         held_out = make_holdout_measure(options.holdout, request.evaluate, request.data, measured)
-    pruner = make_pruner(
+    stopping = make_stopping(
         measure,
-        accuracy,
         early_stopping=options.early_stopping,
         error_probability=options.error_probability,
     )
@@ -111,13 +111,14 @@ def prepare(request: TuneOptions) -> TuningRun:
     backend = _backend(request, calibration_data, inputs)
     space = _space(backend, allowed)
     scored = None
-    fp32 = backend.quantize(space.fp32()) if isinstance(measure, DataEvaluation) else None
+    on_data = any(isinstance(each, DataEvaluation) for each in (measure, held_out))
+    fp32 = backend.quantize(space.fp32()) if on_data else None
     if fraction is not None:
         if isinstance(measure, DataEvaluation):
             measure.check(fp32)  # The model tells a list of batches from one of samples.
         measure, held_out, split = split_holdout(measure, fraction, seed=request.seed)
     for each in (measure, held_out):
-        if isinstance(each, DataEvaluation):
+        if isinstance(each, DataEvaluation) and fp32 is not None:
             each.check(fp32)
             if each is measure:
                 scored = check_outputs(each, fp32, backend=backend, space=space)
@@ -151,7 +152,7 @@ def prepare(request: TuneOptions) -> TuningRun:
         if request.output is None
         else SaveBest(request.output, backend=backend, space=space, policy=policy),
         calibration_data=calibration_data,
-        pruner=pruner,
+        stopping=stopping,
         seed=request.seed,
         holdout=held_out,
         evaluation_timeout=options.evaluation_timeout,
@@ -241,7 +242,7 @@ def _backend(
         "cache_dir": runtime.cache_dir,
     }
     if request.backend is None:
-        return _onnxruntime(request.model, options)
+        return make_backend(request.model, **options)
     _check_backend_alone(request.model, {**options, "inputs": None, "transform": None})
     return request.backend
 
@@ -266,23 +267,14 @@ def _told_batches(
     measure: Evaluate, backend: Backend, space: TuningSpace, fp32: Any
 ) -> Batches | None:
     """How models with dynamic quantization are evaluated; says what is odd about the data."""
-    reports = this_rank().reports
-    if isinstance(measure, DataEvaluation) and reports:
+    is_leader = this_rank().is_leader
+    if isinstance(measure, DataEvaluation) and is_leader:
         measure.tell_unused(fp32)
     warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
-    if reports:
+    if is_leader:
         warn_of_batches(measure, batches)
     return batches
-
-
-def _onnxruntime(model: ModelLike | None, options: Mapping[str, Any]) -> Backend:
-    if model is None:
-        raise ValueError("A model is needed: a path, its bytes, or an onnx.ModelProto.")
-    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-
-    given = {name: value for name, value in options.items() if value is not None}
-    return cast("Backend", OnnxRuntimeBackend(model, **given))
 
 
 def _check_backend_alone(model: ModelLike | None, options: Mapping[str, Any]) -> None:

@@ -7,11 +7,8 @@ import contextlib
 import logging
 import threading
 
+from optuna_quant._optuna import TRIAL_LOGGERS
 from optuna_quant.study.errors import BaselineError
-
-
-# Where Optuna logs how a trial has ended.
-_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
 
 
 class _Repeated(logging.Filter):
@@ -42,10 +39,10 @@ def without_repeated_lines(*, progress: bool) -> Iterator[None]:
             Whether a line per trial is shown, so that Optuna's is one too many.
     """
     repeated = _Repeated(progress=progress)
-    for name in _LOGGERS:
+    for name in TRIAL_LOGGERS:
         logging.getLogger(name).addFilter(repeated)
     try:
         yield
     finally:
-        for name in _LOGGERS:
+        for name in TRIAL_LOGGERS:
             logging.getLogger(name).removeFilter(repeated)

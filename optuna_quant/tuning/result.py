@@ -69,7 +69,7 @@ class TuningResult(Outcome):
             Builds the model.
         space:
             The tuning space.
-        set_aside:
+        abandoned:
             The configurations that could not be evaluated, however often it was tried.
         races:
             How ranking was decided on a part of the samples, and what that may have missed.
@@ -118,6 +118,10 @@ class TuningResult(Outcome):
         left_out:
             The ops that the tuning space does not have because quantizing them makes the model
             slower here, each with what it costs as far as that is known.
+        explanation:
+            Why the ops in fallback are there, and what the search believes of what was not tried:
+            a :class:`~optuna_quant.samplers.Explanation`, whose text is in the summary.
+            :obj:`None` with a strategy that has no model of the loss.
     """
 
     def model(self) -> Any:
@@ -175,8 +179,11 @@ class TuningResult(Outcome):
             for; :obj:`None` if not known) and ``note``. Where costs are known there follow
             ``seconds_gained`` and ``bytes_gained``, what the op gains in its option against FP32
             while all else is the same (0 in fallback), for another objective ``gained``; and a
-            row for each op that was left out of the space as slower here. Without a model there
-            are no rows.
+            row for each op that was left out of the space as slower here. Where
+            ``explanation`` knows it there follow ``error_share``, the op's part of the error that
+            is expected where every op is quantized, and ``of_activations``, what part of that
+            comes from its activations and not from its weights. Without a model there are no
+            rows.
         """
         return report(self)
 

@@ -24,8 +24,8 @@ from optuna_quant.evaluation.batches import SampleDependence
 from optuna_quant.evaluation.holdout_split import HoldoutSplit
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.criterion import note_of
-from optuna_quant.evaluation.objective import Evaluate
 from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.signature import signature_of
 from optuna_quant.samplers._fp32_only import FP32OnlySampler
@@ -44,7 +44,6 @@ from optuna_quant.tuning.direction import ask_for_direction
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
 from optuna_quant.tuning.holdout import with_holdout
-from optuna_quant.tuning.measures import taken_by
 from optuna_quant.tuning.opening import StudyOpener
 from optuna_quant.tuning.optimize import optimize
 from optuna_quant.tuning.output import SaveBest
@@ -59,8 +58,6 @@ from optuna_quant.workers.launch import this_rank
 
 
 if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
-    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
@@ -72,7 +69,9 @@ if TYPE_CHECKING:
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import InputValues
     from optuna_quant.data.given import Transform
+    from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.storages.open import Storage
     from optuna_quant.tuning.earlier_study import FromStudy
 
@@ -97,7 +96,7 @@ class TuningRun:
         policy:
             When the search stops.
         measure:
-            Gives the metric of a session.
+            Gives the metric of a model.
         saver:
             Keeps the best model so far in a file; :obj:`None` if there is none.
         calibration_data:
@@ -107,7 +106,7 @@ class TuningRun:
         transform:
             What makes inputs of samples.
         holdout:
-            Gives the metric of a session on the hold-out set; :obj:`None` if there is none.
+            Gives the metric of a model on the hold-out set; :obj:`None` if there is none.
         evaluation_timeout:
             After how many seconds the evaluation of a model is ended; :obj:`None` for never.
         split:
@@ -130,8 +129,8 @@ class TuningRun:
             The ops that the tuning space does not have because of what they cost.
         from_study:
             The earlier study that the search begins from; :obj:`None` if there is none.
-        pruner:
-            Stops the evaluation of a model whose fate is known.
+        stopping:
+            When the evaluation of a model ends early; :obj:`None` if all samples are seen.
         seed:
             The seed of everything random.
     """
@@ -144,7 +143,7 @@ class TuningRun:
     measure: Evaluate
     saver: SaveBest | None
     calibration_data: CalibrationLike | None
-    pruner: BasePruner
+    stopping: EarlyStopping | None
     seed: int
     holdout: Evaluate | None = None
     evaluation_timeout: float | None = None
@@ -171,7 +170,6 @@ class TuningRun:
         return StudyOpener(
             direction=self.criterion.direction,
             sampler=self.sampler,
-            pruner=self.pruner,
             split=self.split,
             batches=self.batches,
         )
@@ -274,7 +272,7 @@ class TuningRun:
             self.space,
             criterion=self.criterion,
             seed=self.seed,
-            claim_patience=getattr(self.sampler, "claim_patience", _LAST_TRIALS_SECONDS),
+            claim_timeout=getattr(self.sampler, "claim_timeout", _LAST_TRIALS_SECONDS),
         )
         return replace(self, policy=self.policy.without_gain(message), sampler=sampler)
 
@@ -299,6 +297,7 @@ class TuningRun:
             self.space,
             self.measure,
             self.criterion,
+            stopping=self.stopping,
             seed=self.seed,
             watch=None if progress is None else progress.watch,
             artifact_store=artifact_store,
@@ -327,7 +326,7 @@ class TuningRun:
         """Search in a study that fits."""
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
         observers += [*shown, *saved, *callbacks]
-        if isinstance(self.measure, DataEvaluation) and this_rank().reports:
+        if isinstance(self.measure, DataEvaluation) and this_rank().is_leader:
             observers.append(
                 SampleDependence(self.measure, lambda: self.backend.quantize(self.space.fp32()))
             )
@@ -358,17 +357,13 @@ class TuningRun:
             result = replace(result, batches=self.batches)
         if self.verify:
             limited = partial(objective.limited, study, what="The second evaluation of the answer")
-            result = with_second_evaluation(
-                result, self.measure, session=taken_by(self.measure), limited=limited
-            )
+            result = with_second_evaluation(result, self.measure, limited=limited)
         if self.saver is not None and result.trial is not None and not result.is_reproducible:
             self.saver.discard(result.trial)
         unwritten = _write(self.saver, result)
         if self.holdout is not None:
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
-            result = with_holdout(
-                result, self.holdout, session=taken_by(self.holdout), limited=limited
-            )
+            result = with_holdout(result, self.holdout, limited=limited)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result

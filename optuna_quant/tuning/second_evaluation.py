@@ -22,18 +22,21 @@ from typing import TypeVar
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import depends_on_batch
 from optuna_quant.callbacks import StopReason
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.rebuild import rebuild
 from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.value import as_metric
+from optuna_quant.evaluation.value import given_to
 from optuna_quant.study import record
 from optuna_quant.study.blobs import write_bytes
-from optuna_quant.study.compute_once import SharedValue
+from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.evaluation_cost import full_evaluations
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import full_scores
 from optuna_quant.tuning.validation import SecondEvaluation
 
 
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.evaluation.objective import Evaluate
+    from optuna_quant.backends.base import Model
+    from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.tuning.result import TuningResult
 
 
@@ -53,7 +57,7 @@ T = TypeVar("T")
 _TRIED = 16
 _FEWEST = 2
 # By this part of the largest output, sums in another order may differ; what is random does more.
-_ROUNDING = 1e-5
+_BY_ORDER = 1e-5
 _SAME_METRIC = 1e-9
 
 
@@ -65,7 +69,6 @@ def with_second_evaluation(
     result: TuningResult,
     evaluate: Evaluate,
     *,
-    session: Callable[[Any], Any],
     limited: Callable[..., Any] = _unlimited,
 ) -> TuningResult:
     """The result with a verdict that has held twice, or none.
@@ -78,8 +81,6 @@ def with_second_evaluation(
             The result of the search. If the criterion is not met there is nothing to do.
         evaluate:
             Gives the metric of a model.
-        session:
-            Gives what ``evaluate`` takes of a model.
         limited:
             Runs an evaluation, and raises if it takes too long; calls ``give_up`` with the reason
             if it cannot be ended.
@@ -93,14 +94,14 @@ def with_second_evaluation(
         model = rebuild(trial, backend=result.backend, space=result.space)
     except ValueError as error:
         return replace(result, not_repeated=str(error))
-    shared = SharedValue(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
+    shared = ComputeOnce(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
 
     def give_up(reason: str) -> None:
         # The others wait for a value, and not for ever.
         failed = json.dumps({"failed": reason, "evaluated": 0.0}).encode()
         write_bytes(result.study, shared.name, failed)
 
-    again = _Again(result, trial, evaluate, session, partial(limited, give_up=give_up))
+    again = _Again(result, trial, evaluate, partial(limited, give_up=give_up))
     try:
         found = _read(shared.get(lambda: again.evaluate(model)))
     except KeyboardInterrupt:
@@ -147,10 +148,9 @@ class _Again:
     result: TuningResult
     trial: FrozenTrial
     measure: Evaluate
-    session: Callable[[Any], Any]
     limited: Callable[[Callable[[], Any]], Any]
 
-    def evaluate(self, model: Any) -> bytes:
+    def evaluate(self, model: Model) -> bytes:
         """What it gives, as the study keeps it."""
         tried = 0.0
         if isinstance(self.measure, DataEvaluation):
@@ -179,7 +179,7 @@ class _Again:
         first = self.result.metric, self.result.baseline
         return json.dumps(asdict(SecondEvaluation(first, metric, baseline, evaluated))).encode()
 
-    def _try_few(self, model: Any, evaluation: DataEvaluation) -> tuple[bool, float]:
+    def _try_few(self, model: Model, evaluation: DataEvaluation) -> tuple[bool, float]:
         """Whether a few samples give the same each time, and how many were run for it."""
         samples = evaluation.samples
         count = min(samples, _TRIED, max(_FEWEST, samples // _TRIED))
@@ -191,14 +191,14 @@ class _Again:
         if recorded is not None:
             # Those of the first samples as the trial has seen them, in the same batches.
             indices, scores = recorded
-            depends = getattr(model, "depends_on_batch", False) is True
+            depends = depends_on_batch(model)
             first = min(samples, max(count, size)) if depends else count
             found = evaluation.scores(model, indices[:first])
             same = _is_same(np.concatenate(list(found)), scores[:first])
             return same, (runs * count + first) / samples
         return same, runs * count / samples
 
-    def _try_scores(self, model: Any, evaluation: FunctionEvaluation) -> tuple[bool, float]:
+    def _try_scores(self, model: Model, evaluation: FunctionEvaluation) -> tuple[bool, float]:
         """As :meth:`_try_few`, where scores and margins are all that is seen of a model.
 
         Right and wrong alone are too often the same by chance: then nothing is tried.
@@ -231,15 +231,10 @@ class _Again:
         population = read_population(study)
         if population is None:
             return None
-        scores = read_scores(self.trial.system_attrs)
-        source = self.trial.user_attrs.get(record.REUSED_FROM)
-        if len(scores) < population.samples and source is not None:
-            scores = read_scores(study.get_trials(deepcopy=False)[source].system_attrs)
-        if len(scores) < population.samples:
-            return None
-        return population.order.indices, scores
+        scores = full_scores(study, TrialView(self.trial), population.samples)
+        return None if scores is None else (population.order.indices, scores)
 
-    def _metric(self, model: Any) -> float:
+    def _metric(self, model: Model) -> float:
         recorded = self._recorded() if self._in_order else None
         if recorded is not None:
             # In the same order, so that batches are the same as well.
@@ -249,7 +244,7 @@ class _Again:
             scores[indices] = np.concatenate(list(again))
             returned: Any = float(scores.sum() / len(scores))
         else:
-            returned = self.measure(self.session(model))
+            returned = self.measure(given_to(self.measure, model))
         return as_metric(
             returned,
             higher_is_better=self.result.criterion.higher_is_better,
@@ -269,4 +264,4 @@ def _is_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     if one.shape != other.shape or one.dtype.kind not in "fc":
         return bool(np.array_equal(one, other))
     largest = float(np.abs(one[np.isfinite(one)]).max(initial=0.0))
-    return bool(np.allclose(one, other, rtol=0.0, atol=_ROUNDING * largest, equal_nan=True))
+    return bool(np.allclose(one, other, rtol=0.0, atol=_BY_ORDER * largest, equal_nan=True))

@@ -12,6 +12,8 @@ from typing import Any
 from optuna.logging import get_logger
 
 from optuna_quant._common.nearest import did_you_mean
+from optuna_quant.backends.base import OffersSensitivities
+from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import QuantSampler
@@ -20,9 +22,10 @@ from optuna_quant.samplers import strategies
 
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Sensitivity
+    from optuna_quant.backends.base import SensitivityFactory
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers import Sensitivity
     from optuna_quant.space.space import TuningSpace
 
 
@@ -33,18 +36,15 @@ QUANT_LEVELS = ("auto", 0, 1)
 # What tune() gives by itself.
 _GIVEN = ("space", "criterion", "seed", "costs", "prior")
 
-# The backend's method that scores ops for a strategy, and the strategy's options that are its.
-_SENSITIVITY: dict[str, tuple[str, tuple[str, ...]]] = {
-    "mse": ("mse_sensitivity", ()),
-    "mse_v2": ("output_sensitivity", ()),
-    "hawq_v2": ("hessian_sensitivity", ("loss", "labels", "probes", "module", "parameters")),
+# What scores ops for a strategy that ranks them.
+_SENSITIVITY = {
+    "mse": SensitivityKind.OP_ERROR,
+    "mse_v2": SensitivityKind.OUTPUT_ERROR,
+    "hawq_v2": SensitivityKind.CURVATURE,
 }
 
 # Those that can do without: they learn from trials alone.
 _WITHOUT_SENSITIVITY = ("auto", "surrogate", "pareto")
-
-# Those that look at the model's outputs, and can be told at which.
-_OF_OUTPUTS = ("output_sensitivity", "hessian_sensitivity")
 
 
 def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:
@@ -126,7 +126,16 @@ def make_sampler(
     options = sampler_options(cls)
     if kwargs.get("compat") == "inc2" and issubclass(cls, AutoQuantSampler):
         options = [*options, *sampler_options(BasicQuantSampler)]
-    method, extra = _SENSITIVITY.get(strategy, ("", ()))
+    factory = None
+    if strategy in _SENSITIVITY and "sensitivity" not in kwargs:
+        factory = _factory(backend, _SENSITIVITY[strategy])
+        if factory is None:
+            raise ValueError(
+                f"The strategy {strategy!r} needs sensitivities, which this backend does not "
+                "provide; give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
+                "{op: score}."
+            )
+    extra = () if factory is None else factory.options
     for name in kwargs:
         if name not in (*options, *extra):
             raise ValueError(
@@ -138,20 +147,11 @@ def make_sampler(
         own["costs"] = costs
     if first_ops and "first_ops" in options:
         own.setdefault("first_ops", first_ops)
-    if strategy in _WITHOUT_SENSITIVITY:
-        own.setdefault("sensitivity", _best_sensitivity(backend, outputs))
-    elif method and "sensitivity" not in own:
-        score = getattr(backend, method, None)
-        if score is None:
-            raise ValueError(
-                f"The strategy {strategy!r} needs sensitivities, which this backend does not "
-                "provide; give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
-                "{op: score}."
-            )
-        given = {n: v for n, v in kwargs.items() if n in extra}
-        if outputs is not None and method in _OF_OUTPUTS:
-            given["outputs"] = outputs
-        own["sensitivity"] = score(**given)
+    if strategy in _WITHOUT_SENSITIVITY and "sensitivity" not in own:
+        own["sensitivity"] = _best_sensitivity(backend, outputs)
+    elif factory is not None:
+        given = {name: value for name, value in kwargs.items() if name in extra}
+        own["sensitivity"] = factory(outputs=outputs, **given)
     return cls(space, criterion=criterion, seed=seed, **own)
 
 
@@ -159,17 +159,23 @@ def _best_sensitivity(
     backend: Backend | None, outputs: Sequence[str] | None
 ) -> Sensitivity | None:
     """The best sensitivity that a backend has; :obj:`None` if it has none, or no samples."""
-    find = getattr(backend, "sensitivity", None)
-    if find is None:
+    factory = _factory(backend, SensitivityKind.BEST)
+    if factory is None:
         return None
     try:
-        found: Sensitivity = find(outputs=outputs)
+        return factory(outputs=outputs)
     except ValueError as error:
         _logger.info(
             f"How sensitive the model is to each op is learned from trials alone: {error}"
         )
         return None
-    return found
+
+
+def _factory(backend: Backend | None, kind: SensitivityKind) -> SensitivityFactory | None:
+    """What makes a kind of sensitivity; :obj:`None` if a backend does not have it."""
+    if not isinstance(backend, OffersSensitivities):
+        return None
+    return backend.sensitivities().get(kind)
 
 
 def check_begins_from(strategy: str, kwargs: Mapping[str, Any]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna.logging import get_logger
 
+from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
+from optuna_quant.backends.base import WeighsFloats
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
@@ -17,12 +18,13 @@ from optuna_quant.costs.worth import with_costs_as_reason
 from optuna_quant.selection.chosen_by_samples import shown_doubt
 from optuna_quant.selection.chosen_by_samples import shown_interval
 from optuna_quant.space.left_out import shown_bytes
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.warm_start import shown_start
 from optuna_quant.tuning.what_runs import describe_runs
-from optuna_quant.tuning.what_runs import listed
 
 
 if TYPE_CHECKING:
@@ -30,14 +32,14 @@ if TYPE_CHECKING:
 
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.space.config import QuantConfig
-    from optuna_quant.space.left_out import FloatWeights
     from optuna_quant.tuning.outcome import Outcome
 
 
 _logger = get_logger(__name__)
 
-_SHOWN_SET_ASIDE = 3
+_SHOWN_ABANDONED = 3
 # What the summary has in other places.
 _SAID_ANYWAY = ((OPS,), (SIZE,))
 
@@ -75,20 +77,23 @@ def summary(result: Outcome) -> str:
         if differs:
             lines.append(differs)
         lines.extend(_shown_gain(result))
-        if result.fallback_ops:
+        if result.fallback_ops and result.explanation is None:
             lines.append(f"in fallback: {listed(result.fallback_ops)}")
+    if result.explanation is not None:
+        lines.extend(str(result.explanation).splitlines())
+    if result.config is not None:
         lines.extend(shown_left_out(result.left_out))
         lines.extend(_shown_float_weights(result, result.config))
-    if result.set_aside:
-        count = len(result.set_aside)
+    if result.abandoned:
+        count = len(result.abandoned)
         were = "configuration was" if count == 1 else "configurations were"
-        shown = "; ".join(map(str, result.set_aside[:_SHOWN_SET_ASIDE]))
-        more = f"; and {count - _SHOWN_SET_ASIDE} more" if count > _SHOWN_SET_ASIDE else ""
-        lines.append(f"{count} {were} set aside: {shown}{more}")
+        shown = "; ".join(map(str, result.abandoned[:_SHOWN_ABANDONED]))
+        more = f"; and {count - _SHOWN_ABANDONED} more" if count > _SHOWN_ABANDONED else ""
+        lines.append(f"{count} {were} abandoned: {shown}{more}")
     lines.extend(shown_start(result.study, result.space))
     if result.speculation is not None and result.speculation.evaluated:
         lines.append(f"speculation: {result.speculation}")
-    if any(record.EVIDENCE in trial.user_attrs for trial in _finished(result)):
+    if any(TrialView(trial).evidence for trial in _finished(result)):
         scoring = sensitivity_evaluations(result.study)
         of_it = f" ({scoring:.2g} of it for sensitivities)" if scoring else ""
         lines.append(
@@ -99,7 +104,7 @@ def summary(result: Outcome) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _executed_if_known(result: Outcome) -> Mapping[str, Any] | None:
+def _executed_if_known(result: Outcome) -> Mapping[str, ExecutedOp] | None:
     try:
         return result.executed
     except Exception as error:
@@ -166,10 +171,10 @@ def _shown_second_evaluation(result: Outcome) -> list[str]:
 
 
 def _shown_doubt(result: Outcome) -> list[str]:
-    evidence = None if result.trial is None else result.trial.user_attrs.get(record.EVIDENCE)
+    evidence = None if result.trial is None else TrialView(result.trial).evidence
     if not result.met or result.loss_interval is None or evidence is None:
         return []
-    doubt = shown_doubt(result.loss_interval, result.criterion, samples=evidence["of"])
+    doubt = shown_doubt(result.loss_interval, result.criterion, samples=evidence.of)
     return [] if doubt is None else [doubt]
 
 
@@ -188,10 +193,10 @@ def _shown_holdout(result: Outcome) -> list[str]:
 
 def _shown_float_weights(result: Outcome, config: QuantConfig) -> list[str]:
     """How much of the model is not quantized, and what would quantize it."""
-    # Backends of the user's need not tell.
-    find = getattr(result.backend, "float_weights", None)
-    found: FloatWeights | None = None if find is None else find(config)
-    if found is None or not found.is_worth_saying:
+    if not isinstance(result.backend, WeighsFloats):
+        return []
+    found = result.backend.float_weights(config)
+    if not found.is_worth_saying:
         return []
     return [f"weights: {with_costs_as_reason(found, result.left_out)}"]
 
@@ -200,16 +205,16 @@ def _shown_gain(result: Outcome) -> list[str]:
     """What the model takes against FP32; if that is not known, that it is no smaller."""
     if result.gain is not None and result.gain.seconds is not None:
         return [str(result.gain)]
-    baseline = record.get_baseline(result.study)
-    trials = result.study.get_trials(deepcopy=False)
+    baseline = get_baseline(result.study)
+    trials = views(result.study)
     if result.trial is None or baseline is None or baseline.trial is None:
         return []
     if baseline.trial >= len(trials):
         return []
     measured = trials[baseline.trial]
-    if not record.is_baseline(measured):  # Another trial has measured it beside its own model.
+    if not measured.is_baseline:  # Another trial has measured it beside its own model.
         return []
-    here, fp32 = (t.user_attrs.get(record.MODEL_BYTES) for t in (result.trial, measured))
+    here, fp32 = TrialView(result.trial).model_bytes, measured.model_bytes
     if here is None or fp32 is None or here < fp32:
         return []
     return [
@@ -220,8 +225,9 @@ def _shown_gain(result: Outcome) -> list[str]:
 
 def _shown_cost(result: Outcome) -> str:
     parts = []
-    if result.trial is not None and record.MODEL_BYTES in result.trial.user_attrs:
-        parts.append(shown_bytes(result.trial.user_attrs[record.MODEL_BYTES]))
+    size = None if result.trial is None else TrialView(result.trial).model_bytes
+    if size is not None:
+        parts.append(shown_bytes(size))
     known = result.known_objective
     if known is not None and result.cost is not None and known.measures not in _SAID_ANYWAY:
         told = "predicted " if known.measures == (LATENCY,) else ""

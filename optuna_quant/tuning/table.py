@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna.logging import get_logger
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.space.config import OpConfig
     from optuna_quant.tuning.outcome import Outcome
@@ -47,7 +47,12 @@ def report(result: Outcome) -> pd.DataFrame:
     op_types = {op: t.op_type for t in result.space.tunables for op in t.ops}
     executed = result.executed
     assert executed is not None
-    columns = gain_columns(result.known_objective, result.space, result.config)
+    columns: dict[str, Mapping[str, float | None]] = {}
+    columns |= gain_columns(result.known_objective, result.space, result.config)
+    errors = {} if result.explanation is None else result.explanation.errors
+    if errors:
+        columns["error_share"] = {op: error.share for op, error in errors.items()}
+        columns["of_activations"] = {op: error.activations for op, error in errors.items()}
     rows = [
         _row(op, op_types.get(op, ""), config, executed)
         | {name: gains.get(op) for name, gains in columns.items()}
@@ -66,7 +71,7 @@ def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
 
 
 def _row(
-    op: str, op_type: str, config: OpConfig, executed: Mapping[str, Any]
+    op: str, op_type: str, config: OpConfig, executed: Mapping[str, ExecutedOp]
 ) -> dict[str, object]:
     runs = op_runs(executed, op)
     return {

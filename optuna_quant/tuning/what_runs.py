@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import Any
+
+from optuna_quant._common.printable import listed
+from optuna_quant.backends.base import OpRuns
 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Sequence
 
+    from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.space.config import QuantConfig
 
 
-@dataclass(frozen=True)
-class OpRuns:
-    """What runs for one op.
-
-    Args:
-        kernel:
-            The kernel; empty if that is not known.
-        integer:
-            Whether it computes on integers; None if that is not known.
-        note:
-            What else the backend says.
-    """
-
-    kernel: str
-    integer: bool | None
-    note: str
-
-
-def op_runs(executed: Mapping[str, Any], op: str) -> OpRuns:
+def op_runs(executed: Mapping[str, ExecutedOp], op: str) -> OpRuns:
     """What runs for an op, of what a backend's ``executed`` has given."""
-    runs = executed.get(op)
-    kernel = str(getattr(runs, "kernel", runs) or "")
-    integer = getattr(runs, "integer", None)
-    if not kernel and not integer:
-        integer = None  # The runtime does not show it.
-    return OpRuns(
-        kernel,
-        None if integer is None else bool(integer),
-        str(getattr(runs, "note", "") or ""),
-    )
+    runs = executed.get(op, OpRuns())
+    # Without a kernel the runtime does not show it.
+    integer = runs.integer if runs.kernel or runs.integer else None
+    return OpRuns(runs.kernel, integer, runs.note)
 
 
-def describe_runs(config: QuantConfig, executed: Mapping[str, Any] | None) -> tuple[str, str]:
+def describe_runs(
+    config: QuantConfig, executed: Mapping[str, ExecutedOp] | None
+) -> tuple[str, str]:
     """Count the quantized ops that run in integer kernels.
 
     Args:
@@ -73,9 +52,3 @@ def describe_runs(config: QuantConfig, executed: Mapping[str, Any] | None) -> tu
     if unknown:
         parts.append(f"not known of {len(unknown)}: {listed(unknown)}")
     return f"{len(integer)} {of} in integer kernels", "; ".join(parts)
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """The first few names, and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

@@ -1,5 +1,5 @@
-"""The processes and threads that share a study: who they are, how many cores they have, how they
-pause.
+"""The processes and threads that share a study: identity, launchers, cores, heartbeats,
+backoff.
 
 May import: `_common`, `_optuna`.
 """

@@ -1,4 +1,4 @@
-"""Who runs a trial, and whether that process still lives."""
+"""Which process and thread runs a trial, and whether that process still lives."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class Rank:
     launch: str | None = None
 
     @property
-    def reports(self) -> bool:
-        """Whether this is the process that reports and writes the output; the others work."""
+    def is_leader(self) -> bool:
+        """Whether this process reports and writes the output; the others only work."""
         return self.number == 0
 
     @property

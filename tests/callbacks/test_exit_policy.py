@@ -26,6 +26,8 @@ from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.selection.answer import best_met_trial
 from optuna_quant.selection.answer import closest_trial
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import set_baseline
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -74,7 +76,7 @@ def new_study(baseline: float | None = 0.9, direction: str = "maximize") -> optu
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler())
     if baseline is not None:
         add(study, baseline, stage=record.BASELINE_STAGE, quantized=False, span=(0, 1))
-        record.set_baseline(study, record.Baseline(baseline, 0))
+        set_baseline(study, Baseline(baseline, 0))
     return study
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import ThresholdTest
+from optuna_quant.sequential import WeightedThresholdTest
 from optuna_quant.sequential import difficulty_levels
-from optuna_quant.sequential.population import METHODS
+from optuna_quant.sequential.methods import METHODS
 
 
 def population_of(
@@ -72,8 +72,12 @@ def test_looking_ahead_changes_nothing(
 ) -> None:
     population, scores = candidate
     threshold = float(population.normal_baseline.mean()) - loss
-    plain = ThresholdTest(population, threshold)
-    tests = [plain, ThresholdTest(population, threshold), ThresholdTest(population, threshold)]
+    plain = WeightedThresholdTest(population, threshold)
+    tests = [
+        plain,
+        WeightedThresholdTest(population, threshold),
+        WeightedThresholdTest(population, threshold),
+    ]
     start, turn = 0, 0
     while start < len(scores):
         batch = scores[start : start + sizes[turn % len(sizes)]]
@@ -96,18 +100,18 @@ def test_looking_ahead_changes_nothing(
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
-    look = ThresholdTest._look
+    look = WeightedThresholdTest._look
 
-    def counted(self: ThresholdTest, end: int, last: np.ndarray | None = None) -> None:
+    def counted(self: WeightedThresholdTest, end: int, last: np.ndarray | None = None) -> None:
         found.append(end)
         look(self, end, last)
 
-    monkeypatch.setattr(ThresholdTest, "_look", counted)
+    monkeypatch.setattr(WeightedThresholdTest, "_look", counted)
     return found
 
 
-def follow_in_batches(population: Population, scores: np.ndarray) -> ThresholdTest:
-    test = ThresholdTest(population, float(population.normal_baseline.mean()) - 0.01)
+def follow_in_batches(population: Population, scores: np.ndarray) -> WeightedThresholdTest:
+    test = WeightedThresholdTest(population, float(population.normal_baseline.mean()) - 0.01)
     for start in range(0, len(scores), 32):
         batch = scores[start : start + 32]
         test.agree(len(batch), differences(population, batch, start))
@@ -142,7 +146,7 @@ def test_it_is_found_out_as_soon_as_without(rate: float) -> None:
     rng = np.random.default_rng(2)
     scores = np.where(rng.random(5000) < rate, 0.0, population.normal_baseline)
     found = follow_in_batches(population, scores)
-    plain = ThresholdTest(population, float(population.normal_baseline.mean()) - 0.01)
+    plain = WeightedThresholdTest(population, float(population.normal_baseline.mean()) - 0.01)
     while not plain.fails:
         plain.update(scores[plain.seen : plain.seen + 32])
     assert found.fails
@@ -158,7 +162,10 @@ def test_batches_may_become_larger() -> None:
     scores = np.zeros(32)
     scores[3] = 1.0
     threshold = float(baseline.mean()) - 0.125
-    plain, found = ThresholdTest(population, threshold), ThresholdTest(population, threshold)
+    plain, found = (
+        WeightedThresholdTest(population, threshold),
+        WeightedThresholdTest(population, threshold),
+    )
     for start, end in ((0, 1), (1, 3), (3, 4), (4, 6)):
         plain.update(scores[start:end])
         found.agree(end - start, differences(population, scores[start:end], start))
@@ -177,7 +184,7 @@ def test_what_lies_ahead_is_of_one_threshold() -> None:
     population = usual(1000)
     scores = population.normal_baseline
     for threshold, fails in ((0.5, False), (0.999, True), (0.5, False)):
-        test = ThresholdTest(population, threshold)
+        test = WeightedThresholdTest(population, threshold)
         while test.seen < 999 and not test.fails:
             test.update(scores[test.seen : min(999, test.seen + 32)])
         assert test.fails is fails

@@ -23,12 +23,13 @@ from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.sample_metrics import mse
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import ThresholdTest
 from optuna_quant.sequential import Verdict
-from optuna_quant.sequential.threshold import bounds
-from optuna_quant.study import record
-from optuna_quant.study.sample_record import read_population
-from optuna_quant.study.sample_record import write_population
+from optuna_quant.sequential import WeightedThresholdTest
+from optuna_quant.sequential.weighted_threshold import bounds
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import set_baseline
+from optuna_quant.study.population_record import read_population
+from optuna_quant.study.population_record import write_population
 
 
 SIZES = st.floats(0, 1e6).map(lambda x: 0.0 if x < 1e-6 else x)
@@ -56,7 +57,7 @@ def test_it_fails_when_the_sum_is_too_large_and_not_before(
     tolerable = factor * float(baseline.mean())
     population = population_of(baseline, higher_is_better=higher)
     needed = population.normal_mean(5 - tolerable if higher else 5 + tolerable)
-    test = ThresholdTest(population, needed)
+    test = WeightedThresholdTest(population, needed)
     scores = population.normal(5 - errors if higher else 5 + errors)
     slack = 1e-6 * max(1.0, float(baseline.mean()), tolerable)
     for seen in range(1, count + 1):
@@ -88,7 +89,7 @@ def test_it_comes_back_from_a_study() -> None:
         population = population_of(np.array([1.0, 2, 4]), higher_is_better=higher)
         levels = np.zeros(3, dtype=np.uint8)
         key = write_population(study, population, levels=levels, seed=0)
-        record.set_baseline(study, record.Baseline(3.0, 0, key))
+        set_baseline(study, Baseline(3.0, 0, key))
         found = read_population(study)
         assert found is not None
         assert found.bounds == population.bounds

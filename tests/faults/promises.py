@@ -17,6 +17,7 @@ from samplers.parallel_worker import undisturbed
 import services
 
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 def check(
@@ -36,7 +37,7 @@ def check(
         study_name:
             The study.
         dead:
-            The processes that were killed, or that others could take for dead.
+            The processes that were killed, or whose trials others could take for stale.
 
     Returns:
         The trials.
@@ -56,7 +57,7 @@ def check(
         if line["number"] in complete:
             assert key_of(space, complete[line["number"]]) == line["key"]
     # Nothing twice, but for what had to be done again.
-    last = {n for n, t in complete.items() if record.claim_of(t).stage == record.EXHAUSTED_STAGE}
+    last = {n for n, t in complete.items() if TrialView(t).claim.stage == record.EXHAUSTED_STAGE}
     counts = Counter(key_of(space, t) for n, t in complete.items() if n not in last)
     assert set(counts.values()) == {1}, counts
     for line in begun:
@@ -72,7 +73,7 @@ def check(
     # Nothing is left running but what nobody can know to be ours.
     for trial in trials:
         if trial.state == TrialState.RUNNING:
-            assert record.worker_of(trial) is None, trial
+            assert TrialView(trial).worker is None, trial
         else:
             assert trial.state in (TrialState.COMPLETE, TrialState.FAIL), trial
     return trials

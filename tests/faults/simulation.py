@@ -25,11 +25,15 @@ from optuna.trial import TrialState
 import pytest
 
 from optuna_quant.samplers import QuantSampler
-from optuna_quant.samplers import _base
+from optuna_quant.samplers._engine import base
+from optuna_quant.samplers._engine import session
+from optuna_quant.samplers._engine import trial_history
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import claims
 from optuna_quant.study import liveness
 from optuna_quant.workers import backoff
+from optuna_quant.workers import heartbeat
 
 
 _BEGIN = 1_700_000_000.0
@@ -196,9 +200,11 @@ class Simulation:
         def this_worker() -> str:
             return threading.current_thread().name
 
-        for module in (_base, liveness, backoff):
+        for module in (base, claims, liveness, backoff, heartbeat):
             patch.setattr(module, "time", self.clock)
-        patch.setattr(_base, "this_worker", this_worker)
+        patch.setattr(backoff, "_jitter", random.uniform)
+        for module in (base, session, trial_history, claims):
+            patch.setattr(module, "this_worker", this_worker)
         patch.setattr(liveness, "is_this_process", lambda worker: worker == this_worker())
         patch.setattr(liveness, "is_known_dead", self.dead.__contains__)
         for _ in range(workers):

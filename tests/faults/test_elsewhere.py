@@ -17,11 +17,11 @@ import pytest
 from samplers.parallel_worker import Log
 import services
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 PATIENCE = 2.0
-OPTIONS = {"claim_patience": PATIENCE, "grace_period": 0.5}
+OPTIONS = {"claim_timeout": PATIENCE, "grace_period": 0.5}
 HOUR = 3600.0
 
 
@@ -63,8 +63,8 @@ def test_what_workers_elsewhere_left_is_evaluated_by_others(
             **common,
             seconds=100.0,
             host=f"other{i}",
-            # The victims themselves never take each other for dead.
-            options=OPTIONS | {"claim_patience": PATIENCE if i else 60.0},
+            # The victims themselves never reap each other's trials.
+            options=OPTIONS | {"claim_timeout": PATIENCE if i else 60.0},
         )
         for i in range(2)
     ]
@@ -81,8 +81,8 @@ def test_what_workers_elsewhere_left_is_evaluated_by_others(
     assert time.monotonic() - begin >= PATIENCE
     trials = check(storage, log, "basic", dead=victims)
     assert {t.number for t in trials if t.state == TrialState.FAIL} == lost
-    again = {record.claim_of(trials[number]).key for number in lost}
-    evaluated = {record.claim_of(t).key for t in trials if t.state == TrialState.COMPLETE}
+    again = {TrialView(trials[number]).claim.key for number in lost}
+    evaluated = {TrialView(t).claim.key for t in trials if t.state == TrialState.COMPLETE}
     assert again <= evaluated
 
 
@@ -98,7 +98,7 @@ def test_a_worker_that_stood_still_changes_nothing_and_goes_on(
     number = trial_in(log, still)
     os.kill(still, signal.SIGSTOP)
     stopped = zygote.start("faults.fault_worker:work", **common, seconds=0.02)
-    wait_for(lambda: states_of(storage)[number] == TrialState.FAIL, "it is not taken for dead")
+    wait_for(lambda: states_of(storage)[number] == TrialState.FAIL, "it is not reaped")
     os.kill(still, signal.SIGCONT)
     zygote.join(still, stopped)
     (line,) = log.read("lost")
@@ -115,7 +115,7 @@ def test_a_worker_that_stood_still_changes_nothing_and_goes_on(
 def test_clocks_may_be_hours_apart(zygote: Zygote, storage: str, tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     # Long enough for workers that live on a busy machine.
-    options = {"claim_patience": 6.0, "grace_period": 1.0}
+    options = {"claim_timeout": 6.0, "grace_period": 1.0}
     common = {"url": storage, "log": str(log.path), "name": "mse_v2", "options": options}
     hosts = {"early": -HOUR, "late": HOUR}
     victim = zygote.start(

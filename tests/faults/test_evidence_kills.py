@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 import pytest
 from sample_models import CRITERION
 from sample_models import DAMAGE
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import answers
 from sample_models import backend_of
-from sample_models import pruner_of
 from sample_models import sampler_of
 from sample_models import search
 from samplers.parallel_worker import LEARNING
@@ -44,7 +44,6 @@ def study_of(name: str, storage: Any = None) -> optuna.Study:
         study_name="study",
         direction="maximize",
         sampler=sampler_of(name, backend),
-        pruner=pruner_of(),
         load_if_exists=True,
     )
 
@@ -54,7 +53,10 @@ def alone(name: str) -> set[str]:
     backend = backend_of()
     study = study_of(name)
     evaluation = SampleScores(DAMAGE)
-    search(study, QuantObjective(backend, backend.tuning_space(), evaluation, CRITERION))
+    objective = QuantObjective(
+        backend, backend.tuning_space(), evaluation, CRITERION, stopping=STOPPING
+    )
+    search(study, objective)
     return answers(study, backend)
 
 

@@ -17,6 +17,7 @@ from samplers.parallel_worker import Log
 import services
 
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 WORKER = "faults.hanging_worker:work"
@@ -74,7 +75,7 @@ def test_worker_that_does_not_react_holds_up_nobody_else(
     trial = hung_trial(url)
     assert trial.user_attrs[record.FAILURE] == f"Not evaluated: {REASON}"
     assert trial.user_attrs[record.FAILURE_IS_FINAL]
-    assert len(log.read("evaluation", key=record.claim_of(trial).key)) == 1  # type: ignore[union-attr]
+    assert len(log.read("evaluation", key=TrialView(trial).claim.key)) == 1  # type: ignore[union-attr]
     os.kill(first, signal.SIGKILL)
     assert zygote.join(first) == [-signal.SIGKILL]
 

@@ -16,7 +16,7 @@ import pytest
 from samplers.parallel_worker import Log
 import services
 
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 WORKERS = 3
@@ -41,7 +41,7 @@ def test_kills_lose_nothing_and_double_nothing(zygote: Zygote, url: str, tmp_pat
         trials = check(url, log, name, study_name=f"study {number}", dead=dead)
         failed = [t for t in trials if t.state == TrialState.FAIL]
         assert len(failed) <= len(dead)
-        assert not any(record.has_failed_itself(trial) for trial in failed)
+        assert not any(TrialView(trial).has_failed_itself for trial in failed)
         killed += len(dead)
         number += 1
 

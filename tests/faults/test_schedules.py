@@ -18,6 +18,7 @@ from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 SEEDS = 8
@@ -25,14 +26,14 @@ SPACE = make_space(4)
 LOSSES = {"op0": 0.02, "op1": 0.2, "op2": 0.03, "op3": 0.15}
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.06)
 SAMPLERS = {
-    "basic": lambda: BasicQuantSampler(SPACE, criterion=CRITERION, claim_patience=1e9),
+    "basic": lambda: BasicQuantSampler(SPACE, criterion=CRITERION, claim_timeout=1e9),
     "waiting": lambda: BasicQuantSampler(
-        SPACE, criterion=CRITERION, claim_patience=1e9, when_blocked="wait"
+        SPACE, criterion=CRITERION, claim_timeout=1e9, when_blocked="wait"
     ),
     "conservative": lambda: ConservativeQuantSampler(
-        SPACE, criterion=CRITERION, claim_patience=1e9
+        SPACE, criterion=CRITERION, claim_timeout=1e9
     ),
-    "exhaustive": lambda: ExhaustiveQuantSampler(SPACE, fallback=True, claim_patience=1e9),
+    "exhaustive": lambda: ExhaustiveQuantSampler(SPACE, fallback=True, claim_timeout=1e9),
 }
 
 
@@ -51,7 +52,7 @@ def undisturbed(name: str) -> set[str]:
 def check(simulation: Simulation, name: str, sampler: QuantSampler) -> None:
     """What was promised holds."""
     study = simulation.study
-    ours = [t for t in simulation.complete if record.claim_of(t).stage != record.EXHAUSTED_STAGE]
+    ours = [t for t in simulation.complete if TrialView(t).claim.stage != record.EXHAUSTED_STAGE]
     counts = Counter(SPACE.key_from_params(trial.params) for trial in ours)
     assert set(counts.values()) == {1}, counts
     assert undisturbed(name) <= set(counts)
@@ -67,9 +68,9 @@ def check(simulation: Simulation, name: str, sampler: QuantSampler) -> None:
     # A worker that died before it could say whose its trial is leaves it running.
     for number, state in states.items():
         if state == TrialState.RUNNING:
-            assert record.worker_of(study.trials[number]) is None
+            assert TrialView(study.trials[number]).worker is None
         if state == TrialState.FAIL:
-            assert record.worker_of(study.trials[number]) in simulation.dead
+            assert TrialView(study.trials[number]).worker in simulation.dead
 
 
 HAZARDS = {
@@ -104,6 +105,6 @@ def test_queued_trials_do_nothing_twice() -> None:
         counts = Counter(
             SPACE.key_from_params(trial.params)
             for trial in simulation.complete
-            if record.claim_of(trial).stage != record.EXHAUSTED_STAGE
+            if TrialView(trial).claim.stage != record.EXHAUSTED_STAGE
         )
         assert set(counts.values()) == {1}, (name, seed)

@@ -26,7 +26,7 @@ _LONGEST_SECONDS = 150
 _IMPORTS = [
     "faults.fault_worker",
     "samplers.parallel_worker",
-    "optuna_quant.samplers._bayesian_search",
+    "optuna_quant.samplers._models.bayesian_policy",
     "optuna_quant.tuning.api",
     "psycopg2",
     "pymysql",

@@ -21,6 +21,8 @@ from optuna_quant.selection import FrontPoint
 from optuna_quant.selection import front_points
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import set_baseline
 
 
 DAMAGE = {"a": 0.04, "b": 0.0, "c": 0.01, "d": 0.02}
@@ -126,7 +128,7 @@ def study_of(
     """A study with a baseline of 1 and complete trials of a size and a metric."""
     space = make_space(3)
     study = optuna.create_study(direction="maximize" if higher_is_better else "minimize")
-    record.set_baseline(study, record.Baseline(1.0))
+    set_baseline(study, Baseline(1.0))
     for size, metric in rows:
         trial = optuna.trial.create_trial(
             params=space.params_of(space.default()),

@@ -23,7 +23,8 @@ from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import set_baseline
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -137,7 +138,7 @@ def study_with_baseline(
         trial.report(mean, step)
         assert not trial.should_prune()
     study.tell(trial, value)
-    record.set_baseline(study, record.Baseline(value, trial.number))
+    set_baseline(study, Baseline(value, trial.number))
     return study
 
 
@@ -230,7 +231,7 @@ def test_written_once() -> None:
 
 def test_the_baseline_is_never_pruned() -> None:
     study = study_with_baseline(AccuracyPruner(ABSOLUTE), means(wrong(0.3)))
-    record.set_baseline(study, record.Baseline(0.9, 0))
+    set_baseline(study, Baseline(0.9, 0))
     assert not study.pruner.prune(study, study.trials[0])
 
 
@@ -320,7 +321,7 @@ def test_several_objectives() -> None:
     pruner = AccuracyPruner(ABSOLUTE)
     study = optuna.create_study(directions=["maximize", "minimize"], pruner=pruner)
     trial = study.ask()
-    record.set_baseline(study, record.Baseline(0.9, 0))
+    set_baseline(study, Baseline(0.9, 0))
     assert not pruner.prune(study, study.trials[trial.number])
 
 
@@ -338,7 +339,7 @@ def test_a_new_baseline_counts() -> None:
     for step, mean in list(means(wrong(0.3)).items())[:30]:
         trial.report(mean, step)
         assert not trial.should_prune()
-    record.set_baseline(study, record.Baseline(0.9, 0))
+    set_baseline(study, Baseline(0.9, 0))
     assert trial.should_prune()
 
 

@@ -28,8 +28,9 @@ from optuna_quant.samplers import strategies
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.storages.write_buffer import held_parameters
+from optuna_quant.storages.write_buffer import buffered_writes
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 LOSSES = {f"op{i}": (i * 5) % 9 / 10 for i in range(9)}
@@ -91,7 +92,7 @@ def evaluated(study: optuna.Study, space: TuningSpace) -> set[str]:
     return {
         key_of(space, trial)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if record.claim_of(trial).stage not in EXTRA_STAGES
+        if TrialView(trial).claim.stage not in EXTRA_STAGES
     }
 
 
@@ -167,7 +168,7 @@ def evaluation(
     workers: set[int] = set()
 
     def objective(trial: optuna.Trial) -> float:
-        with held_parameters(trial):
+        with buffered_writes(trial):
             config = space.suggest(trial)
         what = {"study": trial.study.study_name, "number": trial.number, "key": config.key}
         log.add("begin", **what)

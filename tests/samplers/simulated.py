@@ -24,7 +24,8 @@ from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.01)
@@ -174,14 +175,14 @@ def configs_of(study: optuna.Study, space: TuningSpace) -> list[QuantConfig]:
 
 
 def stages_of(study: optuna.Study) -> list[str]:
-    return [claim.stage for t in study.trials if (claim := record.claim_of(t)) is not None]
+    return [claim.stage for t in study.trials if (claim := TrialView(t).claim) is not None]
 
 
 def met(
     study: optuna.Study, space: TuningSpace, criterion: AccuracyCriterion = CRITERION
 ) -> list[QuantConfig]:
     """The configurations that meet the criterion, the FP32 model's not among them."""
-    baseline = record.get_baseline(study)
+    baseline = get_baseline(study)
     assert baseline is not None
     found = []
     for trial in study.trials:

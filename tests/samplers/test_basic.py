@@ -19,7 +19,7 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.config import TensorConfig
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 SHORT = {
@@ -50,7 +50,7 @@ def run(
         config = space.config_from_params(trial.params)
         recipes = "".join(f" {name}={value}" for name, value in config.recipes.items())
         letters = "".join(SHORT[option] for option in config.ops.values())
-        lines.append(f"{record.claim_of(trial).stage}: {letters}{recipes}")
+        lines.append(f"{TrialView(trial).claim.stage}: {letters}{recipes}")
     return lines
 
 
@@ -254,7 +254,7 @@ def test_not_a_space_is_an_error() -> None:
     ("kwargs", "message"),
     [
         ({"max_op_type_trials": "many"}, "must be a number or None, but got 'many'"),
-        ({"claim_patience": -1}, "claim_patience must not be negative"),
+        ({"claim_timeout": -1}, "claim_timeout must not be negative"),
         ({"max_op_type_trials": -1}, "max_op_type_trials must not be negative, but got -1"),
         ({"compat": "inc3"}, "compat must be None or 'inc2', but got 'inc3'"),
         ({"when_blocked": "stop"}, "when_blocked must be"),

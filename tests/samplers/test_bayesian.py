@@ -19,13 +19,13 @@ from spaces import STATIC_TENSOR
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant.samplers import _bayesian_search
-from optuna_quant.samplers import _gp
-from optuna_quant.samplers._acquisition import Acquisition
 from optuna_quant.samplers._bayesian import BayesianQuantSampler
-from optuna_quant.samplers._bayesian_search import BayesianSearch
-from optuna_quant.samplers._model_based import Observation
-from optuna_quant.samplers._model_based import Pending
+from optuna_quant.samplers._models import bayesian_policy
+from optuna_quant.samplers._models import gp
+from optuna_quant.samplers._models.acquisition import Acquisition
+from optuna_quant.samplers._models.bayesian_policy import BayesianPolicy
+from optuna_quant.samplers._models.model_based import Observation
+from optuna_quant.samplers._models.model_based import Pending
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 
@@ -34,13 +34,13 @@ SIZES = [3, 2, 4, 3, 2]
 ALLOWED = [(0, 1), (0, 1), (1, 2, 3), (0, 1, 2), (1,)]
 
 
-def make_posterior(seed: int) -> tuple[_gp.Posterior, _gp.Choices, set[tuple[int, ...]]]:
+def make_posterior(seed: int) -> tuple[gp.Posterior, gp.Choices, set[tuple[int, ...]]]:
     rng = np.random.default_rng(seed)
-    choices = _gp.Choices(SIZES)
+    choices = gp.Choices(SIZES)
     points = np.unique(rng.integers(0, SIZES, (14, 5)), axis=0)
-    hyper = _gp.Hyperparameters(rng.uniform(0.05, 0.6, 5), 1.0, 0.01)
+    hyper = gp.Hyperparameters(rng.uniform(0.05, 0.6, 5), 1.0, 0.01)
     known = {tuple(point) for point in points.tolist()}
-    return _gp.Posterior(points, rng.normal(size=len(points)), choices, hyper), choices, known
+    return gp.Posterior(points, rng.normal(size=len(points)), choices, hyper), choices, known
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -48,7 +48,7 @@ def test_the_best_free_point_is_found(seed: int) -> None:
     posterior, choices, known = make_posterior(seed)
     everything = list(itertools.product(*ALLOWED))
     free = [point for point in everything if point not in known]
-    values = _gp.log_expected_improvement(*posterior.predict(np.array(free)), 0.5)
+    values = gp.log_expected_improvement(*posterior.predict(np.array(free)), 0.5)
     acquisition = Acquisition(posterior, 0.5, choices, ALLOWED, lambda p: p not in known)
     found = acquisition.maximize(everything[:: len(everything) // 6], climbs=6)
     assert found == free[int(np.argmax(values))]
@@ -84,33 +84,33 @@ def observations(count: int) -> list[Observation]:
 
 
 @pytest.fixture
-def search() -> BayesianSearch:
+def search() -> BayesianPolicy:
     space = make_space(4, (STATIC, STATIC_TENSOR, STATIC_KL))
-    return BayesianSearch(space, fallback=False, seed=0, n_startup_trials=1)
+    return BayesianPolicy(space, fallback=False, seed=0, n_startup_trials=1)
 
 
 def test_the_model_is_refitted_for_every_tenth_more(
-    search: BayesianSearch, monkeypatch: pytest.MonkeyPatch
+    search: BayesianPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = []
-    fit = _gp.fit
+    fit = gp.fit
 
-    def counting(points: _gp.Ints, *args: object, **kwargs: object) -> _gp.Hyperparameters:
+    def counting(points: gp.Ints, *args: object, **kwargs: object) -> gp.Hyperparameters:
         fitted.append(len(points))
         return fit(points, *args, **kwargs)
 
-    monkeypatch.setattr(_gp, "fit", counting)
+    monkeypatch.setattr(gp, "fit", counting)
     for count in range(17, 45):
         search._propose(observations(count), [], 0, lambda point: True)
     assert fitted == [17, 18, 19, 20, 22, 24, 26, 28, 30, 33, 36, 39, 42]
 
 
-def test_proposals_follow_from_the_record_alone(search: BayesianSearch) -> None:
+def test_proposals_follow_from_the_record_alone(search: BayesianPolicy) -> None:
     """Whenever the model was fitted before, and whatever was asked."""
     known = observations(40)
     for count in range(3, 40):
         search._propose(known[:count], [], count, lambda point: True)
-    other = BayesianSearch(search._space, fallback=False, seed=0, n_startup_trials=1)
+    other = BayesianPolicy(search._space, fallback=False, seed=0, n_startup_trials=1)
     for seed in range(5):
         proposed = search._propose(known, [], seed, lambda point: True)
         assert proposed == other._propose(known, [], seed, lambda point: True)
@@ -118,7 +118,7 @@ def test_proposals_follow_from_the_record_alone(search: BayesianSearch) -> None:
 
 def test_what_runs_is_believed_not_only_avoided() -> None:
     space = make_space(10, (STATIC, STATIC_TENSOR, STATIC_KL))
-    search = BayesianSearch(space, fallback=False, seed=0, n_startup_trials=1)
+    search = BayesianPolicy(space, fallback=False, seed=0, n_startup_trials=1)
     rng = np.random.default_rng(2)
     points = [tuple(map(int, p)) for p in rng.integers(0, 3, (20, 10))]
     weights = rng.lognormal(0.0, 1.0, 10)
@@ -144,25 +144,25 @@ def test_what_runs_is_believed_not_only_avoided() -> None:
 
 def test_the_best_and_the_newest_are_kept() -> None:
     known = observations(60)
-    kept = _bayesian_search._best_and_newest(known, 20)
+    kept = bayesian_policy._best_and_newest(known, 20)
     assert len(kept) == 20
     assert [o.number for o in kept] == sorted({o.number for o in kept})
     assert sorted(o.score for o in known)[-10:] == sorted(o.score for o in kept)[-10:]
     rest = [o for o in known if o not in kept]
     assert sum(o.number > max(r.number for r in rest) for o in kept) >= 1
-    assert list(_bayesian_search._best_and_newest(known, 60)) == known
+    assert list(bayesian_policy._best_and_newest(known, 60)) == known
 
 
-def test_many_trials_are_no_error(search: BayesianSearch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_bayesian_search, "_MOST_OBSERVATIONS", 20)
-    monkeypatch.setattr(_bayesian_search, "_MOST_FITTED", 10)
+def test_many_trials_are_no_error(search: BayesianPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bayesian_policy, "_MOST_OBSERVATIONS", 20)
+    monkeypatch.setattr(bayesian_policy, "_MOST_FITTED", 10)
     known = observations(60)
     taken = {o.point for o in known}
     assert search._propose(known, [], 0, lambda p: p not in taken) not in taken
 
 
 def test_failures_count_as_the_worst() -> None:
-    _, targets = _bayesian_search._arrays(observations(20))
+    _, targets = bayesian_policy._arrays(observations(20))
     scores = np.array([o.score for o in observations(20)])
     assert np.allclose(targets[np.isinf(scores)], targets.min())
     assert targets.mean() == pytest.approx(0.0)

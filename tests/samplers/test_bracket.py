@@ -11,9 +11,9 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 from sample_models import CRITERION
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import answers
-from sample_models import pruner_of
 from sample_models import sampler_of
 from sample_models import search
 from spaces import make_space
@@ -21,10 +21,11 @@ from spaces import make_space
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.samplers._fallback import bracket
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 def tried(count: int, meets: Callable[[int], bool]) -> tuple[list[int], int | None]:
@@ -103,22 +104,28 @@ def searched(
     study = optuna.create_study(
         direction="maximize",
         sampler=sampler_of("basic", backend, criterion=criterion, **options),
-        pruner=pruner_of(criterion) if samples else optuna.pruners.NopPruner(),
     )
     evaluation = SampleScores(NEEDED, samples=2000)
-    search(study, QuantObjective(backend, backend.tuning_space(), evaluation, criterion))
+    objective = QuantObjective(
+        backend,
+        backend.tuning_space(),
+        evaluation,
+        criterion,
+        stopping=STOPPING if samples else None,
+    )
+    search(study, objective)
     return study, evaluation
 
 
 def stages(study: optuna.Study) -> list[str]:
-    claims = [record.claim_of(trial) for trial in study.trials]
+    claims = [TrialView(trial).claim for trial in study.trials]
     return [claim.stage for claim in claims if claim is not None]
 
 
 def fallbacks(study: optuna.Study, stage: str) -> list[int]:
     found = {}
     for trial in study.trials:
-        claim = record.claim_of(trial)
+        claim = TrialView(trial).claim
         if claim is not None and claim.stage == stage:
             found[claim.key] = trial.user_attrs[record.FALLBACK_OPS]
     return list(found.values())
@@ -131,7 +138,7 @@ def test_samples_bring_the_bracket() -> None:
     ways = [tried(8, lambda size, needed=needed: size >= needed)[0] for needed in range(3, 9)]
     assert sizes in [[size for size in way if 1 < size < 8] for way in ways]
     (answer,) = answers(study, FakeBackend(NEEDED))
-    by_key = {record.claim_of(trial).key: trial for trial in study.trials}  # type: ignore[union-attr]
+    by_key = {TrialView(trial).claim.key: trial for trial in study.trials}  # type: ignore[union-attr]
     assert by_key[answer].user_attrs[record.FALLBACK_OPS] >= 3
 
 
@@ -159,7 +166,7 @@ def test_walk_is_the_default_without_samples() -> None:
 def test_order_of_neural_compressor_knows_no_race() -> None:
     with_samples, _ = searched(compat="inc2")
     without, _ = searched(samples=False, compat="inc2")
-    claims = [record.claim_of(trial) for trial in with_samples.trials]
+    claims = [TrialView(trial).claim for trial in with_samples.trials]
     assert {claim.goal for claim in claims if claim is not None} == {record.FULL}
     assert stages(with_samples)[:3] == stages(without)[:3]
     assert set(stages(with_samples)) == set(stages(without))
@@ -177,9 +184,11 @@ def test_without_a_criterion_the_walk_is_taken() -> None:
     study = optuna.create_study(
         direction="maximize",
         sampler=BasicQuantSampler(backend.tuning_space()),
-        pruner=pruner_of(),
     )
     evaluation = SampleScores(NEEDED, samples=500)
-    search(study, QuantObjective(backend, backend.tuning_space(), evaluation, CRITERION))
+    objective = QuantObjective(
+        backend, backend.tuning_space(), evaluation, CRITERION, stopping=STOPPING
+    )
+    search(study, objective)
     assert evaluation.most_repeats == 1
     assert "accumulated fallback" in stages(study)

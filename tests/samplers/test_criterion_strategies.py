@@ -24,6 +24,7 @@ from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -48,7 +49,7 @@ def run(
     lines = []
     for trial, config in zip(study.trials, evaluated(study, space), strict=True):
         letters = "".join("s" if c.is_quantized else "f" for c in config.ops.values())
-        lines.append(f"{record.claim_of(trial).stage}: {letters}")
+        lines.append(f"{TrialView(trial).claim.stage}: {letters}")
     return study, lines
 
 
@@ -58,7 +59,7 @@ def answers(study: optuna.Study, space: TuningSpace) -> list[QuantConfig]:
         space.config_from_params(trial.params)
         for trial in study.trials
         if trial.constraints[record.ACCURACY] <= 0
-        and not record.is_baseline(trial)
+        and not TrialView(trial).is_baseline
         and study.sampler.is_answer(study, trial)
     ]
 
@@ -139,11 +140,11 @@ def test_what_idle_workers_try_is_no_answer() -> None:
     study.optimize(objective_of(space, metric), n_trials=1)
     asked = [study.ask() for _ in range(40)]
     configs = [space.suggest(trial) for trial in asked]
-    stages = [record.claim_of(trial).stage for trial in study.trials]
+    stages = [TrialView(trial).claim.stage for trial in study.trials]
     assert record.SPARE_STAGE in stages
     for trial, config in list(zip(asked, configs, strict=True))[1:]:
         study.tell(trial, metric(config))
-    spare = [t for t in study.trials if record.claim_of(t).stage == record.SPARE_STAGE]
+    spare = [t for t in study.trials if TrialView(t).claim.stage == record.SPARE_STAGE]
     assert any(trial.constraints[record.ACCURACY] <= 0 for trial in spare)
     assert not any(sampler.is_answer(study, trial) for trial in spare)
     assert not any(is_answer(study, trial) for trial in spare)

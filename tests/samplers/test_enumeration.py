@@ -18,8 +18,8 @@ from spaces import STATIC
 from spaces import STATIC_KL
 from spaces import make_space
 
-from optuna_quant.samplers._enumeration import Enumeration
-from optuna_quant.samplers._enumeration import Permutation
+from optuna_quant.samplers._engine.enumeration import Enumeration
+from optuna_quant.samplers._engine.enumeration import Permutation
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
@@ -110,7 +110,7 @@ class Settled:
 
 
 @dataclass
-class FakeLedger:
+class FakeHistory:
     """The one attribute that an enumeration reads."""
 
     outcomes: dict[str, Settled] = field(default_factory=dict)
@@ -128,88 +128,88 @@ def enumeration(
     return Enumeration(space, order, fallback=fallback, stage="all of them")
 
 
-def walk(search: Enumeration, ledger: FakeLedger) -> list[QuantConfig]:
+def walk(policy: Enumeration, history: FakeHistory) -> list[QuantConfig]:
     """Evaluate what comes, one after the other."""
     configs = []
-    while (choice := search.next(ledger, {})) is not None:
-        assert choice.stage == "all of them"
-        assert not search.is_over(ledger)
-        ledger.settle(choice.config)
-        configs.append(choice.config)
-    assert search.is_over(ledger)
+    while (proposal := policy.next(history, {})) is not None:
+        assert proposal.stage == "all of them"
+        assert not policy.is_over(history)
+        history.settle(proposal.config)
+        configs.append(proposal.config)
+    assert policy.is_over(history)
     return configs
 
 
 @pytest.mark.parametrize("fallback", [True, False])
 def test_every_config_comes_in_order(fallback: bool) -> None:
     space = make_space(3, (STATIC, STATIC_KL, FP32))
-    configs = walk(enumeration(space, fallback=fallback), FakeLedger())
+    configs = walk(enumeration(space, fallback=fallback), FakeHistory())
     count = 27 if fallback else 8
     assert configs == [space.config_at(index, fallback=fallback) for index in range(count)]
 
 
 def test_another_order() -> None:
     space = make_space(3)
-    configs = walk(enumeration(space, Permutation(8, seed=1)), FakeLedger())
+    configs = walk(enumeration(space, Permutation(8, seed=1)), FakeHistory())
     assert configs[0] == space.default()
     assert len(set(configs)) == 8
-    assert configs != walk(enumeration(space), FakeLedger())
+    assert configs != walk(enumeration(space), FakeHistory())
 
 
 def test_what_is_evaluated_already_does_not_come() -> None:
     space = make_space(2)
-    ledger = FakeLedger()
-    ledger.settle(space.config_at(0), space.config_at(2))
-    search = enumeration(space)
-    assert not search.is_over(ledger)
-    assert walk(search, ledger) == [space.config_at(1), space.config_at(3)]
+    history = FakeHistory()
+    history.settle(space.config_at(0), space.config_at(2))
+    policy = enumeration(space)
+    assert not policy.is_over(history)
+    assert walk(policy, history) == [space.config_at(1), space.config_at(3)]
 
 
 def test_what_is_claimed_is_passed_over_and_waited_for() -> None:
     space = make_space(1, (STATIC, STATIC_KL, FP32))
     first, second, third = (space.config_at(index) for index in range(3))
-    ledger, search = FakeLedger(), enumeration(space)
+    history, policy = FakeHistory(), enumeration(space)
     claimed = {first.key: 0}
-    assert search.next(ledger, claimed).config == second
+    assert policy.next(history, claimed).config == second
     claimed[second.key] = 1
-    assert search.next(ledger, claimed).config == third
+    assert policy.next(history, claimed).config == third
     claimed[third.key] = 2
-    assert search.next(ledger, claimed) is None
-    ledger.settle(second, third)
-    assert not search.is_over(ledger)
-    assert search.next(ledger, {first.key: 0}) is None
-    ledger.settle(first)
-    assert search.is_over(ledger)
-    assert search.next(ledger, {}) is None
+    assert policy.next(history, claimed) is None
+    history.settle(second, third)
+    assert not policy.is_over(history)
+    assert policy.next(history, {first.key: 0}) is None
+    history.settle(first)
+    assert policy.is_over(history)
+    assert policy.next(history, {}) is None
 
 
 def test_what_failed_comes_again_before_anything_else() -> None:
     space = make_space(2)
-    ledger, search = FakeLedger(), enumeration(space)
-    first = search.next(ledger, {}).config
-    second = search.next(ledger, {first.key: 0}).config
+    history, policy = FakeHistory(), enumeration(space)
+    first = policy.next(history, {}).config
+    second = policy.next(history, {first.key: 0}).config
     # The first one fails: its claim is gone, and it has no outcome.
-    assert search.next(ledger, {second.key: 1}).config == first
-    ledger.settle(first, second)
-    assert walk(search, ledger) == [space.config_at(2), space.config_at(3)]
+    assert policy.next(history, {second.key: 1}).config == first
+    history.settle(first, second)
+    assert walk(policy, history) == [space.config_at(2), space.config_at(3)]
 
 
 def test_the_last_one_that_fails_comes_again() -> None:
     space = make_space(1)
-    ledger, search = FakeLedger(), enumeration(space)
-    ledger.settle(space.config_at(0))
+    history, policy = FakeHistory(), enumeration(space)
+    history.settle(space.config_at(0))
     for _ in range(3):
-        assert search.next(ledger, {}).config == space.config_at(1)
-        assert search.next(ledger, {space.config_at(1).key: 0}) is None
-        assert not search.is_over(ledger)
-    ledger.settle(space.config_at(1))
-    assert search.is_over(ledger)
+        assert policy.next(history, {}).config == space.config_at(1)
+        assert policy.next(history, {space.config_at(1).key: 0}) is None
+        assert not policy.is_over(history)
+    history.settle(space.config_at(1))
+    assert policy.is_over(history)
 
 
 def test_what_was_not_taken_comes_again() -> None:
-    search = enumeration(make_space(2))
-    ledger = FakeLedger()
-    assert search.next(ledger, {}).config == search.next(ledger, {}).config
+    policy = enumeration(make_space(2))
+    history = FakeHistory()
+    assert policy.next(history, {}).config == policy.next(history, {}).config
 
 
 @steady
@@ -218,42 +218,42 @@ def test_every_config_is_settled_once_whatever_happens(seed: int, data: st.DataO
     """Trials start, succeed and fail in any order; another process begins the walk anew."""
     space = make_space(3)
     order = Permutation(8, seed=seed)
-    ledger, search = FakeLedger(), enumeration(space, order)
+    history, policy = FakeHistory(), enumeration(space, order)
     running: dict[str, QuantConfig] = {}
     settled: Counter[str] = Counter()
     for event in data.draw(st.lists(st.sampled_from(["ask", "ok", "fail", "anew"]), max_size=60)):
         if event == "ask":
-            choice = search.next(ledger, dict.fromkeys(running, 0))
-            if choice is not None:
-                assert choice.config.key not in running
-                assert choice.config.key not in ledger.outcomes
-                running[choice.config.key] = choice.config
+            proposal = policy.next(history, dict.fromkeys(running, 0))
+            if proposal is not None:
+                assert proposal.config.key not in running
+                assert proposal.config.key not in history.outcomes
+                running[proposal.config.key] = proposal.config
         elif event == "anew":
-            search = enumeration(space, order)
+            policy = enumeration(space, order)
         elif running:
             key = data.draw(st.sampled_from(sorted(running)))
             config = running.pop(key)
             if event == "ok":
-                ledger.settle(config)
+                history.settle(config)
                 settled[key] += 1
-        assert search.is_over(ledger) == (len(ledger.outcomes) == 8)
+        assert policy.is_over(history) == (len(history.outcomes) == 8)
     for config in running.values():
-        ledger.settle(config)
+        history.settle(config)
         settled[config.key] += 1
-    settled.update(config.key for config in walk(search, ledger))
+    settled.update(config.key for config in walk(policy, history))
     assert set(settled.values()) == {1}
     assert len(settled) == 8
 
 
 def test_a_huge_space_needs_no_memory() -> None:
     space = make_space(500, (STATIC, STATIC_KL, FP32))
-    search = enumeration(space, Permutation(space.size, seed=0))
-    ledger = FakeLedger()
+    policy = enumeration(space, Permutation(space.size, seed=0))
+    history = FakeHistory()
     seen = set()
     for _ in range(30):
-        choice = search.next(ledger, {})
-        seen.add(choice.config.key)
-        ledger.settle(choice.config)
-        assert not search.is_over(ledger)
+        proposal = policy.next(history, {})
+        seen.add(proposal.config.key)
+        history.settle(proposal.config)
+        assert not policy.is_over(history)
     assert len(seen) == 30
-    assert sum(map(sys.getsizeof, vars(search).values())) < 2000
+    assert sum(map(sys.getsizeof, vars(policy).values())) < 2000

@@ -19,10 +19,10 @@ from optuna.trial import TrialState
 import pytest
 from sample_models import CRITERION
 from sample_models import DAMAGE
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import answers
 from sample_models import backend_of
-from sample_models import pruner_of
 from sample_models import sampler_of
 from sample_models import search
 from samplers.parallel_worker import ANSWERING
@@ -40,14 +40,17 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers import strategies
-from optuna_quant.samplers._requests import Plan
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.selection.answer import best_met_trial
+from optuna_quant.sequential import EarlyStopping
 from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import difficulty_levels
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 WORKERS = 4
@@ -60,7 +63,6 @@ def study_of(
     backend: FakeBackend | None = None,
     storage: Any = None,
     criterion: AccuracyCriterion = CRITERION,
-    pruner: optuna.pruners.BasePruner | None = None,
     **options: Any,
 ) -> optuna.Study:
     return optuna.create_study(
@@ -68,7 +70,6 @@ def study_of(
         study_name="study",
         direction="maximize",
         sampler=sampler_of(name, backend or backend_of(), criterion=criterion, **options),
-        pruner=pruner or pruner_of(criterion),
         load_if_exists=True,
     )
 
@@ -78,13 +79,16 @@ def objective_of(
     *,
     backend: FakeBackend | None = None,
     criterion: AccuracyCriterion = CRITERION,
+    stopping: EarlyStopping | None = STOPPING,
 ) -> QuantObjective:
     backend = backend or backend_of()
-    return QuantObjective(backend, backend.tuning_space(), evaluation, criterion)
+    return QuantObjective(
+        backend, backend.tuning_space(), evaluation, criterion, stopping=stopping
+    )
 
 
 def claim(trial: FrozenTrial) -> record.Claim:
-    found = record.claim_of(trial)
+    found = TrialView(trial).claim
     assert found is not None
     return found
 
@@ -183,8 +187,8 @@ def test_plans_do_not_change_their_way_by_what_comes_later(name: str) -> None:
         if any(claim(trial).caution for trial in study.trials):
             continue  # A broken promise does change it.
         seen = list(dict.fromkeys(key for _, key, _ in asked(study)))
-        state = study.sampler._state(study)
-        replay = state.search._begin(state.ledger)
+        session = study.sampler._session(study)
+        replay = session.policy._begin(session.history)
         replay.advance()
         assert replay.is_over
         fp32 = backend_of().tuning_space().fp32().key
@@ -261,7 +265,7 @@ def test_a_broken_promise_is_recovered_from(samples: int) -> None:
     evaluation = Deceiving(samples=samples)
     criterion = AccuracyCriterion(criterion="absolute", tolerable_loss=50 / samples)
     sampler = Promising(backend.tuning_space(), criterion=criterion)
-    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner_of(criterion))
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     search(study, objective_of(evaluation, criterion=criterion))
     assert evaluation.most_repeats == 1
     cautions = [claim(trial).caution for trial in study.trials]
@@ -341,7 +345,7 @@ def test_failing_configurations_are_passed_over(name: str) -> None:
     backend.before_build = fail
     evaluation = SampleScores(DAMAGE)
     study = study_of(name)
-    objective = QuantObjective(backend, backend.tuning_space(), evaluation, CRITERION)
+    objective = objective_of(evaluation, backend=backend)
     search(study, objective)
     assert evaluation.most_repeats == 1
     if name != "random":
@@ -377,7 +381,7 @@ def test_a_moved_tolerance_judges_partial_trials_anew(name: str) -> None:
     last = study_of(name, storage=study._storage, criterion=tighter)
     search(last, objective_of(evaluation, criterion=tighter), most=before + 400)
     assert evaluation.most_repeats == 1
-    baseline = record.get_baseline(last)
+    baseline = get_baseline(last)
     best = best_met_trial(last, tighter)
     assert baseline is not None
     assert best is None or tighter.meets(best.value or 0.0, baseline.value)
@@ -393,7 +397,6 @@ def test_partial_trials_of_a_race_are_completed_by_others(name: str) -> None:
     study = optuna.create_study(
         direction="maximize",
         sampler=sampler_of("basic", backend),
-        pruner=pruner_of(),
     )
     search(study, objective_of(evaluation, backend=backend))
     space = backend.tuning_space()
@@ -418,19 +421,19 @@ def test_pruned_trials_count_as_evaluated(name: str) -> None:
     assert {claim(trial).goal for trial in study.trials} == {record.FULL}
 
 
-# An evaluation without samples, and other pruners.
+# An evaluation without samples, and one in full.
 
 
 @pytest.mark.parametrize("name", ANSWERING)
 def test_without_samples_all_is_as_before(name: str) -> None:
-    def searched(pruner: optuna.pruners.BasePruner, evaluate: Any) -> list[Any]:
-        study = study_of(name, pruner=pruner)
-        search(study, objective_of(evaluate))
+    def searched(stopping: EarlyStopping | None, evaluate: Any) -> list[Any]:
+        study = study_of(name)
+        search(study, objective_of(evaluate, stopping=stopping))
         return [(t.params, t.value, t.state, claim(t).stage) for t in study.trials]
 
     scores = SampleScores(DAMAGE)
-    opaque = searched(pruner_of(), lambda model: scores.metric(model.config))
-    assert searched(optuna.pruners.NopPruner(), scores) == opaque
+    opaque = searched(STOPPING, lambda model: scores.metric(model.config))
+    assert searched(None, scores) == opaque
     assert {state for _, _, state, _ in opaque} == {TrialState.COMPLETE}
 
 
@@ -438,9 +441,9 @@ def test_without_samples_all_is_as_before(name: str) -> None:
 def test_evidence_is_no_reason_for_a_worse_answer(name: str) -> None:
     backend = backend_of()
     found = []
-    for pruner in (pruner_of(), optuna.pruners.NopPruner()):
-        study = study_of(name, pruner=pruner)
-        search(study, objective_of(SampleScores(DAMAGE, samples=4000)))
+    for stopping in (STOPPING, None):
+        study = study_of(name)
+        search(study, objective_of(SampleScores(DAMAGE, samples=4000), stopping=stopping))
         best = best_met_trial(study, CRITERION)
         assert best is not None
         found.append(best.user_attrs[record.FALLBACK_OPS])
@@ -448,12 +451,12 @@ def test_evidence_is_no_reason_for_a_worse_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["basic", "auto"])
-def test_a_search_goes_on_without_its_pruner(name: str) -> None:
+def test_a_search_goes_on_in_full(name: str) -> None:
     evaluation = SampleScores(DAMAGE)
     study = study_of(name)
     study.optimize(objective_of(evaluation), n_trials=8)
-    again = study_of(name, storage=study._storage, pruner=optuna.pruners.NopPruner())
-    search(again, objective_of(evaluation))
+    again = study_of(name, storage=study._storage)
+    search(again, objective_of(evaluation, stopping=None))
     assert max(evaluation.calls.values()) == 1
     assert best_met_trial(again, CRITERION) is not None
 
@@ -519,15 +522,11 @@ def test_four_processes_do_what_one_does(
 
 def test_other_settings_of_a_continued_study_are_told(caplog: pytest.LogCaptureFixture) -> None:
     scores, backend = SampleScores(DAMAGE), backend_of(DAMAGE)
-    study = optuna.create_study(
-        direction="maximize", sampler=sampler_of("basic", backend), pruner=pruner_of()
-    )
-    study.optimize(QuantObjective(backend, backend.tuning_space(), scores, CRITERION), n_trials=2)
-    study.pruner = pruner_of(error_probability=0.5)
+    study = optuna.create_study(direction="maximize", sampler=sampler_of("basic", backend))
+    study.optimize(objective_of(scores, backend=backend), n_trials=2)
+    other = EarlyStopping(error_probability=0.5)
     with caplog.at_level("WARNING", logger="optuna_quant"):
-        study.optimize(
-            QuantObjective(backend, backend.tuning_space(), scores, CRITERION), n_trials=2
-        )
+        study.optimize(objective_of(scores, backend=backend, stopping=other), n_trials=2)
     told = [
         entry.message for entry in caplog.records if "was begun with the method" in entry.message
     ]
@@ -546,7 +545,7 @@ class FailsLate(SampleScores):
 
 
 @pytest.mark.parametrize("name", ANSWERING)
-def test_what_fails_when_it_is_continued_is_set_aside(name: str) -> None:
+def test_what_fails_when_it_is_continued_is_abandoned(name: str) -> None:
     study = study_of(name)
     search(study, objective_of(FailsLate(dict.fromkeys(DAMAGE, 0.0))), most=2000)
     failed = Counter(
@@ -559,4 +558,4 @@ def test_what_fails_when_it_is_continued_is_set_aside(name: str) -> None:
     sampler = study.sampler
     assert isinstance(sampler, QuantSampler)
     assert sampler.is_exhausted(study)
-    assert sampler.set_aside(study)
+    assert sampler.abandoned(study)

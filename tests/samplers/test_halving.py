@@ -25,16 +25,17 @@ from optuna_quant.samplers import HAWQV2QuantSampler
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler
 from optuna_quant.samplers import QuantSampler
-from optuna_quant.samplers._halving import changes_to
-from optuna_quant.samplers._halving import grow_by_halves
-from optuna_quant.samplers._halving import without
-from optuna_quant.samplers._requests import Evaluation
-from optuna_quant.samplers._requests import Stage
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.halving import changes_to
+from optuna_quant.samplers._plans.halving import grow_by_halves
+from optuna_quant.samplers._plans.halving import without
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -161,7 +162,7 @@ def run(
         study.optimize(objective_of(space, metric), n_trials=1)
     assert most is not None or sampler.is_exhausted(study)
     lines = [
-        f"{record.claim_of(trial).stage}: {letters(space.config_from_params(trial.params))}"
+        f"{TrialView(trial).claim.stage}: {letters(space.config_from_params(trial.params))}"
         for trial in study.trials
     ]
     return study, lines
@@ -239,7 +240,7 @@ def order(sampler: QuantSampler, most: int) -> list[str]:
     for trial in study.trials:
         config = sampler.space.config_from_params(trial.params)
         options = "".join(SHORT[option] for option in config.ops.values())
-        lines.append(f"{record.claim_of(trial).stage}: {options}")
+        lines.append(f"{TrialView(trial).claim.stage}: {options}")
     assert lines[:2] == ["baseline: ffffffff", "default: ssssssss"]
     return lines[2:]
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.samplers._loss_model import LossModel
-from optuna_quant.samplers._loss_model import LossScale
-from optuna_quant.samplers._loss_model import Observed
-from optuna_quant.samplers._loss_model import Prediction
+from optuna_quant.samplers._models.loss_model import LossModel
+from optuna_quant.samplers._models.loss_model import LossScale
+from optuna_quant.samplers._models.loss_model import Observed
+from optuna_quant.samplers._models.loss_model import Prediction
 
 
 SCALE = LossScale(tolerance=0.01, size=0.9, most=0.9)
@@ -233,14 +233,37 @@ def test_many_observations_of_others_tell_what_is_hard():
         assert fitted.predict(options(*rest, op, ops=50)).probability(0.01) < 0.05
 
 
-def test_gains_count_as_no_loss():
+def test_however_large_a_gain_it_says_no_more_than_a_small_one():
     model = model_of(0.001, 0.002)
     chosen = options(0, 1, ops=2)
-    gained, equal = (
-        model.fitted([Observed(chosen, loss)]).predict(chosen) for loss in (-0.5, 0.0)
+    large, small = (
+        model.fitted([Observed(chosen, loss)]).predict(chosen) for loss in (-0.5, -0.01)
     )
-    assert gained.loss == equal.loss
-    assert gained.probability(SCALE.tolerance) > 0.9
+    assert large.loss == small.loss
+    assert large.probability(SCALE.tolerance) > 0.9
+
+
+def test_a_loss_that_was_taken_to_be_a_tenth_is_learned_from():
+    chosen, lost = options(0, 1, ops=2), 0.1
+    model = model_of(0.001, 0.002)
+    assert model.predict(chosen).loss < lost / 10
+    fitted = model.fitted([Observed(chosen, lost)])
+    # The sum itself, and not only what is off it.
+    assert fitted.error_for(lost / 10) < fitted.weights[:, QUANTIZED].sum()
+
+
+def test_ops_with_options_of_one_kind_are_blamed_together():
+    """All ops seem good in their second option, and lose all together there."""
+    ops = 10
+    sensitivities = np.tile([0.003, 0.0003, 0.0], (ops, 1))
+    kinds = np.tile([-1, 0, -1], (ops, 1))
+    apart = LossModel(sensitivities, SCALE)
+    together = LossModel(sensitivities, SCALE, kinds=kinds)
+    half = np.array([1] * 5 + [2] * 5)
+    seen = [Observed(np.zeros(ops, dtype=int), 0.012), Observed(half, 0.03)]
+    others = np.array([2] * 5 + [1] * 5)
+    one, other = (model.fitted(seen).predict(others).loss for model in (apart, together))
+    assert other > 1.3 * one
 
 
 def test_what_no_op_adds_to_has_nothing_to_say():

@@ -29,7 +29,7 @@ from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.space.tunable import Tunable
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 OPTIONS = (STATIC, STATIC_TENSOR, STATIC_KL, FP32)
@@ -136,7 +136,7 @@ def test_the_same_in_every_process_while_others_run(sampler: type, space: Tuning
                 trial, study.sampler = pending.pop(number % 2)
                 study.tell(trial, metric(space.suggest(trial)))
                 study.sampler = asked
-        found.append([record.claim_of(trial).key for trial in study.trials])
+        found.append([TrialView(trial).claim.key for trial in study.trials])
     assert found[0] == found[1]
     assert len(set(found[0])) == 30
 
@@ -224,7 +224,7 @@ def test_begun_by_tpe_and_continued_by_tpe(sampler: type, space: TuningSpace) ->
     study.optimize(objective_of(space, metric), n_trials=2)
 
 
-def test_failed_configurations_are_set_aside(sampler: type, tiny: TuningSpace) -> None:
+def test_failed_configurations_are_abandoned(sampler: type, tiny: TuningSpace) -> None:
     study = create(sampler(tiny, max_failures=2, n_startup_trials=2))
 
     def objective(trial: optuna.Trial) -> float:
@@ -256,7 +256,7 @@ def test_failed_before_any_parameter(sampler: type, space: TuningSpace) -> None:
         return metric(space.suggest(trial))
 
     study.optimize(objective, n_trials=20, catch=RuntimeError)
-    claimed = [record.claim_of(trial).key for trial in study.trials]
+    claimed = [TrialView(trial).claim.key for trial in study.trials]
     assert len(set(claimed)) == 20
 
 

@@ -27,6 +27,7 @@ from spaces import make_space
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 WORKERS = 4
@@ -91,7 +92,7 @@ def _check_alone(study: optuna.Study, log: Log) -> None:
     """Nothing was evaluated twice."""
     trials = study.get_trials(deepcopy=False)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    last = {t.number for t in trials if record.claim_of(t).stage == record.EXHAUSTED_STAGE}
+    last = {t.number for t in trials if TrialView(t).claim.stage == record.EXHAUSTED_STAGE}
     begun = log.read("begin", study=study.study_name)
     assert {line["number"] for line in begun} == {trial.number for trial in trials}
     counts = Counter(line["key"] for line in begun if line["number"] not in last)

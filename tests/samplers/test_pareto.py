@@ -34,7 +34,9 @@ from optuna_quant.samplers import ParetoQuantSampler
 from optuna_quant.selection import front_points
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
+from optuna_quant.study.trial_view import TrialView
 
 
 OPS = 10
@@ -112,7 +114,7 @@ def test_twenty_trials_find_nearly_the_whole_front():
 def test_begins_with_fp32_and_the_cheapest_and_evaluates_nothing_twice():
     study = make_study()
     study.optimize(objective, n_trials=24)
-    stages = [record.claim_of(trial).stage for trial in study.trials]
+    stages = [TrialView(trial).claim.stage for trial in study.trials]
     assert stages[:3] == ["baseline", "cheapest of all", "front"]
     assert study.trials[1].values[1] == min(cost for _, cost in every())
     params = {tuple(sorted(trial.params.items())) for trial in study.trials}
@@ -196,7 +198,7 @@ def test_the_criterion_constrains_where_there_is_one_objective(directions):
     if len(directions) == 2:
         # FP32 and the cheapest are the ends of the front.
         assert {0, 1} <= {trial.number for trial in study.best_trials}
-    assert record.get_baseline(study).value == 0.9
+    assert get_baseline(study).value == 0.9
 
 
 def test_lower_is_better():

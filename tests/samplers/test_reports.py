@@ -7,8 +7,8 @@ import pytest
 from spaces import make_space
 from spaces import objective_of
 
+from optuna_quant.samplers import Abandoned
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.samplers import SetAside
 from optuna_quant.samplers import Speculation
 from optuna_quant.space.config import QuantConfig
 
@@ -57,7 +57,7 @@ def test_speculation_reads_well(speculation: Speculation, text: str) -> None:
     assert str(speculation) == text
 
 
-def test_what_fails_too_often_is_set_aside_and_told() -> None:
+def test_what_fails_too_often_is_abandoned_and_told() -> None:
     space = make_space(4)
     study = optuna.create_study(
         direction="maximize", sampler=BasicQuantSampler(space, max_failures=2)
@@ -77,12 +77,12 @@ def test_what_fails_too_often_is_set_aside_and_told() -> None:
     while not sampler.is_exhausted(study):
         study.optimize(objective, n_trials=1, catch=(RuntimeError,))
     assert len(attempts) == 2
-    assert sampler.set_aside(study) == (
-        SetAside(bad, attempts[-1], "the evaluation failed (2 times)"),
+    assert sampler.abandoned(study) == (
+        Abandoned(bad, attempts[-1], "the evaluation failed (2 times)"),
     )
 
 
-def test_what_was_evaluated_after_all_is_not_set_aside() -> None:
+def test_what_was_evaluated_after_all_is_not_abandoned() -> None:
     space = make_space(3)
     study = optuna.create_study(
         direction="maximize", sampler=BasicQuantSampler(space, max_failures=1)
@@ -92,7 +92,7 @@ def test_what_was_evaluated_after_all_is_not_set_aside() -> None:
     study.tell(failed, state=optuna.trial.TrialState.FAIL)
     sampler = study.sampler
     assert isinstance(sampler, BasicQuantSampler)
-    assert [found.key for found in sampler.set_aside(study)] == [params.key]
+    assert [found.key for found in sampler.abandoned(study)] == [params.key]
     study.enqueue_trial(space.params_of(params))
     study.optimize(objective_of(space, metric), n_trials=1)
-    assert sampler.set_aside(study) == ()
+    assert sampler.abandoned(study) == ()

@@ -13,8 +13,8 @@ import pytest
 from spaces import make_space
 
 from optuna_quant import _optuna
-from optuna_quant.samplers._requests import Scoring
-from optuna_quant.samplers._scores import ScoreBook
+from optuna_quant.samplers._engine.requests import Scoring
+from optuna_quant.samplers._engine.scores import ScoreBook
 from optuna_quant.space.config import QuantConfig
 
 

@@ -30,7 +30,11 @@ from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
+from optuna_quant.storages.retrying import STARTED_BY
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers import identity
 
 
@@ -117,8 +121,8 @@ def test_baseline_comes_first_and_is_kept(space: TuningSpace) -> None:
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=2)
     assert evaluated(study, space)[0] == space.fp32()
-    assert record.is_baseline(study.trials[0])
-    assert record.get_baseline(study) == record.Baseline(1.0, 0)
+    assert TrialView(study.trials[0]).is_baseline
+    assert get_baseline(study) == Baseline(1.0, 0)
 
 
 def test_the_baseline_is_never_the_best_trial(space: TuningSpace) -> None:
@@ -132,7 +136,7 @@ def test_without_baseline(space: TuningSpace) -> None:
     study = create(BasicQuantSampler(space, baseline=False))
     study.optimize(objective_of(space, metric), n_trials=1)
     assert evaluated(study, space) == [space.default()]
-    assert record.get_baseline(study) is None
+    assert get_baseline(study) is None
 
 
 def test_space_without_fp32_has_no_baseline_trial() -> None:
@@ -156,7 +160,7 @@ def test_enqueued_trials_are_used(sampler: type, space: TuningSpace) -> None:
     finish(study, space)
     assert evaluated(study, space)[:2] == [chosen, space.fp32()]
     assert len(set(keys(study, space))) == len(study.trials)
-    assert record.get_baseline(study) == record.Baseline(1.0, 1)
+    assert get_baseline(study) == Baseline(1.0, 1)
 
 
 def test_partly_enqueued_trials_take_the_rest_from_the_strategy(space: TuningSpace) -> None:
@@ -197,7 +201,7 @@ def test_continues_a_study_of_another_sampler(space: TuningSpace) -> None:
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_failed_configurations_are_tried_again_then_set_aside(
+def test_failed_configurations_are_tried_again_then_abandoned(
     sampler: type, space: TuningSpace
 ) -> None:
     bad = space.default().with_fallback("op3") if sampler is BasicQuantSampler else space.default()
@@ -257,7 +261,7 @@ def test_pruned_trials_count(space: TuningSpace) -> None:
     while not study.sampler.is_exhausted(study):
         study.optimize(objective, n_trials=1)
     assert len(set(keys(study, space))) == len(study.trials)
-    accumulated = [t for t in study.trials if record.claim_of(t).stage == "accumulated fallback"]
+    accumulated = [t for t in study.trials if TrialView(t).claim.stage == "accumulated fallback"]
     first = space.config_from_params(accumulated[0].params)
     assert set(first.fallback_ops) == {"op2", "op0"}
 
@@ -297,7 +301,7 @@ def test_retried_trials_do_not_inherit_the_claim(space: TuningSpace) -> None:
     finish(study, space)
     retried = study.trials[3]
     assert space.config_from_params(retried.params) == config
-    assert record.claim_of(retried).number == 3
+    assert TrialView(retried).claim.number == 3
     assert Counter(keys(study, space))[config.key] == 2
 
 
@@ -348,7 +352,7 @@ def test_two_asks_without_telling_speculate(space: TuningSpace) -> None:
         space.default().with_fallback("op3"),
         space.default().with_fallback("op2"),
     ]
-    claims = [record.claim_of(trial) for trial in study.trials]
+    claims = [TrialView(trial).claim for trial in study.trials]
     assert [claim.speculative for claim in claims] == [False, False, True, True]
 
 
@@ -381,7 +385,7 @@ def test_speculation_follows_a_wrong_guess_with_the_right_plan(space: TuningSpac
     for trial, config in pending:
         study.tell(trial, metric(config))
     finish(study, space)
-    stages = [record.claim_of(trial).stage for trial in study.trials]
+    stages = [TrialView(trial).claim.stage for trial in study.trials]
     assert stages.count("instance-wise fallback") == 4
     wanted = space.default().with_fallback("op2", "op0")
     assert wanted.key in keys(study, space)
@@ -440,7 +444,7 @@ def test_the_same_enqueued_twice_beside_a_silent_trial(space: TuningSpace) -> No
 
 def fake_worker(study: optuna.Study, trial: optuna.Trial, worker: str) -> None:
     """Let a running trial seem to be another worker's."""
-    claim = record.claim_of(study.trials[trial.number])
+    claim = TrialView(study.trials[trial.number]).claim
     frozen = study.trials[trial.number]
     mark = {"number": trial.number, "worker": worker}
     _optuna.set_trial_system_attr(study, frozen, record.WORKER, mark)
@@ -467,7 +471,7 @@ def test_claims_of_workers_elsewhere_are_respected_for_a_time(
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
     fake_worker(study, study.ask(), "elsewhere machine boot ns|1|77|5")
-    study.sampler = BasicQuantSampler(space, claim_patience=0.5)
+    study.sampler = BasicQuantSampler(space, claim_timeout=0.5)
     study.optimize(objective_of(space, metric), n_trials=1)
     assert study.trials[1].state == TrialState.RUNNING  # It may live.
     for _ in range(3):
@@ -487,7 +491,7 @@ def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
     study = create(BasicQuantSampler(space))
     silent_trial(study)
     begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, begun)
     started = time.monotonic()
     study.optimize(objective_of(space, metric), n_trials=1)
     assert time.monotonic() - started < 4  # The grace period is 5 s.
@@ -498,7 +502,7 @@ def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: Tunin
     study = create(BasicQuantSampler(space, grace_period=0.1))
     silent_trial(study)
     begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], record.BEGUN, begun)
+    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, begun)
     _optuna.set_trial_system_attr(study, study.trials[0], "failed_trial", 7)
     study.optimize(objective_of(space, metric), n_trials=1)
     assert study.trials[0].state == TrialState.RUNNING
@@ -526,7 +530,7 @@ def test_ask_that_fails_leaves_nothing_that_others_would_wait_for(
     with pytest.raises(type(error)):
         study.ask()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
-    sampler._states.clear()
+    sampler._sessions.clear()
     started = time.monotonic()
     finish(study, space)
     assert time.monotonic() - started < 4
@@ -612,7 +616,7 @@ def test_two_objectives_take_the_first_as_the_metric(space: TuningSpace) -> None
         study.optimize(
             lambda trial: (metric(c := space.suggest(trial)), len(c.quantized_ops)), n_trials=1
         )
-    accumulated = [t for t in study.trials if record.claim_of(t).stage == "accumulated fallback"]
+    accumulated = [t for t in study.trials if TrialView(t).claim.stage == "accumulated fallback"]
     config = space.config_from_params(accumulated[0].params)
     assert set(config.fallback_ops) == {"op2", "op0"}
 
@@ -637,8 +641,8 @@ def test_own_strategy(space: TuningSpace) -> None:
         ("op0", "op1"),
         ("op0", "op1", "op2"),
     ]
-    assert record.claim_of(study.trials[1]).provisional
-    assert not record.claim_of(study.trials[2]).provisional
+    assert TrialView(study.trials[1]).claim.provisional
+    assert not TrialView(study.trials[2]).claim.provisional
 
 
 def test_a_plan_may_ask_for_the_same_twice(space: TuningSpace) -> None:

@@ -18,10 +18,10 @@ from fake_backend import FakeBackend
 import optuna
 from optuna.trial import TrialState
 import pytest
+from sample_models import STOPPING
 from sample_models import SampleScores
 from sample_models import answers
 from sample_models import backend_of
-from sample_models import pruner_of
 from sample_models import search
 from samplers.simulated import CRITERION
 from samplers.simulated import SimulatedModel
@@ -53,6 +53,9 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import set_baseline
+from optuna_quant.study.trial_view import TrialView
 
 
 BF16 = OpConfig("bf16")
@@ -281,11 +284,11 @@ def test_trials_of_others_are_observations():
         )
     sampler = model.sampler()
     searched(sampler, model.metric, study=study, most=60)
-    asked = [t for t in study.trials[40:] if record.claim_of(t) is not None]
+    asked = [t for t in study.trials[40:] if TrialView(t).claim is not None]
     assert len(asked) <= len(alone.trials)
     assert best_cost(model, study) <= 1.05 * model.least_cost()
     # The first one that is chosen by the model already knows what is hard.
-    first = next(t for t in asked if record.claim_of(t).stage == "cheapest believed to meet")
+    first = next(t for t in asked if TrialView(t).claim.stage == "cheapest believed to meet")
     config = model.space.config_from_params(first.params)
     assert {f"op{i}" for i in model.hard} <= set(config.fallback_ops)
 
@@ -497,7 +500,7 @@ def test_ops_that_cannot_be_in_floats_stay_quantized():
     )
     study = optuna.create_study(direction="maximize")
     # No trial can have everything in floats.
-    record.set_baseline(study, record.Baseline(model.baseline))
+    set_baseline(study, Baseline(model.baseline))
     searched(sampler, model.metric, study=study)
     assert met(study, space)
     for config in configs_of(study, space):
@@ -636,8 +639,10 @@ def sampled(
         criterion=criterion,
         sensitivity=lambda config, ops: {op: backend.damage[op] for op in ops},
     )
-    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner_of(criterion))
-    objective = QuantObjective(backend, backend.tuning_space(), evaluation, criterion)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    objective = QuantObjective(
+        backend, backend.tuning_space(), evaluation, criterion, stopping=STOPPING
+    )
     search(study, objective)
     return study
 
@@ -680,7 +685,7 @@ def test_promises_that_break_are_recovered_from():
     backend = backend_of(DAMAGES)
     evaluation = Deceiving(DAMAGES)
     study = sampled(backend, evaluation)
-    broken = [t for t in study.trials if record.claim_of(t).caution]
+    broken = [t for t in study.trials if TrialView(t).claim.caution]
     found = answers(study, backend)
     assert found
     fp32 = evaluation.metric(backend.tuning_space().fp32())

@@ -1,4 +1,4 @@
-"""The TPE sampler's own: its mirror of the study, and the arguments of TPE."""
+"""The TPE sampler's own: its shadow of the study, and the arguments of TPE."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spaces import keys
 from spaces import make_space
 from spaces import objective_of
 
-from optuna_quant.samplers._model_based import Observation
-from optuna_quant.samplers._model_based import Pending
+from optuna_quant.samplers._models.model_based import Observation
+from optuna_quant.samplers._models.model_based import Pending
+from optuna_quant.samplers._models.tpe_shadow import ShadowStudy
 from optuna_quant.samplers._tpe import TPEQuantSampler
-from optuna_quant.samplers._tpe_mirror import Mirror
 
 
 ALLOWED = [(0, 1, 2), (1, 3), (2,), (0, 1, 2, 3)]
@@ -30,14 +30,14 @@ def observation(number: int, score: float | None = None) -> Observation:
     return Observation(number, POINTS[number], score, allowed=True, floating=False)
 
 
-def asked(mirror: Mirror) -> list[tuple[int, ...]]:
-    return [mirror.ask(seed) for seed in range(8)]
+def asked(shadow: ShadowStudy) -> list[tuple[int, ...]]:
+    return [shadow.ask(seed) for seed in range(8)]
 
 
-def rebuilt(observations: list[Observation], pending: list[Pending] | None = None) -> Mirror:
-    mirror = Mirror(ALLOWED, {})
-    mirror.update(observations, pending or [])
-    return mirror
+def rebuilt(observations: list[Observation], pending: list[Pending] | None = None) -> ShadowStudy:
+    shadow = ShadowStudy(ALLOWED, {})
+    shadow.update(observations, pending or [])
+    return shadow
 
 
 def test_mirror_proposes_allowed_choices() -> None:
@@ -48,41 +48,41 @@ def test_mirror_proposes_allowed_choices() -> None:
 
 def test_mirror_grows_into_what_it_would_have_been() -> None:
     everything = [observation(i) for i in range(12)]
-    mirror = Mirror(ALLOWED, {})
+    shadow = ShadowStudy(ALLOWED, {})
     for count in range(1, 13):
-        mirror.update(everything[:count], [])
-        asked(mirror)  # What was asked leaves no trace.
-    assert asked(mirror) == asked(rebuilt(everything))
+        shadow.update(everything[:count], [])
+        asked(shadow)  # What was asked leaves no trace.
+    assert asked(shadow) == asked(rebuilt(everything))
 
 
 def test_mirror_does_not_depend_on_the_order_of_arrival() -> None:
     everything = [observation(i) for i in range(12)]
-    mirror = Mirror(ALLOWED, {})
+    shadow = ShadowStudy(ALLOWED, {})
     for known in (everything[3:6], everything[3:], everything[1:], everything):
-        mirror.update(known, [])
-    assert asked(mirror) == asked(rebuilt(everything))
+        shadow.update(known, [])
+    assert asked(shadow) == asked(rebuilt(everything))
 
 
 def test_mirror_follows_running_trials() -> None:
-    mirror = Mirror(ALLOWED, {})
+    shadow = ShadowStudy(ALLOWED, {})
     known = [observation(i) for i in range(6)]
     running = [Pending(i, POINTS[i]) for i in (6, 7, 8)]
-    mirror.update(known, running)
-    assert asked(mirror) == asked(rebuilt(known, running))
+    shadow.update(known, running)
+    assert asked(shadow) == asked(rebuilt(known, running))
     # 7 has ended; then 6 has failed and is gone, 8 has failed for good and 9 is new.
     known.append(observation(7))
-    mirror.update(known, [running[0], running[2]])
-    assert asked(mirror) == asked(rebuilt(known, [running[0], running[2]]))
+    shadow.update(known, [running[0], running[2]])
+    assert asked(shadow) == asked(rebuilt(known, [running[0], running[2]]))
     known += [observation(8, -math.inf), observation(9)]
-    mirror.update(known, [])
-    assert asked(mirror) == asked(rebuilt(known))
+    shadow.update(known, [])
+    assert asked(shadow) == asked(rebuilt(known))
 
 
 def test_mirror_takes_back_what_has_changed() -> None:
-    mirror = rebuilt([observation(i) for i in range(12)])
+    shadow = rebuilt([observation(i) for i in range(12)])
     changed = [observation(i, 100.0 if i == 4 else None) for i in range(12)]
-    mirror.update(changed, [])
-    assert asked(mirror) == asked(rebuilt(changed))
+    shadow.update(changed, [])
+    assert asked(shadow) == asked(rebuilt(changed))
 
 
 def test_running_trials_count_as_bad() -> None:

@@ -18,7 +18,7 @@ import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
-from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 SAMPLES = onnx_models.samples(600, 2, 8, 8)
@@ -60,7 +60,7 @@ def tune(model: onnx.ModelProto, **kwargs: Any) -> TuningResult:
 
 
 def stages(result: TuningResult) -> list[str]:
-    claims = [record.claim_of(trial) for trial in result.study.trials]
+    claims = [TrialView(trial).claim for trial in result.study.trials]
     return [claim.stage for claim in claims if claim is not None]
 
 

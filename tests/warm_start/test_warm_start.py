@@ -15,11 +15,13 @@ import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
+from optuna_quant.backends.base import SensitivityFactory
+from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.cli.parser import main
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
-from optuna_quant.samplers._prior import kept_prior
-from optuna_quant.study import record
+from optuna_quant.samplers._models.prior import kept_prior
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.earlier_study import parse_from_study
 
 
@@ -34,7 +36,10 @@ class Backend(FakeBackend):
         super().__init__(damage, name=name, **kwargs)
         self.scored = 0
 
-    def sensitivity(self, **kwargs: Any) -> Any:
+    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+        return {SensitivityKind.BEST: SensitivityFactory(self._sensitivity)}
+
+    def _sensitivity(self, *, outputs: Any) -> Any:
         def score(config: Any, ops: Any) -> dict[str, float]:
             self.scored += 1
             factors = (1.0, 0.3, 2.5, 0.7)
@@ -60,7 +65,7 @@ def tune(backend: FakeBackend | None = None, **kwargs: Any) -> TuningResult:
 
 
 def stages(result: TuningResult) -> list[str]:
-    claims = [record.claim_of(trial) for trial in result.study.trials]
+    claims = [TrialView(trial).claim for trial in result.study.trials]
     return [claim.stage for claim in claims if claim is not None]
 
 

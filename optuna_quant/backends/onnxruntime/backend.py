@@ -17,6 +17,8 @@ import onnx
 import onnxruntime
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import SensitivityFactory
+from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.onnxruntime.builder import Built
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
@@ -711,6 +713,22 @@ class OnnxRuntimeBackend:
             outputs=outputs,
         )
 
+    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+        """How the sensitivities that strategies ask for are made.
+
+        See :class:`~optuna_quant.backends.base.OffersSensitivities`.
+        """
+        return {
+            SensitivityKind.BEST: SensitivityFactory(self.sensitivity),
+            SensitivityKind.OP_ERROR: SensitivityFactory(
+                lambda *, outputs: self.mse_sensitivity()  # Each op has its own.
+            ),
+            SensitivityKind.OUTPUT_ERROR: SensitivityFactory(self.output_sensitivity),
+            SensitivityKind.CURVATURE: SensitivityFactory(
+                self.hessian_sensitivity, ("loss", "labels", "probes", "module", "parameters")
+            ),
+        }
+
     def sensitivity(
         self, *, samples: int = 32, outputs: Sequence[str] | None = None
     ) -> MSESensitivity | None:
@@ -988,13 +1006,13 @@ def _let_go_before_forks(backend: OnnxRuntimeBackend) -> None:
     """Have a backend give up its session before each fork: its threads would not be there."""
     found = weakref.ref(backend)
 
-    def let_go() -> None:
+    def release_connection() -> None:
         alive = found()
         if alive is not None:
             alive._let_go_of_fp32()
 
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=let_go)
+        os.register_at_fork(before=release_connection)
 
 
 def _files(**given: object) -> Mapping[str, Path]:

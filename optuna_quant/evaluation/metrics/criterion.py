@@ -97,7 +97,7 @@ def check_tolerance(criterion: AccuracyCriterion) -> None:
             f"{percent[0].upper()}{percent[1:]} of the FP32 model's metric, which every model "
             f"keeps to; {meant}."
         )
-    if this_rank().reports:
+    if this_rank().is_leader:
         _logger.warning(f"Is this meant? {percent[0].upper()}{percent[1:]}; {meant}.")
 
 

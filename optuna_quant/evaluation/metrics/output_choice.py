@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import TracesOutputs
 from optuna_quant.data.outputs import choose_outputs
 from optuna_quant.workers.launch import this_rank
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Model
     from optuna_quant.evaluation.labelled import DataEvaluation
     from optuna_quant.space.space import TuningSpace
 
@@ -23,7 +24,7 @@ _logger = get_logger(__name__)
 
 
 def check_outputs(
-    evaluation: DataEvaluation, model: Any, *, backend: Backend, space: TuningSpace
+    evaluation: DataEvaluation, model: Model, *, backend: Backend, space: TuningSpace
 ) -> tuple[str, ...] | None:
     """Check that quantization can change what is scored, and say what is if that was not asked.
 
@@ -33,7 +34,8 @@ def check_outputs(
         model:
             The FP32 model.
         backend:
-            Knows which outputs depend on which ops, if it has ``outputs_behind(ops)``.
+            Knows which outputs depend on which ops, if it
+            :class:`~optuna_quant.backends.base.TracesOutputs`.
         space:
             The tuning space.
 
@@ -47,11 +49,10 @@ def check_outputs(
     """
     known = evaluation.outputs_of(model)
     scored = choose_outputs(evaluation.output_names, known)
-    find = getattr(backend, "outputs_behind", None)
-    if find is not None:
+    if isinstance(backend, TracesOutputs):
         ops = [op for tunable in space.tunables if tunable.quantized for op in tunable.ops]
-        _check_depends(scored, known, find(ops))
-    if evaluation.output_names is None and len(known) > 1 and this_rank().reports:
+        _check_depends(scored, known, backend.outputs_behind(ops))
+    if evaluation.output_names is None and len(known) > 1 and this_rank().is_leader:
         _logger.warning(
             f"The model has {len(known)} outputs ({', '.join(known)}); the metric is of the first "
             f"one, {scored[0]!r}. Another is chosen with output_names= (--output-name NAME)."

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna_quant.data.given import DataLike
     from optuna_quant.data.given import InputValues
     from optuna_quant.data.given import Transform
-    from optuna_quant.evaluation.objective import Evaluate
+    from optuna_quant.evaluation.setup import Evaluate
 
 
 _HEADING = "data and evaluation"
@@ -72,7 +72,7 @@ class EvaluationOptions:
         early_stopping:
             How it is decided that a model fails before all samples were seen: ``"paired"``
             (default), ``"unpaired"`` or ``"exact"``, see
-            :class:`~optuna_quant.pruners.AccuracyPruner`; ``"off"`` evaluates every model on all
+            :class:`~optuna_quant.EarlyStopping`; ``"off"`` evaluates every model on all
             samples. It is about ``data``, or a function ``evaluate`` that takes indices.
         error_probability:
             With what probability a model that meets the criterion may be given up.

@@ -12,19 +12,19 @@ import os
 from typing import Any
 from typing import TypedDict
 
-import onnxruntime
 import optuna
-from optuna.artifacts._protocol import ArtifactStore
 from optuna.trial import FrozenTrial
 
 from optuna_quant.backends.base import Backend
+from optuna_quant.backends.default import RunSettings
 from optuna_quant.costs.given import CostsLike
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.given import DataLike
 from optuna_quant.data.given import InputValues
 from optuna_quant.data.given import Transform
-from optuna_quant.evaluation.objective import Evaluate
+from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.space.narrowing import OpDict
+from optuna_quant.storages.artifacts import ArtifactStore
 from optuna_quant.tuning.earlier_study import FromStudy
 from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.options.evaluation import EvaluationOptions
@@ -60,7 +60,7 @@ class FurtherOptions(TypedDict, total=False):
     calibration_sizes: Sequence[int] | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None
     threads: int | None
-    session_options: onnxruntime.SessionOptions | None
+    session_options: RunSettings | None
     cache_dir: str | os.PathLike[str] | None
     from_study: FromStudy | None
     costs: CostsLike | None

@@ -26,18 +26,13 @@ from optuna_quant.tuning.options.search import SearchOptions
 
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    import onnx
-
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.default import ModelLike
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
-    from optuna_quant.evaluation.objective import Evaluate
+    from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.storages.open import Storage
-
-    ModelLike: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 
 _DATA = "data and evaluation"

@@ -16,7 +16,7 @@ from optuna_quant.tuning.options.checks import check_count
 
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from optuna_quant.backends.default import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class RuntimeOptions:
             metavar="N",
         ),
     )
-    session_options: onnxruntime.SessionOptions | None = option(None)
+    session_options: RunSettings | None = option(None)
     cache_dir: str | os.PathLike[str] | None = option(
         None,
         Flag(
@@ -71,12 +71,10 @@ class RuntimeOptions:
                 "session_options.intra_op_num_threads says the same."
             )
 
-    def session(self) -> onnxruntime.SessionOptions | None:
+    def session(self) -> RunSettings | None:
         """The session options that say all of it; :obj:`None` for the default."""
         if self.threads is None:
             return self.session_options
-        import onnxruntime
+        from optuna_quant.backends.default import session_options
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        return options
+        return session_options(threads=self.threads)

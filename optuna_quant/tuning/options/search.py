@@ -18,10 +18,10 @@ from optuna_quant.tuning.options.checks import check_flag
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.artifacts._protocol import ArtifactStore
     from optuna.trial import FrozenTrial
 
     from optuna_quant.costs.given import CostsLike
+    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.tuning.earlier_study import FromStudy
 
 

@@ -88,7 +88,7 @@ def quantized_outputs(
         op_types="all" if on_request else "default",
         op_type_dict={".*": {"weight": {"granularity": [granularity]}}},
     )
-    return np.asarray(backend.quantize(space.default()).run(None, {"x": x})[0])
+    return np.asarray(backend.quantize(space.default()).run({"x": x})[0])
 
 
 def check(

@@ -33,6 +33,7 @@ from optuna_quant.backends.onnxruntime.model import quantized_model
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.data.inputs import InputSpec
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -63,24 +64,30 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[int]]]
 # What a user gets.
 
 
-def test_quantized_model_stands_in_for_a_session() -> None:
+def test_quantized_model_computes_what_its_session_does() -> None:
     backend = make_backend(session_options=exact_options())
     config = backend.tuning_space().default()
     model = backend.quantize(config)
     session = backend.session(config)
     assert isinstance(session, ort.InferenceSession)
-    assert model.session is model.session
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert model.native() is model.session is model.session
 
-    def evaluate(session: Any) -> NDArray[Any]:
-        name = session.get_inputs()[0].name
-        (output,) = session.run([session.get_outputs()[0].name], {name: DATA})
-        assert session.get_providers() == ["CPUExecutionProvider"]
+    def evaluate(model: QuantizedModel) -> NDArray[Any]:
+        assert model.inputs == (InputSpec("x", np.dtype(np.float32), ("N", 2, 8, 8)),)
+        (output,) = model.run({"x": DATA}, model.outputs)
         return np.asarray(output)
 
-    np.testing.assert_array_equal(evaluate(model), evaluate(session))
+    np.testing.assert_array_equal(evaluate(model), session.run(None, {"x": DATA})[0])
     exact = evaluate(backend.quantize(backend.tuning_space().fp32()))
     assert 0 < np.abs(evaluate(model) - exact).max() <= 0.05 * np.abs(exact).max()
-    assert not hasattr(model, "no_such_thing")
+
+
+def test_model_is_not_run_as_a_session_is() -> None:
+    backend = make_backend()
+    model = backend.quantize(backend.tuning_space().fp32())
+    with pytest.raises(TypeError, match=r"got None.*model\.run\(feed, outputs\).*model\.session"):
+        model.run(None, {"x": DATA})  # type: ignore[arg-type]
 
 
 def test_saved_model_is_what_was_evaluated(tmp_path: Path) -> None:
@@ -89,7 +96,7 @@ def test_saved_model_is_what_was_evaluated(tmp_path: Path) -> None:
     path = tmp_path / "model.int8.onnx"
     model.save(str(path))
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    np.testing.assert_array_equal(session.run(None, {"x": DATA}), model.run(None, {"x": DATA}))
+    np.testing.assert_array_equal(session.run(None, {"x": DATA}), model.run({"x": DATA}))
     assert path.stat().st_size == model.nbytes
     assert model.nbytes < backend.quantize(backend.tuning_space().fp32()).nbytes + 4000
 
@@ -103,7 +110,7 @@ def test_fp32_is_the_users_model(make: Any) -> None:
     for config in (backend.tuning_space().fp32(), QuantConfig({})):
         candidate = backend.quantize(config)
         assert candidate.proto == model
-        np.testing.assert_array_equal(candidate.run(None, {"x": data}), run(model, {"x": data}))
+        np.testing.assert_array_equal(candidate.run({"x": data}), run(model, {"x": data}))
 
 
 def test_users_model_is_never_changed(tmp_path: Path) -> None:
@@ -115,7 +122,7 @@ def test_users_model_is_never_changed(tmp_path: Path) -> None:
         backend = OnnxRuntimeBackend(given, calibration_data=DATA, approach="auto")
         space = backend.tuning_space(op_types="all")
         for index in (0, space.size // 2, space.size - 1):
-            backend.quantize(space.config_at(index)).run(None, {"x": DATA})
+            backend.quantize(space.config_at(index)).run({"x": DATA})
         backend.executed(space.default())
     assert path.read_bytes() == content
     assert model.SerializeToString() == proto
@@ -161,8 +168,8 @@ def test_several_inputs_and_outputs() -> None:
     data = {"x": samples(32, 4), "mask": np.arange(32) % 2}
     backend = OnnxRuntimeBackend(model, calibration_data=data, session_options=exact_options())
     candidate = backend.quantize(backend.tuning_space(op_types="all").default())
-    assert [value.name for value in candidate.get_outputs()] == [z, hidden, y]
-    for actual, exact in zip(candidate.run(None, data), run(model, data), strict=True):
+    assert candidate.outputs == (z, hidden, y)
+    for actual, exact in zip(candidate.run(data), run(model, data), strict=True):
         assert np.abs(actual - exact).max() <= 0.05 * np.abs(exact).max()
 
 
@@ -174,7 +181,7 @@ def test_dynamic_batch_and_sequence() -> None:
     candidate = backend.quantize(backend.tuning_space(op_types="all").default())
     for n, length in ((1, 1), (2, 9), (5, 4)):
         feed = {"x": samples(n, length, 8)}
-        (actual,), (exact,) = candidate.run(None, feed), run(attention(), feed)
+        (actual,), (exact,) = candidate.run(feed), run(attention(), feed)
         assert actual.shape == (n, length, 8)
         assert np.abs(actual - exact).max() <= 0.15 * np.abs(exact).max()
 
@@ -224,18 +231,14 @@ def test_external_data_by_reference(
         stay = {t.name for t in candidate.proto.graph.initializer if t.external_data}
         assert ("c0" in stay) == (not config["MatMul0"].is_quantized)
         assert ("c1" in stay) == (not config["Gemm0"].is_quantized)
-        np.testing.assert_array_equal(
-            candidate.run(None, {"x": data}), wanted.run(None, {"x": data})
-        )
+        np.testing.assert_array_equal(candidate.run({"x": data}), wanted.run({"x": data}))
         assert backend.fingerprint(config) == reference.fingerprint(config)
         assert abs(candidate.nbytes - wanted.nbytes) < 300
         assert backend.executed(config) == reference.executed(config)
         (tmp_path / "out").mkdir(exist_ok=True)
         candidate.save(tmp_path / "out" / "saved.onnx")
         saved = ort.InferenceSession(tmp_path / "out" / "saved.onnx")
-        np.testing.assert_array_equal(
-            saved.run(None, {"x": data}), candidate.run(None, {"x": data})
-        )
+        np.testing.assert_array_equal(saved.run(None, {"x": data}), candidate.run({"x": data}))
 
 
 # Calibration.
@@ -278,7 +281,7 @@ def test_dynamic_needs_no_calibration(passes: list[Any]) -> None:
         "MatMulIntegerToFloat",
     }
     feed = {"x": samples(4, 5, 8)}
-    (actual,), (exact,) = backend.quantize(config).run(None, feed), run(attention(), feed)
+    (actual,), (exact,) = backend.quantize(config).run(feed), run(attention(), feed)
     assert np.abs(actual - exact).max() <= 0.1 * np.abs(exact).max()
     static = QuantConfig({"query": make_backend().capability().ops[0].options[0]})
     with pytest.raises(ValueError, match="static mode needs calibration_data"):
@@ -300,7 +303,7 @@ def test_static_and_dynamic_in_one_model() -> None:
     executed = backend.executed(config)
     assert [op for op in config.ops if executed[op].integer] == ["query", "key", "out"]
     feed = {"x": samples(4, 5, 8)}
-    (actual,), (exact,) = backend.quantize(config).run(None, feed), run(attention(), feed)
+    (actual,), (exact,) = backend.quantize(config).run(feed), run(attention(), feed)
     assert np.abs(actual - exact).max() <= 0.1 * np.abs(exact).max()
 
 
@@ -395,12 +398,12 @@ def test_threads_share_a_backend(passes: list[Any]) -> None:
     configs = [space.config_at(i * 37 % space.size) for i in range(24)]
     with ThreadPoolExecutor(8) as pool:
         together = list(
-            pool.map(lambda config: backend.quantize(config).run(None, {"x": DATA})[0], configs)
+            pool.map(lambda config: backend.quantize(config).run({"x": DATA})[0], configs)
         )
     assert len(passes) == 1
     alone = make_backend()
     for config, output in zip(configs, together, strict=True):
-        np.testing.assert_array_equal(alone.quantize(config).run(None, {"x": DATA})[0], output)
+        np.testing.assert_array_equal(alone.quantize(config).run({"x": DATA})[0], output)
 
 
 def test_session_options_are_used_and_kept() -> None:
@@ -531,6 +534,6 @@ def test_candidate_that_the_runtime_does_not_load_says_so() -> None:
     model.graph.node[0].op_type = "Cnov"
     sessions = SessionMaker(["CPUExecutionProvider"], None)
     candidate = QuantizedModel(model, sessions, fingerprint="none")
-    for use in (lambda: candidate.session, lambda: candidate.run(None, {}), candidate.get_inputs):
+    for use in (candidate.native, lambda: candidate.run({}), lambda: candidate.inputs):
         with pytest.raises(ModelLoadError, match=r"does not load the candidate: .*Cnov.*in FP32"):
             use()

@@ -75,7 +75,7 @@ def test_a_candidate_is_the_whole_model(name: str) -> None:
         assert not any(is_reference(tensor) for tensor in model.proto.graph.initializer)
         assert referenced(model._model) or what != "fp32"
         assert set(model._model.outside) == set(referenced(model._model)), what
-        ours, theirs = model.run(None, feed), in_session(model.proto, feed)
+        ours, theirs = model.run(feed), in_session(model.proto, feed)
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(one, other, err_msg=what)
 
@@ -160,8 +160,8 @@ def test_a_trial_writes_no_weights_and_makes_one_session() -> None:
     ):
         candidate = backend.quantize(space.default().with_fallback(ops[0]))
         assert candidate.nbytes > 0
-        candidate.run(None, {"x": data["x"]})
-        candidate.run(None, {"x": data["x"]})
+        candidate.run({"x": data["x"]})
+        candidate.run({"x": data["x"]})
         assert candidate.session is candidate.session_for(1)
     assert sum(sessions.values()) == 1
     assert sum(written.values()) == 1
@@ -174,7 +174,7 @@ def test_the_fp32_model_is_loaded_once_until_there_is_a_candidate() -> None:
         backend = OnnxRuntimeBackend(model, calibration_data=data)
         space = backend.tuning_space()
         for _ in range(3):
-            backend.quantize(space.fp32()).run(None, {"x": data["x"]})
+            backend.quantize(space.fp32()).run({"x": data["x"]})
         assert sum(sessions.values()) == 1
     kept = weakref.ref(backend.quantize(space.fp32()).session)
     backend.quantize(space.default())
@@ -196,7 +196,7 @@ def test_no_session_is_held_over_a_fork() -> None:
     if child == 0:
         os._exit(int(kept() is not None))
     assert os.waitpid(child, 0)[1] == 0
-    backend.quantize(fp32).run(None, {"x": data["x"]})
+    backend.quantize(fp32).run({"x": data["x"]})
 
 
 def test_a_session_outlives_its_model() -> None:
@@ -204,7 +204,7 @@ def test_a_session_outlives_its_model() -> None:
     backend = OnnxRuntimeBackend(model, calibration_data=data)
     config = backend.tuning_space().default().with_fallback("MatMul0")
     candidate = backend.quantize(config)
-    expected = candidate.run(None, {"x": data["x"]})
+    expected = candidate.run({"x": data["x"]})
     session = candidate.session
     del candidate, backend, model
     gc.collect()
@@ -222,7 +222,7 @@ def test_with_options_of_the_user_sessions_get_the_whole_model() -> None:
         one, other = ours.quantize(config), usual.quantize(config)
         assert one.proto.SerializeToString() == other.proto.SerializeToString()
         feed = {"x": data["x"]}
-        np.testing.assert_array_equal(one.run(None, feed)[0], other.run(None, feed)[0])
+        np.testing.assert_array_equal(one.run(feed)[0], other.run(feed)[0])
 
 
 def test_arrays_are_shared_and_bounded() -> None:
@@ -255,7 +255,7 @@ def test_threads_get_the_same_candidates() -> None:
 
     def result(config: Any) -> tuple[str, bytes]:
         candidate = backend.quantize(config)
-        return candidate.fingerprint, candidate.run(None, {"x": data["x"]})[0].tobytes()
+        return candidate.fingerprint, candidate.run({"x": data["x"]})[0].tobytes()
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(result, configs))
@@ -268,5 +268,5 @@ def test_a_model_can_be_given_as_it_is() -> None:
     candidate = QuantizedModel(model, SessionMaker(CPU, None), fingerprint="none")
     assert candidate.proto is model
     assert candidate.nbytes == model.ByteSize()
-    (found,) = candidate.run(None, {"x": data["x"]})
+    (found,) = candidate.run({"x": data["x"]})
     np.testing.assert_array_equal(found, in_session(model, {"x": data["x"]})[0])

@@ -132,9 +132,9 @@ def test_a_weight_behind_constant_nodes_is_quantized_as_if_it_stood_there(
         assert [tunable.name for tunable in space.tunables] == ["op"]
         assert space.tunables[0].op_type == op_type
         assert backend.executed(space.default())["op"].integer
-        quantized.append(backend.quantize(space.default()).run(None, {"x": x})[0])
+        quantized.append(backend.quantize(space.default()).run({"x": x})[0])
         np.testing.assert_allclose(
-            backend.quantize(space.fp32()).run(None, {"x": x})[0],
+            backend.quantize(space.fp32()).run({"x": x})[0],
             run(wanted, {"x": x}, optimized=False)[0],
             rtol=1e-5,
             atol=1e-5,
@@ -172,11 +172,11 @@ def test_a_weight_that_stays_in_floats_is_stored_as_it_was(approach: str) -> Non
     assert weights < mixed.nbytes < weights + 3000
     assert mixed.nbytes < backend.quantize(space.fp32()).nbytes
     expected = run(model, {"x": x}, optimized=False)[0]
-    np.testing.assert_allclose(mixed.run(None, {"x": x})[0], expected, atol=0.1)
+    np.testing.assert_allclose(mixed.run({"x": x})[0], expected, atol=0.1)
     # And the other way round.
     mixed = backend.quantize(space.default().with_fallback("first"))
     assert weights < mixed.nbytes < weights + 3000
-    np.testing.assert_allclose(mixed.run(None, {"x": x})[0], expected, atol=0.1)
+    np.testing.assert_allclose(mixed.run({"x": x})[0], expected, atol=0.1)
 
 
 def test_tied_weights_are_stored_once_where_both_stay_in_floats() -> None:
@@ -193,10 +193,10 @@ def test_tied_weights_are_stored_once_where_both_stay_in_floats() -> None:
     both = backend.quantize(space.default().with_fallback("out"))
     assert both.nbytes < model.ByteSize()
     expected = run(model, {"ids": ids}, optimized=False)[0]
-    np.testing.assert_allclose(both.run(None, {"ids": ids})[0], expected, atol=0.2)
+    np.testing.assert_allclose(both.run({"ids": ids})[0], expected, atol=0.2)
     apart = backend.quantize(space.default())
     assert backend.executed(space.default())["out"].integer
-    np.testing.assert_allclose(apart.run(None, {"ids": ids})[0], expected, atol=0.2)
+    np.testing.assert_allclose(apart.run({"ids": ids})[0], expected, atol=0.2)
 
 
 def test_new_tensors_never_take_the_place_of_stored_ones() -> None:
@@ -218,7 +218,7 @@ def test_new_tensors_never_take_the_place_of_stored_ones() -> None:
         space = backend.tuning_space()
         for op in ("first", "second", "MatMul2"):
             found = backend.quantize(space.default().with_fallback(op))
-            result = found.run(None, {"x": x_data})[0]
+            result = found.run({"x": x_data})[0]
             assert np.abs(result - expected).max() < 0.02 * np.abs(expected).max()
 
 
@@ -286,7 +286,7 @@ def test_small_results_are_computed_but_not_written_where_they_take_more_room() 
     assert found.nbytes < 256 * 4 * 4
     expected = run(model, {"x": x_data}, optimized=False)[0]
     atol = 0.02 * np.abs(expected).max()
-    np.testing.assert_allclose(found.run(None, {"x": x_data})[0], expected, atol=atol)
+    np.testing.assert_allclose(found.run({"x": x_data})[0], expected, atol=atol)
 
 
 def test_a_folded_weight_that_a_branch_reads_as_well() -> None:
@@ -305,7 +305,7 @@ def test_a_folded_weight_that_a_branch_reads_as_well() -> None:
     space = backend.tuning_space()
     assert [tunable.name for tunable in space.tunables] == ["op"]
     expected = run(model, {"x": x_data}, optimized=False)[0]
-    result = backend.quantize(space.default()).run(None, {"x": x_data})[0]
+    result = backend.quantize(space.default()).run({"x": x_data})[0]
     np.testing.assert_allclose(result, expected, atol=0.2)
 
 
@@ -386,7 +386,7 @@ def test_the_weights_of_a_recurrent_layer_are_folded(dtype: type) -> None:
     found = backend.quantize(space.default())
     assert found.nbytes < 64 * (8 + 16) + 2000
     expected = run(model, data, optimized=False)[0]
-    np.testing.assert_allclose(found.run(None, data)[0], expected, atol=0.05)
+    np.testing.assert_allclose(found.run(data)[0], expected, atol=0.05)
 
 
 def test_a_table_stored_as_float16_is_quantized_on_request() -> None:
@@ -402,4 +402,4 @@ def test_a_table_stored_as_float16_is_quantized_on_request() -> None:
     found = backend.quantize(space.default())
     assert found.nbytes < model.ByteSize() - 1000 * 16 + 1000
     expected = run(model, {"ids": data}, optimized=False)[0]
-    np.testing.assert_allclose(found.run(None, {"ids": data})[0], expected, atol=0.1)
+    np.testing.assert_allclose(found.run({"ids": data})[0], expected, atol=0.1)

@@ -307,7 +307,7 @@ def outputs(model: onnx.ModelProto, x: NDArray[np.float32], op_types: str) -> ND
     if not backend.capability().ops:
         return None
     config = backend.tuning_space(op_types=op_types).default()
-    return np.asarray(backend.quantize(config).run(None, {"x": x})[0])
+    return np.asarray(backend.quantize(config).run({"x": x})[0])
 
 
 def groups() -> dict[str, list[tuple[str, int, Form]]]:

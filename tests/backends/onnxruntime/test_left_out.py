@@ -195,7 +195,7 @@ def test_an_op_with_a_nan_weight_is_named_and_the_others_are_quantized() -> None
             space = backend.tuning_space()
         assert [tunable.name for tunable in space.tunables] == ["good"]
         x_data = samples(16, 8)
-        found = backend.quantize(space.default()).run(None, {"x": x_data})
+        found = backend.quantize(space.default()).run({"x": x_data})
         expected = run(m.model([good, bad]), {"x": x_data})
         np.testing.assert_allclose(found[0], expected[0], atol=0.2)
         np.testing.assert_array_equal(np.isnan(found[1]), np.isnan(expected[1]))

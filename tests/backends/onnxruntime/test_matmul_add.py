@@ -117,12 +117,12 @@ def test_the_bias_is_of_32_bit_integers_on_the_grid_of_the_products() -> None:
     zero = np.rint(-data.min() / scale_x)
     x = (np.clip(np.rint(data / scale_x) + zero, 0, 255) - zero) @ np.rint(weight / scale_w)
     expected = (x + np.rint(bias / (scale_x * scale_w))) * scale_x * scale_w
-    np.testing.assert_allclose(built.run(None, {"x": data})[0], expected, atol=0.03)
+    np.testing.assert_allclose(built.run({"x": data})[0], expected, atol=0.03)
     (bias_integers,) = (a for a in arrays(built.proto).values() if a.dtype == np.int32 and a.any())
     np.testing.assert_allclose(bias_integers, bias / (scale_x * scale_w), atol=0.51, rtol=1e-5)
     # It is one part in thousands of a step of eight bits, so the sum is as exact as the product.
     (exact,) = run(model, {"x": data})
-    assert np.abs(built.run(None, {"x": data})[0] - exact).max() < 0.05 * exact.std()
+    assert np.abs(built.run({"x": data})[0] - exact).max() < 0.05 * exact.std()
 
 
 @pytest.mark.parametrize("shape", [["n", 6], [4, 6], [2, 2, 6]])
@@ -138,10 +138,8 @@ def test_it_runs_as_the_same_layer_written_as_a_gemm(shape: list[int | str]) -> 
     weights = [m.const(array, name) for name, array in arrays(model).items()]
     flat = data.reshape(-1, 6)
     twin = m.model([m.node("Gemm", [m.input("x", ["n", 6]), *weights], name="dense")])
-    (expected,) = (
-        OnnxRuntimeBackend(twin, calibration_data=flat).quantize(config).run(None, {"x": flat})
-    )
-    (actual,) = backend.quantize(config).run(None, {"x": data})
+    (expected,) = OnnxRuntimeBackend(twin, calibration_data=flat).quantize(config).run({"x": flat})
+    (actual,) = backend.quantize(config).run({"x": data})
     assert actual.shape == (*sizes[:-1], 4)
     np.testing.assert_array_equal(actual.reshape(-1, 4), expected)
 

@@ -122,7 +122,7 @@ def made(case: Case, op_types: Any = "all") -> tuple[OnnxRuntimeBackend, QuantCo
 
 def close(backend: OnnxRuntimeBackend, config: QuantConfig, case: Case) -> None:
     model, _, use = case
-    got = backend.quantize(config).run(None, use)
+    got = backend.quantize(config).run(use)
     for actual, exact in zip(got, run(model, use), strict=True):
         finite = np.isfinite(exact)
         np.testing.assert_array_equal(np.isfinite(actual), finite)

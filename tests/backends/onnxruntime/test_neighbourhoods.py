@@ -77,7 +77,7 @@ def check(
         assert approach == "dynamic" or done.kernel in promised, where
     exact = run(built.model, {"x": x})
     if values:
-        errors = relative_errors(exact, backend.quantize(config).run(None, {"x": x}))
+        errors = relative_errors(exact, backend.quantize(config).run({"x": x}))
         outputs = [value.name for value in built.model.graph.output]
         worst = int(np.argmax(errors))
         assert errors[worst] <= most_error, f"{outputs[worst]}: {errors[worst]:.3f}"

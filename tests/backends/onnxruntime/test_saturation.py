@@ -108,7 +108,7 @@ def wide_data() -> NDArray[np.float32]:
 
 def output(backend: OnnxRuntimeBackend, data: Any) -> NDArray[Any]:
     model = backend.quantize(backend.tuning_space(op_types="all").default())
-    (found,) = model.run(None, {model.get_inputs()[0].name: data})
+    (found,) = model.run({model.inputs[0].name: data})
     return np.asarray(found)
 
 

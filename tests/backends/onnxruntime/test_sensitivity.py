@@ -334,7 +334,7 @@ def test_output_is_the_error_of_an_op_quantized_alone() -> None:
     x = samples(64, 2, 8, 8)[:24]
     (exact,) = run(convnet(), {"x": x})
     for op, score in scores.items():
-        (actual,) = backend.quantize(QuantConfig({op: config.ops[op]})).run(None, {"x": x})
+        (actual,) = backend.quantize(QuantConfig({op: config.ops[op]})).run({"x": x})
         expected = np.square(actual - exact).mean() / (exact.var() + 1e-3 * (exact**2).mean())
         assert score == pytest.approx(expected, rel=0.01)
 
@@ -347,10 +347,9 @@ class FakeModel:
         self._output = output
         self._runs = runs
 
-    def get_outputs(self) -> Any:
-        return [onnx.ValueInfoProto(name="y")]
+    outputs = ("y",)
 
-    def run(self, names: Any, feed: Any) -> Any:
+    def run(self, feed: Any, outputs: Any = None) -> Any:
         self._runs.append(self.fingerprint)
         return [self._output]
 
@@ -578,7 +577,7 @@ def test_strategy_puts_the_bad_op_in_fallback_first(sampler: Any) -> None:
     )
 
     def agreement(trial: optuna.Trial) -> float:
-        (actual,) = backend.quantize(space.suggest(trial)).run(None, {"x": x})
+        (actual,) = backend.quantize(space.suggest(trial)).run({"x": x})
         return 1.0 - float(np.abs(actual - exact).max())
 
     study.optimize(agreement, n_trials=3)

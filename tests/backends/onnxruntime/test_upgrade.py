@@ -135,7 +135,7 @@ def test_model_that_has_no_new_form_stays_as_it_is_and_says_why(
     assert "export it again with opset 13" in said
     data = samples(*SHAPE)
     backend = OnnxRuntimeBackend(model, calibration_data=data, session_options=exact_options())
-    (got,) = backend.quantize(backend.tuning_space().default()).run(None, {"x": data})
+    (got,) = backend.quantize(backend.tuning_space().default()).run({"x": data})
     (want,) = run(model, {"x": data})
     assert np.abs(got - want).max() <= 0.05 * np.abs(want).max()
 
@@ -219,6 +219,6 @@ def test_default_models_of_every_opset_load_and_compute_the_same(name: str, opse
                         "Conv|Gemm|MatMul|LSTM": {"weight": {"granularity": [granularity]}}
                     },
                 )
-                (got,) = backend.quantize(space.default()).run(None, {"x": data})
+                (got,) = backend.quantize(space.default()).run({"x": data})
                 error = np.abs(got - want).max() / np.abs(want).max()
                 assert error <= 0.06, (approach, granularity, op_types)

@@ -157,6 +157,6 @@ def test_candidates_take_what_callers_give(
     feed = {"x": data, **given}
     (want,) = ort.InferenceSession(model.SerializeToString()).run(None, feed)
     (default,) = run(model, {"x": data})
-    (got,) = quantized.run(None, feed)
+    (got,) = quantized.run(feed)
     assert np.abs(got - want).max() <= 0.05 * np.abs(want).max()
     assert np.abs(got - default).max() > 0.2 * np.abs(want).max()

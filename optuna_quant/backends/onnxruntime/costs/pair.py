@@ -22,15 +22,17 @@ from optuna_quant.backends.onnxruntime.model.model import external_location
 from optuna_quant.backends.onnxruntime.model.model import external_tensors
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.model.session_model import SessionModel
 from optuna_quant.costs.comparison import OutputAgreement
 from optuna_quant.data.constant_inputs import ConstantInputs
-from optuna_quant.data.inputs import InputSpec
+from optuna_quant.data.random_inputs import random_feed
 
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.data.inputs import InputSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,8 @@ class ModelPair:
             The execution providers; None for the processor.
 
     Attributes:
-        sessions:
-            A session of each.
+        models:
+            The models.
         nbytes:
             The size of each file, external data included.
 
@@ -99,12 +101,12 @@ class ModelPair:
                 ) from error
         self._proto = protos[0]
         _check_same_inputs([input_specs(proto) for proto in protos], (first, second))
-        self.sessions: tuple[onnxruntime.InferenceSession, ...] = tuple(sessions)
+        self.models = tuple(map(SessionModel, sessions))
         self.nbytes = tuple(sizes)
 
     def runs(self, feed: Feed) -> list[Callable[[], object]]:
         """A run of each."""
-        return [partial(session.run, None, feed) for session in self.sessions]
+        return [partial(model.run, feed) for model in self.models]
 
     def feeds(
         self,
@@ -123,7 +125,7 @@ class ModelPair:
             calibration_data:
                 Samples; None if there are none.
             preview:
-                Gives a few samples of labelled data for a session; None if there are none.
+                Gives a few samples of labelled data for a model; None if there are none.
             inputs:
                 Inputs that are the same for all samples.
             transform:
@@ -146,7 +148,7 @@ class ModelPair:
         bound = ConstantInputs(inputs).bind(specs, optional_input_specs(self._proto))
         given, source = calibration_data, "calibration data"
         if given is None and preview is not None:
-            found = preview(self.sessions[0], samples)
+            found = preview(self.models[0], samples)
             if found:
                 given, source = found[0], "evaluation data"
                 transform = None  # That has been done.
@@ -171,14 +173,13 @@ class ModelPair:
             feeds:
                 The inputs.
         """
-        names = [[output.name for output in s.get_outputs()] for s in self.sessions]
+        names = [model.outputs for model in self.models]
         pairs = [(name, name) for name in names[0] if name in names[1]]
         pairs = pairs or list(zip(*names, strict=False))
         found: dict[str, list[_Difference]] = {}
         for feed in feeds:
             a, b = (
-                session.run([pair[i] for pair in pairs], feed)
-                for i, session in enumerate(self.sessions)
+                model.run(feed, [pair[i] for pair in pairs]) for i, model in enumerate(self.models)
             )
             for (name, _), x, y in zip(pairs, a, b, strict=True):
                 found.setdefault(name, []).append(_difference(x, y))
@@ -222,46 +223,6 @@ def _check_same_inputs(
                 f"The models have different inputs: {name!r} is {a} in {one!r} and {b} in "
                 f"{other!r}."
             )
-
-
-def random_feed(specs: Sequence[InputSpec], batch: int, seed: int) -> Feed:
-    """Random inputs: normally distributed numbers, and integers that are zero or one.
-
-    Args:
-        specs:
-            The inputs. An axis without a size must be the first one of an input, or have its name.
-        batch:
-            The size of such axes.
-        seed:
-            Of the numbers.
-
-    Raises:
-        ValueError:
-            If an input has another axis without a size, no known number of axes, or text.
-    """
-    rng = np.random.default_rng(seed)
-    firsts = {spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], str)}
-    feed: dict[str, NDArray[Any]] = {}
-    for spec in specs:
-        cure = "give data to run the models on (calibration data, or labelled data)"
-        if spec.shape is None or spec.dtype == object:
-            raise ValueError(f"Random inputs cannot be made for {spec.name!r} ({spec}): {cure}.")
-        shape = []
-        for i, size in enumerate(spec.shape):
-            if isinstance(size, int):
-                shape.append(size)
-            elif i == 0 or size in firsts:
-                shape.append(batch)
-            else:
-                raise ValueError(
-                    f"Random inputs cannot be made for {spec.name!r} ({spec}), whose axis {i} has "
-                    f"no fixed size: {cure}."
-                )
-        if spec.dtype.kind == "f":
-            feed[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
-        else:
-            feed[spec.name] = rng.integers(0, 2, shape).astype(spec.dtype)
-    return feed
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from functools import cached_property
 import os
 from pathlib import Path
 from threading import RLock
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 
@@ -25,8 +26,13 @@ from optuna_quant.backends.onnxruntime.model.compact import compacted
 from optuna_quant.backends.onnxruntime.model.external_data import external_bytes
 from optuna_quant.backends.onnxruntime.model.external_data import is_too_large
 from optuna_quant.backends.onnxruntime.model.external_data import save_model
+from optuna_quant.backends.onnxruntime.model.session_model import SessionModel
 from optuna_quant.backends.onnxruntime.model.tensor_references import Source
 from optuna_quant.workers.cores import available_cores
+
+
+if TYPE_CHECKING:
+    from optuna_quant.data.inputs import InputSpec
 
 
 Providers: TypeAlias = Sequence[str | tuple[str, dict[str, Any]]]
@@ -167,10 +173,9 @@ def load_errors() -> Iterator[None]:
 
 
 class QuantizedModel:
-    """A model as one configuration says, usable where a session is expected.
+    """A model as one configuration says: a :class:`~optuna_quant.backends.base.Model`.
 
-    An evaluation that was written for an :class:`onnxruntime.InferenceSession` takes it as it is:
-    what is not defined here is looked up in :attr:`session`.
+    What was written for an :class:`onnxruntime.InferenceSession` takes its :attr:`session`.
 
     Args:
         model:
@@ -187,7 +192,7 @@ class QuantizedModel:
 
     Example:
         >>> model = backend.quantize(space.default())  # doctest: +SKIP
-        >>> (logits,) = model.run(None, {"x": x})  # doctest: +SKIP
+        >>> (logits,) = model.run({"x": x})  # doctest: +SKIP
         >>> model.save("model.int8.onnx")  # doctest: +SKIP
     """
 
@@ -240,6 +245,39 @@ class QuantizedModel:
                     )
             return self._made[concurrent_runs]
 
+    def native(self) -> onnxruntime.InferenceSession:
+        """The :attr:`session`, which is what a function of the user's gets."""
+        return self.session
+
+    def for_concurrent_runs(self, runs: int) -> SessionModel:
+        """The model in the session that :meth:`session_for` gives.
+
+        Args:
+            runs:
+                How often it is run at once.
+        """
+        return SessionModel(self.session_for(runs))
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """The inputs that every run must be given."""
+        return SessionModel(self.session).inputs
+
+    @property
+    def optional_inputs(self) -> tuple[InputSpec, ...]:
+        """The inputs that have a value in the model, which a run may replace."""
+        return SessionModel(self.session).optional_inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return SessionModel(self.session).outputs
+
+    @property
+    def threads(self) -> int:
+        """The threads of a run."""
+        return SessionModel(self.session).threads
+
     @cached_property
     def depends_on_batch(self) -> bool:
         """Whether what it gives for a sample depends on the other samples of the batch."""
@@ -262,41 +300,19 @@ class QuantizedModel:
         """
         save_model(self.proto, Path(path), self._base_dir)
 
-    def run(
-        self,
-        output_names: Sequence[str] | None,
-        input_feed: Mapping[str, Any],
-        run_options: onnxruntime.RunOptions | None = None,
-    ) -> Any:
-        """Compute outputs, as :meth:`onnxruntime.InferenceSession.run` does.
+    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
+        """Compute outputs.
 
         Args:
-            output_names:
-                The names of the outputs; None or empty for all.
-            input_feed:
+            feed:
                 An array for each input, by the input's name.
-            run_options:
-                Options of this run; None for the defaults.
+            outputs:
+                The names of the outputs; None for all.
 
         Returns:
             A list with an array for each output.
         """
-        return self.session.run(output_names, input_feed, run_options)
-
-    def get_inputs(self) -> Sequence[Any]:
-        """The model's inputs."""
-        inputs: Sequence[Any] = self.session.get_inputs()
-        return inputs
-
-    def get_outputs(self) -> Sequence[Any]:
-        """The model's outputs."""
-        outputs: Sequence[Any] = self.session.get_outputs()
-        return outputs
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self.session, name)
+        return SessionModel(self.session).run(feed, outputs)
 
     def __repr__(self) -> str:
         return f"QuantizedModel(fingerprint={self.fingerprint!r}, nbytes={self.nbytes})"

@@ -30,9 +30,12 @@ from optuna_quant.backends.onnxruntime.torch_graph.node import to_tensor
 
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
     from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
 
 
@@ -92,16 +95,27 @@ class GradientSensitivity(MSESensitivity):
             self.key += f", outputs={list(self._outputs)}"
         self._torch = TorchGraph(self._graph.to_model(), base_dir=self._graph.base_dir)
 
-    def passes(self, configs: int) -> float:
-        """How many samples are run through models to score so many configurations.
+    def passes(self, configs: int, *, with_weights: bool = False) -> float:
+        """As that of :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.MSESensitivity`.
 
         A backward pass counts as one.
         """
-        return float(self._samples * (configs + 1 + self._probes))
+        samples = self._samples + (self._samples_of_weights if with_weights else 0)
+        gradients = float(samples * (1 + self._probes))
+        return super().passes(configs, with_weights=with_weights) + gradients
 
-    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[tuple[str, str], float]]:
+    def with_samples(self, samples: int) -> Self:
+        """The same with at most so many samples, and one probe.
+
+        Of passes that are counted, those over more samples say more than those with more probes.
+        """
+        found = super().with_samples(samples)
+        found._probes = 1
+        return found
+
+    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[Shown, float]]:
         sums = [dict.fromkeys(pair.copies, 0.0) for pair in pairs]
-        exact = list(dict.fromkeys(tensor for pair in pairs for _, tensor in pair.copies))
+        exact = list(dict.fromkeys(shown.tensor for pair in pairs for shown in pair.copies))
         if not exact:
             return sums
         sessions = [self._tapped(pair) for pair in pairs]
@@ -113,9 +127,9 @@ class GradientSensitivity(MSESensitivity):
             samples += gradients.samples
             for pair, session, of_pair in zip(pairs, sessions, sums, strict=True):
                 values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
-                for key, copy in pair.copies.items():
-                    error = _difference(values[key[1]], values.pop(copy))
-                    of_pair[key] += gradients.moved(key[1], error)
+                for shown, copy in pair.copies.items():
+                    error = _difference(values[shown.tensor], values.pop(copy))
+                    of_pair[shown] += gradients.moved(shown.tensor, error)
         return [{key: value / samples for key, value in of_pair.items()} for of_pair in sums]
 
     def _gradients(

@@ -20,6 +20,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.sensitivity.relative_error import RelativeError
+from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
 from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import side_by_side
 from optuna_quant.data.outputs import choose_outputs
 from optuna_quant.space.config import QuantConfig
@@ -48,6 +49,11 @@ _logger = get_logger(__name__)
 # Tensors that are looked at together may take so much; one sample is run even if it takes more.
 _PIECE_BYTES = 1 << 28
 _PIECE_SAMPLES = 32
+
+# What part weights have in an op's error is told on this part of the samples, of the ops that make
+# up more than this part of all error.
+_SAMPLES_OF_WEIGHTS = 0.15
+_LEAST_PART = 0.005
 
 # Ops whose single errors make up so much of a model's error are ranked by them.
 _EXPLAINED = 0.5
@@ -171,9 +177,9 @@ class MSESensitivity:
         errors = self._errors([pair for _, _, pair in pairs])
         for (scores, tensors, _), of_pair in zip(pairs, errors, strict=True):
             for op, shown in tensors.items():
-                values = [of_pair[op, tensor] for tensor in shown if (op, tensor) in of_pair]
-                if values:
-                    scores[op] = float(np.mean(values))
+                score = _mean_error(of_pair, [Shown(op, name) for name in shown])
+                if score is not None:
+                    scores[op] = score
                 else:
                     _logger.debug(f"The error of op {op!r} cannot be seen; it scores zero.")
         _logger.info(
@@ -181,9 +187,70 @@ class MSESensitivity:
         )
         return found
 
-    def passes(self, configs: int) -> float:
-        """How many samples are run through models to score so many configurations."""
-        return float(self._samples * configs)
+    def score_with_weights(
+        self, configs: Sequence[QuantConfig], ops: Sequence[str]
+    ) -> tuple[list[dict[str, float]], dict[str, float]]:
+        """Score ops in several options each, and tell what part their weights have in it.
+
+        That is the score where only what is constant is quantized and the activations are not,
+        over that where all is, both on a few of the samples.
+
+        Args:
+            configs:
+                The configurations.
+            ops:
+                The names of the ops.
+
+        Returns:
+            The scores of each configuration; and, for the ops that matter of those that the first
+            one has in static mode, the part of their error that comes from their weights, from 0
+            to 1. An op of which that cannot be told is missing.
+
+        Raises:
+            ValueError:
+                If an op is not in a configuration.
+        """
+        scores = self.score_options(configs, ops)
+        return scores, self._parts_of_weights(configs[0], scores[0])
+
+    def _parts_of_weights(
+        self, config: QuantConfig, scores: Mapping[str, float]
+    ) -> dict[str, float]:
+        least = _LEAST_PART * sum(scores.values())
+        tensors = {
+            op: self._shown_by(op, config)
+            for op, score in scores.items()
+            if config.ops[op].mode == "static" and score > least
+        }
+        if not tensors:
+            return {}
+        pair = side_by_side(
+            self._graph, self._build(config).proto, tensors, with_weights_alone=True
+        )
+        (errors,) = self.with_samples(self._samples_of_weights)._errors([pair])
+        found = dict.fromkeys(pair.without_weights, 0.0)
+        for op, shown in tensors.items():
+            whole = _mean_error(errors, [Shown(op, name) for name in shown])
+            alone = _mean_error(errors, [Shown(op, name, weights_alone=True) for name in shown])
+            if whole and alone is not None:
+                found[op] = min(1.0, alone / whole)
+        return found
+
+    @property
+    def _samples_of_weights(self) -> int:
+        return max(1, round(_SAMPLES_OF_WEIGHTS * self._samples))
+
+    def passes(self, configs: int, *, with_weights: bool = False) -> float:
+        """How many samples are run through models to score so many configurations.
+
+        Args:
+            configs:
+                The number of configurations.
+            with_weights:
+                Whether it is told what part the weights have as well.
+        """
+        more = self._samples_of_weights if with_weights else 0
+        return float(self._samples * configs + more)
 
     def with_samples(self, samples: int) -> Self:
         """The same with at most so many samples."""
@@ -220,17 +287,17 @@ class MSESensitivity:
             return None if not any(constant) else -1 if constant[1] else -2
         return _CHANNEL_AXES.get(node.op_type)
 
-    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[tuple[str, str], float]]:
+    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[Shown, float]]:
         """The error of each tensor of each pair; what cannot be told is missing."""
         return [self._errors_of(pair) if pair.copies else {} for pair in pairs]
 
-    def _errors_of(self, pair: SideBySide) -> dict[tuple[str, str], float]:
+    def _errors_of(self, pair: SideBySide) -> dict[Shown, float]:
         session = self._tapped(pair)
-        found = {(op, name): RelativeError(self._channel_axis(op)) for op, name in pair.copies}
+        found = {shown: RelativeError(self._channel_axis(shown.op)) for shown in pair.copies}
         for feed in self._feeds(session, pair.tensors):
             values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
-            for (op, name), other in pair.copies.items():
-                found[op, name].update(values[name], values.pop(other))
+            for shown, name in pair.copies.items():
+                found[shown].update(values[shown.tensor], values.pop(name))
         errors = {key: (error.whole + error.by_channel) / 2 for key, error in found.items()}
         return {key: error for key, error in errors.items() if np.isfinite(error)}
 
@@ -374,22 +441,28 @@ class OutputSensitivity:
             self._reference = list(self._exact())
         errors = {name: RelativeError() for name in self._reference[0][1]}
         for feed, exact in self._reference:
-            actual = model.run(list(exact), feed)
+            actual = model.run(feed, list(exact))
             for (name, values), output in zip(exact.items(), actual, strict=True):
                 errors[name].update(values, output)
         return sum(error.whole for error in errors.values())
 
     def _exact(self) -> Iterator[tuple[Feed, dict[str, NDArray[Any]]]]:
         model = self._build(QuantConfig({}))
-        names = [output.name for output in model.get_outputs()]
+        names = list(model.outputs)
         if self._outputs is not None:
             names = list(choose_outputs(self._outputs, names))
         for piece in self._data.pieces(self._sizes):
-            outputs = dict(zip(names, model.run(names, piece.feed), strict=True))
+            outputs = dict(zip(names, model.run(piece.feed, names), strict=True))
             arrays = {name: v for name, v in outputs.items() if isinstance(v, np.ndarray)}
             if not arrays:
                 raise ValueError(f"None of the model's outputs {names} is an array.")
             yield piece.feed, arrays
+
+
+def _mean_error(errors: Mapping[Shown, float], wanted: Sequence[Shown]) -> float | None:
+    """The mean of the errors that are known; None if none is."""
+    known = [errors[shown] for shown in wanted if shown in errors]
+    return float(np.mean(known)) if known else None
 
 
 def _quantized(config: QuantConfig, ops: Mapping[str, float]) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import onnx
 
@@ -23,6 +24,27 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import Graph
 
 
+# Operators that quantize what they read by themselves.
+_QUANTIZING = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"})
+
+
+class Shown(NamedTuple):
+    """What a copy shows: a tensor of the graph, as the quantization of an op makes it.
+
+    Args:
+        op:
+            The op.
+        tensor:
+            The tensor's name in the graph.
+        weights_alone:
+            Whether only the op's weights are quantized, and what it reads and writes is not.
+    """
+
+    op: str
+    tensor: str
+    weights_alone: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class SideBySide:
     """An FP32 graph with quantized copies of ops.
@@ -31,23 +53,30 @@ class SideBySide:
         model:
             The model.
         copies:
-            The copy of each tensor, by the op that was asked for and the tensor's name in the
-            graph. A tensor that could not be followed in the candidate is missing.
+            The names of the copies. A tensor that could not be followed in the candidate is
+            missing.
+        without_weights:
+            The ops of which no weights are quantized, of those that were to be copied with their
+            weights alone.
     """
 
     model: onnx.ModelProto
-    copies: Mapping[tuple[str, str], str]
+    copies: Mapping[Shown, str]
+    without_weights: frozenset[str] = frozenset()
 
     @property
     def tensors(self) -> list[str]:
         """The tensors to look at: those of the graph, and their copies."""
-        return list(
-            dict.fromkeys(name for (_, t), copy in self.copies.items() for name in (t, copy))
-        )
+        names = (name for shown, copy in self.copies.items() for name in (shown.tensor, copy))
+        return list(dict.fromkeys(names))
 
 
 def side_by_side(
-    graph: Graph, candidate: onnx.ModelProto, ops: Mapping[str, Iterable[str]]
+    graph: Graph,
+    candidate: onnx.ModelProto,
+    ops: Mapping[str, Iterable[str]],
+    *,
+    with_weights_alone: bool = False,
 ) -> SideBySide:
     """Put quantized copies of ops beside a graph.
 
@@ -60,15 +89,19 @@ def side_by_side(
         ops:
             The tensors that show the result of each op: its outputs, or those of the activation
             function behind it where the op is quantized there.
+        with_weights_alone:
+            Whether the ops are also copied with their weights alone quantized.
     """
     copier = _Copier(graph, candidate)
     for op, tensors in ops.items():
         copier.copy(op, tensors)
+        if with_weights_alone:
+            copier.copy(op, tensors, weights_alone=True)
     constants = {tensor.name: tensor for tensor in candidate.graph.initializer}
     model = assemble(
         graph.template, [*graph.nodes, *copier.nodes], {**constants, **graph.initializers}
     )
-    return SideBySide(model, copier.copies)
+    return SideBySide(model, copier.copies, frozenset(copier.without_weights))
 
 
 class _Copier:
@@ -89,20 +122,30 @@ class _Copier:
             if is_new and node.output[0] in graph.producer:
                 self._made[node.output[0]] = self._integers[node.input[0]] = node
         self.nodes: list[onnx.NodeProto] = []
-        self.copies: dict[tuple[str, str], str] = {}
+        self.copies: dict[Shown, str] = {}
+        self.without_weights: set[str] = set()
 
-    def copy(self, op: str, tensors: Iterable[str]) -> None:
+    def copy(self, op: str, tensors: Iterable[str], *, weights_alone: bool = False) -> None:
         tensors = list(tensors)
         inner = self._outputs[op].union(tensors)
         copied: dict[str, str] = {}
         for tensor in tensors:
             before = len(self.nodes)
             try:
-                self.copies[op, tensor] = self._copy(tensor, inner, copied)
+                copy = self._copy(tensor, inner, copied, weights_alone)
             except KeyError:
                 del self.nodes[before:]
+                continue
+            added = self.nodes[before:]
+            if weights_alone and not any(n.op_type == "DequantizeLinear" for n in added):
+                del self.nodes[before:]
+                self.without_weights.add(op)
+            else:
+                self.copies[Shown(op, tensor, weights_alone)] = copy
 
-    def _copy(self, name: str, inner: set[str], copied: dict[str, str]) -> str:
+    def _copy(
+        self, name: str, inner: set[str], copied: dict[str, str], weights_alone: bool
+    ) -> str:
         """The copy of a tensor; the tensor itself where that is what the op reads in FP32."""
         if name in copied:
             return copied[name]
@@ -111,18 +154,33 @@ class _Copier:
         pair = self._integers.get(name)
         if pair is not None and pair.output[0] not in inner:
             # An op that reads integers as they are.
+            if weights_alone:
+                raise KeyError(name)
             self._add("QuantizeLinear", [pair.output[0], *pair.input[1:]], [name], pair, copied)
         elif name in self._graph.producer and name not in inner:
             pair = self._made.get(name)
-            if pair is None:
+            if pair is None or weights_alone:
                 return name
-            integers = self._copy(pair.input[0], inner, copied)
+            integers = self._copy(pair.input[0], inner, copied, weights_alone)
             self._add(pair.op_type, [integers, *pair.input[1:]], [name], pair, copied)
         else:
             node = self._producer[name]
-            inputs = [self._copy(other, inner, copied) for other in node.input]
+            if weights_alone and node.op_type in _QUANTIZING:
+                raise KeyError(name)
+            floats = self._behind_pair(node) if weights_alone else None
+            if floats is not None:
+                copied[name] = self._copy(floats, inner, copied, weights_alone)
+                return copied[name]
+            inputs = [self._copy(other, inner, copied, weights_alone) for other in node.input]
             self._add(node.op_type, inputs, node.output, node, copied)
         return copied[name]
+
+    def _behind_pair(self, node: onnx.NodeProto) -> str | None:
+        """What a pair quantizes, if this is the end of one; a weight is quantized already."""
+        if node.op_type != "DequantizeLinear":
+            return None
+        made = self._producer.get(node.input[0])
+        return None if made is None or made.op_type != "QuantizeLinear" else made.input[0]
 
     def _is_computed(self, name: str) -> bool:
         return name in self._graph.producer or name in self._producer

@@ -1,0 +1,77 @@
+"""The protocols of a backend: what the library asks of whatever quantizes and runs a model.
+
+:class:`Backend` and :class:`Model` are what a backend must be. The others are what it may offer
+on top; the library looks for each with ``isinstance``. What a backend offers about costs are the
+protocols of :mod:`optuna_quant.costs`: :class:`~optuna_quant.costs.MeasuresCosts`,
+:class:`~optuna_quant.costs.CountsCosts` and :class:`~optuna_quant.costs.HasCostConditions`.
+``docs/backends.md`` shows how to write one, and :mod:`optuna_quant.testing` tests it.
+
+May import: `space` and the descriptions of inputs in `data`.
+"""
+
+from optuna_quant.backends.base.backend import Backend
+from optuna_quant.backends.base.backend import ExecutedOp
+from optuna_quant.backends.base.backend import HasConstantInputs
+from optuna_quant.backends.base.backend import HasSignature
+from optuna_quant.backends.base.backend import OpRuns
+from optuna_quant.backends.base.backend import ReadsFiles
+from optuna_quant.backends.base.backend import TracesOutputs
+from optuna_quant.backends.base.backend import WeighsFloats
+from optuna_quant.backends.base.calibration import Calibrates
+from optuna_quant.backends.base.calibration import PreviewsCalibration
+from optuna_quant.backends.base.calibration import SharesCalibration
+from optuna_quant.backends.base.model import HasNative
+from optuna_quant.backends.base.model import HasOptionalInputs
+from optuna_quant.backends.base.model import HasThreads
+from optuna_quant.backends.base.model import MayDependOnBatch
+from optuna_quant.backends.base.model import Model
+from optuna_quant.backends.base.model import ModelLoadError
+from optuna_quant.backends.base.model import RunnableModel
+from optuna_quant.backends.base.model import RunsConcurrently
+from optuna_quant.backends.base.model import depends_on_batch
+from optuna_quant.backends.base.model import native_of
+from optuna_quant.backends.base.sensitivity import CountsPasses
+from optuna_quant.backends.base.sensitivity import HasKey
+from optuna_quant.backends.base.sensitivity import OffersSensitivities
+from optuna_quant.backends.base.sensitivity import ScoresTogether
+from optuna_quant.backends.base.sensitivity import ScoresWeightsApart
+from optuna_quant.backends.base.sensitivity import Sensitivity
+from optuna_quant.backends.base.sensitivity import SensitivityFactory
+from optuna_quant.backends.base.sensitivity import SensitivityKind
+from optuna_quant.backends.base.sensitivity import TakesBatches
+from optuna_quant.backends.base.sensitivity import TakesSamples
+
+
+__all__ = [
+    "Backend",
+    "Calibrates",
+    "CountsPasses",
+    "ExecutedOp",
+    "HasConstantInputs",
+    "HasKey",
+    "HasNative",
+    "HasOptionalInputs",
+    "HasSignature",
+    "HasThreads",
+    "MayDependOnBatch",
+    "Model",
+    "ModelLoadError",
+    "OffersSensitivities",
+    "OpRuns",
+    "PreviewsCalibration",
+    "ReadsFiles",
+    "RunnableModel",
+    "RunsConcurrently",
+    "ScoresTogether",
+    "ScoresWeightsApart",
+    "Sensitivity",
+    "SensitivityFactory",
+    "SensitivityKind",
+    "SharesCalibration",
+    "TakesBatches",
+    "TakesSamples",
+    "TracesOutputs",
+    "WeighsFloats",
+    "depends_on_batch",
+    "native_of",
+]

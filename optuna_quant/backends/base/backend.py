@@ -1,0 +1,170 @@
+"""What a backend must be, and what it may tell on top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol
+from typing import runtime_checkable
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from optuna_quant.backends.base.model import Model
+    from optuna_quant.space.capability import Capability
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.left_out import FloatWeights
+    from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.space.space import TuningSpace
+
+
+class ExecutedOp(Protocol):
+    """What runs for one op. :class:`OpRuns` is one."""
+
+    @property
+    def kernel(self) -> str:
+        """What does the op's work; empty if that is not known."""
+        ...
+
+    @property
+    def integer(self) -> bool | None:
+        """Whether it computes on integers; :obj:`None` if that is not known."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What else is to be said; empty if there is nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class OpRuns:
+    """What runs for one op.
+
+    Args:
+        kernel:
+            The kernel; empty if that is not known.
+        integer:
+            Whether it computes on integers; None if that is not known.
+        note:
+            What else the backend says.
+    """
+
+    kernel: str = ""
+    integer: bool | None = None
+    note: str = ""
+
+
+class Backend(Protocol):
+    """Quantizes one model, in any number of ways.
+
+    Methods may be called from several threads.
+    """
+
+    def capability(self) -> Capability:
+        """What can be done with each op of the model."""
+        ...
+
+    def tuning_space(
+        self,
+        *,
+        op_types: Sequence[str] | str = "default",
+        op_type_dict: OpDict | None = None,
+        op_name_dict: OpDict | None = None,
+        prefix: str = "quant",
+    ) -> TuningSpace:
+        """The capability, narrowed to what the user allows, as a tuning space.
+
+        :meth:`TuningSpace.from_capability
+        <optuna_quant.space.space.TuningSpace.from_capability>` takes the same arguments and does
+        all of it.
+
+        Args:
+            op_types:
+                Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or the
+                op types.
+            op_type_dict:
+                What to allow, by regular expressions of op types.
+            op_name_dict:
+                What to allow, by regular expressions of op names; goes over ``op_type_dict``.
+            prefix:
+                What the names of the study's parameters begin with.
+
+        Raises:
+            ValueError:
+                If no op is left, an op type is unknown, or a dictionary has another shape.
+        """
+        ...
+
+    def quantize(self, config: QuantConfig) -> Model:
+        """Build the model that a configuration describes.
+
+        Ops that the configuration does not name run in FP32.
+        """
+        ...
+
+    def fingerprint(self, config: QuantConfig) -> str:
+        """A content hash of the model that :meth:`quantize` gives, the same in every process.
+
+        Two configurations with the same fingerprint build the same model: one evaluation will do.
+        """
+        ...
+
+    def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
+        """What the runtime really runs for each op, by the op's name, as far as it tells."""
+        ...
+
+
+@runtime_checkable
+class HasSignature(Protocol):
+    """A backend that tells what its models depend on besides the configuration."""
+
+    def signature(self) -> Mapping[str, str]:
+        """All that makes one configuration build another model, in short texts by part.
+
+        The calibration data, for instance, as a content hash. A study is continued only with the
+        same ones. ``"arithmetic"`` among them is how this machine computes the models.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A backend that reads files; a result is never written over them."""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files, by what they are."""
+        ...
+
+
+@runtime_checkable
+class HasConstantInputs(Protocol):
+    """A backend that knows inputs which are the same for all samples."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """Their values, by name."""
+        ...
+
+
+@runtime_checkable
+class TracesOutputs(Protocol):
+    """A backend that knows which outputs of the model an op can change."""
+
+    def outputs_behind(self, ops: Sequence[str]) -> Sequence[str]:
+        """The names of the outputs that depend on one of these ops."""
+        ...
+
+
+@runtime_checkable
+class WeighsFloats(Protocol):
+    """A backend that knows how much of a model a configuration leaves in floats."""
+
+    def float_weights(self, config: QuantConfig) -> FloatWeights:
+        """The weights that are not quantized, and what would quantize them."""
+        ...

@@ -1,0 +1,71 @@
+"""What a backend may offer about calibration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol
+from typing import runtime_checkable
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A backend that runs the model on calibration data before it can quantize it."""
+
+    def calibrate(self) -> None:
+        """Collect the range statistics now; otherwise the first candidate that needs them does."""
+        ...
+
+
+@runtime_checkable
+class SharesCalibration(Calibrates, Protocol):
+    """A backend whose calibration can be handed on, so that one worker calibrates for all."""
+
+    def is_calibrated(self) -> bool:
+        """Whether :meth:`calibrate` has nothing to compute; asked in every trial, so quick."""
+        ...
+
+    def calibration_key(self) -> str:
+        """A content hash of all that the calibration depends on, the same in every process."""
+        ...
+
+    def export_calibration(self) -> bytes:
+        """What :meth:`calibrate` collects; calibrates if need be."""
+        ...
+
+    def import_calibration(self, data: bytes) -> None:
+        """Take what a backend with the same :meth:`calibration_key` has exported.
+
+        Every model is then the same as if this backend had calibrated.
+
+        Raises:
+            ValueError:
+                If the bytes are damaged or belong to another model or other data.
+        """
+        ...
+
+
+@runtime_checkable
+class PreviewsCalibration(Protocol):
+    """A backend that shows some of its calibration data.
+
+    The library compares them with the evaluation data, and measures latency on them.
+    """
+
+    def calibration_preview(self, samples: int) -> tuple[int, Sequence[Mapping[str, Any]]] | None:
+        """The first batches of the calibration data.
+
+        Args:
+            samples:
+                How many samples are enough.
+
+        Returns:
+            How many samples there are, or at least so many, and the batches with them: an array
+            for each input, by name. :obj:`None` without data.
+        """
+        ...

@@ -1,0 +1,154 @@
+"""How sensitive a model is to the quantization of each op, and which such scores a backend has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol
+from typing import runtime_checkable
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+    from typing import Self
+
+    from optuna_quant.space.config import QuantConfig
+
+
+class Sensitivity(Protocol):
+    """Scores the ops of a configuration; any function of this form is one."""
+
+    def __call__(self, config: QuantConfig, ops: Sequence[str], /) -> Mapping[str, float]:
+        """A score for each op: higher for an op whose quantization hurts more.
+
+        Args:
+            config:
+                The configuration.
+            ops:
+                The names of the ops.
+        """
+        ...
+
+
+@runtime_checkable
+class HasKey(Protocol):
+    """A sensitivity with options that change its scores."""
+
+    @property
+    def key(self) -> str:
+        """Tells the options apart: a study keeps the scores of each key."""
+        ...
+
+
+@runtime_checkable
+class ScoresTogether(Protocol):
+    """A sensitivity that scores several configurations in one pass."""
+
+    def score_options(
+        self, configs: Sequence[QuantConfig], ops: Sequence[str]
+    ) -> Sequence[Mapping[str, float]]:
+        """The scores of each configuration, as calling the sensitivity gives them."""
+        ...
+
+
+@runtime_checkable
+class ScoresWeightsApart(Protocol):
+    """A sensitivity that tells what part of each op's error comes from its weights."""
+
+    def score_with_weights(
+        self, configs: Sequence[QuantConfig], ops: Sequence[str]
+    ) -> tuple[Sequence[Mapping[str, float]], Mapping[str, float]]:
+        """The scores of each configuration, and the part of the weights, from 0 to 1, by op."""
+        ...
+
+    def passes(self, configs: int, *, with_weights: bool = False) -> float:
+        """How many samples that runs through models, see :class:`CountsPasses`."""
+        ...
+
+
+@runtime_checkable
+class CountsPasses(Protocol):
+    """A sensitivity that tells what it costs."""
+
+    def passes(self, configs: int) -> float:
+        """How many samples are run through models to score so many configurations."""
+        ...
+
+
+@runtime_checkable
+class TakesSamples(Protocol):
+    """A sensitivity that can be had for fewer samples."""
+
+    def with_samples(self, samples: int) -> Self:
+        """The same with at most so many samples."""
+        ...
+
+
+@runtime_checkable
+class TakesBatches(Protocol):
+    """A sensitivity that can be had for another number of batches."""
+
+    def with_batches(self, batches: int) -> Self:
+        """The same with so many batches."""
+        ...
+
+
+class SensitivityKind(StrEnum):
+    """What the scores of a sensitivity mean; strategies ask for a kind."""
+
+    BEST = "best"
+    """The best that the backend has here, for strategies that can do without as well."""
+
+    OP_ERROR = "op_error"
+    """The error that quantization brings to each op's own output."""
+
+    OUTPUT_ERROR = "output_error"
+    """How far the quantization of each op moves the model's outputs."""
+
+    CURVATURE = "curvature"
+    """The curvature of a loss in each op's weight, times what quantization does to the weight."""
+
+
+@dataclass(frozen=True)
+class SensitivityFactory:
+    """Makes a sensitivity of one kind.
+
+    Args:
+        make:
+            Makes it. Gets ``outputs=``, the names of the model's outputs that count (None for
+            all), and those of ``options`` that the user gives. It may give :obj:`None` if there
+            is nothing to score with, which is allowed for :attr:`SensitivityKind.BEST` only.
+        options:
+            The names of the options that a user may give (``strategy_kwargs``).
+    """
+
+    make: Callable[..., Sensitivity | None]
+    options: tuple[str, ...] = ()
+
+    def __call__(self, *, outputs: Sequence[str] | None, **options: Any) -> Sensitivity | None:
+        """The sensitivity.
+
+        Args:
+            outputs:
+                The names of the outputs that count; None for all.
+            **options:
+                Those of :attr:`options` that are given.
+
+        Raises:
+            ValueError:
+                If there are no data to score with, or an option is not valid.
+        """
+        return self.make(outputs=outputs, **options)
+
+
+@runtime_checkable
+class OffersSensitivities(Protocol):
+    """A backend that can score ops, so that a search need not find out op by op."""
+
+    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+        """How to make each kind of sensitivity that the backend has; nothing is computed yet."""
+        ...

@@ -1,0 +1,121 @@
+"""The runtime that is used where no backend is given: ONNX Runtime, imported when it is used.
+
+This is the one module outside of that backend that knows it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+from typing import cast
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    import os
+
+    import onnx
+    import onnxruntime
+
+    from optuna_quant.backends.base import RunnableModel
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+    from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
+
+
+ModelLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
+"""What :func:`make_backend` takes for a model."""
+
+RunSettings: TypeAlias = "onnxruntime.SessionOptions"
+"""How the runtime runs a model."""
+
+DefaultBackend: TypeAlias = "OnnxRuntimeBackend"
+"""What :func:`make_backend` gives."""
+
+
+def make_backend(model: ModelLike | None, **options: Any) -> DefaultBackend:
+    """The backend of a model for which the user has given none.
+
+    Args:
+        model:
+            The model: a path, its bytes, or an ``onnx.ModelProto``.
+        **options:
+            Those of :class:`~optuna_quant.backends.onnxruntime.OnnxRuntimeBackend`; None for its
+            default.
+
+    Raises:
+        ImportError:
+            If ONNX Runtime is not installed.
+        ValueError:
+            If there is no model, it does not load, or an option is not valid.
+    """
+    if model is None:
+        raise ValueError("A model is needed: a path, its bytes, or an onnx.ModelProto.")
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+
+    given = {name: value for name, value in options.items() if value is not None}
+    return OnnxRuntimeBackend(model, **given)
+
+
+def session_options(*, threads: int | None) -> RunSettings | None:
+    """The option ``session_options`` of the backend, by what the command line can say of it.
+
+    Args:
+        threads:
+            The threads of a run; None for the runtime's default.
+
+    Returns:
+        The options; :obj:`None` for the defaults.
+    """
+    if threads is None:
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return options
+
+
+def as_runnable(model: Any) -> RunnableModel:
+    """A model that can be evaluated on data.
+
+    Args:
+        model:
+            A model that a backend has built, which is given back; or a session of ONNX Runtime,
+            which users have as well.
+    """
+    if not hasattr(model, "get_inputs"):
+        return cast("RunnableModel", model)
+    from optuna_quant.backends.onnxruntime.model.session_model import SessionModel
+
+    return SessionModel(model)
+
+
+def load_pair(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+) -> ModelPair:
+    """Two model files, loaded to be compared.
+
+    Args:
+        first:
+            The path of the first model.
+        second:
+            That of the second one.
+        threads:
+            The threads of a run; None for all cores.
+        providers:
+            The execution providers; None for the processor.
+
+    Raises:
+        FileNotFoundError:
+            If there is no such file.
+        ValueError:
+            If a file is no model that loads, or the inputs differ.
+    """
+    from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
+
+    return ModelPair(first, second, threads=threads, providers=providers)

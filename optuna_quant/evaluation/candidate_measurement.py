@@ -1,0 +1,202 @@
+"""Measuring a candidate: build it, take over what is known of the model, or evaluate it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.exceptions import TrialPruned
+
+from optuna_quant.backends.base import ModelLoadError
+from optuna_quant.evaluation.function import FunctionEvaluation
+from optuna_quant.evaluation.function import GivenScores
+from optuna_quant.evaluation.sampled import furthest
+from optuna_quant.evaluation.timeout import AskedBetweenBatches
+from optuna_quant.evaluation.timeout import EvaluationTimeout
+from optuna_quant.evaluation.user_code import shown
+from optuna_quant.evaluation.value import as_metric
+from optuna_quant.study import record
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.backends.base import Model
+    from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
+    from optuna_quant.evaluation.guarded import GuardedEvaluation
+    from optuna_quant.evaluation.model_reuse import ModelReuse
+    from optuna_quant.evaluation.sampled import SampledTrial
+    from optuna_quant.evaluation.sampled import SampleEvaluation
+    from optuna_quant.evaluation.setup import ObjectiveSetup
+    from optuna_quant.evaluation.study_samples import StudySamples
+    from optuna_quant.evaluation.trial_record import TrialRecord
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.study.waiting import Waiting
+
+
+class CandidateError(Exception):
+    """A candidate has no metric.
+
+    Args:
+        reason:
+            Why.
+        final:
+            Whether evaluating its configuration again would fail in the same way.
+    """
+
+    def __init__(self, reason: str, *, final: bool) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+class CandidateMeasurement:
+    """Gives the metric of the model that a trial asks for.
+
+    Args:
+        setup:
+            What builds and evaluates models.
+        samples:
+            The samples of the studies.
+        guarded:
+            Runs evaluations.
+        baseline:
+            Gives the metric of the FP32 model.
+        reuse:
+            Finds trials of the same model.
+    """
+
+    def __init__(
+        self,
+        setup: ObjectiveSetup,
+        samples: StudySamples,
+        guarded: GuardedEvaluation,
+        baseline: BaselineMeasurement,
+        reuse: ModelReuse,
+    ) -> None:
+        self._setup = setup
+        self._samples = samples
+        self._guarded = guarded
+        self._baseline = baseline
+        self._reuse = reuse
+
+    def measure(
+        self,
+        trial: optuna.Trial,
+        config: QuantConfig,
+        written: TrialRecord,
+        waiting: Waiting,
+        *,
+        anew: bool,
+    ) -> float:
+        """The metric of a candidate.
+
+        Args:
+            trial:
+                The trial.
+            config:
+                Its configuration.
+            written:
+                What it writes down.
+            waiting:
+                Says whether to wait for other trials.
+            anew:
+                Whether to evaluate its model even if another configuration gave the same one.
+
+        Raises:
+            CandidateError:
+                If it has none.
+            optuna.exceptions.TrialPruned:
+                If enough is known before all samples were seen.
+        """
+        duplicate = self._reuse.same_parameters(trial) if _may_be_known(trial) else None
+        if duplicate is not None:
+            return self._reuse.take_over(trial, written, duplicate)
+        model = self._build(config)
+        written.describe(model)
+        if not anew:
+            duplicate = self._reuse.same_model(trial, model.fingerprint, waiting)
+        if duplicate is not None:
+            return self._reuse.take_over(trial, written, duplicate)
+        metric = self._evaluated(trial, model, waiting)
+        self._reuse.keep(trial, metric)
+        return metric
+
+    def _build(self, config: QuantConfig) -> Model:
+        try:
+            return self._setup.backend.quantize(config)
+        except Exception as error:
+            raise CandidateError(f"Not built: {shown(error)}", final=True) from error
+
+    def _evaluated(self, trial: optuna.Trial, model: Model, waiting: Waiting) -> float:
+        baseline = partial(self._baseline.value, trial, waiting)
+        sampled = self._samples.until_known(trial, baseline)
+        try:
+            if sampled is None:
+                returned = self._run(trial, lambda check: self._in_full(model))
+            else:
+                returned = self._by_samples(trial, model, *sampled)
+        except TrialPruned:
+            raise
+        except KeyboardInterrupt:
+            trial.set_user_attr(record.INTERRUPTED, True)  # It is no failure of the model.
+            raise
+        except Exception as error:
+            raise _why(error) from error
+        kept = self._samples.kept(trial, baseline) if isinstance(returned, GivenScores) else None
+        try:
+            if isinstance(returned, GivenScores):
+                returned = returned.mean if kept is None else kept[1].see_all(model, returned)
+            return as_metric(returned, higher_is_better=self._setup.criterion.higher_is_better)
+        except ValueError as error:
+            raise CandidateError(str(error), final=True) from error
+
+    def _in_full(self, model: Model) -> Any:
+        """The metric of a model, or the scores that a function gives for all samples."""
+        evaluate = self._setup.evaluate
+        if isinstance(evaluate, FunctionEvaluation):
+            return evaluate.measure(model)
+        return evaluate(model)
+
+    def _by_samples(
+        self,
+        trial: optuna.Trial,
+        model: Model,
+        evaluation: SampleEvaluation,
+        sampled: SampledTrial,
+    ) -> float:
+        trials = trial.study.get_trials(deepcopy=False)
+        before = furthest(trials, model.fingerprint, sampled.population)
+        if before is None or not sampled.take_over(before):
+            self._run(
+                trial,
+                lambda check: sampled.evaluate(
+                    model, AskedBetweenBatches(evaluation, check), self._setup.watch
+                ),
+            )
+        return sampled.conclude()
+
+    def _run(self, trial: optuna.Trial, evaluate: Any) -> Any:
+        can_be_asked = self._samples.can_stop(trial.study)
+        return self._guarded.run(trial, evaluate, can_be_asked=can_be_asked)
+
+
+def _may_be_known(trial: optuna.Trial) -> bool:
+    """Whether the trial's configuration may have been evaluated before, for all we know."""
+    is_first = getattr(trial.study.sampler, "is_first", None)
+    return is_first is None or not is_first(trial.study, trial.number)
+
+
+def _why(error: Exception) -> CandidateError:
+    unloaded = _load_error(error)
+    if unloaded is not None:
+        return CandidateError(f"Not loaded: {shown(unloaded)}", final=True)
+    late = isinstance(error, EvaluationTimeout)
+    return CandidateError(f"Not evaluated: {shown(error)}", final=late)
+
+
+def _load_error(error: BaseException | None) -> ModelLoadError | None:
+    """The failure to load the model that is behind an error of the evaluation, if there is one."""
+    while error is not None and not isinstance(error, ModelLoadError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,399 @@
+"""What all samplers of this package share: Optuna's contract, kept from the study's record."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+import contextlib
+from dataclasses import replace
+import threading
+import time
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.samplers import BaseSampler
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+
+from optuna_quant import _optuna
+from optuna_quant.samplers._engine.policy import Policy
+from optuna_quant.samplers._engine.proposer import Proposer
+from optuna_quant.samplers._engine.reports import Abandoned
+from optuna_quant.samplers._engine.reports import Speculation
+from optuna_quant.samplers._engine.session import StudySession
+from optuna_quant.samplers._engine.trial_history import TrialHistory
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study import record
+from optuna_quant.study.baseline import Baseline
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.baseline import propose_baseline
+from optuna_quant.study.baseline import who_measures
+from optuna_quant.study.claims import announce
+from optuna_quant.study.judgement import Judgement
+from optuna_quant.study.judgement import write_judgement
+from optuna_quant.study.record_check import check_fallback_ops
+from optuna_quant.study.record_check import check_record
+from optuna_quant.study.space_signature import check_space
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_writer import StoredTrialWriter
+from optuna_quant.workers.backoff import Backoff
+from optuna_quant.workers.identity import is_this_process
+from optuna_quant.workers.identity import this_worker
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+_BASELINE_TIMEOUT_SECONDS = 600.0
+
+
+class QuantSampler(BaseSampler, abc.ABC):
+    """Base class of the samplers that search a tuning space.
+
+    It evaluates every configuration at most once, on any number of workers: the trial's number is
+    the ticket. A trial claims a configuration only when every running trial with a lower number
+    has claimed its own, so that two workers never choose at the same time. Claims of failed
+    trials, and of trials whose worker has died, go back into the pool; a death is noticed at once
+    on the same machine, and otherwise when the trial has had no heartbeat for ``claim_timeout``.
+
+    The first trial evaluates the FP32 model, as the study's baseline, if the space has it.
+    Parameters that are not the space's get their value from ``independent_sampler``.
+
+    Args:
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough. If given, it is written to each trial as a constraint
+            (unless the objective has done so).
+        independent_sampler:
+            The sampler of all other parameters. Default: Optuna's random sampler.
+        seed:
+            The seed of everything random. Workers of one study use the same.
+        baseline:
+            Whether the first trial evaluates the FP32 model.
+        max_failures:
+            After how many failed evaluations a configuration is abandoned.
+        max_deaths:
+            After how many trials that ended with their worker (killed, out of memory, machine
+            lost) a configuration is abandoned.
+        grace_period:
+            How long, in seconds, a trial waits for an earlier one that does not say whose it is:
+            another sampler's, or one whose worker died before it could say anything.
+        claim_timeout:
+            After how many seconds without a heartbeat a running trial is stale whose worker is on
+            another machine. Heartbeats are written six times in that time, at least every 30 s.
+            The same for all workers. :obj:`None` if no trial is ever stale, as when one process
+            asks and, after its end, another one tells.
+
+    Raises:
+        ValueError:
+            If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        space: TuningSpace,
+        *,
+        criterion: AccuracyCriterion | None = None,
+        independent_sampler: BaseSampler | None = None,
+        seed: int = 0,
+        baseline: bool = True,
+        max_failures: int = 3,
+        max_deaths: int = 10,
+        grace_period: float = 5.0,
+        claim_timeout: float | None = 180.0,
+    ) -> None:
+        if not isinstance(space, TuningSpace):
+            raise TypeError(
+                f"space must be a TuningSpace, such as backend.tuning_space() gives, but got "
+                f"{space!r}."
+            )
+        for name, count in (("max_failures", max_failures), ("max_deaths", max_deaths)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, but got {count}.")
+        for name, value in (("grace_period", grace_period), ("claim_timeout", claim_timeout)):
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must not be negative, but got {value}.")
+        self._space = space
+        self._criterion = criterion
+        self._independent = independent_sampler or RandomSampler(seed=seed)
+        self._seed = seed
+        self._baseline = baseline
+        self._max_failures = max_failures
+        self._max_deaths = max_deaths
+        self._grace_period = grace_period
+        self._claim_timeout = claim_timeout
+        self._distributions = space.distributions()
+        self._sessions: dict[tuple[int, int], StudySession] = {}
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"]
+        state["_sessions"] = {}  # It is only derived from the record.
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    @property
+    def space(self) -> TuningSpace:
+        """The tuning space."""
+        return self._space
+
+    @property
+    def criterion(self) -> AccuracyCriterion | None:
+        """When a metric is good enough, if the sampler knows."""
+        return self._criterion
+
+    @property
+    def claim_timeout(self) -> float | None:
+        """After how many seconds without a heartbeat a trial of another machine is stale."""
+        return self._claim_timeout
+
+    @property
+    def measures_baseline(self) -> bool:
+        """Whether the first trial evaluates the FP32 model."""
+        return self._baseline and self._space.has_fp32
+
+    @abc.abstractmethod
+    def _policy(self, history: TrialHistory) -> Policy:
+        """A new policy, before anything of the record is known."""
+
+    def is_exhausted(
+        self, study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
+    ) -> bool:
+        """Whether everything that this sampler would evaluate has been evaluated.
+
+        After that, it gives configurations that have not been evaluated yet as long as there are
+        any, then repeats; it never stops the study by itself.
+
+        Args:
+            study:
+                The study.
+            trials:
+                All its trials, if they have just been read.
+        """
+        with self._lock:
+            session = self._session(study)
+            session.look(study, trials)  # No other worker may come to reap the last stale trial.
+            return session.is_over()
+
+    def is_first(self, study: optuna.Study, number: int) -> bool:
+        """Whether a running trial of this process evaluates what no trial had evaluated before.
+
+        Not so if its configuration was given, or if nothing else was left.
+        """
+        return self._session(study).is_new(number)
+
+    def is_answer(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether a trial that meets the criterion answers the search.
+
+        A strategy may pass the criterion on its way, as when it starts from the FP32 model; what
+        it has not concluded is not its answer.
+        """
+        key = self._space.key_from_params(trial.params)
+        with self._lock:
+            session = self._session(study)
+            session.history.refresh(study)
+            return key is not None and session.policy.is_answer(session.history, key)
+
+    def speculation(self, study: optuna.Study) -> Speculation:
+        """How much was evaluated on a guess, and how much of it the strategy has asked for since.
+
+        A worker guesses rather than waits for what others still evaluate.
+        """
+        with self._lock:
+            session = self._session(study)
+            session.history.refresh(study)
+            guessed = {
+                self._space.key_from_params(trial.params)
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+                if (claim := TrialView(trial).claim) is not None and claim.speculative
+            }
+            used = sum(
+                key is not None and session.policy.has_asked_for(session.history, key)
+                for key in guessed
+            )
+            return Speculation(len(guessed), used)
+
+    def abandoned(self, study: optuna.Study) -> tuple[Abandoned, ...]:
+        """The configurations that are not tried any more, because every attempt failed."""
+        with self._lock:
+            session = self._session(study)
+            session.history.refresh(study)
+            return session.history.abandoned()
+
+    # Optuna's contract.
+
+    def reseed_rng(self) -> None:
+        """Reseed the sampler of the other parameters; the search itself is a pure function."""
+        self._independent.reseed_rng()
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Claim a configuration for the trial."""
+        try:
+            self._independent.before_trial(study, trial)
+            started = time.monotonic()
+            announce(study, trial)  # Before anything that takes time: the others wait for it.
+            self._session(study).start(study, trial, started)
+        except BaseException:
+            # The caller has no trial to tell, and the others would wait for its claim.
+            with contextlib.suppress(Exception):
+                _optuna.fail_trial(study, trial)
+            raise
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters of the tuning space."""
+        return dict(self._distributions)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """The parameters of the configuration that the trial has claimed."""
+        session = self._session(study)
+        config = session.config_of(trial.number)
+        if config is None and any(name in self._distributions for name in search_space):
+            config = session.claim(study, trial, time.monotonic())
+        params = {} if config is None else self._space.params_of(config)
+        return {
+            name: params[name]
+            if name in params
+            else self._independent.sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
+        }
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """The value of a parameter that is not the space's."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Keep the baseline, and write the criterion as a constraint if it is not there."""
+        self._independent.after_trial(study, trial, state, values)
+        try:
+            self._conclude(study, trial, state, values)
+        finally:
+            # Not before: it may have had to wait for the baseline.
+            self._session(study).end(trial.number)
+
+    def _constrains(self, study: optuna.Study) -> bool:
+        """Whether what does not meet the criterion is infeasible."""
+        return True
+
+    def _conclude(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        config = self._session(study).take_config(trial.number)
+        if state == TrialState.FAIL:
+            _optuna.set_trial_system_attr(study, trial, record.FAILED, True)
+        key = self._space.key_from_params(trial.params)
+        if key is None or state != TrialState.COMPLETE or not values:
+            return
+        if config is None or config.key != key:
+            config = self._space.config_from_params(trial.params)
+        if key == self._space.fp32().key:
+            propose_baseline(study, Baseline(values[0], trial.number))
+        if not self._constrains(study):
+            return
+        # What it does not say of quantized models is said by the objective, or is no constraint.
+        judgement = Judgement(is_quantized=None if config.quantized_ops else False)
+        if self._criterion is not None and TrialView(trial).violation is None:
+            baseline = self._await_baseline(study)
+            if baseline is not None:
+                violation = self._criterion.violation(values[0], baseline.value)
+                judgement = replace(judgement, violation=violation)
+        write_judgement(judgement, StoredTrialWriter(study, trial))
+
+    def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
+        """Whether to wait for what is claimed when nothing else is left to do.
+
+        Args:
+            claimants:
+                The numbers of the trials whose claims are respected.
+            history:
+                The record.
+        """
+        return history.others_run(claimants)
+
+    def _session(self, study: optuna.Study) -> StudySession:
+        storage, study_id = _optuna.study_identity(study)
+        with self._lock:
+            session = self._sessions.get((id(storage), study_id))
+            if session is None:
+                session = self._sessions[id(storage), study_id] = self._new_session(study)
+            return session
+
+    def _new_session(self, study: optuna.Study) -> StudySession:
+        check_record(study)
+        check_space(study, self._space)
+        check_fallback_ops(study, self._space)
+        history = TrialHistory(
+            study,
+            self._space,
+            max_failures=self._max_failures,
+            max_deaths=self._max_deaths,
+            criterion=self._criterion,
+        )
+        proposer = Proposer(
+            self._space,
+            self._policy(history),
+            measures_baseline=self.measures_baseline,
+            seed=self._seed,
+            should_wait=self._should_wait,
+        )
+        return StudySession(
+            study,
+            history,
+            proposer,
+            claim_timeout=self._claim_timeout,
+            grace_period=self._grace_period,
+            lock=self._lock,
+        )
+
+    def _await_baseline(self, study: optuna.Study) -> Baseline | None:
+        """The baseline; waits while another worker that lives measures it.
+
+        A thread of this process that has asked for it may itself wait for this one: not for ever.
+        """
+        deadline = time.monotonic() + _BASELINE_TIMEOUT_SECONDS
+        backoff = Backoff()
+        while (baseline := get_baseline(study)) is None:
+            with self._lock:
+                session = self._session(study)
+                session.look(study)
+                worker = who_measures(session.history.running.values(), self._space.fp32().key)
+            # What this very thread has asked for and not told cannot end while we wait.
+            late = time.monotonic() > deadline
+            if worker in (None, this_worker()) or (late and is_this_process(worker)):
+                return get_baseline(study)
+            backoff()
+        return baseline

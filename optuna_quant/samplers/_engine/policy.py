@@ -1,0 +1,67 @@
+"""The policy of a sampler in one study: propose the next configuration from the record."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna_quant.study import record
+
+
+if TYPE_CHECKING:
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.space.config import QuantConfig
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration to evaluate, and what for.
+
+    ``positions`` (see :meth:`TuningSpace.positions_of`) goes into the claim, for policies whose
+    next proposal depends on what is claimed.
+    """
+
+    config: QuantConfig
+    stage: str
+    provisional: bool = False
+    speculative: bool = False
+    forced: bool = False
+    """Whether the configuration was given, or is the last resort: no other claim can win it."""
+    positions: tuple[int, ...] | None = None
+    goal: str | int = record.FULL
+    """How far to evaluate it, see :class:`optuna_quant.study.record.Claim`."""
+
+
+class Policy(abc.ABC):
+    """What one sampler wants evaluated next in one study, given the record.
+
+    It may keep what it derived from the record, but nothing else: another process that reads the
+    same record makes the same proposal.
+    """
+
+    @abc.abstractmethod
+    def next(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
+        """The next configuration that is neither evaluated nor claimed.
+
+        Returns:
+            The proposal, or :obj:`None` if there is none now: either what is claimed has to end
+            first, or the search is over.
+        """
+
+    @abc.abstractmethod
+    def is_over(self, history: TrialHistory) -> bool:
+        """Whether everything that the search wants has been evaluated."""
+
+    def is_blocked(self, history: TrialHistory) -> bool:
+        """Whether :meth:`next` has nothing only because another worker computes what it needs."""
+        return False
+
+    def is_answer(self, history: TrialHistory, key: str) -> bool:
+        """Whether a configuration that meets the criterion answers the search."""
+        return True
+
+    def has_asked_for(self, history: TrialHistory, key: str) -> bool:
+        """Whether a configuration was part of the search so far, and not only a guess."""
+        return True

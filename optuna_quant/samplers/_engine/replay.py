@@ -1,0 +1,149 @@
+"""Runs a plan over the record: what it wants next, what it has concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
+import math
+from typing import TYPE_CHECKING
+
+from optuna_quant.samplers._engine.race_run import RaceRun
+from optuna_quant.samplers._engine.requests import Evaluate
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import Guess
+from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Race
+from optuna_quant.samplers._engine.requests import Scoring
+from optuna_quant.samplers._engine.requests import SeesSamples
+from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.study import record
+
+
+if TYPE_CHECKING:
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.config import QuantConfig
+
+
+class Replay:
+    """A plan's generator, as far as the record carries it.
+
+    Args:
+        plan:
+            A new generator.
+        evaluate:
+            What is known about a configuration; :obj:`None` if it was not evaluated as far as
+            its goal.
+        population:
+            The samples; :obj:`None` if single ones are not known.
+        score:
+            The sensitivities that are asked for; :obj:`None` if they are not known now.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        evaluate: Evaluate,
+        population: Callable[[], Population | None],
+        score: Callable[[Scoring], Mapping[str, float] | None],
+    ) -> None:
+        self._plan = plan
+        self._evaluate = evaluate
+        self._score = score
+        self._population = population
+        self._waiting: dict[str, QuantConfig] = {}
+        self._race_run: RaceRun | None = None
+        self.race_runs: list[RaceRun] = []
+        self.known: dict[str, Evaluation] = {}
+        self.stage: Stage | Race | None = None
+        self.scoring: Scoring | None = None
+        self.answers: set[str] = set()
+        self.asked_for: set[str] = set()
+        self._send(None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the plan has ended."""
+        return self.stage is None and self.scoring is None
+
+    def _send(self, results: object) -> None:
+        self.known, self._waiting = {}, {}
+        self.stage = self.scoring = self._race_run = None
+        try:
+            wanted = next(self._plan) if results is None else self._plan.send(results)
+            while isinstance(wanted, SeesSamples):
+                wanted = self._plan.send(self._population() is not None)
+        except StopIteration:
+            return
+        if isinstance(wanted, Scoring):
+            self.scoring = wanted
+            return
+        self.stage = wanted
+        self._waiting = {config.key: config for config in wanted.configs}
+        self.asked_for |= self._waiting.keys()
+        if isinstance(wanted, Race):
+            self._race_run = RaceRun(wanted, self._population())
+        elif not wanted.provisional:
+            self.answers |= self._waiting.keys()
+
+    def _step(self) -> bool:
+        """Take in what is known; whether the current request was completed by it."""
+        if self.scoring is not None:
+            scores = self._score(self.scoring)
+            if scores is not None:
+                self._send(scores)
+            return scores is not None
+        if self.stage is None:
+            return False
+        if self._race_run is not None:
+            results = self._race_run.run(self._evaluate)
+            if results is None:
+                self._waiting = dict(self._race_run.waiting)
+                return False
+            self.race_runs.append(self._race_run)
+            self._send(results)
+            return True
+        for key, config in list(self._waiting.items()):
+            found = self._evaluate(config, self.goal)
+            if found is not None:
+                self.known[key] = found
+                del self._waiting[key]
+        if self._waiting:
+            return False
+        self._send([self.known[config.key] for config in self.stage.configs])
+        return True
+
+    @property
+    def goal(self) -> str | int:
+        """How far what the current stage waits for is evaluated."""
+        if self._race_run is not None:
+            return self._race_run.goal
+        return record.FULL if self.stage is None else self.stage.goal
+
+    def advance(self) -> None:
+        """Take in all that is known, and go as far as it carries."""
+        while self._step():
+            pass
+
+    def assume(self, guess: Guess) -> None:
+        """Complete the current stage with guesses for what is not known, and go on."""
+        if self.stage is not None and self._race_run is not None:
+            self._send(self._race_run.assume(partial(guess, self.stage)))
+            self.advance()
+        elif self.stage is not None:
+            known = dict(self.known)
+            for key, config in self._waiting.items():
+                self.known[key] = guess(self.stage, known, config)
+            self._waiting = {}
+            self.advance()
+
+    def waiting(self) -> Iterator[QuantConfig]:
+        """The configurations of the current stage that are not known, in their order."""
+        return iter(self._waiting.values())
+
+
+def typical(results: Mapping[str, Evaluation], config: QuantConfig) -> Evaluation:
+    """A guess for a result that is not known: the median of the others of its stage."""
+    scores = sorted(result.score for result in results.values())
+    return Evaluation(config, scores[len(scores) // 2] if scores else -math.inf, met=False)

@@ -1,0 +1,134 @@
+"""What the samples that a trial has seen say about its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.sequential import Verdict
+from optuna_quant.sequential.weighted_threshold import estimate
+from optuna_quant.sequential.weighted_threshold import follow
+from optuna_quant.study import record
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from optuna_quant.samplers._engine.trial_history import Outcome
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.sequential import Population
+    from optuna_quant.space.config import QuantConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The samples of one trial.
+
+    Args:
+        population:
+            The samples of the study.
+        scores:
+            The normal scores of those that the trial has seen, in the order of evaluation.
+        verdict:
+            What they say about the criterion.
+        number:
+            The number of the trial.
+        needed:
+            The normal mean that meets the criterion; :obj:`None` if it is not known.
+        caution:
+            How many promises were broken so far.
+    """
+
+    population: Population
+    scores: NDArray[np.float64]
+    verdict: Verdict
+    number: int
+    needed: float | None = None
+    caution: int = 0
+
+    def suffices(self, goal: str | int) -> bool:
+        """Whether the configuration was evaluated as far as a stage wants."""
+        if isinstance(goal, int):
+            return len(self.scores) >= goal
+        if goal == record.VERDICT:
+            return self.verdict is not Verdict.OPEN
+        return self.verdict is Verdict.FAILS
+
+    def first(self, samples: int) -> Seen:
+        """What was known when so many samples had been seen."""
+        if samples >= len(self.scores):
+            return self
+        scores, verdict = self.scores[:samples], Verdict.OPEN
+        if self.needed is not None:
+            test = follow(self.population, self.needed, scores, caution=self.caution)
+            verdict = test.verdict
+        return replace(self, scores=scores, verdict=verdict)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the criterion is met; :obj:`None` if that is open."""
+        return None if self.verdict is Verdict.OPEN else self.verdict is not Verdict.FAILS
+
+    def evaluation(self, config: QuantConfig) -> Evaluation:
+        """The same as a plan is sent it; the metric is an estimate."""
+        metric = self.population.metric(estimate(self.population, self.scores))
+        score = metric if self.population.higher_is_better else -metric
+        return Evaluation(config, score, metric, self.met, self.number, self.scores)
+
+
+class SampledOutcomes:
+    """Reads what trials have seen, each once."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[tuple[float | None, int], Seen]] = {}
+        self._first: dict[tuple[int, int], tuple[Seen, bool | None]] = {}
+
+    def evidence(self, history: TrialHistory, outcome: Outcome) -> Seen | None:
+        """What a trial has seen; :obj:`None` if single samples are not known.
+
+        Where the criterion is not known the trial itself says what it has concluded.
+
+        Args:
+            history:
+                The record.
+            outcome:
+                The outcome of the trial.
+        """
+        view = outcome.view
+        if view is None or view.samples is None or history.population is None:
+            return None
+        if view.population != history.population.key:
+            return None  # In the order of another baseline, which was not kept.
+        threshold = history.threshold
+        asked = threshold, history.broken_promises
+        known = self._found.get(outcome.number)
+        if known is not None and known[0] == asked:
+            return known[1]
+        population = history.population
+        scores = population.normal(view.scores)
+        needed, verdict, caution = None, outcome.verdict, history.broken_promises
+        if threshold is not None:
+            needed = population.normal_mean(threshold)
+            verdict = follow(population, needed, scores, caution=caution).verdict
+        seen = Seen(population, scores, verdict, outcome.number, needed, caution)
+        self._found[outcome.number] = asked, seen
+        return seen
+
+    def met_after(self, seen: Seen, samples: int) -> bool | None:
+        """Whether the criterion is met, as it looked after so many samples."""
+        key = seen.number, samples
+        known = self._first.get(key)
+        if known is None or known[0] is not seen:
+            known = self._first[key] = seen, seen.first(samples).met
+        return known[1]
+
+    def is_settled(self, history: TrialHistory, key: str) -> bool:
+        """Whether a configuration was evaluated until it surely fails, or as far as it can be."""
+        outcome = history.outcomes.get(key)
+        if outcome is None or not outcome.is_partial:
+            return outcome is not None
+        seen = self.evidence(history, outcome)
+        return seen is None or seen.suffices(record.FULL)

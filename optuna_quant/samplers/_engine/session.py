@@ -1,0 +1,203 @@
+"""A sampler at work in one study: it reads the record, claims, and shows that it is alive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import math
+import threading
+from typing import TYPE_CHECKING
+
+from optuna_quant import _optuna
+from optuna_quant.study import record
+from optuna_quant.study.claims import ClaimQueue
+from optuna_quant.study.claims import is_claimed_twice
+from optuna_quant.study.liveness import TrialHeartbeats
+from optuna_quant.study.liveness import TrialMonitor
+from optuna_quant.study.liveness import reap
+from optuna_quant.workers.backoff import Backoff
+from optuna_quant.workers.identity import this_worker
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.samplers._engine.policy import Policy
+    from optuna_quant.samplers._engine.policy import Proposal
+    from optuna_quant.samplers._engine.proposer import Proposer
+    from optuna_quant.samplers._engine.trial_history import Outcome
+    from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.space.config import QuantConfig
+
+
+# How much of a trial's time may pass before a worker that waits for its end notices it.
+_PART_OF_A_TRIAL = 0.02
+
+
+class StudySession:
+    """What a sampler keeps of one study; all of it follows from the record.
+
+    Args:
+        study:
+            The study.
+        history:
+            Its trials.
+        proposer:
+            What is to be evaluated.
+        claim_timeout:
+            See :class:`~optuna_quant.samplers.QuantSampler`.
+        grace_period:
+            The same.
+        lock:
+            Held while the session looks and chooses.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        history: TrialHistory,
+        proposer: Proposer,
+        *,
+        claim_timeout: float | None,
+        grace_period: float,
+        lock: threading.RLock,
+    ) -> None:
+        self._storage, _ = _optuna.study_identity(study)  # So that its identity is not used again.
+        self.history = history
+        self._proposer = proposer
+        self._lock = lock
+        self._monitor = TrialMonitor(claim_timeout)
+        self._heartbeats = TrialHeartbeats(study, claim_timeout, self._monitor)
+        self._queue = ClaimQueue(self.look, grace_period=grace_period)
+        self._configs: dict[int, QuantConfig] = {}  # By trial, from the claim to the trial's end.
+        self._new: set[int] = set()  # The trials among them that evaluate something new.
+
+    @property
+    def policy(self) -> Policy:
+        """What the sampler wants evaluated."""
+        return self._proposer.policy
+
+    def look(
+        self, study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
+    ) -> Mapping[int, FrozenTrial]:
+        """Read the record; what stale trials have claimed goes back into the pool.
+
+        Args:
+            study:
+                The study.
+            trials:
+                All its trials, if they have just been read.
+
+        Returns:
+            The running trials, by number.
+        """
+        with self._lock:
+            self.history.refresh(study, trials)
+            if reap(study, self._monitor, self.history.running):
+                self.history.refresh(study)
+            return self.history.running
+
+    def is_over(self) -> bool:
+        """Whether everything that the sampler wants has been evaluated."""
+        return self._proposer.is_over(self.history)
+
+    def is_new(self, number: int) -> bool:
+        """Whether a running trial evaluates what no trial had evaluated before."""
+        return number in self._new
+
+    def config_of(self, number: int) -> QuantConfig | None:
+        """What a running trial of this process has claimed."""
+        return self._configs.get(number)
+
+    # One trial, from its start to its end.
+
+    def start(self, study: optuna.Study, trial: FrozenTrial, started: float) -> None:
+        """Claim a configuration for a trial, with heartbeats from now on; see :meth:`claim`."""
+        self._heartbeats.start(trial)
+        try:
+            self.claim(study, trial, started)
+        except BaseException:
+            self._heartbeats.end(trial.number)
+            raise
+
+    def claim(self, study: optuna.Study, trial: FrozenTrial, started: float) -> QuantConfig:
+        """Choose a configuration and claim it; waits until earlier trials have claimed.
+
+        Args:
+            study:
+                The study.
+            trial:
+                The trial.
+            started:
+                When the trial was started at the latest, as :func:`time.monotonic` tells.
+        """
+        backoff = Backoff(longest=min(0.5, max(0.05, _PART_OF_A_TRIAL * self.history.longest)))
+        if self._proposer.leaves_open(trial):
+            # From the queue: trials with higher numbers may be at work already.
+            started = -math.inf
+            self._queue.let_later_look(study, trial)
+        self._queue.wait(study, trial)
+        while True:
+            with self._lock:
+                proposal = self._proposer.propose(self.history, trial)
+                if proposal is not None and self._try(study, trial, proposal, started):
+                    return proposal.config
+            backoff(ahead=1)
+            if proposal is None:
+                self.look(study)
+            else:
+                started = -math.inf  # From now on, make sure.
+                self._queue.let_later_look(study, trial)
+                self._queue.wait(study, trial)
+
+    def _try(
+        self, study: optuna.Study, trial: FrozenTrial, proposal: Proposal, started: float
+    ) -> bool:
+        """Claim a proposal; :obj:`False`, and no claim, if another trial claimed the same."""
+        before = self.history.outcomes.get(proposal.config.key)
+        self._configs[trial.number] = proposal.config
+        claim = record.Claim(
+            number=trial.number,
+            key=proposal.config.key,
+            stage=proposal.stage,
+            worker=this_worker(),
+            provisional=proposal.provisional,
+            speculative=proposal.speculative,
+            goal=proposal.goal,
+            caution=self.history.broken_promises,
+            positions=proposal.positions,
+        )
+        _optuna.set_trial_system_attr(study, trial, record.CLAIM, claim.to_attr())
+        if proposal.forced:
+            return True
+        in_time = self._queue.is_in_time(trial, started, self.history.running)
+        if in_time or not self._is_contested(study, claim, before):
+            self._new.add(trial.number)
+            return True
+        _optuna.set_trial_system_attr(study, trial, record.CLAIM, None)
+        return False
+
+    def _is_contested(
+        self, study: optuna.Study, claim: record.Claim, before: Outcome | None
+    ) -> bool:
+        """Whether another running trial claimed the same.
+
+        That happens only if one of the two did not wait for the other any longer, because the
+        storage was slow or a process stood still. The worker that sees it withdraws its claim, so
+        that of two that claimed at the same time at most one goes on.
+        """
+        self.history.refresh(study)
+        if self.history.outcomes.get(claim.key) != before:  # The other one has even ended.
+            return True
+        return is_claimed_twice(claim, self.history.running)
+
+    def take_config(self, number: int) -> QuantConfig | None:
+        """What a trial that ends had claimed; it is forgotten."""
+        self._new.discard(number)
+        return self._configs.pop(number, None)
+
+    def end(self, number: int) -> None:
+        """A trial has ended: no further heartbeats."""
+        self._heartbeats.end(number)

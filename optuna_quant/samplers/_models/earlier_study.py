@@ -1,0 +1,315 @@
+"""What a study has taught, read from its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+import math
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import as_objective
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.samplers._engine.sampled import SampledOutcomes
+from optuna_quant.samplers._engine.trial_history import TrialHistory
+from optuna_quant.samplers._models.fallback_table import fallback_table
+from optuna_quant.samplers._models.option_scores import OptionScores
+from optuna_quant.samplers._models.option_scores import kept_scores
+from optuna_quant.samplers._models.prior import EarlierLoss
+from optuna_quant.samplers._models.prior import StudyPrior
+from optuna_quant.samplers._models.prior import kept_prior
+from optuna_quant.samplers._models.prior_in_space import PriorInSpace
+from optuna_quant.samplers._models.prior_in_space import TakenScores
+from optuna_quant.samplers._models.surrogate_policy import ANSWER_STAGE
+from optuna_quant.samplers._models.surrogate_policy import EARLIER_STAGE
+from optuna_quant.samplers._models.surrogate_policy import SEARCH_STAGE
+from optuna_quant.samplers._models.surrogate_policy import START_STAGE
+from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
+from optuna_quant.samplers._models.threads import single_threaded_blas
+from optuna_quant.sequential import Verdict
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
+from optuna_quant.study import record
+from optuna_quant.study.blobs import read_text
+from optuna_quant.study.record_check import check_record
+from optuna_quant.study.space_signature import check_protocol
+from optuna_quant.study.trial_view import TrialView
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.samplers._engine.trial_history import Outcome
+    from optuna_quant.samplers._models.loss_model import LossModel
+    from optuna_quant.samplers._models.loss_model import Observed
+
+
+# More losses cost time in every decision and say little: those nearest to the tolerance count.
+_MOST_LOSSES = 40
+_OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE, EARLIER_STAGE)
+_CONCLUDED = ("met", "exhausted")
+_MIN_GAIN = 0.01  # It decides nothing here.
+
+
+def study_prior(
+    study: optuna.Study,
+    *,
+    same_model: bool = False,
+    same_evaluation: bool = False,
+    same_metric: bool = True,
+    prefix: str = "quant",
+    answer: int | None = None,
+) -> StudyPrior:
+    """Read what a study has taught, as the prior of a search in another one.
+
+    The study is only read. It may have been searched by any strategy of this package.
+
+    Args:
+        study:
+            The earlier study.
+        same_model:
+            Whether a configuration builds the same model in both studies: the model, the
+            calibration data and the backend's options are the same.
+        same_evaluation:
+            Whether equal models have the same metric in both: the evaluation samples are the
+            same.
+        same_metric:
+            Whether both have the same metric, perhaps on other samples, so that losses can be
+            compared.
+        prefix:
+            The prefix of the tuning space there.
+        answer:
+            The number of the trial that was its answer. Default: the best by its record.
+
+    Raises:
+        DamagedRecordError:
+            If its record was edited or damaged.
+        ValueError:
+            If it was made by something else, by another version that keeps its record in another
+            way, has several objectives, or has no trials.
+    """
+    name = study.study_name
+    if len(study.directions) > 1:
+        raise ValueError(
+            f"The study {name!r} has {len(study.directions)} objectives; begin from a study of "
+            "the metric alone."
+        )
+    space = recorded_space(study, prefix)
+    check_protocol(study)
+    check_record(study)
+    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    if not any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in finished):
+        raise ValueError(
+            f"The study {name!r} has no trials with a result, so there is nothing to begin from. "
+            "Run it first, or begin without an earlier study."
+        )
+    criterion = _criterion(study)
+    history = TrialHistory(study, space, max_failures=3, max_deaths=10, criterion=criterion)
+    history.refresh(study)
+    scores = _recorded_scores(study, space)
+    objective = str(study.user_attrs.get(record.OBJECTIVE, OPS))
+    found: dict[str, Any] = {
+        "study": name,
+        "trials": len(finished),
+        "op_types": {op: t.op_type for t in space.tunables for op in t.ops},
+        "options": {
+            op: tuple(option.label for option in t.options) for t in space.tunables for op in t.ops
+        },
+        "same_model": same_model,
+        "same_evaluation": same_evaluation and same_metric,
+        "same_metric": same_metric,
+        "criterion": dict(study.user_attrs.get(record.CRITERION, {})),
+        "objective": objective,
+        "baseline": history.baseline,
+        "scores": scores.scores,
+        "of_weights": scores.of_weights,
+    }
+    if history.threshold is None:
+        return StudyPrior(**found)
+    kept = kept_prior(study)
+    table = fallback_table(space)
+    earlier = None if kept is None else PriorInSpace(kept, space, criterion, table)
+    taken = TakenScores(scores) if _covers(scores.scores, space) else None
+    options = SurrogateOptions(_MIN_GAIN, taken, prior=earlier)
+    with single_threaded_blas():
+        model, observations = SurrogatePolicy(space, criterion, table, options).learned(history)
+    answer_found = _answer(history, space, criterion, objective, answer)
+    if kept is not None and answer_found is not None and answer_found["answer"] == kept.answer:
+        answer_found["fruitless"] += kept.fruitless
+    tolerance = model.scale.tolerance
+    if len(observations) > _MOST_LOSSES:
+        observations = sorted(observations, key=lambda o: abs(o.loss - tolerance))
+    found |= answer_found or {}
+    found["losses"] = [_loss(each, history, space) for each in observations[:_MOST_LOSSES]]
+    if observations:
+        found["factors"] = _factors(space, model)
+        found["scale"] = model.learned
+    return StudyPrior(**found)
+
+
+def recorded_space(study: optuna.Study, prefix: str = "quant") -> TuningSpace:
+    """The tuning space that a study keeps; ops of studies that do not say it have no op type.
+
+    Raises:
+        ValueError:
+            If it keeps none.
+    """
+    text = read_text(study, f"{record.SPACE}:{prefix}")
+    if text is None:
+        raise ValueError(
+            f"The study {study.study_name!r} keeps no tuning space with the prefix {prefix!r}: it "
+            "was made by something else than optuna_quant, or was not begun. Begin from a study "
+            "that tune(), optuna-quant tune or a sampler of optuna_quant has searched."
+        )
+    described: Mapping[str, list[Any]] = json.loads(text)
+    types = json.loads(read_text(study, f"{record.OP_TYPES}:{prefix}") or "{}")
+    parts: dict[str, dict[str, list[Any]]] = {"op": {}, "recipe": {}, "group": {}}
+    for key, values in described.items():
+        kind, _, name = key.partition(":")
+        if kind in parts:
+            parts[kind][name] = values
+    grouped = {op for ops in parts["group"].values() for op in ops}
+    groups = {op: [op] for op in parts["op"] if op not in grouped} | parts["group"]
+    tunables = tuple(
+        Tunable(
+            name,
+            "+".join(dict.fromkeys(types.get(op, "") for op in ops)),
+            tuple(ops),
+            tuple(map(OpConfig.from_label, parts["op"][ops[0]])),
+        )
+        for name, ops in groups.items()
+    )
+    recipes = {name: tuple(values) for name, values in parts["recipe"].items()}
+    return TuningSpace(tunables, recipes, tuple(described["calibration_size"]), prefix)
+
+
+def _criterion(study: optuna.Study) -> AccuracyCriterion:
+    stored = study.user_attrs.get(record.CRITERION)
+    if stored is not None:
+        return AccuracyCriterion(**stored)
+    return AccuracyCriterion(higher_is_better=study.direction != StudyDirection.MINIMIZE)
+
+
+def _recorded_scores(study: optuna.Study, space: TuningSpace) -> OptionScores:
+    """The option scores that a study keeps, of the most options; else those it began with."""
+    known = kept_scores(study)
+    prior = kept_prior(study)
+    if prior is not None:
+        known.append(OptionScores(prior.scores, 0.0, prior.of_weights))
+    ops = set(space.default().ops)
+    found = (
+        OptionScores(
+            {op: dict(labels) for op, labels in each.scores.items() if op in ops},
+            0.0,
+            {op: part for op, part in each.of_weights.items() if op in ops},
+        )
+        for each in known
+    )
+    nothing = OptionScores({}, 0.0)
+    return max(found, key=lambda each: sum(map(len, each.scores.values())), default=nothing)
+
+
+def _covers(scores: Mapping[str, Mapping[str, float]], space: TuningSpace) -> bool:
+    """Whether each op has a score in its default."""
+    return all(
+        t.default.label in scores.get(op, {})
+        for t in space.tunables
+        if t.quantized
+        for op in t.ops
+    )
+
+
+def _answer(
+    history: TrialHistory,
+    space: TuningSpace,
+    criterion: AccuracyCriterion,
+    objective: str,
+    answer: int | None,
+) -> dict[str, Any] | None:
+    """The best configuration that has met the criterion, and what is known of it."""
+    trials = history.study.get_trials(deepcopy=False)
+    fp32 = history.outcomes.get(space.fp32().key)
+    of_fp32 = {} if fp32 is None else TrialView(trials[fp32.number]).costs
+    met = []
+    for outcome in history.outcomes.values():
+        if not outcome.is_complete or outcome.is_substitute or not _meets(history, outcome):
+            continue
+        config = space.config_from_params(outcome.params)
+        if not config.quantized_ops:
+            continue
+        costs = TrialView(trials[outcome.number]).costs
+        cost = _cost(objective, costs, of_fp32)
+        place = outcome.number != answer, cost, len(config.fallback_ops), -outcome.score
+        met.append(((*place, outcome.number), outcome, config))
+    if not met:
+        return None
+    (_, cost, *_), outcome, config = min(met, key=lambda each: each[0])
+    view = TrialView(trials[outcome.number])
+    later = {
+        (other.score, other.samples)  # Equal models have the same.
+        for other in history.outcomes.values()
+        if other.number > outcome.number and other.state != TrialState.FAIL
+    }
+    stopped = history.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
+    is_ours = view.stage in _OWN_STAGES
+    knows_cost = math.isfinite(cost) or not view.costs
+    return {
+        "answer": config.to_json(),
+        "answer_cost": cost if math.isfinite(cost) else None,
+        "is_concluded": is_ours and stopped in _CONCLUDED and knows_cost,
+        "fruitless": len(later),
+    }
+
+
+def _meets(history: TrialHistory, outcome: Outcome) -> bool:
+    """Whether a configuration meets the criterion of its study."""
+    if outcome.value is None or history.threshold is None:
+        return False
+    beyond = history.threshold - outcome.value
+    return beyond * (1 if history.study.direction == StudyDirection.MAXIMIZE else -1) <= 0
+
+
+def _cost(objective: str, costs: Mapping[str, float], fp32: Mapping[str, float]) -> float:
+    """The cost that a trial has recorded; infinite if it is not known."""
+    if objective in costs:
+        return float(costs[objective])
+    try:
+        return float(as_objective(objective).cost(costs, fp32))
+    except (KeyError, ValueError):  # An objective of the user's.
+        return math.inf
+
+
+def _loss(observed: Observed, history: TrialHistory, space: TuningSpace) -> EarlierLoss:
+    config = space.default()
+    for tunable, position in zip(space.tunables, observed.options, strict=True):
+        config = tunable.set(config, tunable.options[position])
+    labels = {op: config.ops[op].label for op in config.quantized_ops}
+    outcome = history.outcomes.get(config.key)
+    failed = False
+    if outcome is not None and outcome.is_complete:
+        failed = not _meets(history, outcome)
+    elif outcome is not None:
+        seen = SampledOutcomes().evidence(history, outcome)
+        failed = seen is not None and seen.verdict is Verdict.FAILS
+    return EarlierLoss(labels, float(observed.loss), observed.error, observed.spread, failed)
+
+
+def _factors(space: TuningSpace, model: LossModel) -> dict[str, dict[str, float]]:
+    """The logarithm of what each op adds in each option, over its sensitivity."""
+    logs = np.log(model.weights / np.where(model.sensitivities > 0, model.sensitivities, np.nan))
+    return {
+        op: {
+            option.label: float(logs[i, j])
+            for j, option in enumerate(tunable.options)
+            if math.isfinite(logs[i, j])
+        }
+        for i, tunable in enumerate(space.tunables)
+        for op in tunable.ops
+    }

@@ -1,0 +1,325 @@
+"""Why an answer is as it is, and what is believed of what was not tried: from the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Protocol
+from typing import runtime_checkable
+
+from optuna_quant.samplers._models.option_scores import scored_options
+from optuna_quant.samplers._models.surrogate_policy import LEAST_PROBABILITY
+
+
+if TYPE_CHECKING:
+    import optuna
+
+    from optuna_quant.costs import CostTable
+    from optuna_quant.costs import Objective
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.samplers._models.outlook import Believed
+    from optuna_quant.samplers._models.outlook import Outlook
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.tunable import Tunable
+
+
+# What makes up so much of an error, in all, stands in the way.
+_IN_THE_WAY = 0.9
+
+
+@dataclass(frozen=True)
+class OpError:
+    """What the quantization of an op is expected to add to the model's error.
+
+    Args:
+        op:
+            The op.
+        share:
+            Its part of the error that is expected where every op is quantized in its default
+            option, from 0 to 1, by what the trials have taught.
+        activations:
+            What part of that comes from its activations, and not from its weights, from 0 to 1;
+            :obj:`None` if that is not known.
+        option:
+            Its default option.
+    """
+
+    op: str
+    share: float
+    activations: float | None
+    option: OpConfig
+
+
+@dataclass(frozen=True)
+class FallbackOp:
+    """An op that the answer leaves in floating point.
+
+    Args:
+        op:
+            The op.
+        error:
+            What its quantization is expected to add; :obj:`None` if that is not known.
+        saving:
+            What would be saved if it were quantized and all else stayed, as a part of what the
+            answer costs; 0 or less if nothing, and :obj:`None` if it may not be quantized.
+        in_cheapest:
+            Whether the cheapest configuration of all, whatever its accuracy, leaves it in floating
+            point as well.
+    """
+
+    op: str
+    error: OpError | None
+    saving: float | None
+    in_cheapest: bool
+
+
+@dataclass(frozen=True)
+class Untried:
+    """The configuration that is the most promising of those that were not tried.
+
+    Args:
+        config:
+            The configuration.
+        cost:
+            What it costs.
+        probability:
+            The probability that it meets the criterion, as the search believes it.
+    """
+
+    config: QuantConfig
+    cost: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class LeastLoss:
+    """The least loss that is believed to be reachable with anything quantized.
+
+    Args:
+        config:
+            The configuration.
+        loss:
+            The loss that is expected of it, as the criterion defines it.
+        in_the_way:
+            The ops that are quantized there and make up most of its error, each with its part of
+            that error.
+    """
+
+    config: QuantConfig
+    loss: float
+    in_the_way: tuple[OpError, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an answer is as it is, and what is believed of what was not tried.
+
+    A function of the study's record: whoever reads the same record gives the same explanation.
+    Its text is ``str(explanation)``.
+
+    Attributes:
+        met:
+            Whether the answer meets the criterion.
+        config:
+            The answer; :obj:`None` if there is none.
+        cost:
+            What it costs.
+        errors:
+            What the quantization of each op is expected to add, by op; empty if that is not known.
+        fallback:
+            The ops that the answer leaves in floating point, those that would add most first.
+        untried:
+            What would be tried next; :obj:`None` if nothing else would cost less.
+        least_loss:
+            The least loss that is believed to be reachable; :obj:`None` if the criterion is met,
+            or that is not known.
+        stage:
+            What the search was at when it ended; :obj:`None` if it had concluded.
+        samples:
+            On how many samples metrics rest, where that is known.
+        text:
+            All of it in words; empty if there is nothing to say.
+    """
+
+    met: bool
+    config: QuantConfig | None
+    cost: float
+    errors: Mapping[str, OpError]
+    fallback: tuple[FallbackOp, ...]
+    untried: Untried | None
+    least_loss: LeastLoss | None
+    stage: str | None
+    samples: int | None
+    text: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about: an answer, in a search.
+
+    Args:
+        space:
+            The tuning space.
+        criterion:
+            When a metric is good enough.
+        table:
+            What configurations cost.
+        baseline:
+            The metric of the FP32 model.
+        samples:
+            On how many samples metrics rest, where that is known.
+        config:
+            The answer; :obj:`None` if there is none.
+        met:
+            Whether it meets the criterion.
+    """
+
+    space: TuningSpace
+    criterion: AccuracyCriterion
+    table: CostTable
+    baseline: float
+    samples: int | None
+    config: QuantConfig | None
+    met: bool
+
+
+def explained(question: Question, outlook: Outlook) -> Explanation:
+    """What there is to say of an answer, without the words."""
+    errors = _errors(question.space, outlook)
+    config = question.config
+    cost = outlook.fp32_cost if config is None else question.table.cost(config)
+    return Explanation(
+        question.met,
+        config,
+        cost,
+        errors,
+        () if config is None else _fallback(question, config, errors, outlook.cheapest),
+        _untried(outlook, cost if question.met else outlook.fp32_cost),
+        None if question.met else _least_loss(question, outlook),
+        outlook.stage,
+        question.samples,
+    )
+
+
+def _errors(space: TuningSpace, outlook: Outlook) -> dict[str, OpError]:
+    """The share of each op in the error that is expected of everything quantized."""
+    default = space.default()
+    found = _shares(space, outlook, lambda tunable: default.ops[tunable.ops[0]])
+    return {error.op: error for error in found}
+
+
+def _shares(
+    space: TuningSpace, outlook: Outlook, option_of: Callable[[Tunable], OpConfig]
+) -> list[OpError]:
+    """The share of each op in the error of a configuration, in the order of the space."""
+    model = outlook.model
+    if model is None or not model.is_scored:
+        return []
+    weights = model.weights
+    found: list[tuple[str, float, OpConfig]] = []
+    for i, tunable in enumerate(space.tunables):
+        option = option_of(tunable)
+        scores = [outlook.of_ops.get(op, {}).get(option.label) for op in tunable.ops]
+        known = [score for score in scores if score is not None]
+        if not option.is_quantized or len(known) < len(scores):
+            continue
+        weight, total = float(weights[i, tunable.options.index(option)]), sum(known)
+        for op, score in zip(tunable.ops, known, strict=True):
+            part = score / total if total else 1.0 / len(known)
+            found.append((op, weight * part, option))
+    whole = sum(weight for _, weight, _ in found)
+    types = {op: tunable for tunable in space.tunables for op in tunable.ops}
+    return [
+        OpError(
+            op,
+            weight / whole,
+            _activations(outlook, op, option, scored_options(types[op])[0]),
+            option,
+        )
+        for op, weight, option in found
+    ]
+
+
+def _activations(outlook: Outlook, op: str, option: OpConfig, seen: OpConfig) -> float | None:
+    """What part of an op's error comes from its activations, by what was seen in one option."""
+    part, scores = outlook.of_weights.get(op), outlook.of_ops[op]
+    if part is None or option.mode != seen.mode or option.weight != seen.weight:
+        return None
+    of_weights, whole = part * scores[seen.label], scores[option.label]
+    return max(0.0, 1.0 - of_weights / whole) if whole else None
+
+
+def _fallback(
+    question: Question,
+    config: QuantConfig,
+    errors: Mapping[str, OpError],
+    cheapest: QuantConfig,
+) -> tuple[FallbackOp, ...]:
+    """The ops in fallback, those that would add most first."""
+    table, found = question.table, []
+    cost = table.cost(config)
+    for tunable in question.space.tunables:
+        if config.ops[tunable.ops[0]].is_quantized:
+            continue
+        # Options of one mode cost the same, or nearly.
+        firsts = {option.mode: option for option in reversed(tunable.quantized)}
+        costs = [table.cost(tunable.set(config, option)) for option in firsts.values()]
+        saving = (cost - min(costs)) / (abs(cost) or 1.0) if costs else None
+        found += [
+            FallbackOp(op, errors.get(op), saving, not cheapest.ops[op].is_quantized)
+            for op in tunable.ops
+        ]
+    return tuple(sorted(found, key=lambda f: -1.0 if f.error is None else -f.error.share))
+
+
+def _untried(outlook: Outlook, cost: float) -> Untried | None:
+    """What the search would try next, else the most probable of what is too improbable for it."""
+    cheaper = [b for b in outlook.believed if not b.is_known and b.cost < cost]
+
+    def improvement(each: Believed) -> tuple[float, float]:
+        return (cost - each.cost) * each.probability, each.probability
+
+    def likely(each: Believed) -> tuple[float, float]:
+        return each.probability, each.cost
+
+    best = max(cheaper, key=improvement, default=None)
+    if best is not None and best.probability < LEAST_PROBABILITY:
+        best = max(cheaper, key=likely)
+    return None if best is None else Untried(best.config, best.cost, best.probability)
+
+
+def _least_loss(question: Question, outlook: Outlook) -> LeastLoss | None:
+    best = min(outlook.believed, key=lambda b: (b.loss, b.cost), default=None)
+    if best is None:
+        return None
+    config, criterion = best.config, question.criterion
+    shares = _shares(question.space, outlook, lambda tunable: config.ops[tunable.ops[0]])
+    in_the_way: list[OpError] = []
+    for error in sorted(shares, key=lambda e: -e.share):
+        if sum(e.share for e in in_the_way) < _IN_THE_WAY:
+            in_the_way.append(error)
+    sign = -1.0 if criterion.higher_is_better else 1.0
+    loss = criterion.loss(question.baseline + sign * best.loss, question.baseline)
+    return LeastLoss(config, loss, tuple(in_the_way))
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A sampler with a model of the loss, which says why an answer is as it is."""
+
+    def explain(
+        self,
+        study: optuna.Study,
+        config: QuantConfig | None = None,
+        *,
+        objective: Objective | None = None,
+    ) -> Explanation | None:
+        """Why an answer is as it is, and what is believed of what was not tried."""
+        ...

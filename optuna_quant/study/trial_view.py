@@ -1,0 +1,366 @@
+"""The one reading of a trial's attributes.
+
+Whoever wants to know something of a trial asks its :class:`TrialView`: samplers, callbacks, the
+selection of the answer, results, and whatever shows a study. Attributes are read by their names
+only here, where they are written, and in :mod:`optuna_quant.study.record_check`, which makes sure
+that they are of the kinds that this module takes for granted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna.trial import TrialState
+
+from optuna_quant import _optuna
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.sequential import Verdict
+from optuna_quant.space.config import FLOAT_MODES
+from optuna_quant.storages.retrying import STARTED_BY
+from optuna_quant.study import record
+from optuna_quant.study.evidence import Evidence
+from optuna_quant.study.sample_record import population_of
+from optuna_quant.study.sample_record import read_scores
+from optuna_quant.study.sample_record import samples_of
+from optuna_quant.study.sample_record import verdict_of
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+_FIXED = "fixed_params"
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """What a trial says of itself, by name and with its type; parsed when it is asked for.
+
+    Args:
+        trial:
+            The trial. It is not copied, and must not be changed.
+    """
+
+    trial: FrozenTrial
+
+    @classmethod
+    def of_running(cls, trial: optuna.Trial) -> TrialView:
+        """The view of a trial that this process runs, with what it has set and nobody else sees.
+
+        Args:
+            trial:
+                The trial.
+        """
+        return cls(_optuna.latest_trial(trial))
+
+    # Optuna's own.
+
+    @property
+    def number(self) -> int:
+        """The number of the trial."""
+        return self.trial.number
+
+    @property
+    def state(self) -> TrialState:
+        """Its state."""
+        return self.trial.state
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has ended, however it did."""
+        return self.trial.state.is_finished()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was evaluated in full."""
+        return self.trial.state == TrialState.COMPLETE
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs."""
+        return self.trial.state == TrialState.RUNNING
+
+    @property
+    def metric(self) -> float | None:
+        """Its first objective, which is the metric; :obj:`None` if it has none."""
+        return self.trial.values[0] if self.trial.values else None
+
+    @property
+    def fixed_params(self) -> dict[str, Any]:
+        """The parameters that it was enqueued with; empty if it was not."""
+        found: dict[str, Any] = self.trial.system_attrs.get(_FIXED, {})
+        return found
+
+    @property
+    def is_enqueued(self) -> bool:
+        """Whether it is from the queue."""
+        return _FIXED in self.trial.system_attrs
+
+    @property
+    def known_params(self) -> Mapping[str, Any]:
+        """Its parameters, with those that it was enqueued with and has not suggested yet."""
+        return {**self.trial.params, **self.fixed_params}
+
+    # Who runs it, and for what.
+
+    @property
+    def claim(self) -> record.Claim | None:
+        """What it has claimed; :obj:`None` if it has made no claim of its own."""
+        stored = self.trial.system_attrs.get(record.CLAIM)
+        if stored is None or stored["number"] != self.trial.number:
+            return None
+        return record.Claim(**stored)
+
+    @property
+    def has_claimed(self) -> bool:
+        """Whether it has made a claim of its own."""
+        stored = self.trial.system_attrs.get(record.CLAIM)
+        return stored is not None and bool(stored["number"] == self.trial.number)
+
+    @property
+    def stage(self) -> str | None:
+        """For which stage of a strategy it was evaluated; :obj:`None` if it claims nothing."""
+        stored = self.trial.system_attrs.get(record.CLAIM)
+        if stored is None or stored["number"] != self.trial.number:
+            return None
+        return str(stored["stage"])
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it evaluates the FP32 model as its study's baseline."""
+        return self.stage == record.BASELINE_STAGE
+
+    @property
+    def goal(self) -> str | int:
+        """How far it is evaluated, see :class:`~optuna_quant.study.record.Claim`."""
+        claim = self.claim
+        return record.FULL if claim is None else claim.goal
+
+    @property
+    def caution(self) -> int:
+        """How many promises of earlier trials were broken when it made its claim."""
+        claim = self.claim
+        return 0 if claim is None else claim.caution
+
+    @property
+    def worker(self) -> str | None:
+        """The process and thread that run it; :obj:`None` if it is not one of ours."""
+        stored = self.trial.system_attrs.get(record.WORKER)
+        if isinstance(stored, Mapping) and stored.get("number") == self.trial.number:
+            return str(stored.get("worker"))
+        claim = self.claim
+        return None if claim is None else claim.worker
+
+    @property
+    def started_by(self) -> str | None:
+        """The worker that started a trial which says nothing else of itself, if it is known.
+
+        A trial that repeats a failed one has inherited the attributes of that one.
+        """
+        started = self.trial.system_attrs.get(STARTED_BY)
+        if started is None or "failed_trial" in self.trial.system_attrs or self.trial.params:
+            return None
+        return str(started).rpartition("|")[0]
+
+    @property
+    def heartbeat(self) -> object:
+        """What changes as long as its worker lives: a counter, and who that is."""
+        return self.trial.system_attrs.get(record.HEARTBEAT), self.worker
+
+    # Its model.
+
+    @property
+    def is_building(self) -> bool:
+        """Whether our objective has begun with it."""
+        return record.FALLBACK_OPS in self.trial.user_attrs
+
+    @property
+    def fallback_ops(self) -> int:
+        """The number of ops that are not quantized, as recorded, or else by its parameters."""
+        recorded = self.trial.user_attrs.get(record.FALLBACK_OPS)
+        if recorded is not None:
+            return int(recorded)
+        return sum(
+            value in FLOAT_MODES
+            for name, value in self.trial.params.items()
+            if ".op:" in name and isinstance(value, str)
+        )
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of its model; :obj:`None` if none was built, or by other objectives."""
+        return self.trial.user_attrs.get(record.FINGERPRINT)
+
+    @property
+    def model(self) -> object:
+        """What equal models have in common: the fingerprint, or else the trial's number."""
+        return self.trial.user_attrs.get(record.FINGERPRINT, self.trial.number)
+
+    @property
+    def model_bytes(self) -> int | None:
+        """The size of its model in bytes, if that is known."""
+        return self.trial.user_attrs.get(record.MODEL_BYTES)
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether what its model gives for a sample depends on the others of the batch."""
+        return record.DEPENDS_ON_BATCH in self.trial.user_attrs
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """What its model costs by measure, as far as that was recorded."""
+        found: Mapping[str, float] = self.trial.user_attrs.get(record.COSTS, {})
+        return found
+
+    @property
+    def reused_from(self) -> int | None:
+        """The trial whose result it took over, because its model is the same."""
+        return self.trial.user_attrs.get(record.REUSED_FROM)
+
+    @property
+    def continues(self) -> int | None:
+        """The trial whose samples it did not evaluate again."""
+        return self.trial.user_attrs.get(record.CONTINUES)
+
+    @property
+    def source(self) -> int:
+        """The trial that has evaluated its model."""
+        return self.trial.number if self.reused_from is None else self.reused_from
+
+    # What was found.
+
+    @property
+    def loss(self) -> float | None:
+        """The loss against the baseline, as it was judged when it ended."""
+        return self.trial.user_attrs.get(record.LOSS)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it met the criterion then; :obj:`None` if it was not judged, or is no answer."""
+        return self.trial.user_attrs.get(record.MET)
+
+    @property
+    def violation(self) -> float | None:
+        """By how much its metric missed the criterion then: the constraint ``accuracy``."""
+        return self.trial.constraints.get(record.ACCURACY)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether our objective has held its metric against the baseline."""
+        return record.LOSS in self.trial.user_attrs
+
+    @property
+    def judged_by(self) -> AccuracyCriterion | None:
+        """The criterion that it was judged by, if that is not the study's."""
+        stored = self.trial.system_attrs.get(record.JUDGED_BY)
+        return None if stored is None else AccuracyCriterion(**stored)
+
+    @property
+    def is_constrained_as_fp32(self) -> bool:
+        """Whether its constraint says that nothing in its model is quantized."""
+        return self.trial.constraints.get(record.QUANTIZED, 0.0) > 0
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its model has a quantized op, so that it may be an answer."""
+        if self.is_judged and self.met is None:
+            return False  # It is no answer; that is all where nothing is constrained.
+        return not self.is_baseline and not self.is_constrained_as_fp32
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """On what part of the samples it was evaluated, and what they say."""
+        stored = self.trial.user_attrs.get(record.EVIDENCE)
+        return None if stored is None else Evidence.from_attr(stored)
+
+    @property
+    def samples(self) -> int | None:
+        """How many samples it has seen; :obj:`None` if single samples are not known."""
+        return samples_of(self.trial.system_attrs)
+
+    @property
+    def population(self) -> str:
+        """The key of the population whose samples it has seen."""
+        return population_of(self.trial.system_attrs)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it has itself concluded from its samples."""
+        return verdict_of(self.trial.system_attrs)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The scores of the samples that it has seen, in the order of evaluation.
+
+        Raises:
+            ValueError:
+                If they are not what was written.
+        """
+        return read_scores(self.trial.system_attrs)
+
+    @property
+    def reports(self) -> Mapping[int, float]:
+        """The mean after each number of samples that it has reported."""
+        if self.trial.intermediate_values:
+            return self.trial.intermediate_values
+        pairs = self.trial.system_attrs.get(record.REPORTS) or ()
+        return {int(step): float(value) for step, value in pairs}
+
+    # Why there is nothing.
+
+    @property
+    def failure(self) -> str | None:
+        """Why its evaluation failed, if our objective says so."""
+        return self.trial.user_attrs.get(record.FAILURE)
+
+    @property
+    def failure_is_final(self) -> bool:
+        """Whether evaluating its configuration again would fail in the same way."""
+        return bool(self.trial.user_attrs.get(record.FAILURE_IS_FINAL, False))
+
+    @property
+    def has_failed_itself(self) -> bool:
+        """Whether, of a failed trial, the evaluation failed; otherwise its worker died."""
+        has_said_so = bool(self.trial.system_attrs.get(record.FAILED))
+        return has_said_so or record.FAILURE in self.trial.user_attrs
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the user interrupted its evaluation."""
+        return bool(self.trial.user_attrs.get(record.INTERRUPTED))
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it was asked for to see whether every candidate fails; it is no answer."""
+        return record.IS_PROBE in self.trial.user_attrs
+
+
+def views(study: optuna.Study) -> list[TrialView]:
+    """The views of all trials of a study, in their order."""
+    return [TrialView(trial) for trial in _optuna.all_trials(study)]
+
+
+def full_scores(study: optuna.Study, view: TrialView, samples: int) -> NDArray[np.float64] | None:
+    """The scores that a trial, or the one whose result it took over, has on all samples.
+
+    Args:
+        study:
+            The study.
+        view:
+            The trial.
+        samples:
+            How many samples there are.
+
+    Returns:
+        The scores in the order of evaluation; :obj:`None` if the record does not have them all.
+    """
+    scores = view.scores
+    if len(scores) < samples and view.reused_from is not None:
+        scores = TrialView(_optuna.all_trials(study)[view.reused_from]).scores
+    return scores if len(scores) >= samples else None

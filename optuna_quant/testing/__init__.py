@@ -1,0 +1,46 @@
+"""Tests that any backend can run: they hold it against what the library rests on.
+
+Needs pytest. Derive a class from each of these and say how the backend is made::
+
+    from optuna_quant.testing import BackendTestCase, ModelTestCase, TuningTestCase
+
+
+    class TestBackend(BackendTestCase, ModelTestCase, TuningTestCase):
+        @pytest.fixture
+        def make_backend(self):
+            return lambda: MyBackend(model, calibration_data=data)
+
+:class:`BackendTestCase`, :class:`ModelTestCase` and :class:`TuningTestCase` are for every backend,
+the others for what a backend offers on top.
+
+May import: everything but `cli`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+
+pytest.register_assert_rewrite(
+    *(
+        f"optuna_quant.testing.{name}"
+        for name in ("backend", "calibration", "costs", "model", "sensitivity", "tuning")
+    )
+)
+
+from optuna_quant.testing.backend import BackendTestCase  # noqa: E402 (rewritten first)
+from optuna_quant.testing.calibration import CalibrationTestCase  # noqa: E402
+from optuna_quant.testing.costs import CostsTestCase  # noqa: E402
+from optuna_quant.testing.model import ModelTestCase  # noqa: E402
+from optuna_quant.testing.sensitivity import SensitivityTestCase  # noqa: E402
+from optuna_quant.testing.tuning import TuningTestCase  # noqa: E402
+
+
+__all__ = [
+    "BackendTestCase",
+    "CalibrationTestCase",
+    "CostsTestCase",
+    "ModelTestCase",
+    "SensitivityTestCase",
+    "TuningTestCase",
+]

@@ -1,0 +1,173 @@
+"""What every backend must do."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from optuna_quant.backends.base import HasConstantInputs
+from optuna_quant.backends.base import HasSignature
+from optuna_quant.backends.base import ReadsFiles
+from optuna_quant.backends.base import TracesOutputs
+from optuna_quant.backends.base import WeighsFloats
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.testing.fixtures import BackendFixtures
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.space.space import TuningSpace
+
+
+class BackendTestCase(BackendFixtures):
+    """Tests of :class:`~optuna_quant.backends.base.Backend`.
+
+    What a backend does not offer on top is skipped.
+    """
+
+    def test_each_op_is_there_once(self, backend: Backend) -> None:
+        ops = backend.capability().ops
+        names = [op.name for op in ops]
+        assert len(set(names)) == len(names)
+        assert all(op.op_type for op in ops)
+
+    def test_each_op_can_be_quantized_and_stay_in_fp32(self, backend: Backend) -> None:
+        for op in backend.capability().ops:
+            assert any(option.is_quantized for option in op.options), op.name
+            assert any(option.mode == "fp32" for option in op.options), op.name
+
+    def test_default_space_is_of_the_capability(
+        self, backend: Backend, space: TuningSpace
+    ) -> None:
+        known = {op.name: op.options for op in backend.capability().ops if op.default}
+        found = {op: t.options for t in space.tunables for op in t.ops}
+        assert len(space.tunables) >= 2
+        assert found.keys() == known.keys()
+        for op, options in found.items():
+            assert set(options) <= set(known[op])
+
+    def test_space_is_the_same_each_time(
+        self, make_backend: Callable[[], Backend], space: TuningSpace
+    ) -> None:
+        assert make_backend().tuning_space().description == space.description
+
+    def test_space_with_all_ops_has_those_of_the_default(
+        self, backend: Backend, space: TuningSpace
+    ) -> None:
+        every = backend.tuning_space(op_types="all")
+        assert {t.name for t in space.tunables} <= {t.name for t in every.tunables}
+
+    def test_space_is_narrowed_by_op_type(self, backend: Backend, space: TuningSpace) -> None:
+        op_type = space.tunables[0].op_type
+        found = backend.tuning_space(op_types=[op_type])
+        assert {t.op_type for t in found.tunables} == {op_type}
+        with pytest.raises(ValueError, match="NoSuchOpType"):
+            backend.tuning_space(op_types=["NoSuchOpType"])
+
+    def test_space_is_narrowed_by_op_name(self, backend: Backend, space: TuningSpace) -> None:
+        first = space.tunables[0].name
+        found = backend.tuning_space(op_name_dict={first: {"mode": ["fp32"]}})
+        (narrowed,) = [t for t in found.tunables if t.name == first]
+        assert [option.mode for option in narrowed.options] == ["fp32"]
+
+    def test_parameters_begin_with_the_prefix(self, backend: Backend) -> None:
+        space = backend.tuning_space(prefix="mine")
+        assert all(p.name.startswith("mine.") for p in space.parameters)
+
+    def test_model_has_the_fingerprint_of_its_configuration(
+        self, backend: Backend, configs: Mapping[str, QuantConfig]
+    ) -> None:
+        for what, config in configs.items():
+            found = backend.quantize(config).fingerprint
+            assert isinstance(found, str), what
+            assert found == backend.fingerprint(config), what
+
+    def test_fingerprints_are_the_same_in_another_backend(
+        self, make_backend: Callable[[], Backend], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        one, other = make_backend(), make_backend()
+        for what, config in configs.items():
+            assert one.fingerprint(config) == other.fingerprint(config), what
+
+    def test_fingerprints_tell_models_apart(
+        self, backend: Backend, configs: Mapping[str, QuantConfig]
+    ) -> None:
+        found = {backend.fingerprint(config) for config in configs.values()}
+        assert len(found) == len(configs)
+
+    def test_ops_that_are_not_named_run_in_fp32(
+        self, backend: Backend, space: TuningSpace, configs: Mapping[str, QuantConfig]
+    ) -> None:
+        assert backend.fingerprint(QuantConfig({})) == backend.fingerprint(space.fp32())
+        config = configs["one op in FP32"]
+        named = QuantConfig({op: config.ops[op] for op in config.quantized_ops})
+        assert backend.fingerprint(named) == backend.fingerprint(config)
+
+    def test_op_that_the_model_does_not_have_is_refused(
+        self, backend: Backend, space: TuningSpace
+    ) -> None:
+        option = space.tunables[0].default
+        with pytest.raises(ValueError, match="no such op"):
+            backend.quantize(QuantConfig({"no such op": option}))
+
+    def test_models_are_built_in_several_threads(
+        self, backend: Backend, configs: Mapping[str, QuantConfig]
+    ) -> None:
+        several = [*configs.values()] * 2
+        with ThreadPoolExecutor(4) as pool:
+            built = list(pool.map(backend.quantize, several))
+        for config, model in zip(several, built, strict=True):
+            assert model.fingerprint == backend.fingerprint(config)
+
+    def test_it_tells_what_runs(
+        self, backend: Backend, configs: Mapping[str, QuantConfig]
+    ) -> None:
+        for what, config in configs.items():
+            executed = backend.executed(config)
+            assert executed.keys() <= config.ops.keys(), what
+            for runs in executed.values():
+                assert isinstance(runs.kernel, str), what
+                assert runs.integer in (True, False, None), what
+                assert isinstance(runs.note, str), what
+
+    def test_signature_is_the_same_each_time(self, make_backend: Callable[[], Backend]) -> None:
+        one, other = make_backend(), make_backend()
+        if not isinstance(one, HasSignature) or not isinstance(other, HasSignature):
+            pytest.skip("The backend has no signature.")
+        found = one.signature()
+        assert all(isinstance(text, str) for part in found.items() for text in part)
+        assert found == other.signature()
+
+    def test_files_are_there(self, backend: Backend) -> None:
+        if not isinstance(backend, ReadsFiles):
+            pytest.skip("The backend names no files.")
+        for what, path in backend.files.items():
+            assert path.exists(), what
+
+    def test_constant_inputs_have_names(self, backend: Backend) -> None:
+        if not isinstance(backend, HasConstantInputs):
+            pytest.skip("The backend has no constant inputs.")
+        assert all(isinstance(name, str) for name in backend.inputs)
+
+    def test_ops_lead_to_outputs(self, backend: Backend, space: TuningSpace) -> None:
+        if not isinstance(backend, TracesOutputs):
+            pytest.skip("The backend does not trace outputs.")
+        known = backend.quantize(space.fp32()).outputs
+        ops = [op for tunable in space.tunables for op in tunable.ops]
+        found = set(backend.outputs_behind(ops))
+        assert found
+        assert found <= set(known)
+        assert not backend.outputs_behind([])
+
+    def test_less_stays_in_floats_when_ops_are_quantized(
+        self, backend: Backend, space: TuningSpace
+    ) -> None:
+        if not isinstance(backend, WeighsFloats):
+            pytest.skip("The backend does not weigh what stays in floats.")
+        fp32, quantized = (backend.float_weights(c) for c in (space.fp32(), space.default()))
+        assert 0 <= quantized.nbytes <= fp32.nbytes <= fp32.model_bytes == quantized.model_bytes

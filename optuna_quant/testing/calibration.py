@@ -1,0 +1,97 @@
+"""What a backend must do that shares its calibration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Protocol
+
+import pytest
+
+from optuna_quant.backends.base import Backend
+from optuna_quant.backends.base import PreviewsCalibration
+from optuna_quant.backends.base import SharesCalibration
+from optuna_quant.testing.fixtures import BackendFixtures
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+
+    from optuna_quant.space.config import QuantConfig
+
+
+class SharingBackend(Backend, SharesCalibration, Protocol):
+    """Both protocols, for types."""
+
+
+class CalibrationTestCase(BackendFixtures):
+    """Tests of :class:`~optuna_quant.backends.base.SharesCalibration`."""
+
+    @pytest.fixture
+    def sharing(self, make_backend: Callable[[], Backend]) -> Callable[[], SharingBackend]:
+        """Makes the backend, with its default space asked for, as a worker does."""
+
+        def make() -> SharingBackend:
+            backend = make_backend()
+            assert isinstance(backend, SharesCalibration), "It does not share its calibration."
+            backend.tuning_space()
+            return backend
+
+        return make
+
+    def test_it_is_calibrated_once(self, sharing: Callable[[], SharingBackend]) -> None:
+        backend = sharing()
+        backend.calibrate()
+        assert backend.is_calibrated()
+        exported = backend.export_calibration()
+        backend.calibrate()
+        assert backend.export_calibration() == exported
+
+    def test_key_is_the_same_each_time(self, sharing: Callable[[], SharingBackend]) -> None:
+        one, other = sharing(), sharing()
+        key = one.calibration_key()
+        assert isinstance(key, str)
+        assert key
+        one.calibrate()
+        assert one.calibration_key() == other.calibration_key() == key
+
+    def test_export_calibrates(self, sharing: Callable[[], SharingBackend]) -> None:
+        backend = sharing()
+        assert isinstance(backend.export_calibration(), bytes)
+        assert backend.is_calibrated()
+
+    def test_what_is_imported_gives_the_same_models(
+        self, sharing: Callable[[], SharingBackend], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        one, other = sharing(), sharing()
+        other.import_calibration(one.export_calibration())
+        assert other.is_calibrated()
+        for what, config in configs.items():
+            assert one.fingerprint(config) == other.fingerprint(config), what
+
+    @pytest.mark.parametrize("kept", [0.0, 0.5])
+    def test_damaged_bytes_are_refused(
+        self,
+        sharing: Callable[[], SharingBackend],
+        configs: Mapping[str, QuantConfig],
+        kept: float,
+    ) -> None:
+        one, other = sharing(), sharing()
+        data = one.export_calibration()
+        with pytest.raises(ValueError):
+            other.import_calibration(data[: int(kept * len(data))])
+        config = configs["default"]
+        assert other.fingerprint(config) == one.fingerprint(config)
+
+    def test_preview_fits_the_model(
+        self, sharing: Callable[[], SharingBackend], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        backend = sharing()
+        if not isinstance(backend, PreviewsCalibration):
+            pytest.skip("The backend does not show its calibration data.")
+        preview = backend.calibration_preview(1)
+        assert preview is not None
+        count, feeds = preview
+        assert count >= 1
+        model = backend.quantize(configs["FP32"])
+        assert len(model.run(feeds[0])) == len(model.outputs)

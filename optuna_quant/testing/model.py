@@ -1,0 +1,144 @@
+"""What the models of every backend must do."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+import copy
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+import pytest
+
+from optuna_quant.backends.base import HasNative
+from optuna_quant.backends.base import HasOptionalInputs
+from optuna_quant.backends.base import HasThreads
+from optuna_quant.backends.base import MayDependOnBatch
+from optuna_quant.backends.base import RunsConcurrently
+from optuna_quant.data.inputs import InputSpec
+from optuna_quant.testing.fixtures import BackendFixtures
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Model
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+
+
+def assert_same(found: Sequence[Any], expected: Sequence[Any]) -> None:
+    """Check that two runs have given the same, but for rounding."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-5, atol=1e-6)
+
+
+class ModelTestCase(BackendFixtures):
+    """Tests of :class:`~optuna_quant.backends.base.Model`, for each of a few configurations.
+
+    What a model does not offer on top is skipped.
+    """
+
+    @pytest.fixture(params=["FP32", "default", "one op in FP32"])
+    def model(
+        self,
+        request: pytest.FixtureRequest,
+        backend: Backend,
+        configs: Mapping[str, QuantConfig],
+    ) -> Model:
+        """The model of a configuration."""
+        return backend.quantize(configs[request.param])
+
+    def test_inputs_are_described(self, model: Model, feed: Mapping[str, Any]) -> None:
+        names = [spec.name for spec in model.inputs]
+        assert all(isinstance(spec, InputSpec) for spec in model.inputs)
+        assert len(set(names)) == len(names)
+        assert set(names) <= feed.keys()
+
+    def test_interface_is_that_of_fp32(
+        self, model: Model, backend: Backend, space: TuningSpace
+    ) -> None:
+        fp32 = backend.quantize(space.fp32())
+        assert list(model.inputs) == list(fp32.inputs)
+        assert list(model.outputs) == list(fp32.outputs)
+
+    def test_outputs_have_names(self, model: Model) -> None:
+        names = list(model.outputs)
+        assert names
+        assert all(isinstance(name, str) for name in names)
+        assert len(set(names)) == len(names)
+
+    def test_all_outputs_are_computed(self, model: Model, feed: Mapping[str, Any]) -> None:
+        assert len(model.run(feed)) == len(model.outputs)
+
+    def test_chosen_outputs_are_computed_in_their_order(
+        self, model: Model, feed: Mapping[str, Any]
+    ) -> None:
+        expected = dict(zip(model.outputs, model.run(feed), strict=True))
+        backwards = list(expected)[::-1]
+        assert_same(model.run(feed, backwards), [expected[name] for name in backwards])
+        last = backwards[:1]
+        assert_same(model.run(feed, last), [expected[name] for name in last])
+
+    def test_runs_give_the_same_and_change_no_input(
+        self, model: Model, feed: Mapping[str, Any]
+    ) -> None:
+        before = copy.deepcopy(dict(feed))
+        assert_same(model.run(feed), model.run(feed))
+        for name, value in before.items():
+            np.testing.assert_array_equal(feed[name], value)
+
+    def test_model_of_another_backend_gives_the_same(
+        self,
+        make_backend: Callable[[], Backend],
+        configs: Mapping[str, QuantConfig],
+        feed: Mapping[str, Any],
+    ) -> None:
+        one, other = (make_backend().quantize(configs["default"]) for _ in range(2))
+        assert_same(one.run(feed), other.run(feed))
+
+    def test_runs_at_the_same_time_give_the_same(
+        self, model: Model, feed: Mapping[str, Any]
+    ) -> None:
+        expected = model.run(feed)
+        shared = model.for_concurrent_runs(2) if isinstance(model, RunsConcurrently) else model
+        with ThreadPoolExecutor(2) as pool:
+            for found in pool.map(shared.run, [feed] * 4):
+                assert_same(found, expected)
+
+    def test_size_is_a_number_of_bytes(self, model: Model) -> None:
+        assert isinstance(model.nbytes, int)
+        assert model.nbytes > 0
+
+    def test_it_is_saved(self, model: Model, tmp_path: Path) -> None:
+        path = tmp_path / "model"
+        path.write_bytes(b"what was there before")
+        model.save(path)
+        saved = path.read_bytes()
+        assert saved != b"what was there before"
+        model.save(str(path))
+        assert path.read_bytes() == saved
+
+    def test_where_it_cannot_be_saved_is_an_error(self, model: Model, tmp_path: Path) -> None:
+        with pytest.raises(OSError):
+            model.save(tmp_path / "no such folder" / "model")
+
+    def test_runtimes_own_object_is_there(self, model: Model) -> None:
+        if not isinstance(model, HasNative):
+            pytest.skip("The runtime has no object of its own.")
+        assert model.native() is not None
+        assert model.native() is model.native()
+
+    def test_it_tells_of_itself(self, model: Model) -> None:
+        if isinstance(model, MayDependOnBatch):
+            assert model.depends_on_batch in (True, False)
+        if isinstance(model, HasThreads):
+            assert model.threads >= 1
+        if isinstance(model, HasOptionalInputs):
+            needed = {spec.name for spec in model.inputs}
+            assert needed.isdisjoint(spec.name for spec in model.optional_inputs)

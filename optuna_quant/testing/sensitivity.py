@@ -1,0 +1,115 @@
+"""What a backend must do that offers sensitivities."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from optuna_quant.backends.base import CountsPasses
+from optuna_quant.backends.base import HasKey
+from optuna_quant.backends.base import OffersSensitivities
+from optuna_quant.backends.base import ScoresTogether
+from optuna_quant.backends.base import SensitivityKind
+from optuna_quant.backends.base import TakesBatches
+from optuna_quant.backends.base import TakesSamples
+from optuna_quant.testing.fixtures import BackendFixtures
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Sensitivity
+    from optuna_quant.space.config import QuantConfig
+
+
+class SensitivityTestCase(BackendFixtures):
+    """Tests of :class:`~optuna_quant.backends.base.OffersSensitivities`, for each kind.
+
+    A kind that the backend does not have, or that needs what is not installed, is skipped.
+    """
+
+    @pytest.fixture(params=list(SensitivityKind))
+    def make_sensitivity(
+        self, request: pytest.FixtureRequest, make_backend: Callable[[], Backend]
+    ) -> Callable[[], Sensitivity]:
+        """Makes the sensitivity of a kind, each time with a backend of its own."""
+
+        def make() -> Sensitivity:
+            backend = make_backend()
+            assert isinstance(backend, OffersSensitivities), "It offers no sensitivities."
+            factory = backend.sensitivities().get(request.param)
+            if factory is None:
+                pytest.skip(f"The backend has no sensitivity of the kind {request.param}.")
+            try:
+                found = factory(outputs=None)
+            except ImportError as error:
+                pytest.skip(str(error))
+            if found is None:
+                assert request.param == SensitivityKind.BEST
+                pytest.skip("There is nothing to score with.")
+            return found
+
+        return make
+
+    def test_each_op_has_a_score(
+        self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        sensitivity = make_sensitivity()
+        for what in ("default", "one op in FP32"):
+            ops = configs[what].quantized_ops
+            scores = sensitivity(configs[what], ops)
+            assert all(math.isfinite(scores[op]) for op in ops), what
+
+    def test_scores_are_the_same_each_time(
+        self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        config = configs["default"]
+        one, other = make_sensitivity(), make_sensitivity()
+        expected = one(config, config.quantized_ops)
+        for again in (one, other):
+            found = again(config, config.quantized_ops)
+            assert dict(found) == pytest.approx(dict(expected), rel=1e-4, abs=1e-9)
+
+    def test_key_is_the_same_each_time(self, make_sensitivity: Callable[[], Sensitivity]) -> None:
+        one, other = make_sensitivity(), make_sensitivity()
+        if not isinstance(one, HasKey) or not isinstance(other, HasKey):
+            pytest.skip("The sensitivity has no options.")
+        assert isinstance(one.key, str)
+        assert one.key == other.key
+
+    def test_scores_together_are_those_one_by_one(
+        self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        sensitivity = make_sensitivity()
+        if not isinstance(sensitivity, ScoresTogether):
+            pytest.skip("The sensitivity scores one configuration at a time.")
+        chosen = [configs["default"], configs["other op in FP32"]]
+        ops = chosen[0].quantized_ops
+        for config, found in zip(chosen, sensitivity.score_options(chosen, ops), strict=True):
+            expected = sensitivity(config, ops)
+            assert dict(found) == pytest.approx(dict(expected), rel=1e-4, abs=1e-9)
+
+    def test_fewer_samples_or_batches_give_scores(
+        self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        sensitivity, config = make_sensitivity(), configs["default"]
+        fewer: Sensitivity
+        if isinstance(sensitivity, TakesSamples):
+            fewer = sensitivity.with_samples(2)
+        elif isinstance(sensitivity, TakesBatches):
+            fewer = sensitivity.with_batches(1)
+        else:
+            pytest.skip("The sensitivity takes neither.")
+        assert fewer(config, config.quantized_ops).keys() >= set(config.quantized_ops)
+
+    def test_passes_grow_with_configurations(
+        self, make_sensitivity: Callable[[], Sensitivity]
+    ) -> None:
+        sensitivity = make_sensitivity()
+        if not isinstance(sensitivity, CountsPasses):
+            pytest.skip("The sensitivity does not count passes.")
+        assert 0 < sensitivity.passes(1) <= sensitivity.passes(2)

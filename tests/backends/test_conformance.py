@@ -1,0 +1,219 @@
+"""The tests that any backend can run, for ours and for one that knows nothing of ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import hashlib
+from pathlib import Path
+import re
+import subprocess
+import sys
+from typing import Any
+
+from costed_backend import CostedBackend
+from fake_backend import FakeBackend
+from fake_backend import fake_data
+import numpy as np
+import onnx_models
+import pytest
+
+from optuna_quant import AccuracyCriterion
+from optuna_quant import TuningCriterion
+from optuna_quant import tune
+from optuna_quant.backends.base import Backend
+from optuna_quant.backends.base import Sensitivity
+from optuna_quant.backends.base import SensitivityFactory
+from optuna_quant.backends.base import SensitivityKind
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.testing import BackendTestCase
+from optuna_quant.testing import CalibrationTestCase
+from optuna_quant.testing import CostsTestCase
+from optuna_quant.testing import ModelTestCase
+from optuna_quant.testing import SensitivityTestCase
+from optuna_quant.testing import TuningTestCase
+
+
+DAMAGE = {"a": 0.0, "b": 0.01, "c": 0.2}
+
+
+class WholeBackend(CostedBackend):
+    """The fake backend with all that one may offer on top."""
+
+    def __init__(self) -> None:
+        super().__init__(DAMAGE, dict.fromkeys(DAMAGE, 0.5))
+        self._statistics: bytes | None = None
+
+    def calibrate(self) -> None:
+        self._statistics = self._statistics or b"statistics"
+
+    def is_calibrated(self) -> bool:
+        return self._statistics is not None
+
+    def calibration_key(self) -> str:
+        return "the data"
+
+    def export_calibration(self) -> bytes:
+        self.calibrate()
+        assert self._statistics is not None
+        return hashlib.sha256(self._statistics).digest() + self._statistics
+
+    def import_calibration(self, data: bytes) -> None:
+        digest, statistics = data[:32], data[32:]
+        if hashlib.sha256(statistics).digest() != digest:
+            raise ValueError("These are no statistics, or they are damaged.")
+        self._statistics = statistics
+
+    def calibration_preview(self, samples: int) -> tuple[int, Sequence[Mapping[str, Any]]]:
+        return samples, [{"x": fake_data(samples)["x"]}]
+
+    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+        return {
+            SensitivityKind.BEST: SensitivityFactory(self._scores),
+            SensitivityKind.OP_ERROR: SensitivityFactory(self._scores),
+        }
+
+    def _scores(self, *, outputs: Sequence[str] | None) -> Sensitivity:
+        return lambda config, ops: {op: DAMAGE[op] * config.ops[op].is_quantized for op in ops}
+
+    def cost_conditions(self) -> Mapping[str, str]:
+        return {"batch": "1", "threads": "1"}
+
+    def signature(self) -> Mapping[str, str]:
+        return {"calibration data": "the data"}
+
+
+class _OnnxRuntime:
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        model, x = onnx_models.convnet(), onnx_models.samples(40, 2, 8, 8)
+        return lambda: OnnxRuntimeBackend(model, calibration_data={"x": x})
+
+
+class _Fake:
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        return WholeBackend
+
+
+class TestOnnxRuntime(_OnnxRuntime, BackendTestCase, ModelTestCase, CalibrationTestCase):
+    pass
+
+
+class TestOnnxRuntimeSensitivities(_OnnxRuntime, SensitivityTestCase):
+    pass
+
+
+class TestOnnxRuntimeCosts(_OnnxRuntime, CostsTestCase):
+    pass
+
+
+class TestOnnxRuntimeTuning(_OnnxRuntime, TuningTestCase):
+    pass
+
+
+class TestOnnxRuntimeDynamic(BackendTestCase, ModelTestCase):
+    """Models whose results depend on the batch, and with an axis that may have any size."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        model = onnx_models.attention()
+        return lambda: OnnxRuntimeBackend(model, approach="dynamic")
+
+    @pytest.fixture
+    def feed(self) -> Mapping[str, Any]:
+        return {"x": onnx_models.samples(2, 5, 8)}
+
+
+class TestFake(
+    _Fake,
+    BackendTestCase,
+    ModelTestCase,
+    CalibrationTestCase,
+    SensitivityTestCase,
+    CostsTestCase,
+    TuningTestCase,
+):
+    pass
+
+
+class TestSmallest(BackendTestCase, ModelTestCase, TuningTestCase):
+    """What a backend must have is enough."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        return lambda: FakeBackend(DAMAGE)
+
+
+def test_data_decide_what_is_quantized_of_a_model_that_is_no_onnx_model() -> None:
+    criterion = AccuracyCriterion(criterion="absolute", tolerable_loss=0.05)
+    result = tune(
+        backend=FakeBackend(DAMAGE),
+        data=fake_data(1000),
+        accuracy_criterion=criterion,
+        early_stopping="off",
+    )
+    assert result.met
+    assert result.config is not None
+    assert set(result.config.quantized_ops) == {"a", "b"}
+    assert result.baseline == pytest.approx(0.9)
+    assert result.metric == pytest.approx(0.89)
+
+
+def test_it_works_where_onnx_runtime_is_not_installed() -> None:
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('onnx', 'onnxruntime'))\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from fake_backend import FakeBackend, fake_data\n"
+        "from optuna_quant import tune\n"
+        "print(tune(backend=FakeBackend(3), data=fake_data(50)).met)\n"
+        "tune('model.onnx', data=fake_data(50))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True"
+    assert 'pip install "optuna_quant[onnx]"' in done.stderr
+
+
+def test_options_of_a_sensitivity_are_those_that_its_backend_names() -> None:
+    class Optional(WholeBackend):
+        def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+            return {SensitivityKind.OP_ERROR: SensitivityFactory(self.scale, ("factor",))}
+
+        def scale(self, *, outputs: Sequence[str] | None, factor: float) -> Sensitivity:
+            def score(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
+                factors.append(factor)
+                return {op: factor * DAMAGE[op] for op in ops}
+
+            return score
+
+    factors: list[float] = []
+    tuning = TuningCriterion(strategy="mse", strategy_kwargs={"factor": 2.0})
+    tune(backend=Optional(), evaluate=lambda model: model.accuracy, tuning_criterion=tuning)
+    assert set(factors) == {2.0}
+    with pytest.raises(ValueError, match=r"'mse' has no option 'factor'"):
+        tune(
+            backend=WholeBackend(),
+            evaluate=lambda model: model.accuracy,
+            tuning_criterion=tuning,
+        )
+
+
+def example_of_the_documentation() -> dict[str, Any]:
+    """The names that the first block of the page defines."""
+    text = (Path(__file__).parents[2] / "docs" / "backends.md").read_text()
+    block = re.search(r"<!-- run -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    names: dict[str, Any] = {}
+    exec(block[1], names)
+    return names
+
+
+class TestExampleOfTheDocumentation(BackendTestCase, ModelTestCase, TuningTestCase):
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        rng = np.random.default_rng(0)
+        weights = [rng.normal(size=(8, 8)).astype(np.float32) for _ in range(3)]
+        backend = example_of_the_documentation()["NumpyBackend"]
+        return lambda: backend(weights)
