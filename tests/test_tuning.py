@@ -454,7 +454,7 @@ def test_trial_that_others_have_ended_costs_one_trial_and_not_the_search(
     assert ended
     assert result.fallback_ops == tune_fake(backend, tuning_criterion=tuning).fallback_ops
     assert result.study.trials[3].state == optuna.trial.TrialState.FAIL
-    assert "ended its trial 3" in caplog.text
+    assert "ended this process's trial 3" in caplog.text
     assert result.abandoned == ()
 
 
@@ -475,7 +475,7 @@ def test_trial_that_others_end_while_it_is_told_costs_one_trial(
     result = tune_fake(tuning_criterion=tuning)
     assert result.study.trials[3].state == optuna.trial.TrialState.FAIL
     assert result.fallback_ops == expected.fallback_ops
-    assert "ended its trial" in caplog.text
+    assert "ended this process's trial" in caplog.text
 
 
 def exits(*_: object) -> float:
