@@ -422,7 +422,7 @@ def test_interrupted_command_goes_on_where_it_was(
 def test_terminated_command_gives_its_trial_back(folder: Path) -> None:
     command = [*BASE, "--evaluate", "evaluate.py:waiting", "--tolerable-loss", "0.1"]
     command += ["--timeout", "none", "--strategy", "exhaustive", "--max-trials", "4"]
-    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True
     )
@@ -446,7 +446,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
 ) -> None:
     options = ["--tolerable-loss", "0.1", "--timeout", "none", "--strategy", "exhaustive"]
     command = [*BASE, "--evaluate", "evaluate.py:killed", *options, "--max-trials", "8"]
-    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
     killed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     assert runs(folder / "net.quantized.onnx")
@@ -743,7 +743,7 @@ def test_served_storage_is_shared(folder: Path, capsys: pytest.CaptureFixture[st
     pytest.importorskip("grpc")
     port = str(free_port())
     served = ["serve", "--storage", "sqlite:///served.db", "--port", port]
-    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
     server = subprocess.Popen(
         [sys.executable, "-c", code, *served], stderr=subprocess.PIPE, text=True
     )
@@ -816,7 +816,7 @@ def test_warnings_are_lines_of_our_own(folder: Path, capsys: pytest.CaptureFixtu
 
 def test_help_and_version_import_nothing_heavy() -> None:
     code = (
-        "import sys; from optuna_quant.cli.parser import main; code = main([sys.argv[1]]);"
+        "import sys; from optuna_quant.cli import main; code = main([sys.argv[1]]);"
         "heavy = {'optuna', 'numpy', 'pandas', 'onnx', 'onnxruntime'} & set(sys.modules);"
         "print(sorted(heavy), file=sys.stderr); sys.exit(code)"
     )
@@ -828,7 +828,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 
 def test_reader_that_has_enough_is_no_error(folder: Path) -> None:
-    command = f"{sys.executable} -c 'import sys; from optuna_quant.cli.parser import main; " + (
+    command = f"{sys.executable} -c 'import sys; from optuna_quant.cli import main; " + (
         "sys.exit(main())' space net.onnx --json | head -n 1; echo ${PIPESTATUS[0]}"
     )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
