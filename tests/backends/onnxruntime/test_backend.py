@@ -83,11 +83,14 @@ def test_quantized_model_computes_what_its_session_does() -> None:
     assert 0 < np.abs(evaluate(model) - exact).max() <= 0.05 * np.abs(exact).max()
 
 
-def test_model_is_not_run_as_a_session_is() -> None:
+def test_model_is_run_as_a_session_is_as_well() -> None:
     backend = make_backend()
-    model = backend.quantize(backend.tuning_space().fp32())
+    model = backend.quantize(backend.tuning_space().default())
+    expected = model.run({"x": DATA})
+    np.testing.assert_array_equal(model.run(None, {"x": DATA}), expected)
+    np.testing.assert_array_equal(model.run(list(model.outputs), {"x": DATA}), expected)
     with pytest.raises(TypeError, match=r"got None.*model\.run\(feed, outputs\).*model\.session"):
-        model.run(None, {"x": DATA})  # type: ignore[arg-type]
+        model.run(None)  # type: ignore[call-overload]
 
 
 def test_saved_model_is_what_was_evaluated(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from threading import RLock
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
+from typing import cast
+from typing import overload
 
 import onnx
 import onnxruntime
@@ -300,8 +302,20 @@ class QuantizedModel:
         """
         save_model(self.proto, Path(path), self._base_dir)
 
-    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
+    @overload
+    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]: ...
+
+    @overload
+    def run(self, feed: Sequence[str] | None, outputs: Mapping[str, Any]) -> list[Any]: ...
+
+    def run(
+        self,
+        feed: Mapping[str, Any] | Sequence[str] | None,
+        outputs: Sequence[str] | Mapping[str, Any] | None = None,
+    ) -> list[Any]:
         """Compute outputs.
+
+        The order of ``onnxruntime.InferenceSession.run``, outputs first, is understood as well.
 
         Args:
             feed:
@@ -311,8 +325,14 @@ class QuantizedModel:
 
         Returns:
             A list with an array for each output.
+
+        Raises:
+            TypeError:
+                If there is no feed.
         """
-        return SessionModel(self.session).run(feed, outputs)
+        if isinstance(outputs, Mapping):
+            feed, outputs = outputs, cast("Sequence[str] | None", feed)
+        return SessionModel(self.session).run(cast("Mapping[str, Any]", feed), outputs)
 
     def __repr__(self) -> str:
         return f"QuantizedModel(fingerprint={self.fingerprint!r}, nbytes={self.nbytes})"
