@@ -73,12 +73,12 @@ def test_processors_of_both_kinds_share_a_study_with_seven_bits(
 ) -> None:
     onnx_models = pytest.importorskip("onnx_models")
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-    from optuna_quant.backends.onnxruntime import backend as backend_module
+    from optuna_quant.backends.onnxruntime.static import saturation
 
     model, data = onnx_models.convnet(), onnx_models.samples(8, 2, 8, 8)
 
     def join(study: optuna.Study, *, vnni: bool, reduce_range: bool) -> None:
-        monkeypatch.setattr(backend_module, "products_saturate", lambda sessions: not vnni)
+        monkeypatch.setattr(saturation, "products_saturate", lambda sessions: not vnni)
         go_on(study, OnnxRuntimeBackend(model, calibration_data=data, reduce_range=reduce_range))
 
     seven = optuna.create_study(direction="maximize")

@@ -19,7 +19,7 @@ from optuna_quant import TuningCriterion
 from optuna_quant.storages.errors import NotOpenedError
 from optuna_quant.storages.errors import StorageError
 from optuna_quant.storages.errors import storage_errors
-from optuna_quant.storages.retrying import StorageLostError
+from optuna_quant.storages.reconnection import StorageLostError
 
 
 def search(storage: str, callback: Callable[[optuna.Study, FrozenTrial], None]) -> optuna.Study:

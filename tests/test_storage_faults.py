@@ -29,6 +29,7 @@ import own_servers
 import pytest
 import services
 
+from optuna_quant.storages import reconnection
 from optuna_quant.storages import retrying
 from optuna_quant.storages.bulk_writes import Parameter
 from optuna_quant.storages.bulk_writes import write_params
@@ -36,9 +37,9 @@ from optuna_quant.storages.journal_redis import JournalRedis
 from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.lost_connection import is_lost_connection
 from optuna_quant.storages.open import open_storage
+from optuna_quant.storages.reconnection import StorageLostError
 from optuna_quant.storages.retrying import STARTED_BY
 from optuna_quant.storages.retrying import RetryingStorage
-from optuna_quant.storages.retrying import StorageLostError
 from optuna_quant.storages.write_buffer import buffered_writes
 
 
@@ -464,9 +465,9 @@ def test_nobody_is_taken_for_dead_right_after_an_outage(
             type(storage.inner), "_get_stale_trial_ids", lambda self, study_id: [7]
         )
         assert storage.stale_trial_ids(1) == [7]
-        storage._back_since = time.monotonic()
+        storage._reconnection._back_since = time.monotonic()
         assert storage.stale_trial_ids(1) == []
-        monkeypatch.setattr(retrying, "_LONGEST_PAUSE_SECONDS", 0.1)
+        monkeypatch.setattr(reconnection, "_LONGEST_PAUSE_SECONDS", 0.1)
         time.sleep(1.3)
         assert storage.stale_trial_ids(1) == [7]
 

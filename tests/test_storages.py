@@ -33,7 +33,7 @@ import services
 
 from optuna_quant.storages import journal_file
 from optuna_quant.storages import open as storages
-from optuna_quant.storages import retrying
+from optuna_quant.storages import reconnection
 from optuna_quant.storages.journal_file import JournalFileFlock
 from optuna_quant.storages.open import open_storage
 from optuna_quant.storages.retrying import RetryingStorage
@@ -340,7 +340,7 @@ def test_no_message_shows_a_password(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(retrying, "_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(reconnection, "_FIRST_PAUSE_SECONDS", 0.0)
     with pytest.raises(ValueError, match=r"^The storage .+ cannot be opened: .+") as caught:
         open_storage(address.format(SECRET))
     shown = "".join(traceback.format_exception(caught.value))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 from functools import cached_property
-import hashlib
 import json
 import math
 from types import MappingProxyType
@@ -23,17 +21,16 @@ from optuna_quant.space.capability import Capability
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.space.config import check_calibration_size
-from optuna_quant.space.config import check_recipe
+from optuna_quant.space.encoding import Encoding
+from optuna_quant.space.encoding import parameter_name
 from optuna_quant.space.frame import space_frame
 from optuna_quant.space.grouping import tie_groups
 from optuna_quant.space.keys import RecipeValue
-from optuna_quant.space.keys import calibration_digest
-from optuna_quant.space.keys import combine_digests
-from optuna_quant.space.keys import op_digest
-from optuna_quant.space.keys import recipe_digest
 from optuna_quant.space.narrowing import OpDict
 from optuna_quant.space.narrowing import narrow
+from optuna_quant.space.numbering import positions_at
+from optuna_quant.space.numbering import radices
+from optuna_quant.space.space_checks import check_space
 from optuna_quant.space.tunable import Parameter
 from optuna_quant.space.tunable import Tunable
 from optuna_quant.storages.write_buffer import buffered_writes
@@ -42,10 +39,6 @@ from optuna_quant.storages.write_buffer import buffered_writes
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
-
-
-# The longest name that Optuna's relational storages hold.
-_LONGEST_NAME = 512
 
 
 @dataclass(frozen=True)
@@ -81,24 +74,7 @@ class TuningSpace:
         object.__setattr__(self, "recipes", MappingProxyType(recipes))
         object.__setattr__(self, "tunables", tuple(self.tunables))
         object.__setattr__(self, "calibration_sizes", tuple(self.calibration_sizes))
-        if not self.tunables:
-            raise ValueError("The tuning space has no op: nothing in this model can be quantized.")
-        for kind, names in (
-            ("op", [op for tunable in self.tunables for op in tunable.ops]),
-            ("tunable", [tunable.name for tunable in self.tunables]),
-        ):
-            name, times = Counter(names).most_common(1)[0]
-            if times > 1:
-                raise ValueError(f"The {kind} name {name!r} is used more than once.")
-        for name, values in self.recipes.items():
-            if not values:
-                raise ValueError(f"Recipe {name!r} has no value.")
-            for value in values:
-                check_recipe(name, value)
-            _require_different(f"Recipe {name!r}", values)
-        for size in self.calibration_sizes:
-            check_calibration_size(size)
-        _require_different("calibration_sizes", self.calibration_sizes)
+        check_space(self.tunables, self.recipes, self.calibration_sizes)
 
     def __reduce__(self) -> tuple[object, ...]:
         args = (self.tunables, dict(self.recipes), self.calibration_sizes, self.prefix)
@@ -150,60 +126,17 @@ class TuningSpace:
         return cls(tunables, capability.recipes, capability.calibration_sizes, prefix)
 
     @cached_property
+    def _encoding(self) -> Encoding:
+        return Encoding(self.tunables, self.recipes, self.calibration_sizes, self.prefix)
+
+    @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """The parameters of the study; what has one choice only is fixed and has none."""
-        found = []
-        for tunable in self.tunables:
-            if len(tunable.options) > 1:
-                quantized = tuple(i for i, o in enumerate(tunable.options) if o.is_quantized)
-                found.append(
-                    Parameter(
-                        self.parameter_name(f"op:{tunable.name}"),
-                        tunable.options,
-                        tuple(option.label for option in tunable.options),
-                        tuple(
-                            sum(op_digest(op, option.label) for op in tunable.ops)
-                            for option in tunable.options
-                        ),
-                        quantized or tuple(range(len(tunable.options))),
-                    )
-                )
-        for name, values in self.recipes.items():
-            if len(values) > 1:
-                digests = tuple(recipe_digest(name, value) for value in values)
-                found.append(self._plain(f"recipe:{name}", values, digests))
-        if len(self.calibration_sizes) > 1:
-            digests = tuple(calibration_digest(size) for size in self.calibration_sizes)
-            found.append(self._plain("calibration_size", self.calibration_sizes, digests))
-        return tuple(found)
-
-    def _plain(
-        self, name: str, values: Sequence[RecipeValue], digests: tuple[int, ...]
-    ) -> Parameter:
-        chosen = tuple(values)
-        return Parameter(
-            self.parameter_name(name), chosen, chosen, digests, tuple(range(len(chosen)))
-        )
+        return self._encoding.parameters
 
     def parameter_name(self, part: str) -> str:
         """The name of the parameter of a part, cut where a database column would not hold it."""
-        name = f"{self.prefix}.{part}"
-        if len(name) <= _LONGEST_NAME:
-            return name
-        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-        return f"{name[: _LONGEST_NAME - 1 - len(digest)]}~{digest}"
-
-    @cached_property
-    def _fixed_digest(self) -> int:
-        """What the parts without a parameter contribute to every key."""
-        total = 0
-        for tunable in self.tunables:
-            if len(tunable.options) == 1:
-                total += sum(op_digest(op, tunable.options[0].label) for op in tunable.ops)
-        total += sum(recipe_digest(n, v[0]) for n, v in self.recipes.items() if len(v) == 1)
-        if len(self.calibration_sizes) < 2:
-            total += calibration_digest(self._default_size)
-        return total
+        return parameter_name(self.prefix, part)
 
     @property
     def _default_size(self) -> int | None:
@@ -285,23 +218,11 @@ class TuningSpace:
 
     def positions_of(self, config: QuantConfig) -> tuple[int, ...] | None:
         """The position of the choice of each parameter; :obj:`None` if the space lacks one."""
-        try:
-            params = self.params_of(config)
-            positions = tuple(p.position[params[p.name]] for p in self.parameters)
-        except KeyError:
-            return None
-        return positions if self.config_of(positions) == config else None
+        return self._encoding.positions_of(config)
 
     def config_of(self, positions: Sequence[int]) -> QuantConfig:
         """The configuration in which each parameter has the choice at its position."""
-        chosen = iter([p.values[i] for p, i in zip(self.parameters, positions, strict=True)])
-        ops: dict[str, OpConfig] = {}
-        for tunable in self.tunables:
-            option = next(chosen) if len(tunable.options) > 1 else tunable.options[0]
-            ops.update(dict.fromkeys(tunable.ops, option))
-        recipes = {n: next(chosen) if len(v) > 1 else v[0] for n, v in self.recipes.items()}
-        size = next(chosen) if len(self.calibration_sizes) > 1 else self._default_size
-        return QuantConfig(ops, recipes, size)
+        return self._encoding.config_of(positions)
 
     def params_of(self, config: QuantConfig) -> dict[str, RecipeValue]:
         """The parameter values that stand for a configuration.
@@ -310,18 +231,7 @@ class TuningSpace:
             KeyError:
                 If the configuration lacks an op or a recipe of this space.
         """
-        params: dict[str, RecipeValue] = {}
-        for tunable in self.tunables:
-            if len(tunable.options) > 1:
-                params[self.parameter_name(f"op:{tunable.name}")] = config.ops[
-                    tunable.ops[0]
-                ].label
-        for name, values in self.recipes.items():
-            if len(values) > 1:
-                params[self.parameter_name(f"recipe:{name}")] = config.recipes[name]
-        if len(self.calibration_sizes) > 1:
-            params[self.parameter_name("calibration_size")] = config.calibration_size
-        return params
+        return self._encoding.params_of(config)
 
     def config_from_params(self, params: Mapping[str, Any]) -> QuantConfig:
         """The configuration that a trial's parameters stand for.
@@ -332,26 +242,11 @@ class TuningSpace:
             ValueError:
                 If a parameter has a value that this space does not have.
         """
-        positions = []
-        for p in self.parameters:
-            value = params[p.name]
-            try:
-                positions.append(p.position[value])
-            except (KeyError, TypeError):  # TypeError: the value is not hashable.
-                raise ValueError(
-                    f"Parameter {p.name!r} has no choice {value!r} in this space."
-                ) from None
-        return self.config_of(positions)
+        return self._encoding.config_from_params(params)
 
     def key_from_params(self, params: Mapping[str, Any]) -> str | None:
         """The key of :meth:`config_from_params`, faster; :obj:`None` if there is no such one."""
-        total = self._fixed_digest
-        try:
-            for p in self.parameters:
-                total += p.digests[p.position[params[p.name]]]
-        except (KeyError, TypeError):  # TypeError: a value is not hashable.
-            return None
-        return combine_digests([total])
+        return self._encoding.key_from_params(params)
 
     # The configurations in order.
 
@@ -362,10 +257,7 @@ class TuningSpace:
 
     def count(self, *, fallback: bool) -> int:
         """The exact number of configurations, those with ops in fallback included or not."""
-        return math.prod(self._radices(fallback))
-
-    def _radices(self, fallback: bool) -> list[int]:
-        return [len(p.choices) if fallback else len(p.quantized) for p in self.parameters]
+        return math.prod(radices(self.parameters, fallback=fallback))
 
     def config_at(self, index: int, *, fallback: bool = True) -> QuantConfig:
         """The configuration number ``index``; 0 is the default, the last parameter runs fastest.
@@ -380,16 +272,7 @@ class TuningSpace:
             IndexError:
                 If ``index`` is not in ``range(space.count(fallback=fallback))``.
         """
-        if not 0 <= index < self.count(fallback=fallback):
-            raise IndexError(f"There is no configuration {index} in this space.")
-        digits = []
-        for radix in reversed(self._radices(fallback)):
-            index, digit = divmod(index, radix)
-            digits.append(digit)
-        digits.reverse()
-        if not fallback:
-            digits = [p.quantized[d] for p, d in zip(self.parameters, digits, strict=True)]
-        return self.config_of(digits)
+        return self.config_of(positions_at(self.parameters, index, fallback=fallback))
 
     # Derived spaces and views.
 
@@ -444,17 +327,6 @@ class TuningSpace:
             different settings), and ``fallback``.
         """
         return space_frame(self.tunables, self.parameter_name)
-
-
-def _require_different(what: str, values: Sequence[RecipeValue]) -> None:
-    seen: dict[RecipeValue, RecipeValue] = {}
-    for value in values:
-        if value in seen:
-            raise ValueError(
-                f"{what} has the values {seen[value]!r} and {value!r}, which are equal: "
-                "a study cannot tell them apart."
-            )
-        seen[value] = value
 
 
 def _quantized_first(options: Sequence[OpConfig]) -> tuple[OpConfig, ...]:

@@ -10,7 +10,7 @@ import sys
 
 from optuna.exceptions import StorageInternalError
 
-from optuna_quant.storages.retrying import StorageLostError
+from optuna_quant.storages.reconnection import StorageLostError
 
 
 class StorageError(OSError):

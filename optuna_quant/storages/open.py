@@ -31,8 +31,8 @@ from optuna_quant.storages.journal_file import open_journal
 from optuna_quant.storages.journal_redis import JournalRedis
 from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.rdb import CachingRDBStorage
+from optuna_quant.storages.reconnection import first_line
 from optuna_quant.storages.retrying import RetryingStorage
-from optuna_quant.storages.retrying import first_line
 from optuna_quant.workers.backoff import Backoff
 
 

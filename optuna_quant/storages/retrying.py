@@ -7,15 +7,12 @@ from collections.abc import Container
 from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
-from functools import partial
 import threading
-import time
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeVar
 import uuid
 
-from optuna.logging import get_logger
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
@@ -24,18 +21,13 @@ from optuna.trial import create_trial
 from optuna_quant._optuna import BaseHeartbeat
 from optuna_quant._optuna import HeartbeatStorage
 from optuna_quant._optuna import cached_storage
-from optuna_quant._optuna import close_connections
-from optuna_quant._optuna import is_database
 from optuna_quant._optuna import may_have_waiting_trials
-from optuna_quant._optuna import ping
 from optuna_quant._optuna import release_connection
 from optuna_quant._optuna import stale_trial_ids
 from optuna_quant._optuna import trial_id as id_of
 from optuna_quant._optuna import watch_errors
-from optuna_quant.storages.idle_connections import IdleConnections
-from optuna_quant.storages.lost_connection import is_crowded
-from optuna_quant.storages.lost_connection import is_lost_connection
-from optuna_quant.workers.backoff import Backoff
+from optuna_quant.storages.reconnection import Reconnection
+from optuna_quant.storages.reconnection import StorageLostError
 from optuna_quant.workers.identity import this_worker
 
 
@@ -47,19 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_logger = get_logger(__name__)
-
-
 STARTED_BY = "optuna_quant:begun"
 """System attribute of a trial: the worker that started it, and a name for the call."""
-
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 2.0
-_FUTILE_ATTEMPTS = 5
-
-
-class StorageLostError(ConnectionError):
-    """The server of a storage could not be reached for as long as was waited for it."""
 
 
 class RetryingStorage(HeartbeatStorage):
@@ -100,15 +81,10 @@ class RetryingStorage(HeartbeatStorage):
         self._connect()
 
     def _connect(self) -> None:
-        self._lock = threading.Lock()
+        self._reconnection = Reconnection(self._inner, self._timeout)
         self._study_ids: set[int] = set()
-        self._lost_since: float | None = None
-        self._back_since: float | None = None
         # Optuna repeats some calls by itself; that one of them failed shows only here.
         self._failures = threading.local()
-        self._idle: IdleConnections | None = None
-        if is_database(self._inner):
-            self._idle = IdleConnections(partial(close_connections, self._inner))
         watch_errors(self._inner, self._note_failure)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -128,8 +104,6 @@ class RetryingStorage(HeartbeatStorage):
         """For how many seconds an outage may last."""
         return self._timeout
 
-    # Waiting.
-
     def repeat(self, action: Callable[[], T], done: Callable[[], T | None] | None = None) -> T:
         """Do something with :attr:`inner`, again if the connection is lost meanwhile.
 
@@ -146,76 +120,7 @@ class RetryingStorage(HeartbeatStorage):
             Exception:
                 Whatever ``action`` raises.
         """
-        futile = 0
-        attempt = action
-        while True:
-            try:
-                result = attempt()
-            except Exception as error:
-                if not is_lost_connection(error):
-                    raise
-                release_connection(self._inner)
-                if not self._wait(_FIRST_PAUSE_SECONDS * 2**futile):
-                    futile += 1
-                if futile == _FUTILE_ATTEMPTS:
-                    raise
-            else:
-                self._is_back()
-                if self._idle is not None:
-                    self._idle.used()
-                return result
-            if done is not None:
-                attempt = _first(done, action)
-
-    def _wait(self, first: float) -> bool:
-        """Wait until the server answers; :obj:`False` if it did after the first pause."""
-        waited = False
-        backoff = Backoff(
-            first=first, longest=_LONGEST_PAUSE_SECONDS, factor=2.0, spread=(0.5, 1.0)
-        )
-        while True:
-            backoff()
-            try:
-                ping(self._inner)
-            except Exception as again:
-                release_connection(self._inner)
-                if not _is_silence(again):
-                    raise
-                waited = True
-                self._is_lost(again)
-            else:
-                return waited
-
-    def _is_lost(self, error: Exception) -> None:
-        """Note an outage, and say so once; raise if it lasts too long."""
-        now = time.monotonic()
-        with self._lock:
-            is_new = self._lost_since is None
-            since = self._lost_since = now if self._lost_since is None else self._lost_since
-        if is_new:
-            what = (
-                "The storage's server takes no further connections. Waiting for a free one"
-                if is_crowded(error)
-                else "The connection to the storage is lost. Waiting for it to come back"
-            )
-            _logger.warning(f"{what}, for up to {self._timeout:g} s: {first_line(error)}")
-        if now - since >= self._timeout:
-            message = (
-                f"The storage could not be reached for {self._timeout:g} s. What was recorded "
-                f"before is not lost: start again when it can be reached. ({first_line(error)})"
-            )
-            # Optuna hides the error of a call that ends a trial behind an assertion.
-            _logger.error(message)
-            raise StorageLostError(message) from error
-
-    def _is_back(self) -> None:
-        if self._lost_since is None:
-            return
-        with self._lock:
-            since, self._lost_since = self._lost_since, None
-            self._back_since = time.monotonic()
-        if since is not None:
-            _logger.info(f"The storage is back after {time.monotonic() - since:.1f} s. Going on.")
+        return self._reconnection.repeat(action, done)
 
     def _note_failure(self) -> None:
         self._failures.any = True
@@ -436,11 +341,9 @@ class RetryingStorage(HeartbeatStorage):
 
     def stale_trial_ids(self, study_id: int) -> list[int]:
         trials: list[int] = self.repeat(lambda: stale_trial_ids(self._inner, study_id))
-        if self._back_since is None:
-            return trials
-        # The living have been silent as well, and need their time to speak up.
-        silence = (self.get_heartbeat_interval() or 0) + 2 * _LONGEST_PAUSE_SECONDS
-        return trials if time.monotonic() - self._back_since > silence else []
+        # The living have been silent in an outage as well, and need their time to speak up.
+        interval = self.get_heartbeat_interval() or 0
+        return [] if self._reconnection.ended_within(interval) else trials
 
     def get_heartbeat_interval(self) -> int | None:
         inner = self._inner
@@ -455,25 +358,5 @@ class RetryingStorage(HeartbeatStorage):
         return inner.get_heartbeat_stale_trial_callback()
 
 
-def _first(done: Callable[[], T | None], action: Callable[[], T]) -> Callable[[], T]:
-    def attempt() -> T:
-        found = done()
-        return action() if found is None else found
-
-    return attempt
-
-
-def _is_silence(error: Exception) -> bool:
-    return is_lost_connection(error) or isinstance(error, ConnectionError)
-
-
 def _same(found: Sequence[float] | None, values: Sequence[float]) -> bool:
     return found is not None and list(found) == list(values)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says in the end, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]

@@ -5,53 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
-from functools import partial
 import os
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING
-import warnings
-import weakref
 
 import onnx
 import onnxruntime
-from optuna.logging import get_logger
 
 from optuna_quant.backends.base import SensitivityFactory
 from optuna_quant.backends.base import SensitivityKind
-from optuna_quant.backends.onnxruntime.builder import Built
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
 from optuna_quant.backends.onnxruntime.calibration.data import DEFAULT_BATCH_SIZE
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
-from optuna_quant.backends.onnxruntime.calibration.data import optional_input_specs
-from optuna_quant.backends.onnxruntime.calibration.op_weights import find_weights
+from optuna_quant.backends.onnxruntime.calibration.samples import SampleReader
+from optuna_quant.backends.onnxruntime.calibration.samples import Samples
+from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
-from optuna_quant.backends.onnxruntime.capability import APPROACHES
-from optuna_quant.backends.onnxruntime.capability import find_capability
-from optuna_quant.backends.onnxruntime.capability import usual_approach
-from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
+from optuna_quant.backends.onnxruntime.candidates import Candidates
+from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
-from optuna_quant.backends.onnxruntime.hints import model_warnings
-from optuna_quant.backends.onnxruntime.left_out import find_left_out
-from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-from optuna_quant.backends.onnxruntime.model.compact import compacted
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
-from optuna_quant.backends.onnxruntime.model.external_data import external_bytes
-from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
 from optuna_quant.backends.onnxruntime.model.model import load_model
-from optuna_quant.backends.onnxruntime.model.normalize import normalize
-from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
+from optuna_quant.backends.onnxruntime.model.providers import checked_providers
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
-from optuna_quant.backends.onnxruntime.model.quantized_model import load_errors
-from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
-from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
-from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
-from optuna_quant.backends.onnxruntime.static.saturation import products_saturate
-from optuna_quant.data.constant_inputs import NO_INPUTS
-from optuna_quant.data.constant_inputs import ConstantInputs
-from optuna_quant.space.left_out import FloatWeights
+from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
+from optuna_quant.backends.onnxruntime.offered_ops import check_approach
+from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
+from optuna_quant.backends.onnxruntime.signature import signature
+from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
 from optuna_quant.space.left_out import left_out_frame
 from optuna_quant.space.space import TuningSpace
 
@@ -66,32 +51,19 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
-    from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
+    from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import Loss
-    from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
+    from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
     from optuna_quant.backends.onnxruntime.torch_graph.graph import FloatType
     from optuna_quant.costs import Costs
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
-    from optuna_quant.space.left_out import LeftOut
+    from optuna_quant.space.left_out import FloatWeights
     from optuna_quant.space.narrowing import OpDict
-
-
-_logger = get_logger(__name__)
-
-_KEPT_MODELS_BYTES = 1 << 26
-# Torch has its own copy of a model's weights.
-_MOST_GRADIENT_BYTES = 1 << 30
-
-_SATURATING = (
-    "On this processor sums of 8-bit products saturate in ONNX Runtime (it has no VNNI "
-    "instructions): quantized models are less accurate here than on others, and more ops may "
-    "have to stay in FP32. If the model is to run on such processors, compare reduce_range=True "
-    "and the session option session.x64quantprecision; if not, tune where it will run."
-)
 
 
 class OnnxRuntimeBackend:
@@ -173,112 +145,82 @@ class OnnxRuntimeBackend:
         transform: Callable[[Any], Any] | None = None,
         inspect_only: bool = False,
     ) -> None:
-        if approach is not None and approach not in APPROACHES:
-            raise ValueError(
-                f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
-            )
+        check_approach(approach)
+        sizes = checked_sizes(calibration_sizes)
+        self._sessions = SessionMaker(checked_providers(providers), session_options)
         self._asked_approach = approach
-        self._calibration_sizes = _checked_sizes(calibration_sizes)
-        self._sessions = SessionMaker(_checked_providers(providers), session_options)
         self._reduce_range = reduce_range
-        self._source = load_model(model)
+        self._model = OpenedModel(load_model(model))
         self._files = _files(model=model, calibration_data=calibration_data)
-        self._data = None
-        self._inputs = ConstantInputs(inputs)
-        self._transform = transform
-        self._constants = NO_INPUTS
-        if self._inputs:
-            proto = self._source.proto
-            self._constants = self._inputs.bind(input_specs(proto), optional_input_specs(proto))
-        if calibration_data is not None:
-            self._data = self._read(calibration_data, batch_size=calibration_batch_size)
-            # Reading the first batch tells at once whether there are any and whether they fit.
-            next(iter(self._data))
-        elif approach != "dynamic" and not inspect_only:
+        self._samples = Samples(
+            SampleReader(self._model.proto, inputs=inputs, transform=transform),
+            calibration_data,
+            batch_size=calibration_batch_size,
+            sizes=sizes,
+        )
+        if calibration_data is None and approach != "dynamic" and not inspect_only:
             raise ValueError(
                 f"approach={approach or 'static'!r} needs calibration_data: samples such as the "
                 "model sees at inference. Without any, approach='dynamic' is possible."
             )
         self._cache = None if cache_dir is None else CalibrationCache(cache_dir)
         self._lock = RLock()
-        self._models = BoundedCache(_KEPT_MODELS_BYTES)
-        self._fingerprints: dict[str, str] = {}
         self._sensitivities: dict[tuple[int, tuple[str, ...] | None], MSESensitivity] = {}
-        self._expected_tensors: set[str] = set()
-        self._has_said_saturating = False
-        self._first_session: onnxruntime.InferenceSession | None = None
-        self._fp32: weakref.ref[QuantizedModel] | None = None
-        self._kept_fp32: QuantizedModel | None = None
-        _let_go_before_forks(self)
-        self._check_loads()
+        self._fp32 = self._loaded()
 
-    def _check_loads(self) -> None:
+    def _loaded(self) -> FP32Model:
         try:
-            session = self._sessions.make(self._model, self._source.base_dir)
+            session = self._sessions.make(self._model.compact, self._model.base_dir)
         except Exception as error:
-            raise ValueError(describe_refusal(self._source, self._sessions, error)) from error
-        self._first_session = session
+            raise ValueError(
+                describe_refusal(self._model.source, self._sessions, error)
+            ) from error
+        return FP32Model(self._model, self._sessions, session)
 
-    def _read(self, data: object, *, batch_size: int = DEFAULT_BATCH_SIZE) -> CalibrationData:
-        return CalibrationData(
-            data,
-            input_specs(self._source.proto),
-            batch_size=batch_size,
-            constants=self._constants,
-            transform=self._transform,
+    # The parts that need the model in normal form. They have no lock: self._lock is held where
+    # one of them is made or used.
+
+    @cached_property
+    def _builder(self) -> CandidateBuilder:
+        return CandidateBuilder(self._model.graph, reduce_range=self._reduce_range)
+
+    @cached_property
+    def _offered(self) -> OfferedOps:
+        return OfferedOps(
+            self._model,
+            self._builder.static,
+            approach=self._asked_approach,
+            calibration_sizes=self._samples.sizes,
+        )
+
+    @cached_property
+    def _ranges(self) -> CandidateRanges:
+        statistics = None
+        if self._samples.calibration is not None:
+            statistics = StatisticsSource(
+                self._model.graph, self._samples.calibration, self._sessions, self._cache
+            )
+        return CandidateRanges(statistics, self._samples.passes, self._builder, self._offered)
+
+    @cached_property
+    def _saturation(self) -> SaturationCheck:
+        return SaturationCheck(self._sessions, reduce_range=self._reduce_range)
+
+    @cached_property
+    def _candidates(self) -> Candidates:
+        return Candidates(
+            self._model,
+            fp32=self._fp32,
+            builder=self._builder,
+            ranges=self._ranges,
+            sessions=self._sessions,
+            saturation=self._saturation,
         )
 
     @property
     def inputs(self) -> Mapping[str, Any]:
         """The inputs that are the same for all samples."""
-        return self._inputs.values
-
-    @cached_property
-    def _model(self) -> CompactModel:
-        """The user's model."""
-        return compacted(self._source.proto)
-
-    @cached_property
-    def _model_bytes(self) -> int:
-        """Its size, external data included."""
-        return self._model.nbytes + external_bytes(self._source.proto, self._source.base_dir)
-
-    @cached_property
-    def _graph(self) -> Graph:
-        return normalize(self._source)
-
-    @cached_property
-    def _builder(self) -> CandidateBuilder:
-        return CandidateBuilder(self._graph, reduce_range=self._reduce_range)
-
-    @cached_property
-    def _statistics(self) -> StatisticsSource:
-        assert self._data is not None
-        return StatisticsSource(self._graph, self._data, self._sessions, self._cache)
-
-    @cached_property
-    def _approach(self) -> str:
-        if self._asked_approach is not None:
-            return self._asked_approach
-        found = usual_approach(self._graph, self._builder.static, self._model_bytes)
-        if found != "static":
-            _logger.info(
-                "A considerable part of the weights is in ops that only dynamic quantization "
-                f"takes, so the approach is {found!r}; approach='static' (--approach static) "
-                "leaves them in FP32."
-            )
-        return found
-
-    @cached_property
-    def _capability(self) -> Capability:
-        found = find_capability(
-            self._graph, self._builder.static, self._approach, self._calibration_sizes
-        )
-        # Without any op to tune the error says what is wrong.
-        if any(op.default for op in found.ops):
-            for warning in model_warnings(self._graph):
-                warnings.warn(warning, stacklevel=2)
-        return found
+        return self._samples.reader.inputs
 
     def capability(self) -> Capability:
         """What can be done with each op of the model.
@@ -288,7 +230,7 @@ class OnnxRuntimeBackend:
         Conv, ...) follow the op before them and are not listed.
         """
         with self._lock:
-            return self._capability
+            return self._offered.capability
 
     def tuning_space(
         self,
@@ -322,14 +264,8 @@ class OnnxRuntimeBackend:
             op_name_dict=op_name_dict,
             prefix=prefix,
         )
-        static = [
-            op
-            for tunable in space.tunables
-            if any(option.mode == "static" for option in tunable.options)
-            for op in tunable.ops
-        ]
         with self._lock:
-            self._expected_tensors |= self._builder.tensors(static)
+            self._ranges.expect(space)
         return space
 
     def left_out(self, space: TuningSpace | None = None) -> pd.DataFrame:
@@ -348,30 +284,13 @@ class OnnxRuntimeBackend:
             (the size of its floating-point constants), ``reason`` and ``remedy`` (what to do so
             that it is not left out; empty if there is nothing).
         """
-        if space is None:
-            chosen = {op.name for op in self.capability().ops if op.default}
-        else:
-            chosen = {op for tunable in space.tunables for op in tunable.ops}
-        return left_out_frame(self._left_out(frozenset(chosen)))
+        with self._lock:
+            return left_out_frame(self._offered.left_out(space))
 
     def float_weights(self, config: QuantConfig) -> FloatWeights:
         """The weights that a configuration leaves in floats, and what would quantize them."""
-        quantized = set(config.quantized_ops)
         with self._lock:
-            nodes = [node for node in self._graph.nodes if node.name not in quantized]
-            fallback = [node for node in nodes if node.name in config.ops]
-            return FloatWeights(
-                nbytes=total_float_bytes(nodes, self._graph),
-                model_bytes=self._model_bytes,
-                left_out=self._left_out(frozenset(config.ops)),
-                in_fallback=total_float_bytes(fallback, self._graph),
-            )
-
-    def _left_out(self, chosen: frozenset[str]) -> tuple[LeftOut, ...]:
-        with self._lock:
-            offered = {op.name: op for op in self._capability.ops}
-            static = self._builder.static
-            return find_left_out(self._graph, static, self._approach, offered, chosen)
+            return self._offered.float_weights(config)
 
     def calibrate(self) -> None:
         """Collect the range statistics now, for all calibration sizes in one pass over the data.
@@ -380,21 +299,20 @@ class OnnxRuntimeBackend:
         default and of the ops of every tuning space that this object has given. Without
         calibration data there is nothing to do.
         """
-        if self._data is not None:
+        if self._samples.calibration is not None:
             with self._lock:
-                self._let_go_of_fp32()
-                self._statistics.collect(*self._expected)
-                self._statistics.check_any(*self._expected)
+                self._fp32.release()
+                self._ranges.collect()
 
     def is_calibrated(self) -> bool:
         """Whether :meth:`calibrate` has nothing to compute.
 
         So it is once it has run, if ``cache_dir`` holds the statistics, and without any data.
         """
-        if self._data is None:
+        if self._samples.calibration is None:
             return True
         with self._lock:
-            return self._statistics.load(*self._expected)
+            return self._ranges.is_collected()
 
     def calibration_key(self) -> str:
         """A hash of all that :meth:`calibrate` depends on: the model, its tensors and the data.
@@ -405,9 +323,8 @@ class OnnxRuntimeBackend:
             ValueError:
                 If there are no calibration data.
         """
-        self._check_has_data()
         with self._lock:
-            return self._statistics.key(*self._expected)
+            return self._ranges.key()
 
     def export_calibration(self) -> bytes:
         """What :meth:`calibrate` collects, for :meth:`import_calibration`; calibrates if need be.
@@ -416,10 +333,9 @@ class OnnxRuntimeBackend:
             ValueError:
                 If there are no calibration data.
         """
-        self._check_has_data()
         with self._lock:
             self.calibrate()
-            return self._statistics.dump(*self._expected)
+            return self._ranges.dump()
 
     def import_calibration(self, data: bytes) -> None:
         """Take the statistics that a backend with the same :meth:`calibration_key` has exported.
@@ -431,9 +347,8 @@ class OnnxRuntimeBackend:
                 If the bytes are damaged or belong to another model or other data, or there are no
                 calibration data.
         """
-        self._check_has_data()
         with self._lock:
-            self._statistics.restore(data, *self._expected)
+            self._ranges.restore(data)
 
     def calibration_preview(self, samples: int) -> tuple[int, list[Feed]] | None:
         """The first batches of the calibration data, for a look at them.
@@ -446,36 +361,7 @@ class OnnxRuntimeBackend:
             How many samples there are, or at least so many, and the batches with them. A smaller
             calibration sampling size counts for the number. :obj:`None` without data.
         """
-        if self._data is None:
-            return None
-        feeds, count = [], 0
-        for piece in self._data.pieces([samples]):
-            feeds.append(piece.feed)
-            count += piece.samples
-        sizes = [size for size in self._sizes if size is not None]
-        return min([count, *sizes]), feeds
-
-    def _check_has_data(self) -> None:
-        if self._data is None:
-            raise ValueError("The backend has no calibration_data, so there are no statistics.")
-
-    @property
-    def _expected(self) -> tuple[set[str], list[int | None]]:
-        """The tensors whose statistics candidates are likely to need, and the sampling sizes."""
-        return {*self._default_tensors, *self._expected_tensors}, self._sizes
-
-    @property
-    def _sizes(self) -> list[int | None]:
-        return list(self._calibration_sizes) or [None]
-
-    @cached_property
-    def _default_tensors(self) -> frozenset[str]:
-        default = [
-            op.name
-            for op in self._capability.ops
-            if op.default and any(option.mode == "static" for option in op.options)
-        ]
-        return frozenset(self._builder.tensors(default))
+        return self._samples.preview(samples)
 
     def quantize(self, config: QuantConfig) -> QuantizedModel:
         """Build the model that a configuration describes.
@@ -490,86 +376,7 @@ class OnnxRuntimeBackend:
                 If it names an op that the model does not have, or that cannot run so.
         """
         with self._lock:
-            built = self._built(config)
-            if built.model is self._model:
-                return self._fp32_model()
-            self._let_go_of_fp32()
-        return self._quantized_model(built)
-
-    def _quantized_model(
-        self, built: Built, session: onnxruntime.InferenceSession | None = None
-    ) -> QuantizedModel:
-        return QuantizedModel(
-            built.model,
-            self._sessions,
-            base_dir=self._source.base_dir,
-            fingerprint=built.fingerprint,
-            session=session,
-        )
-
-    def _fp32_model(self) -> QuantizedModel:
-        """The FP32 model: the same one, with its sessions, as long as somebody has it."""
-        model = None if self._fp32 is None else self._fp32()
-        if model is None:
-            model = self._quantized_model(self._unchanged, self._first_session)
-            self._fp32 = weakref.ref(model)
-            if self._first_session is not None:
-                # Until there is a candidate: what comes first asks for it several times.
-                self._kept_fp32, self._first_session = model, None
-        return model
-
-    def _let_go_of_fp32(self) -> None:
-        """Free the memory of the FP32 model's sessions, unless others have them."""
-        self._kept_fp32 = self._first_session = None
-
-    def _built(self, config: QuantConfig) -> Built:
-        if config.key not in self._models:
-            self._builder.check(config)
-            if config.quantized_ops:
-                self._say_if_saturating(config)
-                built = self._builder.build(config, self._params_for(config)) or self._unchanged
-            else:
-                built = self._unchanged
-            # Only the last few: the model is asked for soon after its fingerprint.
-            self._models[config.key] = built
-            self._fingerprints[config.key] = built.fingerprint
-        found: Built = self._models[config.key]
-        return found
-
-    @cached_property
-    def _saturates(self) -> bool:
-        """Whether sums of 8-bit products saturate; with weights of 7 bits they cannot."""
-        return not self._reduce_range and products_saturate(self._sessions)
-
-    def _say_if_saturating(self, config: QuantConfig) -> None:
-        if self._has_said_saturating:
-            return
-        weights = (op.weight for op in config.ops.values() if op.is_quantized)
-        if any(weight is not None and weight.dtype == "int8" for weight in weights):
-            self._has_said_saturating = True
-            if self._saturates:
-                _logger.info(_SATURATING)
-
-    @cached_property
-    def _unchanged(self) -> Built:
-        source = self._source
-        return Built(self._model, self._builder.fingerprint_of(source.proto, source.base_dir))
-
-    def _params_for(self, config: QuantConfig) -> FindParams:
-        """How to find the parameters for a configuration; calibrates if need be."""
-        size = config.calibration_size
-        tensors = self._builder.tensors_of(config)
-        if tensors:
-            if self._data is None:
-                raise ValueError(
-                    "An op in static mode needs calibration_data, but the backend has none."
-                )
-            if not self._statistics.has(tensors, size):
-                # In one pass with what other candidates are likely to need.
-                expected, sizes = self._expected
-                self._statistics.collect(tensors | expected, dict.fromkeys([size, *sizes]))
-            self._statistics.check_any(tensors | self._expected[0], [size])
-        return lambda tensor, tensor_config: self._statistics.params(tensor, tensor_config, size)
+            return self._candidates.quantize(config)
 
     def session(self, config: QuantConfig) -> onnxruntime.InferenceSession:
         """A session of the model that a configuration describes."""
@@ -582,8 +389,7 @@ class OnnxRuntimeBackend:
         process. Two configurations with the same fingerprint build the same model.
         """
         with self._lock:
-            known = self._fingerprints.get(config.key)
-            return self._built(config).fingerprint if known is None else known
+            return self._candidates.fingerprint(config)
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.
@@ -598,34 +404,16 @@ class OnnxRuntimeBackend:
             prevent it), ``"exact"`` elsewhere.
         """
         with self._lock:
-            approach = self._approach
-        options: dict[str, object] = {
-            "approach": approach,
-            "reduce_range": self._reduce_range,
-        }
-        data = "none"
-        if self._data is not None and approach != "dynamic":
-            options["calibration_sizes"] = list(self._calibration_sizes) or None
-            data = self._data_fingerprint
-        with self._lock:
-            model = self._unchanged.fingerprint
-            arithmetic = "saturating" if self._saturates else "exact"
-        shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        return {
-            "model": model,
-            "calibration data": data,
-            "options": shown,
-            "arithmetic": arithmetic,
-        }
-
-    @cached_property
-    def _data_fingerprint(self) -> str:
-        """A content hash of the calibration data that are used; they are read once for it."""
-        assert self._data is not None
-        if not self._calibration_sizes:
-            return self._data.fingerprint()
-        used = max(self._calibration_sizes)
-        return self._data.fingerprints([used])[used]
+            approach = self._offered.approach
+            model = self._candidates.unchanged.fingerprint
+            saturates = self._saturation.saturates
+        return signature(
+            model=model,
+            samples=self._samples,
+            approach=approach,
+            reduce_range=self._reduce_range,
+            saturates=saturates,
+        )
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -635,7 +423,7 @@ class OnnxRuntimeBackend:
     def outputs_behind(self, ops: Sequence[str]) -> tuple[str, ...]:
         """The model's outputs whose values can change when these ops are quantized."""
         with self._lock:
-            return outputs_behind(self._graph, ops)
+            return outputs_behind(self._model.graph, ops)
 
     def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
         """What the runtime really runs for each op of a configuration.
@@ -645,16 +433,9 @@ class OnnxRuntimeBackend:
                 If the runtime does not load the model.
         """
         model = self.quantize(config)
-        outputs = {node.name: node.output[0] for node in self._graph.nodes if node.output}
-        with self._sessions.lock, load_errors():
-            return executed_ops(
-                model.proto,
-                list(config.ops),
-                {op: outputs[op] for op in config.ops},
-                providers=self._sessions.providers,
-                session_options=self._sessions.options,
-                external_data_dir=self._source.base_dir,
-            )
+        with self._lock:
+            graph = self._model.graph
+        return executed_in_candidate(model, config.ops.keys(), graph, self._sessions)
 
     def mse_sensitivity(self, *, samples: int = 256, data: object = None) -> MSESensitivity:
         """A sensitivity by the error that quantization brings to each op's own output.
@@ -672,11 +453,7 @@ class OnnxRuntimeBackend:
             ValueError:
                 If there are no data, or an argument is not one of those described.
         """
-        with self._lock:
-            graph, static = self._graph, self._builder.static
-        return MSESensitivity(
-            self.quantize, graph, static, self._samples(data), self._sessions, samples=samples
-        )
+        return self._sensitivity_maker().mse(data, samples=samples)
 
     def output_sensitivity(
         self,
@@ -705,12 +482,8 @@ class OnnxRuntimeBackend:
             ValueError:
                 If there are no data, or an argument is not one of those described.
         """
-        return OutputSensitivity(
-            self.quantize,
-            self._samples(data),
-            batches=batches,
-            batch_size=batch_size,
-            outputs=outputs,
+        return self._sensitivity_maker().output(
+            data, batches=batches, batch_size=batch_size, outputs=outputs
         )
 
     def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
@@ -747,32 +520,14 @@ class OnnxRuntimeBackend:
         Returns:
             The sensitivity; :obj:`None` if there are no calibration data to run the model on.
         """
-        if self._data is None:
-            _logger.info(
-                "Ops are not scored, because there are no calibration data to run the model on: "
-                "a search takes them all to be equal to begin with."
-            )
-            return None
         key = samples, None if outputs is None else tuple(outputs)
         with self._lock:
-            if key not in self._sensitivities:
-                self._sensitivities[key] = self._best_sensitivity(samples, outputs)
-            return self._sensitivities[key]
-
-    def _best_sensitivity(self, samples: int, outputs: Sequence[str] | None) -> MSESensitivity:
-        try:
-            if self._model_bytes <= _MOST_GRADIENT_BYTES:
-                return self.gradient_sensitivity(samples=samples, probes=2, outputs=outputs)
-            why = f"the model is larger than {_MOST_GRADIENT_BYTES >> 30} GiB"
-        except ImportError:
-            why = 'torch is not installed (pip install "optuna_quant[torch]")'
-        except ValueError as error:
-            why = str(error).split(". Pass", maxsplit=1)[0]
-        _logger.info(
-            "Ops are scored by the error of their own outputs, not by what the model's outputs "
-            f"make of it: {why}."
-        )
-        return self.mse_sensitivity(samples=samples)
+            found = self._sensitivities.get(key)
+            if found is None:
+                found = self._sensitivity_maker().best(samples=samples, outputs=outputs)
+                if found is not None:
+                    self._sensitivities[key] = found
+            return found
 
     def gradient_sensitivity(
         self,
@@ -800,20 +555,8 @@ class OnnxRuntimeBackend:
             outputs:
                 The names of the outputs that are looked at; None for all.
         """
-        from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
-
-        with self._lock:
-            graph, static = self._graph, self._builder.static
-        return GradientSensitivity(
-            self.quantize,
-            graph,
-            static,
-            self._samples(data),
-            self._sessions,
-            samples=samples,
-            probes=probes,
-            seed=seed,
-            outputs=outputs,
+        return self._sensitivity_maker().gradient(
+            data, samples=samples, probes=probes, seed=seed, outputs=outputs
         )
 
     def hessian_sensitivity(
@@ -865,18 +608,10 @@ class OnnxRuntimeBackend:
                 The names of the outputs whose move counts where there is no ``loss``; None for
                 all.
         """
-        from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
-        from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
-
-        if loss is None and outputs is not None:
-            loss = partial(output_change, names=outputs)
-        with self._lock:
-            graph = self._graph
-        return HessianSensitivity(
-            graph.to_model(),
-            loss,
-            self._samples(None) if data is None else data,
-            weights=find_weights(graph),
+        return self._sensitivity_maker().hessian(
+            data,
+            loss=loss,
+            outputs=outputs,
             labels=labels,
             probes=probes,
             tolerance=tolerance,
@@ -884,11 +619,20 @@ class OnnxRuntimeBackend:
             max_samples=max_samples,
             batch_size=batch_size,
             dtype=dtype,
-            base_dir=graph.base_dir,
             module=module,
             parameters=parameters,
-            constants=self._constants,
         )
+
+    def _sensitivity_maker(self) -> SensitivityMaker:
+        with self._lock:
+            return SensitivityMaker(
+                self.quantize,
+                self._model.graph,
+                self._model.nbytes,
+                self._builder.static,
+                self._samples,
+                self._sessions,
+            )
 
     def costs(
         self,
@@ -976,43 +720,19 @@ class OnnxRuntimeBackend:
         """What costs are measured with."""
         from optuna_quant.backends.onnxruntime.costs.measure import CostSource
 
-        piece = next(iter(self._samples(data, "Measuring costs").pieces([1])))
+        piece = next(iter(self._samples.to_run_on(data, "Measuring costs").pieces([1])))
         with self._lock:
-            graph = self._graph
+            graph = self._model.graph
         return CostSource(
             graph=graph,
-            original=self._source.proto,
-            original_bytes=self._model_bytes,
-            base_dir=self._source.base_dir,
+            original=self._model.proto,
+            original_bytes=self._model.nbytes,
+            base_dir=self._model.base_dir,
             sessions=self._sessions,
             build=lambda config: self.quantize(config).proto,
             feed=piece.feed,
             samples=piece.samples,
         )
-
-    def _samples(self, data: object, what: str = "A sensitivity") -> CalibrationData:
-        """The samples to run the model on."""
-        if data is not None:
-            return self._read(data)
-        if self._data is None:
-            raise ValueError(
-                f"{what} needs samples to run the model on, but the backend has no "
-                "calibration_data: pass data=, in any form that calibration_data may have."
-            )
-        return self._data
-
-
-def _let_go_before_forks(backend: OnnxRuntimeBackend) -> None:
-    """Have a backend give up its session before each fork: its threads would not be there."""
-    found = weakref.ref(backend)
-
-    def release_connection() -> None:
-        alive = found()
-        if alive is not None:
-            alive._let_go_of_fp32()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=release_connection)
 
 
 def _files(**given: object) -> Mapping[str, Path]:
@@ -1021,33 +741,3 @@ def _files(**given: object) -> Mapping[str, Path]:
         for name, value in given.items()
         if isinstance(value, (str, os.PathLike))
     }
-
-
-def _checked_sizes(sizes: Sequence[int] | None) -> tuple[int, ...]:
-    if sizes is None:
-        return ()
-    checked = tuple(sizes)
-    for size in checked:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"calibration_sizes must be positive integers, but got {size!r}.")
-    if len(set(checked)) < len(checked) or not checked:
-        raise ValueError(
-            f"calibration_sizes must be one or more different numbers, but got {list(checked)}."
-        )
-    return checked
-
-
-def _checked_providers(providers: Providers | None) -> Providers:
-    if providers is None:
-        return ("CPUExecutionProvider",)
-    available = onnxruntime.get_available_providers()
-    for provider in providers:
-        name = provider if isinstance(provider, str) else provider[0]
-        if name not in available:
-            raise ValueError(
-                f"There is no execution provider {name!r} in this ONNX Runtime; available are: "
-                f"{', '.join(available)}."
-            )
-    if not providers:
-        raise ValueError("providers must name at least one execution provider.")
-    return tuple(providers)

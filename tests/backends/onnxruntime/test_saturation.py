@@ -22,8 +22,8 @@ import optuna
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime import backend as backend_module
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+from optuna_quant.backends.onnxruntime.static import saturation
 from optuna_quant.backends.onnxruntime.static.saturation import products_saturate
 from optuna_quant.space.config import QuantConfig
 
@@ -42,7 +42,7 @@ def make_backend(model: onnx.ModelProto | None = None, **kwargs: Any) -> OnnxRun
 def saturates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both kinds of processors, whichever this one is."""
     found: bool = request.param
-    monkeypatch.setattr(backend_module, "products_saturate", lambda sessions: found)
+    monkeypatch.setattr(saturation, "products_saturate", lambda sessions: found)
     return found
 
 
@@ -164,7 +164,7 @@ def test_it_is_found_out_once_and_only_when_needed(monkeypatch: pytest.MonkeyPat
         asked.append(sessions)
         return True
 
-    monkeypatch.setattr(backend_module, "products_saturate", probe)
+    monkeypatch.setattr(saturation, "products_saturate", probe)
     backend = make_backend()
     space = backend.tuning_space()
     backend.quantize(space.fp32())

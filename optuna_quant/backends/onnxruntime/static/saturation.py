@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 from onnx import helper
@@ -11,11 +14,22 @@ from optuna.logging import get_logger
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 
 
+if TYPE_CHECKING:
+    from optuna_quant.space.config import QuantConfig
+
+
 _logger = get_logger(__name__)
 
 _DEPTH = 64
 _ACTIVATION, _WEIGHT = 255, 127
 """The largest values: two products of theirs are twice as much as 16 bits hold."""
+
+_SATURATING = (
+    "On this processor sums of 8-bit products saturate in ONNX Runtime (it has no VNNI "
+    "instructions): quantized models are less accurate here than on others, and more ops may "
+    "have to stay in FP32. If the model is to run on such processors, compare reduce_range=True "
+    "and the session option session.x64quantprecision; if not, tune where it will run."
+)
 
 
 def products_saturate(sessions: SessionMaker) -> bool:
@@ -49,3 +63,34 @@ def products_saturate(sessions: SessionMaker) -> bool:
         _logger.debug(f"Whether 8-bit products saturate cannot be told: {error}")
         return False
     return bool(np.any(products != _DEPTH * _ACTIVATION * _WEIGHT))
+
+
+class SaturationCheck:
+    """Finds out once whether products saturate, and tells the user once.
+
+    Args:
+        sessions:
+            Makes the session to try it with.
+        reduce_range:
+            Whether weights use 7 bits only: sums of their products cannot saturate.
+    """
+
+    def __init__(self, sessions: SessionMaker, *, reduce_range: bool) -> None:
+        self._sessions = sessions
+        self._reduce_range = reduce_range
+        self._is_told = False
+
+    @cached_property
+    def saturates(self) -> bool:
+        """Whether sums of 8-bit products saturate."""
+        return not self._reduce_range and products_saturate(self._sessions)
+
+    def tell(self, config: QuantConfig) -> None:
+        """Tell the user at the first configuration with weights of which products saturate."""
+        if self._is_told:
+            return
+        weights = (op.weight for op in config.ops.values() if op.is_quantized)
+        if any(weight is not None and weight.dtype == "int8" for weight in weights):
+            self._is_told = True
+            if self.saturates:
+                _logger.info(_SATURATING)

@@ -1,0 +1,48 @@
+"""What the runtime really runs for the ops of a candidate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
+from optuna_quant.backends.onnxruntime.model.quantized_model import load_errors
+
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+
+
+def executed_in_candidate(
+    candidate: QuantizedModel, ops: Collection[str], graph: Graph, sessions: SessionMaker
+) -> dict[str, ExecutedOp]:
+    """Tell what the runtime really executes for ops of a candidate.
+
+    Args:
+        candidate:
+            The candidate.
+        ops:
+            The ops' names.
+        graph:
+            The graph that the candidate was built from.
+        sessions:
+            Says with which providers and options it runs.
+
+    Raises:
+        ModelLoadError:
+            If the runtime does not load the candidate.
+    """
+    outputs = {node.name: node.output[0] for node in graph.nodes if node.output}
+    with sessions.lock, load_errors():
+        return executed_ops(
+            candidate.proto,
+            list(ops),
+            {op: outputs[op] for op in ops},
+            providers=sessions.providers,
+            session_options=sessions.options,
+            external_data_dir=graph.base_dir,
+        )

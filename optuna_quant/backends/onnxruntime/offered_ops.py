@@ -1,0 +1,124 @@
+"""What the backend offers for each op of a model, and what it leaves out."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+import warnings
+
+from optuna.logging import get_logger
+
+from optuna_quant.backends.onnxruntime.capability import APPROACHES
+from optuna_quant.backends.onnxruntime.capability import find_capability
+from optuna_quant.backends.onnxruntime.capability import usual_approach
+from optuna_quant.backends.onnxruntime.hints import model_warnings
+from optuna_quant.backends.onnxruntime.left_out import find_left_out
+from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.space.left_out import FloatWeights
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.space.capability import Capability
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.left_out import LeftOut
+    from optuna_quant.space.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+
+class OfferedOps:
+    """What can be done with each op of one model in one approach.
+
+    It has no lock of its own: one thread at a time may use it.
+
+    Args:
+        model:
+            The model.
+        static:
+            The ops that can be quantized statically, by name.
+        approach:
+            What the user asks for; None for what is usual for the model.
+        calibration_sizes:
+            The calibration sampling sizes, default first.
+    """
+
+    def __init__(
+        self,
+        model: OpenedModel,
+        static: Mapping[str, StaticOp],
+        *,
+        approach: str | None,
+        calibration_sizes: Sequence[int],
+    ) -> None:
+        self._model = model
+        self._static = static
+        self._asked_approach = approach
+        self._calibration_sizes = calibration_sizes
+
+    @cached_property
+    def approach(self) -> str:
+        """What the user asks for, or what is usual for the model."""
+        if self._asked_approach is not None:
+            return self._asked_approach
+        found = usual_approach(self._model.graph, self._static, self._model.nbytes)
+        if found != "static":
+            _logger.info(
+                "A considerable part of the weights is in ops that only dynamic quantization "
+                f"takes, so the approach is {found!r}; approach='static' (--approach static) "
+                "leaves them in FP32."
+            )
+        return found
+
+    @cached_property
+    def capability(self) -> Capability:
+        """What can be done with each op; warns of what is wrong with the model."""
+        graph = self._model.graph
+        found = find_capability(graph, self._static, self.approach, self._calibration_sizes)
+        # Without any op to tune the error says what is wrong.
+        if any(op.default for op in found.ops):
+            for warning in model_warnings(graph):
+                warnings.warn(warning, stacklevel=2)
+        return found
+
+    def left_out(self, space: TuningSpace | None) -> tuple[LeftOut, ...]:
+        """Which ops are not in a tuning space, and why; in the default one if it is None."""
+        if space is None:
+            return self._not_among({op.name for op in self.capability.ops if op.default})
+        return self._not_among(op for tunable in space.tunables for op in tunable.ops)
+
+    def float_weights(self, config: QuantConfig) -> FloatWeights:
+        """The weights that a configuration leaves in floats, and what would quantize them."""
+        graph = self._model.graph
+        quantized = set(config.quantized_ops)
+        nodes = [node for node in graph.nodes if node.name not in quantized]
+        fallback = [node for node in nodes if node.name in config.ops]
+        return FloatWeights(
+            nbytes=total_float_bytes(nodes, graph),
+            model_bytes=self._model.nbytes,
+            left_out=self._not_among(config.ops),
+            in_fallback=total_float_bytes(fallback, graph),
+        )
+
+    def _not_among(self, chosen: Iterable[str]) -> tuple[LeftOut, ...]:
+        offered = {op.name: op for op in self.capability.ops}
+        return find_left_out(
+            self._model.graph, self._static, self.approach, offered, frozenset(chosen)
+        )
+
+
+def check_approach(approach: str | None) -> None:
+    """Check what the user asks for.
+
+    Raises:
+        ValueError:
+            If there is no such approach.
+    """
+    if approach is not None and approach not in APPROACHES:
+        raise ValueError(f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}.")

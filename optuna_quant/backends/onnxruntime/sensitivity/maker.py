@@ -1,0 +1,132 @@
+"""Making the sensitivities of a model's ops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant.backends.onnxruntime.calibration.op_weights import find_weights
+from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
+from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+    from typing import Any
+
+    from optuna_quant.backends.onnxruntime.calibration.samples import Samples
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
+    from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
+    from optuna_quant.backends.onnxruntime.sensitivity.hessian import Loss
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.space.config import QuantConfig
+
+
+_logger = get_logger(__name__)
+
+# Torch has its own copy of a model's weights.
+_MOST_GRADIENT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class SensitivityMaker:
+    """Makes sensitivities; their other arguments are those of their classes.
+
+    Args:
+        quantize:
+            Gives the model of a configuration.
+        graph:
+            The model in normal form.
+        model_bytes:
+            Its size, external data included.
+        static:
+            The ops that can be quantized statically, by name.
+        samples:
+            The calibration data and those given in their place.
+        sessions:
+            Makes sessions.
+    """
+
+    quantize: Callable[[QuantConfig], QuantizedModel]
+    graph: Graph
+    model_bytes: int
+    static: Mapping[str, StaticOp]
+    samples: Samples
+    sessions: SessionMaker
+
+    def best(self, *, samples: int, outputs: Sequence[str] | None) -> MSESensitivity | None:
+        """By gradients where that can be had, otherwise :meth:`mse`; None without any data."""
+        if self.samples.calibration is None:
+            _logger.info(
+                "Ops are not scored, because there are no calibration data to run the model on: "
+                "a search takes them all to be equal to begin with."
+            )
+            return None
+        try:
+            if self.model_bytes <= _MOST_GRADIENT_BYTES:
+                return self.gradient(None, samples=samples, probes=2, outputs=outputs)
+            why = f"the model is larger than {_MOST_GRADIENT_BYTES >> 30} GiB"
+        except ImportError:
+            why = 'torch is not installed (pip install "optuna_quant[torch]")'
+        except ValueError as error:
+            why = str(error).split(". Pass", maxsplit=1)[0]
+        _logger.info(
+            "Ops are scored by the error of their own outputs, not by what the model's outputs "
+            f"make of it: {why}."
+        )
+        return self.mse(None, samples=samples)
+
+    def mse(self, data: object, **options: Any) -> MSESensitivity:
+        """By the error of each op's own output."""
+        return MSESensitivity(
+            self.quantize,
+            self.graph,
+            self.static,
+            self.samples.to_run_on(data),
+            self.sessions,
+            **options,
+        )
+
+    def output(self, data: object, **options: Any) -> OutputSensitivity:
+        """By how far the quantization of each op moves the model's outputs."""
+        return OutputSensitivity(self.quantize, self.samples.to_run_on(data), **options)
+
+    def gradient(self, data: object, **options: Any) -> GradientSensitivity:
+        """By how far the error of each op moves the model's outputs."""
+        from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
+
+        return GradientSensitivity(
+            self.quantize,
+            self.graph,
+            self.static,
+            self.samples.to_run_on(data),
+            self.sessions,
+            **options,
+        )
+
+    def hessian(
+        self, data: object, *, loss: Loss | None, outputs: Sequence[str] | None, **options: Any
+    ) -> HessianSensitivity:
+        """By the curvature of a loss, or of how far some outputs move, in the ops' weights."""
+        from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
+        from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
+
+        if loss is None and outputs is not None:
+            loss = partial(output_change, names=outputs)
+        return HessianSensitivity(
+            self.graph.to_model(),
+            loss,
+            self.samples.to_run_on(None) if data is None else data,
+            weights=find_weights(self.graph),
+            base_dir=self.graph.base_dir,
+            constants=self.samples.reader.constants,
+            **options,
+        )

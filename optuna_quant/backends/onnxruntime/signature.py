@@ -1,0 +1,41 @@
+"""What every configuration of a backend depends on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.onnxruntime.calibration.samples import Samples
+
+
+def signature(
+    *, model: str, samples: Samples, approach: str, reduce_range: bool, saturates: bool
+) -> dict[str, str]:
+    """What the models of a backend depend on, part by part.
+
+    All calibration data that are used are read for it.
+
+    Args:
+        model:
+            The content hash of the user's model.
+        samples:
+            The calibration data, which do not matter in dynamic quantization.
+        approach:
+            The approach.
+        reduce_range:
+            Whether weights use 7 bits only.
+        saturates:
+            Whether sums of 8-bit products saturate.
+    """
+    options: dict[str, object] = {"approach": approach, "reduce_range": reduce_range}
+    data = "none"
+    if samples.calibration is not None and approach != "dynamic":
+        options["calibration_sizes"] = list(samples.sizes) or None
+        data = samples.fingerprint
+    return {
+        "model": model,
+        "calibration data": data,
+        "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
+        "arithmetic": "saturating" if saturates else "exact",
+    }
