@@ -37,8 +37,7 @@ test-fast: $(VENV)/.test
 test-python:
 	.ci/pythons $(PYTEST_ARGS)
 
-# The fast tests alone: before Python 3.12 measuring costs about half as much again. The floor is
-# fail_under in pyproject.toml.
+# The fast tests alone: before Python 3.12 measuring costs about half as much again.
 coverage: $(VENV)/.test
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' && export COVERAGE_CORE=sysmon; \
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
