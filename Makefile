@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-optuna-main lint docs bench clean
+.PHONY: demo test test-fast test-python test-optuna-main coverage lint hooks docs bench clean
 
 # What each target needs installed; the stamp files say that it is. Of the two launchers of MPI that
 # the tests start, one goes into a folder of its own: both call theirs mpirun.
@@ -30,6 +30,18 @@ demo: $(VENV)/.base
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
+
+# The fast tests on each Python that the package names; those that are not installed are skipped.
+test-python:
+	.ci/pythons $(PYTEST_ARGS)
+
+# The fast tests alone: before Python 3.12 measuring costs about half as much again.
+coverage: $(VENV)/.test
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' && export COVERAGE_CORE=sysmon; \
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+
 # Skipped, with the reason, where it cannot be downloaded; OPTUNA names another version or a checkout.
 test-optuna-main: $(VENV)/.test
 	PYTHON=$(BIN)/python .ci/optuna-main $(PYTEST_ARGS)
@@ -38,6 +50,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Before each commit: formatting, lint and types. They use the virtual environment and download nothing.
+hooks: $(VENV)/.test
+	$(BIN)/pre-commit install
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

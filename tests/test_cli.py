@@ -441,6 +441,7 @@ def test_terminated_command_gives_its_trial_back(folder: Path) -> None:
     assert states == [*["COMPLETE"] * (len(states) - 1), "FAIL"]
 
 
+@pytest.mark.slow
 def test_killed_command_leaves_the_best_and_goes_on(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -739,6 +740,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_served_storage_is_shared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("grpc")
     port = str(free_port())

@@ -30,6 +30,7 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", mpi.LAUNCHERS)
 def test_script_of_several_ranks(launcher: str, tmp_path: Path) -> None:
     done = run(*mpi.command(launcher, 2, [EXAMPLES / "mpi_script.py", "s.journal"]), cwd=tmp_path)
@@ -39,6 +40,7 @@ def test_script_of_several_ranks(launcher: str, tmp_path: Path) -> None:
     assert (tmp_path / "digits.int8.onnx").exists()
 
 
+@pytest.mark.slow
 def test_dask_workers(tmp_path: Path) -> None:
     for module in ("distributed", "optuna_integration"):
         pytest.importorskip(module)

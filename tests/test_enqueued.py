@@ -196,6 +196,7 @@ print(result.stopped_because, len(search.evaluate.seen))
 """
 
 
+@pytest.mark.slow
 def test_workers_share_the_queue(tmp_path: Path) -> None:
     storage = str(tmp_path / "journal")
     result = Search(storage).run()

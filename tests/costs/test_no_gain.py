@@ -277,6 +277,7 @@ def test_threads_evaluate_it_once() -> None:
     assert len({result.trial.number for result in results if result.trial is not None}) == 1
 
 
+@pytest.mark.slow
 def test_processes_evaluate_it_once(tmp_path: Path) -> None:
     worker = [sys.executable, no_gain_worker.__file__, str(tmp_path)]
     env = os.environ | {"PYTHONPATH": python_path(Path(no_gain_worker.__file__).parent)}

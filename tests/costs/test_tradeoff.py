@@ -125,10 +125,9 @@ def test_what_costs_more_weighs_less(problem):
     found = points(solved, table, weights)
     assert all(b[0] >= a[0] - 1e-4 and b[1] <= a[1] + 1e-4 for a, b in itertools.pairwise(found))
     # Nothing is both cheaper and lighter than a point of it.
+    everything = points(every(space), table, weights)
     for cost, weight in found[1:-1]:
-        assert not any(
-            c < cost - 1e-3 and w < weight - 1e-3 for c, w in points(every(space), table, weights)
-        )
+        assert not any(c < cost - 1e-3 and w < weight - 1e-3 for c, w in everything)
 
 
 @settings(max_examples=60, deadline=None)

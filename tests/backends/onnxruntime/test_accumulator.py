@@ -149,6 +149,7 @@ def layers(draw: st.DrawFn) -> tuple[Floats, Floats, Floats]:
     return as_given[0], as_given[1], as_given[2]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     form=st.sampled_from(FORMS),
