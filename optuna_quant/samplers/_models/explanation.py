@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optuna_quant.samplers._models.beliefs import LEAST_PROBABILITY
 from optuna_quant.samplers._models.option_scores import scored_options
-from optuna_quant.samplers._models.surrogate_policy import LEAST_PROBABILITY
 
 
 if TYPE_CHECKING:
