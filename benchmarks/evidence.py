@@ -43,7 +43,7 @@ def run(cases: Path | None) -> None:
         if only != [""] and case.name not in only:
             continue
         for strategy in wanted:
-            off, _ = tune_task(case, task, strategy, evidence="off")
+            off, _ = tune_task(case, task, strategy, early_stopping="off")
             for seed in seeds:
                 on, seconds = tune_task(case, task, strategy, seed=seed)
                 costs = [full_evaluations(r.study) for r in (off, on)]

@@ -30,11 +30,13 @@ import optuna
 from benchmarks.generated_models import residual_blocks
 from benchmarks.generated_models import transformer
 from optuna_quant import AccuracyCriterion
+from optuna_quant import EvaluationOptions
 from optuna_quant import TuningCriterion
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.samplers import Stage
 from optuna_quant.samplers import StagedQuantSampler
-from optuna_quant.tuning.search import prepare
+from optuna_quant.tuning.options.request import TuneOptions
+from optuna_quant.tuning.prepare import prepare
 
 
 RUNS = "model's runs"
@@ -221,19 +223,21 @@ def search(name: str, strategy: str) -> dict[str, Any]:
     clock = Clock()
     with clock.running(), _one_thread():
         prepared = prepare(
-            content,
-            calibration_data=calibration,
-            data=data,
-            metric="agreement",
-            accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.001),
-            tuning_criterion=TuningCriterion(
-                strategy=strategy if count is None else "basic",
-                objective="fallback_ops",
-                stop_at_first=False,
-                timeout=None,
-                max_trials=count or 6,
-            ),
-            evaluation_threads=1,
+            TuneOptions(
+                model=content,
+                calibration_data=calibration,
+                data=data,
+                metric="agreement",
+                accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.001),
+                tuning_criterion=TuningCriterion(
+                    strategy=strategy if count is None else "basic",
+                    objective="fallback_ops",
+                    stop_at_first=False,
+                    timeout=None,
+                    max_trials=count or 6,
+                ),
+                evaluation=EvaluationOptions(evaluation_threads=1),
+            )
         )
         if count is not None:
             sampler = FixedList(prepared.space, count=count, criterion=prepared.criterion)

@@ -50,7 +50,7 @@ def main() -> optuna_quant.TuningResult:
     result = optuna_quant.tune(
         backend=backend,
         evaluate=accuracy,
-        tuning_criterion=optuna_quant.TuningCriterion(strategy="greedy"),
+        strategy="greedy",
         show_progress=True,
     )
     print(result)

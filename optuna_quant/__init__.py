@@ -10,7 +10,6 @@ from optuna_quant._common.version import __version__
 
 if TYPE_CHECKING:
     from optuna_quant.callbacks import ExitPolicy
-    from optuna_quant.callbacks.tuning_criterion import TuningCriterion
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.labelled import DataEvaluation
     from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
@@ -26,6 +25,11 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.compare import compare
     from optuna_quant.tuning.errors import OutputError
     from optuna_quant.tuning.errors import TuningInterrupted
+    from optuna_quant.tuning.options.criterion import TuningCriterion
+    from optuna_quant.tuning.options.evaluation import EvaluationOptions
+    from optuna_quant.tuning.options.quantization import QuantizationOptions
+    from optuna_quant.tuning.options.runtime import RuntimeOptions
+    from optuna_quant.tuning.options.search import SearchOptions
 
 
 __all__ = [
@@ -33,13 +37,17 @@ __all__ = [
     "CorpusMetric",
     "DataEvaluation",
     "EarlyStopping",
+    "EvaluationOptions",
     "ExitPolicy",
     "OpConfig",
     "OutputError",
     "ParetoObjective",
     "QuantConfig",
     "QuantObjective",
+    "QuantizationOptions",
+    "RuntimeOptions",
     "SampleMetric",
+    "SearchOptions",
     "TensorConfig",
     "TuningCriterion",
     "TuningInterrupted",
@@ -56,6 +64,10 @@ _HOME = {
     "DataEvaluation": "evaluation.labelled",
     "EarlyStopping": "sequential",
     "ExitPolicy": "callbacks",
+    "SearchOptions": "tuning.options.search",
+    "RuntimeOptions": "tuning.options.runtime",
+    "QuantizationOptions": "tuning.options.quantization",
+    "EvaluationOptions": "tuning.options.evaluation",
     "OpConfig": "space.config",
     "OutputError": "tuning.errors",
     "ParetoObjective": "evaluation.pareto_objective",
@@ -63,7 +75,7 @@ _HOME = {
     "QuantObjective": "evaluation.objective",
     "SampleMetric": "evaluation.metrics.sample_metrics",
     "TensorConfig": "space.config",
-    "TuningCriterion": "callbacks.tuning_criterion",
+    "TuningCriterion": "tuning.options.criterion",
     "TuningInterrupted": "tuning.errors",
     "TuningResult": "tuning.result",
     "TuningSpace": "space.space",

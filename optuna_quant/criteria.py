@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
 
+from optuna_quant._common.option import Flag
+from optuna_quant._common.option import option
+from optuna_quant._common.option_kinds import NUMBER
+from optuna_quant._common.option_kinds import SWITCH
+from optuna_quant._common.option_kinds import TEXT
+
 
 if TYPE_CHECKING:
     import optuna
@@ -45,7 +51,8 @@ class AccuracyCriterion:
             :func:`~optuna_quant.tune` is given, and :obj:`True` where nothing says it, as for a
             function.
         criterion:
-            ``"relative"`` or ``"absolute"``.
+            ``"relative"`` or ``"absolute"``. Default: relative, but absolute where the metric is
+            one that the FP32 model has none of (``"relative_error"``).
         tolerable_loss:
             The largest loss that is good enough: at least 0, and at most 1 if relative.
 
@@ -56,16 +63,46 @@ class AccuracyCriterion:
             If an argument is out of its range.
     """
 
-    # None stands for what is not given; the attribute is always a bool.
-    higher_is_better: bool = None  # type: ignore[assignment]
-    criterion: str = "relative"
-    tolerable_loss: float = 0.01
+    # None stands for what is not given; the attributes are always a bool and a string.
+    higher_is_better: bool = option(  # type: ignore[assignment]
+        None,
+        Flag(
+            help="the metric is an error or a loss",
+            kind=SWITCH,
+            names=("--lower-is-better",),
+            value=False,
+            heading="criterion",
+        ),
+    )
+    criterion: str = option(  # type: ignore[assignment]
+        None,
+        Flag(
+            help="whether the loss is a part of the FP32 model's metric (0.01: one percent), or "
+            "in units of the metric (default: relative; absolute for relative_error, which FP32 "
+            "has none of)",
+            kind=TEXT,
+            choices=CRITERIA,
+            heading="criterion",
+        ),
+    )
+    tolerable_loss: float = option(
+        0.01,
+        Flag(
+            help="the largest loss that is good enough (default: 0.01)",
+            kind=NUMBER,
+            metavar="LOSS",
+            heading="criterion",
+        ),
+    )
 
     def __post_init__(self) -> None:
-        # No field: criteria are equal, and kept in studies, by what they say.
+        # No fields: criteria are equal, and kept in studies, by what they say.
         object.__setattr__(self, "_says_direction", self.higher_is_better is not None)
+        object.__setattr__(self, "_says_kind", self.criterion is not None)
         if self.higher_is_better is None:
             object.__setattr__(self, "higher_is_better", True)
+        if self.criterion is None:
+            object.__setattr__(self, "criterion", "relative")
         if not isinstance(self.higher_is_better, bool):
             raise TypeError(
                 f"higher_is_better must be True or False, but got {self.higher_is_better!r}."
@@ -89,6 +126,11 @@ class AccuracyCriterion:
     def says_direction(self) -> bool:
         """Whether ``higher_is_better`` was given."""
         return bool(getattr(self, "_says_direction", True))
+
+    @property
+    def says_kind(self) -> bool:
+        """Whether ``criterion`` was given."""
+        return bool(getattr(self, "_says_kind", True))
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:

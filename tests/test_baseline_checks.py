@@ -243,9 +243,9 @@ def test_nonsense_ends_a_search_at_once(evidence: str) -> None:
     with pytest.raises(
         BaselineError, match="Input 'x' is NaN in sample 60 of the evaluation data"
     ):
-        search(nan, evidence=evidence)
+        search(nan, early_stopping=evidence)
     with pytest.raises(BaselineError, match="The label 77 of sample 0"):
-        search(labels=np.full(150, 77), evidence=evidence)
+        search(labels=np.full(150, 77), early_stopping=evidence)
 
 
 def test_a_good_search_says_nothing_and_a_suspicious_one_each_thing_once(

@@ -14,12 +14,12 @@ import onnx_models
 import pytest
 
 from optuna_quant.backends.onnxruntime.model.batch_dependence import quantizes_at_run_time
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.labelled import SampleMetric
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 
@@ -97,7 +97,7 @@ def test_the_order_of_the_data_does_not_matter(
 ) -> None:
     order = np.random.default_rng(0).permutation(SAMPLES)
     mixed = {name: array[order] for name, array in data.items()}
-    given = {"evidence": evidence, "evaluation_threads": threads}
+    given = {"early_stopping": evidence, "evaluation_threads": threads}
     results = [tune_on(some, **given) for some in (data, mixed)]
     assert reported(results[0]) == pytest.approx(reported(results[1]))
     assert results[0].config == results[1].config
@@ -148,14 +148,14 @@ def test_sizes_of_batches(
 
 def test_a_batch_size_that_is_given_is_kept_and_warned_of(data: dict[str, np.ndarray]) -> None:
     with pytest.warns(UserWarning, match=r"holds for batches of 60 .* Leave batch_size out"):
-        result = tune_on(data, batch_size=60, evidence="off")
+        result = tune_on(data, batch_size=60, early_stopping="off")
     assert reported(result) == pytest.approx(accuracy(result, data, 60))
     assert "the metric holds for batches of 60 in the order of the evaluation" in str(result)
 
 
 def test_a_model_with_a_batch_size_of_its_own(data: dict[str, np.ndarray]) -> None:
     with pytest.warns(UserWarning, match=r"holds for batches of 20 .* the model was exported"):
-        result = tune_on(data, model=mlp(20), evidence="off")
+        result = tune_on(data, model=mlp(20), early_stopping="off")
     assert reported(result) == pytest.approx(accuracy(result, data, 20))
     assert result.batches is not None
     assert result.batches.size == 20
@@ -215,7 +215,7 @@ def test_study_of_an_earlier_version_is_refused(
 ) -> None:
     storage = str(tmp_path / "journal")
     with monkeypatch.context() as earlier:
-        earlier.setattr("optuna_quant.tuning.search.check_batches", lambda study, batches: None)
+        earlier.setattr("optuna_quant.tuning.opening.check_batches", lambda study, batches: None)
         tune_on(data, storage=storage)
     with pytest.raises(ValueError, match="in larger batches, by an earlier version, and here"):
         tune_on(data, storage=storage)

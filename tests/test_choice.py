@@ -20,8 +20,8 @@ from optuna_quant.selection.chosen_by_samples import shown_interval
 from optuna_quant.sequential import EarlyStopping
 from optuna_quant.sequential.interval import loss_interval
 from optuna_quant.study import record
+from optuna_quant.tuning.conclude import conclude
 from optuna_quant.tuning.result import TuningResult
-from optuna_quant.tuning.result import conclude
 
 
 RELATIVE = AccuracyCriterion(tolerable_loss=0.01)
@@ -46,6 +46,7 @@ def searched(
         raise AssertionError
 
     result = conclude(
+        TuningResult,
         study,
         stop,
         policy,

@@ -20,7 +20,7 @@ import optuna
 import pytest
 
 from optuna_quant import __version__
-from optuna_quant.cli.commands import load_function
+from optuna_quant.cli.loading import load_function
 from optuna_quant.cli.parser import main
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.trial_view import TrialView
@@ -422,7 +422,7 @@ def test_interrupted_command_goes_on_where_it_was(
 def test_terminated_command_gives_its_trial_back(folder: Path) -> None:
     command = [*BASE, "--evaluate", "evaluate.py:waiting", "--tolerable-loss", "0.1"]
     command += ["--timeout", "none", "--strategy", "exhaustive", "--max-trials", "4"]
-    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True
     )
@@ -446,7 +446,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
 ) -> None:
     options = ["--tolerable-loss", "0.1", "--timeout", "none", "--strategy", "exhaustive"]
     command = [*BASE, "--evaluate", "evaluate.py:killed", *options, "--max-trials", "8"]
-    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
     killed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     assert runs(folder / "net.quantized.onnx")
@@ -542,6 +542,31 @@ def test_bad_input_is_one_line_that_says_what_is_wrong(
     evaluated = "The FP32 model" in message or "of the FP32 model" in message
     assert ("Tuning net.onnx" in err) == evaluated
     assert (folder / "net.quantized.optuna_quant.journal").exists() == evaluated
+
+
+def test_file_of_options_says_what_flags_say(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths are relative to it, and flags go over it."""
+    (folder / "tune.toml").write_text(
+        'calibration_data = "calib.npz"\nevaluate = "evaluate.py:accuracy"\nobjective = "ops"\n'
+        'tolerable_loss = 0\noutput = "out.onnx"\n[evaluation]\nmeasure_gain = false\n'
+        '[quantization.op_type_dict.Conv]\nmode = ["fp32"]\n'
+    )
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    command = ["tune", "../net.onnx", "--config", "../tune.toml", "--tolerable-loss", "0.1"]
+    assert main(command) == 0
+    assert (folder / "out.onnx").exists()
+    out = capsys.readouterr().out
+    assert "at most 10 % relative loss" in out
+    assert "written: ../out.onnx" in out
+    assert main([*command, "--output", "../tune.toml"]) == 2
+    assert "is the file of --config itself" in capsys.readouterr().err
+    (folder / "wrong.toml").write_text("tolerance_loss = 0.1\n")
+    assert main(["tune", "../net.onnx", "--config", "../wrong.toml"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "no option 'tolerance_loss'. Did you mean 'tolerable_loss'?" in said
 
 
 @pytest.mark.parametrize(
@@ -718,7 +743,7 @@ def test_served_storage_is_shared(folder: Path, capsys: pytest.CaptureFixture[st
     pytest.importorskip("grpc")
     port = str(free_port())
     served = ["serve", "--storage", "sqlite:///served.db", "--port", port]
-    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
     server = subprocess.Popen(
         [sys.executable, "-c", code, *served], stderr=subprocess.PIPE, text=True
     )
@@ -791,7 +816,7 @@ def test_warnings_are_lines_of_our_own(folder: Path, capsys: pytest.CaptureFixtu
 
 def test_help_and_version_import_nothing_heavy() -> None:
     code = (
-        "import sys; from optuna_quant.cli.parser import main; code = main([sys.argv[1]]);"
+        "import sys; from optuna_quant.cli import main; code = main([sys.argv[1]]);"
         "heavy = {'optuna', 'numpy', 'pandas', 'onnx', 'onnxruntime'} & set(sys.modules);"
         "print(sorted(heavy), file=sys.stderr); sys.exit(code)"
     )
@@ -803,7 +828,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 
 def test_reader_that_has_enough_is_no_error(folder: Path) -> None:
-    command = f"{sys.executable} -c 'import sys; from optuna_quant.cli.parser import main; " + (
+    command = f"{sys.executable} -c 'import sys; from optuna_quant.cli import main; " + (
         "sys.exit(main())' space net.onnx --json | head -n 1; echo ${PIPESTATUS[0]}"
     )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

@@ -12,9 +12,9 @@ import numpy as np
 import optuna
 import pytest
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.tuning.options.criterion import TuningCriterion
 
 
 FINITE = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)

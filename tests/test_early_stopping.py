@@ -55,7 +55,7 @@ def test_an_unknown_method_is_refused() -> None:
 
 
 def test_a_search_stops_early_without_a_pruner() -> None:
-    result = tune(evidence="unpaired", error_probability=0.01)
+    result = tune(early_stopping="unpaired", error_probability=0.01)
     study = result.study
     assert isinstance(study.pruner, optuna.pruners.NopPruner)
     assert any(trial.state == TrialState.PRUNED for trial in study.trials)
@@ -65,6 +65,6 @@ def test_a_search_stops_early_without_a_pruner() -> None:
 
 
 def test_a_search_in_full_keeps_no_samples() -> None:
-    study = tune(evidence="off").study
+    study = tune(early_stopping="off").study
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
     assert read_population(study) is None

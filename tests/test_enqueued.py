@@ -15,13 +15,13 @@ import optuna
 from optuna.trial import TrialState
 import pytest
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.study import record
 from optuna_quant.study.enqueued import only_enqueued
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 

@@ -23,7 +23,6 @@ from optuna.trial import TrialState
 import pytest
 import sample_models
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation import timeout
 from optuna_quant.evaluation.timeout import EvaluationTimeout
@@ -34,6 +33,7 @@ from optuna_quant.study.slow_trials import SlowTrials
 from optuna_quant.study.slow_trials import suspicious_after
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 

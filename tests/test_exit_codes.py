@@ -121,7 +121,7 @@ def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 COMMAND = [
-    sys.executable, "-c", "import sys; from optuna_quant.cli.parser import main; sys.exit(main())",
+    sys.executable, "-c", "import sys; from optuna_quant.cli import main; sys.exit(main())",
 ]  # fmt: skip
 TUNE = [
     "tune",

@@ -23,7 +23,6 @@ from sample_models import SampleScores
 from sample_models import backend_of
 from sample_models import search
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.function import FunctionEvaluation
@@ -39,6 +38,7 @@ from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 
@@ -333,8 +333,8 @@ def test_bounds_are_of_scores_not_of_one_number() -> None:
 def test_evidence_needs_a_function_that_takes_indices() -> None:
     for function in (Asked().number, Asked().array):
         with pytest.raises(ValueError, match="'exact' needs data .*no parameter named indices"):
-            tune_fake(function, evidence="exact")
-    assert tune_fake(Asked().parts, evidence="exact").met
+            tune_fake(function, early_stopping="exact")
+    assert tune_fake(Asked().parts, early_stopping="exact").met
 
 
 def test_a_candidate_with_other_scores_fails_alone() -> None:
@@ -439,7 +439,7 @@ def test_few_samples_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_evidence_off_keeps_nothing() -> None:
     asked = Asked()
-    result = tune_fake(asked.parts, evidence="off", verify=False)
+    result = tune_fake(asked.parts, early_stopping="off", verify=False)
     assert result.met and read_population(result.study) is None
     assert full_evaluations(result.study) == len(asked.calls) - 1  # One was of 16 samples.
 

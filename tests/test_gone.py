@@ -11,13 +11,13 @@ from fake_backend import FakeModel
 import optuna
 import pytest
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.gone import StudyGoneError
 from optuna_quant.study.gone import why_gone
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 
 
 CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)

@@ -17,7 +17,6 @@ import onnx_models
 import optuna
 import pytest
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.labelled import DataEvaluation
@@ -26,8 +25,9 @@ from optuna_quant.study import record
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.holdout import check_other_data
+from optuna_quant.tuning.interval import recorded_interval
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
-from optuna_quant.tuning.result import recorded_interval
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -388,7 +388,7 @@ def test_model_that_was_evaluated_before_has_its_interval(
     def other_order(study: optuna.Study) -> None:
         raise ValueError("Another order.")
 
-    monkeypatch.setattr("optuna_quant.tuning.result.read_population", other_order)
+    monkeypatch.setattr("optuna_quant.tuning.interval.read_population", other_order)
     assert recorded_interval(study, twin, first.criterion, models=models) is None
     assert "interval of the loss is not known. Another order." in caplog.text
 

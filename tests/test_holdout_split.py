@@ -10,13 +10,13 @@ import numpy as np
 import onnx_models
 import pytest
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.holdout_split import as_fraction
 from optuna_quant.evaluation.holdout_split import split_holdout
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 
@@ -156,8 +156,8 @@ def members_by_labels(data: Any, part: DataEvaluation) -> list[int]:
 @pytest.mark.parametrize("evidence", ["paired", "off"])
 def test_continued_study_keeps_the_same_aside(folder: Path, tmp_path: Path, evidence: str) -> None:
     storage = str(tmp_path / "journal")
-    first = tune_in(folder, storage=storage, evidence=evidence)
-    again = tune_in(folder, storage=storage, evidence=evidence)
+    first = tune_in(folder, storage=storage, early_stopping=evidence)
+    again = tune_in(folder, storage=storage, early_stopping=evidence)
     assert len(again.study.trials) == len(first.study.trials)
     assert again.holdout == first.holdout
     began = "was begun with holdout=0.3 with the seed 0, drawn from 400 samples, and here "
@@ -167,7 +167,7 @@ def test_continued_study_keeps_the_same_aside(folder: Path, tmp_path: Path, evid
         ({"holdout": None}, "nothing is kept aside"),
     ):
         with pytest.raises(ValueError, match=f"{began}{now}.*another study name or storage"):
-            tune_in(folder, **{"storage": storage, "evidence": evidence, **changed})
+            tune_in(folder, **{"storage": storage, "early_stopping": evidence, **changed})
 
 
 def test_study_without_a_holdout_does_not_get_one(folder: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ class Ended:
 
 
 def start(arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, **environment},
@@ -399,7 +399,7 @@ def launcher(request: pytest.FixtureRequest) -> str:
 
 
 def mpirun(launcher: str, arguments: Sequence[str], size: int) -> subprocess.Popen[str]:
-    code = "import sys; from optuna_quant.cli.parser import main; sys.exit(main())"
+    code = "import sys; from optuna_quant.cli import main; sys.exit(main())"
     return subprocess.Popen(
         mpi.command(launcher, size, ["-c", code, *arguments]),
         env=mpi.environment(),

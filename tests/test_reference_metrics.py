@@ -19,12 +19,16 @@ from optuna_quant import TuningCriterion
 from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.cli.parser import main
+from optuna_quant.evaluation.metrics.criterion import criterion_for
+from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.reference import agreement
 from optuna_quant.evaluation.metrics.reference import cosine
 from optuna_quant.evaluation.metrics.reference import predicted_classes
 from optuna_quant.evaluation.metrics.reference import relative_error
 from optuna_quant.evaluation.metrics.reference_outputs import ReferenceOutputs
 from optuna_quant.study.errors import BaselineError
+from optuna_quant.tuning.options.collect import collect
+from optuna_quant.tuning.options.request import TuneOptions
 
 
 X = onnx_models.samples(150, 2, 8, 8)
@@ -254,7 +258,7 @@ def test_a_search_without_labels(evidence: str) -> None:
         calibration_data=X[:40],
         data={"x": X},
         metric="agreement",
-        evidence=evidence,
+        early_stopping=evidence,
         holdout={"x": holdout},
         accuracy_criterion=AccuracyCriterion(tolerable_loss=0.1),
         tuning_criterion=TuningCriterion(objective="ops"),
@@ -326,8 +330,14 @@ def test_errors_are_absolute_for_fp32_has_none() -> None:
             model,
             **given,
             metric="relative_error",
-            accuracy_criterion=AccuracyCriterion(tolerable_loss=0.05),
+            accuracy_criterion=AccuracyCriterion(criterion="relative", tolerable_loss=0.05),
         )
+    looser = AccuracyCriterion(tolerable_loss=0.05)  # Which does not say of what kind it is.
+    for options in ({"accuracy_criterion": looser}, {"tolerable_loss": 0.05}):
+        given_criterion = collect(TuneOptions, options).accuracy_criterion
+        found = criterion_for(as_metric_of("relative_error"), given_criterion)
+        assert (found.criterion, found.tolerable_loss) == ("absolute", 0.05)
+        assert not found.higher_is_better
 
 
 def test_labels_that_are_there_are_not_used_and_this_is_said(

@@ -18,7 +18,6 @@ from spaces import STATIC_TENSOR
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
@@ -31,6 +30,7 @@ from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
 from optuna_quant.study.repeated_failures import single_ops
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 

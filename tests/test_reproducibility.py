@@ -18,16 +18,16 @@ import onnx
 import onnx_models
 import pytest
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.cli.parser import main
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.batches import Batches
 from optuna_quant.study import record
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import TuningInterrupted
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
-from optuna_quant.tuning.second_evaluation import SecondEvaluation
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
+from optuna_quant.tuning.validation import SecondEvaluation
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
@@ -395,7 +395,7 @@ def tune_on(some: Any, x: np.ndarray, **kwargs: Any) -> TuningResult:
 def test_few_samples_are_enough_where_nothing_is_random(
     data: dict[str, np.ndarray], evidence: str
 ) -> None:
-    result = tune_on(data, data["x"], evidence=evidence)
+    result = tune_on(data, data["x"], early_stopping=evidence)
     assert result.met
     found = result.second_evaluation
     assert found is not None
@@ -427,7 +427,7 @@ def test_random_model_is_evaluated_again_as_a_whole(
     data: dict[str, np.ndarray], evidence: str
 ) -> None:
     with pytest.warns(UserWarning, match="gives the same samples other outputs each time"):
-        result = tune_on(data, data["x"], model=noisy(2.0), evidence=evidence)
+        result = tune_on(data, data["x"], model=noisy(2.0), early_stopping=evidence)
     found = result.second_evaluation
     assert found is not None
     assert found.differs

@@ -22,7 +22,6 @@ import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.objective import QuantObjective
@@ -40,6 +39,7 @@ from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import population_of
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 from optuna_quant.workers import identity
 
@@ -220,12 +220,12 @@ def go_data(storage: Any, backend: Any, data: Any, **given: Any) -> TuningResult
 @pytest.mark.parametrize("evidence", ["paired", "off"])
 def test_other_data_and_metrics_are_refused_by_name(storage: Path, evidence: str) -> None:
     backend, data = labelled()
-    first = go_data(storage, backend, data, evidence=evidence)
+    first = go_data(storage, backend, data, early_stopping=evidence)
     before = len(first.study.trials)
 
     def refused(pattern: str, data: Any, **given: Any) -> None:
         with pytest.raises(ChangedEvaluationError, match=pattern):
-            go_data(storage, backend, data, evidence=evidence, **given)
+            go_data(storage, backend, data, early_stopping=evidence, **given)
 
     labels = data["labels"].copy()
     labels[7] += 1
@@ -236,7 +236,7 @@ def test_other_data_and_metrics_are_refused_by_name(storage: Path, evidence: str
     refused("metric", data, metric="top5")
     shorter = {name: array[:50] for name, array in data.items()}
     refused("begun with (other data, other labels|60 evaluation samples)", shorter)
-    again = go_data(storage, backend, data, evidence=evidence)
+    again = go_data(storage, backend, data, early_stopping=evidence)
     assert len(again.study.trials) == before
     assert again.config == first.config
 

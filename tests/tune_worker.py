@@ -11,9 +11,9 @@ from fake_backend import FakeBackend
 from fake_backend import FakeModel
 import optuna
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 
 
 def new_backend() -> FakeBackend:

@@ -32,8 +32,8 @@ def work(model: bytes, storage: DaskStorage, max_trials: int) -> tuple[str, str]
         model,
         calibration_data=DIGITS / "calib.npz",
         data=DIGITS / "eval.npz",
-        accuracy_criterion=optuna_quant.AccuracyCriterion(tolerable_loss=0.01),
-        tuning_criterion=optuna_quant.TuningCriterion(max_trials=max_trials),
+        tolerable_loss=0.01,
+        max_trials=max_trials,
         storage=storage,
         study_name=STUDY,
         measure_gain=False,  # Each would measure while the others do.

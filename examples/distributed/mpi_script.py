@@ -29,7 +29,7 @@ def main(storage: str) -> None:
         DIGITS / "model.onnx",
         calibration_data=DIGITS / "calib.npz",
         data=DIGITS / "eval.npz",
-        accuracy_criterion=optuna_quant.AccuracyCriterion(tolerable_loss=0.01),
+        tolerable_loss=0.01,
         storage=storage,
         study_name="digits",
         output="digits.int8.onnx",

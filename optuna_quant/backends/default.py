@@ -15,16 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     import os
 
+    import onnx
+    import onnxruntime
+
     from optuna_quant.backends.base import RunnableModel
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
     from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
 
 
+ModelLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
+"""What :func:`make_backend` takes for a model."""
+
+RunSettings: TypeAlias = "onnxruntime.SessionOptions"
+"""How the runtime runs a model."""
+
 DefaultBackend: TypeAlias = "OnnxRuntimeBackend"
 """What :func:`make_backend` gives."""
 
 
-def make_backend(model: Any, **options: Any) -> DefaultBackend:
+def make_backend(model: ModelLike | None, **options: Any) -> DefaultBackend:
     """The backend of a model for which the user has given none.
 
     Args:
@@ -48,7 +57,7 @@ def make_backend(model: Any, **options: Any) -> DefaultBackend:
     return OnnxRuntimeBackend(model, **given)
 
 
-def session_options(*, threads: int | None) -> Any:
+def session_options(*, threads: int | None) -> RunSettings | None:
     """The option ``session_options`` of the backend, by what the command line can say of it.
 
     Args:

@@ -14,7 +14,7 @@ import warnings
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
-from optuna_quant.callbacks.tuning_criterion import check_limits
+from optuna_quant.callbacks.limits import check_limits
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike

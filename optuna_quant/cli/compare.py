@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING
-from typing import Any
+
+from optuna_quant.cli.options import add_some
+from optuna_quant.cli.options import given_options
+from optuna_quant.tuning.options.request import TuneOptions
 
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+_HELP = {
+    "data": "labelled data for the metric, as for tune",
+    "metric": "the metric on --data, as for tune (default: accuracy)",
+    "calibration_data": "samples without labels to run the models on, as for tune (default: those "
+    "of --data, else random inputs)",
+    "output_names": "the output of the model that the metric is of (default: the first output)",
+    "inputs": "an input that is the same for all samples, as for tune",
+    "transform": "function that makes the input of what the data hold of one sample, as for tune",
+    "threads": "the threads of a run (default: all cores)",
+    "seed": "seed of random inputs",
+}
 
 
 def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,80 +39,45 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("first", metavar="A.onnx", help="the first model, often FP32")
     parser.add_argument("second", metavar="B.onnx", help="the second one")
-    parser.add_argument(
-        "--data", metavar="X.npz", help="labelled data for the metric, as for tune"
-    )
-    parser.add_argument("--metric", help="the metric on --data, as for tune (default: accuracy)")
-    parser.add_argument(
-        "--calibration",
-        metavar="X.npz",
-        help="samples without labels to run the models on, as for tune (default: those of --data, "
-        "else random inputs)",
-    )
-    parser.add_argument(
-        "--output-name",
-        metavar="NAME",
-        action="append",
-        help="the output of the model that the metric is of (default: the first output)",
-    )
-    parser.add_argument(
-        "--input",
-        metavar="NAME=VALUE",
-        action="append",
-        help="an input that is the same for all samples, as for tune",
-    )
-    parser.add_argument(
-        "--transform",
-        metavar="FILE.py:NAME",
-        help="function that makes the input of what the data hold of one sample, as for tune",
-    )
+    add_some(parser, TuneOptions, _HELP, _HELP)
     for option, default, told in (
-        ("--threads", None, "the threads of a run (default: all cores)"),
         ("--batch", 1, "how many samples a run has, unless the model says it (default: 1)"),
         ("--rounds", 50, "how often each model is measured (default: 50)"),
         ("--samples", 64, "on how many samples outputs are compared, at most (default: 64)"),
     ):
         parser.add_argument(option, metavar="N", type=_positive, default=default, help=told)
-    parser.add_argument("--seed", type=int, default=0, help="seed of random inputs")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
 
 
-def run_compare(
-    args: argparse.Namespace,
-    *,
-    metric: Any = None,
-    inputs: dict[str, Any] | None = None,
-    transform: Callable[[Any], Any] | None = None,
-) -> int:
-    """Run the command.
-
-    Args:
-        args:
-            The arguments.
-        metric:
-            What ``--metric`` names.
-        inputs:
-            What ``--input`` says.
-        transform:
-            What ``--transform`` names.
-    """
+def run(args: argparse.Namespace) -> int:
+    """Measure two models."""
+    from optuna_quant.cli.loading import data_path
+    from optuna_quant.cli.loading import existing_file
+    from optuna_quant.cli.values import read_values
     from optuna_quant.tuning.compare import compare
 
+    for option, name in (("the first model", args.first), ("the second model", args.second)):
+        existing_file(option, name)
+    given = read_values(given_options(args, TuneOptions), TuneOptions)
+    data, calibration = given.get("data"), given.get("calibration_data")
+    for option, name in (("--data", data), ("--calibration", calibration)):
+        if name is not None:
+            data_path(option, name)
     found = compare(
         args.first,
         args.second,
-        data=args.data,
-        metric=metric,
-        calibration_data=args.calibration,
-        output_names=args.output_name,
-        inputs=inputs,
-        transform=transform,
+        data=data,
+        metric=given.get("metric"),
+        calibration_data=calibration,
+        output_names=given.get("output_names"),
+        inputs=given.get("inputs"),
+        transform=given.get("transform"),
         batch=args.batch,
-        threads=args.threads,
+        threads=given.get("threads"),
         rounds=args.rounds,
         samples=args.samples,
-        seed=args.seed,
+        seed=given.get("seed", 0),
     )
     print(json.dumps(found.to_dict(), indent=2) if args.json else found)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import TypeAlias
 
 import numpy as np
 from optuna.logging import get_logger
@@ -36,17 +34,17 @@ from optuna_quant.data.loaders import kept_in_memory
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.data.given import DataLike
+    from optuna_quant.data.given import Transform
     from optuna_quant.data.inputs import InputSpec
 
 
 _logger = get_logger(__name__)
 
-Transform: TypeAlias = "Callable[[Any], Any]"
-
 _THE_DATA = "the evaluation data"
 
 
-def open_data(source: Any, transform: Transform | None = None) -> LabelledData:
+def open_data(source: DataLike, transform: Transform | None = None) -> LabelledData:
     """Return labelled data as users give them, ready to be read in any order.
 
     Args:
@@ -86,8 +84,9 @@ def open_data(source: Any, transform: Transform | None = None) -> LabelledData:
     if isinstance(source, tuple) and len(source) == 2 and _are_columns(*source):
         return _Unnamed(source[0], source[1], transform)
     if is_loader(source):
-        if is_indexable(source.dataset):
-            return DatasetData(LoaderSamples(source), transform=transform)
+        loader: Any = source
+        if is_indexable(loader.dataset):
+            return DatasetData(LoaderSamples(loader), transform=transform)
         return _Items(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
     if isinstance(source, list | tuple):
         return _Items(source, transform, are_batches=False)

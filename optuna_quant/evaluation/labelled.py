@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
-from collections.abc import Mapping
 from contextlib import closing
 import copy
 from dataclasses import replace
 import math
 from numbers import Integral
-import os
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -21,7 +19,6 @@ from optuna.logging import get_logger
 from optuna_quant.backends.base import depends_on_batch as _depends
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.labelled_data import LABELS
-from optuna_quant.data.labelled_data import LabelledData
 from optuna_quant.data.outputs import as_output_names
 from optuna_quant.data.sources import open_data
 from optuna_quant.data.subset import SubsetData
@@ -56,6 +53,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
+    from optuna_quant.data.given import DataLike
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.data.given import Transform
     from optuna_quant.data.inputs import InputSpec
     from optuna_quant.data.labelled_data import Batch
     from optuna_quant.data.sample_runs import Outputs
@@ -171,15 +171,15 @@ class DataEvaluation:
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | Mapping[str, Any] | LabelledData | Any,
+        data: DataLike,
         metric: Metric = "accuracy",
         *,
         batch_size: int | None = None,
         threads: int = 1,
         metric_bounds: Bounds | None = None,
         output_names: str | Sequence[str] | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        transform: Callable[[Any], Any] | None = None,
+        inputs: InputValues | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self._metric = as_metric_of(metric, bounds=metric_bounds)
         if batch_size is not None:

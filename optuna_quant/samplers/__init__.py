@@ -8,6 +8,8 @@ from optuna_quant.samplers._conservative import ConservativeQuantSampler
 from optuna_quant.samplers._engine.base import QuantSampler
 from optuna_quant.samplers._engine.reports import Abandoned
 from optuna_quant.samplers._engine.reports import RaceReport
+from optuna_quant.samplers._engine.reports import ReportsRaces
+from optuna_quant.samplers._engine.reports import ReportsSearch
 from optuna_quant.samplers._engine.reports import Speculation
 from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Plan
@@ -19,6 +21,7 @@ from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
 from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.earlier_study import study_prior
+from optuna_quant.samplers._models.explanation import Explains
 from optuna_quant.samplers._models.explanation import Explanation
 from optuna_quant.samplers._models.explanation import FallbackOp
 from optuna_quant.samplers._models.explanation import LeastLoss
@@ -45,6 +48,7 @@ __all__ = [
     "ConservativeQuantSampler",
     "Evaluation",
     "ExhaustiveQuantSampler",
+    "Explains",
     "Explanation",
     "FallbackOp",
     "HAWQV2QuantSampler",
@@ -58,6 +62,8 @@ __all__ = [
     "Race",
     "RaceReport",
     "RandomQuantSampler",
+    "ReportsRaces",
+    "ReportsSearch",
     "Scoring",
     "SeesSamples",
     "Sensitivity",

@@ -9,12 +9,12 @@ import optuna
 import pytest
 
 from optuna_quant.backends.base import native_of
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.random_inputs import random_feed
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.testing.fixtures import BackendFixtures
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 
 
 if TYPE_CHECKING:

@@ -9,19 +9,21 @@ from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Stop
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import as_objective
+from optuna_quant.tuning.conclude import Found
+from optuna_quant.tuning.conclude import conclude
+from optuna_quant.tuning.outcome import Outcome
 
 
 if TYPE_CHECKING:
     from optuna_quant.costs.objective import Objective
     from optuna_quant.costs.objective import ObjectiveLike
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.tuning.result import TuningResult
 
 
 _NOT_REPEATED = "it was chosen from the record"
 
 
-def objective_of(result: TuningResult, objective: ObjectiveLike | None = None) -> Objective:
+def objective_of(result: Outcome, objective: ObjectiveLike | None = None) -> Objective:
     """An objective with what a result knows of costs.
 
     Args:
@@ -44,15 +46,13 @@ def objective_of(result: TuningResult, objective: ObjectiveLike | None = None) -
 
 
 def choose(
-    result: TuningResult,
+    result: Found,
     *,
     tolerable_loss: float | None = None,
     criterion: AccuracyCriterion | None = None,
     objective: ObjectiveLike | None = None,
-) -> TuningResult:
+) -> Found:
     """See :meth:`optuna_quant.TuningResult.choose`."""
-    from optuna_quant.tuning.result import conclude
-
     if tolerable_loss is not None and criterion is not None:
         raise ValueError(
             f"Either tolerable_loss (got {tolerable_loss!r}) or criterion (got {criterion!r}) is "
@@ -68,6 +68,7 @@ def choose(
     judge.check_direction(result.study)
     policy = ExitPolicy(judge, objective=objective_of(result, objective))
     found = conclude(
+        type(result),
         result.study,
         Stop(result.stopped_because, f"{result.message} This was chosen from its record."),
         policy,
@@ -82,7 +83,7 @@ def choose(
     return _with_what_is_known(found, result)
 
 
-def _with_what_is_known(found: TuningResult, result: TuningResult) -> TuningResult:
+def _with_what_is_known(found: Found, result: Outcome) -> Found:
     """What a result says of its model beyond the record is true of the same model still."""
     if found.trial is None or result.trial is None or found.trial.number != result.trial.number:
         missing = None if result.holdout is None else _NOT_REPEATED

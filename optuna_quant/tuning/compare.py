@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant.costs.comparison import Comparison
 from optuna_quant.costs.comparison import ModelFigures
@@ -16,6 +13,10 @@ from optuna_quant.costs.timing import time_interleaved
 
 
 if TYPE_CHECKING:
+    from optuna_quant.data.given import CalibrationLike
+    from optuna_quant.data.given import DataLike
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.data.given import Transform
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
 
 
@@ -23,12 +24,12 @@ def compare(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
     *,
-    data: Any = None,
+    data: DataLike | None = None,
     metric: Metric | None = None,
-    calibration_data: Any = None,
+    calibration_data: CalibrationLike | None = None,
     output_names: str | Sequence[str] | None = None,
-    inputs: Mapping[str, Any] | None = None,
-    transform: Callable[[Any], Any] | None = None,
+    inputs: InputValues | None = None,
+    transform: Transform | None = None,
     batch: int = 1,
     threads: int | None = None,
     rounds: int = 50,

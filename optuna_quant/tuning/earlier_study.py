@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import Protocol
 from typing import TypeAlias
 
@@ -41,7 +40,7 @@ _FORMS = (
 _SHOWN = 5
 
 
-def check_from_study(value: Any) -> None:
+def check_from_study(value: object) -> None:
     """Check that something can stand for an earlier study; it is not opened.
 
     Raises:
@@ -52,9 +51,10 @@ def check_from_study(value: Any) -> None:
         return
     if isinstance(getattr(value, "study", None), optuna.Study):
         return
-    is_pair = isinstance(value, tuple) and len(value) == 2
-    if is_pair and value[0] is not None and (value[1] is None or isinstance(value[1], str)):
-        return
+    if isinstance(value, tuple) and len(value) == 2:
+        storage, name = value
+        if storage is not None and isinstance(name, str | None):
+            return
     raise TypeError(f"from_study must be {_FORMS}, but got {value!r}.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from optuna_quant.evaluation.rebuild import rebuild
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Model
+    from optuna_quant.data.given import InputValues
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.space import TuningSpace
 
@@ -47,7 +47,7 @@ class Feed:
             How many samples they are.
     """
 
-    inputs: Mapping[str, Any]
+    inputs: InputValues
     batch: int
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
 import os
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from optuna.logging import get_logger
@@ -25,6 +25,7 @@ from optuna_quant.evaluation.value import for_fp32
 from optuna_quant.evaluation.value import given_to
 from optuna_quant.sequential.interval import loss_interval
 from optuna_quant.sequential.population import is_bounded
+from optuna_quant.tuning.validation import HoldoutResult
 
 
 if TYPE_CHECKING:
@@ -37,43 +38,12 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+T = TypeVar("T")
+
 _WHAT = "The evaluation of the hold-out set"
 
 
-@dataclass(frozen=True)
-class HoldoutResult:
-    """What the hold-out set says of the model that was found.
-
-    The search has not seen these samples. So of the loss here nothing was selected, and its
-    interval may be believed.
-
-    Attributes:
-        metric:
-            The metric of the model on the hold-out set.
-        baseline:
-            The metric of the FP32 model on it.
-        loss:
-            The loss of the model against that baseline, as the criterion defines it.
-        met:
-            Whether the criterion is met there.
-        loss_interval:
-            Between which values the loss is for the population that the hold-out set was drawn
-            from, with 95 % confidence, see
-            :func:`optuna_quant.sequential.interval.loss_interval`; :obj:`None` if the metric has
-            no scores of single samples, or these have no bounds.
-        samples:
-            The number of samples; :obj:`None` if it is not known.
-    """
-
-    metric: float
-    baseline: float
-    loss: float
-    met: bool
-    loss_interval: tuple[float, float] | None = None
-    samples: int | None = None
-
-
-def _unlimited(evaluate: Callable[[], Any]) -> Any:
+def _unlimited(evaluate: Callable[[], T]) -> T:
     return evaluate()
 
 
@@ -137,7 +107,7 @@ def _measured(
     return _compare(candidate, baseline, evaluate, result.criterion)
 
 
-def check_other_data(data: Any, holdout: Any, *, what: str) -> None:
+def check_other_data(data: object, holdout: object, *, what: str) -> None:
     """Refuse a hold-out set that the search uses as well.
 
     Args:
@@ -160,7 +130,7 @@ def check_other_data(data: Any, holdout: Any, *, what: str) -> None:
         )
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: object, other: object) -> bool:
     if one is other:
         return True
     if isinstance(one, str | os.PathLike) and isinstance(other, str | os.PathLike):
@@ -172,7 +142,7 @@ def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(one[key] is other[key] for key in one)
     # The same method of the same object is another object each time.
-    return callable(one) and callable(other) and bool(one == other)
+    return bool(callable(one) and one == other)
 
 
 def _evaluate(

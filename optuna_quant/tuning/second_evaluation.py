@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
 import hashlib
-import itertools
 import json
 import math
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from optuna.logging import get_logger
@@ -37,6 +37,7 @@ from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.study.trial_view import full_scores
+from optuna_quant.tuning.validation import SecondEvaluation
 
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Model
-    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.tuning.result import TuningResult
 
 
 _logger = get_logger(__name__)
+
+T = TypeVar("T")
 
 # So many samples tell whether outputs are the same each time; of few samples a part of them.
 _TRIED = 16
@@ -59,51 +61,7 @@ _BY_ORDER = 1e-5
 _SAME_METRIC = 1e-9
 
 
-@dataclass(frozen=True)
-class SecondEvaluation:
-    """What evaluating the answer a second time has given.
-
-    Args:
-        first:
-            The metric and that of the FP32 model, as the first evaluation gave them.
-        metric:
-            The metric; :obj:`None` if a few samples have given the same as before, so that there
-            was no need to evaluate all.
-        baseline:
-            The metric of the FP32 model, evaluated a second time as well because something is
-            random; :obj:`None` if nothing is, as far as that shows.
-        evaluated:
-            How much was evaluated for it, in full evaluations.
-    """
-
-    first: tuple[float, float]
-    metric: float | None
-    baseline: float | None
-    evaluated: float
-
-    @property
-    def differs(self) -> bool:
-        """Whether it has given something else than the first time."""
-        return self.baseline is not None
-
-    def meets(self, criterion: AccuracyCriterion) -> bool:
-        """Whether the criterion is met by both evaluations, against both of FP32."""
-        if self.metric is None or self.baseline is None:
-            return True
-        metrics, baselines = (self.first[0], self.metric), (self.first[1], self.baseline)
-        return all(criterion.meets(m, b) for m, b in itertools.product(metrics, baselines))
-
-    def shown(self, criterion: AccuracyCriterion) -> str:
-        """A line of the summary, if it differs."""
-        assert self.metric is not None and self.baseline is not None
-        again = "met again" if self.meets(criterion) else "NOT met each time"
-        return (
-            f"not reproducible exactly: evaluated twice, the metric is {self.first[0]:.6g} and "
-            f"{self.metric:.6g}, FP32 {self.first[1]:.6g} and {self.baseline:.6g}: {again}"
-        )
-
-
-def _unlimited(evaluate: Callable[[], Any], *, give_up: Callable[[str], None]) -> Any:
+def _unlimited(evaluate: Callable[[], T], *, give_up: Callable[[str], None]) -> T:
     return evaluate()
 
 

@@ -153,7 +153,7 @@ def test_data_decide_what_is_quantized_of_a_model_that_is_no_onnx_model() -> Non
         backend=FakeBackend(DAMAGE),
         data=fake_data(1000),
         accuracy_criterion=criterion,
-        evidence="off",
+        early_stopping="off",
     )
     assert result.met
     assert result.config is not None

@@ -20,7 +20,6 @@ import no_gain_worker
 import optuna
 import pytest
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
@@ -33,6 +32,7 @@ from optuna_quant.study import record
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.errors import TuningInterrupted
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 

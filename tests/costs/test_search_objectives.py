@@ -15,7 +15,6 @@ import pytest
 from spaces import STATIC
 from spaces import STATIC_TENSOR
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.gain import Measured
@@ -27,6 +26,7 @@ from optuna_quant.space.config import FP32
 from optuna_quant.study import record
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
 
 
@@ -312,7 +312,7 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     # By the table "a" and "b" gain the same, but for 1 of 1000; measured, the other is faster.
     backend = RunsBackend({"a": 0.06, "b": 0.06}, {"a": 0.5, "b": 0.499})
     monkeypatch.setattr(
-        "optuna_quant.tuning.search.measure_finalists",
+        "optuna_quant.tuning.run.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, 1.6e-3, 1.5e-3)
         ),
@@ -345,7 +345,7 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
 )
 def test_a_model_pays_if_it_is_faster_by_more_than_noise(monkeypatch, seconds, noise, pays, said):
     monkeypatch.setattr(
-        "optuna_quant.tuning.search.measure_finalists",
+        "optuna_quant.tuning.run.measure_finalists",
         lambda found, **kw: measure_finalists(
             found, **kw, measure_against=measured(2.1e-3, seconds, seconds, noise=noise)
         ),

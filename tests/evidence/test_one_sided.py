@@ -124,7 +124,7 @@ def search(tmp_path: Path | None = None, **kwargs: Any) -> TuningResult:
 
 
 def test_mse_needs_no_bounds(caplog: pytest.LogCaptureFixture) -> None:
-    result, full = search(), search(evidence="off")
+    result, full = search(), search(early_stopping="off")
     assert result.met is full.met
     assert result.criterion.higher_is_better is False
     assert result.loss_interval is None
@@ -169,7 +169,9 @@ def test_it_is_continued_with_another_tolerance(tmp_path: Path) -> None:
 
 
 def test_asking_for_bets_is_answered(caplog: pytest.LogCaptureFixture) -> None:
-    search(evidence="paired", tuning_criterion=TuningCriterion(max_trials=1, objective="ops"))
+    search(
+        early_stopping="paired", tuning_criterion=TuningCriterion(max_trials=1, objective="ops")
+    )
     (said,) = [r.getMessage() for r in caplog.records if "certainly fails" in r.getMessage()]
     assert "'mse' has no bound on how bad" in said
     assert "metric_bounds" in said

@@ -26,9 +26,9 @@ from samplers.parallel_worker import sampler_of
 import services
 
 from optuna_quant import _optuna
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.workers import identity
 
 

@@ -14,9 +14,9 @@ import optuna
 from samplers.parallel_worker import Log
 import services
 
-from optuna_quant.callbacks.tuning_criterion import TuningCriterion
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.criterion import TuningCriterion
 
 
 def sleep() -> None:

@@ -51,10 +51,18 @@ def criterion_for(
     """
     if metric is None:
         return AccuracyCriterion() if given is None else given
-    if given is None:
-        given = AccuracyCriterion(criterion=default_criterion(metric))
-    if not given.says_direction:
-        given = replace(given, higher_is_better=metric.higher_is_better)
+    given = AccuracyCriterion() if given is None else given
+    said = replace(
+        given,
+        criterion=given.criterion if given.says_kind else default_criterion(metric),
+        higher_is_better=given.higher_is_better
+        if given.says_direction
+        else metric.higher_is_better,
+    )
+    return _checked(said, metric)
+
+
+def _checked(given: AccuracyCriterion, metric: SampleMetric | CorpusMetric) -> AccuracyCriterion:
     if metric.higher_is_better != given.higher_is_better:
         better = "higher" if metric.higher_is_better else "lower"
         raise ValueError(

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from typing import Protocol
+from typing import runtime_checkable
+
+
+if TYPE_CHECKING:
+    import optuna
 
 
 @dataclass(frozen=True)
@@ -86,3 +94,25 @@ class RaceReport:
             f"more than {self.missed:.3g}"
         )
         return f"{self.name}: {rounds}; {sure}"
+
+
+@runtime_checkable
+class ReportsSearch(Protocol):
+    """A sampler that tells of a search besides its results, as all of ours do."""
+
+    def abandoned(self, study: optuna.Study) -> Sequence[Abandoned]:
+        """The configurations that are not tried any more."""
+        ...
+
+    def speculation(self, study: optuna.Study) -> Speculation:
+        """How much was evaluated on a guess."""
+        ...
+
+
+@runtime_checkable
+class ReportsRaces(Protocol):
+    """A sampler that decides races on a part of the samples, and tells how."""
+
+    def races(self, study: optuna.Study) -> Sequence[RaceReport]:
+        """How the races so far were decided."""
+        ...

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from typing import Protocol
+from typing import runtime_checkable
 
 from optuna_quant.samplers._models.beliefs import LEAST_PROBABILITY
 from optuna_quant.samplers._models.option_scores import scored_options
 
 
 if TYPE_CHECKING:
+    import optuna
+
     from optuna_quant.costs import CostTable
+    from optuna_quant.costs import Objective
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._models.outlook import Believed
     from optuna_quant.samplers._models.outlook import Outlook
@@ -303,3 +308,18 @@ def _least_loss(question: Question, outlook: Outlook) -> LeastLoss | None:
     sign = -1.0 if criterion.higher_is_better else 1.0
     loss = criterion.loss(question.baseline + sign * best.loss, question.baseline)
     return LeastLoss(config, loss, tuple(in_the_way))
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A sampler with a model of the loss, which says why an answer is as it is."""
+
+    def explain(
+        self,
+        study: optuna.Study,
+        config: QuantConfig | None = None,
+        *,
+        objective: Objective | None = None,
+    ) -> Explanation | None:
+        """Why an answer is as it is, and what is believed of what was not tried."""
+        ...

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-import math
-from numbers import Integral
-from numbers import Real
+from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.costs.objective import ObjectiveLike
-from optuna_quant.costs.objective import as_objective
+from optuna_quant._common.option import Flag
+from optuna_quant._common.option import option
+from optuna_quant._common.option_kinds import COUNT_OR_NONE
+from optuna_quant._common.option_kinds import SECONDS_OR_NONE
+from optuna_quant._common.option_kinds import SWITCH
+from optuna_quant._common.option_kinds import TABLE
+from optuna_quant._common.option_kinds import TEXT
+from optuna_quant._common.option_kinds import WEIGHTS
+
+
+if TYPE_CHECKING:
+    from optuna_quant.costs.objective import ObjectiveLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +56,68 @@ class TuningCriterion:
             If an argument is out of its range.
     """
 
-    timeout: float | None = 0
-    max_trials: int | None = 100
-    strategy: str | None = None
-    strategy_kwargs: Mapping[str, Any] | None = None
-    objective: ObjectiveLike | None = None
-    stop_at_first: bool | None = None
+    timeout: float | None = option(
+        0,
+        Flag(
+            help="0: stop at the first model that meets the criterion; otherwise search for so "
+            "long and take the best; 'none': no limit of time (default: 0). It counts the time in "
+            "which the study's trials ran, over all runs of the command",
+            kind=SECONDS_OR_NONE,
+            metavar="SECONDS",
+        ),
+    )
+    max_trials: int | None = option(
+        100,
+        Flag(
+            help="the most models that are evaluated, or 'none' (default: 100)",
+            kind=COUNT_OR_NONE,
+            metavar="N",
+        ),
+    )
+    strategy: str | None = option(
+        None,
+        Flag(
+            help="auto, basic, conservative, exhaustive, random, ... (default: auto)",
+            kind=TEXT,
+            metavar="NAME",
+        ),
+    )
+    strategy_kwargs: Mapping[str, Any] | None = option(
+        None,
+        Flag(
+            help="options of the strategy",
+            kind=TABLE,
+            metavar="JSON",
+            reads="file of --strategy-kwargs",
+        ),
+    )
+    objective: ObjectiveLike | None = option(
+        None,
+        Flag(
+            help="the best of the models that meet the criterion: latency (the fastest on this "
+            "machine), size (the smallest), ops (the fewest in FP32), multiply_adds, "
+            "bit_operations, or weights of several, each relative to FP32: latency=0.7,size=0.3 "
+            "(default: latency, where measured costs of ops predict that of models; otherwise "
+            "size)",
+            kind=WEIGHTS,
+            metavar="WHAT",
+        ),
+    )
+    stop_at_first: bool | None = option(
+        None,
+        Flag(
+            help="with --timeout SECONDS: stop at the first model that meets the criterion all "
+            "the same",
+            kind=SWITCH,
+            value=True,
+        ),
+    )
 
     def __post_init__(self) -> None:
+        # They take long to import, and the command shows its help without them.
+        from optuna_quant.callbacks.limits import check_limits
+        from optuna_quant.costs.objective import as_objective
+
         check_limits(self.timeout, self.max_trials, self.stop_at_first)
         if self.objective is not None:
             as_objective(self.objective)
@@ -64,47 +126,3 @@ class TuningCriterion:
         if not isinstance(self.strategy_kwargs, Mapping | None):
             raise TypeError(f"strategy_kwargs must be a dict, but got {self.strategy_kwargs!r}.")
         object.__setattr__(self, "strategy_kwargs", dict(self.strategy_kwargs or {}))
-
-
-def check_limits(
-    timeout: float | None, max_trials: int | None, stop_at_first: bool | None
-) -> None:
-    """Refuse limits that make no sense.
-
-    Args:
-        timeout:
-            Seconds, at least 0; :obj:`None` for no limit.
-        max_trials:
-            A number of trials, at least 1; :obj:`None` for no limit.
-        stop_at_first:
-            Whether to stop at the first success; :obj:`None` for the default.
-
-    Raises:
-        TypeError:
-            If a limit has another type.
-        ValueError:
-            If a limit is out of its range, or the limits contradict each other.
-    """
-    if timeout is not None:
-        seconds = _number("timeout", timeout)
-        if not 0 <= seconds < math.inf:
-            raise ValueError(
-                f"timeout must be a number of seconds of at least 0, but got {timeout}; use None "
-                "for no limit."
-            )
-    if max_trials is not None:
-        if isinstance(max_trials, bool) or not isinstance(max_trials, Integral):
-            raise TypeError(f"max_trials must be an integer or None, but got {max_trials!r}.")
-        if max_trials < 1:
-            raise ValueError(f"max_trials must be at least 1, but got {max_trials}.")
-    if timeout == 0 and stop_at_first is False:
-        raise ValueError(
-            "timeout=0 means to stop at the first configuration that meets the criterion, which "
-            "contradicts stop_at_first=False; use timeout=None to search on without a time limit."
-        )
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, but got {value!r}.")
-    return float(value)

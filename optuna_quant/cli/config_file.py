@@ -1,0 +1,92 @@
+"""Options from a file of TOML, by the names that they have in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import os
+from pathlib import Path
+import tomllib
+from typing import TYPE_CHECKING
+
+from optuna_quant._common.option import groups_of
+from optuna_quant._common.option import meant_by
+from optuna_quant._common.option import options_of
+
+
+if TYPE_CHECKING:
+    from optuna_quant._common.option import Option
+    from optuna_quant._common.option_kinds import Plain
+
+
+def read_config(path: str | os.PathLike[str], cls: type) -> dict[str, Plain]:
+    """The options that a file says.
+
+    An option stands in the file by its name, or in a table named like the argument of
+    :func:`~optuna_quant.tune` that takes it, as ``[evaluation]``. Paths are relative to the file.
+
+    Args:
+        path:
+            The file.
+        cls:
+            The class that declares the options.
+
+    Raises:
+        ValueError:
+            If the file cannot be read, or something in it is no option or has no such value.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ValueError(f"--config: {str(file)!r} cannot be read: {why}.") from None
+    try:
+        said = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--config: {str(file)!r} is not valid TOML: {error}.") from None
+    found: dict[str, Plain] = {}
+    for option, value in _options(said, cls, f"--config {file}"):
+        if option.name in found:
+            raise ValueError(f"--config {file}: {option.name} is there twice.")
+        found[option.name] = _read(option, value, file)
+    return found
+
+
+def _options(said: Mapping[str, Plain], cls: type, where: str) -> Iterator[tuple[Option, Plain]]:
+    options, groups = options_of(cls), groups_of(cls)
+    for name, value in said.items():
+        if name not in groups:
+            yield _known(name, options, cls, where), value
+        elif not isinstance(value, dict):
+            raise ValueError(f"{where}: {name} must be a table, but is {value!r}.")
+        else:
+            own = {key: option for key, option in options.items() if option.group == name}
+            for key, each in value.items():
+                yield _known(key, own, cls, f"{where}, [{name}]"), each
+
+
+def _known(name: str, options: Mapping[str, Option], cls: type, where: str) -> Option:
+    """The option of a name that can stand in a file."""
+    found = options.get(name)
+    if found is None:
+        meant = meant_by(name, cls)
+        told = "" if meant is None else f" Did you mean {meant!r}?"
+        if meant == name:
+            told = " It is an option, but none of this table."
+        raise ValueError(f"{where}: there is no option {name!r}.{told}")
+    if found.flag is None:
+        raise ValueError(f"{where}: {name} cannot be said in a file, only in Python.")
+    return found
+
+
+def _read(option: Option, value: Plain, file: Path) -> Plain:
+    assert option.flag is not None
+    choices = [option.flag.kind.read(text) for text in option.flag.choices]
+    try:
+        found = option.flag.kind.from_file(value, str(file.parent))
+        if choices and found not in choices:
+            raise ValueError(f"it must be one of {', '.join(map(str, choices))}, but is {value!r}")
+    except ValueError as error:
+        raise ValueError(f"--config {file}: {option.name}: {error}.") from None
+    return found

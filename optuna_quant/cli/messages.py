@@ -1,0 +1,88 @@
+"""What the command says on stderr, and what it does when it is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+from optuna_quant._common.printable import printable
+
+
+def say(text: str) -> None:
+    """Write a line to stderr."""
+    print(f"optuna-quant: {printable(text)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """Note every Ctrl-C: compiled modules that are just imported raise ImportError for it.
+
+    SIGTERM is taken for one: it is what launchers and clusters send first, and the trial that is
+    cut short can be given back at once. So is SIGHUP, when the terminal is closed.
+    """
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    usual: dict[signal.Signals, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    if hasattr(signal, "SIGHUP"):  # With nohup it is ignored, and stays so.
+        usual[signal.SIGHUP] = signal.SIG_DFL
+    in_main = threading.current_thread() is threading.main_thread()
+    taken = [number for number in usual if in_main and signal.getsignal(number) is usual[number]]
+    for number in taken:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number in taken:
+            signal.signal(number, usual[number])
+
+
+class _Lines(logging.Formatter):
+    """Each message in one line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
+@contextlib.contextmanager
+def messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
+    """Write what the libraries have to say to stderr, in lines of our own."""
+    import warnings
+
+    import optuna
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"{speaker}: warning: {printable(str(message))}", file=sys.stderr, flush=True)
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(f"{speaker}: %(message)s"))
+    if not verbose and not quiet:
+        # The progress line of a failed trial says the same.
+        handler.addFilter(lambda entry: not getattr(entry, "in_progress_line", False))
+    logger = logging.getLogger("optuna_quant")
+    level, verbosity = logger.level, optuna.logging.get_verbosity()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        optuna.logging.set_verbosity(verbosity)

@@ -1,0 +1,123 @@
+"""The flags of the command, made from the options as they were declared."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna_quant._common.option import options_of
+from optuna_quant.cli.config_file import read_config
+
+
+if TYPE_CHECKING:
+    from optuna_quant._common.option import Flag
+    from optuna_quant._common.option import Option
+    from optuna_quant._common.option_kinds import Kind
+    from optuna_quant._common.option_kinds import Plain
+
+
+_HEADINGS = (
+    "what is quantized",
+    "data and evaluation",
+    "criterion",
+    "search",
+    "output and record",
+)
+
+
+def add_options(parser: argparse.ArgumentParser, cls: type) -> dict[str, argparse._ArgumentGroup]:
+    """Add a flag for each option of a class that the command can say.
+
+    Args:
+        parser:
+            The parser. What it reads has the given options alone, under their names.
+        cls:
+            The class that declares them.
+
+    Returns:
+        The groups of flags by heading, to be added to.
+    """
+    groups = {heading: parser.add_argument_group(heading) for heading in _HEADINGS}
+    for option in options_of(cls).values():
+        if option.flag is None:
+            continue
+        if option.flag.heading not in groups:
+            groups[option.flag.heading] = parser.add_argument_group(option.flag.heading)
+        _add(groups[option.flag.heading], option, option.flag, option.flag.help)
+    return groups
+
+
+def add_some(
+    parser: argparse.ArgumentParser,
+    cls: type,
+    names: Iterable[str],
+    helps: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Add the flags of some options.
+
+    Args:
+        parser:
+            The parser.
+        cls:
+            The class that declares them.
+        names:
+            Which options.
+        helps:
+            What ``--help`` says of them here, where that is something else.
+    """
+    options = options_of(cls)
+    for name in names:
+        option = options[name]
+        assert option.flag is not None
+        _add(parser, option, option.flag, helps.get(name, option.flag.help))
+
+
+def _add(to: argparse._ActionsContainer, option: Option, flag: Flag, help: str) -> None:
+    given: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS, "help": help}
+    if flag.value is not None:
+        to.add_argument(*option.flags, action="store_const", const=flag.value, **given)
+        return
+    if flag.metavar is not None:
+        given["metavar"] = flag.metavar
+    if flag.choices:
+        given["choices"] = [flag.kind.read(text) for text in flag.choices]
+    if flag.kind.repeats:
+        given["action"] = "append"
+    if flag.kind.parts is not None:
+        given["nargs"] = flag.kind.parts
+    to.add_argument(*option.flags, type=_reader(flag.kind), **given)
+
+
+def _reader(kind: Kind) -> Callable[[str], Plain]:
+    def read(text: str) -> Plain:
+        try:
+            return kind.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def given_options(args: argparse.Namespace, cls: type) -> dict[str, Plain]:
+    """The options that a command was given: by flags, and else by a configuration file.
+
+    Args:
+        args:
+            The arguments; ``config`` is the path of the file, if there is one.
+        cls:
+            The class that declares the options.
+
+    Raises:
+        ValueError:
+            If the file cannot be read, or says what is no option.
+    """
+    path = getattr(args, "config", None)
+    found = {} if path is None else read_config(path, cls)
+    said = {option.name for option in options_of(cls).values() if option.flag is not None}
+    flags = {name: value for name, value in vars(args).items() if name in said}
+    return {**found, **flags}

@@ -1,0 +1,77 @@
+"""The command ``optuna-quant serve``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import socket
+
+from optuna_quant.cli.exit_codes import MET
+from optuna_quant.cli.messages import say
+
+
+def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser.
+
+    Args:
+        commands:
+            The parser's commands.
+    """
+    serve = commands.add_parser(
+        "serve",
+        help="put a gRPC proxy in front of a storage, for many workers",
+        description="Serve a storage to many workers: they use --storage grpc://HOST:PORT, and "
+        "only this process connects to the database. It asks for no password: let only your "
+        "workers reach it.",
+    )
+    serve.add_argument(
+        "--storage", metavar="URL", required=True, help="what is served, as for tune"
+    )
+    serve.add_argument(
+        "--host",
+        default="localhost",
+        help="the address to listen on; 0.0.0.0 for all of this machine (default: localhost)",
+    )
+    serve.add_argument(
+        "--port", type=_port, default=13000, help="the port to listen on (default: 13000)"
+    )
+    serve.add_argument("--verbose", action="store_true", help="show where an error comes from")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve a storage to many workers, through one process."""
+    from optuna_quant.storages.address import shown_address
+    from optuna_quant.storages.open import open_storage
+
+    try:
+        # Optuna would say so only when it is used.
+        importlib.import_module("grpc")
+    except ImportError as error:
+        raise ValueError("serve needs gRPC. Run: pip install grpcio protobuf") from error
+    from optuna.storages import run_grpc_proxy_server
+
+    address = args.storage
+    if "://" not in address or address.split("://")[0] in ("redis", "rediss", "unix", "grpc"):
+        raise ValueError(
+            f"--storage {shown_address(address)!r} cannot be served: behind Optuna's gRPC proxy "
+            "there must be a database (postgresql://..., mysql://..., sqlite:///FILE)."
+        )
+    storage = open_storage(address)
+    # A second server on the same port would be no error to gRPC.
+    with socket.create_server((args.host, args.port)):
+        pass
+    say(
+        f"Serving on {args.host}, port {args.port}: workers use --storage "
+        f"grpc://HOST:{args.port}. Ctrl-C ends it."
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        run_grpc_proxy_server(storage, host=args.host, port=args.port)
+    return MET
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value < 65536:
+        raise argparse.ArgumentTypeError(f"it must be from 1 to 65535, but is {value}")
+    return value

@@ -1,0 +1,169 @@
+"""The answer of a search, chosen from the record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+import math
+from typing import TYPE_CHECKING
+from typing import TypeVar
+
+from optuna.logging import get_logger
+
+from optuna_quant.callbacks import StopReason
+from optuna_quant.costs.known import KnownObjective
+from optuna_quant.samplers import Explains
+from optuna_quant.samplers import ReportsRaces
+from optuna_quant.samplers import ReportsSearch
+from optuna_quant.selection.answer import candidates
+from optuna_quant.selection.answer import closest
+from optuna_quant.selection.answer import fp32_candidate
+from optuna_quant.selection.answer import partial_candidates
+from optuna_quant.selection.answer import ranked
+from optuna_quant.selection.chosen_by_samples import models_compared
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.evaluation_cost import full_evaluations
+from optuna_quant.tuning.finalists import finalists
+from optuna_quant.tuning.interval import recorded_interval
+from optuna_quant.tuning.outcome import Outcome
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.callbacks import ExitPolicy
+    from optuna_quant.callbacks import Stop
+    from optuna_quant.costs.gain import Gain
+    from optuna_quant.costs.paying import OpGain
+    from optuna_quant.samplers import Explanation
+    from optuna_quant.selection.answer import Candidate
+    from optuna_quant.space.space import TuningSpace
+
+
+_logger = get_logger(__name__)
+
+Found = TypeVar("Found", bound=Outcome)
+
+# How many samples a model must have seen, as a part of the most, to be called the closest.
+_WELL_SEEN = 0.25
+
+
+def conclude(
+    kind: type[Found],
+    study: optuna.Study,
+    stop: Stop,
+    policy: ExitPolicy,
+    *,
+    backend: Backend,
+    space: TuningSpace,
+    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain]] | None = None,
+    left_out: Mapping[str, OpGain | None] | None = None,
+) -> Found:
+    """Choose the answer from the record; what does not meet the criterion is called so.
+
+    Args:
+        kind:
+            What is made of it, such as :class:`~optuna_quant.TuningResult`.
+        study:
+            The study.
+        stop:
+            Why it stopped.
+        policy:
+            Its exit policy: it knows the criterion, and what is best.
+        backend:
+            Builds the models.
+        space:
+            The tuning space.
+        measure:
+            Measures candidates beside FP32 and gives the fastest, with what it is worth.
+            Default: nothing is measured.
+        left_out:
+            The ops that the space does not have because of what they cost.
+    """
+    criterion, objective = policy.criterion, policy.objective
+    found = candidates(study, criterion)
+    met = ranked(found, objective)
+    best = met[0] if met else _without_answer(study, found, policy, stop)
+    gain = None
+    if met and measure is not None and stop.reason != StopReason.INTERRUPTED:
+        try:
+            best, gain = measure(finalists(met, objective))
+        except KeyboardInterrupt:
+            told = f"{stop.message} Interrupted: time and size were not compared with FP32."
+            stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
+        except Exception as error:
+            # Whoever writes the model or asks for it is told so again.
+            _logger.warning(f"What the model is worth could not be measured: {error}")
+    cost = None
+    if best is not None and math.isfinite(best.cost(objective)):
+        cost = best.cost(objective)
+    baseline = get_baseline(study)
+    compared = models_compared(study)
+    sampler = study.sampler  # Other samplers than ours do not tell.
+    return kind(
+        met=bool(met),
+        metric=None if best is None else best.metric,
+        baseline=None if baseline is None else baseline.value,
+        loss=None
+        if best is None or baseline is None
+        else criterion.loss(best.metric, baseline.value),
+        config=None if best is None else space.config_from_params(best.trial.params),
+        cost=cost,
+        objective=objective.name,
+        study=study,
+        trial=None if best is None else best.trial,
+        stopped_because=stop.reason,
+        message=stop.message,
+        criterion=criterion,
+        backend=backend,
+        space=space,
+        races=sampler.races(study) if isinstance(sampler, ReportsRaces) else (),
+        abandoned=sampler.abandoned(study) if isinstance(sampler, ReportsSearch) else (),
+        speculation=sampler.speculation(study) if isinstance(sampler, ReportsSearch) else None,
+        samples=None if best is None else best.samples,
+        full_evaluations=full_evaluations(study),
+        loss_interval=None
+        if best is None
+        else recorded_interval(study, best.trial, criterion, models=compared),
+        models_compared=compared,
+        gain=gain,
+        known_objective=objective if isinstance(objective, KnownObjective) else None,
+        left_out={} if left_out is None else left_out,
+        explanation=_explanation(study, policy, None if best is None else best.trial, space),
+    )
+
+
+def _without_answer(
+    study: optuna.Study, found: Sequence[Candidate], policy: ExitPolicy, stop: Stop
+) -> Candidate | None:
+    """What the result is about if nothing is met: FP32 if that is best, else what is closest."""
+    fp32 = None
+    if stop.reason == StopReason.NO_GAIN:
+        fp32 = fp32_candidate(study, policy.criterion)
+    return fp32 or _closest(study, found, policy)
+
+
+def _explanation(
+    study: optuna.Study, policy: ExitPolicy, trial: FrozenTrial | None, space: TuningSpace
+) -> Explanation | None:
+    """What the sampler says of an answer; only those with a model of the loss say something."""
+    if not isinstance(study.sampler, Explains):
+        return None
+    config = None if trial is None else space.config_from_params(trial.params)
+    return study.sampler.explain(study, config, objective=policy.objective)
+
+
+def _closest(
+    study: optuna.Study, found: Sequence[Candidate], policy: ExitPolicy
+) -> Candidate | None:
+    """What comes closest, of those that were evaluated on all samples or on some."""
+    partial = partial_candidates(study, policy.criterion)
+    # What was seen of few samples may look better than it is.
+    most = max((c.samples[0] for c in partial if c.samples), default=0)
+    seen = [c for c in partial if c.samples and c.samples[0] >= _WELL_SEEN * most]
+    return closest([*found, *seen], policy.objective)

@@ -1,0 +1,42 @@
+"""Whether a metric goes the way that the user thinks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.metrics.library import library_metric_names
+from optuna_quant.evaluation.metrics.named import metrics
+from optuna_quant.evaluation.setup import Evaluate
+from optuna_quant.tuning.result import TuningResult
+
+
+if TYPE_CHECKING:
+    pass
+
+
+# Quantization does not make a model so much better, as a part of the FP32 model's metric.
+_SUSPICIOUS_GAIN = 0.2
+
+
+_logger = get_logger(__name__)
+
+
+def ask_for_direction(result: TuningResult, measure: Evaluate) -> None:
+    """Warn if a function of the user's is so much better than FP32 that it may be an error."""
+    named = {*metrics(), *library_metric_names()}
+    is_named = isinstance(measure, DataEvaluation) and measure.metric in named
+    if is_named or not result.met or result.metric is None or not result.baseline:
+        return
+    better = (result.metric - result.baseline) / abs(result.baseline)
+    if abs(better) < _SUSPICIOUS_GAIN or (better > 0) != result.criterion.higher_is_better:
+        return
+    more, less = ("higher", "lower") if better > 0 else ("lower", "higher")
+    option = "" if better < 0 else " (--lower-is-better)"
+    _logger.warning(
+        f"The metric of the quantized model is {result.metric:.6g}, and {result.baseline:.6g} in "
+        f"FP32: is {more} really better? If {less} is better, use "
+        f"AccuracyCriterion(higher_is_better={better < 0}){option}."
+    )

@@ -1,0 +1,49 @@
+"""Checks of single options."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from numbers import Real
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no number of things to have at least one of; :obj:`None` is accepted.
+
+    Raises:
+        TypeError:
+            If it is no integer.
+        ValueError:
+            If it is less than one.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, but got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, but got {value}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither :obj:`True` nor :obj:`False`.
+
+    Raises:
+        TypeError:
+            If it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, but got {value!r}.")
+
+
+def check_probability(name: str, value: object) -> None:
+    """Refuse what is no probability between 0 and 1.
+
+    Raises:
+        TypeError:
+            If it is no number.
+        ValueError:
+            If it is out of its range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, but got {value!r}.")
+    if not 0 < float(value) < 1:
+        raise ValueError(f"{name} must be above 0 and below 1, but got {value}.")

@@ -1,0 +1,95 @@
+"""What may be quantized, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna_quant._common.option import Flag
+from optuna_quant._common.option import option
+from optuna_quant._common.option_kinds import COUNTS
+from optuna_quant._common.option_kinds import OP_TYPES
+from optuna_quant._common.option_kinds import TABLE
+from optuna_quant._common.option_kinds import TEXT
+
+
+if TYPE_CHECKING:
+    from optuna_quant.space.narrowing import OpDict
+
+
+_HEADING = "what is quantized"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationOptions:
+    """What may be quantized, and how.
+
+    Args:
+        approach:
+            ``"static"``, ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that allow it).
+            Default: ``"static"``, and ``"auto"`` for a model of which 5 % or more are the weights
+            of ops that only dynamic quantization takes (LSTM).
+        op_types:
+            Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
+            objective, none that makes the model slower here), ``"all"``, or the op types.
+        op_type_dict:
+            What to allow, by op type, see :func:`optuna_quant.space.narrowing.narrow`.
+        op_name_dict:
+            What to allow, by op name.
+        calibration_sizes:
+            The calibration sampling sizes to choose from, default first. Default: all samples.
+    """
+
+    approach: str | None = option(
+        None,
+        Flag(
+            help="static quantization (needs --calibration), dynamic, or auto: static first, "
+            "dynamic for ops that allow it (default: static; auto for a model of which 5 percent "
+            "or more are the weights of ops that only dynamic quantization takes: LSTM)",
+            kind=TEXT,
+            choices=("static", "dynamic", "auto"),
+            heading=_HEADING,
+        ),
+    )
+    op_types: Sequence[str] | str = option(
+        "default",
+        Flag(
+            help="which ops to tune: 'default' (those whose quantization pays), 'all', or op "
+            "types separated by commas (Conv,Gemm)",
+            kind=OP_TYPES,
+            metavar="TYPES",
+            heading=_HEADING,
+        ),
+    )
+    op_type_dict: OpDict | None = option(
+        None,
+        Flag(
+            help="what to allow, by op type, as JSON or @FILE: "
+            '{"Conv": {"weight": {"granularity": ["per_channel"]}}}',
+            kind=TABLE,
+            metavar="JSON",
+            heading=_HEADING,
+            reads="file of --op-type-dict",
+        ),
+    )
+    op_name_dict: OpDict | None = option(
+        None,
+        Flag(
+            help="what to allow, by op name (a regular expression); goes over --op-type-dict",
+            kind=TABLE,
+            metavar="JSON",
+            heading=_HEADING,
+            reads="file of --op-name-dict",
+        ),
+    )
+    calibration_sizes: Sequence[int] | None = option(
+        None,
+        Flag(
+            help="use only the first N of the calibration samples",
+            kind=COUNTS,
+            names=("--calibration-samples",),
+            metavar="N",
+            heading="data and evaluation",
+        ),
+    )

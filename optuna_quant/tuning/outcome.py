@@ -1,0 +1,122 @@
+"""What a search has found, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import field
+from functools import cached_property
+import math
+from typing import TYPE_CHECKING
+
+from optuna_quant.callbacks import StopReason
+from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.worth import is_better
+from optuna_quant.study.trial_view import TrialView
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import ExecutedOp
+    from optuna_quant.costs.gain import Gain
+    from optuna_quant.costs.paying import OpGain
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.evaluation.batches import Batches
+    from optuna_quant.samplers import Abandoned
+    from optuna_quant.samplers import Explanation
+    from optuna_quant.samplers import RaceReport
+    from optuna_quant.samplers import Speculation
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.tuning.validation import HoldoutResult
+    from optuna_quant.tuning.validation import SecondEvaluation
+
+
+NOTHING = "no quantized model was evaluated."
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The fields of :class:`~optuna_quant.TuningResult`, which says what each is."""
+
+    met: bool
+    metric: float | None
+    baseline: float | None
+    loss: float | None
+    config: QuantConfig | None
+    cost: float | None
+    objective: str
+    study: optuna.Study
+    trial: FrozenTrial | None = field(repr=False)
+    stopped_because: StopReason
+    message: str
+    criterion: AccuracyCriterion
+    backend: Backend = field(repr=False)
+    space: TuningSpace = field(repr=False)
+    abandoned: Sequence[Abandoned] = ()
+    speculation: Speculation | None = None
+    races: Sequence[RaceReport] = ()
+    samples: tuple[int, int] | None = None
+    full_evaluations: float = math.nan
+    loss_interval: tuple[float, float] | None = None
+    models_compared: int = 0
+    batches: Batches | None = None
+    second_evaluation: SecondEvaluation | None = None
+    not_repeatable: str | None = None
+    not_repeated: str | None = None
+    holdout: HoldoutResult | None = None
+    holdout_missing: str | None = None
+    note: str | None = None
+    gain: Gain | None = None
+    known_objective: KnownObjective | None = field(default=None, repr=False)
+    left_out: Mapping[str, OpGain | None] = field(default_factory=dict, repr=False)
+    explanation: Explanation | None = field(default=None, repr=False)
+
+    @property
+    def pays(self) -> bool | None:
+        """Whether the model that meets the criterion is better than FP32, by more than noise.
+
+        Better is what the objective says: faster for ``"latency"``, smaller for ``"size"``. What
+        was measured counts, and otherwise what is predicted. :obj:`None` if that is not known, or
+        nothing meets the criterion; :obj:`False` as well if the FP32 model is the answer.
+        """
+        if self.met:
+            return is_better(self.known_objective, self.config, self.gain)
+        return False if self.is_fp32 else None
+
+    @property
+    def is_fp32(self) -> bool:
+        """Whether the answer is the FP32 model itself, and nothing is met.
+
+        So it is where no search was begun because no quantized model is better by the cost table
+        (``stopped_because`` is ``"no_gain"``), and no enqueued one meets the criterion. Then
+        ``trial``, ``metric``, ``config`` (every op in fallback) and :meth:`model` are those of
+        the FP32 model.
+        """
+        return self.config is not None and not self.config.quantized_ops
+
+    @property
+    def fallback_ops(self) -> tuple[str, ...]:
+        """The ops of the model that are not quantized."""
+        return () if self.config is None else self.config.fallback_ops
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether a model that met the criterion did so again, as far as that was tried."""
+        found = self.second_evaluation
+        return self.not_repeatable is None and (found is None or found.meets(self.criterion))
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether what the model gives for a sample depends on the others in its batch."""
+        return self.trial is not None and TrialView(self.trial).depends_on_batch
+
+    @cached_property
+    def executed(self) -> Mapping[str, ExecutedOp] | None:
+        """What the runtime executes of the model; the runtime is asked once."""
+        return None if self.config is None else self.backend.executed(self.config)

@@ -1,0 +1,303 @@
+"""Everything that a search is given is checked, before any study is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
+import os
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna_quant.backends.base import HasConstantInputs
+from optuna_quant.backends.default import make_backend
+from optuna_quant.callbacks import ExitPolicy
+from optuna_quant.costs.given import as_costs
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import as_objective
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.data.loaders import kept_in_memory
+from optuna_quant.evaluation.batches import batches_of
+from optuna_quant.evaluation.batches import warn_of_batches
+from optuna_quant.evaluation.data_checks import warn_of_data
+from optuna_quant.evaluation.holdout_split import as_fraction
+from optuna_quant.evaluation.holdout_split import split_holdout
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.metrics.criterion import check_tolerance
+from optuna_quant.evaluation.metrics.criterion import criterion_for
+from optuna_quant.evaluation.metrics.output_choice import check_outputs
+from optuna_quant.evaluation.setup import Evaluate
+from optuna_quant.evaluation.timeout import check_evaluation_timeout
+from optuna_quant.tuning.earlier_study import check_from_study
+from optuna_quant.tuning.early_stopping import make_stopping
+from optuna_quant.tuning.measures import make_holdout_measure
+from optuna_quant.tuning.measures import make_measure
+from optuna_quant.tuning.measures import usual_threads
+from optuna_quant.tuning.options.criterion import TuningCriterion
+from optuna_quant.tuning.output import SaveBest
+from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.run import TuningRun
+from optuna_quant.tuning.strategies import check_begins_from
+from optuna_quant.tuning.strategies import choose_strategy
+from optuna_quant.tuning.strategies import make_sampler
+from optuna_quant.tuning.strategies import takes_costs
+from optuna_quant.workers.launch import this_rank
+
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.default import ModelLike
+    from optuna_quant.costs import KnownObjective
+    from optuna_quant.data.given import CalibrationLike
+    from optuna_quant.data.given import DataLike
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.evaluation.batches import Batches
+    from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.tuning.options.quantization import QuantizationOptions
+    from optuna_quant.tuning.options.request import TuneOptions
+
+
+def prepare(request: TuneOptions) -> TuningRun:
+    """Check all that a search is given, before any study is opened.
+
+    No model is evaluated for it; the FP32 model runs on a few samples.
+
+    Args:
+        request:
+            What :func:`optuna_quant.tune` was given.
+
+    Raises:
+        TypeError:
+            If an option has the wrong type.
+        ValueError:
+            If an option is not valid.
+    """
+    options, allowed = request.evaluation, request.quantization
+    tuning = request.tuning_criterion or TuningCriterion()
+    strategy = _strategy(request, tuning)
+    check_evaluation_timeout(options.evaluation_timeout)
+    inputs = options.inputs
+    if inputs is None and isinstance(request.backend, HasConstantInputs):
+        inputs = request.backend.inputs
+    measured = _measured(request, inputs)
+    measure = measured(request.evaluate, request.data)
+    accuracy = _criterion(request, measure)
+    calibration_data = request.calibration_data
+    if isinstance(calibration_data, Iterator):
+        calibration_data = kept_in_memory(calibration_data, "the calibration data")
+    held_out: Evaluate | None = None
+    split = None
+    fraction = as_fraction(options.holdout)
+    if options.holdout is not None and fraction is None:
+        held_out = make_holdout_measure(options.holdout, request.evaluate, request.data, measured)
+    stopping = make_stopping(
+        measure,
+        early_stopping=options.early_stopping,
+        error_probability=options.error_probability,
+    )
+    _check_output(request)
+    policy = ExitPolicy(
+        accuracy,
+        timeout=tuning.timeout,
+        max_trials=tuning.max_trials,
+        objective=OPS if tuning.objective is None else tuning.objective,
+        stop_at_first=tuning.stop_at_first,
+    )
+    backend = _backend(request, calibration_data, inputs)
+    space = _space(backend, allowed)
+    scored = None
+    on_data = any(isinstance(each, DataEvaluation) for each in (measure, held_out))
+    fp32 = backend.quantize(space.fp32()) if on_data else None
+    if fraction is not None:
+        if isinstance(measure, DataEvaluation):
+            measure.check(fp32)  # The model tells a list of batches from one of samples.
+        measure, held_out, split = split_holdout(measure, fraction, seed=request.seed)
+    for each in (measure, held_out):
+        if isinstance(each, DataEvaluation) and fp32 is not None:
+            each.check(fp32)
+            if each is measure:
+                scored = check_outputs(each, fp32, backend=backend, space=space)
+    costs = request.search.costs
+    given_costs = None if costs is None else as_costs(costs, space)
+    sampler_of = partial(
+        make_sampler,
+        strategy,
+        criterion=accuracy,
+        seed=request.seed,
+        kwargs=tuning.strategy_kwargs or {},
+        backend=backend,
+        outputs=scored,
+        first_ops=_default_ops(backend) if allowed.op_types == "all" else (),
+    )
+    sampler = sampler_of(space)
+
+    def with_space(chosen: TuningSpace, known: KnownObjective) -> BaseSampler:
+        if chosen == space and not takes_costs(strategy):
+            return sampler
+        return sampler_of(chosen, costs=known.table)
+
+    return TuningRun(
+        backend=backend,
+        space=space,
+        sampler=sampler,
+        criterion=accuracy,
+        policy=policy,
+        measure=measure,
+        saver=None
+        if request.output is None
+        else SaveBest(request.output, backend=backend, space=space, policy=policy),
+        calibration_data=calibration_data,
+        stopping=stopping,
+        seed=request.seed,
+        holdout=held_out,
+        evaluation_timeout=options.evaluation_timeout,
+        inputs=inputs,
+        transform=options.transform,
+        split=split,
+        batches=_told_batches(measure, backend, space, fp32),
+        verify=options.verify,
+        objective=None if tuning.objective is None else as_objective(tuning.objective),
+        costs=given_costs,
+        may_narrow=_may_narrow(allowed),
+        measure_gain=options.measure_gain,
+        with_space=with_space,
+        from_study=request.search.from_study,
+    )
+
+
+def _strategy(request: TuneOptions, tuning: TuningCriterion) -> str:
+    strategy = choose_strategy(request.search.quant_level, tuning.strategy)
+    if request.search.from_study is not None:
+        check_from_study(request.search.from_study)
+        check_begins_from(strategy, tuning.strategy_kwargs or {})
+    return strategy
+
+
+def _measured(
+    request: TuneOptions, inputs: InputValues | None
+) -> Callable[[Evaluate | None, DataLike | None], Evaluate]:
+    """Makes what gives the metric of a model, of a function or of data."""
+    options = request.evaluation
+    threads = options.evaluation_threads
+    if threads is None:
+        runtime = request.runtime
+        said = (runtime.session_options, runtime.threads, runtime.providers, request.backend)
+        threads = usual_threads() if all(each is None for each in said) else 1
+    return partial(
+        make_measure,
+        metric=request.metric,
+        criterion=request.accuracy_criterion,
+        metric_bounds=options.metric_bounds,
+        output_names=options.output_names,
+        inputs=inputs,
+        transform=options.transform,
+        batch_size=options.batch_size,
+        threads=threads,
+    )
+
+
+def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
+    of_data = measure.sample_metric if isinstance(measure, DataEvaluation) else None
+    found = criterion_for(of_data, request.accuracy_criterion)
+    check_tolerance(found)
+    threads = request.evaluation.evaluation_threads
+    if threads is not None and request.data is None:
+        raise ValueError(f"evaluation_threads={threads!r} goes with data, not with evaluate.")
+    return found
+
+
+def _check_output(request: TuneOptions) -> None:
+    """Refuse an output that cannot be written, or is one of the files that are read."""
+    if request.output is None:
+        return
+    given = {
+        "model": request.model,
+        "calibration data": request.calibration_data,
+        "data": request.data,
+        "hold-out set": request.evaluation.holdout,
+    }
+    paths = {name: value for name, value in given.items() if isinstance(value, str | os.PathLike)}
+    check_output(request.output, inputs=paths)
+
+
+def _backend(
+    request: TuneOptions,
+    calibration_data: CalibrationLike | None,
+    inputs: InputValues | None,
+) -> Backend:
+    allowed, runtime = request.quantization, request.runtime
+    options = {
+        "approach": allowed.approach,
+        "calibration_data": calibration_data,
+        "calibration_sizes": allowed.calibration_sizes,
+        "inputs": inputs or None,
+        "transform": request.evaluation.transform,
+        "providers": runtime.providers,
+        "session_options": runtime.session(),
+        "cache_dir": runtime.cache_dir,
+    }
+    if request.backend is None:
+        return make_backend(request.model, **options)
+    _check_backend_alone(request.model, {**options, "inputs": None, "transform": None})
+    return request.backend
+
+
+def _space(backend: Backend, allowed: QuantizationOptions) -> TuningSpace:
+    space = backend.tuning_space(
+        op_types=allowed.op_types,
+        op_type_dict=allowed.op_type_dict,
+        op_name_dict=allowed.op_name_dict,
+    )
+    _check_quantizes(space, op_type_dict=allowed.op_type_dict, op_name_dict=allowed.op_name_dict)
+    return space
+
+
+def _may_narrow(allowed: QuantizationOptions) -> bool:
+    """Whether it is left to the library which ops are tuned."""
+    given = allowed.op_type_dict or allowed.op_name_dict
+    return allowed.op_types == "default" and not given
+
+
+def _told_batches(
+    measure: Evaluate, backend: Backend, space: TuningSpace, fp32: Any
+) -> Batches | None:
+    """How models with dynamic quantization are evaluated; says what is odd about the data."""
+    is_leader = this_rank().is_leader
+    if isinstance(measure, DataEvaluation) and is_leader:
+        measure.tell_unused(fp32)
+    warn_of_data(backend, measure, lambda: fp32)
+    batches = batches_of(measure, space, fp32)
+    if is_leader:
+        warn_of_batches(measure, batches)
+    return batches
+
+
+def _check_backend_alone(model: ModelLike | None, options: Mapping[str, Any]) -> None:
+    given = [name for name, value in {"model": model, **options}.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: a backend that is given has its own; give them to the backend."
+        )
+
+
+def _check_quantizes(space: TuningSpace, **dicts: OpDict | None) -> None:
+    if any(tunable.quantized for tunable in space.tunables):
+        return
+    given = [name for name, op_dict in dicts.items() if op_dict]
+    if not given:
+        raise ValueError("The tuning space has no quantized option, so there is nothing to tune.")
+    leave = "leaves" if len(given) == 1 else "leave"
+    raise ValueError(
+        f"{' and '.join(given)} {leave} no op any quantized option, so there is nothing to tune: "
+        "allow a quantized mode for one op at least."
+    )
+
+
+def _default_ops(backend: Backend) -> Collection[str]:
+    """The ops of the default space, which are searched before all others."""
+    return [op.name for op in backend.capability().ops if op.default]

@@ -1,0 +1,380 @@
+"""A search that runs in a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import optuna
+
+from optuna_quant.callbacks import ExitPolicy
+from optuna_quant.callbacks import Progress
+from optuna_quant.callbacks import StopReason
+from optuna_quant.costs.decision import Decision
+from optuna_quant.costs.study_costs import StudyCosts
+from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.evaluation.batches import Batches
+from optuna_quant.evaluation.batches import SampleDependence
+from optuna_quant.evaluation.holdout_split import HoldoutSplit
+from optuna_quant.evaluation.labelled import DataEvaluation
+from optuna_quant.evaluation.metrics.criterion import note_of
+from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.evaluation.setup import Evaluate
+from optuna_quant.evaluation.shared_calibration import share_calibration
+from optuna_quant.evaluation.signature import signature_of
+from optuna_quant.samplers._fp32_only import FP32OnlySampler
+from optuna_quant.storages.errors import storage_errors
+from optuna_quant.storages.open import open_storage
+from optuna_quant.study.compatibility import signature_of_models
+from optuna_quant.study.gone import named_if_gone
+from optuna_quant.study.names import find_name
+from optuna_quant.study.names import model_of
+from optuna_quant.study.others import is_searched
+from optuna_quant.study.others import running_elsewhere
+from optuna_quant.study.repeated_failures import try_again
+from optuna_quant.tuning.conclude import conclude
+from optuna_quant.tuning.deciding import decide_for
+from optuna_quant.tuning.direction import ask_for_direction
+from optuna_quant.tuning.errors import OutputError
+from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.holdout import with_holdout
+from optuna_quant.tuning.opening import StudyOpener
+from optuna_quant.tuning.optimize import optimize
+from optuna_quant.tuning.output import SaveBest
+from optuna_quant.tuning.output import check_output
+from optuna_quant.tuning.output import storage_file
+from optuna_quant.tuning.promising import finish_promising
+from optuna_quant.tuning.result import TuningResult
+from optuna_quant.tuning.second_evaluation import with_second_evaluation
+from optuna_quant.tuning.warm_start import WarmStart
+from optuna_quant.tuning.warm_start import warm_start
+from optuna_quant.workers.launch import this_rank
+
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.backends.base import Backend
+    from optuna_quant.costs import Costs
+    from optuna_quant.costs import KnownObjective
+    from optuna_quant.costs import Objective
+    from optuna_quant.costs import OpGain
+    from optuna_quant.data.given import CalibrationLike
+    from optuna_quant.data.given import InputValues
+    from optuna_quant.data.given import Transform
+    from optuna_quant.sequential import EarlyStopping
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.storages.artifacts import ArtifactStore
+    from optuna_quant.storages.open import Storage
+    from optuna_quant.tuning.earlier_study import FromStudy
+
+
+_LAST_TRIALS_SECONDS = 180.0
+_DEFAULT_STUDY_STEM = "optuna_quant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRun:
+    """A search that can run: model, data, options and files were accepted.
+
+    Attributes:
+        backend:
+            Builds the models.
+        space:
+            The tuning space.
+        sampler:
+            The strategy.
+        criterion:
+            When a metric is good enough.
+        policy:
+            When the search stops.
+        measure:
+            Gives the metric of a model.
+        saver:
+            Keeps the best model so far in a file; :obj:`None` if there is none.
+        calibration_data:
+            What latency is measured on.
+        inputs:
+            The inputs that are the same for all samples.
+        transform:
+            What makes inputs of samples.
+        holdout:
+            Gives the metric of a model on the hold-out set; :obj:`None` if there is none.
+        evaluation_timeout:
+            After how many seconds the evaluation of a model is ended; :obj:`None` for never.
+        split:
+            Which of the samples are the hold-out set; :obj:`None` if it is of others, or none.
+        batches:
+            How models with dynamic quantization are evaluated; :obj:`None` if there are none.
+        verify:
+            Whether the answer is evaluated a second time.
+        objective:
+            What is to be small, as the user has said it; :obj:`None` for the default.
+        costs:
+            What the user has given as costs.
+        may_narrow:
+            Whether it is left to the library which ops are tuned.
+        measure_gain:
+            Whether the answer is measured beside the FP32 model.
+        with_space:
+            Gives the sampler of another tuning space, with an objective that knows its costs.
+        left_out:
+            The ops that the tuning space does not have because of what they cost.
+        from_study:
+            The earlier study that the search begins from; :obj:`None` if there is none.
+        stopping:
+            When the evaluation of a model ends early; :obj:`None` if all samples are seen.
+        seed:
+            The seed of everything random.
+    """
+
+    backend: Backend
+    space: TuningSpace
+    sampler: BaseSampler
+    criterion: AccuracyCriterion
+    policy: ExitPolicy
+    measure: Evaluate
+    saver: SaveBest | None
+    calibration_data: CalibrationLike | None
+    stopping: EarlyStopping | None
+    seed: int
+    holdout: Evaluate | None = None
+    evaluation_timeout: float | None = None
+    inputs: InputValues | None = None
+    transform: Transform | None = None
+    split: HoldoutSplit | None = None
+    batches: Batches | None = None
+    verify: bool = True
+    objective: Objective | None = None
+    costs: Costs | None = None
+    may_narrow: bool = False
+    measure_gain: bool = True
+    with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
+    left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
+    from_study: FromStudy | None = None
+
+    @property
+    def model(self) -> str:
+        """What tells the FP32 model from others."""
+        return model_of(self.backend, self.space)
+
+    @property
+    def _opener(self) -> StudyOpener:
+        return StudyOpener(
+            direction=self.criterion.direction,
+            sampler=self.sampler,
+            split=self.split,
+            batches=self.batches,
+        )
+
+    @storage_errors()
+    def run(
+        self,
+        *,
+        storage: Storage = None,
+        study_name: str | None = None,
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
+        show_progress: bool = False,
+        n_jobs: int = 1,
+        artifact_store: ArtifactStore | None = None,
+        on_stuck: Callable[[str], None] | None = None,
+    ) -> TuningResult:
+        """Open the study and search; for the arguments see :func:`optuna_quant.tune`.
+
+        ``on_stuck`` is that of :class:`~optuna_quant.QuantObjective`.
+
+        Raises:
+            BaselineError:
+                If the FP32 model cannot be evaluated.
+            StudyGoneError:
+                If the study was deleted, or its file removed, meanwhile.
+            ValueError:
+                If the storage cannot be opened, the study that is continued does not fit, or the
+                model that was found cannot be built again.
+        """
+        journal = storage_file(storage)
+        if self.saver is not None and journal is not None:
+            check_output(self.saver.path, inputs={"storage": journal})
+        opened = open_storage(storage, heartbeat=False)
+        if study_name is None and storage is not None:
+            study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
+        study = self._opener.open(opened, study_name)
+        models = signature_of_models(self.backend, self.space)
+        start = warm_start(
+            study,
+            self.from_study,
+            storage=opened,
+            models=models,
+            evaluation=signature_of(self.measure),
+            space=self.space,
+        )
+        costs = StudyCosts(
+            self.backend,
+            self.space,
+            signature=models,
+            given=self.costs,
+            before=partial(share_calibration, backend=self.backend, artifact_store=artifact_store),
+        )
+        with named_if_gone(study):
+            if start.source is not None:
+                costs.take_over(study, start.source)
+            study, decision = decide_for(
+                study,
+                space=self.space,
+                objective=self.objective,
+                costs=costs,
+                may_narrow=self.may_narrow,
+                model=self.model,
+            )
+        decided = self._decided(decision)
+        if decision.no_gain is not None and self.space.has_fp32 and not is_searched(study):
+            decided, n_jobs = decided._without_gain(decision.no_gain), 1
+        study.sampler = decided.sampler
+        return decided._search(
+            study,
+            decision,
+            start,
+            storage=storage,
+            callbacks=callbacks,
+            show_progress=show_progress,
+            n_jobs=n_jobs,
+            artifact_store=artifact_store,
+            on_stuck=on_stuck,
+        )
+
+    def _decided(self, decision: Decision) -> TuningRun:
+        """This search with what its study is to make small, in the space that follows."""
+        policy = self.policy.with_objective(decision.objective)
+        sampler, saver = self.sampler, self.saver
+        if self.with_space is not None:
+            sampler = self.with_space(decision.space, decision.objective)
+        if saver is not None:
+            saver = SaveBest(saver.path, backend=self.backend, space=decision.space, policy=policy)
+        return replace(
+            self,
+            policy=policy,
+            sampler=sampler,
+            saver=saver,
+            space=decision.space,
+            left_out=decision.left_out,
+        )
+
+    def _without_gain(self, message: str) -> TuningRun:
+        """This search where it is not worth beginning: the FP32 model, and what was enqueued."""
+        sampler = FP32OnlySampler(
+            self.space,
+            criterion=self.criterion,
+            seed=self.seed,
+            claim_timeout=getattr(self.sampler, "claim_timeout", _LAST_TRIALS_SECONDS),
+        )
+        return replace(self, policy=self.policy.without_gain(message), sampler=sampler)
+
+    def _search(
+        self,
+        study: optuna.Study,
+        decision: Decision,
+        start: WarmStart,
+        *,
+        storage: Storage,
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+        show_progress: bool,
+        n_jobs: int,
+        artifact_store: ArtifactStore | None,
+        on_stuck: Callable[[str], None] | None,
+    ) -> TuningResult:
+        progress = Progress(self.policy) if show_progress else None
+        shown = [] if progress is None else [progress]
+        saved = [self.saver] if self.saver else []
+        objective = QuantObjective(
+            self.backend,
+            self.space,
+            self.measure,
+            self.criterion,
+            stopping=self.stopping,
+            seed=self.seed,
+            watch=None if progress is None else progress.watch,
+            artifact_store=artifact_store,
+            evaluation_timeout=self.evaluation_timeout,
+            on_stuck=on_stuck,
+            costs=decision.objective.measures_of,
+        )
+        study = self._opener.fitting(study, objective, storage)
+        start.keep(study)  # It may be a new one.
+        decision.keep(study)
+        if not running_elsewhere(study):
+            try_again(study, self.space)
+        with named_if_gone(study):
+            return self._run(study, objective, saved, shown, callbacks, show_progress, n_jobs)
+
+    def _run(
+        self,
+        study: optuna.Study,
+        objective: QuantObjective,
+        saved: Sequence[SaveBest],
+        shown: Sequence[Progress],
+        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
+        show_progress: bool,
+        n_jobs: int,
+    ) -> TuningResult:
+        """Search in a study that fits."""
+        observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
+        observers += [*shown, *saved, *callbacks]
+        if isinstance(self.measure, DataEvaluation) and this_rank().is_leader:
+            observers.append(
+                SampleDependence(self.measure, lambda: self.backend.quantize(self.space.fp32()))
+            )
+        stop = optimize(
+            study,
+            objective,
+            self.policy,
+            observers,
+            show_progress=show_progress,
+            n_jobs=n_jobs,
+        )
+        if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
+            stop = finish_promising(study, objective, observers, stop, policy=self.policy)
+        measure = partial(measure_finalists, backend=self.backend, space=self.space)
+        result = conclude(
+            TuningResult,
+            study,
+            stop,
+            self.policy,
+            backend=self.backend,
+            space=self.space,
+            measure=measure if self.measure_gain else None,
+            left_out=self.left_out,
+        )
+        result = replace(result, note=note_of(self.measure))
+        ask_for_direction(result, self.measure)
+        if result.depends_on_batch:
+            result = replace(result, batches=self.batches)
+        if self.verify:
+            limited = partial(objective.limited, study, what="The second evaluation of the answer")
+            result = with_second_evaluation(result, self.measure, limited=limited)
+        if self.saver is not None and result.trial is not None and not result.is_reproducible:
+            self.saver.discard(result.trial)
+        unwritten = _write(self.saver, result)
+        if self.holdout is not None:
+            limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
+            result = with_holdout(result, self.holdout, limited=limited)
+        if unwritten is not None:
+            raise OutputError(unwritten, result)
+        return result
+
+
+def _write(saver: SaveBest | None, result: TuningResult) -> str | None:
+    """Write the model that was found; why it could not be written, if so."""
+    if saver is None or not result.met or result.trial is None:
+        return None
+    try:
+        saver.write(result.trial)
+    except OSError as error:
+        return f"The output {str(saver.path)!r} could not be written: {error}"
+    return None

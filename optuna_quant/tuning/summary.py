@@ -1,0 +1,235 @@
+"""A result in a few lines of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant._common.printable import listed
+from optuna_quant._common.printable import printable
+from optuna_quant.backends.base import WeighsFloats
+from optuna_quant.costs.objective import LATENCY
+from optuna_quant.costs.objective import OPS
+from optuna_quant.costs.objective import SIZE
+from optuna_quant.costs.worth import shown_left_out
+from optuna_quant.costs.worth import shown_pays_not
+from optuna_quant.costs.worth import with_costs_as_reason
+from optuna_quant.selection.chosen_by_samples import shown_doubt
+from optuna_quant.selection.chosen_by_samples import shown_interval
+from optuna_quant.space.left_out import shown_bytes
+from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.evaluation_cost import sensitivity_evaluations
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import views
+from optuna_quant.tuning.outcome import NOTHING
+from optuna_quant.tuning.warm_start import shown_start
+from optuna_quant.tuning.what_runs import describe_runs
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optuna.trial import FrozenTrial
+
+    from optuna_quant.backends.base import ExecutedOp
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.tuning.outcome import Outcome
+
+
+_logger = get_logger(__name__)
+
+_SHOWN_ABANDONED = 3
+# What the summary has in other places.
+_SAID_ANYWAY = ((OPS,), (SIZE,))
+
+
+def summary(result: Outcome) -> str:
+    """The result in a few lines of text.
+
+    The ops that count are those that the runtime executes in integer kernels; what was asked
+    for and does not run so is named. The runtime is asked once for each result.
+    """
+    # What the hold-out set says is true of a chosen model as it stands, so it comes first.
+    lines = [_headline(result), *_shown_holdout(result)]
+    if result.is_fp32:
+        lines.append(f"metric {result.metric:.6g} (FP32), criterion: {result.criterion}")
+    elif result.metric is not None and result.baseline is not None and result.loss is not None:
+        known = result.loss_interval is not None
+        judged = f", criterion: {result.criterion}" if known else f" ({result.criterion})"
+        loss = _shown_loss(result, result.loss, result.loss_interval, result.models_compared)
+        about = "" if result.samples is None else "about "
+        lines.append(
+            f"metric {about}{result.metric:.6g}, FP32 {result.baseline:.6g}, {loss}{judged}"
+        )
+        lines.extend(_shown_doubt(result))
+    if result.note is not None:
+        lines.append(result.note)
+    if result.batches is not None:
+        lines.append(str(result.batches))
+    lines.extend(_shown_second_evaluation(result))
+    if result.samples is not None:
+        seen, of = result.samples
+        lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
+    if result.config is not None and result.trial is not None and not result.is_fp32:
+        runs, differs = describe_runs(result.config, _executed_if_known(result))
+        lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
+        if differs:
+            lines.append(differs)
+        lines.extend(_shown_gain(result))
+        if result.fallback_ops and result.explanation is None:
+            lines.append(f"in fallback: {listed(result.fallback_ops)}")
+    if result.explanation is not None:
+        lines.extend(str(result.explanation).splitlines())
+    if result.config is not None:
+        lines.extend(shown_left_out(result.left_out))
+        lines.extend(_shown_float_weights(result, result.config))
+    if result.abandoned:
+        count = len(result.abandoned)
+        were = "configuration was" if count == 1 else "configurations were"
+        shown = "; ".join(map(str, result.abandoned[:_SHOWN_ABANDONED]))
+        more = f"; and {count - _SHOWN_ABANDONED} more" if count > _SHOWN_ABANDONED else ""
+        lines.append(f"{count} {were} abandoned: {shown}{more}")
+    lines.extend(shown_start(result.study, result.space))
+    if result.speculation is not None and result.speculation.evaluated:
+        lines.append(f"speculation: {result.speculation}")
+    if any(TrialView(trial).evidence for trial in _finished(result)):
+        scoring = sensitivity_evaluations(result.study)
+        of_it = f" ({scoring:.2g} of it for sensitivities)" if scoring else ""
+        lines.append(
+            f"evaluated: {result.full_evaluations:.3g} times the evaluation set, in "
+            f"{len(_finished(result))} trials{of_it}"
+        )
+    lines.append(f"stopped: {result.message}")
+    return "\n".join(map(printable, lines))
+
+
+def _executed_if_known(result: Outcome) -> Mapping[str, ExecutedOp] | None:
+    try:
+        return result.executed
+    except Exception as error:
+        _logger.warning(f"What runs of the model is not known: {error}")
+        return None
+
+
+def _finished(result: Outcome) -> list[FrozenTrial]:
+    trials = result.study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state.is_finished()]
+
+
+def _looks_good(result: Outcome) -> bool:
+    if result.metric is None or result.baseline is None:
+        return False
+    return result.criterion.meets(result.metric, result.baseline)
+
+
+def _headline(result: Outcome) -> str:
+    if result.met and result.holdout is not None and not result.holdout.met:
+        return (
+            "A quantized model meets the criterion on the samples of the search, but NOT on "
+            "the hold-out set:"
+        )
+    if result.met and result.pays is False:
+        return (
+            f"A quantized model meets the criterion, but it is {shown_pays_not(result.objective)}."
+        )
+    if result.met:
+        return "A quantized model meets the criterion."
+    if result.is_fp32:
+        return (
+            "NO GAIN: FP32 itself is the best model here, as far as the cost table tells, so "
+            "no quantized one was looked for."
+        )
+    if result.config is None:
+        return f"NOT MET: {NOTHING}"
+    if not result.is_reproducible:
+        return "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again:"
+    if result.samples is not None and _looks_good(result):
+        return (
+            "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples. "
+            "The one that looks best:"
+        )
+    return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
+
+
+def _shown_loss(
+    result: Outcome, loss: float, interval: tuple[float, float] | None, models: int = 1
+) -> str:
+    shown = f"loss {result.criterion.show(loss)}"
+    if interval is None:
+        return shown
+    return f"{shown} ({shown_interval(interval, result.criterion, models=models)})"
+
+
+def _shown_second_evaluation(result: Outcome) -> list[str]:
+    if result.not_repeatable is not None:
+        return [f"a second evaluation failed: {result.not_repeatable}"]
+    if result.not_repeated is not None:
+        return [f"not evaluated a second time ({result.not_repeated})"]
+    found = result.second_evaluation
+    return [] if found is None or not found.differs else [found.shown(result.criterion)]
+
+
+def _shown_doubt(result: Outcome) -> list[str]:
+    evidence = None if result.trial is None else TrialView(result.trial).evidence
+    if not result.met or result.loss_interval is None or evidence is None:
+        return []
+    doubt = shown_doubt(result.loss_interval, result.criterion, samples=evidence.of)
+    return [] if doubt is None else [doubt]
+
+
+def _shown_holdout(result: Outcome) -> list[str]:
+    found = result.holdout
+    if found is None:
+        missing = result.holdout_missing
+        return [] if missing is None else [f"hold-out: not evaluated ({missing})"]
+    count = "" if found.samples is None else f" ({found.samples} samples)"
+    return [
+        f"hold-out{count}: metric {found.metric:.6g}, FP32 {found.baseline:.6g}, "
+        f"{_shown_loss(result, found.loss, found.loss_interval)}: "
+        f"{'met' if found.met else 'NOT met'} there"
+    ]
+
+
+def _shown_float_weights(result: Outcome, config: QuantConfig) -> list[str]:
+    """How much of the model is not quantized, and what would quantize it."""
+    if not isinstance(result.backend, WeighsFloats):
+        return []
+    found = result.backend.float_weights(config)
+    if not found.is_worth_saying:
+        return []
+    return [f"weights: {with_costs_as_reason(found, result.left_out)}"]
+
+
+def _shown_gain(result: Outcome) -> list[str]:
+    """What the model takes against FP32; if that is not known, that it is no smaller."""
+    if result.gain is not None and result.gain.seconds is not None:
+        return [str(result.gain)]
+    baseline = get_baseline(result.study)
+    trials = views(result.study)
+    if result.trial is None or baseline is None or baseline.trial is None:
+        return []
+    if baseline.trial >= len(trials):
+        return []
+    measured = trials[baseline.trial]
+    if not measured.is_baseline:  # Another trial has measured it beside its own model.
+        return []
+    here, fp32 = TrialView(result.trial).model_bytes, measured.model_bytes
+    if here is None or fp32 is None or here < fp32:
+        return []
+    return [
+        f"no smaller than FP32, which has {shown_bytes(fp32)}: it is of use only if it is "
+        'faster (objective="size" or "latency" with a time limit look for that)'
+    ]
+
+
+def _shown_cost(result: Outcome) -> str:
+    parts = []
+    size = None if result.trial is None else TrialView(result.trial).model_bytes
+    if size is not None:
+        parts.append(shown_bytes(size))
+    known = result.known_objective
+    if known is not None and result.cost is not None and known.measures not in _SAID_ANYWAY:
+        told = "predicted " if known.measures == (LATENCY,) else ""
+        parts.append(f"{told}{known.show(result.cost)}")
+    return "".join(f", {part}" for part in parts)
