@@ -33,7 +33,6 @@ from optuna_quant.evaluation.metrics.checked_scores import checked_scores
 from optuna_quant.evaluation.metrics.corpus_value import corpus_value
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.named import metrics
-from optuna_quant.evaluation.metrics.reference_outputs import ReferenceOutputs
 from optuna_quant.evaluation.metrics.sample_metrics import Bounds
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import Metric
@@ -43,6 +42,7 @@ from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 from optuna_quant.evaluation.metrics.sample_metrics import mae
 from optuna_quant.evaluation.metrics.sample_metrics import mse
 from optuna_quant.evaluation.metrics.sample_metrics import top5
+from optuna_quant.evaluation.metrics.truth import Truth
 from optuna_quant.evaluation.run_ahead import run_batches
 
 
@@ -204,15 +204,10 @@ class DataEvaluation:
         self.inputs = self._inputs.values
         self.transform = transform
         self._data = open_data(data, transform)
-        self._references: ReferenceOutputs | None = None
-        self._fp32: Callable[[], Any] | None = None
-        self._is_of_fp32 = False
+        self._truth = Truth.of(self._metric)
         self._checks: BaselineChecks | None = None
         if self.reference == "fp32":
             self._data = self._data.without_labels()
-            self._references = ReferenceOutputs(
-                self._metric.keep, per_sample=self._metric.per_sample
-            )
 
     @property
     def samples(self) -> int:
@@ -295,8 +290,7 @@ class DataEvaluation:
         """
         chosen = copy.copy(self)
         chosen._data = SubsetData(self._data, indices)
-        if self._references is not None:
-            chosen._references = self._references.anew()
+        chosen._truth = self._truth.anew()
         return chosen
 
     def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
@@ -385,7 +379,7 @@ class DataEvaluation:
             fp32:
                 Function that builds the model.
         """
-        self._fp32 = fp32
+        self._truth = replace(self._truth, fp32=fp32)
 
     def for_fp32(self) -> DataEvaluation:
         """The same evaluation, for the FP32 model.
@@ -400,7 +394,7 @@ class DataEvaluation:
 
     def _of_fp32(self) -> DataEvaluation:
         other = copy.copy(self)
-        other._is_of_fp32 = True
+        other._truth = self._truth.for_fp32()
         return other
 
     def signature(self) -> dict[str, str]:
@@ -445,30 +439,17 @@ class DataEvaluation:
 
     def _compared(self, model: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs of batches, with what they are compared with."""
-        references = self._references
-        if references is not None and not self._is_of_fp32:
-            references.complete(self._run_fp32)
+        self._truth.complete(self._run_fp32)
         with closing(self._outputs(model, indices)) as batches:
             for output, labels, chosen in batches:
-                truth: Outputs = labels
-                if references is not None and self._is_of_fp32:
-                    truth = references.take(chosen, output, samples=self.samples)
-                elif references is not None:
-                    truth = references.of(chosen)
+                truth = self._truth.of_batch(output, labels, chosen, samples=self.samples)
                 if self._checks is not None:
                     self._checks.see_outputs(output, truth, chosen)
                 yield output, truth, chosen
 
-    def _run_fp32(self) -> None:
+    def _run_fp32(self, fp32: Any) -> None:
         """Learn what the FP32 model gives for all samples."""
-        if self._fp32 is None:
-            raise ValueError(
-                f"The metric {self.name!r} compares with the FP32 model's outputs, which are not "
-                "known: evaluate the FP32 model first, as evaluation.for_fp32()(model), or say "
-                "with evaluation.refer_to(function) how to get it."
-            )
-        _logger.info("Running the FP32 model: candidates are compared with what it gives.")
-        with closing(self._of_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
+        with closing(self._of_fp32()._compared(fp32, np.arange(self.samples))) as batches:
             deque(batches, maxlen=0)
 
     def _outputs(self, model: Any, indices: _Indices) -> Generator[_Output, None, None]:
