@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.samplers._engine.trial_history import Outcome
     from optuna_quant.samplers._models.loss_model import LossModel
-    from optuna_quant.samplers._models.loss_model import Observed
+    from optuna_quant.samplers._models.observed_loss import Observed
 
 
 # More losses cost time in every decision and say little: those nearest to the tolerance count.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.trial import TrialState
 
-from optuna_quant.samplers._models.loss_model import LossScale
-from optuna_quant.samplers._models.loss_model import Observed
 from optuna_quant.samplers._models.metric_step import metric_step
+from optuna_quant.samplers._models.observed_loss import LossScale
+from optuna_quant.samplers._models.observed_loss import Observed
 from optuna_quant.samplers._models.option_positions import option_positions
 from optuna_quant.sequential import Verdict
 

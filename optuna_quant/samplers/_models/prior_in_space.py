@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.samplers._models.loss_model import Observed
+from optuna_quant.samplers._models.observed_loss import Observed
 from optuna_quant.samplers._models.option_positions import option_positions
 from optuna_quant.samplers._models.option_scores import OptionScores
 from optuna_quant.samplers._models.option_scores import scored_options

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._models.loss_model import LossModel
-from optuna_quant.samplers._models.loss_model import Observed
+from optuna_quant.samplers._models.observed_loss import Observed
 from optuna_quant.samplers._models.op_sensitivities import option_kinds
 from optuna_quant.samplers._models.op_sensitivities import sensitivity_matrix
 from optuna_quant.samplers._models.option_positions import option_positions

@@ -13,8 +13,8 @@ from optuna_quant.samplers._models.beliefs import Beliefs
 from optuna_quant.samplers._models.candidates import Candidates
 from optuna_quant.samplers._models.candidates import cheapest_quantized
 from optuna_quant.samplers._models.loss_model import LossModel
-from optuna_quant.samplers._models.loss_model import Observed
 from optuna_quant.samplers._models.loss_observations import LossObservations
+from optuna_quant.samplers._models.observed_loss import Observed
 from optuna_quant.samplers._models.option_positions import option_positions
 from optuna_quant.samplers._models.outlook import Believed
 from optuna_quant.samplers._models.outlook import Outlook
