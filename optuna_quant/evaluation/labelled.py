@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
-from concurrent.futures import Future
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 import copy
 from dataclasses import replace
@@ -14,31 +12,27 @@ import math
 from numbers import Integral
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import TypeAlias
 
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant._common.rounding import bounds_slack
-from optuna_quant.backends.base import HasOptionalInputs
-from optuna_quant.backends.base import RunsConcurrently
 from optuna_quant.backends.base import depends_on_batch as _depends
-from optuna_quant.backends.default import as_runnable
-from optuna_quant.data.constant_inputs import BoundInputs
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.labelled_data import LABELS
 from optuna_quant.data.outputs import as_output_names
-from optuna_quant.data.outputs import choose_outputs
-from optuna_quant.data.sample_runs import SampleRunner
 from optuna_quant.data.sources import open_data
 from optuna_quant.data.subset import SubsetData
 from optuna_quant.evaluation.baseline_checks import BaselineChecks
+from optuna_quant.evaluation.bound_model import BoundModel
+from optuna_quant.evaluation.bound_model import runnable_model
 from optuna_quant.evaluation.metrics.calls import margins_of
 from optuna_quant.evaluation.metrics.calls import own_copy
 from optuna_quant.evaluation.metrics.calls import scores_of
+from optuna_quant.evaluation.metrics.checked_scores import checked_margins
+from optuna_quant.evaluation.metrics.checked_scores import checked_scores
+from optuna_quant.evaluation.metrics.corpus_value import corpus_value
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.named import metrics
-from optuna_quant.evaluation.metrics.reference_outputs import ReferenceOutputs
 from optuna_quant.evaluation.metrics.sample_metrics import Bounds
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import Metric
@@ -48,6 +42,8 @@ from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 from optuna_quant.evaluation.metrics.sample_metrics import mae
 from optuna_quant.evaluation.metrics.sample_metrics import mse
 from optuna_quant.evaluation.metrics.sample_metrics import top5
+from optuna_quant.evaluation.metrics.truth import Truth
+from optuna_quant.evaluation.run_ahead import run_batches
 
 
 if TYPE_CHECKING:
@@ -57,7 +53,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.base import RunnableModel
     from optuna_quant.data.given import DataLike
     from optuna_quant.data.given import InputValues
     from optuna_quant.data.given import Transform
@@ -65,9 +60,8 @@ if TYPE_CHECKING:
     from optuna_quant.data.labelled_data import Batch
     from optuna_quant.data.sample_runs import Outputs
     from optuna_quant.data.sample_runs import Rows
-
-    _Indices: TypeAlias = NDArray[np.integer[Any]]
-    _Output: TypeAlias = tuple[Outputs, Outputs, _Indices]
+    from optuna_quant.evaluation.run_ahead import BatchOutputs as _Output
+    from optuna_quant.evaluation.run_ahead import Indices as _Indices
 
 
 __all__ = [
@@ -210,15 +204,10 @@ class DataEvaluation:
         self.inputs = self._inputs.values
         self.transform = transform
         self._data = open_data(data, transform)
-        self._references: ReferenceOutputs | None = None
-        self._fp32: Callable[[], Any] | None = None
-        self._is_of_fp32 = False
+        self._truth = Truth.of(self._metric)
         self._checks: BaselineChecks | None = None
         if self.reference == "fp32":
             self._data = self._data.without_labels()
-            self._references = ReferenceOutputs(
-                self._metric.keep, per_sample=self._metric.per_sample
-            )
 
     @property
     def samples(self) -> int:
@@ -301,8 +290,7 @@ class DataEvaluation:
         """
         chosen = copy.copy(self)
         chosen._data = SubsetData(self._data, indices)
-        if self._references is not None:
-            chosen._references = self._references.anew()
+        chosen._truth = self._truth.anew()
         return chosen
 
     def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
@@ -314,8 +302,7 @@ class DataEvaluation:
             depends_on_batch:
                 Whether its results depend on that. Default: what the model says of itself.
         """
-        runnable = self._runnable(model)
-        fixed = _fixed_batch_size(self._bound(runnable), runnable)
+        fixed = self._bound(model).fixed_batch_size
         if fixed is not None:
             return fixed
         depends = _depends(model) if depends_on_batch is None else depends_on_batch
@@ -350,21 +337,13 @@ class DataEvaluation:
             ValueError:
                 If they do not; it says what does not.
         """
-        runnable = self._runnable(model)
-        self._data.check(_of_samples(self._bound(runnable), runnable))
-        self._scored(runnable)
+        bound = self._bound(model)
+        self._data.check(bound.specs)
+        bound.outputs(self.output_names)
 
     def outputs_of(self, model: Any) -> tuple[str, ...]:
         """The names of a model's outputs."""
-        return tuple(self._runnable(model).outputs)
-
-    def _scored(self, model: RunnableModel) -> tuple[str, ...]:
-        return choose_outputs(self.output_names, tuple(model.outputs))
-
-    def _bound(self, model: RunnableModel) -> BoundInputs:
-        """The constant inputs, as a model takes them."""
-        optional = model.optional_inputs if isinstance(model, HasOptionalInputs) else ()
-        return self._inputs.bind(model.inputs, optional)
+        return tuple(runnable_model(model, self.threads).outputs)
 
     @property
     def sample_metric(self) -> SampleMetric | CorpusMetric:
@@ -373,8 +352,7 @@ class DataEvaluation:
 
     def tell_unused(self, model: Any) -> None:
         """Say so if there are labels, and the metric does not look at them."""
-        runnable = self._runnable(model)
-        found = self._data.unused(_of_samples(self._bound(runnable), runnable))
+        found = self._data.unused(self._bound(model).specs)
         names = [name for name in found if name not in self.inputs]
         if names:
             _logger.warning(
@@ -384,8 +362,7 @@ class DataEvaluation:
 
     def preview(self, model: Any, samples: int) -> list[dict[str, Rows]]:
         """The inputs of a few samples from everywhere in the data, as far as they can be read."""
-        runnable = self._runnable(model)
-        specs, count = _of_samples(self._bound(runnable), runnable), self.samples
+        specs, count = self._bound(model).specs, self.samples
         chosen = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(np.int64))
         try:
             return [self._data.batch(chosen, specs)[0]]
@@ -402,7 +379,7 @@ class DataEvaluation:
             fp32:
                 Function that builds the model.
         """
-        self._fp32 = fp32
+        self._truth = replace(self._truth, fp32=fp32)
 
     def for_fp32(self) -> DataEvaluation:
         """The same evaluation, for the FP32 model.
@@ -417,7 +394,7 @@ class DataEvaluation:
 
     def _of_fp32(self) -> DataEvaluation:
         other = copy.copy(self)
-        other._is_of_fp32 = True
+        other._truth = self._truth.for_fp32()
         return other
 
     def signature(self) -> dict[str, str]:
@@ -430,12 +407,8 @@ class DataEvaluation:
 
         return data_signature(self, metric=self._metric, data=self._data)
 
-    def _runnable(self, model: Any) -> RunnableModel:
-        """What runs the batches of a model, as many at a time as this evaluation does."""
-        runnable = as_runnable(model)
-        if self.threads > 1 and isinstance(runnable, RunsConcurrently):
-            return runnable.for_concurrent_runs(self.threads)
-        return runnable
+    def _bound(self, model: Any) -> BoundModel:
+        return BoundModel.of(model, self._inputs, threads=self.threads)
 
     def _of_corpus(self, metric: CorpusMetric, model: Any, indices: _Indices) -> float:
         outputs: list[Outputs] = []
@@ -444,37 +417,7 @@ class DataEvaluation:
             for output, label, _ in batches:
                 outputs.append(output)
                 labels.append(own_copy(label))  # The metric may write into them.
-        value = metric.score(
-            self._all(metric, "outputs", outputs), self._all(metric, "labels", labels)
-        )
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise ValueError(
-                f"The metric {self.name!r} must be a finite number, but is {value!r}."
-            )
-        return number
-
-    def _all(self, metric: CorpusMetric, what: str, batches: Sequence[Outputs]) -> Outputs:
-        """The outputs of all samples, or the labels."""
-        if metric.per_sample or not isinstance(batches[0], tuple):
-            return self._joined(what, batches, metric)
-        several = range(len(batches[0]))
-        return tuple(self._joined(what, [b[i] for b in batches], metric) for i in several)
-
-    def _joined(self, what: str, batches: Sequence[Any], metric: CorpusMetric) -> Rows:
-        if metric.per_sample:
-            return [row for batch in batches for row in batch]
-        shapes = sorted({np.shape(row) for batch in batches for row in batch})
-        if len(shapes) > 1 or any(isinstance(batch, list) for batch in batches):
-            raise ValueError(
-                f"The metric {self.name!r} needs the {what} of all samples in one shape, but "
-                f"there are the shapes {', '.join(map(str, shapes))}. With per_sample=True it "
-                "gets lists of them."
-            )
-        return np.concatenate(batches)
+        return corpus_value(metric, outputs, labels)
 
     @staticmethod
     def _only_scores(
@@ -491,72 +434,34 @@ class DataEvaluation:
             for output, labels, chosen in batches:
                 margins = margins_of(metric, output, labels, chosen)
                 given = scores_of(metric, output, labels, chosen)
-                scores = _checked_scores(metric, given, chosen)
-                yield scores, _checked_margins(metric, margins, chosen)
+                scores = checked_scores(metric, given, chosen)
+                yield scores, checked_margins(metric, margins, chosen)
 
     def _compared(self, model: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs of batches, with what they are compared with."""
-        references = self._references
-        if references is not None and not self._is_of_fp32:
-            references.complete(self._run_fp32)
+        self._truth.complete(self._run_fp32)
         with closing(self._outputs(model, indices)) as batches:
             for output, labels, chosen in batches:
-                truth: Outputs = labels
-                if references is not None and self._is_of_fp32:
-                    truth = references.take(chosen, output, samples=self.samples)
-                elif references is not None:
-                    truth = references.of(chosen)
+                truth = self._truth.of_batch(output, labels, chosen, samples=self.samples)
                 if self._checks is not None:
                     self._checks.see_outputs(output, truth, chosen)
                 yield output, truth, chosen
 
-    def _run_fp32(self) -> None:
+    def _run_fp32(self, fp32: Any) -> None:
         """Learn what the FP32 model gives for all samples."""
-        if self._fp32 is None:
-            raise ValueError(
-                f"The metric {self.name!r} compares with the FP32 model's outputs, which are not "
-                "known: evaluate the FP32 model first, as evaluation.for_fp32()(model), or say "
-                "with evaluation.refer_to(function) how to get it."
-            )
-        _logger.info("Running the FP32 model: candidates are compared with what it gives.")
-        with closing(self._of_fp32()._compared(self._fp32(), np.arange(self.samples))) as batches:
+        with closing(self._of_fp32()._compared(fp32, np.arange(self.samples))) as batches:
             deque(batches, maxlen=0)
 
     def _outputs(self, model: Any, indices: _Indices) -> Generator[_Output, None, None]:
         """The outputs, labels and indices of batches, in order; some are run ahead."""
         size = self.batch_size_for(model)
-        runnable = self._runnable(model)
-        constants = self._bound(runnable)
-        specs = _of_samples(constants, runnable)
-        starts = range(0, len(indices), size)
-        run = SampleRunner(
-            run=runnable.run,
-            outputs=self._scored(runnable),
-            inputs=specs,
-            constants=constants,
-            fixed=_fixed_batch_size(constants, runnable),
-            one_by_one=self._metric.per_sample,
+        bound = self._bound(model)
+        yield from run_batches(
+            bound.runner(self.output_names, one_by_one=self._metric.per_sample),
+            lambda chosen: self._batch(chosen, bound.specs),
+            (indices[start : start + size] for start in range(0, len(indices), size)),
+            threads=self.threads,
         )
-        if self.threads == 1:
-            for start in starts:
-                chosen = indices[start : start + size]
-                feed, labels = self._batch(chosen, specs)
-                yield run(feed, len(chosen)), labels, chosen
-            return
-        ahead: deque[tuple[Future[Outputs], Rows, _Indices]] = deque()
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="optuna_quant_data")
-        try:
-            for start in starts:
-                chosen = indices[start : start + size]
-                feed, labels = self._batch(chosen, specs)
-                ahead.append((pool.submit(run, feed, len(chosen)), labels, chosen))
-                del feed  # It is the worker's, and not kept while results are waited for.
-                if len(ahead) > self.threads:
-                    yield _done(ahead.popleft())
-            while ahead:
-                yield _done(ahead.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def _batch(self, chosen: _Indices, specs: Sequence[InputSpec]) -> Batch:
         feed, labels = self._data.batch(chosen, specs)
@@ -572,25 +477,23 @@ class DataEvaluation:
                 "own."
             )
         self.check(model)
-        array = np.asarray(indices)
-        if array.size == 0:
-            array = array.astype(np.int64)
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(
-                f"indices must be integers of shape (n,), but got {array.dtype} of shape "
-                f"{array.shape}."
-            )
-        wrong = array[(array < 0) | (array >= self.samples)]
-        if len(wrong):
-            raise ValueError(
-                f"There is no sample {wrong[0]}: the samples are 0 to {self.samples - 1}."
-            )
-        return self._metric, array.astype(np.int64, copy=False)
+        return self._metric, _checked_indices(indices, self.samples)
 
 
-def _done(one: tuple[Future[Outputs], Rows, _Indices]) -> _Output:
-    future, labels, chosen = one
-    return future.result(), labels, chosen
+def _checked_indices(indices: ArrayLike, samples: int) -> _Indices:
+    """The numbers of samples as an array, if there are such samples."""
+    array = np.asarray(indices)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"indices must be integers of shape (n,), but got {array.dtype} of shape "
+            f"{array.shape}."
+        )
+    wrong = array[(array < 0) | (array >= samples)]
+    if len(wrong):
+        raise ValueError(f"There is no sample {wrong[0]}: the samples are 0 to {samples - 1}.")
+    return array.astype(np.int64, copy=False)
 
 
 def _useful_bounds(metric: SampleMetric | CorpusMetric) -> Bounds | None:
@@ -599,64 +502,6 @@ def _useful_bounds(metric: SampleMetric | CorpusMetric) -> Bounds | None:
         return None
     low, high = metric.bounds
     return metric.bounds if math.isfinite(high if metric.higher_is_better else low) else None
-
-
-def _checked_scores(metric: SampleMetric, given: Any, chosen: _Indices) -> NDArray[np.float64]:
-    array = np.asarray(given)
-    if array.shape != chosen.shape or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"The metric {metric.name!r} must give one number for each sample, of shape "
-            f"{chosen.shape}, but gave {array.dtype} of shape {array.shape}. For a metric of the "
-            "whole set use CorpusMetric."
-        )
-    scores = array.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if len(bad):
-        raise ValueError(
-            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}; it must "
-            "be finite for each sample."
-        )
-    if metric.bounds is None:
-        return scores
-    low, high = metric.bounds
-    rounding = bounds_slack(metric.bounds, array.dtype)
-    bad = np.flatnonzero((scores < low - rounding) | (scores > high + rounding))
-    if len(bad):
-        raise ValueError(
-            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}, which "
-            f"is outside its bounds {metric.bounds}. Give bounds that hold for every sample and "
-            "every model, or none."
-        )
-    return np.clip(scores, low, high)
-
-
-def _checked_margins(
-    metric: SampleMetric, given: Any, chosen: _Indices
-) -> NDArray[np.float64] | None:
-    if given is None:
-        return None
-    margins = np.asarray(given)
-    if margins.shape != chosen.shape or margins.dtype.kind not in "biuf":
-        raise ValueError(
-            f"The margin of the metric {metric.name!r} must be one number for each sample, of "
-            f"shape {chosen.shape}, but is {margins.dtype} of shape {margins.shape}."
-        )
-    return margins.astype(np.float64)
-
-
-def _of_samples(constants: BoundInputs, model: RunnableModel) -> list[InputSpec]:
-    """The inputs that the data must hold, whatever the number of samples."""
-    return [
-        replace(spec, shape=spec.shape and (None, *spec.shape[1:]))
-        for spec in constants.varying(model.inputs)
-    ]
-
-
-def _fixed_batch_size(constants: BoundInputs, model: RunnableModel) -> int | None:
-    """The number of samples of every run, if the model has one."""
-    shapes = [spec.shape for spec in constants.varying(model.inputs)]
-    fixed = [shape[0] for shape in shapes if shape]
-    return next((size for size in fixed if isinstance(size, int) and size > 0), None)
 
 
 def check_count(name: str, value: object) -> None:

@@ -19,6 +19,7 @@ from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
+from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.earlier_study import study_prior
 from optuna_quant.samplers._models.explanation import Explains
 from optuna_quant.samplers._models.explanation import Explanation
@@ -27,7 +28,6 @@ from optuna_quant.samplers._models.explanation import LeastLoss
 from optuna_quant.samplers._models.explanation import OpError
 from optuna_quant.samplers._models.explanation import Untried
 from optuna_quant.samplers._models.prior import StudyPrior
-from optuna_quant.samplers._models.surrogate_policy import Belief
 from optuna_quant.samplers._mse import HAWQV2QuantSampler
 from optuna_quant.samplers._mse import MSEQuantSampler
 from optuna_quant.samplers._mse import MSEV2QuantSampler

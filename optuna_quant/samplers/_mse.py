@@ -9,12 +9,12 @@ from typing import Any
 
 from optuna_quant.backends.base import TakesBatches
 from optuna_quant.samplers._basic import BasicQuantSampler
-from optuna_quant.samplers._basic import Best
 from optuna_quant.samplers._conservative import require_criterion
 from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Request
 from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.best import Best
 from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.samplers._plans.fallback import by_score
 from optuna_quant.samplers._plans.fallback import walk

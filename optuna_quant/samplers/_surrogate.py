@@ -14,6 +14,7 @@ from optuna_quant.costs import CostTable
 from optuna_quant.costs.objective import show_measure
 from optuna_quant.samplers._conservative import require_criterion
 from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.explanation import Explanation
 from optuna_quant.samplers._models.explanation import Question
 from optuna_quant.samplers._models.explanation import explained
@@ -27,7 +28,6 @@ from optuna_quant.samplers._models.prior import keep_prior
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace
 from optuna_quant.samplers._models.prior_in_space import TakenScores
-from optuna_quant.samplers._models.surrogate_policy import Belief
 from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._registry import register_strategy

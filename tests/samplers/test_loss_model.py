@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from optuna_quant.samplers._models.loss_model import LossModel
-from optuna_quant.samplers._models.loss_model import LossScale
-from optuna_quant.samplers._models.loss_model import Observed
 from optuna_quant.samplers._models.loss_model import Prediction
+from optuna_quant.samplers._models.loss_residuals import correlations
+from optuna_quant.samplers._models.observed_loss import LossScale
+from optuna_quant.samplers._models.observed_loss import Observed
 
 
 SCALE = LossScale(tolerance=0.01, size=0.9, most=0.9)
@@ -210,7 +211,7 @@ def test_correlations_are_those_of_a_process():
             Observed(options(*np.flatnonzero(rng.random(ops) < share), ops=ops), 0.1)
             for share in (*rng.random(20), 0.5, 0.7, 0.9)
         ]
-        found = model._correlations(model._theta, seen, seen)
+        found = correlations(model.weights, seen, seen)
         assert np.linalg.eigvalsh(found)[0] > -1e-9
         assert np.diag(found) == pytest.approx(1.0)
 

@@ -25,12 +25,12 @@ from optuna_quant.samplers._models.prior import StudyPrior
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace
 from optuna_quant.samplers._models.prior_in_space import TakenScores
-from optuna_quant.samplers._models.surrogate_policy import ANSWER_STAGE
-from optuna_quant.samplers._models.surrogate_policy import EARLIER_STAGE
-from optuna_quant.samplers._models.surrogate_policy import SEARCH_STAGE
-from optuna_quant.samplers._models.surrogate_policy import START_STAGE
 from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
+from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
+from optuna_quant.samplers._models.surrogate_stages import EARLIER_STAGE
+from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
+from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
 from optuna_quant.space.config import OpConfig
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.samplers._engine.trial_history import Outcome
     from optuna_quant.samplers._models.loss_model import LossModel
-    from optuna_quant.samplers._models.loss_model import Observed
+    from optuna_quant.samplers._models.observed_loss import Observed
 
 
 # More losses cost time in every decision and say little: those nearest to the tolerance count.

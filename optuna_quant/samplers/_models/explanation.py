@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from typing import Protocol
 from typing import runtime_checkable
 
+from optuna_quant.samplers._models.beliefs import LEAST_PROBABILITY
 from optuna_quant.samplers._models.option_scores import scored_options
-from optuna_quant.samplers._models.surrogate_policy import LEAST_PROBABILITY
 
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from optuna_quant._common.printable import listed
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
-from optuna_quant.samplers._models.surrogate_policy import ANSWER_STAGE
-from optuna_quant.samplers._models.surrogate_policy import LEAST_PROBABILITY
-from optuna_quant.samplers._models.surrogate_policy import START_STAGE
+from optuna_quant.samplers._models.beliefs import LEAST_PROBABILITY
+from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
+from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 
 
 if TYPE_CHECKING:

@@ -12,6 +12,11 @@ from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.samplers._models.loss_residuals import Residuals
+from optuna_quant.samplers._models.loss_residuals import correlations
+from optuna_quant.samplers._models.observed_loss import LossScale
+from optuna_quant.samplers._models.observed_loss import Observed
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,71 +43,13 @@ _OPTION_DEVIATION = 0.5
 # variances do.
 _KIND_DEVIATION = 1.0
 _UNSCORED_DEVIATION = 2.5
-# How far losses are off the sum, as a part of the loss and of the tolerance; and by how much of
-# their error two configurations must differ to be off it independently.
-_RELATIVE_RESIDUAL = 0.3
-# More by this part for every factor of e that a loss is above the tolerance: what is far off says
-# little about what hardly loses anything.
-_RESIDUAL_FAR_OFF = 0.2
-_RESIDUAL_OF_TOLERANCE = 0.1
-# Losses are compared by their logarithms from about this part of the tolerance on, or from what
-# is uncertain of them; smaller ones, and those below zero, by their differences.
-_BEND_OF_TOLERANCE = 0.2
-_RESIDUAL_LENGTH = 0.35
-_RESIDUAL_OF_UNSCORED = 0.05
 # What is larger on that scale overflows.
 _LARGEST_BENT = 300.0
-# What is left if they do not differ: rounding.
-_NUGGET_OF_TOLERANCE = 0.02
 _MOST_ITERATIONS = 60
 # Of a scaled covariance, as a part of its largest: what is below is rounding.
 _LEAST_EIGENVALUE = 1e-12
 # How far a draw may be off, in standard deviations of the prior.
 _MOST_DRAWN = 3.0
-
-
-@dataclass(frozen=True)
-class LossScale:
-    """In what units losses are, and how large they can be.
-
-    Args:
-        tolerance:
-            The largest loss that is good enough, in units of the metric; above zero.
-        size:
-            The size of the baseline, in units of the metric; 0 if it says nothing of the scale.
-        most:
-            The largest possible loss; infinite if there is none.
-        learned:
-            The logarithm of the loss at the reference error, and the exponent, as an earlier
-            study has learned them; :obj:`None` if there is none.
-    """
-
-    tolerance: float
-    size: float
-    most: float = math.inf
-    learned: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Observed:
-    """The loss that a configuration has shown.
-
-    Args:
-        options:
-            The position of the option of each op, of shape ``(ops,)``.
-        loss:
-            By how much the metric is worse than the baseline, in its units.
-        error:
-            The standard error of the loss, where only some of the samples were seen.
-        spread:
-            The standard error of the loss as one that all possible samples have: what these
-            samples are off it, which similar configurations share.
-    """
-
-    options: NDArray[np.int64]
-    loss: float
-    error: float = 0.0
-    spread: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +140,7 @@ class LossModel:
         step = rng.standard_normal(len(theta))
         if fit is not None:
             used = list(fit.observed)
-            covariance = self._covariance(theta, used, fit.losses)
+            covariance = self._off.covariance(self._weights(theta), used, fit.losses)
             values, vectors = np.linalg.eigh(covariance)
             noise = vectors @ (np.sqrt(np.maximum(values, 0.0)) * rng.standard_normal(len(values)))
             step -= fit.scaled.T @ (fit.total_inverse @ (fit.scaled @ step + noise))
@@ -227,12 +174,12 @@ class LossModel:
         if not used:
             return self
         deviations, mean = self._prior_deviations, self._prior_mean
-        bends = self._bends(used)
+        bends = self._off.bends(used)
         # However much is gained, it says no more than that nothing is lost.
         losses = np.maximum([o.loss for o in used], -bends)
         bent = np.arcsinh(losses / bends)
         theta = mean.copy()
-        covariance = self._covariance(theta, used, losses)
+        covariance = self._off.covariance(self._weights(theta), used, losses)
         precision = _inverse(covariance)
         whitening = np.linalg.cholesky(precision).T
 
@@ -265,7 +212,7 @@ class LossModel:
                     break
         predicted, rows = self._bent(theta, used)
         scaled = rows * deviations
-        covariance = self._covariance(theta, used, losses)
+        covariance = self._off.covariance(self._weights(theta), used, losses)
         fit = _Fit(
             theta,
             tuple(used),
@@ -290,17 +237,17 @@ class LossModel:
         if self._fit is not None:
             spread = float(np.median([each.spread for each in self._fit.observed]))
         wanted = [Observed(options, 0.0, spread=spread)]
-        (bend,) = self._bends(wanted)
+        (bend,) = self._off.bends(wanted)
         (value,), (row,) = self._bent(self._theta, wanted)
         loss = float(bend * math.sinh(min(value, _LARGEST_BENT)))
         scaled = row * self._prior_deviations
-        (size,) = self._residual_sizes(np.array([loss]), wanted)
+        (size,) = self._off.sizes(np.array([loss]), wanted)
         fit = self._fit
         if fit is None:
             variance = float(scaled @ scaled) + size**2
         else:
-            alike = self._correlations(self._theta, wanted, fit.observed)[0]
-            sizes = self._residual_sizes(fit.losses, fit.observed)
+            alike = correlations(self.weights, wanted, fit.observed)[0]
+            sizes = self._off.sizes(fit.losses, fit.observed)
             # Where the nearest is further off the sum than is usual, this one may be as well.
             nearest = int(np.argmax(alike))
             unusual = min(sizes[nearest], abs(fit.residuals[nearest]))
@@ -313,7 +260,7 @@ class LossModel:
         # What is believed is positive, and no more than there is to lose.
         believed = float(bend * math.sinh(float(np.clip(value, -_LARGEST_BENT, _LARGEST_BENT))))
         loss = min(max(believed, 0.1 * loss), self.scale.most)
-        (least,) = self._own_deviations(np.array([loss]), wanted)
+        (least,) = self._off.own_deviations(np.array([loss]), wanted)
         deviation = math.sqrt(max(variance, 0.0) + least**2)
         return Prediction(loss, deviation, float(bend))
 
@@ -343,6 +290,11 @@ class LossModel:
         return self._first_option + self.sensitivities.size
 
     @cached_property
+    def _off(self) -> Residuals:
+        """What losses are off the sum."""
+        return Residuals(self.scale, self.is_scored)
+
+    @cached_property
     def _parameters(self) -> int:
         return self._first_kind + (0 if self.kinds is None else int(self.kinds.max()) + 1)
 
@@ -367,68 +319,11 @@ class LossModel:
         found[self._first_kind :] = _KIND_DEVIATION
         return found
 
-    def _bends(self, observed: Sequence[Observed]) -> Floats:
-        """The loss from which on each is compared by its logarithm."""
-        least = _BEND_OF_TOLERANCE * self.scale.tolerance
-        return np.array([math.hypot(least, o.error, o.spread) for o in observed])
-
     def _bent(self, theta: Floats, observed: Sequence[Observed]) -> tuple[Floats, Floats]:
         """The loss of each on the scale that bends, and its derivatives, a row each."""
         losses, rows = self._losses(theta, observed)
-        bends = self._bends(observed)
+        bends = self._off.bends(observed)
         return np.arcsinh(losses / bends), rows / np.hypot(losses, bends)[:, None]
-
-    def _covariance(self, theta: Floats, observed: Sequence[Observed], losses: Floats) -> Floats:
-        """The covariance of what observations are off the sum, on the scale that bends."""
-        sizes = self._residual_sizes(losses, observed)
-        own = np.diag(np.square(self._own_deviations(losses, observed)))
-        found = np.outer(sizes, sizes) * self._correlations(theta, observed, observed)
-        return np.asarray(found + own)
-
-    def _own_deviations(self, losses: Floats, observed: Sequence[Observed]) -> Floats:
-        """What is off for each by itself, as a standard deviation on the scale that bends."""
-        errors = np.array([each.error for each in observed])
-        own = np.hypot(errors, _NUGGET_OF_TOLERANCE * self.scale.tolerance)
-        return np.asarray(own / np.hypot(losses, self._bends(observed)))
-
-    def _residual_sizes(self, losses: Floats, observed: Sequence[Observed]) -> Floats:
-        """How far losses are off the sum, as a standard deviation on the scale that bends."""
-        far = np.log(np.maximum(losses / self.scale.tolerance, 1.0))
-        relative = _RELATIVE_RESIDUAL + _RESIDUAL_FAR_OFF * far
-        if not self.is_scored:
-            # Then an op that loses all by itself is to be blamed, and not chance.
-            relative = np.full_like(far, _RESIDUAL_OF_UNSCORED)
-        least = _RESIDUAL_OF_TOLERANCE * self.scale.tolerance
-        spreads = np.array([each.spread for each in observed])
-        size = np.sqrt((relative * np.maximum(losses, 0.0)) ** 2 + least**2 + spreads**2)
-        return np.asarray(size / np.hypot(losses, self._bends(observed)))
-
-    def _correlations(
-        self, theta: Floats, left: Sequence[Observed], right: Sequence[Observed]
-    ) -> Floats:
-        """How what is off the sum goes together, of shape ``(left, right)``.
-
-        A configuration is a point in Euclidean space: what part of the error each op has in each
-        option. So correlations are those of a process, whatever the configurations.
-        """
-        weights = self._weights(theta)
-        ops = np.arange(len(weights))
-
-        def place(each: Observed) -> Floats:
-            found = np.zeros(weights.shape)
-            found[ops, each.options] = weights[ops, each.options]
-            return np.asarray(found.ravel() / max(found.sum(), 1e-300))
-
-        one, other = (np.array([place(each) for each in side]) for side in (left, right))
-        differ = np.sqrt(
-            np.maximum(
-                np.square(one).sum(axis=1)[:, None]
-                + np.square(other).sum(axis=1)[None, :]
-                - 2 * one @ other.T,
-                0.0,
-            )
-        )
-        return np.asarray(np.exp(-0.5 * np.square(differ / _RESIDUAL_LENGTH)))
 
     def _chosen(self, options: NDArray[np.int64]) -> Floats:
         return np.asarray(self.sensitivities[np.arange(len(options)), options])

@@ -13,19 +13,18 @@ from optuna_quant.costs.dominance import Point
 from optuna_quant.costs.dominance import Staircase
 from optuna_quant.costs.dominance import non_dominated
 from optuna_quant.samplers._engine.policy import Proposal
-from optuna_quant.samplers._models.surrogate_policy import START_STAGE
-from optuna_quant.samplers._models.surrogate_policy import Belief
+from optuna_quant.samplers._models.beliefs import Belief
+from optuna_quant.samplers._models.option_positions import option_positions
+from optuna_quant.samplers._models.surrogate_policy import Decision
 from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
-from optuna_quant.samplers._models.surrogate_policy import _Decision
+from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.study import record
-from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._engine.trial_history import Outcome
     from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.samplers._models.loss_model import LossModel
     from optuna_quant.space.config import QuantConfig
@@ -84,32 +83,26 @@ class ParetoPolicy(SurrogatePolicy):
         options: SurrogateOptions,
         front: FrontOptions,
     ) -> None:
-        super().__init__(space, criterion, table, options)
+        super().__init__(space, criterion, table, options, in_full=True)
         self._front = front
 
     def next(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
-        if not self._is_known(history, self._start) and self._start.key not in claimed:
+        if not self._outcomes.is_known(history, self._start) and self._start.key not in claimed:
             return self._in_full(history, self._start, START_STAGE)
-        if not self._compute_scores(history, 0):
+        if not self._phases.compute_scores(history, 0):
             return None
         return self._decide(history, claimed).proposal
 
     def is_over(self, history: TrialHistory) -> bool:
-        if not self._is_known(history, self._start) or not self._has_scores(history, 0):
+        if not self._outcomes.is_known(history, self._start) or not self._phases.has_scores(
+            history, 0
+        ):
             return False
         return history.threshold is not None and self._decide(history, {}).proposal is None
 
     def is_answer(self, history: TrialHistory, key: str) -> bool:
         """Not before the front is complete: each of its points is one of many answers."""
         return self.is_over(history)
-
-    def _is_known(self, history: TrialHistory, config: QuantConfig) -> bool:
-        """Whether a configuration was evaluated on all samples, or as far as it can be."""
-        outcome = history.outcomes.get(config.key)
-        return outcome is not None and not outcome.is_partial
-
-    def _is_decided(self, history: TrialHistory, outcome: Outcome) -> bool:
-        return not outcome.is_partial
 
     def _in_full(self, history: TrialHistory, config: QuantConfig, stage: str) -> Proposal:
         """A choice that is evaluated on all samples, also if it fails the criterion."""
@@ -122,35 +115,29 @@ class ParetoPolicy(SurrogatePolicy):
             goal=record.FULL if population is None else population.samples,
         )
 
-    def _decided_anew(self, history: TrialHistory, claimed: Mapping[str, int]) -> _Decision:
+    def _decided_anew(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
         if history.threshold is None:
-            return _Decision()  # The baseline is still being measured.
-        model = self._model(history, claimed)
+            return Decision()  # The baseline is still being measured.
+        model = self._model.fitted(history, claimed)
         known = [point for _, point in self._known_points(history)]
         known += [
-            (self._table.cost(config), model.predict(self._options_of(config)).loss)
-            for config in self._claimed_configs(history, claimed)
+            (self._table.cost(config), model.predict(option_positions(self._space, config)).loss)
+            for config in self._outcomes.claimed(history, claimed)
         ]
         stairs = self._stairs(model, known)
         found = [b for b in self._expected(history, model, stairs) if b.config.key not in claimed]
         found.sort(key=_order)
         better = []
         for each in found[:_POLISHED]:
-            config = self._polished(model, each.config, {})
+            config = self._candidates.polished(model, each.config, {})
             if config.key not in claimed and config.key not in history.outcomes:
                 better.append(self._belief(model, stairs, config))
         best = min([*better, *found], key=_order, default=None)
         if best is None or best.improvement < self._front.min_gain:
-            return _Decision()
-        return _Decision(self._in_full(history, best.config, FRONT_STAGE))
+            return Decision()
+        return Decision(self._in_full(history, best.config, FRONT_STAGE))
 
-    def _beliefs(
-        self,
-        history: TrialHistory,
-        model: LossModel,
-        reference: float,
-        forbidden: Mapping[str, Sequence[str]],
-    ) -> list[Belief]:
+    def _beliefs(self, history: TrialHistory, model: LossModel, phase: int) -> list[Belief]:
         """What is believed of the configurations that would make the front larger."""
         stairs = self._stairs(model, [point for _, point in self._known_points(history)])
         found = self._expected(history, model, stairs)
@@ -164,7 +151,7 @@ class ParetoPolicy(SurrogatePolicy):
         Where the trade-off promises little, trade-offs that may be as well and configurations
         beside those of the front are looked at in turn.
         """
-        found = self._expected_of(history, model, stairs, self._path(model, {}))
+        found = self._expected_of(history, model, stairs, self._candidates.path(model, {}))
         if max((belief.improvement for belief in found), default=0.0) >= _LITTLE:
             return found
         rng = np.random.default_rng([history.revision, len(self._space.tunables)])
@@ -178,7 +165,7 @@ class ParetoPolicy(SurrogatePolicy):
         found: list[QuantConfig] = []
         draws = _DRAWS_TIMES_OPS // len(self._space.tunables)
         for _ in range(int(np.clip(draws, _FEWEST_DRAWS, _MOST_DRAWS))):
-            found += self._path(model, {}, model.drawn_weights(rng))
+            found += self._candidates.path(model, {}, model.drawn_weights(rng))
         return found
 
     def _beside(self, history: TrialHistory, rng: np.random.Generator) -> list[QuantConfig]:
@@ -221,7 +208,7 @@ class ParetoPolicy(SurrogatePolicy):
 
     def _belief(self, model: LossModel, stairs: Staircase, config: QuantConfig) -> Belief:
         cost = self._table.cost(config)
-        predicted = model.predict(self._options_of(config))
+        predicted = model.predict(option_positions(self._space, config))
         gain = stairs.expected_gain(cost, predicted.loss, predicted.deviation)
         most_cost, most_loss = stairs.reference
         area = (most_cost - self._table.cost(self._start)) * most_loss
@@ -235,29 +222,16 @@ class ParetoPolicy(SurrogatePolicy):
 
     def _known_points(self, history: TrialHistory) -> list[tuple[QuantConfig, Point]]:
         """Each configuration with its cost and loss, of what was evaluated on all samples."""
-        baseline = history.baseline
-        assert baseline is not None
-        sign = 1.0 if self._criterion.higher_is_better else -1.0
         found = []
         for outcome in history.outcomes.values():
             if not outcome.is_complete or outcome.is_substitute or outcome.value is None:
                 continue
-            config = self._config(outcome)
+            config = self._outcomes.config(outcome)
             if config is not None:
                 # What is better than FP32 is so by chance; cheaper is what counts there.
-                loss = max(sign * (baseline - outcome.value), 0.0)
+                loss = max(self._observations.loss(history, outcome.value), 0.0)
                 found.append((config, (self._table.cost(config), loss)))
         return found
-
-    def _claimed_configs(
-        self, history: TrialHistory, claimed: Mapping[str, int]
-    ) -> list[QuantConfig]:
-        claims = [TrialView(history.running[number]).claim for number in sorted(claimed.values())]
-        return [
-            self._space.config_of(claim.positions)
-            for claim in claims
-            if claim is not None and claim.positions is not None
-        ]
 
 
 def _order(belief: Belief) -> tuple[float, float, str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.samplers._models.loss_model import Observed
+from optuna_quant.samplers._models.observed_loss import Observed
+from optuna_quant.samplers._models.option_positions import option_positions
 from optuna_quant.samplers._models.option_scores import OptionScores
 from optuna_quant.samplers._models.option_scores import scored_options
 from optuna_quant.space.config import QuantConfig
@@ -172,7 +173,9 @@ class PriorInSpace:
             if not self._prior.same_evaluation:
                 apart = math.hypot(apart, each.spread)
             error = math.hypot(each.error, apart)
-            found.append(Observed(self._options_of(config), each.loss, error, each.spread))
+            found.append(
+                Observed(option_positions(self._space, config), each.loss, error, each.spread)
+            )
         return found
 
     def factors(self, baseline: float) -> NDArray[np.float64]:
@@ -232,11 +235,6 @@ class PriorInSpace:
                 return None
             chosen |= dict.fromkeys(tunable.ops, option)
         return None if left else self._space.default().with_ops(chosen)
-
-    def _options_of(self, config: QuantConfig) -> NDArray[np.int64]:
-        return np.array(
-            [t.options.index(config.ops[t.ops[0]]) for t in self._space.tunables], dtype=np.int64
-        )
 
 
 class TakenScores:

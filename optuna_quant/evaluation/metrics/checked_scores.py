@@ -1,0 +1,76 @@
+"""Checks of what a metric gives for samples: a finite number for each, within its bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+
+from optuna_quant._common.rounding import bounds_slack
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
+
+
+def checked_scores(
+    metric: SampleMetric, given: Any, chosen: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """The scores that a metric has given for a batch.
+
+    Args:
+        metric:
+            The metric.
+        given:
+            What it gave.
+        chosen:
+            The numbers of the samples, for error messages.
+
+    Raises:
+        ValueError:
+            If they have the wrong shape, are not finite or are out of bounds.
+    """
+    array = np.asarray(given)
+    if array.shape != chosen.shape or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The metric {metric.name!r} must give one number for each sample, of shape "
+            f"{chosen.shape}, but gave {array.dtype} of shape {array.shape}. For a metric of the "
+            "whole set use CorpusMetric."
+        )
+    scores = array.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ValueError(
+            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}; it must "
+            "be finite for each sample."
+        )
+    if metric.bounds is None:
+        return scores
+    low, high = metric.bounds
+    rounding = bounds_slack(metric.bounds, array.dtype)
+    bad = np.flatnonzero((scores < low - rounding) | (scores > high + rounding))
+    if len(bad):
+        raise ValueError(
+            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}, which "
+            f"is outside its bounds {metric.bounds}. Give bounds that hold for every sample and "
+            "every model, or none."
+        )
+    return np.clip(scores, low, high)
+
+
+def checked_margins(
+    metric: SampleMetric, given: Any, chosen: NDArray[np.integer[Any]]
+) -> NDArray[np.float64] | None:
+    """As :func:`checked_scores`, the margins; :obj:`None` if the metric does not tell them."""
+    if given is None:
+        return None
+    margins = np.asarray(given)
+    if margins.shape != chosen.shape or margins.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The margin of the metric {metric.name!r} must be one number for each sample, of "
+            f"shape {chosen.shape}, but is {margins.dtype} of shape {margins.shape}."
+        )
+    return margins.astype(np.float64)

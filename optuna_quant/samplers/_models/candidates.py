@@ -1,0 +1,109 @@
+"""Configurations that a model of the loss makes worth a look: the trade-off, and what is near."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import math
+from typing import TYPE_CHECKING
+
+from optuna_quant.costs.cheapest import cheapest
+from optuna_quant.costs.tradeoff import tradeoff
+from optuna_quant.samplers._models.forbidden_options import Forbidden
+from optuna_quant.samplers._models.forbidden_options import merged_options
+from optuna_quant.samplers._models.option_scores import scored_options
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from optuna_quant.costs import CostTable
+    from optuna_quant.samplers._models.loss_model import LossModel
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+
+
+# With more ops the trade-off is near enough, and an integer program takes long.
+_MOST_POLISHED = 150
+_WORTH_POLISHING = 1e-3
+_GRID = 5000
+
+
+class Candidates:
+    """Finds the cheapest configurations by the weights that a model gives to ops.
+
+    Args:
+        space:
+            The tuning space.
+        table:
+            The costs.
+    """
+
+    def __init__(self, space: TuningSpace, table: CostTable) -> None:
+        self._space = space
+        self._table = table
+        self._fp32_cost = table.cost(space.fp32())
+
+    def path(
+        self,
+        model: LossModel,
+        forbidden: Forbidden,
+        drawn: NDArray[np.float64] | None = None,
+    ) -> list[QuantConfig]:
+        """The trade-off by the weights of the model, or by others."""
+        weights, unscored = self._weights(model, drawn)
+        return tradeoff(
+            self._table, self._space, weights, forbidden=merged_options(unscored, forbidden)
+        )
+
+    def polished(self, model: LossModel, config: QuantConfig, forbidden: Forbidden) -> QuantConfig:
+        """The cheapest configuration with no more error than this one."""
+        if len(self._space.tunables) > _MOST_POLISHED:
+            return config
+        weights, unscored = self._weights(model)
+        # On a grid that is coarser than what the solver takes for equal, so that its solutions
+        # are within the bound once they are rounded.
+        largest = max(value for row in weights.values() for value in row.values())
+        grid = {
+            op: {label: float(math.ceil(_GRID * value / largest)) for label, value in row.items()}
+            for op, row in weights.items()
+        }
+        better = cheapest(
+            self._table,
+            self._space,
+            weights=grid,
+            bound=sum(grid[t.ops[0]][config.ops[t.ops[0]].label] for t in self._space.tunables),
+            forbidden=merged_options(unscored, forbidden),
+        )
+        saved = self._table.cost(config) - self._table.cost(better)
+        return better if saved > _WORTH_POLISHING * abs(self._fp32_cost) else config
+
+    def _weights(
+        self, model: LossModel, drawn: NDArray[np.float64] | None = None
+    ) -> tuple[Mapping[str, Mapping[str, float]], Forbidden]:
+        """What each op adds to the error in each option, and the options that are not used."""
+        weights: dict[str, dict[str, float]] = {}
+        forbidden: dict[str, list[str]] = {}
+        values = model.weights if drawn is None else drawn
+        for i, tunable in enumerate(self._space.tunables):
+            scored = set(scored_options(tunable))
+            first, *_ = tunable.ops  # A group's weight is that of all its ops.
+            weights[first] = {o.label: float(values[i, j]) for j, o in enumerate(tunable.options)}
+            unscored = [o.label for o in tunable.quantized if o not in scored]
+            if unscored:
+                forbidden[first] = unscored
+        return weights, forbidden
+
+
+def cheapest_quantized(table: CostTable, space: TuningSpace, forbidden: Forbidden) -> QuantConfig:
+    """The cheapest configuration; if that is FP32, the cheapest with everything quantized."""
+    found = cheapest(table, space, forbidden=forbidden)
+    if found.quantized_ops:
+        return found
+    floats = {
+        op: [option.label for option in tunable.fallbacks]
+        for tunable in space.tunables
+        if tunable.quantized and not set(tunable.ops) & set(forbidden)
+        for op in tunable.ops
+    }
+    return cheapest(table, space, forbidden=merged_options(floats, forbidden))

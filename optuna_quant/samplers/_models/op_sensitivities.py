@@ -1,0 +1,99 @@
+"""The sensitivities of ops as the model of the loss takes them: one number per op and option."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.tunable import Tunable
+
+
+# The sum of equal shares, where nothing scores the ops.
+_UNSCORED_ERROR = 0.05
+_UNSCORED_OPTION = 1.5
+# Larger scores are in another unit than the outputs' variance: only their ratios are used.
+_LARGEST_SCORE = 10.0
+# An op that was seen to do nothing may do a little: this part of what all do.
+_LEAST_SHARE = 1e-6
+
+
+def sensitivity_matrix(
+    tunables: Sequence[Tunable], scores: Mapping[str, Mapping[str, float]]
+) -> tuple[NDArray[np.float64], bool]:
+    """The sensitivity of each tunable in each of its options, and whether it was scored.
+
+    Args:
+        tunables:
+            The tunables.
+        scores:
+            The scores by op and option's label; empty if nothing scores the ops.
+
+    Returns:
+        An array of shape ``(tunables, options)``, zero in floats, and whether it is more than
+        equal shares.
+    """
+    found, is_scored = _given(tunables, scores), bool(scores)
+    if not found.any():  # All are equal, as far as the scores say.
+        found[...] = _UNSCORED_ERROR / len(tunables)
+        is_scored = False
+    elif found.max() > _LARGEST_SCORE:
+        found /= found.max()
+        found /= found.max(axis=1).sum()
+    total = float(found.max(axis=1).sum())
+    floor = _LEAST_SHARE * total / len(tunables)
+    for i, tunable in enumerate(tunables):
+        for j, option in enumerate(tunable.options):
+            found[i, j] = max(found[i, j], floor) if option.is_quantized else 0.0
+    return found, is_scored
+
+
+def option_kinds(tunables: Sequence[Tunable]) -> NDArray[np.int64]:
+    """The kind of each tunable's options: what they have in common that are not defaults."""
+    found = np.full(_shape(tunables), -1)
+    numbers: dict[object, int] = {}
+    for i, tunable in enumerate(tunables):
+        for j, option in enumerate(tunable.options):
+            kind = _kind(option)
+            if option.is_quantized and kind != _kind(tunable.default):
+                found[i, j] = numbers.setdefault(kind, len(numbers))
+    return found
+
+
+def _given(
+    tunables: Sequence[Tunable], scores: Mapping[str, Mapping[str, float]]
+) -> NDArray[np.float64]:
+    """What the scores say; what they lack is derived from what they have, or an equal share."""
+    found = np.zeros(_shape(tunables))
+    for i, tunable in enumerate(tunables):
+        default = _UNSCORED_ERROR / len(tunables)
+        for j, option in enumerate(tunable.options):
+            if not option.is_quantized:
+                continue
+            if not scores:
+                found[i, j] = default
+                continue
+            of_ops = [scores.get(op, {}).get(option.label) for op in tunable.ops]
+            known = [score for score in of_ops if score is not None]
+            if len(known) == len(of_ops):
+                found[i, j] = sum(known)
+                default = found[i, 0]
+            else:
+                found[i, j] = _UNSCORED_OPTION * default
+    return found
+
+
+def _shape(tunables: Sequence[Tunable]) -> tuple[int, int]:
+    return len(tunables), max(len(tunable.options) for tunable in tunables)
+
+
+def _kind(option: OpConfig) -> tuple[str, str | None]:
+    """What makes the errors of options alike, whatever the op: how they find the range."""
+    return option.mode, None if option.activation is None else option.activation.algorithm
