@@ -34,7 +34,8 @@ def is_better(
 ) -> bool | None:
     """Whether a model is better than FP32 by an objective, by more than noise.
 
-    What was measured counts where something was, and what is predicted otherwise.
+    What was measured counts where something was, and what is predicted otherwise. Times that
+    were measured here say nothing where the user has given what configurations take.
 
     Args:
         objective:
@@ -50,6 +51,8 @@ def is_better(
     if objective is None or config is None:
         return None
     gain = Gain() if gain is None else gain
+    if objective.times_are_given:
+        gain = replace(gain, seconds=None, fp32_seconds=None)
     if objective.measures == (LATENCY,) and gain.is_faster is not None:
         return gain.is_faster
     if objective.measures == (SIZE,) and gain.is_smaller is not None:

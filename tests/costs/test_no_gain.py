@@ -297,12 +297,14 @@ def shown(
     objective: Any = "latency",
     noise: float | None = None,
     sizes: Mapping[str, float] | None = None,
+    is_given: bool = False,
 ) -> str:
     tables = {"latency": table(SPACE, quantized)}
     if sizes is not None:
         tables["size"] = table(SPACE, sizes, measure="size")
     validation = None if noise is None else Validation((1.0,), (1.0,), noise, None)
-    known = KnownObjective(as_objective(objective), SPACE, Costs(tables, validation=validation))
+    given = Costs(tables, validation=validation, is_given=is_given)
+    known = KnownObjective(as_objective(objective), SPACE, given)
     costs = known.table
     assert costs is not None
     return str(NoGain(known, costs))
@@ -337,6 +339,16 @@ def test_size_is_advised_where_it_helps() -> None:
     assert larger.endswith(
         "in FP32. For another device give what ops cost there: costs= (--costs)."
     )
+    # What counts is the smallest one, not that with everything quantized.
+    assert "(up to 25% smaller)" in shown(slow, sizes={"a": 0.25, "b": 1.9, "c": 1.9})
+
+
+def test_costs_are_not_asked_for_where_they_are_given_or_say_nothing() -> None:
+    slow = {"a": 3.0, "b": 4.0, "c": 5.0}
+    assert "costs=" not in shown(slow, is_given=True)
+    text = shown(slow, objective="size", sizes=slow)
+    assert "costs=" not in text
+    assert text.endswith(" in FP32.")
 
 
 def test_other_objectives_have_their_words() -> None:

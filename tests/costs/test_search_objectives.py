@@ -372,6 +372,36 @@ def test_it_is_measured_in_turn_with_fp32_on_calibration_data():
     assert backend.ran == [fp32, mine] * (len(backend.ran) // 2)
 
 
+@pytest.mark.parametrize("seconds", [4e-3, 1e-3])
+def test_given_costs_go_over_what_is_measured_here(monkeypatch, tmp_path, seconds):
+    monkeypatch.setattr(
+        "optuna_quant.tuning.run.measure_finalists",
+        lambda found, **kw: measure_finalists(
+            found, **kw, measure_against=measured(2e-3, seconds, 1e-4)
+        ),
+    )
+    backend = RunsBackend({"a": 0.06, "b": 0.06}, {"a": 2.0, "b": 2.0})
+    space = backend.tuning_space()
+    given = table(space, {"a": 0.5, "b": 0.499})
+    result = go(backend, "latency", costs=given, storage=tmp_path / "journal")
+    # The faster one by the costs is the answer, and nothing else is run beside it.
+    assert result.fallback_ops == ("a",)
+    assert result.pays is True
+    assert str(result).startswith("A quantized model meets the criterion.\n")
+    assert any(line.startswith("on this machine: ") for line in str(result).splitlines())
+    chosen = result.choose(tolerable_loss=0.09)
+    assert chosen.pays is True
+    # They hold when the search is continued without them.
+    again = go(backend, "latency", storage=tmp_path / "journal")
+    assert again.pays is True
+    slower = table(space, {"a": 1.5, "b": 1.25})
+    worse = go(backend, "latency", costs=slower, op_types="all")
+    assert worse.pays is False
+    assert str(worse).startswith(
+        "A quantized model meets the criterion, but it is no faster than FP32 by the given costs."
+    )
+
+
 def test_it_need_not_be_measured():
     backend = RunsBackend({"a": 0.0}, {"a": 0.5})
     result = go(backend, "latency", measure_gain=False)
