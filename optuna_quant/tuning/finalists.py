@@ -134,7 +134,7 @@ def measure_finalists(
     return found[best], Gain(
         seconds=measured.seconds[best],
         fp32_seconds=measured.fp32_seconds,
-        noise=measured.noise[best],
+        time_ratio=measured.ratios[best],
         nbytes=sizes.nbytes,
         fp32_bytes=sizes.fp32_bytes,
         batch=feed.batch,
