@@ -100,7 +100,7 @@ def summary(result: Outcome) -> str:
             f"evaluated: {result.full_evaluations:.3g} times the evaluation set, in "
             f"{len(_finished(result))} trials{of_it}"
         )
-    lines.append(f"stopped: {result.message}")
+    lines.append(result.message if result.is_chosen else f"stopped: {result.message}")
     return "\n".join(map(printable, lines))
 
 

@@ -177,6 +177,19 @@ def test_the_hold_out_set_is_not_evaluated() -> None:
 def test_another_choice_from_the_record_is_fp32_as_well() -> None:
     result = Searches().run().choose(tolerable_loss=0.5)
     assert (result.is_fp32, result.met, result.pays) == (True, False, False)
+    assert (
+        str(result)
+        .splitlines()[-1]
+        .startswith(
+            "Chosen from the record of a search that stopped: By the cost table no quantized model"
+        )
+    )
+    smaller = result.choose(objective="size")
+    assert smaller.is_fp32
+    assert str(smaller).splitlines()[-1] == (
+        "The record holds FP32 only, since by the objective of its search no quantized model is "
+        "better; search with objective='size' to have others."
+    )
 
 
 # What goes wrong.
