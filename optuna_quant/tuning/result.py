@@ -241,8 +241,8 @@ class TuningResult(Outcome):
         Raises:
             ValueError:
                 If nothing is given, or both a tolerance and a criterion; if the tolerance is out
-                of its range, the criterion goes the other way or the objective is not known, or what
-            the models cost by it.
+                of its range, the criterion goes the other way, or the objective is not known, or
+                what the models cost by it.
         """
         return choose(
             self, tolerable_loss=tolerable_loss, criterion=criterion, objective=objective
