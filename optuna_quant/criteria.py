@@ -54,7 +54,8 @@ class AccuracyCriterion:
             ``"relative"`` or ``"absolute"``. Default: relative, but absolute where the metric is
             one that the FP32 model has none of (``"relative_error"``).
         tolerable_loss:
-            The largest loss that is good enough: at least 0, and at most 1 if relative.
+            The largest loss that is good enough: at least 0 and, if relative, below 1 (at
+            most 1 if lower is better).
 
     Raises:
         TypeError:
@@ -116,8 +117,9 @@ class AccuracyCriterion:
             raise ValueError(f"tolerable_loss must be a number of at least 0, but got {loss}.")
         if self.criterion == "relative" and loss > 1:
             raise ValueError(
-                f"A relative tolerable_loss is a fraction of the baseline, at most 1 (0.01 is one "
-                f"percent), but got {loss:g}. For a loss in units of the metric use "
+                "A relative tolerable_loss is a fraction of the baseline, "
+                f"{'below' if self.higher_is_better else 'at most'} 1 (0.01 is one percent), but "
+                f"got {loss:g}. For a loss in units of the metric use "
                 "criterion='absolute'."
             )
         object.__setattr__(self, "tolerable_loss", loss)

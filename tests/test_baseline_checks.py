@@ -340,8 +340,18 @@ def test_a_tolerance_of_all_is_an_error() -> None:
     labels = onnx_models.run(onnx_models.convnet(), {"x": X})[0] + 0.1
     twice = AccuracyCriterion(tolerable_loss=1)
     assert search(labels=labels, metric="mse", accuracy_criterion=twice).baseline is not None
-    absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=1)
+
+
+def test_an_absolute_tolerance_of_all_is_asked_about(caplog: pytest.LogCaptureFixture) -> None:
+    absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=5)
     assert search(accuracy_criterion=absolute).met
+    assert warnings_in(caplog) == [
+        "Is this meant? An absolute tolerable loss of 5 is all that lies between the bounds of the "
+        "metric, 0 and 1, so every model keeps to it."
+    ]
+    caplog.clear()
+    search(accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.99))
+    assert not warnings_in(caplog)
 
 
 def test_data_are_looked_at_with_the_fp32_model_alone() -> None:

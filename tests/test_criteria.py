@@ -163,7 +163,7 @@ def test_baseline_must_be_finite(baseline: float) -> None:
         ({"tolerable_loss": -0.1}, ValueError, "tolerable_loss must be .* at least 0.*-0.1"),
         ({"tolerable_loss": math.nan}, ValueError, "nan"),
         ({"tolerable_loss": math.inf, "criterion": "absolute"}, ValueError, "inf"),
-        ({"tolerable_loss": 1.5}, ValueError, "at most 1 .*1.5.*criterion='absolute'"),
+        ({"tolerable_loss": 1.5}, ValueError, "below 1 .*1.5.*criterion='absolute'"),
         ({"tolerable_loss": True}, TypeError, "tolerable_loss must be a number.*True"),
         ({"tolerable_loss": "0.1"}, TypeError, "tolerable_loss must be a number.*'0.1'"),
         ({"tolerable_loss": None}, TypeError, "tolerable_loss must be a number.*None"),

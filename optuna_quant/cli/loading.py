@@ -92,6 +92,8 @@ def data_path(option: str, name: str) -> Path:
 
 def existing_file(what: str, name: str) -> Path:
     path = Path(name)
+    if path.is_dir():
+        raise ValueError(f"{what[0].upper()}{what[1:]}: {name!r} is a folder; give a file.")
     if not path.is_file():
         raise ValueError(f"{what[0].upper()}{what[1:]}: there is no file {name!r}.")
     return path

@@ -181,6 +181,7 @@ def _check_files(
     output = Path(given.get("output") or f"{model.stem}.quantized.onnx")
     if not rank.is_leader:
         return model, output
+    check_output(output, inputs=read)  # A folder has no journal beside it.
     journal = storage_file(_address(given, output))
     kept = {} if journal is None else {"storage": journal}
     check_output(output, inputs=read | kept)

@@ -72,12 +72,16 @@ class Costs:
             How the predicted latency agrees with whole models; :obj:`None` if nobody looked.
         seconds:
             How long it took to measure.
+        is_given:
+            Whether the user has given them, as for another device: then they say what is faster,
+            and not the times that are measured here.
     """
 
     tables: Mapping[str, CostTable] = field(hash=False)
     conditions: Mapping[str, str] = field(default_factory=dict, hash=False)
     validation: Validation | None = None
     seconds: float = 0.0
+    is_given: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tables", MappingProxyType(dict(self.tables)))
@@ -89,6 +93,7 @@ class Costs:
             dict(self.conditions),
             self.validation,
             self.seconds,
+            self.is_given,
         )
 
     def table(self, measure: str) -> CostTable:

@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
-import math
-import statistics
+from functools import partial
 import time
 
+from optuna_quant.costs.comparison import Ratio
+from optuna_quant.costs.comparison import time_ratio
 from optuna_quant.costs.objective import shown_seconds
+from optuna_quant.costs.timing import Timing
+from optuna_quant.costs.timing import summarize
 from optuna_quant.costs.timing import time_interleaved
 from optuna_quant.space.left_out import shown_bytes
 
 
-_ROUNDS = 40
+# A model of 0.1 ms is through in less than 0.1 s, of which something else may take a part.
+_ROUNDS = 400
 _FEWEST_ROUNDS = 5
+_LONGER = 4
+# Two halves of fewer rounds say too little to disagree.
+_ROUNDS_OF_HALVES = 12
 _WARMUP = 2
-_SD_OF_MAD = 1.4826
-_SD_OF_MEDIAN = 1.2533
-# Twice the standard error; and whoever measures shorter than that is fooled by other things.
-_NOISE_ERRORS = 2.0
+# Whoever measures a smaller difference is fooled by other things.
 _LEAST_NOISE = 0.01
+# An interval from one end to the other that is said.
+_WIDE = 1.1
+# A model that may be faster by more than this part is not known to be no faster.
+_MAY_BE_FASTER = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +41,9 @@ class Gain:
             The median seconds of a run of the quantized model; :obj:`None` if not measured.
         fp32_seconds:
             Those of the FP32 model.
-        noise:
-            By how many seconds the two may differ by chance: twice the standard error of the
-            median of the differences of runs side by side, and at least 1% of the time.
+        time_ratio:
+            How many times as long as FP32 it takes, by runs side by side, with a 95% interval
+            that reaches at least 1% to both sides.
         nbytes:
             The bytes of the quantized model; :obj:`None` if not known.
         fp32_bytes:
@@ -50,7 +58,7 @@ class Gain:
 
     seconds: float | None = None
     fp32_seconds: float | None = None
-    noise: float | None = None
+    time_ratio: Ratio | None = None
     nbytes: int | None = None
     fp32_bytes: int | None = None
     batch: int | None = None
@@ -60,9 +68,7 @@ class Gain:
     @property
     def ratio(self) -> float | None:
         """The time of the quantized model over that of FP32; :obj:`None` if not measured."""
-        if self.seconds is None or not self.fp32_seconds:
-            return None
-        return self.seconds / self.fp32_seconds
+        return None if self.time_ratio is None else self.time_ratio.value
 
     @property
     def size_ratio(self) -> float | None:
@@ -73,10 +79,15 @@ class Gain:
 
     @property
     def is_faster(self) -> bool | None:
-        """Whether it is faster than FP32 by more than noise; :obj:`None` if not measured."""
-        if self.seconds is None or self.fp32_seconds is None:
+        """Whether it is faster than FP32 by more than noise.
+
+        :obj:`None` if that was not measured, or so inexactly that it may as well be slower as
+        faster by more than 5%.
+        """
+        ratio = self.time_ratio
+        if ratio is None or (not ratio.is_clear and ratio.low < 1 - _MAY_BE_FASTER):
             return None
-        return self.fp32_seconds - self.seconds > (self.noise or 0.0)
+        return ratio.is_clear and ratio.value < 1
 
     @property
     def is_smaller(self) -> bool | None:
@@ -100,18 +111,22 @@ class Gain:
         return "; ".join(parts)
 
     def _compared(self) -> str:
-        ratio = self.ratio
-        assert ratio is not None and self.seconds is not None and self.fp32_seconds is not None
-        if abs(self.seconds - self.fp32_seconds) <= (self.noise or 0.0):
-            return "no difference beyond noise"
+        found = self.time_ratio
+        if found is None:
+            return "not compared"
+        interval = ""
+        if found.high > _WIDE * found.low:
+            interval = f", 95% interval {found.low:.2g} to {found.high:.2g} of its time"
+        if not found.is_clear:
+            return f"no difference beyond noise{interval}"
+        ratio = found.value
         if ratio > 1:
-            return (
-                f"{ratio:.2g} times slower" if ratio >= 1.1 else f"{100 * ratio - 100:.0f}% slower"
-            )
-        faster = 1 / ratio
-        return (
-            f"{faster:.2g} times faster" if faster >= 1.1 else f"{100 - 100 * ratio:.0f}% faster"
-        )
+            how = "slower"
+            by = f"{ratio:.2g} times" if ratio >= 1.1 else f"{100 * ratio - 100:.0f}%"
+        else:
+            how = "faster"
+            by = f"{1 / ratio:.2g} times" if 1 / ratio >= 1.1 else f"{100 - 100 * ratio:.0f}%"
+        return f"{by} {how}{interval}"
 
     def _conditions(self) -> str:
         parts = []
@@ -131,15 +146,15 @@ class Measured:
             The median seconds of the FP32 model.
         seconds:
             Those of each other one.
-        noise:
-            By how many seconds each may differ from FP32 by chance.
+        ratios:
+            How many times as long as FP32 each takes.
         runs:
             How often each was run.
     """
 
     fp32_seconds: float
     seconds: Sequence[float]
-    noise: Sequence[float]
+    ratios: Sequence[Ratio]
     runs: int
 
 
@@ -152,39 +167,56 @@ def measure_against(
 ) -> Measured:
     """Measure models side by side with the FP32 model.
 
+    If the two halves of a measurement contradict each other, it is made again, longer; if they
+    still do, the interval has what both of them say.
+
     Args:
         fp32:
             Runs the FP32 model.
         others:
             Run the other ones.
         seconds:
-            About how long it may take; a few rounds are made in any case.
+            About how long a measurement may take, at most; a few rounds are made in any case.
         clock:
             Gives the time in seconds.
     """
-    timings = time_interleaved(
-        [fp32, *others],
-        rounds=_ROUNDS,
-        warmup=_WARMUP,
-        seconds=seconds,
-        fewest=_FEWEST_ROUNDS,
-        clock=clock,
+    measure = partial(
+        time_interleaved, [fp32, *others], warmup=_WARMUP, fewest=_FEWEST_ROUNDS, clock=clock
     )
-    reference = timings[0]
-    noise = [
-        max(
-            _NOISE_ERRORS * _error_of_difference(reference.runs, each.runs),
-            _LEAST_NOISE * reference.seconds,
-        )
-        for each in timings[1:]
+    timings = measure(rounds=_ROUNDS, seconds=seconds)
+    if any(_halves_disagree(timings[0], each) for each in timings[1:]):
+        timings = measure(rounds=_LONGER * _ROUNDS, seconds=_LONGER * seconds)
+    reference, *rest = timings
+    return Measured(
+        reference.seconds,
+        [each.seconds for each in rest],
+        [_ratio(reference, each) for each in rest],
+        len(reference.runs),
+    )
+
+
+def _ratio(reference: Timing, other: Timing) -> Ratio:
+    """The ratio with an interval that has what both halves say, and is not too narrow."""
+    whole = time_ratio(reference, other)
+    parts = [whole]
+    if _halves_disagree(reference, other):
+        parts += _halves(reference, other)
+    low = min(whole.value - _LEAST_NOISE, *(part.low for part in parts))
+    high = max(whole.value + _LEAST_NOISE, *(part.high for part in parts))
+    return Ratio(whole.value, low, high)
+
+
+def _halves_disagree(reference: Timing, other: Timing) -> bool:
+    if len(reference.runs) < _ROUNDS_OF_HALVES:
+        return False
+    one, two = _halves(reference, other)
+    apart = max(one.low, two.low) - min(one.high, two.high)
+    return apart > _LEAST_NOISE
+
+
+def _halves(reference: Timing, other: Timing) -> list[Ratio]:
+    half = len(reference.runs) // 2
+    return [
+        time_ratio(*summarize([reference.runs[part], other.runs[part]]))
+        for part in (slice(half), slice(half, None))
     ]
-    found = [each.seconds for each in timings[1:]]
-    return Measured(reference.seconds, found, noise, len(reference.runs))
-
-
-def _error_of_difference(one: Sequence[float], other: Sequence[float]) -> float:
-    """The standard error of the median of the differences of runs in the same round."""
-    differences = [a - b for a, b in zip(one, other, strict=True)]
-    middle = statistics.median(differences)
-    deviation = statistics.median(abs(each - middle) for each in differences)
-    return _SD_OF_MEDIAN * _SD_OF_MAD * deviation / math.sqrt(len(differences))

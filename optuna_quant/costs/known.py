@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.costs.costs import Costs
+from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import Objective
@@ -57,11 +59,9 @@ class KnownObjective:
         self.space = space
         ops = frozenset(space.default().ops)
         tables = {} if costs is None else costs.tables
-        self.costs = Costs(
-            {name: table.within(ops, rest=FP32.label) for name, table in tables.items()},
-            {} if costs is None else costs.conditions,
-            None if costs is None else costs.validation,
-            0.0 if costs is None else costs.seconds,
+        self.costs = replace(
+            Costs({}) if costs is None else costs,
+            tables={name: table.within(ops, rest=FP32.label) for name, table in tables.items()},
         )
         self._of_trials: dict[object, dict[str, float]] = {}
 
@@ -74,6 +74,11 @@ class KnownObjective:
     def measures(self) -> tuple[str, ...]:
         """The measures that it needs."""
         return self.objective.measures
+
+    @property
+    def times_are_given(self) -> bool:
+        """Whether the user has said what configurations take, as for another device."""
+        return self.costs.is_given and LATENCY in self.costs.tables
 
     @cached_property
     def fp32(self) -> Mapping[str, float]:

@@ -7,6 +7,7 @@ from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 
+from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.cheapest import cheapest_quantized
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import SIZE
@@ -49,7 +50,7 @@ class NoGain:
             parts.append(f"against {known.show(known.fp32_cost)} in FP32")
         return (
             f"By the cost table no quantized model is {better} than FP32{by} (objective "
-            f"{known.name!r}): {', '.join(parts)}. {self._what_to_do()}"
+            f"{known.name!r}): {', '.join(parts)}.{self._what_to_do()}"
         )
 
     @cached_property
@@ -88,15 +89,16 @@ class NoGain:
         smaller = None
         if size is not None:
             space = self.known.space
-            smaller = 1 - size.cost(space.default()) / size.cost(space.fp32())
+            smaller = 1 - size.cost(cheapest(size, space)) / size.cost(space.fp32())
         if SIZE not in self.known.measures and (smaller is None or smaller > _WORTH_SAYING):
             by = "" if smaller is None else f" (up to {100 * smaller:.0f}% smaller)"
             advice.append(f"for the smallest model{by} use objective='size' (--objective size)")
         if self._is_within_noise:
             advice.append("to try quantized ones all the same use op_types='all' (--op-types all)")
-        advice.append("for another device give what ops cost there: costs= (--costs)")
+        if LATENCY in self.known.measures and not self.known.times_are_given:
+            advice.append("for another device give what ops cost there: costs= (--costs)")
         text = "; ".join(advice)
-        return f"{text[0].upper()}{text[1:]}."
+        return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
 def _words(objective: str) -> tuple[str, str, str]:

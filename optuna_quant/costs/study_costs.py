@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 import hashlib
 import json
@@ -109,9 +110,9 @@ class StudyCosts:
                         "now; its trials are compared by them."
                     )
                 write_text(study, name, text)
-            return Costs.loads(text)
+            return _given(text)
         if kept is not None:
-            return Costs.loads(kept)
+            return _given(kept)
         measured = ComputeOnce(study, self._measured_name).read()
         return None if measured is None else _costs_of(measured.decode())[0]
 
@@ -237,6 +238,10 @@ class StudyCosts:
                     raise
                 self._measured = json.dumps({"failed": f"{type(error).__name__}: {error}"})
         return self._measured
+
+
+def _given(text: str) -> Costs:
+    return replace(Costs.loads(text), is_given=True)
 
 
 def _costs_of(text: str) -> tuple[Costs | None, str]:

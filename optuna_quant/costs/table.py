@@ -108,12 +108,16 @@ class CostTable:
                         f"The cost table {self.measure!r} has the cost {cost} for op {op!r} as "
                         f"{label!r}; it must be a finite number."
                     )
-        for value in (
-            self.fixed,
-            *(c for b in self.boundaries for c in (b.quantize, b.dequantize)),
-        ):
+        elsewhere = [("what is fixed", self.fixed)]
+        for b in self.boundaries:
+            where = f"the boundary between {b.producer!r} and {', '.join(map(repr, b.consumers))}"
+            elsewhere += [(where, b.quantize), (where, b.dequantize)]
+        for where, value in elsewhere:
             if not math.isfinite(value):
-                raise ValueError(f"The cost table {self.measure!r} has the cost {value}.")
+                raise ValueError(
+                    f"The cost table {self.measure!r} has the cost {value} for {where}; it must "
+                    "be a finite number."
+                )
 
     def __reduce__(self) -> tuple[object, ...]:
         ops = {op: dict(options) for op, options in self.ops.items()}

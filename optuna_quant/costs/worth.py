@@ -34,7 +34,9 @@ def is_better(
 ) -> bool | None:
     """Whether a model is better than FP32 by an objective, by more than noise.
 
-    What was measured counts where something was, and what is predicted otherwise.
+    What was measured counts where something was and it tells, and what is predicted otherwise:
+    a measurement tells nothing by which the model may be slower as well as much faster. Times that
+    were measured here say nothing where the user has given what configurations take.
 
     Args:
         objective:
@@ -50,14 +52,15 @@ def is_better(
     if objective is None or config is None:
         return None
     gain = Gain() if gain is None else gain
+    if objective.times_are_given:
+        gain = replace(gain, time_ratio=None)
     if objective.measures == (LATENCY,) and gain.is_faster is not None:
         return gain.is_faster
     if objective.measures == (SIZE,) and gain.is_smaller is not None:
         return gain.is_smaller
     measures, fp32 = objective.measures_of(config), objective.fp32
-    if LATENCY in measures and gain.seconds is not None and gain.fp32_seconds:
-        slowest = (gain.seconds + (gain.noise or 0.0)) / gain.fp32_seconds
-        measures[LATENCY] = slowest * fp32[LATENCY]
+    if LATENCY in measures and gain.time_ratio is not None and gain.is_faster is not None:
+        measures[LATENCY] = gain.time_ratio.high * fp32[LATENCY]
     if SIZE in measures and gain.size_ratio is not None:
         measures[SIZE] = gain.size_ratio * fp32[SIZE]
     cost, reference = objective.cost(measures), objective.fp32_cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,27 @@ class FrontPoint:
         return 1.0 if self.samples is None else self.samples[0] / self.samples[1]
 
 
+def shown_unknown(
+    study: optuna.Study, objective: Objective, models: Iterable[Mapping[str, float]]
+) -> str:
+    """That no model's cost is known by an objective, and what is known.
+
+    Args:
+        study:
+            The study.
+        objective:
+            The objective.
+        models:
+            The measures of its models.
+    """
+    measures = sorted({name for measures in models for name in measures})
+    return (
+        f"What the models of the study {study.study_name!r} cost by the objective "
+        f"{objective.name!r} is not known; known are: {', '.join(measures)}. Use one of these, "
+        "or a KnownObjective with a cost table that has it."
+    )
+
+
 def front_points(
     study: optuna.Study,
     criterion: AccuracyCriterion,
@@ -121,12 +143,7 @@ def front_points(
     full.append(_fp32_point(baseline, trials, chosen, full))
     known = [point for point in full if _is_known(point)]
     if len(full) > 1 and not any(not point.is_fp32 for point in known):
-        measures = sorted({m for point in full for m in point.measures})
-        raise ValueError(
-            f"What the models of the study {study.study_name!r} cost by the objective "
-            f"{chosen.name!r} is not known; known are: {', '.join(measures)}. Use one of these, "
-            "or a KnownObjective with a cost table that has it."
-        )
+        raise ValueError(shown_unknown(study, chosen, [point.measures for point in full]))
     if len(known) < len(full):
         _logger.warning(
             f"{len(full) - len(known)} of {len(full)} models are not considered for the front, "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import math
 from typing import TYPE_CHECKING
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Stop
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import as_objective
+from optuna_quant.selection.answer import candidates
+from optuna_quant.selection.front import shown_unknown
 from optuna_quant.tuning.conclude import Found
 from optuna_quant.tuning.conclude import conclude
 from optuna_quant.tuning.outcome import Outcome
@@ -66,21 +69,47 @@ def choose(
     if tolerable_loss is not None:
         judge = replace(judge, tolerable_loss=tolerable_loss)
     judge.check_direction(result.study)
-    policy = ExitPolicy(judge, objective=objective_of(result, objective))
+    chosen = objective_of(result, objective)
+    if objective is not None:
+        _check_known(result, judge, chosen)
+    policy = ExitPolicy(judge, objective=chosen)
     found = conclude(
         type(result),
         result.study,
-        Stop(result.stopped_because, f"{result.message} This was chosen from its record."),
+        Stop(result.stopped_because, _message(result)),
         policy,
         backend=result.backend,
         space=result.space,
         left_out=result.left_out,
     )
     # What the search believes is about its own question.
-    found = replace(found, note=result.note, explanation=None)
+    found = replace(found, note=result.note, explanation=None, is_chosen=True)
+    if found.is_fp32 and found.objective != result.objective:
+        found = replace(found, message=_only_fp32(found.objective))
     if found.depends_on_batch:
         found = replace(found, batches=result.batches)
     return _with_what_is_known(found, result)
+
+
+def _check_known(result: Outcome, criterion: AccuracyCriterion, objective: Objective) -> None:
+    """Refuse an objective by which the cost of no model of the record is known."""
+    found = candidates(result.study, criterion)
+    if found and not any(math.isfinite(each.cost(objective)) for each in found):
+        measures = [each.measures(objective) for each in found]
+        raise ValueError(shown_unknown(result.study, objective, measures))
+
+
+def _message(result: Outcome) -> str:
+    if result.is_chosen:
+        return result.message
+    return f"Chosen from the record of a search that stopped: {result.message}"
+
+
+def _only_fp32(objective: str) -> str:
+    return (
+        "The record holds FP32 only, since by the objective of its search no quantized model is "
+        f"better; search with objective={objective!r} to have others."
+    )
 
 
 def _with_what_is_known(found: Found, result: Outcome) -> Found:

@@ -15,6 +15,7 @@ from optuna_quant.backends.base import HasThreads
 from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.costs.gain import Gain
 from optuna_quant.costs.gain import measure_against
+from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import Objective
 from optuna_quant.evaluation.rebuild import rebuild
@@ -73,14 +74,16 @@ def finalists(
         found:
             The candidates that meet the criterion, the best first.
         objective:
-            What is best. If it is not the latency, the first one is the only finalist.
+            What is best. If it is not the latency, or the user has said what configurations take,
+            the first one is the only finalist.
         close:
             By which part the predicted cost of a finalist may be above the least.
 
     Returns:
         At most five, the best first.
     """
-    if objective.measures != (LATENCY,):
+    given = isinstance(objective, KnownObjective) and objective.times_are_given
+    if objective.measures != (LATENCY,) or given:
         return list(found[:1])
     most = (1 + close) * found[0].cost(objective)
     different: dict[object, Candidate] = {}
@@ -131,7 +134,7 @@ def measure_finalists(
     return found[best], Gain(
         seconds=measured.seconds[best],
         fp32_seconds=measured.fp32_seconds,
-        noise=measured.noise[best],
+        time_ratio=measured.ratios[best],
         nbytes=sizes.nbytes,
         fp32_bytes=sizes.fp32_bytes,
         batch=feed.batch,

@@ -73,6 +73,7 @@ class Outcome:
     holdout_missing: str | None = None
     note: str | None = None
     gain: Gain | None = None
+    is_chosen: bool = False
     known_objective: KnownObjective | None = field(default=None, repr=False)
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict, repr=False)
     explanation: Explanation | None = field(default=None, repr=False)

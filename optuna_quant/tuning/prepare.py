@@ -204,7 +204,7 @@ def _measured(
 def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
     of_data = measure.sample_metric if isinstance(measure, DataEvaluation) else None
     found = criterion_for(of_data, request.accuracy_criterion)
-    check_tolerance(found)
+    check_tolerance(found, bounds=measure.bounds if isinstance(measure, DataEvaluation) else None)
     threads = request.evaluation.evaluation_threads
     if threads is not None and request.data is None:
         raise ValueError(f"evaluation_threads={threads!r} goes with data, not with evaluate.")

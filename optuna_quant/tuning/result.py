@@ -113,6 +113,8 @@ class TuningResult(Outcome):
             What the model takes against FP32: time and size, measured side by side at the end.
             :obj:`None` if nothing meets the criterion or it was not to be measured; without
             calibration data it has the size only.
+        is_chosen:
+            Whether :meth:`choose` has made it from the record of a search.
         known_objective:
             The objective with what is known of costs, for any configuration of the space.
         left_out:
@@ -239,7 +241,8 @@ class TuningResult(Outcome):
         Raises:
             ValueError:
                 If nothing is given, or both a tolerance and a criterion; if the tolerance is out
-                of its range, the criterion goes the other way or the objective is not known.
+                of its range, the criterion goes the other way, or the objective is not known, or
+                what the models cost by it.
         """
         return choose(
             self, tolerable_loss=tolerable_loss, criterion=criterion, objective=objective

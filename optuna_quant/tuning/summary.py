@@ -100,7 +100,7 @@ def summary(result: Outcome) -> str:
             f"evaluated: {result.full_evaluations:.3g} times the evaluation set, in "
             f"{len(_finished(result))} trials{of_it}"
         )
-    lines.append(f"stopped: {result.message}")
+    lines.append(result.message if result.is_chosen else f"stopped: {result.message}")
     return "\n".join(map(printable, lines))
 
 
@@ -131,7 +131,8 @@ def _headline(result: Outcome) -> str:
         )
     if result.met and result.pays is False:
         return (
-            f"A quantized model meets the criterion, but it is {shown_pays_not(result.objective)}."
+            "A quantized model meets the criterion, but it is "
+            f"{shown_pays_not(result.objective)}{_by_given_costs(result)}."
         )
     if result.met:
         return "A quantized model meets the criterion."
@@ -150,6 +151,12 @@ def _headline(result: Outcome) -> str:
             "The one that looks best:"
         )
     return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
+
+
+def _by_given_costs(result: Outcome) -> str:
+    known = result.known_objective
+    by_time = known is not None and LATENCY in known.measures and known.times_are_given
+    return " by the given costs" if by_time else ""
 
 
 def _shown_loss(
@@ -204,7 +211,9 @@ def _shown_float_weights(result: Outcome, config: QuantConfig) -> list[str]:
 def _shown_gain(result: Outcome) -> list[str]:
     """What the model takes against FP32; if that is not known, that it is no smaller."""
     if result.gain is not None and result.gain.seconds is not None:
-        return [str(result.gain)]
+        known = result.known_objective
+        given = known is not None and known.times_are_given
+        return [f"on this machine: {result.gain}" if given else str(result.gain)]
     baseline = get_baseline(result.study)
     trials = views(result.study)
     if result.trial is None or baseline is None or baseline.trial is None:

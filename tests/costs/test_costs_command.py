@@ -70,7 +70,9 @@ def test_an_answer_that_is_no_faster_has_it_as_well_and_is_written(
     write_costs({"Conv0": 2.0, "Conv1": 1.5, "Gemm0": 1.2})
     assert main([*TUNE, *LOOSE, "--op-types", "all", "--quiet"]) == exit_codes.NO_GAIN
     out = capsys.readouterr().out
-    assert out.startswith("A quantized model meets the criterion, but it is no faster than FP32.")
+    assert out.startswith(
+        "A quantized model meets the criterion, but it is no faster than FP32 by the"
+    )
     assert "written: net.quantized.onnx" in out
     assert (folder / "net.quantized.onnx").exists()
 

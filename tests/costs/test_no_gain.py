@@ -177,6 +177,19 @@ def test_the_hold_out_set_is_not_evaluated() -> None:
 def test_another_choice_from_the_record_is_fp32_as_well() -> None:
     result = Searches().run().choose(tolerable_loss=0.5)
     assert (result.is_fp32, result.met, result.pays) == (True, False, False)
+    assert (
+        str(result)
+        .splitlines()[-1]
+        .startswith(
+            "Chosen from the record of a search that stopped: By the cost table no quantized model"
+        )
+    )
+    smaller = result.choose(objective="size")
+    assert smaller.is_fp32
+    assert str(smaller).splitlines()[-1] == (
+        "The record holds FP32 only, since by the objective of its search no quantized model is "
+        "better; search with objective='size' to have others."
+    )
 
 
 # What goes wrong.
@@ -298,12 +311,14 @@ def shown(
     objective: Any = "latency",
     noise: float | None = None,
     sizes: Mapping[str, float] | None = None,
+    is_given: bool = False,
 ) -> str:
     tables = {"latency": table(SPACE, quantized)}
     if sizes is not None:
         tables["size"] = table(SPACE, sizes, measure="size")
     validation = None if noise is None else Validation((1.0,), (1.0,), noise, None)
-    known = KnownObjective(as_objective(objective), SPACE, Costs(tables, validation=validation))
+    given = Costs(tables, validation=validation, is_given=is_given)
+    known = KnownObjective(as_objective(objective), SPACE, given)
     costs = known.table
     assert costs is not None
     return str(NoGain(known, costs))
@@ -338,6 +353,16 @@ def test_size_is_advised_where_it_helps() -> None:
     assert larger.endswith(
         "in FP32. For another device give what ops cost there: costs= (--costs)."
     )
+    # What counts is the smallest one, not that with everything quantized.
+    assert "(up to 25% smaller)" in shown(slow, sizes={"a": 0.25, "b": 1.9, "c": 1.9})
+
+
+def test_costs_are_not_asked_for_where_they_are_given_or_say_nothing() -> None:
+    slow = {"a": 3.0, "b": 4.0, "c": 5.0}
+    assert "costs=" not in shown(slow, is_given=True)
+    text = shown(slow, objective="size", sizes=slow)
+    assert "costs=" not in text
+    assert text.endswith(" in FP32.")
 
 
 def test_other_objectives_have_their_words() -> None:

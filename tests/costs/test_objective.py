@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 import pickle
+from typing import Any
 
 import pytest
 from spaces import DYNAMIC
@@ -192,12 +194,50 @@ def test_costs_are_given_as_a_file_a_table_or_a_function(tmp_path):
     assert [made.cost(c) for c in every()] == [1 + 2 * len(c.fallback_ops) for c in every()]
 
 
+def costing(
+    *, quantized: float = 2.0, fp32: float = 1.0, fixed: float = 0.0, boundaries: Any = ()
+) -> CostTable:
+    """A table by which each op costs the same."""
+    ops = {
+        op: {o.label: quantized if o.is_quantized else fp32 for o in tunable.options}
+        for tunable in SPACE.tunables
+        for op in tunable.ops
+    }
+    return CostTable("latency", "s", ops, boundaries, fixed)
+
+
+def test_what_an_option_changes_may_be_negative():
+    # A function gives a table of changes, which may be saved and given.
+    table = as_costs(lambda config: 9.0 - len(config.quantized_ops), SPACE).table("latency")
+    assert min(min(options.values()) for options in table.ops.values()) == -1.0
+    assert as_costs(table, SPACE).table("latency") is table
+    with pytest.raises(ValueError, match="the model costs -"):
+        as_costs(replace(table, fixed=1.0), SPACE)
+
+
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
         ("nowhere.json", ValueError, "'nowhere.json' cannot be read"),
         (7, TypeError, "costs must be .* but got 7"),
-        (lambda config: None, ValueError, "it has given None"),
+        (lambda config: None, ValueError, "it has given None for FP32"),
+        (lambda config: -1, ValueError, "it has given -1 for FP32"),
+        (
+            lambda config: 1.0 - 2.0 * len(config.quantized_ops),
+            ValueError,
+            "it has given -1.0 for that with op0 as ",
+        ),
+        (lambda config: float("inf"), ValueError, "it has given inf for FP32"),
+        (lambda: 1.0, TypeError, "costs: the function must take one argument"),
+        (lambda config, more: 1.0, TypeError, "costs: the function must take one argument"),
+        (costing(quantized=-3.0), ValueError, "the cost -3 for op 'op0' as '[^']+'; costs must"),
+        (costing(fp32=-1.0), ValueError, "the cost -1 for op 'op0' as 'fp32'"),
+        (costing(fixed=-9.0), ValueError, "the model costs -6 in FP32"),
+        (
+            costing(boundaries=(Boundary("op0", ("op1",), quantize=-0.5),)),
+            ValueError,
+            "the cost -0.5 at the boundary between 'op0' and 'op1'",
+        ),
         (
             CostTable("latency", "s", {"other": {FP32.label: 1.0}}),
             ValueError,

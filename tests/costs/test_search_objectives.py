@@ -17,6 +17,7 @@ from spaces import STATIC_TENSOR
 
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
+from optuna_quant.costs.comparison import Ratio
 from optuna_quant.costs.gain import Measured
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
@@ -303,7 +304,9 @@ def measured(fp32: float, *seconds: float, noise: float = 0.0) -> Any:
         run()
         for other in others:
             other()
-        return Measured(fp32, seconds[: len(others)], [noise] * len(others), 5)
+        found = seconds[: len(others)]
+        ratios = [Ratio(s / fp32, (s - noise) / fp32, (s + noise) / fp32) for s in found]
+        return Measured(fp32, found, ratios, 5)
 
     return measure
 
@@ -338,8 +341,12 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     ("seconds", "noise", "pays", "said"),
     [
         (4.6e-3, 1e-4, False, "(2.2 times slower)"),
-        (2.08e-3, 1e-4, False, "(no difference beyond noise)"),
-        (1.9e-3, 1e-4, True, "(1.1 times faster)"),
+        (2.08e-3, 5e-5, False, "(no difference beyond noise)"),
+        (1.9e-3, 2e-5, True, "(1.1 times faster)"),
+        (1.6e-3, 2e-4, True, "(1.3 times faster, 95% interval 0.67 to 0.86 of its time)"),
+        (3e-3, 2e-4, False, "(1.4 times slower, 95% interval 1.3 to 1.5 of its time)"),
+        # It may be either; then it is as the table says.
+        (2.2e-3, 1e-3, True, "(no difference beyond noise, 95% interval 0.57 to 1.5 of its time)"),
         (2.05e-3, 0.0, True, "(2% faster)"),
     ],
 )
@@ -370,6 +377,36 @@ def test_it_is_measured_in_turn_with_fp32_on_calibration_data():
     mine = backend.fingerprint(result.config)
     assert backend.ran[:4] == [fp32, mine] * 2
     assert backend.ran == [fp32, mine] * (len(backend.ran) // 2)
+
+
+@pytest.mark.parametrize("seconds", [4e-3, 1e-3])
+def test_given_costs_go_over_what_is_measured_here(monkeypatch, tmp_path, seconds):
+    monkeypatch.setattr(
+        "optuna_quant.tuning.run.measure_finalists",
+        lambda found, **kw: measure_finalists(
+            found, **kw, measure_against=measured(2e-3, seconds, 1e-4)
+        ),
+    )
+    backend = RunsBackend({"a": 0.06, "b": 0.06}, {"a": 2.0, "b": 2.0})
+    space = backend.tuning_space()
+    given = table(space, {"a": 0.5, "b": 0.499})
+    result = go(backend, "latency", costs=given, storage=tmp_path / "journal")
+    # The faster one by the costs is the answer, and nothing else is run beside it.
+    assert result.fallback_ops == ("a",)
+    assert result.pays is True
+    assert str(result).startswith("A quantized model meets the criterion.\n")
+    assert any(line.startswith("on this machine: ") for line in str(result).splitlines())
+    chosen = result.choose(tolerable_loss=0.09)
+    assert chosen.pays is True
+    # They hold when the search is continued without them.
+    again = go(backend, "latency", storage=tmp_path / "journal")
+    assert again.pays is True
+    slower = table(space, {"a": 1.5, "b": 1.25})
+    worse = go(backend, "latency", costs=slower, op_types="all")
+    assert worse.pays is False
+    assert str(worse).startswith(
+        "A quantized model meets the criterion, but it is no faster than FP32 by the given costs."
+    )
 
 
 def test_it_need_not_be_measured():

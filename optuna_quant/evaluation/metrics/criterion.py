@@ -9,6 +9,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.metrics.reference import relative_error
+from optuna_quant.evaluation.metrics.sample_metrics import Bounds
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 from optuna_quant.workers.launch import this_rank
@@ -80,14 +81,28 @@ def _checked(given: AccuracyCriterion, metric: SampleMetric | CorpusMetric) -> A
     return given
 
 
-def check_tolerance(criterion: AccuracyCriterion) -> None:
+def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = None) -> None:
     """Refuse a tolerance that every model keeps to, and ask about one that is very large.
+
+    Args:
+        criterion:
+            The criterion.
+        bounds:
+            The lowest and the highest value of the metric; :obj:`None` if they are not known.
 
     Raises:
         ValueError:
             If all of a metric may be lost of which higher is better.
     """
     loss = criterion.tolerable_loss
+    if criterion.criterion == "absolute" and bounds is not None and loss >= bounds[1] - bounds[0]:
+        if this_rank().is_leader:
+            _logger.warning(
+                f"Is this meant? An absolute tolerable loss of {loss:g} is all that lies between "
+                f"the bounds of the metric, {bounds[0]:g} and {bounds[1]:g}, so every model keeps "
+                "to it."
+            )
+        return
     if criterion.criterion != "relative" or loss < _SUSPICIOUS:
         return
     percent = f"a relative tolerable loss of {loss:g} means {100 * loss:g} %"
