@@ -83,7 +83,7 @@ def _scores() -> Iterator[tuple[str, Draw, tuple[str, ...]]]:
     for rate in DISAGREEMENTS:
         # Alone, the candidate looks the same whatever the rate.
         methods = ("paired", "unpaired", "exact") if rate == DISAGREEMENTS[0] else ("paired",)
-        yield f"binary, {100 * rate:.0f} % disagree", _binary(rate, LOSS), methods
+        yield f"binary, {100 * rate:.0f}% disagree", _binary(rate, LOSS), methods
     yield "floats", _floats, ("paired", "unpaired", "exact")
 
 

@@ -158,7 +158,7 @@ def _print_false_failures(pool: ProcessPoolExecutor, populations: int) -> None:
 
 def _problems(size: int) -> list[tuple[bool, str, Draw, str]]:
     usual = partial(binary, rate=0.11, low=LOSS)
-    name = "binary, 11 % disagree"
+    name = "binary, 11% disagree"
     problems: list[tuple[bool, str, Draw, str]] = [
         (True, name, usual, "paired"),
         (False, name, usual, "paired"),
@@ -168,8 +168,8 @@ def _problems(size: int) -> list[tuple[bool, str, Draw, str]]:
         problems += [
             (True, name, usual, "unpaired"),
             (False, name, usual, "unpaired"),
-            (True, "binary, 3 % disagree", rare, "paired"),
-            (True, "binary, 11 %, on easy samples", misled, "paired"),
+            (True, "binary, 3% disagree", rare, "paired"),
+            (True, "binary, 11%, on easy samples", misled, "paired"),
             (True, "floats", floats, "paired"),
             (False, "floats", floats, "paired"),
         ]

@@ -129,16 +129,16 @@ Search = Callable[[np.random.Generator], Found]
 
 def run(cases: Path | None) -> None:
     """Print how often the truth is inside."""
-    # A true coverage of 95 % gives less than this once in a thousand times.
+    # A true coverage of 95% gives less than this once in a thousand times.
     enough = CONFIDENCE - 3.1 * np.sqrt(CONFIDENCE * (1 - CONFIDENCE) / SEARCHES)
     print(f"{SEARCHES} searches, {SAMPLES} samples; how often the interval holds the true loss")
     print(f"{'search':44} {'models':>6} {'met':>6} {'plain':>7} {'corrected':>9} {'if met':>7}")
     for disagreement in DISAGREEMENTS:
         search = partial(best_of_equals, disagreement=disagreement)
-        _print(f"best of {CANDIDATES} equals, {100 * disagreement:g} % disagree", search, enough)
+        _print(f"best of {CANDIDATES} equals, {100 * disagreement:g}% disagree", search, enough)
     for ops in GREEDY_OPS:
         for lost, won in OP_EFFECTS:
-            name = f"greedy, {ops} ops of {100 * lost:g} % lost, {100 * won:g} % won"
+            name = f"greedy, {ops} ops of {100 * lost:g}% lost, {100 * won:g}% won"
             _print(name, partial(greedy, ops=ops, lost=lost, won=won), None)
 
 

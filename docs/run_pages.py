@@ -2,7 +2,7 @@
 
 A page's Python blocks share one namespace, like a program; its bash blocks run in between. All
 run in a new folder that holds the model and the data of ``examples/digits``. What a block prints
-belongs into the block after it, if that is marked ``<!-- output -->``, or ``<!-- output: 8 first,
+belongs in the block after it, if that is marked ``<!-- output -->``, or ``<!-- output: 8 first,
 6 last -->`` for the first eight and the last six lines::
 
     python docs/run_pages.py                     # run all pages

@@ -245,7 +245,7 @@ class AccuracyCriterion:
 
     def show(self, loss: float) -> str:
         """A loss as people read it: in percent if relative."""
-        return f"{100 * loss:.3g} %" if self.criterion == "relative" else f"{loss:.4g}"
+        return f"{100 * loss:.3g}%" if self.criterion == "relative" else f"{loss:.4g}"
 
     def __str__(self) -> str:
         kind = "relative " if self.criterion == "relative" else ""

@@ -120,7 +120,7 @@ def test_chance_is_more_where_a_class_is_frequent(caplog: pytest.LogCaptureFixtu
     scores = scores_of(labels, 2)
     pass_of(scores, labels)
     assert warnings_in(caplog) == []
-    pass_of(scores, RNG.permutation(labels))  # Right for some 82 %.
+    pass_of(scores, RNG.permutation(labels))  # Right for some 82%.
     assert len(warnings_in(caplog)) == 1
 
 
@@ -268,7 +268,7 @@ def test_a_good_search_says_nothing_and_a_suspicious_one_each_thing_once(
     assert sum("calibration sample" in line for line in said) == 1
     assert sum("evaluation samples only" in line for line in said) == 1
     assert sum("in the calibration data and from" in line for line in said) == 1
-    assert sum("means 60 %" in line for line in said) == 1
+    assert sum("means 60%" in line for line in said) == 1
     assert len(said) == len(set(said))
 
 
@@ -306,7 +306,7 @@ def test_ranges_are_compared(
         ({"calibration_data": lambda: iter([{"x": X[:20]}])}, [FEW]),
         ({"calibration_sizes": [20]}, [FEW]),
         ({"x": X[:100]}, []),
-        ({"x": X[:99]}, ["There are 99 evaluation samples only, of which one is 1 %"]),
+        ({"x": X[:99]}, ["There are 99 evaluation samples only, of which one is 1%"]),
     ],
 )
 def test_few_samples_are_said(
@@ -322,7 +322,7 @@ def test_few_samples_are_said(
     ("loss", "message"),
     [
         (0.4, None),
-        (0.5, "Is this meant? A relative tolerable loss of 0.5 means 50 %; for 0.5 % give 0.005."),
+        (0.5, "Is this meant? A relative tolerable loss of 0.5 means 50%; for 0.5% give 0.005."),
         (0.0, None),
     ],
 )
@@ -334,7 +334,7 @@ def test_a_large_tolerance_is_asked_about(
 
 
 def test_a_tolerance_of_all_is_an_error() -> None:
-    with pytest.raises(ValueError, match="loss of 1 means 100 %.*every model keeps.*give 0.01"):
+    with pytest.raises(ValueError, match="loss of 1 means 100%.*every model keeps.*give 0.01"):
         search(accuracy_criterion=AccuracyCriterion(tolerable_loss=1))
     # An error may double.
     labels = onnx_models.run(onnx_models.convnet(), {"x": X})[0] + 0.1
@@ -346,8 +346,8 @@ def test_an_absolute_tolerance_of_all_is_asked_about(caplog: pytest.LogCaptureFi
     absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=5)
     assert search(accuracy_criterion=absolute).met
     assert warnings_in(caplog) == [
-        "Is this meant? An absolute tolerable loss of 5 is all that lies between the bounds of the "
-        "metric, 0 and 1, so every model keeps to it."
+        "Is this meant? An absolute tolerable loss of 5 is all that lies between the bounds of "
+        "the metric, 0 and 1, so every model keeps to it."
     ]
     caplog.clear()
     search(accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.99))

@@ -82,7 +82,7 @@ def test_interval_is_that_of_one_in_so_many() -> None:
     )
     low, high = result.loss_interval
     shown = (
-        f"(95 % confidence, corrected for the choice among {result.models_compared} models: "
+        f"(95% confidence, corrected for the choice among {result.models_compared} models: "
         f"{low:.4g} to {high:.4g}), criterion: "
     )
     assert shown in str(result)
@@ -106,8 +106,8 @@ def test_study_of_another_objective_counts_its_trials() -> None:
 @pytest.mark.parametrize(
     ("models", "text"),
     [
-        (1, "95 % confidence: -0.5 % to 2 %"),
-        (2, "95 % confidence, corrected for the choice among 2 models: -0.5 % to 2 %"),
+        (1, "95% confidence: -0.5% to 2%"),
+        (2, "95% confidence, corrected for the choice among 2 models: -0.5% to 2%"),
     ],
 )
 def test_words_of_an_interval(models: int, text: str) -> None:
@@ -118,5 +118,5 @@ def test_words_of_doubt() -> None:
     assert shown_doubt((-0.1, 0.01), RELATIVE, samples=7) is None
     assert (
         shown_doubt((-0.1, 0.011), RELATIVE, samples=7)
-        == "met on these 7 samples; on others a loss up to 1.1 % is not ruled out"
+        == "met on these 7 samples; on others a loss up to 1.1% is not ruled out"
     )

@@ -144,7 +144,7 @@ def test_tune_finds_writes_and_says_so(folder: Path, capsys: pytest.CaptureFixtu
     assert (folder / "out.optuna_quant.journal").exists()
     assert err.splitlines()[0] == (
         "optuna-quant: Tuning net.onnx with the strategy 'auto': "
-        "at most 10 % relative loss, higher is better."
+        "at most 10% relative loss, higher is better."
     )
     assert "baseline | trial 0 | metric 1 (FP32)" in err
     assert "cheapest of all | trial 1 | metric " in err
@@ -165,7 +165,7 @@ def test_tune_with_data_and_metric(folder: Path, capsys: pytest.CaptureFixture[s
         assert main(command) == 0
         printed.append(capsys.readouterr().out.splitlines())
     # With data it is known what each sample says: the loss has an interval, the cost is counted.
-    (loss,) = [line for line in printed[1] if "95 % confidence" in line]
+    (loss,) = [line for line in printed[1] if "95% confidence" in line]
     (cost,) = [line for line in printed[1] if line.startswith("evaluated: ")]
     assert [line for line in printed[1] if line not in (loss, cost)] == [
         line for line in printed[0] if not line.startswith("metric ")
@@ -562,7 +562,7 @@ def test_file_of_options_says_what_flags_say(
     assert main(command) == 0
     assert (folder / "out.onnx").exists()
     out = capsys.readouterr().out
-    assert "at most 10 % relative loss" in out
+    assert "at most 10% relative loss" in out
     assert "written: ../out.onnx" in out
     assert main([*command, "--output", "../tune.toml"]) == 2
     assert "is the file of --config itself" in capsys.readouterr().err

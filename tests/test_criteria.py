@@ -194,7 +194,7 @@ def test_accuracy_criterion_is_a_value() -> None:
 
 
 def test_accuracy_criterion_reads_well() -> None:
-    assert str(AccuracyCriterion()) == "at most 1 % relative loss, higher is better"
+    assert str(AccuracyCriterion()) == "at most 1% relative loss, higher is better"
     absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=0.02, higher_is_better=False)
     assert str(absolute) == "at most 0.02 loss, lower is better"
 

@@ -379,7 +379,7 @@ def test_scores_of_all_samples_are_kept() -> None:
     population = read_population(result.study)
     assert population is not None and not population.in_parts
     assert result.loss_interval is not None
-    assert "95 % confidence, corrected for the choice among" in str(result)
+    assert "95% confidence, corrected for the choice among" in str(result)
     in_order = np.empty(SAMPLES)
     in_order[population.order.indices] = read_scores(result.trial.system_attrs)
     assert in_order.tolist() == SCORES.scores_of(result.config).tolist()
@@ -619,4 +619,4 @@ def test_the_command_takes_such_functions(
     base += ["--objective", "ops"]
     options = ["--metric-bounds", "0", "1", "--evidence", "exact", "--tolerable-loss", "0.05"]
     assert main([*base, *options]) == 0
-    assert "95 % confidence" in capsys.readouterr().out
+    assert "95% confidence" in capsys.readouterr().out

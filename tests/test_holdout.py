@@ -104,7 +104,7 @@ def test_holdout_of_samples_has_an_interval() -> None:
     low, high = found.loss_interval
     assert 0 < low < 0.05 < high < 0.1
     assert (
-        f"hold-out (500 samples): metric 0.85, FP32 0.9, loss 0.05 (95 % confidence: {low:.4g} to "
+        f"hold-out (500 samples): metric 0.85, FP32 0.9, loss 0.05 (95% confidence: {low:.4g} to "
         f"{high:.4g}): met there"
     ) in str(result).splitlines()
 
@@ -326,7 +326,7 @@ def test_data_have_intervals(material: Path) -> None:
     low, high = result.loss_interval
     assert low <= result.loss <= high < 0.1
     assert f"({result.criterion})" not in str(result)
-    assert f"% confidence: {100 * low:.3g} % to {100 * high:.3g} %), criterion: at most" in str(
+    assert f"% confidence: {100 * low:.3g}% to {100 * high:.3g}%), criterion: at most" in str(
         result
     )
     assert result.holdout is not None
@@ -446,7 +446,7 @@ def test_command_line_with_data(folder: Path, capsys: pytest.CaptureFixture[str]
     assert main([*DATA, "--holdout", "hold.npz"]) == 0
     out = capsys.readouterr().out
     assert "hold-out (300 samples): metric " in out
-    assert out.count("95 % confidence") == 2
+    assert out.count("95% confidence") == 2
 
 
 def test_command_line_with_a_function(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,7 +138,7 @@ def test_search_sees_the_rest_and_the_holdout_is_of_the_others(folder: Path) -> 
     assert result.holdout.loss_interval is not None
     lines = str(result).splitlines()
     assert lines[1].startswith("hold-out (120 samples): metric ")
-    assert "(95 % confidence: " in lines[1]
+    assert "(95% confidence: " in lines[1]
     assert lines[2].startswith("metric ")
     assert searched.samples == 280
 

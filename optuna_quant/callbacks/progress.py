@@ -37,7 +37,7 @@ class Progress:
     A line shows the stage and the trial, its metric, its loss and whether the criterion is met;
     the best trial so far, what it costs and its ops in fallback; the time used, and what is left::
 
-        default | trial 1 | metric 0.8843, loss 9.67 %: not met | best: none | 0:04, 99 trials left
+        default | trial 1 | metric 0.8843, loss 9.67%: not met | best: none | 0:04, 99 trials left
 
     Args:
         policy:

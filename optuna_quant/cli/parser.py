@@ -190,7 +190,7 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE.toml",
         help="options from a file, by the names that they have in Python, such as batch_size = "
-        "32; paths in it are relative to it, and flags go over it",
+        "32; paths in it are relative to it, and flags override it",
     )
     groups = add_options(parser, TuneOptions)
     group = groups["output and record"]

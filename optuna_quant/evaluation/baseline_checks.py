@@ -208,15 +208,15 @@ class BaselineChecks:
         if not _is_chance(right, chance, self._samples):
             return
         said = (
-            f"The FP32 model is right for {100 * right:.3g} % of {self._where}, which is no "
-            f"better than chance ({100 * chance:.3g} % with {counts.classes} classes): are the "
+            f"The FP32 model is right for {100 * right:.3g}% of {self._where}, which is no "
+            f"better than chance ({100 * chance:.3g}% with {counts.classes} classes): are the "
             "labels in the order of the samples, and numbered from 0?"
         )
         for shift, cure in ((1, "taken off"), (-1, "added to")):
             shifted = counts.part_right(shift)
             if shifted >= _MOSTLY and not _is_chance(shifted, chance, self._samples):
                 raise ValueError(
-                    f"{said} With 1 {cure} each label it would be right for {100 * shifted:.3g} %."
+                    f"{said} With 1 {cure} each label it would be right for {100 * shifted:.3g}%."
                 )
         _logger.warning(said)
 

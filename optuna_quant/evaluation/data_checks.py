@@ -79,7 +79,7 @@ def warn_of_few(samples: int) -> None:
     if samples < FEWEST_EVALUATION:
         _logger.warning(
             f"There {_are(samples, 'evaluation sample')} only, of which one is "
-            f"{100 / samples:.2g} %: a loss that is smaller than that is not seen."
+            f"{100 / samples:.2g}%: a loss that is smaller than that is not seen."
         )
 
 

@@ -67,7 +67,7 @@ def as_fraction(holdout: object) -> float | None:
     if not 0 < fraction < 1:
         raise ValueError(
             f"holdout={holdout!r}: as a number it is the part of the data that is kept aside, "
-            "above 0 and below 1, such as 0.3 for 30 %."
+            "above 0 and below 1, such as 0.3 for 30%."
         )
     return fraction
 

@@ -52,7 +52,7 @@ def shown_interval(
     """
     low, high = map(criterion.show, interval)
     choice = f", corrected for the choice among {models} models" if models > 1 else ""
-    return f"{100 * CONFIDENCE:g} % confidence{choice}: {low} to {high}"
+    return f"{100 * CONFIDENCE:g}% confidence{choice}: {low} to {high}"
 
 
 def shown_doubt(

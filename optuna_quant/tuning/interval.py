@@ -27,7 +27,7 @@ _logger = get_logger(__name__)
 def recorded_interval(
     study: optuna.Study, trial: FrozenTrial, criterion: AccuracyCriterion, *, models: int
 ) -> tuple[float, float] | None:
-    """Between which values the loss of a trial's model is, with 95 % confidence.
+    """Between which values the loss of a trial's model is, with 95% confidence.
 
     Args:
         study:

@@ -84,7 +84,7 @@ class TuningResult(Outcome):
             :obj:`None` if the sampler does not tell.
         loss_interval:
             Between which values the loss of this model is for the population that the evaluation
-            samples were drawn from, with 95 % confidence, corrected for the choice among
+            samples were drawn from, with 95% confidence, corrected for the choice among
             ``models_compared`` models, see
             :func:`optuna_quant.sequential.simultaneous.chosen_loss_interval`. :obj:`None` if the
             scores of single samples are not in the record, or have no bounds.

@@ -29,7 +29,7 @@ class HoldoutResult:
             Whether the criterion is met there.
         loss_interval:
             Between which values the loss is for the population that the hold-out set was drawn
-            from, with 95 % confidence, see
+            from, with 95% confidence, see
             :func:`optuna_quant.sequential.interval.loss_interval`; :obj:`None` if the metric has
             no scores of single samples, or these have no bounds.
         samples:

@@ -89,7 +89,7 @@ class OnnxRuntimeBackend:
         approach:
             ``"static"`` (activation ranges from calibration, Q/DQ), ``"dynamic"`` (found at run
             time), or ``"auto"`` (static options first, then dynamic ones for ops that have them).
-            By default ``"static"``, and ``"auto"`` for a model of which 5 % or more are the
+            By default ``"static"``, and ``"auto"`` for a model of which 5% or more are the
             weights of ops that only dynamic quantization takes (LSTM).
         providers:
             The execution providers of all sessions; ``["CPUExecutionProvider"]`` by default, which

@@ -76,7 +76,7 @@ def _checked(given: AccuracyCriterion, metric: SampleMetric | CorpusMetric) -> A
             f"The metric {metric.name!r} is 0 for the FP32 model, and a loss relative to 0 is not "
             f"defined: use AccuracyCriterion(criterion='absolute', tolerable_loss="
             f"{given.tolerable_loss:g}) (--criterion absolute), which allows an error of "
-            f"{100 * given.tolerable_loss:g} % of the size of the FP32 model's output."
+            f"{100 * given.tolerable_loss:g}% of the size of the FP32 model's output."
         )
     return given
 
@@ -105,8 +105,8 @@ def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = Non
         return
     if criterion.criterion != "relative" or loss < _SUSPICIOUS:
         return
-    percent = f"a relative tolerable loss of {loss:g} means {100 * loss:g} %"
-    meant = f"for {loss:g} % give {loss / 100:g}"
+    percent = f"a relative tolerable loss of {loss:g} means {100 * loss:g}%"
+    meant = f"for {loss:g}% give {loss / 100:g}"
     if loss >= 1 and criterion.higher_is_better:
         raise ValueError(
             f"{percent[0].upper()}{percent[1:]} of the FP32 model's metric, which every model "

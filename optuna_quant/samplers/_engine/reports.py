@@ -90,7 +90,7 @@ class RaceReport:
         sure = (
             "too few to be sure of the first"
             if self.missed is None
-            else f"with {100 * self.confidence:g} % confidence none is better than the first by "
+            else f"with {100 * self.confidence:g}% confidence none is better than the first by "
             f"more than {self.missed:.3g}"
         )
         return f"{self.name}: {rounds}; {sure}"

@@ -28,7 +28,7 @@ class QuantizationOptions:
     Args:
         approach:
             ``"static"``, ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that allow it).
-            Default: ``"static"``, and ``"auto"`` for a model of which 5 % or more are the weights
+            Default: ``"static"``, and ``"auto"`` for a model of which 5% or more are the weights
             of ops that only dynamic quantization takes (LSTM).
         op_types:
             Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
