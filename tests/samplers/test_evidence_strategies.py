@@ -450,11 +450,11 @@ def test_evidence_is_no_reason_for_a_worse_answer(name: str) -> None:
     assert found[0] <= found[1] + 1, backend
 
 
-@pytest.mark.parametrize("name", ["basic", "auto"])
-def test_a_search_goes_on_in_full(name: str) -> None:
+@pytest.mark.parametrize(("name", "trials"), [("basic", 8), ("auto", 3)])
+def test_a_search_goes_on_in_full(name: str, trials: int) -> None:
     evaluation = SampleScores(DAMAGE)
     study = study_of(name)
-    study.optimize(objective_of(evaluation), n_trials=8)
+    study.optimize(objective_of(evaluation), n_trials=trials)
     again = study_of(name, storage=study._storage)
     search(again, objective_of(evaluation, stopping=None))
     assert max(evaluation.calls.values()) == 1

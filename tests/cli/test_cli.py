@@ -31,7 +31,7 @@ import os, signal, time
 import numpy as np
 import helper
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = str(TESTS)
 DATA = np.load(os.path.join(HERE, "eval.npz"))
 CALLS = []
 

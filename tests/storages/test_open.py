@@ -28,6 +28,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal import JournalFileOpenLock
 from optuna.storages.journal import JournalFileSymlinkLock
 import own_servers
+from places import ROOT
 import pytest
 import services
 
@@ -88,7 +89,7 @@ for i in range(int(sys.argv[4])):
 
 
 def start(script: str, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    root = python_path(Path(__file__).parents[1])
+    root = python_path(ROOT)
     return subprocess.Popen(
         [sys.executable, "-c", HEAD + script, *map(str, arguments)],
         stdin=subprocess.PIPE,

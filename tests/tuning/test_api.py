@@ -24,6 +24,8 @@ import numpy as np
 import onnx_models
 import onnxruntime as ort
 import optuna
+from places import ROOT
+from places import TESTS
 import pytest
 import tune_worker
 
@@ -68,9 +70,9 @@ from optuna_quant.tuning.strategies import sampler_options
 
 
 TOLERANT = AccuracyCriterion(criterion="absolute", tolerable_loss=0.1)
-PATHS = {"PYTHONPATH": python_path(Path(__file__).parent)}
+PATHS = {"PYTHONPATH": python_path(TESTS)}
 DAMAGE = {"a": 0.2, "b": 0.0, "c": 0.3}
-DIGITS = Path(__file__).parent.parent / "examples" / "digits"
+DIGITS = ROOT / "examples" / "digits"
 
 
 def evaluate(model: FakeModel) -> float:

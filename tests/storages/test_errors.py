@@ -12,6 +12,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 import own_servers
+from places import TESTS
 import pytest
 
 import optuna_quant
@@ -76,7 +77,7 @@ search(sys.argv[2], fill)
 def test_disk_that_is_full_in_mid_search(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "study"
     address = f"sqlite:///{path}" if kind == "sqlite" else f"journal:{path}"
-    here = str(Path(__file__).parent)
+    here = str(TESTS)
     done = subprocess.run(
         [sys.executable, "-c", FULL, here, address, str(tmp_path)],
         capture_output=True,

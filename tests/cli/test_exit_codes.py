@@ -15,6 +15,7 @@ import time
 import numpy as np
 import onnx
 import onnx_models
+from places import ROOT
 import pytest
 
 from optuna_quant.cli import exit_codes
@@ -24,7 +25,7 @@ EVALUATE = """
 import ctypes, os, signal, sys, threading, time
 import numpy as np
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = str(TESTS)
 DATA = np.load(os.path.join(HERE, "data.npz"))
 
 def accuracy(session):
@@ -412,7 +413,7 @@ def test_commands_that_show_something(
 
 
 def test_help_and_documentation_have_the_same_codes() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "command_line.md").read_text()
+    page = (ROOT / "docs" / "command_line.md").read_text()
     section = page.partition("## Exit codes")[2].partition("## ")[0]
     in_page = re.findall(r"^\| (\d+) \|", section, re.MULTILINE)
     in_help = re.findall(r"^  (\d+) +\S", exit_codes.EXPLAINED, re.MULTILINE)

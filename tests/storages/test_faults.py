@@ -26,6 +26,7 @@ from optuna.study import StudyDirection
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 import own_servers
+from places import ROOT
 import pytest
 import services
 
@@ -528,7 +529,7 @@ def _full(path: Path, limit: int, hold: bool) -> list[str]:
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout.splitlines()

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_models
 import optuna
 from optuna.trial import TrialState
+from places import TESTS
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
@@ -379,7 +380,7 @@ def test_processes_begin_it_anew_once(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ValueError, match="hold NaN"):
         go(storage, Counted(lambda model: model.accuracy), Signed("one", broken=True))
     log = tmp_path / "log"
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(log), storage]
+    command = [sys.executable, "-c", WORKER, str(TESTS), str(log), storage]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
         for _ in range(3)

@@ -13,6 +13,7 @@ from fake_backend import CountingEvaluation
 from fake_backend import FakeBackend
 import optuna
 from optuna.trial import TrialState
+from places import TESTS
 import pytest
 
 from optuna_quant.criteria import AccuracyCriterion
@@ -203,7 +204,7 @@ def test_workers_share_the_queue(tmp_path: Path) -> None:
     new = unknown(result, 5)
     for params in new:
         result.study.enqueue_trial(params)
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), storage]
+    command = [sys.executable, "-c", WORKER, str(TESTS), storage]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
         for _ in range(3)
