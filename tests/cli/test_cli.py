@@ -31,7 +31,7 @@ import os, signal, time
 import numpy as np
 import helper
 
-HERE = str(TESTS)
+HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = np.load(os.path.join(HERE, "eval.npz"))
 CALLS = []
 

@@ -25,7 +25,7 @@ EVALUATE = """
 import ctypes, os, signal, sys, threading, time
 import numpy as np
 
-HERE = str(TESTS)
+HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = np.load(os.path.join(HERE, "data.npz"))
 
 def accuracy(session):

@@ -190,7 +190,7 @@ TOGETHER = """
 import os, pathlib, time
 import numpy as np
 
-HERE = TESTS
+HERE = pathlib.Path(__file__).parent
 DATA = np.load(HERE / "data.npz")
 (HERE / f"started-{os.getpid()}").touch()
 
