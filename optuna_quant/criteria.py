@@ -31,12 +31,12 @@ for a rounding error: 0.99 - 0.98 is more than 0.01 in floating point."""
 class AccuracyCriterion:
     """When a metric is good enough, given the FP32 model's.
 
-    The loss is by how much the metric is worse than the baseline: ``baseline - metric``, or
-    ``metric - baseline`` if lower is better; relative, this over ``abs(baseline)``. So a relative
-    loss of 0.01 is a step of one percent of the baseline's size towards the worse, also where the
-    baseline is negative: from -50 to -50.5 if higher is better. A loss that equals
-    ``tolerable_loss`` meets the criterion. A relative loss against a baseline of zero is not
-    defined, and an error.
+    The loss is the amount by which the metric is worse than the baseline: ``baseline - metric``,
+    or ``metric - baseline`` if lower is better. A relative loss is this divided by
+    ``abs(baseline)``, so 0.01 is one percent of the baseline's magnitude, in the worse direction,
+    also if the baseline is negative: from -50 to -50.5 if higher is better. A loss equal to
+    ``tolerable_loss`` meets the criterion. A relative loss against a baseline of zero is
+    undefined; it is an error.
 
     Example:
         >>> criterion = AccuracyCriterion(criterion="relative", tolerable_loss=0.01)
@@ -47,12 +47,11 @@ class AccuracyCriterion:
 
     Args:
         higher_is_better:
-            Whether a higher metric is better. Default: as the metric says that
-            :func:`~optuna_quant.tune` is given, and :obj:`True` where nothing says it, as for a
-            function.
+            Whether a higher metric is better. Default: the direction of the metric that
+            :func:`~optuna_quant.tune` is given; :obj:`True` if it has none, as for a function.
         criterion:
-            ``"relative"`` or ``"absolute"``. Default: relative, but absolute where the metric is
-            one that the FP32 model has none of (``"relative_error"``).
+            ``"relative"`` or ``"absolute"``. Default: relative, but absolute if the metric of the
+            FP32 model is zero by definition (``"relative_error"``).
         tolerable_loss:
             The largest loss that is good enough: at least 0 and, if relative, below 1 (at
             most 1 if lower is better).
@@ -229,11 +228,11 @@ class AccuracyCriterion:
         return self.violation(metric, baseline) <= 0
 
     def check_direction(self, study: optuna.Study) -> None:
-        """Refuse a study whose first objective goes the other way.
+        """Refuse a study whose first objective has the other direction.
 
         Raises:
             ValueError:
-                If it minimizes a metric of which more is better, or the reverse.
+                If it minimizes a metric that is better when higher, or the reverse.
         """
         found = study.directions[0].name.lower()
         if found != self.direction:
@@ -244,7 +243,7 @@ class AccuracyCriterion:
             )
 
     def show(self, loss: float) -> str:
-        """A loss as people read it: in percent if relative."""
+        """Format a loss: in percent if relative."""
         return f"{100 * loss:.3g}%" if self.criterion == "relative" else f"{loss:.4g}"
 
     def __str__(self) -> str:

@@ -48,11 +48,11 @@ class StopReason(enum.StrEnum):
     """Why a study stopped."""
 
     MET = "met"
-    """A configuration meets the criterion, and that was what was wanted."""
+    """A configuration meets the criterion, and the search was to stop at the first one."""
     TIMEOUT = "timeout"
-    """The time is up."""
+    """The time limit is reached."""
     MAX_TRIALS = "max_trials"
-    """As many trials were evaluated as was allowed."""
+    """The maximum number of trials is reached."""
     EXHAUSTED = "exhausted"
     """The strategy has nothing left to evaluate."""
     FAILING = "failing"
@@ -60,8 +60,8 @@ class StopReason(enum.StrEnum):
     CALLBACK = "callback"
     """Another callback stopped the study."""
     NO_GAIN = "no_gain"
-    """By the cost table no quantized model is better than FP32: only that was evaluated, and what
-    was enqueued."""
+    """The cost table predicts no quantized model to be better than FP32: only FP32 and the
+    enqueued trials were evaluated."""
     INTERRUPTED = "interrupted"
     """The user interrupted the search."""
 
@@ -85,19 +85,19 @@ class Stop:
 
 
 class ExitPolicy:
-    """Callback that ends a study when the search has what it wants, or has had its share.
+    """End a study when the search has its answer, or a limit is reached (a callback).
 
     There are three ways to search:
 
-    - ``timeout=0``: stop at the first configuration that meets the criterion. (The FP32 baseline
-      is none, nor is a configuration that the strategy only passes on its way.)
+    - ``timeout=0``: stop at the first configuration that meets the criterion. (Neither the FP32
+      baseline nor an intermediate step of the strategy counts.)
     - ``timeout`` in seconds: search for that long, and keep the best that meets the criterion.
     - ``timeout=None``: search until ``max_trials``, or until the strategy has nothing left.
 
-    The limits hold for the study as a whole, whoever runs its trials: it keeps no state, it reads
-    the study. Time is the time in which at least one trial of the study ran, so that breaks
-    between runs do not count. Where several workers share a study each stops after the trial
-    that it is at, so up to one more trial per worker may be evaluated.
+    The limits apply to the study as a whole, whichever worker runs its trials: the policy has no
+    state of its own and reads the study. Time is the time during which at least one trial of the
+    study ran, so breaks between runs do not count. If several workers share a study, each stops
+    after its current trial, so up to one more trial per worker may be evaluated.
 
     Example:
 
@@ -120,8 +120,8 @@ class ExitPolicy:
         timeout:
             Seconds; see above.
         max_trials:
-            The most trials, whether they completed, were pruned or failed. The baseline, trials
-            that took over the result of an equal model or went on with the samples of an earlier
+            The maximum number of trials, whether complete, pruned or failed. The baseline, trials
+            that reused the result of an equal model or continued with the samples of an earlier
             trial of the same model, and trials whose process was interrupted or killed do not
             count. :obj:`None`: no limit.
         objective:

@@ -10,20 +10,20 @@ from optuna_quant.sequential.methods import check_method
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    """Evaluate a candidate until it surely fails, or enough is known, and no further.
+    """Stop the evaluation of a candidate as soon as it is decided.
 
-    The samples come one by one in an order that is drawn by weights, and
+    The samples come in an order that is drawn by weights, and
     :class:`~optuna_quant.sequential.WeightedThresholdTest` decides: a candidate that meets the
-    criterion is given up with at most the error probability, however often one looks.
+    criterion is given up with at most the error probability, however often the test is applied.
 
     Args:
         method:
-            ``"paired"``: bet on the candidate's scores and on their differences to the FP32
+            ``"paired"``: bet on the candidate's scores and on their differences from the FP32
             model's. ``"unpaired"``: on the candidate's alone. ``"exact"``: give up only what
             certainly fails.
         error_probability:
-            With what probability a candidate that meets the criterion may be given up: above 0
-            and below 1.
+            The probability with which a candidate that meets the criterion may be given up: above
+            0 and below 1.
 
     Raises:
         TypeError:

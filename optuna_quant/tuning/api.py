@@ -71,13 +71,12 @@ def tune(
 ) -> TuningResult:
     """Find a quantized version of a model that keeps to an accuracy criterion.
 
-    It is a short way to write what the parts of this package do together: a backend, its tuning
-    space, a sampler, :class:`~optuna_quant.QuantObjective`, a study, and
-    :class:`~optuna_quant.callbacks.ExitPolicy`. With a ``storage`` the search can be interrupted
-    and called again, and several processes can call it at once and share the work. Under
-    ``mpirun`` or ``srun`` each process gets the result; the first one alone shows the progress
-    and writes ``output`` (:func:`optuna_quant.workers.launch.this_rank` tells a script which it
-    is).
+    It assembles the parts of this package: a backend, its tuning space, a sampler,
+    :class:`~optuna_quant.QuantObjective`, a study, and
+    :class:`~optuna_quant.callbacks.ExitPolicy`. With a ``storage`` you can interrupt the search
+    and call it again, and several processes can call it at once and share the work. Under
+    ``mpirun`` or ``srun`` each process gets the result, but only the first one shows the progress
+    and writes ``output`` (:func:`optuna_quant.workers.launch.this_rank` tells a script its rank).
 
     Example:
 
@@ -97,21 +96,20 @@ def tune(
             batches; see
             :class:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData`.
         evaluate:
-            Function that gives the metric of a model, as one number. It gets an
-            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate. It may give one
+            Function that returns the metric of a model, as one number. It gets an
+            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate. It may return one
             score for each sample instead, as an array, a list or a tensor of shape
             ``(samples,)``, whose mean is the metric; then the loss has a confidence interval, if
-            the bounds of the scores are known (``metric_bounds``; those of booleans are). A
-            function with a second parameter named ``indices`` (or ``samples``), which gives the
-            scores of the samples of these indices, is evaluated on no more samples than it takes
-            to decide; :obj:`None` asks for all. See
+            the bounds of the scores are known (``metric_bounds``; those of booleans are). If the
+            function has a second parameter named ``indices`` (or ``samples``) and returns the
+            scores of these samples, evaluations stop early; :obj:`None` asks for all. See
             :class:`~optuna_quant.evaluation.function.FunctionEvaluation`.
         data:
             Instead of ``evaluate``: labelled data, see
-            :class:`~optuna_quant.evaluation.labelled.DataEvaluation`. Then a model is evaluated
-            on no more samples than it takes to decide about it; what is returned as meeting the
-            criterion was evaluated on all. Where a limit ends the search before anything meets
-            it, up to three models that looked good are evaluated to their end.
+            :class:`~optuna_quant.evaluation.labelled.DataEvaluation`. Evaluations stop early, as
+            soon as they are decided; a model returned as meeting the criterion was evaluated on
+            all samples. If a limit ends the search before any model meets the criterion, up to
+            three models that looked good are evaluated to the end.
         metric:
             The metric on ``data``: ``"accuracy"`` (default), ``"top5"``, ``"exact_match"``,
             ``"iou"``, ``"mse"``, ``"mae"``; ``"agreement"``, ``"cosine"`` or
@@ -125,18 +123,18 @@ def tune(
         tolerable_loss:
             The largest loss that is good enough, relative to the FP32 model's metric: 0.01
             (default) is one percent. It is absolute, in units of the metric, for
-            ``"relative_error"``, and with ``criterion="absolute"``. Whether more is better is
-            what the metric says, unless ``higher_is_better`` does; of a function's number it is.
+            ``"relative_error"``, and with ``criterion="absolute"``. The metric defines whether
+            higher is better, unless ``higher_is_better`` does; for a function, higher is better.
         objective:
-            What is best among the models that meet the criterion: ``"latency"``, ``"size"``,
+            What to optimize among the models that meet the criterion: ``"latency"``, ``"size"``,
             ``"ops"`` and others, see :class:`~optuna_quant.TuningCriterion`.
         strategy:
             The name of the strategy, see ``docs/strategies``. Default: ``"auto"``.
         max_trials:
-            The most models that are evaluated; :obj:`None` for no limit. Default: 100.
+            The maximum number of models to evaluate; :obj:`None` for no limit. Default: 100.
         timeout:
             0 (default): stop at the first model that is good enough. A positive number: search
-            for that many seconds, and take the best. :obj:`None`: no limit of time.
+            for that many seconds, and take the best. :obj:`None`: no time limit.
         storage:
             Where the study is kept: a storage of Optuna, a database URL, or the path of a journal
             file, see :func:`optuna_quant.storages.open.open_storage`. Default: in memory.
@@ -144,10 +142,9 @@ def tune(
             The study's name. A study that exists is continued. Default: ``optuna_quant-`` and a
             hash of the model, so that models can share a storage.
         output:
-            A file in which the best model so far is kept, from the first one that meets the
-            criterion on.
+            A file for the best model so far, written as soon as a model meets the criterion.
         seed:
-            The seed of everything random. Processes that share a study use the same.
+            The seed of everything random. Processes that share a study use the same seed.
         **options:
             Every option of :class:`~optuna_quant.AccuracyCriterion`,
             :class:`~optuna_quant.TuningCriterion`, :class:`~optuna_quant.EvaluationOptions`,

@@ -70,68 +70,68 @@ class TuningResult(Outcome):
         space:
             The tuning space.
         abandoned:
-            The configurations that could not be evaluated, however often it was tried.
+            The configurations whose evaluation failed every time.
         races:
-            How ranking was decided on a part of the samples, and what that may have missed.
+            How configurations were ranked on a part of the samples, and what that may have missed.
         samples:
-            On how many of the samples the model was evaluated, ``(seen, of)``, if not on all:
-            then ``metric`` and ``loss`` are estimates, and nothing is met.
+            The number of samples that the model was evaluated on, ``(seen, of)``, if not on all:
+            then ``metric`` and ``loss`` are estimates, and ``met`` is false.
         full_evaluations:
-            How much was evaluated over the whole study, the FP32 model included: the samples
-            that were run through models over the number of samples.
+            The cost of the whole study, including the FP32 model: the samples that were run
+            through models, divided by the number of samples.
         speculation:
-            How much was evaluated on a guess while workers would have waited for each other;
-            :obj:`None` if the sampler does not tell.
+            How much was evaluated ahead on a guess while workers would have waited for each
+            other; :obj:`None` if the sampler does not record it.
         loss_interval:
-            Between which values the loss of this model is for the population that the evaluation
-            samples were drawn from, with 95% confidence, corrected for the choice among
+            The confidence interval (95%) of the loss of this model for the population that the
+            evaluation samples were drawn from, corrected for the choice among
             ``models_compared`` models, see
             :func:`optuna_quant.sequential.simultaneous.chosen_loss_interval`. :obj:`None` if the
             scores of single samples are not in the record, or have no bounds.
         models_compared:
-            Among how many different quantized models this one was chosen by the evaluation
-            samples: all that the study has evaluated, on all samples or on some.
+            The number of different quantized models that this one was chosen from: all that the
+            study has evaluated, on all samples or on some.
         batches:
-            In what batches the model was evaluated, if its metric depends on that, as with
+            The batches in which the model was evaluated, if its metric depends on them, as with
             dynamic quantization.
         second_evaluation:
-            What evaluating the model a second time has given; :obj:`None` if it was not. If it
-            does not meet the criterion again, nothing is met.
+            The result of evaluating the model a second time; :obj:`None` if it was not. If the
+            model does not meet the criterion again, ``met`` is false.
         not_repeatable:
-            Why the second evaluation failed, though the first had met the criterion; then nothing
-            is met. :obj:`None` if it did not fail.
+            Why the second evaluation failed, although the first met the criterion; then ``met``
+            is false. :obj:`None` if it did not fail.
         not_repeated:
             Why the model was not evaluated a second time; :obj:`None` if it was, or was not to be.
         holdout:
-            What the hold-out set says; :obj:`None` if there is none, or it was not evaluated.
+            The result on the hold-out set; :obj:`None` if there is none, or it was not evaluated.
         note:
-            What is to be known of the metric, as that it is agreement with the FP32 model and not
-            accuracy; :obj:`None` if there is nothing.
+            A remark on the metric, such as that it is agreement with the FP32 model and not
+            accuracy; :obj:`None` if there is none.
         holdout_missing:
             Why the hold-out set was not evaluated; :obj:`None` if it was, or there is none.
         gain:
-            What the model takes against FP32: time and size, measured side by side at the end.
-            :obj:`None` if nothing meets the criterion or it was not to be measured; without
+            The time and size of the model against FP32, measured alternately at the end.
+            :obj:`None` if nothing meets the criterion or ``measure_gain`` is false; without
             calibration data it has the size only.
         is_chosen:
             Whether :meth:`choose` has made it from the record of a search.
         known_objective:
-            The objective with what is known of costs, for any configuration of the space.
+            The objective with the known costs, for any configuration of the space.
         left_out:
-            The ops that the tuning space does not have because quantizing them makes the model
-            slower here, each with what it costs as far as that is known.
+            The ops that are not in the tuning space because quantizing them makes the model
+            slower on this machine, each with its costs as far as they are known.
         explanation:
-            Why the ops in fallback are there, and what the search believes of what was not tried:
-            a :class:`~optuna_quant.samplers.Explanation`, whose text is in the summary.
-            :obj:`None` with a strategy that has no model of the loss.
+            Why the ops in fallback are there, and how likely untried configurations are to meet
+            the criterion: a :class:`~optuna_quant.samplers.Explanation`, whose text is in the
+            summary. :obj:`None` with a strategy that has no model of the loss.
     """
 
     def model(self) -> Any:
-        """The model, built anew.
+        """Build the model again.
 
         Raises:
             ValueError:
-                If no model was evaluated, or the model that is built now is another one than the
+                If no model was evaluated, or the model built now differs from the one that the
                 trial has evaluated.
         """
         if self.trial is None:

@@ -550,7 +550,7 @@ def test_bad_input_is_one_line_that_says_what_is_wrong(
 def test_file_of_options_says_what_flags_say(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its paths are relative to it, and flags go over it."""
+    """Its paths are relative to it, and flags override it."""
     (folder / "tune.toml").write_text(
         'calibration_data = "calib.npz"\nevaluate = "evaluate.py:accuracy"\nobjective = "ops"\n'
         'tolerable_loss = 0\noutput = "out.onnx"\n[evaluation]\nmeasure_gain = false\n'
