@@ -346,8 +346,8 @@ def test_an_absolute_tolerance_of_all_is_asked_about(caplog: pytest.LogCaptureFi
     absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=5)
     assert search(accuracy_criterion=absolute).met
     assert warnings_in(caplog) == [
-        "Is this meant? An absolute tolerable loss of 5 is all that lies between the bounds of the "
-        "metric, 0 and 1, so every model keeps to it."
+        "Is this meant? An absolute tolerable loss of 5 is all that lies between the bounds of "
+        "the metric, 0 and 1, so every model keeps to it."
     ]
     caplog.clear()
     search(accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.99))

@@ -53,7 +53,9 @@ def summary(result: Outcome) -> str:
     # What the hold-out set says is true of a chosen model as it stands, so it comes first.
     lines = [_headline(result), *_shown_holdout(result)]
     if result.is_fp32:
-        lines.append(f"metric {result.metric:.6g} (FP32), criterion: {result.criterion}")
+        lines.append(
+            f"metric {result.metric:.6g} ({result.original}), criterion: {result.criterion}"
+        )
     elif result.metric is not None and result.baseline is not None and result.loss is not None:
         known = result.loss_interval is not None
         judged = f", criterion: {result.criterion}" if known else f" ({result.criterion})"
@@ -104,6 +106,14 @@ def summary(result: Outcome) -> str:
     return "\n".join(map(printable, lines))
 
 
+def shown_best(result: Outcome, *, sentence: bool = True) -> str:
+    """That nothing is better than the model with nothing quantized."""
+    if result.original == "FP32":
+        return "FP32 itself is the best model here"
+    text = f"{result.original} is the best one here"
+    return f"{text[0].upper()}{text[1:]}" if sentence else text
+
+
 def _executed_if_known(result: Outcome) -> Mapping[str, ExecutedOp] | None:
     try:
         return result.executed
@@ -138,7 +148,7 @@ def _headline(result: Outcome) -> str:
         return "A quantized model meets the criterion."
     if result.is_fp32:
         return (
-            "NO GAIN: FP32 itself is the best model here, as far as the cost table tells, so "
+            f"NO GAIN: {shown_best(result, sentence=False)}, as far as the cost table tells, so "
             "no quantized one was looked for."
         )
     if result.config is None:

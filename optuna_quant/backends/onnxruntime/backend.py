@@ -34,6 +34,7 @@ from optuna_quant.backends.onnxruntime.capability import usual_approach
 from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.hints import model_warnings
+from optuna_quant.backends.onnxruntime.hints import quantized_nodes
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import compacted
@@ -331,6 +332,13 @@ class OnnxRuntimeBackend:
         with self._lock:
             self._expected_tensors |= self._builder.tensors(static)
         return space
+
+    @property
+    def original(self) -> str:
+        """What the model is called with nothing quantized: ``"FP32"`` unless it is quantized."""
+        with self._lock:
+            quantized = quantized_nodes(self._graph.nodes)
+        return "the model as given" if quantized else "FP32"
 
     def left_out(self, space: TuningSpace | None = None) -> pd.DataFrame:
         """Which ops are not in the tuning space, and why.
