@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import ExecutedOp
+    from optuna_quant.costs.known import KnownObjective
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome
 
@@ -74,7 +76,9 @@ def summary(result: Outcome) -> str:
         seen, of = result.samples
         lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
     if result.config is not None and result.trial is not None and not result.is_fp32:
-        runs, differs = describe_runs(result.config, _executed_if_known(result))
+        runs, differs = describe_runs(
+            result.config, _executed_if_known(result), left_out=len(result.left_out)
+        )
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
         if differs:
             lines.append(differs)
@@ -249,6 +253,15 @@ def _shown_cost(result: Outcome) -> str:
         parts.append(shown_bytes(size))
     known = result.known_objective
     if known is not None and result.cost is not None and known.measures not in _SAID_ANYWAY:
-        told = "predicted " if known.measures == (LATENCY,) else ""
-        parts.append(f"{told}{known.show(result.cost)}")
+        parts.append(_shown_prediction(result, known, result.cost))
     return "".join(f", {part}" for part in parts)
+
+
+def _shown_prediction(result: Outcome, known: KnownObjective, cost: float) -> str:
+    if known.measures != (LATENCY,):
+        return known.show(cost)
+    measured = result.gain is not None and result.gain.seconds is not None
+    # Predicted and measured times are of different runs; what can be compared is the ratio.
+    if measured and not known.times_are_given and 0 < known.fp32_cost < math.inf:
+        return f"predicted {cost / known.fp32_cost:.2g} of FP32's time"
+    return f"predicted {known.show(cost)}"
