@@ -14,6 +14,7 @@ from optuna_quant._common.option import option
 from optuna_quant._common.option_kinds import NUMBER
 from optuna_quant._common.option_kinds import SWITCH
 from optuna_quant._common.option_kinds import TEXT
+from optuna_quant._common.printable import percent
 
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class AccuracyCriterion:
 
     def show(self, loss: float) -> str:
         """Format a loss: in percent if relative."""
-        return f"{100 * loss:.3g}%" if self.criterion == "relative" else f"{loss:.4g}"
+        return f"{percent(loss)}%" if self.criterion == "relative" else f"{loss:.4g}"
 
     def __str__(self) -> str:
         kind = "relative " if self.criterion == "relative" else ""

@@ -195,6 +195,9 @@ def test_accuracy_criterion_is_a_value() -> None:
 
 def test_accuracy_criterion_reads_well() -> None:
     assert str(AccuracyCriterion()) == "at most 1% relative loss, higher is better"
+    # No powers of ten.
+    shown = [AccuracyCriterion().show(loss) for loss in (0.00451, 0.9999, 1.0, -52.1)]
+    assert shown == ["0.451%", "100%", "100%", "-5210%"]
     absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=0.02, higher_is_better=False)
     assert str(absolute) == "at most 0.02 loss, lower is better"
 

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import traceback
+from typing import NoReturn
 
 from optuna_quant._common.printable import printable
 from optuna_quant._common.version import __version__
@@ -154,8 +155,15 @@ def _is_of_the_machine(error: Exception) -> bool:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong, and not all that could be right."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message} (see --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="optuna-quant",
         description="Find a quantized version of a model that keeps to an accuracy criterion.",
         epilog=_EPILOG,

@@ -142,4 +142,5 @@ def _table(frame: pd.DataFrame) -> str:
 def _shown_size(found: TuningSpace) -> str:
     ops = sum(len(tunable.ops) for tunable in found.tunables)
     size = f"{found.size:,}" if found.size < 10**9 else f"about 10^{math.log10(found.size):.0f}"
-    return f"{ops} ops, {len(found.parameters)} parameters, {size} configurations"
+    counts = ((ops, "op"), (len(found.parameters), "parameter"), (size, "configuration"))
+    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts)

@@ -40,6 +40,7 @@ from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.prepare import prepare
 from optuna_quant.tuning.strategies import choose_strategy
+from optuna_quant.tuning.summary import shown_best
 from optuna_quant.workers.launch import RANKS
 from optuna_quant.workers.launch import Rank
 
@@ -240,8 +241,7 @@ def _finish(
         if problem is None:
             said.append(f"written: {output}")
     elif result.is_fp32:
-        best = "FP32 itself is the best model here"
-        said.append(f"{best}; nothing was written to {output}.{_stale(output)}")
+        said.append(f"{shown_best(result)}; nothing was written to {output}.{_stale(output)}")
     elif args.closest and result.config is not None:
         try:
             result.save(output, closest=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 import math
+from pathlib import PurePath
 import statistics
 from typing import Any
 
@@ -135,11 +136,13 @@ class Comparison:
     def _lines(self) -> list[str]:
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         first, second = self.first, self.second
+        names = _short_names(first.name, second.name)
         lines = [
-            f"time    {_shown_seconds(second)} against {_shown_seconds(first)}: "
+            f"time    {names[1]} {_shown_seconds(second)}, {names[0]} {_shown_seconds(first)}: "
             f"{self._shown_ratio()} (batch {self.batch}, "
             f"{threads if self.threads else 'all cores'}, {self.rounds} rounds, {self.inputs})",
-            f"size    {_shown_bytes(second.nbytes)} against {_shown_bytes(first.nbytes)}: "
+            f"size    {names[1]} {_shown_bytes(second.nbytes)}, "
+            f"{names[0]} {_shown_bytes(first.nbytes)}: "
             f"{second.nbytes / first.nbytes:.3g} times the size",
         ]
         for output in self.outputs:
@@ -203,6 +206,12 @@ def _median_interval(ordered: Sequence[float]) -> tuple[float, float]:
     reach = _NORMAL_95 * math.sqrt(count) / 2
     low = max(0, math.floor((count - 1) / 2 - reach))
     return ordered[low], ordered[count - 1 - low]
+
+
+def _short_names(first: str, second: str) -> tuple[str, str]:
+    """The names of the files, without folders where they differ without them."""
+    short = PurePath(first).name, PurePath(second).name
+    return (first, second) if short[0] == short[1] else short
 
 
 def _shown_seconds(figures: ModelFigures) -> str:

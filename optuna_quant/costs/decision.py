@@ -121,7 +121,7 @@ def decide(
     if names:
         gains = _gains_of(chosen, space, found, names)
         return Decision(KnownObjective(chosen, own, found, fp32_bytes=fp32_bytes), own, gains)
-    narrowed = _narrowed(chosen, space, found, fp32_bytes, may_narrow=may_narrow)
+    narrowed = _narrowed(chosen, space, found, fp32_bytes, costs.original, may_narrow=may_narrow)
     if recorded is None or narrowed.no_gain is not None:
         return narrowed
     return Decision(KnownObjective(chosen, space, found, fp32_bytes=fp32_bytes), space, {})
@@ -220,6 +220,7 @@ def _narrowed(
     space: TuningSpace,
     costs: Costs | None,
     fp32_bytes: float | None,
+    original: str,
     *,
     may_narrow: bool,
 ) -> Decision:
@@ -231,14 +232,14 @@ def _narrowed(
         return Decision(known, space, {})
     best = known.of(cheapest(table, space))
     if not best < known.fp32_cost - _noise(known):
-        return Decision(known, space, {}, str(NoGain(known, table)))
+        return Decision(known, space, {}, str(NoGain(known, table, original)))
     if LATENCY not in objective.measures:
         return Decision(known, space, {})
     # By the objective's own table: what saves size may be worth some time.
     worse = worse_ops(table, space)
     left = _without(space, tuple(worse)) if worse else space
     if left is None or not any(tunable.quantized for tunable in left.tunables):
-        return Decision(known, space, {}, str(NoGain(known, table)))
+        return Decision(known, space, {}, str(NoGain(known, table, original)))
     if not worse:
         return Decision(known, space, {})
     shown = op_gains(known.costs.table(LATENCY), space, cheapest(table, space))

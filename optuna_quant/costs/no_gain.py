@@ -32,10 +32,13 @@ class NoGain:
             The objective, by which no quantized model is better than FP32.
         table:
             Its costs.
+        original:
+            What the model is called with nothing quantized.
     """
 
     known: KnownObjective
     table: CostTable
+    original: str = "FP32"
 
     def __str__(self) -> str:
         known, everything = self.known, self.known.of(self.known.space.default())
@@ -47,10 +50,11 @@ class NoGain:
         if everything != self._cost:
             parts.append(f"{known.show(everything)} with everything quantized")
         if not is_relative:
-            parts.append(f"against {known.show(known.fp32_cost)} in FP32")
+            of = "in FP32" if self.original == "FP32" else f"of {self.original}"
+            parts.append(f"against {known.show(known.fp32_cost)} {of}")
         return (
-            f"By the cost table no quantized model is {better} than FP32{by} (objective "
-            f"{known.name!r}): {', '.join(parts)}.{self._what_to_do()}"
+            f"By the cost table no quantized model is {better} than {self.original}{by} "
+            f"(objective {known.name!r}): {', '.join(parts)}.{self._what_to_do()}"
         )
 
     @cached_property

@@ -16,6 +16,7 @@ from optuna.logging import get_logger
 
 from optuna_quant import _optuna
 from optuna_quant.backends.base import PreviewsCalibration
+from optuna_quant.backends.base import original_of
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.costs import CountsCosts
 from optuna_quant.costs.costs import HasCostConditions
@@ -91,6 +92,11 @@ class StudyCosts:
         if not isinstance(self._backend, PreviewsCalibration):
             return True
         return self._backend.calibration_preview(1) is not None
+
+    @property
+    def original(self) -> str:
+        """What the model is called with nothing quantized."""
+        return original_of(self._backend)
 
     @cached_property
     def fp32_bytes(self) -> float:

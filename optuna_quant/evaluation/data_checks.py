@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.printable import percent
 from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.workers.launch import this_rank
@@ -79,7 +80,7 @@ def warn_of_few(samples: int) -> None:
     if samples < FEWEST_EVALUATION:
         _logger.warning(
             f"There {_are(samples, 'evaluation sample')} only, of which one is "
-            f"{100 / samples:.2g}%: a loss that is smaller than that is not seen."
+            f"{percent(1 / samples, digits=2)}%: a loss that is smaller than that is not seen."
         )
 
 

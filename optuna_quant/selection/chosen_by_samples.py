@@ -73,7 +73,6 @@ def shown_doubt(
     """
     if interval[1] <= criterion.tolerable_loss:
         return None
-    return (
-        f"met on these {samples} samples; on others a loss up to {criterion.show(interval[1])} is "
-        "not ruled out"
-    )
+    these = "this sample" if samples == 1 else f"these {samples} samples"
+    loss = criterion.show(interval[1])
+    return f"met on {these}; on others a loss up to {loss} is not ruled out"

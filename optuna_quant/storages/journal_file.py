@@ -41,10 +41,15 @@ _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 def open_journal(path: Path) -> BaseStorage:
     check_directory(path)
+    if path.is_dir():
+        raise ValueError("it is a folder; give a file in it.")
     if path.exists() and path.stat().st_size:
         with path.open("rb") as file:
             if not file.read(len(_JOURNAL_BEGINS)).startswith(_JOURNAL_BEGINS):
-                raise ValueError("this file exists and is no journal of Optuna.")
+                raise ValueError(
+                    "this file exists and is no journal of Optuna. Choose another file, or "
+                    "delete it."
+                )
     lock = _mended(path)
     try:
         return JournalStorage(JournalFile(path, lock))

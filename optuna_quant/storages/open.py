@@ -58,6 +58,10 @@ _POSTGRESQL = (
     ("psycopg", "psycopg", '"psycopg[binary]"'),
 )
 _MYSQL = (("MySQLdb", "mysqldb", "mysqlclient"), ("pymysql", "pymysql", "pymysql"))
+_KINDS = (
+    "The kinds of storage are: a path, sqlite:///PATH, postgresql://, mysql://, mariadb://, "
+    "redis://, rediss://, unix:// and grpc://HOST:PORT."
+)
 _DRIVERS = {
     "postgres": ("postgresql", _POSTGRESQL),
     "postgresql": ("postgresql", _POSTGRESQL),
@@ -122,10 +126,17 @@ def open_storage(storage: Storage, *, heartbeat: bool = True) -> BaseStorage:
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         message = f"The storage {shown_address(address)!r} cannot be opened: "
+        if _is_of_no_kind(error):
+            reason = [f"{reason[0].rstrip('.')}. {_KINDS}"]
         told = without_secrets(reason[0], address)
         # What is shown of an error has that which it came from, too.
         source = error if told == reason[0] else None
         raise NotOpenedError(message + told) from source
+
+
+def _is_of_no_kind(error: Exception) -> bool:
+    """Whether SQLAlchemy knows nothing for an address."""
+    return type(error).__name__ == "NoSuchModuleError"
 
 
 # Servers and SQLite.

@@ -8,6 +8,7 @@ from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 
+from optuna_quant.backends.base import original_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.worth import is_better
@@ -100,6 +101,11 @@ class Outcome:
         the FP32 model.
         """
         return self.config is not None and not self.config.quantized_ops
+
+    @property
+    def original(self) -> str:
+        """What the model is called with nothing quantized: ``"FP32"`` unless it is not that."""
+        return original_of(self.backend)
 
     @property
     def fallback_ops(self) -> tuple[str, ...]:

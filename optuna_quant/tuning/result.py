@@ -18,6 +18,7 @@ from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.outcome import Outcome
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import files_of
+from optuna_quant.tuning.summary import shown_best
 from optuna_quant.tuning.summary import summary
 from optuna_quant.tuning.table import report
 
@@ -156,8 +157,8 @@ class TuningResult(Outcome):
         check_output(path, inputs=files_of(self.backend))
         if self.is_fp32 and not closest:
             raise ValueError(
-                f"FP32 itself is the best model here, so none is saved. {self.message} To save "
-                "the FP32 model all the same use save(path, closest=True)."
+                f"{shown_best(self)}, so none is saved. {self.message} To save "
+                f"{self.original} all the same use save(path, closest=True)."
             )
         if not self.met and not closest and self.config is not None:
             why = (

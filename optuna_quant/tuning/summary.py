@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import ExecutedOp
+    from optuna_quant.costs.known import KnownObjective
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome
 
@@ -53,7 +55,9 @@ def summary(result: Outcome) -> str:
     # What the hold-out set says is true of a chosen model as it stands, so it comes first.
     lines = [_headline(result), *_shown_holdout(result)]
     if result.is_fp32:
-        lines.append(f"metric {result.metric:.6g} (FP32), criterion: {result.criterion}")
+        lines.append(
+            f"metric {result.metric:.6g} ({result.original}), criterion: {result.criterion}"
+        )
     elif result.metric is not None and result.baseline is not None and result.loss is not None:
         known = result.loss_interval is not None
         judged = f", criterion: {result.criterion}" if known else f" ({result.criterion})"
@@ -72,7 +76,9 @@ def summary(result: Outcome) -> str:
         seen, of = result.samples
         lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
     if result.config is not None and result.trial is not None and not result.is_fp32:
-        runs, differs = describe_runs(result.config, _executed_if_known(result))
+        runs, differs = describe_runs(
+            result.config, _executed_if_known(result), left_out=len(result.left_out)
+        )
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
         if differs:
             lines.append(differs)
@@ -102,6 +108,14 @@ def summary(result: Outcome) -> str:
         )
     lines.append(result.message if result.is_chosen else f"stopped: {result.message}")
     return "\n".join(map(printable, lines))
+
+
+def shown_best(result: Outcome, *, sentence: bool = True) -> str:
+    """That nothing is better than the model with nothing quantized."""
+    if result.original == "FP32":
+        return "FP32 itself is the best model here"
+    text = f"{result.original} is the best one here"
+    return f"{text[0].upper()}{text[1:]}" if sentence else text
 
 
 def _executed_if_known(result: Outcome) -> Mapping[str, ExecutedOp] | None:
@@ -138,7 +152,7 @@ def _headline(result: Outcome) -> str:
         return "A quantized model meets the criterion."
     if result.is_fp32:
         return (
-            "NO GAIN: FP32 itself is the best model here, as far as the cost table tells, so "
+            f"NO GAIN: {shown_best(result, sentence=False)}, as far as the cost table tells, so "
             "no quantized one was looked for."
         )
     if result.config is None:
@@ -239,6 +253,15 @@ def _shown_cost(result: Outcome) -> str:
         parts.append(shown_bytes(size))
     known = result.known_objective
     if known is not None and result.cost is not None and known.measures not in _SAID_ANYWAY:
-        told = "predicted " if known.measures == (LATENCY,) else ""
-        parts.append(f"{told}{known.show(result.cost)}")
+        parts.append(_shown_prediction(result, known, result.cost))
     return "".join(f", {part}" for part in parts)
+
+
+def _shown_prediction(result: Outcome, known: KnownObjective, cost: float) -> str:
+    if known.measures != (LATENCY,):
+        return known.show(cost)
+    measured = result.gain is not None and result.gain.seconds is not None
+    # Predicted and measured times are of different runs; what can be compared is the ratio.
+    if measured and not known.times_are_given and 0 < known.fp32_cost < math.inf:
+        return f"predicted {cost / known.fp32_cost:.2g} of FP32's time"
+    return f"predicted {known.show(cost)}"

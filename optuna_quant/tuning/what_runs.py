@@ -24,7 +24,7 @@ def op_runs(executed: Mapping[str, ExecutedOp], op: str) -> OpRuns:
 
 
 def describe_runs(
-    config: QuantConfig, executed: Mapping[str, ExecutedOp] | None
+    config: QuantConfig, executed: Mapping[str, ExecutedOp] | None, *, left_out: int = 0
 ) -> tuple[str, str]:
     """Count the quantized ops that run in integer kernels.
 
@@ -33,6 +33,8 @@ def describe_runs(
             What was asked of each op.
         executed:
             What runs, by op; None if that is not known of any.
+        left_out:
+            How many ops the tuning space does not have because of what they cost.
 
     Returns:
         The count in words, and what was asked for and does not run so, with the ops of which
@@ -43,7 +45,8 @@ def describe_runs(
     integer = [op for op in asked if runs[op].integer]
     floats = [f"{op} ({runs[op].kernel} in floats)" for op in asked if runs[op].integer is False]
     unknown = [op for op in asked if runs[op].integer is None]
-    of = f"of {len(config.ops)} ops"
+    total = len(config.ops) + left_out
+    of = f"of {total} op{'' if total == 1 else 's'}"
     if len(unknown) == len(asked):
         return f"{len(asked)} {of} quantized", ""
     parts = []
@@ -51,4 +54,5 @@ def describe_runs(
         parts.append(f"{len(floats)} asked for and not run so: {listed(floats)}")
     if unknown:
         parts.append(f"not known of {len(unknown)}: {listed(unknown)}")
-    return f"{len(integer)} {of} in integer kernels", "; ".join(parts)
+    rest = f"; {left_out} left in FP32" if left_out else ""
+    return f"{len(integer)} {of} in integer kernels{rest}", "; ".join(parts)

@@ -513,7 +513,9 @@ def test_killed_command_leaves_the_best_and_goes_on(
             [*ACCURACY, "--storage", "redis://:secret@127.0.0.1:1"],
             "The storage 'redis://:***@127.0.0.1:1' cannot be opened: Error 111",
         ),
-        ([*ACCURACY, "--storage", "net.onnx"], "is no journal of Optuna"),
+        ([*ACCURACY, "--storage", "net.onnx"], "is no journal of Optuna. Choose another file"),
+        ([*ACCURACY, "--storage", "."], "cannot be opened: it is a folder; give a file in it."),
+        ([*ACCURACY, "--storage", "nosuch://x"], "The kinds of storage are: a path, sqlite:"),
         (["tune", "net.onnx", *OPS, "--calibration", "bad.npz", "--data", "data.npz"],
          "(32, 2, 4, 8)"),
         (["tune", "net.onnx", *OPS, "--calibration", "empty.npz", "--data", "data.npz"], "empty"),
@@ -590,7 +592,10 @@ def test_bad_usage_is_said_by_the_parser(
     capsys: pytest.CaptureFixture[str], command: Sequence[str], message: str
 ) -> None:
     assert main(command) == 2
-    assert message in capsys.readouterr().err
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("optuna-quant")
+    assert ": error: " in said
+    assert message in said
 
 
 def test_verbose_shows_where_an_error_comes_from(

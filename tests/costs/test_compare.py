@@ -139,7 +139,15 @@ def test_the_command_shows_it(folder: Path, capsys: pytest.CaptureFixture[str]) 
     data = folder / "eval.npz"
     assert command(folder / "a.onnx", folder / "b.onnx", "--data", data) == 0
     said = capsys.readouterr().out
-    for word in ("time ", "size ", "output ", "metric  accuracy", "against 1", "95% interval"):
+    for word in (
+        "time    b.onnx ",
+        ", a.onnx ",
+        "size    b.onnx ",
+        "output ",
+        "metric  accuracy",
+        "against 1",
+        "95% interval",
+    ):
         assert word in said
 
 

@@ -365,6 +365,20 @@ def test_costs_are_not_asked_for_where_they_are_given_or_say_nothing() -> None:
     assert text.endswith(" in FP32.")
 
 
+def test_a_model_that_is_quantized_already_is_not_called_fp32(tmp_path: Path) -> None:
+    class Quantized(CostedBackend):
+        original = "the model as given"
+
+    result = Searches().run(backend=Quantized(DAMAGE, SLOW, sizes=SMALL))
+    lines = str(result).splitlines()
+    assert lines[0].startswith("NO GAIN: the model as given is the best one here, as far as")
+    assert lines[1].startswith("metric 0.9 (the model as given), ")
+    assert "is faster than the model as given (objective" in lines[-1]
+    assert "against 3 ms of the model as given." in lines[-1]
+    with pytest.raises(ValueError, match="The model as given is the best one here, so none is"):
+        result.save(tmp_path / "model.onnx")
+
+
 def test_other_objectives_have_their_words() -> None:
     larger = {"a": 1.5, "b": 2.0, "c": 2.0}
     assert "is smaller than FP32 (objective 'size')" in shown(

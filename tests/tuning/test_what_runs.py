@@ -28,6 +28,8 @@ CONFIG = QuantConfig({"a": INT8, "b": INT8, "c": INT8, "d": FP32})
 def test_all_run_as_asked() -> None:
     executed = dict.fromkeys("abc", ran("QGemm", True)) | {"d": ran("Gemm", False)}
     assert describe_runs(CONFIG, executed) == ("3 of 4 ops in integer kernels", "")
+    counted, _ = describe_runs(CONFIG, executed, left_out=15)
+    assert counted == "3 of 19 ops in integer kernels; 15 left in FP32"
 
 
 def test_what_does_not_run_as_asked_is_named_and_not_counted() -> None:
@@ -55,7 +57,7 @@ def test_what_is_not_known_stays_so() -> None:
 
 def test_nothing_is_quantized() -> None:
     config = QuantConfig({"a": FP32})
-    assert describe_runs(config, {"a": ran("Gemm", False)}) == ("0 of 1 ops quantized", "")
+    assert describe_runs(config, {"a": ran("Gemm", False)}) == ("0 of 1 op quantized", "")
 
 
 class Backend(FakeBackend):

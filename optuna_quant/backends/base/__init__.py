@@ -13,10 +13,12 @@ from optuna_quant.backends.base.backend import Backend
 from optuna_quant.backends.base.backend import ExecutedOp
 from optuna_quant.backends.base.backend import HasConstantInputs
 from optuna_quant.backends.base.backend import HasSignature
+from optuna_quant.backends.base.backend import NamesOriginal
 from optuna_quant.backends.base.backend import OpRuns
 from optuna_quant.backends.base.backend import ReadsFiles
 from optuna_quant.backends.base.backend import TracesOutputs
 from optuna_quant.backends.base.backend import WeighsFloats
+from optuna_quant.backends.base.backend import original_of
 from optuna_quant.backends.base.calibration import Calibrates
 from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
@@ -56,6 +58,7 @@ __all__ = [
     "MayDependOnBatch",
     "Model",
     "ModelLoadError",
+    "NamesOriginal",
     "OffersSensitivities",
     "OpRuns",
     "PreviewsCalibration",
@@ -74,4 +77,5 @@ __all__ = [
     "WeighsFloats",
     "depends_on_batch",
     "native_of",
+    "original_of",
 ]

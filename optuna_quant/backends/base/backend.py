@@ -168,3 +168,18 @@ class WeighsFloats(Protocol):
     def float_weights(self, config: QuantConfig) -> FloatWeights:
         """The weights that are not quantized, and what would quantize them."""
         ...
+
+
+@runtime_checkable
+class NamesOriginal(Protocol):
+    """A backend that knows whether the model that it quantizes is in floats throughout."""
+
+    @property
+    def original(self) -> str:
+        """What the model is called with nothing quantized: ``"FP32"``, unless it is not that."""
+        ...
+
+
+def original_of(backend: object) -> str:
+    """What the model of a backend is called with nothing quantized."""
+    return backend.original if isinstance(backend, NamesOriginal) else "FP32"

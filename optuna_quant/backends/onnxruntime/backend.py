@@ -26,6 +26,7 @@ from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsS
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
+from optuna_quant.backends.onnxruntime.hints import quantized_nodes
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
 from optuna_quant.backends.onnxruntime.model.model import load_model
@@ -267,6 +268,13 @@ class OnnxRuntimeBackend:
         with self._lock:
             self._ranges.expect(space)
         return space
+
+    @property
+    def original(self) -> str:
+        """What the model is called with nothing quantized: ``"FP32"`` unless it is quantized."""
+        with self._lock:
+            quantized = quantized_nodes(self._model.graph.nodes)
+        return "the model as given" if quantized else "FP32"
 
     def left_out(self, space: TuningSpace | None = None) -> pd.DataFrame:
         """Which ops are not in the tuning space, and why.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 from typing import TypeVar
 
@@ -40,6 +41,7 @@ def collect(cls: type[T], given: Mapping[str, Any]) -> T:
         if not isinstance(value, groups[name]):
             raise TypeError(
                 f"{name} must be of the type {groups[name].__name__}, but got {value!r}."
+                f"{_loss_meant(name, value)}"
             )
     single: dict[str, dict[str, Any]] = {}
     for name in (name for name in given if name in options):
@@ -52,6 +54,13 @@ def collect(cls: type[T], given: Mapping[str, Any]) -> T:
         single.setdefault(group, {})[name] = given[name]
     made = {name: groups[name](**chosen) for name, chosen in single.items()}
     return cls(**values, **made)
+
+
+def _loss_meant(name: str, value: object) -> str:
+    """How to write a criterion of which the tolerable loss alone was given."""
+    if name != "accuracy_criterion" or isinstance(value, bool) or not isinstance(value, Real):
+        return ""
+    return f" For a tolerable loss write AccuracyCriterion(tolerable_loss={value!r})."
 
 
 def _twice(name: str, value: object, group: str, kind: type) -> str:

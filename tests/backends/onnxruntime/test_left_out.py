@@ -286,6 +286,10 @@ def test_a_model_that_is_quantized_in_part_is_told_of() -> None:
     with pytest.warns(UserWarning, match=r"already quantized.* 2 DequantizeLinear nodes and 1 Q"):
         space = backend.tuning_space()
     assert [tunable.name for tunable in space.tunables] == ["last"]
+    assert backend.original == "the model as given"
+    floats = Maker()
+    y = floats.node("MatMul", [floats.input("x", ["N", 8]), floats.weight(8, 4)])
+    assert backend_of(floats, y).original == "FP32"
 
 
 def test_float_weights_by_configuration() -> None:
