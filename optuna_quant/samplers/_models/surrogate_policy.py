@@ -18,6 +18,8 @@ from optuna_quant.costs.tradeoff import tradeoff
 from optuna_quant.samplers._engine.policy import Policy
 from optuna_quant.samplers._engine.policy import Proposal
 from optuna_quant.samplers._engine.sampled import SampledOutcomes
+from optuna_quant.samplers._models.least_probability import LEAST_PROBABILITY
+from optuna_quant.samplers._models.least_probability import least_probability
 from optuna_quant.samplers._models.loss_model import LossModel
 from optuna_quant.samplers._models.loss_model import LossScale
 from optuna_quant.samplers._models.loss_model import Observed
@@ -59,8 +61,6 @@ EARLIER_STAGE = "earlier answer"
 # Why a study stopped, if not because the search has an answer.
 _CUT_SHORT = ("timeout", "max_trials", "interrupted", "callback")
 
-# What is less likely to meet the criterion is not tried.
-LEAST_PROBABILITY = 0.03
 # With more ops the trade-off is near enough, and an integer program takes long.
 _MOST_POLISHED = 150
 _WORTH_POLISHING = 1e-3
@@ -107,12 +107,16 @@ class SurrogateOptions:
             The ops that are searched before any other is quantized; empty for all.
         prior:
             What an earlier study has taught; :obj:`None` if there is none.
+        thorough:
+            Whether the search, once it has its answer or gives up, goes on with all that may be
+            better.
     """
 
     min_gain: float
     scores: OptionScoreBook | TakenScores | None
     first_ops: frozenset[str] = frozenset()
     prior: PriorInSpace | None = None
+    thorough: bool = False
 
 
 @dataclass(frozen=True)
@@ -322,7 +326,9 @@ class SurrogatePolicy(Policy):
         stopped = history.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
         if decision.answer is not None and stopped not in _CUT_SHORT:
             return None  # It would only go on if it was to find the best.
-        return SEARCH_STAGE if decision.proposal is None else decision.proposal.stage
+        if decision.proposal is None or decision.proposal.stage == START_STAGE:
+            return SEARCH_STAGE
+        return decision.proposal.stage
 
     def _believed(self, history: TrialHistory, model: LossModel, config: QuantConfig) -> Believed:
         found = model.predict(self._options_of(config))
@@ -637,12 +643,45 @@ class SurrogatePolicy(Policy):
             config = self._polished(model, next_one.config, forbidden)
             known = config.key in claimed or history.outcomes.get(config.key) is not None
             return _Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
+        if self._start.key not in claimed and self._is_start_open(history, best):
+            return _Decision(Proposal(self._start, START_STAGE))
         if best is not None and not best.proven and best.config.key not in claimed:
             return _Decision(self._try(best.config, ANSWER_STAGE, goal=record.FULL))
         answer = best.config.key if best is not None and best.proven else None
-        if next_one is not None and gain >= _LAST_GAIN * worth:
+        if gain < _LAST_GAIN * worth:
+            next_one = self._thorough(history, beliefs, self._reference(best))
+        if next_one is not None:
             return _Decision(self._try(next_one.config, SEARCH_STAGE), answer)
         return _Decision(answer=answer)
+
+    def _is_start_open(self, history: TrialHistory, best: _Known | None) -> bool:
+        """Whether what a search without an earlier study tries first was seen in neither.
+
+        What the model believes of it rests on other configurations then, and one look tells.
+        """
+        prior, baseline = self._options.prior, history.baseline
+        if prior is None or baseline is None or self._is_concluded(best):
+            return False
+        outcome = history.outcomes.get(self._start.key)
+        if outcome is not None and self._is_decided(history, outcome):
+            return False
+        reference = self._reference(best)
+        saved = reference - self._table.cost(self._start)
+        return saved > _WORTH_POLISHING * abs(reference) and not prior.has_seen(
+            self._start, baseline=baseline
+        )
+
+    def _thorough(
+        self, history: TrialHistory, beliefs: Sequence[Belief], reference: float
+    ) -> Belief | None:
+        """What is tried next whatever was spent, if that is wanted: time is no matter then."""
+        if not self._options.thorough:
+            return None
+        population = history.population
+        least = least_probability(None if population is None else population.samples)
+        dearest = reference - self._options.min_gain * abs(reference)
+        promising = [b for b in beliefs if b.probability >= least and b.cost <= dearest]
+        return max(promising, key=lambda b: (b.improvement, b.probability), default=None)
 
     def _worth(self, history: TrialHistory, best: _Known | None, model: LossModel) -> float:
         """The expected improvement that is worth one more evaluation, as a part of the best cost.
