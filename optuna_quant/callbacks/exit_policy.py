@@ -167,6 +167,11 @@ class ExitPolicy:
         """What is best among the configurations that meet the criterion."""
         return self._objective
 
+    @property
+    def stops_at_first(self) -> bool:
+        """Whether the search ends at the first configuration that meets the criterion."""
+        return self._stop_at_first
+
     def with_objective(self, objective: ObjectiveLike) -> ExitPolicy:
         """The same policy with another idea of what is best."""
         policy = copy.copy(self)

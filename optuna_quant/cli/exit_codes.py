@@ -20,7 +20,8 @@ exit codes:
        be ended; what was found is kept, the same command goes on
   4    the quantized model is no better than FP32 by the objective, such as no faster: one that
        meets the criterion was found and written all the same, or, if the cost table shows it
-       before the search, only the FP32 model was evaluated, and nothing written
+       before the search, only the FP32 model was evaluated, and nothing written; nor is anything
+       if what was tried does not meet the criterion, and nothing else is better than FP32
   130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the best model so far is written, the same command
        goes on
   A code above 128 otherwise is that of a signal that ended the process: 137 if it was killed (out

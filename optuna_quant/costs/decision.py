@@ -230,8 +230,7 @@ def _narrowed(
     trusted = LATENCY not in objective.measures or (costs is not None and _predicts(costs))
     if not may_narrow or not measured or not trusted or table is None:
         return Decision(known, space, {})
-    best = known.of(cheapest(table, space))
-    if not best < known.fp32_cost - _noise(known):
+    if not may_gain(known, known.of(cheapest(table, space))):
         return Decision(known, space, {}, str(NoGain(known, table, original)))
     if LATENCY not in objective.measures:
         return Decision(known, space, {})
@@ -248,6 +247,18 @@ def _narrowed(
         left,
         {name: shown.get(name) for name in worse},
     )
+
+
+def may_gain(known: KnownObjective, cost: float) -> bool:
+    """Whether what has this cost is better than FP32, by more than noise.
+
+    Args:
+        known:
+            The objective.
+        cost:
+            The cost.
+    """
+    return cost < known.fp32_cost - _noise(known)
 
 
 def _noise(known: KnownObjective) -> float:

@@ -1,4 +1,4 @@
-"""Why a search is not begun: no quantized model is better than FP32, with figures."""
+"""Why a search is not begun, or ends: no quantized model is better than FP32, with figures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.cheapest import cheapest_quantized
 from optuna_quant.costs.objective import LATENCY
+from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import WeightedObjective
 
@@ -25,7 +26,7 @@ _WORTH_SAYING = 0.005
 
 @dataclass(frozen=True)
 class NoGain:
-    """Why no search is begun; as a string what the best would cost, and what to do.
+    """Why no search is begun, or goes on; as a string what the best would cost, and what to do.
 
     Args:
         known:
@@ -34,11 +35,14 @@ class NoGain:
             Its costs.
         original:
             What the model is called with nothing quantized.
+        searched:
+            Whether quantized ones were tried all the same, and none has met the criterion.
     """
 
     known: KnownObjective
     table: CostTable
     original: str = "FP32"
+    searched: bool = False
 
     def __str__(self) -> str:
         known, everything = self.known, self.known.of(self.known.space.default())
@@ -97,7 +101,13 @@ class NoGain:
         if SIZE not in self.known.measures and (smaller is None or smaller > _WORTH_SAYING):
             by = "" if smaller is None else f" (up to {100 * smaller:.0f}% smaller)"
             advice.append(f"for the smallest model{by} use objective='size' (--objective size)")
-        if self._is_within_noise:
+        if self.searched and OPS not in self.known.measures:
+            better, *_ = _words(self.known.name)
+            advice.append(
+                "for as many quantized ops as the criterion allows, though the model is no "
+                f"{better}, use objective='ops' (--objective ops)"
+            )
+        elif self._is_within_noise:
             advice.append("to try quantized ones all the same use op_types='all' (--op-types all)")
         if LATENCY in self.known.measures and not self.known.times_are_given:
             advice.append("for another device give what ops cost there: costs= (--costs)")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
-_OF_SURROGATE = ("min_gain", "first_ops", "prior")
+_OF_SURROGATE = ("min_gain", "first_ops", "thorough", "prior")
 _OF_STAGES = ("accumulate", "max_op_type_trials", "patience", "racing", "when_blocked")
 
 

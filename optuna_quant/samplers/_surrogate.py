@@ -95,6 +95,11 @@ class SurrogateQuantSampler(QuantSampler):
             others quantized as well, where that is cheaper. So the answer is no worse than that
             of a space of these ops alone. :func:`~optuna_quant.tune` names those of the default
             space if it is given ``op_types="all"``. Default: all together.
+        thorough:
+            Whether the search goes on, where another evaluation is not worth what it may gain, as
+            long as something is believed to meet the criterion with a probability of 3% (10% with
+            fewer than 100 samples) and would be cheaper by ``min_gain``. It is for a search that
+            has time to spend: :func:`~optuna_quant.tune` sets it if ``timeout`` is not 0.
         prior:
             What an earlier study has taught, as
             :func:`~optuna_quant.samplers.study_prior` reads it. It is written into the study at
@@ -122,6 +127,7 @@ class SurrogateQuantSampler(QuantSampler):
         sensitivity: Sensitivity | None = None,
         min_gain: float = 0.01,
         first_ops: Collection[str] = (),
+        thorough: bool = False,
         prior: StudyPrior | None = None,
         **kwargs: Any,
     ) -> None:
@@ -148,7 +154,13 @@ class SurrogateQuantSampler(QuantSampler):
                 raise TypeError(f"prior must be what study_prior(study) gives, but got {prior!r}.")
             prior.check(space)
         self._prior = prior
+        self._thorough = thorough
         self._option_scores = None if sensitivity is None else OptionScoreBook(space, sensitivity)
+
+    @property
+    def thorough(self) -> bool:
+        """Whether the search goes on with all that may be better, whatever was spent."""
+        return self._thorough
 
     def beliefs(self, study: optuna.Study) -> list[Belief]:
         """What the model believes about the configurations that it would try, cheapest first.
@@ -206,7 +218,14 @@ class SurrogateQuantSampler(QuantSampler):
         population = history.population
         samples = None if population is None else population.samples
         question = Question(
-            self._space, self._criterion, self._costs, history.baseline, samples, config, met
+            self._space,
+            self._criterion,
+            self._costs,
+            history.baseline,
+            samples,
+            config,
+            met,
+            self._min_gain,
         )
         found = explained(question, outlook)
         measure = self._costs.measure
@@ -221,7 +240,9 @@ class SurrogateQuantSampler(QuantSampler):
         kept = merged(kept_scores(history.study))
         scores = TakenScores(kept) if kept.scores else None
         assert self._criterion is not None
-        options = SurrogateOptions(self._min_gain, scores, self._first_ops)
+        options = SurrogateOptions(
+            self._min_gain, scores, self._first_ops, thorough=self._thorough
+        )
         return SurrogatePolicy(self._space, self._criterion, self._costs, options)
 
     def _policy(self, history: TrialHistory) -> Policy:
@@ -234,5 +255,5 @@ class SurrogateQuantSampler(QuantSampler):
             taken = prior.scores
             if taken is not None and (scores is None or prior.replaces_scores):
                 scores = TakenScores(taken)
-        options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior)
+        options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior, self._thorough)
         return SurrogatePolicy(self._space, self._criterion, self._costs, options)

@@ -10,7 +10,11 @@ from typing import TypeVar
 from optuna.logging import get_logger
 
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.costs.cheapest import cheapest_quantized
+from optuna_quant.costs.decision import may_gain
 from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.no_gain import NoGain
 from optuna_quant.samplers import Explains
 from optuna_quant.samplers import ReportsRaces
 from optuna_quant.samplers import ReportsSearch
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.callbacks import ExitPolicy
     from optuna_quant.callbacks import Stop
+    from optuna_quant.costs import Objective
     from optuna_quant.costs.gain import Gain
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.samplers import Explanation
@@ -88,7 +93,9 @@ def conclude(
     criterion, objective = policy.criterion, policy.objective
     found = candidates(study, criterion)
     met = ranked(found, objective)
-    best = met[0] if met else _without_answer(study, found, policy, stop)
+    best = met[0] if met else None
+    if best is None:
+        best, stop = _without_answer(study, found, policy, stop)
     gain = None
     if met and measure is not None and stop.reason != StopReason.INTERRUPTED:
         try:
@@ -140,12 +147,31 @@ def conclude(
 
 def _without_answer(
     study: optuna.Study, found: Sequence[Candidate], policy: ExitPolicy, stop: Stop
-) -> Candidate | None:
+) -> tuple[Candidate | None, Stop]:
     """What the result is about if nothing is met: FP32 if that is best, else what is closest."""
+    nearest = _closest(study, found, policy)
+    no_gain = None if nearest is None else _no_gain(study, stop, policy.objective)
     fp32 = None
-    if stop.reason == StopReason.NO_GAIN:
+    if stop.reason == StopReason.NO_GAIN or no_gain is not None:
         fp32 = fp32_candidate(study, policy.criterion)
-    return fp32 or _closest(study, found, policy)
+    if fp32 is not None and no_gain is not None:
+        stop = replace(stop, message=no_gain)
+    return fp32 or nearest, stop
+
+
+def _no_gain(study: optuna.Study, stop: Stop, objective: Objective) -> str | None:
+    """Why FP32 is best, if a search by cost has ended since nothing else is better by it."""
+    if stop.reason != StopReason.EXHAUSTED or not isinstance(study.sampler, Explains):
+        return None
+    if not isinstance(objective, KnownObjective) or objective.table is None:
+        return None
+    cheapest = objective.of(cheapest_quantized(objective.table, objective.space))
+    if may_gain(objective, cheapest):
+        return None
+    used = trials_used(study.get_trials(deepcopy=False))
+    counted = f"{used} trial{'' if used == 1 else 's'}"
+    reason = NoGain(objective, objective.table, searched=True)
+    return f"The strategy has nothing left to try after {counted}. {reason}"
 
 
 def _explanation(
@@ -155,6 +181,8 @@ def _explanation(
     if not isinstance(study.sampler, Explains):
         return None
     config = None if trial is None else space.config_from_params(trial.params)
+    if config is not None and not config.quantized_ops:
+        return None
     return study.sampler.explain(study, config, objective=policy.objective)
 
 

@@ -133,6 +133,7 @@ def prepare(request: TuneOptions) -> TuningRun:
         backend=backend,
         outputs=scored,
         first_ops=_default_ops(backend) if allowed.op_types == "all" else (),
+        thorough=not policy.stops_at_first,
     )
     sampler = sampler_of(space)
 

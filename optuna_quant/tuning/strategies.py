@@ -93,6 +93,7 @@ def make_sampler(
     outputs: Sequence[str] | None = None,
     costs: CostTable | None = None,
     first_ops: Collection[str] = (),
+    thorough: bool = False,
 ) -> QuantSampler:
     """The sampler of a strategy.
 
@@ -117,6 +118,8 @@ def make_sampler(
             What configurations cost by the objective, for a strategy that takes it.
         first_ops:
             The ops to be searched first, for a strategy that takes them.
+        thorough:
+            Whether the search goes on after its answer, for a strategy that distinguishes.
 
     Raises:
         ValueError:
@@ -147,6 +150,8 @@ def make_sampler(
         own["costs"] = costs
     if first_ops and "first_ops" in options:
         own.setdefault("first_ops", first_ops)
+    if thorough and "thorough" in options:
+        own.setdefault("thorough", thorough)
     if strategy in _WITHOUT_SENSITIVITY and "sensitivity" not in own:
         own["sensitivity"] = _best_sensitivity(backend, outputs)
     elif factory is not None:

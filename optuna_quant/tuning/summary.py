@@ -10,6 +10,8 @@ from optuna.logging import get_logger
 from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
 from optuna_quant.backends.base import WeighsFloats
+from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.exit_policy import trials_used
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
@@ -150,6 +152,15 @@ def _headline(result: Outcome) -> str:
         )
     if result.met:
         return "A quantized model meets the criterion."
+    if result.is_fp32 and result.stopped_because != StopReason.NO_GAIN:
+        used = trials_used(result.study.get_trials(deepcopy=False))
+        tried = "the model that was tried does not meet"
+        if used != 1:
+            tried = f"none of the {used} models that were tried meets"
+        return (
+            f"NO GAIN: {tried} the criterion, and every other one is predicted to be "
+            f"{shown_pays_not(result.objective)}."
+        )
     if result.is_fp32:
         return (
             f"NO GAIN: {shown_best(result, sentence=False)}, as far as the cost table tells, so "
@@ -242,8 +253,17 @@ def _shown_gain(result: Outcome) -> list[str]:
         return []
     return [
         f"no smaller than FP32, which has {shown_bytes(fp32)}: it is of use only if it is "
-        'faster (objective="size" or "latency" with a time limit look for that)'
+        f"faster{_looked_for(result.objective)}"
     ]
+
+
+def _looked_for(objective: str) -> str:
+    """Which objectives look for what is faster or smaller, where this one is another."""
+    if objective == LATENCY:
+        return ""
+    if objective == SIZE:
+        return ' (objective="latency" looks for that)'
+    return ' (objective="latency" looks for that, objective="size" for a smaller one)'
 
 
 def _shown_cost(result: Outcome) -> str:

@@ -11,6 +11,8 @@ from costed_backend import CostedBackend
 from costed_backend import RunsBackend
 from costed_backend import table
 from fake_backend import FakeBackend
+from fake_backend import FakeModel
+import optuna
 import pytest
 from spaces import STATIC
 from spaces import STATIC_TENSOR
@@ -284,6 +286,58 @@ def test_whoever_names_ops_gets_them_and_is_told():
     not_met = go(CostedBackend({"a": 0.5}, {"a": 2.0}), "latency", op_types="all")
     assert (not_met.met, not_met.pays) == (False, None)
     assert str(not_met).startswith("NOT MET")
+
+
+def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
+    """The search by costs ends there because nothing else is worth an evaluation."""
+    backend = CostedBackend({"a": 0.5, "b": 0.5}, {"a": 2.0, "b": 1.5})
+    given: dict[str, Any] = {
+        "strategy": "auto",
+        "op_types": "all",
+        "storage": optuna.storages.InMemoryStorage(),
+        "study_name": "mine",
+    }
+    result = go(backend, "latency", **given)
+    assert (result.met, result.pays, result.is_fp32) == (False, False, True)
+    assert (result.stopped_because, result.explanation) == ("exhausted", None)
+    rest = "meets the criterion, and every other one is predicted to be no faster than FP32."
+    assert str(result).splitlines() == [
+        f"NO GAIN: the model that was tried does not {rest.replace('meets', 'meet')}",
+        "metric 0.9 (FP32), criterion: at most 0.1 loss, higher is better",
+        "stopped: The strategy has nothing left to try after 1 trial. By the cost table no "
+        "quantized model is faster than FP32 (objective 'latency'): 2.5 ms for the fastest one "
+        "(1.2 times slower), 3.5 ms with everything quantized, against 2 ms in FP32. For the "
+        "smallest model use objective='size' (--objective size); for as many quantized ops as the "
+        "criterion allows, though the model is no faster, use objective='ops' (--objective ops); "
+        "for another device give what ops cost there: costs= (--costs).",
+    ]
+    with pytest.raises(ValueError, match="FP32 itself is the best model here"):
+        result.save("model.onnx")
+    space = result.space
+    result.study.enqueue_trial(space.params_of(space.default().with_fallback("a")))
+    said = str(go(backend, "latency", **given)).splitlines()
+    assert said[0] == f"NO GAIN: none of the 2 models that were tried {rest}"
+
+
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        ("latency", "it is of use only if it is faster"),
+        ("size", 'it is of use only if it is faster (objective="latency" looks for that)'),
+        (
+            "ops",
+            'it is of use only if it is faster (objective="latency" looks for that, '
+            'objective="size" for a smaller one)',
+        ),
+    ],
+)
+def test_model_that_is_no_smaller_is_told_in_the_words_of_the_objective(
+    objective: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = property(lambda model: 5000 if model.config.quantized_ops else 4000)
+    monkeypatch.setattr(FakeModel, "nbytes", sizes)
+    result = go(costed(), objective, measure_gain=False)
+    assert f"no smaller than FP32, which has 4 kB: {told}" in str(result).splitlines()
 
 
 def test_a_size_that_is_known_to_grow_is_no_gain():

@@ -254,6 +254,24 @@ def test_a_probability_is_told_as_coarsely_as_it_is_known(value, samples, shown)
     assert probability(value, samples) == shown
 
 
+def test_an_op_that_may_do_quantized_is_not_blamed():
+    """The model of the loss believes that it may, and the search was ended before it was tried."""
+    model, sampler = three_hard()
+    study = searched(sampler, model.metric)
+    answer = sampler.explain(study)
+    assert answer is not None and answer.config is not None
+    easy = next(op for op in answer.config.quantized_ops if op not in hard_ops(model))
+    found = sampler.explain(study, answer.config.with_fallback(easy))
+    assert found is not None
+    likely = {each.op: each.probability for each in found.fallback}
+    assert likely.pop(easy) > 0.9
+    assert all(value is not None and value < 0.5 for value in likely.values())
+    assert (
+        f"in fallback: {easy}: the model probably meets the criterion with it quantized"
+        in str(found).splitlines()
+    )
+
+
 # A search that has not ended by itself.
 
 
@@ -340,7 +358,8 @@ def test_what_may_meet_still_is_told_where_nothing_does():
     said = in_words(found, criterion=CRITERION, measure="latency", show=str)
     assert said == (
         f"not tried: {ops} of 30 ops quantized, believed to meet the criterion with a probability "
-        f"of {probability(found.untried.probability, None)}"
+        f"of {probability(found.untried.probability, None)}; timeout=None (--timeout none) would "
+        "try it"
     )
 
 

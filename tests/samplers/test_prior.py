@@ -10,6 +10,7 @@ from fake_backend import FakeBackend
 import numpy as np
 import optuna
 import pytest
+from spaces import STATIC
 from spaces import STATIC_TENSOR
 from spaces import make_space
 
@@ -27,6 +28,7 @@ from optuna_quant.samplers._models.prior import EarlierLoss
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace
 from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -54,10 +56,11 @@ def search(
     criterion: AccuracyCriterion = CRITERION,
     study: optuna.Study | None = None,
     sensitivity: Scores | None = None,
+    backend: FakeBackend | None = None,
     **kwargs: Any,
 ) -> optuna.Study:
     """A study that was searched until its first answer."""
-    backend = FakeBackend(damage, **kwargs)
+    backend = FakeBackend(damage, **kwargs) if backend is None else backend
     space = backend.tuning_space()
     sampler = SurrogateQuantSampler(
         space,
@@ -90,6 +93,39 @@ def test_unchanged_model_takes_two_evaluations_and_gives_the_same_answer() -> No
     assert stages(warm) == ["baseline", "earlier answer"]
     (answer,) = [t.params for t in cold.trials if t.user_attrs["fallback_ops"] == best(cold)]
     assert warm.trials[-1].params == answer
+
+
+class ByWeights(FakeBackend):
+    """An op loses what it does with a scale for each tensor of weights, and less with more."""
+
+    def accuracy(self, config: QuantConfig) -> float:
+        coarse = [op for op in config.quantized_ops if config.ops[op] == STATIC_TENSOR]
+        return round(self.fp32 - sum(self.damage[op] for op in coarse), 10)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_with_more_options_the_cheapest_of_all_is_tried(is_same: bool) -> None:
+    """What the earlier study could not choose is not what it has concluded about."""
+    cold = search(backend=ByWeights(DAMAGE, options=(STATIC_TENSOR, FP32)))
+    assert best(cold) == 2
+    wider = ByWeights(DAMAGE, options=(STATIC, STATIC_TENSOR, FP32))
+    anew = search(backend=wider)
+    assert (stages(anew), best(anew)) == (["baseline", "cheapest of all"], 0)
+    prior = study_prior(cold, same_model=is_same, same_evaluation=is_same)
+    warm = search(prior=prior, backend=wider)
+    assert stages(warm)[:2] == ["baseline", "earlier answer"]
+    assert best(warm) == 0
+    assert len(warm.trials) <= len(anew.trials) + 2
+    sampler = warm.sampler
+    assert isinstance(sampler, SurrogateQuantSampler)
+    explanation = sampler.explain(warm)
+    assert explanation is not None
+    assert (explanation.cost, explanation.fallback, str(explanation)) == (0, (), "")
+
+
+def test_the_cheapest_of_all_is_not_tried_where_it_was_seen() -> None:
+    prior = study_prior(search(), same_model=True, same_evaluation=False)
+    assert "cheapest of all" not in stages(search(prior=prior))
 
 
 def test_earlier_study_is_only_read() -> None:

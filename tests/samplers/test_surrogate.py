@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 from fake_backend import FakeBackend
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 import pytest
@@ -631,15 +632,19 @@ SAMPLED = AccuracyCriterion(criterion="absolute", tolerable_loss=0.05)
 
 
 def sampled(
-    backend: FakeBackend, evaluation: SampleScores, *, criterion: AccuracyCriterion = SAMPLED
+    backend: FakeBackend,
+    evaluation: SampleScores,
+    *,
+    criterion: AccuracyCriterion = SAMPLED,
+    study: optuna.Study | None = None,
+    **options: Any,
 ) -> optuna.Study:
     """A study that was searched, each model evaluated on no more samples than it takes."""
-    sampler = SurrogateQuantSampler(
-        backend.tuning_space(),
-        criterion=criterion,
-        sensitivity=lambda config, ops: {op: backend.damage[op] for op in ops},
-    )
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+    given = {"sensitivity": lambda config, ops: {op: backend.damage[op] for op in ops}} | options
+    sampler = SurrogateQuantSampler(backend.tuning_space(), criterion=criterion, **given)
+    if study is None:
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.sampler = sampler
     objective = QuantObjective(
         backend, backend.tuning_space(), evaluation, criterion, stopping=STOPPING
     )
@@ -666,6 +671,38 @@ def test_with_samples_the_answer_was_evaluated_on_all(breaks: str):
     # It took less than to evaluate everything in full.
     models = {t.user_attrs[record.FINGERPRINT] for t in study.trials}
     assert evaluation.evaluated < 1000 * len(models)
+
+
+@pytest.mark.parametrize(("tolerable_loss", "fallback", "better"), [(0.005, 8, 7), (0.01, 6, 5)])
+def test_a_thorough_search_goes_on_with_all_that_may_be_better(
+    tolerable_loss: float, fallback: int, better: int
+):
+    rng = np.random.default_rng(0)
+    damage = {f"op{i}": float(v) for i, v in enumerate(np.exp(rng.normal(-6.5, 1.5, 12)))}
+    off = np.exp(rng.normal(0, 1, 12))
+    scores = {op: d * f for (op, d), f in zip(damage.items(), off, strict=True)}
+    backend, evaluation = backend_of(damage), SampleScores(damage, breaks="any")
+    given: dict[str, Any] = {
+        "criterion": AccuracyCriterion(criterion="absolute", tolerable_loss=tolerable_loss),
+        "sensitivity": lambda config, ops: {op: scores[op] for op in ops},
+    }
+    study = sampled(backend, evaluation, **given)
+    assert isinstance(study.sampler, SurrogateQuantSampler)
+    found = study.sampler.explain(study)
+    assert found is not None and found.untried is not None
+    assert (found.met, found.stage, found.cost) == (True, None, fallback)
+    assert found.untried.is_promising
+    assert str(found).endswith("; timeout=None (--timeout none) would try it")
+    promised = found.untried.config.key
+
+    trials = len(study.trials)
+    sampled(backend, evaluation, study=study, thorough=True, **given)
+    assert backend.tuning_space().key_from_params(study.trials[trials].params) == promised
+    found = study.sampler.explain(study)
+    assert found is not None
+    assert (found.met, found.cost) == (True, better)
+    assert found.untried is None or not found.untried.is_promising
+    assert "--timeout none" not in str(found)
 
 
 class Deceiving(SampleScores):

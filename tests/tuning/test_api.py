@@ -45,6 +45,7 @@ from optuna_quant.evaluation.labelled import mae
 from optuna_quant.evaluation.labelled import mse
 from optuna_quant.evaluation.labelled import top5
 from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import strategies
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import ranked
@@ -93,6 +94,20 @@ def optuna_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFi
     yield caplog
     optuna.logging.disable_propagation()
     optuna.logging.set_verbosity(before)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "stop_at_first", "thorough"),
+    [(0, None, False), (None, None, True), (600, None, True), (600, True, False)],
+)
+def test_a_search_that_does_not_stop_at_its_first_answer_is_thorough(
+    timeout: float | None, stop_at_first: bool | None, thorough: bool
+) -> None:
+    found = tune_fake(
+        tuning_criterion=TuningCriterion(timeout=timeout, stop_at_first=stop_at_first)
+    )
+    assert isinstance(found.study.sampler, SurrogateQuantSampler)
+    assert found.study.sampler.thorough is thorough
 
 
 def interrupted_fake(backend: FakeBackend | None = None, **kwargs: Any) -> TuningResult:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.samplers._models.least_probability import LEAST_PROBABILITY
 from optuna_quant.samplers._models.option_positions import option_positions
 
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
-# What is less likely to meet the criterion is not tried.
-LEAST_PROBABILITY = 0.03
 # How often the trade-off is drawn where the most probable one leaves nothing to try.
 _DRAWS, _MOST_TRIED = 6, 10
 

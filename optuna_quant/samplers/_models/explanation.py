@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from typing import Protocol
 from typing import runtime_checkable
 
-from optuna_quant.samplers._models.beliefs import LEAST_PROBABILITY
+from optuna_quant.samplers._models.least_probability import LEAST_PROBABILITY
+from optuna_quant.samplers._models.least_probability import least_probability
 from optuna_quant.samplers._models.option_scores import scored_options
 
 
@@ -69,12 +70,16 @@ class FallbackOp:
         in_cheapest:
             Whether the cheapest configuration of all, whatever its accuracy, leaves it in floating
             point as well.
+        probability:
+            The probability that the answer would meet the criterion with it quantized as well, in
+            the option that saves most; :obj:`None` if that is not known.
     """
 
     op: str
     error: OpError | None
     saving: float | None
     in_cheapest: bool
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,14 @@ class Untried:
             What it costs.
         probability:
             The probability that it meets the criterion, as the search believes it.
+        is_promising:
+            Whether a thorough search would try it.
     """
 
     config: QuantConfig
     cost: float
     probability: float
+    is_promising: bool
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,8 @@ class Question:
             The answer; :obj:`None` if there is none.
         met:
             Whether it meets the criterion.
+        min_gain:
+            The gain that is worth an evaluation to a thorough search, as a part of the cost.
     """
 
     space: TuningSpace
@@ -188,6 +198,7 @@ class Question:
     samples: int | None
     config: QuantConfig | None
     met: bool
+    min_gain: float
 
 
 def explained(question: Question, outlook: Outlook) -> Explanation:
@@ -200,8 +211,8 @@ def explained(question: Question, outlook: Outlook) -> Explanation:
         config,
         cost,
         errors,
-        () if config is None else _fallback(question, config, errors, outlook.cheapest),
-        _untried(outlook, cost if question.met else outlook.fp32_cost),
+        () if config is None else _fallback(question, config, errors, outlook),
+        _untried(question, outlook, cost if question.met else outlook.fp32_cost),
         None if question.met else _least_loss(question, outlook),
         outlook.stage,
         question.samples,
@@ -260,7 +271,7 @@ def _fallback(
     question: Question,
     config: QuantConfig,
     errors: Mapping[str, OpError],
-    cheapest: QuantConfig,
+    outlook: Outlook,
 ) -> tuple[FallbackOp, ...]:
     """The ops in fallback, those that would add most first."""
     table, found = question.table, []
@@ -270,17 +281,22 @@ def _fallback(
             continue
         # Options of one mode cost the same, or nearly.
         firsts = {option.mode: option for option in reversed(tunable.quantized)}
-        costs = [table.cost(tunable.set(config, option)) for option in firsts.values()]
-        saving = (cost - min(costs)) / (abs(cost) or 1.0) if costs else None
+        others = [tunable.set(config, option) for option in firsts.values()]
+        other = min(others, key=table.cost, default=None)
+        saving = None if other is None else (cost - table.cost(other)) / (abs(cost) or 1.0)
+        likely = None if other is None else outlook.probability(question.space, other)
         found += [
-            FallbackOp(op, errors.get(op), saving, not cheapest.ops[op].is_quantized)
+            FallbackOp(
+                op, errors.get(op), saving, not outlook.cheapest.ops[op].is_quantized, likely
+            )
             for op in tunable.ops
         ]
     return tuple(sorted(found, key=lambda f: -1.0 if f.error is None else -f.error.share))
 
 
-def _untried(outlook: Outlook, cost: float) -> Untried | None:
-    """What the search would try next, else the most probable of what is too improbable for it."""
+def _untried(question: Question, outlook: Outlook, cost: float) -> Untried | None:
+    """What a search would try next, else the most probable of what is too improbable for it."""
+    least, saving = least_probability(question.samples), question.min_gain * abs(cost)
     cheaper = [b for b in outlook.believed if not b.is_known and b.cost < cost]
 
     def improvement(each: Believed) -> tuple[float, float]:
@@ -289,10 +305,15 @@ def _untried(outlook: Outlook, cost: float) -> Untried | None:
     def likely(each: Believed) -> tuple[float, float]:
         return each.probability, each.cost
 
-    best = max(cheaper, key=improvement, default=None)
+    promising = [b for b in cheaper if b.probability >= least and cost - b.cost >= saving]
+    best = max(promising or cheaper, key=improvement, default=None)
     if best is not None and best.probability < LEAST_PROBABILITY:
         best = max(cheaper, key=likely)
-    return None if best is None else Untried(best.config, best.cost, best.probability)
+    return (
+        None
+        if best is None
+        else Untried(best.config, best.cost, best.probability, bool(promising))
+    )
 
 
 def _least_loss(question: Question, outlook: Outlook) -> LeastLoss | None:

@@ -13,7 +13,8 @@ from optuna_quant._common.printable import listed
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
-from optuna_quant.samplers._models.beliefs import LEAST_PROBABILITY
+from optuna_quant.samplers._models.least_probability import LEAST_PROBABILITY
+from optuna_quant.samplers._models.least_probability import least_probability
 from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 
@@ -36,10 +37,8 @@ _MAINLY = 0.7
 _COARSE, _WORTH_A_REASON = 0.1, 0.01
 # Savings that are smaller, as a part of what a model costs, are none; or hardly one.
 _NO_SAVING, _HARDLY_A_SAVING = 1e-6, 0.01
-# A probability below that of what the search tries is not told apart from none: how often such a
-# one is true was never seen. With few samples less is known.
-_LEAST_TOLD_OF_FEW = 0.1
-_FEW_SAMPLES = 100
+# What would more likely than not meet the criterion quantized is not in fallback for its error.
+_MAY_DO = 0.5
 # What is less likely is not what stands between the user and an answer.
 _HOPE = 0.1
 
@@ -54,7 +53,7 @@ _NOTHING_BETTER: Mapping[str, str] = MappingProxyType(
     }
 )
 _MORE: Mapping[str, str] = MappingProxyType({LATENCY: "faster", SIZE: "smaller"})
-_COST, _NOT_ALLOWED = "cost", "not allowed"
+_COST, _NOT_ALLOWED, _OPEN = "cost", "not allowed", "open"
 _SIDES = ("activations", "weights")
 
 
@@ -84,8 +83,7 @@ def percent(part: float) -> str:
 
 def probability(value: float, samples: int | None) -> str:
     """A probability as coarsely as it is known."""
-    few = samples is not None and samples < _FEW_SAMPLES
-    least = _LEAST_TOLD_OF_FEW if few else LEAST_PROBABILITY
+    least = least_probability(samples)
     if value < least:
         return f"less than {percent(least)}"
     if value > 1 - least:
@@ -108,6 +106,9 @@ def _of_fallback(found: Explanation, measure: str) -> list[str]:
             better = f"{hardly} {_MORE.get(measure, 'cheaper')}"
             them = "it" if len(ops) == 1 else "them"
             lines.append(f"{named}: the model would be {better} with {them} quantized")
+        elif side == _OPEN:
+            it = "it" if len(ops) == 1 else "any of them"
+            lines.append(f"{named}: the model probably meets the criterion with {it} quantized")
         elif side == _NOT_ALLOWED:
             lines.append(f"{named}: nothing else is allowed")
         elif errors:
@@ -127,6 +128,8 @@ def _cause(each: FallbackOp, measure: str) -> str:
     saves = measure == OPS or each.saving >= _HARDLY_A_SAVING
     if not saves and (each.in_cheapest or not matters):
         return _COST
+    if each.probability is not None and each.probability >= _MAY_DO:
+        return _OPEN
     if error is None or error.activations is None or not matters:
         return ""
     return _side(error)
@@ -198,7 +201,8 @@ def _not_tried(found: Explanation, untried: Untried, measure: str, show: Show) -
     next_one = _described(found, untried, measure, show)
     likely = f"with a probability of {probability(untried.probability, found.samples)}"
     if untried.probability >= LEAST_PROBABILITY:
-        return f"not tried: {next_one}, believed to meet the criterion {likely}"
+        go_on = "; timeout=None (--timeout none) would try it" if untried.is_promising else ""
+        return f"not tried: {next_one}, believed to meet the criterion {likely}{go_on}"
     nothing = _NOTHING_BETTER.get(measure, "nothing cheaper")
     return f"{nothing} is believed to meet the criterion (the next, {next_one}, {likely})"
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 
 if TYPE_CHECKING:
     from optuna_quant.samplers._models.loss_model import LossModel
     from optuna_quant.samplers._models.option_scores import OptionScores
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,21 @@ class Outlook:
     model: LossModel | None = None
     scores: Sequence[OptionScores] = ()
     believed: Sequence[Believed] = field(default=(), repr=False)
+
+    def probability(self, space: TuningSpace, config: QuantConfig) -> float | None:
+        """The probability that a configuration meets the criterion; None if that is not known.
+
+        Args:
+            space:
+                The tuning space.
+            config:
+                The configuration.
+        """
+        if self.model is None:
+            return None
+        chosen = [t.options.index(config.ops[t.ops[0]]) for t in space.tunables]
+        found = self.model.predict(np.array(chosen, dtype=np.int64))
+        return found.probability(self.model.scale.tolerance)
 
     @property
     def of_ops(self) -> Mapping[str, Mapping[str, float]]:

@@ -99,6 +99,8 @@ class PriorInSpace:
         prior = self._prior
         if self.first is None or not (prior.is_concluded and self._is_same):
             return False
+        if not self._had_all_options:
+            return False
         if self.first.key != QuantConfig.from_json(prior.answer or "").key:
             return False
         if prior.answer_cost is None:
@@ -108,8 +110,31 @@ class PriorInSpace:
 
     @property
     def fruitless(self) -> int:
-        """How many models were tried after the answer that were no improvement."""
-        return self._prior.fruitless
+        """How many models were tried after the answer that were no improvement.
+
+        0 where there is more to choose from now.
+        """
+        return self._prior.fruitless if self._had_all_options else 0
+
+    @cached_property
+    def _had_all_options(self) -> bool:
+        """Whether the earlier study could choose from all that there is here."""
+        return all(
+            {option.label for option in tunable.options} <= set(self._prior.options.get(op, ()))
+            for tunable in self._space.tunables
+            for op in tunable.ops
+        )
+
+    def has_seen(self, config: QuantConfig, *, baseline: float) -> bool:
+        """Whether the earlier study has a loss of a configuration that says something here.
+
+        Args:
+            config:
+                The configuration.
+            baseline:
+                The metric of the FP32 model.
+        """
+        return self._is_comparable(baseline) and any(config == each for _, each in self._configs)
 
     @property
     def _is_same(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.beliefs import Beliefs
 from optuna_quant.samplers._models.candidates import Candidates
 from optuna_quant.samplers._models.candidates import cheapest_quantized
+from optuna_quant.samplers._models.least_probability import least_probability
 from optuna_quant.samplers._models.loss_model import LossModel
 from optuna_quant.samplers._models.loss_observations import LossObservations
 from optuna_quant.samplers._models.observed_loss import Observed
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 _CUT_SHORT = ("timeout", "max_trials", "interrupted", "callback")
 # A search that goes on after its answer stops at this part of the gain that ends the first.
 _LAST_GAIN = 0.1
+# A cheaper configuration saves at least this part of the cost.
+_LEAST_SAVING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,16 @@ class SurrogateOptions:
             The ops that are searched before any other is quantized; empty for all.
         prior:
             What an earlier study has taught; :obj:`None` if there is none.
+        thorough:
+            Whether the search, once it has its answer or gives up, goes on with all that may be
+            better.
     """
 
     min_gain: float
     scores: OptionScoreBook | TakenScores | None
     first_ops: frozenset[str] = frozenset()
     prior: PriorInSpace | None = None
+    thorough: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,7 @@ class SurrogatePolicy(Policy):
         in_full: bool = False,
     ) -> None:
         prior = options.prior
+        self._options = options
         self._space = space
         self._table = table
         self._prior = prior
@@ -239,7 +248,9 @@ class SurrogatePolicy(Policy):
         stopped = history.study.user_attrs.get(record.STOPPED_BECAUSE, {}).get("reason")
         if decision.answer is not None and stopped not in _CUT_SHORT:
             return None  # It would only go on if it was to find the best.
-        return SEARCH_STAGE if decision.proposal is None else decision.proposal.stage
+        if decision.proposal is None or decision.proposal.stage == START_STAGE:
+            return SEARCH_STAGE
+        return decision.proposal.stage
 
     def _believed(self, history: TrialHistory, model: LossModel, config: QuantConfig) -> Believed:
         found = model.predict(option_positions(self._space, config))
@@ -333,12 +344,45 @@ class SurrogatePolicy(Policy):
             config = self._candidates.polished(model, next_one.config, forbidden)
             known = config.key in claimed or history.outcomes.get(config.key) is not None
             return Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
+        if self._start.key not in claimed and self._is_start_open(history, best):
+            return Decision(Proposal(self._start, START_STAGE))
         if best is not None and not best.proven and best.config.key not in claimed:
             return Decision(self._try(best.config, ANSWER_STAGE, goal=record.FULL))
         answer = best.config.key if best is not None and best.proven else None
-        if next_one is not None and gain >= _LAST_GAIN * worth:
+        if gain < _LAST_GAIN * worth:
+            next_one = self._thorough(history, beliefs, self._reference(best))
+        if next_one is not None:
             return Decision(self._try(next_one.config, SEARCH_STAGE), answer)
         return Decision(answer=answer)
+
+    def _is_start_open(self, history: TrialHistory, best: BestKnown | None) -> bool:
+        """Whether what a search without an earlier study tries first was seen in neither.
+
+        What the model believes of it rests on other configurations then, and one look tells.
+        """
+        baseline = history.baseline
+        if self._prior is None or baseline is None or self._worth.is_concluded(best):
+            return False
+        outcome = history.outcomes.get(self._start.key)
+        if outcome is not None and self._outcomes.is_decided(history, outcome):
+            return False
+        reference = self._reference(best)
+        saved = reference - self._table.cost(self._start)
+        return saved > _LEAST_SAVING * abs(reference) and not self._prior.has_seen(
+            self._start, baseline=baseline
+        )
+
+    def _thorough(
+        self, history: TrialHistory, beliefs: Sequence[Belief], reference: float
+    ) -> Belief | None:
+        """What is tried next whatever was spent, if that is wanted: time is no matter then."""
+        if not self._options.thorough:
+            return None
+        population = history.population
+        least = least_probability(None if population is None else population.samples)
+        highest = reference - self._options.min_gain * abs(reference)
+        promising = [b for b in beliefs if b.probability >= least and b.cost <= highest]
+        return max(promising, key=lambda b: (b.improvement, b.probability), default=None)
 
     def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Proposal:
         return Proposal(
