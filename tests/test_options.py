@@ -109,6 +109,11 @@ def test_groups_are_of_their_class(name: str) -> None:
         optuna_quant.tune("model.onnx", **{name: 3})
 
 
+def test_a_criterion_is_no_number() -> None:
+    with pytest.raises(TypeError, match=r"write AccuracyCriterion\(tolerable_loss=0.02\)"):
+        optuna_quant.tune("model.onnx", accuracy_criterion=0.02)
+
+
 def test_options_one_by_one_or_in_values() -> None:
     options = optuna_quant.EvaluationOptions(holdout=0.3, verify=False)
     one_by_one = collect(TuneOptions, {"holdout": 0.3, "verify": False})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import logging
+import re
 import signal
 import sys
 import threading
@@ -14,9 +15,20 @@ from typing import Any
 from optuna_quant._common.printable import printable
 
 
+_IN_PYTHON = re.compile(
+    r"\b[a-z_]+=(?:\{[^}]*\}|[\w.\'\"]*) (?:\((?P<one>--[^)]+)\)|or (?P<other>--[a-z-]+ \w+))"
+)
+"""What messages of the library advise in Python, with the flag of the command behind it."""
+
+
+def with_flags(text: str) -> str:
+    """A message with what it advises as flags only, where it has both."""
+    return _IN_PYTHON.sub(lambda found: found["one"] or found["other"], text)
+
+
 def say(text: str) -> None:
     """Write a line to stderr."""
-    print(f"optuna-quant: {printable(text)}", file=sys.stderr, flush=True)
+    print(f"optuna-quant: {printable(with_flags(text))}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -53,7 +65,7 @@ class _Lines(logging.Formatter):
     """Each message in one line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return printable(super().formatMessage(record))
+        return printable(with_flags(super().formatMessage(record)))
 
 
 @contextlib.contextmanager
@@ -64,7 +76,11 @@ def messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
     import optuna
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"{speaker}: warning: {printable(str(message))}", file=sys.stderr, flush=True)
+        print(
+            f"{speaker}: warning: {printable(with_flags(str(message)))}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(f"{speaker}: %(message)s"))

@@ -13,6 +13,7 @@ from optuna_quant.cli import exit_codes
 from optuna_quant.cli.loading import data_path
 from optuna_quant.cli.loading import existing_file
 from optuna_quant.cli.messages import say
+from optuna_quant.cli.messages import with_flags
 from optuna_quant.cli.options import given_options
 from optuna_quant.cli.values import read_values
 from optuna_quant.costs.given import as_costs
@@ -130,7 +131,7 @@ def _why(
 
 def _table(frame: pd.DataFrame) -> str:
     rows = [list(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    rows = [[printable(text) for text in row] for row in rows]
+    rows = [[printable(with_flags(text)) for text in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

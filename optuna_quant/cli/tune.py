@@ -18,6 +18,7 @@ from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.loading import existing_file
 from optuna_quant.cli.messages import say
+from optuna_quant.cli.messages import with_flags
 from optuna_quant.cli.options import given_options
 from optuna_quant.cli.values import files_read
 from optuna_quant.cli.values import fraction_of
@@ -260,7 +261,7 @@ def _finish(
     interrupted = result.stopped_because == StopReason.INTERRUPTED
     if interrupted:
         said.append("The same command goes on from here.")
-    print("\n".join(said))
+    print(with_flags("\n".join(said)))
     for text in problems:
         say(f"error: {text}")
     if interrupted:
