@@ -365,7 +365,7 @@ import os, sys
 sys.path[:0] = [sys.argv[1]]
 import optuna
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-from test_same_evaluation import Signed, go
+from evaluation.test_same_evaluation import Signed, go
 def evaluate(model):
     with os.fdopen(os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a") as file:
         file.write(f"{model.fingerprint}\\n")

@@ -61,7 +61,7 @@ def test_right_that_is_lost_in_mid_search() -> None:
 FULL = """
 import pathlib, resource, sys
 sys.path.insert(0, sys.argv[1])
-from test_storage_errors import nothing, search
+from storages.test_errors import nothing, search
 
 def fill(study, trial):
     if trial.number == 2:

@@ -190,7 +190,7 @@ import os, sys
 sys.path[:0] = [sys.argv[1]]
 import optuna
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-from test_enqueued import Search
+from study.test_enqueued import Search
 search = Search(sys.argv[2])
 result = search.run()
 print(result.stopped_because, len(search.evaluate.seen))

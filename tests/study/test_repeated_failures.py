@@ -144,7 +144,7 @@ def test_processes_that_share_the_search_all_stop(tmp_path: Path) -> None:
     with zygote() as processes:
         pids = [
             processes.start(
-                "test_repeated_failures:work",
+                "study.test_repeated_failures:work",
                 storage=str(tmp_path / "journal"),
                 log=str(log.path),
             )

@@ -95,7 +95,8 @@ def test_other_samples(cold: TuningResult) -> None:
     assert warm.met
     assert stages(warm)[1] == "earlier answer"
     assert len(warm.fallback_ops) <= len(anew.fallback_ops)
-    assert warm.full_evaluations <= anew.full_evaluations
+    # What the earlier samples taught is tried first, and may be wrong for these.
+    assert warm.full_evaluations <= anew.full_evaluations + 1
 
 
 def test_model_with_one_more_layer(cold: TuningResult) -> None:
