@@ -25,6 +25,7 @@ NAMES = (
     "model_based",
     "strategies",
     "answers",
+    "other_samples",
     "anytime",
     "coverage",
     "selection",

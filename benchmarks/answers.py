@@ -3,13 +3,16 @@
 Every case at two tolerances (plain INT8 fails by little, and by much), with ``data=`` (single
 samples are known) and with ``evaluate=`` (one number). ``evals``: samples run through models over
 the evaluation set, sensitivities included, median and worst over the seeds; ``cost``: the
-predicted cost of the answer over FP32's; ``best``: that of the best that any strategy finds with
-``REFERENCE`` trials (default 0: left out); ``5``, ``10``, ``20``: that of the best so far after so
-many evaluations. One thread; each case's cost table is made once.
+predicted cost of the answer over FP32's; ``met``: how often the criterion was met, or that FP32 is
+the answer; ``best``: that of the best that any strategy finds with
+``REFERENCE`` trials (default 0: left out), each in ``SECONDS`` at most; ``5``, ``10``, ``20``:
+that of the best so far after so many evaluations. One thread; each case's cost table is made once.
 
-In the environment: ``CASE`` and ``MODES`` (separated by commas), ``SEEDS`` (default 0,1,2,3,4),
-``STRATEGY``, ``OBJECTIVE`` (default latency), ``REFERENCE``, ``JSON`` (a file that the rows are
-appended to), ``WRITE`` (a page into which the table is put, such as docs/answers.md).
+In the environment: ``CASE`` and ``MODES`` (separated by commas; besides ``data`` and ``evaluate``
+there is ``thorough``, with ``data=`` and without a time limit), ``SEEDS`` (default 0,1,2,3,4),
+``STRATEGY``, ``OBJECTIVE`` (default latency), ``REFERENCE``, ``SECONDS`` (default 600), ``JSON``
+(a file that the rows are appended to), ``WRITE`` (a page into which the table is put, such as
+docs/answers.md).
 """
 
 from __future__ import annotations
@@ -129,10 +132,13 @@ def shown(row: Row) -> str:
     """A line of the table."""
     after = [statistics.median(each[i] for each in row.after) for i in range(len(_BUDGETS))]
     best = "" if row.best is None else f"{row.best:.3f}"
+    met = f"{sum(row.met)}/{len(row.met)}"
+    if set(row.outcome) == {"no_gain"}:
+        met = "FP32"
     return (
         f"{row.case:18} {row.mode:8} {row.tolerance:6g} {row.ops:4} "
         f"{statistics.median(row.evaluations):6.2f} {max(row.evaluations):6.2f} "
-        f"{sum(row.met)}/{len(row.met):<3} {statistics.median(row.fallback):5g} "
+        f"{met:>5} {statistics.median(row.fallback):5g} "
         f"{statistics.median(row.cost):6.3f} {best:>6} "
         + " ".join(f"{each:6.3f}" for each in after)
         + f" {row.seconds:6.1f}"
@@ -151,7 +157,7 @@ def rows(cases: Path | None) -> Iterator[Row]:
             continue
         for tolerance in task.tolerances:
             for mode in modes:
-                if mode == "data" and "data" not in given:
+                if mode != "evaluate" and "data" not in given:
                     continue
                 yield _row(task, given, mode, tolerance)
 
@@ -211,8 +217,8 @@ class _Held:
 
 def _row(task: Task, given: dict[str, Any], mode: str, tolerance: float) -> Row:
     seeds = [int(seed) for seed in os.environ.get("SEEDS", "0,1,2,3,4").split(",")]
-    if mode == "evaluate":
-        seeds = seeds[:1]  # Nothing is random then.
+    if mode != "data":
+        seeds = seeds[:1]  # Nothing is random with evaluate=, and time averages it out.
     held = _HELD.setdefault(task.name, _Held(given["calibration_data"]))
     key = "per_tensor" if task.op_type_dict else ""
     costs = _costs(_as_model(given["model"]), key, held)
@@ -222,8 +228,9 @@ def _row(task: Task, given: dict[str, Any], mode: str, tolerance: float) -> Row:
     }
     begun = time.perf_counter()
     ops = 0
+    limits = (300, _seconds()) if mode == "thorough" else (100, 0)
     for seed in seeds:
-        result, evaluations = _tune(task, given, mode, tolerance, costs, strategy, seed, 100)
+        result, evaluations = _tune(task, given, mode, tolerance, costs, strategy, seed, *limits)
         ops = len(result.space.tunables)
         fp32 = _fp32(result)
         found["evaluations"].append(evaluations)
@@ -329,8 +336,18 @@ def _reference(task: Task, given: dict[str, Any], tolerance: float, costs: Costs
     trials = int(os.environ.get("REFERENCE", "0"))
     if not trials:
         return None
-    best = 1.0
-    for strategy in _REFERENCES:
-        result, _ = _tune(task, given, "evaluate", tolerance, costs, strategy, 0, trials, None)
-        best = min(best, _best_after(result, trials) / _fp32(result))
-    return best
+    key = task.name, tolerance
+    for strategy in () if key in _BEST else _REFERENCES:
+        result, _ = _tune(
+            task, given, "evaluate", tolerance, costs, strategy, 0, trials, _seconds()
+        )
+        found = _best_after(result, trials) / _fp32(result)
+        _BEST[key] = min(found, _BEST.get(key, 1.0))
+    return _BEST[key]
+
+
+_BEST: dict[tuple[str, float], float] = {}
+
+
+def _seconds() -> float:
+    return float(os.environ.get("SECONDS", "600"))

@@ -76,6 +76,12 @@ def hard_chain() -> dict[str, Any]:
     }
 
 
+def other_samples(count: int) -> dict[str, np.ndarray]:
+    """Samples that no search has seen, labelled in the same way."""
+    x = np.random.default_rng(2).normal(0, 1, (count, _WIDTH)).astype(np.float32)
+    return {"x": x, "labels": _labels(hard_chain()["model"], x)}
+
+
 def _labels(model: bytes, x: np.ndarray) -> np.ndarray:
     """The model's own answers, a twentieth of them replaced: no model is always right."""
     import onnxruntime
