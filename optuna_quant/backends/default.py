@@ -100,21 +100,8 @@ def load_pair(
 ) -> ModelPair:
     """Two model files, loaded to be compared.
 
-    Args:
-        first:
-            The path of the first model.
-        second:
-            That of the second one.
-        threads:
-            The threads of a run; None for all cores.
-        providers:
-            The execution providers; None for the processor.
-
-    Raises:
-        FileNotFoundError:
-            If there is no such file.
-        ValueError:
-            If a file is no model that loads, or the inputs differ.
+    For the arguments and errors see
+    :class:`~optuna_quant.backends.onnxruntime.costs.pair.ModelPair`.
     """
     from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
 

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant._common.rounding import bounds_slack
+from optuna_quant._common.counts import check_count
 from optuna_quant.backends.base import native_of
 from optuna_quant.evaluation.data_checks import warn_of_few
 from optuna_quant.evaluation.function_scores import as_scores
 from optuna_quant.evaluation.function_scores import margins_in
-from optuna_quant.evaluation.labelled import check_count
+from optuna_quant.evaluation.metrics.checked_scores import valid_scores
 from optuna_quant.evaluation.metrics.sample_metrics import Bounds
 from optuna_quant.evaluation.metrics.sample_metrics import checked_bounds
+from optuna_quant.evaluation.metrics.sample_metrics import useful_bounds
 from optuna_quant.evaluation.signature import signature_of
 from optuna_quant.evaluation.value import for_fp32
 from optuna_quant.workers.launch import this_rank
@@ -234,10 +235,7 @@ class FunctionEvaluation:
 
         :obj:`None` if the best one is not known, as before the first call.
         """
-        if self._bounds is None:
-            return None
-        low, high = self._bounds
-        return self._bounds if math.isfinite(high if self.higher_is_better else low) else None
+        return useful_bounds(self._bounds, higher_is_better=self.higher_is_better)
 
     def signature(self) -> Mapping[str, str]:
         """What the function's metrics rest on."""
@@ -381,26 +379,21 @@ class FunctionEvaluation:
                 f"{_shown(0 if given is None else len(given))}: it must give one score for each, "
                 "in their order."
             )
-        scores = given.astype(np.float64)
-        bad = np.flatnonzero(~np.isfinite(scores))
-        if len(bad):
-            shown = "NaN" if np.isnan(scores[bad[0]]) else scores[bad[0]]
-            raise ValueError(
-                f"The evaluation returned {shown} as the score of sample {chosen[bad[0]]}: the "
-                "score of each sample must be finite."
-            )
-        if self.bounds is None:
-            return scores
-        low, high = self.bounds
-        slack = bounds_slack(self.bounds, given.dtype)
-        bad = np.flatnonzero((scores < low - slack) | (scores > high + slack))
-        if len(bad):
-            raise ValueError(
-                f"The evaluation returned {scores[bad[0]]:g} as the score of sample "
-                f"{chosen[bad[0]]}, which is not between {low:g} and {high:g}: metric_bounds must "
-                "hold for every sample and every model."
-            )
-        return np.clip(scores, low, high)
+        bounds = self.bounds
+        low, high = bounds or (-math.inf, math.inf)
+        return valid_scores(
+            given,
+            bounds,
+            not_finite=lambda score, place: (
+                f"The evaluation returned {'NaN' if np.isnan(score) else score} as the score of "
+                f"sample {chosen[place]}: the score of each sample must be finite."
+            ),
+            outside=lambda score, place: (
+                f"The evaluation returned {score:g} as the score of sample {chosen[place]}, which "
+                f"is not between {low:g} and {high:g}: metric_bounds must hold for every sample "
+                "and every model."
+            ),
+        )
 
     def _try_some(self, model: Any, found: GivenScores) -> None:
         """Refuse a function that does not give the scores of the samples that it is asked for."""

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
-from contextlib import closing
 import copy
 from dataclasses import replace
-import math
-from numbers import Integral
 from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant.backends.base import depends_on_batch as _depends
+from optuna_quant._common.counts import check_count
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.labelled_data import LABELS
 from optuna_quant.data.outputs import as_output_names
 from optuna_quant.data.sources import open_data
 from optuna_quant.data.subset import SubsetData
 from optuna_quant.evaluation.baseline_checks import BaselineChecks
-from optuna_quant.evaluation.bound_model import BoundModel
 from optuna_quant.evaluation.bound_model import runnable_model
-from optuna_quant.evaluation.metrics.calls import margins_of
-from optuna_quant.evaluation.metrics.calls import own_copy
-from optuna_quant.evaluation.metrics.calls import scores_of
-from optuna_quant.evaluation.metrics.checked_scores import checked_margins
-from optuna_quant.evaluation.metrics.checked_scores import checked_scores
-from optuna_quant.evaluation.metrics.corpus_value import corpus_value
+from optuna_quant.evaluation.compared_runs import ComparedRuns
+from optuna_quant.evaluation.data_runs import DataRuns
+from optuna_quant.evaluation.metrics.batch_scores import corpus_score
+from optuna_quant.evaluation.metrics.batch_scores import mean_score
+from optuna_quant.evaluation.metrics.batch_scores import only_scores
+from optuna_quant.evaluation.metrics.batch_scores import scores_and_margins
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.named import metrics
 from optuna_quant.evaluation.metrics.sample_metrics import Bounds
@@ -42,8 +37,8 @@ from optuna_quant.evaluation.metrics.sample_metrics import accuracy
 from optuna_quant.evaluation.metrics.sample_metrics import mae
 from optuna_quant.evaluation.metrics.sample_metrics import mse
 from optuna_quant.evaluation.metrics.sample_metrics import top5
+from optuna_quant.evaluation.metrics.sample_metrics import useful_bounds
 from optuna_quant.evaluation.metrics.truth import Truth
-from optuna_quant.evaluation.run_ahead import run_batches
 
 
 if TYPE_CHECKING:
@@ -56,11 +51,7 @@ if TYPE_CHECKING:
     from optuna_quant.data.given import DataLike
     from optuna_quant.data.given import InputValues
     from optuna_quant.data.given import Transform
-    from optuna_quant.data.inputs import InputSpec
-    from optuna_quant.data.labelled_data import Batch
-    from optuna_quant.data.sample_runs import Outputs
     from optuna_quant.data.sample_runs import Rows
-    from optuna_quant.evaluation.run_ahead import BatchOutputs as _Output
     from optuna_quant.evaluation.run_ahead import Indices as _Indices
 
 
@@ -188,18 +179,15 @@ class DataEvaluation:
         self.metric = self.name = self._metric.name
         self.higher_is_better = self._metric.higher_is_better
         self.is_mean = isinstance(self._metric, SampleMetric)
-        self.bounds = _useful_bounds(self._metric)
+        bounds = self._metric.bounds if isinstance(self._metric, SampleMetric) else None
+        self.bounds = useful_bounds(bounds, higher_is_better=self.higher_is_better)
         self.reference = self._metric.reference
         self.batch_size = _BATCH_SIZE if batch_size is None else batch_size
         self.dynamic_batch_size = 1 if batch_size is None else batch_size
         self.threads = threads
         self.output_names = as_output_names(output_names)
-        if isinstance(metric, str) and len(self.output_names or ()) > 1:
-            raise ValueError(
-                f"The metric {self.name!r} is of one output, but output_names has "
-                f"{len(self.output_names or ())}: for several give a function of yours, which "
-                "gets a tuple of them."
-            )
+        if isinstance(metric, str):
+            _check_one_output(self.name, self.output_names)
         self._inputs = ConstantInputs(inputs)
         self.inputs = self._inputs.values
         self.transform = transform
@@ -219,6 +207,11 @@ class DataEvaluation:
         """
         return self._data.samples
 
+    @property
+    def sample_metric(self) -> SampleMetric | CorpusMetric:
+        """The metric itself."""
+        return self._metric
+
     def __call__(self, model: Any) -> float:
         """The metric of a model, on all samples.
 
@@ -227,15 +220,10 @@ class DataEvaluation:
                 If the data do not fit the model, or the metric gives what is no score.
         """
         self.check(model)
-        everything = np.arange(self.samples)
+        batches = self._compared.batches(model, np.arange(self.samples))
         if isinstance(self._metric, CorpusMetric):
-            return self._of_corpus(self._metric, model, everything)
-        total = 0.0
-        metric = replace(self._metric, margin=None)
-        with closing(self._pairs(metric, model, everything)) as batches:
-            for scores, _ in batches:
-                total += float(scores.sum())
-        return total / len(everything)
+            return corpus_score(self._metric, batches)
+        return mean_score(replace(self._metric, margin=None), batches)
 
     def scores(self, model: Any, indices: ArrayLike) -> Generator[NDArray[np.float64], None, None]:
         """The scores of some samples.
@@ -257,7 +245,8 @@ class DataEvaluation:
                 whole set only, or a score has the wrong shape, is not finite or out of bounds.
         """
         metric, chosen = self._checked(model, indices)
-        return self._only_scores(self._pairs(replace(metric, margin=None), model, chosen))
+        batches = self._compared.batches(model, chosen)
+        return only_scores(scores_and_margins(replace(metric, margin=None), batches))
 
     def scores_and_margins(
         self, model: Any, indices: ArrayLike
@@ -279,7 +268,7 @@ class DataEvaluation:
                 As :meth:`scores`.
         """
         metric, chosen = self._checked(model, indices)
-        return self._pairs(metric, model, chosen)
+        return scores_and_margins(metric, self._compared.batches(model, chosen))
 
     def subset(self, indices: _Indices) -> DataEvaluation:
         """The same evaluation, on some of the samples.
@@ -294,41 +283,12 @@ class DataEvaluation:
         return chosen
 
     def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
-        """How many samples of a model are run at once.
-
-        Args:
-            model:
-                The model.
-            depends_on_batch:
-                Whether its results depend on that. Default: what the model says of itself.
-        """
-        fixed = self._bound(model).fixed_batch_size
-        if fixed is not None:
-            return fixed
-        depends = _depends(model) if depends_on_batch is None else depends_on_batch
-        return self.dynamic_batch_size if depends else self.batch_size
+        """How many samples of a model are run at once; by default as the model says of itself."""
+        return self._runs.batch_size_for(model, depends_on_batch=depends_on_batch)
 
     def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
-        """What a model gives for the first samples, an array for each of them and each output.
-
-        Args:
-            model:
-                The model.
-            count:
-                How many samples.
-            size:
-                How many of them are run at once, unless the model has a fixed batch size.
-        """
-        few = copy.copy(self)
-        few.batch_size = few.dynamic_batch_size = size
-        with closing(few._outputs(model, np.arange(count))) as batches:
-            rows = [
-                row
-                for output, _, _ in batches
-                for row in (zip(*output, strict=True) if isinstance(output, tuple) else output)
-            ]
-        parts = [row if isinstance(row, tuple | list) else (row,) for row in rows]
-        return [np.asarray(part) for several in parts for part in several]
+        """What a model gives for the first samples, so many at once: an array for each output."""
+        return self._runs.first_outputs(model, count, size=size)
 
     def check(self, model: Any) -> None:
         """Check that the data fit a model, without running it.
@@ -337,23 +297,15 @@ class DataEvaluation:
             ValueError:
                 If they do not; it says what does not.
         """
-        bound = self._bound(model)
-        self._data.check(bound.specs)
-        bound.outputs(self.output_names)
+        self._runs.check(model)
 
     def outputs_of(self, model: Any) -> tuple[str, ...]:
         """The names of a model's outputs."""
         return tuple(runnable_model(model, self.threads).outputs)
 
-    @property
-    def sample_metric(self) -> SampleMetric | CorpusMetric:
-        """The metric itself."""
-        return self._metric
-
     def tell_unused(self, model: Any) -> None:
         """Say so if there are labels, and the metric does not look at them."""
-        found = self._data.unused(self._bound(model).specs)
-        names = [name for name in found if name not in self.inputs]
+        names = self._runs.unused(model)
         if names:
             _logger.warning(
                 f"The metric {self.name!r} compares with the FP32 model's outputs: "
@@ -362,12 +314,7 @@ class DataEvaluation:
 
     def preview(self, model: Any, samples: int) -> list[dict[str, Rows]]:
         """The inputs of a few samples from everywhere in the data, as far as they can be read."""
-        specs, count = self._bound(model).specs, self.samples
-        chosen = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(np.int64))
-        try:
-            return [self._data.batch(chosen, specs)[0]]
-        except ValueError:  # Of several shapes, or what is wrong with it is said later.
-            return []
+        return self._runs.preview(model, samples)
 
     def refer_to(self, fp32: Callable[[], Any]) -> None:
         """Say how to get the FP32 model, for a metric that compares with what it gives.
@@ -388,13 +335,9 @@ class DataEvaluation:
         for this evaluation as well. Data that make no sense are an error, or a warning if that is
         not sure, see :class:`~optuna_quant.evaluation.baseline_checks.BaselineChecks`.
         """
-        other = self._of_fp32()
-        other._checks = BaselineChecks(self._metric, samples=self.samples, where=self._data.where)
-        return other
-
-    def _of_fp32(self) -> DataEvaluation:
         other = copy.copy(self)
         other._truth = self._truth.for_fp32()
+        other._checks = BaselineChecks(self._metric, samples=self.samples, where=self._data.where)
         return other
 
     def signature(self) -> dict[str, str]:
@@ -407,77 +350,45 @@ class DataEvaluation:
 
         return data_signature(self, metric=self._metric, data=self._data)
 
-    def _bound(self, model: Any) -> BoundModel:
-        return BoundModel.of(model, self._inputs, threads=self.threads)
-
-    def _of_corpus(self, metric: CorpusMetric, model: Any, indices: _Indices) -> float:
-        outputs: list[Outputs] = []
-        labels: list[Outputs] = []
-        with closing(self._compared(model, indices)) as batches:
-            for output, label, _ in batches:
-                outputs.append(output)
-                labels.append(own_copy(label))  # The metric may write into them.
-        return corpus_value(metric, outputs, labels)
-
-    @staticmethod
-    def _only_scores(
-        pairs: Generator[tuple[NDArray[np.float64], Any], None, None],
-    ) -> Generator[NDArray[np.float64], None, None]:
-        with closing(pairs):
-            for scores, _ in pairs:
-                yield scores
-
-    def _pairs(
-        self, metric: SampleMetric, model: Any, indices: _Indices
-    ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
-        with closing(self._compared(model, indices)) as batches:
-            for output, labels, chosen in batches:
-                margins = margins_of(metric, output, labels, chosen)
-                given = scores_of(metric, output, labels, chosen)
-                scores = checked_scores(metric, given, chosen)
-                yield scores, checked_margins(metric, margins, chosen)
-
-    def _compared(self, model: Any, indices: _Indices) -> Generator[_Output, None, None]:
-        """The outputs of batches, with what they are compared with."""
-        self._truth.complete(self._run_fp32)
-        with closing(self._outputs(model, indices)) as batches:
-            for output, labels, chosen in batches:
-                truth = self._truth.of_batch(output, labels, chosen, samples=self.samples)
-                if self._checks is not None:
-                    self._checks.see_outputs(output, truth, chosen)
-                yield output, truth, chosen
-
-    def _run_fp32(self, fp32: Any) -> None:
-        """Learn what the FP32 model gives for all samples."""
-        with closing(self._of_fp32()._compared(fp32, np.arange(self.samples))) as batches:
-            deque(batches, maxlen=0)
-
-    def _outputs(self, model: Any, indices: _Indices) -> Generator[_Output, None, None]:
-        """The outputs, labels and indices of batches, in order; some are run ahead."""
-        size = self.batch_size_for(model)
-        bound = self._bound(model)
-        yield from run_batches(
-            bound.runner(self.output_names, one_by_one=self._metric.per_sample),
-            lambda chosen: self._batch(chosen, bound.specs),
-            (indices[start : start + size] for start in range(0, len(indices), size)),
+    @property
+    def _runs(self) -> DataRuns:
+        return DataRuns(
+            self._data,
+            self._inputs,
+            output_names=self.output_names,
+            batch_size=self.batch_size,
+            dynamic_batch_size=self.dynamic_batch_size,
             threads=self.threads,
+            one_by_one=self._metric.per_sample,
         )
 
-    def _batch(self, chosen: _Indices, specs: Sequence[InputSpec]) -> Batch:
-        feed, labels = self._data.batch(chosen, specs)
-        if self._checks is not None:
-            self._checks.see_inputs(feed, chosen)
-        return feed, labels
+    @property
+    def _compared(self) -> ComparedRuns:
+        return ComparedRuns(self._runs, self._truth, self._checks)
 
     def _checked(self, model: Any, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
         """The metric and the indices, if samples can be scored with them."""
-        if not isinstance(self._metric, SampleMetric):
-            raise ValueError(
-                f"The metric {self.name!r} is of the whole set; samples have no scores of their "
-                "own."
-            )
+        metric = _of_samples(self._metric)
         self.check(model)
-        return self._metric, _checked_indices(indices, self.samples)
+        return metric, _checked_indices(indices, self.samples)
+
+
+def _of_samples(metric: SampleMetric | CorpusMetric) -> SampleMetric:
+    """The metric, if it has a score for each sample."""
+    if not isinstance(metric, SampleMetric):
+        raise ValueError(
+            f"The metric {metric.name!r} is of the whole set; samples have no scores of their own."
+        )
+    return metric
+
+
+def _check_one_output(metric: str, names: tuple[str, ...] | None) -> None:
+    """Refuse several outputs for a metric that has a name."""
+    if names is not None and len(names) > 1:
+        raise ValueError(
+            f"The metric {metric!r} is of one output, but output_names has {len(names)}: for "
+            "several give a function of yours, which gets a tuple of them."
+        )
 
 
 def _checked_indices(indices: ArrayLike, samples: int) -> _Indices:
@@ -494,26 +405,3 @@ def _checked_indices(indices: ArrayLike, samples: int) -> _Indices:
     if len(wrong):
         raise ValueError(f"There is no sample {wrong[0]}: the samples are 0 to {samples - 1}.")
     return array.astype(np.int64, copy=False)
-
-
-def _useful_bounds(metric: SampleMetric | CorpusMetric) -> Bounds | None:
-    """The bounds with which a part of the samples can be enough to tell that a model fails."""
-    if isinstance(metric, CorpusMetric) or metric.bounds is None:
-        return None
-    low, high = metric.bounds
-    return metric.bounds if math.isfinite(high if metric.higher_is_better else low) else None
-
-
-def check_count(name: str, value: object) -> None:
-    """Refuse what is no number of things to have at least one of.
-
-    Raises:
-        TypeError:
-            If it is no integer.
-        ValueError:
-            If it is less than one.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, but got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, but got {value}.")

@@ -282,22 +282,7 @@ class QuantObjective:
         what: str,
         give_up: Callable[[str], None] | None = None,
     ) -> _Result:
-        """Run an evaluation that is not of a trial; it may take as long as one of a trial.
-
-        Args:
-            study:
-                The study.
-            evaluate:
-                Evaluates.
-            what:
-                What is evaluated, for messages.
-            give_up:
-                Called with the reason, in another thread, if it cannot be ended.
-
-        Raises:
-            EvaluationTimeout:
-                If it took longer.
-        """
+        """Run an evaluation that is not of a trial, as :meth:`GuardedEvaluation.run_outside`."""
         return self._guarded.run_outside(study, evaluate, what=what, give_up=give_up)
 
     def _run(self, trial: optuna.Trial, *, anew: bool) -> float:

@@ -103,11 +103,7 @@ class StudySamples:
     ) -> tuple[SampleEvaluation, SampledTrial] | None:
         """What evaluates a candidate until enough is known; :obj:`None` if it is in full.
 
-        Args:
-            trial:
-                The trial.
-            baseline:
-                Gives the metric of the FP32 model, for which it may wait.
+        The arguments are those of :meth:`kept`.
         """
         return self.kept(trial, baseline) if _in_parts(self._setup.evaluate) else None
 

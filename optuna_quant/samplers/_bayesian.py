@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
-from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._models.model_based_sampler import ModelBasedQuantSampler
 from optuna_quant.samplers._registry import register_strategy
 
 
 if TYPE_CHECKING:
     from optuna_quant.samplers._engine.policy import Policy
     from optuna_quant.samplers._engine.trial_history import TrialHistory
-    from optuna_quant.space.space import TuningSpace
 
 
 @register_strategy("bayesian")
-class BayesianQuantSampler(QuantSampler):
+class BayesianQuantSampler(ModelBasedQuantSampler):
     """Model the metric with a Gaussian process, and evaluate where it promises most.
 
     The default configuration comes first, then a few at random. From then on a Gaussian process
@@ -62,20 +60,6 @@ class BayesianQuantSampler(QuantSampler):
         ValueError:
             If an argument is out of its range.
     """
-
-    def __init__(
-        self,
-        space: TuningSpace,
-        *,
-        fallback: bool = False,
-        n_startup_trials: int = 10,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(space, **kwargs)
-        if n_startup_trials < 1:
-            raise ValueError(f"n_startup_trials must be at least 1, but got {n_startup_trials}.")
-        self._fallback = fallback
-        self._n_startup_trials = n_startup_trials
 
     def _policy(self, history: TrialHistory) -> Policy:
         # Here, because it needs SciPy's optimizers, which take as long to import as Optuna.

@@ -11,11 +11,11 @@ from typing import Any
 
 from optuna.samplers import TPESampler
 
-from optuna_quant.samplers._engine.base import QuantSampler
 from optuna_quant.samplers._models.model_based import ModelBasedPolicy
 from optuna_quant.samplers._models.model_based import Observation
 from optuna_quant.samplers._models.model_based import Pending
 from optuna_quant.samplers._models.model_based import derive_seed
+from optuna_quant.samplers._models.model_based_sampler import ModelBasedQuantSampler
 from optuna_quant.samplers._models.tpe_shadow import ShadowStudy
 from optuna_quant.samplers._registry import register_strategy
 
@@ -32,7 +32,7 @@ _MOST_ASKS = 8
 
 
 @register_strategy("tpe")
-class TPEQuantSampler(QuantSampler):
+class TPEQuantSampler(ModelBasedQuantSampler):
     """Let :class:`optuna.samplers.TPESampler` choose among the configurations not yet evaluated.
 
     The default configuration comes first, then a few at random. From then on TPE is asked, with
@@ -88,16 +88,12 @@ class TPEQuantSampler(QuantSampler):
         tpe_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(space, **kwargs)
-        if n_startup_trials < 1:
-            raise ValueError(f"n_startup_trials must be at least 1, but got {n_startup_trials}.")
+        super().__init__(space, fallback=fallback, n_startup_trials=n_startup_trials, **kwargs)
         for name in _OURS:
             if name in (tpe_kwargs or {}):
                 raise ValueError(
                     f"tpe_kwargs must not have {name!r}: give {name} to the sampler itself."
                 )
-        self._fallback = fallback
-        self._n_startup_trials = n_startup_trials
         self._tpe_kwargs = dict(tpe_kwargs or {})
         TPESampler(**self._tpe_kwargs)  # It refuses what it does not know.
 

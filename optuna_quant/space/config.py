@@ -18,6 +18,7 @@ import re
 from types import MappingProxyType
 from typing import Any
 
+from optuna_quant._common.counts import check_positive
 from optuna_quant.space.keys import KEY_MODULUS
 from optuna_quant.space.keys import RecipeValue
 from optuna_quant.space.keys import calibration_digest
@@ -55,11 +56,6 @@ def _require(name: str, value: object, known: Iterable[str]) -> None:
     choices = tuple(known)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {value!r}.")
-
-
-def _require_positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, but got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ class TensorConfig:
                 f"granularity={self.granularity!r} and group_size={self.group_size!r}."
             )
         if self.group_size is not None:
-            _require_positive("group_size", self.group_size)
+            check_positive("group_size", self.group_size)
 
     @property
     def bits(self) -> int:
@@ -251,7 +247,7 @@ def check_calibration_size(size: object) -> None:
         ValueError:
             If it is not.
     """
-    _require_positive("calibration_size", size)
+    check_positive("calibration_size", size)
 
 
 @dataclass(frozen=True, eq=False)

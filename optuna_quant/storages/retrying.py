@@ -7,7 +7,6 @@ from collections.abc import Container
 from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
-import threading
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeVar
@@ -16,7 +15,6 @@ import uuid
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState
-from optuna.trial import create_trial
 
 from optuna_quant._optuna import BaseHeartbeat
 from optuna_quant._optuna import HeartbeatStorage
@@ -24,11 +22,9 @@ from optuna_quant._optuna import cached_storage
 from optuna_quant._optuna import may_have_waiting_trials
 from optuna_quant._optuna import release_connection
 from optuna_quant._optuna import stale_trial_ids
-from optuna_quant._optuna import trial_id as id_of
-from optuna_quant._optuna import watch_errors
 from optuna_quant.storages.reconnection import Reconnection
 from optuna_quant.storages.reconnection import StorageLostError
-from optuna_quant.workers.identity import this_worker
+from optuna_quant.storages.trial_starts import TrialStarts
 
 
 if TYPE_CHECKING:
@@ -38,9 +34,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-STARTED_BY = "optuna_quant:begun"
-"""System attribute of a trial: the worker that started it, and a name for the call."""
 
 
 class RetryingStorage(HeartbeatStorage):
@@ -83,9 +76,7 @@ class RetryingStorage(HeartbeatStorage):
     def _connect(self) -> None:
         self._reconnection = Reconnection(self._inner, self._timeout)
         self._study_ids: set[int] = set()
-        # Optuna repeats some calls by itself; that one of them failed shows only here.
-        self._failures = threading.local()
-        watch_errors(self._inner, self._note_failure)
+        self._starts = TrialStarts(self._inner)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_inner": self._inner, "_timeout": self._timeout}
@@ -121,9 +112,6 @@ class RetryingStorage(HeartbeatStorage):
                 Whatever ``action`` raises.
         """
         return self._reconnection.repeat(action, done)
-
-    def _note_failure(self) -> None:
-        self._failures.any = True
 
     # What must not be done twice.
 
@@ -165,35 +153,11 @@ class RetryingStorage(HeartbeatStorage):
         self._study_ids.add(study_id)
         if template_trial is not None:
             return self.repeat(lambda: self._inner.create_new_trial(study_id, template_trial))
-        name = f"{this_worker()}|{uuid.uuid4().hex}"
-
-        def create() -> int:
-            self._failures.any = False
-            # Its clock starts now, not when the server has come back.
-            template = create_trial(state=TrialState.RUNNING, system_attrs={STARTED_BY: name})
-            found = self._inner.create_new_trial(study_id, template)
-            if self._failures.any:
-                # Optuna has tried again by itself, and the first one may be there as well.
-                first, *others = self._started(study_id, name) or [found]
-                for other in others:
-                    self._inner.set_trial_state_values(other, TrialState.FAIL)
-                return first
-            return found
-
-        def done() -> int | None:
-            started = self._started(study_id, name)
-            for other in started[1:]:
-                self._inner.set_trial_state_values(other, TrialState.FAIL)
-            return started[0] if started else None
-
-        return self.repeat(create, done)
-
-    def _started(self, study_id: int, name: str) -> list[int]:
-        """The running trials that a call of :meth:`create_new_trial` has made."""
-        running = self._inner.get_all_trials(
-            study_id, deepcopy=False, states=(TrialState.RUNNING,)
+        name = self._starts.new_name()
+        return self.repeat(
+            lambda: self._starts.start(study_id, name),
+            lambda: self._starts.started(study_id, name),
         )
-        return [id_of(trial) for trial in running if trial.system_attrs.get(STARTED_BY) == name]
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None

@@ -19,7 +19,7 @@ from optuna_quant import _optuna
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.sequential import Verdict
 from optuna_quant.space.config import FLOAT_MODES
-from optuna_quant.storages.retrying import STARTED_BY
+from optuna_quant.storages.trial_starts import STARTED_BY
 from optuna_quant.study import record
 from optuna_quant.study.evidence import Evidence
 from optuna_quant.study.sample_record import population_of

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 import os
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.counts import check_positive
+from optuna_quant.backends.default import load_pair
 from optuna_quant.costs.comparison import Comparison
 from optuna_quant.costs.comparison import ModelFigures
 from optuna_quant.costs.comparison import time_ratio
 from optuna_quant.costs.timing import time_interleaved
+from optuna_quant.evaluation.labelled import DataEvaluation
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import RunnableModel
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
     from optuna_quant.data.given import InputValues
@@ -85,31 +89,21 @@ def compare(
         >>> print(compare("model.onnx", "model.int8.onnx", data="eval.npz"))  # doctest: +SKIP
     """
     for name, value in (("batch", batch), ("rounds", rounds), ("samples", samples)):
-        _check_positive(name, value)
+        check_positive(name, value)
     if threads is not None:
-        _check_positive("threads", threads)
+        check_positive("threads", threads)
     if metric is not None and data is None:
         raise ValueError("metric needs data to compute it on: give data, or leave metric out.")
-    from optuna_quant.backends.default import load_pair
-    from optuna_quant.evaluation.labelled import DataEvaluation
-
-    evaluation = None
-    if data is not None:
-        evaluation = DataEvaluation(
-            data,
-            "accuracy" if metric is None else metric,
-            output_names=output_names,
-            inputs=inputs,
-            transform=transform,
-        )
+    evaluation = _evaluation(
+        data, metric, output_names=output_names, inputs=inputs, transform=transform
+    )
     pair = load_pair(first, second, threads=threads, providers=providers)
     if evaluation is not None:
         for model in pair.models:
             evaluation.check(model)
-    preview = None if evaluation is None else evaluation.preview
     feeds, source = pair.feeds(
         calibration_data=calibration_data,
-        preview=preview,
+        preview=None if evaluation is None else evaluation.preview,
         inputs=inputs,
         transform=transform,
         batch=batch,
@@ -118,15 +112,10 @@ def compare(
     )
     timings = time_interleaved(pair.runs(feeds[0].feed), rounds=rounds)
     outputs = pair.agreement([each.feed for each in feeds])
-    metrics: list[float | None] = [None, None]
-    if evaluation is not None:
-        one, other = pair.models
-        evaluation.refer_to(lambda: one)
-        metrics = [evaluation.for_fp32()(one), evaluation(other)]
     figures = [
         ModelFigures(os.fspath(path), nbytes, timing.seconds, timing.spread, value)
         for path, nbytes, timing, value in zip(
-            (first, second), pair.nbytes, timings, metrics, strict=True
+            (first, second), pair.nbytes, timings, _metrics(evaluation, pair.models), strict=True
         )
     ]
     return Comparison(
@@ -144,6 +133,32 @@ def compare(
     )
 
 
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, but got {value!r}.")
+def _evaluation(
+    data: DataLike | None,
+    metric: Metric | None,
+    *,
+    output_names: str | Sequence[str] | None,
+    inputs: InputValues | None,
+    transform: Transform | None,
+) -> DataEvaluation | None:
+    """What evaluates the models; :obj:`None` without data."""
+    if data is None:
+        return None
+    return DataEvaluation(
+        data,
+        "accuracy" if metric is None else metric,
+        output_names=output_names,
+        inputs=inputs,
+        transform=transform,
+    )
+
+
+def _metrics(
+    evaluation: DataEvaluation | None, models: Sequence[RunnableModel]
+) -> tuple[float | None, ...]:
+    """The metric of each model; the first one stands for the FP32 model."""
+    if evaluation is None:
+        return None, None
+    first, second = models
+    evaluation.refer_to(lambda: first)
+    return evaluation.for_fp32()(first), evaluation(second)

@@ -98,17 +98,7 @@ def conclude(
         best, stop = _without_answer(study, found, policy, stop)
     gain = None
     if met and measure is not None and stop.reason != StopReason.INTERRUPTED:
-        try:
-            best, gain = measure(finalists(met, objective))
-        except KeyboardInterrupt:
-            told = f"{stop.message} Interrupted: time and size were not compared with FP32."
-            stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
-        except Exception as error:
-            # Whoever writes the model or asks for it is told so again.
-            _logger.warning(f"What the model is worth could not be measured: {error}")
-    cost = None
-    if best is not None and math.isfinite(best.cost(objective)):
-        cost = best.cost(objective)
+        best, gain, stop = _measured(met, measure, objective, stop)
     baseline = get_baseline(study)
     compared = models_compared(study)
     sampler = study.sampler  # Other samplers than ours do not tell.
@@ -120,7 +110,7 @@ def conclude(
         if best is None or baseline is None
         else criterion.loss(best.metric, baseline.value),
         config=None if best is None else space.config_from_params(best.trial.params),
-        cost=cost,
+        cost=_known_cost(best, objective),
         objective=objective.name,
         study=study,
         trial=None if best is None else best.trial,
@@ -143,6 +133,29 @@ def conclude(
         left_out={} if left_out is None else left_out,
         explanation=_explanation(study, policy, None if best is None else best.trial, space),
     )
+
+
+def _measured(
+    met: Sequence[Candidate],
+    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain]],
+    objective: Objective,
+    stop: Stop,
+) -> tuple[Candidate, Gain | None, Stop]:
+    """The best candidate by measurement, and what it is worth; by the record if that fails."""
+    try:
+        return *measure(finalists(met, objective)), stop
+    except KeyboardInterrupt:
+        told = f"{stop.message} Interrupted: time and size were not compared with FP32."
+        stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
+    except Exception as error:
+        # Whoever writes the model or asks for it is told so again.
+        _logger.warning(f"What the model is worth could not be measured: {error}")
+    return met[0], None, stop
+
+
+def _known_cost(best: Candidate | None, objective: Objective) -> float | None:
+    cost = math.inf if best is None else best.cost(objective)
+    return cost if math.isfinite(cost) else None
 
 
 def _without_answer(

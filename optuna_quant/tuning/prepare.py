@@ -6,10 +6,13 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 import os
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeAlias
 
 from optuna_quant.backends.base import HasConstantInputs
 from optuna_quant.backends.default import make_backend
@@ -22,6 +25,7 @@ from optuna_quant.data.loaders import kept_in_memory
 from optuna_quant.evaluation.batches import batches_of
 from optuna_quant.evaluation.batches import warn_of_batches
 from optuna_quant.evaluation.data_checks import warn_of_data
+from optuna_quant.evaluation.holdout_split import HoldoutSplit
 from optuna_quant.evaluation.holdout_split import as_fraction
 from optuna_quant.evaluation.holdout_split import split_holdout
 from optuna_quant.evaluation.labelled import DataEvaluation
@@ -61,6 +65,8 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.options.quantization import QuantizationOptions
     from optuna_quant.tuning.options.request import TuneOptions
 
+    _Measured: TypeAlias = Callable[[Evaluate | None, DataLike | None], Evaluate]
+
 
 def prepare(request: TuneOptions) -> TuningRun:
     """Check all that a search is given, before any study is opened.
@@ -77,96 +83,52 @@ def prepare(request: TuneOptions) -> TuningRun:
         ValueError:
             If an option is not valid.
     """
-    options, allowed = request.evaluation, request.quantization
-    tuning = request.tuning_criterion or TuningCriterion()
+    options, tuning = request.evaluation, request.tuning_criterion or TuningCriterion()
     strategy = _strategy(request, tuning)
     check_evaluation_timeout(options.evaluation_timeout)
-    inputs = options.inputs
-    if inputs is None and isinstance(request.backend, HasConstantInputs):
-        inputs = request.backend.inputs
+    inputs = _inputs(request)
     measured = _measured(request, inputs)
     measure = measured(request.evaluate, request.data)
     accuracy = _criterion(request, measure)
-    calibration_data = request.calibration_data
-    if isinstance(calibration_data, Iterator):
-        calibration_data = kept_in_memory(calibration_data, "the calibration data")
-    held_out: Evaluate | None = None
-    split = None
-    fraction = as_fraction(options.holdout)
-    if options.holdout is not None and fraction is None:
-        held_out = make_holdout_measure(options.holdout, request.evaluate, request.data, measured)
+    calibration_data = _calibration_data(request)
+    held_out = _held_out(request, measured)
     stopping = make_stopping(
         measure,
         early_stopping=options.early_stopping,
         error_probability=options.error_probability,
     )
     _check_output(request)
-    policy = ExitPolicy(
-        accuracy,
-        timeout=tuning.timeout,
-        max_trials=tuning.max_trials,
-        objective=OPS if tuning.objective is None else tuning.objective,
-        stop_at_first=tuning.stop_at_first,
-    )
+    policy = _policy(accuracy, tuning)
     backend = _backend(request, calibration_data, inputs)
-    space = _space(backend, allowed)
-    scored = None
-    on_data = any(isinstance(each, DataEvaluation) for each in (measure, held_out))
-    fp32 = backend.quantize(space.fp32()) if on_data else None
-    if fraction is not None:
-        if isinstance(measure, DataEvaluation):
-            measure.check(fp32)  # The model tells a list of batches from one of samples.
-        measure, held_out, split = split_holdout(measure, fraction, seed=request.seed)
-    for each in (measure, held_out):
-        if isinstance(each, DataEvaluation) and fp32 is not None:
-            each.check(fp32)
-            if each is measure:
-                scored = check_outputs(each, fp32, backend=backend, space=space)
+    space = _space(backend, request.quantization)
+    fitted = _fitted(request, measure, held_out, backend=backend, space=space)
     costs = request.search.costs
     given_costs = None if costs is None else as_costs(costs, space)
-    sampler_of = partial(
-        make_sampler,
-        strategy,
-        criterion=accuracy,
-        seed=request.seed,
-        kwargs=tuning.strategy_kwargs or {},
-        backend=backend,
-        outputs=scored,
-        first_ops=_default_ops(backend) if allowed.op_types == "all" else (),
-        thorough=not policy.stops_at_first,
-    )
-    sampler = sampler_of(space)
-
-    def with_space(chosen: TuningSpace, known: KnownObjective) -> BaseSampler:
-        if chosen == space and not takes_costs(strategy):
-            return sampler
-        return sampler_of(chosen, costs=known.table)
-
+    samplers = _samplers(request, strategy, tuning, policy, backend, outputs=fitted.outputs)
+    sampler = samplers(space)
     return TuningRun(
         backend=backend,
         space=space,
         sampler=sampler,
         criterion=accuracy,
         policy=policy,
-        measure=measure,
-        saver=None
-        if request.output is None
-        else SaveBest(request.output, backend=backend, space=space, policy=policy),
+        measure=fitted.measure,
+        saver=_saver(request, backend, space, policy),
         calibration_data=calibration_data,
         stopping=stopping,
         seed=request.seed,
-        holdout=held_out,
+        holdout=fitted.held_out,
         evaluation_timeout=options.evaluation_timeout,
         inputs=inputs,
         transform=options.transform,
-        split=split,
-        batches=_told_batches(measure, backend, space, fp32),
+        split=fitted.split,
+        batches=_told_batches(fitted.measure, backend, space, fitted.fp32),
         verify=options.verify,
         objective=None if tuning.objective is None else as_objective(tuning.objective),
         costs=given_costs,
-        may_narrow=_may_narrow(allowed),
+        may_narrow=_may_narrow(request.quantization),
         measure_gain=options.measure_gain,
-        with_space=with_space,
+        with_space=_with_space(strategy, space, sampler, samplers),
         from_study=request.search.from_study,
     )
 
@@ -179,9 +141,15 @@ def _strategy(request: TuneOptions, tuning: TuningCriterion) -> str:
     return strategy
 
 
-def _measured(
-    request: TuneOptions, inputs: InputValues | None
-) -> Callable[[Evaluate | None, DataLike | None], Evaluate]:
+def _inputs(request: TuneOptions) -> InputValues | None:
+    """The inputs that are the same for all samples: those given, or the backend's."""
+    inputs = request.evaluation.inputs
+    if inputs is None and isinstance(request.backend, HasConstantInputs):
+        return request.backend.inputs
+    return inputs
+
+
+def _measured(request: TuneOptions, inputs: InputValues | None) -> _Measured:
     """Makes what gives the metric of a model, of a function or of data."""
     options = request.evaluation
     threads = options.evaluation_threads
@@ -210,6 +178,31 @@ def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
     if threads is not None and request.data is None:
         raise ValueError(f"evaluation_threads={threads!r} goes with data, not with evaluate.")
     return found
+
+
+def _calibration_data(request: TuneOptions) -> CalibrationLike | None:
+    given = request.calibration_data
+    if isinstance(given, Iterator):
+        return kept_in_memory(given, "the calibration data")
+    return given
+
+
+def _held_out(request: TuneOptions, measured: _Measured) -> Evaluate | None:
+    """What measures on the hold-out set, if that is a set and not a part of the data."""
+    holdout = request.evaluation.holdout
+    if holdout is None or as_fraction(holdout) is not None:
+        return None
+    return make_holdout_measure(holdout, request.evaluate, request.data, measured)
+
+
+def _policy(accuracy: AccuracyCriterion, tuning: TuningCriterion) -> ExitPolicy:
+    return ExitPolicy(
+        accuracy,
+        timeout=tuning.timeout,
+        max_trials=tuning.max_trials,
+        objective=OPS if tuning.objective is None else tuning.objective,
+        stop_at_first=tuning.stop_at_first,
+    )
 
 
 def _check_output(request: TuneOptions) -> None:
@@ -256,6 +249,102 @@ def _space(backend: Backend, allowed: QuantizationOptions) -> TuningSpace:
     )
     _check_quantizes(space, op_type_dict=allowed.op_type_dict, op_name_dict=allowed.op_name_dict)
     return space
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """Evaluations that are known to fit the model.
+
+    Args:
+        measure:
+            What the search evaluates with.
+        held_out:
+            What the answer is evaluated with; None without a hold-out set.
+        split:
+            How the data were split into the two; None if they were not.
+        fp32:
+            The FP32 model; None if nothing is evaluated on data.
+        outputs:
+            The outputs that the metric is of; None if that is not known.
+    """
+
+    measure: Evaluate
+    held_out: Evaluate | None
+    split: HoldoutSplit | None
+    fp32: Any
+    outputs: tuple[str, ...] | None
+
+
+def _fitted(
+    request: TuneOptions,
+    measure: Evaluate,
+    held_out: Evaluate | None,
+    *,
+    backend: Backend,
+    space: TuningSpace,
+) -> _Fitted:
+    """Check that data fit the model; splits the hold-out set off them if that is a part."""
+    split, outputs = None, None
+    on_data = any(isinstance(each, DataEvaluation) for each in (measure, held_out))
+    fp32 = backend.quantize(space.fp32()) if on_data else None
+    fraction = as_fraction(request.evaluation.holdout)
+    if fraction is not None:
+        if isinstance(measure, DataEvaluation):
+            measure.check(fp32)  # The model tells a list of batches from one of samples.
+        measure, held_out, split = split_holdout(measure, fraction, seed=request.seed)
+    for each in (measure, held_out):
+        if isinstance(each, DataEvaluation) and fp32 is not None:
+            each.check(fp32)
+            if each is measure:
+                outputs = check_outputs(each, fp32, backend=backend, space=space)
+    return _Fitted(measure, held_out, split, fp32, outputs)
+
+
+def _samplers(
+    request: TuneOptions,
+    strategy: str,
+    tuning: TuningCriterion,
+    policy: ExitPolicy,
+    backend: Backend,
+    *,
+    outputs: Sequence[str] | None,
+) -> Callable[..., BaseSampler]:
+    """Makes the sampler of a tuning space."""
+    return partial(
+        make_sampler,
+        strategy,
+        criterion=policy.criterion,
+        seed=request.seed,
+        kwargs=tuning.strategy_kwargs or {},
+        backend=backend,
+        outputs=outputs,
+        first_ops=_default_ops(backend) if request.quantization.op_types == "all" else (),
+        thorough=not policy.stops_at_first,
+    )
+
+
+def _with_space(
+    strategy: str,
+    space: TuningSpace,
+    sampler: BaseSampler,
+    samplers: Callable[..., BaseSampler],
+) -> Callable[[TuningSpace, KnownObjective], BaseSampler]:
+    """Gives the sampler once it is known what is searched, and by what cost."""
+
+    def with_space(chosen: TuningSpace, known: KnownObjective) -> BaseSampler:
+        if chosen == space and not takes_costs(strategy):
+            return sampler
+        return samplers(chosen, costs=known.table)
+
+    return with_space
+
+
+def _saver(
+    request: TuneOptions, backend: Backend, space: TuningSpace, policy: ExitPolicy
+) -> SaveBest | None:
+    if request.output is None:
+        return None
+    return SaveBest(request.output, backend=backend, space=space, policy=policy)
 
 
 def _may_narrow(allowed: QuantizationOptions) -> bool:

@@ -281,5 +281,5 @@ def test_too_few_samples_are_told_to_every_worker(study: optuna.Study) -> None:
 
 def test_statistics_are_small() -> None:
     backend = real(calibration_data=samples(512, 2, 8, 8))
-    tensors, _ = backend._ranges.expected
+    tensors, _ = backend._parts.ranges.expected
     assert len(backend.export_calibration()) < 4000 * len(tensors) + 2000

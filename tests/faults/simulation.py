@@ -26,6 +26,7 @@ import pytest
 
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers._engine import base
+from optuna_quant.samplers._engine import conclusion
 from optuna_quant.samplers._engine import session
 from optuna_quant.samplers._engine import trial_history
 from optuna_quant.space.config import QuantConfig
@@ -200,10 +201,10 @@ class Simulation:
         def this_worker() -> str:
             return threading.current_thread().name
 
-        for module in (base, claims, liveness, backoff, heartbeat):
+        for module in (base, conclusion, claims, liveness, backoff, heartbeat):
             patch.setattr(module, "time", self.clock)
         patch.setattr(backoff, "_jitter", random.uniform)
-        for module in (base, session, trial_history, claims):
+        for module in (conclusion, session, trial_history, claims):
             patch.setattr(module, "this_worker", this_worker)
         patch.setattr(liveness, "is_this_process", lambda worker: worker == this_worker())
         patch.setattr(liveness, "is_known_dead", self.dead.__contains__)

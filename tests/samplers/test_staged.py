@@ -30,7 +30,7 @@ from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.storages.retrying import STARTED_BY
+from optuna_quant.storages.trial_starts import STARTED_BY
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline

@@ -39,8 +39,8 @@ from optuna_quant.storages.lost_connection import is_crowded
 from optuna_quant.storages.lost_connection import is_lost_connection
 from optuna_quant.storages.open import open_storage
 from optuna_quant.storages.reconnection import StorageLostError
-from optuna_quant.storages.retrying import STARTED_BY
 from optuna_quant.storages.retrying import RetryingStorage
+from optuna_quant.storages.trial_starts import STARTED_BY
 from optuna_quant.storages.write_buffer import buffered_writes
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from functools import cached_property
 import os
 from pathlib import Path
 from threading import RLock
@@ -13,31 +12,24 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxruntime
 
-from optuna_quant.backends.base import SensitivityFactory
-from optuna_quant.backends.base import SensitivityKind
-from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
+from optuna_quant.backends.onnxruntime.calibrating import CalibratingBackend
 from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
-from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
 from optuna_quant.backends.onnxruntime.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.onnxruntime.calibration.samples import SampleReader
 from optuna_quant.backends.onnxruntime.calibration.samples import Samples
 from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
-from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
-from optuna_quant.backends.onnxruntime.candidates import Candidates
+from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
-from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
-from optuna_quant.backends.onnxruntime.hints import quantized_nodes
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
-from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
 from optuna_quant.backends.onnxruntime.model.providers import checked_providers
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
-from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
 from optuna_quant.backends.onnxruntime.offered_ops import check_approach
-from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
+from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
+from optuna_quant.backends.onnxruntime.parts import BackendParts
+from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
-from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
 from optuna_quant.space.left_out import left_out_frame
 from optuna_quant.space.space import TuningSpace
 
@@ -47,27 +39,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     import pandas as pd
-    import torch
 
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
-    from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
-    from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
-    from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
-    from optuna_quant.backends.onnxruntime.sensitivity.hessian import Loss
-    from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
-    from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
-    from optuna_quant.backends.onnxruntime.torch_graph.graph import FloatType
-    from optuna_quant.costs import Costs
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
     from optuna_quant.space.narrowing import OpDict
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
     """Quantizes an ONNX model for ONNX Runtime.
 
     The model is read and checked once, calibrated once, and every candidate is built from what
@@ -148,80 +130,38 @@ class OnnxRuntimeBackend:
     ) -> None:
         check_approach(approach)
         sizes = checked_sizes(calibration_sizes)
-        self._sessions = SessionMaker(checked_providers(providers), session_options)
-        self._asked_approach = approach
-        self._reduce_range = reduce_range
-        self._model = OpenedModel(load_model(model))
+        sessions = SessionMaker(checked_providers(providers), session_options)
+        opened = OpenedModel(load_model(model))
         self._files = _files(model=model, calibration_data=calibration_data)
-        self._samples = Samples(
-            SampleReader(self._model.proto, inputs=inputs, transform=transform),
+        samples = Samples(
+            SampleReader(opened.proto, inputs=inputs, transform=transform),
             calibration_data,
             batch_size=calibration_batch_size,
             sizes=sizes,
         )
-        if calibration_data is None and approach != "dynamic" and not inspect_only:
-            raise ValueError(
-                f"approach={approach or 'static'!r} needs calibration_data: samples such as the "
-                "model sees at inference. Without any, approach='dynamic' is possible."
-            )
-        self._cache = None if cache_dir is None else CalibrationCache(cache_dir)
-        self._lock = RLock()
-        self._sensitivities: dict[tuple[int, tuple[str, ...] | None], MSESensitivity] = {}
-        self._fp32 = self._loaded()
-
-    def _loaded(self) -> FP32Model:
-        try:
-            session = self._sessions.make(self._model.compact, self._model.base_dir)
-        except Exception as error:
-            raise ValueError(
-                describe_refusal(self._model.source, self._sessions, error)
-            ) from error
-        return FP32Model(self._model, self._sessions, session)
-
-    # The parts that need the model in normal form. They have no lock: self._lock is held where
-    # one of them is made or used.
-
-    @cached_property
-    def _builder(self) -> CandidateBuilder:
-        return CandidateBuilder(self._model.graph, reduce_range=self._reduce_range)
-
-    @cached_property
-    def _offered(self) -> OfferedOps:
-        return OfferedOps(
-            self._model,
-            self._builder.static,
-            approach=self._asked_approach,
-            calibration_sizes=self._samples.sizes,
+        if not inspect_only:
+            check_has_data(approach, calibration_data)
+        parts = BackendParts(
+            opened,
+            samples,
+            sessions,
+            approach=approach,
+            reduce_range=reduce_range,
+            cache=None if cache_dir is None else CalibrationCache(cache_dir),
         )
-
-    @cached_property
-    def _ranges(self) -> CandidateRanges:
-        statistics = None
-        if self._samples.calibration is not None:
-            statistics = StatisticsSource(
-                self._model.graph, self._samples.calibration, self._sessions, self._cache
-            )
-        return CandidateRanges(statistics, self._samples.passes, self._builder, self._offered)
-
-    @cached_property
-    def _saturation(self) -> SaturationCheck:
-        return SaturationCheck(self._sessions, reduce_range=self._reduce_range)
-
-    @cached_property
-    def _candidates(self) -> Candidates:
-        return Candidates(
-            self._model,
-            fp32=self._fp32,
-            builder=self._builder,
-            ranges=self._ranges,
-            sessions=self._sessions,
-            saturation=self._saturation,
-        )
+        super().__init__(parts, RLock())
 
     @property
     def inputs(self) -> Mapping[str, Any]:
         """The inputs that are the same for all samples."""
-        return self._samples.reader.inputs
+        return self._parts.samples.reader.inputs
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files that the backend reads, which nothing may overwrite, by what they are."""
+        return self._files
+
+    # What can be done with each op.
 
     def capability(self) -> Capability:
         """What can be done with each op of the model.
@@ -231,7 +171,7 @@ class OnnxRuntimeBackend:
         Conv, ...) follow the op before them and are not listed.
         """
         with self._lock:
-            return self._offered.capability
+            return self._parts.offered.capability
 
     def tuning_space(
         self,
@@ -243,20 +183,8 @@ class OnnxRuntimeBackend:
     ) -> TuningSpace:
         """The tuning space of the model.
 
-        Args:
-            op_types:
-                Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or the
-                op types.
-            op_type_dict:
-                What to allow, by regular expressions of op types.
-            op_name_dict:
-                What to allow, by regular expressions of op names; goes over ``op_type_dict``.
-            prefix:
-                What the names of the study's parameters begin with.
-
-        Raises:
-            ValueError:
-                If no op is left, an op type is unknown, or a dictionary has another shape.
+        For the arguments and errors see :meth:`Backend.tuning_space
+        <optuna_quant.backends.base.Backend.tuning_space>`.
         """
         space = TuningSpace.from_capability(
             self.capability(),
@@ -266,15 +194,14 @@ class OnnxRuntimeBackend:
             prefix=prefix,
         )
         with self._lock:
-            self._ranges.expect(space)
+            self._parts.ranges.expect(space)
         return space
 
     @property
     def original(self) -> str:
         """What the model is called with nothing quantized: ``"FP32"`` unless it is quantized."""
         with self._lock:
-            quantized = quantized_nodes(self._model.graph.nodes)
-        return "the model as given" if quantized else "FP32"
+            return self._parts.offered.original
 
     def left_out(self, space: TuningSpace | None = None) -> pd.DataFrame:
         """Which ops are not in the tuning space, and why.
@@ -293,83 +220,19 @@ class OnnxRuntimeBackend:
             that it is not left out; empty if there is nothing).
         """
         with self._lock:
-            return left_out_frame(self._offered.left_out(space))
+            return left_out_frame(self._parts.offered.left_out(space))
 
     def float_weights(self, config: QuantConfig) -> FloatWeights:
         """The weights that a configuration leaves in floats, and what would quantize them."""
         with self._lock:
-            return self._offered.float_weights(config)
+            return self._parts.offered.float_weights(config)
 
-    def calibrate(self) -> None:
-        """Collect the range statistics now, for all calibration sizes in one pass over the data.
-
-        Otherwise the first static candidate does. They are those of the ops that are quantized by
-        default and of the ops of every tuning space that this object has given. Without
-        calibration data there is nothing to do.
-        """
-        if self._samples.calibration is not None:
-            with self._lock:
-                self._fp32.release()
-                self._ranges.collect()
-
-    def is_calibrated(self) -> bool:
-        """Whether :meth:`calibrate` has nothing to compute.
-
-        So it is once it has run, if ``cache_dir`` holds the statistics, and without any data.
-        """
-        if self._samples.calibration is None:
-            return True
+    def outputs_behind(self, ops: Sequence[str]) -> tuple[str, ...]:
+        """The model's outputs whose values can change when these ops are quantized."""
         with self._lock:
-            return self._ranges.is_collected()
+            return outputs_behind(self._parts.model.graph, ops)
 
-    def calibration_key(self) -> str:
-        """A hash of all that :meth:`calibrate` depends on: the model, its tensors and the data.
-
-        All calibration data that are used are read for it, once for each backend object.
-
-        Raises:
-            ValueError:
-                If there are no calibration data.
-        """
-        with self._lock:
-            return self._ranges.key()
-
-    def export_calibration(self) -> bytes:
-        """What :meth:`calibrate` collects, for :meth:`import_calibration`; calibrates if need be.
-
-        Raises:
-            ValueError:
-                If there are no calibration data.
-        """
-        with self._lock:
-            self.calibrate()
-            return self._ranges.dump()
-
-    def import_calibration(self, data: bytes) -> None:
-        """Take the statistics that a backend with the same :meth:`calibration_key` has exported.
-
-        Every model is then the same, to the last bit, as if this one had calibrated.
-
-        Raises:
-            ValueError:
-                If the bytes are damaged or belong to another model or other data, or there are no
-                calibration data.
-        """
-        with self._lock:
-            self._ranges.restore(data)
-
-    def calibration_preview(self, samples: int) -> tuple[int, list[Feed]] | None:
-        """The first batches of the calibration data, for a look at them.
-
-        Args:
-            samples:
-                How many samples are enough.
-
-        Returns:
-            How many samples there are, or at least so many, and the batches with them. A smaller
-            calibration sampling size counts for the number. :obj:`None` without data.
-        """
-        return self._samples.preview(samples)
+    # Models of configurations.
 
     def quantize(self, config: QuantConfig) -> QuantizedModel:
         """Build the model that a configuration describes.
@@ -384,7 +247,7 @@ class OnnxRuntimeBackend:
                 If it names an op that the model does not have, or that cannot run so.
         """
         with self._lock:
-            return self._candidates.quantize(config)
+            return self._parts.candidates.quantize(config)
 
     def session(self, config: QuantConfig) -> onnxruntime.InferenceSession:
         """A session of the model that a configuration describes."""
@@ -397,7 +260,19 @@ class OnnxRuntimeBackend:
         process. Two configurations with the same fingerprint build the same model.
         """
         with self._lock:
-            return self._candidates.fingerprint(config)
+            return self._parts.candidates.fingerprint(config)
+
+    def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
+        """What the runtime really runs for each op of a configuration.
+
+        Raises:
+            ModelLoadError:
+                If the runtime does not load the model.
+        """
+        model = self.quantize(config)
+        with self._lock:
+            graph = self._parts.model.graph
+        return executed_in_candidate(model, config.ops.keys(), graph, self._parts.sessions)
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.
@@ -412,334 +287,15 @@ class OnnxRuntimeBackend:
             prevent it), ``"exact"`` elsewhere.
         """
         with self._lock:
-            approach = self._offered.approach
-            model = self._candidates.unchanged.fingerprint
-            saturates = self._saturation.saturates
+            approach = self._parts.offered.approach
+            model = self._parts.candidates.unchanged.fingerprint
+            saturates = self._parts.saturation.saturates
         return signature(
             model=model,
-            samples=self._samples,
+            samples=self._parts.samples,
             approach=approach,
-            reduce_range=self._reduce_range,
+            reduce_range=self._parts.reduce_range,
             saturates=saturates,
-        )
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        """The files that the backend reads, which nothing may overwrite, by what they are."""
-        return self._files
-
-    def outputs_behind(self, ops: Sequence[str]) -> tuple[str, ...]:
-        """The model's outputs whose values can change when these ops are quantized."""
-        with self._lock:
-            return outputs_behind(self._model.graph, ops)
-
-    def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
-        """What the runtime really runs for each op of a configuration.
-
-        Raises:
-            ModelLoadError:
-                If the runtime does not load the model.
-        """
-        model = self.quantize(config)
-        with self._lock:
-            graph = self._model.graph
-        return executed_in_candidate(model, config.ops.keys(), graph, self._sessions)
-
-    def mse_sensitivity(self, *, samples: int = 256, data: object = None) -> MSESensitivity:
-        """A sensitivity by the error that quantization brings to each op's own output.
-
-        What :class:`~optuna_quant.samplers.MSEQuantSampler` ranks ops by; see
-        :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.MSESensitivity`.
-
-        Args:
-            samples:
-                How many samples are used, from the start of the data.
-            data:
-                The samples, in any form of ``calibration_data``, which they are by default.
-
-        Raises:
-            ValueError:
-                If there are no data, or an argument is not one of those described.
-        """
-        return self._sensitivity_maker().mse(data, samples=samples)
-
-    def output_sensitivity(
-        self,
-        *,
-        batches: int = 2,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        data: object = None,
-        outputs: Sequence[str] | None = None,
-    ) -> OutputSensitivity:
-        """A sensitivity by how far the quantization of each op moves the model's outputs.
-
-        What :class:`~optuna_quant.samplers.MSEV2QuantSampler` ranks ops by; see
-        :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.OutputSensitivity`.
-
-        Args:
-            batches:
-                How many batches are used, from the start of the data.
-            batch_size:
-                The most samples in a batch.
-            data:
-                The samples, in any form of ``calibration_data``, which they are by default.
-            outputs:
-                The names of the outputs that are looked at; None for all.
-
-        Raises:
-            ValueError:
-                If there are no data, or an argument is not one of those described.
-        """
-        return self._sensitivity_maker().output(
-            data, batches=batches, batch_size=batch_size, outputs=outputs
-        )
-
-    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
-        """How the sensitivities that strategies ask for are made.
-
-        See :class:`~optuna_quant.backends.base.OffersSensitivities`.
-        """
-        return {
-            SensitivityKind.BEST: SensitivityFactory(self.sensitivity),
-            SensitivityKind.OP_ERROR: SensitivityFactory(
-                lambda *, outputs: self.mse_sensitivity()  # Each op has its own.
-            ),
-            SensitivityKind.OUTPUT_ERROR: SensitivityFactory(self.output_sensitivity),
-            SensitivityKind.CURVATURE: SensitivityFactory(
-                self.hessian_sensitivity, ("loss", "labels", "probes", "module", "parameters")
-            ),
-        }
-
-    def sensitivity(
-        self, *, samples: int = 32, outputs: Sequence[str] | None = None
-    ) -> MSESensitivity | None:
-        """The sensitivity of ops in their options that is the best to be had here.
-
-        What the default strategy begins with: :meth:`gradient_sensitivity` where torch is
-        installed and knows all operators of the model, otherwise :meth:`mse_sensitivity`, which
-        does not know what the outputs make of an error.
-
-        Args:
-            samples:
-                The most samples that are used, from the start of the data.
-            outputs:
-                The names of the outputs that are looked at; None for all.
-
-        Returns:
-            The sensitivity; :obj:`None` if there are no calibration data to run the model on.
-        """
-        key = samples, None if outputs is None else tuple(outputs)
-        with self._lock:
-            found = self._sensitivities.get(key)
-            if found is None:
-                found = self._sensitivity_maker().best(samples=samples, outputs=outputs)
-                if found is not None:
-                    self._sensitivities[key] = found
-            return found
-
-    def gradient_sensitivity(
-        self,
-        *,
-        samples: int = 64,
-        probes: int = 4,
-        seed: int = 0,
-        data: object = None,
-        outputs: Sequence[str] | None = None,
-    ) -> GradientSensitivity:
-        """A sensitivity by how far the error of each op moves the model's outputs; needs torch.
-
-        What the default strategy begins with; for the arguments and errors see
-        :class:`~optuna_quant.backends.onnxruntime.sensitivity.gradient.GradientSensitivity`.
-
-        Args:
-            samples:
-                How many samples are used, from the start of the data.
-            probes:
-                How many random projections of the outputs are used for each batch.
-            seed:
-                Of the projections.
-            data:
-                The samples, in any form of ``calibration_data``, which they are by default.
-            outputs:
-                The names of the outputs that are looked at; None for all.
-        """
-        return self._sensitivity_maker().gradient(
-            data, samples=samples, probes=probes, seed=seed, outputs=outputs
-        )
-
-    def hessian_sensitivity(
-        self,
-        *,
-        loss: Loss | None = None,
-        labels: object = None,
-        data: object = None,
-        probes: int = 32,
-        tolerance: float = 0.2,
-        seed: int = 0,
-        max_samples: int = 64,
-        batch_size: int = 16,
-        dtype: FloatType = "float32",
-        module: torch.nn.Module | None = None,
-        parameters: Mapping[str, str] | None = None,
-        outputs: Sequence[str] | None = None,
-    ) -> HessianSensitivity:
-        """A sensitivity by the curvature of a loss in the ops' weights; needs torch.
-
-        What :class:`~optuna_quant.samplers.HAWQV2QuantSampler` ranks ops by; for the arguments and
-        errors see
-        :class:`~optuna_quant.backends.onnxruntime.sensitivity.hessian.HessianSensitivity`.
-
-        Args:
-            loss:
-                ``loss(outputs, batch)``; None for how far the outputs move, which needs no labels.
-            labels:
-                The labels of the samples, in their order.
-            data:
-                The samples; the calibration data by default.
-            probes:
-                The most random probes.
-            tolerance:
-                The relative standard error of a trace that is small enough to stop.
-            seed:
-                Of the probes.
-            max_samples:
-                How many samples are used, from the start of the data.
-            batch_size:
-                The most samples at a time.
-            dtype:
-                What floats are computed in.
-            module:
-                The module that the model was exported from, to be differentiated in its place.
-            parameters:
-                With ``module``: its parameter that is the weight of each op.
-            outputs:
-                The names of the outputs whose move counts where there is no ``loss``; None for
-                all.
-        """
-        return self._sensitivity_maker().hessian(
-            data,
-            loss=loss,
-            outputs=outputs,
-            labels=labels,
-            probes=probes,
-            tolerance=tolerance,
-            seed=seed,
-            max_samples=max_samples,
-            batch_size=batch_size,
-            dtype=dtype,
-            module=module,
-            parameters=parameters,
-        )
-
-    def _sensitivity_maker(self) -> SensitivityMaker:
-        with self._lock:
-            return SensitivityMaker(
-                self.quantize,
-                self._model.graph,
-                self._model.nbytes,
-                self._builder.static,
-                self._samples,
-                self._sessions,
-            )
-
-    def costs(
-        self,
-        space: TuningSpace,
-        *,
-        seed: int = 0,
-        seconds: float = 3.0,
-        checks: int = 6,
-        data: object = None,
-    ) -> Costs:
-        """What the configurations of a tuning space cost on this machine.
-
-        The latency is measured: the runtime's own profiles of a few models (the original one, one
-        in which everything is quantized for each way that differs in cost, and mixtures) say how
-        long each op and what is between ops takes, and random models that are measured as wholes
-        say how well that predicts. Calibrates if need be. Threads, providers and options are those
-        of all sessions.
-
-        Args:
-            space:
-                The tuning space.
-            seed:
-                Of the configurations that are measured.
-            seconds:
-                How long models may run, in all; building and loading them comes on top.
-            checks:
-                How many models the predictions are compared with; 0 for none.
-            data:
-                What the models are run on: the first sample of it, or the first batch where
-                samples cannot be taken apart, in any form of ``calibration_data``, which it is by
-                default.
-
-        Returns:
-            The tables ``"latency"`` (seconds of one run), ``"size"`` (bytes), ``"multiply_adds"``
-            (those in floats) and ``"bit_operations"`` (multiply-adds times the bits of both
-            factors), the latter two for one sample.
-
-        Raises:
-            ValueError:
-                If there are no data, or the model cannot be loaded.
-        """
-        from optuna_quant.backends.onnxruntime.costs.measure import measure_costs
-
-        self.calibrate()
-        source = self._cost_source(data)
-        return measure_costs(source, space, seed=seed, seconds=seconds, checks=checks)
-
-    def counted_costs(self, space: TuningSpace, *, seed: int = 0, data: object = None) -> Costs:
-        """The part of :meth:`costs` that is counted and not measured: size and operations.
-
-        Args:
-            space:
-                The tuning space.
-            seed:
-                Of the configurations of which the sizes are seen.
-            data:
-                What shapes are found with, in any form of ``calibration_data``, which it is by
-                default.
-
-        Raises:
-            ValueError:
-                If there are no data.
-        """
-        from optuna_quant.backends.onnxruntime.costs.measure import count_costs
-
-        self.calibrate()
-        return count_costs(self._cost_source(data), space, seed=seed)
-
-    def cost_conditions(self, *, data: object = None) -> Mapping[str, str]:
-        """Under which conditions :meth:`costs` would measure here: machine, threads, batch.
-
-        Args:
-            data:
-                As there.
-
-        Raises:
-            ValueError:
-                If there are no data.
-        """
-        from optuna_quant.backends.onnxruntime.costs.measure import conditions
-
-        return conditions(self._cost_source(data))
-
-    def _cost_source(self, data: object) -> CostSource:
-        """What costs are measured with."""
-        from optuna_quant.backends.onnxruntime.costs.measure import CostSource
-
-        piece = next(iter(self._samples.to_run_on(data, "Measuring costs").pieces([1])))
-        with self._lock:
-            graph = self._model.graph
-        return CostSource(
-            graph=graph,
-            original=self._model.proto,
-            original_bytes=self._model.nbytes,
-            base_dir=self._model.base_dir,
-            sessions=self._sessions,
-            build=lambda config: self.quantize(config).proto,
-            feed=piece.feed,
-            samples=piece.samples,
         )
 
 

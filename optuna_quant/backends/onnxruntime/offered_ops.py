@@ -12,6 +12,7 @@ from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import find_capability
 from optuna_quant.backends.onnxruntime.capability import usual_approach
 from optuna_quant.backends.onnxruntime.hints import model_warnings
+from optuna_quant.backends.onnxruntime.hints import quantized_nodes
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
 from optuna_quant.space.left_out import FloatWeights
@@ -87,6 +88,11 @@ class OfferedOps:
                 warnings.warn(warning, stacklevel=2)
         return found
 
+    @property
+    def original(self) -> str:
+        """What the model is called with nothing quantized."""
+        return "the model as given" if quantized_nodes(self._model.graph.nodes) else "FP32"
+
     def left_out(self, space: TuningSpace | None) -> tuple[LeftOut, ...]:
         """Which ops are not in a tuning space, and why; in the default one if it is None."""
         if space is None:
@@ -122,3 +128,17 @@ def check_approach(approach: str | None) -> None:
     """
     if approach is not None and approach not in APPROACHES:
         raise ValueError(f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}.")
+
+
+def check_has_data(approach: str | None, calibration_data: object) -> None:
+    """Check that there are calibration data if candidates cannot be built without them.
+
+    Raises:
+        ValueError:
+            If there are none.
+    """
+    if calibration_data is None and approach != "dynamic":
+        raise ValueError(
+            f"approach={approach or 'static'!r} needs calibration_data: samples such as the "
+            "model sees at inference. Without any, approach='dynamic' is possible."
+        )

@@ -11,8 +11,11 @@ from optuna_quant._common.rounding import bounds_slack
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+    from optuna_quant.evaluation.metrics.sample_metrics import Bounds
     from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 
 
@@ -40,24 +43,54 @@ def checked_scores(
             f"{chosen.shape}, but gave {array.dtype} of shape {array.shape}. For a metric of the "
             "whole set use CorpusMetric."
         )
-    scores = array.astype(np.float64)
+    what = f"The metric {metric.name!r} is"
+    return valid_scores(
+        array,
+        metric.bounds,
+        not_finite=lambda score, place: (
+            f"{what} {score} for sample {chosen[place]}; it must be finite for each sample."
+        ),
+        outside=lambda score, place: (
+            f"{what} {score} for sample {chosen[place]}, which is outside its bounds "
+            f"{metric.bounds}. Give bounds that hold for every sample and every model, or none."
+        ),
+    )
+
+
+def valid_scores(
+    given: NDArray[Any],
+    bounds: Bounds | None,
+    *,
+    not_finite: Callable[[np.float64, int], str],
+    outside: Callable[[np.float64, int], str],
+) -> NDArray[np.float64]:
+    """Scores as float64; one that is out of bounds by no more than rounding is on the bound.
+
+    Args:
+        given:
+            The scores, a number for each sample.
+        bounds:
+            The lowest and the highest one; :obj:`None` if they are not known.
+        not_finite:
+            The error for a score that is not finite, and its place.
+        outside:
+            That for one that is out of bounds.
+
+    Raises:
+        ValueError:
+            If a score is not finite or out of bounds.
+    """
+    scores = given.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
-        raise ValueError(
-            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}; it must "
-            "be finite for each sample."
-        )
-    if metric.bounds is None:
+        raise ValueError(not_finite(scores[bad[0]], int(bad[0])))
+    if bounds is None:
         return scores
-    low, high = metric.bounds
-    rounding = bounds_slack(metric.bounds, array.dtype)
+    low, high = bounds
+    rounding = bounds_slack(bounds, given.dtype)
     bad = np.flatnonzero((scores < low - rounding) | (scores > high + rounding))
     if len(bad):
-        raise ValueError(
-            f"The metric {metric.name!r} is {scores[bad[0]]} for sample {chosen[bad[0]]}, which "
-            f"is outside its bounds {metric.bounds}. Give bounds that hold for every sample and "
-            "every model, or none."
-        )
+        raise ValueError(outside(scores[bad[0]], int(bad[0])))
     return np.clip(scores, low, high)
 
 

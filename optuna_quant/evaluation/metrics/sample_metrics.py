@@ -303,21 +303,7 @@ def mse(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def mae(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """The mean absolute error of each sample.
-
-    Args:
-        output:
-            Predictions of shape ``(samples, ...)``.
-        labels:
-            The right values, as many and in the same order; their shape may be another.
-
-    Returns:
-        The means, of shape ``(samples,)``.
-
-    Raises:
-        ValueError:
-            If there are more of the ones than of the others.
-    """
+    """The mean absolute error of each sample; otherwise as :func:`mse`."""
     return np.asarray(np.abs(_difference(output, labels)).mean(axis=1))
 
 
@@ -424,6 +410,24 @@ def checked_bounds(name: str, bounds: Any) -> Bounds:
             f"which one at least is finite, but got {bounds!r}. Use None if they are not known."
         )
     return low, high
+
+
+def useful_bounds(bounds: Bounds | None, *, higher_is_better: bool) -> Bounds | None:
+    """The bounds with which a part of the samples can be enough to tell that a model fails.
+
+    Args:
+        bounds:
+            The lowest and the highest score of a sample; :obj:`None` if they are not known.
+        higher_is_better:
+            Whether a higher score is better.
+
+    Returns:
+        The bounds; :obj:`None` if the best score is not known.
+    """
+    if bounds is None:
+        return None
+    low, high = bounds
+    return bounds if math.isfinite(high if higher_is_better else low) else None
 
 
 def _is_right(what: str, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:

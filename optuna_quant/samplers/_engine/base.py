@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable
 import contextlib
-from dataclasses import replace
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +15,9 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
+from optuna_quant.samplers._engine.conclusion import conclude
+from optuna_quant.samplers._engine.conclusion import judge
+from optuna_quant.samplers._engine.limits import Limits
 from optuna_quant.samplers._engine.policy import Policy
 from optuna_quant.samplers._engine.proposer import Proposer
 from optuna_quant.samplers._engine.reports import Abandoned
@@ -23,22 +25,10 @@ from optuna_quant.samplers._engine.reports import Speculation
 from optuna_quant.samplers._engine.session import StudySession
 from optuna_quant.samplers._engine.trial_history import TrialHistory
 from optuna_quant.space.space import TuningSpace
-from optuna_quant.study import record
-from optuna_quant.study.baseline import Baseline
-from optuna_quant.study.baseline import get_baseline
-from optuna_quant.study.baseline import propose_baseline
-from optuna_quant.study.baseline import who_measures
 from optuna_quant.study.claims import announce
-from optuna_quant.study.judgement import Judgement
-from optuna_quant.study.judgement import write_judgement
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import check_space
-from optuna_quant.study.trial_view import TrialView
-from optuna_quant.study.trial_writer import StoredTrialWriter
-from optuna_quant.workers.backoff import Backoff
-from optuna_quant.workers.identity import is_this_process
-from optuna_quant.workers.identity import this_worker
 
 
 if TYPE_CHECKING:
@@ -49,9 +39,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.criteria import AccuracyCriterion
-
-
-_BASELINE_TIMEOUT_SECONDS = 600.0
 
 
 class QuantSampler(BaseSampler, abc.ABC):
@@ -115,21 +102,17 @@ class QuantSampler(BaseSampler, abc.ABC):
                 f"space must be a TuningSpace, such as backend.tuning_space() gives, but got "
                 f"{space!r}."
             )
-        for name, count in (("max_failures", max_failures), ("max_deaths", max_deaths)):
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, but got {count}.")
-        for name, value in (("grace_period", grace_period), ("claim_timeout", claim_timeout)):
-            if value is not None and value < 0:
-                raise ValueError(f"{name} must not be negative, but got {value}.")
+        self._limits = Limits(
+            max_failures=max_failures,
+            max_deaths=max_deaths,
+            grace_period=grace_period,
+            claim_timeout=claim_timeout,
+        )
         self._space = space
         self._criterion = criterion
         self._independent = independent_sampler or RandomSampler(seed=seed)
         self._seed = seed
         self._baseline = baseline
-        self._max_failures = max_failures
-        self._max_deaths = max_deaths
-        self._grace_period = grace_period
-        self._claim_timeout = claim_timeout
         self._distributions = space.distributions()
         self._sessions: dict[tuple[int, int], StudySession] = {}
         self._lock = threading.RLock()
@@ -157,7 +140,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     @property
     def claim_timeout(self) -> float | None:
         """After how many seconds without a heartbeat a trial of another machine is stale."""
-        return self._claim_timeout
+        return self._limits.claim_timeout
 
     @property
     def measures_baseline(self) -> bool:
@@ -212,18 +195,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         A worker guesses rather than waits for what others still evaluate.
         """
         with self._lock:
-            session = self._session(study)
-            session.history.refresh(study)
-            guessed = {
-                self._space.key_from_params(trial.params)
-                for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-                if (claim := TrialView(trial).claim) is not None and claim.speculative
-            }
-            used = sum(
-                key is not None and session.policy.has_asked_for(session.history, key)
-                for key in guessed
-            )
-            return Speculation(len(guessed), used)
+            return self._session(study).speculation(study, self._space)
 
     def abandoned(self, study: optuna.Study) -> tuple[Abandoned, ...]:
         """The configurations that are not tried any more, because every attempt failed."""
@@ -295,43 +267,26 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> None:
         """Keep the baseline, and write the criterion as a constraint if it is not there."""
         self._independent.after_trial(study, trial, state, values)
+        session = self._session(study)
         try:
-            self._conclude(study, trial, state, values)
+            config = conclude(study, trial, state, values, space=self._space, session=session)
+            if config is not None and values and self._constrains(study):
+                judge(
+                    study,
+                    trial,
+                    config,
+                    values[0],
+                    criterion=self._criterion,
+                    session=session,
+                    fp32_key=self._space.fp32().key,
+                )
         finally:
             # Not before: it may have had to wait for the baseline.
-            self._session(study).end(trial.number)
+            session.end(trial.number)
 
     def _constrains(self, study: optuna.Study) -> bool:
         """Whether what does not meet the criterion is infeasible."""
         return True
-
-    def _conclude(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        config = self._session(study).take_config(trial.number)
-        if state == TrialState.FAIL:
-            _optuna.set_trial_system_attr(study, trial, record.FAILED, True)
-        key = self._space.key_from_params(trial.params)
-        if key is None or state != TrialState.COMPLETE or not values:
-            return
-        if config is None or config.key != key:
-            config = self._space.config_from_params(trial.params)
-        if key == self._space.fp32().key:
-            propose_baseline(study, Baseline(values[0], trial.number))
-        if not self._constrains(study):
-            return
-        # What it does not say of quantized models is said by the objective, or is no constraint.
-        judgement = Judgement(is_quantized=None if config.quantized_ops else False)
-        if self._criterion is not None and TrialView(trial).violation is None:
-            baseline = self._await_baseline(study)
-            if baseline is not None:
-                violation = self._criterion.violation(values[0], baseline.value)
-                judgement = replace(judgement, violation=violation)
-        write_judgement(judgement, StoredTrialWriter(study, trial))
 
     def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
         """Whether to wait for what is claimed when nothing else is left to do.
@@ -359,8 +314,8 @@ class QuantSampler(BaseSampler, abc.ABC):
         history = TrialHistory(
             study,
             self._space,
-            max_failures=self._max_failures,
-            max_deaths=self._max_deaths,
+            max_failures=self._limits.max_failures,
+            max_deaths=self._limits.max_deaths,
             criterion=self._criterion,
         )
         proposer = Proposer(
@@ -374,26 +329,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             study,
             history,
             proposer,
-            claim_timeout=self._claim_timeout,
-            grace_period=self._grace_period,
+            claim_timeout=self._limits.claim_timeout,
+            grace_period=self._limits.grace_period,
             lock=self._lock,
         )
-
-    def _await_baseline(self, study: optuna.Study) -> Baseline | None:
-        """The baseline; waits while another worker that lives measures it.
-
-        A thread of this process that has asked for it may itself wait for this one: not for ever.
-        """
-        deadline = time.monotonic() + _BASELINE_TIMEOUT_SECONDS
-        backoff = Backoff()
-        while (baseline := get_baseline(study)) is None:
-            with self._lock:
-                session = self._session(study)
-                session.look(study)
-                worker = who_measures(session.history.running.values(), self._space.fp32().key)
-            # What this very thread has asked for and not told cannot end while we wait.
-            late = time.monotonic() > deadline
-            if worker in (None, this_worker()) or (late and is_this_process(worker)):
-                return get_baseline(study)
-            backoff()
-        return baseline

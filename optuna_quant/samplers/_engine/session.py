@@ -7,13 +7,18 @@ import math
 import threading
 from typing import TYPE_CHECKING
 
+from optuna.trial import TrialState
+
 from optuna_quant import _optuna
+from optuna_quant.samplers._engine.reports import Speculation
 from optuna_quant.study import record
+from optuna_quant.study.baseline import who_measures
 from optuna_quant.study.claims import ClaimQueue
 from optuna_quant.study.claims import is_claimed_twice
 from optuna_quant.study.liveness import TrialHeartbeats
 from optuna_quant.study.liveness import TrialMonitor
 from optuna_quant.study.liveness import reap
+from optuna_quant.study.trial_view import TrialView
 from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.identity import this_worker
 
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._engine.trial_history import Outcome
     from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 # How much of a trial's time may pass before a worker that waits for its end notices it.
@@ -98,6 +104,25 @@ class StudySession:
             if reap(study, self._monitor, self.history.running):
                 self.history.refresh(study)
             return self.history.running
+
+    def speculation(self, study: optuna.Study, space: TuningSpace) -> Speculation:
+        """How much was evaluated on a guess, and how much of it has been asked for since."""
+        with self._lock:
+            self.history.refresh(study)
+            guessed = {
+                space.key_from_params(trial.params)
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+                if (claim := TrialView(trial).claim) is not None and claim.speculative
+            }
+            used = sum(
+                key is not None and self.policy.has_asked_for(self.history, key) for key in guessed
+            )
+            return Speculation(len(guessed), used)
+
+    def who_measures(self, study: optuna.Study, fp32_key: str) -> str | None:
+        """The worker that evaluates the FP32 model now; :obj:`None` if none that lives does."""
+        with self._lock:
+            return who_measures(self.look(study).values(), fp32_key)
 
     def is_over(self) -> bool:
         """Whether everything that the sampler wants has been evaluated."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from numbers import Real
+
+from optuna_quant._common import counts
 
 
 def check_count(name: str, value: object) -> None:
@@ -15,12 +16,8 @@ def check_count(name: str, value: object) -> None:
         ValueError:
             If it is less than one.
     """
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, but got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, but got {value}.")
+    if value is not None:
+        counts.check_count(name, value)
 
 
 def check_flag(name: str, value: object) -> None:

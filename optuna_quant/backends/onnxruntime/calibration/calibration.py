@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-    from optuna_quant.backends.onnxruntime.calibration.data import Piece
+    from optuna_quant.backends.onnxruntime.calibration.pieces import Piece
     from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
 
     Providers = Sequence[str | tuple[str, dict[str, Any]]]

@@ -6,9 +6,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 import warnings
@@ -20,6 +17,8 @@ from optuna_quant.backends.onnxruntime.calibration.feeds import check_names
 from optuna_quant.backends.onnxruntime.calibration.feeds import is_array
 from optuna_quant.backends.onnxruntime.calibration.feeds import to_array
 from optuna_quant.backends.onnxruntime.calibration.feeds import to_feed
+from optuna_quant.backends.onnxruntime.calibration.pieces import Piece
+from optuna_quant.backends.onnxruntime.calibration.pieces import content_hashes
 from optuna_quant.backends.onnxruntime.calibration.sources import CalibrationSource
 from optuna_quant.data.array_files import npz_names
 from optuna_quant.data.array_files import read_npz
@@ -94,27 +93,6 @@ def _specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[InputSpec, ...]:
             )
         specs.append(InputSpec(value.name, dtype, shape))
     return tuple(specs)
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """A batch, or a part of one, as :meth:`CalibrationData.pieces` gives it.
-
-    Args:
-        feed:
-            Array for each input.
-        samples:
-            Number of samples in ``feed``.
-        reached:
-            The sampling sizes that are complete once this piece has been used.
-        opens_batch:
-            Whether this piece is the start of a batch.
-    """
-
-    feed: Feed
-    samples: int
-    reached: tuple[int, ...]
-    opens_batch: bool
 
 
 class CalibrationData:
@@ -284,36 +262,13 @@ class CalibrationData:
         One pass over the data, in constant memory. It covers names, dtypes, shapes, values and the
         division into batches. A size that the data do not reach gets the hash of them all.
         """
-        sizes = tuple(sizes)
-        # What is the same in all batches counts once, however they are cut.
-        digests = {spec.name: hashlib.sha256() for spec in self._inputs}
-        for name, value in self._constants.values.items():
-            digests[name] = hashlib.sha256(f"{value.dtype.str} {value.shape};".encode())
-            digests[name].update(_content(value))
-        result: dict[int, str] = {}
-        rows = 0
-
-        def summary() -> str:
-            total = hashlib.sha256(str(rows).encode())
-            for name, digest in digests.items():
-                total.update(name.encode() + b"\0" + digest.digest())
-            return total.hexdigest()
-
-        for piece in self.pieces(sizes):
-            if piece.opens_batch:
-                of_data = {spec.name: piece.feed[spec.name] for spec in self._inputs}
-                for name, array in of_data.items():
-                    axes = array.shape[1:] if self._is_divisible(of_data) else array.shape
-                    header = f"{rows} {array.dtype.str} {axes};"
-                    digests[name].update(header.encode())
-                rows = 0
-            rows += piece.samples
-            for spec in self._inputs:
-                digests[spec.name].update(_content(piece.feed[spec.name]))
-            if piece.reached:
-                result.update(dict.fromkeys(piece.reached, summary()))
-        whole = summary()
-        return {size: result.get(size, whole) for size in sizes}
+        return content_hashes(
+            self.pieces,
+            tuple(sizes),
+            [spec.name for spec in self._inputs],
+            self._constants.values,
+            self._is_divisible,
+        )
 
     def fingerprint(self) -> str:
         """Return a SHA-256 content hash of all the data, see :meth:`fingerprints`."""
@@ -466,10 +421,3 @@ def _fresh_iterator(factory: Callable[[], Any]) -> Iterable[object]:
             "must return an iterator over batches."
         )
     return batches
-
-
-def _content(array: NDArray[Any]) -> bytes | memoryview:
-    if array.dtype.kind in "OUS":
-        texts = [x.decode() if isinstance(x, bytes) else str(x) for x in array.ravel().tolist()]
-        return json.dumps(texts).encode()
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

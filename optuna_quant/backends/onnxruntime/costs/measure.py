@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 import platform
@@ -25,6 +26,7 @@ from optuna_quant.backends.onnxruntime.costs.operations import bits
 from optuna_quant.backends.onnxruntime.costs.operations import multiply_adds
 from optuna_quant.backends.onnxruntime.costs.operations import needed_tensors
 from optuna_quant.backends.onnxruntime.costs.runs import Bench
+from optuna_quant.backends.onnxruntime.costs.runs import Measured
 from optuna_quant.backends.onnxruntime.costs.runs import measure
 from optuna_quant.backends.onnxruntime.costs.runs import uses_one_thread
 from optuna_quant.backends.onnxruntime.costs.shapes import tensor_shapes
@@ -32,6 +34,7 @@ from optuna_quant.backends.onnxruntime.costs.size import group_bytes
 from optuna_quant.backends.onnxruntime.costs.size import size_table
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
+from optuna_quant.costs import Validation
 from optuna_quant.space.config import FP32
 from optuna_quant.workers.cores import available_cores
 
@@ -144,18 +147,7 @@ def measure_costs(
     measured = measure(configs, [*others, *again], bench, seconds=seconds)
     _say_refused(measured.refused)
     latency = latency_table(space, measured.observed, neighbours, refused=measured.refused)
-    compared = [k for k in range(len(others)) if k in measured.others]
-    repeated = [
-        (each.timing, measured.others[len(others) + k])
-        for k, config in enumerate(again)
-        for each in measured.observed
-        if each.state == state_of(config) and len(others) + k in measured.others
-    ]
-    validation = validate(
-        [latency.cost(others[k]) for k in compared],
-        [measured.others[k] for k in compared],
-        repeated,
-    )
+    validation = _validation(latency, measured, others, again)
     ran = clock()
     known = [config for config in (*configs, *others) if config.key in sizes]
     size = _size_table(source, space, neighbours, {config: sizes[config.key] for config in known})
@@ -173,6 +165,38 @@ def measure_costs(
     )
     _logger.info(_told(found, len(configs)))
     return found
+
+
+def _validation(
+    latency: CostTable,
+    measured: Measured,
+    others: Sequence[QuantConfig],
+    again: Sequence[QuantConfig],
+) -> Validation | None:
+    """How the table agrees with models that were measured as wholes.
+
+    Args:
+        latency:
+            The table.
+        measured:
+            What was measured: first of ``others``, then of ``again``.
+        others:
+            Configurations to compare predictions with.
+        again:
+            Configurations that were measured a second time.
+    """
+    compared = [k for k in range(len(others)) if k in measured.others]
+    repeated = [
+        (each.timing, measured.others[len(others) + k])
+        for k, config in enumerate(again)
+        for each in measured.observed
+        if each.state == state_of(config) and len(others) + k in measured.others
+    ]
+    return validate(
+        [latency.cost(others[k]) for k in compared],
+        [measured.others[k] for k in compared],
+        repeated,
+    )
 
 
 def count_costs(source: CostSource, space: TuningSpace, *, seed: int = 0) -> Costs:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from optuna_quant._common.counts import check_positive
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
 from optuna_quant.data.outputs import choose_outputs
 
@@ -85,8 +86,7 @@ class GradientSensitivity(MSESensitivity):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if isinstance(probes, bool) or not isinstance(probes, int) or probes < 1:
-            raise ValueError(f"probes must be a positive integer, but got {probes!r}.")
+        check_positive("probes", probes)
         self._outputs = None if outputs is None else tuple(outputs)
         self._probes = probes
         self._seed = seed

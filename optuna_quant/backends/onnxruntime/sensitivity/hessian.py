@@ -25,6 +25,7 @@ from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.op_weights import channel_axis
 from optuna_quant.backends.onnxruntime.calibration.op_weights import squared_perturbation
 from optuna_quant.backends.onnxruntime.model.graph import tensor_array
+from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import check_ops
 from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import HessianReport
 from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import OpTrace
 from optuna_quant.backends.onnxruntime.sensitivity.loss_data import count_samples
@@ -186,14 +187,8 @@ class HessianSensitivity:
             ("max_samples", max_samples, 1),
             ("batch_size", batch_size, 1),
         ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise ValueError(f"{name} must be an integer from {least} on, but got {number!r}.")
-        if not 0.0 <= tolerance < math.inf:
-            raise ValueError(f"tolerance must be a number from 0 on, but got {tolerance!r}.")
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be 'float32' or 'float64', but got {dtype!r}.")
-        if loss is not None and not callable(loss):
-            raise TypeError(f"loss must be a function of outputs and batch, but got {loss!r}.")
+            _check_integer(name, number, least)
+        _check_options(tolerance, dtype, loss)
         self._loss = output_change if loss is None else loss
         self._probes, self._tolerance, self._seed = probes, tolerance, seed
         self._weights = MappingProxyType(dict(weights))
@@ -224,14 +219,7 @@ class HessianSensitivity:
         varying = constants.varying(inputs)
         self._sizes = [count_samples(batch, varying) for batch in arrays]
         own = {spec.name for spec in inputs}
-        floats = torch.float64 if dtype == "float64" else torch.float32
-        self._batches = [
-            {
-                name: to_tensor(array, floats) if name in own else _for_loss(array, floats)
-                for name, array in batch.items()
-            }
-            for batch in arrays
-        ]
+        self._batches = [_as_tensors(batch, own, dtype) for batch in arrays]
         if (module is None) != (parameters is None):
             raise ValueError("module= and parameters= must be given together.")
         self._model: TorchGraph | ModuleFunction
@@ -290,9 +278,7 @@ class HessianSensitivity:
                 If an op is not in the configuration, is not in ``parameters``, or its weight
                 cannot be quantized so; or if the Hessian is not finite.
         """
-        for op in ops:
-            if op not in config.ops:
-                raise ValueError(f"There is no op {op!r} in the configuration to be scored.")
+        check_ops(config, ops)
         bare = [op for op in ops if op not in self._weights]
         if bare:
             _logger.info(f"{len(bare)} ops have no weight and score zero: {', '.join(bare)}.")
@@ -387,6 +373,31 @@ class HessianSensitivity:
                 f"{', '.join(outputs)}, without detach() or numpy."
             )
         return value.reshape(())
+
+
+def _check_integer(name: str, number: object, least: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise ValueError(f"{name} must be an integer from {least} on, but got {number!r}.")
+
+
+def _check_options(tolerance: float, dtype: object, loss: object) -> None:
+    if not 0.0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance must be a number from 0 on, but got {tolerance!r}.")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be 'float32' or 'float64', but got {dtype!r}.")
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss must be a function of outputs and batch, but got {loss!r}.")
+
+
+def _as_tensors(
+    batch: Mapping[str, NDArray[Any]], inputs: Collection[str], dtype: FloatType
+) -> Tensors:
+    """A batch as torch takes it: the model's inputs, and what only the loss reads."""
+    floats = torch.float64 if dtype == "float64" else torch.float32
+    return {
+        name: to_tensor(array, floats) if name in inputs else _for_loss(array, floats)
+        for name, array in batch.items()
+    }
 
 
 def _for_loss(array: NDArray[Any], dtype: torch.dtype) -> torch.Tensor:

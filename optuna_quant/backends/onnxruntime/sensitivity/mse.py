@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.counts import check_positive
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
+from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import check_ops
 from optuna_quant.backends.onnxruntime.sensitivity.relative_error import RelativeError
 from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
 from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import side_by_side
@@ -120,7 +122,7 @@ class MSESensitivity:
         *,
         samples: int = 256,
     ) -> None:
-        _check_positive("samples", samples)
+        check_positive("samples", samples)
         self._build = build
         self._graph = graph
         self._nodes = {node.name: node for node in graph.nodes}
@@ -365,8 +367,8 @@ class OutputSensitivity:
         batch_size: int = 32,
         outputs: Sequence[str] | None = None,
     ) -> None:
-        _check_positive("batches", batches)
-        _check_positive("batch_size", batch_size)
+        check_positive("batches", batches)
+        check_positive("batch_size", batch_size)
         self._build = build
         self._data = data
         self._batch_size = batch_size
@@ -467,12 +469,5 @@ def _mean_error(errors: Mapping[Shown, float], wanted: Sequence[Shown]) -> float
 
 def _quantized(config: QuantConfig, ops: Mapping[str, float]) -> list[str]:
     """Those of the ops that are quantized."""
-    for op in ops:
-        if op not in config.ops:
-            raise ValueError(f"There is no op {op!r} in the configuration to be scored.")
+    check_ops(config, ops)
     return [op for op in ops if config.ops[op].is_quantized]
-
-
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, but got {value!r}.")
