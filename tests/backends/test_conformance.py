@@ -200,6 +200,16 @@ def test_options_of_a_sensitivity_are_those_that_its_backend_names() -> None:
         )
 
 
+def test_the_kind_of_sensitivity_that_is_missing_is_named() -> None:
+    tuning = TuningCriterion(strategy="mse_v2")
+    with pytest.raises(ValueError, match=r"kind 'output_error'.*it has 'best', 'op_error'"):
+        tune(
+            backend=WholeBackend(),
+            evaluate=lambda model: model.accuracy,
+            tuning_criterion=tuning,
+        )
+
+
 def example_of_the_documentation() -> dict[str, Any]:
     """The names that the first block of the page defines."""
     text = (Path(__file__).parents[2] / "docs" / "backends.md").read_text()
