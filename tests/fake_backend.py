@@ -113,9 +113,11 @@ class FakeBackend:
         self.calls["calibrate"] += 1
 
     def quantize(self, config: QuantConfig) -> FakeModel:
-        for op in config.ops:
+        for op, option in config.ops.items():
             if op not in self.damage:
                 raise ValueError(f"The model has no op {op!r}; it has: {', '.join(self.damage)}.")
+            if option not in (*self._options, FP32):
+                raise ValueError(f"Op {op!r} cannot run as {option}.")
         self.before_build(config)
         with self._lock:
             self.built.append(config)

@@ -12,7 +12,9 @@ from optuna_quant.backends.base import HasSignature
 from optuna_quant.backends.base import ReadsFiles
 from optuna_quant.backends.base import TracesOutputs
 from optuna_quant.backends.base import WeighsFloats
+from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
 from optuna_quant.testing.fixtures import BackendFixtures
 
 
@@ -148,6 +150,13 @@ class BackendTestCase(BackendFixtures):
         option = space.tunables[0].default
         with pytest.raises(ValueError, match="no such op"):
             backend.quantize(QuantConfig({"no such op": option}))
+
+    def test_option_that_an_op_does_not_have_is_refused(
+        self, backend: Backend, space: TuningSpace
+    ) -> None:
+        nowhere = OpConfig("weight_only", weight=TensorConfig("int2", "asym", algorithm="nowhere"))
+        with pytest.raises(ValueError):
+            backend.quantize(QuantConfig({space.tunables[0].ops[0]: nowhere}))
 
     def test_models_are_built_in_several_threads(
         self, backend: Backend, configs: Mapping[str, QuantConfig]

@@ -78,6 +78,14 @@ class SensitivityTestCase(BackendFixtures):
             if ops:
                 _check(sensitivity(config, ops), ops, what)
 
+    def test_an_op_in_fp32_scores_nothing(
+        self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        config = configs["one op in FP32"]
+        scores = make_sensitivity()(config, list(config.ops))
+        floats = {op: scores[op] for op in config.fallback_ops}
+        assert not any(floats.values()), f"What is not quantized must score 0: {floats}."
+
     def test_weights_are_told_apart(
         self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
     ) -> None:

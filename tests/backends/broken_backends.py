@@ -16,6 +16,7 @@ from costed_backend import CostedBackend
 from fake_backend import FakeModel
 import pytest
 from spaces import DYNAMIC
+from spaces import STATIC
 from whole_backend import DAMAGE
 from whole_backend import Scores
 from whole_backend import WholeBackend
@@ -24,6 +25,7 @@ from optuna_quant import testing
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.base import OpRuns
 from optuna_quant.backends.base import Sensitivity
+from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 
 
@@ -56,6 +58,18 @@ class WrongScores(WholeBackend):
 class NegativeScores(WholeBackend):
     def scores(self, *, outputs: Sequence[str] | None) -> Sensitivity:
         return lambda config, ops: dict.fromkeys(ops, -1.0)
+
+
+class FloatsScored(WholeBackend):
+    def scores(self, *, outputs: Sequence[str] | None) -> Sensitivity:
+        return lambda config, ops: dict.fromkeys(ops, 1.0)
+
+
+class BuildsAnything(WholeBackend):
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        known = {op: STATIC if o.is_quantized else FP32 for op, o in config.ops.items()}
+        built = super().quantize(QuantConfig(known))
+        return replace(built, fingerprint=self.fingerprint(config))
 
 
 class TellsNothing(WholeBackend):
@@ -144,6 +158,8 @@ for _broken in (
     WrongSizes,
     WrongScores,
     NegativeScores,
+    FloatsScored,
+    BuildsAnything,
     TellsNothing,
     SaysNothingOfData,
     TakesAnyCalibration,

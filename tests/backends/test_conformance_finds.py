@@ -20,6 +20,8 @@ FOUND = {
     ("WrongScores", "test_weights_are_told_apart"): "There must be scores of each configuration",
     ("WrongScores", "test_fewer_samples_or_batches_give_scores"): "NoneType",
     ("NegativeScores", "test_each_op_has_a_score"): "must be finite and not negative",
+    ("FloatsScored", "test_an_op_in_fp32_scores_nothing"): "must score 0",
+    ("BuildsAnything", "test_option_that_an_op_does_not_have_is_refused"): "DID NOT RAISE",
     ("TellsNothing", "test_it_tells_what_runs"): "an entry for each op",
     ("SaysNothingOfData", "test_another_model_or_other_data_are_told"): "nor the signature says",
     (
