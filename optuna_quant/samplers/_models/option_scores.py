@@ -75,6 +75,7 @@ class OptionScoreBook:
         self._sensitivity = sensitivity
         self._monitor = LeaseMonitor()
         self._found: dict[str, OptionScores] = {}
+        self._configs: dict[tuple[str, ...], list[QuantConfig]] = {}
 
     def read(
         self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
@@ -104,11 +105,18 @@ class OptionScoreBook:
         place = self._place(study, samples, tunables)
         return place.offer(lambda: self._computed(samples, tunables)) is not None
 
+    def _configs_of(self, tunables: Sequence[Tunable]) -> list[QuantConfig]:
+        """The configurations that are scored; asked for at each step of a search."""
+        names = tuple(tunable.name for tunable in tunables)
+        if names not in self._configs:
+            self._configs[names] = option_configs(self._space, self._table, tunables)
+        return self._configs[names]
+
     def _place(
         self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
     ) -> ComputeOnce:
         key = key_of(self._sensitivity)
-        wanted = [config.key for config in option_configs(self._space, self._table, tunables)]
+        wanted = [config.key for config in self._configs_of(tunables)]
         text = json.dumps([key, samples, wanted])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return ComputeOnce(study, f"{record.OPTION_SCORES}:{digest}", monitor=self._monitor)
@@ -117,7 +125,7 @@ class OptionScoreBook:
         sensitivity = self._sensitivity
         if samples is not None and isinstance(sensitivity, TakesSamples):
             sensitivity = sensitivity.with_samples(samples)
-        configs = option_configs(self._space, self._table, tunables)
+        configs = self._configs_of(tunables)
         ops = [op for tunable in tunables for op in tunable.ops]
         of_weights: Mapping[str, float] = {}
         if isinstance(sensitivity, ScoresWeightsApart):
