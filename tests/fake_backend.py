@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spaces import STATIC
 
 from optuna_quant.backends.base import OpRuns
+from optuna_quant.backends.base import atomic_write
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
@@ -62,7 +63,7 @@ class FakeModel:
         return FP32_BYTES - sum(100 + (i == 0) for i, op in enumerate(ops) if op.is_quantized)
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(self.config.to_json())
+        atomic_write(path, self.config.to_json().encode())
 
 
 class FakeBackend:
@@ -112,9 +113,11 @@ class FakeBackend:
         self.calls["calibrate"] += 1
 
     def quantize(self, config: QuantConfig) -> FakeModel:
-        for op in config.ops:
+        for op, option in config.ops.items():
             if op not in self.damage:
                 raise ValueError(f"The model has no op {op!r}; it has: {', '.join(self.damage)}.")
+            if option not in (*self._options, FP32):
+                raise ValueError(f"Op {op!r} cannot run as {option}.")
         self.before_build(config)
         with self._lock:
             self.built.append(config)

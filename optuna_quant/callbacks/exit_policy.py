@@ -249,7 +249,7 @@ class ExitPolicy:
             )
             return Stop(StopReason.MAX_TRIALS, f"{message} {self._best_message(found, trials)}")
         if self._has_nothing_left(study, trials):
-            counted = f"{used} trial{'' if used == 1 else 's'}"
+            counted = f"{used} model{'' if used == 1 else 's'}"
             message = f"The strategy has nothing left to try after {counted}."
             return Stop(StopReason.EXHAUSTED, f"{message} {self._best_message(found, trials)}")
         repeats = _repeats_at_the_end(trials)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 import json
 import logging
@@ -152,23 +154,64 @@ def _resolve(
         return _default(study, costs)
     needed = _needed(objective)
     if not needed:
-        return objective, costs.counted(study) if SIZE in objective.measures else None
-    counted = None if LATENCY in needed else costs.counted(study)
+        return objective, costs.counted(study)[0] if SIZE in objective.measures else None
+    counted, why_uncounted = (None, "") if LATENCY in needed else costs.counted(study)
     if counted is not None and all(measure in counted.tables for measure in needed):
         return objective, counted
     found, why = costs.get(study, must=True)
-    missing = [measure for measure in needed if found is None or measure not in found.tables]
-    if missing:
-        raise ValueError(
-            f"The objective {objective.name!r} needs to know {' and '.join(missing)} of each "
-            f"configuration: {why or 'the costs do not have it'}. Give costs= (a table, a JSON "
-            "file, or a function that gives the seconds of a configuration), or use "
-            "objective='ops' or 'size'."
-        )
-    assert found is not None
+    found = counted if found is None else found
+    if found is None or any(measure not in found.tables for measure in needed):
+        tables = () if found is None else tuple(found.tables)
+        reason = "" if found is not None else why_uncounted or why
+        raise ValueError(_unknown(objective, needed, tables, reason))
     if LATENCY in needed and not _predicts(found):
         _logger.warning(f"{_does_not_predict(found)} The answer may not be the fastest.")
     return objective, found
+
+
+def check_can_be_known(objective: Objective | None, costs: StudyCosts) -> None:
+    """Refuse an objective that needs measures which cannot be known, before a study is begun.
+
+    What a backend measures is known only once it has.
+
+    Args:
+        objective:
+            What the user has asked for; :obj:`None` for the default.
+        costs:
+            The costs that the study will keep.
+
+    Raises:
+        ValueError:
+            If a measure is neither given nor counted, and the backend measures none.
+    """
+    needed = [] if objective is None else _needed(objective)
+    if objective is None or not needed:
+        return
+    if costs.given is not None:
+        known, why = frozenset(costs.given.tables), ""
+    elif costs.can_be_measured:
+        return
+    else:
+        known, why = costs.countable()
+    if not known.issuperset(needed):
+        raise ValueError(_unknown(objective, needed, sorted(known), why))
+
+
+def _unknown(
+    objective: Objective, needed: Sequence[str], tables: Collection[str], why: str
+) -> str:
+    """That an objective needs what is not known, and what can be done."""
+    missing = [measure for measure in needed if measure not in tables]
+    others = [m for m in MEASURES if m not in (LATENCY, *missing)]
+    usable = [m for m in others if m in tables or m in (SIZE, OPS)]
+    reason = why or f"known are {' and '.join(tables)} alone"
+    seconds = ", or a function that gives the seconds of a configuration"
+    return (
+        f"The objective {objective.name!r} needs to know {' and '.join(missing)} of each "
+        f"configuration: {reason.rstrip('.')}. Give costs= (a table, or a JSON file"
+        f"{seconds if missing == [LATENCY] else ''}), or use objective="
+        f"{' or '.join(map(repr, usable))}."
+    )
 
 
 def _needed(objective: Objective) -> list[str]:
@@ -191,7 +234,7 @@ def _default(study: optuna.Study, costs: StudyCosts) -> tuple[Objective, Costs |
             f"What configurations cost could not be measured, so the smallest model is looked "
             f"for, and not the fastest (objective='size'): {why}",
         )
-        return as_objective(SIZE), costs.counted(study)
+        return as_objective(SIZE), costs.counted(study)[0]
     if LATENCY not in found.tables:
         return as_objective(SIZE), found
     if not _predicts(found):

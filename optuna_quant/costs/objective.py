@@ -37,8 +37,8 @@ MEASURES: Mapping[str, str] = MappingProxyType(
         LATENCY: "the seconds of a run, as the cost table predicts them",
         SIZE: "the bytes of the model",
         OPS: "the number of ops in fallback",
-        "multiply_adds": "the multiply-adds of a run",
-        "bit_operations": "the multiply-adds, each times the bits of its two operands",
+        "multiply_adds": "the multiply-adds of a sample that are computed in floating point",
+        "bit_operations": "the multiply-adds of a sample, each times the bits of its two operands",
     }
 )
 """The measures that have a name, each with what it is."""

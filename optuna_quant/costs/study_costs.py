@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+_UNKNOWN = "the backend does not know them"
 # Of the model in floats: other weights take as much room.
 _SAME_SIZE = 1e-3
 
@@ -80,6 +81,11 @@ class StudyCosts:
         parts = {name: part for name, part in signature.items() if name != "arithmetic"}
         text = json.dumps([parts, space.description], sort_keys=True)
         self._key = hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def given(self) -> Costs | None:
+        """The costs that the user gives; :obj:`None` for none."""
+        return self._given
 
     @property
     def can_be_measured(self) -> bool:
@@ -142,7 +148,7 @@ class StudyCosts:
         if found is not None:
             return found, ""
         if not isinstance(self._backend, MeasuresCosts):
-            return None, "the backend does not know them"
+            return None, _UNKNOWN
         if not must and not self.has_samples:
             return None, "there are no samples to run the model on"
         shared = ComputeOnce(study, self._measured_name)
@@ -152,20 +158,35 @@ class StudyCosts:
             raise ValueError(f"What configurations cost could not be measured: {why}")
         return costs, why
 
-    def counted(self, study: optuna.Study) -> Costs | None:
-        """Costs that need no measurement, once for all workers; :obj:`None` if there are none.
+    def counted(self, study: optuna.Study) -> tuple[Costs | None, str]:
+        """Costs that need no measurement, once for all workers.
 
         Whatever is known already goes before them.
+
+        Returns:
+            The costs, and, if they are not known, why.
         """
         found = self.known(study)
-        if found is not None or not isinstance(self._backend, CountsCosts) or not self.has_samples:
-            return found
+        if found is not None:
+            return found, ""
+        if not isinstance(self._backend, CountsCosts):
+            return None, _UNKNOWN
         shared = ComputeOnce(study, f"{record.COUNTED_COSTS}:{self._key}")
-        return _costs_of(shared.get(lambda: self._count(study).encode()).decode())[0]
+        return _costs_of(shared.get(lambda: self._count(study).encode()).decode())
+
+    def countable(self) -> tuple[frozenset[str], str]:
+        """The measures that can be counted here, without a study, and why if there are none."""
+        if not isinstance(self._backend, CountsCosts):
+            return frozenset(), _UNKNOWN
+        try:
+            return frozenset(self._backend.counted_costs(self._space).tables), ""
+        except Exception as error:
+            return frozenset(), f"{type(error).__name__}: {error}"
 
     def _count(self, study: optuna.Study) -> str:
         assert isinstance(self._backend, CountsCosts)
-        self._before(study)
+        if self.has_samples:
+            self._before(study)
         try:
             return self._backend.counted_costs(self._space).dumps()
         except Exception as error:

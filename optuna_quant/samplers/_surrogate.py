@@ -155,7 +155,9 @@ class SurrogateQuantSampler(QuantSampler):
             prior.check(space)
         self._prior = prior
         self._thorough = thorough
-        self._option_scores = None if sensitivity is None else OptionScoreBook(space, sensitivity)
+        self._option_scores = (
+            None if sensitivity is None else OptionScoreBook(space, self._costs, sensitivity)
+        )
 
     @property
     def thorough(self) -> bool:

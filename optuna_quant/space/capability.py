@@ -22,7 +22,11 @@ class OpCapability:
         op_type:
             The op's type, such as ``"Conv"``.
         options:
-            The ways to run it, the best quantized one first, fallback included.
+            The ways to run it, fallback included. The first quantized one is the op's default:
+            what strategies that use one option begin with, so let it be the one that a user would
+            take who does not search. Of options that differ in granularity alone, the default
+            strategy uses the default, else the finest. Where else an option stands is of no
+            matter.
         default:
             Whether the op belongs to the tuning space unless the user asks otherwise: quantizing
             it pays.

@@ -12,7 +12,9 @@ from optuna_quant.backends.base import HasSignature
 from optuna_quant.backends.base import ReadsFiles
 from optuna_quant.backends.base import TracesOutputs
 from optuna_quant.backends.base import WeighsFloats
+from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.config import TensorConfig
 from optuna_quant.testing.fixtures import BackendFixtures
 
 
@@ -33,23 +35,28 @@ class BackendTestCase(BackendFixtures):
     def test_each_op_is_there_once(self, backend: Backend) -> None:
         ops = backend.capability().ops
         names = [op.name for op in ops]
-        assert len(set(names)) == len(names)
-        assert all(op.op_type for op in ops)
+        assert len(set(names)) == len(names), f"The names of ops must be unique: {names}."
+        assert all(op.op_type for op in ops), "Each op must have a type."
 
     def test_each_op_can_be_quantized_and_stay_in_fp32(self, backend: Backend) -> None:
         for op in backend.capability().ops:
-            assert any(option.is_quantized for option in op.options), op.name
-            assert any(option.mode == "fp32" for option in op.options), op.name
+            quantized = [option for option in op.options if option.is_quantized]
+            assert quantized, f"{op.name} has no quantized option, so it is nothing to tune."
+            modes = [option.mode for option in op.options]
+            assert "fp32" in modes, f"{op.name} has no FP32 option: {modes}."
 
     def test_default_space_is_of_the_capability(
         self, backend: Backend, space: TuningSpace
     ) -> None:
         known = {op.name: op.options for op in backend.capability().ops if op.default}
         found = {op: t.options for t in space.tunables for op in t.ops}
-        assert len(space.tunables) >= 2
-        assert found.keys() == known.keys()
+        assert len(space.tunables) >= 2, (
+            f"These tests need a model with two ops or more in its default space, but it has "
+            f"{sorted(found)}: make the backend of a larger one."
+        )
+        assert found.keys() == known.keys(), "The default space has other ops than the capability."
         for op, options in found.items():
-            assert set(options) <= set(known[op])
+            assert set(options) <= set(known[op]), f"{op} has options that it cannot have."
 
     def test_space_is_the_same_each_time(
         self, make_backend: Callable[[], Backend], space: TuningSpace
@@ -80,33 +87,62 @@ class BackendTestCase(BackendFixtures):
         assert all(p.name.startswith("mine.") for p in space.parameters)
 
     def test_model_has_the_fingerprint_of_its_configuration(
-        self, backend: Backend, configs: Mapping[str, QuantConfig]
+        self, backend: Backend, every_option: Mapping[str, QuantConfig]
     ) -> None:
-        for what, config in configs.items():
+        for what, config in every_option.items():
             found = backend.quantize(config).fingerprint
             assert isinstance(found, str), what
-            assert found == backend.fingerprint(config), what
+            assert found == backend.fingerprint(config), (
+                f"{what}: the model's fingerprint is not what the backend says of its "
+                "configuration."
+            )
 
     def test_fingerprints_are_the_same_in_another_backend(
-        self, make_backend: Callable[[], Backend], configs: Mapping[str, QuantConfig]
+        self, make_backend: Callable[[], Backend], every_option: Mapping[str, QuantConfig]
     ) -> None:
         one, other = make_backend(), make_backend()
-        for what, config in configs.items():
-            assert one.fingerprint(config) == other.fingerprint(config), what
+        for what, config in every_option.items():
+            assert one.fingerprint(config) == other.fingerprint(config), (
+                f"{what}: two backends of the same model and data have different fingerprints; "
+                "they must be the same in every process."
+            )
+
+    def test_another_model_or_other_data_are_told(
+        self, backend: Backend, other_backend: Backend, space: TuningSpace
+    ) -> None:
+        def told(one: Backend) -> object:
+            signature = one.signature() if isinstance(one, HasSignature) else {}
+            return one.fingerprint(space.fp32()), dict(signature)
+
+        config = space.default()
+        if backend.fingerprint(config) != other_backend.fingerprint(config):
+            assert told(backend) != told(other_backend), (
+                "The configuration builds another model there, but neither the fingerprint of "
+                "FP32 nor the signature says so: a study would be continued with it."
+            )
 
     def test_fingerprints_tell_models_apart(
         self, backend: Backend, configs: Mapping[str, QuantConfig]
     ) -> None:
-        found = {backend.fingerprint(config) for config in configs.values()}
-        assert len(found) == len(configs)
+        found: dict[str, str] = {}
+        for what, config in configs.items():
+            same = found.setdefault(backend.fingerprint(config), what)
+            assert same == what, (
+                f"The models of the configurations {same!r} and {what!r} have the same "
+                "fingerprint, so only one would be evaluated."
+            )
 
     def test_ops_that_are_not_named_run_in_fp32(
         self, backend: Backend, space: TuningSpace, configs: Mapping[str, QuantConfig]
     ) -> None:
-        assert backend.fingerprint(QuantConfig({})) == backend.fingerprint(space.fp32())
+        assert backend.fingerprint(QuantConfig({})) == backend.fingerprint(space.fp32()), (
+            "A configuration without ops must build the FP32 model."
+        )
         config = configs["one op in FP32"]
         named = QuantConfig({op: config.ops[op] for op in config.quantized_ops})
-        assert backend.fingerprint(named) == backend.fingerprint(config)
+        assert backend.fingerprint(named) == backend.fingerprint(config), (
+            "Ops that a configuration does not name must run in FP32."
+        )
 
     def test_op_that_the_model_does_not_have_is_refused(
         self, backend: Backend, space: TuningSpace
@@ -114,6 +150,13 @@ class BackendTestCase(BackendFixtures):
         option = space.tunables[0].default
         with pytest.raises(ValueError, match="no such op"):
             backend.quantize(QuantConfig({"no such op": option}))
+
+    def test_option_that_an_op_does_not_have_is_refused(
+        self, backend: Backend, space: TuningSpace
+    ) -> None:
+        nowhere = OpConfig("weight_only", weight=TensorConfig("int2", "asym", algorithm="nowhere"))
+        with pytest.raises(ValueError):
+            backend.quantize(QuantConfig({space.tunables[0].ops[0]: nowhere}))
 
     def test_models_are_built_in_several_threads(
         self, backend: Backend, configs: Mapping[str, QuantConfig]
@@ -125,11 +168,14 @@ class BackendTestCase(BackendFixtures):
             assert model.fingerprint == backend.fingerprint(config)
 
     def test_it_tells_what_runs(
-        self, backend: Backend, configs: Mapping[str, QuantConfig]
+        self, backend: Backend, every_option: Mapping[str, QuantConfig]
     ) -> None:
-        for what, config in configs.items():
+        for what, config in every_option.items():
             executed = backend.executed(config)
-            assert executed.keys() <= config.ops.keys(), what
+            assert executed.keys() == config.ops.keys(), (
+                f"{what}: executed() must have an entry for each op of the configuration, "
+                "OpRuns() for one of which nothing is known."
+            )
             for runs in executed.values():
                 assert isinstance(runs.kernel, str), what
                 assert runs.integer in (True, False, None), what
@@ -141,7 +187,7 @@ class BackendTestCase(BackendFixtures):
             pytest.skip("The backend has no signature.")
         found = one.signature()
         assert all(isinstance(text, str) for part in found.items() for text in part)
-        assert found == other.signature()
+        assert found == other.signature(), "The signature must be the same in every process."
 
     def test_files_are_there(self, backend: Backend) -> None:
         if not isinstance(backend, ReadsFiles):
@@ -160,9 +206,9 @@ class BackendTestCase(BackendFixtures):
         known = backend.quantize(space.fp32()).outputs
         ops = [op for tunable in space.tunables for op in tunable.ops]
         found = set(backend.outputs_behind(ops))
-        assert found
-        assert found <= set(known)
-        assert not backend.outputs_behind([])
+        assert found, "No output depends on the ops of the space, so they cannot matter."
+        assert found <= set(known), f"There is no such output: {found - set(known)}."
+        assert not backend.outputs_behind([]), "No output depends on no op."
 
     def test_less_stays_in_floats_when_ops_are_quantized(
         self, backend: Backend, space: TuningSpace

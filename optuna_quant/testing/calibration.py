@@ -61,12 +61,12 @@ class CalibrationTestCase(BackendFixtures):
         assert backend.is_calibrated()
 
     def test_what_is_imported_gives_the_same_models(
-        self, sharing: Callable[[], SharingBackend], configs: Mapping[str, QuantConfig]
+        self, sharing: Callable[[], SharingBackend], every_option: Mapping[str, QuantConfig]
     ) -> None:
         one, other = sharing(), sharing()
         other.import_calibration(one.export_calibration())
         assert other.is_calibrated()
-        for what, config in configs.items():
+        for what, config in every_option.items():
             assert one.fingerprint(config) == other.fingerprint(config), what
 
     @pytest.mark.parametrize("kept", [0.0, 0.5])
@@ -83,6 +83,24 @@ class CalibrationTestCase(BackendFixtures):
         config = configs["default"]
         assert other.fingerprint(config) == one.fingerprint(config)
 
+    def test_calibration_of_another_model_or_other_data_is_refused(
+        self,
+        sharing: Callable[[], SharingBackend],
+        other_backend: Backend,
+        configs: Mapping[str, QuantConfig],
+    ) -> None:
+        assert isinstance(other_backend, SharesCalibration)
+        other_backend.tuning_space()
+        backend, config = sharing(), configs["default"]
+        expected = sharing().fingerprint(config)
+        assert backend.calibration_key() != other_backend.calibration_key(), (
+            "The calibration of another model or other data must have another key: workers "
+            "would take it for theirs."
+        )
+        with pytest.raises(ValueError):
+            backend.import_calibration(other_backend.export_calibration())
+        assert backend.fingerprint(config) == expected
+
     def test_preview_fits_the_model(
         self, sharing: Callable[[], SharingBackend], configs: Mapping[str, QuantConfig]
     ) -> None:
@@ -90,8 +108,14 @@ class CalibrationTestCase(BackendFixtures):
         if not isinstance(backend, PreviewsCalibration):
             pytest.skip("The backend does not show its calibration data.")
         preview = backend.calibration_preview(1)
-        assert preview is not None
+        if preview is None:
+            pytest.skip("The backend has no calibration data.")
         count, feeds = preview
-        assert count >= 1
+        assert count >= 1, "A preview without samples is None."
         model = backend.quantize(configs["FP32"])
+        needed = {spec.name for spec in model.inputs}
+        assert needed <= set(feeds[0]), (
+            f"The preview has arrays for {sorted(feeds[0])}, but the model's inputs are "
+            f"{sorted(needed)}."
+        )
         assert len(model.run(feeds[0])) == len(model.outputs)

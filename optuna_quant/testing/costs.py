@@ -22,23 +22,32 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
+# How far a table may be off, as a part of the size.
+_SIZE_OF_FP32, _SIZE = 1e-3, 0.1
+
+
 class CostsTestCase(BackendFixtures):
-    """Tests of :class:`~optuna_quant.costs.MeasuresCosts`, and of what goes with it."""
+    """Tests of :class:`~optuna_quant.costs.MeasuresCosts` and what goes with it.
+
+    A backend that is only a :class:`~optuna_quant.costs.CountsCosts` is held against the same.
+    """
 
     @pytest.fixture
     def costs(self, backend: Backend, space: TuningSpace) -> Costs:
         """What the configurations of the default space cost."""
-        assert isinstance(backend, MeasuresCosts), "It measures no costs."
-        return backend.costs(space)
+        if isinstance(backend, MeasuresCosts):
+            return backend.costs(space)
+        assert isinstance(backend, CountsCosts), "It neither measures nor counts costs."
+        return backend.counted_costs(space)
 
     def test_each_option_has_a_cost(
-        self, costs: Costs, space: TuningSpace, configs: Mapping[str, QuantConfig]
+        self, costs: Costs, space: TuningSpace, every_option: Mapping[str, QuantConfig]
     ) -> None:
-        assert costs.tables
+        assert costs.tables, "There is no cost table."
         costs.check(space)
         for measure, table in costs.tables.items():
-            assert table.measure == measure
-            for what, config in configs.items():
+            assert table.measure == measure, "A table must be called what it measures."
+            for what, config in every_option.items():
                 cost = table.cost(config)
                 assert math.isfinite(cost), (measure, what)
                 assert cost >= 0, (measure, what)
@@ -46,20 +55,23 @@ class CostsTestCase(BackendFixtures):
     def test_costs_are_kept_as_text(self, costs: Costs) -> None:
         assert Costs.loads(costs.dumps()) == costs
 
-    def test_size_of_fp32_is_that_of_the_model(
-        self, costs: Costs, backend: Backend, space: TuningSpace
+    def test_sizes_are_those_of_the_models(
+        self, costs: Costs, backend: Backend, every_option: Mapping[str, QuantConfig]
     ) -> None:
         if "size" not in costs.tables:
             pytest.skip("The size is not among the costs.")
-        fp32 = space.fp32()
-        predicted = costs.table("size").cost(fp32)
-        assert predicted == pytest.approx(backend.quantize(fp32).nbytes, rel=1e-3)
+        for what, config in every_option.items():
+            predicted, found = costs.table("size").cost(config), backend.quantize(config).nbytes
+            near = _SIZE_OF_FP32 if not config.quantized_ops else _SIZE
+            assert predicted == pytest.approx(found, rel=near), (
+                f"{what}: the table says {predicted:g} bytes, and the model has {found}."
+            )
 
     def test_what_is_counted_is_what_is_measured(
         self, costs: Costs, backend: Backend, space: TuningSpace
     ) -> None:
-        if not isinstance(backend, CountsCosts):
-            pytest.skip("The backend counts no costs.")
+        if not isinstance(backend, CountsCosts) or not isinstance(backend, MeasuresCosts):
+            pytest.skip("The backend does not both count and measure costs.")
         counted = backend.counted_costs(space)
         assert counted.tables.keys() <= costs.tables.keys()
         for measure, table in counted.tables.items():

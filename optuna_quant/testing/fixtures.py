@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
+_MOST_OPTIONS = 16
+
+
 class BackendFixtures:
     """The fixtures; :meth:`make_backend` must be given, the others may be."""
 
@@ -41,8 +44,23 @@ class BackendFixtures:
         return backend.tuning_space()
 
     @pytest.fixture
+    def make_other_backend(self) -> Callable[[], Backend] | None:
+        """The same as :meth:`make_backend` with another model of the same ops, or other data.
+
+        Default: :obj:`None`, so that it is not tested that a backend tells them apart.
+        """
+        return None
+
+    @pytest.fixture
+    def other_backend(self, make_other_backend: Callable[[], Backend] | None) -> Backend:
+        """A backend of another model or of other data."""
+        if make_other_backend is None:
+            pytest.skip("The fixture make_other_backend is not given.")
+        return make_other_backend()
+
+    @pytest.fixture
     def configs(self, space: TuningSpace) -> dict[str, QuantConfig]:
-        """A few configurations, by what they are."""
+        """A few configurations, by what they are; different ones build different models."""
         default = space.default()
         first, last = space.tunables[0].ops, space.tunables[-1].ops
         return {
@@ -51,6 +69,23 @@ class BackendFixtures:
             "one op in FP32": default.with_fallback(*first),
             "other op in FP32": default.with_fallback(*last),
         }
+
+    @pytest.fixture
+    def every_option(
+        self, space: TuningSpace, configs: Mapping[str, QuantConfig]
+    ) -> dict[str, QuantConfig]:
+        """The same, and configurations that together have each op in each of its options.
+
+        Of ops with many options it is not more than the first 16.
+        """
+        found, default = dict(configs), space.default()
+        for i in range(1, min(_MOST_OPTIONS, max(len(t.options) for t in space.tunables))):
+            config = default
+            for tunable in space.tunables:
+                config = tunable.set(config, tunable.options[i % len(tunable.options)])
+            if config.quantized_ops:
+                found[f"option {i + 1} of each op"] = config
+        return found
 
     @pytest.fixture
     def feed(self, backend: Backend, space: TuningSpace) -> Mapping[str, Any]:

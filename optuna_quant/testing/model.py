@@ -15,6 +15,7 @@ from optuna_quant.backends.base import HasOptionalInputs
 from optuna_quant.backends.base import HasThreads
 from optuna_quant.backends.base import MayDependOnBatch
 from optuna_quant.backends.base import RunsConcurrently
+from optuna_quant.backends.base import depends_on_batch
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.testing.fixtures import BackendFixtures
 
@@ -36,6 +37,20 @@ def assert_same(found: Sequence[Any], expected: Sequence[Any]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-5, atol=1e-6)
+
+
+# Of the outputs: what is rounded to 8 bits may fall on the other side of a step.
+_ROUNDING = 0.02
+
+
+def _free_batch(model: Model, feed: Mapping[str, Any]) -> int | None:
+    """How many samples a feed has, if a run may have any number of them."""
+    sizes = set()
+    for spec in model.inputs:
+        if not spec.shape or isinstance(spec.shape[0], int):
+            return None
+        sizes.add(len(feed[spec.name]))
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 class ModelTestCase(BackendFixtures):
@@ -75,6 +90,46 @@ class ModelTestCase(BackendFixtures):
 
     def test_all_outputs_are_computed(self, model: Model, feed: Mapping[str, Any]) -> None:
         assert len(model.run(feed)) == len(model.outputs)
+
+    def test_models_of_all_options_run(
+        self,
+        backend: Backend,
+        every_option: Mapping[str, QuantConfig],
+        feed: Mapping[str, Any],
+    ) -> None:
+        expected = [np.asarray(y) for y in backend.quantize(every_option["FP32"]).run(feed)]
+        for what, config in every_option.items():
+            found = [np.asarray(y) for y in backend.quantize(config).run(feed)]
+            shapes = [y.shape for y in found], [y.shape for y in expected]
+            assert shapes[0] == shapes[1], f"{what}: the outputs have other shapes than in FP32."
+
+    def test_samples_of_a_batch_have_no_influence_on_each_other(
+        self,
+        backend: Backend,
+        every_option: Mapping[str, QuantConfig],
+        feed: Mapping[str, Any],
+    ) -> None:
+        checked = 0
+        for what, config in every_option.items():
+            model = backend.quantize(config)
+            batch = _free_batch(model, feed)
+            if batch is None or depends_on_batch(model):
+                continue
+            whole = [np.asarray(y) for y in model.run(feed)]
+            single = [
+                model.run({name: x[i : i + 1] for name, x in feed.items()}) for i in range(batch)
+            ]
+            for k, y in enumerate(whole):
+                if y.ndim and len(y) == batch and y.dtype.kind == "f":
+                    parts = np.concatenate([np.asarray(each[k]) for each in single])
+                    off = np.linalg.norm(parts - y) <= _ROUNDING * np.linalg.norm(y)
+                    assert off, (
+                        f"{what}: a sample gives something else alone than in a batch, so "
+                        "depends_on_batch must be True."
+                    )
+            checked += 1
+        if not checked:
+            pytest.skip("The models depend on the batch, or have one of a fixed size.")
 
     def test_chosen_outputs_are_computed_in_their_order(
         self, model: Model, feed: Mapping[str, Any]
@@ -116,11 +171,16 @@ class ModelTestCase(BackendFixtures):
         assert model.nbytes > 0
 
     def test_it_is_saved(self, model: Model, tmp_path: Path) -> None:
-        path = tmp_path / "model"
-        path.write_bytes(b"what was there before")
+        path, before = tmp_path / "model", b"what was there before"
+        path.write_bytes(before)
+        (tmp_path / "the same file").hardlink_to(path)
         model.save(path)
         saved = path.read_bytes()
-        assert saved != b"what was there before"
+        assert saved != before
+        assert (tmp_path / "the same file").read_bytes() == before, (
+            "The file was written over, and not replaced as a whole: whoever reads it meanwhile "
+            "finds a part of it. optuna_quant.backends.base.atomic_write does it right."
+        )
         model.save(str(path))
         assert path.read_bytes() == saved
 

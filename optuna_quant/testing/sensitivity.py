@@ -11,6 +11,7 @@ from optuna_quant.backends.base import CountsPasses
 from optuna_quant.backends.base import HasKey
 from optuna_quant.backends.base import OffersSensitivities
 from optuna_quant.backends.base import ScoresTogether
+from optuna_quant.backends.base import ScoresWeightsApart
 from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.base import TakesBatches
 from optuna_quant.backends.base import TakesSamples
@@ -20,16 +21,26 @@ from optuna_quant.testing.fixtures import BackendFixtures
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Sensitivity
     from optuna_quant.space.config import QuantConfig
 
 
+def _check(scores: Mapping[str, float], ops: Sequence[str], what: str) -> None:
+    """Check that each op has a score that can be added to others."""
+    missing = [op for op in ops if op not in scores]
+    assert not missing, f"{what}: no score of {', '.join(missing)}."
+    wrong = {op: scores[op] for op in ops if not 0 <= scores[op] < math.inf}
+    assert not wrong, f"{what}: scores must be finite and not negative: {wrong}."
+
+
 class SensitivityTestCase(BackendFixtures):
     """Tests of :class:`~optuna_quant.backends.base.OffersSensitivities`, for each kind.
 
-    A kind that the backend does not have, or that needs what is not installed, is skipped.
+    A kind that the backend does not have, or that needs data that are not there or what is not
+    installed, is skipped.
     """
 
     @pytest.fixture(params=list(SensitivityKind))
@@ -46,23 +57,51 @@ class SensitivityTestCase(BackendFixtures):
                 pytest.skip(f"The backend has no sensitivity of the kind {request.param}.")
             try:
                 found = factory(outputs=None)
-            except ImportError as error:
+            except (ImportError, ValueError) as error:  # Without data to score with.
                 pytest.skip(str(error))
             if found is None:
-                assert request.param == SensitivityKind.BEST
+                assert request.param == SensitivityKind.BEST, (
+                    f"Only {SensitivityKind.BEST} may be None; without data {request.param} "
+                    "must raise a ValueError."
+                )
                 pytest.skip("There is nothing to score with.")
             return found
 
         return make
 
     def test_each_op_has_a_score(
+        self, make_sensitivity: Callable[[], Sensitivity], every_option: Mapping[str, QuantConfig]
+    ) -> None:
+        sensitivity = make_sensitivity()
+        for what, config in every_option.items():
+            ops = config.quantized_ops
+            if ops:
+                _check(sensitivity(config, ops), ops, what)
+
+    def test_an_op_in_fp32_scores_nothing(
+        self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
+    ) -> None:
+        config = configs["one op in FP32"]
+        scores = make_sensitivity()(config, list(config.ops))
+        floats = {op: scores[op] for op in config.fallback_ops}
+        assert not any(floats.values()), f"What is not quantized must score 0: {floats}."
+
+    def test_weights_are_told_apart(
         self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
     ) -> None:
         sensitivity = make_sensitivity()
-        for what in ("default", "one op in FP32"):
-            ops = configs[what].quantized_ops
-            scores = sensitivity(configs[what], ops)
-            assert all(math.isfinite(scores[op]) for op in ops), what
+        if not isinstance(sensitivity, ScoresWeightsApart):
+            pytest.skip("The sensitivity does not tell what comes from weights.")
+        chosen = [configs["default"], configs["other op in FP32"]]
+        ops = configs["default"].quantized_ops
+        scores, parts = sensitivity.score_with_weights(chosen, ops)
+        assert len(scores) == len(chosen), "There must be scores of each configuration."
+        for config, found in zip(chosen, scores, strict=True):
+            expected = sensitivity(config, ops)
+            assert dict(found) == pytest.approx(dict(expected), rel=1e-4, abs=1e-9)
+        assert parts.keys() <= set(ops), f"These are no ops: {parts.keys() - set(ops)}."
+        assert all(0 <= part <= 1 for part in parts.values()), f"No parts of 1: {dict(parts)}."
+        assert 0 < sensitivity.passes(2) <= sensitivity.passes(2, with_weights=True)
 
     def test_scores_are_the_same_each_time(
         self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
@@ -96,15 +135,16 @@ class SensitivityTestCase(BackendFixtures):
     def test_fewer_samples_or_batches_give_scores(
         self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
     ) -> None:
-        sensitivity, config = make_sensitivity(), configs["default"]
-        fewer: Sensitivity
+        sensitivity, ops = make_sensitivity(), configs["default"].quantized_ops
+        fewer: dict[str, Sensitivity] = {}
         if isinstance(sensitivity, TakesSamples):
-            fewer = sensitivity.with_samples(2)
-        elif isinstance(sensitivity, TakesBatches):
-            fewer = sensitivity.with_batches(1)
-        else:
+            fewer |= {f"{n} samples": sensitivity.with_samples(n) for n in (2, 6, 24)}
+        if isinstance(sensitivity, TakesBatches):
+            fewer["1 batch"] = sensitivity.with_batches(1)
+        if not fewer:
             pytest.skip("The sensitivity takes neither.")
-        assert fewer(config, config.quantized_ops).keys() >= set(config.quantized_ops)
+        for what, each in fewer.items():
+            _check(each(configs["default"], ops), ops, what)
 
     def test_passes_grow_with_configurations(
         self, make_sensitivity: Callable[[], Sensitivity]

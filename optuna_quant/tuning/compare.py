@@ -1,22 +1,27 @@
-"""Comparing two model files: which is faster, which is smaller, how far they agree."""
+"""Comparing two models: which is faster, which is smaller, how far they agree."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import os
 from typing import TYPE_CHECKING
+from typing import Any
 
 from optuna_quant._common.counts import check_positive
 from optuna_quant.backends.default import load_pair
 from optuna_quant.costs.comparison import Comparison
 from optuna_quant.costs.comparison import ModelFigures
 from optuna_quant.costs.comparison import time_ratio
+from optuna_quant.costs.model_pair import BuiltPair
 from optuna_quant.costs.timing import time_interleaved
 from optuna_quant.evaluation.labelled import DataEvaluation
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import Model
     from optuna_quant.backends.base import RunnableModel
+    from optuna_quant.costs.model_pair import Pair
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
     from optuna_quant.data.given import InputValues
@@ -25,8 +30,8 @@ if TYPE_CHECKING:
 
 
 def compare(
-    first: str | os.PathLike[str],
-    second: str | os.PathLike[str],
+    first: str | os.PathLike[str] | Model,
+    second: str | os.PathLike[str] | Model,
     *,
     data: DataLike | None = None,
     metric: Metric | None = None,
@@ -41,16 +46,18 @@ def compare(
     seed: int = 0,
     providers: Sequence[str] | None = None,
 ) -> Comparison:
-    """Compare two ONNX models: time, size, outputs, and accuracy where data are given.
+    """Compare two models: time, size, outputs, and accuracy where data are given.
 
     They are run in turn on the same inputs: those of ``calibration_data``, else those of ``data``,
     else random ones of the shapes that the first model asks for.
 
     Args:
         first:
-            The path of the first model, which the second one is compared with.
+            The path of the first ONNX model, which the second one is compared with; or a model of
+            any runtime as a backend builds it.
         second:
-            The path of the second one. Both must have the same inputs.
+            The second one: a path if the first one is given by a path, else a model. Both must
+            have the same inputs.
         data:
             Labelled data for the metric, as
             :class:`~optuna_quant.evaluation.labelled.DataEvaluation` takes them.
@@ -58,7 +65,7 @@ def compare(
             The metric on ``data``; ``"accuracy"`` by default.
         calibration_data:
             Samples without labels to run the models on, as
-            :class:`~optuna_quant.backends.onnxruntime.OnnxRuntimeBackend` takes them.
+            :class:`~optuna_quant.backends.onnxruntime.OnnxRuntimeBackend` takes them. For paths.
         output_names:
             The outputs that the metric is of; the first one by default.
         inputs:
@@ -68,7 +75,7 @@ def compare(
         batch:
             How many samples a run has, unless the model says it.
         threads:
-            The threads of a run; all cores by default.
+            The threads of a run; all cores by default. For paths.
         rounds:
             How often each model is measured.
         samples:
@@ -76,11 +83,13 @@ def compare(
         seed:
             Of random inputs.
         providers:
-            The execution providers; ``["CPUExecutionProvider"]`` by default.
+            The execution providers; ``["CPUExecutionProvider"]`` by default. For paths.
 
     Raises:
         FileNotFoundError:
             If there is no such file.
+        TypeError:
+            If they are neither two paths nor two models.
         ValueError:
             If a file is no model that can be loaded, the models have different inputs, the data
             do not fit them, or a number is out of range.
@@ -94,10 +103,11 @@ def compare(
         check_positive("threads", threads)
     if metric is not None and data is None:
         raise ValueError("metric needs data to compute it on: give data, or leave metric out.")
+    for_paths = {"calibration_data": calibration_data, "threads": threads, "providers": providers}
     evaluation = _evaluation(
         data, metric, output_names=output_names, inputs=inputs, transform=transform
     )
-    pair = load_pair(first, second, threads=threads, providers=providers)
+    pair = _pair(first, second, for_paths)
     if evaluation is not None:
         for model in pair.models:
             evaluation.check(model)
@@ -113,9 +123,9 @@ def compare(
     timings = time_interleaved(pair.runs(feeds[0].feed), rounds=rounds)
     outputs = pair.agreement([each.feed for each in feeds])
     figures = [
-        ModelFigures(os.fspath(path), nbytes, timing.seconds, timing.spread, value)
-        for path, nbytes, timing, value in zip(
-            (first, second), pair.nbytes, timings, _metrics(evaluation, pair.models), strict=True
+        ModelFigures(name, nbytes, timing.seconds, timing.spread, value)
+        for name, nbytes, timing, value in zip(
+            pair.names, pair.nbytes, timings, _metrics(evaluation, pair.models), strict=True
         )
     ]
     return Comparison(
@@ -162,3 +172,24 @@ def _metrics(
     first, second = models
     evaluation.refer_to(lambda: first)
     return evaluation.for_fp32()(first), evaluation(second)
+
+
+def _pair(first: Any, second: Any, for_paths: Mapping[str, Any]) -> Pair:
+    """The two models, ready to run."""
+    paths = [isinstance(each, str | os.PathLike) for each in (first, second)]
+    if all(paths):
+        return load_pair(
+            first, second, threads=for_paths["threads"], providers=for_paths["providers"]
+        )
+    if any(paths) or not all(callable(getattr(each, "run", None)) for each in (first, second)):
+        raise TypeError(
+            "compare takes the paths of two ONNX models, or two models that backends have built, "
+            f"but got {type(first).__name__} and {type(second).__name__}."
+        )
+    for name, value in for_paths.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} goes with the paths of ONNX models; models that backends have built run "
+                "as they are, on data= or on random inputs."
+            )
+    return BuiltPair(first, second)

@@ -182,7 +182,7 @@ def _no_gain(study: optuna.Study, stop: Stop, objective: Objective) -> str | Non
     if may_gain(objective, cheapest):
         return None
     used = trials_used(study.get_trials(deepcopy=False))
-    counted = f"{used} trial{'' if used == 1 else 's'}"
+    counted = f"{used} model{'' if used == 1 else 's'}"
     reason = NoGain(objective, objective.table, searched=True)
     return f"The strategy has nothing left to try after {counted}. {reason}"
 

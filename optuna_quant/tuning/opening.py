@@ -29,6 +29,17 @@ if TYPE_CHECKING:
 _MOST_RENEWALS = 3
 
 
+def is_new(storage: BaseStorage, study_name: str | None) -> bool:
+    """Whether a storage has no study of a name yet."""
+    if study_name is None:
+        return True
+    try:
+        storage.get_study_id_from_name(study_name)
+    except KeyError:
+        return True
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyOpener:
     """Opens the study of a search, and refuses one that does not fit.

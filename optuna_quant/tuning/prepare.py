@@ -39,6 +39,7 @@ from optuna_quant.tuning.early_stopping import make_stopping
 from optuna_quant.tuning.measures import make_holdout_measure
 from optuna_quant.tuning.measures import make_measure
 from optuna_quant.tuning.measures import usual_threads
+from optuna_quant.tuning.options.checks import check_instance
 from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.output import SaveBest
 from optuna_quant.tuning.output import check_output
@@ -83,6 +84,7 @@ def prepare(request: TuneOptions) -> TuningRun:
         ValueError:
             If an option is not valid.
     """
+    check_instance("backend", request.backend)
     options, tuning = request.evaluation, request.tuning_criterion or TuningCriterion()
     strategy = _strategy(request, tuning)
     check_evaluation_timeout(options.evaluation_timeout)
@@ -232,12 +234,14 @@ def _backend(
         "inputs": inputs or None,
         "transform": request.evaluation.transform,
         "providers": runtime.providers,
-        "session_options": runtime.session(),
+        "session_options": None if request.backend is not None else runtime.session(),
         "cache_dir": runtime.cache_dir,
     }
     if request.backend is None:
         return make_backend(request.model, **options)
-    _check_backend_alone(request.model, {**options, "inputs": None, "transform": None})
+    own = {**options, "inputs": None, "transform": None}
+    own |= {"session_options": runtime.session_options, "threads": runtime.threads}
+    _check_backend_alone(request.model, own)
     return request.backend
 
 
@@ -371,7 +375,8 @@ def _check_backend_alone(model: ModelLike | None, options: Mapping[str, Any]) ->
     given = [name for name, value in {"model": model, **options}.items() if value is not None]
     if given:
         raise ValueError(
-            f"{', '.join(given)}: a backend that is given has its own; give them to the backend."
+            f"{', '.join(given)}: a backend that is given has its own; give "
+            f"{'it' if len(given) == 1 else 'them'} to the backend."
         )
 
 

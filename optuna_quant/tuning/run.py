@@ -17,6 +17,7 @@ from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.decision import Decision
+from optuna_quant.costs.decision import check_can_be_known
 from optuna_quant.costs.study_costs import StudyCosts
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.batches import Batches
@@ -45,6 +46,7 @@ from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
 from optuna_quant.tuning.holdout import with_holdout
 from optuna_quant.tuning.opening import StudyOpener
+from optuna_quant.tuning.opening import is_new
 from optuna_quant.tuning.optimize import optimize
 from optuna_quant.tuning.output import SaveBest
 from optuna_quant.tuning.output import check_output
@@ -205,8 +207,17 @@ class TuningRun:
         opened = open_storage(storage, heartbeat=False)
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
-        study = self._opener.open(opened, study_name)
         models = signature_of_models(self.backend, self.space)
+        costs = StudyCosts(
+            self.backend,
+            self.space,
+            signature=models,
+            given=self.costs,
+            before=partial(share_calibration, backend=self.backend, artifact_store=artifact_store),
+        )
+        if is_new(opened, study_name):
+            check_can_be_known(self.objective, costs)
+        study = self._opener.open(opened, study_name)
         start = warm_start(
             study,
             self.from_study,
@@ -214,13 +225,6 @@ class TuningRun:
             models=models,
             evaluation=signature_of(self.measure),
             space=self.space,
-        )
-        costs = StudyCosts(
-            self.backend,
-            self.space,
-            signature=models,
-            given=self.costs,
-            before=partial(share_calibration, backend=self.backend, artifact_store=artifact_store),
         )
         with named_if_gone(study):
             if start.source is not None:

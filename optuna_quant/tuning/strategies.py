@@ -134,8 +134,8 @@ def make_sampler(
         factory = _factory(backend, _SENSITIVITY[strategy])
         if factory is None:
             raise ValueError(
-                f"The strategy {strategy!r} needs sensitivities, which this backend does not "
-                "provide; give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
+                f"The strategy {strategy!r} needs {_lacking(backend, _SENSITIVITY[strategy])}; "
+                "give strategy_kwargs={'sensitivity': ...}, a callable (config, ops) -> "
                 "{op: score}."
             )
     extra = () if factory is None else factory.options
@@ -181,6 +181,17 @@ def _factory(backend: Backend | None, kind: SensitivityKind) -> SensitivityFacto
     if not isinstance(backend, OffersSensitivities):
         return None
     return backend.sensitivities().get(kind)
+
+
+def _lacking(backend: Backend | None, kind: SensitivityKind) -> str:
+    """The sensitivity that a backend does not have, and those that it has."""
+    offered = backend.sensitivities() if isinstance(backend, OffersSensitivities) else ()
+    if not offered:
+        return "sensitivities, which this backend does not provide"
+    return (
+        f"a sensitivity of the kind {kind.value!r}, which this backend does not provide (it has "
+        f"{', '.join(repr(each.value) for each in offered)})"
+    )
 
 
 def check_begins_from(strategy: str, kwargs: Mapping[str, Any]) -> None:

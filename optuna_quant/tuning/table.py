@@ -8,6 +8,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.costs.paying import left_out_by_cost
 from optuna_quant.costs.worth import gain_columns
+from optuna_quant.tuning.what_runs import is_integer
 from optuna_quant.tuning.what_runs import op_runs
 
 
@@ -70,6 +71,6 @@ def _row(
         "activation": "" if config.activation is None else config.activation.label,
         "weight": "" if config.weight is None else config.weight.label,
         "runs": runs.kernel,
-        "as_asked": None if runs.integer is None else runs.integer == config.is_quantized,
+        "as_asked": None if runs.integer is None else runs.integer == is_integer(config),
         "note": runs.note,
     }

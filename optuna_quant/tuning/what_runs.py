@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from optuna_quant.backends.base import ExecutedOp
+    from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
 
 
@@ -23,10 +24,15 @@ def op_runs(executed: Mapping[str, ExecutedOp], op: str) -> OpRuns:
     return OpRuns(runs.kernel, integer, runs.note)
 
 
+def is_integer(option: OpConfig) -> bool:
+    """Whether an option asks for arithmetic on integers; with the weight alone it does not."""
+    return option.is_quantized and option.mode != "weight_only"
+
+
 def describe_runs(
     config: QuantConfig, executed: Mapping[str, ExecutedOp] | None, *, left_out: int = 0
 ) -> tuple[str, str]:
-    """Count the quantized ops that run in integer kernels.
+    """Count the quantized ops that run in integer kernels, and those with weights alone.
 
     Args:
         config:
@@ -41,18 +47,25 @@ def describe_runs(
         nothing is known; empty if there are none.
     """
     asked = config.quantized_ops
-    runs = {op: op_runs(executed or {}, op) for op in asked}
-    integer = [op for op in asked if runs[op].integer]
-    floats = [f"{op} ({runs[op].kernel} in floats)" for op in asked if runs[op].integer is False]
-    unknown = [op for op in asked if runs[op].integer is None]
+    expected = [op for op in asked if is_integer(config.ops[op])]
+    runs = {op: op_runs(executed or {}, op) for op in expected}
+    integer = [op for op in expected if runs[op].integer]
+    floats = [
+        f"{op} ({runs[op].kernel} in floats)" for op in expected if runs[op].integer is False
+    ]
+    unknown = [op for op in expected if runs[op].integer is None]
     total = len(config.ops) + left_out
     of = f"of {total} op{'' if total == 1 else 's'}"
-    if len(unknown) == len(asked):
-        return f"{len(asked)} {of} quantized", ""
+    weights = len(asked) - len(expected)
+    if weights and not expected:
+        return f"{weights} {of} with quantized weights", ""
+    alone = f", {weights} with quantized weights alone" if weights else ""
+    if len(unknown) == len(expected):
+        return f"{len(asked)} {of} quantized{alone}", ""
     parts = []
     if floats:
         parts.append(f"{len(floats)} asked for and not run so: {listed(floats)}")
     if unknown:
         parts.append(f"not known of {len(unknown)}: {listed(unknown)}")
     rest = f"; {left_out} left in FP32" if left_out else ""
-    return f"{len(integer)} {of} in integer kernels{rest}", "; ".join(parts)
+    return f"{len(integer)} {of} in integer kernels{alone}{rest}", "; ".join(parts)

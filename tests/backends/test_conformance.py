@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import hashlib
 from pathlib import Path
 import re
 import subprocess
 import sys
 from typing import Any
 
-from costed_backend import CostedBackend
 from fake_backend import FakeBackend
 from fake_backend import fake_data
 import numpy as np
 import onnx_models
 import pytest
+from whole_backend import DAMAGE
+from whole_backend import WholeBackend
+from whole_backend import size_table
 
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
@@ -27,7 +28,9 @@ from optuna_quant.backends.base import Sensitivity
 from optuna_quant.backends.base import SensitivityFactory
 from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.costs import Costs
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
 from optuna_quant.testing import CalibrationTestCase
 from optuna_quant.testing import CostsTestCase
@@ -36,59 +39,15 @@ from optuna_quant.testing import SensitivityTestCase
 from optuna_quant.testing import TuningTestCase
 
 
-DAMAGE = {"a": 0.0, "b": 0.01, "c": 0.2}
-
-
-class WholeBackend(CostedBackend):
-    """The fake backend with all that one may offer on top."""
-
-    def __init__(self) -> None:
-        super().__init__(DAMAGE, dict.fromkeys(DAMAGE, 0.5))
-        self._statistics: bytes | None = None
-
-    def calibrate(self) -> None:
-        self._statistics = self._statistics or b"statistics"
-
-    def is_calibrated(self) -> bool:
-        return self._statistics is not None
-
-    def calibration_key(self) -> str:
-        return "the data"
-
-    def export_calibration(self) -> bytes:
-        self.calibrate()
-        assert self._statistics is not None
-        return hashlib.sha256(self._statistics).digest() + self._statistics
-
-    def import_calibration(self, data: bytes) -> None:
-        digest, statistics = data[:32], data[32:]
-        if hashlib.sha256(statistics).digest() != digest:
-            raise ValueError("These are no statistics, or they are damaged.")
-        self._statistics = statistics
-
-    def calibration_preview(self, samples: int) -> tuple[int, Sequence[Mapping[str, Any]]]:
-        return samples, [{"x": fake_data(samples)["x"]}]
-
-    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
-        return {
-            SensitivityKind.BEST: SensitivityFactory(self._scores),
-            SensitivityKind.OP_ERROR: SensitivityFactory(self._scores),
-        }
-
-    def _scores(self, *, outputs: Sequence[str] | None) -> Sensitivity:
-        return lambda config, ops: {op: DAMAGE[op] * config.ops[op].is_quantized for op in ops}
-
-    def cost_conditions(self) -> Mapping[str, str]:
-        return {"batch": "1", "threads": "1"}
-
-    def signature(self) -> Mapping[str, str]:
-        return {"calibration data": "the data"}
-
-
 class _OnnxRuntime:
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
         model, x = onnx_models.convnet(), onnx_models.samples(40, 2, 8, 8)
+        return lambda: OnnxRuntimeBackend(model, calibration_data={"x": x})
+
+    @pytest.fixture
+    def make_other_backend(self) -> Callable[[], Backend]:
+        model, x = onnx_models.convnet(), 2 * onnx_models.samples(30, 2, 8, 8)
         return lambda: OnnxRuntimeBackend(model, calibration_data={"x": x})
 
 
@@ -96,6 +55,10 @@ class _Fake:
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
         return WholeBackend
+
+    @pytest.fixture
+    def make_other_backend(self) -> Callable[[], Backend]:
+        return lambda: WholeBackend("other data")
 
 
 class TestOnnxRuntime(_OnnxRuntime, BackendTestCase, ModelTestCase, CalibrationTestCase):
@@ -137,6 +100,33 @@ class TestFake(
     TuningTestCase,
 ):
     pass
+
+
+class CountingBackend(FakeBackend):
+    """It counts costs, and measures none."""
+
+    def counted_costs(self, space: TuningSpace) -> Costs:
+        return Costs({"size": size_table(space)})
+
+    def calibration_preview(self, samples: int) -> None:
+        return None
+
+    def sensitivities(self) -> Mapping[SensitivityKind, SensitivityFactory]:
+        return {
+            SensitivityKind.BEST: SensitivityFactory(lambda outputs: None),
+            SensitivityKind.OP_ERROR: SensitivityFactory(self._no_data),
+        }
+
+    def _no_data(self, *, outputs: Sequence[str] | None) -> Sensitivity:
+        raise ValueError("There are no data to score with.")
+
+
+class TestWithoutData(CostsTestCase, SensitivityTestCase):
+    """What counts costs alone, and has nothing to score with, is a backend."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        return lambda: CountingBackend(DAMAGE)
 
 
 class TestSmallest(BackendTestCase, ModelTestCase, TuningTestCase):
@@ -193,6 +183,16 @@ def test_options_of_a_sensitivity_are_those_that_its_backend_names() -> None:
     tune(backend=Optional(), evaluate=lambda model: model.accuracy, tuning_criterion=tuning)
     assert set(factors) == {2.0}
     with pytest.raises(ValueError, match=r"'mse' has no option 'factor'"):
+        tune(
+            backend=WholeBackend(),
+            evaluate=lambda model: model.accuracy,
+            tuning_criterion=tuning,
+        )
+
+
+def test_the_kind_of_sensitivity_that_is_missing_is_named() -> None:
+    tuning = TuningCriterion(strategy="mse_v2")
+    with pytest.raises(ValueError, match=r"kind 'output_error'.*it has 'best', 'op_error'"):
         tune(
             backend=WholeBackend(),
             evaluate=lambda model: model.accuracy,

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fake_backend import FakeBackend
+from fake_backend import fake_data
 import numpy as np
 import onnx
 import onnx_models
@@ -191,3 +193,31 @@ def test_data_that_do_not_fit_are_refused(
     data = tmp_path / "eval.npz"
     assert command(folder / "a.onnx", folder / "b.onnx", "--data", data) == 2
     assert "Input 'x'" in capsys.readouterr().err
+
+
+def _built() -> tuple[Any, Any]:
+    backend = FakeBackend({"a": 0.25})
+    space = backend.tuning_space()
+    return backend.quantize(space.fp32()), backend.quantize(space.default())
+
+
+def test_models_of_any_backend_are_compared() -> None:
+    fp32, quantized = _built()
+    found = optuna_quant.compare(fp32, quantized, data=fake_data(20), batch=4, rounds=3)
+    assert (found.first.nbytes, found.second.nbytes) == (fp32.nbytes, quantized.nbytes)
+    assert (found.first.metric, found.second.metric) == (0.9, 0.65)
+    assert (found.batch, found.samples, found.inputs) == (4, 20, "evaluation data")
+    assert found.outputs[0].agreement == 0.75
+    assert "the second model" in str(found)
+    random = optuna_quant.compare(fp32, quantized, batch=3, rounds=3)
+    assert (random.batch, random.inputs) == (3, "random inputs")
+
+
+def test_a_path_and_a_model_are_not_compared(folder: Path) -> None:
+    fp32, quantized = _built()
+    with pytest.raises(TypeError, match="two ONNX models, or two models that backends.*FakeModel"):
+        optuna_quant.compare(folder / "a.onnx", quantized)
+    with pytest.raises(TypeError, match="but got int and int"):
+        optuna_quant.compare(3, 4)
+    with pytest.raises(ValueError, match="threads goes with the paths"):
+        optuna_quant.compare(fp32, quantized, threads=1)

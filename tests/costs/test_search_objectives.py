@@ -304,7 +304,7 @@ def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
     assert str(result).splitlines() == [
         f"NO GAIN: the model that was tried does not {rest.replace('meets', 'meet')}",
         "metric 0.9 (FP32), criterion: at most 0.1 loss, higher is better",
-        "stopped: The strategy has nothing left to try after 1 trial. By the cost table no "
+        "stopped: The strategy has nothing left to try after 1 model. By the cost table no "
         "quantized model is faster than FP32 (objective 'latency'): 2.5 ms for the fastest one "
         "(1.2 times slower), 3.5 ms with everything quantized, against 2 ms in FP32. For the "
         "smallest model use objective='size' (--objective size); for as many quantized ops as the "
@@ -509,3 +509,59 @@ def test_a_strategy_that_takes_costs_gets_the_table_of_the_objective(monkeypatch
     monkeypatch.setattr("optuna_quant.tuning.strategies.strategies", lambda: {"planner": Planner})
     go(costed(), {"latency": 1, "size": 1}, strategy="planner")
     assert [found.measure for found in seen] == ["latency=1,size=1"]
+
+
+# What needs no measurement.
+
+
+class CountingBackend(FakeBackend):
+    """It counts sizes and operations, and has no samples."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(DAMAGE)
+        self.error = error
+
+    def calibration_preview(self, samples: int) -> None:
+        return None
+
+    def counted_costs(self, space: Any) -> Costs:
+        if self.error is not None:
+            raise self.error
+        names = ("size", "bit_operations")
+        return Costs({name: table(space, SMALL, measure=name) for name in names})
+
+
+def test_costs_are_counted_without_samples():
+    result = go(CountingBackend(), "bit_operations", strategy="auto")
+    assert result.met
+    assert set(result.fallback_ops) == {"b"}
+
+
+def test_why_costs_could_not_be_counted_is_told():
+    with pytest.raises(ValueError, match="RuntimeError: no shapes here"):
+        go(CountingBackend(RuntimeError("no shapes here")), "bit_operations")
+
+
+@pytest.mark.parametrize(
+    ("backend", "objective", "said"),
+    [
+        (CountingBackend(), "latency", r"known are bit_operations and size alone.*the seconds"),
+        (CountingBackend(), "multiply_adds", r"use objective='size' or 'ops' or 'bit_operations'"),
+        (FakeBackend(DAMAGE), "bit_operations", "the backend does not know them"),
+    ],
+)
+def test_an_objective_that_cannot_be_known_is_refused_before_there_is_a_study(
+    backend, objective, said, tmp_path
+):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(ValueError, match=said):
+        go(backend, objective, storage=storage, study_name="one")
+    assert optuna.get_all_study_names(storage) == []
+
+
+def test_a_study_goes_on_with_the_costs_that_it_was_given(tmp_path):
+    kept = {"storage": f"sqlite:///{tmp_path / 'study.db'}", "study_name": "one"}
+    backend = FakeBackend(DAMAGE)
+    costs = Costs({"latency": table(backend.tuning_space(), FAST)})
+    first = go(backend, "latency", costs=costs, **kept)
+    assert go(backend, "latency", **kept).cost == first.cost

@@ -853,7 +853,12 @@ def test_unknown_option_of_a_strategy_lists_the_known_ones() -> None:
         ({"accuracy_criterion": 0.01}, TypeError, "accuracy_criterion must be .*AccuracyCrit"),
         ({"tuning_criterion": 5}, TypeError, "tuning_criterion must be .*TuningCriterion"),
         ({"tuning_criterion": TuningCriterion(strategy="x")}, ValueError, "no strategy 'x'"),
-        ({"model": "m.onnx"}, ValueError, "^model: a backend that is given has its own"),
+        (
+            {"model": "m.onnx"},
+            ValueError,
+            "^model: a backend that is given has its own; give it to the backend",
+        ),
+        ({"threads": 1}, ValueError, "^threads: a backend that is given has its own; give it to"),
         ({"calibration_data": [1], "approach": "auto"}, ValueError, "approach, calibration_data:"),
         ({"op_types": ["Gemm"]}, ValueError, "no 'Gemm'"),
         ({"storage": "/nowhere/at/all"}, ValueError, "cannot be opened: there is no directory"),
@@ -867,6 +872,16 @@ def test_bad_input_is_found_before_the_search(
     with pytest.raises(error, match=message):
         tune_fake(backend, **{"evaluate": counting, **kwargs})
     assert counting.seen == []
+
+
+def test_a_class_is_no_backend() -> None:
+    with pytest.raises(TypeError, match=r"backend must be an instance.*FakeBackend\(\.\.\.\)"):
+        tune(backend=FakeBackend, evaluate=evaluate)
+
+
+def test_a_model_of_another_runtime_needs_its_backend() -> None:
+    with pytest.raises(TypeError, match=r"another runtime give backend="):
+        tune(FakeBackend(2), evaluate=evaluate)
 
 
 def test_no_model_is_an_error() -> None:

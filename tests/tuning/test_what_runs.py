@@ -95,3 +95,31 @@ def test_summary_survives_a_backend_that_cannot_tell(caplog: pytest.LogCaptureFi
     assert "2 of 2 ops quantized" in result.summary()
     with pytest.raises(RuntimeError, match="no graph"):
         result.report()
+
+
+WEIGHTS = OpConfig.from_label("weight_only w=int4/sym/per_channel/minmax")
+
+
+def test_weights_alone_run_in_floats_as_they_were_asked_to() -> None:
+    floats = ran("MatMul", False)
+    alone = QuantConfig({"a": WEIGHTS, "b": WEIGHTS, "c": FP32})
+    executed = dict.fromkeys("abc", floats)
+    assert describe_runs(alone, executed) == ("2 of 3 ops with quantized weights", "")
+    mixed = QuantConfig({"a": WEIGHTS, "b": INT8, "c": INT8})
+    found = describe_runs(mixed, executed | {"b": ran("QGemm", True)})
+    assert found == (
+        "1 of 3 ops in integer kernels, 1 with quantized weights alone",
+        "1 asked for and not run so: c (MatMul in floats)",
+    )
+
+
+def test_weights_alone_are_as_asked_in_the_report() -> None:
+    class Backend(FakeBackend):
+        def executed(self, config: QuantConfig) -> Any:
+            return {op: ran("MatMul", False) for op in config.ops}
+
+    result = tune(
+        backend=Backend(2, options=(WEIGHTS, FP32)), evaluate=lambda model: model.accuracy
+    )
+    assert list(result.report()["as_asked"]) == [True, True]
+    assert "not run so" not in result.summary()

@@ -22,6 +22,7 @@ from optuna_quant.backends.base.backend import original_of
 from optuna_quant.backends.base.calibration import Calibrates
 from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
+from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
 from optuna_quant.backends.base.model import HasThreads
@@ -75,6 +76,7 @@ __all__ = [
     "TakesSamples",
     "TracesOutputs",
     "WeighsFloats",
+    "atomic_write",
     "depends_on_batch",
     "native_of",
     "original_of",

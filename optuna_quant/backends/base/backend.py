@@ -103,7 +103,18 @@ class Backend(Protocol):
     def quantize(self, config: QuantConfig) -> Model:
         """Build the model that a configuration describes.
 
-        Ops that the configuration does not name run in FP32.
+        Ops that the configuration does not name run in FP32. Its ``recipes`` are values of those
+        of the capability; one that is not named has its default. Its ``calibration_size`` is how
+        many of the calibration samples are used, and is :obj:`None` unless the capability has
+        ``calibration_sizes``.
+
+        Raises:
+            ValueError:
+                If the model does not have an op, or an op does not have its option, or there is
+                no such recipe.
+            ModelLoadError:
+                If the runtime does not load the model; it may be raised later, when the model is
+                first used.
         """
         ...
 
@@ -115,7 +126,10 @@ class Backend(Protocol):
         ...
 
     def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
-        """What the runtime really runs for each op, by the op's name, as far as it tells."""
+        """What the runtime really runs for each op of the configuration, by the op's name.
+
+        ``OpRuns()`` for one of which nothing is known.
+        """
         ...
 
 

@@ -27,7 +27,10 @@ class SharesCalibration(Calibrates, Protocol):
     """A backend whose calibration can be handed on, so that one worker calibrates for all."""
 
     def is_calibrated(self) -> bool:
-        """Whether :meth:`calibrate` has nothing to compute; asked in every trial, so quick."""
+        """Whether :meth:`calibrate` has nothing to compute; asked in every trial, so quick.
+
+        So it is without calibration data as well. Then none of the other methods is called.
+        """
         ...
 
     def calibration_key(self) -> str:

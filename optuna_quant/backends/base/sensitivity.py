@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
 
 class Sensitivity(Protocol):
-    """Scores the ops of a configuration; any function of this form is one."""
+    """Scores the ops of a configuration; any function of this form is one.
+
+    Scores can be added: that of several ops together is about their sum, as it is with mean
+    squared errors. They are finite and not negative; an op that the configuration has in FP32
+    scores 0. The unit does not matter, but for scores in units of the variance of the model's
+    outputs: the default strategy knows what loss to expect of those before it has seen any.
+    """
 
     def __call__(self, config: QuantConfig, ops: Sequence[str], /) -> Mapping[str, float]:
-        """A score for each op: higher for an op whose quantization hurts more.
+        """A score for each op, in the option that it has: higher where that hurts more.
 
         Args:
             config:
@@ -62,7 +68,12 @@ class ScoresWeightsApart(Protocol):
     def score_with_weights(
         self, configs: Sequence[QuantConfig], ops: Sequence[str]
     ) -> tuple[Sequence[Mapping[str, float]], Mapping[str, float]]:
-        """The scores of each configuration, and the part of the weights, from 0 to 1, by op."""
+        """The scores of each configuration, and how much of it comes from weights.
+
+        Returns:
+            The scores; and by op the part of its score in the first configuration that comes from
+            its weight and not from its activations, from 0 to 1. What is not known is missing.
+        """
         ...
 
     def passes(self, configs: int, *, with_weights: bool = False) -> float:
@@ -72,7 +83,7 @@ class ScoresWeightsApart(Protocol):
 
 @runtime_checkable
 class CountsPasses(Protocol):
-    """A sensitivity that tells what it costs."""
+    """A sensitivity that tells what it costs, for the count of evaluations in a result."""
 
     def passes(self, configs: int) -> float:
         """How many samples are run through models to score so many configurations."""
@@ -101,16 +112,18 @@ class SensitivityKind(StrEnum):
     """What the scores of a sensitivity mean; strategies ask for a kind."""
 
     BEST = "best"
-    """The best that the backend has here, for strategies that can do without as well."""
+    """The best that the backend has here, for strategies that can do without as well: ``auto``,
+    ``surrogate`` and ``pareto``."""
 
     OP_ERROR = "op_error"
-    """The error that quantization brings to each op's own output."""
+    """The error that quantization brings to each op's own output; for ``mse``."""
 
     OUTPUT_ERROR = "output_error"
-    """How far the quantization of each op moves the model's outputs."""
+    """How far the quantization of each op moves the model's outputs; for ``mse_v2``."""
 
     CURVATURE = "curvature"
-    """The curvature of a loss in each op's weight, times what quantization does to the weight."""
+    """The curvature of a loss in each op's weight, times what quantization does to the weight;
+    for ``hawq_v2``."""
 
 
 @dataclass(frozen=True)

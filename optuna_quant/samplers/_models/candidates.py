@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.tradeoff import tradeoff
 from optuna_quant.samplers._models.forbidden_options import Forbidden
 from optuna_quant.samplers._models.forbidden_options import merged_options
-from optuna_quant.samplers._models.option_scores import scored_options
+from optuna_quant.samplers._models.scored_options import scored_options
 
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.costs import CostTable
     from optuna_quant.samplers._models.loss_model import LossModel
+    from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -51,16 +53,18 @@ class Candidates:
         drawn: NDArray[np.float64] | None = None,
     ) -> list[QuantConfig]:
         """The trade-off by the weights of the model, or by others."""
-        weights, unscored = self._weights(model, drawn)
         return tradeoff(
-            self._table, self._space, weights, forbidden=merged_options(unscored, forbidden)
+            self._table,
+            self._space,
+            self._weights(model, drawn),
+            forbidden=merged_options(self._unscored, forbidden),
         )
 
     def polished(self, model: LossModel, config: QuantConfig, forbidden: Forbidden) -> QuantConfig:
         """The cheapest configuration with no more error than this one."""
         if len(self._space.tunables) > _MOST_POLISHED:
             return config
-        weights, unscored = self._weights(model)
+        weights = self._weights(model)
         # On a grid that is coarser than what the solver takes for equal, so that its solutions
         # are within the bound once they are rounded.
         largest = max(value for row in weights.values() for value in row.values())
@@ -73,26 +77,34 @@ class Candidates:
             self._space,
             weights=grid,
             bound=sum(grid[t.ops[0]][config.ops[t.ops[0]].label] for t in self._space.tunables),
-            forbidden=merged_options(unscored, forbidden),
+            forbidden=merged_options(self._unscored, forbidden),
         )
         saved = self._table.cost(config) - self._table.cost(better)
         return better if saved > _WORTH_POLISHING * abs(self._fp32_cost) else config
 
     def _weights(
         self, model: LossModel, drawn: NDArray[np.float64] | None = None
-    ) -> tuple[Mapping[str, Mapping[str, float]], Forbidden]:
-        """What each op adds to the error in each option, and the options that are not used."""
-        weights: dict[str, dict[str, float]] = {}
-        forbidden: dict[str, list[str]] = {}
+    ) -> Mapping[str, Mapping[str, float]]:
+        """What each op adds to the error in each option."""
         values = model.weights if drawn is None else drawn
-        for i, tunable in enumerate(self._space.tunables):
-            scored = set(scored_options(tunable))
-            first, *_ = tunable.ops  # A group's weight is that of all its ops.
-            weights[first] = {o.label: float(values[i, j]) for j, o in enumerate(tunable.options)}
-            unscored = [o.label for o in tunable.quantized if o not in scored]
-            if unscored:
-                forbidden[first] = unscored
-        return weights, forbidden
+        # A group's weight is that of all its ops.
+        return {
+            tunable.ops[0]: {o.label: float(values[i, j]) for j, o in enumerate(tunable.options)}
+            for i, tunable in enumerate(self._space.tunables)
+        }
+
+    @cached_property
+    def scored(self) -> Mapping[str, tuple[OpConfig, ...]]:
+        """The quantized options that are worth a look, by the tunable's name."""
+        return {t.name: scored_options(t, self._table) for t in self._space.tunables}
+
+    @cached_property
+    def _unscored(self) -> Forbidden:
+        """The options that are not used."""
+        return {
+            t.ops[0]: [o.label for o in t.quantized if o not in self.scored[t.name]]
+            for t in self._space.tunables
+        }
 
 
 def cheapest_quantized(table: CostTable, space: TuningSpace, forbidden: Forbidden) -> QuantConfig:

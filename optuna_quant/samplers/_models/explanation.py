@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Protocol
@@ -11,7 +12,8 @@ from typing import runtime_checkable
 
 from optuna_quant.samplers._models.least_probability import LEAST_PROBABILITY
 from optuna_quant.samplers._models.least_probability import least_probability
-from optuna_quant.samplers._models.option_scores import scored_options
+from optuna_quant.samplers._models.scored_options import Precision
+from optuna_quant.samplers._models.scored_options import scored_options
 
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._models.outlook import Outlook
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.config import TensorConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
 
@@ -47,12 +50,15 @@ class OpError:
             :obj:`None` if that is not known.
         option:
             Its default option.
+        finer:
+            What another option of it gives more bits: ``"activations"``, ``"weights"``, or both.
     """
 
     op: str
     share: float
     activations: float | None
     option: OpConfig
+    finer: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ class Question:
 
 def explained(question: Question, outlook: Outlook) -> Explanation:
     """What there is to say of an answer, without the words."""
-    errors = _errors(question.space, outlook)
+    errors = _errors(question, outlook)
     config = question.config
     cost = outlook.fp32_cost if config is None else question.table.cost(config)
     return Explanation(
@@ -219,18 +225,18 @@ def explained(question: Question, outlook: Outlook) -> Explanation:
     )
 
 
-def _errors(space: TuningSpace, outlook: Outlook) -> dict[str, OpError]:
+def _errors(question: Question, outlook: Outlook) -> dict[str, OpError]:
     """The share of each op in the error that is expected of everything quantized."""
-    default = space.default()
-    found = _shares(space, outlook, lambda tunable: default.ops[tunable.ops[0]])
+    default = question.space.default()
+    found = _shares(question, outlook, lambda tunable: default.ops[tunable.ops[0]])
     return {error.op: error for error in found}
 
 
 def _shares(
-    space: TuningSpace, outlook: Outlook, option_of: Callable[[Tunable], OpConfig]
+    question: Question, outlook: Outlook, option_of: Callable[[Tunable], OpConfig]
 ) -> list[OpError]:
     """The share of each op in the error of a configuration, in the order of the space."""
-    model = outlook.model
+    model, space = outlook.model, question.space
     if model is None or not model.is_scored:
         return []
     weights = model.weights
@@ -251,11 +257,25 @@ def _shares(
         OpError(
             op,
             weight / whole,
-            _activations(outlook, op, option, scored_options(types[op])[0]),
+            _activations(outlook, op, option, scored_options(types[op], question.table)[0]),
             option,
+            _finer(option, types[op].quantized),
         )
         for op, weight, option in found
     ]
+
+
+def _finer(option: OpConfig, others: Sequence[OpConfig]) -> tuple[str, ...]:
+    """Which sides of an option have more bits in another one."""
+
+    def is_finer(one: TensorConfig | None, other: TensorConfig | None) -> bool:
+        return one is not None and other is not None and other.bits > one.bits
+
+    sides = {
+        "activations": any(is_finer(option.activation, other.activation) for other in others),
+        "weights": any(is_finer(option.weight, other.weight) for other in others),
+    }
+    return tuple(side for side, found in sides.items() if found)
 
 
 def _activations(outlook: Outlook, op: str, option: OpConfig, seen: OpConfig) -> float | None:
@@ -279,8 +299,8 @@ def _fallback(
     for tunable in question.space.tunables:
         if config.ops[tunable.ops[0]].is_quantized:
             continue
-        # Options of one mode cost the same, or nearly.
-        firsts = {option.mode: option for option in reversed(tunable.quantized)}
+        # Options of one precision cost the same, or nearly.
+        firsts = {Precision.of(option): option for option in reversed(tunable.quantized)}
         others = [tunable.set(config, option) for option in firsts.values()]
         other = min(others, key=table.cost, default=None)
         saving = None if other is None else (cost - table.cost(other)) / (abs(cost) or 1.0)
@@ -321,7 +341,7 @@ def _least_loss(question: Question, outlook: Outlook) -> LeastLoss | None:
     if best is None:
         return None
     config, criterion = best.config, question.criterion
-    shares = _shares(question.space, outlook, lambda tunable: config.ops[tunable.ops[0]])
+    shares = _shares(question, outlook, lambda tunable: config.ops[tunable.ops[0]])
     in_the_way: list[OpError] = []
     for error in sorted(shares, key=lambda e: -e.share):
         if sum(e.share for e in in_the_way) < _IN_THE_WAY:

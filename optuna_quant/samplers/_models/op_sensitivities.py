@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.samplers._models.scored_options import Precision
+
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 # The sum of equal shares, where nothing scores the ops.
 _UNSCORED_ERROR = 0.05
 _UNSCORED_OPTION = 1.5
+# By how much an option with a bit less loses more, where nothing scores the ops: the variance of
+# rounding grows by 4, but what is coarse anyway hurts less than its share.
+_UNSCORED_BIT = 2.0
 # Larger scores are in another unit than the outputs' variance: only their ratios are used.
 _LARGEST_SCORE = 10.0
 # An op that was seen to do nothing may do a little: this part of what all do.
@@ -42,8 +47,7 @@ def sensitivity_matrix(
     """
     found, is_scored = _given(tunables, scores), bool(scores)
     if not found.any():  # All are equal, as far as the scores say.
-        found[...] = _UNSCORED_ERROR / len(tunables)
-        is_scored = False
+        found, is_scored = _given(tunables, {}), False
     elif found.max() > _LARGEST_SCORE:
         found /= found.max()
         found /= found.max(axis=1).sum()
@@ -73,27 +77,44 @@ def _given(
     """What the scores say; what they lack is derived from what they have, or an equal share."""
     found = np.zeros(_shape(tunables))
     for i, tunable in enumerate(tunables):
-        default = _UNSCORED_ERROR / len(tunables)
+        known = _known(tunable, scores)
+        of_bits: dict[frozenset[int], float] = {}
+        for option, score in known.items():
+            of_bits.setdefault(Precision.of(option).bits, score)
+        default = known.get(tunable.default, _UNSCORED_ERROR / len(tunables))
         for j, option in enumerate(tunable.options):
             if not option.is_quantized:
                 continue
             if not scores:
-                found[i, j] = default
-                continue
-            of_ops = [scores.get(op, {}).get(option.label) for op in tunable.ops]
-            known = [score for score in of_ops if score is not None]
-            if len(known) == len(of_ops):
-                found[i, j] = sum(known)
-                default = found[i, 0]
+                found[i, j] = default * _coarseness(option)
+            elif option in known:
+                found[i, j] = known[option]
             else:
-                found[i, j] = _UNSCORED_OPTION * default
+                found[i, j] = _UNSCORED_OPTION * of_bits.get(Precision.of(option).bits, default)
     return found
+
+
+def _known(tunable: Tunable, scores: Mapping[str, Mapping[str, float]]) -> dict[OpConfig, float]:
+    """The score of each option that all ops of a tunable have one of."""
+    found = {}
+    for option in tunable.quantized:
+        of_ops = [scores.get(op, {}).get(option.label) for op in tunable.ops]
+        known = [score for score in of_ops if score is not None]
+        if len(known) == len(of_ops):
+            found[option] = sum(known)
+    return found
+
+
+def _coarseness(option: OpConfig) -> float:
+    """By how much an option is expected to lose more than one of 8 bits, where nothing says it."""
+    return float(_UNSCORED_BIT ** (8 - min(Precision.of(option).bits, default=8)))
 
 
 def _shape(tunables: Sequence[Tunable]) -> tuple[int, int]:
     return len(tunables), max(len(tunable.options) for tunable in tunables)
 
 
-def _kind(option: OpConfig) -> tuple[str, str | None]:
-    """What makes the errors of options alike, whatever the op: how they find the range."""
-    return option.mode, None if option.activation is None else option.activation.algorithm
+def _kind(option: OpConfig) -> tuple[str, frozenset[int], str | None]:
+    """What makes the errors of options alike, whatever the op: bits, and how ranges are found."""
+    algorithm = None if option.activation is None else option.activation.algorithm
+    return option.mode, Precision.of(option).bits, algorithm

@@ -18,6 +18,7 @@ from optuna_quant.backends.base import ScoresWeightsApart
 from optuna_quant.backends.base import TakesSamples
 from optuna_quant.samplers._engine.scores import check_scores
 from optuna_quant.samplers._engine.scores import key_of
+from optuna_quant.samplers._models.scored_options import scored_options
 from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.compute_once import ComputeOnce
@@ -28,15 +29,12 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.backends.base import Sensitivity
-    from optuna_quant.space.config import OpConfig
+    from optuna_quant.costs import CostTable
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
 
 
-# Options that only differ in the range's algorithm or the weight's granularity: more are of
-# little use, and each costs a pass.
-_MOST_OPTIONS = 6
 _KEPT = rf"optuna_quant:({record.OPTION_SCORES}:[0-9a-f]{{16}})"
 
 
@@ -65,15 +63,19 @@ class OptionScoreBook:
     Args:
         space:
             The tuning space.
+        table:
+            What configurations cost: it says which options are worth a look.
         sensitivity:
             What computes them.
     """
 
-    def __init__(self, space: TuningSpace, sensitivity: Sensitivity) -> None:
+    def __init__(self, space: TuningSpace, table: CostTable, sensitivity: Sensitivity) -> None:
         self._space = space
+        self._table = table
         self._sensitivity = sensitivity
         self._monitor = LeaseMonitor()
         self._found: dict[str, OptionScores] = {}
+        self._configs: dict[tuple[str, ...], list[QuantConfig]] = {}
 
     def read(
         self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
@@ -103,11 +105,18 @@ class OptionScoreBook:
         place = self._place(study, samples, tunables)
         return place.offer(lambda: self._computed(samples, tunables)) is not None
 
+    def _configs_of(self, tunables: Sequence[Tunable]) -> list[QuantConfig]:
+        """The configurations that are scored; asked for at each step of a search."""
+        names = tuple(tunable.name for tunable in tunables)
+        if names not in self._configs:
+            self._configs[names] = option_configs(self._space, self._table, tunables)
+        return self._configs[names]
+
     def _place(
         self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
     ) -> ComputeOnce:
         key = key_of(self._sensitivity)
-        wanted = [config.key for config in option_configs(self._space, tunables)]
+        wanted = [config.key for config in self._configs_of(tunables)]
         text = json.dumps([key, samples, wanted])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return ComputeOnce(study, f"{record.OPTION_SCORES}:{digest}", monitor=self._monitor)
@@ -116,7 +125,7 @@ class OptionScoreBook:
         sensitivity = self._sensitivity
         if samples is not None and isinstance(sensitivity, TakesSamples):
             sensitivity = sensitivity.with_samples(samples)
-        configs = option_configs(self._space, tunables)
+        configs = self._configs_of(tunables)
         ops = [op for tunable in tunables for op in tunable.ops]
         of_weights: Mapping[str, float] = {}
         if isinstance(sensitivity, ScoresWeightsApart):
@@ -175,12 +184,14 @@ def score_options(
     return [check_scores(each, ops) for each in found]
 
 
-def option_configs(space: TuningSpace, tunables: Sequence[Tunable]) -> list[QuantConfig]:
+def option_configs(
+    space: TuningSpace, table: CostTable, tunables: Sequence[Tunable]
+) -> list[QuantConfig]:
     """Configurations that together have some ops in each of their options that is scored.
 
     All other ops run in floating point.
     """
-    rows = [(tunable, scored_options(tunable)) for tunable in tunables]
+    rows = [(tunable, scored_options(tunable, table)) for tunable in tunables]
     most = max(len(options) for _, options in rows)
     configs = []
     for i in range(most):
@@ -190,21 +201,3 @@ def option_configs(space: TuningSpace, tunables: Sequence[Tunable]) -> list[Quan
                 config = tunable.set(config, options[min(i, len(options) - 1)])
         configs.append(config)
     return configs
-
-
-def scored_options(tunable: Tunable) -> tuple[OpConfig, ...]:
-    """The quantized options of an op that are worth a look.
-
-    Its default; the same with other algorithms for the range of activations; and one of each
-    other mode. With a coarser granularity of the weight an op costs the same and loses more.
-    """
-    default = tunable.default
-    found = []
-    modes = {default.mode}
-    for option in tunable.quantized:
-        if option.mode == default.mode and option.weight == default.weight:
-            found.append(option)
-        elif option.mode not in modes:
-            modes.add(option.mode)
-            found.append(option)
-    return tuple(found[:_MOST_OPTIONS])

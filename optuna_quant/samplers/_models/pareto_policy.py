@@ -15,6 +15,7 @@ from optuna_quant.costs.dominance import non_dominated
 from optuna_quant.samplers._engine.policy import Proposal
 from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.option_positions import option_positions
+from optuna_quant.samplers._models.scored_options import Precision
 from optuna_quant.samplers._models.surrogate_policy import Decision
 from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
@@ -169,20 +170,25 @@ class ParetoPolicy(SurrogatePolicy):
         return found
 
     def _beside(self, history: TrialHistory, rng: np.random.Generator) -> list[QuantConfig]:
-        """What differs from a configuration on the front in whether one op is quantized."""
+        """What differs from a configuration on the front in how many bits one op has."""
         known = self._known_points(history)
         configs = [config for config, _ in known]
         found = []
         for place in non_dominated([point for _, point in known]):
             config = configs[place]
             for tunable in self._space.tunables:
-                is_quantized = config.ops[tunable.ops[0]].is_quantized
+                now = config.ops[tunable.ops[0]]
                 started = self._start.ops[tunable.ops[0]]
+                bits = Precision.of(now if now.is_quantized else started).bits
+                others = self._candidates.scored[tunable.name]
                 found += [
                     tunable.set(config, option)
                     for option in tunable.options
-                    if option.is_quantized != is_quantized
-                    and (not option.is_quantized or option == started)
+                    if (
+                        option.is_quantized != now.is_quantized
+                        and (not option.is_quantized or option == started)
+                    )
+                    or (option in others and Precision.of(option).bits != bits)
                 ]
         if len(found) <= _MOST_BESIDE:
             return found

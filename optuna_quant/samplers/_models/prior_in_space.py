@@ -15,7 +15,7 @@ import numpy as np
 from optuna_quant.samplers._models.observed_loss import Observed
 from optuna_quant.samplers._models.option_positions import option_positions
 from optuna_quant.samplers._models.option_scores import OptionScores
-from optuna_quant.samplers._models.option_scores import scored_options
+from optuna_quant.samplers._models.scored_options import scored_options
 from optuna_quant.space.config import QuantConfig
 
 
@@ -154,14 +154,13 @@ class PriorInSpace:
         """The sensitivities, if they are known of all options; they cost nothing here."""
         found: dict[str, dict[str, float]] = {}
         for tunable in self._space.tunables:
+            scored = scored_options(tunable, self._table)
             for op in tunable.ops:
                 known = self._prior.scores.get(op, {})
                 found[op] = {
-                    option.label: known[option.label]
-                    for option in scored_options(tunable)
-                    if option.label in known
+                    option.label: known[option.label] for option in scored if option.label in known
                 }
-                if len(found[op]) < len(scored_options(tunable)):
+                if len(found[op]) < len(scored):
                     return None
         return OptionScores(found, 0.0, self._prior.of_weights)
 

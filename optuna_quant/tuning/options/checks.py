@@ -20,6 +20,20 @@ def check_count(name: str, value: object) -> None:
         counts.check_count(name, value)
 
 
+def check_instance(name: str, value: object) -> None:
+    """Refuse a class where an object of it is meant.
+
+    Raises:
+        TypeError:
+            If it is a class.
+    """
+    if isinstance(value, type):
+        raise TypeError(
+            f"{name} must be an instance, but got the class {value.__name__}: give "
+            f"{value.__name__}(...)."
+        )
+
+
 def check_flag(name: str, value: object) -> None:
     """Refuse what is neither :obj:`True` nor :obj:`False`.
 

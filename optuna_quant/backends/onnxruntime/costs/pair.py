@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
@@ -23,31 +21,15 @@ from optuna_quant.backends.onnxruntime.model.model import external_tensors
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.model.session_model import SessionModel
-from optuna_quant.costs.comparison import OutputAgreement
+from optuna_quant.costs.model_pair import FeedOf
+from optuna_quant.costs.model_pair import agreement
+from optuna_quant.costs.model_pair import check_same_inputs
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.random_inputs import random_feed
 
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
-    from optuna_quant.data.inputs import InputSpec
-
-
-@dataclass(frozen=True, eq=False)
-class FeedOf:
-    """Inputs of a run.
-
-    Args:
-        feed:
-            An array for each input.
-        samples:
-            How many samples these are.
-    """
-
-    feed: Feed
-    samples: int
+    from optuna_quant.costs.comparison import OutputAgreement
 
 
 class ModelPair:
@@ -68,6 +50,8 @@ class ModelPair:
             The models.
         nbytes:
             The size of each file, external data included.
+        names:
+            The paths.
 
     Raises:
         FileNotFoundError:
@@ -100,11 +84,12 @@ class ModelPair:
                     f"ONNX Runtime does not load {os.fspath(path)!r}: {str(error).rstrip('.')}."
                 ) from error
         self._proto = protos[0]
-        _check_same_inputs([input_specs(proto) for proto in protos], (first, second))
+        self.names = (os.fspath(first), os.fspath(second))
+        check_same_inputs([input_specs(proto) for proto in protos], list(map(repr, self.names)))
         self.models = tuple(map(SessionModel, sessions))
         self.nbytes = tuple(sizes)
 
-    def runs(self, feed: Feed) -> list[Callable[[], object]]:
+    def runs(self, feed: Mapping[str, Any]) -> list[Callable[[], object]]:
         """A run of each."""
         return [partial(model.run, feed) for model in self.models]
 
@@ -164,26 +149,9 @@ class ModelPair:
             feeds.append(FeedOf(piece.feed, piece.samples))
         return feeds, source
 
-    def agreement(self, feeds: Sequence[Feed]) -> tuple[OutputAgreement, ...]:
-        """How far the outputs agree on some inputs.
-
-        Outputs are the same by name, or by position where no name is in both models.
-
-        Args:
-            feeds:
-                The inputs.
-        """
-        names = [model.outputs for model in self.models]
-        pairs = [(name, name) for name in names[0] if name in names[1]]
-        pairs = pairs or list(zip(*names, strict=False))
-        found: dict[str, list[_Difference]] = {}
-        for feed in feeds:
-            a, b = (
-                model.run(feed, [pair[i] for pair in pairs]) for i, model in enumerate(self.models)
-            )
-            for (name, _), x, y in zip(pairs, a, b, strict=True):
-                found.setdefault(name, []).append(_difference(x, y))
-        return tuple(_agreement(name, parts) for name, parts in found.items())
+    def agreement(self, feeds: Sequence[Mapping[str, Any]]) -> tuple[OutputAgreement, ...]:
+        """How far the outputs agree on some inputs, see the function of this name."""
+        return agreement(self.models, feeds)
 
 
 def _file_bytes(path: Path) -> int:
@@ -192,76 +160,3 @@ def _file_bytes(path: Path) -> int:
     proto = onnx.load(path, load_external_data=False)
     external = sum(external_location(t, path.parent).length for t in external_tensors(proto))
     return path.stat().st_size + external
-
-
-def _check_same_inputs(
-    specs: Sequence[Sequence[InputSpec]], paths: Sequence[str | os.PathLike[str]]
-) -> None:
-    first, second = ({spec.name: spec for spec in each} for each in specs)
-    for name in {**first, **second}:
-        if name not in first or name not in second:
-            have, lack = paths if name in first else (paths[1], paths[0])
-            raise ValueError(
-                f"The models have different inputs: {name!r} is one of {os.fspath(have)!r} only; "
-                f"those of {os.fspath(lack)!r} are {list(second if name in first else first)}."
-            )
-        a, b = first[name], second[name]
-        shapes_differ = (
-            a.shape is not None
-            and b.shape is not None
-            and (
-                len(a.shape) != len(b.shape)
-                or any(
-                    isinstance(x, int) and isinstance(y, int) and x != y
-                    for x, y in zip(a.shape, b.shape, strict=True)
-                )
-            )
-        )
-        if a.dtype != b.dtype or shapes_differ:
-            one, other = (os.fspath(path) for path in paths)
-            raise ValueError(
-                f"The models have different inputs: {name!r} is {a} in {one!r} and {b} in "
-                f"{other!r}."
-            )
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """Sums over the values of an output: its own squares, those of the difference, classes."""
-
-    comparable: bool
-    squares: float = 0.0
-    difference: float = 0.0
-    positions: int = 0
-    same: int = 0
-
-
-def _difference(x: NDArray[Any], y: NDArray[Any]) -> _Difference:
-    x, y = np.asarray(x), np.asarray(y)
-    if x.shape != y.shape or x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
-        return _Difference(False)
-    a, b = x.astype(np.float64), y.astype(np.float64)
-    positions = same = 0
-    if x.dtype.kind != "f":
-        positions, same = x.size, int(np.sum(x == y))
-    elif x.ndim >= 2 and x.shape[_class_axis(x)] >= 2:
-        axis = _class_axis(x)
-        equal = a.argmax(axis) == b.argmax(axis)
-        positions, same = equal.size, int(equal.sum())
-    return _Difference(True, float((a**2).sum()), float(((a - b) ** 2).sum()), positions, same)
-
-
-def _class_axis(output: NDArray[Any]) -> int:
-    """The axis of the classes: the last one, or the second one of images."""
-    return 1 if output.ndim >= 4 and output.shape[1] <= output.shape[-1] else -1
-
-
-def _agreement(name: str, parts: Sequence[_Difference]) -> OutputAgreement:
-    if not all(part.comparable for part in parts):
-        return OutputAgreement(name, None, None)
-    squares = sum(part.squares for part in parts)
-    difference = sum(part.difference for part in parts)
-    error = float(np.sqrt(difference / squares)) if squares > 0 else float(difference > 0)
-    positions = sum(part.positions for part in parts)
-    same = sum(part.same for part in parts)
-    return OutputAgreement(name, error, same / positions if positions else None)

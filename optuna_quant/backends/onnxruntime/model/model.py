@@ -86,7 +86,7 @@ def load_model(
     else:
         raise TypeError(
             "The model must be a path, bytes or an onnx.ModelProto, but got "
-            f"{type(model).__name__}."
+            f"{type(model).__name__}. For a model of another runtime give backend=."
         )
     if not proto.graph.node:
         if not isinstance(model, onnx.ModelProto) and not proto.ir_version:

@@ -1,0 +1,75 @@
+"""The tests that any backend can run find what breaks a promise, and say which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+
+HERE = Path(__file__).parent
+
+# What is found of each broken backend, and a part of what is said.
+FOUND = {
+    ("WithoutDynamic", "test_models_of_all_options_run"): "dynamic",
+    ("WithoutDynamic", "test_model_has_the_fingerprint_of_its_configuration"): "dynamic",
+    ("WrongSizes", "test_sizes_are_those_of_the_models"): "the table says",
+    ("WrongScores", "test_weights_are_told_apart"): "There must be scores of each configuration",
+    ("WrongScores", "test_fewer_samples_or_batches_give_scores"): "NoneType",
+    ("NegativeScores", "test_each_op_has_a_score"): "must be finite and not negative",
+    ("FloatsScored", "test_an_op_in_fp32_scores_nothing"): "must score 0",
+    ("BuildsAnything", "test_option_that_an_op_does_not_have_is_refused"): "DID NOT RAISE",
+    ("TellsNothing", "test_it_tells_what_runs"): "an entry for each op",
+    ("SaysNothingOfData", "test_another_model_or_other_data_are_told"): "nor the signature says",
+    (
+        "SaysNothingOfData",
+        "test_calibration_of_another_model_or_other_data_is_refused",
+    ): "must have another key",
+    (
+        "TakesAnyCalibration",
+        "test_calibration_of_another_model_or_other_data_is_refused",
+    ): "DID NOT RAISE",
+    ("NoSuchInput", "test_preview_fits_the_model"): "has arrays for ['input'], but the model's",
+    ("WritesOver", "test_it_is_saved"): "not replaced as a whole",
+    (
+        "BatchDependent",
+        "test_samples_of_a_batch_have_no_influence_on_each_other",
+    ): "depends_on_batch must be True",
+    (
+        "WrongFingerprint",
+        "test_model_has_the_fingerprint_of_its_configuration",
+    ): "not what the backend says",
+    ("OneOp", "test_default_space_is_of_the_capability"): "a model with two ops or more",
+}
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
+    """What was said of each test that has failed, by the backend and the test."""
+    report = tmp_path_factory.mktemp("found") / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0"]
+    command += [f"--junit-xml={report}", str(HERE / "broken_backends.py")]
+    done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout
+    found = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        failed = [*case.iter("failure"), *case.iter("error")]
+        if failed:
+            broken = case.attrib["classname"].rpartition(".Test")[2]
+            name = case.attrib["name"].partition("[")[0]
+            found[broken, name] = "\n".join(f"{f.attrib.get('message')} {f.text}" for f in failed)
+    return found
+
+
+@pytest.mark.parametrize(("found", "said"), FOUND.items(), ids=lambda x: " ".join(x)[:60])
+def test_what_is_broken_is_found(
+    failures: dict[tuple[str, str], str], found: tuple[str, str], said: str
+) -> None:
+    assert said in failures.get(found, "It was not found.")
+
+
+def test_each_broken_backend_is_among_those(failures: dict[tuple[str, str], str]) -> None:
+    assert {broken for broken, _ in failures} == {broken for broken, _ in FOUND}
