@@ -1,4 +1,4 @@
-"""Evaluation on labelled data, a batch at a time and in any order of samples."""
+"""Evaluate models on labelled data, batch by batch and in any order of samples."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _logger = get_logger(__name__)
 
 
 class DataEvaluation:
-    """A metric of labelled data, for a model that a backend has built.
+    """Evaluates a metric on labelled data.
 
     All methods take such a :class:`~optuna_quant.backends.base.Model`, or a session of ONNX
     Runtime. So this is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation` as well.
@@ -196,8 +196,8 @@ class DataEvaluation:
         self.output_names = as_output_names(output_names)
         if isinstance(metric, str) and len(self.output_names or ()) > 1:
             raise ValueError(
-                f"The metric {self.name!r} is of one output, but output_names has "
-                f"{len(self.output_names or ())}: for several give a function of yours, which "
+                f"The metric {self.name!r} scores one output, but output_names has "
+                f"{len(self.output_names or ())}: for several give your own function, which "
                 "gets a tuple of them."
             )
         self._inputs = ConstantInputs(inputs)
@@ -309,7 +309,7 @@ class DataEvaluation:
         return self.dynamic_batch_size if depends else self.batch_size
 
     def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
-        """What a model gives for the first samples, an array for each of them and each output.
+        """The outputs of a model for the first samples, an array for each sample and output.
 
         Args:
             model:
@@ -398,7 +398,7 @@ class DataEvaluation:
         return other
 
     def signature(self) -> dict[str, str]:
-        """What its metrics rest on besides the model: metric, data, labels; texts by part.
+        """What its metrics depend on besides the model: metric, data, labels; texts by part.
 
         Where two evaluations have the same signature, a model has the same metric in both, see
         :mod:`optuna_quant.evaluation.signature`.
@@ -473,8 +473,8 @@ class DataEvaluation:
         """The metric and the indices, if samples can be scored with them."""
         if not isinstance(self._metric, SampleMetric):
             raise ValueError(
-                f"The metric {self.name!r} is of the whole set; samples have no scores of their "
-                "own."
+                f"The metric {self.name!r} is a metric of the whole set; samples have no scores "
+                "of their own."
             )
         self.check(model)
         return self._metric, _checked_indices(indices, self.samples)

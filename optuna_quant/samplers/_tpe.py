@@ -94,7 +94,7 @@ class TPEQuantSampler(QuantSampler):
         for name in _OURS:
             if name in (tpe_kwargs or {}):
                 raise ValueError(
-                    f"tpe_kwargs must not have {name!r}: give {name} to the sampler itself."
+                    f"tpe_kwargs must not have {name!r}: pass {name} to the sampler itself."
                 )
         self._fallback = fallback
         self._n_startup_trials = n_startup_trials

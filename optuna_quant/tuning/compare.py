@@ -1,4 +1,4 @@
-"""Comparing two model files: which is faster, which is smaller, how far they agree."""
+"""Compare two model files: which is faster, which is smaller, and how closely they agree."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def compare(
     if threads is not None:
         _check_positive("threads", threads)
     if metric is not None and data is None:
-        raise ValueError("metric needs data to compute it on: give data, or leave metric out.")
+        raise ValueError("metric needs data: give data, or leave metric out.")
     from optuna_quant.backends.default import load_pair
     from optuna_quant.evaluation.labelled import DataEvaluation
 

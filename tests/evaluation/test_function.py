@@ -326,7 +326,7 @@ def test_what_takes_indices_must_give_scores() -> None:
 
 
 def test_bounds_are_of_scores_not_of_one_number() -> None:
-    with pytest.raises(BaselineError, match="metric_bounds=.*but evaluate gives one number"):
+    with pytest.raises(BaselineError, match="metric_bounds=.*but evaluate returns one number"):
         tune_fake(Asked().number, metric_bounds=(0, 1))
 
 

@@ -421,8 +421,8 @@ def test_a_combination_that_does_not_exist_does_not_force_fallback() -> None:
     # The later one counts.
     assert changed == {"a": (STATIC, FP32), "b": (STATIC, FP32)}
     assert message == (
-        "op_type_dict['Conv']['activation']['dtype'] does not fit together with what else is "
-        "asked for op 'a', 'b' and is ignored there; the options of op 'a' are: "
+        "op_type_dict['Conv']['activation']['dtype'] is not compatible with the other "
+        "settings of op 'a', 'b' and is ignored there; the options of op 'a' are: "
         f"{STATIC.label}; {INT8_ACT.label}; fp32."
     )
 

@@ -161,8 +161,8 @@ class OnnxRuntimeBackend:
         )
         if calibration_data is None and approach != "dynamic" and not inspect_only:
             raise ValueError(
-                f"approach={approach or 'static'!r} needs calibration_data: samples such as the "
-                "model sees at inference. Without any, approach='dynamic' is possible."
+                f"approach={approach or 'static'!r} needs calibration_data: samples like those "
+                "the model will see in use. Without them, use approach='dynamic'."
             )
         self._cache = None if cache_dir is None else CalibrationCache(cache_dir)
         self._lock = RLock()

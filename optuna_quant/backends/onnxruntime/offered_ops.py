@@ -70,9 +70,9 @@ class OfferedOps:
         found = usual_approach(self._model.graph, self._static, self._model.nbytes)
         if found != "static":
             _logger.info(
-                "A considerable part of the weights is in ops that only dynamic quantization "
-                f"takes, so the approach is {found!r}; approach='static' (--approach static) "
-                "leaves them in FP32."
+                "Many of the weights belong to ops that only dynamic quantization supports, so "
+                f"the approach is {found!r}; approach='static' (--approach static) leaves them "
+                "in FP32."
             )
         return found
 

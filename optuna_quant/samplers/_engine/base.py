@@ -1,4 +1,4 @@
-"""What all samplers of this package share: Optuna's contract, kept from the study's record."""
+"""The base class of all samplers: it fulfils Optuna's contract from the study's record."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     def is_exhausted(
         self, study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
     ) -> bool:
-        """Whether everything that this sampler would evaluate has been evaluated.
+        """Whether this sampler has nothing left to evaluate.
 
         After that, it gives configurations that have not been evaluated yet as long as there are
         any, then repeats; it never stops the study by itself.
@@ -207,7 +207,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             return key is not None and session.policy.is_answer(session.history, key)
 
     def speculation(self, study: optuna.Study) -> Speculation:
-        """How much was evaluated on a guess, and how much of it the strategy has asked for since.
+        """How much was evaluated on a guess, and how much of that was used.
 
         A worker guesses rather than waits for what others still evaluate.
         """
@@ -226,7 +226,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             return Speculation(len(guessed), used)
 
     def abandoned(self, study: optuna.Study) -> tuple[Abandoned, ...]:
-        """The configurations that are not tried any more, because every attempt failed."""
+        """The abandoned configurations: every attempt to evaluate them failed."""
         with self._lock:
             session = self._session(study)
             session.history.refresh(study)
@@ -283,7 +283,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """The value of a parameter that is not the space's."""
+        """The value of a parameter outside the space."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -302,7 +302,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             self._session(study).end(trial.number)
 
     def _constrains(self, study: optuna.Study) -> bool:
-        """Whether what does not meet the criterion is infeasible."""
+        """Whether missing the criterion makes a trial infeasible."""
         return True
 
     def _conclude(
@@ -334,7 +334,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         write_judgement(judgement, StoredTrialWriter(study, trial))
 
     def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
-        """Whether to wait for what is claimed when nothing else is left to do.
+        """Whether to wait for claimed configurations when nothing else is left.
 
         Args:
             claimants:

@@ -1,4 +1,4 @@
-"""Configurations that a model of the loss makes worth a look: the trade-off, and what is near."""
+"""Candidates for evaluation: the trade-off of cost and predicted loss, and its neighbours."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GRID = 5000
 
 
 class Candidates:
-    """Finds the cheapest configurations by the weights that a model gives to ops.
+    """Finds the cheapest configurations, given a model's weights of the ops.
 
     Args:
         space:
@@ -81,7 +81,7 @@ class Candidates:
     def _weights(
         self, model: LossModel, drawn: NDArray[np.float64] | None = None
     ) -> tuple[Mapping[str, Mapping[str, float]], Forbidden]:
-        """What each op adds to the error in each option, and the options that are not used."""
+        """The error that each option adds, and the options that are not used."""
         weights: dict[str, dict[str, float]] = {}
         forbidden: dict[str, list[str]] = {}
         values = model.weights if drawn is None else drawn

@@ -202,8 +202,8 @@ def _check_same_inputs(
         if name not in first or name not in second:
             have, lack = paths if name in first else (paths[1], paths[0])
             raise ValueError(
-                f"The models have different inputs: {name!r} is one of {os.fspath(have)!r} only; "
-                f"those of {os.fspath(lack)!r} are {list(second if name in first else first)}."
+                f"The models have different inputs: only {os.fspath(have)!r} has {name!r}; the "
+                f"inputs of {os.fspath(lack)!r} are {list(second if name in first else first)}."
             )
         a, b = first[name], second[name]
         shapes_differ = (
