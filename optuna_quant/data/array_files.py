@@ -126,7 +126,7 @@ def _check_content(path: Path, what: str, magic: bytes) -> None:
     elif start.startswith(_ZIP):
         reason = f"it is a zip archive, like an .npz file; write it with {write}"
     else:
-        reason = f"it is not a {kind} file, whatever its name; write it with {write}"
+        reason = f"it is not an {kind} file, whatever its name; write it with {write}"
     raise _unreadable(path, what, reason)
 
 

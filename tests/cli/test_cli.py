@@ -379,7 +379,7 @@ def test_models_of_one_name_share_a_storage(
     foreign.optimize(lambda trial: 0.5, n_trials=1)
     assert main([*first, "--study-name", "foreign", "--fresh"]) == 2
     assert (
-        "'foreign', which was not started by optuna-quant (1 trial, beg" in capsys.readouterr().err
+        "'foreign', which was not started by optuna-quant (1 trial, sta" in capsys.readouterr().err
     )
 
 

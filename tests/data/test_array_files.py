@@ -70,7 +70,7 @@ FILES: list[tuple[Callable[[Path], None], str]] = [
     (empty, "it is empty; write it again with np.savez(FILE, NAME=array)."),
     (one_array, "it holds one array, like an .npy file, whatever its name; write it with"),
     (pointer, "it is a Git LFS pointer, not the data; run: git lfs pull."),
-    (text, "it is no .npz file, whatever its name; write it with np.savez(FILE, NAME=array)."),
+    (text, "it is not an .npz file, whatever its name; write it with np.savez(FILE, NAME=array)."),
     (objects, "its array 'x' holds Python objects instead of numbers"),
     (other_archive, "its member 'x' is not an array"),
 ]
@@ -114,7 +114,7 @@ def test_there_is_no_file_or_it_is_a_folder(tmp_path: Path) -> None:
     [
         (b"", "it is empty; write it again with np.save(FILE, array)."),
         (b"PK\x03\x04", "it is a zip archive, like an .npz file; write it with np.save(FILE"),
-        (b"nothing", "it is no .npy file, whatever its name"),
+        (b"nothing", "it is not an .npy file, whatever its name"),
         (b"\x93NUMPY\x01\x00", "it is damaged or truncated"),
     ],
 )

@@ -217,7 +217,7 @@ def test_outputs_that_are_nan_are_an_error(caplog: pytest.LogCaptureFixture) -> 
 
 
 X = onnx_models.samples(150, 2, 8, 8)
-FEW = "There are 20 calibration samples only"
+FEW = "There are only 20 calibration samples"
 
 
 def search(x: np.ndarray = X, labels: Any = None, **kwargs: Any) -> TuningResult:
@@ -266,7 +266,7 @@ def test_a_good_search_says_nothing_and_a_suspicious_one_each_thing_once(
     )
     said = warnings_in(caplog)
     assert sum("calibration sample" in line for line in said) == 1
-    assert sum("evaluation samples only" in line for line in said) == 1
+    assert sum("evaluation samples. One of them" in line for line in said) == 1
     assert sum("in the calibration data and from" in line for line in said) == 1
     assert sum("means 60%" in line for line in said) == 1
     assert len(said) == len(set(said))
@@ -300,8 +300,8 @@ def test_ranges_are_compared(
     [
         ({}, []),
         ({"calibration_data": X[:30]}, []),
-        ({"calibration_data": X[:29]}, ["There are 29 calibration samples only"]),
-        ({"calibration_data": X[:1]}, ["There is 1 calibration sample only"]),
+        ({"calibration_data": X[:29]}, ["There are only 29 calibration samples"]),
+        ({"calibration_data": X[:1]}, ["There is only 1 calibration sample"]),
         ({"calibration_data": [{"x": X[i : i + 10]} for i in (0, 10)]}, [FEW]),
         ({"calibration_data": lambda: iter([{"x": X[:20]}])}, [FEW]),
         ({"calibration_sizes": [20]}, [FEW]),

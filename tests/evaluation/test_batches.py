@@ -178,7 +178,7 @@ def test_continued_study_keeps_the_size(data: dict[str, np.ndarray], tmp_path: P
     assert str(tune_on(data, storage=storage)) == str(first)
     with (
         pytest.warns(UserWarning, match="batches of 30"),
-        pytest.raises(ValueError, match=r"were evaluated in batches of 1, and here .* of 30"),
+        pytest.raises(ValueError, match=r"were evaluated in batches of 1, but here .* of 30"),
     ):
         tune_on(data, storage=storage, batch_size=30)
     static = str(tmp_path / "static")
@@ -218,7 +218,7 @@ def test_study_of_an_earlier_version_is_refused(
     with monkeypatch.context() as earlier:
         earlier.setattr("optuna_quant.tuning.opening.check_batches", lambda study, batches: None)
         tune_on(data, storage=storage)
-    with pytest.raises(ValueError, match="in larger batches, by an earlier version, and here"):
+    with pytest.raises(ValueError, match="in larger batches, by an earlier version, but here"):
         tune_on(data, storage=storage)
 
 

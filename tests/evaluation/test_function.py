@@ -434,7 +434,7 @@ def test_few_samples_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
         tune_fake(lambda model: SCORES.scores_of(model.config)[:50] > 0)
     finally:
         optuna.logging.disable_propagation()
-    assert "There are 50 evaluation samples only" in caplog.text
+    assert "There are only 50 evaluation samples" in caplog.text
 
 
 def test_evidence_off_keeps_nothing() -> None:

@@ -173,9 +173,7 @@ def test_continued_study_keeps_the_same_aside(folder: Path, tmp_path: Path, evid
 def test_study_without_a_holdout_does_not_get_one(folder: Path, tmp_path: Path) -> None:
     storage = str(tmp_path / "journal")
     tune_in(folder, None, storage=storage)
-    with pytest.raises(
-        ValueError, match="was started without a hold-out part, but here it is"
-    ):
+    with pytest.raises(ValueError, match="was started without a hold-out part, but here it is"):
         tune_in(folder, storage=storage)
     # Other samples, which the search does not see, change nothing.
     data = dict(np.load(folder / "data.npz"))

@@ -151,5 +151,5 @@ def test_another_protocol_is_refused() -> None:
     check_space(study, space)
     mark = {"protocol": 0, "version": "0.0.1"}
     _optuna.set_study_system_attr(study, "optuna_quant:protocol", mark)
-    with pytest.raises(ValueError, match=r"started with optuna_quant 0\.0\.1, which"):
+    with pytest.raises(ValueError, match=r"started with optuna_quant 0\.0\.1, whose"):
         check_space(study, space)

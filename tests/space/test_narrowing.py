@@ -433,7 +433,7 @@ def test_of_wishes_that_do_not_fit_together_the_name_counts() -> None:
         "/a/conv1": (FP32,),
         "/a/conv2": (STATIC, STATIC_TENSOR, STATIC_KL),
     }
-    assert message.startswith("op_type_dict['Conv']['mode'] does not fit")
+    assert message.startswith("op_type_dict['Conv']['mode'] is not compatible")
 
 
 def test_a_name_goes_over_every_field_of_a_type() -> None:
@@ -443,7 +443,7 @@ def test_a_name_goes_over_every_field_of_a_type() -> None:
         {"Conv": of_type}, {"a": {"activation": {"dtype": ["int8"]}}}, ops=ops
     )
     assert changed == {"a": (INT8_ACT, FP32), "b": (STATIC, FP32)}
-    assert message.startswith("op_type_dict['Conv']['weight']['granularity'] does not fit")
+    assert message.startswith("op_type_dict['Conv']['weight']['granularity'] is not compatible")
     assert "for op 'a' and" in message
 
 

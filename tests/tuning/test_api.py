@@ -637,7 +637,7 @@ def test_continued_study_must_have_the_same_calibration_data(tmp_path: Path) -> 
     counting = CountingEvaluation()
     tune_fake(SignedBackend("one"), storage=storage, evaluate=counting)
     counting.seen.clear()
-    with pytest.raises(ValueError, match="started with other calibration data, so that"):
+    with pytest.raises(ValueError, match="started with other calibration data, so its"):
         tune_fake(SignedBackend("two"), storage=storage, evaluate=counting)
     with pytest.raises(
         ValueError, match=r"other options \(it has approach='static'; here .*'auto'"
