@@ -444,7 +444,7 @@ def test_a_name_goes_over_every_field_of_a_type() -> None:
     )
     assert changed == {"a": (INT8_ACT, FP32), "b": (STATIC, FP32)}
     assert message.startswith("op_type_dict['Conv']['weight']['granularity'] is not compatible")
-    assert "for op 'a' and" in message
+    assert "of op 'a' and" in message
 
 
 def test_warnings_point_to_the_callers_line() -> None:
