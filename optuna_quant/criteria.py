@@ -78,9 +78,9 @@ class AccuracyCriterion:
     criterion: str = option(  # type: ignore[assignment]
         None,
         Flag(
-            help="whether the loss is a part of the FP32 model's metric (0.01: one percent), or "
-            "in units of the metric (default: relative; absolute for relative_error, which FP32 "
-            "has none of)",
+            help="whether the loss is a fraction of the FP32 model's metric (0.01: one "
+            "percent) or in units of the metric (default: relative; absolute for "
+            "relative_error, which is 0 for FP32)",
             kind=TEXT,
             choices=CRITERIA,
             heading="criterion",
@@ -150,8 +150,8 @@ class AccuracyCriterion:
             raise ValueError(f"The metric of the FP32 model must be finite, but it is {baseline}.")
         if self.criterion == "relative" and baseline == 0:
             raise ValueError(
-                "The metric of the FP32 model is 0, and a loss relative to 0 is not defined: use "
-                "criterion='absolute', with tolerable_loss in units of the metric."
+                "The metric of the FP32 model is 0, and a loss relative to 0 is not defined: "
+                "use criterion='absolute', with tolerable_loss in units of the metric."
             )
 
     def loss(self, metric: float, baseline: float) -> float:
@@ -269,8 +269,8 @@ def check_one_criterion(**given: object) -> None:
         first, other = found[0]
         if criterion != other:
             raise ValueError(
-                f"The {_words(first)} judges by another criterion than the {_words(name)}: "
-                f"{other}; {_words(name)}: {criterion}. Give both the same AccuracyCriterion."
+                f"The {_words(first)} uses another criterion than the {_words(name)}: {other}; "
+                f"{_words(name)}: {criterion}. Give both the same AccuracyCriterion."
             )
 
 

@@ -50,7 +50,7 @@ def make_backend(model: ModelLike | None, **options: Any) -> DefaultBackend:
             If there is no model, it does not load, or an option is not valid.
     """
     if model is None:
-        raise ValueError("A model is needed: a path, its bytes, or an onnx.ModelProto.")
+        raise ValueError("No model is given: pass a path, its bytes, or an onnx.ModelProto.")
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 
     given = {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Callbacks of a study: when it stops, and what it shows."""
+"""Callbacks of a study: when it stops, and its progress."""
 
 from optuna_quant.callbacks.exit_policy import ExitPolicy
 from optuna_quant.callbacks.exit_policy import Stop

@@ -233,8 +233,8 @@ class ExitPolicy:
         if failure is not None and failure.is_certain:
             message = (
                 f"Every candidate failed in the same way ({failure.trials} trials of "
-                f"{failure.configs} configurations, some with a single quantized op), so nothing "
-                f"was evaluated. The reason: {failure.reason}"
+                f"{failure.configs} configurations, some with a single quantized op), so "
+                f"nothing could be evaluated. The reason: {failure.reason}"
             )
             return Stop(StopReason.FAILING, message)
         elapsed = busy_seconds(trials)
@@ -255,7 +255,7 @@ class ExitPolicy:
         repeats = _repeats_at_the_end(trials)
         if repeats >= _MOST_REPEATS:
             message = (
-                f"The last {repeats} configurations gave models that were evaluated already; "
+                f"The last {repeats} configurations gave models that had been evaluated before; "
                 f"{used} trials were evaluated."
             )
             return Stop(StopReason.EXHAUSTED, f"{message} {self._best_message(found, trials)}")
@@ -484,8 +484,8 @@ def _warn_without_baseline(study: optuna.Study, trials: list[FrozenTrial]) -> No
         done = sum(trial.state == TrialState.COMPLETE for trial in trials)
         if done:
             warnings.warn(
-                "The study has no baseline, so no trial can be held against the criterion. Use "
-                "one of the samplers or the objective of optuna_quant, which measure it, or set "
-                "it with optuna_quant.study.baseline.set_baseline.",
+                "The study has no baseline, so no trial can be compared with the criterion. "
+                "Use a sampler or the objective of optuna_quant, which measure it, or set it "
+                "with optuna_quant.study.baseline.set_baseline.",
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""How long a search may take."""
+"""Check the limits of a search."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def check_limits(
             raise ValueError(f"max_trials must be at least 1, but got {max_trials}.")
     if timeout == 0 and stop_at_first is False:
         raise ValueError(
-            "timeout=0 means to stop at the first configuration that meets the criterion, which "
-            "contradicts stop_at_first=False; use timeout=None to search on without a time limit."
+            "timeout=0 stops at the first configuration that meets the criterion, which "
+            "contradicts stop_at_first=False; use timeout=None to continue without a time "
+            "limit."
         )
 
 

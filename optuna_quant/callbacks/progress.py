@@ -1,4 +1,4 @@
-"""What a search shows while it runs: one line per trial."""
+"""Show the progress of a search: one line per trial."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Progress:
             bound = f"at most {high:.4g}" if higher else f"at least {low:.4g}"
             return f"not met: metric about {estimate}, {bound}, after {seen}"
         if verdict == Verdict.MEETS:
-            return f"met whatever the rest brings: metric about {estimate} after {seen}"
+            return f"certainly met: metric about {estimate} after {seen}"
         if verdict == Verdict.PROMISED:
             return f"probably met: metric about {estimate} after {seen}"
         return f"metric about {estimate} after {seen}"

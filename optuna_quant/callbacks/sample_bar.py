@@ -1,4 +1,4 @@
-"""A bar that shows how many samples a trial has seen, and between what values its metric is."""
+"""A bar that shows how many samples a trial has seen, and the bounds of its metric."""
 
 from __future__ import annotations
 

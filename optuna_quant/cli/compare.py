@@ -14,10 +14,10 @@ _HELP = {
     "data": "labelled data for the metric, as for tune",
     "metric": "the metric on --data, as for tune (default: accuracy)",
     "calibration_data": "samples without labels to run the models on, as for tune (default: those "
-    "of --data, else random inputs)",
-    "output_names": "the output of the model that the metric is of (default: the first output)",
+    "of --data, otherwise random inputs)",
+    "output_names": "the output of the model that the metric scores (default: the first)",
     "inputs": "an input that is the same for all samples, as for tune",
-    "transform": "function that makes the input of what the data hold of one sample, as for tune",
+    "transform": "function that turns one sample of the data into the input, as for tune",
     "threads": "the threads of a run (default: all cores)",
     "seed": "seed of random inputs",
 }
@@ -38,12 +38,12 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "with A.",
     )
     parser.add_argument("first", metavar="A.onnx", help="the first model, often FP32")
-    parser.add_argument("second", metavar="B.onnx", help="the second one")
+    parser.add_argument("second", metavar="B.onnx", help="the second model")
     add_some(parser, TuneOptions, _HELP, _HELP)
     for option, default, told in (
-        ("--batch", 1, "how many samples a run has, unless the model says it (default: 1)"),
+        ("--batch", 1, "samples per run, unless the model fixes it (default: 1)"),
         ("--rounds", 50, "how often each model is measured (default: 50)"),
-        ("--samples", 64, "on how many samples outputs are compared, at most (default: 64)"),
+        ("--samples", 64, "the most samples on which outputs are compared (default: 64)"),
     ):
         parser.add_argument(option, metavar="N", type=_positive, default=default, help=told)
     parser.add_argument("--json", action="store_true", help="as JSON")

@@ -39,7 +39,7 @@ def read_config(path: str | os.PathLike[str], cls: type) -> dict[str, Plain]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = "it is no text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        why = "it is not a text file" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise ValueError(f"--config: {str(file)!r} cannot be read: {why}.") from None
     try:
         said = tomllib.loads(text)
@@ -48,7 +48,7 @@ def read_config(path: str | os.PathLike[str], cls: type) -> dict[str, Plain]:
     found: dict[str, Plain] = {}
     for option, value in _options(said, cls, f"--config {file}"):
         if option.name in found:
-            raise ValueError(f"--config {file}: {option.name} is there twice.")
+            raise ValueError(f"--config {file}: {option.name} is given twice.")
         found[option.name] = _read(option, value, file)
     return found
 
@@ -73,10 +73,10 @@ def _known(name: str, options: Mapping[str, Option], cls: type, where: str) -> O
         meant = meant_by(name, cls)
         told = "" if meant is None else f" Did you mean {meant!r}?"
         if meant == name:
-            told = " It is an option, but none of this table."
+            told = " It is an option, but not of this table."
         raise ValueError(f"{where}: there is no option {name!r}.{told}")
     if found.flag is None:
-        raise ValueError(f"{where}: {name} cannot be said in a file, only in Python.")
+        raise ValueError(f"{where}: {name} cannot be set in a file, only in Python.")
     return found
 
 

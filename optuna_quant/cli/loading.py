@@ -33,7 +33,7 @@ def load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> Any:
     path, function = function_file(spec, option, default)
     description = importlib.util.spec_from_file_location(path.stem, path.resolve())
     if description is None or description.loader is None:
-        raise ValueError(f"{option}: {str(path)!r} is no Python file.")
+        raise ValueError(f"{option}: {str(path)!r} is not a Python file.")
     module = importlib.util.module_from_spec(description)
     folder = str(path.resolve().parent)
     if folder not in sys.path:

@@ -46,7 +46,7 @@ _EPILOG = f"""\
 {EXPLAINED}
 lines of progress:
   "met, not yet the answer": the model is good enough, but the strategy sees a chance to quantize
-  more of it. It goes on, and comes back to this one if nothing better is found.
+  more of it. It continues, and returns to this one if it finds nothing better.
 
 example:
   optuna-quant tune model.onnx --calibration calib.npz --evaluate my_eval.py:evaluate
@@ -174,9 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     tune = commands.add_parser(
         "tune",
         help="search for a quantized model that meets the criterion",
-        description="Search for a quantized model that meets an accuracy criterion.\n\nThe same "
-        "command goes on where an earlier one ended; started several times on one\n--storage, or "
-        "under mpirun or srun, it shares the work.",
+        description="Search for a quantized model that meets an accuracy criterion.\n\nRun "
+        "again, the same command continues where it stopped; run several times on "
+        "one\n--storage, or under mpirun or srun, it shares the work.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -197,8 +197,8 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE.toml",
-        help="options from a file, by the names that they have in Python, such as batch_size = "
-        "32; paths in it are relative to it, and flags override it",
+        help="options from a file, under their Python names, such as batch_size = 32; paths in "
+        "it are relative to the file; flags override it",
     )
     groups = add_options(parser, TuneOptions)
     group = groups["output and record"]
@@ -208,23 +208,23 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         help="if no model meets the criterion, write the one that comes closest",
     )
     group.add_argument(
-        "--report", metavar="OUT.csv", help="write what was asked of each op, and what runs"
+        "--report", metavar="OUT.csv", help="write what each op was asked to run, and what it runs"
     )
     group.add_argument(
         "--fresh",
         action="store_true",
-        help="delete what an earlier command has found for this model",
+        help="start over: delete what an earlier command found for this model",
     )
     volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("--quiet", action="store_true", help="show the result only")
+    volume.add_argument("--quiet", action="store_true", help="show only the result")
     volume.add_argument(
         "--verbose", action="store_true", help="show all messages, and where an error comes from"
     )
 
 
 _OF_SPACE = {
-    "calibration_data": "calibration samples, as for tune: what each op costs is measured on the "
-    "first one",
+    "calibration_data": "calibration samples, as for tune; the cost of each op is measured on "
+    "the first one",
     "inputs": "an input that is the same for all samples, as for tune",
 }
 
@@ -239,7 +239,7 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--why",
         action="store_true",
-        help="show instead which ops are left out, and why",
+        help="show the ops that are left out instead, and why",
     )
     parser.add_argument(
         "--save-costs", metavar="FILE", help="write what each op costs to a JSON file"

@@ -22,16 +22,17 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "serve",
         help="put a gRPC proxy in front of a storage, for many workers",
         description="Serve a storage to many workers: they use --storage grpc://HOST:PORT, and "
-        "only this process connects to the database. It asks for no password: let only your "
-        "workers reach it.",
+        "only this process connects to the database. It does not ask for a password: make it "
+        "reachable for your workers only.",
     )
     serve.add_argument(
-        "--storage", metavar="URL", required=True, help="what is served, as for tune"
+        "--storage", metavar="URL", required=True, help="the storage to serve, as for tune"
     )
     serve.add_argument(
         "--host",
         default="localhost",
-        help="the address to listen on; 0.0.0.0 for all of this machine (default: localhost)",
+        help="the address to listen on; 0.0.0.0 for all addresses of this machine (default: "
+        "localhost)",
     )
     serve.add_argument(
         "--port", type=_port, default=13000, help="the port to listen on (default: 13000)"
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     address = args.storage
     if "://" not in address or address.split("://")[0] in ("redis", "rediss", "unix", "grpc"):
         raise ValueError(
-            f"--storage {shown_address(address)!r} cannot be served: behind Optuna's gRPC proxy "
-            "there must be a database (postgresql://..., mysql://..., sqlite:///FILE)."
+            f"--storage {shown_address(address)!r} cannot be served: Optuna's gRPC proxy needs "
+            "a database behind it (postgresql://..., mysql://..., sqlite:///FILE)."
         )
     storage = open_storage(address)
     # A second server on the same port would be no error to gRPC.

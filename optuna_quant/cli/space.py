@@ -90,14 +90,14 @@ def _space_costs(
         costs = backend.costs(found)
     elif args.save_costs is not None:
         raise ValueError(
-            "--save-costs needs --calibration: what ops cost is measured on samples such as the "
-            "model sees when it is used."
+            "--save-costs needs --calibration: what ops cost is measured on samples like those "
+            "the model will see in use."
         )
     else:
         return None
     if args.save_costs is not None:
         costs.save(args.save_costs)
-        say(f"The costs are in {args.save_costs}.")
+        say(f"Costs written to {args.save_costs}.")
     return SpaceCosts(found, costs)
 
 

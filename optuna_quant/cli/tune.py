@@ -78,9 +78,9 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     strategy = choose_strategy(values.get("quant_level"), values["tuning_criterion"].strategy)
     if given.get("calibration_data") is None and given.get("approach") != "dynamic":
         raise ValueError(
-            f"--calibration is needed for --approach {given.get('approach') or 'static'}: an .npz "
-            "file with samples such as the model sees when it is used. Without any, --approach "
-            "dynamic is possible."
+            f"--calibration is needed for --approach {given.get('approach') or 'static'}: an "
+            ".npz file with samples like those the model will see in use. Without them, use "
+            "--approach dynamic."
         )
     model, output = _check_files(args, given, rank)
     _check_machines(given, rank)
@@ -112,8 +112,8 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
         result, problem = error.result, error
     if shown and result.met and len(result.study.get_trials(deepcopy=False)) == before:
         say(
-            f"The answer is from the record of that study; the strategy {strategy!r} had nothing "
-            "to do (--fresh begins anew)."
+            f"The answer comes from the record of that study; the strategy {strategy!r} had "
+            "nothing left to do (--fresh starts over)."
         )
     if rank.is_leader:
         return _finish(result, args, output, problem)
@@ -129,7 +129,7 @@ def _study(
     storage: BaseStorage,
     rank: Rank,
 ) -> optuna.Study:
-    """The study, begun anew if that was asked for."""
+    """The study, started over if asked."""
     name = given.get("study_name")
     names = [name] if name else [default_name(model.stem, search.model)]
     if not name:
@@ -194,7 +194,7 @@ def _check_files(
 
 def _end_stuck(rank: Rank, reason: str) -> None:
     """End this process, of which a thread is lost; called in another one."""
-    say("error: This process ends here; the same command goes on, without that candidate.")
+    say("error: This process ends here; the same command continues, without that candidate.")
     # Another code than 0 would make a launcher end the others as well.
     os._exit(exit_codes.FAILED if rank.is_leader else exit_codes.MET)
 
@@ -204,10 +204,8 @@ def _beginning(study: optuna.Study, trials: int) -> str:
         return "The FP32 model is evaluated first."
     count = f"{trials} trial{'' if trials == 1 else 's'}"
     if running_now(study):
-        return f"The study {study.study_name!r} has {count}; other processes are at work on it."
-    return (
-        f"Going on with the study {study.study_name!r}, which has {count} (--fresh begins anew)."
-    )
+        return f"The study {study.study_name!r} has {count}; other processes are working on it."
+    return f"Resuming the study {study.study_name!r}, which has {count} (--fresh starts over)."
 
 
 def _address(given: Mapping[str, Any], output: Path) -> str | Path:
@@ -220,15 +218,17 @@ def _check_machines(given: Mapping[str, Any], rank: Rank) -> None:
         return
     if given.get("storage") is None:
         raise ValueError(
-            f"The {rank.size} processes run on several machines, and the journal file beside the "
-            "output is for one: give --storage postgresql://USER:PASSWORD@HOST/NAME, or another "
-            f"server that all of them reach. (If each is to search on its own, set {RANKS}=1.)"
+            f"The {rank.size} processes run on several machines, but the journal file beside "
+            "the output is for one machine: give --storage "
+            "postgresql://USER:PASSWORD@HOST/NAME, or another server that all of them can "
+            f"reach. (If each is to search on its own, set {RANKS}=1.)"
         )
     if rank.is_leader and storage_file(given["storage"]) is not None:
         say(
-            f"warning: The {rank.size} processes run on several machines, but a file is for one. "
-            "If they do not all see the same file, or locks do not reach beyond a machine, work "
-            "is done twice or the record is damaged. Use a server, such as postgresql://..."
+            f"warning: The {rank.size} processes run on several machines, but a file is for one "
+            "machine. If they do not all see the same file, or its locks do not work across "
+            "machines, work is done twice or the record is damaged. Use a server, such as "
+            "postgresql://..."
         )
 
 
@@ -246,7 +246,7 @@ def _finish(
     elif args.closest and result.config is not None:
         try:
             result.save(output, closest=True)
-            said.append(f"written, though it does not meet the criterion: {output}")
+            said.append(f"written, although it does not meet the criterion: {output}")
         except OSError as error:
             problems.append(f"The output {str(output)!r} could not be written: {error}")
     elif result.config is not None:
@@ -260,7 +260,7 @@ def _finish(
             problems.append(f"The report {args.report!r} could not be written: {error}")
     interrupted = result.stopped_because == StopReason.INTERRUPTED
     if interrupted:
-        said.append("The same command goes on from here.")
+        said.append("The same command continues from here.")
     print(with_flags("\n".join(said)))
     for text in problems:
         say(f"error: {text}")
@@ -276,7 +276,7 @@ def _finish(
 
 
 def _stale(output: Path) -> str:
-    return " What is there is from an earlier search." if output.exists() else ""
+    return " The file there is from an earlier search." if output.exists() else ""
 
 
 def _accuracy_criterion(given: Mapping[str, Any], metric: Metric | None) -> AccuracyCriterion:
@@ -290,8 +290,8 @@ def _accuracy_criterion(given: Mapping[str, Any], metric: Metric | None) -> Accu
     for name, flag in of_data.items():
         if given.get(name) is not None and given.get("data") is None:
             raise ValueError(
-                f"--{flag} goes with --data; a function of --evaluate looks at the model's "
-                "outputs itself."
+                f"--{flag} goes with --data; a function of --evaluate reads the model's outputs "
+                "itself."
             )
     # A criterion of the command line always says it: without the option, higher is better.
     higher_is_better = given.get("higher_is_better", True)

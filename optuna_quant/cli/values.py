@@ -189,7 +189,7 @@ def read_holdout(given: Mapping[str, Any]) -> object:
     searched, its_name = function_file(evaluate)
     if name == its_name and file.samefile(searched):
         raise ValueError(
-            f"--holdout and --evaluate are the same function ({evaluate}): that of --holdout "
+            f"--holdout and --evaluate are the same function ({evaluate}): the one of --holdout "
             "must evaluate other samples, which the search does not see."
         )
     return load("--holdout", holdout, "evaluate", ())

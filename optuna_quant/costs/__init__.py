@@ -1,4 +1,4 @@
-"""What configurations cost: time, size, operations; and what of it a search is to make small.
+"""Costs of configurations (time, size, operations), and the objectives of a search.
 
 It knows configurations and spaces, and neither samplers nor backends.
 """

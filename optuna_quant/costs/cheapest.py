@@ -84,7 +84,7 @@ def cheapest(
             lacks an option of one of its ops.
     """
     if bound is not None and weights is None:
-        raise ValueError("A bound is one of the sum of weights: give weights as well.")
+        raise ValueError("A bound applies to the sum of weights: give weights as well.")
     if bound is not None and math.isnan(bound):
         raise ValueError("The bound of the sum of weights must be a number, but got nan.")
     parts = _parts(table, space, weights or {}, fixed or {}, forbidden or {})

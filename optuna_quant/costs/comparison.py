@@ -1,4 +1,4 @@
-"""Two models beside each other: time, size, outputs, accuracy."""
+"""The comparison of two models: time, size, outputs, accuracy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NORMAL_95 = 1.959964
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long one thing takes as another.
+    """The ratio of two times, with an interval.
 
     Args:
         value:
@@ -41,7 +41,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """What was measured of one model.
+    """The measurements of one model.
 
     Args:
         name:
@@ -65,7 +65,7 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class OutputAgreement:
-    """How far one output of the two models agrees.
+    """How closely one output of two models agrees.
 
     Args:
         name:
@@ -85,7 +85,7 @@ class OutputAgreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models beside each other.
+    """The comparison of two models.
 
     Args:
         first:
@@ -192,8 +192,8 @@ def time_ratio(first: Timing, second: Timing) -> Ratio:
     """
     if len(first.runs) != len(second.runs) or not first.runs:
         raise ValueError(
-            f"The times were measured in {len(first.runs)} and {len(second.runs)} rounds; they "
-            "must be measured in the same ones, at least one."
+            f"The times were measured in {len(first.runs)} and {len(second.runs)} rounds; both "
+            "must be measured in the same rounds, at least one."
         )
     pairs = zip(first.runs, second.runs, strict=True)
     ratios = sorted(b / a for a, b in pairs if a > 0) or [math.nan]

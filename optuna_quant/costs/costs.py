@@ -1,4 +1,4 @@
-"""The costs of a model in several measures, how they were found, and how far to trust them."""
+"""The costs of a model in several measures, with their conditions and validation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRUSTED_CORRELATION = 0.7
 
 @dataclass(frozen=True)
 class Validation:
-    """How a table's predictions agree with measurements of whole models.
+    """The agreement of a table's predictions with measurements of whole models.
 
     Args:
         predicted:
@@ -69,7 +69,7 @@ class Costs:
         conditions:
             Under which conditions they hold, for people: machine, threads, batch.
         validation:
-            How the predicted latency agrees with whole models; :obj:`None` if nobody looked.
+            How the predicted latency agrees with whole models; :obj:`None` if it was not checked.
         seconds:
             How long it took to measure.
         is_given:
@@ -148,7 +148,7 @@ class Costs:
         try:
             stored = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"The costs are no JSON: {error}.") from error
+            raise ValueError(f"The costs are not JSON: {error}.") from error
         if not isinstance(stored, dict) or not isinstance(stored.get("tables"), list):
             raise ValueError("The costs must be a JSON object with the list 'tables'.")
         if stored.get("format", _FORMAT) != _FORMAT:

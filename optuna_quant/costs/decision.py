@@ -1,4 +1,4 @@
-"""What a study is to make small, and which ops are worth a place in its space by that."""
+"""Decide what a study minimizes, and which ops are worth including in its space."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _MOST_NOISE = 0.02
 
 @dataclass(frozen=True)
 class Decision:
-    """What a study is to make small, and in which space.
+    """What a study minimizes, and in which space.
 
     Attributes:
         objective:
@@ -59,7 +59,7 @@ class Decision:
         no_gain:
             If no configuration is better than FP32: that in words, with figures and what to do.
         is_other_space:
-            Whether the study was begun with another tuning space, so that nothing was decided.
+            Whether the study was started with another tuning space, so that nothing was decided.
     """
 
     objective: KnownObjective
@@ -91,7 +91,7 @@ def decide(
     Without an objective of the user's it is the latency, if the study's costs predict it; where
     they do not, or cannot be measured, the size; and where the backend knows no costs the number
     of ops in fallback. Where latency counts and the user has named no ops, those are left out
-    whose quantization makes the model slower; a study that has begun keeps its space.
+    whose quantization makes the model slower; a study that has started keeps its space.
 
     Args:
         study:
@@ -207,7 +207,7 @@ def _unknown(
     reason = why or f"known are {' and '.join(tables)} alone"
     seconds = ", or a function that gives the seconds of a configuration"
     return (
-        f"The objective {objective.name!r} needs to know {' and '.join(missing)} of each "
+        f"The objective {objective.name!r} needs {' and '.join(missing)} of each "
         f"configuration: {reason.rstrip('.')}. Give costs= (a table, or a JSON file"
         f"{seconds if missing == [LATENCY] else ''}), or use objective="
         f"{' or '.join(map(repr, usable))}."
@@ -231,15 +231,15 @@ def _default(study: optuna.Study, costs: StudyCosts) -> tuple[Objective, Costs |
             return as_objective(OPS), None
         _logger.log(
             logging.WARNING if costs.has_samples else logging.INFO,
-            f"What configurations cost could not be measured, so the smallest model is looked "
-            f"for, and not the fastest (objective='size'): {why}",
+            "Costs could not be measured, so the search is for the smallest model instead of "
+            f"the fastest (objective='size'): {why}",
         )
         return as_objective(SIZE), costs.counted(study)[0]
     if LATENCY not in found.tables:
         return as_objective(SIZE), found
     if not _predicts(found):
         _logger.warning(
-            f"{_does_not_predict(found)} So the smallest model is looked for, and not the "
+            f"{_does_not_predict(found)} So the search is for the smallest model instead of the "
             "fastest (objective='size')."
         )
         return as_objective(SIZE), found

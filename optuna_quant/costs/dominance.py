@@ -1,4 +1,4 @@
-"""Two objectives that are both to be small: the front, its hypervolume, and what a point adds."""
+"""The front of two minimized objectives, its hypervolume, and what a point adds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a quantized model is worth: its time and size against those of the FP32 model."""
+"""The gain of a quantized model: its time and size compared with FP32."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAY_BE_FASTER = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """What a quantized model takes, and what the FP32 model takes, measured in turn.
+    """The time and size of a quantized model and of FP32, measured in turn.
 
     Args:
         seconds:

@@ -1,4 +1,4 @@
-"""The costs that a user gives: a file, a table, or a function."""
+"""Read the costs that a user gives: a file, a table, or a function."""
 
 from __future__ import annotations
 

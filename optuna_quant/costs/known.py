@@ -1,4 +1,4 @@
-"""An objective together with what configurations cost, for one tuning space."""
+"""An objective together with the costs of configurations, for one tuning space."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class KnownObjective:
         """The measures of a trial's model: its recorded size, and predictions for the rest.
 
         They follow from the configuration, so that other costs than those with which the study
-        was begun hold for trials that have ended as well.
+        was started hold for trials that have ended as well.
         """
         key = (trial.number, trial.datetime_start)
         if key not in self._of_trials:

@@ -1,4 +1,4 @@
-"""Why a search is not begun, or ends: no quantized model is better than FP32, with figures."""
+"""Why a search is not started, or ends: no quantized model is better than FP32, with figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORTH_SAYING = 0.005
 
 @dataclass(frozen=True)
 class NoGain:
-    """Why no search is begun, or goes on; as a string what the best would cost, and what to do.
+    """Why no search is started or continued; its string says the best cost, and what to do.
 
     Args:
         known:

@@ -1,7 +1,7 @@
-"""What a search is to make small: time, size, operations, a weighted sum, or the user's own.
+"""What a search minimizes: time, size, operations, a weighted sum, or the user's own.
 
 An objective gives the cost of a model from its *measures*: numbers by name, such as
-``{"latency": 0.00046, "size": 59600.0, "ops": 3.0}``. So what is best can be asked anew of the
+``{"latency": 0.00046, "size": 59600.0, "ops": 3.0}``. So the best can be found again from the
 record of a study at any time.
 """
 
@@ -49,7 +49,7 @@ ALIASES: Mapping[str, str] = MappingProxyType({"fallback_ops": OPS, "model_size"
 
 @runtime_checkable
 class Objective(Protocol):
-    """What is to be small.
+    """What a search minimizes.
 
     An object of the user's with these members is an objective. If it has a method
     ``measure(config)`` as well, the measure that has the objective's name is what that gives;

@@ -1,4 +1,4 @@
-"""Which ops are worth quantizing by a cost table, and what each one gains or loses."""
+"""Find the ops that are worth quantizing by a cost table, and the gain of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ops of a tuning space cost, for people who look at the space."""
+"""Show what the ops of a tuning space cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The costs that a study keeps: measured once for all of its workers, or given by the user."""
+"""Keep costs in a study: measured once for all workers, or given by the user."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SAME_SIZE = 1e-3
 
 
 class StudyCosts:
-    """The costs of a model, as its studies keep them.
+    """The costs of a model, kept in its studies.
 
     Costs that the user gives go before those that were measured, and before those that were given
     earlier: the newest hold, for all trials. What was measured stays, so that a search that is
@@ -118,8 +118,8 @@ class StudyCosts:
             if text != kept:
                 if kept is not None:
                     _logger.warning(
-                        f"The study {study.study_name!r} goes on with the costs that are given "
-                        "now; its trials are compared by them."
+                        f"The study {study.study_name!r} continues with the costs given now; "
+                        "all its trials are compared by them."
                     )
                 write_text(study, name, text)
             return _given(text)
@@ -155,7 +155,7 @@ class StudyCosts:
         text = shared.get(lambda: self._measure(study, must=must).encode()).decode()
         costs, why = _costs_of(text)
         if costs is None and must:
-            raise ValueError(f"What configurations cost could not be measured: {why}")
+            raise ValueError(f"Costs could not be measured: {why}")
         return costs, why
 
     def counted(self, study: optuna.Study) -> tuple[Costs | None, str]:
@@ -215,8 +215,8 @@ class StudyCosts:
         attrs = _optuna.study_system_attrs(earlier)
         if any(name.startswith(f"optuna_quant:{record.GIVEN_COSTS}:") for name in attrs):
             _logger.warning(
-                f"The study {earlier.study_name!r} was searched with costs that were given; they "
-                "are not taken over. Give costs= to use them here as well."
+                f"The study {earlier.study_name!r} was searched with given costs, which are not "
+                "reused. Give costs= to use them here as well."
             )
             return False
         pattern = re.compile(rf"optuna_quant:({record.MEASURED_COSTS}:[0-9a-f]{{32}})")
@@ -254,7 +254,7 @@ class StudyCosts:
     def _measure(self, study: optuna.Study, *, must: bool) -> str:
         """The text that the study keeps: the costs, or why there are none."""
         assert isinstance(self._backend, MeasuresCosts)
-        if self._measured is None:  # For a study that was begun anew in the place of another.
+        if self._measured is None:  # For a study that was started over in the place of another.
             _logger.info("Measuring what each op costs on this machine.")
             self._before(study)
             try:

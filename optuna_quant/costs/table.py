@@ -1,4 +1,4 @@
-"""What a configuration costs, as a sum over its ops and the boundaries between them."""
+"""The cost of a configuration, as a sum over its ops and the boundaries between them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Boundary:
-    """What it costs that a tensor changes its precision between the ops that make and read it.
+    """The cost of changing a tensor's precision between the ops that write and read it.
 
     An op that a configuration does not name runs in floats, so a boundary whose producer is none
     (``""``) is paid once if any consumer is quantized. Costs are not negative, but for one of the

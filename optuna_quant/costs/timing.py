@@ -1,4 +1,4 @@
-"""Measuring several models in turn, so that they can be compared."""
+"""Measure several models in turn, so that they can be compared."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def time_interleaved(
         warmup:
             How often each is run before that.
         seconds:
-            After how many seconds, as they pass, no further round is begun; None for no limit.
+            After how many seconds, as they pass, no further round is started; None for no limit.
         fewest:
             How many rounds there are whatever the limit says.
         clock:

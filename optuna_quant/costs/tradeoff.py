@@ -1,4 +1,4 @@
-"""Configurations between the cheapest and floating point: what each budget of error buys."""
+"""Configurations between the cheapest and floating point, for each budget of error."""
 
 from __future__ import annotations
 

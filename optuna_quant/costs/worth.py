@@ -1,4 +1,4 @@
-"""Whether an answer is worth having, and how that and what it leaves out are said."""
+"""Tell whether an answer is better than FP32, and which ops it leaves out."""
 
 from __future__ import annotations
 

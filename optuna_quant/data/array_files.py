@@ -82,7 +82,7 @@ def _member(file: Any, name: str, path: Path, what: str) -> NDArray[Any]:
         raise _unreadable(
             path,
             what,
-            f"its member {name!r} is no array; write the file with np.savez(FILE, NAME=array)",
+            f"its member {name!r} is not an array; write the file with np.savez(FILE, NAME=array)",
         )
     return value
 
@@ -90,12 +90,12 @@ def _member(file: Any, name: str, path: Path, what: str) -> NDArray[Any]:
 def _reason(error: Exception, subject: str) -> str:
     if isinstance(error, ValueError) and "allow_pickle" in str(error):
         return (
-            f"{subject} holds Python objects instead of numbers, as NumPy makes them of samples "
-            "of different shapes; bring them to one shape, or give a list of batches in Python"
+            f"{subject} holds Python objects instead of numbers, which NumPy stores for samples "
+            "of different shapes; give them all one shape, or pass a list of batches in Python"
         )
     if isinstance(error, (*_DAMAGED, pickle.UnpicklingError, ValueError, KeyError)):
         text = " ".join(str(error).split())
-        return f"{subject} is damaged or was cut off ({text}); copy or write it again"
+        return f"{subject} is damaged or truncated ({text}); copy or write it again"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}"
@@ -117,16 +117,16 @@ def _check_content(path: Path, what: str, magic: bytes) -> None:
     if not start:
         reason = f"it is empty; write it again with {write}"
     elif start.startswith(_LFS):
-        reason = "it is a pointer of Git LFS, not the data; run: git lfs pull"
+        reason = "it is a Git LFS pointer, not the data; run: git lfs pull"
     elif start.startswith(_NPY):
         reason = (
-            "it holds one array as an .npy file does, whatever its name; write it with "
-            f"{write}, where NAME is the model's input"
+            f"it holds one array, like an .npy file, whatever its name; write it with {write}, "
+            "where NAME is the model's input"
         )
     elif start.startswith(_ZIP):
-        reason = f"it is a zip archive, as an .npz file is; write it with {write}"
+        reason = f"it is a zip archive, like an .npz file; write it with {write}"
     else:
-        reason = f"it is no {kind} file, whatever its name; write it with {write}"
+        reason = f"it is not an {kind} file, whatever its name; write it with {write}"
     raise _unreadable(path, what, reason)
 
 

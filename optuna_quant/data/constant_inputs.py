@@ -123,7 +123,7 @@ class ConstantInputs:
         self._values = {}
         for name, value in (values or {}).items():
             if not isinstance(name, str):
-                raise TypeError(f"inputs: {name!r} is no name of an input.")
+                raise TypeError(f"inputs: {name!r} is not the name of an input.")
             try:
                 self._values[name] = np.array(value)
             except Exception as error:
@@ -167,7 +167,7 @@ class ConstantInputs:
         if not varying:
             raise ValueError(
                 f"inputs: all of the model's inputs ({', '.join(spec.name for spec in inputs)}) "
-                "are given once, so that no input is left in which samples could differ."
+                "are constant, so no input is left in which samples could differ."
             )
         first = [spec.shape[0] for spec in varying if spec.shape]
         found, axes = {}, {}
@@ -198,8 +198,7 @@ def _cast(spec: Spec, value: NDArray[Any]) -> NDArray[Any]:
     if not np.all(fits):
         wrong = value[~np.asarray(fits)].ravel()[0] if value.ndim else value[()]
         raise ValueError(
-            f"inputs: {spec.name!r} is {spec.dtype.name} in the model, in which {wrong} has no "
-            "place."
+            f"inputs: {spec.name!r} is {spec.dtype.name} in the model, so {wrong} does not fit."
         )
     return np.asarray(cast)
 
@@ -236,8 +235,8 @@ def _shaped(spec: Spec, value: NDArray[Any], axis: int | None) -> tuple[NDArray[
             else:
                 raise ValueError(
                     f"inputs: {spec.name!r} is {spec} in the model, where axis {i} has no size, "
-                    f"so that {value[()]!r} cannot fill it: give an array of the shape that you "
-                    "run the model with."
+                    f"so {value[()]!r} cannot fill it: give an array of the shape with which "
+                    "you run the model."
                 )
         return np.full(sizes, value[()], dtype=value.dtype), axis
     if axis is not None and value.ndim == len(wanted) - 1:
@@ -291,7 +290,7 @@ def _parsed(name: str, value: str) -> Any:
         except Exception as error:
             raise ValueError(f"--input {name}: {str(path)!r} cannot be read: {error}") from error
         if not isinstance(found, np.ndarray):
-            raise ValueError(f"--input {name}: {str(path)!r} is no .npy file with one array.")
+            raise ValueError(f"--input {name}: {str(path)!r} is not an .npy file with one array.")
         return found
     try:
         parsed = json.loads(value)

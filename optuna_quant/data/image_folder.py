@@ -61,21 +61,22 @@ class ImageFolder:
         self._files: list[tuple[Path, int | None]] = [(file, None) for file in flat]
         if flat and inner:
             raise ValueError(
-                f"The folder {str(folder)!r} holds images ({flat[0].name}, ...) beside folders of "
-                f"images ({inner[0].name}, ...): put all into one folder for each class, or none."
+                f"The folder {str(folder)!r} holds images ({flat[0].name}, ...) as well as "
+                f"folders of images ({inner[0].name}, ...): put all of them into folders, one "
+                "for each class, or none."
             )
         for number, each in enumerate(inner):
             self._files += [(file, number) for file in _images(each)]
         if not self._files:
             raise ValueError(
-                f"There are no images in {str(folder)!r}; read are files that end with "
+                f"There are no images in {str(folder)!r}: images are files that end with "
                 f"{', '.join(sorted(_SUFFIXES))}."
             )
         if _are_numbers_in_other_order(self.classes):
             first = ", ".join(f"{i} is {name!r}" for i, name in enumerate(self.classes[:3]))
             _logger.warning(
-                f"The folders of {str(folder)!r} are numbered in alphabetical order, as "
-                f"torchvision and Keras do: class {first}. If the model's classes are the numbers "
+                f"The folders of {str(folder)!r} are numbered in alphabetical order, as in "
+                f"torchvision and Keras: class {first}. If the model's classes are the numbers "
                 "in the names, pad these with zeros."
             )
 

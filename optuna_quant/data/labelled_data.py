@@ -135,7 +135,7 @@ class ArrayData(LabelledData):
             raise ValueError(f"There are no arrays in {self._where}.")
         shape = self._arrays[names[0]].shape
         if not shape:
-            raise ValueError(f"{names[0]!r} in {self._where} has no axis along which samples are.")
+            raise ValueError(f"{names[0]!r} in {self._where} has no sample axis.")
         return _at_least_one(shape[0], self._where)
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
@@ -338,9 +338,9 @@ def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
     files = sorted(folder.glob("*.npy"))
     if not files:
         raise ValueError(
-            f"There is no .npy file in the folder {str(folder)!r}: save there one for each input "
-            "of the model, under the input's name, and one for the labels; or put images into a "
-            "folder for each class."
+            f"There is no .npy file in the folder {str(folder)!r}: save one there for each "
+            "input of the model, under the input's name, and one for the labels; or put images "
+            "there, in a folder for each class."
         )
     return {file.stem: read_npy(file, "The evaluation data") for file in files}
 
@@ -353,10 +353,10 @@ def _find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) 
     named = [name for name in LABELS if name in rest] or rest
     if not rest or (named == rest and len(rest) > 1):
         raise ValueError(
-            f"There must be one array of labels in {where}, named 'labels', besides the model's "
+            f"There must be one array of labels in {where}, named 'labels', next to the model's "
             f"inputs ({', '.join(names)}); there are: {', '.join(given)}. Without labels, "
-            "metric='agreement' (of classes), 'cosine' and 'relative_error' compare a model with "
-            "the FP32 model."
+            "metric='agreement' (of classes), 'cosine' and 'relative_error' compare a model "
+            "with the FP32 model."
         )
     return named[0]
 
@@ -395,7 +395,7 @@ def _check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], w
         raise ValueError(
             f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
             f"{spec}. Prepare the evaluation data exactly as for inference; transform= "
-            "(--transform) can do it."
+            "(--transform) can do that."
         )
     if 0 in shape[1:]:
         raise ValueError(

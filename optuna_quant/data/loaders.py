@@ -83,7 +83,7 @@ def _subset(loader: Any) -> list[int] | None:
     if indices is not None:
         return sorted(int(index) for index in indices)
     _logger.warning(
-        f"The sampler {type(sampler).__name__} of the {type(loader).__name__} is left out: all "
+        f"The sampler {type(sampler).__name__} of the {type(loader).__name__} is ignored: all "
         f"{len(loader.dataset)} samples of its dataset are used, once each."
     )
     return None
@@ -137,10 +137,10 @@ def kept_in_memory(source: Any, where: str) -> list[Any]:
         taken += _bytes(item)
         if taken > limit:
             raise ValueError(
-                f"What can be read in one order only is kept in memory, but {where} takes more "
-                f"than {limit / 1e9:.3g} GB, half of this machine's. Give a dataset with __len__ "
-                "and __getitem__, or save the arrays in a folder, one .npy file for each: it is "
-                "mapped and not read."
+                f"Data that can be read in one order only are kept in memory, but {where} takes "
+                f"more than {limit / 1e9:.3g} GB, half of this machine's. Give a dataset with "
+                "__len__ and __getitem__, or save the arrays in a folder, one .npy file for "
+                "each: these are memory-mapped."
             )
 
 

@@ -24,7 +24,9 @@ def as_output_names(names: str | Sequence[str] | None) -> tuple[str, ...] | None
         )
     found = tuple(found)
     if not found:
-        raise ValueError("output_names must name one output at least; None is the first one.")
+        raise ValueError(
+            "output_names must name at least one output; None stands for the first one."
+        )
     twice = [name for name in found if found.count(name) > 1]
     if twice:
         raise ValueError(f"output_names names {twice[0]!r} twice.")

@@ -146,10 +146,10 @@ class SampleRunner:
         for name, output in zip(self.outputs, found, strict=True):
             if output.shape[:1] != (size,):
                 raise ValueError(
-                    f"The model's output {name!r} must have the samples along its first axis, but "
-                    f"has the shape {output.shape} for {size} samples. If it is of another kind, "
-                    "such as boxes or texts, use a metric with per_sample=True, which gets what "
-                    "the model gives for one sample."
+                    f"The model's output {name!r} must have the samples along its first axis, "
+                    f"but has the shape {output.shape} for {size} samples. If it has another "
+                    "form, such as boxes or texts, use a metric with per_sample=True, which "
+                    "gets the output for one sample at a time."
                 )
         return [output[:count] for output in found]
 
@@ -166,8 +166,8 @@ class SampleRunner:
                 raise
             names = ", ".join(map(repr, self.constants.values))
             raise RuntimeError(
-                f"The model fails on {count} samples at once: {error} What is given once "
-                f"({names}) may be for one sample: try batch_size=1 (--batch-size 1)."
+                f"The model fails on {count} samples at once: {error} The constant inputs "
+                f"({names}) may fit a single sample only: try batch_size=1 (--batch-size 1)."
             ) from error
 
 

@@ -68,7 +68,7 @@ def open_data(source: DataLike, transform: Transform | None = None) -> LabelledD
     check_transform(transform)
     if isinstance(source, LabelledData):
         if transform is not None:
-            raise ValueError("A transform goes with data that are not opened yet.")
+            raise ValueError("A transform needs data that are not opened yet.")
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)

@@ -1,4 +1,4 @@
-"""Whether evaluation data make sense, as the pass of the FP32 model shows it."""
+"""Check the evaluation data for mistakes during the FP32 model's pass."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _MOST_CLASSES = 100_000
 
 
 class BaselineChecks:
-    """Looks at the batches of the FP32 model's pass.
+    """Checks the batches of the FP32 model's pass.
 
     What cannot be right is an error, as soon as it is seen. What is suspicious is one warning,
     when all was seen.
@@ -89,7 +89,7 @@ class BaselineChecks:
             if bad is not None:
                 raise ValueError(
                     f"Input {name!r} is NaN in sample {bad} of {self._where}: leave the sample "
-                    "out, or fill in what is missing as for inference."
+                    "out, or fill in missing values as for inference."
                 )
             # -inf is how masks are written.
             bad = _first(np.isposinf, array, chosen)
@@ -110,7 +110,7 @@ class BaselineChecks:
         if bad is not None and (self._is_known or self._metric.reference == "fp32"):
             raise ValueError(
                 f"The FP32 model's output is NaN for sample {bad} of {self._where}: nothing can "
-                "be compared with it. Look at the inputs of this sample, and at the model."
+                "be compared with it. Check the inputs of this sample, and the model."
             )
         if bad is not None and self._nan_output is None:
             self._nan_output = bad
@@ -154,14 +154,14 @@ class BaselineChecks:
             k = score.keywords["k"]
         if 0 < classes <= k:
             raise ValueError(
-                f"The metric {self._metric.name!r} is 1 for every model, for this one has only "
-                f"{classes} classes: use accuracy, or a smaller number than {k}."
+                f"The metric {self._metric.name!r} is 1 for every model, because this one has "
+                f"only {classes} classes: use accuracy, or a smaller number than {k}."
             )
         if classes == 1 and score in (accuracy, exact_match):
             raise ValueError(
                 f"The metric {self._metric.name!r} needs a score for each class, but the model "
-                "gives one number for each sample. If that is of yes or no, f1, roc_auc and "
-                "log_loss take it so; if it is a value, mse, mae and r2 do."
+                "gives one number for each sample. If that number decides between two classes, "
+                "use f1, roc_auc or log_loss; if it is a value, use mse, mae or r2."
             )
 
     def _check_range(self, labels: NDArray[Any], classes: int, chosen: _Indices) -> None:
@@ -174,15 +174,15 @@ class BaselineChecks:
         row = int(np.flatnonzero(chosen == bad)[0])
         label = labels[row][wrong[row]].reshape(-1)[0] if labels.ndim > 1 else labels[row]
         hint = (
-            "A value that marks what is to be left out needs a SampleMetric of your own."
+            "To ignore labels with a special value, use a SampleMetric of your own."
             if labels.ndim > 1
-            else "Number the classes as the model's outputs are."
+            else "Number the classes like the model's outputs."
         )
         if float(labels.min()) >= 1 and float(labels.max()) == classes:
-            hint = "They seem to be numbered from 1: take 1 off each."
+            hint = "They seem to be numbered from 1: subtract 1 from each."
         raise ValueError(
-            f"The label {label} of sample {bad} of {self._where} is no class of the model, which "
-            f"has {classes}: labels must be from 0 to {classes - 1}. {hint}"
+            f"The label {label} of sample {bad} of {self._where} is not a class of the model, "
+            f"which has {classes}: labels must be from 0 to {classes - 1}. {hint}"
         )
 
     def _conclude(self) -> None:

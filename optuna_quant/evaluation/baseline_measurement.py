@@ -1,4 +1,4 @@
-"""Measuring the FP32 model, once per study."""
+"""Measure the FP32 model, once per study."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _logger = get_logger(__name__)
 
 
 class BaselineMeasurement:
-    """Gives the baseline of a study, which one trial measures while the others wait.
+    """Measures the baseline of a study in one trial, while the others wait.
 
     Args:
         setup:

@@ -1,4 +1,4 @@
-"""In what batches a model is evaluated whose results depend on them."""
+"""Choose the batches for models whose outputs depend on them."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Batches:
     def __str__(self) -> str:
         why = "the ranges of dynamic quantization are those of a batch"
         if self.size == 1:
-            return f"evaluated one sample at a time, since {why}"
+            return f"evaluated one sample at a time, because {why}"
         if self.size is None:
-            return f"the metric holds for batches such as evaluate runs, since {why}"
+            return f"the metric holds for the batches that evaluate runs, because {why}"
         return (
-            f"the metric holds for batches of {self.size} in the order of the evaluation, since "
-            f"{why}"
+            f"the metric holds for batches of {self.size} in the order of the evaluation, "
+            f"because {why}"
         )
 
 
@@ -93,8 +93,8 @@ def warn_of_batches(evaluation: Any, batches: Batches | None) -> None:
         else:
             cure = "It is the size with which the model was exported."
         warnings.warn(
-            f"Of a model with dynamic quantization {batches}: other batches, or the same samples "
-            f"in another order, give other scores. {cure}",
+            f"For a model with dynamic quantization {batches}: other batches, or the same "
+            f"samples in another order, give other scores. {cure}",
             stacklevel=2,
         )
 
@@ -131,15 +131,15 @@ def _warn_of_dependence(evaluation: DataEvaluation, fp32: Model) -> None:
         return
     if _is_independent(evaluation, fp32, 1):  # Alone, it gives the same each time.
         said = (
-            "The FP32 model gives a sample another output in a batch than alone. So the metric "
-            f"holds for batches of {size} in the order of the evaluation only; use batch_size=1 "
-            "if the model is used on one sample at a time."
+            "The FP32 model's output for a sample depends on the rest of its batch. So the "
+            f"metric holds for batches of {size} in the order of the evaluation only; use "
+            "batch_size=1 if the model is used on one sample at a time."
         )
     else:
         said = (
-            "The FP32 model gives the same samples other outputs each time, so that metrics are a "
-            "matter of luck: is a layer such as Dropout in training mode, or are samples changed "
-            "at random when they are read?"
+            "The FP32 model's outputs for the same samples change from run to run, so metrics "
+            "are a matter of luck: is a layer such as Dropout in training mode, or are samples "
+            "augmented at random when they are read?"
         )
     warnings.warn(said, stacklevel=2)
 
@@ -155,7 +155,7 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
 
     Raises:
         ChangedEvaluationError:
-            If the study was begun with another batch size.
+            If the study was started with another batch size.
     """
     if batches is None or batches.size is None:
         return
@@ -168,8 +168,8 @@ def check_batches(study: optuna.Study, batches: Batches | None) -> None:
     then = "larger batches, by an earlier version" if known is None else f"batches of {known}"
     raise ChangedEvaluationError(
         f"In the study {study.study_name!r} models with dynamic quantization were evaluated in "
-        f"{then}, and here they are in batches of {batches.size}; their scores depend on it. Use "
-        "the same batch_size, or another study name or storage."
+        f"{then}, but here in batches of {batches.size}; their scores depend on it. Use the "
+        "same batch_size, or another study name or storage."
     )
 
 

@@ -1,4 +1,4 @@
-"""A model with its constant inputs: what the data must hold for it, and what runs it."""
+"""A model with its constant inputs: the inputs that data must provide, and how it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring a candidate: build it, take over what is known of the model, or evaluate it."""
+"""Measure a candidate: build it, then reuse a known result or evaluate it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CandidateError(Exception):
 
 
 class CandidateMeasurement:
-    """Gives the metric of the model that a trial asks for.
+    """Measures the model that a trial asks for.
 
     Args:
         setup:

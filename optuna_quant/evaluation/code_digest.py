@@ -1,4 +1,4 @@
-"""A content hash of a user's function: its code, and what it can be seen to use."""
+"""Hash a user's function: its code, and everything that it visibly uses."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _file_of_globals(names: Mapping[str, Any]) -> str | None:
 
 
 class _Walk:
-    """Adds one thing after the other to a hash, and what each refers to."""
+    """Adds objects to a hash, and what each of them refers to."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Whether a study that exists was begun with what it is gone on with here."""
+"""Check that an existing study was started with the same things, before it is continued."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class ContinuedStudies:
-    """Checks each study once.
+    """Checks each study once before it is continued.
 
     Args:
         setup:
@@ -56,13 +56,13 @@ class ContinuedStudies:
         self._samples = samples
         self._guarded = guarded
         self._wait_timeout = wait_timeout
-        self._fitting: set[str] = set()  # Begun with the same things.
+        self._fitting: set[str] = set()  # Started with the same things.
         self._comparable: set[str] = set()  # Their metrics are those of this evaluation.
-        self._judged_anew: set[str] = set()  # By another criterion than they were begun with.
+        self._judged_anew: set[str] = set()  # By another criterion than they were started with.
         self._lock = threading.RLock()
 
     def check(self, study: optuna.Study) -> None:
-        """Refuse a study that was begun with something else, or whose record is damaged."""
+        """Refuse a study that was started with something else, or whose record is damaged."""
         criterion, name = self._setup.criterion, study.study_name
         check_one_criterion(
             objective=criterion,
@@ -103,7 +103,7 @@ class ContinuedStudies:
         self._comparable.add(study.study_name)
 
     def judged_by(self, study: optuna.Study) -> AccuracyCriterion | None:
-        """The criterion, if a study was begun with another one."""
+        """The criterion, if a study was started with another one."""
         return self._setup.criterion if study.study_name in self._judged_anew else None
 
     def forget(self, study: optuna.Study) -> None:
@@ -128,5 +128,5 @@ class ContinuedStudies:
             calibrate=lambda: share_calibration(
                 study, setup.backend, artifact_store=setup.artifact_store
             ),
-            limited=partial(self._guarded.run_outside, study, what="Measuring a model once more"),
+            limited=partial(self._guarded.run_outside, study, what="Evaluating a model once more"),
         )

@@ -1,4 +1,4 @@
-"""Whether there are enough data, and calibration data like those that models are evaluated on."""
+"""Check that there are enough data, and that calibration data resemble evaluation data."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> None:
         count, feeds = calibration
         if count < FEWEST_CALIBRATION:
             _logger.warning(
-                f"There {_are(count, 'calibration sample')} only: the ranges of activations are "
-                "found from what these show. Some hundreds are usual."
+                f"There {_are(count, 'calibration sample')}. The ranges of activations are "
+                "found from these alone; a few hundred are usual."
             )
     if not isinstance(measure, DataEvaluation):
         return
@@ -79,17 +79,17 @@ def warn_of_few(samples: int) -> None:
     """Warn of too few evaluation samples."""
     if samples < FEWEST_EVALUATION:
         _logger.warning(
-            f"There {_are(samples, 'evaluation sample')} only, of which one is "
-            f"{percent(1 / samples, digits=2)}%: a loss that is smaller than that is not seen."
+            f"There {_are(samples, 'evaluation sample')}. One of them is "
+            f"{percent(1 / samples, digits=2)}%: a smaller loss cannot be seen."
         )
 
 
 def _are(count: int, what: str) -> str:
-    return f"is 1 {what}" if count == 1 else f"are {count} {what}s"
+    return f"is only 1 {what}" if count == 1 else f"are only {count} {what}s"
 
 
 def _differences(calibration: Sequence[Feed], evaluation: Sequence[Feed]) -> list[str]:
-    """What is to be said of inputs whose range is another one in the evaluation data."""
+    """Warnings about inputs whose range differs in the evaluation data."""
     found = []
     for name in calibration[0] if calibration else ():
         one, other = _Range.of(name, calibration), _Range.of(name, evaluation)
@@ -104,7 +104,7 @@ def _differences(calibration: Sequence[Feed], evaluation: Sequence[Feed]) -> lis
 
 @dataclass(frozen=True)
 class _Range:
-    """Between which values an input is.
+    """The range of an input.
 
     Args:
         low:

@@ -121,7 +121,7 @@ class DataRuns:
         )
 
     def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
-        """What a model gives for the first samples, an array for each of them and each output.
+        """The outputs of a model for the first samples, an array for each sample and output.
 
         Args:
             model:

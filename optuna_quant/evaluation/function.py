@@ -1,4 +1,4 @@
-"""Evaluation by a function of the user's: one number for a model, or the scores of its samples."""
+"""Evaluate models by a user's function, which returns one number or a score per sample."""
 
 from __future__ import annotations
 
@@ -98,18 +98,18 @@ class GivenScores:
         if self.bounds is not None or not wants_bounds:
             return
         give = (
-            "give metric_bounds=(lowest, highest), between which the score of each sample is, or "
-            "return booleans for right and wrong"
+            "give metric_bounds=(lowest, highest), the range of a sample's score, or return "
+            "booleans for right and wrong"
         )
         if self.in_parts:
             _logger.warning(
-                "Every configuration is evaluated on all samples, because it is not known between "
-                f"what bounds the scores of evaluate are: {give}."
+                "Every configuration is evaluated on all samples, because the bounds of "
+                f"evaluate's scores are not known: {give}."
             )
         else:
             _logger.info(
-                "The loss has no confidence interval, because it is not known between what bounds "
-                f"the scores of evaluate are: {give}."
+                "The loss has no confidence interval, because the bounds of evaluate's scores "
+                f"are not known: {give}."
             )
 
     def scores(
@@ -221,7 +221,7 @@ class FunctionEvaluation:
 
     @property
     def is_known(self) -> bool:
-        """Whether it is known what the function gives, and between what bounds."""
+        """Whether the kind and the bounds of the function's results are known."""
         return self._knows_bounds or self._count == 0
 
     @property
@@ -238,7 +238,7 @@ class FunctionEvaluation:
         return useful_bounds(self._bounds, higher_is_better=self.higher_is_better)
 
     def signature(self) -> Mapping[str, str]:
-        """What the function's metrics rest on."""
+        """What the function's metrics depend on."""
         return signature_of(self._function)
 
     def adopt(self, samples: int, bounds: Bounds) -> None:
@@ -299,8 +299,8 @@ class FunctionEvaluation:
             return replace(found, margins=margins)
         if self._given_bounds is not None:
             raise ValueError(
-                f"metric_bounds={self._given_bounds} are those of the scores of single samples, "
-                "but evaluate gives one number for all: return one score for each sample, or "
+                f"metric_bounds={self._given_bounds} are bounds of single scores, but evaluate "
+                "returns one number for all samples: return one score for each sample, or "
                 "leave metric_bounds out."
             )
         return found
@@ -346,7 +346,7 @@ class FunctionEvaluation:
         return function(given, **{parameter.name: indices})
 
     def _given(self, returned: Any) -> Any:
-        """What was returned for all samples, if it is like what was returned before."""
+        """Check that a result for all samples has the form of earlier ones."""
         scores = as_scores(returned, in_parts=self.in_parts)
         count = 0 if scores is None else len(scores)
         with self._lock:
@@ -356,8 +356,8 @@ class FunctionEvaluation:
                 self._count = count
         if known is not None and known != count:
             raise ValueError(
-                f"The evaluation returned {_shown(count)} here, and {_shown(known)} before: it "
-                "must give the same for every model."
+                f"The evaluation returned {_shown(count)} here, and {_shown(known)} before: the "
+                "number must be the same for every model."
             )
         if scores is None:
             return returned
@@ -407,9 +407,9 @@ class FunctionEvaluation:
         if differ.mean() > _MOST_DIFFERENT:
             place = int(np.flatnonzero(differ)[0])
             raise ValueError(
-                f"The evaluation gives other scores when it is asked for some of the samples: "
+                "The evaluation gives other scores when it is asked for some of the samples: "
                 f"sample {some[place]} has {scores[place]:g} as number {place} of {len(some)} "
-                f"that were asked for, and {found.values[some[place]]:g} among all of them. It "
+                f"that were asked for, but {found.values[some[place]]:g} among all of them. It "
                 "must give the scores in the order of the samples that it is asked for."
             )
 

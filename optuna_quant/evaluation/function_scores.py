@@ -1,4 +1,4 @@
-"""Whether what a function returned is the scores of samples, and what they are."""
+"""Interpret the return value of an evaluation function: one number, or scores of samples."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def as_scores(value: Any, *, in_parts: bool = False) -> NDArray[Any] | None:
 
 
 def margins_in(value: Any, samples: int) -> NDArray[np.float64] | None:
-    """How far each sample is from being decided otherwise, if a function has returned that.
+    """The margin of each sample, if a function has returned margins.
 
     Args:
         value:
@@ -68,8 +68,8 @@ def margins_in(value: Any, samples: int) -> NDArray[np.float64] | None:
     if margins is None or margins.shape != (samples,) or margins.dtype.kind not in "biuf":
         shown = f"{value[1]!r:.60}" if margins is None else _shown(margins)
         raise ValueError(
-            f"The evaluation returned a pair of {samples} scores and {shown}: the second must be "
-            "the margin of each sample, how far it is from being decided otherwise."
+            f"The evaluation returned a pair of {samples} scores and {shown}: the second must "
+            "be the margin of each sample, how far its decision is from changing."
         )
     return margins.astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""Running what the user has given: it neither ends this process nor holds it for ever."""
+"""Run user code so that it can neither end this process nor block it forever."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 
 
 class GuardedEvaluation:
-    """Runs the evaluations of this process, each no longer than it may take.
+    """Runs the evaluations of this process, each within its time limit.
 
     Args:
         timeout:

@@ -1,4 +1,4 @@
-"""Keeping a part of the evaluation data aside, so that the search does not see it."""
+"""Keep a part of the evaluation data aside that the search does not see."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PURPOSE = 0x686F6C64
 
 @dataclass(frozen=True)
 class HoldoutSplit:
-    """Which samples are kept aside.
+    """The samples that are kept aside.
 
     Args:
         fraction:
@@ -126,7 +126,7 @@ def check_split(study: optuna.Study, split: HoldoutSplit | None) -> None:
 
     Raises:
         ChangedEvaluationError:
-            If the study was begun with another part aside, or with none.
+            If the study was started with another part aside, or with none.
     """
     known: dict[str, Any] | None = study_system_attrs(study).get(record.HOLDOUT_SPLIT)
     here = None if split is None else asdict(split)
@@ -135,10 +135,10 @@ def check_split(study: optuna.Study, split: HoldoutSplit | None) -> None:
     if known is None and get_baseline(study) is None:
         set_study_system_attr(study, record.HOLDOUT_SPLIT, here)
         return
-    began = "without keeping a part aside" if known is None else f"with {HoldoutSplit(**known)}"
-    now = "nothing is kept aside" if split is None else f"it is {split}"
+    began = "without a hold-out part" if known is None else f"with {HoldoutSplit(**known)}"
+    now = "none is kept aside" if split is None else f"it is {split}"
     raise ChangedEvaluationError(
-        f"The study {study.study_name!r} was begun {began}, and here {now}: its models were "
-        "compared on other samples. Use the same data, holdout and seed, or another study name or "
-        "storage."
+        f"The study {study.study_name!r} was started {began}, but here {now}: its models were "
+        "compared on other samples. Use the same data, holdout and seed, or another study name "
+        "or storage."
     )

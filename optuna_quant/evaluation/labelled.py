@@ -1,4 +1,4 @@
-"""Evaluation on labelled data, a batch at a time and in any order of samples."""
+"""Evaluate models on labelled data, batch by batch and in any order of samples."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _logger = get_logger(__name__)
 
 
 class DataEvaluation:
-    """A metric of labelled data, for a model that a backend has built.
+    """Evaluates a metric on labelled data.
 
     All methods take such a :class:`~optuna_quant.backends.base.Model`, or a session of ONNX
     Runtime. So this is a :class:`~optuna_quant.evaluation.sampled.SampleEvaluation` as well.
@@ -341,7 +341,7 @@ class DataEvaluation:
         return other
 
     def signature(self) -> dict[str, str]:
-        """What its metrics rest on besides the model: metric, data, labels; texts by part.
+        """What its metrics depend on besides the model: metric, data, labels; texts by part.
 
         Where two evaluations have the same signature, a model has the same metric in both, see
         :mod:`optuna_quant.evaluation.signature`.

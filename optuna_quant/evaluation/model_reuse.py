@@ -1,4 +1,4 @@
-"""One model, one evaluation: what another trial has found of the same model is taken over."""
+"""Evaluate each model once: reuse the result of another trial with the same model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Duplicate:
 
 
 class ModelReuse:
-    """Finds trials of the same model, and takes over what they have found."""
+    """Finds trials of the same model and reuses their results."""
 
     def __init__(self) -> None:
         # What this process knows of trials that were not told yet, by study and trial number.
@@ -104,7 +104,7 @@ class ModelReuse:
         # Read again: it may have ended since.
         view = TrialView(trial.study.get_trials(deepcopy=False)[duplicate.number])
         _logger.info(
-            f"Trial {trial.number} has the same model as trial {view.source} and takes over its "
+            f"Trial {trial.number} has the same model as trial {view.source} and reuses its "
             "result."
         )
         written.take_over(view)
@@ -130,7 +130,7 @@ def _may_become_the_same(
     """The earlier running trials of the same model, or of one that is not built yet.
 
     Returns:
-        Those that have begun, and those that show no sign of it.
+        Those that have started, and those that show no sign of it.
     """
     begun: list[FrozenTrial] = []
     silent: list[FrozenTrial] = []

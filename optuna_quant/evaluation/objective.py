@@ -1,4 +1,4 @@
-"""What one trial does: build the model, evaluate it unless that has been done, judge it."""
+"""The objective function: build the model, evaluate it unless that was done, judge it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class QuantObjective:
     The baseline, the FP32 model's metric, is measured once per study: by the trial that a sampler
     of this package has given the FP32 configuration, otherwise by the first trial, before its
     own. A failed evaluation fails the trial, with the reason as its user attribute ``failure``,
-    and the search goes on; a failed evaluation of the FP32 model ends it.
+    and the search continues; a failed evaluation of the FP32 model ends it.
 
     Example:
 
@@ -110,9 +110,9 @@ class QuantObjective:
         evaluation_timeout:
             After how many seconds the evaluation of a model is ended. A candidate's trial fails
             then and is not tried again; of the FP32 model it is an error. An evaluation that does
-            not react, because it is in a call that does not come back, has its trial marked as
-            failed, so that other workers go on. Default: never; a line is logged if an evaluation
-            takes much longer than others.
+            not stop, because it is in a call that does not return, has its trial marked as failed,
+            so that other workers continue. Default: never; a line is logged if an evaluation takes
+            much longer than others.
         on_stuck:
             Called with a message, in a thread of its own, when an evaluation did not react: the
             thread that runs it is lost.
@@ -227,7 +227,7 @@ class QuantObjective:
             raise
 
     def check_continued(self, study: optuna.Study) -> None:
-        """Refuse a study that was begun with something else; each trial does so as well.
+        """Refuse a study that was started with something else; each trial does so as well.
 
         What is compared: the model, the tuning space, the calibration data and the backend's
         options; then the evaluation: its data, metric and code. Where only code differs, or the
@@ -345,6 +345,6 @@ def _check_direction(evaluate: object, criterion: AccuracyCriterion) -> None:
     if natural != criterion.higher_is_better:
         better = "higher" if natural else "lower"
         raise ValueError(
-            f"Of the metric {getattr(evaluate, 'name', evaluate)!r} {better} is better: use "
+            f"For the metric {getattr(evaluate, 'name', evaluate)!r} {better} is better: use "
             f"AccuracyCriterion(higher_is_better={natural})."
         )

@@ -1,4 +1,4 @@
-"""The objective function of a study whose objectives are the metric and what models cost."""
+"""The objective function of a study with a metric and costs as its objectives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class ParetoObjective:
-    """Objective function of a study with several objectives: the metric, and what models cost.
+    """Objective function of a study with several objectives: the metric, and costs.
 
     A trial does what it does with a :class:`~optuna_quant.QuantObjective`; beside the metric it
     gives the cost of the model by each objective. Any sampler can run the study: ours
@@ -179,6 +179,6 @@ def _check_known(known: KnownObjective) -> None:
         return
     missing = [m for m in known.measures if m not in {**known.costs.tables, OPS: None}]
     raise ValueError(
-        f"The objective {known.name!r} needs to know {' and '.join(missing) or 'its measures'} of "
-        "each configuration: give costs=, such as backend.costs(space), or use 'ops' or 'size'."
+        f"The objective {known.name!r} needs {' and '.join(missing) or 'its measures'} of each "
+        "configuration: give costs=, such as backend.costs(space), or use 'ops' or 'size'."
     )

@@ -1,4 +1,4 @@
-"""Building the model of a trial again, and making sure that it is the one that was evaluated."""
+"""Build the model of a trial again, and check that it is the one that was evaluated."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def rebuild(trial: FrozenTrial, *, backend: Backend, space: TuningSpace) -> Mode
     evaluated = TrialView(trial).fingerprint
     if evaluated is not None and evaluated != model.fingerprint:
         raise ValueError(
-            f"The model that trial {trial.number} has evaluated cannot be built again: its "
-            "configuration gives another model here, to which the recorded metric does not "
-            "belong. The calibration data, the machine or the libraries differ from those of the "
-            "trial. Use those again, or begin a new study."
+            f"The model of trial {trial.number} cannot be built again: its configuration gives "
+            "another model here, so the recorded metric does not apply. The calibration data, "
+            "the machine or the libraries differ from those of the trial. Use the same ones, "
+            "or start a new study."
         )
     return model

@@ -1,4 +1,4 @@
-"""Running batches of samples one after the other, or some of them ahead in threads."""
+"""Run batches of samples one after the other, or several ahead in threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trials an objective is running, and how long they wait for those of other workers."""
+"""The running trials of an objective, and how long they wait for other workers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class RunningTrials:
 
     Args:
         wait_timeout:
-            How long, in seconds, to wait for a trial that has begun and gives no sign of life;
+            How long, in seconds, to wait for a trial that has started but writes no heartbeat;
             three times the longest trial if that is longer.
         grace_period:
-            How long, in seconds, to wait for a trial that shows no sign of having begun.
+            How long, in seconds, to wait for a trial that shows no sign of having started.
 
     Raises:
         ValueError:

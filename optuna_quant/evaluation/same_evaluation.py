@@ -1,4 +1,4 @@
-"""Whether the metrics that a study holds are those of the evaluation that is used now."""
+"""Check that the metrics of a study come from the evaluation that is used now."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def check_evaluation(
         keep_evaluation(study, signature)
         return True
     shown = (
-        f"The study {study.study_name!r} does not say with which evaluation it was begun"
+        f"The study {study.study_name!r} does not record the evaluation it was started with"
         if known is None
         else _begun_with(study, parts, known, signature)
     )
@@ -128,8 +128,8 @@ def check_evaluation(
     if found is not None:
         raise ChangedEvaluationError(f"{shown}. {found} {_CURE}")
     _logger.warning(
-        f"{shown}. Measured again, the models have the same metrics as in the study, so it goes "
-        "on."
+        f"{shown}. Evaluated again, the models have the same metrics as in the study, so it "
+        "continues."
     )
     if known is None:
         keep_evaluation(study, signature)
@@ -139,8 +139,8 @@ def check_evaluation(
 
 
 _CURE = (
-    "The results that it holds are not comparable with those of here. Use what it was begun with, "
-    "another study name or storage, or begin it anew (on the command line with --fresh)."
+    "Its results cannot be compared with the ones here. Use what it was started with, another "
+    "study name or storage, or start it over (on the command line with --fresh)."
 )
 
 
@@ -173,14 +173,14 @@ def _begun_with(
 ) -> str:
     if (FUNCTION in known) != (FUNCTION in given):
         there, here = map(_shown_kind, (known, given))
-        what = f"{there} and here it is {here}"
+        what = f"{there}, but here it is {here}"
     else:
         what = ", ".join(_shown_part(part, known, given) for part in parts)
-    return f"The study {study.study_name!r} was begun with {what}"
+    return f"The study {study.study_name!r} was started with {what}"
 
 
 def _shown_kind(signature: Mapping[str, str]) -> str:
-    """What gives the metrics, of two kinds of evaluation."""
+    """Name what computes the metrics, for the two kinds of evaluation."""
     if FUNCTION in signature:
         return f"the function {_name(signature[FUNCTION])!r}"
     return f"the metric {signature.get('metric', 'of another evaluation')}"
@@ -188,9 +188,7 @@ def _shown_kind(signature: Mapping[str, str]) -> str:
 
 def _shown_part(part: str, known: Mapping[str, str], given: Mapping[str, str]) -> str:
     if part not in known or part not in given:
-        return (
-            f"no {part}" if part not in known else f"{_other(part)}, of which there is none here"
-        )
+        return f"no {part}" if part not in known else f"{_other(part)}, and here there is none"
     there, here = known[part], given[part]
     if part in (FUNCTION, METRIC_FUNCTION):
         if _name(there) == _name(here):
@@ -272,9 +270,9 @@ def find_difference(
         ) from error
     if not same:
         return (
-            f"The FP32 model has the metric {value:.6g} with this evaluation, and "
+            f"The FP32 model has the metric {value:.6g} with this evaluation, but "
             f"{baseline.value:.6g} in the study"
-            + ("." if not _is_same(value, baseline.value) else ", of other samples.")
+            + ("." if not _is_same(value, baseline.value) else ", on other samples.")
         )
     trial = best_met_trial(study, criterion) or closest_trial(study, criterion)
     if trial is None:
@@ -290,8 +288,8 @@ def find_difference(
     if _is_same(value, trial.values[0]):
         return None
     return (
-        f"The model of trial {trial.number} has the metric {value:.6g} with this evaluation, and "
-        f"{trial.values[0]:.6g} in the study."
+        f"The model of trial {trial.number} has the metric {value:.6g} with this evaluation, "
+        f"but {trial.values[0]:.6g} in the study."
     )
 
 

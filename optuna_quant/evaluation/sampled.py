@@ -1,4 +1,4 @@
-"""Evaluating a model sample by sample, until enough is known."""
+"""Evaluate a model sample by sample, until enough is known."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SampleEvaluation(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """How far the evaluation of a trial is, for those who show it.
+    """The progress of a trial's evaluation, for display.
 
     Args:
         trial:
@@ -205,7 +205,7 @@ def _checked_batch(given: Any) -> NDArray[np.float64]:
 
 
 class SampledTrial:
-    """The evaluation of one candidate, from where earlier trials of the same model have left it.
+    """The evaluation of one candidate, continued where earlier trials of the same model stopped.
 
     Args:
         trial:
@@ -371,7 +371,7 @@ class SampledTrial:
     def _differences(
         self, batch: NDArray[np.float64], start: int
     ) -> list[tuple[int, float]] | None:
-        """Where a batch is not as the baseline; :obj:`None` if a score is out of bounds."""
+        """Where a batch differs from the baseline; :obj:`None` if a score is out of bounds."""
         population = self._population
         low, high = population.bounds
         places = (batch != population.baseline_in_order[start : start + len(batch)]).nonzero()[0]
@@ -488,10 +488,12 @@ class SampledTrial:
                 f"{best:.6g}, and {needed}."
             )
         if isinstance(self._goal, int):
-            return f"Evaluated as far as its rank needs, {seen}."
+            return f"Evaluated as far as needed for its rank, {seen}."
         if self._test.verdict is Verdict.MEETS:
-            return f"Meets the criterion {seen}, whatever the others bring; they were left out."
-        return f"Probably meets the criterion {seen}; not a result until all are evaluated."
+            return f"Certainly meets the criterion {seen}; the others were not needed."
+        return (
+            f"Probably meets the criterion {seen}; not a result until all samples are evaluated."
+        )
 
 
 def furthest(

@@ -1,4 +1,4 @@
-"""What all trials of an objective have in common."""
+"""The settings that all trials of an objective share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One calibration for all workers of a study."""
+"""Share one calibration among all workers of a study."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def _for_study(backend: SharesCalibration) -> bytes:
 def _calibrate_alone(backend: SharesCalibration, value: bytes) -> None:
     size = int(value.removeprefix(_TOO_LARGE))
     warnings.warn(
-        f"The calibration statistics take {size} bytes, but a study keeps no more than "
-        f"{LARGEST_IN_STUDY}, so every worker calibrates for itself. Pass artifact_store=, or "
-        "give the backend a cache_dir that the workers share, and they calibrate once.",
+        f"The calibration statistics take {size} bytes, but a study keeps at most "
+        f"{LARGEST_IN_STUDY}, so every worker calibrates for itself. To calibrate once, pass "
+        "artifact_store=, or give the backend a cache_dir that the workers share.",
         stacklevel=3,
     )
     backend.calibrate()
@@ -143,7 +143,7 @@ def _through_store(
         except Exception as error:  # Each kind of store fails in its own way.
             warnings.warn(
                 f"The calibration statistics, artifact {artifact}, cannot be read from the "
-                f"artifact store ({error}); calibrating anew.",
+                f"artifact store ({error}); calibrating again.",
                 stacklevel=4,
             )
     return b""
@@ -156,10 +156,10 @@ def _take(backend: SharesCalibration, value: bytes) -> None:
         except ValueError as error:
             warnings.warn(
                 f"The calibration statistics that the study keeps cannot be used: {error} "
-                "Calibrating anew.",
+                "Calibrating again.",
                 stacklevel=4,
             )
         else:
-            _logger.info("The calibration statistics of another worker are used.")
+            _logger.info("Using the calibration statistics of another worker.")
             return
     backend.calibrate()

@@ -1,4 +1,4 @@
-"""What a metric rests on besides the model: metric, data, labels, output, code; as short texts."""
+"""What a metric depends on besides the model (data, labels, code, ...), as short texts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _TRANSFORMS = ("transform", "preprocess")
 
 
 def signature_of(evaluation: Any) -> dict[str, str]:
-    """What the metrics that an evaluation gives rest on, besides the model.
+    """What the metrics of an evaluation depend on, besides the model.
 
     Args:
         evaluation:
@@ -80,7 +80,7 @@ def shown_function(function: Any) -> str:
 def data_signature(
     evaluation: Any, *, metric: SampleMetric | CorpusMetric, data: LabelledData
 ) -> dict[str, str]:
-    """What the metrics of labelled data rest on, besides the model.
+    """What the metrics of labelled data depend on, besides the model.
 
     Args:
         evaluation:

@@ -1,4 +1,4 @@
-"""How the samples of a study are evaluated one by one, and whether they are its own."""
+"""Evaluate a study's samples one by one, and check that they are its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MOST_DIFFERENT = 0.25
 
 @dataclass(frozen=True)
 class Samples:
-    """How samples are evaluated one by one.
+    """The settings for evaluating samples one by one.
 
     Args:
         evaluation:
@@ -94,14 +94,14 @@ class StudySamples:
         return Samples(evaluation, stopping.error_probability, method)
 
     def can_stop(self, study: optuna.Study) -> bool:
-        """Whether an evaluation looks up between batches."""
+        """Whether an evaluation can stop between batches."""
         found = self.of(study)
         return found is not None and found.in_parts
 
     def until_known(
         self, trial: optuna.Trial, baseline: Callable[[], float]
     ) -> tuple[SampleEvaluation, SampledTrial] | None:
-        """What evaluates a candidate until enough is known; :obj:`None` if it is in full.
+        """The evaluation of a candidate until enough is known; :obj:`None` if in full.
 
         The arguments are those of :meth:`kept`.
         """
@@ -139,7 +139,7 @@ class StudySamples:
         )
 
     def check(self, study: optuna.Study) -> None:
-        """Refuse a study that was begun with other samples.
+        """Refuse a study that was started with other samples.
 
         Raises:
             ChangedEvaluationError:
@@ -171,22 +171,22 @@ class StudySamples:
     ) -> None:
         if population is None:
             _logger.warning(
-                "The study's baseline was measured without single samples, so every model is "
-                "evaluated in full. For fewer evaluations begin a new study."
+                "The study's baseline was measured without scores of single samples, so every "
+                "model is evaluated in full. For fewer evaluations start a new study."
             )
             return
         _check_metric(samples.evaluation, population)
         is_asked = samples.in_parts and not is_own  # In full it would cost as much as FP32.
         if is_asked and not self._gives_the_same(samples.evaluation, population):
             raise ChangedEvaluationError(
-                "The FP32 model has other scores here than in the study: it was begun with other "
-                "evaluation data. Use the same data, in the same order, or another study name or "
-                "storage."
+                "The FP32 model's scores differ from those in the study, which was started "
+                "with other evaluation data. Use the same data, in the same order, or another "
+                "study name or storage."
             )
         method = population.method, population.error_probability
         if method != (samples.method, samples.error_probability):
             _logger.warning(
-                f"The study was begun with the method {method[0]!r} and the error probability "
+                f"The study was started with the method {method[0]!r} and the error probability "
                 f"{method[1]:g}, which are kept; {samples.method!r} and "
                 f"{samples.error_probability:g} take effect in a new study."
             )
@@ -209,12 +209,12 @@ def _check_metric(evaluation: SampleEvaluation, population: Population) -> None:
     if name != population.metric_name:
         began, used = _shown_metric(population.metric_name), _shown_metric(name)
         raise ChangedEvaluationError(
-            f"The study was begun with {began}, but here it is {used}. Use the same metric, "
+            f"The study was started with {began}, but here it is {used}. Use the same metric, "
             "or another study name or storage."
         )
     if population.samples != evaluation.samples or population.bounds != evaluation.bounds:
         raise ChangedEvaluationError(
-            f"The study was begun with {population.samples} evaluation samples and scores "
+            f"The study was started with {population.samples} evaluation samples and scores "
             f"from {population.bounds[0]:g} to {population.bounds[1]:g}, but here there are "
             f"{_shown(evaluation)}. Use the same data and metric, or another study name or "
             "storage."

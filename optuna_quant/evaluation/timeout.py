@@ -1,11 +1,11 @@
-"""Ending an evaluation that takes too long, so that neither this worker nor the others hang.
+"""End evaluations that take too long, so that neither this worker nor others hang.
 
 Python cannot end a thread, so this is done in three steps. What evaluates sample by sample is
 asked between two batches. What does not react, and any other function, gets an exception: in the
 main thread by a signal, which also ends a ``time.sleep``, a lock or a wait for a child process;
 in other threads as soon as they run Python code again. What does not react to that either (a call
 into a library that does not come back) is given up: its trial is marked as failed, from the thread
-that watches, so that the other workers go on without it.
+that watches, so that the other workers continue without it.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ _SHORTEST_BETWEEN_LOOKS_SECONDS = 0.05
 
 
 class EvaluationTimeout(RuntimeError):
-    """An evaluation took longer than it may."""
+    """An evaluation took longer than its limit."""
 
 
 class _Expired(BaseException):
-    """Raised in the midst of an evaluation; no ``Exception``, which that might handle."""
+    """Raised inside an evaluation; not an ``Exception``, which it might catch."""
 
 
 @dataclass(eq=False)
@@ -274,7 +274,7 @@ class EvaluationWatch:
                 try:
                     self._look(one)
                 except Exception as error:  # The storage may be back at the next look.
-                    _logger.debug(f"{one.what} could not be looked after: {error!r}")
+                    _logger.debug(f"{one.what} could not be monitored: {error!r}")
 
     def _look(self, one: _Evaluation) -> None:
         seconds = time.monotonic() - one.started
@@ -309,12 +309,12 @@ class EvaluationWatch:
         if one.give_up is not None:
             one.give_up(self.reason)
         one.is_given_up = True
-        marked = "it counts as failed, so that other workers go on; "
+        marked = "it counts as failed, so other workers continue; "
         text = (
             f"{one.what} took longer than evaluation_timeout={self._timeout:g} s and did not "
-            "react when it was interrupted: it is in a call that does not come back. After "
-            f"{seconds:.0f} s {'' if one.give_up is None else marked}this process cannot go on "
-            "before the call returns."
+            "stop when it was interrupted: it is in a call that does not return. After "
+            f"{seconds:.0f} s {'' if one.give_up is None else marked}this process cannot "
+            "continue until the call returns."
         )
         _logger.warning(text)
         if self._on_stuck is not None:

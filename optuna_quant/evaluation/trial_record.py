@@ -1,4 +1,4 @@
-"""What a running trial writes down of its model, or of why there is none."""
+"""Write what is known of the model of a running trial, or why there is none."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TrialRecord:
         return self._fingerprint
 
     def begin(self) -> None:
-        """Write down what is known before anything is built; others see that it has begun."""
+        """Write what is known before anything is built; others see that the trial has started."""
         with unbuffered(self._trial):
             self._trial.set_user_attr(record.FALLBACK_OPS, len(self._config.fallback_ops))
         self._write_costs()

@@ -1,4 +1,4 @@
-"""Functions of the user's, which must not end the process or the search by the way."""
+"""Call a user's functions so that they cannot end the process or the search."""
 
 from __future__ import annotations
 

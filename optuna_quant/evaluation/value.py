@@ -1,4 +1,4 @@
-"""What an evaluation gives: one number, checked."""
+"""Check the result of an evaluation: one number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pruner for objectives of the user's own: it stops a candidate whose fate is known."""
+"""A pruner for a user's own objective: it stops a candidate once it is decided."""
 
 from optuna_quant.pruners._accuracy import AccuracyPruner
 from optuna_quant.pruners._watched import Watched

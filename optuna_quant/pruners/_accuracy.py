@@ -271,7 +271,7 @@ class AccuracyPruner(BasePruner):
         return reference
 
     def _test(self, trial: FrozenTrial, reference: _Reference, threshold: float) -> _TestOfTrial:
-        """The test over all that the trial has reported, begun where the last call ended."""
+        """The test over all that the trial has reported, started where the last call ended."""
         reports = sorted(
             (step, value)
             for step, value in trial.intermediate_values.items()
@@ -393,10 +393,10 @@ class _TestOfTrial:
         count = step - last
         if not -_INEXACT * step <= total - before <= count + _INEXACT * step:
             raise ValueError(
-                f"Trial {number} reported {value} at step {step}, but after what it reported at "
-                f"step {last} no scores of the {count} samples between them lead there: report "
-                "the mean of the scores of all samples so far, not rounded and not that of the "
-                "last batch, with step=the number of samples so far."
+                f"Trial {number} reported {value} at step {step}, which no scores of the "
+                f"{count} samples since step {last} can lead to: report the mean of the scores "
+                "of all samples so far, not rounded and not that of the last batch, with "
+                "step=the number of samples so far."
             )
         seen = Seen(step, total, self._reference.totals.get(step))
         self._test.update(*seen)

@@ -1,4 +1,4 @@
-"""Reports of an objective that decides by itself, where Optuna takes none."""
+"""Record the reports of an objective that decides by itself, where Optuna accepts none."""
 
 from __future__ import annotations
 

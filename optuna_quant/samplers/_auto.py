@@ -1,4 +1,4 @@
-"""The default strategy; and that of neural-compressor 2 under its name."""
+"""The default strategy, and the one that neural-compressor 2 has under this name."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class AutoQuantSampler(SurrogateQuantSampler):
             raise ValueError(f"compat must be None or 'inc2', but got {compat!r}.")
         if compat is not None and kwargs.get("prior") is not None:
             raise ValueError(
-                "compat='inc2' has no use for an earlier study: leave out one of the two."
+                "compat='inc2' cannot use an earlier study: leave one of the two out."
             )
         self._reference: _ReferenceAutoQuantSampler | None = None
         if compat == "inc2":

@@ -41,7 +41,7 @@ _FEW = 4
 
 @register_strategy("basic")
 class BasicQuantSampler(StagedQuantSampler):
-    """Quantize everything, then find the few ops that must not be.
+    """Quantize everything, then find the few ops that must stay in FP32.
 
     The stages, after neural-compressor 2's strategy of the same name:
 
@@ -72,7 +72,7 @@ class BasicQuantSampler(StagedQuantSampler):
     Where the quantized model is so far off that no single fallback closes a quarter of the gap,
     the order by gain is noise: then ``instance-wise quantization`` (one op quantized, the rest in
     FP32) ranks the ops by the harm that each does. And when ``patience`` further ops have
-    brought nothing, they are quantized again and the others are ranked anew on top of what is in
+    brought nothing, they are quantized again and the others are ranked again on top of what is in
     fallback, since ops can matter only together.
 
     "Best" is the highest metric (the lowest, if the study minimizes); of equal ones, the earlier.
@@ -92,7 +92,7 @@ class BasicQuantSampler(StagedQuantSampler):
             default (no limit with ``compat="inc2"``). With :obj:`None` they take all combinations
             there are, those that promise nothing last.
         patience:
-            After how many ops in fallback without progress the ops are ranked anew.
+            After how many ops in fallback without progress the ops are ranked again.
         accumulate:
             How ``accumulated fallback`` finds the ops that are needed. ``"walk"``: one more at a
             time. ``"bracket"``: by doubling and halving the number of ops, then taking back those
@@ -149,8 +149,8 @@ class BasicQuantSampler(StagedQuantSampler):
             raise ValueError(f"accumulate must be 'walk' or 'bracket', but got {accumulate!r}.")
         if accumulate == "bracket" and self._criterion is None:
             raise ValueError(
-                "accumulate='bracket' needs criterion=, an AccuracyCriterion: it asks whether a "
-                "configuration meets it."
+                "accumulate='bracket' needs criterion=, an AccuracyCriterion, because it asks "
+                "whether a configuration meets it."
             )
         self._accumulate = accumulate
         self._racing = racing

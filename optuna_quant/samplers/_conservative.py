@@ -111,8 +111,8 @@ def require_criterion(sampler: object, criterion: AccuracyCriterion | None) -> N
     """Refuse to search for what the criterion allows without one."""
     if criterion is None:
         raise TypeError(
-            f"{type(sampler).__name__} needs criterion=, an AccuracyCriterion: it searches for "
-            "what that allows."
+            f"{type(sampler).__name__} needs criterion=, an AccuracyCriterion: the search is "
+            "for what it allows."
         )
 
 
@@ -152,7 +152,7 @@ def convert(space: TuningSpace, *, by_sensitivity: bool = False) -> Growth:
 
 
 def _one_by_one(config: QuantConfig, op_type: str, changes: Sequence[Change]) -> Growth:
-    """Choose anew which ops of a type are converted, by what each costs alone.
+    """Choose again which ops of a type are converted, by what each costs alone.
 
     Returns:
         The configuration with the new choice if that has more ops quantized, else ``config``.

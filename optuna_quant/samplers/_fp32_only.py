@@ -1,4 +1,4 @@
-"""The FP32 model and nothing else, for a study in which nothing is to be gained."""
+"""A sampler that proposes only the FP32 model, for studies without anything to gain."""
 
 from __future__ import annotations
 

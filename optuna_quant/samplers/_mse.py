@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @register_strategy("mse")
 class MSEQuantSampler(BasicQuantSampler):
-    """Put the ops in fallback whose output quantization distorts most.
+    """Put the ops whose output is distorted most by quantization in fallback.
 
     After neural-compressor 2's strategy of the same name: the stages of
     :class:`BasicQuantSampler` up to the fallback; then, in the order of the sensitivity, highest
@@ -46,7 +46,7 @@ class MSEQuantSampler(BasicQuantSampler):
     default too, before any other option is tried, so that a search that ends early has an answer.
 
     With ``accumulate="walk"``, or without a criterion, ops are added one at a time; where the
-    metric makes no progress for ``patience`` ops the others are scored anew, given what is in
+    metric makes no progress for ``patience`` ops the others are scored again, given what is in
     fallback.
 
     No evaluation is spent on ranking. Use it when evaluations take long and there are many ops.
@@ -144,7 +144,7 @@ class MSEQuantSampler(BasicQuantSampler):
 
 @register_strategy("hawq_v2")
 class HAWQV2QuantSampler(MSEQuantSampler):
-    """Put the ops in fallback to whose quantization the loss is most sensitive.
+    """Put the ops to whose quantization the loss is most sensitive in fallback.
 
     The stages of :class:`MSEQuantSampler`, with the order of HAWQ-V2 (Dong et al., "HAWQ-V2:
     Hessian Aware trace-Weighted Quantization of Neural Networks", 2020, section 3): the average
@@ -165,7 +165,7 @@ class HAWQV2QuantSampler(MSEQuantSampler):
 
 @register_strategy("mse_v2")
 class MSEV2QuantSampler(MSEQuantSampler):
-    """Put the most sensitive op in fallback, score again, and so on; then take back what one can.
+    """Put the most sensitive op in fallback, score again, and so on; then quantize what one can.
 
     After neural-compressor 2's strategy of the same name: the stages of
     :class:`BasicQuantSampler` up to the fallback; then

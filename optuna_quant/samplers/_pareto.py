@@ -1,4 +1,4 @@
-"""The front of cost and loss: what each tolerance buys, from few trials."""
+"""Find the front of cost and loss with few trials."""
 
 from __future__ import annotations
 

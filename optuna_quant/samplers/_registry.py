@@ -1,4 +1,4 @@
-"""Strategies by name: ours, the user's, and those of installed packages."""
+"""The registry of strategies: those of this package, of the user and of installed packages."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def register_strategy(name: str) -> Callable[[T], T]:
     """
     if not _NAME.fullmatch(name):
         raise ValueError(
-            f"The name of a strategy is made of lower-case letters, digits and underscores, but "
-            f"got {name!r}."
+            "The name of a strategy must consist of lower-case letters, digits and "
+            f"underscores, but got {name!r}."
         )
 
     def decorate(cls: T) -> T:
         if not (isinstance(cls, type) and issubclass(cls, QuantSampler)):
             raise TypeError(
-                f"A strategy is a subclass of QuantSampler, such as StagedQuantSampler; "
-                f"{cls!r} is none."
+                "A strategy must be a subclass of QuantSampler, such as StagedQuantSampler, "
+                f"but got {cls!r}."
             )
         taken = _imported().get(name)
         # A module that is loaded again defines the same class again.

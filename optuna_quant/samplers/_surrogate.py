@@ -1,4 +1,4 @@
-"""A model of the loss over configurations, and the cheapest one that it believes to meet."""
+"""Model the loss over configurations, and evaluate the cheapest that may meet the criterion."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class SurrogateQuantSampler(QuantSampler):
         *,
         objective: Objective | None = None,
     ) -> Explanation | None:
-        """Why an answer is as it is, and what is believed of what was not tried.
+        """Why an answer has its ops in fallback, and what is believed of what was not tried.
 
         It follows from the record: neither data nor the model are needed.
 
@@ -238,7 +238,7 @@ class SurrogateQuantSampler(QuantSampler):
         return replace(found, text=text)
 
     def _policy_by_record(self, history: TrialHistory) -> SurrogatePolicy:
-        """The search with the sensitivities that the study keeps, whoever has computed them."""
+        """The search, with the sensitivities that the study keeps, from any worker."""
         kept = merged(kept_scores(history.study))
         scores = TakenScores(kept) if kept.scores else None
         assert self._criterion is not None

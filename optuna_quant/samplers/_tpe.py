@@ -92,7 +92,7 @@ class TPEQuantSampler(ModelBasedQuantSampler):
         for name in _OURS:
             if name in (tpe_kwargs or {}):
                 raise ValueError(
-                    f"tpe_kwargs must not have {name!r}: give {name} to the sampler itself."
+                    f"tpe_kwargs must not have {name!r}: pass {name} to the sampler itself."
                 )
         self._tpe_kwargs = dict(tpe_kwargs or {})
         TPESampler(**self._tpe_kwargs)  # It refuses what it does not know.

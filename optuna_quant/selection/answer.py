@@ -1,4 +1,4 @@
-"""Which trial of a study is the answer: pure functions of the record.
+"""Choose the answer of a study: pure functions of the record.
 
 The criterion is applied to the metrics and the baseline that the study holds, not to what was
 written when a trial ended. So the tolerance can be changed afterwards.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial of a quantized model, judged: a complete one, or one that has seen some samples.
+    """A judged trial of a quantized model, complete or partial.
 
     Args:
         trial:

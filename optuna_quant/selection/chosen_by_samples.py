@@ -1,4 +1,4 @@
-"""What it means for the loss of a model that it was chosen by the samples that it is known on."""
+"""Show the interval of a loss, corrected for having chosen the model on the same samples."""
 
 from __future__ import annotations
 

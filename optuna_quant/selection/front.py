@@ -95,8 +95,8 @@ def shown_unknown(
     """
     measures = sorted({name for measures in models for name in measures})
     return (
-        f"What the models of the study {study.study_name!r} cost by the objective "
-        f"{objective.name!r} is not known; known are: {', '.join(measures)}. Use one of these, "
+        f"The costs of the models of the study {study.study_name!r} by the objective "
+        f"{objective.name!r} are not known; known are: {', '.join(measures)}. Use one of these, "
         "or a KnownObjective with a cost table that has it."
     )
 

@@ -1,4 +1,4 @@
-"""Sequential testing: what the samples seen so far say of a candidate. NumPy, and no study.
+"""Sequential tests of a candidate on the samples seen so far. NumPy only, no study.
 
 May import: `criteria` and what is below it.
 """

@@ -1,4 +1,4 @@
-"""What a sample is worth to a bettor before the candidate has seen it."""
+"""Bets on a candidate's scores, with the baseline's scores as a control."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Bets:
-    """Bets on the candidate's score less a control, which is a part of the baseline's score.
+    """Bets on the candidate's score minus a control, a fraction of the baseline's score.
 
     The sum of the control is known beforehand. So with ``y`` for the difference to it, and ``q``
     for the probability of a draw, the draw *says* that the sum of all scores is what is known of

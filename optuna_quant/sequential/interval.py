@@ -1,4 +1,4 @@
-"""Between which values the loss is for the population that the samples were drawn from."""
+"""Confidence intervals of the loss in the population from which the samples were drawn."""
 
 from __future__ import annotations
 
@@ -219,6 +219,6 @@ def _checked(
     fits = (array >= bounds[0] - rounding) & (array <= bounds[1] + rounding)  # A NaN does not.
     if not fits.all():
         raise ValueError(
-            f"{name} has the score {array[~fits][0]}, which is outside of the bounds {bounds}."
+            f"{name} has the score {array[~fits][0]}, which is outside the bounds {bounds}."
         )
     return np.clip(array, *bounds)

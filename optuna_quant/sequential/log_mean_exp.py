@@ -1,4 +1,4 @@
-"""The logarithm of the mean wealth of several bettors, of which the logarithms are kept."""
+"""The logarithm of the mean of values that are given by their logarithms."""
 
 from __future__ import annotations
 

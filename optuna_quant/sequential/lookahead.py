@@ -1,4 +1,4 @@
-"""What candidates that agree with the baseline, but for a few samples, can have won by bets."""
+"""Precompute bets for candidates that agree with the baseline except on a few samples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Table: TypeAlias = tuple[Row, ...]
 
 @dataclass(frozen=True, eq=False)
 class Lookahead:
-    """What a threshold makes of agreeing with the baseline, for all candidates.
+    """The wealth of bets against a threshold if a candidate agrees with the baseline throughout.
 
     A bet gains ``(a + l) / (r - l)``: ``l`` is what the candidate has lost to the baseline before,
     ``a`` what the draw says less than is needed, and ``r`` what it could say more at most. Since
@@ -119,7 +119,7 @@ class Lookahead:
 
 
 class Foresight:
-    """Follows a candidate through what lies ahead, by the few samples where it does not agree.
+    """Follows a candidate through a lookahead, by the few samples on which it disagrees.
 
     Args:
         ahead:
@@ -156,7 +156,7 @@ class Foresight:
     def is_safe(self, start: int, end: int, but: Sequence[tuple[int, float]]) -> bool:
         """Whether no gambler can have won on the next samples.
 
-        If not, it has to be anchored anew.
+        If not, it has to be anchored again.
 
         Args:
             start:

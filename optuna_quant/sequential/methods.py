@@ -1,4 +1,4 @@
-"""The ways to test a candidate as its samples come in, and how often a test may err."""
+"""The methods of sequential testing, and the check of their error probability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order samples are evaluated: drawn at random, the hard ones more likely first."""
+"""The order of evaluation: samples drawn at random, hard ones more likely first."""
 
 from __future__ import annotations
 

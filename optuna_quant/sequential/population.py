@@ -1,4 +1,4 @@
-"""The evaluation samples: their order, and what the FP32 model scores on each."""
+"""The evaluation samples: their order, and the FP32 model's score on each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Population:
-    """What every candidate of a study is compared on.
+    """The samples on which every candidate of a study is compared.
 
     Inside, scores are *normal*: 0 is the worst score that a sample can have and 1 the best. Where
     there is no worst (an error has no upper bound) 0 is the mean of the baseline, and scores below

@@ -1,4 +1,4 @@
-"""Which candidates are the best: more samples only for those of which it is not clear yet."""
+"""Race candidates: only those that may still be among the best get more samples."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rounds(samples: int, *, count: int, part: float) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Rank:
-    """How far a candidate came in a race.
+    """How far a candidate got in a race.
 
     Args:
         round:
@@ -73,12 +73,12 @@ def survivors(
     error_probability: float,
     count: int = 0,
 ) -> list[str]:
-    """Who goes on after a round: at most the better half, and only who may be among the best.
+    """The candidates that continue after a round: at most the better half, if they may win.
 
     The half that is behind on the samples seen is out, as in sequential halving (Karnin, Koren and
     Somekh, "Almost optimal exploration in multi-armed bandits", 2013): what separates it from the
     others by much is seen on few samples. Since hard samples come first the :func:`lead` may
-    deceive, so the quarter that is *estimated* to be the best goes on as well. By how much the
+    deceive, so the quarter that is *estimated* to be the best continues as well. By how much the
     best of those that are out may be better than the chosen one, :func:`most_missed` tells.
 
     Of the better half, a candidate is out that is surely worse than ``top`` others: a bet on its
@@ -125,7 +125,7 @@ def order_is_clear(
     error_probability: float,
     count: int = 0,
 ) -> bool:
-    """Whether it is clear which of the candidates is better than which.
+    """Whether the ranking of the candidates is clear.
 
     The arguments are those of :func:`survivors`.
     """
@@ -145,7 +145,7 @@ def most_missed(
     *,
     error_probability: float,
 ) -> float:
-    """By how much the best of those that went out may be better than the one that was chosen.
+    """How much better than the chosen candidate one that was dropped may be.
 
     Args:
         population:
@@ -220,7 +220,7 @@ def lead(population: Population, scores: NDArray[np.float64]) -> float:
 
 
 def clearly_behind(population: Population, scores: Mapping[str, NDArray[np.float64]]) -> list[str]:
-    """Who is expected to be worse than the best on all samples, by more than two standard errors.
+    """The candidates expected to be worse than the best by more than two standard errors.
 
     The expectation is the estimate of the difference; its variance is estimated from what the
     draws say (Raj, 1956), about which nothing is certain for few samples.
@@ -244,7 +244,7 @@ def clearly_behind(population: Population, scores: Mapping[str, NDArray[np.float
 
 
 def standing(ranks: Sequence[Rank]) -> list[float]:
-    """One number for each candidate: higher for the one that came further.
+    """One number for each candidate: higher for one that got further.
 
     Those of a later round come before those of an earlier one, and in a round the order is that
     of the lead. The number is the estimate, but below that of the candidate before.

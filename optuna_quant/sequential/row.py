@@ -1,4 +1,4 @@
-"""Numbers that are read one by one."""
+"""Arrays of numbers that are read one by one."""
 
 from __future__ import annotations
 

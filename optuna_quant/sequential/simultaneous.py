@@ -1,4 +1,4 @@
-"""Intervals that hold for several models at once, and so for whichever of them is chosen."""
+"""Intervals that hold for several models at once, and therefore for a chosen one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a mean over a finite population reaches a threshold, judged from sums over groups.
+"""Test from sums over groups whether a mean over a finite population reaches a threshold.
 
 The samples of a population of known size are seen in one uniformly shuffled order, some at a
 time; of each group only the sum of the scores is known. A gambler bets, group by group, that the
@@ -43,7 +43,7 @@ _TINY = 1e-300
 
 
 class Seen(NamedTuple):
-    """What is known after some samples.
+    """The sums after some samples.
 
     Args:
         samples:
@@ -135,8 +135,8 @@ class UniformThresholdTest:
         """
         if not self._samples < samples <= self._size:
             raise ValueError(
-                f"samples must be more than {self._samples}, where the last update was, and at "
-                f"most {self._size}, the size of the population, but got {samples}."
+                f"samples must be more than {self._samples}, the number at the last update, and "
+                f"at most {self._size}, the size of the population, but got {samples}."
             )
         if self._pairs is not None and baseline is None and self._is_paired:
             return

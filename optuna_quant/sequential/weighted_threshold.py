@@ -1,4 +1,4 @@
-"""Whether the mean over all samples can still reach a threshold, as samples come in one by one.
+"""Test sample by sample whether the mean over all samples can still reach a threshold.
 
 The samples are drawn by weights, without replacement, and the score of each is known.
 :mod:`optuna_quant.sequential.uniform_threshold` is for sums over groups in a uniform order.
@@ -61,7 +61,7 @@ class Verdict(enum.StrEnum):
 
 
 class WeightedThresholdTest:
-    """Follows a candidate through the samples, until its fate is known.
+    """Follows a candidate through the samples until it is decided.
 
     It holds that the candidate *fails* once a bet against its reaching the threshold has gained
     ``1 / error_probability`` times the stake. Bets are placed on each sample before it is seen,

@@ -86,7 +86,7 @@ class Capability:
                     else ""
                 )
                 raise ValueError(
-                    f"This model has no op whose quantization pays.{more}{self._shown_hint}"
+                    f"This model has no op that is worth quantizing.{more}{self._shown_hint}"
                 )
             return chosen
         if not self.ops:

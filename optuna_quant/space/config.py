@@ -168,7 +168,9 @@ class OpConfig:
         if self.mode == "static" and self.activation is None:
             raise ValueError("An op in static mode needs an activation configuration.")
         if self.mode == "weight_only" and (self.activation or not self.weight):
-            raise ValueError("An op in weight_only mode needs a weight configuration alone.")
+            raise ValueError(
+                "An op in weight_only mode needs a weight configuration and no other."
+            )
         if self.mode == "dynamic" and not (self.activation or self.weight):
             raise ValueError("An op in dynamic mode needs an activation or a weight.")
 

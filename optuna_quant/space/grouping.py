@@ -42,7 +42,7 @@ def tie_groups(
     merged: dict[str, list[Tunable]] = {}
     for tunable in tunables:
         if tunable.name in groups and tunable.name not in member:
-            raise ValueError(f"Group {tunable.name!r} has the name of an op that is not in it.")
+            raise ValueError(f"Group {tunable.name!r} is named like an op that is not in it.")
         merged.setdefault(member.get(tunable.name, tunable.name), []).append(tunable)
     return tuple(
         _tie(name, parts) if name in groups else parts[0] for name, parts in merged.items()

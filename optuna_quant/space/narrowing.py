@@ -353,7 +353,7 @@ def _warn_ignored(ignored: Mapping[Wish, list[Op]]) -> None:
     for wish, ops in ignored.items():
         name, _, options = ops[0]
         _warn(
-            f"{wish.place} does not fit together with what else is asked for op "
+            f"{wish.place} is not compatible with the other settings of op "
             f"{_some([repr(op[0]) for op in ops])} and is ignored there; the options of op "
             f"{name!r} are: {_some([option.label for option in options], separator='; ')}."
         )

@@ -43,9 +43,11 @@ class Tunable:
         if not self.options:
             raise ValueError(f"Op {self.name!r} has no option.")
         if len(set(self.options)) < len(self.options):
-            raise ValueError(f"Op {self.name!r} has an option twice.")
+            raise ValueError(f"Op {self.name!r} has the same option twice.")
         if self.options[: len(self.quantized)] != self.quantized:
-            raise ValueError(f"The options of op {self.name!r} must have quantized ones first.")
+            raise ValueError(
+                f"The options of op {self.name!r} must start with the quantized ones."
+            )
 
     @property
     def default(self) -> OpConfig:

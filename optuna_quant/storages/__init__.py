@@ -1,4 +1,4 @@
-"""Opening storages, and making them fit for many workers: retries, locks, writes in bulk.
+"""Open storages, and make them fit for many workers: retries, locks, bulk writes.
 
 May import: the rooms above and `workers`.
 """

@@ -1,4 +1,4 @@
-"""The address of a storage: what of it may be shown, and what is none though it looks like one."""
+"""Check and show addresses of storages, without their secrets."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def check_is_path(address: str) -> None:
     begins = _SCHEME.match(address)
     scheme = begins["scheme"].lower().partition("+")[0] if begins else ""
     if scheme in SCHEMES:
-        raise ValueError(f"it is no address: write {scheme}://, with a colon and two slashes.")
+        raise ValueError(f"it is not an address: write {scheme}://, with a colon and two slashes.")
     if scheme != "journal" and (_AFTER_USER.search(address) or _PARAMETER.search(address)):
         raise ValueError(
-            "it is no address: write postgresql://USER:PASSWORD@HOST/NAME, for example. If it is "
-            "the path of a journal file, write journal: before it."
+            "it is not an address: write postgresql://USER:PASSWORD@HOST/NAME, for example. If "
+            "it is the path of a journal file, write journal: before it."
         )
 
 

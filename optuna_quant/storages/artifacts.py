@@ -1,4 +1,4 @@
-"""What an artifact store is: Optuna has the protocol, and no public name for it."""
+"""The protocol of artifact stores, for which Optuna has no public name."""
 
 from __future__ import annotations
 

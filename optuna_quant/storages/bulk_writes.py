@@ -1,4 +1,4 @@
-"""Writing all that is known of a trial at once, where Optuna's storages would write one by one.
+"""Write a trial in one transaction, where Optuna's storages would write value by value.
 
 What a storage holds afterwards is what as many calls of its methods would have left there.
 """
@@ -122,7 +122,7 @@ class _Attributes(NamedTuple):
 
 
 class _Texts:
-    """The JSON of distributions, of which many parameters have the same one."""
+    """The JSON of distributions, which many parameters share."""
 
     def __init__(self) -> None:
         self._texts: dict[tuple[object, ...], str] = {}
@@ -342,5 +342,5 @@ def _write_to_journal(
         _refuse(trial.number)
     if missing:
         raise ValueError(
-            f"Parameter {missing[0].name!r} does not fit what another trial has just written."
+            f"Parameter {missing[0].name!r} does not match what another trial has just written."
         )

@@ -1,4 +1,4 @@
-"""What a storage refuses: said in its server's own words, with what to do about it."""
+"""Errors of a storage, in its server's own words, with what to do about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optuna_quant.storages.reconnection import StorageLostError
 
 
 class StorageError(OSError):
-    """A storage cannot do what is needed: it is full, or a right is missing."""
+    """A storage refused a call: it is full, for example, or a right is missing."""
 
     def __init__(self, message: str, *, errno: int | None = None) -> None:
         super().__init__(message)
@@ -22,14 +22,14 @@ class StorageError(OSError):
 
 
 class NotOpenedError(ValueError):
-    """A storage cannot be opened: the address is wrong, say, or no server answers."""
+    """A storage cannot be opened: the address is wrong, for example, or no server answers."""
 
 
 _WHAT_TO_DO = (
     (
         re.compile(r"too many (clients|connections)|connection slots", re.IGNORECASE),
-        "Start fewer workers, let it take more connections (max_connections), or let one process "
-        "hold them for all: optuna-quant serve.",
+        "Start fewer workers, let it accept more connections (max_connections), or let one "
+        "process hold them for all: optuna-quant serve.",
     ),
     (
         re.compile(r"full|no space|could not extend file|OOM command|quota", re.IGNORECASE),
@@ -37,7 +37,7 @@ _WHAT_TO_DO = (
     ),
     (
         re.compile("disk I/O error", re.IGNORECASE),
-        "See whether its disk is full or has failed, then start again.",
+        "Check whether its disk is full or has failed, then start again.",
     ),
     (
         re.compile(
@@ -90,10 +90,10 @@ def _explained(
     hints = [hint for pattern, hint in _WHAT_TO_DO if pattern.search(lines[0])]
     if not (is_open or hints):  # It says itself what is wrong, and nothing was recorded.
         return None
-    hint = hints[0] if hints else "Start again when that is mended."
+    hint = hints[0] if hints else "Fix that, then start again."
     return StorageError(
-        f"The storage has refused a call: {lines[0].rstrip('.')}. {hint} What was recorded before "
-        "is there, and the study goes on from it."
+        f"The storage refused a call: {lines[0].rstrip('.')}. {hint} What was recorded before "
+        "is safe, and the study continues from there."
     )
 
 

@@ -1,4 +1,4 @@
-"""Giving back connections that were not used for a while."""
+"""Close connections that were not used for a while."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Journal files: a lock that ends with its process, and damage that is named and mended."""
+"""Journal files whose lock ends with its process, and whose damage is named and repaired."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def open_journal(path: Path) -> BaseStorage:
         with path.open("rb") as file:
             if not file.read(len(_JOURNAL_BEGINS)).startswith(_JOURNAL_BEGINS):
                 raise ValueError(
-                    "this file exists and is no journal of Optuna. Choose another file, or "
+                    "this file exists and is not a journal of Optuna. Choose another file, or "
                     "delete it."
                 )
     lock = _mended(path)
@@ -55,7 +55,7 @@ def open_journal(path: Path) -> BaseStorage:
         return JournalStorage(JournalFile(path, lock))
     except (AssertionError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"the entries of the journal {str(path)!r} do not fit together: it was edited, or "
+            f"the entries of the journal {str(path)!r} contradict each other: it was edited, or "
             "comes from another version of Optuna. Choose another file."
         ) from error
 
@@ -353,8 +353,8 @@ def _damaged(path: Path, number: int) -> str:
     if number == 1:
         return f"{what} Choose another file."
     return (
-        f"{what} The lines before it are whole: keep them with 'head -n {number - 1} {path} > "
-        "NEW', and go on with NEW, or choose another file."
+        f"{what} The lines before it are intact: keep them with 'head -n {number - 1} {path} > "
+        "NEW', and continue with NEW, or choose another file."
     )
 
 
@@ -362,8 +362,8 @@ def _not_written(path: Path, error: OSError) -> OSError:
     message = f"The journal {str(path)!r} cannot be written: {error.strerror or error}."
     if error.errno in _NO_SPACE:
         message += (
-            " Make room on its disk, then start again: what was recorded before is whole, and the "
-            "study goes on from there."
+            " Make room on its disk, then start again: what was recorded before is intact, and "
+            "the study continues from there."
         )
     # Optuna hides the error of a call that ends a trial behind an assertion.
     _logger.error(message)

@@ -68,9 +68,8 @@ class JournalRedis(JournalRedisBackend):
         if end < log_number_from:
             raise StorageInternalError(
                 f"The journal in Redis had {log_number_from} entries and now has {end}: the "
-                "server has lost what it did not keep on its disk, or was emptied. "
-                "Start the study again, on a server with 'appendonly yes' and "
-                "'appendfsync always'."
+                "server lost what it had not written to disk, or was emptied. Start the study "
+                "again, on a server with 'appendonly yes' and 'appendfsync always'."
             )
         for start in range(log_number_from, end, _ENTRIES_AT_ONCE):
             numbers = range(start, min(start + _ENTRIES_AT_ONCE, end))

@@ -1,4 +1,4 @@
-"""Telling a lost connection from an error that would come again."""
+"""Tell a lost connection from an error that would happen again."""
 
 from __future__ import annotations
 

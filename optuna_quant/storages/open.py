@@ -1,4 +1,4 @@
-"""Opening a storage by its address, with the settings that suit each kind."""
+"""Open a storage by its address, with suitable settings for each kind."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _database(address: str, *, heartbeat: bool) -> BaseStorage:
 
     scheme, rest = address.split("://", 1)
     if rest.partition("/")[0].count("@") > 1:
-        raise ValueError("write a '@' in the user name or the password as %40.")
+        raise ValueError("a '@' in the user name or the password must be written as %40.")
     base, drivers = _DRIVERS.get(scheme, (scheme, ()))
     url = make_url(f"{base}://{rest}")
     if drivers:
@@ -213,14 +213,14 @@ def _wait_for_room(error: Exception, since: float | None) -> float:
     now = time.monotonic()
     if since is None:
         _logger.warning(
-            "The storage's server takes no further connections. Waiting for a free one, for up "
+            "The storage's server accepts no more connections. Waiting for a free one, for up "
             f"to {_ROOM_SECONDS:g} s: {first_line(error)}"
         )
         return now
     if now - since >= _ROOM_SECONDS:
         raise ValueError(
             f"its server had no free connection for {_ROOM_SECONDS:g} s ({first_line(error)}). "
-            "Start fewer workers, let it take more connections (max_connections), or let one "
+            "Start fewer workers, let it accept more connections (max_connections), or let one "
             "process hold them for all: optuna-quant serve."
         ) from error
     return since
@@ -271,7 +271,7 @@ def _failure(error: Exception, url: URL) -> Exception | None:
 
 
 class SqliteConnection(sqlite3.Connection):
-    """A connection that waits for the disk at checkpoints only, where a write-ahead log is kept.
+    """A connection that waits for the disk at checkpoints only, if there is a write-ahead log.
 
     There a loss of power can cost the last writes, but cannot damage the file (see "synchronous"
     in SQLite's documentation); the death of a process costs nothing.
@@ -312,4 +312,4 @@ def _driver_hint(address: str) -> str:
         return "Run: pip install redis"
     if scheme == "grpc":
         return "Run: pip install grpcio protobuf"
-    return "Install the one that SQLAlchemy names for this kind of database."
+    return "Install the driver that SQLAlchemy names for this kind of database."

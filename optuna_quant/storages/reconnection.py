@@ -1,4 +1,4 @@
-"""Repeating what failed because a storage's server could not be reached, once it is back."""
+"""Repeat calls that failed because a storage's server could not be reached, once it is back."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _FUTILE_ATTEMPTS = 5
 
 
 class StorageLostError(ConnectionError):
-    """The server of a storage could not be reached for as long as was waited for it."""
+    """The server of a storage could not be reached within the timeout."""
 
 
 class Reconnection:
-    """Repeats calls of a storage once its server is back, and tells of an outage and its end.
+    """Repeats calls of a storage once its server is back, and logs an outage and its end.
 
     Args:
         storage:
@@ -113,15 +113,16 @@ class Reconnection:
             since = self._lost_since = now if self._lost_since is None else self._lost_since
         if is_new:
             what = (
-                "The storage's server takes no further connections. Waiting for a free one"
+                "The storage's server accepts no more connections. Waiting for a free one"
                 if is_crowded(error)
-                else "The connection to the storage is lost. Waiting for it to come back"
+                else "The connection to the storage is lost. Waiting for it"
             )
             _logger.warning(f"{what}, for up to {self._timeout:g} s: {first_line(error)}")
         if now - since >= self._timeout:
             message = (
                 f"The storage could not be reached for {self._timeout:g} s. What was recorded "
-                f"before is not lost: start again when it can be reached. ({first_line(error)})"
+                "before is not lost: start again when the storage can be reached. "
+                f"({first_line(error)})"
             )
             # Optuna hides the error of a call that ends a trial behind an assertion.
             _logger.error(message)
@@ -134,7 +135,9 @@ class Reconnection:
             since, self._lost_since = self._lost_since, None
             self._back_since = time.monotonic()
         if since is not None:
-            _logger.info(f"The storage is back after {time.monotonic() - since:.1f} s. Going on.")
+            _logger.info(
+                f"The storage is back after {time.monotonic() - since:.1f} s. Continuing."
+            )
 
     def ended_within(self, seconds: float) -> bool:
         """Whether others may not have noticed yet that an outage is over.

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class RetryingStorage(HeartbeatStorage):
-    """A storage whose calls wait while its server cannot be reached, and then go on.
+    """A storage whose calls wait while its server cannot be reached, and then continue.
 
     A call that failed because the connection was lost is repeated once the server answers again.
     The server may have done what was asked before the connection broke; a repeated call then finds

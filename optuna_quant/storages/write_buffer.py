@@ -88,7 +88,7 @@ def unbuffered(trial: optuna.Trial) -> Iterator[None]:
 
 
 class _Buffer:
-    """Stands before a storage and keeps what it is to write of a trial."""
+    """Wraps a storage and buffers the writes of a trial."""
 
     def __init__(self, storage: BaseStorage, *, attributes: bool) -> None:
         self._storage = storage

@@ -1,4 +1,4 @@
-"""What a study holds and how workers share it: the record, heartbeats, values computed once.
+"""The record of a study and how workers share it: claims, heartbeats, values computed once.
 
 May import: `backends.base` and what is below it.
 """

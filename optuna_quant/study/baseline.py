@@ -1,4 +1,4 @@
-"""The baseline of a study, which is the FP32 model's metric, and who measures it.
+"""The baseline of a study (the FP32 model's metric), and the rule for who measures it.
 
 One rule elects the trial that measures it, for samplers and objectives alike: of the running
 trials one that evaluates the FP32 model itself comes first, then the one with the lowest number.
@@ -45,7 +45,7 @@ class Baseline:
 
     @property
     def digest(self) -> str:
-        """What tells whether the study's attribute was edited."""
+        """A digest that shows whether the study's attribute was edited."""
         text = json.dumps([float(self.value), self.trial, self.population])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -1,4 +1,4 @@
-"""Long texts and bytes in a study: compressed, and in pieces that every storage takes."""
+"""Store long texts and bytes in a study: compressed, in pieces that every storage accepts."""
 
 from __future__ import annotations
 

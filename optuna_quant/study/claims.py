@@ -36,7 +36,7 @@ def announce(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 class ClaimQueue:
-    """The running trials of a study, which claim in the order of their numbers.
+    """The queue of running trials, which claim configurations in the order of their numbers.
 
     Args:
         look:

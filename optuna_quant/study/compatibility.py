@@ -1,4 +1,4 @@
-"""Whether a study that exists was begun with the same things."""
+"""Check that an existing study was started with the same model, data, options and criterion."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIGNATURE = "optuna_quant:signature"
 def check_continued(
     study: optuna.Study, backend: Backend, space: TuningSpace, criterion: AccuracyCriterion
 ) -> None:
-    """Refuse a study that was begun with something else; write down what a new one begins with.
+    """Refuse a study that was started with something else; write down what a new one begins with.
 
     Args:
         study:
@@ -64,9 +64,9 @@ def check_continued(
         study.set_user_attr(record.CRITERION, asdict(criterion))
     elif judged != asdict(criterion):
         _logger.warning(
-            f"The study {study.study_name!r} was begun with another criterion "
-            f"({AccuracyCriterion(**judged)}). Its trials are judged anew here, but "
-            "study.best_trial goes by the old one where they have ended."
+            f"The study {study.study_name!r} was started with another criterion "
+            f"({AccuracyCriterion(**judged)}). Its trials are judged by the new one here, but "
+            "study.best_trial still goes by the old one for trials that have ended."
         )
 
 
@@ -84,11 +84,11 @@ def _check_signature(
         parts = [name for name in parts if name != _ARITHMETIC]
     if parts == [_ARITHMETIC]:
         raise ValueError(
-            f"The study {study.study_name!r} was begun on another kind of processor: 8-bit "
-            f"arithmetic was {known[_ARITHMETIC]} there and is {signature[_ARITHMETIC]} here, so "
-            "that metrics of the two cannot be compared. Go on with it on processors of the kind "
-            "it was begun on, or use another study name or storage; workers of both kinds can "
-            "share a study whose backend has reduce_range=True."
+            f"The study {study.study_name!r} was started on another kind of processor: 8-bit "
+            f"arithmetic was {known[_ARITHMETIC]} there and is {signature[_ARITHMETIC]} here, "
+            "so their metrics cannot be compared. Continue it on processors of the kind it was "
+            "started on, or use another study name or storage; workers of both kinds can share "
+            "a study whose backend has reduce_range=True."
         )
     # Other options may bring other arithmetic with them.
     parts = [name for name in parts if name != _ARITHMETIC]
@@ -101,6 +101,6 @@ def _check_signature(
         if "options" in parts:
             other += f" (it has {known.get('options')}; here {signature.get('options')})"
     raise (ValueError if "model" in parts else ChangedError)(
-        f"The study {study.study_name!r} was begun with {other}, so that its configurations are "
-        "not the same models here. Use what it was begun with, or another study name or storage."
+        f"The study {study.study_name!r} was started with {other}, so its configurations are "
+        "different models here. Use what it was started with, or another study name or storage."
     )

@@ -53,7 +53,7 @@ _LONGEST_PAUSE_SECONDS = 2.0
 
 
 class LeaseMonitor:
-    """Tell which leases are those of live workers.
+    """Tells which leases belong to live workers.
 
     A worker on this machine is looked up among the processes. The lease of any other one is stale
     when it has not changed for ``timeout`` seconds.
@@ -139,7 +139,7 @@ class ComputeOnce:
             return self._keep(compute()) if value is None else value
 
     def _keep(self, value: bytes) -> bytes:
-        """Keep a value unless there is one, and return the one that is kept."""
+        """Keep a value unless there is one already, and return the kept value."""
         kept = self.read()
         if kept is None:
             write_bytes(self._study, self.name, value)

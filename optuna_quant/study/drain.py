@@ -1,4 +1,4 @@
-"""Waiting for what other workers are still at, so that all conclude from the same record."""
+"""Wait for the last trials of other workers, so that all conclude from the same record."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def await_last_trials(
             said = True
             count = "one trial" if len(running) == 1 else f"{len(running)} trials"
             _logger.warning(
-                f"The search is over; waiting for {count} that other workers are still at "
-                "(Ctrl-C ends without)."
+                f"The search is over; waiting for {count} of other workers (Ctrl-C ends without "
+                "them)."
             )
         backoff()
 

@@ -1,4 +1,4 @@
-"""Configurations that the user has put into a study's queue."""
+"""The trials that a user has enqueued in a study."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_for_space(trial: FrozenTrial, space: TuningSpace) -> bool:
 
 
 def take_out_misfits(study: optuna.Study, space: TuningSpace) -> None:
-    """Mark enqueued trials as failed that ask for what the tuning space does not have.
+    """Mark enqueued trials as failed whose parameters are outside the tuning space.
 
     They say why in their user attribute ``failure``, and so does a warning.
     """
@@ -62,15 +62,15 @@ def why_not(fixed: Mapping[str, Any], space: TuningSpace) -> str | None:
     name, value = misfit
     known = ", ".join(repr(choice) for choice in getattr(distributions[name], "choices", ()))
     return (
-        f"Enqueued with {name!r} = {value!r}, which is no choice of it in the tuning space: "
-        f"{known}."
+        f"Enqueued with {name!r} = {value!r}, which is not one of its choices in the tuning "
+        f"space: {known}."
     )
 
 
 def valid_choices(
     fixed: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
 ) -> dict[str, Any]:
-    """The fixed parameters that are of the space, and choices of it."""
+    """The fixed parameters that are valid choices of the space."""
     return {
         name: value
         for name, value in fixed.items()

@@ -1,4 +1,4 @@
-"""What can be wrong with a study: its baseline, what it was begun with, its record."""
+"""Errors about a study: its baseline, what it was started with, its record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class BaselineError(ValueError):
 
 
 class ChangedError(ValueError):
-    """A study was begun with other calibration data, options or another evaluation.
+    """A study was started with other calibration data, options or another evaluation.
 
     Its results do not hold for what is given now. Where it has none yet, a new search may take
     its place.
@@ -40,8 +40,8 @@ class DamagedRecordError(ValueError):
         self.trial = trial
         of = "" if trial is None else f" of trial {trial}"
         super().__init__(
-            f"The record of the study {study_name!r} is damaged: its attribute {attribute!r}{of} "
-            f"{what}. It was edited, or the storage has failed, so that no result can be trusted. "
-            "Go on from a copy of the storage that was made before, use another study name or "
-            "storage, or begin the study anew (on the command line with --fresh)."
+            f"The record of the study {study_name!r} is damaged: its attribute "
+            f"{attribute!r}{of} {what}. It was edited, or the storage failed, so no result can "
+            "be trusted. Restore an earlier copy of the storage, use another study name or "
+            "storage, or start the study over (on the command line with --fresh)."
         )

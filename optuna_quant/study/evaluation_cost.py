@@ -1,4 +1,4 @@
-"""How much a search has evaluated: in full-evaluation equivalents."""
+"""Count how much a search has evaluated, in full-evaluation equivalents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the samples of a trial have said, as its user attribute ``evidence`` holds it."""
+"""The user attribute ``evidence`` of a trial: its samples, estimate, bounds and decision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMPLETE = "complete"
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """On what part of the samples a trial was evaluated, and what they say.
+    """The part of the samples that a trial has seen, and what they say.
 
     Args:
         samples:

@@ -1,4 +1,4 @@
-"""A study that is deleted, or whose file is removed, while a process works on it."""
+"""Detect that a study was deleted, or its file removed, while a process works on it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def why_gone(study: optuna.Study) -> str | None:
     if not _optuna.has_file(storage):
         return (
             f"The study {study.study_name!r} is gone: {str(_optuna.file_of(storage))!r}, which "
-            "held it, was removed or replaced while this process worked on it. What was evaluated "
-            "is lost; begin again."
+            "held it, was removed or replaced while this process worked on it. What was "
+            "evaluated is lost; start again."
         )
     try:
         name = _optuna.stored_study_name(storage, study_id)
@@ -40,14 +40,14 @@ def why_gone(study: optuna.Study) -> str | None:
     if name == study.study_name:
         return None
     return (
-        f"The study {study.study_name!r} was deleted while this process worked on it: by --fresh "
-        "of another one, perhaps, or in a dashboard. What was evaluated is lost; the same call "
-        "begins it again, or takes part in a new one of that name (leave --fresh out then)."
+        f"The study {study.study_name!r} was deleted while this process worked on it, perhaps "
+        "by another one with --fresh, or in a dashboard. What was evaluated is lost; the same "
+        "call starts it again, or joins a new study of that name (then leave --fresh out)."
     )
 
 
 def check_file(study: optuna.Study) -> None:
-    """Refuse to go on where the file of the storage was removed: the results would be lost.
+    """Refuse to continue if the file of the storage was removed: results would be lost.
 
     Raises:
         StudyGoneError:

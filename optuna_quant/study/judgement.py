@@ -1,4 +1,4 @@
-"""Judging a trial, and writing down the judgement: here and nowhere else.
+"""Judge a trial and write the judgement; no other module does.
 
 What is written are two constraints, which make ``study.best_trial`` right by itself, and the
 user attributes ``loss``, ``met`` and ``evidence``, for people. The answer of a search is worked
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What is known of how a trial did; what is :obj:`None` is not known, and not written.
+    """The judgement of a trial; what is :obj:`None` is not known, and not written.
 
     Args:
         violation:
@@ -40,7 +40,7 @@ class Judgement:
         evidence:
             What the samples say.
         judged_by:
-            The criterion, if it is not the one that the study was begun with.
+            The criterion, if it is not the one that the study was started with.
     """
 
     violation: float | None = None
@@ -76,7 +76,7 @@ def judge(
     is_quantized: bool,
     judged_by: AccuracyCriterion | None = None,
 ) -> Judgement:
-    """Hold the metric over all samples against the baseline.
+    """Compare the metric over all samples with the baseline.
 
     Args:
         metric:
@@ -88,7 +88,7 @@ def judge(
         is_quantized:
             Whether the model has a quantized op.
         judged_by:
-            The criterion, if it is not the one that the study was begun with.
+            The criterion, if it is not the one that the study was started with.
     """
     violation = criterion.violation(metric, baseline)
     return Judgement(

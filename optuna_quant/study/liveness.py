@@ -1,4 +1,4 @@
-"""Which running trials have lost their worker, and the heartbeats that tell.
+"""Detect running trials whose worker has died, by heartbeats.
 
 Every worker adds one to a counter in each of its running trials now and then. A process on the
 same machine is looked up.
@@ -41,7 +41,7 @@ _SECONDS_BETWEEN_LOOKUPS = 0.2
 
 
 class TrialMonitor:
-    """Tell which running trials are stale: their worker has died.
+    """Tells which running trials are stale: their worker has died.
 
     A worker on this machine is looked up among the processes. The trial of any other one is stale
     when its heartbeat has not changed for ``timeout`` seconds.
@@ -102,14 +102,13 @@ def reap(study: optuna.Study, monitor: TrialMonitor, running: Mapping[int, Froze
     for number, reason in stale.items():
         if _optuna.fail_trial(study, running[number]):
             _logger.warning(
-                f"Trial {number} is marked as failed: {reason}. "
-                "Its configuration goes back into the pool."
+                f"Trial {number} is marked as failed: {reason}. Its configuration is free again."
             )
     return bool(stale)
 
 
 class TrialHeartbeats:
-    """Write heartbeats for the running trials of this process, in a thread.
+    """Writes heartbeats for the running trials of this process, in a thread.
 
     The same thread reaps the trials of others, so that a death is noticed even while all evaluate.
 

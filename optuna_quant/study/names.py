@@ -1,4 +1,4 @@
-"""The names of studies that were given none, and whose model a study is about."""
+"""Default names of studies, and the model that a study is about."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def model_of(backend: Backend, space: TuningSpace) -> str:
-    """What tells the FP32 model of a backend from others."""
+    """A key that identifies the FP32 model of a backend."""
     return signature_of_models(backend, space)["model"]
 
 
@@ -43,7 +43,7 @@ def default_name(stem: str, model: str) -> str:
 
 
 def find_name(storage: BaseStorage, stem: str, model: str) -> str:
-    """The name of the study of a model that is to be gone on with, or begun.
+    """The name of a model's study: one to continue, or a new one.
 
     An earlier version gave it the stem alone; such a study is gone on with if it is about the
     same model.

@@ -1,4 +1,4 @@
-"""What a study holds, and which processes work on it: may it be started anew?"""
+"""Whether a study has results, and which processes work on it."""
 
 from __future__ import annotations
 

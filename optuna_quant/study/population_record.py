@@ -1,4 +1,4 @@
-"""What a study keeps of its evaluation samples: their order, and what FP32 scores on each."""
+"""Store the evaluation samples in a study: their order, and the FP32 model's scores."""
 
 from __future__ import annotations
 
@@ -92,17 +92,17 @@ def read_population(study: optuna.Study) -> Population | None:
     head = json.loads(text)
     if head["version"] != _VERSION:
         raise ValueError(
-            f"The study {study.study_name!r} was begun with another version of optuna_quant, "
-            "which evaluates samples in another order. Use that version, or begin a new study."
+            f"The study {study.study_name!r} was started with another version of optuna_quant, "
+            "which evaluates samples in another order. Use that version, or start a new study."
         )
     samples = head["samples"]
     levels = np.frombuffer(rest, dtype=np.uint8, count=samples)
     order = SampleOrder.draw(levels, seed=head["seed"])
     if order.digest != head["order"]:
         raise ValueError(
-            f"The study {study.study_name!r} was begun with another version of numpy, or on "
-            "another kind of machine, whose random order of the evaluation samples differs from "
-            "the one here. Use the same, or begin a new study."
+            f"The study {study.study_name!r} was started with another version of numpy, or on "
+            "another kind of machine, whose random order of the evaluation samples differs "
+            "from the one here. Use the same, or start a new study."
         )
     return Population(
         order=order,

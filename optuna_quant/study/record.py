@@ -1,4 +1,4 @@
-"""What the study records: the names of our attributes, and claims.
+"""The attributes that this library writes to studies and trials, and claims.
 
 Everything that decides a search is in the study. What people should see is in user attributes;
 what only the samplers need is in system attributes, which all begin with ``optuna_quant:``.
@@ -79,7 +79,7 @@ QUANTIZED = "quantized"
 # User attributes of a study.
 BASELINE = "optuna_quant:baseline"
 CRITERION = "optuna_quant:criterion"
-"""The criterion that the study was begun with."""
+"""The criterion that the study was started with."""
 STOPPED_BECAUSE = "optuna_quant:stopped_because"
 OBJECTIVE = "optuna_quant:objective"
 """The name of what was best among the models that meet the criterion, when it was last asked."""
@@ -91,7 +91,7 @@ DYNAMIC_BATCH_SIZE = "optuna_quant:dynamic_batch_size"
 """In batches of how many samples models with dynamic quantization were evaluated."""
 FAILURES_FROM = "optuna_quant:failures_from"
 """The number of the first trial whose failure counts: those before it had a cause that may be
-mended, since a search has ended because of them and was begun again."""
+mended, since a search has ended because of them and was started again."""
 
 # System attributes of a study.
 SECOND_EVALUATION = "second_evaluation"
@@ -123,7 +123,7 @@ SPARE_STAGE = "spare"
 
 @dataclass(frozen=True)
 class Claim:
-    """What a trial of ours has set out to evaluate.
+    """The configuration that a trial of ours evaluates, and its purpose.
 
     Args:
         number:

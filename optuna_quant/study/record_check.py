@@ -1,4 +1,4 @@
-"""What a verdict rests on is checked when a study that exists is gone on with."""
+"""Check the record of an existing study for damage before it is continued."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check_fallback_ops(study: optuna.Study, space: TuningSpace) -> None:
         study:
             The study.
         space:
-            The tuning space that it was begun with.
+            The tuning space that it was started with.
 
     Raises:
         DamagedRecordError:
@@ -112,7 +112,7 @@ def _check_study(
         value = user.get(attribute)
         if value is not None and not _is_texts(value):
             raise DamagedRecordError(
-                name, attribute, f"is no dictionary of texts: {_shown(value)}"
+                name, attribute, f"is not a dictionary of texts: {_shown(value)}"
             )
     criterion = user.get(record.CRITERION)
     if criterion is not None:
@@ -120,7 +120,7 @@ def _check_study(
             AccuracyCriterion(**criterion)
         except (TypeError, ValueError) as error:
             raise DamagedRecordError(
-                name, record.CRITERION, f"is no criterion: {_shown(criterion)}"
+                name, record.CRITERION, f"is not a criterion: {_shown(criterion)}"
             ) from error
     baseline = user.get(record.BASELINE)
     if baseline is not None:
@@ -195,7 +195,7 @@ def _check_baseline(
 
 
 class _Trial:
-    """One trial, with what its attributes must agree with."""
+    """One trial, and the values that its attributes must match."""
 
     def __init__(
         self, study_name: str, trial: FrozenTrial, trials: int, population: Population | None

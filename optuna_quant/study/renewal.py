@@ -1,4 +1,4 @@
-"""A study that holds nothing but its baseline is begun anew with what was mended."""
+"""Start a study over that holds only its baseline, once its data or options were fixed."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _logger = get_logger(__name__)
 
 
 def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
-    """Put a new study in the place of one that was begun with something else and has no results.
+    """Put a new study in the place of one that was started with something else and has no results.
 
-    So the same call goes on by itself after broken calibration data or labels were mended. What
+    So the same call continues by itself once broken calibration data or labels are fixed. What
     is lost is the FP32 model's metric and failed trials; what was enqueued, and attributes that
     are not ours, are kept. Several processes may do this at once: one of them does it.
 
@@ -59,7 +59,7 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
     if running:
         raise type(changed)(
             f"{changed} (Its trial {running[0].number} is running {where_runs(running[0])}; it "
-            "has no results yet, and can be begun anew once no process works on it.)"
+            "has no results yet, and can be started over once no process works on it.)"
         )
 
     def replace() -> bytes:
@@ -67,8 +67,8 @@ def renew(study: optuna.Study, changed: ChangedError) -> optuna.Study:
         if dict(study.user_attrs) == old and not has_results(study) and not running_now(study):
             _replace(study)
             _logger.warning(
-                f"{_first_sentence(changed)} It held no results but the FP32 model's metric, so "
-                "it is begun anew."
+                f"{_first_sentence(changed)} It held no result except the FP32 model's metric, "
+                "so it is started over."
             )
         return b"done"
 

@@ -1,4 +1,4 @@
-"""Noticing that every candidate fails in the same way, so that trying the others is no use.
+"""Detect that every candidate fails in the same way, so that trying others is useless.
 
 That several candidates fail alike does not say it yet: if one op cannot be run quantized, all
 candidates fail in which it is, and a strategy may try many of those before it leaves the op in
@@ -43,7 +43,7 @@ _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class RepeatedFailure:
-    """Candidates that have all failed in the same way, with none that did not.
+    """Candidates that have all failed in the same way, without exception.
 
     Args:
         reason:
@@ -71,7 +71,7 @@ class RepeatedFailure:
 def repeated_failure(
     study: optuna.Study, trials: Sequence[FrozenTrial], space: TuningSpace
 ) -> RepeatedFailure | None:
-    """What the record says of failures; :obj:`None` if they differ, or something was evaluated.
+    """The repeated failure, if any; :obj:`None` if failures differ or something was evaluated.
 
     Args:
         study:
@@ -119,7 +119,7 @@ def try_single_ops(study: optuna.Study, failure: RepeatedFailure, space: TuningS
 
 
 def try_again(study: optuna.Study, space: TuningSpace) -> None:
-    """Let the failures that ended an earlier search count no more: their cause may be mended.
+    """Ignore the failures that ended an earlier search: their cause may be fixed.
 
     To be called at the start of a search, when no other process works on the study.
     """

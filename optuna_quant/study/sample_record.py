@@ -1,4 +1,4 @@
-"""What a trial keeps of single samples: the score of each that it has seen."""
+"""Store in a trial the score of each sample that it has seen."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def write_scores(
 
 
 def _digest(head: Mapping[str, Any], data: bytes) -> str:
-    """What tells whether scores, or what is said of them, were edited."""
+    """A digest that shows whether scores, or statements about them, were edited."""
     said = {name: value for name, value in head.items() if name != "digest"}
     text = json.dumps(said, sort_keys=True).encode()
     return hashlib.sha256(text + b"\n" + data).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Saying so, once, when a trial takes so long that it may hang."""
+"""Report, once, a trial that takes so long that it may hang."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def suspicious_after(trials: Sequence[FrozenTrial]) -> tuple[float, str]:
         and TrialView(trial).reused_from is None
     ]
     if not times:
-        return _WITHOUT_OTHERS_SECONDS, "no other has come to its end"
+        return _WITHOUT_OTHERS_SECONDS, "no other trial has finished"
     median, longest = statistics.median(times), max(times)
     limit = max(_SHORTEST_SECONDS, _TIMES_THE_MEDIAN * median, _TIMES_THE_LONGEST * longest)
     return limit, f"others took {median:.2g} s, {longest:.2g} s at most"
 
 
 class SlowTrials:
-    """Notices trials of other processes that hold up everybody else.
+    """Reports trials of other processes that block all others.
 
     By the clock of this process: a trial's time is counted from when it was first seen.
 
@@ -90,7 +90,7 @@ class SlowTrials:
 
 
 def long_evaluation(what: str, seconds: float, compared: str) -> str:
-    """What is said of an evaluation that takes suspiciously long.
+    """The message about an evaluation that takes suspiciously long.
 
     Args:
         what:

@@ -1,4 +1,4 @@
-"""A study remembers its tuning space, and refuses another one."""
+"""Store the tuning space in a study, and refuse another one."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def check_space(study: optuna.Study, space: TuningSpace) -> None:
         write_text(study, name, text)
     elif stored != text:
         raise ValueError(
-            f"The study {study.study_name!r} was begun with another tuning space: "
+            f"The study {study.study_name!r} was started with another tuning space: "
             f"{differences(json.loads(stored), described)}. Use the same model and options, or "
             "another study name."
         )
 
 
 def check_protocol(study: optuna.Study) -> bool:
-    """Refuse a study whose record is kept in another way; whether it does not say how it is.
+    """Refuse a study whose record has another format; return whether it does not say.
 
     Raises:
         ValueError:
-            If another version of this package has begun it, which keeps it in another way.
+            If another version of this package has started it, which keeps it in another way.
     """
     stored = _optuna.study_system_attrs(study).get(_PROTOCOL_ATTR)
     if stored is not None and stored["protocol"] != PROTOCOL:
         raise ValueError(
-            f"The study {study.study_name!r} was begun with optuna_quant {stored['version']}, "
-            f"which keeps its record in another way than this version, {__version__}. Use the "
+            f"The study {study.study_name!r} was started with optuna_quant {stored['version']}, "
+            f"whose record has another format than that of this version, {__version__}. Use the "
             "same version for all workers of a study, or another study name."
         )
     return stored is None

@@ -1,4 +1,4 @@
-"""The study that a command works on: gone on with, or begun anew by one of its processes."""
+"""Open the study of a command: continue it, or start it over by one of its processes."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def start_study(
         model:
             What tells its model from others. A study of another model is not deleted.
         fresh:
-            Whether it is to be begun anew. Of processes that were started together the first does
-            so, and the others wait until it has.
+            Whether to start it over. Of processes that were started together one does so, and the
+            others wait for it.
         rank:
             Which of them this process is.
         say:
@@ -58,15 +58,15 @@ def start_study(
 
     Raises:
         ValueError:
-            If it cannot be begun anew: it is of another model, other processes work on it, the
+            If it cannot be started over: it is of another model, other processes work on it, the
             launcher gives nothing by which the others could tell that it was, or the first of
             them did not do it.
     """
     if fresh and not rank.is_alone and rank.launch is None:
         raise ValueError(
-            f"--fresh needs to be done by one of the {rank.size} processes and noticed by the "
-            f"others, but this launcher has no number for the launch: set {LAUNCH} to a new value "
-            "for each, or use a new --study-name instead."
+            f"With --fresh, one of the {rank.size} processes deletes the study and the others "
+            f"must notice, but this launcher does not number its launches: set {LAUNCH} to a "
+            "new value for each launch, or use a new --study-name instead."
         )
     study_name = names[0]
     if fresh and not rank.is_leader:
@@ -96,7 +96,7 @@ def _forget(
     held = _held(study)
     known = model_of_study(study)
     if known != model and (known is not None or study.get_trials(deepcopy=False)):
-        whose = "is of another model" if known is not None else "was not begun by optuna-quant"
+        whose = "is of another model" if known is not None else "was not started by optuna-quant"
         raise ValueError(
             f"--fresh would delete the study {study_name!r}, which {whose} ({held}). Use another "
             "--study-name or --storage; to delete it all the same, use 'optuna delete-study'."
@@ -106,12 +106,12 @@ def _forget(
         raise ValueError(
             f"--fresh would delete the study {study_name!r} under other processes: its trial "
             f"{running[0].number} is running {where_runs(running[0])}. Stop them first, leave "
-            "--fresh out to take part, or use another --study-name."
+            "--fresh out to join them, or use another --study-name."
         )
     with contextlib.suppress(KeyError):  # Another process may have done so.
         optuna.delete_study(storage=storage, study_name=study_name)
         if say is not None:
-            say(f"--fresh has deleted the study {study_name!r}: {held}.")
+            say(f"--fresh deleted the study {study_name!r}: {held}.")
 
 
 def _held(study: optuna.Study) -> str:
@@ -121,7 +121,7 @@ def _held(study: optuna.Study) -> str:
         return "no trials"
     count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
     starts = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
-    begun = f", begun {min(starts):%Y-%m-%d %H:%M}" if starts else ""
+    begun = f", started {min(starts):%Y-%m-%d %H:%M}" if starts else ""
     try:
         best = f", the best metric {study.best_value:.6g}"
     except ValueError:
@@ -143,7 +143,7 @@ def _started_by_the_first(
                 return study
         if time.monotonic() >= deadline:
             raise ValueError(
-                f"--fresh: rank 0 has not begun the study {study_name!r} anew within "
+                f"--fresh: rank 0 did not start the study {study_name!r} over within "
                 f"{timeout:g} s. Do all ranks have the same --storage and --study-name?"
             )
         backoff()

@@ -1,4 +1,4 @@
-"""The one reading of a trial's attributes.
+"""The only reader of a trial's attributes.
 
 Whoever wants to know something of a trial asks its :class:`TrialView`: samplers, callbacks, the
 selection of the answer, results, and whatever shows a study. Attributes are read by their names
@@ -40,7 +40,7 @@ _FIXED = "fixed_params"
 
 @dataclass(frozen=True)
 class TrialView:
-    """What a trial says of itself, by name and with its type; parsed when it is asked for.
+    """A trial's attributes, by name and with types; parsed when they are read.
 
     Args:
         trial:
@@ -51,7 +51,7 @@ class TrialView:
 
     @classmethod
     def of_running(cls, trial: optuna.Trial) -> TrialView:
-        """The view of a trial that this process runs, with what it has set and nobody else sees.
+        """The view of a trial that this process runs, with attributes that are not written yet.
 
         Args:
             trial:
@@ -177,7 +177,7 @@ class TrialView:
 
     @property
     def is_building(self) -> bool:
-        """Whether our objective has begun with it."""
+        """Whether our objective has started with it."""
         return record.FALLBACK_OPS in self.trial.user_attrs
 
     @property

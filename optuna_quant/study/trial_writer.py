@@ -1,4 +1,4 @@
-"""Writing to a trial that still runs: one's own, or one that a sampler or pruner is given."""
+"""Write to a running trial: one's own, or one that a sampler or pruner is given."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrialWriter(Protocol):
 
 
 class RunningTrialWriter:
-    """Writes to the trial of an objective; what waits for the end of the trial waits here, too.
+    """Writes to the trial of an objective; buffered writes stay buffered until the trial ends.
 
     Args:
         trial:
@@ -53,7 +53,7 @@ class RunningTrialWriter:
 
 
 class StoredTrialWriter:
-    """Writes to a running trial as a sampler or a pruner gets it, for all to see at once.
+    """Writes to a running trial as a sampler or a pruner gets it, visible to all at once.
 
     Args:
         study:

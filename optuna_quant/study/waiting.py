@@ -1,4 +1,4 @@
-"""How long to wait for a trial that another worker runs."""
+"""Decide how long to wait for a trial that another worker runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIRST_PAUSE_SECONDS = 0.02
 
 
 class Waiting:
-    """Says whether it is still worth waiting for other trials, and paces the looking.
+    """Tells whether to keep waiting for other trials, and paces the checks.
 
     A trial whose process has ended is not waited for, nor is one that this very thread has asked
     for and not told (it cannot end while we wait). One that another thread of this process is

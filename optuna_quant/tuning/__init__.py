@@ -1,4 +1,4 @@
-"""The whole search in one call: it puts the other rooms together.
+"""The whole search in one call: it combines the other packages.
 
 May import: every room but `cli`.
 """

@@ -171,7 +171,7 @@ def tune(
         TypeError:
             If there is no such option, or one has the wrong type.
         ValueError:
-            If an argument is not valid or given twice, the study that is continued or begun from
+            If an argument is not valid or given twice, the study that is continued or started from
             does not fit, several processes were started together and have no storage to share, or
             something that was given tries to end the process (``sys.exit``).
     """
@@ -220,8 +220,8 @@ def _check_shared(storage: Storage, rank: Rank) -> None:
     if rank.is_alone or not (storage is None or isinstance(storage, InMemoryStorage)):
         return
     raise ValueError(
-        f"{rank.size} processes were started together (this is {rank}), and without a storage "
-        "that they share each would do all the work: give storage=..., such as "
-        "'postgresql://USER:PASSWORD@HOST/NAME' or, on one machine, the path of a journal file. "
-        f"(If each is to search on its own, set the environment variable {RANKS}=1.)"
+        f"{rank.size} processes were started together (this is {rank}), and without a shared "
+        "storage each would do all the work: give storage=..., such as "
+        "'postgresql://USER:PASSWORD@HOST/NAME' or, on one machine, the path of a journal "
+        f"file. (If each is to search on its own, set the environment variable {RANKS}=1.)"
     )

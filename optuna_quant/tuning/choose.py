@@ -1,4 +1,4 @@
-"""Another tolerance, another answer: from the record, without any evaluation."""
+"""Choose another answer from the record, without any evaluation."""
 
 from __future__ import annotations
 
@@ -58,13 +58,11 @@ def choose(
     """See :meth:`optuna_quant.TuningResult.choose`."""
     if tolerable_loss is not None and criterion is not None:
         raise ValueError(
-            f"Either tolerable_loss (got {tolerable_loss!r}) or criterion (got {criterion!r}) is "
-            "needed, not both."
+            f"Either tolerable_loss (got {tolerable_loss!r}) or criterion (got {criterion!r}) "
+            "can be given, not both."
         )
     if tolerable_loss is None and criterion is None and objective is None:
-        raise ValueError(
-            "What is to be chosen by? Give tolerable_loss=, criterion= or objective=."
-        )
+        raise ValueError("Nothing to choose by: give tolerable_loss=, criterion= or objective=.")
     judge = result.criterion if criterion is None else criterion
     if tolerable_loss is not None:
         judge = replace(judge, tolerable_loss=tolerable_loss)
@@ -107,8 +105,8 @@ def _message(result: Outcome) -> str:
 
 def _only_fp32(objective: str) -> str:
     return (
-        "The record holds FP32 only, since by the objective of its search no quantized model is "
-        f"better; search with objective={objective!r} to have others."
+        "The record holds only FP32, because no quantized model is better by the objective of "
+        f"its search; search with objective={objective!r} to have others."
     )
 
 

@@ -1,4 +1,4 @@
-"""Comparing two models: which is faster, which is smaller, how far they agree."""
+"""Compare two models: which is faster, which is smaller, and how closely they agree."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def compare(
     if threads is not None:
         check_positive("threads", threads)
     if metric is not None and data is None:
-        raise ValueError("metric needs data to compute it on: give data, or leave metric out.")
+        raise ValueError("metric needs data: give data, or leave metric out.")
     for_paths = {"calibration_data": calibration_data, "threads": threads, "providers": providers}
     evaluation = _evaluation(
         data, metric, output_names=output_names, inputs=inputs, transform=transform

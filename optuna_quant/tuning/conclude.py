@@ -1,4 +1,4 @@
-"""The answer of a search, chosen from the record."""
+"""Choose the answer of a search from the record."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _measured(
         stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
     except Exception as error:
         # Whoever writes the model or asks for it is told so again.
-        _logger.warning(f"What the model is worth could not be measured: {error}")
+        _logger.warning(f"The time and size of the model could not be compared with FP32: {error}")
     return met[0], None, stop
 
 

@@ -1,4 +1,4 @@
-"""What a study is to make small, settled before it is searched."""
+"""Decide before the search what it minimizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a metric goes the way that the user thinks."""
+"""Warn if a metric seems to have the opposite direction."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ask_for_direction(result: TuningResult, measure: Evaluate) -> None:
     more, less = ("higher", "lower") if better > 0 else ("lower", "higher")
     option = "" if better < 0 else " (--lower-is-better)"
     _logger.warning(
-        f"The metric of the quantized model is {result.metric:.6g}, and {result.baseline:.6g} in "
-        f"FP32: is {more} really better? If {less} is better, use "
+        f"The metric of the quantized model is {result.metric:.6g}, and {result.baseline:.6g} "
+        f"in FP32: is {more} really better? If {less} is better, use "
         f"AccuracyCriterion(higher_is_better={better < 0}){option}."
     )

@@ -1,4 +1,4 @@
-"""The earlier study that a user names."""
+"""Find the earlier study that a user names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class HasStudy(Protocol):
-    """What was found in a study, such as a :class:`~optuna_quant.TuningResult`."""
+    """An object with a study, such as a :class:`~optuna_quant.TuningResult`."""
 
     @property
     def study(self) -> optuna.Study:
@@ -108,8 +108,9 @@ def find_study(value: FromStudy, storage: BaseStorage, *, own: str) -> optuna.St
     if isinstance(value, str):
         if value == own:
             raise ValueError(
-                f"from_study: the study {own!r} cannot begin from itself. To go on with it leave "
-                "from_study out; to begin another one from it give that another study name."
+                f"from_study: the study {own!r} cannot start from itself. To continue it, leave "
+                "from_study out; to start a new study from it, give the new one another study "
+                "name."
             )
         return _load(storage, value, own=own)
     return _study_of(value)
@@ -142,7 +143,7 @@ def _load(storage: BaseStorage, name: str | None, *, own: str) -> optuna.Study:
         name = names[0]
     if name is None:
         has = f"{len(names)} studies: {_listed(names)}" if names else "no study"
-        raise ValueError(f"from_study: the storage has {has}. Name the one to begin from.")
+        raise ValueError(f"from_study: the storage has {has}. Name the one to start from.")
     if name not in names:
         hint = did_you_mean(name, names)
         known = (

@@ -1,4 +1,4 @@
-"""Which early stopping the evaluation of a search gets."""
+"""Choose the early stopping of a search."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def make_stopping(
     if in_full and early_stopping not in (None, "off"):
         raise ValueError(
             f"early_stopping={early_stopping!r} needs data and a metric of single samples, or a "
-            "function evaluate(session, indices) that gives the scores of those that it is asked "
-            "for; evaluate has no parameter named indices."
+            "function evaluate(session, indices) that gives the scores of those that it is "
+            "asked for; evaluate has no parameter named indices."
         )
     if early_stopping == "off":
         return None
@@ -50,18 +50,17 @@ def make_stopping(
             level = logging.WARNING if early_stopping in ("paired", "unpaired") else logging.INFO
             _logger.log(
                 level,
-                "A configuration is given up once it certainly fails, as with "
-                f"early_stopping='exact', because the metric {measure.name!r} has no bound on how "
-                "bad the score of a sample can be. If you know one, metric_bounds=(lowest, "
-                "highest) decides sooner.",
+                "A configuration is given up only once it certainly fails, as with "
+                f"early_stopping='exact', because the metric {measure.name!r} has no bound on "
+                "how bad the score of a sample can be. If you know one, give "
+                "metric_bounds=(lowest, highest) to decide sooner.",
             )
         return stopping
     if measure.bounds is None:
         why = (
-            "has no bounds: give metric_bounds=(lowest, highest), between which the score of each "
-            "sample is"
+            "has no bounds: give metric_bounds=(lowest, highest), the range of a sample's score"
             if measure.is_mean
-            else "is no mean over samples"
+            else "is not a mean over samples"
         )
         if this_rank().is_leader:
             _logger.warning(

@@ -1,4 +1,4 @@
-"""How a search ends that has a result and yet did not end as it should."""
+"""Errors of searches that have a result but did not end normally."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class TuningInterrupted(KeyboardInterrupt):
-    """A search was interrupted, as by Ctrl-C; what it had found by then is kept.
+    """A search was interrupted, for example by Ctrl-C; it keeps what was found by then.
 
     It is a ``KeyboardInterrupt``, so that a script that does not expect it stops as any script
     does, and goes on with nothing that was not searched to its end.
@@ -33,7 +33,7 @@ class TuningInterrupted(KeyboardInterrupt):
         found = "a model that meets the criterion" if result.met else "no model that meets it"
         super().__init__(
             f"The search was interrupted. It had found {found}; the attribute 'result' of this "
-            "exception has what is known."
+            "exception holds what is known."
         )
         self.result = result
 

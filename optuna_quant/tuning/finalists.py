@@ -1,4 +1,4 @@
-"""Measuring the models that a search may answer with against FP32, and each other."""
+"""Measure possible answers of a search against FP32 and each other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Feed:
-    """What models are run on to be measured.
+    """The inputs on which models are measured.
 
     Args:
         inputs:

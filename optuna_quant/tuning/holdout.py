@@ -1,4 +1,4 @@
-"""The model that was found, on samples that had no part in the search."""
+"""Evaluate the answer on samples that the search did not see."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def check_other_data(data: object, holdout: object, *, what: str) -> None:
     if _is_same(data, holdout):
         shown = f" ({os.fspath(data)!r})" if isinstance(data, str | os.PathLike) else ""
         raise ValueError(
-            f"holdout and {what} are the same{shown}: the hold-out set must be of other samples, "
+            f"holdout and {what} are the same{shown}: the hold-out set must hold other samples, "
             "which the search does not see."
         )
 

@@ -1,4 +1,4 @@
-"""The confidence interval of a loss, from the record."""
+"""Compute the confidence interval of a loss from the record."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def recorded_interval(
     try:
         population = read_population(study)
     except ValueError as error:  # The order of the samples is not known here.
-        _logger.warning(f"The confidence interval of the loss is not known. {error}")
+        _logger.warning(f"The loss has no confidence interval. {error}")
         return None
     if population is None or not is_bounded(population.bounds):
         return None

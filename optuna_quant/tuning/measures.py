@@ -1,4 +1,4 @@
-"""What evaluates models in a search: of data, of a function, and on the hold-out set."""
+"""Build the evaluations of a search: by data, by a function, and on the hold-out set."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_measure(
         }
         for name, value in of_data.items():
             if value is not None:
-                raise ValueError(f"{name}={value!r} goes with data, not with evaluate.")
+                raise ValueError(f"{name}={value!r} is for data, not for evaluate.")
         if not callable(evaluate):
             raise TypeError(f"evaluate must be a function, but got {evaluate!r}.")
         return FunctionEvaluation(
@@ -57,8 +57,8 @@ def make_measure(
     if data is None or evaluate is not None:
         given = "both" if evaluate is not None else "neither"
         raise ValueError(
-            "Either evaluate (a function that gives the metric of a model) or data (labelled data "
-            f"for a metric) is needed, but got {given}."
+            "Either evaluate (a function that gives the metric of a model) or data (labelled "
+            f"data for a metric) must be given, but got {given}."
         )
     if metric is not None and not isinstance(metric, str):
         says = criterion is not None and criterion.says_direction
@@ -90,8 +90,8 @@ def make_holdout_measure(
     check_other_data(evaluate, holdout, what="evaluate")
     if not callable(holdout):
         raise TypeError(
-            "With evaluate, holdout must be a second function, which gives the metric of a model "
-            f"on other samples, but got {holdout!r}. Labelled data go with data."
+            "With evaluate, holdout must be a second function, which gives the metric of a "
+            f"model on other samples, but got {holdout!r}. Labelled samples are for data."
         )
     is_evaluation = isinstance(holdout, SampleEvaluation)
     given = cast("Evaluate", holdout)

@@ -1,4 +1,4 @@
-"""The study of a search: opened, begun or continued."""
+"""Open the study of a search, new or existing."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class StudyOpener:
         return study
 
     def _check_continued(self, study: optuna.Study, objective: QuantObjective) -> None:
-        """Refuse a study that was begun with something else."""
+        """Refuse a study that was started with something else."""
         try:
             objective.check_continued(study)
         except ChangedError:

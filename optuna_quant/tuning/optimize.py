@@ -1,4 +1,4 @@
-"""The loop that runs trials until there is an answer, and what is left in the queue."""
+"""Run trials until there is an answer, then those that are enqueued."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ def optimize_once(
             raise
         which = f"trial {', '.join(map(str, lost))}" if lost else "trial"
         _logger.warning(
-            f"Other workers have ended this process's {which} as stale; it goes on with another "
-            "one. It wrote no heartbeat for too long, because it was suspended or could not reach "
-            "the storage."
+            f"Other workers have ended this process's {which} as stale; it continues with "
+            "another one. It had not written a heartbeat for too long, because it was "
+            "suspended or could not reach the storage."
         )
         return False
     finally:

@@ -1,4 +1,4 @@
-"""What a search has found, as a value."""
+"""The outcome of a search, as a value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOTHING = "no quantized model was evaluated."
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The fields of :class:`~optuna_quant.TuningResult`, which says what each is."""
+    """The fields of :class:`~optuna_quant.TuningResult`, where they are described."""
 
     met: bool
     metric: float | None
@@ -95,7 +95,7 @@ class Outcome:
     def is_fp32(self) -> bool:
         """Whether the answer is the FP32 model itself, and nothing is met.
 
-        So it is where no search was begun because no quantized model is better by the cost table
+        So it is where no search was started because no quantized model is better by the cost table
         (``stopped_because`` is ``"no_gain"``), and no enqueued one meets the criterion. Then
         ``trial``, ``metric``, ``config`` (every op in fallback) and :meth:`model` are those of
         the FP32 model.

@@ -1,4 +1,4 @@
-"""Writing the model that was found; whether that is possible is checked before the search."""
+"""Write the model that was found, and check before the search that this is possible."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_output(
     if file.is_dir():
         problem = "it is a directory"
     elif file.exists() and not file.is_file():
-        problem = "it is there, and no ordinary file"
+        problem = "it exists and is not an ordinary file"
     elif not file.parent.is_dir():
         problem = f"there is no directory {str(file.parent)!r}"
     elif file.exists() and not os.access(file, os.W_OK):
@@ -170,7 +170,7 @@ class SaveBest:
                 model.save(copy)
                 return filecmp.cmp(copy, self._path, shallow=False)
         except (OSError, ValueError) as error:
-            _logger.warning(f"Whether {str(self._path)!r} is that model is not known: {error}")
+            _logger.warning(f"Cannot tell whether {str(self._path)!r} is that model: {error}")
             return False
 
     def write(self, best: FrozenTrial) -> None:

@@ -1,4 +1,4 @@
-"""Everything that a search is given is checked, before any study is opened."""
+"""Check everything that a search is given, before any study is opened."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
     check_tolerance(found, bounds=measure.bounds if isinstance(measure, DataEvaluation) else None)
     threads = request.evaluation.evaluation_threads
     if threads is not None and request.data is None:
-        raise ValueError(f"evaluation_threads={threads!r} goes with data, not with evaluate.")
+        raise ValueError(f"evaluation_threads={threads!r} is for data, not for evaluate.")
     return found
 
 
@@ -375,8 +375,8 @@ def _check_backend_alone(model: ModelLike | None, options: Mapping[str, Any]) ->
     given = [name for name, value in {"model": model, **options}.items() if value is not None]
     if given:
         raise ValueError(
-            f"{', '.join(given)}: a backend that is given has its own; give "
-            f"{'it' if len(given) == 1 else 'them'} to the backend."
+            f"{', '.join(given)}: {'this belongs' if len(given) == 1 else 'these belong'} to the "
+            "backend that you pass; set it there."
         )
 
 

@@ -1,4 +1,4 @@
-"""What looked good when the search had to stop."""
+"""Finish the evaluation of the most promising model when the search has to stop."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def finish_promising(
             told = stop.message.removesuffix("No quantized model meets the criterion.")
             stop = Stop(
                 stop.reason,
-                f"{told}What looked best was then evaluated to its end: trial {found.number} "
-                "meets the criterion.",
+                f"{told}What looked best was then evaluated on all samples: trial "
+                f"{found.number} meets the criterion.",
             )
             keep_reason(study, stop)
     return stop

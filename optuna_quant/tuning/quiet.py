@@ -1,4 +1,4 @@
-"""Keeping Optuna's own lines about a search back where they only repeat ours."""
+"""Hide log lines of Optuna that only repeat ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optuna_quant.study.errors import BaselineError
 
 
 class _Repeated(logging.Filter):
-    """Drops what the caller is told anyway; of this thread only, others may run other studies."""
+    """Drops lines that the caller is told anyway, of this thread only."""
 
     def __init__(self, *, progress: bool) -> None:
         super().__init__()

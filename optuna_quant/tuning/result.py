@@ -1,4 +1,4 @@
-"""What a search has found, and what can be done with it."""
+"""The result of a search, and what can be done with it."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class TuningResult(Outcome):
             why = (
                 "No quantized model meets the criterion"
                 if self.is_reproducible
-                else "The model does not meet the criterion each time that it is evaluated"
+                else "The model does not meet the criterion every time it is evaluated"
             )
             raise ValueError(
                 f"{why}, so none is saved. To save the one that comes closest use save(path, "

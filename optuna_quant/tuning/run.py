@@ -1,4 +1,4 @@
-"""A search that runs in a study."""
+"""Run a search in a study."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _DEFAULT_STUDY_STEM = "optuna_quant"
 
 @dataclass(frozen=True, kw_only=True)
 class TuningRun:
-    """A search that can run: model, data, options and files were accepted.
+    """A search that is ready to run: model, data, options and files were checked.
 
     Attributes:
         backend:

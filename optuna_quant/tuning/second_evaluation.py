@@ -1,4 +1,4 @@
-"""Whether the answer is as good when it is evaluated again.
+"""Evaluate the answer a second time, to see whether its metric is reproducible.
 
 A model or an evaluation with randomness in it gives another metric each time, and a search finds
 those that were lucky. So the answer is evaluated a second time. Where samples can be run one by
@@ -128,10 +128,10 @@ def with_second_evaluation(
 def _cure(result: TuningResult) -> str:
     if result.batches is not None and result.batches.size != 1:
         return (
-            "What it gives for a sample depends on the batch, since the ranges of dynamic "
+            "Its output for a sample depends on the batch, because the ranges of dynamic "
             "quantization do: evaluate one sample at a time (leave batch_size out)."
         )
-    return "Make the model and the evaluation give the same each time, or use more samples."
+    return "Make the model and the evaluation deterministic, or use more samples."
 
 
 def _digest(result: TuningResult) -> str:
@@ -255,7 +255,7 @@ class _Again:
 def _read(kept: bytes) -> SecondEvaluation:
     found = json.loads(kept)
     if "failed" in found:
-        raise EvaluationTimeout(f"{found['failed']}, and did not come back")
+        raise EvaluationTimeout(f"{found['failed']}, and did not return")
     return SecondEvaluation(**{**found, "first": tuple(found["first"])})
 
 

@@ -1,4 +1,4 @@
-"""How a user's words choose a strategy, and how its sampler is made."""
+"""Choose the strategy that a user names, and make its sampler."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def choose_strategy(quant_level: str | int | None, strategy: str | None) -> str:
         if strategy not in (None, stands_for):
             raise ValueError(
                 f"quant_level={quant_level!r} stands for the strategy {stands_for!r}, which "
-                f"contradicts strategy={strategy!r}: leave out one of the two."
+                f"contradicts strategy={strategy!r}: leave one of the two out."
             )
         return stands_for
     return strategy or ("basic" if quant_level == 1 else "auto")
@@ -170,9 +170,7 @@ def _best_sensitivity(
     try:
         return factory(outputs=outputs)
     except ValueError as error:
-        _logger.info(
-            f"How sensitive the model is to each op is learned from trials alone: {error}"
-        )
+        _logger.info(f"Sensitivities are learned from trials alone: {error}")
         return None
 
 
@@ -212,7 +210,7 @@ def check_begins_from(strategy: str, kwargs: Mapping[str, Any]) -> None:
     named = strategy if "compat" not in kwargs else f"{strategy} (compat={kwargs['compat']})"
     able = [name for name, cls in strategies().items() if _begins_from_studies(cls)]
     raise ValueError(
-        f"from_study: the strategy {named!r} takes nothing from an earlier study. Use one that "
+        f"from_study: the strategy {named!r} does not learn from an earlier study. Use one that "
         f"does ({', '.join(able)}), or leave from_study out."
     )
 

@@ -1,4 +1,4 @@
-"""A result in a few lines of text."""
+"""Show a result in a few lines of text."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def _shown_gain(result: Outcome) -> list[str]:
     if here is None or fp32 is None or here < fp32:
         return []
     return [
-        f"no smaller than FP32, which has {shown_bytes(fp32)}: it is of use only if it is "
+        f"no smaller than FP32, which has {shown_bytes(fp32)}: it is useful only if it is "
         f"faster{_looked_for(result.objective)}"
     ]
 

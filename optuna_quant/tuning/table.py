@@ -1,4 +1,4 @@
-"""What was asked of each op of a result, and what runs, as a table."""
+"""The report of a result: what each op was asked to run and what it runs."""
 
 from __future__ import annotations
 

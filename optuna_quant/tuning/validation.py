@@ -1,4 +1,4 @@
-"""What was found when the answer was evaluated again, and on samples of its own."""
+"""Results of the second evaluation and of the hold-out set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HoldoutResult:
-    """What the hold-out set says of the model that was found.
+    """The result of the answer on the hold-out set.
 
     The search has not seen these samples. So of the loss here nothing was selected, and its
     interval may be believed.
@@ -46,7 +46,7 @@ class HoldoutResult:
 
 @dataclass(frozen=True)
 class SecondEvaluation:
-    """What evaluating the answer a second time has given.
+    """The result of evaluating the answer a second time.
 
     Args:
         first:

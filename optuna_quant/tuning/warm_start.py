@@ -1,4 +1,4 @@
-"""What a study takes from an earlier one, and when."""
+"""Start a study from the results of an earlier one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ARITHMETIC = "arithmetic"
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a study begins from.
+    """What a study starts from.
 
     Args:
         prior:
@@ -67,7 +67,7 @@ def warm_start(
     evaluation: Mapping[str, str],
     space: TuningSpace,
 ) -> WarmStart:
-    """Find what a study begins from; a study that was begun so has it, and needs no other.
+    """Find what a study begins from; a study that was started so has it, and needs no other.
 
     Args:
         study:
@@ -88,7 +88,7 @@ def warm_start(
     Raises:
         ValueError:
             If the earlier study is not there, cannot be used, or is another one than that from
-            which the study was begun.
+            which the study was started.
     """
     if from_study is None:
         return WarmStart()
@@ -119,7 +119,7 @@ def warm_start(
 
 
 def shown_start(study: optuna.Study, space: TuningSpace) -> list[str]:
-    """What a study was begun from, in a line; no line if from nothing."""
+    """What a study was started from, in a line; no line if from nothing."""
     kept = kept_prior(study)
     return [] if kept is None else [kept.shown(space)]
 

@@ -1,4 +1,4 @@
-"""How many ops of a model run as they were asked to, in words."""
+"""Say how many ops of a model run in integer kernels, as asked."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def describe_runs(
         return f"{len(asked)} {of} quantized{alone}", ""
     parts = []
     if floats:
-        parts.append(f"{len(floats)} asked for and not run so: {listed(floats)}")
+        parts.append(f"{len(floats)} asked for but not run in integers: {listed(floats)}")
     if unknown:
         parts.append(f"not known of {len(unknown)}: {listed(unknown)}")
     rest = f"; {left_out} left in FP32" if left_out else ""

@@ -1,4 +1,4 @@
-"""Backoff between two looks at something that others change: short at first, then longer."""
+"""Pause between two looks at something that others change: short at first, then longer."""
 
 from __future__ import annotations
 

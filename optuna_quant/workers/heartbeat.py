@@ -1,4 +1,4 @@
-"""Heartbeats: how workers that cannot see each other's process tell who is alive.
+"""Heartbeats show which workers are alive, across machines.
 
 A worker changes something that others can read, now and then. The others watch whether it changes,
 by their own clock only, so that clocks need not agree.
@@ -34,7 +34,7 @@ def heartbeat_interval(timeout: float | None) -> float:
 
 @dataclass
 class _Seen:
-    """What one source of heartbeats has shown."""
+    """The last change of one source of heartbeats."""
 
     heartbeat: object
     silent: float  # Seconds, as far as we were looking.
@@ -42,7 +42,7 @@ class _Seen:
 
 
 class HeartbeatMonitor:
-    """Tell which heartbeats have not changed for longer than a timeout.
+    """Tells which heartbeats have not changed for longer than a timeout.
 
     Only time during which this process was looking counts: after a storage could not be reached
     for an hour, nothing is stale.
@@ -81,7 +81,7 @@ class HeartbeatMonitor:
 
 
 class HeartbeatThread:
-    """Call a function at intervals, in a thread, until it is stopped.
+    """Calls a function at intervals, in a thread, until it is stopped.
 
     An error is no end: the storage may be back at the next heartbeat.
 
@@ -105,7 +105,7 @@ class HeartbeatThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let no further call begin; one that has begun may still be going on."""
+        """Let no further call begin; one that has started may still be going on."""
         self._stopped.set()
 
     @property

@@ -1,4 +1,4 @@
-"""Which process and thread runs a trial, and whether that process still lives."""
+"""Identify the process and thread that run a trial, and tell whether the process lives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several processes this one is, when a launcher has started them together.
+"""Find the rank of this process among those that a launcher started together.
 
 ``mpirun``, ``mpiexec`` and ``srun`` tell each process its rank in environment variables. Nothing
 else of MPI is needed: the processes share a study, and do not talk to each other.
@@ -145,8 +145,7 @@ def _rank(launcher: _Launcher, given: Mapping[str, str]) -> Rank:
     number, size = _number(launcher.rank, given), _number(launcher.size, given)
     if number >= size:
         raise ValueError(
-            f"{launcher.rank}={number} must be less than {launcher.size}={size}: the first of "
-            "them is 0."
+            f"{launcher.rank}={number} must be less than {launcher.size}={size}: ranks start at 0."
         )
     several = False
     if launcher.local_size in given:
@@ -171,7 +170,7 @@ def _number(name: str, given: Mapping[str, str]) -> int:
         value = -1
     if value < 0:
         raise ValueError(
-            f"The environment variable {name} must be a number, from 0 on, but is "
+            f"The environment variable {name} must be a number of at least 0, but is "
             f"{given[name]!r}. To run without a launcher set {RANKS}=1."
         )
     return value

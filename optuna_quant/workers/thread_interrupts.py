@@ -1,4 +1,4 @@
-"""Ctrl-C for what runs in threads: Python raises ``KeyboardInterrupt`` in the main thread only."""
+"""Pass Ctrl-C on to threads: Python raises ``KeyboardInterrupt`` in the main thread only."""
 
 from __future__ import annotations
 

@@ -366,7 +366,7 @@ def test_sampler_that_only_repeats_ends_and_says_so() -> None:
     stop = policy.decide(study)
     assert stop is not None
     assert stop.reason == StopReason.EXHAUSTED
-    assert "last 1000 configurations gave models that were evaluated already" in stop.message
+    assert "last 1000 configurations gave models that had been evaluated before" in stop.message
 
 
 def test_plan_that_is_carried_out_stops_the_study() -> None:

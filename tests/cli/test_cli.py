@@ -241,10 +241,10 @@ def test_tune_that_meets_nothing_says_so_and_writes_nothing(
     # Nothing is left to do but to take the closest.
     assert main([*IMPOSSIBLE, "--output", "out.onnx", "--closest"]) == 1
     out = capsys.readouterr().out
-    assert "written, though it does not meet the criterion: out.onnx" in out
+    assert "written, although it does not meet the criterion: out.onnx" in out
     assert is_quantized(folder / "out.onnx")
     assert main([*IMPOSSIBLE, "--output", "out.onnx"]) == 1
-    assert "What is there is from an earlier search." in capsys.readouterr().out
+    assert "The file there is from an earlier search." in capsys.readouterr().out
 
 
 def test_report_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,14 +320,14 @@ def test_earlier_search_is_gone_on_with_unless_fresh(
     assert main(command) == 0
     again = capsys.readouterr()
     assert again.out == first
-    assert "Going on with the study 'net-" in again.err
-    assert "', which has 2 trials (--fresh begins anew)." in again.err
+    assert "Resuming the study 'net-" in again.err
+    assert "', which has 2 trials (--fresh starts over)." in again.err
     assert "trial 1" not in again.err  # Nothing was evaluated.
     assert main([*command, "--fresh"]) == 0
     err = capsys.readouterr().err
     assert "cheapest of all | trial 1" in err
-    assert "--fresh has deleted the study 'net-" in err
-    assert "': 2 trials, begun 20" in err
+    assert "--fresh deleted the study 'net-" in err
+    assert "': 2 trials, started 20" in err
     assert ", the best metric 1." in err
 
 
@@ -371,7 +371,7 @@ def test_models_of_one_name_share_a_storage(
     assert main([*second, "--study-name", names[0], "--fresh"]) == 2
     err = capsys.readouterr().err
     assert f"--fresh would delete the study {names[0]!r}, which is of another model (" in err
-    assert " trials, begun 20" in err
+    assert " trials, started 20" in err
     assert "Use another --study-name or --storage" in err
     storage = open_storage(folder / "shared.journal")
     assert optuna.load_study(storage=storage, study_name=names[0]).user_attrs["kept"]
@@ -379,7 +379,7 @@ def test_models_of_one_name_share_a_storage(
     foreign.optimize(lambda trial: 0.5, n_trials=1)
     assert main([*first, "--study-name", "foreign", "--fresh"]) == 2
     assert (
-        "'foreign', which was not begun by optuna-quant (1 trial, beg" in capsys.readouterr().err
+        "'foreign', which was not started by optuna-quant (1 trial, sta" in capsys.readouterr().err
     )
 
 
@@ -392,12 +392,12 @@ def test_study_that_an_earlier_version_named_is_gone_on_with(
     assert main([*command, "--study-name", "net"]) == 0
     capsys.readouterr()
     assert main(command) == 0
-    assert "Going on with the study 'net', which has" in capsys.readouterr().err
+    assert "Resuming the study 'net', which has" in capsys.readouterr().err
     other = ["tune", "other/net.onnx", *OPS, *command[2:], "--fresh"]
     assert main(other) == 0
     assert "deleted" not in capsys.readouterr().err
     assert main([*command, "--fresh"]) == 0
-    assert "--fresh has deleted the study 'net': " in capsys.readouterr().err
+    assert "--fresh deleted the study 'net': " in capsys.readouterr().err
     names = optuna.get_all_study_names(open_storage(folder / "s.journal"))
     assert len(names) == 2
     assert "net" not in names
@@ -413,7 +413,7 @@ def test_interrupted_command_goes_on_where_it_was(
     # One candidate had been found by then, and it is not lost.
     assert out.startswith("A quantized model meets the criterion.")
     assert "stopped: The search was interrupted." in out
-    assert "The same command goes on from here." in out
+    assert "The same command continues from here." in out
     assert is_quantized(folder / "net.quantized.onnx")
     assert main(command) == 0
     assert "stopped: All 4 trials are used up." in capsys.readouterr().out
@@ -452,7 +452,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
     assert killed.returncode == -signal.SIGKILL
     assert runs(folder / "net.quantized.onnx")
     assert main(command) == 0
-    assert "Going on with the study 'net-" in capsys.readouterr().err
+    assert "Resuming the study 'net-" in capsys.readouterr().err
     # FP32, eight candidates, the one that was cut short, and the answer: nothing else is
     # evaluated again.
     assert (folder / "calls").read_text() == 11 * "x"
@@ -513,7 +513,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
             [*ACCURACY, "--storage", "redis://:secret@127.0.0.1:1"],
             "The storage 'redis://:***@127.0.0.1:1' cannot be opened: Error 111",
         ),
-        ([*ACCURACY, "--storage", "net.onnx"], "is no journal of Optuna. Choose another file"),
+        ([*ACCURACY, "--storage", "net.onnx"], "is not a journal of Optuna. Choose another file"),
         ([*ACCURACY, "--storage", "."], "cannot be opened: it is a folder; give a file in it."),
         ([*ACCURACY, "--storage", "nosuch://x"], "The kinds of storage are: a path, sqlite:"),
         (["tune", "net.onnx", *OPS, "--calibration", "bad.npz", "--data", "data.npz"],
@@ -616,7 +616,7 @@ def test_other_options_for_a_study_that_exists_are_refused(
     assert "op 'Gemm0' is in the study but not in the given space" in err
     # A tolerance may be moved.
     assert main([*ACCURACY, "--tolerable-loss", "0.2"]) == 0
-    assert "was begun with another criterion" in capsys.readouterr().err
+    assert "was started with another criterion" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -664,7 +664,7 @@ def test_other_calibration_data_are_refused(
         np.savez(folder / "calib.npz", x=file["x"] * 0.3)
     capsys.readouterr()
     assert main(command) == 2
-    assert "was begun with other calibration data" in capsys.readouterr().err
+    assert "was started with other calibration data" in capsys.readouterr().err
     assert (folder / "net.quantized.onnx").read_bytes() == kept
     assert main([*command, "--fresh"]) == 0
     assert main([*command, "--calibration-samples", "8"]) == 2
@@ -683,7 +683,7 @@ def test_other_evaluation_is_not_answered_from_the_record(
     # Another kind: refused, and nothing is evaluated.
     assert main([*BASE, "--data", "data.npz", "--tolerable-loss", "0.1"]) == 2
     err = capsys.readouterr().err
-    assert "was begun with the function 'accuracy' and here it is the metric accuracy (" in err
+    assert "was started with the function 'accuracy', but here it is the metric accuracy (" in err
     assert "on the command line with --fresh" in err
     assert "Traceback" not in err
     # An edit that changes nothing: measured again, and told.
@@ -692,7 +692,7 @@ def test_other_evaluation_is_not_answered_from_the_record(
     assert main(command) == 0
     err = capsys.readouterr().err
     assert "what may be another version of the function 'accuracy'" in err
-    assert "the models have the same metrics as in the study, so it goes on." in err
+    assert "the models have the same metrics as in the study, so it continues." in err
     assert main(command) == 0
     assert "warning" not in capsys.readouterr().err
     # One that gives another metric.
@@ -702,7 +702,7 @@ def test_other_evaluation_is_not_answered_from_the_record(
     (folder / "evaluate.py").write_text(changed)
     assert main(command) == 2
     err = capsys.readouterr().err
-    assert "The FP32 model has the metric 0.5 with this evaluation, and 1 in the study." in err
+    assert "The FP32 model has the metric 0.5 with this evaluation, but 1 in the study." in err
     assert main([*command, "--fresh"]) == 0
     assert "metric 0.5, FP32 0.5" in capsys.readouterr().out
 
@@ -715,7 +715,7 @@ def test_answer_from_the_record_is_called_so(
     assert "from the record" not in capsys.readouterr().err
     assert main([*command, "--strategy", "random"]) == 0
     err = capsys.readouterr().err
-    assert "The answer is from the record of that study; the strategy 'random' had noth" in err
+    assert "The answer comes from the record of that study; the strategy 'random' had noth" in err
 
 
 def test_failed_command_does_not_forget(folder: Path) -> None:
@@ -765,7 +765,7 @@ def test_served_storage_is_shared(folder: Path, capsys: pytest.CaptureFixture[st
         assert main([*command, "--storage", "sqlite:///served.db"]) == 0
         out, err = capsys.readouterr()
         assert out == first
-        assert "The answer is from the record of that study" in err
+        assert "The answer comes from the record of that study" in err
         assert main(served) == 2
         assert "Address already in use" in capsys.readouterr().err
     finally:
@@ -783,7 +783,7 @@ def test_what_cannot_be_served_is_refused(
     pytest.importorskip("grpc")
     monkeypatch.chdir(tmp_path)
     assert main(["serve", "--storage", storage]) == 2
-    assert "there must be a database" in capsys.readouterr().err
+    assert "needs a database behind it" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -286,7 +286,7 @@ def test_candidates_that_all_fail_are_a_failure(folder: Path) -> None:
     stopped = done.stdout.splitlines()[-1]
     assert stopped.startswith("stopped: Every candidate failed in the same way (")
     assert stopped.endswith("The reason: Not evaluated: MemoryError: no 4096 bytes")
-    # The same command goes on, with what failed as well.
+    # The same command continues, with what failed as well.
     (folder / "mended").touch()
     again = ended(command)
     assert again.returncode == 0
@@ -298,12 +298,12 @@ def test_evaluation_that_cannot_be_ended_is_a_failure(folder: Path, jobs: str) -
     command = tune("stuck", "--tolerable-loss", "0.5", "--evaluation-timeout", "1")
     done = ended([*command, "--jobs", jobs])
     assert done.returncode == 3
-    assert "evaluation_timeout=1 s and did not react when it was interrupted" in done.stderr
-    assert "error: This process ends here; the same command goes on, without that" in done.stderr
+    assert "evaluation_timeout=1 s and did not stop when it was interrupted" in done.stderr
+    assert "error: This process ends here; the same command continues, without that" in done.stderr
     # It does, with another candidate.
     again = ended(command)
     assert again.returncode == 0
-    assert "did not react" not in again.stderr
+    assert "did not stop when it was interrupted" not in again.stderr
 
 
 def test_model_that_hangs_does_not_hold_up_the_end(folder: Path) -> None:
@@ -343,7 +343,7 @@ def test_interrupted(folder: Path, number: signal.Signals, jobs: int) -> None:
     process.send_signal(number)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "The same command goes on from here." in out
+    assert "The same command continues from here." in out
 
 
 def test_hangup_is_ignored_under_nohup(folder: Path) -> None:

@@ -175,7 +175,7 @@ def test_what_is_wrong_with_edited_costs_is_said(change: Any, message: str, tmp_
 
 
 def test_what_is_no_json_is_said() -> None:
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="not JSON"):
         Costs.loads("{")
 
 

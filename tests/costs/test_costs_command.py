@@ -95,7 +95,7 @@ def test_slower_ops_are_left_out_and_reported(
         (["--objective", "latency=0.7,seize=0.3"], "Did you mean 'size'?"),
         (["--objective", "latency=fast"], "latency=0.7,size=0.3"),
         (["--costs", "nowhere.json"], "--costs: there is no file 'nowhere.json'."),
-        (["--costs", "text.json"], "text.json: The costs are no JSON"),
+        (["--costs", "text.json"], "text.json: The costs are not JSON"),
     ],
 )
 def test_bad_input_is_named(

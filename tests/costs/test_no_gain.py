@@ -158,7 +158,7 @@ def test_other_ops_may_be_asked_for_next(caplog: pytest.LogCaptureFixture) -> No
     searches = Searches()
     searches.run()
     result = searches.run(op_name_dict={"b": {"mode": ["fp32"]}})
-    assert "it is begun anew" in caplog.text
+    assert "it is started over" in caplog.text
     assert (result.met, result.pays) == (True, False)
     # A study with results is not given up for that.
     with pytest.raises(ValueError, match="another tuning space"):
@@ -187,8 +187,8 @@ def test_another_choice_from_the_record_is_fp32_as_well() -> None:
     smaller = result.choose(objective="size")
     assert smaller.is_fp32
     assert str(smaller).splitlines()[-1] == (
-        "The record holds FP32 only, since by the objective of its search no quantized model is "
-        "better; search with objective='size' to have others."
+        "The record holds only FP32, because no quantized model is better by the objective of its "
+        "search; search with objective='size' to have others."
     )
 
 

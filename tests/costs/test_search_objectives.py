@@ -88,7 +88,7 @@ def test_without_costs_it_is_the_ops_in_fallback():
     result = go(FakeBackend(DAMAGE))
     assert (result.objective, result.cost) == ("ops", 1)
     assert result.pays is True
-    with pytest.raises(ValueError, match=r"'latency' needs to know latency.*Give costs="):
+    with pytest.raises(ValueError, match=r"'latency' needs latency.*Give costs="):
         go(FakeBackend(DAMAGE), "latency")
 
 
@@ -258,7 +258,7 @@ def test_a_study_keeps_its_space(tmp_path):
     # As with costs by which another op would be left out.
     given = table(CostedBackend(damage, SLOW).tuning_space(), {"a": 3.0, "b": 0.5, "c": 0.9})
     assert go(CostedBackend(damage, SLOW), storage=storage, costs=given).space == one.space
-    # One that was begun with all of them keeps them.
+    # One that was started with all of them keeps them.
     other = tmp_path / "other"
     go(CostedBackend(damage, SLOW), "ops", storage=other)
     assert len(go(CostedBackend(damage, SLOW), storage=other).space.tunables) == 3
@@ -322,11 +322,11 @@ def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
 @pytest.mark.parametrize(
     ("objective", "told"),
     [
-        ("latency", "it is of use only if it is faster"),
-        ("size", 'it is of use only if it is faster (objective="latency" looks for that)'),
+        ("latency", "it is useful only if it is faster"),
+        ("size", 'it is useful only if it is faster (objective="latency" looks for that)'),
         (
             "ops",
-            'it is of use only if it is faster (objective="latency" looks for that, '
+            'it is useful only if it is faster (objective="latency" looks for that, '
             'objective="size" for a smaller one)',
         ),
     ],

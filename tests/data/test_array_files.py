@@ -65,14 +65,14 @@ def other_archive(path: Path) -> None:
 
 
 FILES: list[tuple[Callable[[Path], None], str]] = [
-    (cut_off, "it is damaged or was cut off (File is not a zip file); copy or write it again."),
-    (damaged, "its array 'x' is damaged or was cut off"),
+    (cut_off, "it is damaged or truncated (File is not a zip file); copy or write it again."),
+    (damaged, "its array 'x' is damaged or truncated"),
     (empty, "it is empty; write it again with np.savez(FILE, NAME=array)."),
-    (one_array, "it holds one array as an .npy file does, whatever its name; write it with"),
-    (pointer, "it is a pointer of Git LFS, not the data; run: git lfs pull."),
-    (text, "it is no .npz file, whatever its name; write it with np.savez(FILE, NAME=array)."),
+    (one_array, "it holds one array, like an .npy file, whatever its name; write it with"),
+    (pointer, "it is a Git LFS pointer, not the data; run: git lfs pull."),
+    (text, "it is not an .npz file, whatever its name; write it with np.savez(FILE, NAME=array)."),
     (objects, "its array 'x' holds Python objects instead of numbers"),
-    (other_archive, "its member 'x' is no array"),
+    (other_archive, "its member 'x' is not an array"),
 ]
 
 
@@ -113,9 +113,9 @@ def test_there_is_no_file_or_it_is_a_folder(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"", "it is empty; write it again with np.save(FILE, array)."),
-        (b"PK\x03\x04", "it is a zip archive, as an .npz file is; write it with np.save(FILE"),
-        (b"nothing", "it is no .npy file, whatever its name"),
-        (b"\x93NUMPY\x01\x00", "it is damaged or was cut off"),
+        (b"PK\x03\x04", "it is a zip archive, like an .npz file; write it with np.save(FILE"),
+        (b"nothing", "it is not an .npy file, whatever its name"),
+        (b"\x93NUMPY\x01\x00", "it is damaged or truncated"),
     ],
 )
 def test_a_bad_npy_file_is_named_with_the_reason(

@@ -240,10 +240,10 @@ def test_types(dtype: Any, value: Any, expected_value: Any) -> None:
         ((), [1], np.float32, r"'c' has the shape \(1,\)"),
         (("M", 2), 0, np.float32, "axis 0 has no size.*give an array"),
         (("N", 2), [[1, 2], [3, 4]], np.float32, "axis 0, along which .* must have the size 1"),
-        ((), 1.5, np.int64, "int64 in the model, in which 1.5 has no place"),
-        ((), 300, np.uint8, "uint8 in the model, in which 300 has no place"),
-        ((), 1e60, np.float32, "in which 1e\\+60 has no place"),
-        ((), 2, bool, "in which 2 has no place"),
+        ((), 1.5, np.int64, "int64 in the model, so 1.5 does not fit"),
+        ((), 300, np.uint8, "uint8 in the model, so 300 does not fit"),
+        ((), 1e60, np.float32, "so 1e\\+60 does not fit"),
+        ((), 2, bool, "so 2 does not fit"),
         ((), "zeros", np.float32, "must be float32, but got 'zeros'. A number fills"),
         ((), 3, object, "'c' must be of strings, but got int64"),
     ],
@@ -259,7 +259,7 @@ def test_names_are_checked() -> None:
         ValueError, match="no input 'srr'; did you mean 'sr'.*its inputs are: x, sr"
     ):
         ConstantInputs({"srr": 1}).bind([X_SPEC, sr])
-    with pytest.raises(ValueError, match=r"all of the model's inputs \(x, sr\) are given once"):
+    with pytest.raises(ValueError, match=r"all of the model's inputs \(x, sr\) are constant"):
         ConstantInputs({"sr": 1, "x": 0}).bind([X_SPEC, sr])
     with pytest.raises(TypeError, match="inputs must be a dict"):
         ConstantInputs([("sr", 1)])  # type: ignore[arg-type]

@@ -215,7 +215,7 @@ def test_empty_axis() -> None:
     ("data", "message"),
     [
         ({}, "no arrays in the evaluation data"),
-        ({"x": X, "y": np.float32(1)}, "'y' in the evaluation data has no axis"),
+        ({"x": X, "y": np.float32(1)}, "'y' in the evaluation data has no sample axis"),
         ({"x": X[:0], "y": Y[:0]}, "no samples"),
     ],
 )

@@ -398,7 +398,7 @@ def test_folders_that_are_no_images(tmp_path: Path, told: list[str]) -> None:
         open_data(tmp_path)
     folder = colours(tmp_path / "mixed")
     PIL.Image.new("L", (3, 3)).save(folder / "beside.png")
-    with pytest.raises(ValueError, match=r"holds images \(beside.png.*beside folders.*\(blue"):
+    with pytest.raises(ValueError, match=r"holds images \(beside.png.*as well as folders.*\(blue"):
         open_data(folder)
     numbered = colours(tmp_path / "numbered", ("2", "10", "1"))
     assert open_data(numbered).samples == 12

@@ -66,8 +66,8 @@ def test_a_label_that_is_no_class_is_an_error(metric: str) -> None:
     labels[37] = 12
     with pytest.raises(
         ValueError,
-        match="^The label 12 of sample 37 of the data 'x.npz' is no cl.*"
-        "which has 10: labels must be from 0 to 9. Number the classes as",
+        match="^The label 12 of sample 37 of the data 'x.npz' is not a cl.*"
+        "which has 10: labels must be from 0 to 9. Number the classes like",
     ):
         pass_of(scores_of(CLASSES, 10), labels, metric=metric)  # fmt: skip
     labels[37] = -1
@@ -81,7 +81,7 @@ def test_a_label_that_is_no_class_is_an_error(metric: str) -> None:
 
 def test_labels_from_one_are_recognized(caplog: pytest.LogCaptureFixture) -> None:
     scores = scores_of(CLASSES, 10, right=0.9)
-    with pytest.raises(ValueError, match="They seem to be numbered from 1: take 1 off each"):
+    with pytest.raises(ValueError, match="They seem to be numbered from 1: subtract 1 from each"):
         pass_of(scores, CLASSES + 1, batch=300)
     # The model may have one class more than there are labels.
     background = scores_of(CLASSES + 1, 11, right=0.9)
@@ -217,7 +217,7 @@ def test_outputs_that_are_nan_are_an_error(caplog: pytest.LogCaptureFixture) -> 
 
 
 X = onnx_models.samples(150, 2, 8, 8)
-FEW = "There are 20 calibration samples only"
+FEW = "There are only 20 calibration samples"
 
 
 def search(x: np.ndarray = X, labels: Any = None, **kwargs: Any) -> TuningResult:
@@ -266,7 +266,7 @@ def test_a_good_search_says_nothing_and_a_suspicious_one_each_thing_once(
     )
     said = warnings_in(caplog)
     assert sum("calibration sample" in line for line in said) == 1
-    assert sum("evaluation samples only" in line for line in said) == 1
+    assert sum("evaluation samples. One of them" in line for line in said) == 1
     assert sum("in the calibration data and from" in line for line in said) == 1
     assert sum("means 60%" in line for line in said) == 1
     assert len(said) == len(set(said))
@@ -300,13 +300,13 @@ def test_ranges_are_compared(
     [
         ({}, []),
         ({"calibration_data": X[:30]}, []),
-        ({"calibration_data": X[:29]}, ["There are 29 calibration samples only"]),
-        ({"calibration_data": X[:1]}, ["There is 1 calibration sample only"]),
+        ({"calibration_data": X[:29]}, ["There are only 29 calibration samples"]),
+        ({"calibration_data": X[:1]}, ["There is only 1 calibration sample"]),
         ({"calibration_data": [{"x": X[i : i + 10]} for i in (0, 10)]}, [FEW]),
         ({"calibration_data": lambda: iter([{"x": X[:20]}])}, [FEW]),
         ({"calibration_sizes": [20]}, [FEW]),
         ({"x": X[:100]}, []),
-        ({"x": X[:99]}, ["There are 99 evaluation samples only, of which one is 1%"]),
+        ({"x": X[:99]}, ["There are only 99 evaluation samples. One of them is 1%"]),
     ],
 )
 def test_few_samples_are_said(
@@ -322,7 +322,10 @@ def test_few_samples_are_said(
     ("loss", "message"),
     [
         (0.4, None),
-        (0.5, "Is this meant? A relative tolerable loss of 0.5 means 50%; for 0.5% give 0.005."),
+        (
+            0.5,
+            "Is this intended? A relative tolerable loss of 0.5 means 50%; for 0.5% give 0.005.",
+        ),
         (0.0, None),
     ],
 )
@@ -334,7 +337,7 @@ def test_a_large_tolerance_is_asked_about(
 
 
 def test_a_tolerance_of_all_is_an_error() -> None:
-    with pytest.raises(ValueError, match="loss of 1 means 100%.*every model keeps.*give 0.01"):
+    with pytest.raises(ValueError, match="loss of 1 means 100%.*every model meets.*give 0.01"):
         search(accuracy_criterion=AccuracyCriterion(tolerable_loss=1))
     # An error may double.
     labels = onnx_models.run(onnx_models.convnet(), {"x": X})[0] + 0.1
@@ -346,8 +349,8 @@ def test_an_absolute_tolerance_of_all_is_asked_about(caplog: pytest.LogCaptureFi
     absolute = AccuracyCriterion(criterion="absolute", tolerable_loss=5)
     assert search(accuracy_criterion=absolute).met
     assert warnings_in(caplog) == [
-        "Is this meant? An absolute tolerable loss of 5 is all that lies between the bounds of "
-        "the metric, 0 and 1, so every model keeps to it."
+        "Is this intended? An absolute tolerable loss of 5 covers the whole range of the metric, "
+        "from 0 to 1, so every model meets it."
     ]
     caplog.clear()
     search(accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.99))

@@ -26,7 +26,8 @@ from optuna_quant.tuning.result import TuningResult
 SAMPLES = 300
 CRITERION = AccuracyCriterion(tolerable_loss=0.2)
 ALONE = (
-    "evaluated one sample at a time, since the ranges of dynamic quantization are those of a batch"
+    "evaluated one sample at a time, because the ranges of dynamic quantization are those of a "
+    "batch"
 )
 
 
@@ -168,7 +169,7 @@ def test_a_function_runs_the_batches_that_it_likes(data: dict[str, np.ndarray]) 
 
     result = tune_on(data, data=None, evaluate=evaluate)
     assert reported(result) == pytest.approx(accuracy(result, data, SAMPLES))
-    assert "the metric holds for batches such as evaluate runs, since the ranges" in str(result)
+    assert "the metric holds for the batches that evaluate runs, because the ranges" in str(result)
 
 
 def test_continued_study_keeps_the_size(data: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_continued_study_keeps_the_size(data: dict[str, np.ndarray], tmp_path: P
     assert str(tune_on(data, storage=storage)) == str(first)
     with (
         pytest.warns(UserWarning, match="batches of 30"),
-        pytest.raises(ValueError, match=r"were evaluated in batches of 1, and here .* of 30"),
+        pytest.raises(ValueError, match=r"were evaluated in batches of 1, but here .* of 30"),
     ):
         tune_on(data, storage=storage, batch_size=30)
     static = str(tmp_path / "static")
@@ -217,7 +218,7 @@ def test_study_of_an_earlier_version_is_refused(
     with monkeypatch.context() as earlier:
         earlier.setattr("optuna_quant.tuning.opening.check_batches", lambda study, batches: None)
         tune_on(data, storage=storage)
-    with pytest.raises(ValueError, match="in larger batches, by an earlier version, and here"):
+    with pytest.raises(ValueError, match="in larger batches, by an earlier version, but here"):
         tune_on(data, storage=storage)
 
 
@@ -247,7 +248,9 @@ def test_command_line(
     assert ALONE in said.out.splitlines()
     assert said.err == ""
     assert main([*command, "--batch-size", "60"]) == 0
-    assert "optuna-quant: warning: Of a model with dynamic quantization" in capsys.readouterr().err
+    assert (
+        "optuna-quant: warning: For a model with dynamic quantization" in capsys.readouterr().err
+    )
 
 
 # Models that depend on the batch in FP32 already.
@@ -261,7 +264,7 @@ def test_fp32_that_depends_on_the_batch_is_warned_of(data: dict[str, np.ndarray]
     model = m.model([m.node("MatMul", [hidden, m.weight(32, 4)])])
     labels = onnx_models.run(model, {"x": data["x"]})[0].argmax(axis=1)
     given = {"model": model, "approach": "static", "data": {"x": data["x"], "labels": labels}}
-    with pytest.warns(UserWarning, match=r"another output in a batch than alone.* batches of 64"):
+    with pytest.warns(UserWarning, match=r"depends on the rest of its batch.* batches of 64"):
         tune_on(data, **given)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

@@ -326,7 +326,7 @@ def test_what_takes_indices_must_give_scores() -> None:
 
 
 def test_bounds_are_of_scores_not_of_one_number() -> None:
-    with pytest.raises(BaselineError, match="metric_bounds=.*but evaluate gives one number"):
+    with pytest.raises(BaselineError, match="metric_bounds=.*but evaluate returns one number"):
         tune_fake(Asked().number, metric_bounds=(0, 1))
 
 
@@ -434,7 +434,7 @@ def test_few_samples_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
         tune_fake(lambda model: SCORES.scores_of(model.config)[:50] > 0)
     finally:
         optuna.logging.disable_propagation()
-    assert "There are 50 evaluation samples only" in caplog.text
+    assert "There are only 50 evaluation samples" in caplog.text
 
 
 def test_evidence_off_keeps_nothing() -> None:

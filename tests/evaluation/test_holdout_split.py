@@ -160,11 +160,11 @@ def test_continued_study_keeps_the_same_aside(folder: Path, tmp_path: Path, evid
     again = tune_in(folder, storage=storage, early_stopping=evidence)
     assert len(again.study.trials) == len(first.study.trials)
     assert again.holdout == first.holdout
-    began = "was begun with holdout=0.3 with the seed 0, drawn from 400 samples, and here "
+    began = "was started with holdout=0.3 with the seed 0, drawn from 400 samples, but here "
     for changed, now in (
         ({"holdout": 0.4}, "it is holdout=0.4 with the seed 0"),
         ({"seed": 1}, "it is holdout=0.3 with the seed 1"),
-        ({"holdout": None}, "nothing is kept aside"),
+        ({"holdout": None}, "none is kept aside"),
     ):
         with pytest.raises(ValueError, match=f"{began}{now}.*another study name or storage"):
             tune_in(folder, **{"storage": storage, "early_stopping": evidence, **changed})
@@ -173,7 +173,7 @@ def test_continued_study_keeps_the_same_aside(folder: Path, tmp_path: Path, evid
 def test_study_without_a_holdout_does_not_get_one(folder: Path, tmp_path: Path) -> None:
     storage = str(tmp_path / "journal")
     tune_in(folder, None, storage=storage)
-    with pytest.raises(ValueError, match="was begun without keeping a part aside, and here it is"):
+    with pytest.raises(ValueError, match="was started without a hold-out part, but here it is"):
         tune_in(folder, storage=storage)
     # Other samples, which the search does not see, change nothing.
     data = dict(np.load(folder / "data.npz"))
@@ -216,7 +216,7 @@ def test_command_line_takes_a_part(
     assert command(*part) == 0
     out = capsys.readouterr().out
     assert "\nhold-out (120 samples): metric " in out
-    # The same command goes on.
+    # The same command continues.
     assert command(*part) == 0
     assert capsys.readouterr().out == out
     assert out.splitlines()[1] == str(tune_in(folder)).splitlines()[1]

@@ -224,7 +224,7 @@ def test_corpus_metric_gets_everything() -> None:
     assert evaluation(Session()) == 0.25
     assert evaluation(Session(batch=4)) == 0.25
     assert not evaluation.higher_is_better
-    with pytest.raises(ValueError, match="'AUC' is of the whole set"):
+    with pytest.raises(ValueError, match="'AUC' is a metric of the whole set"):
         evaluation.scores(Session(), [0])
 
 

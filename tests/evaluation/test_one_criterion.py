@@ -74,7 +74,7 @@ def test_parts_that_differ_are_refused_by_name(
 ) -> None:
     study, counting, error = search(**given)
     text = str(error)
-    assert f"The {first} judges by another criterion than the {second}: " in text
+    assert f"The {first} uses another criterion than the {second}: " in text
     assert "at most 0.1 loss" in text
     assert "at most 0.5 loss" in text
     assert "Give both the same AccuracyCriterion." in text
@@ -92,7 +92,7 @@ def test_an_exit_policy_is_asked_before_the_first_trial() -> None:
     space = FakeBackend(DAMAGE).tuning_space()
     sampler = BasicQuantSampler(space, criterion=STRICT)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    with pytest.raises(ValueError, match="exit policy judges by another criterion than the samp"):
+    with pytest.raises(ValueError, match="exit policy uses another criterion than the samp"):
         ExitPolicy(LOOSE).decide(study)
     study.pruner = AccuracyPruner(LOOSE)
     with pytest.raises(ValueError, match="criterion than the pruner"):
@@ -110,7 +110,7 @@ def test_all_parts_may_have_another_one_than_the_study_was_begun_with() -> None:
     # One part of it that is left behind is found out.
     random = optuna.samplers.RandomSampler(seed=1)
     study, _, error = search(policy=LOOSE, sampler=random, study=study)
-    assert "exit policy judges by another criterion than the objective" in str(error)
+    assert "exit policy uses another criterion than the objective" in str(error)
 
 
 def test_what_is_no_criterion_does_not_count() -> None:

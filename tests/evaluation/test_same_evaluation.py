@@ -88,9 +88,9 @@ def test_a_function_with_another_metric_is_refused(storage: Path) -> None:
     with pytest.raises(ChangedEvaluationError) as error:
         go(storage, half)
     text = str(error.value)
-    assert "The study 'mine' was begun with what may be another version of the function" in text
-    assert "The FP32 model has the metric 0.45 with this evaluation, and 0.9 in the study." in text
-    assert "Use what it was begun with, another study name or storage, or begin it anew" in text
+    assert "The study 'mine' was started with what may be another version of the function" in text
+    assert "The FP32 model has the metric 0.45 with this evaluation, but 0.9 in the study." in text
+    assert "Use what it was started with, another study name or storage, or start it over" in text
     assert half.quantized == [False]
 
 
@@ -103,14 +103,14 @@ def test_a_function_with_the_same_metrics_goes_on(
     result = go(storage, same)
     assert result.config == first.config
     assert same.quantized == [False, True]  # FP32, and the answer.
-    assert caplog.text.count("Measured again, the models have the same metrics") == 1
+    assert caplog.text.count("Evaluated again, the models have the same metrics") == 1
     same.seen.clear()
     assert go(storage, same).config == first.config
     assert same.seen == []
     again = Counted(lambda model: model.accuracy)
     go(storage, again)
     assert again.seen == []
-    assert caplog.text.count("Measured again") == 1
+    assert caplog.text.count("Evaluated again") == 1
 
 
 def test_a_function_that_hangs_is_ended(storage: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_function_that_scores_candidates_otherwise_is_refused(storage: Path) -
 
 def test_a_function_without_a_hash_is_measured_again(storage: Path) -> None:
     go(storage, operator.attrgetter("accuracy"))
-    with pytest.raises(ChangedEvaluationError, match=r"metric 4000 with this evaluation, and 0.9"):
+    with pytest.raises(ChangedEvaluationError, match=r"metric 4000 with this evaluation, but 0.9"):
         go(storage, operator.attrgetter("nbytes"))
 
 
@@ -157,7 +157,7 @@ def test_study_of_an_earlier_version_is_measured_again(storage: Path) -> None:
     go(storage, function)
     assert function.seen == []
     study.set_user_attr("optuna_quant:evaluation", None)
-    with pytest.raises(ChangedEvaluationError, match="does not say with which evaluation it was"):
+    with pytest.raises(ChangedEvaluationError, match="does not record the evaluation it was"):
         go(storage, Counted(lambda model: 0.5))
 
 
@@ -178,7 +178,7 @@ def test_studies_by_hand_are_checked_as_well() -> None:
     with pytest.raises(ChangedEvaluationError, match=r"metric 0\.45 with this evaluation"):
         by_hand(study, half)
     assert half.quantized == [False]
-    with pytest.raises(ChangedError, match="begun with other calibration data"):
+    with pytest.raises(ChangedError, match="started with other calibration data"):
         by_hand(study, half, Signed("two"))
     assert half.quantized == [False]
     go_on = Counted(lambda model: model.accuracy)
@@ -230,13 +230,13 @@ def test_other_data_and_metrics_are_refused_by_name(storage: Path, evidence: str
 
     labels = data["labels"].copy()
     labels[7] += 1
-    refused("begun with other labels", data | {"labels": labels})
+    refused("started with other labels", data | {"labels": labels})
     x = data["x"].copy()
     x[3] *= 1.01
-    refused("begun with other data", data | {"x": x})
+    refused("started with other data", data | {"x": x})
     refused("metric", data, metric="top5")
     shorter = {name: array[:50] for name, array in data.items()}
-    refused("begun with (other data, other labels|60 evaluation samples)", shorter)
+    refused("started with (other data, other labels|60 evaluation samples)", shorter)
     again = go_data(storage, backend, data, early_stopping=evidence)
     assert len(again.study.trials) == before
     assert again.config == first.config
@@ -312,13 +312,15 @@ def test_search_goes_on_once_the_calibration_data_are_mended(
     study.enqueue_trial(space.params_of(chosen))
     result = go(storage, function, Signed("two"))
     assert result.met
-    assert "was begun with other calibration data" in caplog.text
-    assert "It held no results but the FP32 model's metric, so it is begun anew." in caplog.text
+    assert "was started with other calibration data" in caplog.text
+    assert (
+        "It held no result except the FP32 model's metric, so it is started over." in caplog.text
+    )
     assert result.study.user_attrs["note"] == "of the user"
     assert chosen in [model.config for model in function.seen]
     assert result.study.trials[0].number == 0
     # Now it has results.
-    with pytest.raises(ChangedError, match="begun with other calibration data"):
+    with pytest.raises(ChangedError, match="started with other calibration data"):
         go(storage, function, Signed("one"))
 
 
@@ -404,7 +406,9 @@ def test_evaluation_with_a_signature_of_its_own_is_believed(storage: Path) -> No
 
     go(storage, Own("one"))
     other = Own("two")
-    with pytest.raises(ChangedEvaluationError, match=r"begun with another corpus \(one; here two"):
+    with pytest.raises(
+        ChangedEvaluationError, match=r"started with another corpus \(one; here two"
+    ):
         go(storage, other)
     assert other.seen == []
     one = Own("one")

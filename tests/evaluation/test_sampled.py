@@ -227,7 +227,7 @@ def test_a_promise_is_no_result() -> None:
     assert found["verdict"] == "promised"
     assert found["reason"] == (
         f"Probably meets the criterion after {found['samples']} of 1000 samples; not a result "
-        "until all are evaluated."
+        "until all samples are evaluated."
     )
     assert record.MET not in trial.user_attrs
     low, high = found["bounds"]
@@ -245,7 +245,7 @@ def test_a_race_goes_to_its_number() -> None:
         assert evidence(trial)["verdict"] in ("open", "fails")
         if evidence(trial)["verdict"] == "open":
             assert evidence(trial)["reason"] == (
-                "Evaluated as far as its rank needs, after 63 of 1000 samples."
+                "Evaluated as far as needed for its rank, after 63 of 1000 samples."
             )
 
 
@@ -428,7 +428,7 @@ def test_a_baseline_without_samples_is_said_once(logged: list[str]) -> None:
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 4
     assert not evaluation.seen
     assert len(logged) == 1
-    assert "without single samples" in logged[0]
+    assert "without scores of single samples" in logged[0]
     assert study.sampler.sees is False
 
 
@@ -456,7 +456,7 @@ def test_other_data_in_a_continued_study_are_refused(change: dict[str, Any], tex
     for _ in range(2):  # Not only the first time.
         with pytest.raises(BaselineError, match=text) as error:
             study.optimize(objective, n_trials=1)
-        assert "begun with 1000 evaluation samples and scores from 0 to 1" in str(error.value)
+        assert "started with 1000 evaluation samples and scores from 0 to 1" in str(error.value)
     assert not evaluation.seen
 
 
@@ -710,7 +710,7 @@ def test_what_a_race_takes_over_does_not_end_the_search() -> None:
 def test_the_pruner_of_another_criterion_is_refused() -> None:
     pruner = AccuracyPruner(AccuracyCriterion(criterion="absolute", tolerable_loss=0.9))
     study, objective, _ = setup(full(), pruner=pruner)
-    with pytest.raises(ValueError, match="The objective judges by another criterion than the pru"):
+    with pytest.raises(ValueError, match="The objective uses another criterion than the pru"):
         search(study, objective)
     assert get_baseline(study) is None
 
@@ -753,7 +753,7 @@ def test_other_metrics_and_other_data_are_refused_before_any_trial() -> None:
     scores = SampleScores(DAMAGE)
     scores.scores_of = lambda config: 1 - evaluation.scores_of(config)  # type: ignore
     turned = other(scores)
-    with pytest.raises(BaselineError, match="begun with other evaluation data"):
+    with pytest.raises(BaselineError, match="started with other evaluation data"):
         turned.check_continued(study)
     other(SampleScores(DAMAGE)).check_continued(study)
     assert len(study.trials) == before

@@ -258,7 +258,7 @@ def test_statistics_of_something_else_are_refused() -> None:
     damaged[len(data) // 2] ^= 1
     with pytest.raises(ValueError, match="damaged"):
         real().import_calibration(bytes(damaged))
-    with pytest.raises(ValueError, match="no calibration statistics of this version"):
+    with pytest.raises(ValueError, match="not calibration statistics of this version"):
         real().import_calibration(b"PK")
     with pytest.raises(ValueError, match="damaged"):
         real().import_calibration(data[:-1])

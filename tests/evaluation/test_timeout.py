@@ -159,7 +159,7 @@ def test_evaluation_that_does_not_react_is_given_up() -> None:
     assert given_up == [REASON]
     assert isinstance(error, EvaluationTimeout)
     assert len(stuck) == 1
-    assert "It took longer than evaluation_timeout=0.3 s and did not react" in stuck[0]
+    assert "It took longer than evaluation_timeout=0.3 s and did not stop" in stuck[0]
 
 
 def test_evaluation_in_time_is_left_alone() -> None:
@@ -328,7 +328,7 @@ def trial(number: int, state: TrialState, seconds: float, **attrs: Any) -> Froze
 def test_what_is_suspicious() -> None:
     # Sixty seconds at least, ten times the median, and twice the longest; repeats do not count.
     done, pruned, failed = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
-    assert suspicious_after([]) == (600, "no other has come to its end")
+    assert suspicious_after([]) == (600, "no other trial has finished")
     assert suspicious_after([trial(0, failed, 5)])[0] == 600
     assert suspicious_after([trial(0, done, 1), trial(1, pruned, 3)])[0] == 60
     several = [trial(0, done, 8), trial(1, done, 8), trial(2, pruned, 9)]

@@ -60,7 +60,7 @@ def test_another_space_is_refused_and_disturbs_nobody(
         assert not zygote.has_ended(first)
     # The space of this strategy has other ops.
     other = zygote.start("faults.fault_worker:work", **common, name="exhaustive")
-    with pytest.raises(AssertionError, match="was begun with another tuning space: .*op3"):
+    with pytest.raises(AssertionError, match="was started with another tuning space: .*op3"):
         zygote.join(other)
     zygote.join(first)
     check(url, log, "basic")
@@ -79,13 +79,13 @@ def test_another_model_is_refused_and_another_criterion_told(
     (said,) = log.read("result")
     assert said["warnings"] == []
     count = len(states(url))
-    with pytest.raises(AssertionError, match="was begun with another model"):
+    with pytest.raises(AssertionError, match="was started with another model"):
         zygote.join(start(model="another"))
     assert len(states(url)) == count
     late = start(tolerable_loss=0.04)
     zygote.join(late)
     (said,) = log.read("result", pid=late)
-    assert any("was begun with another criterion" in text for text in said["warnings"])
+    assert any("was started with another criterion" in text for text in said["warnings"])
     # The same search, once more: nothing is left to do.
     count = len(states(url))
     again = start()

@@ -528,7 +528,7 @@ def test_other_settings_of_a_continued_study_are_told(caplog: pytest.LogCaptureF
     with caplog.at_level("WARNING", logger="optuna_quant"):
         study.optimize(objective_of(scores, backend=backend, stopping=other), n_trials=2)
     told = [
-        entry.message for entry in caplog.records if "was begun with the method" in entry.message
+        entry.message for entry in caplog.records if "was started with the method" in entry.message
     ]
     assert len(told) == 1
     assert "'paired' and the error probability 0.001, which are kept" in told[0]

@@ -293,10 +293,11 @@ def ended_after(trials: int) -> Explanation:
 
 def test_an_early_end_is_told():
     assert str(ended_after(1)) == (
-        "ended before a quantized model was evaluated: nothing is known of the others"
+        "ended before a quantized model was evaluated: nothing is known about the others"
     )
     assert str(ended_after(2)) == (
-        "ended while looking for a model that meets the criterion: nothing is known of what was "
+        "ended while looking for a model that meets the criterion: nothing is known about what "
+        "was "
         "not tried"
     )
     found = ended_after(3)

@@ -197,7 +197,7 @@ def test_op_that_the_earlier_model_did_not_have_counts_as_one_in_floats() -> Non
     prior = study_prior(search())
     longer = {**DAMAGE, "new": 0.0005}
     warm = search(longer, prior)
-    assert prior.shown(recorded_space(warm)).startswith("begun from study 'no-name-")
+    assert prior.shown(recorded_space(warm)).startswith("started from study 'no-name-")
     assert ": 14 of 15 ops in common, " in prior.shown(recorded_space(warm))
     assert len(warm.trials) <= len(search(longer).trials)
     assert best(warm) <= best(search(longer))
@@ -313,14 +313,14 @@ def test_no_op_in_common() -> None:
     with pytest.raises(ValueError, match=r"no op is in common \(it has 'op0'.*there are 'x'"):
         SurrogateQuantSampler(make_space([("x", "Conv")]), criterion=CRITERION, prior=prior)
     other = make_space([("op0", "Conv")], options=(STATIC_TENSOR, FP32))
-    with pytest.raises(ValueError, match="no option of its ops is in common"):
+    with pytest.raises(ValueError, match="its ops have no option in common"):
         SurrogateQuantSampler(other, criterion=CRITERION, prior=prior)
 
 
 def test_study_of_something_else() -> None:
     study = optuna.create_study()
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    with pytest.raises(ValueError, match="made by something else than optuna_quant"):
+    with pytest.raises(ValueError, match="was not made by optuna_quant"):
         study_prior(study)
     several = optuna.create_study(directions=["maximize", "minimize"])
     with pytest.raises(ValueError, match="has 2 objectives"):
@@ -339,10 +339,10 @@ def test_study_without_results() -> None:
 def test_study_with_results_begins_from_nothing_else() -> None:
     first, second = search(), search()
     prior = study_prior(first)
-    with pytest.raises(ValueError, match="has trials already and was not begun from the study"):
+    with pytest.raises(ValueError, match="has trials already and was not started from the study"):
         search(prior=prior, study=second)
     warm = search(prior=prior)
-    with pytest.raises(ValueError, match=f"was begun from the study '{first.study_name}', not"):
+    with pytest.raises(ValueError, match=f"was started from the study '{first.study_name}', not"):
         search(prior=study_prior(second), study=warm)
 
 
@@ -350,7 +350,7 @@ def test_something_that_is_no_prior() -> None:
     space = make_space(3)
     with pytest.raises(TypeError, match=r"prior must be what study_prior\(study\) gives"):
         SurrogateQuantSampler(space, criterion=CRITERION, prior=search())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="has no use for an earlier study"):
+    with pytest.raises(ValueError, match="cannot use an earlier study"):
         AutoQuantSampler(
             FakeBackend(DAMAGE).tuning_space(),
             criterion=CRITERION,

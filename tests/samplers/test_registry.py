@@ -63,7 +63,7 @@ def test_bad_name(name: str) -> None:
 
 
 def test_not_a_sampler() -> None:
-    with pytest.raises(TypeError, match="A strategy is a subclass of QuantSampler"):
+    with pytest.raises(TypeError, match="A strategy must be a subclass of QuantSampler"):
         register_strategy("thing")(dict)
 
 

@@ -72,7 +72,7 @@ def test_another_space_is_refused_with_what_differs(other: TuningSpace, message:
     check_space(study, base())
     with pytest.raises(ValueError) as error:
         check_space(study, other)
-    assert "The study 'mine' was begun with another tuning space: " in str(error.value)
+    assert "The study 'mine' was started with another tuning space: " in str(error.value)
     assert message in str(error.value)
     assert "Use the same model and options, or another study name." in str(error.value)
     # The first space stays.
@@ -151,5 +151,5 @@ def test_another_protocol_is_refused() -> None:
     check_space(study, space)
     mark = {"protocol": 0, "version": "0.0.1"}
     _optuna.set_study_system_attr(study, "optuna_quant:protocol", mark)
-    with pytest.raises(ValueError, match=r"begun with optuna_quant 0\.0\.1, which"):
+    with pytest.raises(ValueError, match=r"started with optuna_quant 0\.0\.1, whose"):
         check_space(study, space)

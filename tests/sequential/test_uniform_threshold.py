@@ -218,5 +218,7 @@ def test_only_common_steps_count_once_there_was_one() -> None:
 def test_samples_go_on_and_end(samples: int) -> None:
     test = UniformThresholdTest(10, 0.5)
     test.update(5, 2)
-    with pytest.raises(ValueError, match="more than 5, where the last update was, and at most 10"):
+    with pytest.raises(
+        ValueError, match="more than 5, the number at the last update, and at most 10"
+    ):
         test.update(samples, 3)

@@ -151,8 +151,11 @@ def test_labels_are_as_studies_have_them(label: str, config: OpConfig) -> None:
         (lambda: OpConfig("int8"), "mode must be one of static, .*, but got 'int8'"),
         (lambda: OpConfig("static"), "static mode needs an activation"),
         (lambda: OpConfig("static", None, WEIGHT), "static mode needs an activation"),
-        (lambda: OpConfig("weight_only", ACT, WEIGHT), "needs a weight configuration alone"),
-        (lambda: OpConfig("weight_only"), "needs a weight configuration alone"),
+        (
+            lambda: OpConfig("weight_only", ACT, WEIGHT),
+            "needs a weight configuration and no other",
+        ),
+        (lambda: OpConfig("weight_only"), "needs a weight configuration and no other"),
         (lambda: OpConfig("dynamic"), "dynamic mode needs an activation or a weight"),
         (lambda: OpConfig("fp16", ACT), "An op in fp16 has no quantized activation"),
         (lambda: OpConfig("static", "uint8"), "activation must be a TensorConfig .*'uint8'"),

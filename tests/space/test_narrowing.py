@@ -421,8 +421,8 @@ def test_a_combination_that_does_not_exist_does_not_force_fallback() -> None:
     # The later one counts.
     assert changed == {"a": (STATIC, FP32), "b": (STATIC, FP32)}
     assert message == (
-        "op_type_dict['Conv']['activation']['dtype'] does not fit together with what else is "
-        "asked for op 'a', 'b' and is ignored there; the options of op 'a' are: "
+        "op_type_dict['Conv']['activation']['dtype'] is not compatible with the other "
+        "settings of op 'a', 'b' and is ignored there; the options of op 'a' are: "
         f"{STATIC.label}; {INT8_ACT.label}; fp32."
     )
 
@@ -433,7 +433,7 @@ def test_of_wishes_that_do_not_fit_together_the_name_counts() -> None:
         "/a/conv1": (FP32,),
         "/a/conv2": (STATIC, STATIC_TENSOR, STATIC_KL),
     }
-    assert message.startswith("op_type_dict['Conv']['mode'] does not fit")
+    assert message.startswith("op_type_dict['Conv']['mode'] is not compatible")
 
 
 def test_a_name_goes_over_every_field_of_a_type() -> None:
@@ -443,8 +443,8 @@ def test_a_name_goes_over_every_field_of_a_type() -> None:
         {"Conv": of_type}, {"a": {"activation": {"dtype": ["int8"]}}}, ops=ops
     )
     assert changed == {"a": (INT8_ACT, FP32), "b": (STATIC, FP32)}
-    assert message.startswith("op_type_dict['Conv']['weight']['granularity'] does not fit")
-    assert "for op 'a' and" in message
+    assert message.startswith("op_type_dict['Conv']['weight']['granularity'] is not compatible")
+    assert "of op 'a' and" in message
 
 
 def test_warnings_point_to_the_callers_line() -> None:

@@ -425,7 +425,7 @@ def test_a_name_is_not_taken_for_a_regular_expression() -> None:
         ({"g": ["op9"]}, "No op of the tuning space matches 'op9'"),
         ({"g": ["op0", "op1"], "h": ["op[12]"]}, "Op 'op1' is in two groups: 'g' and 'h'"),
         ({"g": []}, "Group 'g' has no op"),
-        ({"op2": ["op0", "op1"]}, "Group 'op2' has the name of an op that is not in it"),
+        ({"op2": ["op0", "op1"]}, "Group 'op2' is named like an op that is not in it"),
         ({"g": ["op(0"]}, r"named 'op\(0', and it is not a regular expression"),
     ],
 )
@@ -515,8 +515,11 @@ def test_dictionaries_narrow_the_space() -> None:
             "The tunable name 'g' is used more than once",
         ),
         (lambda: make_space(1, ()), "Op 'op0' has no option"),
-        (lambda: make_space(1, (STATIC, STATIC)), "Op 'op0' has an option twice"),
-        (lambda: make_space(1, (FP32, STATIC)), "options of op 'op0' must have quantized ones"),
+        (lambda: make_space(1, (STATIC, STATIC)), "Op 'op0' has the same option twice"),
+        (
+            lambda: make_space(1, (FP32, STATIC)),
+            "options of op 'op0' must start with the quantized ones",
+        ),
         (lambda: Tunable("g", "Conv", (), (STATIC,)), "'g' has no op"),
         (lambda: make_space(1, recipes={"r": ()}), "Recipe 'r' has no value"),
         (lambda: make_space(1, recipes={"r": (0, float("inf"))}), "'r' must be finite"),
@@ -530,12 +533,12 @@ def test_dictionaries_narrow_the_space() -> None:
         (lambda: TuningSpace.from_capability(CAPABILITY, op_types=[]), "op_types is empty"),
         (
             lambda: TuningSpace.from_capability(Capability(CAPABILITY.ops[1:2])),
-            r"op whose quantization pays. On request \(op_types=\"all\", .*--op-types all\): Add",
+            r"op that is worth quantizing. On request \(op_types=\"all\", .*--op-types all\): Add",
         ),
-        (lambda: TuningSpace.from_capability(Capability(())), "no op whose quantization pays.$"),
+        (lambda: TuningSpace.from_capability(Capability(())), "no op that is worth quantizing.$"),
         (
             lambda: TuningSpace.from_capability(Capability((), hint="Export it anew.")),
-            "no op whose quantization pays. Export it anew.$",
+            "no op that is worth quantizing. Export it anew.$",
         ),
         (
             lambda: TuningSpace.from_capability(Capability(()), op_types="Conv"),

@@ -87,7 +87,7 @@ def test_disk_that_is_full_in_mid_search(kind: str, tmp_path: Path) -> None:
     last = done.stderr.splitlines()[-1]
     assert last.startswith("optuna_quant.storages.errors.StorageError: The "), done.stderr
     # SQLite has words of its own for a full disk, but not for a limit of the file's size.
-    cure = "Make room on its disk" if kind == "journal" else "See whether its disk is full"
+    cure = "Make room on its disk" if kind == "journal" else "Check whether its disk is full"
     assert cure in last
     assert len(search(address, nothing).trials) >= 12
 
@@ -112,7 +112,7 @@ def test_error_of_somebody_else_passes() -> None:
 
 
 def test_error_without_a_known_cure_has_the_words_of_the_storage() -> None:
-    said = r"refused a call: strange things\. Start again when that is mended"
+    said = r"refused a call: strange things\. Fix that, then start again"
     with pytest.raises(StorageError, match=said), storage_errors():
         raise StorageInternalError("strange things.\nmore")
 

@@ -115,7 +115,7 @@ def test_server_killed_at_random_moments_costs_nothing(
     # Some losses are over before anybody has looked; the others are told once each.
     fewest = 0 if isinstance(server, own_servers.OwnGrpc) else 1  # gRPC connects again itself.
     assert fewest <= told(log, "is lost") <= kills
-    assert told(log, "Going on") == told(log, "is lost")
+    assert told(log, "Continuing") == told(log, "is lost")
 
 
 Break = Callable[[str], None]
@@ -251,7 +251,7 @@ def test_server_that_stays_away_is_one_clear_error(
     server.start()
     study.set_user_attr("k", 2)
     assert study.user_attrs == {"k": 2}
-    assert told(log, "Going on") == 1
+    assert told(log, "Continuing") == 1
 
 
 def test_redis_that_forgot_is_an_error_and_no_silent_loss() -> None:

@@ -626,7 +626,7 @@ def test_damage_during_a_study_is_named_as_well(tmp_path: Path) -> None:
 def test_entries_that_do_not_fit_together_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     path.write_bytes(b'{"op_code":4,"worker_id":"x"}\n')
-    with pytest.raises(ValueError, match="do not fit together"):
+    with pytest.raises(ValueError, match="contradict each other"):
         open_storage(path)
 
 

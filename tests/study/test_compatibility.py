@@ -42,7 +42,7 @@ def test_other_arithmetic_is_refused(study: optuna.Study, first: str, second: st
     with pytest.raises(ValueError) as error:
         go_on(study, SignedBackend(options="o", arithmetic=second))
     text = str(error.value)
-    assert "The study 'mine' was begun on another kind of processor" in text
+    assert "The study 'mine' was started on another kind of processor" in text
     assert f"8-bit arithmetic was {first} there and is {second} here" in text
     assert "another study name" in text
     assert "reduce_range=True" in text
@@ -52,7 +52,7 @@ def test_study_of_an_earlier_version_goes_on(study: optuna.Study) -> None:
     go_on(study, SignedBackend(options="o"))
     go_on(study, SignedBackend(options="o", arithmetic="exact"))
     go_on(study, SignedBackend(options="o", arithmetic="saturating"))
-    with pytest.raises(ValueError, match=r"begun with other options \(it has o; here p\), so"):
+    with pytest.raises(ValueError, match=r"started with other options \(it has o; here p\), so"):
         go_on(study, SignedBackend(options="p", arithmetic="exact"))
 
 
@@ -63,7 +63,7 @@ def test_earlier_version_goes_on_with_a_study_of_this_one(study: optuna.Study) -
 
 def test_other_options_are_named_rather_than_their_arithmetic(study: optuna.Study) -> None:
     go_on(study, SignedBackend(options="o", arithmetic="saturating"))
-    with pytest.raises(ValueError, match="begun with other options") as error:
+    with pytest.raises(ValueError, match="started with other options") as error:
         go_on(study, SignedBackend(options="p", arithmetic="exact"))
     assert "arithmetic" not in str(error.value)
 

@@ -145,7 +145,9 @@ def test_what_does_not_fit_the_space_is_said_and_ends_nothing(
     result = search.run()
     (trial,) = [t for t in result.study.trials if t.state == TrialState.FAIL]
     reason = trial.user_attrs[record.FAILURE]
-    assert "Enqueued with 'quant.op:a' = 'int3', which is no choice of it in the tu" in reason
+    assert (
+        "Enqueued with 'quant.op:a' = 'int3', which is not one of its choices in the tu" in reason
+    )
     assert "'fp32'" in reason
     assert f"Trial {trial.number} is not evaluated. Enqueued" in caplog.text
     assert result.met

@@ -140,7 +140,7 @@ def test_one_damaged_attribute_is_refused_or_does_no_harm(
     except ValueError as error:
         # Whole values that are those of another study.
         assert "study 'mine' " in str(error)
-        assert "another study name" in str(error) or "begin a new study" in str(error)
+        assert "another study name" in str(error) or "start a new study" in str(error)
         return
     found = best_met_trial(changed, CRITERION)
     assert found is not None

@@ -173,7 +173,7 @@ def test_another_order_of_the_samples_is_refused() -> None:
     other = replace(population, order=SampleOrder.draw(levels, seed=2))
     key = write_population(study, other, levels=levels, seed=1)
     set_baseline(study, Baseline(1.0, 0, key))
-    with pytest.raises(ValueError, match=r"'mine' was begun with another version of numpy"):
+    with pytest.raises(ValueError, match=r"'mine' was started with another version of numpy"):
         read_population(study)
 
 

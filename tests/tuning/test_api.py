@@ -588,7 +588,7 @@ def test_time_and_trials_are_limits() -> None:
 def test_continued_study_must_fit(tmp_path: Path) -> None:
     storage = tmp_path / "journal"
     tune_fake(storage=storage, study_name="s")
-    with pytest.raises(ValueError, match="was begun with another model"):
+    with pytest.raises(ValueError, match="was started with another model"):
         tune_fake(FakeBackend(DAMAGE, name="other"), storage=storage, study_name="s")
     with pytest.raises(ValueError, match="has the direction 'maximize'"):
         criterion = AccuracyCriterion(higher_is_better=False)
@@ -637,13 +637,13 @@ def test_continued_study_must_have_the_same_calibration_data(tmp_path: Path) -> 
     counting = CountingEvaluation()
     tune_fake(SignedBackend("one"), storage=storage, evaluate=counting)
     counting.seen.clear()
-    with pytest.raises(ValueError, match="begun with other calibration data, so that"):
+    with pytest.raises(ValueError, match="started with other calibration data, so its"):
         tune_fake(SignedBackend("two"), storage=storage, evaluate=counting)
     with pytest.raises(
         ValueError, match=r"other options \(it has approach='static'; here .*'auto'"
     ):
         tune_fake(SignedBackend("one", "auto"), storage=storage, evaluate=counting)
-    with pytest.raises(ValueError, match="begun with other calibration data and other options"):
+    with pytest.raises(ValueError, match="started with other calibration data and other options"):
         tune_fake(FakeBackend(DAMAGE), storage=storage, evaluate=counting)
     assert counting.seen == []
     assert tune_fake(SignedBackend("one"), storage=storage, evaluate=counting).met
@@ -688,7 +688,7 @@ def test_model_that_is_another_than_the_trial_evaluated_is_not_handed_over(
     backend = SignedBackend("one")
     result = tune_fake(backend)
     backend._calibration = "two"
-    with pytest.raises(ValueError, match=r"trial \d+ has evaluated cannot be built again"):
+    with pytest.raises(ValueError, match=r"trial \d+ cannot be built again"):
         result.model()
     with pytest.raises(ValueError, match="cannot be built again"):
         result.save(tmp_path / "out")
@@ -764,7 +764,7 @@ def test_tolerance_may_be_moved_and_old_trials_count(
     assert counting.seen[-1].config == result.config
     assert len(counting.seen) <= 2
     assert result.fallback_ops == ("c",)
-    assert "was begun with another criterion (at most 0.1 loss" in caplog.text
+    assert "was started with another criterion (at most 0.1 loss" in caplog.text
 
 
 # Strategies.
@@ -843,8 +843,8 @@ def test_unknown_option_of_a_strategy_lists_the_known_ones() -> None:
     [
         ({"evaluate": None}, ValueError, "but got neither"),
         ({"data": "x.npz"}, ValueError, "but got both"),
-        ({"metric": "accuracy"}, ValueError, "metric='accuracy' goes with data"),
-        ({"evaluation_threads": 2}, ValueError, "evaluation_threads=2 goes with data"),
+        ({"metric": "accuracy"}, ValueError, "metric='accuracy' is for data"),
+        ({"evaluation_threads": 2}, ValueError, "evaluation_threads=2 is for data"),
         ({"evaluation_threads": 0}, ValueError, "evaluation_threads must be at least 1"),
         ({"evaluation_threads": True}, TypeError, "evaluation_threads must be an integer"),
         ({"evaluate": 3}, TypeError, "evaluate must be a function, but got 3"),
@@ -856,9 +856,9 @@ def test_unknown_option_of_a_strategy_lists_the_known_ones() -> None:
         (
             {"model": "m.onnx"},
             ValueError,
-            "^model: a backend that is given has its own; give it to the backend",
+            "^model: this belongs to the backend",
         ),
-        ({"threads": 1}, ValueError, "^threads: a backend that is given has its own; give it to"),
+        ({"threads": 1}, ValueError, "^threads: this belongs to the backend"),
         ({"calibration_data": [1], "approach": "auto"}, ValueError, "approach, calibration_data:"),
         ({"op_types": ["Gemm"]}, ValueError, "no 'Gemm'"),
         ({"storage": "/nowhere/at/all"}, ValueError, "cannot be opened: there is no directory"),
@@ -885,7 +885,7 @@ def test_a_model_of_another_runtime_needs_its_backend() -> None:
 
 
 def test_no_model_is_an_error() -> None:
-    with pytest.raises(ValueError, match="A model is needed"):
+    with pytest.raises(ValueError, match="No model is given"):
         tune(evaluate=evaluate)
 
 
@@ -990,7 +990,7 @@ def test_output_is_checked(tmp_path: Path) -> None:
 def test_output_takes_the_place_of_no_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in ("/dev/null", tmp_path / "pipe"):
-        with pytest.raises(ValueError, match="it is there, and no ordinary file"):
+        with pytest.raises(ValueError, match="it exists and is not an ordinary file"):
             check_output(path)
 
 
@@ -1001,7 +1001,7 @@ def test_output_takes_the_place_of_no_device(tmp_path: Path) -> None:
 def test_model_that_is_no_smaller_is_called_that(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = "no smaller than FP32, which has 4 kB: it is of use only if it is faster"
+    told = "no smaller than FP32, which has 4 kB: it is useful only if it is faster"
     assert told not in str(tune_fake())
     sizes = property(lambda model: size if model.config.quantized_ops else 4000)
     monkeypatch.setattr(FakeModel, "nbytes", sizes)
@@ -1091,7 +1091,7 @@ def test_storage_is_opened_by_its_address(tmp_path: Path) -> None:
 def test_file_that_is_no_journal_is_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\x08\x07 no newline at the end")
-    with pytest.raises(ValueError, match="is no journal"):
+    with pytest.raises(ValueError, match="is not a journal"):
         open_storage(path)
     assert path.read_bytes() == b"\x08\x07 no newline at the end"
 

@@ -390,7 +390,7 @@ def test_model_that_was_evaluated_before_has_its_interval(
 
     monkeypatch.setattr("optuna_quant.tuning.interval.read_population", other_order)
     assert recorded_interval(study, twin, first.criterion, models=models) is None
-    assert "interval of the loss is not known. Another order." in caplog.text
+    assert "The loss has no confidence interval. Another order." in caplog.text
 
 
 def test_metric_without_bounds_has_no_interval(material: Path) -> None:
@@ -467,7 +467,7 @@ def test_command_line_with_a_function(folder: Path, capsys: pytest.CaptureFixtur
             "--holdout and --evaluate are the same function",
         ),
         ([*FUNCTION, "--holdout", "evaluate.py:none"], "--holdout: 'evaluate.py' has no function"),
-        ([*FUNCTION, "--holdout", "hold.npz"], "--holdout: 'hold.npz' is no Python file"),
+        ([*FUNCTION, "--holdout", "hold.npz"], "--holdout: 'hold.npz' is not a Python file"),
     ],
 )
 def test_command_line_says_what_is_wrong(

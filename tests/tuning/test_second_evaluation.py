@@ -119,8 +119,8 @@ def test_what_does_not_meet_again_is_no_answer(
         "not reproducible exactly: evaluated twice, the metric is 0.85 and 0.75, FP32 0.9 and "
         "0.9: NOT met each time"
     ) in lines
-    assert "Make the model and the evaluation give the same each time" in caplog.text
-    with pytest.raises(ValueError, match=r"does not meet the criterion each time.*closest=True"):
+    assert "Make the model and the evaluation deterministic" in caplog.text
+    with pytest.raises(ValueError, match=r"does not meet the criterion every time.*closest=True"):
         result.save(output)
     result.save(output, closest=True)
     assert output.exists()
@@ -252,7 +252,7 @@ def test_nobody_waits_for_a_second_evaluation_that_does_not_come_back() -> None:
     with_second_evaluation(result, evaluate, limited=hang)
     (found,) = asked
     assert not found.met
-    assert "evaluation_timeout=1 s, and did not come back" in str(found.not_repeatable)
+    assert "evaluation_timeout=1 s, and did not return" in str(found.not_repeatable)
     assert found.full_evaluations == result.full_evaluations
 
 
@@ -426,7 +426,7 @@ def _nothing() -> Any:
 def test_random_model_is_evaluated_again_as_a_whole(
     data: dict[str, np.ndarray], evidence: str
 ) -> None:
-    with pytest.warns(UserWarning, match="gives the same samples other outputs each time"):
+    with pytest.warns(UserWarning, match="outputs for the same samples change from run to run"):
         result = tune_on(data, data["x"], model=noisy(2.0), early_stopping=evidence)
     found = result.second_evaluation
     assert found is not None
@@ -440,8 +440,8 @@ def test_random_model_is_evaluated_again_as_a_whole(
 @pytest.mark.parametrize(
     ("batches", "cure"),
     [
-        (None, "Make the model and the evaluation give the same each time"),
-        (Batches(1), "Make the model and the evaluation give the same each time"),
+        (None, "Make the model and the evaluation deterministic"),
+        (Batches(1), "Make the model and the evaluation deterministic"),
         (Batches(60), r"depends on the batch.*leave batch_size out"),
     ],
 )

@@ -91,7 +91,7 @@ def test_unchanged_model_takes_two_evaluations(tmp_path: Path) -> None:
         assert warm.config == cold.config
         assert not backend.scored
         trials = len(cold.study.trials)
-        line = f"begun from study 'cold': 10 of 10 ops in common, {trials} trials"
+        line = f"started from study 'cold': 10 of 10 ops in common, {trials} trials"
         assert line in str(warm).splitlines()
 
 
@@ -149,7 +149,7 @@ def test_goes_on_when_the_earlier_study_is_gone(tmp_path: Path) -> None:
     )  # fmt: skip
     resumed = tune(Backend(harder), storage=journal, study_name="warm")
     assert [t.params for t in resumed.study.trials] == [t.params for t in whole.study.trials]
-    assert "begun from study 'cold'" in str(resumed)
+    assert "started from study 'cold'" in str(resumed)
 
 
 def test_two_workers_search_from_the_same_prior(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_study_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no storage 'nowhere.journal'"):
         tune(from_study=("nowhere.journal", "x"))
     assert not Path("nowhere.journal").exists()
-    with pytest.raises(ValueError, match="'warm' cannot begin from itself"):
+    with pytest.raises(ValueError, match="'warm' cannot start from itself"):
         tune(storage=journal, study_name="warm", from_study="warm")
     with pytest.raises(ValueError, match="the storage has no study"):
         optuna_quant.storages.open.open_storage(tmp_path / "empty.journal")
@@ -266,7 +266,7 @@ def test_strategy_that_takes_nothing_over() -> None:
     cold = tune()
     for strategy, kwargs in (("basic", None), ("auto", {"compat": "inc2"})):
         tuning = TuningCriterion(strategy=strategy, strategy_kwargs=kwargs)
-        with pytest.raises(ValueError, match=r"takes nothing from an earlier study.*auto, surr"):
+        with pytest.raises(ValueError, match=r"does not learn from an earlier study.*auto, surr"):
             tune(from_study=cold, tuning_criterion=tuning)
 
 
@@ -274,10 +274,10 @@ def test_study_that_has_begun_already(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     tune(storage=journal, study_name="cold")
     tune(storage=journal, study_name="begun")
-    with pytest.raises(ValueError, match="'begun' has trials already and was not begun from"):
+    with pytest.raises(ValueError, match="'begun' has trials already and was not started from"):
         tune(storage=journal, study_name="begun", from_study="cold")
     tune(storage=journal, study_name="warm", from_study="cold")
-    with pytest.raises(ValueError, match="was begun from the study 'cold', not from 'begun'"):
+    with pytest.raises(ValueError, match="was started from the study 'cold', not from 'begun'"):
         tune(storage=journal, study_name="warm", from_study="begun")
 
 
@@ -321,4 +321,4 @@ def test_command_says_what_is_wrong(
     assert "there is no study 'cold' in the storage" in capsys.readouterr().err
     where = "model.quantized.optuna_quant.journal"
     assert main([*warm, "--from-study", f"@{where}"]) == 0
-    assert "begun from study 'cold': 3 of 3 ops in common, 2 trials" in capsys.readouterr().out
+    assert "started from study 'cold': 3 of 3 ops in common, 2 trials" in capsys.readouterr().out

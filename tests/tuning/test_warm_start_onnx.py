@@ -77,7 +77,7 @@ def test_unchanged_model(cold: TuningResult) -> None:
     assert stages(warm) == ["baseline", "earlier answer"]
     assert warm.full_evaluations == 2
     assert warm.config == cold.config
-    assert "begun from study 'no-name-" in str(warm)
+    assert "started from study 'no-name-" in str(warm)
 
 
 def test_fine_tuned_model(cold: TuningResult) -> None:

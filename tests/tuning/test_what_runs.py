@@ -41,7 +41,7 @@ def test_what_does_not_run_as_asked_is_named_and_not_counted() -> None:
     }
     assert describe_runs(CONFIG, executed) == (
         "1 of 4 ops in integer kernels",
-        "2 asked for and not run so: b (FusedGemm in floats), c (Gemm in floats)",
+        "2 asked for but not run in integers: b (FusedGemm in floats), c (Gemm in floats)",
     )
 
 
@@ -49,7 +49,7 @@ def test_what_is_not_known_stays_so() -> None:
     executed = {"a": ran("QGemm", True), "b": ran("", False), "c": ran("Gemm", False)}
     assert describe_runs(CONFIG, executed) == (
         "1 of 4 ops in integer kernels",
-        "1 asked for and not run so: c (Gemm in floats); not known of 1: b",
+        "1 asked for but not run in integers: c (Gemm in floats); not known of 1: b",
     )
     for nothing in (None, {}, dict.fromkeys("abcd", ran("", False))):
         assert describe_runs(CONFIG, nothing) == ("3 of 4 ops quantized", "")
@@ -80,7 +80,7 @@ def test_summary_counts_what_runs_and_asks_once() -> None:
     result = search(backend)
     lines = str(result).splitlines()
     assert any("0 of 2 ops in integer kernels" in line for line in lines)
-    assert "2 asked for and not run so: a (Conv in floats), b (Conv in floats)" in lines
+    assert "2 asked for but not run in integers: a (Conv in floats), b (Conv in floats)" in lines
     result.report()
     assert result.summary() == str(result)
     assert backend.asked == 1

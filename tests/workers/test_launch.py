@@ -123,7 +123,10 @@ def test_rank_is_what_the_launcher_says(environment: Mapping[str, str], rank: Ra
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"PMI_RANK": "x", "PMI_SIZE": "2"}, "PMI_RANK must be a number, from 0 on, but is 'x'"),
+        (
+            {"PMI_RANK": "x", "PMI_SIZE": "2"},
+            "PMI_RANK must be a number of at least 0, but is 'x'",
+        ),
         ({"PMI_RANK": "2", "PMI_SIZE": "2"}, "PMI_RANK=2 must be less than PMI_SIZE=2"),
         ({"OPTUNA_QUANT_RANK": "1"}, "OPTUNA_QUANT_RANKS is not: set both"),
     ],
@@ -280,7 +283,7 @@ def test_first_rank_that_does_not_come_is_not_waited_for_forever(tmp_path: Path)
         rank=Rank(size=2, launch="an earlier one"),
     )
     rank = Rank(number=1, size=2, launch="this one")
-    with pytest.raises(ValueError, match="rank 0 has not begun the study 's' anew within 0.2 s"):
+    with pytest.raises(ValueError, match="rank 0 did not start the study 's' over within 0.2 s"):
         start_study(storage, ["s"], "maximize", model="m", fresh=True, rank=rank, timeout=0.2)
     start_study(
         storage, ["s"], "maximize", model="m", fresh=True, rank=Rank(size=2, launch="this one")

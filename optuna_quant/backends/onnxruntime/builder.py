@@ -201,8 +201,8 @@ class CandidateBuilder:
         if (op.name, reason.tensor) not in self._left_out:
             self._left_out.add((op.name, reason.tensor))
             _logger.warning(
-                f"Op {op.name!r} ({op.op_type}) stays in FP32 where static mode is asked for: "
-                f"{reason}"
+                f"Op {op.name!r} ({op.op_type}) stays in FP32 although static mode was asked "
+                f"for: {reason}"
             )
 
     def _apply_dynamic(

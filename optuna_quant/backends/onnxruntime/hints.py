@@ -58,7 +58,8 @@ def model_warnings(graph: Graph) -> Iterator[str]:
     if found:
         yield (
             f"The model is already quantized, at least in part: it has {found}. Give the FP32 "
-            "model that it was made from; else only what is left in floats is tuned."
+            "model that it was made from; otherwise only the ops still in floating point are "
+            "tuned."
         )
     for node in graph.nodes:
         reason = nonfinite_reason(node, graph)
@@ -77,7 +78,8 @@ def why_nothing(graph: Graph, static: Mapping[str, StaticOp], approach: str) -> 
     if layers and len(inside) == len(layers):
         return (
             f"Its {_counted(each.op_type for each in inside)} are all inside If, Loop or Scan, "
-            "which stay as they are: export the model without them, or the branch that is used."
+            "which are not quantized: export the model without them, or only the branch that "
+            "you use."
         )
     dtypes = Counter(each.reason.split()[-1] for each in layers if each.remedy == EXPORT)
     for dtype, _ in dtypes.most_common(1):

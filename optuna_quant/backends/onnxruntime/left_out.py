@@ -114,7 +114,7 @@ def _nonfinite(name: str, what: str, graph: Graph) -> Reason:
     values = graph.array(name)
     bad = int(values.size - np.isfinite(values).sum())
     count = f"{bad} of {values.size} values"
-    return Reason(f"its {what} {name!r} has {count} that are NaN or infinite", "mend the weight")
+    return Reason(f"its {what} {name!r} has {count} that are NaN or infinite", "fix the weight")
 
 
 def _is_product(node: onnx.NodeProto) -> bool:
@@ -199,7 +199,7 @@ class _Search:
 
     def _not_chosen(self, node: onnx.NodeProto, offered: OpCapability) -> Reason:
         if offered.default:
-            return Reason("its type is not among the op types that were asked for")
+            return Reason("its op type was not asked for")
         modes = {option.mode for option in offered.options if option.is_quantized}
         rule = STATIC_RULES.get(offered.op_type)
         if offered.op_type in _NOT_BY_DEFAULT:
@@ -207,7 +207,9 @@ class _Search:
         elif modes == {"dynamic"}:
             text = "quantized dynamically it is slower than in FP32"
         elif rule is not None and not rule.kernel:
-            text = "it has no integer kernel: it would compute in floats on quantized values"
+            text = (
+                "it has no integer kernel: it would compute in floating point on quantized values"
+            )
         else:
             text = "quantizing it rarely pays"
         return Reason(text, _ALL)
@@ -234,15 +236,15 @@ class _Search:
                 "export it again, or convert it with onnx.version_converter",
             )
         if node.op_type == "Resize":
-            return Reason("it gives values of its input on, as the op before it makes them")
+            return Reason("it only passes values on, as the op before it produces them")
         lacking = lacking_kernel(node)
         if lacking:
-            return Reason(f"ONNX Runtime has no quantized kernel for it as it is: {lacking}")
+            return Reason(f"ONNX Runtime has no quantized kernel for this form of it: {lacking}")
         if all(self._graph.is_constant(name) for name in node.input if name):
             return Reason("it depends on constants alone")
         for name in filter(None, node.input):
             if self._graph.dtypes.get(name) is None:
-                return Reason(f"the type of its input {name!r} cannot be told")
+                return Reason(f"the type of its input {name!r} is not known")
         return Reason("ONNX Runtime has no integer kernel for it in this form")
 
     def _constants(self, node: onnx.NodeProto) -> Mapping[int, str]:
@@ -264,7 +266,7 @@ class _Search:
         if name in graph.initializers:
             if name in graph.inputs:
                 text = f"its {what} {name!r} is an input of the model that callers may replace"
-                return Reason(text, "take it off the list of inputs")
+                return Reason(text, "remove it from the list of inputs")
             dtype = graph.initializers[name].data_type
             if dtype != onnx.TensorProto.FLOAT:
                 return Reason(f"its {what} {name!r} is {_shown(dtype)}", EXPORT)
@@ -277,13 +279,13 @@ class _Search:
             return Reason(f"its {what} is computed from the input {given[0]!r}")
         if inputs:
             text = f"its {what} is computed from {inputs[0]!r}, an input that callers may replace"
-            return Reason(text, "take it off the list of inputs")
+            return Reason(text, "remove it from the list of inputs")
         for node in makers:
             maker = f"the {node.op_type} {node.name!r}"
             if any(True for _ in subgraphs(node)):
                 return Reason(f"its {what} comes out of {maker}")
             if node.op_type in RANDOM:
-                return Reason(f"its {what} comes out of {maker}, each time another")
+                return Reason(f"its {what} comes out of {maker}, and differs each time")
             if node.op_type in QUANTIZING:
                 return Reason(
                     f"its {what} is already quantized: it comes out of {maker}",
@@ -291,12 +293,12 @@ class _Search:
                 )
             if node.domain not in ("", "ai.onnx"):
                 return Reason(
-                    f"its {what} comes out of {maker}, which is no standard operator",
-                    "compute it beforehand",
+                    f"its {what} comes out of {maker}, which is not a standard operator",
+                    "compute it before export",
                 )
         return Reason(
-            f"its {what} is computed from constants, and too large to be kept",
-            "compute it beforehand",
+            f"its {what} is computed from constants, but too large to store",
+            "compute it before export",
         )
 
     def _origins(self, name: str) -> tuple[list[str], list[onnx.NodeProto]]:

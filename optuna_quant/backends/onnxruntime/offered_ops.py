@@ -71,9 +71,9 @@ class OfferedOps:
         found = usual_approach(self._model.graph, self._static, self._model.nbytes)
         if found != "static":
             _logger.info(
-                "A considerable part of the weights is in ops that only dynamic quantization "
-                f"takes, so the approach is {found!r}; approach='static' (--approach static) "
-                "leaves them in FP32."
+                "Many of the weights belong to ops that only dynamic quantization supports, so "
+                f"the approach is {found!r}; approach='static' (--approach static) leaves them "
+                "in FP32."
             )
         return found
 
@@ -139,6 +139,6 @@ def check_has_data(approach: str | None, calibration_data: object) -> None:
     """
     if calibration_data is None and approach != "dynamic":
         raise ValueError(
-            f"approach={approach or 'static'!r} needs calibration_data: samples such as the "
-            "model sees at inference. Without any, approach='dynamic' is possible."
+            f"approach={approach or 'static'!r} needs calibration_data: samples like those "
+            "the model will see in use. Without them, use approach='dynamic'."
         )

@@ -1,4 +1,4 @@
-"""What a model's output is worth: metrics by sample and of a whole set.
+"""Metrics of a model's output, per sample and of a whole set.
 
 May import: as `evaluation`.
 """

@@ -1,4 +1,4 @@
-"""Asking a metric for the scores of samples, whatever the shapes of outputs and labels."""
+"""Call a metric for the scores of samples, whatever the shapes of outputs and labels."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _number(metric: SampleMetric, what: str, value: Any, sample: int) -> float:
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
         raise ValueError(
-            f"The {what} of the metric {metric.name!r} must be one number for a sample "
+            f"The {what} of the metric {metric.name!r} must be one number per sample "
             f"(per_sample=True), but is {value!r} for sample {sample}."
         )
     return float(array.reshape(())[()])

@@ -1,4 +1,4 @@
-"""Checks of what a metric gives for samples: a finite number for each, within its bounds."""
+"""Check the scores of samples: a finite number for each, within the bounds of the metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The value of a metric of the whole set, from the outputs and labels of batches."""
+"""Compute a metric of the whole set from the outputs and labels of batches."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _joined(metric: CorpusMetric, what: str, batches: Sequence[Any]) -> Rows:
     if len(shapes) > 1 or any(isinstance(batch, list) for batch in batches):
         raise ValueError(
             f"The metric {metric.name!r} needs the {what} of all samples in one shape, but "
-            f"there are the shapes {', '.join(map(str, shapes))}. With per_sample=True it "
-            "gets lists of them."
+            f"there are the shapes {', '.join(map(str, shapes))}. With per_sample=True it gets "
+            "lists of them."
         )
     return np.concatenate(batches)

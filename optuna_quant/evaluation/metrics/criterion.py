@@ -1,4 +1,4 @@
-"""The criterion that goes with a metric: its direction, its kind, and whether it makes sense."""
+"""Derive the criterion from a metric: direction and kind, with a check that it makes sense."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _checked(given: AccuracyCriterion, metric: SampleMetric | CorpusMetric) -> A
     if metric.higher_is_better != given.higher_is_better:
         better = "higher" if metric.higher_is_better else "lower"
         raise ValueError(
-            f"Of the metric {metric.name!r} {better} is better: use "
+            f"For the metric {metric.name!r} {better} is better: use "
             f"AccuracyCriterion(higher_is_better={metric.higher_is_better}), or leave "
             "higher_is_better out."
         )
@@ -98,9 +98,9 @@ def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = Non
     if criterion.criterion == "absolute" and bounds is not None and loss >= bounds[1] - bounds[0]:
         if this_rank().is_leader:
             _logger.warning(
-                f"Is this meant? An absolute tolerable loss of {loss:g} is all that lies between "
-                f"the bounds of the metric, {bounds[0]:g} and {bounds[1]:g}, so every model keeps "
-                "to it."
+                f"Is this intended? An absolute tolerable loss of {loss:g} covers the whole "
+                f"range of the metric, from {bounds[0]:g} to {bounds[1]:g}, so every model "
+                "meets it."
             )
         return
     if criterion.criterion != "relative" or loss < _SUSPICIOUS:
@@ -110,17 +110,20 @@ def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = Non
     if loss >= 1 and criterion.higher_is_better:
         raise ValueError(
             f"{percent[0].upper()}{percent[1:]} of the FP32 model's metric, which every model "
-            f"keeps to; {meant}."
+            f"meets; {meant}."
         )
     if this_rank().is_leader:
-        _logger.warning(f"Is this meant? {percent[0].upper()}{percent[1:]}; {meant}.")
+        _logger.warning(f"Is this intended? {percent[0].upper()}{percent[1:]}; {meant}.")
 
 
 def note_of(measure: Any) -> str | None:
-    """What is to be said beside the metric of an evaluation; :obj:`None` if nothing is."""
+    """The remark to show beside the metric of an evaluation; :obj:`None` if there is none."""
     if getattr(measure, "reference", "labels") != "fp32":
         return None
-    return f"{measure.name}: with the FP32 model's own outputs; no labels, so it is not accuracy"
+    return (
+        f"{measure.name}: compared with the FP32 model's outputs, without labels: it is not "
+        "accuracy"
+    )
 
 
 def _is_zero_for_fp32(metric: SampleMetric | CorpusMetric | None) -> bool:

@@ -1,4 +1,4 @@
-"""Metrics of the whole set by the names of the field, as scikit-learn computes them."""
+"""Metrics of the whole set by their usual names, computed by scikit-learn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SUM_OF_PROBABILITIES = 0.01
 
 @dataclass(frozen=True)
 class _Function:
-    """A function of ``sklearn.metrics``, and what it is given.
+    """A function of ``sklearn.metrics``, and its arguments.
 
     Args:
         name:
@@ -178,7 +178,7 @@ def _probabilities(name: str, output: NDArray[Any], labels: NDArray[Any]) -> _Pa
     wrong = numbers[(numbers < 0) | (numbers >= scores.shape[1])]
     if len(wrong):
         raise ValueError(
-            f"{name} needs labels from 0 to {scores.shape[1] - 1}, for the model has "
+            f"{name} needs labels from 0 to {scores.shape[1] - 1}, because the model has "
             f"{scores.shape[1]} classes, but one is {wrong[0]}."
         )
     return scores / sums, numbers
@@ -222,7 +222,7 @@ def _check_binary(name: str, right: NDArray[Any], predicted: NDArray[Any]) -> No
     if right.ndim == 1 and bool(np.isin(right, (0, 1)).all() and np.isin(predicted, (0, 1)).all()):
         return
     raise ValueError(
-        f"The metric {name!r} is of two classes, 0 and 1, and there are more here: use "
+        f"The metric {name!r} is for two classes, 0 and 1, but there are more here: use "
         f"{name}_macro, {name}_micro or {name}_weighted."
     )
 

@@ -1,4 +1,4 @@
-"""Metrics by their names, and whatever else users give as one."""
+"""Resolve what users give as a metric: a name, a function or an object."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def as_metric_of(
         return found
     if isinstance(found, CorpusMetric):
         raise ValueError(
-            f"metric_bounds={bounds} are bounds of one sample's score, but {found.name!r} is a "
+            f"metric_bounds={bounds} bound the score of a sample, but {found.name!r} is a "
             "metric of the whole set: leave them out."
         )
     bounds = checked_bounds(found.name, bounds)
@@ -135,7 +135,7 @@ def _named(given: str) -> SampleMetric | CorpusMetric:
         raise ValueError(
             f"There is no metric {given!r}.{did_you_mean(name, [*known, *others])} The metrics "
             f"are: {', '.join(known)}, and top<K> for any K; with scikit-learn "
-            f"{', '.join(others)}. For another one give a SampleMetric, or your own function as "
+            f"{', '.join(others)}. For any other, give a SampleMetric, or your own function as "
             "evaluate."
         )
     k = int(top[1])

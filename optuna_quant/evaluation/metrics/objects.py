@@ -46,7 +46,7 @@ def of_object(given: Any, *, higher_is_better: bool | None = None) -> CorpusMetr
     better = higher_is_better if own is None else bool(own)
     if better is None:
         raise ValueError(
-            f"The metric {name} does not say whether more is better: give "
+            f"The metric {name} does not say whether higher is better: give "
             "AccuracyCriterion(higher_is_better=...), on the command line --lower-is-better."
         )
     return CorpusMetric(name=name, score=_Computed(given), higher_is_better=better)
@@ -72,7 +72,7 @@ class _Computed:
         except (TypeError, ValueError):
             raise ValueError(
                 f"The metric {type(metric).__name__} must compute one number, but it computed "
-                f"{value!r}. Of a metric with one for each class choose an average."
+                f"{value!r}. If it gives one for each class, choose an average."
             ) from None
         return float(number)
 

@@ -1,4 +1,4 @@
-"""Which of a model's outputs a metric is of."""
+"""Choose the outputs of a model that a metric scores."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def check_outputs(
         _check_depends(scored, known, backend.outputs_behind(ops))
     if evaluation.output_names is None and len(known) > 1 and this_rank().is_leader:
         _logger.warning(
-            f"The model has {len(known)} outputs ({', '.join(known)}); the metric is of the first "
-            f"one, {scored[0]!r}. Another is chosen with output_names= (--output-name NAME)."
+            f"The model has {len(known)} outputs ({', '.join(known)}); the metric scores the "
+            f"first one, {scored[0]!r}. Choose another with output_names= (--output-name NAME)."
         )
     return None if set(scored) == set(known) else scored
 
@@ -67,12 +67,13 @@ def _check_depends(scored: Sequence[str], known: Sequence[str], behind: Iterable
     others = [name for name in known if name in behind]
     one = len(scored) == 1
     cure = (
-        f"Those that do are: {', '.join(others)}; choose with output_names= (--output-name NAME)."
+        f"Quantization can change: {', '.join(others)}; choose with output_names= "
+        "(--output-name NAME)."
         if others
-        else "Nor does any other output of the model."
+        else "It cannot change any other output either."
     )
     raise ValueError(
-        f"The metric is of the output{'' if one else 's'} {', '.join(map(repr, scored))}, but no "
-        f"op that is to be quantized can change {'it' if one else 'them'}, so every model would "
-        f"score as the FP32 model does. {cure}"
+        f"The metric scores the output{'' if one else 's'} {', '.join(map(repr, scored))}, but "
+        f"no op that is to be quantized can change {'it' if one else 'them'}, so every model "
+        f"would have the score of the FP32 model. {cure}"
     )

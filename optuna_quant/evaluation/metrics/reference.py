@@ -1,4 +1,4 @@
-"""How far a model's output agrees with the FP32 model's: metrics that need no labels."""
+"""Metrics without labels: how closely a model's output agrees with the FP32 model's."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def predicted_classes(output: NDArray[Any]) -> NDArray[Any]:
         several = output.size > len(output) if output.ndim else False
         cure = "use 'cosine' or 'relative_error'" if several else "use 'relative_error'"
         raise ValueError(
-            "agreement compares classes and needs scores of two classes at least, but the model's "
-            f"output has the shape {output.shape}: {cure}."
+            "agreement compares classes and needs scores of at least two classes, but the "
+            f"model's output has the shape {output.shape}: {cure}."
         )
     smallest = np.min_scalar_type(output.shape[axis] - 1)
     return np.asarray(output.argmax(axis=axis).astype(smallest))
@@ -86,9 +86,9 @@ def cosine(output: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]
     one, other = _flat("cosine", output, reference)
     if one.shape[1] < 2:
         raise ValueError(
-            "cosine needs several numbers for each sample, but the model's output has the shape "
-            f"{output.shape}: one number has no angle, so all that are of one sign would be the "
-            "same. Use 'relative_error'."
+            "cosine needs several numbers for each sample, but the model's output has the "
+            f"shape {output.shape}: one number has no angle, so all of the same sign would be "
+            "equal. Use 'relative_error'."
         )
     sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     products = np.einsum("ij,ij->i", one, other)

@@ -1,4 +1,4 @@
-"""What the FP32 model gives for each sample, kept as that with which others are compared."""
+"""Keep the FP32 model's outputs for each sample, with which others are compared."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class ReferenceOutputs:
             return np.asarray(self._keep(output))
         if isinstance(output, tuple):
             raise ValueError(
-                "A metric of several outputs that compares with the FP32 model's needs keep=, a "
-                "function that gives one array of what is to be kept of them."
+                "A metric that compares several outputs with the FP32 model's needs keep=, a "
+                "function that reduces them to the one array to be kept."
             )
         return output
 

@@ -1,4 +1,4 @@
-"""What a model's output is worth: metrics of each sample, and of a whole set of samples."""
+"""Metrics of a model's output: of each sample, and of a whole set."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class SampleMetric:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusMetric:
-    """A metric that is no mean over samples, such as AUC, corpus BLEU or mAP.
+    """A metric that is not a mean over samples, such as AUC, corpus BLEU or mAP.
 
     It is always evaluated on all samples, and their outputs are kept in memory until it is: as
     many bytes as the model's first output has for one sample, times the number of samples.
@@ -388,8 +388,8 @@ def _check_reference(name: str, reference: object, keep: object) -> None:
         raise TypeError(f"keep of the metric {name!r} must be a function, but got {keep!r}.")
     if reference != "fp32":
         raise ValueError(
-            f"keep of the metric {name!r} is for what it keeps of the FP32 model's output: it "
-            'goes with reference="fp32".'
+            f"keep of the metric {name!r} selects what is kept of the FP32 model's output: it "
+            'needs reference="fp32".'
         )
 
 
@@ -406,8 +406,8 @@ def checked_bounds(name: str, bounds: Any) -> Bounds:
         low = high = math.nan
     if not (low < high and low < math.inf and high > -math.inf) or math.inf == high == -low:
         raise ValueError(
-            f"The bounds of the metric {name!r} must be two numbers, the lower one first, of "
-            f"which one at least is finite, but got {bounds!r}. Use None if they are not known."
+            f"The bounds of the metric {name!r} must be two numbers, the lower one first, at "
+            f"least one of them finite, but got {bounds!r}. Use None if they are not known."
         )
     return low, high
 

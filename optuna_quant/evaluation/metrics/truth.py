@@ -1,4 +1,4 @@
-"""What the outputs of a model are compared with: labels, or what the FP32 model gives."""
+"""The reference for a model's outputs: labels, or the FP32 model's outputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _logger = get_logger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What a metric compares outputs with.
+    """The reference with which a metric compares outputs.
 
     Args:
         metric:
@@ -101,8 +101,8 @@ class Truth:
         if self.fp32 is None:
             raise ValueError(
                 f"The metric {self.metric!r} compares with the FP32 model's outputs, which are "
-                "not known: evaluate the FP32 model first, as evaluation.for_fp32()(model), or "
-                "say with evaluation.refer_to(function) how to get it."
+                "not known: evaluate the FP32 model first, with evaluation.for_fp32()(model), "
+                "or give evaluation.refer_to(function) a function that builds it."
             )
-        _logger.info("Running the FP32 model: candidates are compared with what it gives.")
+        _logger.info("Running the FP32 model: candidates are compared with its outputs.")
         return self.fp32()

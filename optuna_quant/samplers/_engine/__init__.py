@@ -1,4 +1,4 @@
-"""What all strategies share: Optuna's contract, claims, the record as a sampler sees it, replay.
+"""Shared by all strategies: Optuna's contract, claims, a sampler's view of the record, replay.
 
 May import: nothing else of the samplers.
 """

@@ -1,4 +1,4 @@
-"""What all samplers of this package share: Optuna's contract, kept from the study's record."""
+"""The base class of all samplers: it fulfils Optuna's contract from the study's record."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     def is_exhausted(
         self, study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
     ) -> bool:
-        """Whether everything that this sampler would evaluate has been evaluated.
+        """Whether this sampler has nothing left to evaluate.
 
         After that, it gives configurations that have not been evaluated yet as long as there are
         any, then repeats; it never stops the study by itself.
@@ -190,7 +190,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             return key is not None and session.policy.is_answer(session.history, key)
 
     def speculation(self, study: optuna.Study) -> Speculation:
-        """How much was evaluated on a guess, and how much of it the strategy has asked for since.
+        """How much was evaluated on a guess, and how much of that was used.
 
         A worker guesses rather than waits for what others still evaluate.
         """
@@ -198,7 +198,7 @@ class QuantSampler(BaseSampler, abc.ABC):
             return self._session(study).speculation(study, self._space)
 
     def abandoned(self, study: optuna.Study) -> tuple[Abandoned, ...]:
-        """The configurations that are not tried any more, because every attempt failed."""
+        """The abandoned configurations: every attempt to evaluate them failed."""
         with self._lock:
             session = self._session(study)
             session.history.refresh(study)
@@ -255,7 +255,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """The value of a parameter that is not the space's."""
+        """The value of a parameter outside the space."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -285,11 +285,11 @@ class QuantSampler(BaseSampler, abc.ABC):
             session.end(trial.number)
 
     def _constrains(self, study: optuna.Study) -> bool:
-        """Whether what does not meet the criterion is infeasible."""
+        """Whether missing the criterion makes a trial infeasible."""
         return True
 
     def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
-        """Whether to wait for what is claimed when nothing else is left to do.
+        """Whether to wait for claimed configurations when nothing else is left.
 
         Args:
             claimants:

@@ -1,4 +1,4 @@
-"""Walks over all configurations of a space, in order or at random, without listing them."""
+"""Enumerate all configurations of a space, in order or at random, without listing them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration to evaluate, and what for.
+    """A configuration to evaluate, and its purpose.
 
     ``positions`` (see :meth:`TuningSpace.positions_of`) goes into the claim, for policies whose
     next proposal depends on what is claimed.
@@ -35,7 +35,7 @@ class Proposal:
 
 
 class Policy(abc.ABC):
-    """What one sampler wants evaluated next in one study, given the record.
+    """Decides what one sampler evaluates next in one study, given the record.
 
     It may keep what it derived from the record, but nothing else: another process that reads the
     same record makes the same proposal.
@@ -52,10 +52,10 @@ class Policy(abc.ABC):
 
     @abc.abstractmethod
     def is_over(self, history: TrialHistory) -> bool:
-        """Whether everything that the search wants has been evaluated."""
+        """Whether the search has nothing left to evaluate."""
 
     def is_blocked(self, history: TrialHistory) -> bool:
-        """Whether :meth:`next` has nothing only because another worker computes what it needs."""
+        """Whether :meth:`next` returns nothing only because another worker computes its input."""
         return False
 
     def is_answer(self, history: TrialHistory, key: str) -> bool:
@@ -63,5 +63,5 @@ class Policy(abc.ABC):
         return True
 
     def has_asked_for(self, history: TrialHistory, key: str) -> bool:
-        """Whether a configuration was part of the search so far, and not only a guess."""
+        """Whether the search has asked for a configuration, apart from guesses."""
         return True

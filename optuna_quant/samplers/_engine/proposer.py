@@ -1,4 +1,4 @@
-"""What a trial is to evaluate: what was given, the baseline, what the policy wants, or a spare."""
+"""Choose what a trial evaluates: given parameters, the baseline, a proposal, or a spare."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Proposer:
-    """Propose a configuration for each trial of one study.
+    """Proposes a configuration for each trial of one study.
 
     Args:
         space:
@@ -67,7 +67,7 @@ class Proposer:
         )
 
     def is_over(self, history: TrialHistory) -> bool:
-        """Whether everything that the sampler wants has been evaluated."""
+        """Whether the sampler has nothing left to evaluate."""
         return not self._owes_baseline(history) and self.policy.is_over(history)
 
     def leaves_open(self, trial: FrozenTrial) -> bool:
@@ -76,7 +76,7 @@ class Proposer:
         return view.is_enqueued and not view.fixed_params.keys() & self._distributions.keys()
 
     def propose(self, history: TrialHistory, trial: FrozenTrial) -> Proposal | None:
-        """What a trial is to evaluate; :obj:`None` if others have to end theirs first."""
+        """The proposal for a trial; :obj:`None` if other trials have to end first."""
         # As Optuna does, which warns of it: a value that is no choice does not count.
         fixed = valid_choices(TrialView(trial).known_params, self._distributions)
         if self._space.key_from_params(fixed) is not None:
@@ -113,7 +113,7 @@ class Proposer:
         return replace(spare or last, stage=record.SPARE_STAGE, provisional=True, speculative=True)
 
     def _repeatable(self, history: TrialHistory) -> QuantConfig:
-        """What is given when nothing is left: not what fails, or hangs, each time."""
+        """A spare when nothing is left: not one that fails, or hangs, each time."""
         default = self._space.default()
         outcome = history.outcomes.get(default.key)
         if outcome is not None and outcome.state == TrialState.FAIL:

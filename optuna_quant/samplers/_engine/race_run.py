@@ -1,4 +1,4 @@
-"""How a race goes, round by round: a pure function of what the record holds."""
+"""The progress of a race, round by round: a pure function of the record."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOTHING_SAID = 0.01
 
 
 class RaceRun:
-    """One race, as far as the record carries it.
+    """One race, as far as the results in the record go.
 
     Each round looks at the same first samples of everyone, though the record may hold more of
     some. So what comes in later does not change what a race has concluded.
@@ -66,7 +66,7 @@ class RaceRun:
 
     @property
     def goal(self) -> str | int:
-        """How far those that are in the race are evaluated in this round."""
+        """How far the remaining candidates are evaluated in this round."""
         return self._rounds[self._round] if self._rounds else record.FULL
 
     def run(self, evaluate: Evaluate) -> list[Evaluation] | None:
@@ -132,7 +132,7 @@ class RaceRun:
         return False
 
     def _put_back(self, seen: Mapping[str, NDArray[np.float64]]) -> None:
-        """Put what leads on hard samples only behind those that are clearly expected better."""
+        """Rank candidates that lead on hard samples only behind clearly better ones."""
         if self._population is None or not seen:
             return
         behind = clearly_behind(self._population, seen)
@@ -159,7 +159,7 @@ class RaceRun:
         return replace(found, score=score, value=metric)
 
     def report(self) -> RaceReport | None:
-        """How the race was decided; :obj:`None` if it was not, or not by samples."""
+        """The report of the race; :obj:`None` if it is not decided, or not by samples."""
         population = self._population
         if population is None or len(self._ranks) < 2 or self.waiting:
             return None
@@ -192,7 +192,7 @@ class RaceRun:
         self,
         guess: Callable[[Mapping[str, Evaluation], QuantConfig], Evaluation],
     ) -> list[Evaluation]:
-        """The results if those that are missing were as guessed."""
+        """The results, with guesses for those that are missing."""
         known = dict(self._found)
         return [
             self._found.get(config.key) or guess(known, config) for config in self._race.configs

@@ -1,4 +1,4 @@
-"""Runs a plan over the record: what it wants next, what it has concluded."""
+"""Replay a plan over the record: what it asks for next, and what it has concluded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Replay:
-    """A plan's generator, as far as the record carries it.
+    """A plan's generator, advanced as far as the results in the record go.
 
     Args:
         plan:
@@ -88,7 +88,7 @@ class Replay:
             self.answers |= self._waiting.keys()
 
     def _step(self) -> bool:
-        """Take in what is known; whether the current request was completed by it."""
+        """Take in known results; whether they complete the current request."""
         if self.scoring is not None:
             scores = self._score(self.scoring)
             if scores is not None:
@@ -116,18 +116,18 @@ class Replay:
 
     @property
     def goal(self) -> str | int:
-        """How far what the current stage waits for is evaluated."""
+        """How far the configurations of the current stage are evaluated."""
         if self._race_run is not None:
             return self._race_run.goal
         return record.FULL if self.stage is None else self.stage.goal
 
     def advance(self) -> None:
-        """Take in all that is known, and go as far as it carries."""
+        """Take in all known results, and advance as far as they go."""
         while self._step():
             pass
 
     def assume(self, guess: Guess) -> None:
-        """Complete the current stage with guesses for what is not known, and go on."""
+        """Complete the current stage with guesses for unknown results, and continue."""
         if self.stage is not None and self._race_run is not None:
             self._send(self._race_run.assume(partial(guess, self.stage)))
             self.advance()
@@ -139,11 +139,11 @@ class Replay:
             self.advance()
 
     def waiting(self) -> Iterator[QuantConfig]:
-        """The configurations of the current stage that are not known, in their order."""
+        """The configurations of the current stage without a result, in their order."""
         return iter(self._waiting.values())
 
 
 def typical(results: Mapping[str, Evaluation], config: QuantConfig) -> Evaluation:
-    """A guess for a result that is not known: the median of the others of its stage."""
+    """A guess for an unknown result: the median of the others of its stage."""
     scores = sorted(result.score for result in results.values())
     return Evaluation(config, scores[len(scores) // 2] if scores else -math.inf, met=False)

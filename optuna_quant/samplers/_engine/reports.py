@@ -1,4 +1,4 @@
-"""What a sampler tells of a search besides its results: guesses, and what was given up."""
+"""What a sampler reports besides results: speculation, abandoned configurations and races."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Speculation:
-    """How much was evaluated on a guess, because what it follows from was still running.
+    """How much was evaluated on a guess while the results that decide it were missing.
 
     Args:
         evaluated:
@@ -39,7 +39,7 @@ class Speculation:
 
 @dataclass(frozen=True)
 class Abandoned:
-    """A configuration that is not tried any more.
+    """A configuration that is no longer tried.
 
     Args:
         key:
@@ -88,17 +88,17 @@ class RaceReport:
     def __str__(self) -> str:
         rounds = ", ".join(f"{entrants} on {samples} samples" for samples, entrants in self.rounds)
         sure = (
-            "too few to be sure of the first"
+            "too few to be sure which is best"
             if self.missed is None
-            else f"with {100 * self.confidence:g}% confidence none is better than the first by "
-            f"more than {self.missed:.3g}"
+            else f"with {100 * self.confidence:g}% confidence none beats the first by more than "
+            f"{self.missed:.3g}"
         )
         return f"{self.name}: {rounds}; {sure}"
 
 
 @runtime_checkable
 class ReportsSearch(Protocol):
-    """A sampler that tells of a search besides its results, as all of ours do."""
+    """A sampler that reports on its search, as all samplers of this package do."""
 
     def abandoned(self, study: optuna.Study) -> Sequence[Abandoned]:
         """The configurations that are not tried any more."""
@@ -111,7 +111,7 @@ class ReportsSearch(Protocol):
 
 @runtime_checkable
 class ReportsRaces(Protocol):
-    """A sampler that decides races on a part of the samples, and tells how."""
+    """A sampler that decides races on a part of the samples, and reports them."""
 
     def races(self, study: optuna.Study) -> Sequence[RaceReport]:
         """How the races so far were decided."""

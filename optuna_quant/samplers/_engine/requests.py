@@ -1,4 +1,4 @@
-"""What a plan can ask for, and what it is sent."""
+"""The requests that a plan can yield, and the results that it receives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """A batch of configurations that a strategy wants evaluated before it goes on.
+    """A batch of configurations that a strategy wants evaluated before it continues.
 
     Args:
         name:
@@ -49,7 +49,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What became of a configuration that a stage asked for.
+    """The result of a configuration that a stage asked for.
 
     Args:
         config:
@@ -80,7 +80,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Race:
-    """A batch of configurations of which a strategy wants to know the order.
+    """A batch of configurations that a strategy wants ranked.
 
     Where samples are evaluated one by one, all are evaluated on the same few, the better half of
     them on more, and so on; see :func:`optuna_quant.sequential.race.survivors` for what that
@@ -122,7 +122,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What a strategy yields to be sent the sensitivity of ops, as ``{op: score}``.
+    """Request for the sensitivities of ops, as ``{op: score}``.
 
     Args:
         config:
@@ -137,7 +137,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class SeesSamples:
-    """What a strategy yields to be sent whether samples are evaluated one by one.
+    """Request for whether samples are evaluated one by one.
 
     To be asked after a first stage: before the baseline is known that is not known.
     """

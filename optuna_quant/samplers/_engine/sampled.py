@@ -58,7 +58,7 @@ class Seen:
         return self.verdict is Verdict.FAILS
 
     def first(self, samples: int) -> Seen:
-        """What was known when so many samples had been seen."""
+        """The state after the first samples."""
         if samples >= len(self.scores):
             return self
         scores, verdict = self.scores[:samples], Verdict.OPEN
@@ -73,14 +73,14 @@ class Seen:
         return None if self.verdict is Verdict.OPEN else self.verdict is not Verdict.FAILS
 
     def evaluation(self, config: QuantConfig) -> Evaluation:
-        """The same as a plan is sent it; the metric is an estimate."""
+        """The result as a plan receives it; the metric is an estimate."""
         metric = self.population.metric(estimate(self.population, self.scores))
         score = metric if self.population.higher_is_better else -metric
         return Evaluation(config, score, metric, self.met, self.number, self.scores)
 
 
 class SampledOutcomes:
-    """Reads what trials have seen, each once."""
+    """Reads the samples of trials, each trial once."""
 
     def __init__(self) -> None:
         self._found: dict[int, tuple[tuple[float | None, int], Seen]] = {}
@@ -118,7 +118,7 @@ class SampledOutcomes:
         return seen
 
     def met_after(self, seen: Seen, samples: int) -> bool | None:
-        """Whether the criterion is met, as it looked after so many samples."""
+        """Whether the criterion seemed to be met after so many samples."""
         key = seen.number, samples
         known = self._first.get(key)
         if known is None or known[0] is not seen:

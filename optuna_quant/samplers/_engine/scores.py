@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def key_of(sensitivity: Sensitivity | None) -> str:
-    """What tells the options of a sensitivity apart; empty if it has none."""
+    """A key for the options of a sensitivity; empty if it has none."""
     return sensitivity.key if isinstance(sensitivity, HasKey) else ""
 
 
@@ -60,7 +60,7 @@ class ScoreBook:
         return None if text is None else json.loads(text)
 
     def compute(self, study: optuna.Study, wanted: Scoring) -> bool:
-        """Compute the scores and keep them; :obj:`False` if another worker is at it.
+        """Compute and keep the scores; :obj:`False` if another worker is doing so.
 
         Raises:
             TypeError:
@@ -83,7 +83,7 @@ class ScoreBook:
 
 
 def check_scores(found: Mapping[str, float], ops: Sequence[str]) -> dict[str, float]:
-    """The scores that a sensitivity has given, if they are a number for each op.
+    """Check that a sensitivity has given a number for each op.
 
     Raises:
         ValueError:

@@ -1,4 +1,4 @@
-"""A sampler at work in one study: it reads the record, claims, and shows that it is alive."""
+"""A sampler's session in one study: it reads the record, claims and writes heartbeats."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PART_OF_A_TRIAL = 0.02
 
 
 class StudySession:
-    """What a sampler keeps of one study; all of it follows from the record.
+    """The state of a sampler in one study; all of it can be derived from the record.
 
     Args:
         study:
@@ -82,13 +82,13 @@ class StudySession:
 
     @property
     def policy(self) -> Policy:
-        """What the sampler wants evaluated."""
+        """The policy of the sampler in this study."""
         return self._proposer.policy
 
     def look(
         self, study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
     ) -> Mapping[int, FrozenTrial]:
-        """Read the record; what stale trials have claimed goes back into the pool.
+        """Read the record; claims of stale trials become free again.
 
         Args:
             study:
@@ -125,7 +125,7 @@ class StudySession:
             return who_measures(self.look(study).values(), fp32_key)
 
     def is_over(self) -> bool:
-        """Whether everything that the sampler wants has been evaluated."""
+        """Whether the sampler has nothing left to evaluate."""
         return self._proposer.is_over(self.history)
 
     def is_new(self, number: int) -> bool:
@@ -133,7 +133,7 @@ class StudySession:
         return number in self._new
 
     def config_of(self, number: int) -> QuantConfig | None:
-        """What a running trial of this process has claimed."""
+        """The configuration that a running trial of this process has claimed."""
         return self._configs.get(number)
 
     # One trial, from its start to its end.
@@ -219,7 +219,7 @@ class StudySession:
         return is_claimed_twice(claim, self.history.running)
 
     def take_config(self, number: int) -> QuantConfig | None:
-        """What a trial that ends had claimed; it is forgotten."""
+        """The configuration that an ending trial had claimed; it is forgotten."""
         self._new.discard(number)
         return self._configs.pop(number, None)
 

@@ -107,7 +107,7 @@ class StagedQuantSampler(QuantSampler):
     def guess(
         self, stage: Stage | Race, known: Mapping[str, Evaluation], config: QuantConfig
     ) -> Evaluation:
-        """What a configuration that is still being evaluated will probably give.
+        """Guess the result of a configuration that is still being evaluated.
 
         Args:
             stage:
@@ -120,7 +120,7 @@ class StagedQuantSampler(QuantSampler):
         return typical(known, config)
 
     def races(self, study: optuna.Study) -> tuple[RaceReport, ...]:
-        """How the races so far were decided, those that were decided by a part of the samples.
+        """Reports of the races that were decided on a part of the samples.
 
         Args:
             study:
@@ -176,7 +176,7 @@ class _StagedPolicy(Policy):
         return tuple(report for report in reports if report is not None)
 
     def _current(self, history: TrialHistory, *, compute: bool = False) -> Replay:
-        """The plan as far as the record carries it; started anew only if the record has changed.
+        """The plan as far as the record goes; restarted only if a known outcome has changed.
 
         Args:
             history:
@@ -206,7 +206,7 @@ class _StagedPolicy(Policy):
     def _evaluation(
         self, history: TrialHistory, config: QuantConfig, goal: str | int
     ) -> Evaluation | None:
-        """What is known about a configuration; :obj:`None` if it does not reach the goal yet."""
+        """The result of a configuration; :obj:`None` if it does not reach the goal yet."""
         outcome = history.outcomes.get(config.key)
         if outcome is None:
             return None
@@ -238,7 +238,7 @@ class _StagedPolicy(Policy):
         return Evaluation(config, outcome.score, outcome.value, met, outcome.number, scores)
 
     def _speculate(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
-        """What the plan would ask for next if the missing results were as guessed."""
+        """What the plan would ask for next, given guesses for the missing results."""
         if self._guessed is None or self._guessed_at != history.revision:
             self._guessed = self._begin(history)
             self._guessed.advance()
@@ -272,6 +272,6 @@ class _StagedPolicy(Policy):
 
 
 def _raced_on(history: TrialHistory) -> Population | None:
-    """The samples of which a part can tell an order; of scores without a worst none can."""
+    """The samples on which races can run; :obj:`None` for scores without a lower bound."""
     population = history.population
     return population if population is not None and population.has_worst else None

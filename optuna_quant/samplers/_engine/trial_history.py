@@ -1,4 +1,4 @@
-"""The trials of a study as a sampler sees them: what is done, what runs, what failed."""
+"""A sampler's view of a study's trials: the finished, the running and the failed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What model-based strategies believe of configurations, and the policies that act on it.
+"""The models behind model-based strategies, and the policies that act on them.
 
 May import: `_engine`.
 """

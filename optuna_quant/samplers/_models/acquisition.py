@@ -1,4 +1,4 @@
-"""Where a Gaussian process over choices promises most: local search over single changes."""
+"""Maximize the acquisition function over choices, by local search over single changes."""
 
 from __future__ import annotations
 

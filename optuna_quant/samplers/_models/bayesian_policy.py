@@ -1,4 +1,4 @@
-"""The search of the Bayesian sampler: from the record to arrays, and back to a point."""
+"""The policy of the Bayesian sampler: it fits a Gaussian process and proposes a point."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CLIMBS = 2
 class BayesianPolicy(ModelBasedPolicy):
     """Fit a Gaussian process to the record, and maximize the expected improvement.
 
-    The hyperparameters are fitted anew whenever there is a tenth more observations, always from
+    The hyperparameters are refitted whenever there is a tenth more observations, always from
     the same start and to the first so many trials, so that every process finds the same.
     """
 

@@ -1,4 +1,4 @@
-"""What the model of the loss believes of configurations that were not decided yet."""
+"""What the model of the loss predicts for configurations that are not decided yet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DRAWS, _MOST_TRIED = 6, 10
 
 @dataclass(frozen=True)
 class Belief:
-    """What the search believes about a configuration, and what it costs.
+    """A prediction for a configuration: its loss, its chance to meet the criterion, and its cost.
 
     Args:
         config:
@@ -50,7 +50,7 @@ class Belief:
 
 
 class Beliefs:
-    """Says what is believed of the candidates.
+    """Computes beliefs about candidates.
 
     Args:
         space:
@@ -132,7 +132,7 @@ class Beliefs:
         return sorted(found.values(), key=lambda b: (b.cost, -b.probability))
 
     def is_settled(self, history: TrialHistory, config: QuantConfig) -> bool:
-        """Whether it is known already, from here or an earlier study, how it turns out."""
+        """Whether its outcome is already known, from this or an earlier study."""
         if self._prior is not None and config.key in self._prior.failed:
             return True
         outcome = history.outcomes.get(config.key)

@@ -1,4 +1,4 @@
-"""Configurations that a model of the loss makes worth a look: the trade-off, and what is near."""
+"""Candidates for evaluation: the trade-off of cost and predicted loss, and its neighbours."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GRID = 5000
 
 
 class Candidates:
-    """Finds the cheapest configurations by the weights that a model gives to ops.
+    """Finds the cheapest configurations, given a model's weights of the ops.
 
     Args:
         space:

@@ -1,4 +1,4 @@
-"""What a study has taught, read from its record."""
+"""Read from an earlier study's record what a new search can use."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def study_prior(
     prefix: str = "quant",
     answer: int | None = None,
 ) -> StudyPrior:
-    """Read what a study has taught, as the prior of a search in another one.
+    """Read from a study the prior of a search in another one.
 
     The study is only read. It may have been searched by any strategy of this package.
 
@@ -98,7 +98,7 @@ def study_prior(
     name = study.study_name
     if len(study.directions) > 1:
         raise ValueError(
-            f"The study {name!r} has {len(study.directions)} objectives; begin from a study of "
+            f"The study {name!r} has {len(study.directions)} objectives; start from a study of "
             "the metric alone."
         )
     space = recorded_space(study, prefix)
@@ -107,8 +107,8 @@ def study_prior(
     finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     if not any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in finished):
         raise ValueError(
-            f"The study {name!r} has no trials with a result, so there is nothing to begin from. "
-            "Run it first, or begin without an earlier study."
+            f"The study {name!r} has no trials with a result, so there is nothing to start "
+            "from. Run it first, or start without an earlier study."
         )
     criterion = _criterion(study)
     history = TrialHistory(study, space, max_failures=3, max_deaths=10, criterion=criterion)
@@ -164,9 +164,9 @@ def recorded_space(study: optuna.Study, prefix: str = "quant") -> TuningSpace:
     text = read_text(study, f"{record.SPACE}:{prefix}")
     if text is None:
         raise ValueError(
-            f"The study {study.study_name!r} keeps no tuning space with the prefix {prefix!r}: it "
-            "was made by something else than optuna_quant, or was not begun. Begin from a study "
-            "that tune(), optuna-quant tune or a sampler of optuna_quant has searched."
+            f"The study {study.study_name!r} holds no tuning space with the prefix {prefix!r}: "
+            "it was not made by optuna_quant, or never started. Start from a study that "
+            "tune(), optuna-quant tune or a sampler of optuna_quant has searched."
         )
     described: Mapping[str, list[Any]] = json.loads(text)
     types = json.loads(read_text(study, f"{record.OP_TYPES}:{prefix}") or "{}")
@@ -233,7 +233,7 @@ def _answer(
     objective: str,
     answer: int | None,
 ) -> dict[str, Any] | None:
-    """The best configuration that has met the criterion, and what is known of it."""
+    """The best configuration that met the criterion, with its results."""
     trials = history.study.get_trials(deepcopy=False)
     fp32 = history.outcomes.get(space.fp32().key)
     of_fp32 = {} if fp32 is None else TrialView(trials[fp32.number]).costs

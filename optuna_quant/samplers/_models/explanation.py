@@ -1,4 +1,4 @@
-"""Why an answer is as it is, and what is believed of what was not tried: from the record."""
+"""Explain an answer from the record: causes of fallback, and beliefs about what was not tried."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _IN_THE_WAY = 0.9
 
 @dataclass(frozen=True)
 class OpError:
-    """What the quantization of an op is expected to add to the model's error.
+    """The error that quantizing an op is expected to add to the model's.
 
     Args:
         op:
@@ -90,7 +90,7 @@ class FallbackOp:
 
 @dataclass(frozen=True)
 class Untried:
-    """The configuration that is the most promising of those that were not tried.
+    """The most promising configuration that was not tried.
 
     Args:
         config:
@@ -111,7 +111,7 @@ class Untried:
 
 @dataclass(frozen=True)
 class LeastLoss:
-    """The least loss that is believed to be reachable with anything quantized.
+    """The smallest loss that is expected to be reachable with any op quantized.
 
     Args:
         config:
@@ -130,9 +130,9 @@ class LeastLoss:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an answer is as it is, and what is believed of what was not tried.
+    """Why an answer has its ops in fallback, and what is believed of what was not tried.
 
-    A function of the study's record: whoever reads the same record gives the same explanation.
+    A function of the study's record: the same record gives the same explanation.
     Its text is ``str(explanation)``.
 
     Attributes:
@@ -176,7 +176,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about: an answer, in a search.
+    """The answer to explain, and its search.
 
     Args:
         space:
@@ -208,7 +208,7 @@ class Question:
 
 
 def explained(question: Question, outlook: Outlook) -> Explanation:
-    """What there is to say of an answer, without the words."""
+    """The explanation of an answer, as values."""
     errors = _errors(question, outlook)
     config = question.config
     cost = outlook.fp32_cost if config is None else question.table.cost(config)
@@ -315,7 +315,7 @@ def _fallback(
 
 
 def _untried(question: Question, outlook: Outlook, cost: float) -> Untried | None:
-    """What a search would try next, else the most probable of what is too improbable for it."""
+    """The next candidate of the search; else the most probable of those it rejects."""
     least, saving = least_probability(question.samples), question.min_gain * abs(cost)
     cheaper = [b for b in outlook.believed if not b.is_known and b.cost < cost]
 
@@ -353,7 +353,7 @@ def _least_loss(question: Question, outlook: Outlook) -> LeastLoss | None:
 
 @runtime_checkable
 class Explains(Protocol):
-    """A sampler with a model of the loss, which says why an answer is as it is."""
+    """A sampler with a model of the loss that can explain an answer."""
 
     def explain(
         self,
@@ -362,5 +362,5 @@ class Explains(Protocol):
         *,
         objective: Objective | None = None,
     ) -> Explanation | None:
-        """Why an answer is as it is, and what is believed of what was not tried."""
+        """The explanation of an answer in a search."""
         ...

@@ -1,4 +1,4 @@
-"""An explanation in words."""
+"""Put an explanation into words."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def in_words(found: Explanation, *, criterion: AccuracyCriterion, measure: str, 
 
 
 def percent(part: float) -> str:
-    """A part of 1 as people write it."""
+    """A fraction as a percentage, as people write it."""
     if 0.995 <= part < 1:
         return "more than 99%"
     return "less than 1%" if part < 0.01 else f"{100 * part:.0f}%"
@@ -169,7 +169,7 @@ def _bits(error: OpError, side: str) -> list[int]:
 
 
 def _of_all(errors: Iterable[OpError]) -> str:
-    """What shares are shares of."""
+    """Say which total the shares refer to."""
     options = [error.option for error in errors]
     tensors = [t for option in options for t in (option.activation, option.weight) if t]
     is_int8 = all(tensor.bits == 8 for tensor in tensors)
@@ -179,9 +179,9 @@ def _of_all(errors: Iterable[OpError]) -> str:
 def _of_the_rest(
     found: Explanation, criterion: AccuracyCriterion, measure: str, show: Show
 ) -> list[str]:
-    """What is believed of what was not tried."""
+    """Say what is believed of the configurations that were not tried."""
     if found.stage == START_STAGE:
-        return ["ended before a quantized model was evaluated: nothing is known of the others"]
+        return ["ended before a quantized model was evaluated: nothing is known about the others"]
     if found.stage == ANSWER_STAGE:
         return ["ended before what looks best was evaluated on all samples"]
     lines = []
@@ -198,7 +198,7 @@ def _of_the_rest(
 
 
 def _not_tried(found: Explanation, untried: Untried, measure: str, show: Show) -> str:
-    """What a search that has concluded believes of the rest."""
+    """Describe the next candidate of a search that has concluded."""
     next_one = _described(found, untried, measure, show)
     likely = f"with a probability of {probability(untried.probability, found.samples)}"
     if untried.probability >= LEAST_PROBABILITY:
@@ -209,7 +209,7 @@ def _not_tried(found: Explanation, untried: Untried, measure: str, show: Show) -
 
 
 def _described(found: Explanation, untried: Untried, measure: str, show: Show) -> str:
-    """What an untried configuration would cost, beside the answer; without one how it is."""
+    """The cost of an untried configuration beside the answer; without one its quantized ops."""
     if not found.met:
         ops = untried.config.ops
         return f"{len(untried.config.quantized_ops)} of {len(ops)} ops quantized"
@@ -218,7 +218,7 @@ def _described(found: Explanation, untried: Untried, measure: str, show: Show) -
 
 
 def _ended(found: Explanation, measure: str, show: Show) -> str:
-    """What a search that has not concluded was at."""
+    """Describe what a search that has not concluded was looking for."""
     wanted = (
         _BETTER.get(measure, "a cheaper model")
         if found.met
@@ -227,7 +227,7 @@ def _ended(found: Explanation, measure: str, show: Show) -> str:
     said = f"ended while looking for {wanted}"
     untried = found.untried
     if untried is None:
-        return said if found.errors else f"{said}: nothing is known of what was not tried"
+        return said if found.errors else f"{said}: nothing is known about what was not tried"
     next_one = _described(found, untried, measure, show)
     likely = probability(untried.probability, found.samples)
     return (
@@ -237,7 +237,7 @@ def _ended(found: Explanation, measure: str, show: Show) -> str:
 
 
 def _least(found: Explanation, criterion: AccuracyCriterion) -> list[str]:
-    """The least loss that is believed to be reachable, and what stands in the way."""
+    """The smallest loss believed to be reachable, and the ops that prevent a smaller one."""
     least = found.least_loss
     if least is None:
         return []

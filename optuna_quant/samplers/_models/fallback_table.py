@@ -1,4 +1,4 @@
-"""The costs of a search that is given none: how many ops are in fallback."""
+"""The cost table of a search without costs: the number of ops in fallback."""
 
 from __future__ import annotations
 

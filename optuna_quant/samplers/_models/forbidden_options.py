@@ -1,4 +1,4 @@
-"""Options that a part of the search does not use, by op."""
+"""The options that a phase of the search does not use, by op."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Forbidden: TypeAlias = Mapping[str, Sequence[str]]
 
 
 def options_of_others(space: TuningSpace, ops: Collection[str]) -> Forbidden:
-    """The quantized options of the ops that are not among some, where they can do without."""
+    """The quantized options of all ops outside a set, if these have others."""
     if not ops:
         return {}
     return {
@@ -30,5 +30,5 @@ def options_of_others(space: TuningSpace, ops: Collection[str]) -> Forbidden:
 
 
 def merged_options(one: Forbidden, other: Forbidden) -> Forbidden:
-    """What either of two forbids."""
+    """The union of two sets of forbidden options."""
     return {op: [*one.get(op, ()), *other.get(op, ())] for op in {**one, **other}}

@@ -47,7 +47,7 @@ _FAR = -1e4
 
 
 class Choices:
-    """The choices of all parameters in one row: where each parameter's begin, and whose they are.
+    """The choices of all parameters in one row, with each parameter's first column.
 
     Args:
         sizes:
@@ -78,7 +78,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What the covariance depends on.
+    """The hyperparameters of the covariance.
 
     Args:
         relevance:
@@ -96,7 +96,7 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class Prior:
-    """Log-normal priors, each by its median and the standard deviation of the logarithm.
+    """Log-normal priors, each given by its median and the standard deviation of its logarithm.
 
     Args:
         total_relevance:

@@ -1,4 +1,4 @@
-"""What is too improbable to be told apart from what never happens."""
+"""The smallest probability that a given number of samples can tell apart from zero."""
 
 from __future__ import annotations
 

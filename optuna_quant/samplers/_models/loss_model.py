@@ -54,7 +54,7 @@ _MOST_DRAWN = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The loss that is expected of a configuration: normal on a scale that bends, see ``bend``.
+    """The predicted loss of a configuration: normal on the scale of ``bend``.
 
     Args:
         loss:
@@ -360,7 +360,7 @@ class LossModel:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """The most probable parameters, and what is needed to tell how sure they are.
+    """The most probable parameters, and what is needed for their uncertainty.
 
     Args:
         theta:

@@ -1,4 +1,4 @@
-"""The record as observations of the loss: of this study's trials, and of an earlier one's."""
+"""Observations of the loss, from the trials of this study and of an earlier one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SURELY_FAILS = 1.05
 
 
 class LossObservations:
-    """Reads what trials have lost; the baseline must be known.
+    """Reads the losses of trials; the baseline must be known.
 
     Args:
         space:
@@ -61,7 +61,7 @@ class LossObservations:
         self._prior = prior
 
     def scale(self, history: TrialHistory) -> LossScale:
-        """In what units losses are, and how large they can be."""
+        """The unit of losses, and the largest possible loss."""
         baseline, threshold = history.baseline, history.threshold
         assert baseline is not None and threshold is not None
         size = abs(baseline)
@@ -78,7 +78,7 @@ class LossObservations:
         return LossScale(tolerance, size, baseline if bounded else math.inf, learned)
 
     def all(self, history: TrialHistory, scale: LossScale) -> list[Observed]:
-        """What an earlier study has seen, then what this one has."""
+        """The observations of an earlier study, then those of this one."""
         return [*self._earlier(history, scale), *self._own(history, scale)]
 
     def loss(self, history: TrialHistory, value: float) -> float:
@@ -116,7 +116,7 @@ class LossObservations:
         tolerance: float,
         step: float,
     ) -> Observed | None:
-        """What one trial has shown; :obj:`None` if that is no number."""
+        """The observation of one trial; :obj:`None` if its loss is not a number."""
         options = option_positions(self._space, config)
         if outcome.state == TrialState.FAIL:
             # What cannot be run says which ops to leave alone, as a loss far off does.

@@ -1,4 +1,4 @@
-"""What losses are off the sum of what the ops add: a Gaussian process over configurations."""
+"""Residuals of the additive model of the loss, as a Gaussian process over configurations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NUGGET_OF_TOLERANCE = 0.02
 
 @dataclass(frozen=True)
 class Residuals:
-    """How far losses are off the sum, on a scale that is linear about zero and then logarithmic.
+    """The residuals, on a scale that is linear around zero and logarithmic beyond.
 
     Args:
         scale:

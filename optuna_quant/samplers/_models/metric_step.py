@@ -1,4 +1,4 @@
-"""By what a metric changes with one sample, read from its values."""
+"""Infer from a metric's values by how much one sample changes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model-based searches share: which trials they learn from, and what they may propose."""
+"""Shared by model-based searches: the trials they learn from, and the choices they may propose."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one configuration has shown.
+    """The observed metric of one configuration.
 
     Args:
         number:
@@ -64,7 +64,7 @@ class Pending:
 
 
 class ModelBasedPolicy(Policy):
-    """The default configuration, some at random, then what a model of the results proposes.
+    """Proposes the default configuration, some at random, then those that a model picks.
 
     The search is over when everything that it may propose has been evaluated.
 

@@ -1,4 +1,4 @@
-"""The losses that configurations have shown, and the units of losses."""
+"""Observed losses of configurations, and the units of losses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LossScale:
-    """In what units losses are, and how large they can be.
+    """The unit of losses, and the largest possible loss.
 
     Args:
         tolerance:
@@ -36,7 +36,7 @@ class LossScale:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """The loss that a configuration has shown.
+    """The observed loss of a configuration.
 
     Args:
         options:

@@ -1,4 +1,4 @@
-"""The sensitivities of ops as the model of the loss takes them: one number per op and option."""
+"""The sensitivities of ops for the model of the loss: one number per op and option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations as the model of the loss takes them."""
+"""Encode configurations for the model of the loss."""
 
 from __future__ import annotations
 

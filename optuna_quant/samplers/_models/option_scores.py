@@ -92,7 +92,7 @@ class OptionScoreBook:
     def compute(
         self, study: optuna.Study, samples: int | None, tunables: Sequence[Tunable]
     ) -> bool:
-        """Compute the scores and keep them; :obj:`False` if another worker is at it.
+        """Compute and keep the scores; :obj:`False` if another worker is doing so.
 
         Args:
             study:

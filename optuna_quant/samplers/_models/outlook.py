@@ -1,4 +1,4 @@
-"""What the search of the surrogate strategy makes of the record, as a value."""
+"""The state of a surrogate search, derived from the record, as a value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Believed:
-    """What is believed of a configuration.
+    """A belief about a configuration.
 
     Args:
         config:
@@ -44,7 +44,7 @@ class Believed:
 
 @dataclass(frozen=True, eq=False)
 class Outlook:
-    """Where the search stands.
+    """The state of the search.
 
     Args:
         stage:

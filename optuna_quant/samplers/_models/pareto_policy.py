@@ -1,4 +1,4 @@
-"""The search of the pareto strategy: what makes the front of cost and loss larger comes next."""
+"""The policy of the pareto strategy: evaluate what is expected to enlarge the front most."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _POLISHED = 1
 
 @dataclass(frozen=True)
 class FrontOptions:
-    """Where the front is looked for, and when it is good enough.
+    """The range of the front, and when it is good enough.
 
     Args:
         reference_loss:
@@ -61,7 +61,7 @@ class FrontOptions:
 
 
 class ParetoPolicy(SurrogatePolicy):
-    """Evaluate the configuration with the largest expected gain in hypervolume.
+    """Proposes the configuration with the largest expected gain in hypervolume.
 
     Args:
         space:
@@ -102,7 +102,7 @@ class ParetoPolicy(SurrogatePolicy):
         return history.threshold is not None and self._decide(history, {}).proposal is None
 
     def is_answer(self, history: TrialHistory, key: str) -> bool:
-        """Not before the front is complete: each of its points is one of many answers."""
+        """True only once the front is complete: each of its points is one of many answers."""
         return self.is_over(history)
 
     def _in_full(self, history: TrialHistory, config: QuantConfig, stage: str) -> Proposal:
@@ -147,7 +147,7 @@ class ParetoPolicy(SurrogatePolicy):
     def _expected(
         self, history: TrialHistory, model: LossModel, stairs: Staircase
     ) -> list[Belief]:
-        """What is believed of the trade-off, and of what may be better than it.
+        """Beliefs about the trade-off, and about configurations that may be better.
 
         Where the trade-off promises little, trade-offs that may be as well and configurations
         beside those of the front are looked at in turn.

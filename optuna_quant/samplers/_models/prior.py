@@ -1,4 +1,4 @@
-"""What a study takes from an earlier one, as it keeps it: the prior of its search."""
+"""The prior that a study takes from an earlier one and keeps in its record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class EarlierLoss:
-    """The loss of a configuration, as an earlier study has seen it.
+    """The loss of a configuration in an earlier study.
 
     Args:
         options:
@@ -52,7 +52,7 @@ class EarlierLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPrior:
-    """What an earlier study has taught: the prior of a search in another one.
+    """What was learned in an earlier study: the prior of a search in another one.
 
     :func:`study_prior` reads it from a study. It names ops and options, and knows no tuning space,
     so that it can be held against that of another model.
@@ -80,7 +80,7 @@ class StudyPrior:
         baseline:
             The metric of its FP32 model; :obj:`None` if it was not measured.
         losses:
-            What its configurations have lost, and those of the study that it was begun from.
+            The losses of its configurations, and of those of the study that it was started from.
         answer:
             The best configuration that met the criterion, as JSON; :obj:`None` if there was none.
         answer_cost:
@@ -133,7 +133,7 @@ class StudyPrior:
         ]
 
     def check(self, space: TuningSpace) -> None:
-        """Check that a search in a tuning space can begin from it.
+        """Check that a search in a tuning space can start from it.
 
         Raises:
             ValueError:
@@ -145,24 +145,25 @@ class StudyPrior:
                 # The type of a group of ops is that of all of them.
                 if there and "+" not in there + tunable.op_type and there != tunable.op_type:
                     raise ValueError(
-                        f"The study {self.study!r} is about another model: the op {op!r} is a "
-                        f"{there} there and a {tunable.op_type} here. Begin from a study of the "
-                        "same model or of one with the same op names, or without an earlier study."
+                        f"The study {self.study!r} is of another model: the op {op!r} is a "
+                        f"{there} there and a {tunable.op_type} here. Start from a study of the "
+                        "same model or of one with the same op names, or without an earlier "
+                        "study."
                     )
         if not self.in_common(space):
             names = [op for tunable in space.tunables for op in tunable.ops]
             shared = [op for op in names if op in self.options]
             why = (
-                f"no option of its ops is in common (of {shared[0]!r} it has "
+                f"its ops have no option in common with this one (of {shared[0]!r} it has "
                 f"{', '.join(self.options[shared[0]])})"
                 if shared
                 else f"no op is in common (it has {_some(list(self.options))}; here there are "
                 f"{_some(names)})"
             )
             raise ValueError(
-                f"The study {self.study!r} says nothing about this model: {why}. Begin from a "
-                "study of the same model or of one with the same op names, or without an earlier "
-                "study."
+                f"The study {self.study!r} says nothing about this model: {why}. Start from a "
+                "study of the same model or of one with the same op names, or without an "
+                "earlier study."
             )
 
     def shown(self, space: TuningSpace) -> str:
@@ -170,12 +171,12 @@ class StudyPrior:
         total = sum(len(tunable.ops) for tunable in space.tunables)
         trials = "1 trial" if self.trials == 1 else f"{self.trials} trials"
         return (
-            f"begun from study {self.study!r}: {len(self.in_common(space))} of {total} "
+            f"started from study {self.study!r}: {len(self.in_common(space))} of {total} "
             f"op{'' if total == 1 else 's'} in common, {trials}"
         )
 
     def dumps(self) -> str:
-        """It as JSON, the same for equal ones."""
+        """The prior as JSON, equal for equal priors."""
         labels = sorted({label for each in self.losses for label in each.options.values()})
         ops = list(self.options)
         numbers = {label: i for i, label in enumerate(labels)}
@@ -199,7 +200,7 @@ class StudyPrior:
 
     @classmethod
     def loads(cls, text: str) -> StudyPrior:
-        """What :meth:`dumps` has written.
+        """Read what :meth:`dumps` has written.
 
         Raises:
             ValueError:
@@ -209,7 +210,7 @@ class StudyPrior:
         if stored.pop("version") != _VERSION:
             raise ValueError(
                 f"What was taken from the study {stored.get('study')!r} was written by another "
-                "version of optuna_quant. Use that version, or begin a new study."
+                "version of optuna_quant. Use that version, or start a new study."
             )
         ops, labels = stored.pop("ops"), stored.pop("labels")
         losses = tuple(
@@ -223,13 +224,13 @@ class StudyPrior:
 
 
 def kept_prior(study: optuna.Study) -> StudyPrior | None:
-    """What a study was begun from; :obj:`None` if it was begun from nothing."""
+    """What a study was started from; :obj:`None` if it was started from nothing."""
     data = read_bytes(study, _NAME)
     return None if data is None else StudyPrior.loads(data.decode())
 
 
 def keep_prior(study: optuna.Study, prior: StudyPrior | None) -> StudyPrior | None:
-    """Write into a study what it begins from; what it keeps already stays.
+    """Write into a study what it starts from; an existing entry stays.
 
     Args:
         study:
@@ -242,7 +243,7 @@ def keep_prior(study: optuna.Study, prior: StudyPrior | None) -> StudyPrior | No
 
     Raises:
         ValueError:
-            If it was begun from another study, or from none and has results.
+            If it was started from another study, or from none and has results.
     """
     kept = kept_prior(study)
     if prior is None:
@@ -256,7 +257,7 @@ def keep_prior(study: optuna.Study, prior: StudyPrior | None) -> StudyPrior | No
 
 
 def check_unbegun(study: optuna.Study, earlier: str) -> None:
-    """Refuse to begin a study from another one when it has results of its own search.
+    """Refuse to start a study from another one if it has its own results.
 
     Raises:
         ValueError:
@@ -264,14 +265,14 @@ def check_unbegun(study: optuna.Study, earlier: str) -> None:
     """
     if has_results(study):
         raise ValueError(
-            f"The study {study.study_name!r} has trials already and was not begun from the study "
-            f"{earlier!r}: what a search begins from cannot be changed on the way. Go on without "
+            f"The study {study.study_name!r} has trials already and was not started from the "
+            f"study {earlier!r}: a search cannot change what it starts from. Continue without "
             "an earlier study, or use another study name."
         )
 
 
 def check_begun_from(study: optuna.Study, kept: StudyPrior, earlier: str) -> None:
-    """Refuse to go on with a study that was begun from another one than is given now.
+    """Refuse to continue a study that was started from another one than is given now.
 
     Raises:
         ValueError:
@@ -279,8 +280,8 @@ def check_begun_from(study: optuna.Study, kept: StudyPrior, earlier: str) -> Non
     """
     if kept.study != earlier:
         raise ValueError(
-            f"The study {study.study_name!r} was begun from the study {kept.study!r}, not from "
-            f"{earlier!r}. Go on with the same one, or use another study name."
+            f"The study {study.study_name!r} was started from the study {kept.study!r}, not "
+            f"from {earlier!r}. Continue with the same one, or use another study name."
         )
 
 

@@ -1,4 +1,4 @@
-"""What an earlier study says about the configurations of a tuning space."""
+"""Apply the prior from an earlier study to the configurations of a tuning space."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SAME_COST = 0.01
 
 
 class PriorInSpace:
-    """A :class:`~optuna_quant.samplers._models.prior.StudyPrior`, held against a search.
+    """A :class:`~optuna_quant.samplers._models.prior.StudyPrior`, applied to a search.
 
     An op that the earlier study did not have counts as one in floats there. What it has seen of
     configurations that this space does not have is used through what it has taught about the ops.
@@ -118,7 +118,7 @@ class PriorInSpace:
 
     @cached_property
     def _had_all_options(self) -> bool:
-        """Whether the earlier study could choose from all that there is here."""
+        """Whether the earlier study could choose from all options of this space."""
         return all(
             {option.label for option in tunable.options} <= set(self._prior.options.get(op, ()))
             for tunable in self._space.tunables
@@ -172,7 +172,7 @@ class PriorInSpace:
     def observed(
         self, *, baseline: float, tolerance: float, without: Collection[str]
     ) -> list[Observed]:
-        """What the configurations of the earlier study have lost, with what is uncertain of it.
+        """The losses of the earlier study's configurations, with their uncertainty.
 
         Args:
             baseline:
@@ -262,7 +262,7 @@ class PriorInSpace:
 
 
 class TakenScores:
-    """Option scores that need not be computed, as an ``OptionScoreBook`` gives them.
+    """Option scores taken from an earlier study, with the interface of an ``OptionScoreBook``.
 
     Args:
         scores:

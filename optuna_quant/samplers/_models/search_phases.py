@@ -30,7 +30,7 @@ _FEWEST_SAMPLES, _MOST_SAMPLES = 6, 24
 
 
 class SearchPhases:
-    """What is searched first, and what with all ops.
+    """Decides which ops a search covers first, and when it covers all.
 
     What is searched first is at least as good then as where it is all there is.
 
@@ -70,7 +70,7 @@ class SearchPhases:
         )
 
     def compute_scores(self, history: TrialHistory, phase: int) -> bool:
-        """Compute what a phase needs; :obj:`False` if another worker is at it."""
+        """Compute what a phase needs; :obj:`False` if another worker is doing so."""
         for tunables in self._scored[: phase + 1]:
             if self._book is None or self._read(history, tunables) is not None:
                 continue
@@ -94,7 +94,7 @@ class SearchPhases:
 
 
 def _samples(history: TrialHistory) -> int | None:
-    """How many samples the sensitivities may use; :obj:`None` if that is theirs to say."""
+    """How many samples the sensitivities may use; :obj:`None` for their own number."""
     population = history.population
     if population is None:
         return None

@@ -1,4 +1,4 @@
-"""The model of the loss that a study's record gives."""
+"""Fit the model of the loss to a study's record."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StudyLossModel:
         self._prior = prior
 
     def fitted(self, history: TrialHistory, claimed: Mapping[str, int]) -> LossModel:
-        """The model after all that was seen, and what is claimed."""
+        """The model fitted to all results and claims."""
         model, observations = self.learned(history)
         # What others evaluate now counts as if it had turned out as expected.
         pending = [
@@ -69,7 +69,7 @@ class StudyLossModel:
         return model.fitted([*observations, *pending]) if pending else model
 
     def learned(self, history: TrialHistory) -> tuple[LossModel, list[Observed]]:
-        """The model after all that was seen, and what that was."""
+        """The model fitted to all results, and these results."""
         sensitivities, is_scored = self._sensitivities(history)
         kinds = self._kinds if is_scored else None
         model = LossModel(sensitivities, self._observations.scale(history), is_scored, kinds)

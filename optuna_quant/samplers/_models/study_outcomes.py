@@ -1,4 +1,4 @@
-"""What a study's trials say of configurations: which are decided, the best, and what they cost."""
+"""The outcomes of a study's trials: decided configurations, the best one, and costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE)
 
 @dataclass(frozen=True)
 class BestKnown:
-    """A configuration that was evaluated at least in part, and what is known of it.
+    """A configuration that was evaluated at least in part, with what is known about it.
 
     Args:
         config:
@@ -98,14 +98,14 @@ class StudyOutcomes:
         return self._sampled.evidence(history, outcome)
 
     def is_known(self, history: TrialHistory, config: QuantConfig) -> bool:
-        """Whether nothing more is to be seen of a configuration that must be seen to the end."""
+        """Whether a configuration that must be seen to the end needs no more samples."""
         outcome = history.outcomes.get(config.key)
         if outcome is None or not outcome.is_partial:
             return outcome is not None
         return not self._in_full and self._sampled.is_settled(history, config.key)
 
     def is_decided(self, history: TrialHistory, outcome: Outcome) -> bool:
-        """Whether nothing more is to be seen of a configuration before the answer is chosen."""
+        """Whether a configuration needs no more samples before the answer is chosen."""
         if self._in_full or not outcome.is_partial:
             return not outcome.is_partial
         seen = self.seen(history, outcome)
@@ -152,7 +152,7 @@ class StudyOutcomes:
         return seen
 
     def spent(self, history: TrialHistory) -> float:
-        """What candidates have cost, in full evaluations; equal models count once."""
+        """The cost of all candidates, in full evaluations; equal models count once."""
         return sum(self.own_models(history).values())
 
     def _violation(self, history: TrialHistory, outcome: Outcome) -> float:

@@ -1,4 +1,4 @@
-"""The search of the surrogate strategy: the record in, the next configuration out."""
+"""The policy of the surrogate strategy: it computes the next configuration from the record."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _LEAST_SAVING = 1e-3
 
 @dataclass(frozen=True)
 class SurrogateOptions:
-    """What the search is told.
+    """The options of the search.
 
     Args:
         min_gain:
@@ -80,7 +80,7 @@ class SurrogateOptions:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do next.
+    """The next step of the search.
 
     Args:
         proposal:
@@ -97,7 +97,7 @@ class Decision:
 
 
 class SurrogatePolicy(Policy):
-    """Evaluate the cheapest configuration that the model believes to meet the criterion.
+    """Proposes the cheapest configuration that the model believes to meet the criterion.
 
     Args:
         space:
@@ -212,7 +212,7 @@ class SurrogatePolicy(Policy):
         return self._model.learned(history)
 
     def outlook(self, history: TrialHistory) -> Outlook:
-        """Where the search stands, and what it believes; the baseline must be known."""
+        """The state of the search, and its beliefs; the baseline must be known."""
         stage, phase = self._next_stage(history), self._phase(history)
         if phase is None:
             return Outlook(stage, self._start, self._fp32_cost)
@@ -272,7 +272,7 @@ class SurrogatePolicy(Policy):
         return self._try(self._prior.first, EARLIER_STAGE, goal=goal)
 
     def _first(self, history: TrialHistory) -> Proposal | None:
-        """What is evaluated before the model decides; :obj:`None` if it decides at once."""
+        """The first proposal, before the model decides; :obj:`None` if it decides at once."""
         if self._earlier_answer is not None:
             return self._earlier_answer
         if self._prior is not None and history.threshold is not None:
@@ -330,7 +330,7 @@ class SurrogatePolicy(Policy):
         model: LossModel,
         forbidden: Forbidden,
     ) -> Decision:
-        """What to do next, where some options are not used."""
+        """The next step, if some options are not used."""
         best = self._outcomes.best(history)
         beliefs = [
             belief
@@ -375,7 +375,7 @@ class SurrogatePolicy(Policy):
     def _thorough(
         self, history: TrialHistory, beliefs: Sequence[Belief], reference: float
     ) -> Belief | None:
-        """What is tried next whatever was spent, if that is wanted: time is no matter then."""
+        """The next candidate of a thorough search, regardless of what was spent."""
         if not self._options.thorough:
             return None
         population = history.population

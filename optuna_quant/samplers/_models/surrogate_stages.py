@@ -1,4 +1,4 @@
-"""The names of the stages of the surrogate strategy, which its claims carry."""
+"""The names of the surrogate strategy's stages, as stored in its claims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BLAS in one thread, where its matrices are too small for more."""
+"""Run BLAS in one thread, for matrices that are too small for more."""
 
 from __future__ import annotations
 

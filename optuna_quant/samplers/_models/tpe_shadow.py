@@ -1,4 +1,4 @@
-"""A study beside the study, in which TPE is asked."""
+"""A shadow study in memory, in which TPE is asked for proposals."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class ShadowStudy:
-    """A study in memory whose parameters have the allowed choices alone.
+    """A study in memory whose parameters have only the allowed choices.
 
     What is new is added. Only if it does not come in the order of the trials, which TPE's result
-    depends on, the shadow is made anew.
+    depends on, the shadow is rebuilt.
 
     Args:
         allowed:
@@ -76,7 +76,7 @@ class ShadowStudy:
             self._advance(observations, pending)
 
     def _advance(self, observations: Sequence[Observation], pending: Sequence[Pending]) -> bool:
-        """Add what is new; :obj:`False`, and nothing of use, if it is no mere addition."""
+        """Add new trials; :obj:`False` if earlier ones have changed as well."""
         current = {o.number: o for o in observations}
         if any(current.get(number) != known for number, known in self._finished.items()):
             return False
@@ -137,7 +137,7 @@ class ShadowStudy:
 
 
 class _TPE(TPESampler):
-    """TPE for a study whose trials all have the same parameters, which it need not find out."""
+    """TPE for a study whose trials all have the same, known parameters."""
 
     def __init__(self, parameters: Mapping[str, BaseDistribution], **kwargs: Any) -> None:
         super().__init__(**kwargs)

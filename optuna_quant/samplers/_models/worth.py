@@ -1,4 +1,4 @@
-"""When a search goes on: what another evaluation must promise."""
+"""When a search continues: the gain that another evaluation must promise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_WORTH_WITHOUT_ANSWER, _MOST_IN_VAIN = 0.05, 40
 
 @dataclass(frozen=True)
 class _Growth:
-    """How what an evaluation must promise grows: from when on, and over how many by e."""
+    """How the required gain grows: from when on, and over how many evaluations by e."""
 
     free: float
     per_e: float
@@ -38,7 +38,7 @@ class _Growth:
 
 @dataclass(frozen=True)
 class EvaluationWorth:
-    """The rule that says what one more evaluation must promise.
+    """The rule for the gain that another evaluation must promise.
 
     Args:
         min_gain:
@@ -79,7 +79,7 @@ class EvaluationWorth:
         return best.proven and best.config == self.prior.first
 
     def _spent(self, history: TrialHistory, best: BestKnown | None) -> float:
-        """What was spent, in full evaluations."""
+        """The evaluations so far, in full evaluations."""
         spent = self.outcomes.spent(history)
         if self.prior is not None and best is not None and best.config == self.prior.first:
             # What the earlier study has tried in vain is not worth as much again.

@@ -1,4 +1,4 @@
-"""The best configuration that a plan has seen so far."""
+"""Track the best configuration that a plan has seen so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations that are evaluated beside each other: as far as it takes to order them."""
+"""Compare configurations, evaluating each only as far as needed to rank them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FEWEST_RANKED = 4
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Evaluates what only has to be compared.
+    """Evaluates configurations that only have to be ranked.
 
     Args:
         races:
@@ -47,7 +47,7 @@ class Comparisons:
     def compare(
         self, name: str, configs: Sequence[QuantConfig], best: Best
     ) -> Generator[Request, Any, tuple[float, list[Evaluation]]]:
-        """Evaluate what may be better than the best so far, and see whether it is good enough.
+        """Compare configurations with the best so far, and see whether the winner is good enough.
 
         Where samples are evaluated one by one it is a race, in which the best so far takes part.
 
@@ -75,7 +75,7 @@ class Comparisons:
     def rank(
         self, name: str, configs: Sequence[QuantConfig], *, provisional: bool = False
     ) -> Comparison:
-        """Evaluate what only has to be ordered."""
+        """Rank configurations."""
         if self.races and (yield SeesSamples()):
             top = max(_FEWEST_RANKED, len(configs) // 4)
             results: list[Evaluation] = yield Race(name, configs, top=top)

@@ -47,7 +47,7 @@ def walk(
     """Accumulate fallback until the criterion is met, or no op is left.
 
     As long as there is progress the ranking is followed. When ``patience`` further ops have
-    brought none the ranking is made anew, given what is in fallback. Ops that gave nothing are
+    brought none the ops are ranked again, given what is in fallback. Ops that gave nothing are
     taken back before (they cost speed) unless ``keep``; if the new ranking brings nothing either
     it is walked to its end.
 
@@ -63,7 +63,7 @@ def walk(
         mode:
             The floating-point mode.
         patience:
-            After how many ops without progress the ranking is made anew.
+            After how many ops without progress the ops are ranked again.
         rerank:
             Ranks the ops that are left, given the current configuration; :obj:`None` to keep the
             first ranking.

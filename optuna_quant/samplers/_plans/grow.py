@@ -1,4 +1,4 @@
-"""Take over as many changes as the criterion allows, with few evaluations."""
+"""Accumulate as many changes as the criterion allows, with few evaluations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages that find the ops which must not be quantized, by evaluating each in fallback."""
+"""Stages that find the ops that must not be quantized, by evaluating each in fallback."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class OpFallback:
         comparisons:
             Evaluates configurations.
         patience:
-            After how many ops in fallback without progress the ops are ranked anew.
+            After how many ops in fallback without progress the ops are ranked again.
         accumulate:
             How the ops that are needed are found, ``"walk"`` or ``"bracket"``; :obj:`None` for
             what fits the evaluation.

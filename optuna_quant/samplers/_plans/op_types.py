@@ -1,4 +1,4 @@
-"""Op-type-wise choices: one option for all ops of a type."""
+"""Op-type-wise settings: one option for all ops of a type."""
 
 from __future__ import annotations
 

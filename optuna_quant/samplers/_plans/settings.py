@@ -1,4 +1,4 @@
-"""The stages that find how ops are quantized, and not which."""
+"""Stages that find how ops are quantized, not which."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a search can be told: each option is declared once, for Python, command and files."""
+"""The options of a search: each is declared once, for Python, command and files."""

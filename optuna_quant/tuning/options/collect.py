@@ -1,4 +1,4 @@
-"""Options that were given one by one, or in values that hold several."""
+"""Collect options that were given one by one or in groups."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _twice(name: str, value: object, group: str, kind: type) -> str:
     held = kind.__name__
     return (
         f"{name}={value!r} and {group}={held}(...) are both given, and {name} is an option of "
-        f"{held}: write {group}={held}(..., {name}={value!r}), or leave {group} out and give its "
-        "options one by one."
+        f"{held}: write {group}={held}(..., {name}={value!r}), or leave {group} out and give "
+        "its options one by one."
     )
 
 

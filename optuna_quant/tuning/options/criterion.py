@@ -60,8 +60,8 @@ class TuningCriterion:
         0,
         Flag(
             help="0: stop at the first model that meets the criterion; otherwise search for so "
-            "long and take the best; 'none': no limit of time (default: 0). It counts the time in "
-            "which the study's trials ran, over all runs of the command",
+            "many seconds and take the best; 'none': no time limit (default: 0). It counts the "
+            "time during which trials of the study ran, in all runs of the command",
             kind=SECONDS_OR_NONE,
             metavar="SECONDS",
         ),
@@ -69,7 +69,7 @@ class TuningCriterion:
     max_trials: int | None = option(
         100,
         Flag(
-            help="the most models that are evaluated, or 'none' (default: 100)",
+            help="the most models to evaluate, or 'none' (default: 100)",
             kind=COUNT_OR_NONE,
             metavar="N",
         ),
@@ -94,11 +94,11 @@ class TuningCriterion:
     objective: ObjectiveLike | None = option(
         None,
         Flag(
-            help="the best of the models that meet the criterion: latency (the fastest on this "
-            "machine), size (the smallest), ops (the fewest in FP32), multiply_adds, "
-            "bit_operations, or weights of several, each relative to FP32: latency=0.7,size=0.3 "
-            "(default: latency, where measured costs of ops predict that of models; otherwise "
-            "size)",
+            help="what is best among the models that meet the criterion: latency (the fastest "
+            "on this machine), size (the smallest), ops (the fewest in FP32), multiply_adds, "
+            "bit_operations, or weights of several, each relative to FP32: "
+            "latency=0.7,size=0.3 (default: latency if the measured costs of the ops predict "
+            "the time of whole models, otherwise size)",
             kind=WEIGHTS,
             metavar="WHAT",
         ),
@@ -106,8 +106,8 @@ class TuningCriterion:
     stop_at_first: bool | None = option(
         None,
         Flag(
-            help="with --timeout SECONDS: stop at the first model that meets the criterion all "
-            "the same",
+            help="with --timeout SECONDS: stop at the first model that meets the criterion, if "
+            "that is earlier",
             kind=SWITCH,
             value=True,
         ),

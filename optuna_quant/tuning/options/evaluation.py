@@ -103,7 +103,8 @@ class EvaluationOptions:
     metric_bounds: tuple[float, float] | None = option(
         None,
         Flag(
-            help="between what values the score of each sample is, if the metric does not say it",
+            help="the lowest and the highest score that a sample can have, if the metric does "
+            "not say",
             kind=BOUNDS,
             metavar=("LOW", "HIGH"),
             heading=_HEADING,
@@ -112,8 +113,8 @@ class EvaluationOptions:
     output_names: str | Sequence[str] | None = option(
         None,
         Flag(
-            help="the output of the model that the metric is of; given several times, a function "
-            "of --metric gets a tuple of them (default: the first output)",
+            help="the output of the model that the metric scores; if given several times, a "
+            "function of --metric gets a tuple of them (default: the first output)",
             kind=NAMES,
             names=("--output-name",),
             metavar="NAME",
@@ -123,9 +124,9 @@ class EvaluationOptions:
     inputs: InputValues | None = option(
         None,
         Flag(
-            help="an input of the model that is the same for all samples, such as a sampling rate "
-            "or the first state: a number (which fills the whole input), true or false, a JSON "
-            "list, @FILE.npy, or a text; once for each such input",
+            help="an input of the model that is the same for all samples, such as a sampling "
+            "rate or the first state: a number (which fills the whole input), true or false, a "
+            "JSON list, @FILE.npy, or a text; repeat it for each such input",
             kind=INPUTS,
             names=("--input",),
             metavar="NAME=VALUE",
@@ -135,9 +136,9 @@ class EvaluationOptions:
     transform: Transform | None = option(
         None,
         Flag(
-            help="function that gets what the data hold of one sample, an array or an image, and "
-            "returns the input as the model takes it, without an axis of samples; for --data, "
-            "--holdout and --calibration",
+            help="function that gets one sample of the data, an array or an image, and returns "
+            "the model's input for it, without a sample axis; for --data, --holdout and "
+            "--calibration",
             kind=FUNCTION,
             metavar="FILE.py:NAME",
             heading=_HEADING,
@@ -147,8 +148,8 @@ class EvaluationOptions:
     batch_size: int | None = option(
         None,
         Flag(
-            help="how many samples of --data are run at once (default: 64, but 1 for models with "
-            "dynamic quantization, in which what a sample gets depends on its batch)",
+            help="how many samples of --data to run at once (default: 64, but 1 for models "
+            "with dynamic quantization, whose output for a sample depends on its batch)",
             kind=COUNT,
             metavar="N",
             heading=_HEADING,
@@ -157,8 +158,8 @@ class EvaluationOptions:
     evaluation_threads: int | None = option(
         None,
         Flag(
-            help="how many batches of --data are run at the same time; without --threads they "
-            "share the cores (default: 2, or 1 with --threads or on one core)",
+            help="how many batches of --data to run in parallel; without --threads they share "
+            "the cores (default: 2, or 1 with --threads or on one core)",
             kind=COUNT,
             metavar="N",
             heading=_HEADING,
@@ -167,8 +168,8 @@ class EvaluationOptions:
     evaluation_timeout: float | None = option(
         None,
         Flag(
-            help="end an evaluation that takes longer, so that one that hangs does not hold up "
-            "all workers; a candidate fails then, and is not tried again (default: no limit)",
+            help="stop an evaluation that takes longer, so that one that hangs does not block "
+            "all workers; the candidate fails and is not tried again (default: no limit)",
             kind=NUMBER,
             metavar="SECONDS",
             heading=_HEADING,
@@ -177,9 +178,9 @@ class EvaluationOptions:
     early_stopping: str | None = option(
         None,
         Flag(
-            help="how a model is given up before it has seen all of --data: by bets on its scores "
-            "and their differences to the FP32 model's, on its scores alone, only for certain, or "
-            "not at all (default: paired)",
+            help="when to give up a model before it has seen all of --data: by a test on its "
+            "scores and their differences from the FP32 model's (paired), on its scores alone "
+            "(unpaired), only if it certainly fails (exact), or never (off) (default: paired)",
             kind=TEXT,
             names=("--early-stopping", "--evidence"),
             choices=("paired", "unpaired", "exact", "off"),
@@ -189,7 +190,7 @@ class EvaluationOptions:
     error_probability: float = option(
         1e-3,
         Flag(
-            help="with what probability a model that meets the criterion may be given up "
+            help="the probability with which a model that meets the criterion may be given up "
             "(default: 0.001)",
             kind=NUMBER,
             metavar="P",
@@ -199,9 +200,9 @@ class EvaluationOptions:
     holdout: float | DataLike | Evaluate | None = option(
         None,
         Flag(
-            help="samples that the search does not see: a part of --data such as 0.3, others in "
-            "the form of --data, or with --evaluate a second function FILE.py:FUNC; the model "
-            "that was found is evaluated there once, at the end",
+            help="samples that the search does not see: a part of --data such as 0.3, other "
+            "samples in the form of --data, or with --evaluate a second function FILE.py:FUNC; "
+            "the answer is evaluated on them once, at the end",
             kind=HOLDOUT,
             metavar="PART|FILE",
             heading=_HEADING,
@@ -211,8 +212,8 @@ class EvaluationOptions:
     verify: bool = option(
         True,
         Flag(
-            help="do not evaluate the model that was found a second time, which shows whether its "
-            "metric is reproducible (with --data a few samples tell)",
+            help="do not evaluate the answer a second time to see whether its metric is "
+            "reproducible (with --data a few samples are enough)",
             kind=SWITCH,
             names=("--no-verify",),
             value=False,
@@ -222,7 +223,7 @@ class EvaluationOptions:
     measure_gain: bool = option(
         True,
         Flag(
-            help="do not measure the model that was found beside FP32 at the end",
+            help="do not compare the answer with FP32 in time and size at the end",
             kind=SWITCH,
             names=("--no-gain",),
             value=False,

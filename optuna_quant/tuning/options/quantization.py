@@ -45,8 +45,9 @@ class QuantizationOptions:
         None,
         Flag(
             help="static quantization (needs --calibration), dynamic, or auto: static first, "
-            "dynamic for ops that allow it (default: static; auto for a model of which 5 percent "
-            "or more are the weights of ops that only dynamic quantization takes: LSTM)",
+            "then dynamic for ops that support it (default: static; auto if at least 5 percent "
+            "of the model are weights of ops that support only dynamic quantization, such as "
+            "LSTM)",
             kind=TEXT,
             choices=("static", "dynamic", "auto"),
             heading=_HEADING,
@@ -55,8 +56,8 @@ class QuantizationOptions:
     op_types: Sequence[str] | str = option(
         "default",
         Flag(
-            help="which ops to tune: 'default' (those whose quantization pays), 'all', or op "
-            "types separated by commas (Conv,Gemm)",
+            help="which ops to tune: 'default' (the types that are worth quantizing), 'all', "
+            "or op types separated by commas (Conv,Gemm)",
             kind=OP_TYPES,
             metavar="TYPES",
             heading=_HEADING,
@@ -76,7 +77,7 @@ class QuantizationOptions:
     op_name_dict: OpDict | None = option(
         None,
         Flag(
-            help="what to allow, by op name (a regular expression); goes over --op-type-dict",
+            help="what to allow, by op name (a regular expression); overrides --op-type-dict",
             kind=TABLE,
             metavar="JSON",
             heading=_HEADING,
@@ -86,7 +87,7 @@ class QuantizationOptions:
     calibration_sizes: Sequence[int] | None = option(
         None,
         Flag(
-            help="use only the first N of the calibration samples",
+            help="use only the first N calibration samples",
             kind=COUNTS,
             names=("--calibration-samples",),
             metavar="N",

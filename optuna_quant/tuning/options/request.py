@@ -1,4 +1,4 @@
-"""All that a search is given."""
+"""All options of a search."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _RECORD = "output and record"
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
-    """All that :func:`~optuna_quant.tune` takes, which says what each is."""
+    """All options of :func:`~optuna_quant.tune`, where they are described."""
 
     model: ModelLike | None = option(None)
     backend: Backend | None = option(None)
     calibration_data: CalibrationLike | None = option(
         None,
         Flag(
-            help="calibration samples: an array for each input of the model, under its name; or a "
-            "folder with a file .npy for each, or a folder of images",
+            help="calibration samples: an array for each input of the model, under its name; "
+            "or a folder with an .npy file for each input, or a folder of images",
             kind=DATA,
             names=("--calibration",),
             metavar="X.npz",
@@ -60,9 +60,9 @@ class TuneOptions:
     evaluate: Evaluate | None = option(
         None,
         Flag(
-            help="function that gets an onnxruntime.InferenceSession and returns the metric, or "
-            "one score for each sample; with a parameter named indices it is asked for some of "
-            "them (FUNC may be left out if it is named evaluate)",
+            help="function that gets an onnxruntime.InferenceSession and returns the metric, "
+            "or one score for each sample; if it has a parameter named indices, it is asked "
+            "for some of them (FUNC may be omitted if it is named evaluate)",
             kind=FUNCTION,
             metavar="FILE.py:FUNC",
             heading=_DATA,
@@ -73,9 +73,9 @@ class TuneOptions:
         None,
         Flag(
             help="instead of --evaluate: labelled data, the inputs under their names and "
-            "'labels'; or a folder with a file .npy for each, or a folder with images in a folder "
-            "for each class; without labels for agreement, cosine and relative_error. A model is "
-            "then evaluated on no more samples than it takes to decide about it",
+            "'labels'; or a folder with an .npy file for each, or with a folder of images for "
+            "each class; without labels for agreement, cosine and relative_error. Each model "
+            "is evaluated on no more samples than are needed to decide about it",
             kind=DATA,
             metavar="X.npz",
             heading=_DATA,
@@ -85,12 +85,12 @@ class TuneOptions:
     metric: Metric | None = option(
         None,
         Flag(
-            help="the metric on --data: accuracy, top5 (or another number), exact_match, iou, mse "
-            "or mae; with scikit-learn f1, f1_macro, roc_auc, r2, log_loss, ...; without labels, "
-            "how far the output agrees with the FP32 model's: agreement (of classes), cosine or "
-            "relative_error; or FILE.py:NAME, a function that gets the model's output and the "
-            "labels and gives the score of each sample, an optuna_quant.SampleMetric, or an "
-            "object of torchmetrics (default: accuracy)",
+            help="the metric on --data: accuracy, top5 (or another number), exact_match, iou, "
+            "mse or mae; with scikit-learn f1, f1_macro, roc_auc, r2, log_loss, ...; without "
+            "labels, how closely the output agrees with the FP32 model's: agreement (of "
+            "classes), cosine or relative_error; or FILE.py:NAME, a function that gets the "
+            "model's output and the labels and returns the score of each sample, an "
+            "optuna_quant.SampleMetric, or a torchmetrics object (default: accuracy)",
             kind=METRIC,
             heading=_DATA,
         ),
@@ -98,7 +98,7 @@ class TuneOptions:
     output: str | os.PathLike[str] | None = option(
         None,
         Flag(
-            help="where the best model so far is kept (default: NAME.quantized.onnx in this "
+            help="where to write the best model so far (default: NAME.quantized.onnx in this "
             "directory, for a model NAME.onnx)",
             kind=OUTPUT,
             metavar="OUT.onnx",
@@ -108,7 +108,7 @@ class TuneOptions:
     storage: Storage = option(
         None,
         Flag(
-            help="where the record is kept: a file, sqlite:///FILE, postgresql://..., "
+            help="where to keep the record: a file, sqlite:///FILE, postgresql://..., "
             "mysql://..., redis://..., or grpc://HOST:PORT (default: the file "
             "OUT.optuna_quant.journal beside the output)",
             kind=ADDRESS,
@@ -119,7 +119,7 @@ class TuneOptions:
     study_name: str | None = option(
         None,
         Flag(
-            help="its name there (default: the model's, and a hash)",
+            help="the study's name there (default: the model's name and a hash)",
             kind=TEXT,
             metavar="NAME",
             heading=_RECORD,
@@ -131,4 +131,4 @@ class TuneOptions:
     quantization: QuantizationOptions = group(QuantizationOptions)
     runtime: RuntimeOptions = group(RuntimeOptions)
     search: SearchOptions = group(SearchOptions)
-    seed: int = option(0, Flag(help="seed of all that is random", kind=INTEGER))
+    seed: int = option(0, Flag(help="the random seed", kind=INTEGER))

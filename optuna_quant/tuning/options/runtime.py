@@ -46,7 +46,7 @@ class RuntimeOptions:
     threads: int | None = option(
         None,
         Flag(
-            help="the threads with which ONNX Runtime runs one model; give 1 where several "
+            help="the threads that ONNX Runtime uses to run one model; give 1 if several "
             "processes share a machine (default: all cores)",
             kind=COUNT,
             metavar="N",
@@ -56,7 +56,7 @@ class RuntimeOptions:
     cache_dir: str | os.PathLike[str] | None = option(
         None,
         Flag(
-            help="keep calibration statistics here, for other commands and for the next time",
+            help="keep calibration statistics here for other commands and later runs",
             kind=FOLDER,
             metavar="DIR",
             heading="output and record",
@@ -67,8 +67,8 @@ class RuntimeOptions:
         check_count("threads", self.threads)
         if self.threads is not None and self.session_options is not None:
             raise ValueError(
-                f"Either threads (got {self.threads!r}) or session_options is needed, not both: "
-                "session_options.intra_op_num_threads says the same."
+                f"Either threads (got {self.threads!r}) or session_options can be given, not "
+                "both: session_options.intra_op_num_threads sets the same."
             )
 
     def session(self) -> RunSettings | None:

@@ -69,9 +69,9 @@ class SearchOptions:
     from_study: FromStudy | None = option(
         None,
         Flag(
-            help="begin with what an earlier study has taught, of the same model, a fine-tuned "
-            "one, or one with the same op names: its name in the same storage, or NAME@STORAGE; "
-            "@STORAGE for the only study there",
+            help="start from the results of an earlier study of the same model, a fine-tuned "
+            "one, or one with the same op names: its name in the same storage, or "
+            "NAME@STORAGE; @STORAGE for the only study there",
             kind=STUDY,
             metavar="NAME[@STORAGE]",
             heading="output and record",
@@ -80,8 +80,8 @@ class SearchOptions:
     costs: CostsLike | None = option(
         None,
         Flag(
-            help="what each op costs in each option, as the command space has written it with "
-            "--save-costs on the machine that counts (default: it is measured here)",
+            help="what each op costs with each option, as written by 'optuna-quant space "
+            "--save-costs' on the target machine (default: measured here)",
             kind=FILE,
             metavar="FILE",
             reads="file of --costs",
@@ -98,7 +98,7 @@ class SearchOptions:
     n_jobs: int = option(
         1,
         Flag(
-            help="evaluate so many models at a time, in threads of this process (default: 1)",
+            help="how many models to evaluate at a time, in threads of this process (default: 1)",
             kind=COUNT,
             names=("--jobs",),
             metavar="N",

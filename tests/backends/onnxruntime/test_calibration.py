@@ -475,7 +475,7 @@ def test_cache_file_that_cannot_be_read_is_built_anew(tmp_path: Path) -> None:
     flipped[middle] ^= 0xFF
     for content in (b"", whole[:middle], whole[:-1], b"junk" * 100, bytes(flipped)):
         path.write_bytes(content)
-        with pytest.warns(UserWarning, match="cannot be read .* calibrating anew"):
+        with pytest.warns(UserWarning, match="cannot be read .* calibrating again"):
             found = collect_statistics(model, ["product"], data_for(model, x), [20], cache=cache)
         assert found[20].histograms == expected.histograms
         with warnings.catch_warnings():

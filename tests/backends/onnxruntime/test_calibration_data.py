@@ -126,7 +126,7 @@ def test_npz_is_read_and_other_arrays_ignored(
     finally:
         logger.removeHandler(caplog.handler)
         logger.setLevel(logging.NOTSET)
-    assert "['y'] are no inputs" in caplog.text
+    assert "['y'] are not inputs" in caplog.text
 
 
 def test_npz_without_an_input_names_what_it_holds(tmp_path: Path) -> None:
@@ -164,7 +164,11 @@ def test_function_that_returns_a_used_iterator_is_found_out() -> None:
     [
         (3, TypeError, "of type int; pass a dict of arrays"),
         ({"y": images(2)}, ValueError, "'x' is missing .* are \\['x'\\], .* for \\['y'\\]"),
-        ({"x": images(2), "z": images(2)}, ValueError, "'z' in the calibration data is no input"),
+        (
+            {"x": images(2), "z": images(2)},
+            ValueError,
+            "'z' in the calibration data is not an input",
+        ),
         ({"x": images(0)}, ValueError, "empty: they hold 0 samples"),
         ({"x": np.float32(1.0)}, ValueError, "'x': the calibration data has a scalar"),
         ({"x": images(2).astype(int)}, ValueError, "is int64 .* expects float32 of shape"),
@@ -181,7 +185,7 @@ def test_bad_data_are_refused_at_once(data: object, error: type[Exception], mess
 @pytest.mark.parametrize(
     ("batches", "error", "message"),
     [
-        ([], ValueError, "there is no batch"),
+        ([], ValueError, "they hold no batch"),
         ([images(2), 5], TypeError, "calibration batch 1 is of type int"),
         ([images(0)], ValueError, r"'x': calibration batch 0 is empty, with shape \(0, 3\)"),
         ([(images(2), 1, 2)], ValueError, "tuple of 3 items, but the model has 1 input"),

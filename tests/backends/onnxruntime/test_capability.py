@@ -88,7 +88,7 @@ def test_float16_model_is_told_to_be_exported_anew() -> None:
     x = maker.input("x", ["n", 4], onnx.TensorProto.FLOAT16)
     weight = maker.const(np.ones((4, 4), np.float16))
     model = maker.model({maker.node("MatMul", [x, weight]): onnx.TensorProto.FLOAT16})
-    with pytest.raises(ValueError, match=r"quantization pays\..*float16.*export it in float32"):
+    with pytest.raises(ValueError, match=r"worth quantizing\..*float16.*export it in float32"):
         capability(model).select()
     assert capability(convnet()).hint == ""
 
@@ -261,7 +261,7 @@ def test_the_approach_where_none_is_named(model: onnx.ModelProto, approach: str)
         OnnxRuntimeBackend(model, calibration_data=data, **options)
         for options in ({}, {"approach": approach})
     )
-    # So a study that was begun with the approach by name goes on without, and the other way.
+    # So a study that was started with the approach by name goes on without, and the other way.
     assert backend.signature() == named.signature()
     assert backend.capability() == named.capability()
     assert backend.tuning_space().describe() == named.tuning_space().describe()

@@ -75,7 +75,7 @@ WEIGHTS: list[tuple[str, Callable[[Maker], str], str, str]] = [
     (
         "MatMul",
         lambda m: m.node("RandomNormal", [], shape=[8, 8], name="noise"),
-        "its weight comes out of the RandomNormal 'noise', each time another",
+        "its weight comes out of the RandomNormal 'noise', and differs each time",
         "",
     ),
     (
@@ -88,20 +88,20 @@ WEIGHTS: list[tuple[str, Callable[[Maker], str], str, str]] = [
         "Gemm",
         replaceable,
         "its weight is computed from 'stored', an input that callers may replace",
-        "take it off the list of inputs",
+        "remove it from the list of inputs",
     ),
     ("Gemm", from_branch, "its weight comes out of the If 'choice'", ""),
     (
         "MatMul",
         not_finite,
         "its weight 'w_bad' has 2 of 64 values that are NaN or infinite",
-        "mend the weight",
+        "fix the weight",
     ),
     (
         "Gemm",
         too_large,
-        "its weight is computed from constants, and too large to be kept",
-        "compute it beforehand",
+        "its weight is computed from constants, but too large to store",
+        "compute it before export",
     ),
 ]
 
@@ -173,9 +173,7 @@ def test_reasons_by_op_and_approach() -> None:
     assert "lstm" not in auto.left_out()["op"].tolist()
     asked = auto.tuning_space(op_types=["LSTM"])
     frame = auto.left_out(asked).set_index("op")
-    assert frame.loc["layer", "reason"] == (
-        "its type is not among the op types that were asked for"
-    )
+    assert frame.loc["layer", "reason"] == ("its op type was not asked for")
 
 
 def test_nothing_is_left_out_of_a_space_of_all() -> None:
@@ -239,7 +237,7 @@ def dynamic_layer(m: Maker, x: str) -> str:
         (
             single(TensorProto.FLOAT, branch),
             np.float32,
-            "Its 2 MatMul are all inside If, Loop or Scan, which stay as they are",
+            "Its 2 MatMul are all inside If, Loop or Scan, which are not quantized",
         ),
         (
             single(TensorProto.FLOAT16, layer(np.float16)),
@@ -273,7 +271,7 @@ def test_why_a_model_cannot_be_quantized(
 ) -> None:
     data = samples(8, 8).astype(dtype)
     backend = OnnxRuntimeBackend(model, calibration_data=data, approach="static")
-    with pytest.raises(ValueError, match="no op whose quantization pays") as raised:
+    with pytest.raises(ValueError, match="no op that is worth quantizing") as raised:
         backend.tuning_space()
     assert message in str(raised.value)
 

@@ -55,14 +55,14 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsiz
     ("content", "reason"),
     [
         (b"", "it is empty; export or download it again"),
-        (LFS_POINTER, "it is a pointer of Git LFS, not the model; run: git lfs pull"),
-        (b"PK\x03\x04" + bytes(30), "it is a zip archive, as PyTorch writes its checkpoints"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(30), "it is an HDF5 file, as Keras writes its models"),
+        (LFS_POINTER, "it is a Git LFS pointer, not the model; run: git lfs pull"),
+        (b"PK\x03\x04" + bytes(30), "it is a zip archive, such as a PyTorch checkpoint"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(30), "it is an HDF5 file, such as a Keras model"),
         (b"\x80\x02}q\x00X\x05\x00\x00", "it is a Python pickle"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(9), "it is a TensorFlow Lite model"),
         (b"\x1c\x00\x00\x00ORTM" + bytes(9), "it is in the ORT format"),
         (b"<!DOCTYPE html><html>", "it is text (HTML, XML or JSON), perhaps an error page"),
-        (b"no model at all", "it is another kind of file, damaged, or was cut off"),
+        (b"no model at all", "it is another kind of file, or is damaged or truncated"),
     ],
 )
 def test_load_model_of_other_content(content: bytes, reason: str, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_load_model_of_other_content(content: bytes, reason: str, tmp_path: Path
 def test_load_model_that_was_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "half.onnx"
     path.write_bytes(convnet().SerializeToString()[:-200])
-    with pytest.raises(ValueError, match=r"half.onnx' is not an ONNX model: .* was cut off; exp"):
+    with pytest.raises(ValueError, match=r"half.onnx' is not an ONNX model: .* truncated; exp"):
         load_model(path)
 
 
@@ -137,7 +137,7 @@ def test_incomplete_external_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data of tensor .* are incomplete"):
         load_model(tmp_path / "model.onnx")
     weights.write_bytes(LFS_POINTER)
-    with pytest.raises(ValueError, match=r"weights\.bin' .*It is a pointer of Git LFS; run: git"):
+    with pytest.raises(ValueError, match=r"weights\.bin' .*It is a Git LFS pointer; run: git"):
         load_model(tmp_path / "model.onnx")
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"data of tensor .* are missing"):

@@ -98,7 +98,7 @@ def test_an_optimized_model_is_told_to_be_given_as_exported(
     h = m.node("Gelu", [m.input("x", ["N", 4])], domain="com.microsoft")
     model = m.model([m.node("MatMul", [h, m.weight(4, 3)])])
     refusing_from(Level.ORT_ENABLE_EXTENDED, monkeypatch)
-    with pytest.raises(ValueError, match="it was optimized before: give the model as it was exp"):
+    with pytest.raises(ValueError, match="it was already optimized: give the model as it was exp"):
         OnnxRuntimeBackend(model, calibration_data=samples(8, 4))
 
 

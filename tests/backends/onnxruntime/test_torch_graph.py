@@ -634,7 +634,8 @@ def test_unsupported_operators_are_named() -> None:
     with pytest.raises(UnsupportedOperatorError) as raised:
         TorchGraph(model)
     assert str(raised.value) == (
-        "The model cannot be run through torch from its ONNX graph: there is no counterpart of "
+        "The model cannot be run through torch from its ONNX graph: there is no torch counterpart "
+        "of "
         "operator Det (node 'determinant'), com.microsoft.QuickGelu (node 'quick'). Pass the "
         "nn.Module that it was exported from instead: module=, with parameters=, a dict from op "
         "names to names of the module's parameters."

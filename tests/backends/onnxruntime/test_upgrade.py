@@ -132,7 +132,7 @@ def test_model_that_has_no_new_form_stays_as_it_is_and_says_why(
     assert graph.opset == 10
     (said,) = [r.getMessage() for r in caplog.records if "stays in opset 10" in r.getMessage()]
     assert "'Resize0'" in said
-    assert "export it again with opset 13" in said
+    assert "Export it again with opset 13" in said
     data = samples(*SHAPE)
     backend = OnnxRuntimeBackend(model, calibration_data=data, session_options=exact_options())
     (got,) = backend.quantize(backend.tuning_space().default()).run({"x": data})

@@ -65,7 +65,7 @@ def test_f1() -> None:
     assert value("f1_weighted", LOGITS, CLASSES) == pytest.approx(shares @ each)
     assert value("f1_micro", LOGITS, CLASSES) == pytest.approx((predicted == CLASSES).mean())
     assert value("F1", TWO, YES) == pytest.approx(f1_of(YES == 1, TWO.argmax(1) == 1))
-    with pytest.raises(ValueError, match="'f1' is of two classes.*f1_macro, f1_micro or"):
+    with pytest.raises(ValueError, match="'f1' is for two classes.*f1_macro, f1_micro or"):
         value("f1", LOGITS, CLASSES)
 
 
@@ -251,7 +251,7 @@ def test_an_object_is_a_metric() -> None:
 def test_an_object_that_does_not_say_its_direction() -> None:
     given = Hits()
     given.higher_is_better = None
-    with pytest.raises(ValueError, match=r"Hits does not say whether more is better"):
+    with pytest.raises(ValueError, match=r"Hits does not say whether higher is better"):
         as_metric_of(given)
     assert as_metric_of(given, higher_is_better=False).higher_is_better is False
 

@@ -94,10 +94,10 @@ def test_output_that_no_op_can_change() -> None:
         (["kept", "size"], "outputs 'kept', 'size', but .* change them"),
     ):
         metric = SampleMetric(name="own", score=lambda o, y: y)
-        with pytest.raises(ValueError, match=rf"{shown}.*Those that do are: a, b; choose"):
+        with pytest.raises(ValueError, match=rf"{shown}.*Quantization can change: a, b; choose"):
             tuned(data={"x": X, "y": labels_of("a")}, output_names=names, metric=metric)
     # What is left in FP32 is no help.
-    with pytest.raises(ValueError, match="output 'b', but .*Those that do are: a;"):
+    with pytest.raises(ValueError, match="output 'b', but .*Quantization can change: a;"):
         tuned(
             data={"x": X, "y": labels_of("b")},
             output_names="b",
@@ -171,7 +171,7 @@ def test_corpus_metric_of_several_outputs() -> None:
 
 
 def test_named_metrics_are_of_one_output() -> None:
-    with pytest.raises(ValueError, match="'accuracy' is of one output, but output_names has 2"):
+    with pytest.raises(ValueError, match="'accuracy' scores one output, but output_names has 2"):
         DataEvaluation({"x": X, "y": X}, "accuracy", output_names=["a", "b"])
 
 
@@ -212,7 +212,7 @@ def test_strategies_are_told_the_scored_outputs(
     [
         (3, TypeError, "the name of an output or a list of names, but got 3"),
         ([1], TypeError, "a list of names"),
-        ([], ValueError, "one output at least"),
+        ([], ValueError, "at least one output"),
         (["a", "b", "a"], ValueError, "names 'a' twice"),
     ],
 )
@@ -235,5 +235,5 @@ def test_choice() -> None:
 def test_wrong_name_is_found_before_anything_is_run() -> None:
     with pytest.raises(ValueError, match=r"no output 'A'; did you mean 'a'\?"):
         tuned(data={"x": X, "y": labels_of("a")}, output_names="A")
-    with pytest.raises(ValueError, match="output_names='a' goes with data"):
+    with pytest.raises(ValueError, match="output_names='a' is for data"):
         tuned(evaluate=lambda session: 1.0, output_names="a")

@@ -113,8 +113,8 @@ def fit_accumulator(
     while scale is not None:
         if not np.isfinite(scale).all():
             raise ValueError(
-                "The bias is too large beside the input and the weight to be added to integer "
-                "products of them."
+                "The bias is too large to be added to integer products of the input and the "
+                "weight."
             )
         weight = on_coarser_grid(load(), weight, scale)
         scale = bound.scale(weight, bias)

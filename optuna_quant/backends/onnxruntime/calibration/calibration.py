@@ -171,7 +171,7 @@ class CalibrationCache:
             return None
         except Exception as error:  # a damaged file fails in many ways, all of them here
             warnings.warn(
-                f"The calibration cache file {path} cannot be read ({error}); calibrating anew.",
+                f"The calibration cache file {path} cannot be read ({error}); calibrating again.",
                 stacklevel=2,
             )
             return None

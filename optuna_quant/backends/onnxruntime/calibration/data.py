@@ -212,11 +212,12 @@ class CalibrationData:
             yield self._feed(batch, f"calibration batch {number}")
         if number < 0 and self._was_read:
             raise ValueError(
-                "The calibration data gave batches once and now give none: they must be readable "
-                "again. A function must return a fresh iterator at each call."
+                "The calibration data gave batches the first time and now give none: it must "
+                "be possible to read them again. A function must return a fresh iterator at "
+                "each call."
             )
         if number < 0:
-            raise ValueError("The calibration data are empty: there is no batch.")
+            raise ValueError("The calibration data are empty: they hold no batch.")
 
     def pieces(self, sizes: Iterable[int]) -> Iterator[Piece]:
         """Yield the first ``max(sizes)`` samples, cut so that each size ends a piece.
@@ -409,7 +410,7 @@ def _load_npz(path: Path, inputs: Sequence[InputSpec]) -> Mapping[str, NDArray[A
         )
     ignored = sorted(set(held) - set(names))
     if ignored:
-        _logger.debug(f"{path}: the arrays {ignored} are no inputs of the model; ignored.")
+        _logger.debug(f"{path}: the arrays {ignored} are not inputs of the model and are ignored.")
     return read_npz(path, what, names)
 
 

@@ -94,7 +94,7 @@ def check_names(named: Mapping[Any, Any], inputs: Sequence[InputSpec], where: st
         )
     if unknown:
         raise ValueError(
-            f"{unknown[0]!r} in {where} is no input of the model: its inputs are {names}."
+            f"{unknown[0]!r} in {where} is not an input of the model: its inputs are {names}."
         )
 
 
@@ -151,5 +151,5 @@ def _mismatch(spec: InputSpec, array: NDArray[Any], where: str) -> ValueError:
     return ValueError(
         f"Input {spec.name!r}: {where} is {array.dtype} of shape {array.shape}, but the model "
         f"expects {spec}. Prepare the calibration data exactly as for inference; transform= "
-        "(--transform) can do it."
+        "(--transform) can do that."
     )

@@ -132,7 +132,7 @@ class Samples:
         if self.calibration is None:
             raise ValueError(
                 f"{purpose} needs samples to run the model on, but the backend has no "
-                "calibration_data: pass data=, in any form that calibration_data may have."
+                "calibration_data: pass data=, in any form that calibration_data accepts."
             )
         return self.calibration
 

@@ -94,8 +94,8 @@ class CalibrationSource:
             return ImageFolder(path)
         if not files:
             raise ValueError(
-                f"The folder {str(path)!r} holds neither .npy files, one for each input of the "
-                "model and named as it, nor images."
+                f"The folder {str(path)!r} holds neither .npy files, named after the model's "
+                "inputs, nor images."
             )
         names = [spec.name for spec in self.inputs if spec.name in files]
         return {name: np.load(files[name], mmap_mode="r") for name in names}

@@ -62,7 +62,7 @@ def unpack(data: bytes, key: str) -> dict[int, CalibrationStatistics]:
     start = len(_MAGIC) + _DIGEST_BYTES
     packed = data[start:]
     if not data.startswith(_MAGIC):
-        raise ValueError("These are no calibration statistics of this version of optuna_quant.")
+        raise ValueError("These are not calibration statistics of this version of optuna_quant.")
     if hashlib.sha256(packed).digest() != data[len(_MAGIC) : start]:
         raise ValueError("The calibration statistics are damaged.")
     with np.load(io.BytesIO(zlib.decompress(packed)), allow_pickle=False) as file:

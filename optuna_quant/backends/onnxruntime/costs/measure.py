@@ -251,9 +251,8 @@ def _say_refused(refused: set[tuple[str, str]]) -> None:
         listed = ", ".join(f"{op!r} as {name}" for op, name in sorted(refused))
         _logger.warning(
             f"ONNX Runtime does not load the model with these ops quantized: {listed}. In the "
-            "table of the latency these options cost as much as the whole model on top of FP32, "
-            "so that they are not chosen for being quick; op_name_dict can leave them out of the "
-            "space."
+            "latency table these options cost as much as FP32 plus the whole model, so that "
+            "they do not look fast; op_name_dict can leave them out of the space."
         )
 
 
@@ -277,8 +276,8 @@ def operation_tables(source: CostSource, space: TuningSpace) -> tuple[CostTable,
             unknown.append(node.name)
     if unknown:
         _logger.warning(
-            f"The multiply-adds of {', '.join(unknown)} are not known, because the shapes of what "
-            "they read are not: they count as none."
+            f"The multiply-adds of {', '.join(unknown)} are not known, because the shapes of "
+            "their inputs are not: they count as zero."
         )
     floats: dict[str, dict[str, float]] = {}
     products: dict[str, dict[str, float]] = {}
@@ -330,7 +329,7 @@ def _told(costs: Costs, models: int) -> str:
     if validation is None:
         agrees = "not compared with other models"
     elif validation.rank_correlation is None:
-        agrees = "the models that they were compared with differ by no more than noise"
+        agrees = "the models used for comparison differ by no more than noise"
     else:
         agrees = (
             f"rank correlation {validation.rank_correlation:.2f} with "

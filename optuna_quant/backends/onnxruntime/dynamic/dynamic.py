@@ -114,10 +114,10 @@ def _rewritten(rewrite: Rewrite, node: onnx.NodeProto, config: OpConfig) -> list
     op = f"Op {node.name!r} ({node.op_type})"
     if handler is None:
         known = ", ".join(sorted(op_type for _, op_type in _HANDLERS))
-        raise ValueError(f"{op} has no dynamic mode; the op types that have it: {known}.")
+        raise ValueError(f"{op} has no dynamic mode; the op types that have one: {known}.")
     lacking = lacking_kernel(node)
     if lacking:
-        raise ValueError(f"{op} cannot run in dynamic mode: {lacking}, so leave it in fp32.")
+        raise ValueError(f"{op} cannot run in dynamic mode: {lacking}. Leave it in fp32.")
     if config.weight is None or config.weight.dtype not in ("int8", "uint8"):
         dtype = config.weight.dtype if config.weight else "nothing"
         raise ValueError(f"{op} needs a weight of int8 or uint8 in dynamic mode, not {dtype}.")

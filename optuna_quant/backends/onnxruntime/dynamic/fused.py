@@ -30,7 +30,7 @@ def lacking_kernel(node: onnx.NodeProto) -> str | None:
             return "the batch is its first axis"
     elif node.op_type == "EmbedLayerNormalization":
         if any(node.output[2:]):
-            return "it gives its sum before the normalization"
+            return "it also outputs the sum before the normalization"
         if any(node.input[8:]):
             return "it reads position ids"
     return None

@@ -48,10 +48,10 @@ def describe_refusal(source: SourceModel, sessions: SessionMaker, error: Excepti
         return said
     how = "with graph optimization off" if level == "ORT_DISABLE_ALL" else f"with {level}"
     return (
-        f"{said} It loads {how}, so it is a step of the runtime's optimization that refuses it. "
+        f"{said} It loads {how}, so a step of the runtime's graph optimization rejects it. "
         f"{_way_out(source)} Otherwise, in Python, pass session_options with "
-        f"graph_optimization_level = onnxruntime.GraphOptimizationLevel.{level}: then all models, "
-        "that in FP32 too, run with less optimization, and must be used so."
+        f"graph_optimization_level = onnxruntime.GraphOptimizationLevel.{level}: then all "
+        "models, FP32 included, run with less optimization, and must be deployed that way."
     )
 
 
@@ -65,12 +65,12 @@ def _way_out(source: SourceModel) -> str:
         )
     if any(node.domain == CONTRIB for node in nodes):
         return (
-            "It has operators that ONNX Runtime's own optimization makes, so it was optimized "
-            "before: give the model as it was exported, or write it with "
+            "It has operators that only ONNX Runtime's own optimization creates, so it was "
+            "already optimized: give the model as it was exported, or write it with "
             "quant_pre_process(skip_optimization=True)."
         )
     return (
-        "If it was made by quant_pre_process or another optimizer, give the model as it was "
+        "If it comes from quant_pre_process or another optimizer, give the model as it was "
         "exported, or use quant_pre_process(skip_optimization=True)."
     )
 

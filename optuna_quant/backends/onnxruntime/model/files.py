@@ -17,20 +17,20 @@ def what_it_is(content: bytes) -> str:
     if not content:
         return "it is empty; export or download it again"
     if is_lfs_pointer(content):
-        return "it is a pointer of Git LFS, not the model; run: git lfs pull"
+        return "it is a Git LFS pointer, not the model; run: git lfs pull"
     if content[4:8] == b"ORTM":
         return "it is in the ORT format; give the .onnx file that it was made from"
     if content[4:8] == b"TFL3":
-        return "it is a TensorFlow Lite model; convert it, with tf2onnx for instance"
+        return "it is a TensorFlow Lite model; convert it, for example with tf2onnx"
     if content.startswith(b"PK"):
         return (
-            "it is a zip archive, as PyTorch writes its checkpoints; export the model with "
+            "it is a zip archive, such as a PyTorch checkpoint; export the model with "
             "torch.onnx.export, or unpack it"
         )
     if content.startswith(b"\x89HDF"):
-        return "it is an HDF5 file, as Keras writes its models; convert it, with tf2onnx"
+        return "it is an HDF5 file, such as a Keras model; convert it, for example with tf2onnx"
     if content.startswith(b"\x80") and content[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "it is a Python pickle; export the model with torch.onnx.export"
     if start.startswith((b"<", b"{")):
         return "it is text (HTML, XML or JSON), perhaps an error page; download it again"
-    return "it is another kind of file, damaged, or was cut off; export or copy it again"
+    return "it is another kind of file, or is damaged or truncated; export or copy it again"

@@ -148,9 +148,10 @@ def _checked_size(tensors: Iterable[onnx.TensorProto], folder: Path) -> int:
             with location.path.open("rb") as file:
                 pointer = is_lfs_pointer(file.read(64))
             cure = (
-                "It is a pointer of Git LFS; run: git lfs pull"
+                "It is a Git LFS pointer; run: git lfs pull"
                 if pointer
-                else "It was cut off, or belongs to another model: export or copy both files again"
+                else "It is truncated, or belongs to another model: export or copy both files "
+                "again"
             )
             raise ValueError(
                 f"The data of tensor {tensor.name!r} are incomplete: {str(location.path)!r} has "
@@ -182,8 +183,8 @@ def external_location(tensor: onnx.TensorProto, folder: Path) -> ExternalLocatio
     if not path.is_file():
         raise FileNotFoundError(
             f"The data of tensor {tensor.name!r} are missing: there is no file {str(path)!r}. "
-            "The model was written in two files or more: put the others where it looks for them, "
-            "or export it again, as one file."
+            "The model consists of several files: put the others where it expects them, or "
+            "export it again as one file."
         )
     offset = int(entries.get("offset", 0))
     if "length" in entries:

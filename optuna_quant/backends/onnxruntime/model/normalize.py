@@ -68,9 +68,9 @@ def normalize(source: SourceModel) -> Graph:
         proto = upgraded(proto, source.opset)
     except CannotUpgradeError as error:
         _logger.warning(
-            f"The model stays in opset {source.opset}, in which ONNX Runtime may not load all of "
-            f"its quantized forms: {error}. The cure is to export it again with opset "
-            f"{TARGET_OPSET} or newer."
+            f"The model stays in opset {source.opset}, in which ONNX Runtime may not load all "
+            f"of its quantized forms: {error}. Export it again with opset {TARGET_OPSET} or "
+            "newer."
         )
     else:
         source = replace(source, opset=max(source.opset, TARGET_OPSET))

@@ -77,8 +77,8 @@ class SessionModel:
         """
         if not isinstance(feed, Mapping):
             raise TypeError(
-                f"feed must be a dict from input names to arrays, but got {feed!r}. A model is "
-                "run as model.run(feed, outputs); its session as model.session.run(outputs, feed)."
+                f"feed must be a dict from input names to arrays, but got {feed!r}. Call "
+                "model.run(feed, outputs), or on its session model.session.run(outputs, feed)."
             )
         names = None if outputs is None else list(outputs)
         return list(self._session.run(names, dict(feed)))
@@ -93,8 +93,8 @@ def _specs(values: Sequence[Any]) -> tuple[InputSpec, ...]:
             dtype = np.dtype(_DTYPES.get(kind, kind))
         except TypeError:
             raise TypeError(
-                f"Input {given.name!r} is of the type {given.type}, which arrays do not have: "
-                "evaluate the model with a function of yours (evaluate=) instead of data."
+                f"Input {given.name!r} is of type {given.type}, which no array has: evaluate "
+                "the model with your own function (evaluate=) instead of data."
             ) from None
         shape = tuple(given.shape) if given.shape else None
         specs.append(InputSpec(given.name, dtype, shape))

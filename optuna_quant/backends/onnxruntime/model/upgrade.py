@@ -111,7 +111,7 @@ class _Context:
         if known is None or not known.elem_type:
             raise CannotUpgradeError(
                 f"the type of tensor {node.input[0]!r}, which node {node.name!r} "
-                f"({node.op_type}) reads, cannot be told"
+                f"({node.op_type}) reads, is not known"
             )
         dtype = helper.tensor_dtype_to_np_dtype(known.elem_type)
         return self.constant(node, role, np.array(value, dtype))

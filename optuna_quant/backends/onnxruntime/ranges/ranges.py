@@ -233,7 +233,9 @@ def scale_zero_point(
             If the range is not finite or ``rmin > rmax``.
     """
     if not (np.isfinite(rmin) and np.isfinite(rmax) and rmin <= rmax):
-        raise ValueError(f"[{rmin}, {rmax}] is not a range: finite ends in order are needed.")
+        raise ValueError(
+            f"[{rmin}, {rmax}] is not a range: it needs two finite ends, the lower one first."
+        )
     scale, zero_point = _grid(np.array([rmin]), np.array([rmax]), dtype, scheme)
     return np.float32(scale[0]), np.array(zero_point[0], dtype=_storage(dtype))
 

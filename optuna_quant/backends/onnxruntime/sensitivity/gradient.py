@@ -75,7 +75,7 @@ class GradientSensitivity(MSESensitivity):
             If ``probes`` is not a positive number.
     """
 
-    what = "what their errors do to the model's outputs"
+    what = "the effect of their errors on the model's outputs"
 
     def __init__(
         self,

@@ -377,12 +377,12 @@ class HessianSensitivity:
 
 def _check_integer(name: str, number: object, least: int) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise ValueError(f"{name} must be an integer from {least} on, but got {number!r}.")
+        raise ValueError(f"{name} must be an integer of at least {least}, but got {number!r}.")
 
 
 def _check_options(tolerance: float, dtype: object, loss: object) -> None:
     if not 0.0 <= tolerance < math.inf:
-        raise ValueError(f"tolerance must be a number from 0 on, but got {tolerance!r}.")
+        raise ValueError(f"tolerance must be a number of at least 0, but got {tolerance!r}.")
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', but got {dtype!r}.")
     if loss is not None and not callable(loss):

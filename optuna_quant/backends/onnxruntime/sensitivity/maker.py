@@ -66,8 +66,8 @@ class SensitivityMaker:
         """By gradients where that can be had, otherwise :meth:`mse`; None without any data."""
         if self.samples.calibration is None:
             _logger.info(
-                "Ops are not scored, because there are no calibration data to run the model on: "
-                "a search takes them all to be equal to begin with."
+                "Ops are not scored, because there are no calibration data to run the model "
+                "on: the search starts as if all were equally sensitive."
             )
             return None
         try:
@@ -79,8 +79,8 @@ class SensitivityMaker:
         except ValueError as error:
             why = str(error).split(". Pass", maxsplit=1)[0]
         _logger.info(
-            "Ops are scored by the error of their own outputs, not by what the model's outputs "
-            f"make of it: {why}."
+            "Ops are scored by the error of their own outputs, not by its effect on the "
+            f"model's outputs: {why}."
         )
         return self.mse(None, samples=samples)
 

@@ -183,7 +183,7 @@ class MSESensitivity:
                 if score is not None:
                     scores[op] = score
                 else:
-                    _logger.debug(f"The error of op {op!r} cannot be seen; it scores zero.")
+                    _logger.debug(f"The error of op {op!r} cannot be measured; its score is zero.")
         _logger.info(
             f"Scored {len(ops)} ops by {self.what} in {time.perf_counter() - started:.1f} s."
         )

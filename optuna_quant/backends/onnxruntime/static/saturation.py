@@ -25,10 +25,10 @@ _ACTIVATION, _WEIGHT = 255, 127
 """The largest values: two products of theirs are twice as much as 16 bits hold."""
 
 _SATURATING = (
-    "On this processor sums of 8-bit products saturate in ONNX Runtime (it has no VNNI "
-    "instructions): quantized models are less accurate here than on others, and more ops may "
-    "have to stay in FP32. If the model is to run on such processors, compare reduce_range=True "
-    "and the session option session.x64quantprecision; if not, tune where it will run."
+    "Sums of 8-bit products saturate in ONNX Runtime on this processor, which has no VNNI "
+    "instructions: quantized models are less accurate here than on others, and more ops may "
+    "have to stay in FP32. If the model will run on such processors, compare reduce_range=True "
+    "and the session option session.x64quantprecision; otherwise tune it where it will run."
 )
 
 
@@ -60,7 +60,7 @@ def products_saturate(sessions: SessionMaker) -> bool:
     try:
         (products,) = sessions.make(model).run(None, {"x": activation})
     except Exception as error:  # Of a kind that the provider chooses; nothing depends on it.
-        _logger.debug(f"Whether 8-bit products saturate cannot be told: {error}")
+        _logger.debug(f"Cannot tell whether 8-bit products saturate: {error}")
         return False
     return bool(np.any(products != _DEPTH * _ACTIVATION * _WEIGHT))
 

@@ -220,7 +220,7 @@ def _handlers(nodes: Sequence[Node]) -> list[Handler]:
             handlers.append(handler)
     if lacking:
         listed = ", ".join(f"{op_type} (node {name!r})" for op_type, name in lacking.items())
-        raise UnsupportedOperatorError(f"there is no counterpart of operator {listed}")
+        raise UnsupportedOperatorError(f"there is no torch counterpart of operator {listed}")
     return handlers
 
 
@@ -232,9 +232,9 @@ def _check_order(graph: onnx.GraphProto) -> None:
             if name not in known:
                 raise ValueError(
                     f"Node {node.name!r} ({node.op_type}) reads {name!r}, which no input, "
-                    "initializer or earlier node gives."
+                    "initializer or earlier node provides."
                 )
         known.update(node.output)
     for value in graph.output:
         if value.name not in known:
-            raise ValueError(f"Nothing in the model gives its output {value.name!r}.")
+            raise ValueError(f"Nothing in the model computes its output {value.name!r}.")

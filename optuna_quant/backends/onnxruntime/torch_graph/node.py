@@ -112,7 +112,7 @@ class Node:
         """The error that says what of this node has no counterpart."""
         node = self.proto
         return UnsupportedOperatorError(
-            f"there is no counterpart of operator {node.op_type} {what} (node {node.name!r})"
+            f"there is no torch counterpart of operator {node.op_type} {what} (node {node.name!r})"
         )
 
 
