@@ -46,6 +46,25 @@ def all_pages() -> list[Path]:
     return [ROOT / "README.md", *sorted(found)]
 
 
+NAMED_FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|toml|txt))`")
+
+
+def named_files(page: Path) -> set[str]:
+    """The files that a page names in its text, outside of code."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = NAMED_FILE.findall(text)
+    return {file for file in found if "NAME" not in file}
+
+
+def files_of_the_project() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode == 0:
+        return listed.stdout.splitlines()
+    return [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if ".venv" not in path.parts]
+
+
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -180,3 +199,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_no_placeholder_is_left() -> None:
     for path in all_pages()[1:]:
         assert not re.findall(r"^[A-Z]+_[A-Z_]+$", path.read_text(), flags=re.MULTILINE), path
+
+
+def test_files_that_pages_name_are_there() -> None:
+    ours = [f"/{path}" for path in files_of_the_project()]
+    missing = [
+        f"{name(page)}: {file}"
+        for page in [*all_pages(), ROOT / "CONTRIBUTING.md"]
+        for file in sorted(named_files(page))
+        if not any(path.endswith(f"/{file}") for path in ours)
+    ]
+    assert not missing
