@@ -85,16 +85,26 @@ Printed = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Printed]:
-    """What a page or an example prints; two of them run at a time."""
+def printed(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Printed]:
+    """What a page or an example prints; two of those that the tests ask for run at a time."""
     folder = tmp_path_factory.mktemp("programs")
     if "PYTEST_XDIST_WORKER" in os.environ:  # Then several tests run at a time anyway.
         yield lambda program: run(*PROGRAMS[program], cwd=folder)
         return
+    asked = {
+        value
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        for value in item.callspec.params.values()
+        if "printed" in item.fixturenames
+    }
     with ThreadPoolExecutor(2) as pool:
         running = {
             program: pool.submit(run, *command, cwd=folder)
             for program, command in PROGRAMS.items()
+            if program in asked
         }
         yield lambda program: running[program].result()
         pool.shutdown(cancel_futures=True)
