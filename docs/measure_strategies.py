@@ -151,16 +151,20 @@ def _sentence(found: Measured) -> str:
 
 
 def main() -> None:
-    """Measure, and write the pages."""
+    """Measure, and write the pages: of the strategies that are named, or of all and the index."""
+    wanted = set(sys.argv[1:])
+    if unknown := wanted - {run.strategy for run in RUNS}:
+        raise SystemExit(f"No run of {', '.join(sorted(unknown))} is in RUNS.")
+    runs = [run for run in RUNS if not wanted or run.strategy in wanted]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     measured = []
-    for run in RUNS:
+    for run in runs:
         print(run.label, file=sys.stderr, flush=True)
         measured.append(measure(run))
     folder = DOCS / "strategies"
-    by_page = {"index": index_table(measured)}
-    for run in RUNS:
+    by_page = {} if wanted else {"index": index_table(measured)}
+    for run in runs:
         own = [found for found in measured if found.run.strategy == run.strategy]
         by_page[run.strategy] = page_table(own)
     for page, lines in by_page.items():

@@ -199,7 +199,8 @@ def search(
     sampler = study.sampler
     assert isinstance(sampler, QuantSampler)
     while not sampler.is_exhausted(study):
-        assert len(study.trials) < most, "the search does not end"
+        taken = len(study.get_trials(deepcopy=False))
+        assert taken < most, f"after {taken} trials the search has not ended"
         study.optimize(objective, n_trials=n_jobs, n_jobs=n_jobs)
 
 

@@ -40,7 +40,11 @@ def make_space(
 
 def evaluated(study: optuna.Study, space: TuningSpace) -> list[QuantConfig]:
     """The configurations that a study's trials had, in the order of the trials."""
-    return [space.config_from_params(trial.params) for trial in study.trials if trial.params]
+    return [
+        space.config_from_params(trial.params)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.params
+    ]
 
 
 def keys(study: optuna.Study, space: TuningSpace) -> list[str]:

@@ -46,6 +46,25 @@ def all_pages() -> list[Path]:
     return [ROOT / "README.md", *sorted(found)]
 
 
+NAMED_FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|toml|txt))`")
+
+
+def named_files(page: Path) -> set[str]:
+    """The files that a page names in its text, outside of code."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = NAMED_FILE.findall(text)
+    return {file for file in found if "NAME" not in file}
+
+
+def files_of_the_project() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode == 0:
+        return listed.stdout.splitlines()
+    return [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if ".venv" not in path.parts]
+
+
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -66,16 +85,26 @@ Printed = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Printed]:
-    """What a page or an example prints; two of them run at a time."""
+def printed(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Printed]:
+    """What a page or an example prints; two of those that the tests ask for run at a time."""
     folder = tmp_path_factory.mktemp("programs")
     if "PYTEST_XDIST_WORKER" in os.environ:  # Then several tests run at a time anyway.
         yield lambda program: run(*PROGRAMS[program], cwd=folder)
         return
+    asked = {
+        value
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        for value in item.callspec.params.values()
+        if "printed" in item.fixturenames
+    }
     with ThreadPoolExecutor(2) as pool:
         running = {
             program: pool.submit(run, *command, cwd=folder)
             for program, command in PROGRAMS.items()
+            if program in asked
         }
         yield lambda program: running[program].result()
         pool.shutdown(cancel_futures=True)
@@ -180,3 +209,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_no_placeholder_is_left() -> None:
     for path in all_pages()[1:]:
         assert not re.findall(r"^[A-Z]+_[A-Z_]+$", path.read_text(), flags=re.MULTILINE), path
+
+
+def test_files_that_pages_name_are_there() -> None:
+    ours = [f"/{path}" for path in files_of_the_project()]
+    missing = [
+        f"{name(page)}: {file}"
+        for page in [*all_pages(), ROOT / "CONTRIBUTING.md"]
+        for file in sorted(named_files(page))
+        if not any(path.endswith(f"/{file}") for path in ours)
+    ]
+    assert not missing

@@ -19,7 +19,7 @@ from optuna_quant.samplers._models.explanation import Explanation
 from optuna_quant.samplers._models.explanation import Question
 from optuna_quant.samplers._models.explanation import explained
 from optuna_quant.samplers._models.explanation_text import in_words
-from optuna_quant.samplers._models.fallback_table import fallback_table
+from optuna_quant.samplers._models.fallback_table import costs_of_search
 from optuna_quant.samplers._models.option_scores import OptionScoreBook
 from optuna_quant.samplers._models.option_scores import kept_scores
 from optuna_quant.samplers._models.option_scores import merged
@@ -133,19 +133,9 @@ class SurrogateQuantSampler(QuantSampler):
     ) -> None:
         require_criterion(self, criterion)
         super().__init__(space, criterion=criterion, **kwargs)
-        if costs is not None and not isinstance(costs, CostTable):
-            raise TypeError(
-                f"costs must be a CostTable, such as backend.costs(space).table('latency'), but "
-                f"got {costs!r}."
-            )
         if not 0 < min_gain < math.inf:
             raise ValueError(f"min_gain must be a number above 0, but got {min_gain!r}.")
-        if costs is not None:
-            for tunable in space.tunables:
-                for op in tunable.ops:
-                    for option in tunable.options:
-                        costs.option_cost(op, option.label)
-        self._costs = fallback_table(space) if costs is None else costs
+        self._costs = costs_of_search(space, costs)
         self._min_gain = min_gain
         known = {op for tunable in space.tunables for op in tunable.ops}
         self._first_ops = frozenset(first_ops) & known

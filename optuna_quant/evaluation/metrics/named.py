@@ -31,6 +31,7 @@ from optuna_quant.sequential.population import is_bounded
 
 if TYPE_CHECKING:
     from optuna_quant.evaluation.metrics.sample_metrics import Bounds
+    from optuna_quant.evaluation.metrics.sample_metrics import CorpusScore
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
     from optuna_quant.evaluation.metrics.sample_metrics import Score
 
@@ -101,12 +102,12 @@ def _is_narrower(bounds: Bounds, own: Bounds | None) -> bool:
     return own[0] <= bounds[0] and bounds[1] <= own[1]
 
 
-def metrics() -> dict[str, tuple[Score, bool]]:
-    """The metrics by name: the score of each sample, and whether higher is better."""
+def metrics() -> dict[str, tuple[Score | CorpusScore, bool]]:
+    """The metrics by name: the score of each sample or of all, and whether higher is better."""
     return {m.name: (m.score, m.higher_is_better) for m in _known()}
 
 
-def _known() -> tuple[SampleMetric, ...]:
+def _known() -> tuple[SampleMetric | CorpusMetric, ...]:
     unit, error = (0.0, 1.0), (0.0, math.inf)
     return (
         SampleMetric(name="accuracy", score=accuracy, bounds=unit, margin=probability_margin),

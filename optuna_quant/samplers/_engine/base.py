@@ -206,6 +206,11 @@ class QuantSampler(BaseSampler, abc.ABC):
 
     # Optuna's contract.
 
+    @property
+    def seed(self) -> int:
+        """The seed of everything random in the search."""
+        return self._seed
+
     def reseed_rng(self) -> None:
         """Reseed the sampler of the other parameters; the search itself is a pure function."""
         self._independent.reseed_rng()
