@@ -215,7 +215,7 @@ class TuningRun:
             given=self.costs,
             before=partial(share_calibration, backend=self.backend, artifact_store=artifact_store),
         )
-        if is_new(opened, study_name):
+        if self.objective is not None and is_new(opened, study_name):
             check_can_be_known(self.objective, costs)
         study = self._opener.open(opened, study_name)
         start = warm_start(
