@@ -24,9 +24,8 @@ class OpCapability:
         options:
             The ways to run it, fallback included. The first quantized one is the op's default:
             what strategies that use one option begin with, so let it be the one that a user would
-            take who does not search. Of options that differ in granularity alone, the default
-            strategy uses the default, else the finest. Where else an option stands is of no
-            matter.
+            take who does not search. Of options that differ in granularity alone the default
+            strategy uses the finest. Where else an option stands is of no matter to it.
         default:
             Whether the op belongs to the tuning space unless the user asks otherwise: quantizing
             it pays.

@@ -177,6 +177,7 @@ def test_of_options_that_differ_in_granularity_the_finest_is_scored() -> None:
     costs = {W8: 8, W4: 4, W4_TENSOR: 4}
     for options in ((W8, W4, W4_TENSOR, FP32), (W8, W4_TENSOR, W4, FP32)):
         assert _scored(options, costs) == (W8, W4)
+    assert _scored((W4_TENSOR, W4, W8, FP32), costs) == (W4, W8)
 
 
 def test_groups_of_other_sizes_are_told_apart_where_they_cost_another() -> None:
@@ -243,7 +244,13 @@ class HardBackend(MixedBackend):
 
 
 @pytest.mark.parametrize(
-    ("options", "is_said"), [((W4, FP32), True), ((W4, W8, FP32), False), ((W8, W4, FP32), True)]
+    ("options", "is_said"),
+    [
+        ((W4, FP32), True),
+        ((W4_TENSOR, W4, FP32), True),
+        ((W4, W8, FP32), False),
+        ((W8, W4, FP32), True),
+    ],
 )
 def test_bits_are_too_coarse_only_where_there_are_no_more(
     options: Sequence[OpConfig], is_said: bool

@@ -14,6 +14,7 @@ from optuna_quant.samplers._models.least_probability import LEAST_PROBABILITY
 from optuna_quant.samplers._models.least_probability import least_probability
 from optuna_quant.samplers._models.scored_options import Precision
 from optuna_quant.samplers._models.scored_options import scored_options
+from optuna_quant.samplers._models.scored_options import stand_in
 
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class OpError:
             What part of that comes from its activations, and not from its weights, from 0 to 1;
             :obj:`None` if that is not known.
         option:
-            Its default option.
+            Its default option, with the finest granularity that there is.
         finer:
             What another option of it gives more bits: ``"activations"``, ``"weights"``, or both.
     """
@@ -228,7 +229,13 @@ def explained(question: Question, outlook: Outlook) -> Explanation:
 def _errors(question: Question, outlook: Outlook) -> dict[str, OpError]:
     """The share of each op in the error that is expected of everything quantized."""
     default = question.space.default()
-    found = _shares(question, outlook, lambda tunable: default.ops[tunable.ops[0]])
+    found = _shares(
+        question,
+        outlook,
+        lambda tunable: stand_in(
+            default.ops[tunable.ops[0]], scored_options(tunable, question.table)
+        ),
+    )
     return {error.op: error for error in found}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
 import re
@@ -59,10 +60,10 @@ def scored_options(tunable: Tunable, table: CostTable) -> tuple[OpConfig, ...]:
     """The quantized options of an op that are worth a look.
 
     One for each precision and each way to find the range of activations. Options that differ
-    otherwise, as in the granularity of the weight, cost about the same: of those it is the
-    default, else the one with the finest granularity. An option that is no cheaper than another
-    one is left out if that one is sure to lose less: the same with more bits, or with activations
-    in floats.
+    otherwise, as in the granularity of the weight, cost about the same: of those it is the one
+    with the finest granularity. An option that is no cheaper than another one is left out if that
+    one is sure to lose less: the same with more bits, or with activations in floats. What stands
+    for the default is not left out.
 
     Args:
         tunable:
@@ -71,14 +72,14 @@ def scored_options(tunable: Tunable, table: CostTable) -> tuple[OpConfig, ...]:
             What configurations cost.
 
     Returns:
-        The options in the order of the tunable, its default first.
+        The options in the order of the tunable.
     """
     groups: dict[object, OpConfig] = {}
     for option in tunable.quantized:
         key = Precision.of(option), _algorithm(option)
-        kept = groups.setdefault(key, option)
-        if kept != tunable.default and _fineness(option) > _fineness(kept):
+        if _fineness(option) > _fineness(groups.setdefault(key, option)):
             groups[key] = option
+    default = next(iter(groups.values()), None)
     costs = {
         option: sum(table.option_cost(op, option.label) for op in tunable.ops)
         for option in groups.values()
@@ -86,12 +87,29 @@ def scored_options(tunable: Tunable, table: CostTable) -> tuple[OpConfig, ...]:
 
     def is_needless(option: OpConfig) -> bool:
         most = costs[option] + _SAME_COST * abs(costs[option])
-        return option != tunable.default and any(
+        return option != default and any(
             cost <= most and _loses_less(other, option) for other, cost in costs.items()
         )
 
     chosen = set(_most_different([option for option in costs if not is_needless(option)]))
     return tuple(option for option in tunable.quantized if option in chosen)
+
+
+def stand_in(option: OpConfig, scored: Sequence[OpConfig]) -> OpConfig:
+    """The scored option that stands for an option, itself if it is one.
+
+    Args:
+        option:
+            The option.
+        scored:
+            Those that are scored.
+    """
+    same = [
+        each
+        for each in scored
+        if Precision.of(each) == Precision.of(option) and _algorithm(each) == _algorithm(option)
+    ]
+    return option if option in scored or not same else same[0]
 
 
 def _most_different(options: list[OpConfig]) -> list[OpConfig]:
