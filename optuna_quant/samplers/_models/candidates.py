@@ -60,6 +60,19 @@ class Candidates:
             forbidden=merged_options(self._unscored, forbidden),
         )
 
+    def alone(self, model: LossModel, forbidden: Forbidden) -> list[QuantConfig]:
+        """Each op quantized alone, in the option that loses least by the weights of the model."""
+        weights = self._weights(model)
+        unused = merged_options(self._unscored, forbidden)
+        found = []
+        for tunable in self._space.tunables:
+            first = tunable.ops[0]
+            options = [o for o in tunable.quantized if o.label not in unused.get(first, ())]
+            if options:
+                best = min(options, key=lambda option: weights[first][option.label])
+                found.append(self._space.fp32().with_ops(dict.fromkeys(tunable.ops, best)))
+        return found
+
     def polished(self, model: LossModel, config: QuantConfig, forbidden: Forbidden) -> QuantConfig:
         """The cheapest configuration with no more error than this one."""
         if len(self._space.tunables) > _MOST_POLISHED:

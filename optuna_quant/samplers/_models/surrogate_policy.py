@@ -13,6 +13,7 @@ from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.beliefs import Beliefs
 from optuna_quant.samplers._models.candidates import Candidates
 from optuna_quant.samplers._models.candidates import cheapest_quantized
+from optuna_quant.samplers._models.last_look import LastLook
 from optuna_quant.samplers._models.least_probability import least_probability
 from optuna_quant.samplers._models.loss_model import LossModel
 from optuna_quant.samplers._models.loss_observations import LossObservations
@@ -135,6 +136,7 @@ class SurrogatePolicy(Policy):
         )
         self._candidates = Candidates(space, table)
         self._believes = Beliefs(space, table, self._outcomes, self._candidates, prior)
+        self._last_look = LastLook(space, table, self._candidates, self._believes)
         self._worth = EvaluationWorth(options.min_gain, self._outcomes, prior)
         self._start = cheapest_quantized(table, space, self._phases.forbidden[0])
         self._earlier_answer = self._earlier_proposal()
@@ -353,6 +355,10 @@ class SurrogatePolicy(Policy):
             next_one = self._thorough(history, beliefs, self._reference(best))
         if next_one is not None:
             return Decision(self._try(next_one.config, SEARCH_STAGE), answer)
+        if not self._worth.is_concluded(best):
+            last = self._last_look.next(history, self._reference(best), model, forbidden, claimed)
+            if last is not None:
+                return Decision(self._try(last, SEARCH_STAGE))
         return Decision(answer=answer)
 
     def _is_start_open(self, history: TrialHistory, best: BestKnown | None) -> bool:
