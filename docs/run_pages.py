@@ -5,15 +5,16 @@ run in a new folder that holds the model and the data of ``examples/digits``. Wh
 belongs in the block after it, if that is marked ``<!-- output -->``, or ``<!-- output: 8 first,
 6 last -->`` for the first eight and the last six lines::
 
-    python docs/run_pages.py                     # run all pages
-    python docs/run_pages.py docs/mixing.md      # run one
-    python docs/run_pages.py --write             # and put what they print into the pages
+    python docs/run_pages.py docs/mixing.md      # run a page
+    python docs/run_pages.py --all               # run all, which takes some ten minutes
+    python docs/run_pages.py --all --write       # and put what they print into the pages
 
 ``tests/test_docs.py`` runs them as well.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
@@ -178,15 +179,21 @@ def readme_names() -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run pages: those that are named, or all."""
-    named = [Path(arg).resolve() for arg in argv if not arg.startswith("-")]
-    for path in named or pages():
+    """Run the pages that are named, or all."""
+    parser = argparse.ArgumentParser(description="Run the code of the documentation's pages.")
+    parser.add_argument("pages", nargs="*", type=Path, help="such as strategies/basic.md")
+    parser.add_argument("--all", action="store_true", help="all pages; takes some ten minutes")
+    parser.add_argument("--write", action="store_true", help="write what they print into them")
+    args = parser.parse_args(argv)
+    if bool(args.pages) == args.all:
+        parser.error("name the pages to run, or --all")
+    for path in [page.resolve() for page in args.pages] or pages():
         print(path.relative_to(ROOT), file=sys.stderr, flush=True)
         if path == ROOT / "README.md":
             run_page(path, readme_names(), every=True)
             continue
         new = run_page(path)
-        if "--write" in argv and new != path.read_text():
+        if args.write and new != path.read_text():
             path.write_text(new)
 
 

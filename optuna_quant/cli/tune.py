@@ -104,8 +104,7 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
         result = search.run(
             storage=storage,
             study_name=study.study_name,
-            show_progress=shown,
-            n_jobs=request.search.n_jobs,
+            options=replace(request.search, show_progress=shown),
             on_stuck=partial(_end_stuck, rank),
         )
     except OutputError as error:

@@ -206,10 +206,9 @@ def tune(
     result = search.run(
         storage=storage,
         study_name=study_name,
-        callbacks=request.search.callbacks,
-        show_progress=request.search.show_progress and rank.is_leader,
-        n_jobs=request.search.n_jobs,
-        artifact_store=request.search.artifact_store,
+        options=replace(
+            request.search, show_progress=request.search.show_progress and rank.is_leader
+        ),
     )
     if result.stopped_because == StopReason.INTERRUPTED:
         raise TuningInterrupted(result)

@@ -48,6 +48,7 @@ from optuna_quant.tuning.holdout import with_holdout
 from optuna_quant.tuning.opening import StudyOpener
 from optuna_quant.tuning.opening import is_new
 from optuna_quant.tuning.optimize import optimize
+from optuna_quant.tuning.options.search import SearchOptions
 from optuna_quant.tuning.output import SaveBest
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import storage_file
@@ -73,7 +74,6 @@ if TYPE_CHECKING:
     from optuna_quant.data.given import Transform
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.space import TuningSpace
-    from optuna_quant.storages.artifacts import ArtifactStore
     from optuna_quant.storages.open import Storage
     from optuna_quant.tuning.earlier_study import FromStudy
 
@@ -182,15 +182,20 @@ class TuningRun:
         *,
         storage: Storage = None,
         study_name: str | None = None,
-        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = (),
-        show_progress: bool = False,
-        n_jobs: int = 1,
-        artifact_store: ArtifactStore | None = None,
+        options: SearchOptions | None = None,
         on_stuck: Callable[[str], None] | None = None,
     ) -> TuningResult:
-        """Open the study and search; for the arguments see :func:`optuna_quant.tune`.
+        """Open the study and search; for the storage and its study see :func:`optuna_quant.tune`.
 
-        ``on_stuck`` is that of :class:`~optuna_quant.QuantObjective`.
+        Args:
+            storage:
+                Where the study is kept.
+            study_name:
+                Its name.
+            options:
+                How the search goes about it: workers, callbacks, progress, artifacts.
+            on_stuck:
+                That of :class:`~optuna_quant.QuantObjective`.
 
         Raises:
             BaselineError:
@@ -201,6 +206,7 @@ class TuningRun:
                 If the storage cannot be opened, the study that is continued does not fit, or the
                 model that was found cannot be built again.
         """
+        options = SearchOptions() if options is None else options
         journal = storage_file(storage)
         if self.saver is not None and journal is not None:
             check_output(self.saver.path, inputs={"storage": journal})
@@ -213,7 +219,9 @@ class TuningRun:
             self.space,
             signature=models,
             given=self.costs,
-            before=partial(share_calibration, backend=self.backend, artifact_store=artifact_store),
+            before=partial(
+                share_calibration, backend=self.backend, artifact_store=options.artifact_store
+            ),
         )
         if self.objective is not None and is_new(opened, study_name):
             check_can_be_known(self.objective, costs)
@@ -239,17 +247,15 @@ class TuningRun:
             )
         decided = self._decided(decision)
         if decision.no_gain is not None and self.space.has_fp32 and not is_searched(study):
-            decided, n_jobs = decided._without_gain(decision.no_gain), 1
+            decided = decided._without_gain(decision.no_gain)
+            options = replace(options, n_jobs=1)
         study.sampler = decided.sampler
         return decided._search(
             study,
             decision,
             start,
             storage=storage,
-            callbacks=callbacks,
-            show_progress=show_progress,
-            n_jobs=n_jobs,
-            artifact_store=artifact_store,
+            options=options,
             on_stuck=on_stuck,
         )
 
@@ -287,13 +293,10 @@ class TuningRun:
         start: WarmStart,
         *,
         storage: Storage,
-        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
-        show_progress: bool,
-        n_jobs: int,
-        artifact_store: ArtifactStore | None,
+        options: SearchOptions,
         on_stuck: Callable[[str], None] | None,
     ) -> TuningResult:
-        progress = Progress(self.policy) if show_progress else None
+        progress = Progress(self.policy) if options.show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
         objective = QuantObjective(
@@ -304,7 +307,7 @@ class TuningRun:
             stopping=self.stopping,
             seed=self.seed,
             watch=None if progress is None else progress.watch,
-            artifact_store=artifact_store,
+            artifact_store=options.artifact_store,
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
             costs=decision.objective.measures_of,
@@ -315,7 +318,7 @@ class TuningRun:
         if not running_elsewhere(study):
             try_again(study, self.space)
         with named_if_gone(study):
-            return self._run(study, objective, saved, shown, callbacks, show_progress, n_jobs)
+            return self._run(study, objective, saved, shown, options)
 
     def _run(
         self,
@@ -323,13 +326,11 @@ class TuningRun:
         objective: QuantObjective,
         saved: Sequence[SaveBest],
         shown: Sequence[Progress],
-        callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
-        show_progress: bool,
-        n_jobs: int,
+        options: SearchOptions,
     ) -> TuningResult:
         """Search in a study that fits."""
         observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
-        observers += [*shown, *saved, *callbacks]
+        observers += [*shown, *saved, *options.callbacks]
         if isinstance(self.measure, DataEvaluation) and this_rank().is_leader:
             observers.append(
                 SampleDependence(self.measure, lambda: self.backend.quantize(self.space.fp32()))
@@ -339,8 +340,8 @@ class TuningRun:
             objective,
             self.policy,
             observers,
-            show_progress=show_progress,
-            n_jobs=n_jobs,
+            show_progress=options.show_progress,
+            n_jobs=options.n_jobs,
         )
         if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
             stop = finish_promising(study, objective, observers, stop, policy=self.policy)
