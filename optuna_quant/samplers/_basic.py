@@ -217,7 +217,7 @@ class BasicQuantSampler(StagedQuantSampler):
     ) -> Growth:
         return (
             yield from quantize_by_halves(
-                _BY_HALVES, space, target, by_sensitivity=self._scores.is_given, most=most
+                _BY_HALVES, space, target, by_sensitivity=self.has_sensitivity, most=most
             )
         )
 

@@ -85,7 +85,7 @@ class ConservativeQuantSampler(StagedQuantSampler):
 
     def plan(self, space: TuningSpace) -> Plan:
         """The stages that the class describes."""
-        config = yield from convert(space, by_sensitivity=self._scores.is_given)
+        config = yield from convert(space, by_sensitivity=self.has_sensitivity)
         if not config.quantized_ops:
             return
         yield Stage("answer", [config])

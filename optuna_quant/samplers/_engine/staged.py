@@ -95,6 +95,11 @@ class StagedQuantSampler(QuantSampler):
             )
         self._when_blocked = when_blocked
 
+    @property
+    def has_sensitivity(self) -> bool:
+        """Whether a plan may ask for sensitivities: whether ``sensitivity`` was given."""
+        return self._scores.is_given
+
     @abc.abstractmethod
     def plan(self, space: TuningSpace) -> Plan:
         """Yield stages, and conclude from their results what to evaluate next.
