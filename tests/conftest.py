@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import signal
 import sys
 
 from hypothesis import HealthCheck
@@ -19,6 +20,11 @@ settings.register_profile(
     "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("without clocks")
+
+
+# A shell ignores Ctrl-C for what it runs in the background, and processes inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

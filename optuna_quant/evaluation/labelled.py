@@ -377,7 +377,8 @@ def _of_samples(metric: SampleMetric | CorpusMetric) -> SampleMetric:
     """The metric, if it has a score for each sample."""
     if not isinstance(metric, SampleMetric):
         raise ValueError(
-            f"The metric {metric.name!r} is of the whole set; samples have no scores of their own."
+            f"The metric {metric.name!r} is a metric of the whole set; samples have no scores of "
+            "their own."
         )
     return metric
 
@@ -386,8 +387,8 @@ def _check_one_output(metric: str, names: tuple[str, ...] | None) -> None:
     """Refuse several outputs for a metric that has a name."""
     if names is not None and len(names) > 1:
         raise ValueError(
-            f"The metric {metric!r} is of one output, but output_names has {len(names)}: for "
-            "several give a function of yours, which gets a tuple of them."
+            f"The metric {metric!r} scores one output, but output_names has {len(names)}: for "
+            "several give your own function, which gets a tuple of them."
         )
 
 

@@ -126,7 +126,7 @@ def test_options_of_tpe(tpe_kwargs: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("name", ["seed", "n_startup_trials"])
 def test_what_is_ours_is_refused_among_the_options_of_tpe(name: str) -> None:
-    with pytest.raises(ValueError, match=f"tpe_kwargs must not have '{name}': give {name} to"):
+    with pytest.raises(ValueError, match=f"tpe_kwargs must not have '{name}': pass {name} to"):
         TPEQuantSampler(make_space(2), tpe_kwargs={name: 3})
 
 

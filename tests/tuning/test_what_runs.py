@@ -109,7 +109,7 @@ def test_weights_alone_run_in_floats_as_they_were_asked_to() -> None:
     found = describe_runs(mixed, executed | {"b": ran("QGemm", True)})
     assert found == (
         "1 of 3 ops in integer kernels, 1 with quantized weights alone",
-        "1 asked for and not run so: c (MatMul in floats)",
+        "1 asked for but not run in integers: c (MatMul in floats)",
     )
 
 

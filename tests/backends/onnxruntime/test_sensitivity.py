@@ -263,7 +263,7 @@ def test_mse_of_an_op_that_cannot_be_followed_is_zero(
     scores = backend.mse_sensitivity()(config, ["Conv0", "Conv1"])
     optuna.logging.disable_propagation()
     assert scores == {"Conv0": 0.0, **expected}
-    assert "'Conv0' cannot be seen" in caplog.text
+    assert "'Conv0' cannot be measured" in caplog.text
 
 
 def test_mse_of_constant_outputs_is_finite() -> None:
