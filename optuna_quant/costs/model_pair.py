@@ -193,8 +193,8 @@ def check_same_inputs(specs: Sequence[Sequence[InputSpec]], names: Sequence[str]
         if name not in first or name not in second:
             have, lack = names if name in first else (names[1], names[0])
             raise ValueError(
-                f"The models have different inputs: only {have} has {name!r}; the inputs of {lack} "
-                f"are {list(second if name in first else first)}."
+                f"The models have different inputs: only {have} has {name!r}; the inputs of "
+                f"{lack} are {list(second if name in first else first)}."
             )
         a, b = first[name], second[name]
         shapes_differ = (
