@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from costed_backend import CostedBackend
-from costed_backend import table
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
 import numpy as np
@@ -29,6 +28,7 @@ from optuna_quant.backends.base import Backend
 from optuna_quant.backends.base import OpRuns
 from optuna_quant.backends.base import Sensitivity
 from optuna_quant.costs import Costs
+from optuna_quant.costs import CostTable
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
@@ -198,15 +198,15 @@ class TakesAnyRecipe(WholeBackend):
         return super().quantize(QuantConfig(config.ops))
 
 
-class SizeOfFiles(FakeBackend):
-    """Its table of sizes is right, and is not of the space that it is asked for."""
+class SizesOfModes(FakeBackend):
+    """Its table of sizes names options by their modes alone."""
 
     def __init__(self, data: str = "the data") -> None:
         super().__init__(DAMAGE)
 
     def counted_costs(self, space: TuningSpace) -> Costs:
-        some = replace(space, tunables=space.tunables[:1])
-        return Costs({"size": table(some, dict.fromkeys(DAMAGE, 0.0), measure="size")})
+        sizes = {op: {"fp32": 100, "static": 0} for op in DAMAGE}
+        return Costs({"size": CostTable("size", "bytes", sizes)})
 
 
 _CASES = (
@@ -256,4 +256,4 @@ for _broken in (
 ):
     globals()[f"Test{_broken.__name__}"] = _tested(_broken, _CASES)
 TestOneOp = _tested(OneOp, (testing.BackendTestCase,))
-TestSizeOfFiles = _tested(SizeOfFiles, (testing.TuningTestCase,))
+TestSizesOfModes = _tested(SizesOfModes, (testing.TuningTestCase,))

@@ -49,7 +49,7 @@ FOUND = {
     ("FloatsNotScored", "test_an_op_in_fp32_scores_nothing"): "no score of a",
     ("AllZero", "test_what_changes_outputs_has_a_score"): "all scores are 0",
     ("TakesAnyRecipe", "test_recipe_that_the_model_does_not_have_is_refused"): "DID NOT RAISE",
-    ("SizeOfFiles", "test_search_for_the_smallest"): "has no cost for op",
+    ("SizesOfModes", "test_search_for_the_smallest"): "has no cost for op",
     ("OneOp", "test_default_space_is_of_the_capability"): "a model with two ops or more",
 }
 
