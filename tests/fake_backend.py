@@ -118,6 +118,8 @@ class FakeBackend:
                 raise ValueError(f"The model has no op {op!r}; it has: {', '.join(self.damage)}.")
             if option not in (*self._options, FP32):
                 raise ValueError(f"Op {op!r} cannot run as {option}.")
+        for recipe in config.recipes:
+            raise ValueError(f"There is no recipe {recipe!r}.")
         self.before_build(config)
         with self._lock:
             self.built.append(config)

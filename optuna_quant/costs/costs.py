@@ -239,8 +239,9 @@ class CountsCosts(Protocol):
     def counted_costs(self, space: TuningSpace) -> Costs:
         """The size, the operations, or what else is known of the configurations of a space.
 
-        Without a table of sizes a search for the smallest model only counts ops in fallback, so
-        it sees no difference between options of 8 and of 4 bits.
+        With a table of sizes, a backend that measures no costs is searched for the smallest model
+        by default. Without one a search for the smallest model only counts ops in fallback, so it
+        sees no difference between options of 8 and of 4 bits.
 
         Args:
             space:

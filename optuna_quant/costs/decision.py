@@ -89,9 +89,10 @@ def decide(
     """Decide what a study is to make small, and which ops its space has.
 
     Without an objective of the user's it is the latency, if the study's costs predict it; where
-    they do not, or cannot be measured, the size; and where the backend knows no costs the number
-    of ops in fallback. Where latency counts and the user has named no ops, those are left out
-    whose quantization makes the model slower; a study that has started keeps its space.
+    they do not, or cannot be measured, or the backend only counts sizes, the size; and where the
+    backend knows no costs the number of ops in fallback. Where latency counts and the user has
+    named no ops, those are left out whose quantization makes the model slower; a study that has
+    started keeps its space.
 
     Args:
         study:
@@ -154,7 +155,7 @@ def _resolve(
         return _default(study, costs)
     needed = _needed(objective)
     if not needed:
-        return objective, costs.counted(study)[0] if SIZE in objective.measures else None
+        return objective, _counted(study, costs) if SIZE in objective.measures else None
     counted, why_uncounted = (None, "") if LATENCY in needed else costs.counted(study)
     if counted is not None and all(measure in counted.tables for measure in needed):
         return objective, counted
@@ -162,7 +163,9 @@ def _resolve(
     found = counted if found is None else found
     if found is None or any(measure not in found.tables for measure in needed):
         tables = () if found is None else tuple(found.tables)
-        reason = "" if found is not None else why_uncounted or why
+        if found is not None and not costs.can_be_counted:
+            why_uncounted = ""  # What is missing is not among what was measured.
+        reason = why_uncounted or ("" if found is not None else why)
         raise ValueError(_unknown(objective, needed, tables, reason))
     if LATENCY in needed and not _predicts(found):
         _logger.warning(f"{_does_not_predict(found)} The answer may not be the fastest.")
@@ -228,13 +231,15 @@ def _default(study: optuna.Study, costs: StudyCosts) -> tuple[Objective, Costs |
     found, why = costs.get(study, must=False)
     if found is None:
         if not costs.can_be_measured:
-            return as_objective(OPS), None
+            counted = _counted(study, costs)
+            sized = counted is not None and SIZE in counted.tables
+            return (as_objective(SIZE), counted) if sized else (as_objective(OPS), None)
         _logger.log(
             logging.WARNING if costs.has_samples else logging.INFO,
             "Costs could not be measured, so the search is for the smallest model instead of "
             f"the fastest (objective='size'): {why}",
         )
-        return as_objective(SIZE), costs.counted(study)[0]
+        return as_objective(SIZE), _counted(study, costs)
     if LATENCY not in found.tables:
         return as_objective(SIZE), found
     if not _predicts(found):
@@ -244,6 +249,19 @@ def _default(study: optuna.Study, costs: StudyCosts) -> tuple[Objective, Costs |
         )
         return as_objective(SIZE), found
     return as_objective(LATENCY), found
+
+
+def _counted(study: optuna.Study, costs: StudyCosts) -> Costs | None:
+    """What can be counted, for a search that can do without, too."""
+    found, why = costs.counted(study)
+    if found is None and costs.can_be_counted:
+        # Without samples a backend may well be unable to.
+        _logger.log(
+            logging.WARNING if costs.has_samples else logging.INFO,
+            "The backend could not count costs, so the search does not know how large a model is "
+            f"before it is built, and sees no difference between the options of an op: {why}",
+        )
+    return found
 
 
 def _predicts(costs: Costs) -> bool:

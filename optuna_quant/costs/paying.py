@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.objective import show_measure
 from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
 from optuna_quant.space.left_out import LeftOut
 
 
 if TYPE_CHECKING:
     from optuna_quant.costs.table import Boundary
     from optuna_quant.costs.table import CostTable
-    from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
@@ -165,10 +165,15 @@ def without(space: TuningSpace, ops: Sequence[str]) -> TuningSpace:
     return replace(space, tunables=tuple(t for t in space.tunables if t.name not in left))
 
 
+def _type_of(option: OpConfig) -> str:
+    """In what an option computes, for people: INT8, INT4."""
+    tensor = option.weight or option.activation
+    return option.mode if tensor is None else tensor.dtype.removeprefix("u").upper()
+
+
 def left_out_by_cost(gain: OpGain) -> LeftOut:
     """Why an op is left out of a space that knows what pays."""
-    mode = gain.label.split(" ")[0]
-    what = "INT8" if "int8" in gain.label else mode
+    what = _type_of(OpConfig.from_label(gain.label))
     worse = "slower" if gain.measure == "latency" else "dearer"
     return LeftOut(
         gain.op,

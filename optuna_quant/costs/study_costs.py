@@ -93,6 +93,11 @@ class StudyCosts:
         return isinstance(self._backend, MeasuresCosts)
 
     @property
+    def can_be_counted(self) -> bool:
+        """Whether the backend counts costs."""
+        return isinstance(self._backend, CountsCosts)
+
+    @property
     def has_samples(self) -> bool:
         """Whether the backend has samples to run models on, as far as it tells."""
         if not isinstance(self._backend, PreviewsCalibration):

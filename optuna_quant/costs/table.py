@@ -48,6 +48,9 @@ class Boundary:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "consumers", tuple(dict.fromkeys(self.consumers)))
+        # JSON has no numbers of NumPy's.
+        object.__setattr__(self, "quantize", float(self.quantize))
+        object.__setattr__(self, "dequantize", float(self.dequantize))
 
     def paid(self, is_quantized: Callable[[str], bool]) -> float:
         """What is paid here.
@@ -99,6 +102,7 @@ class CostTable:
         }
         object.__setattr__(self, "ops", MappingProxyType(ops))
         object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        object.__setattr__(self, "fixed", float(self.fixed))
         for op, options in ops.items():
             if not options:
                 raise ValueError(f"The cost table {self.measure!r} has no option of op {op!r}.")

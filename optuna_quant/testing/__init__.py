@@ -24,7 +24,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"optuna_quant.testing.{name}"
-        for name in ("backend", "calibration", "costs", "model", "sensitivity", "tuning")
+        for name in ("backend", "calibration", "costs", "model", "same", "sensitivity", "tuning")
     )
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.config import TensorConfig
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.same import assert_same
+from optuna_quant.testing.told import told
 
 
 if TYPE_CHECKING:
@@ -110,13 +113,9 @@ class BackendTestCase(BackendFixtures):
     def test_another_model_or_other_data_are_told(
         self, backend: Backend, other_backend: Backend, space: TuningSpace
     ) -> None:
-        def told(one: Backend) -> object:
-            signature = one.signature() if isinstance(one, HasSignature) else {}
-            return one.fingerprint(space.fp32()), dict(signature)
-
         config = space.default()
         if backend.fingerprint(config) != other_backend.fingerprint(config):
-            assert told(backend) != told(other_backend), (
+            assert told(backend, space) != told(other_backend, space), (
                 "The configuration builds another model there, but neither the fingerprint of "
                 "FP32 nor the signature says so: a study would be continued with it."
             )
@@ -131,6 +130,31 @@ class BackendTestCase(BackendFixtures):
                 f"The models of the configurations {same!r} and {what!r} have the same "
                 "fingerprint, so only one would be evaluated."
             )
+
+    def test_models_with_one_fingerprint_are_the_same(
+        self,
+        backend: Backend,
+        every_option: Mapping[str, QuantConfig],
+        feed: Mapping[str, Any],
+    ) -> None:
+        found: dict[str, list[str]] = {}
+        for what, config in every_option.items():
+            found.setdefault(backend.fingerprint(config), []).append(what)
+        for first, *others in found.values():
+            if not others:
+                continue
+            expected = backend.quantize(every_option[first])
+            outputs = expected.run(feed)
+            for what in others:
+                model = backend.quantize(every_option[what])
+                said = (
+                    f"The configurations {first!r} and {what!r} have the same fingerprint, so "
+                    "only one would be evaluated, but their models differ in "
+                )
+                assert model.nbytes == expected.nbytes, (
+                    f"{said}size: {expected.nbytes} and {model.nbytes} bytes."
+                )
+                assert_same(model.run(feed), outputs, f"{said}what they compute.")
 
     def test_ops_that_are_not_named_run_in_fp32(
         self, backend: Backend, space: TuningSpace, configs: Mapping[str, QuantConfig]
@@ -157,6 +181,10 @@ class BackendTestCase(BackendFixtures):
         nowhere = OpConfig("weight_only", weight=TensorConfig("int2", "asym", algorithm="nowhere"))
         with pytest.raises(ValueError):
             backend.quantize(QuantConfig({space.tunables[0].ops[0]: nowhere}))
+
+    def test_recipe_that_the_model_does_not_have_is_refused(self, backend: Backend) -> None:
+        with pytest.raises(ValueError, match="no_such_recipe"):
+            backend.quantize(QuantConfig({}, recipes={"no_such_recipe": True}))
 
     def test_models_are_built_in_several_threads(
         self, backend: Backend, configs: Mapping[str, QuantConfig]

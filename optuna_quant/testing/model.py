@@ -18,25 +18,18 @@ from optuna_quant.backends.base import RunsConcurrently
 from optuna_quant.backends.base import depends_on_batch
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.same import assert_same
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Mapping
-    from collections.abc import Sequence
     from pathlib import Path
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Model
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
-
-
-def assert_same(found: Sequence[Any], expected: Sequence[Any]) -> None:
-    """Check that two runs have given the same, but for rounding."""
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=1e-5, atol=1e-6)
 
 
 # Of the outputs: what is rounded to 8 bits may fall on the other side of a step.
@@ -167,8 +160,9 @@ class ModelTestCase(BackendFixtures):
                 assert_same(found, expected)
 
     def test_size_is_a_number_of_bytes(self, model: Model) -> None:
-        assert isinstance(model.nbytes, int)
-        assert model.nbytes > 0
+        kind = type(model.nbytes).__name__
+        assert isinstance(model.nbytes, int), f"nbytes must be an int, not {kind}."
+        assert model.nbytes > 0, f"nbytes must be positive, not {model.nbytes}."
 
     def test_it_is_saved(self, model: Model, tmp_path: Path) -> None:
         path, before = tmp_path / "model", b"what was there before"

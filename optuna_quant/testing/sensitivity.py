@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.backends.base import TakesBatches
 from optuna_quant.backends.base import TakesSamples
 from optuna_quant.testing.fixtures import BackendFixtures
+from optuna_quant.testing.same import are_same
+from optuna_quant.testing.told import told
 
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Sensitivity
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
 
 
 def _check(scores: Mapping[str, float], ops: Sequence[str], what: str) -> None:
@@ -36,6 +40,29 @@ def _check(scores: Mapping[str, float], ops: Sequence[str], what: str) -> None:
     assert not wrong, f"{what}: scores must be finite and not negative: {wrong}."
 
 
+def _made(backend: Backend, kind: SensitivityKind) -> Sensitivity:
+    """The sensitivity of a kind; where there is none, the test is skipped."""
+    assert isinstance(backend, OffersSensitivities), "It offers no sensitivities."
+    factory = backend.sensitivities().get(kind)
+    if factory is None:
+        pytest.skip(f"The backend has no sensitivity of the kind {kind}.")
+    try:
+        found = factory(outputs=None)
+    except (ImportError, ValueError) as error:  # Without data to score with.
+        pytest.skip(str(error))
+    if found is None:
+        assert kind == SensitivityKind.BEST, (
+            f"Only {SensitivityKind.BEST} may be None; without data {kind} must raise a "
+            "ValueError."
+        )
+        pytest.skip("There is nothing to score with.")
+    return found
+
+
+def _key(sensitivity: Sensitivity) -> str:
+    return sensitivity.key if isinstance(sensitivity, HasKey) else ""
+
+
 class SensitivityTestCase(BackendFixtures):
     """Tests of :class:`~optuna_quant.backends.base.OffersSensitivities`, for each kind.
 
@@ -44,30 +71,16 @@ class SensitivityTestCase(BackendFixtures):
     """
 
     @pytest.fixture(params=list(SensitivityKind))
+    def kind(self, request: pytest.FixtureRequest) -> SensitivityKind:
+        """Each kind."""
+        return SensitivityKind(request.param)
+
+    @pytest.fixture
     def make_sensitivity(
-        self, request: pytest.FixtureRequest, make_backend: Callable[[], Backend]
+        self, kind: SensitivityKind, make_backend: Callable[[], Backend]
     ) -> Callable[[], Sensitivity]:
         """Makes the sensitivity of a kind, each time with a backend of its own."""
-
-        def make() -> Sensitivity:
-            backend = make_backend()
-            assert isinstance(backend, OffersSensitivities), "It offers no sensitivities."
-            factory = backend.sensitivities().get(request.param)
-            if factory is None:
-                pytest.skip(f"The backend has no sensitivity of the kind {request.param}.")
-            try:
-                found = factory(outputs=None)
-            except (ImportError, ValueError) as error:  # Without data to score with.
-                pytest.skip(str(error))
-            if found is None:
-                assert request.param == SensitivityKind.BEST, (
-                    f"Only {SensitivityKind.BEST} may be None; without data {request.param} "
-                    "must raise a ValueError."
-                )
-                pytest.skip("There is nothing to score with.")
-            return found
-
-        return make
+        return lambda: _made(make_backend(), kind)
 
     def test_each_op_has_a_score(
         self, make_sensitivity: Callable[[], Sensitivity], every_option: Mapping[str, QuantConfig]
@@ -83,8 +96,24 @@ class SensitivityTestCase(BackendFixtures):
     ) -> None:
         config = configs["one op in FP32"]
         scores = make_sensitivity()(config, list(config.ops))
+        _check(scores, list(config.ops), "one op in FP32")
         floats = {op: scores[op] for op in config.fallback_ops}
         assert not any(floats.values()), f"What is not quantized must score 0: {floats}."
+
+    def test_what_changes_outputs_has_a_score(
+        self,
+        make_sensitivity: Callable[[], Sensitivity],
+        backend: Backend,
+        configs: Mapping[str, QuantConfig],
+        feed: Mapping[str, Any],
+    ) -> None:
+        config, fp32 = configs["default"], configs["FP32"]
+        scores = make_sensitivity()(config, config.quantized_ops)
+        if are_same(backend.quantize(config).run(feed), backend.quantize(fp32).run(feed)):
+            pytest.skip("Quantization changes no output.")
+        assert any(scores.values()), (
+            "Quantization changes the outputs, but all scores are 0, so they tell nothing."
+        )
 
     def test_weights_are_told_apart(
         self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]
@@ -119,6 +148,26 @@ class SensitivityTestCase(BackendFixtures):
             pytest.skip("The sensitivity has no options.")
         assert isinstance(one.key, str)
         assert one.key == other.key
+
+    def test_scores_of_other_data_are_not_taken_for_these(
+        self,
+        make_sensitivity: Callable[[], Sensitivity],
+        kind: SensitivityKind,
+        backend: Backend,
+        other_backend: Backend,
+        space: TuningSpace,
+        configs: Mapping[str, QuantConfig],
+    ) -> None:
+        one, other = make_sensitivity(), _made(other_backend, kind)
+        config = configs["default"]
+        ops = config.quantized_ops
+        if dict(one(config, ops)) == pytest.approx(dict(other(config, ops)), rel=1e-4, abs=1e-9):
+            pytest.skip("The other model or data give the same scores.")
+        here, there = (told(backend, space), _key(one)), (told(other_backend, space), _key(other))
+        assert here != there, (
+            "The scores are others with the other model or data, but neither the signature nor "
+            "the key of the sensitivity says so: a study would go on with the old ones."
+        )
 
     def test_scores_together_are_those_one_by_one(
         self, make_sensitivity: Callable[[], Sensitivity], configs: Mapping[str, QuantConfig]

@@ -9,6 +9,8 @@ import optuna
 import pytest
 
 from optuna_quant.backends.base import native_of
+from optuna_quant.costs import CountsCosts
+from optuna_quant.costs import MeasuresCosts
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.random_inputs import random_feed
 from optuna_quant.study.trial_view import TrialView
@@ -61,6 +63,22 @@ class TuningTestCase(BackendFixtures):
         assert output.stat().st_size > 0
         report = result.report()
         assert set(result.config.ops) <= set(report["op"])
+
+    def test_search_for_the_smallest(
+        self, make_backend: Callable[[], Backend], data: Mapping[str, Any], space: TuningSpace
+    ) -> None:
+        backend = make_backend()
+        if not isinstance(backend, CountsCosts) or "size" not in (
+            backend.counted_costs(space).tables
+        ):
+            pytest.skip("The backend does not count sizes.")
+        # What measures costs is searched for the fastest by default.
+        asked = "size" if isinstance(backend, MeasuresCosts) else None
+        criterion = TuningCriterion(max_trials=6, objective=asked)
+        result = self._tune(make_backend, data=data, metric="cosine", tuning_criterion=criterion)
+        assert result.met or result.is_fp32  # No model may be smaller.
+        assert result.objective == "size"
+        assert result.cost == result.model().nbytes
 
     def test_answer_is_built_again(
         self, make_backend: Callable[[], Backend], data: Mapping[str, Any]

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from costed_backend import CostedBackend
+from fake_backend import FakeBackend
 from fake_backend import FakeModel
+import numpy as np
 import pytest
 from spaces import DYNAMIC
 from spaces import STATIC
@@ -25,8 +27,11 @@ from optuna_quant import testing
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.base import OpRuns
 from optuna_quant.backends.base import Sensitivity
+from optuna_quant.costs import Costs
+from optuna_quant.costs import CostTable
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
 
 
 class WithoutDynamic(WholeBackend):
@@ -130,6 +135,80 @@ class OneOp(CostedBackend):
         super().__init__({"a": 0.1}, {"a": 0.5})
 
 
+class OneFingerprint(WholeBackend):
+    """It ignores how an op is quantized, which decides what the models compute."""
+
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        built = super().quantize(config)
+        dynamic = sum(option == DYNAMIC for option in config.ops.values())
+        return replace(built, accuracy=built.accuracy - 0.01 * dynamic)
+
+    def fingerprint(self, config: QuantConfig) -> str:
+        return super().fingerprint(QuantConfig(dict.fromkeys(config.quantized_ops, STATIC)))
+
+
+class _Smaller(FakeModel):
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes - sum(option == DYNAMIC for option in self.config.ops.values())
+
+
+class OneFingerprintOfSizes(WholeBackend):
+    """It ignores how an op is quantized, which decides how large the models are."""
+
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        return _Smaller(**vars(super().quantize(config)))
+
+    def fingerprint(self, config: QuantConfig) -> str:
+        return super().fingerprint(QuantConfig(dict.fromkeys(config.quantized_ops, STATIC)))
+
+
+class OtherScoresUntold(WholeBackend):
+    def signature(self) -> Mapping[str, str]:
+        return {}
+
+    def scores(self, *, outputs: Sequence[str] | None) -> Sensitivity:
+        scale = len(self._data)
+        return lambda config, ops: {op: s * scale for op, s in Scores()(config, ops).items()}
+
+
+class NumpySize(WholeBackend):
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        return _NumpySize(**vars(super().quantize(config)))
+
+
+class _NumpySize(FakeModel):
+    @property
+    def nbytes(self) -> Any:
+        return np.int64(super().nbytes)
+
+
+class FloatsNotScored(WholeBackend):
+    def scores(self, *, outputs: Sequence[str] | None) -> Sensitivity:
+        return lambda config, ops: {op: DAMAGE[op] for op in ops if config.ops[op].is_quantized}
+
+
+class AllZero(WholeBackend):
+    def scores(self, *, outputs: Sequence[str] | None) -> Sensitivity:
+        return lambda config, ops: dict.fromkeys(ops, 0.0)
+
+
+class TakesAnyRecipe(WholeBackend):
+    def quantize(self, config: QuantConfig) -> FakeModel:
+        return super().quantize(QuantConfig(config.ops))
+
+
+class SizesOfModes(FakeBackend):
+    """Its table of sizes names options by their modes alone."""
+
+    def __init__(self, data: str = "the data") -> None:
+        super().__init__(DAMAGE)
+
+    def counted_costs(self, space: TuningSpace) -> Costs:
+        sizes = {op: {"fp32": 100, "static": 0} for op in DAMAGE}
+        return Costs({"size": CostTable("size", "bytes", sizes)})
+
+
 _CASES = (
     testing.BackendTestCase,
     testing.ModelTestCase,
@@ -167,6 +246,14 @@ for _broken in (
     WritesOver,
     BatchDependent,
     WrongFingerprint,
+    OneFingerprint,
+    OneFingerprintOfSizes,
+    OtherScoresUntold,
+    NumpySize,
+    FloatsNotScored,
+    AllZero,
+    TakesAnyRecipe,
 ):
     globals()[f"Test{_broken.__name__}"] = _tested(_broken, _CASES)
 TestOneOp = _tested(OneOp, (testing.BackendTestCase,))
+TestSizesOfModes = _tested(SizesOfModes, (testing.TuningTestCase,))

@@ -42,6 +42,14 @@ FOUND = {
         "WrongFingerprint",
         "test_model_has_the_fingerprint_of_its_configuration",
     ): "not what the backend says",
+    ("OneFingerprint", "test_models_with_one_fingerprint_are_the_same"): "in what they compute",
+    ("OneFingerprintOfSizes", "test_models_with_one_fingerprint_are_the_same"): "differ in size",
+    ("OtherScoresUntold", "test_scores_of_other_data_are_not_taken_for_these"): "nor the key",
+    ("NumpySize", "test_size_is_a_number_of_bytes"): "nbytes must be an int, not int64",
+    ("FloatsNotScored", "test_an_op_in_fp32_scores_nothing"): "no score of a",
+    ("AllZero", "test_what_changes_outputs_has_a_score"): "all scores are 0",
+    ("TakesAnyRecipe", "test_recipe_that_the_model_does_not_have_is_refused"): "DID NOT RAISE",
+    ("SizesOfModes", "test_search_for_the_smallest"): "has no cost for op",
     ("OneOp", "test_default_space_is_of_the_capability"): "a model with two ops or more",
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
 import pytest
 
 from optuna_quant.costs import Boundary
@@ -65,6 +66,14 @@ def test_costs_survive_json(
     seconds: float,
 ) -> None:
     costs = Costs({t.measure: t for t in given_tables}, conditions, validation, seconds)
+    assert Costs.loads(costs.dumps()) == costs
+
+
+def test_costs_of_numpys_types_survive_json() -> None:
+    one = np.int64(1)
+    boundaries = (Boundary("a", ("b",), one, np.float32(0.5)),)  # type: ignore[arg-type]
+    given_table = CostTable("size", "bytes", {"a": {"fp32": one}}, boundaries, one)  # type: ignore[arg-type]
+    costs = Costs({"size": given_table})
     assert Costs.loads(costs.dumps()) == costs
 
 

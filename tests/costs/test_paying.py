@@ -13,9 +13,12 @@ from spaces import make_space
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import CostTable
 from optuna_quant.costs import op_gains
+from optuna_quant.costs.paying import OpGain
 from optuna_quant.costs.paying import left_out_by_cost
 from optuna_quant.costs.paying import worse_ops
 from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import TensorConfig
 
 
 OPTIONS = (STATIC, DYNAMIC, FP32)
@@ -64,6 +67,12 @@ def test_ops_that_lose_are_found_and_those_within_noise_are_not():
     assert str(worse["op1"]) == "3 s against 1 s"
     left_out = left_out_by_cost(worse["op1"])
     assert left_out.reason == "slower in INT8 here: 3 s against 1 s"
+
+
+def test_bits_of_what_is_left_out_are_named():
+    option = OpConfig("weight_only", weight=TensorConfig("uint4", "sym", "per_channel"))
+    gain = OpGain("op1", "MatMul", "latency", 1.0, 3.0, option.label)
+    assert left_out_by_cost(gain).reason == "slower in INT4 here: 3 s against 1 s"
 
 
 def test_what_pays_only_together_is_kept_together():

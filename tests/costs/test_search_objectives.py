@@ -517,9 +517,14 @@ def test_a_strategy_that_takes_costs_gets_the_table_of_the_objective(monkeypatch
 class CountingBackend(FakeBackend):
     """It counts sizes and operations, and has no samples."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(
+        self,
+        error: Exception | None = None,
+        names: tuple[str, ...] = ("size", "bit_operations"),
+    ) -> None:
         super().__init__(DAMAGE)
         self.error = error
+        self.names = names
 
     def calibration_preview(self, samples: int) -> None:
         return None
@@ -527,14 +532,60 @@ class CountingBackend(FakeBackend):
     def counted_costs(self, space: Any) -> Costs:
         if self.error is not None:
             raise self.error
-        names = ("size", "bit_operations")
-        return Costs({name: table(space, SMALL, measure=name) for name in names})
+        return Costs({name: table(space, SMALL, measure=name) for name in self.names})
 
 
 def test_costs_are_counted_without_samples():
     result = go(CountingBackend(), "bit_operations", strategy="auto")
     assert result.met
     assert set(result.fallback_ops) == {"b"}
+
+
+def test_what_only_counts_sizes_is_searched_for_the_smallest():
+    by_default = go(CountingBackend(), strategy="auto")
+    assert by_default.objective == "size"
+    assert by_default.config == go(CountingBackend(), "size", strategy="auto").config
+
+
+def test_without_sizes_what_is_counted_decides_nothing():
+    backend = CountingBackend(names=("bit_operations",))
+    assert go(backend).objective == "ops"
+
+
+@pytest.mark.parametrize(("objective", "chosen"), [(None, "ops"), ("size", "size")])
+def test_a_search_that_can_do_without_counted_costs_warns(objective, chosen, caplog):
+    class Broken(FakeBackend):
+        def counted_costs(self, space: Any) -> Costs:
+            raise KeyError("my bug")
+
+    with caplog.at_level(logging.WARNING, "optuna_quant"):
+        logging.getLogger("optuna_quant").propagate = True
+        assert go(Broken(DAMAGE), objective).objective == chosen
+    assert caplog.text.count("could not count costs") == 1
+    assert "KeyError: 'my bug'" in caplog.text
+
+
+def test_a_backend_without_counted_costs_is_nothing_to_warn_of(caplog):
+    with caplog.at_level(logging.WARNING, "optuna_quant"):
+        logging.getLogger("optuna_quant").propagate = True
+        go(FakeBackend(DAMAGE), "size")
+    assert "could not count costs" not in caplog.text
+
+
+def test_without_samples_costs_that_cannot_be_counted_are_no_warning(caplog):
+    with caplog.at_level(logging.WARNING, "optuna_quant"):
+        logging.getLogger("optuna_quant").propagate = True
+        go(CountingBackend(ValueError("no data")), "size")
+    assert "could not count costs" not in caplog.text
+
+
+def test_why_costs_could_not_be_counted_is_told_where_others_are_measured():
+    class Both(CostedBackend):
+        def counted_costs(self, space: Any) -> Costs:
+            raise RuntimeError("no shapes here")
+
+    with pytest.raises(ValueError, match=r"needs bit_operations.*RuntimeError: no shapes here"):
+        go(Both(DAMAGE, FAST), "bit_operations")
 
 
 def test_why_costs_could_not_be_counted_is_told():

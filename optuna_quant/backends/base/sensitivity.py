@@ -42,11 +42,16 @@ class Sensitivity(Protocol):
 
 @runtime_checkable
 class HasKey(Protocol):
-    """A sensitivity with options that change its scores."""
+    """A sensitivity whose scores depend on more than the configuration and the signature."""
 
     @property
     def key(self) -> str:
-        """Tells the options apart: a study keeps the scores of each key."""
+        """Tells apart what changes the scores: a study keeps the scores of each key.
+
+        The options; and the samples that are scored with, unless they are in the backend's
+        signature (:class:`~optuna_quant.backends.base.HasSignature`). Otherwise scores with
+        earlier samples are taken for those with new ones.
+        """
         ...
 
 

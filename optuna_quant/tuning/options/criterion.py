@@ -44,7 +44,8 @@ class TuningCriterion:
             ``{"latency": 0.7, "size": 0.3}``, each relative to FP32; a function that gives the
             cost of a configuration; or an :class:`~optuna_quant.costs.Objective`. Default: the
             latency, where the backend measures what ops cost and that predicts whole models; the
-            size, where it does not predict; and ``"ops"`` where the backend knows no costs.
+            size, where it does not predict, or where the backend only counts sizes; and ``"ops"``
+            where the backend knows no costs.
         stop_at_first:
             Whether to stop at the first configuration that meets the criterion. Default: only if
             ``timeout`` is 0. Set it to :obj:`True` to have a time limit as well.
