@@ -46,16 +46,16 @@ _BACKEND = "optuna_quant.backends.onnxruntime"
 # What is told apart: the functions of each part, by module and name.
 PARTS = {
     RUNS: [("onnxruntime", "InferenceSession.run")],
-    "calibration": [(f"{_BACKEND}.statistics", "StatisticsSource.collect")],
+    "calibration": [(f"{_BACKEND}.calibration.statistics", "StatisticsSource.collect")],
     "sessions": [
         ("onnxruntime", "InferenceSession.__init__"),
-        (f"{_BACKEND}.quantized_model", "SessionMaker.make"),
+        (f"{_BACKEND}.model.quantized_model", "SessionMaker.make"),
     ],
     "building": [(f"{_BACKEND}.builder", "CandidateBuilder.build")],
     "reading": [
         (f"{_BACKEND}.backend", "load_model"),
-        (f"{_BACKEND}.backend", "normalize"),
-        (f"{_BACKEND}.backend", "find_capability"),
+        (f"{_BACKEND}.model.opened", "normalize"),
+        (f"{_BACKEND}.offered_ops", "find_capability"),
     ],
     "fingerprints": [
         (f"{_BACKEND}.builder", "CandidateBuilder._fingerprint"),
@@ -114,9 +114,6 @@ class Clock:
     def _watched(self, part: str, module: str, path: str) -> Iterator[None]:
         *parents, name = path.split(".")
         owner: Any = functools.reduce(getattr, parents, importlib.import_module(module))
-        if not hasattr(owner, name):
-            yield
-            return
         inherited = name not in vars(owner)
         original = getattr(owner, name)
 
