@@ -259,18 +259,18 @@ def search(name: str, strategy: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Give the sessions of the backend one thread, as no options of a user's could do."""
-    usual = SessionMaker._options_for
+    usual = SessionMaker.options_for
 
     def single(*args: Any) -> onnxruntime.SessionOptions:
         options = usual(*args)
         options.intra_op_num_threads = 1
         return options
 
-    SessionMaker._options_for = single
+    SessionMaker.options_for = single
     try:
         yield
     finally:
-        SessionMaker._options_for = usual
+        SessionMaker.options_for = usual
 
 
 def _ratio(content: bytes, result: Any) -> dict[str, float]:
