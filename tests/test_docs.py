@@ -70,10 +70,12 @@ def name(path: Path) -> str:
 
 
 PAGES = [ROOT / "README.md", *run_pages.pages()]
+# On a machine that does other work as well, FP32 may be the fastest.
+_ANSWER = "A quantized model meets the criterion|NO GAIN"
 EXAMPLES = {
-    "own_strategy.py": "A quantized model meets the criterion.",
+    "own_strategy.py": _ANSWER,
     "mixed_study.py": r"trials, the best:\n  trial \d+: accuracy",
-    "digits/demo.py": "A quantized model meets the criterion.",
+    "digits/demo.py": _ANSWER,
 }
 
 PROGRAMS = {

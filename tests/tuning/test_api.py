@@ -29,6 +29,7 @@ from places import TESTS
 import pytest
 import tune_worker
 
+from optuna_quant import SearchOptions
 from optuna_quant import _optuna
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
@@ -438,7 +439,7 @@ def test_threads_share_one_search() -> None:
     given = {"accuracy_criterion": TOLERANT, "tuning_criterion": tuning, "verify": False}
     alone = prepared(backend=backend, evaluate=evaluate, **given).run()
     evaluate.seen.clear()
-    result = prepared(backend=backend, evaluate=slow, **given).run(n_jobs=4)
+    result = prepared(backend=backend, evaluate=slow, **given).run(options=SearchOptions(n_jobs=4))
     assert result.fallback_ops == alone.fallback_ops
     assert result.met
     assert evaluate.most_repeats() == 1
