@@ -112,11 +112,13 @@ def printed(
         pool.shutdown(cancel_futures=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [name(page) for page in PAGES])
 def test_code_of_page_runs(page: str, printed: Printed) -> None:
     printed(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_runs(example: str, printed: Printed) -> None:
     assert re.search(EXAMPLES[example], printed(example))

@@ -20,6 +20,9 @@ import services
 from optuna_quant.study.trial_view import TrialView
 
 
+pytestmark = pytest.mark.slow
+
+
 PATIENCE = 2.0
 OPTIONS = {"claim_timeout": PATIENCE, "grace_period": 0.5}
 HOUR = 3600.0

@@ -28,6 +28,9 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.study import record
 
 
+pytestmark = pytest.mark.slow
+
+
 STRATEGIES = ["basic", "auto", "random"]
 
 

@@ -19,6 +19,9 @@ import services
 from optuna_quant.study.trial_view import TrialView
 
 
+pytestmark = pytest.mark.slow
+
+
 WORKERS = 3
 KILLS = 40
 STRATEGIES = ["basic", "exhaustive", "auto", "mse_v2", "random", "conservative"]

@@ -30,6 +30,9 @@ from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
 
 
+pytestmark = pytest.mark.slow
+
+
 WORKERS = 4
 SPECULATING = ["basic"]
 

@@ -32,6 +32,9 @@ from optuna_quant.workers.launch import Rank
 from optuna_quant.workers.launch import this_rank
 
 
+pytestmark = pytest.mark.slow
+
+
 COMMAND = [
     "tune", "net.onnx", "--objective", "ops", "--calibration", "calib.npz", "--data", "data.npz",
     "--strategy", "exhaustive", "--timeout", "none", "--max-trials", "12",
