@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     FitGrid: TypeAlias = Callable[[Floats, Levels], tuple[Floats, Floats]]
     """From groups of shape [n, width] to their scales and zero points, each of shape [n]."""
 
-_CHUNK = 1 << 20
-"""Values that are worked on at a time: a few arrays of them must not matter beside a model."""
+_CHUNK = 1 << 17
+"""Values that are worked on at a time: a few arrays of them fit into a processor's cache."""
 
 
 def quantize_by_group(
@@ -32,7 +32,7 @@ def quantize_by_group(
 ) -> GroupedWeight:
     """Quantize a weight with an algorithm that looks at one group at a time.
 
-    Beside the result it needs memory for some copies of a million values, however large the
+    Beside the result it needs memory for some small arrays, however large the
     weight is.
 
     Args:
@@ -79,9 +79,9 @@ def empty_grouped(
     )
 
 
-def row_chunks(weight: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
-    """Some rows of a weight after the other, as float32: which, and their values."""
-    height = max(1, _CHUNK // weight.shape[1])
+def row_chunks(weight: NDArray[Any], *, least: int = 1) -> Iterator[tuple[slice, Floats]]:
+    """Some rows of a weight after the other, at least so many, as float32: which, and values."""
+    height = max(least, _CHUNK // weight.shape[1])
     for start in range(0, len(weight), height):
         rows = slice(start, min(start + height, len(weight)))
         yield rows, np.asarray(weight[rows], np.float32)

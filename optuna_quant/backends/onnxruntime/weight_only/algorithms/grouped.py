@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 import hashlib
 from typing import TYPE_CHECKING
@@ -75,6 +76,13 @@ class GroupedWeight:
         for array in self._arrays():
             found.update(np.ascontiguousarray(array).data)
         return found.digest()
+
+    def rows(self, rows: slice) -> GroupedWeight:
+        """Some of its outputs: views, no copies."""
+        zero_points = None if self.zero_points is None else self.zero_points[rows]
+        return replace(
+            self, codes=self.codes[rows], scales=self.scales[rows], zero_points=zero_points
+        )
 
     def dequantized(self) -> NDArray[np.float32]:
         """The float32 weight that the codes stand for, of shape ``[outputs, inputs]``."""

@@ -6,6 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.awq import AWQOptions
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.awq import awq
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.gptq import GPTQOptions
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.gptq import gptq
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.hqq import half_quadratic
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.k_quant import k_quant
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.levels import BITS
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.levels import SCHEMES
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.levels import Levels
@@ -23,9 +29,11 @@ if TYPE_CHECKING:
 
 _LARGEST = float(np.finfo(np.float32).max)
 
-WEIGHT_ONLY_ALGORITHMS = ("rtn",)
-NEEDS_INPUTS = frozenset[str]()
+WEIGHT_ONLY_ALGORITHMS = ("rtn", "gptq", "awq", "hqq", "k_quant")
+NEEDS_INPUTS = frozenset({"gptq", "awq"})
 """Algorithms that need the moments of the layer's inputs."""
+
+_FROM_WEIGHTS = {"rtn": round_to_nearest, "hqq": half_quadratic, "k_quant": k_quant}
 
 
 def quantize_grouped(
@@ -36,10 +44,14 @@ def quantize_grouped(
     scheme: Scheme,
     algorithm: str,
     moments: InputMoments | None = None,
+    gptq_options: GPTQOptions | None = None,
+    awq_options: AWQOptions | None = None,
 ) -> GroupedWeight:
     """Quantize a weight along its inputs in groups.
 
-    The result depends on the arguments alone.
+    The result depends on the arguments alone. No algorithm is worse than RTN by what it
+    minimizes: GPTQ and AWQ by the squared error of the layer's outputs, HQQ and k-quant by their
+    norm of the weight's error.
 
     Args:
         weight:
@@ -55,17 +67,25 @@ def quantize_grouped(
             One of :data:`WEIGHT_ONLY_ALGORITHMS`.
         moments:
             Of the layer's inputs; needed by those in :data:`NEEDS_INPUTS`, not used by others.
+        gptq_options:
+            Options of GPTQ; the defaults if not given.
+        awq_options:
+            Options of AWQ; the defaults if not given.
 
     Raises:
         ValueError: If an argument is not as described.
     """
     _check_options(bits, group_size, scheme, algorithm)
     _check_weight(weight)
-    if algorithm in NEEDS_INPUTS:
-        _check_moments(moments, algorithm, weight.shape[1])
     levels = Levels(bits, scheme)
     width = weight.shape[1] if group_size is None else group_size
-    return round_to_nearest(weight, levels, width)
+    if algorithm in _FROM_WEIGHTS:
+        return _FROM_WEIGHTS[algorithm](weight, levels, width)
+    _check_moments(moments, algorithm, weight.shape[1])
+    assert moments is not None
+    if algorithm == "gptq":
+        return gptq(weight, levels, width, moments, gptq_options or GPTQOptions())
+    return awq(weight, levels, width, moments, awq_options or AWQOptions())
 
 
 def _check_options(bits: int, group_size: int | None, scheme: str, algorithm: str) -> None:

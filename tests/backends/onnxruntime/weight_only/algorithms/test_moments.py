@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.output_error import output_errors
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
 
 
 def batches(lengths: tuple[int, ...] = (5, 1, 9000), inputs: int = 12) -> list[np.ndarray]:
@@ -51,8 +54,12 @@ def test_output_errors_are_those_of_the_outputs() -> None:
     moments.add(x)
     rng = np.random.default_rng(1)
     weight, other = rng.normal(size=(2, 7, 12)).astype(np.float32)
-    found = output_errors(weight, other, moments.gram())
-    change = x.astype(np.float64) @ (weight - other).T.astype(np.float64)
+    quantized = quantize_grouped(other, bits=2, group_size=5, scheme="sym", algorithm="rtn")
+    factors = rng.uniform(0.5, 2, size=12).astype(np.float32)
+    quantized = replace(quantized, input_scale=factors)
+    found = output_errors(weight, quantized, moments.gram())
+    outputs = (x * factors).astype(np.float64) @ quantized.dequantized().T
+    change = outputs - x.astype(np.float64) @ weight.T
     np.testing.assert_allclose(found, (change**2).sum(axis=(0, 1)), rtol=1e-4)
 
 
