@@ -13,6 +13,8 @@ import onnxruntime
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.backends.onnxruntime.weight_only import weights
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -223,7 +225,7 @@ def test_few_options_by_default_and_none_that_is_known_to_be_slow() -> None:
     assert "weight_only w=int4/asym/per_group=32/rtn level=0" in found
     assert "weight_only w=int8/asym/per_group=32/rtn level=4" in found
     assert found[-1] == "fp32"
-    assert len(found) == 4
+    assert len(found) == 4  # Without data neither gptq nor awq.
     assert not any("int8" in label and "level=0" in label for label in found)
 
 
@@ -309,3 +311,61 @@ def test_costs_know_sizes_and_bit_operations() -> None:
     operations = costs.tables["bit_operations"]
     four = OpConfig.from_label("weight_only w=int4/asym/per_group=32/rtn level=4")
     assert operations.cost(QuantConfig({"MatMul0": four})) == WIDTH * 512 * 8 * 4
+
+
+# Algorithms that look at inputs.
+
+
+def batches() -> list[dict[str, NDArray[np.float32]]]:
+    """Batches of different lengths, of inputs whose columns differ much in size."""
+    size = np.exp(values(WIDTH, seed=9))
+    return [{"x": values(n, WIDTH, seed=n) * size} for n in (7, 64, 29)]
+
+
+@pytest.mark.parametrize("algorithm", ["gptq", "awq"])
+def test_algorithms_with_inputs_see_all_batches(algorithm: str) -> None:
+    model = matmul()
+    backend = backend_of(model, calibration_data=batches())
+    weight, x = constant(model, "w"), np.concatenate([b["x"] for b in batches()])
+    moments = InputMoments(WIDTH)
+    moments.add(x)
+    label = f"weight_only w=int4/asym/per_group=32/{algorithm} level=0"
+    assert label.replace("level=0", "level=4") in labels(backend)
+    (result,) = build(backend, MatMul0=label).run({"x": x})
+    expected = quantize_grouped(
+        weight.T, bits=4, group_size=32, scheme="asym", algorithm=algorithm, moments=moments
+    ).effective()
+    np.testing.assert_allclose(result, x @ expected.T, rtol=1e-3, atol=1e-2)
+    (nearest,) = build(backend, MatMul0=label.replace(algorithm, "rtn")).run({"x": x})
+    assert np.square(result - x @ weight).sum() < np.square(nearest - x @ weight).sum()
+
+
+def test_without_data_they_are_refused_and_inputs_without_a_meaning_leave_the_op() -> None:
+    label = "weight_only w=int4/asym/per_group=32/gptq level=4"
+    with pytest.raises(ValueError, match="needs calibration_data"):
+        build(backend_of(matmul()), MatMul0=label)
+    broken = [{"x": np.full((4, WIDTH), np.nan, np.float32)}]
+    backend = backend_of(matmul(), calibration_data=broken)
+    config = QuantConfig({"MatMul0": OpConfig.from_label(label)})
+    assert backend.fingerprint(config) == backend.fingerprint(QuantConfig({}))
+
+
+def test_expensive_weights_are_kept_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = QuantConfig(
+        {"MatMul0": OpConfig.from_label("weight_only w=int4/asym/per_group=32/gptq level=4")}
+    )
+    first = backend_of(matmul(), calibration_data=batches(), cache_dir=tmp_path)
+    fingerprint = first.fingerprint(config)
+    assert [path.suffix for path in tmp_path.glob("weight-*")] == [".npz"]
+
+    def never(*args: object, **options: object) -> None:
+        raise AssertionError("quantized again")
+
+    monkeypatch.setattr(weights, "quantize_grouped", never)
+    again = backend_of(matmul(), calibration_data=batches(), cache_dir=tmp_path)
+    assert again.fingerprint(config) == fingerprint
+    other = backend_of(matmul(), calibration_data=batches()[:2], cache_dir=tmp_path)
+    with pytest.raises(AssertionError, match="quantized again"):
+        other.fingerprint(config)
