@@ -61,8 +61,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             Data in other files may be larger than 2 GB; then they are referred to, not loaded.
         calibration_data:
             Needed unless ``approach`` is ``"dynamic"`` or ``"weight_only"``: a dict of
-            arrays, an array, a list of batches, a function that returns an iterator over batches, or a path to an ``.npz``
-            file; see
+            arrays, an array, a list of batches, a function that returns an iterator over batches,
+            or a path to an ``.npz`` file; see
             :class:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData`.
         calibration_sizes:
             The calibration sampling sizes to choose from, default first: how many samples from the
