@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from optuna_quant.space.config import ACCURACY_LEVELS
 from optuna_quant.space.config import DTYPES
 from optuna_quant.space.config import FLOAT_MODES
 from optuna_quant.space.config import SCHEMES
@@ -65,7 +66,8 @@ def op_configs(draw: st.DrawFn) -> OpConfig:
         activation = draw(st.none() | tensors)
         return OpConfig(mode, activation, draw(st.none() | tensors if activation else tensors))
     if mode == "weight_only":
-        return OpConfig(mode, None, draw(tensors))
+        level = draw(st.none() | st.sampled_from(ACCURACY_LEVELS))
+        return OpConfig(mode, None, draw(tensors), level)
     return OpConfig(mode)
 
 

@@ -286,7 +286,7 @@ def test_inputs_of_a_file_keep_their_type(tmp_path: Path) -> None:
         ("batch_size = true", "batch_size: it must be a whole number of at least 1, but is True"),
         ("batch_size = 'many'", "batch_size: it must be a whole number of at least 1, but is 'm"),
         ("verify = 'no'", "verify: it must be true or false, but is 'no'"),
-        ("approach = 'statik'", "approach: it must be one of static, dynamic, auto"),
+        ("approach = 'statik'", "approach: it must be one of static, dynamic, weight_only, auto"),
         ("metric = 3", "metric: it must be a name or FILE.py:NAME, but is 3"),
         ("seed = 1\n[evaluation]\n[search]\nn_jobs = 'x'", "n_jobs: it must be a whole number"),
         ("holdout = 0.2\n[evaluation]\nholdout = 0.3", "holdout is given twice"),

@@ -76,11 +76,14 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     accuracy = values["accuracy_criterion"]
     # The file of an evaluation may have defined a strategy of the user's.
     strategy = choose_strategy(values.get("quant_level"), values["tuning_criterion"].strategy)
-    if given.get("calibration_data") is None and given.get("approach") != "dynamic":
+    if given.get("calibration_data") is None and given.get("approach") not in (
+        "dynamic",
+        "weight_only",
+    ):
         raise ValueError(
             f"--calibration is needed for --approach {given.get('approach') or 'static'}: an "
             ".npz file with samples like those the model will see in use. Without them, use "
-            "--approach dynamic."
+            "--approach dynamic or weight_only."
         )
     model, output = _check_files(args, given, rank)
     _check_machines(given, rank)

@@ -13,6 +13,23 @@ from optuna_quant.space.keys import RecipeValue
 
 
 @dataclass(frozen=True)
+class OnRequest:
+    """An option that is in the tuning space only if the user asks for what is special about it.
+
+    Args:
+        option:
+            The option.
+        fields:
+            The fields that the user must have named in ``op_type_dict`` or ``op_name_dict``, with
+            the option's values among those allowed: ``"mode"``, ``"accuracy_level"``, or one of
+            its weight's; a ``"dtype"`` counts for ``"bits"`` as well.
+    """
+
+    option: OpConfig
+    fields: frozenset[str]
+
+
+@dataclass(frozen=True)
 class OpCapability:
     """What a backend can do with one op.
 
@@ -29,12 +46,15 @@ class OpCapability:
         default:
             Whether the op belongs to the tuning space unless the user asks otherwise: quantizing
             it pays.
+        on_request:
+            Further options, which the user must ask for. They come after ``options``.
     """
 
     name: str
     op_type: str
     options: tuple[OpConfig, ...]
     default: bool = True
+    on_request: tuple[OnRequest, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ DTYPES = (
 )
 SCHEMES = ("sym", "asym")
 GRANULARITIES = ("per_tensor", "per_channel", "per_group")
+ACCURACY_LEVELS = (0, 1, 2, 3, 4)
 
 _ALGORITHM = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -147,6 +148,11 @@ class OpConfig:
             How the op's activations are quantized. Needed for static mode.
         weight:
             How its weight is quantized. :obj:`None` for an op without one.
+        accuracy_level:
+            In what an op in weight-only mode computes, as the attribute of that name of ONNX
+            Runtime's ``MatMulNBits``: 1 for float32, 2 for float16, 3 for bfloat16, 4 for int8
+            (the activation is quantized at run time, block by block), 0 for what the runtime
+            takes by itself. :obj:`None` for an op that has no such choice.
 
     Raises:
         ValueError:
@@ -156,6 +162,7 @@ class OpConfig:
     mode: str
     activation: TensorConfig | None = None
     weight: TensorConfig | None = None
+    accuracy_level: int | None = None
 
     def __post_init__(self) -> None:
         _require("mode", self.mode, MODES)
@@ -173,6 +180,18 @@ class OpConfig:
             )
         if self.mode == "dynamic" and not (self.activation or self.weight):
             raise ValueError("An op in dynamic mode needs an activation or a weight.")
+        if self.accuracy_level is not None:
+            self._check_accuracy_level()
+
+    def _check_accuracy_level(self) -> None:
+        level = self.accuracy_level
+        if isinstance(level, bool) or level not in ACCURACY_LEVELS:
+            known = ", ".join(map(str, ACCURACY_LEVELS))
+            raise ValueError(f"accuracy_level must be one of {known}, but got {level!r}.")
+        if self.mode != "weight_only":
+            raise ValueError(
+                f"Only an op in weight_only mode has a level, not one in {self.mode}."
+            )
 
     @property
     def is_quantized(self) -> bool:
@@ -183,13 +202,16 @@ class OpConfig:
     def label(self) -> str:
         """The value as text.
 
-        For instance ``static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax``.
+        For instance ``static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax``, or
+        ``weight_only w=int4/asym/per_group=32/rtn level=4``.
         """
         parts = [self.mode]
         if self.activation is not None:
             parts.append(f"a={self.activation.label}")
         if self.weight is not None:
             parts.append(f"w={self.weight.label}")
+        if self.accuracy_level is not None:
+            parts.append(f"level={self.accuracy_level}")
         return " ".join(parts)
 
     @classmethod
@@ -201,8 +223,11 @@ class OpConfig:
                 If ``label`` is not such a text.
         """
         mode, *parts = label.split(" ")
+        level = None
+        if parts and parts[-1].startswith("level="):
+            level = _level(label, parts.pop())
         sides = {"a": None, "w": None} | dict(_side(label, part) for part in parts)
-        config = cls(mode, sides["a"], sides["w"])
+        config = cls(mode, sides["a"], sides["w"], level)
         if config.label != label:
             raise ValueError(f"{label!r} is not an op label: it would be {config.label!r}.")
         return config
@@ -216,6 +241,13 @@ def _side(label: str, part: str) -> tuple[str, TensorConfig]:
     if side not in ("a", "w") or not equals:
         raise ValueError(f"{label!r} is not an op label: {part!r} is neither a=... nor w=....")
     return side, TensorConfig.from_label(text)
+
+
+def _level(label: str, part: str) -> int:
+    digits = part.removeprefix("level=")
+    if len(digits) != 1 or digits not in "0123456789":
+        raise ValueError(f"{label!r} is not an op label: bad accuracy level {digits!r}.")
+    return int(digits)
 
 
 FP32 = OpConfig("fp32")

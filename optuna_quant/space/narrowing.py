@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from dataclasses import replace
 import inspect
 import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
 import warnings
@@ -29,11 +31,16 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig
 
 
+if TYPE_CHECKING:
+    from optuna_quant.space.capability import OnRequest
+
+
 OpDict: TypeAlias = Mapping[str, Mapping[str, Any]]
 Op: TypeAlias = tuple[str, str, Sequence[OpConfig]]
 """The name of an op, its type, and its options."""
 
 _SIDES = ("activation", "weight")
+_OF_OPS = ("mode", "accuracy_level")
 _FIELDS = ("dtype", "bits", "scheme", "granularity", "group_size", "algorithm")
 _KNOWN: dict[str, tuple[str, ...]] = {
     "dtype": DTYPES + FLOAT_MODES,
@@ -42,7 +49,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "mode": MODES,
     "algorithm": (
         *("minmax", "percentile", "kl", "mse"),  # Of ranges,
-        *("rtn", "gptq", "awq", "teq", "hqq", "autoround"),  # and of weights alone.
+        *("rtn", "gptq", "awq", "teq", "hqq", "k_quant", "autoround"),  # and of weights alone.
     ),
 }
 
@@ -72,6 +79,8 @@ class Wish:
         """What an option has in the field of this wish: one value or none."""
         if self.field == "mode":
             return [option.mode]
+        if self.field == "accuracy_level":
+            return [] if option.accuracy_level is None else [option.accuracy_level]
         if not option.is_quantized:
             return [option.mode] if self.field == "dtype" else []
         tensor: TensorConfig | None = getattr(option, self.side)
@@ -128,16 +137,16 @@ def parse_wishes(
         if not isinstance(body, Mapping):
             raise ValueError(f"{source}[{pattern!r}] must be a dictionary, but got {body!r}.")
         for key, value in body.items():
-            if key == "mode":
-                wishes.append(_wish(source, pattern, "", "mode", value))
+            if key in _OF_OPS:
+                wishes.append(_wish(source, pattern, "", key, value))
             elif key in _SIDES and isinstance(value, Mapping):
                 for name, values in value.items():
                     wishes.append(_wish(source, pattern, key, name, values))
             else:
                 raise ValueError(
                     f"{source}[{pattern!r}][{key!r}]: expected 'activation' or 'weight' with a "
-                    "dictionary, or 'mode' with a list."
-                    f"{'' if key in _SIDES else did_you_mean(str(key), (*_SIDES, 'mode'))}"
+                    "dictionary, or 'mode' or 'accuracy_level' with a list."
+                    f"{'' if key in _SIDES else did_you_mean(str(key), (*_SIDES, *_OF_OPS))}"
                 )
     return wishes
 
@@ -178,6 +187,7 @@ def narrow(
     *,
     op_type_dict: OpDict | None = None,
     op_name_dict: OpDict | None = None,
+    on_request: Mapping[str, Sequence[OnRequest]] = MappingProxyType({}),
     known_types: Collection[str] = (),
     known_names: Collection[str] = (),
 ) -> list[tuple[OpConfig, ...]]:
@@ -197,6 +207,9 @@ def narrow(
             What to allow, by op type.
         op_name_dict:
             What to allow, by op name.
+        on_request:
+            Further options of ops, by op name: each is added to the op's own where the user names
+            its fields.
         known_types:
             Op types that exist, though none of these ops has them.
         known_names:
@@ -225,6 +238,8 @@ def narrow(
             for op in ops
             if (op[0] == pattern if pattern in names else re.fullmatch(pattern, op[0]))
         ]
+    if on_request and wishes:
+        ops, matched = _with_asked(ops, matched, wishes, on_request)
     known = {
         "op_type_dict": list(dict.fromkeys((*(op[1] for op in ops), *known_types))),
         "op_name_dict": list(dict.fromkeys((*(op[0] for op in ops), *known_names))),
@@ -248,6 +263,43 @@ def narrow(
             ignored.setdefault(wish, []).append(op)
     _warn_ignored(ignored)
     return narrowed
+
+
+def _with_asked(
+    ops: Sequence[Op],
+    matched: Mapping[tuple[str, str], Sequence[Op]],
+    wishes: Sequence[Wish],
+    on_request: Mapping[str, Sequence[OnRequest]],
+) -> tuple[list[Op], dict[tuple[str, str], list[Op]]]:
+    """The ops, and those that each pattern matches, with the options that are asked for."""
+    of_op: dict[str, list[Wish]] = {}
+    for wish in wishes:
+        for op in matched[wish.source, wish.pattern]:
+            of_op.setdefault(op[0], []).append(wish)
+    extended: dict[str, Op] = {}
+    for name, op_type, options in ops:
+        asked = (
+            each.option
+            for each in on_request.get(name, ())
+            if _is_asked(each, of_op.get(name, ()))
+        )
+        # Fallback stays at the end.
+        floats = [option for option in options if not option.is_quantized]
+        quantized = [option for option in options if option.is_quantized]
+        extended[name] = (name, op_type, tuple(dict.fromkeys((*quantized, *asked, *floats))))
+    found = {place: [extended[op[0]] for op in each] for place, each in matched.items()}
+    return list(extended.values()), found
+
+
+def _is_asked(each: OnRequest, wishes: Sequence[Wish]) -> bool:
+    """Whether wishes name all fields of an option that must be named."""
+    named = {
+        "bits" if wish.field == "dtype" else wish.field
+        for wish in wishes
+        if wish.side != "activation"
+        and any(value in wish.values for value in wish.values_of(each.option))
+    }
+    return named >= each.fields
 
 
 def _check_unmatched(

@@ -116,6 +116,7 @@ class TuningSpace:
             [(op.name, op.op_type, op.options) for op in ops],
             op_type_dict=op_type_dict,
             op_name_dict=op_name_dict,
+            on_request={op.name: op.on_request for op in ops if op.on_request},
             known_types=[*(op.op_type for op in capability.ops), *capability.known_types],
             known_names=[*(op.name for op in capability.ops), *capability.known_names],
         )

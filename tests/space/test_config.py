@@ -62,7 +62,7 @@ _PIECES = st.sampled_from(
         *("static", "dynamic", "weight_only", "fp32", " ", "a=", "w=", "a", "w", "=", "/", ""),
         *("uint8/asym/per_tensor/minmax", "int8/sym/per_channel/kl", "int4/sym/per_group=32/rtn"),
         *("per_group=032", "per_group=", "per_group=٣", "per_group=-1", "per_tensor=1", "\n"),
-        *("int8", "sym", "per_group", "minmax", "MinMax"),
+        *("int8", "sym", "per_group", "minmax", "MinMax", "level=", " level=4", " level=0"),
     ]
 )
 
@@ -80,6 +80,12 @@ _PIECES = st.sampled_from(
 @example("fp32 a=")
 @example("static a=uint8/asym/per_tensor/minmax\n")
 @example("weight_only w=int4/sym/per_group=032/rtn")
+@example("weight_only w=int4/sym/per_group=32/rtn level=04")
+@example("weight_only w=int4/sym/per_group=32/rtn level=٤")
+@example("weight_only w=int4/sym/per_group=32/rtn level=5")
+@example("weight_only level=4 w=int4/sym/per_group=32/rtn")
+@example("weight_only w=int4/sym/per_group=32/rtn level=4 level=4")
+@example("fp32 level=4")
 @example("weight_only w=int4/sym/per_group=" + "9" * 5000 + "/rtn")
 @example("weight_only w=int4/sym/per_group=²/rtn")
 def test_any_text_is_its_values_label_or_refused(text: str) -> None:

@@ -305,7 +305,8 @@ def test_an_unknown_value_is_ignored_with_one_warning() -> None:
         ({"weight": {"dtpye": ["int8"]}},
          "unknown field; known are dtype, bits, scheme, granularity, group_size, algorithm. "
          "Did you mean 'dtype'?"),
-        ({"weigth": {"dtype": ["int8"]}}, "or 'mode' with a list. Did you mean 'weight'?"),
+        ({"weigth": {"dtype": ["int8"]}},
+         "or 'mode' or 'accuracy_level' with a list. Did you mean 'weight'?"),
     ],
 )  # fmt: skip
 def test_a_value_that_exists_nowhere_is_an_error_with_the_nearest(

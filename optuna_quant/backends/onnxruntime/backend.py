@@ -60,9 +60,9 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             A path, the bytes of a model file, or a :class:`onnx.ModelProto`; opset 10 or newer.
             Data in other files may be larger than 2 GB; then they are referred to, not loaded.
         calibration_data:
-            Needed unless ``approach`` is ``"dynamic"``: a dict of arrays, an array, a list of
-            batches, a function that returns an iterator over batches, or a path to an ``.npz``
-            file; see
+            Needed unless ``approach`` is ``"dynamic"`` or ``"weight_only"``: a dict of
+            arrays, an array, a list of batches, a function that returns an iterator over batches,
+            or a path to an ``.npz`` file; see
             :class:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData`.
         calibration_sizes:
             The calibration sampling sizes to choose from, default first: how many samples from the
@@ -71,7 +71,9 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             How many samples go through the model at once, where the whole set is given.
         approach:
             ``"static"`` (activation ranges from calibration, Q/DQ), ``"dynamic"`` (found at run
-            time), or ``"auto"`` (static options first, then dynamic ones for ops that have them).
+            time), ``"weight_only"`` (weights of few bits in groups, activations in floats), or
+            ``"auto"`` (static options first, then dynamic ones for ops that have them;
+            weight-only ones only where ``op_type_dict`` or ``op_name_dict`` names that mode).
             By default ``"static"``, and ``"auto"`` for a model of which 5% or more are the
             weights of ops that only dynamic quantization takes (LSTM).
         providers:
@@ -81,7 +83,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             The options of all sessions. They are changed for moments and restored; what they keep
             is the folder of the model's external data, if there are any.
         cache_dir:
-            A directory that keeps calibration statistics, so that other processes and later runs
+            A directory that keeps calibration statistics, and weights that take long to quantize,
+            so that other processes and later runs
             with the same model and data reuse them. None to keep them in memory only.
         reduce_range:
             Whether weights use 7 bits only. For processors without VNNI instructions, where sums

@@ -13,6 +13,7 @@ import onnx
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
+from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import missing_digests
 from optuna_quant.backends.onnxruntime.model.compact import source_array
@@ -26,24 +27,33 @@ from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import check_static
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
+from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
+from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
+from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
+from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_op
+from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
+from optuna_quant.backends.onnxruntime.weight_only.weight_only import apply_weight_only
+from optuna_quant.backends.onnxruntime.weight_only.weights import GroupedWeights
 from optuna_quant.space.config import OpConfig
 
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.onnxruntime.dynamic.rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.space.config import QuantConfig
 
 
@@ -78,13 +88,27 @@ class CandidateBuilder:
             The graph.
         reduce_range:
             Whether weights use 7 bits only.
+        inputs:
+            Gives what some weight-only algorithms need of the ops' inputs; None without
+            calibration data.
+        cache_dir:
+            Where weights that take long to quantize are kept on disk; None for nowhere.
 
     Attributes:
         static:
             The ops that can be quantized statically, by name.
+        weight_only:
+            The ops whose weights alone can be quantized, by name.
     """
 
-    def __init__(self, graph: Graph, *, reduce_range: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        reduce_range: bool = False,
+        inputs: InputMomentsSource | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._graph = graph
         self._reduce_range = reduce_range
         self._cache = BoundedCache()
@@ -96,6 +120,12 @@ class CandidateBuilder:
         self.static: Mapping[str, StaticOp] = MappingProxyType(
             {op.name: op for op in static_ops(graph)}
         )
+        found = (weight_only_op(node, graph) for node in graph.nodes)
+        self.weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType(
+            {op.name: op for op in found if op is not None}
+        )
+        self._inputs = inputs
+        self._grouped = GroupedWeights(graph, self._cache, inputs, cache_dir)
 
     def check(self, config: QuantConfig) -> None:
         """Check that a configuration is one for this model.
@@ -114,11 +144,20 @@ class CandidateBuilder:
                 if name not in self.static:
                     raise ValueError(f"Op {name!r} cannot run in static mode.")
                 check_static(self.static[name], op_config)
+            elif op_config.mode == "weight_only":
+                if name not in self.weight_only:
+                    raise ValueError(f"Op {name!r} cannot run in weight_only mode.")
+                check_weight_only(self.weight_only[name], op_config)
             elif op_config.mode not in ("dynamic", "fp32"):
                 raise ValueError(
                     f"Op {name!r} cannot run in mode {op_config.mode!r}: this backend has static, "
-                    "dynamic and fp32."
+                    "dynamic, weight_only and fp32."
                 )
+
+    def expect_inputs(self, ops: Iterable[str]) -> None:
+        """Collect what weight-only algorithms need for these ops in one pass, once any does."""
+        if self._inputs is not None:
+            self._inputs.expect(self.weight_only[n] for n in ops if n in self.weight_only)
 
     def tensors(self, ops: Iterable[str], scheme: str = "asym") -> set[str]:
         """The tensors whose ranges are needed for some ops, where they have a static mode."""
@@ -165,7 +204,9 @@ class CandidateBuilder:
             if op_config.mode == "static"
         }
         plan = self._plan(chosen, find)
-        if not chosen and not any(op.mode == "dynamic" for op in config.ops.values()):
+        alone = self._weights_alone(config)
+        dynamic = any(op.mode == "dynamic" for op in config.ops.values())
+        if not (chosen or alone or dynamic):
             return None
         writer = Writer(self._graph, plan, self._weights)
         writer.write()
@@ -183,9 +224,27 @@ class CandidateBuilder:
             self._apply_dynamic(model, layers, outside)
             use_pairs(model, writer.integers)
         self._apply_dynamic(model, config.ops, outside)
+        digests = self._apply_weight_only(model, alone, outside)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
-        return Built(compact, self._fingerprint(compact, writer))
+        return Built(compact, self._fingerprint(compact, writer, digests))
+
+    def _weights_alone(
+        self, config: QuantConfig
+    ) -> dict[str, tuple[WeightOnlyOp, PackedWeight, int | None]]:
+        """The quantized weights of the ops in weight-only mode, by name."""
+        found = {}
+        for name, op_config in config.ops.items():
+            if op_config.mode == "weight_only":
+                assert op_config.weight is not None
+                op = self.weight_only[name]
+                try:
+                    weight = self._grouped.get(op, op_config.weight, config.calibration_size)
+                except UnusableInputsError as error:
+                    self._say_left_out(op, str(error), "weight-only")
+                else:
+                    found[name] = (op, weight, op_config.accuracy_level)
+        return found
 
     def _plan(self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams) -> Plan:
         """The plan for the ops that can have one; the others are taken out of ``chosen``."""
@@ -195,15 +254,40 @@ class CandidateBuilder:
             except MissingRangesError as error:
                 for i, reason in error.errors.items():
                     op, _ = chosen.pop(i)
-                    self._say_left_out(op, reason)
+                    self._say_left_out(op, str(reason), "static")
 
-    def _say_left_out(self, op: StaticOp, reason: NoRangeError) -> None:
-        if (op.name, reason.tensor) not in self._left_out:
-            self._left_out.add((op.name, reason.tensor))
+    def _say_left_out(self, op: StaticOp | WeightOnlyOp, reason: str, mode: str) -> None:
+        if (op.name, reason) not in self._left_out:
+            self._left_out.add((op.name, reason))
             _logger.warning(
-                f"Op {op.name!r} ({op.op_type}) stays in FP32 although static mode was asked "
+                f"Op {op.name!r} ({op.op_type}) stays in FP32 although {mode} mode was asked "
                 f"for: {reason}"
             )
+
+    def _apply_weight_only(
+        self,
+        model: onnx.ModelProto,
+        chosen: Mapping[str, tuple[WeightOnlyOp, PackedWeight, int | None]],
+        outside: MutableMapping[str, Source],
+    ) -> dict[str, bytes]:
+        if not chosen:
+            return {}
+        rewrite = Rewrite(
+            model,
+            opset=self._graph.opset,
+            reduce_range=self._reduce_range,
+            load=self._loader(outside),
+            cache=None,
+            outside=outside,
+        )
+        return apply_weight_only(rewrite, model, chosen)
+
+    def _loader(self, outside: Mapping[str, Source]) -> LoadTensor:
+        def load(tensor: onnx.TensorProto) -> NDArray[Any]:
+            source = outside[tensor.name] if is_reference(tensor) else tensor
+            return source_array(source, self._graph.base_dir)
+
+        return load
 
     def _apply_dynamic(
         self,
@@ -211,15 +295,11 @@ class CandidateBuilder:
         ops: Mapping[str, OpConfig],
         outside: MutableMapping[str, Source],
     ) -> None:
-        def load(tensor: onnx.TensorProto) -> NDArray[Any]:
-            source = outside[tensor.name] if is_reference(tensor) else tensor
-            return source_array(source, self._graph.base_dir)
-
         apply_dynamic(
             model,
             ops,
             reduce_range=self._reduce_range,
-            load=load,
+            load=self._loader(outside),
             cache=self._cache,
             outside=outside,
         )
@@ -240,8 +320,10 @@ class CandidateBuilder:
         self._digests.update((name, known[name]) for name in same)
         return result
 
-    def _fingerprint(self, model: CompactModel, writer: Writer) -> str:
-        known = dict(self._digests)
+    def _fingerprint(
+        self, model: CompactModel, writer: Writer, digests: Mapping[str, bytes]
+    ) -> str:
+        known = {**self._digests, **digests}
         for name, digest in writer.digests.items():
             array = writer.constants[name]
             data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import onnx
@@ -12,6 +14,8 @@ from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_options
 from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.weight_only.ops import pays_by_default
+from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
 from optuna_quant.space.config import FP32
@@ -21,9 +25,15 @@ from optuna_quant.space.left_out import FloatWeights
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
+    from optuna_quant.space.capability import OnRequest
+    from optuna_quant.space.config import OpConfig
 
 
-APPROACHES = ("static", "dynamic", "auto")
+APPROACHES = ("static", "dynamic", "weight_only", "auto")
+
+WITHOUT_DATA = frozenset({"dynamic", "weight_only"})
+"""The approaches that need no calibration data."""
 
 
 def usual_approach(graph: Graph, static: Mapping[str, StaticOp], model_bytes: int) -> str:
@@ -55,6 +65,9 @@ def find_capability(
     static: Mapping[str, StaticOp],
     approach: str,
     calibration_sizes: Sequence[int] = (),
+    *,
+    weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType({}),
+    has_data: bool = False,
 ) -> Capability:
     """What can be done with each op.
 
@@ -64,12 +77,21 @@ def find_capability(
         static:
             The ops that can be quantized statically, by name.
         approach:
-            ``"static"``, ``"dynamic"``, or ``"auto"``: static options first, then dynamic ones.
+            ``"static"``, ``"dynamic"``, ``"weight_only"``, or ``"auto"``: static options first,
+            then dynamic ones, and on request those with weights alone.
         calibration_sizes:
             The calibration sampling sizes, default first.
+        weight_only:
+            The ops whose weights alone can be quantized, by name.
+        has_data:
+            Whether there are calibration data.
     """
     ops = []
+    alone = _WeightsAlone(graph, weight_only, has_data=has_data)
     for node in graph.nodes:
+        if approach == "weight_only":
+            ops += alone.capabilities(node.name)
+            continue
         op = static.get(node.name) if approach != "dynamic" else None
         rule = dynamic_rule(node, graph) if approach != "static" else None
         if rule is not None and op is not None and not rule.beside_static:
@@ -81,7 +103,8 @@ def find_capability(
         if options:
             default = (op is not None and op.rule.default) or (rule is not None and rule.default)
             op_type = op.op_type if op else node.op_type
-            ops.append(OpCapability(node.name, op_type, (*options, FP32), default))
+            more = alone.on_request(node.name) if approach == "auto" else ()
+            ops.append(OpCapability(node.name, op_type, (*options, FP32), default, more))
     hint = "" if any(op.default for op in ops) else why_nothing(graph, static, approach)
     types = {schema.name for schema in onnx.defs.get_all_schemas()}
     return Capability(
@@ -91,3 +114,43 @@ def find_capability(
         known_types=tuple(sorted(types | {node.op_type for node in graph.nodes})),
         known_names=tuple(node.name for node in graph.nodes if node.name),
     )
+
+
+class _WeightsAlone:
+    """What weight-only quantization offers; ops of one form share their options."""
+
+    def __init__(self, graph: Graph, ops: Mapping[str, WeightOnlyOp], *, has_data: bool) -> None:
+        self._graph = graph
+        self._ops = ops
+        self._has_data = has_data
+        self._options: dict[
+            tuple[int, bool, bool], tuple[tuple[OpConfig, ...], tuple[OnRequest, ...]]
+        ] = {}
+
+    @cached_property
+    def _float_bytes(self) -> int:
+        return total_float_bytes(self._graph.nodes, self._graph)
+
+    def capabilities(self, name: str) -> list[OpCapability]:
+        """What can be done with an op; empty if nothing."""
+        op = self._ops.get(name)
+        if op is None:
+            return []
+        options, on_request = self._of(op, beside_others=False)
+        default = pays_by_default(op, self._float_bytes)
+        return [OpCapability(name, op.op_type, (*options, FP32), default, on_request)]
+
+    def on_request(self, name: str) -> tuple[OnRequest, ...]:
+        """The options of an op that has others."""
+        op = self._ops.get(name)
+        return () if op is None else self._of(op, beside_others=True)[1]
+
+    def _of(
+        self, op: WeightOnlyOp, *, beside_others: bool
+    ) -> tuple[tuple[OpConfig, ...], tuple[OnRequest, ...]]:
+        form = (op.inputs, op.is_table, beside_others)
+        if form not in self._options:
+            self._options[form] = weight_only_options(
+                op, has_data=self._has_data, beside_others=beside_others
+            )
+        return self._options[form]

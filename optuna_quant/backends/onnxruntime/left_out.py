@@ -25,6 +25,8 @@ from optuna_quant.backends.onnxruntime.model.float_constants import total_float_
 from optuna_quant.backends.onnxruntime.model.graph import subgraphs
 from optuna_quant.backends.onnxruntime.model.op_tables import DYNAMIC_RULES
 from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
+from optuna_quant.backends.onnxruntime.weight_only.ops import OP_TYPES
+from optuna_quant.backends.onnxruntime.weight_only.ops import lacking_weight_only
 from optuna_quant.space.left_out import LeftOut
 
 
@@ -181,6 +183,8 @@ class _Search:
         op = self._static.get(node.name)
         rule = dynamic_rule(node, graph)
         offered = self._offered.get(node.name)
+        if offered is None and self._approach == "weight_only":
+            return self._no_weight_only(node)
         if offered is None and (op is not None or rule is not None):
             return self._other_approach(node, op)
         if offered is not None:
@@ -188,6 +192,14 @@ class _Search:
             computed = self._constant_behind(node) if offered.op_type.endswith("tions") else None
             return computed or self._not_chosen(node, offered)
         return self._unfit(node)
+
+    def _no_weight_only(self, node: onnx.NodeProto) -> Reason:
+        if node.op_type in OP_TYPES and (nonfinite := nonfinite_reason(node, self._graph)):
+            return nonfinite
+        lacking = lacking_weight_only(node, self._graph)
+        if node.op_type not in OP_TYPES and node.name in self._static:
+            return Reason(f"{lacking}", 'approach="static" or --approach static')
+        return Reason(lacking or "it is not offered")
 
     def _other_approach(self, node: onnx.NodeProto, op: StaticOp | None) -> Reason:
         named = "" if op is None or op.rule.default else f" and {_ALL}"

@@ -9,6 +9,7 @@ import warnings
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
+from optuna_quant.backends.onnxruntime.capability import WITHOUT_DATA
 from optuna_quant.backends.onnxruntime.capability import find_capability
 from optuna_quant.backends.onnxruntime.capability import usual_approach
 from optuna_quant.backends.onnxruntime.hints import model_warnings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import LeftOut
@@ -44,8 +46,12 @@ class OfferedOps:
             The model.
         static:
             The ops that can be quantized statically, by name.
+        weight_only:
+            The ops whose weights alone can be quantized, by name.
         approach:
             What the user asks for; None for what is usual for the model.
+        has_data:
+            Whether there are calibration data.
         calibration_sizes:
             The calibration sampling sizes, default first.
     """
@@ -54,12 +60,16 @@ class OfferedOps:
         self,
         model: OpenedModel,
         static: Mapping[str, StaticOp],
+        weight_only: Mapping[str, WeightOnlyOp],
         *,
         approach: str | None,
+        has_data: bool,
         calibration_sizes: Sequence[int],
     ) -> None:
         self._model = model
         self._static = static
+        self._weight_only = weight_only
+        self._has_data = has_data
         self._asked_approach = approach
         self._calibration_sizes = calibration_sizes
 
@@ -81,7 +91,14 @@ class OfferedOps:
     def capability(self) -> Capability:
         """What can be done with each op; warns of what is wrong with the model."""
         graph = self._model.graph
-        found = find_capability(graph, self._static, self.approach, self._calibration_sizes)
+        found = find_capability(
+            graph,
+            self._static,
+            self.approach,
+            self._calibration_sizes,
+            weight_only=self._weight_only,
+            has_data=self._has_data,
+        )
         # Without any op to tune the error says what is wrong.
         if any(op.default for op in found.ops):
             for warning in model_warnings(graph):
@@ -137,8 +154,8 @@ def check_has_data(approach: str | None, calibration_data: object) -> None:
         ValueError:
             If there are none.
     """
-    if calibration_data is None and approach != "dynamic":
+    if calibration_data is None and approach not in WITHOUT_DATA:
         raise ValueError(
             f"approach={approach or 'static'!r} needs calibration_data: samples like those "
-            "the model will see in use. Without them, use approach='dynamic'."
+            "the model will see in use. Without them, use approach='dynamic' or 'weight_only'."
         )

@@ -14,6 +14,7 @@ from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
 from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
 from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
 from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
+from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
 
 
 if TYPE_CHECKING:
@@ -85,7 +86,17 @@ class BackendParts:
     @cached_property
     def builder(self) -> CandidateBuilder:
         """Builds candidates."""
-        return CandidateBuilder(self.model.graph, reduce_range=self.reduce_range)
+        inputs = None
+        if self.samples.calibration is not None:
+            inputs = InputMomentsSource(
+                self.model.graph, self.samples.calibration, self.sessions, self.samples.passes
+            )
+        return CandidateBuilder(
+            self.model.graph,
+            reduce_range=self.reduce_range,
+            inputs=inputs,
+            cache_dir=None if self._cache is None else self._cache.directory,
+        )
 
     @cached_property
     def offered(self) -> OfferedOps:
@@ -93,7 +104,9 @@ class BackendParts:
         return OfferedOps(
             self.model,
             self.builder.static,
+            self.builder.weight_only,
             approach=self._asked_approach,
+            has_data=self.samples.calibration is not None,
             calibration_sizes=self.samples.sizes,
         )
 

@@ -27,7 +27,9 @@ class QuantizationOptions:
 
     Args:
         approach:
-            ``"static"``, ``"dynamic"``, or ``"auto"`` (static, and dynamic for ops that allow it).
+            ``"static"``, ``"dynamic"``, ``"weight_only"`` (weights of 4 or 8 bits in groups, for a
+            smaller model), or ``"auto"`` (static, and dynamic for ops that allow it;
+            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode).
             Default: ``"static"``, and ``"auto"`` for a model of which 5% or more are the weights
             of ops that only dynamic quantization takes (LSTM).
         op_types:
@@ -44,12 +46,12 @@ class QuantizationOptions:
     approach: str | None = option(
         None,
         Flag(
-            help="static quantization (needs --calibration), dynamic, or auto: static first, "
-            "then dynamic for ops that support it (default: static; auto if at least 5 percent "
-            "of the model are weights of ops that support only dynamic quantization, such as "
-            "LSTM)",
+            help="static quantization (needs --calibration), dynamic, weight_only (weights of 4 "
+            "or 8 bits in groups), or auto: static first, then dynamic for ops that support it "
+            "(default: static; auto if at least 5 percent of the model are weights of ops that "
+            "support only dynamic quantization, such as LSTM)",
             kind=TEXT,
-            choices=("static", "dynamic", "auto"),
+            choices=("static", "dynamic", "weight_only", "auto"),
             heading=_HEADING,
         ),
     )

@@ -480,7 +480,11 @@ def test_where_cores_are_not_known_all_count(monkeypatch: pytest.MonkeyPatch) ->
         ({"calibration_data": DATA.astype(np.int64)}, ValueError, "Input 'x'.*int64"),
         ({"calibration_data": DATA[:, :1]}, ValueError, r"Input 'x'.*\(64, 1, 8, 8\)|Input 'x'"),
         ({"calibration_data": {"y": DATA}}, ValueError, "'x' is missing"),
-        ({"approach": "sometimes"}, ValueError, "one of static, dynamic, auto, but got 'some"),
+        (
+            {"approach": "sometimes"},
+            ValueError,
+            "one of static, dynamic, weight_only, auto, but got 'some",
+        ),
         ({"providers": ["NoProvider"]}, ValueError, "no execution provider 'NoProvider'.*CPU"),
         ({"providers": []}, ValueError, "at least one"),
         ({"calibration_sizes": []}, ValueError, "one or more different"),

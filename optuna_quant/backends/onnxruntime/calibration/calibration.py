@@ -155,6 +155,11 @@ class CalibrationCache:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = Path(directory)
 
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self._directory
+
     def path(self, key: str) -> Path:
         """Return the file of a key."""
         return self._directory / f"calibration-{key}.npz"

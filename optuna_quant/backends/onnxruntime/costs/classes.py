@@ -29,11 +29,27 @@ def is_quantized(name: str) -> bool:
 
 
 def option_class(option: OpConfig) -> str:
-    """What the cost of an option depends on: all but how ranges are found."""
+    """What the cost of an option depends on: all but how ranges are found.
+
+    With weights alone that includes zero points, which take space, and what else the runtime then
+    computes: at another accuracy level, or the factors of AWQ.
+    """
     if not option.is_quantized:
         return option.mode
+    if option.mode == "weight_only":
+        return _weight_only_class(option)
     sides = {"a": option.activation, "w": option.weight}
     return " ".join([option.mode, *(f"{k}={_form(v)}" for k, v in sides.items() if v is not None)])
+
+
+def _weight_only_class(option: OpConfig) -> str:
+    assert option.weight is not None
+    parts = [option.mode, f"w={_form(option.weight)}", option.weight.scheme]
+    if option.accuracy_level is not None:
+        parts.append(f"level={option.accuracy_level}")
+    if option.weight.algorithm == "awq":
+        parts.append("awq")
+    return " ".join(parts)
 
 
 def _form(tensor: TensorConfig) -> str:

@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
+from optuna_quant.backends.onnxruntime.weight_only.ops import INT8_LEVEL
 
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def bits(option: OpConfig) -> tuple[int, int]:
         return width, width
     if option.mode == "weight_only":
         assert option.weight is not None
-        return FLOAT_BITS, option.weight.bits
+        is_integer = option.accuracy_level == INT8_LEVEL
+        return _RUNTIME_BITS if is_integer else FLOAT_BITS, option.weight.bits
     first = _RUNTIME_BITS if option.activation is None else option.activation.bits
     return first, first if option.weight is None else option.weight.bits

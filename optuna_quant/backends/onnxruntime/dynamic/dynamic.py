@@ -25,6 +25,7 @@ from optuna_quant.backends.onnxruntime.dynamic.fused import embed_layer_normaliz
 from optuna_quant.backends.onnxruntime.dynamic.fused import lacking_kernel
 from optuna_quant.backends.onnxruntime.dynamic.fused import lstm
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
+from optuna_quant.backends.onnxruntime.dynamic.rewrite import gemm_bias
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.graph import subgraphs
 
@@ -181,35 +182,12 @@ def _gemm(rewrite: Rewrite, node: onnx.NodeProto, config: TensorConfig) -> list[
         turned = rewrite.name(f"{node.name}_A")
         nodes.append(rewrite.node("Transpose", node, "transA", [activation[0]], [turned]))
         activation = (turned, *activation[1:])
-    bias = _gemm_bias(rewrite, node, float(attributes.get("beta", 1.0)), values.shape[1], nodes)
+    bias = gemm_bias(rewrite, node, float(attributes.get("beta", 1.0)), values.shape[1], nodes)
     result = rewrite.name(f"{node.name}_product") if bias else node.output[0]
     nodes += rewrite.product(node, "MatMulInteger", activation, weight, result)
     if bias:
         nodes.append(rewrite.node("Add", node, "bias", [result, bias], node.output))
     return nodes
-
-
-def _gemm_bias(
-    rewrite: Rewrite, node: onnx.NodeProto, beta: float, columns: int, nodes: list[onnx.NodeProto]
-) -> str | None:
-    """The tensor to add to the product, if there is one; nodes that compute it are appended."""
-    name = node.input[2] if len(node.input) > 2 else ""
-    if not name or beta == 0.0:
-        return None
-    if rewrite.is_constant(name):
-        shape = rewrite.shape(name)
-        row = shape[-1:] == (columns,) and set(shape[:-1]) == {1}
-        if beta == 1.0 and not row:
-            return name
-        array = rewrite.weight_array(node, 2) * np.float32(beta)
-        # The runtime fuses the addition of a vector only.
-        return rewrite.constant(f"{node.name}_C", array.reshape(-1) if row else array)
-    if beta == 1.0:
-        return name
-    scaled, factor = rewrite.name(f"{node.name}_C"), np.float32(beta)
-    factor_name = rewrite.constant(f"{node.name}_beta", np.asarray(factor))
-    nodes.append(rewrite.node("Mul", node, "beta", [name, factor_name], [scaled]))
-    return scaled
 
 
 def _conv(rewrite: Rewrite, node: onnx.NodeProto, config: TensorConfig) -> list[onnx.NodeProto]:

@@ -130,7 +130,17 @@ class Rewrite:
         """The shape of an initializer."""
         return tuple(self._graph.initializers[constant].dims)
 
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """The shape of an initializer, new or old; None for any other tensor."""
+        if name in self._added:
+            return self._added[name].shape
+        return self.shape(name) if self.is_constant(name) else None
+
     # Weights.
+
+    def replace_weight(self, name: str) -> None:
+        """Remove an initializer at the end if nothing reads it any more."""
+        self._replaced.add(name)
 
     def weight_array(self, node: onnx.NodeProto, position: int) -> NDArray[np.float32]:
         """The value of a constant input.
@@ -262,3 +272,39 @@ def quantized_middle(dtype: str) -> int:
     """The zero point of the symmetric scheme."""
     low, high = quantized_limits(dtype, "sym")
     return (low + high) // 2
+
+
+def gemm_bias(
+    rewrite: Rewrite, node: onnx.NodeProto, beta: float, columns: int, nodes: list[onnx.NodeProto]
+) -> str | None:
+    """The tensor to add to the product of a Gemm; None if there is none.
+
+    Args:
+        rewrite:
+            The rewrite.
+        node:
+            The Gemm.
+        beta:
+            What its bias is multiplied with.
+        columns:
+            The columns of the product.
+        nodes:
+            Nodes that compute the tensor are appended here.
+    """
+    name = node.input[2] if len(node.input) > 2 else ""
+    if not name or beta == 0.0:
+        return None
+    if rewrite.is_constant(name):
+        shape = rewrite.shape(name)
+        row = shape[-1:] == (columns,) and set(shape[:-1]) == {1}
+        if beta == 1.0 and not row:
+            return name
+        array = rewrite.weight_array(node, 2) * np.float32(beta)
+        # The runtime fuses the addition of a vector only.
+        return rewrite.constant(f"{node.name}_C", array.reshape(-1) if row else array)
+    if beta == 1.0:
+        return name
+    scaled, factor = rewrite.name(f"{node.name}_C"), np.float32(beta)
+    factor_name = rewrite.constant(f"{node.name}_beta", np.asarray(factor))
+    nodes.append(rewrite.node("Mul", node, "beta", [name, factor_name], [scaled]))
+    return scaled

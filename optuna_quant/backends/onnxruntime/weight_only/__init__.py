@@ -1,0 +1,1 @@
+"""Weight-only quantization: weights of 2 to 8 bits in groups, activations in floats."""

@@ -1,0 +1,1 @@
+"""How weights are quantized in groups: pure NumPy, without a model or a runtime."""

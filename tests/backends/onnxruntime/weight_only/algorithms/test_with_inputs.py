@@ -1,0 +1,266 @@
+"""GPTQ and AWQ: against plain implementations, and against RTN in the outputs' error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import numpy as np
+import onnx
+import pytest
+
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.awq import AWQOptions
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.awq import awq_together
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.gptq import GPTQOptions
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.grouped import GroupedWeight
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.inverse_factor import inverse_factor
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.levels import Levels
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.levels import Scheme
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
+
+
+DIGITS = Path(__file__).parents[5] / "examples" / "digits" / "model.onnx"
+
+
+def layer(
+    outputs: int, inputs: int, *, samples: int = 300, rank: int | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A weight, and correlated inputs of very different sizes."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.normal(size=(samples, rank or inputs)) @ rng.normal(size=(rank or inputs, inputs))
+    x = mixed * np.exp(rng.normal(size=inputs))
+    return rng.normal(size=(outputs, inputs)).astype(np.float32), x.astype(np.float32)
+
+
+def moments_of(x: np.ndarray) -> InputMoments:
+    moments = InputMoments(x.shape[-1])
+    moments.add(x)
+    return moments
+
+
+def error(weight: np.ndarray, found: GroupedWeight, x: np.ndarray) -> float:
+    """The squared error of the outputs, from the inputs themselves."""
+    factors = 1.0 if found.input_scale is None else found.input_scale.astype(np.float64)
+    outputs = (x * factors) @ found.dequantized().T.astype(np.float64)
+    return float(((outputs - x.astype(np.float64) @ weight.T) ** 2).sum())
+
+
+def plain_gptq(
+    weight: np.ndarray, x: np.ndarray, bits: int, size: int, scheme: Scheme, actorder: bool
+) -> np.ndarray:
+    """Algorithm 1 of the paper without blocks, in float64; columns in ``order``."""
+    levels = Levels(bits, scheme)
+    hessian = x.T.astype(np.float64) @ x
+    inputs = len(hessian)
+    order = np.argsort(-np.diag(hessian), kind="stable") if actorder else np.arange(inputs)
+    hessian = hessian[np.ix_(order, order)]
+    hessian += 0.01 * np.mean(np.diag(hessian)) * np.eye(inputs)
+    upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
+    rest = weight[:, order].astype(np.float64)
+    result = np.empty_like(rest)
+    for i in range(inputs):
+        group = order[i] // size
+        if actorder:
+            values = weight[:, group * size : (group + 1) * size]
+            scale, zero = levels.min_max(values)
+        elif i % size == 0:
+            scale, zero = levels.min_max(rest[:, i : i + size].astype(np.float32))
+        codes = np.clip(np.rint(rest[:, i] / scale + zero), 0, levels.top)
+        result[:, i] = (codes - zero) * scale
+        step = (rest[:, i] - result[:, i]) / upper[i, i]
+        rest[:, i:] -= np.outer(step, upper[i, i:])
+    return result[:, np.argsort(order)]
+
+
+@pytest.mark.parametrize("actorder", [False, True])
+@pytest.mark.parametrize("scheme", ["sym", "asym"])
+@pytest.mark.parametrize(("inputs", "size", "blocksize"), [(64, 16, 24), (50, 16, 128)])
+def test_gptq_as_the_paper(
+    inputs: int, size: int, blocksize: int, scheme: Scheme, actorder: bool
+) -> None:
+    weight, x = layer(20, inputs)
+    options = GPTQOptions(actorder=actorder, blocksize=blocksize)
+    common = {"bits": 4, "group_size": size, "scheme": scheme, "moments": moments_of(x)}
+    found = quantize_grouped(weight, algorithm="gptq", gptq_options=options, **common)  # type: ignore[arg-type]
+    rtn = quantize_grouped(weight, algorithm="rtn", **common).dequantized()  # type: ignore[arg-type]
+    expected = plain_gptq(weight, x, 4, size, scheme, actorder)
+    rows = [((x @ (each - weight).T) ** 2).sum(axis=0) for each in (rtn, expected)]
+    rounded = rows[0] < rows[1]
+    assert rounded.mean() < 0.5
+    expected[rounded] = rtn[rounded]
+    # Where two codes are equally near, floats decide, and all later codes of that output follow.
+    same = np.isclose(found.dequantized(), expected, atol=1e-4).all(axis=1)
+    assert same.mean() >= 0.9
+
+
+def plain_awq(weight: np.ndarray, x: np.ndarray, bits: int, size: int) -> float:
+    """The least error of 20 powers, from the outputs themselves."""
+    magnitudes = np.abs(x).mean(axis=0)
+    errors = []
+    for step in range(20):
+        scale = np.maximum(magnitudes ** (step / 20), 1e-4)
+        scale = (scale / np.sqrt(scale.max() * scale.min())).astype(np.float32)
+        found = quantize_grouped(
+            weight * scale, bits=bits, group_size=size, scheme="asym", algorithm="rtn"
+        )
+        errors.append(float(((x @ (found.dequantized() / scale - weight).T) ** 2).sum()))
+    return min(errors)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_awq_finds_the_best_power(bits: int) -> None:
+    weight, x = layer(20, 48)
+
+    def found(clip: bool) -> float:
+        made = quantize_grouped(
+            weight,
+            bits=bits,
+            group_size=16,
+            scheme="asym",
+            algorithm="awq",
+            moments=moments_of(x),
+            awq_options=AWQOptions(clip=clip),
+        )
+        assert made.input_scale is not None
+        return error(weight, made, x)
+
+    assert found(clip=False) == pytest.approx(plain_awq(weight, x, bits, 16), rel=1e-3)
+    assert found(clip=True) <= found(clip=False)
+
+
+OPTIONS = [
+    ("gptq", {}),
+    ("gptq", {"gptq_options": GPTQOptions(actorder=True)}),
+    ("gptq", {"gptq_options": GPTQOptions(mse=True)}),
+    ("awq", {}),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "options"), OPTIONS)
+@pytest.mark.parametrize("scheme", ["sym", "asym"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_better_than_rtn(
+    bits: int, scheme: Scheme, algorithm: str, options: dict[str, object]
+) -> None:
+    weight, x = layer(40, 100)
+    common = {"bits": bits, "group_size": 32, "scheme": scheme, "moments": moments_of(x)}
+    found = quantize_grouped(weight, algorithm=algorithm, **common, **options)  # type: ignore[arg-type]
+    rtn = quantize_grouped(weight, algorithm="rtn", **common)  # type: ignore[arg-type]
+    assert error(weight, found, x) < 0.9 * error(weight, rtn, x)
+    again = quantize_grouped(weight, algorithm=algorithm, **common, **options)  # type: ignore[arg-type]
+    assert again.digest == found.digest
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from(OPTIONS),
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.integers(1, 20),
+    st.sampled_from([1e-12, 1.0, 1e12]),
+    st.integers(0, 99),
+)
+def test_never_worse_than_rtn(
+    algorithm: tuple[str, dict[str, object]],
+    inputs: int,
+    outputs: int,
+    group_size: int,
+    samples: int,
+    size: float,
+    seed: int,
+) -> None:
+    """Also with fewer samples than inputs, inputs that are always zero, and huge or tiny ones."""
+    weight, x = layer(outputs, inputs, samples=samples, seed=seed)
+    x[:, seed % inputs :: 3] = 0
+    x *= np.float32(size)
+    weight[0] = 0
+    name, options = algorithm
+    common = {"bits": 4, "group_size": group_size, "scheme": "asym", "moments": moments_of(x)}
+    found = quantize_grouped(weight, algorithm=name, **common, **options)  # type: ignore[arg-type]
+    rtn = quantize_grouped(weight, algorithm="rtn", **common)  # type: ignore[arg-type]
+    assert np.isfinite(found.dequantized()).all()
+    assert found.codes.max() < 16
+    # Differences of sums that are almost nothing are rounding.
+    total = float((x.astype(np.float64) ** 2).sum() * (weight**2).sum())
+    assert error(weight, found, x) <= 1.001 * error(weight, rtn, x) + 1e-6 * total
+
+
+def real_weights() -> list[np.ndarray]:
+    model = onnx.load(DIGITS)
+    arrays = [onnx.numpy_helper.to_array(each) for each in model.graph.initializer]
+    return [array.reshape(len(array), -1) for array in arrays if array.ndim > 1]
+
+
+@pytest.mark.parametrize("index", range(len(real_weights())))
+def test_real_weights(index: int) -> None:
+    weight = real_weights()[index]
+    x = layer(1, weight.shape[1], samples=500)[1]
+    common = {"bits": 4, "group_size": 16, "scheme": "asym", "moments": moments_of(x)}
+    errors = {
+        name: error(weight, quantize_grouped(weight, algorithm=name, **common), x)  # type: ignore[arg-type]
+        for name in ("rtn", "gptq", "awq")
+    }
+    assert errors["gptq"] <= errors["rtn"]
+    assert errors["awq"] <= errors["rtn"]
+
+
+@pytest.mark.parametrize("rank", [1, 5, 40])
+def test_factor_of_the_inverse(rank: int) -> None:
+    gram = moments_of(layer(1, 40, rank=rank)[1]).gram()
+    order = np.random.default_rng(0).permutation(40)
+    factor = inverse_factor(gram, order, 0.01).astype(np.float64)
+    damped = gram + 0.01 * np.mean(np.diag(gram)) * np.eye(40)
+    np.testing.assert_array_equal(factor, np.triu(factor))
+    product = factor.T @ factor @ damped[np.ix_(order, order)]
+    np.testing.assert_allclose(product, np.eye(40), atol=1e-3)
+
+
+def test_inputs_without_damping_that_are_not_of_full_rank() -> None:
+    weight, x = layer(4, 30, samples=3)
+    found = quantize_grouped(
+        weight,
+        bits=4,
+        group_size=16,
+        scheme="sym",
+        algorithm="gptq",
+        moments=moments_of(x),
+        gptq_options=GPTQOptions(percdamp=0.0),
+    )
+    assert np.isfinite(found.dequantized()).all()
+
+
+def test_weights_with_the_same_input_get_the_same_factors() -> None:
+    weights = [layer(outputs, 48, seed=outputs)[0] for outputs in (8, 20)]
+    x = layer(1, 48)[1]
+    levels = Levels(4, "asym")
+    found = awq_together(weights, levels, 16, moments_of(x), AWQOptions())
+    first, second = (each.input_scale for each in found)
+    assert first is not None
+    assert first is second
+    for weight, each in zip(weights, found, strict=True):
+        rtn = quantize_grouped(weight, bits=4, group_size=16, scheme="asym", algorithm="rtn")
+        assert error(weight, each, x) < error(weight, rtn, x)
+
+
+@pytest.mark.parametrize("algorithm", ["gptq", "awq"])
+def test_missing_or_other_moments(algorithm: str) -> None:
+    common = {"bits": 4, "group_size": 16, "scheme": "sym", "algorithm": algorithm}
+    weight = np.ones((3, 8), np.float32)
+    for moments in (None, InputMoments(8)):
+        with pytest.raises(ValueError, match=f"'{algorithm}' needs moments.*calibration data"):
+            quantize_grouped(weight, moments=moments, **common)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="has 8 inputs, but the moments are of 5 inputs"):
+        quantize_grouped(weight, moments=moments_of(np.ones((2, 5))), **common)  # type: ignore[arg-type]
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ValueError, match="percdamp must be 0 or more and finite, but it is -1"):
+        GPTQOptions(percdamp=-1)
+    with pytest.raises(ValueError, match="blocksize must be at least 1, but it is 0"):
+        GPTQOptions(blocksize=0)
+    with pytest.raises(ValueError, match="grid must be at least 1, but it is 0"):
+        AWQOptions(grid=0)
