@@ -29,12 +29,17 @@ class OpCapability:
         default:
             Whether the op belongs to the tuning space unless the user asks otherwise: quantizing
             it pays.
+        on_request:
+            More ways to run it, which are in the tuning space only where the user names a value
+            that no other option of the op has (by ``op_type_dict`` or ``op_name_dict``). They
+            stand behind the other quantized options.
     """
 
     name: str
     op_type: str
     options: tuple[OpConfig, ...]
     default: bool = True
+    on_request: tuple[OpConfig, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from dataclasses import replace
 import inspect
 import re
+from types import MappingProxyType
 from typing import Any
 from typing import TypeAlias
 import warnings
@@ -41,7 +42,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "granularity": GRANULARITIES,
     "mode": MODES,
     "algorithm": (
-        *("minmax", "percentile", "kl", "mse"),  # Of ranges,
+        *("minmax", "percentile", "kl", "mse", "mean_minmax"),  # Of ranges,
         *("rtn", "gptq", "awq", "teq", "hqq", "autoround"),  # and of weights alone.
     ),
 }
@@ -180,6 +181,7 @@ def narrow(
     op_name_dict: OpDict | None = None,
     known_types: Collection[str] = (),
     known_names: Collection[str] = (),
+    on_request: Mapping[str, Sequence[OpConfig]] = MappingProxyType({}),
 ) -> list[tuple[OpConfig, ...]]:
     """Keep the options that the user allows, op by op.
 
@@ -201,6 +203,9 @@ def narrow(
             Op types that exist, though none of these ops has them.
         known_names:
             Ops that exist, though they are not among these.
+        on_request:
+            More options of ops, by name. An op has one of them only if a wish for it names a
+            value that this option has and none of the op's other options.
 
     Returns:
         The options of each op, in the given order. Never empty, and without a quantized option
@@ -213,6 +218,8 @@ def narrow(
             nowhere.
     """
     ops = list(ops)
+    usual = {name: options for name, _, options in ops}
+    ops = [(name, kind, [*options, *on_request.get(name, ())]) for name, kind, options in ops]
     names = {op[0] for op in ops}
     wishes = parse_wishes("op_type_dict", op_type_dict)
     wishes += parse_wishes("op_name_dict", op_name_dict, exact=names)
@@ -242,7 +249,9 @@ def narrow(
     ignored: dict[Wish, list[Op]] = {}
     narrowed = []
     for op in ops:
-        kept, unfit = _narrow_op(op[2], list(holding[op[0]].values()))
+        held = list(holding[op[0]].values())
+        asked = [o for o in on_request.get(op[0], ()) if _is_asked(o, usual[op[0]], held)]
+        kept, unfit = _narrow_op([*usual[op[0]], *asked], held)
         narrowed.append(kept)
         for wish in unfit:
             ignored.setdefault(wish, []).append(op)
@@ -343,6 +352,15 @@ def _narrow_op(
         else:
             ignored.append(wish)
     return kept, ignored
+
+
+def _is_asked(option: OpConfig, usual: Sequence[OpConfig], wishes: Iterable[Wish]) -> bool:
+    """Whether a wish names a value that an option has and none of the usual ones."""
+    return any(
+        value in wish.values and value not in wish.offers(usual)
+        for wish in wishes
+        for value in wish.values_of(option)
+    )
 
 
 def _quantized(options: Iterable[OpConfig]) -> bool:

@@ -118,6 +118,7 @@ class TuningSpace:
             op_name_dict=op_name_dict,
             known_types=[*(op.op_type for op in capability.ops), *capability.known_types],
             known_names=[*(op.name for op in capability.ops), *capability.known_names],
+            on_request={op.name: op.on_request for op in ops},
         )
         tunables = tuple(
             Tunable(op.name, op.op_type, (op.name,), _quantized_first(left))

@@ -567,3 +567,24 @@ def test_another_shape_is_an_error_that_names_the_place(types: Any, message: str
 def test_a_bad_pattern_tells_about_escaping() -> None:
     with pytest.raises(ValueError, match=r"use re\.escape for names with special characters"):
         narrow(OPS, op_name_dict={"/a/conv[": {}})
+
+
+def test_options_on_request_need_a_value_that_only_they_have() -> None:
+    """Neither a wish for another field nor one for a value that other options have is enough."""
+    usual = OpConfig("static", TensorConfig("uint8"), TensorConfig("int8", "sym", "per_channel"))
+    asked = OpConfig(
+        "static",
+        TensorConfig("uint8", algorithm="mean_minmax"),
+        TensorConfig("int8", "sym", "per_channel"),
+    )
+    ops = [("a", "Conv", (usual, FP32))]
+
+    def options(wish: dict[str, Any]) -> tuple[OpConfig, ...]:
+        return narrow(ops, op_type_dict={"Conv": wish}, on_request={"a": (asked,)})[0]
+
+    assert narrow(ops, on_request={"a": (asked,)}) == [(usual, FP32)]
+    assert options({"weight": {"granularity": ["per_channel"]}}) == (usual, FP32)
+    assert options({"activation": {"algorithm": ["minmax"]}}) == (usual, FP32)
+    assert options({"activation": {"algorithm": ["mean_minmax"]}}) == (FP32, asked)
+    both = options({"activation": {"algorithm": ["minmax", "mean_minmax"]}})
+    assert both == (usual, FP32, asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
@@ -85,11 +86,18 @@ class StaticOp:
 
     def options(self) -> tuple[OpConfig, ...]:
         """The ways to quantize it, the default first; the activation's algorithm runs fastest."""
+        return self._options(self.rule.activations)
+
+    def options_on_request(self) -> tuple[OpConfig, ...]:
+        """More ways, for those who name them; none without an activation that has a range."""
+        return self._options(self.rule.activations_on_request if self.activations else ())
+
+    def _options(self, activations: Iterable[TensorConfig]) -> tuple[OpConfig, ...]:
         weights = self.weight.configs if self.weight else (None,)
         return tuple(
             OpConfig("static", activation, weight)
             for weight in weights
-            for activation in self.rule.activations
+            for activation in activations
         )
 
     def reduced_axes(self, rank: int) -> tuple[int, ...]:
