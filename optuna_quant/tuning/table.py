@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome
 
 
@@ -44,7 +45,7 @@ def report(result: Outcome) -> pd.DataFrame:
         columns["error_share"] = {op: error.share for op, error in errors.items()}
         columns["of_activations"] = {op: error.activations for op, error in errors.items()}
     rows = [
-        _row(op, op_types.get(op, ""), config, executed)
+        asked_row(op, op_types.get(op, ""), config, executed)
         | {name: gains.get(op) for name, gains in columns.items()}
         for op, config in result.config.ops.items()
     ]
@@ -60,9 +61,29 @@ def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
     return row
 
 
-def _row(
+def asked_report(
+    config: QuantConfig, op_types: Mapping[str, str], executed: Mapping[str, ExecutedOp]
+) -> pd.DataFrame:
+    """What is asked of each op of a configuration, and what runs.
+
+    Args:
+        config:
+            The configuration.
+        op_types:
+            The type of each op, as far as it is known.
+        executed:
+            What runs, as the backend says.
+    """
+    import pandas as pd
+
+    rows = [asked_row(op, op_types.get(op, ""), each, executed) for op, each in config.ops.items()]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def asked_row(
     op: str, op_type: str, config: OpConfig, executed: Mapping[str, ExecutedOp]
 ) -> dict[str, object]:
+    """What is asked of one op, and what runs."""
     runs = op_runs(executed, op)
     return {
         "op": op,
