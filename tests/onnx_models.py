@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -10,9 +11,13 @@ import onnx
 from onnx import helper
 from onnx import numpy_helper
 import onnxruntime as ort
+import pytest
+
+from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -179,6 +184,24 @@ def exact_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.add_session_config_entry("session.x64quantprecision", "1")
     return options
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Have the backend compute with :func:`exact_options` where a test cannot give it options.
+
+    For tests of whole searches, whose figures would be others where products saturate.
+    """
+    given = SessionMaker.__init__
+
+    def with_exact_options(
+        self: SessionMaker, providers: Any, options: ort.SessionOptions | None
+    ) -> None:
+        given(self, providers, exact_options() if options is None else options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SessionMaker, "__init__", with_exact_options)
+        yield
 
 
 def run(

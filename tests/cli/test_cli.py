@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence
 import json
 from pathlib import Path
@@ -100,6 +101,13 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def exact_products() -> Iterator[None]:
+    """For what is printed of a search: its figures are others where products saturate."""
+    with onnx_models.exact_products():
+        yield
+
+
+@pytest.fixture
 def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh copy of the material, as the current directory."""
     path = tmp_path / "work"
@@ -157,6 +165,7 @@ def test_tune_names_its_output_after_the_model(folder: Path) -> None:
     assert (folder / "net.quantized.optuna_quant.journal").exists()
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_tune_with_data_and_metric(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     by_function = [*ACCURACY, "--tolerable-loss", "0.1", "--fresh"]
     by_data = [*BASE, "--data", "data.npz", "--tolerable-loss", "0.1", "--fresh"]
@@ -311,6 +320,7 @@ def test_dynamic_needs_no_calibration(folder: Path) -> None:
     assert main([*command, "--tolerable-loss", "0.1"]) == 0
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_earlier_search_is_gone_on_with_unless_fresh(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -673,6 +683,7 @@ def test_other_calibration_data_are_refused(
     assert "here approach='static', reduce_range=False, calibration_sizes=[8])" in err
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_other_evaluation_is_not_answered_from_the_record(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,17 +46,18 @@ def fine_tuned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def tune(model: onnx.ModelProto, **kwargs: Any) -> TuningResult:
-    return optuna_quant.tune(
-        model,
-        calibration_data=SAMPLES[:64],
-        data={"x": kwargs.pop("x", SAMPLES)},
-        metric="agreement",
-        accuracy_criterion=AccuracyCriterion(tolerable_loss=0.015),
-        tuning_criterion=TuningCriterion(objective="ops"),
-        measure_gain=False,
-        verify=False,
-        **kwargs,
-    )
+    with onnx_models.exact_products():
+        return optuna_quant.tune(
+            model,
+            calibration_data=SAMPLES[:64],
+            data={"x": kwargs.pop("x", SAMPLES)},
+            metric="agreement",
+            accuracy_criterion=AccuracyCriterion(tolerable_loss=0.015),
+            tuning_criterion=TuningCriterion(objective="ops"),
+            measure_gain=False,
+            verify=False,
+            **kwargs,
+        )
 
 
 def stages(result: TuningResult) -> list[str]:

@@ -10,6 +10,7 @@ import onnx
 from onnx_models import Maker
 from onnx_models import attention
 from onnx_models import convnet
+from onnx_models import exact_products
 from onnx_models import residual
 from onnx_models import run
 from onnx_models import samples
@@ -75,10 +76,11 @@ def task(model: onnx.ModelProto) -> dict[str, Any]:
 
 
 def tuned(given: dict[str, Any], **options: Any) -> optuna_quant.TuningResult:
-    return optuna_quant.tune(
-        **given,
-        tuning_criterion=optuna_quant.TuningCriterion(objective="ops", **options),
-    )
+    with exact_products():
+        return optuna_quant.tune(
+            **given,
+            tuning_criterion=optuna_quant.TuningCriterion(objective="ops", **options),
+        )
 
 
 def explained(result: optuna_quant.TuningResult) -> Explanation:

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 from onnx_models import Maker
 from onnx_models import attention
+from onnx_models import exact_options
 from onnx_models import run
 from onnx_models import samples
 import pytest
@@ -21,7 +22,9 @@ from optuna_quant.space.left_out import LeftOut
 
 def backend_of(m: Maker, *outputs: str, approach: str = "static") -> OnnxRuntimeBackend:
     feed = {value.name: samples(16, 8) for value in m.inputs}
-    return OnnxRuntimeBackend(m.model(outputs), calibration_data=feed, approach=approach)
+    return OnnxRuntimeBackend(
+        m.model(outputs), calibration_data=feed, approach=approach, session_options=exact_options()
+    )
 
 
 def branch(m: Maker, x: str) -> str:
