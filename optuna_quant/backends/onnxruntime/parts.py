@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
+from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
@@ -86,15 +87,15 @@ class BackendParts:
     @cached_property
     def builder(self) -> CandidateBuilder:
         """Builds candidates."""
-        inputs = None
+        inputs = means = None
         if self.samples.calibration is not None:
-            inputs = InputMomentsSource(
-                self.model.graph, self.samples.calibration, self.sessions, self.samples.passes
-            )
+            source = self.model.graph, self.samples.calibration, self.sessions, self.samples.passes
+            inputs, means = InputMomentsSource(*source), InputMeansSource(*source)
         return CandidateBuilder(
             self.model.graph,
             reduce_range=self.reduce_range,
             inputs=inputs,
+            means=means,
             cache_dir=None if self._cache is None else self._cache.directory,
         )
 

@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -14,12 +13,15 @@ import numpy as np
 import onnx
 
 from optuna_quant.backends.onnxruntime.calibration.accumulator import INT32_MAX
-from optuna_quant.backends.onnxruntime.calibration.accumulator import fit_accumulator
-from optuna_quant.backends.onnxruntime.calibration.accumulator import steps_of
 from optuna_quant.backends.onnxruntime.model.graph import CONTRIB
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.graph import unused_name
 from optuna_quant.backends.onnxruntime.model.op_tables import PASS_INTEGERS
+from optuna_quant.backends.onnxruntime.static.matmul_add import find_constant_add
+from optuna_quant.backends.onnxruntime.static.matmul_add import may_fuse_with_vector
+from optuna_quant.backends.onnxruntime.static.op_weights import OpWeights
+from optuna_quant.backends.onnxruntime.static.op_weights import takes_bias
+from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
 
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.weights import WeightStore
     from optuna_quant.backends.onnxruntime.ranges.qparams import Params
     from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
+    from optuna_quant.backends.onnxruntime.static.op_weights import FindMeans
+    from optuna_quant.backends.onnxruntime.static.op_weights import OpWeight
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.static import Plan
     from optuna_quant.space.config import OpConfig
@@ -55,6 +59,10 @@ class Writer:
             Where tensors are quantized.
         weights:
             Gives the quantized weights.
+        options:
+            How it is written.
+        means:
+            Gives the means of ops' inputs; needed if the options ask to correct biases.
 
     Attributes:
         nodes:
@@ -67,10 +75,23 @@ class Writer:
             The quantized tensor behind each tensor that comes out of a pair.
     """
 
-    def __init__(self, graph: Graph, plan: Plan, weights: WeightStore) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Plan,
+        weights: WeightStore,
+        options: WriteOptions = WriteOptions(),
+        means: FindMeans | None = None,
+    ) -> None:
         self._graph = graph
         self._plan = plan
         self._weights = weights
+        self._options = options
+        self._op_weights = OpWeights(graph, weights, options, means)
+        self._moved: dict[int, tuple[int, NDArray[np.float64]]] = {}
+        self._behind: dict[int, tuple[str, NDArray[np.float64]]] = {}
+        self._floats: dict[str, str] = {}
+        self._read: set[str] = {*graph.outputs, *graph.captured}
         self._taken: set[str] = set()
         self._shared: dict[Hashable, str] = {}
         self.integers: dict[str, str] = {}
@@ -89,6 +110,7 @@ class Writer:
         for i, node in enumerate(self._graph.nodes):
             if i in absorbed:
                 continue
+            node = self._with_dedicated_pairs(self._with_moved_constant(i, node))
             if i in gemms:
                 self._gemm(i, node, gemms[i])
                 continue
@@ -103,6 +125,8 @@ class Writer:
                 self._pass_integers(node)
             else:
                 self._quantized_outputs(node, outputs)
+            if i in self._behind:
+                self._add_behind(*self._behind.pop(i), self._graph.nodes[i].output[0])
 
     # Nodes.
 
@@ -113,7 +137,7 @@ class Writer:
         for position in op.activations:
             tensor = node.input[position]
             if (i, position) in self._plan.read:
-                copy.input[position] = self._pair(tensor, self._plan.read[i, position])
+                copy.input[position] = self._pair(tensor, self._plan.read[i, position], node.name)
             elif self._graph.is_constant(tensor):
                 copy.input[position] = self._constant_operand(tensor, config.activation)
         if op.weight is not None and not op.rule.layer:
@@ -156,35 +180,57 @@ class Writer:
     def _weighted(self, i: int, node: onnx.NodeProto, op: StaticOp, config: TensorConfig) -> None:
         """Quantize the weight and the bias of a node."""
         assert op.weight is not None
-        name = node.input[op.weight.position]
-        axis = op.weight.axis if config.granularity == "per_channel" else None
-        # The kernels know no factors: they go into the weight and the bias.
-        alpha, beta = _take_factors(node)
-        weight = self._weights.get(name, config, axis, factor=alpha)
-        kind: Hashable = (config, axis, alpha)
+        activation = None
         if op.activations:
             source = self._graph.nodes[i].input[op.activations[0]]
             params = self._plan.read.get((i, op.activations[0])) or self._plan.made[source]
-            bias = None
-            if op.bias is not None:
-                channels = weight.values.shape[0 if op.weight.axis is None else op.weight.axis]
-                if op.op_type == "ConvTranspose":
-                    channels = self._graph.initializers[node.input[op.bias]].dims[0]
-                bias = self._graph.array(node.input[op.bias]).astype(np.float64) * beta
-                bias = np.broadcast_to(bias.reshape(-1), (channels,))
-            fitted = fit_accumulator(
-                weight,
-                partial(self._weights.array, name, factor=alpha),
-                reduced=op.reduced_axes(weight.values.ndim),
-                steps=steps_of(params.zero_point, params.dtype),
-                input_scale=params.scale,
-                bias=bias,
-            )
-            if fitted is not weight:
-                weight, kind = fitted, (kind, fitted.scale.tobytes())
-            if op.bias is not None and bias is not None:
-                node.input[op.bias] = self._bias(node.input[op.bias], bias, params, weight, beta)
-        node.input[op.weight.position] = self._dequantized(name, weight, kind)
+            activation = source, params
+        # The kernels know no factors: they go into the weight and the bias.
+        factors = _take_factors(node)
+        found = self._op_weights.of(node, op, config, factors, activation)
+        if activation is not None and found.bias is not None:
+            if takes_bias(node):
+                self._biased(node, op, found, activation[1])
+            else:
+                self._shift_output(i, node, found.bias)
+        position = op.weight.position
+        name = node.input[position]
+        node.input[position] = self._dequantized(name, found.weight, found.kind, factors[0])
+
+    def _biased(self, node: onnx.NodeProto, op: StaticOp, found: OpWeight, params: Params) -> None:
+        """Give a node its bias, which may be one that it lacked."""
+        assert found.bias is not None
+        position = 2 if op.bias is None else op.bias
+        node.input.extend([""] * (position + 1 - len(node.input)))
+        name = node.input[position] or f"{node.name}_bias"
+        node.input[position] = self._bias(name, found, params)
+
+    def _shift_output(self, i: int, node: onnx.NodeProto, shift: NDArray[np.float64]) -> None:
+        """Have a constant added to the result of a product that takes no bias."""
+        place = find_constant_add(i, self._graph)
+        if place is not None and place[0] not in self._plan.ops:
+            self._moved[place[0]] = place[1], shift
+        else:
+            product = node.output[0] = self._name(f"{node.output[0]}_product")
+            self._behind[i] = product, shift
+
+    def _with_moved_constant(self, i: int, node: onnx.NodeProto) -> onnx.NodeProto:
+        """An Add with what a product before it lacks in its constant."""
+        if i not in self._moved:
+            return node
+        position, shift = self._moved.pop(i)
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        name = node.input[position]
+        moved = (self._graph.array(name) + shift).astype(np.float32)
+        copy.input[position] = self._constant(f"{name}_corrected", moved)
+        return copy
+
+    def _add_behind(self, product: str, shift: NDArray[np.float64], output: str) -> None:
+        if may_fuse_with_vector(self._graph.producer[output], self._graph):
+            product = self._barrier(product)
+        name = self._constant(f"{output}_shift", shift.astype(np.float32))
+        self._add("Add", [product, name], output)
 
     def _quantized_outputs(self, node: onnx.NodeProto, outputs: Sequence[str]) -> None:
         copy = onnx.NodeProto()
@@ -192,7 +238,7 @@ class Writer:
         self.nodes.append(copy)
         for j, name in enumerate(node.output):
             if name in outputs:
-                copy.output[j] = self._name(f"{name}_float")
+                self._floats[name] = copy.output[j] = self._name(f"{name}_float")
                 self._quantize(copy.output[j], name, self._plan.made[name])
 
     def _runs_on_integers(self, node: onnx.NodeProto) -> bool:
@@ -216,14 +262,38 @@ class Writer:
 
     # Pairs.
 
-    def _pair(self, tensor: str, params: Params) -> str:
+    def _pair(self, tensor: str, params: Params, reader: str) -> str:
         """The tensor that readers of floats read instead, to see them quantized."""
-        key = ("pair", tensor, params)
+        own = reader if self._options.dedicated_pairs else None
+        key = ("pair", tensor, params, own)
         if key not in self._shared:
             source = self._barrier(tensor) if tensor in self._plan.barred else tensor
             self._shared[key] = output = self._name(f"{tensor}_dequantized")
             self._quantize(source, output, params)
         return self._shared[key]
+
+    def _with_dedicated_pairs(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """A node with a pair of its own behind each tensor that is quantized where it is made.
+
+        The first reader has the pair that is written there, unless others see its result.
+        """
+        if not self._options.dedicated_pairs or node.op_type in PASS_INTEGERS:
+            return node
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for tensor in dict.fromkeys(name for name in node.input if name in self._floats):
+            if tensor in self._read:
+                own = self._pair_of_own(tensor)
+                for j, name in enumerate(node.input):
+                    if name == tensor:
+                        copy.input[j] = own
+            self._read.add(tensor)
+        return copy
+
+    def _pair_of_own(self, tensor: str) -> str:
+        output = self._name(f"{tensor}_dequantized")
+        self._quantize(self._floats[tensor], output, self._plan.made[tensor])
+        return output
 
     def _barrier(self, tensor: str) -> str:
         """The same tensor behind an operator that does nothing and that the runtime keeps."""
@@ -265,33 +335,54 @@ class Writer:
     def _constant_operand(self, name: str, config: TensorConfig) -> str:
         # Its range is known and need not be estimated.
         config = replace(config, algorithm="minmax")
-        return self._dequantized(name, self._weights.get(name, config, None), (config, None, 1.0))
+        weight = self._weights.get(name, config, None)
+        return self._dequantized(name, weight, (config, None, 1.0), 1.0)
 
-    def _dequantized(self, name: str, weight: QuantizedWeight, kind: Hashable) -> str:
+    def _dequantized(
+        self, name: str, weight: QuantizedWeight, kind: Hashable, factor: float
+    ) -> str:
         """The output of the DequantizeLinear of a weight; ops that want the same share it."""
         key = ("weight", name, kind)
         if key not in self._shared:
-            values = self._constant(f"{name}_quantized", weight.values)
-            self.digests[values] = weight.digest
             scale = self._constant(f"{name}_scale", weight.scale)
             zero_point = self._constant(f"{name}_zero_point", weight.zero_point)
             self._shared[key] = output = self._name(f"{name}_dequantized")
-            self._dequantize([values, scale, zero_point], output, weight.axis)
+            if self._options.weight_pairs:
+                floats = self._float_weight(name, weight, factor)
+                self._weight_pair(floats, [scale, zero_point], output, weight)
+            else:
+                values = self._constant(f"{name}_quantized", weight.values)
+                self.digests[values] = weight.digest
+                self._dequantize([values, scale, zero_point], output, weight.axis)
         return self._shared[key]
 
-    def _bias(
-        self,
-        name: str,
-        bias: NDArray[np.float64],
-        params: Params,
-        weight: QuantizedWeight,
-        beta: float,
-    ) -> str:
+    def _float_weight(self, name: str, weight: QuantizedWeight, factor: float) -> str:
+        """A weight in floats of which QuantizeLinear makes the integers of a quantized one."""
+        array = self._weights.array(name, factor=factor)
+        if not np.array_equal(weight.quantize(array), weight.values):
+            array = weight.to_floats().astype(np.float32)
+        elif factor == 1.0:
+            return name
+        return self._constant(f"{name}_floats", array)
+
+    def _weight_pair(
+        self, floats: str, params: Sequence[str], output: str, weight: QuantizedWeight
+    ) -> None:
+        domain = self._domain if weight.axis is None else self._axis_domain
+        if weight.values.dtype == np.int8:
+            domain = domain or self._signed_domain
+        axis = {} if weight.axis is None else {"axis": weight.axis}
+        integers = self._name(f"{floats}_quantized")
+        self._add("QuantizeLinear", [floats, *params], integers, domain=domain, **axis)
+        self._add("DequantizeLinear", [integers, *params], output, domain=domain, **axis)
+
+    def _bias(self, name: str, found: OpWeight, params: Params) -> str:
         """The output of the DequantizeLinear of a bias, on the grid of the products."""
-        scale = np.float32(params.scale) * weight.scale
-        key = ("bias", name, beta, scale.tobytes())
+        assert found.bias is not None
+        scale = np.float32(params.scale) * found.weight.scale
+        key = ("bias", name, found.bias_kind, scale.tobytes())
         if key not in self._shared:
-            steps = np.divide(bias, scale, out=np.zeros(bias.shape), where=scale > 0)
+            steps = np.divide(found.bias, scale, out=np.zeros(found.bias.shape), where=scale > 0)
             integers = np.clip(np.rint(steps), -INT32_MAX, INT32_MAX).astype(np.int32)
             inputs = [
                 self._constant(f"{name}_quantized", integers),

@@ -1,0 +1,1 @@
+"""Recipes: methods that change how the whole model is quantized."""
