@@ -33,6 +33,8 @@ from optuna_quant.backends.onnxruntime.static.ops import static_ops
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
+from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
 from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
@@ -132,11 +134,8 @@ class CandidateBuilder:
 
         Raises:
             ValueError:
-                If it names an op that the model does not have or a mode that an op does not have,
-                or a recipe.
+                If it names an op that the model does not have or a mode that an op does not have.
         """
-        for recipe in config.recipes:
-            raise ValueError(f"This backend has no recipe {recipe!r}.")
         for name, op_config in config.ops.items():
             if name not in self._names:
                 raise ValueError(f"There is no op {name!r} in the model.")
@@ -184,7 +183,9 @@ class CandidateBuilder:
             found.add(op.output(node, scheme))
         return found
 
-    def build(self, config: QuantConfig, find: FindParams) -> Built | None:
+    def build(
+        self, config: QuantConfig, find: FindParams, options: WriteOptions = AS_USUAL
+    ) -> Built | None:
         """Build a candidate.
 
         Ops that would need the range of a tensor which has none stay in FP32, with a warning.
@@ -194,6 +195,8 @@ class CandidateBuilder:
                 The configuration; see :meth:`check`.
             find:
                 Gives the parameters for activations.
+            options:
+                How it is written.
 
         Returns:
             The candidate; None if all its ops stay in FP32.
@@ -208,7 +211,7 @@ class CandidateBuilder:
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
         if not (chosen or alone or dynamic):
             return None
-        writer = Writer(self._graph, plan, self._weights)
+        writer = Writer(self._graph, plan, self._weights, options)
         writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
         constants.update(self._graph.initializers)

@@ -20,6 +20,8 @@ from optuna_quant.backends.onnxruntime.model.graph import CONTRIB
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.graph import unused_name
 from optuna_quant.backends.onnxruntime.model.op_tables import PASS_INTEGERS
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
+from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
 
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Writer:
             Where tensors are quantized.
         weights:
             Gives the quantized weights.
+        options:
+            How it is written.
 
     Attributes:
         nodes:
@@ -67,10 +71,17 @@ class Writer:
             The quantized tensor behind each tensor that comes out of a pair.
     """
 
-    def __init__(self, graph: Graph, plan: Plan, weights: WeightStore) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Plan,
+        weights: WeightStore,
+        options: WriteOptions = AS_USUAL,
+    ) -> None:
         self._graph = graph
         self._plan = plan
         self._weights = weights
+        self._options = options
         self._taken: set[str] = set()
         self._shared: dict[Hashable, str] = {}
         self.integers: dict[str, str] = {}
