@@ -231,6 +231,7 @@ def _backend(
         "approach": allowed.approach,
         "calibration_data": calibration_data,
         "calibration_sizes": allowed.calibration_sizes,
+        "recipes": allowed.recipes,
         "inputs": inputs or None,
         "transform": request.evaluation.transform,
         "providers": runtime.providers,

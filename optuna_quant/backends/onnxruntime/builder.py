@@ -28,13 +28,14 @@ from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
-from optuna_quant.backends.onnxruntime.static.op_weights import bias_inputs
+from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import check_static
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
     from optuna_quant.backends.onnxruntime.dynamic.rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
-    from optuna_quant.backends.onnxruntime.static.op_weights import FindMeans
+    from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.static import FindParams
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.space.config import QuantConfig
@@ -143,11 +144,8 @@ class CandidateBuilder:
 
         Raises:
             ValueError:
-                If it names an op that the model does not have or a mode that an op does not have,
-                or a recipe.
+                If it names an op that the model does not have or a mode that an op does not have.
         """
-        for recipe in config.recipes:
-            raise ValueError(f"This backend has no recipe {recipe!r}.")
         for name, op_config in config.ops.items():
             if name not in self._names:
                 raise ValueError(f"There is no op {name!r} in the model.")
@@ -196,7 +194,7 @@ class CandidateBuilder:
         return found
 
     def build(
-        self, config: QuantConfig, find: FindParams, options: WriteOptions = WriteOptions()
+        self, config: QuantConfig, find: FindParams, options: WriteOptions = AS_USUAL
     ) -> Built | None:
         """Build a candidate.
 

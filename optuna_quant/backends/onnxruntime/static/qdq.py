@@ -17,10 +17,11 @@ from optuna_quant.backends.onnxruntime.model.graph import CONTRIB
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.graph import unused_name
 from optuna_quant.backends.onnxruntime.model.op_tables import PASS_INTEGERS
+from optuna_quant.backends.onnxruntime.static.corrections.op_weights import OpWeights
+from optuna_quant.backends.onnxruntime.static.corrections.op_weights import takes_bias
 from optuna_quant.backends.onnxruntime.static.matmul_add import find_constant_add
 from optuna_quant.backends.onnxruntime.static.matmul_add import may_fuse_with_vector
-from optuna_quant.backends.onnxruntime.static.op_weights import OpWeights
-from optuna_quant.backends.onnxruntime.static.op_weights import takes_bias
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
 
 
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.weights import QuantizedWeight
     from optuna_quant.backends.onnxruntime.model.weights import WeightStore
     from optuna_quant.backends.onnxruntime.ranges.qparams import Params
+    from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
+    from optuna_quant.backends.onnxruntime.static.corrections.op_weights import OpWeight
     from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
-    from optuna_quant.backends.onnxruntime.static.op_weights import FindMeans
-    from optuna_quant.backends.onnxruntime.static.op_weights import OpWeight
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.static import Plan
     from optuna_quant.space.config import OpConfig
@@ -80,7 +81,7 @@ class Writer:
         graph: Graph,
         plan: Plan,
         weights: WeightStore,
-        options: WriteOptions = WriteOptions(),
+        options: WriteOptions = AS_USUAL,
         means: FindMeans | None = None,
     ) -> None:
         self._graph = graph

@@ -29,3 +29,7 @@ class WriteOptions:
     float_outputs: frozenset[str] = frozenset()
     correct_weights: bool = False
     correct_biases: bool = False
+
+
+AS_USUAL = WriteOptions()
+"""How they are written without any recipe."""

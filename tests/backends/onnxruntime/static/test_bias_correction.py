@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 import pytest
 
-from optuna_quant.backends.onnxruntime.recipes.bias_correction import conv_shift
-from optuna_quant.backends.onnxruntime.recipes.bias_correction import conv_transpose_shift
-from optuna_quant.backends.onnxruntime.recipes.bias_correction import product_shift
+from optuna_quant.backends.onnxruntime.static.corrections.bias import conv_shift
+from optuna_quant.backends.onnxruntime.static.corrections.bias import conv_transpose_shift
+from optuna_quant.backends.onnxruntime.static.corrections.bias import product_shift
 
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ import pytest
 
 from optuna_quant.backends.onnxruntime.model.weights import QuantizedWeight
 from optuna_quant.backends.onnxruntime.model.weights import quantized
-from optuna_quant.backends.onnxruntime.recipes.weight_correction import corrected_weight
+from optuna_quant.backends.onnxruntime.static.corrections.weight import corrected_weight
 from optuna_quant.space.config import TensorConfig
 
 

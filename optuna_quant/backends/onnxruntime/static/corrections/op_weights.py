@@ -14,10 +14,10 @@ import numpy as np
 from optuna_quant.backends.onnxruntime.calibration.accumulator import fit_accumulator
 from optuna_quant.backends.onnxruntime.calibration.accumulator import steps_of
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
-from optuna_quant.backends.onnxruntime.recipes.bias_correction import conv_shift
-from optuna_quant.backends.onnxruntime.recipes.bias_correction import conv_transpose_shift
-from optuna_quant.backends.onnxruntime.recipes.bias_correction import product_shift
-from optuna_quant.backends.onnxruntime.recipes.weight_correction import corrected_weight
+from optuna_quant.backends.onnxruntime.static.corrections.bias import conv_shift
+from optuna_quant.backends.onnxruntime.static.corrections.bias import conv_transpose_shift
+from optuna_quant.backends.onnxruntime.static.corrections.bias import product_shift
+from optuna_quant.backends.onnxruntime.static.corrections.weight import corrected_weight
 
 
 if TYPE_CHECKING:

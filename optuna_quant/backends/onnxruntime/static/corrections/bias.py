@@ -9,8 +9,8 @@ For a matrix product this is exact on the calibration data, for inputs as the FP
 For a convolution each window is taken to see the channels' means, which is nearly so without
 padding; where a window reaches into the padding the input is zero, so that the correction is a
 little too large at the borders. A transposed convolution is taken to spread its kernel evenly over
-the outputs, which holds where its stride divides the kernel's size. Not corrected is what the quantization of the activations changes, here
-and in the layers before.
+the outputs, which holds where its stride divides the kernel's size. Not corrected is what the
+quantization of the activations changes, here and in the layers before.
 """
 
 from __future__ import annotations
