@@ -28,6 +28,7 @@ from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
+from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
@@ -207,6 +208,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             prefix=prefix,
         )
         with self._lock:
+            space = without_idle_choices(space, self._parts.model.graph)
             self._parts.variants.expect(space)
         return space
 
@@ -285,8 +287,9 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """
         model = self.quantize(config)
         with self._lock:
-            graph = self._parts.candidates.variant(config).graph
-        return executed_in_candidate(model, config.ops.keys(), graph, self._parts.sessions)
+            candidates = self._parts.candidates
+            graph, sessions = candidates.variant(config).graph, candidates.sessions_of(config)
+        return executed_in_candidate(model, config.ops.keys(), graph, sessions)
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.

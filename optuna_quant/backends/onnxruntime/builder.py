@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import partial
+import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.space.config import QuantConfig
 
@@ -223,12 +225,12 @@ class CandidateBuilder:
             return None
         means = self._means_for(config) if options.correct_biases else None
         writer = Writer(self._graph, plan, self._weights, options, means)
-        writer.write()
+        written = writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
         constants.update(self._graph.initializers)
-        constants.update(writer.constants)
+        constants.update(written.constants)
         outside: dict[str, Source] = {}
-        model = assemble(self._graph.template, writer.nodes, constants, outside=outside)
+        model = assemble(self._graph.template, written.nodes, constants, outside=outside)
         layers = {
             op.name: OpConfig("dynamic", weight=op_config.weight)
             for op, op_config in chosen.values()
@@ -236,12 +238,17 @@ class CandidateBuilder:
         }
         if layers:
             self._apply_dynamic(model, layers, outside)
-            use_pairs(model, writer.integers)
+            use_pairs(model, written.integers)
         self._apply_dynamic(model, config.ops, outside)
         digests = self._apply_weight_only(model, alone, outside)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
-        return Built(compact, self._fingerprint(compact, writer, digests))
+        found = self._fingerprint(compact, written, digests)
+        if writer.repeated_pairs:
+            # To a fingerprint, which looks at values alone, the pairs are one.
+            text = f"{found} with {writer.repeated_pairs} pairs more"
+            found = hashlib.sha256(text.encode()).hexdigest()[: len(found)]
+        return Built(compact, found)
 
     def _weights_alone(
         self, config: QuantConfig
@@ -347,11 +354,11 @@ class CandidateBuilder:
         return result
 
     def _fingerprint(
-        self, model: CompactModel, writer: Writer, digests: Mapping[str, bytes]
+        self, model: CompactModel, written: WrittenGraph, digests: Mapping[str, bytes]
     ) -> str:
         known = {**self._digests, **digests}
-        for name, digest in writer.digests.items():
-            array = writer.constants[name]
+        for name, digest in written.digests.items():
+            array = written.constants[name]
             data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             known[name] = typed_digest(digest, data_type, array.shape)
         known.update(missing_digests(model.outside, known))

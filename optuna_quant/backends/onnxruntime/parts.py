@@ -238,7 +238,7 @@ class BackendParts:
             original=self.model.proto,
             original_bytes=self.model.nbytes,
             base_dir=self.model.base_dir,
-            sessions=self.sessions,
+            sessions=self.candidates.sessions_of(self._with_default_recipes(QuantConfig({}))),
             build=lambda config: quantize(config).proto,
             feed=piece.feed,
             samples=piece.samples,

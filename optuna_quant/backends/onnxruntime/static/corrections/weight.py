@@ -80,7 +80,7 @@ def _with_deviation(
     """The scale with which steps have the deviation that is wanted."""
     target, own = (np.asarray(values.std(axis=channel)) for values in (wanted, steps))
     usable = (target > 0) & (own > 0)
-    found = np.divide(target, own, out=scale.astype(np.float64), where=usable)
+    found = np.divide(target, own, out=np.array(scale, np.float64), where=usable)
     return np.asarray(found, np.float32)
 
 

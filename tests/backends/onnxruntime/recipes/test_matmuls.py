@@ -11,11 +11,14 @@ from onnx_models import run
 from onnx_models import samples
 import pytest
 
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.model.constant_folding import unfold
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.normalize import normalize
-from optuna_quant.backends.onnxruntime.recipes.gemm_to_matmul import gemms_as_matmuls
+from optuna_quant.backends.onnxruntime.recipes.matmuls import gemms_as_matmuls
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
 
 
 def graph(model: onnx.ModelProto) -> Graph:
@@ -89,3 +92,37 @@ def test_a_weight_that_is_read_elsewhere_is_not_stored_twice() -> None:
     np.testing.assert_allclose(
         run(model, feed)[0], run(before.to_model(), feed)[0], rtol=1e-5, atol=1e-6
     )
+
+
+def test_the_recipe_quantizes_the_matmul_under_the_name_of_the_gemm() -> None:
+    data = samples(32, 6)
+    model = layer([4], transB=1)
+    backend = OnnxRuntimeBackend(
+        model, calibration_data=data, recipes={"gemm_to_matmul": True}, approach="dynamic"
+    )
+    config = backend.tuning_space().default()
+    assert list(config.quantized_ops) == ["fc"]
+    assert config.recipes == {"gemm_to_matmul": "on"}
+    built = backend.quantize(config)
+    np.testing.assert_allclose(built.run({"x": data})[0], run(model, {"x": data})[0], atol=0.2)
+    # In static mode the two are written as a Gemm again: it is the same model.
+    static = QuantConfig(
+        {
+            "fc": OpConfig.from_label(
+                "static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax"
+            )
+        }
+    )
+    backend = OnnxRuntimeBackend(layer([4]), calibration_data=data)
+    assert backend.fingerprint(static) == backend.fingerprint(
+        static.with_recipe("gemm_to_matmul", "on")
+    )
+
+
+def test_without_a_gemm_the_recipe_is_left_out() -> None:
+    m = Maker()
+    model = m.model([m.node("MatMul", [m.input("x", ["N", 6]), m.weight(6, 4)])])
+    backend = OnnxRuntimeBackend(
+        model, calibration_data=samples(8, 6), recipes={"gemm_to_matmul": True}
+    )
+    assert backend.capability().recipes == {}

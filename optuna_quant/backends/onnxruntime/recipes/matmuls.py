@@ -1,4 +1,4 @@
-"""Writing each Gemm as a MatMul and an Add."""
+"""The recipe ``gemm_to_matmul``: each Gemm as a MatMul and an Add."""
 
 from __future__ import annotations
 
@@ -12,12 +12,36 @@ import onnx
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.graph import unused_name
+from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
+from optuna_quant.backends.onnxruntime.recipes.recipe import Switch
 
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
+
+    from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
+    from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
+
+
+class GemmToMatMul(Switch, GraphRecipe):
+    """Quantize a MatMul in place of each Gemm.
+
+    The neural compressor does so by default, because ONNX Runtime had no integer kernel for a
+    Gemm; it has one now, and a MatMul in static mode is written as a Gemm where that is possible.
+    """
+
+    name = "gemm_to_matmul"
+    in_all = False
+
+    def reason_against(self, facts: ModelFacts) -> str | None:
+        if not any(is_rewritten(node, facts.graph) for node in facts.graph.nodes):
+            return "the model has no Gemm that can be written as a MatMul"
+        return None
+
+    def rewrite(self, graph: Graph, value: str, runs: RunsGraphs) -> Graph:
+        return gemms_as_matmuls(graph)
 
 
 def gemms_as_matmuls(graph: Graph) -> Graph:
