@@ -7,13 +7,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.recipes.equalization.recipe import Equalization
+from optuna_quant.backends.onnxruntime.recipes.smooth_quant.recipe import SmoothQuant
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.recipes.recipe import Recipe
 
 
-_ORDERED: tuple[Recipe, ...] = (Equalization(),)
+_ORDERED: tuple[Recipe, ...] = (Equalization(), SmoothQuant())
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ORDERED})
 """All recipes by name."""
