@@ -102,22 +102,28 @@ def least_error(
     candidates: Sequence[NDArray[np.float64]],
     products: Sequence[QuantizedProduct],
     criterion: str,
+    *,
+    gain: float = 0.0,
 ) -> tuple[int, float]:
     """Which of some factors gives the products of ops that share them the least error.
 
     Args:
         candidates:
-            The factors.
+            The factors; the last ones are those to be taken unless others are better.
         products:
             The ops.
         criterion:
             What is made of their errors: ``"mean"``, ``"min"`` or ``"max"``.
+        gain:
+            By what part of the error of the last ones others must be better.
 
     Returns:
         The position of the best, and its error.
     """
     errors = [_COMBINED[criterion]([p.error(f) for p in products]) for f in candidates]
     best = int(np.argmin(errors))
+    if errors[best] >= (1 - gain) * errors[-1]:
+        best = len(errors) - 1
     return best, errors[best]
 
 

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+_ALIKE = 1e-6
+
+_LEAST_GAIN = 0.1
+"""By what part a Mul of its own must lower an op's error where alpha is chosen by errors."""
+
 
 @dataclass(frozen=True)
 class SharedInput:
@@ -75,8 +80,8 @@ def smoothed(graph: Graph, settings: SmoothQuantSettings, runs: RunsGraphs) -> G
     for shared in shared_inputs(graph, ops, settings):
         found = statistics[shared.tensor]
         factors = _factors(graph, shared, found, settings)
-        if factors is None:
-            continue
+        if factors is None or np.ptp(factors) <= _ALIKE * factors.max():
+            continue  # One factor for all channels changes nothing.
         if shared.fold is not None:
             divide(edits, shared.fold, factors)
             continue
@@ -167,7 +172,8 @@ def _factors(
     ]
     # The last one is to leave the tensor alone.
     candidates.append(np.ones_like(inputs))
-    best, error = least_error(candidates, products, settings.auto.shared_criterion)
+    gain = 0.0 if shared.fold is not None else _LEAST_GAIN
+    best, error = least_error(candidates, products, settings.auto.shared_criterion, gain=gain)
     chosen = "none" if best == len(alphas) else f"{alphas[best]:g}"
     names = ", ".join(graph.nodes[op.index].name for op in shared.ops)
     _logger.debug(f"SmoothQuant: alpha {chosen} for {names}, error {error:.3g}.")
