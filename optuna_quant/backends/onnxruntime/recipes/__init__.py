@@ -1,19 +1,19 @@
 """Recipes: methods for the whole model, each a parameter of the study with a few values.
 
-Each recipe is an object of a class of :mod:`~optuna_quant.backends.onnxruntime.recipes.recipe`
-and stands in the table :data:`~optuna_quant.backends.onnxruntime.recipes.table.RECIPES`. Its
-values are labels (``"off"``, ``"on"``, ``"alpha=0.5"``) that say all about the recipe, so that no
-two of them are one model and the label alone builds it again: what a user sets beside the value
-(``smooth_quant_args``) is written into the label. In the table recipes of one kind stand in the
-order in which they are applied. The kinds, by when they take part in building a candidate:
+Each recipe is an object of a class of ``recipe.py``, and stands in the table ``RECIPES`` of
+``table.py``. Its values are labels (``"off"``, ``"on"``, ``"alpha=0.5"``) that say all about the
+recipe, so that no two of them are one model and the label alone builds it again: what a user sets
+beside the value (``smooth_quant_args``) is written into the label. In the table recipes of one
+kind stand in the order in which they are applied. The kinds, by when they take part in building a
+candidate:
 
-1. :class:`~optuna_quant.backends.onnxruntime.recipes.recipe.ConfigRecipe`: configuration to configuration, before anything else.
-2. :class:`~optuna_quant.backends.onnxruntime.recipes.recipe.GraphRecipe`: FP32 graph to FP32 graph with the same function, before
-   anything is quantized. What they give is a *variant* (``variants.py``), with its own builder and
-   calibration statistics, made when the first configuration needs it and kept.
-3. :class:`~optuna_quant.backends.onnxruntime.recipes.recipe.WriterRecipe`: changes how the builder writes a candidate.
-4. :class:`~optuna_quant.backends.onnxruntime.recipes.recipe.Correction`: changes the weights and biases of a candidate that is built.
-5. :class:`~optuna_quant.backends.onnxruntime.recipes.recipe.SessionRecipe`: changes the options of a candidate's sessions.
+1. ``ConfigRecipe``: configuration to configuration, before anything else.
+2. ``GraphRecipe``: FP32 graph to FP32 graph with the same function, before anything is quantized.
+   What they give is a *variant* (``variants.py``), with its own builder and calibration
+   statistics, made when the first configuration needs it and kept.
+3. ``WriterRecipe``: changes how the builder writes a candidate.
+4. ``Correction``: changes the weights and biases of a candidate that is built.
+5. ``SessionRecipe``: changes the options of a candidate's sessions.
 
 ``request.py`` reads what the user asks for (``recipes=``) into the values of each recipe;
 ``offered.py`` leaves out what would change nothing in this model. What is left is

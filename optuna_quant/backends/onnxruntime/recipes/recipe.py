@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from dataclasses import field
 from typing import TYPE_CHECKING
 from typing import ClassVar
+from typing import TypeVar
+from typing import cast
 
 from optuna_quant.backends.onnxruntime.recipes.labels import OFF
 from optuna_quant.backends.onnxruntime.recipes.labels import ON
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
     from optuna_quant.space.config import QuantConfig
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +65,27 @@ class RunsGraphs:
             Says with which providers and options.
         size:
             How many samples from the start of the data; None for all.
+        memory:
+            What was learnt about the graph before, with the same data.
     """
 
     calibration: CalibrationData | None
     sessions: SessionMaker
     size: int | None = None
+    memory: MutableMapping[object, object] = field(default_factory=dict)
+
+    def remembered(self, name: object, learn: Callable[[], T]) -> T:
+        """What ``learn`` gives, the first time.
+
+        Args:
+            name:
+                What it is called.
+            learn:
+                Finds it out.
+        """
+        if name not in self.memory:
+            self.memory[name] = learn()
+        return cast("T", self.memory[name])
 
 
 class Recipe(abc.ABC):

@@ -12,6 +12,7 @@ from optuna_quant.backends.onnxruntime.recipes.ends.recipes import PrePostProces
 from optuna_quant.backends.onnxruntime.recipes.equalization.recipe import Equalization
 from optuna_quant.backends.onnxruntime.recipes.matmuls import GemmToMatMul
 from optuna_quant.backends.onnxruntime.recipes.session import OptimizationLevel
+from optuna_quant.backends.onnxruntime.recipes.smooth_quant.recipe import SmoothQuant
 from optuna_quant.backends.onnxruntime.recipes.writing import DedicatedPairs
 from optuna_quant.backends.onnxruntime.recipes.writing import FastBiasCorrection
 from optuna_quant.backends.onnxruntime.recipes.writing import FloatOutputs
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _ORDERED: tuple[Recipe, ...] = (
     Equalization(),
+    SmoothQuant(),
     GemmToMatMul(),
     FirstProduct(),
     LastProduct(),

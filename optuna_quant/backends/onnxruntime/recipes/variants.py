@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
@@ -59,6 +60,7 @@ class Variants:
         self._base: Variant | None = None
         self._kept: OrderedDict[_Key, Variant] = OrderedDict()
         self._graphs: OrderedDict[_Key, Graph] = OrderedDict()
+        self._memories: dict[tuple[_Key, int | None], dict[object, object]] = {}
         self._spaces: list[TuningSpace] = []
 
     @property
@@ -101,7 +103,9 @@ class Variants:
             recipe = RECIPES[name]
             assert isinstance(recipe, GraphRecipe)
             before = self._graph(key[:-1])
-            self._graphs[key] = recipe.rewrite(before, value, self._runs(size))
+            memory = self._memories.setdefault((key[:-1], size), {})
+            runs = replace(self._runs(size), memory=memory)
+            self._graphs[key] = recipe.rewrite(before, value, runs)
             _logger.info(f"Recipe {name}={value}: the graph is rewritten.")
             if len(self._graphs) > 2 * _MOST_KEPT:
                 self._graphs.popitem(last=False)

@@ -204,7 +204,7 @@ FORMS = (
 
 
 def layer(form: str) -> tuple[onnx.ModelProto, NDArray[np.float32], int]:
-    """A layer whose output's mean moves as its weight is quantized, data, and the channels' axis."""
+    """A layer whose weight moves the mean of its output, its data, and the axis of channels."""
     m = Maker(seed=3)
     kind = form.split()[0]
     if kind in ("Conv", "depthwise", "ConvTranspose"):

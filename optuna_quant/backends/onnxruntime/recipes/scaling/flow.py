@@ -139,7 +139,9 @@ class Flow:
         if len(constants) != 1 or not self._fits(node.input[constants[0]], place):
             return None
         if position is None:
-            return Step((), ((constants[0], False),))
+            # One number for all channels is often part of a function that the runtime knows.
+            single = int(np.prod(self._graph.initializers[node.input[constants[0]]].dims)) == 1
+            return None if single else Step((), ((constants[0], False),))
         return Step(((node.output[0], place),))
 
     def _div(self, node: onnx.NodeProto, position: int | None, place: Channels) -> Step | None:
