@@ -90,6 +90,7 @@ def test_a_list_of_alphas_that_is_used_up_does_not_end_the_search() -> None:
     assert by_stage(study, "instance-wise fallback")
 
 
+@pytest.mark.slow
 def test_the_default_strategy_takes_the_recipe_that_the_model_needs() -> None:
     backend = make_backend(recipes="all")
     exact = backend.quantize(QuantConfig({})).run(DATA)[0]
