@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.recipes.recipe import ConfigRecipe
+from optuna_quant.backends.onnxruntime.recipes.recipe import Correction
+from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
 from optuna_quant.backends.onnxruntime.recipes.request import check_value
 from optuna_quant.backends.onnxruntime.recipes.request import recipe_named
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+from optuna_quant.space.config import QuantConfig
 
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
     from optuna_quant.backends.onnxruntime.recipes.recipe import Recipe
-    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.keys import RecipeValue
 
 
 _logger = get_logger(__name__)
@@ -72,12 +75,18 @@ class OfferedRecipes:
                 config = recipe.configured(config, value, self._facts().graph)
         return config
 
-    def with_defaults(self, config: QuantConfig) -> QuantConfig:
-        """A configuration in which recipes that it does not name have their first value here."""
-        for name, values in self.values.items():
-            if name not in config.recipes:
-                config = config.with_recipe(name, values[0])
-        return config
+    def as_scored(self, config: QuantConfig) -> QuantConfig:
+        """The configuration whose ops are scored in place of another.
+
+        Recipes that it does not name have their first value here. Those that say which ops are
+        quantized, or how the model is written and run, do so as well: whatever they gain is not a
+        smaller error of the same ops.
+        """
+        kept: dict[str, RecipeValue] = {name: values[0] for name, values in self.values.items()}
+        for name, value in config.recipes.items():
+            if isinstance(RECIPES.get(name), GraphRecipe | Correction):
+                kept[name] = value
+        return QuantConfig(config.ops, kept, config.calibration_size)
 
 
 def changed(config: QuantConfig) -> list[tuple[Recipe, str]]:

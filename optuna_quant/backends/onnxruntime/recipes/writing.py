@@ -17,6 +17,7 @@ import onnx
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
 from optuna_quant.backends.onnxruntime.recipes.labels import OFF
+from optuna_quant.backends.onnxruntime.recipes.recipe import Correction
 from optuna_quant.backends.onnxruntime.recipes.recipe import Switch
 from optuna_quant.backends.onnxruntime.recipes.recipe import WriterRecipe
 from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
@@ -50,7 +51,7 @@ class _OfStaticWeights(Switch, _OfStaticOps):
         return reason
 
 
-class WeightCorrection(_OfStaticWeights):
+class WeightCorrection(_OfStaticWeights, Correction):
     """Give quantized weights the means and the deviation of those in floats."""
 
     name = "weight_correction"
@@ -59,7 +60,7 @@ class WeightCorrection(_OfStaticWeights):
         return replace(options, correct_weights=True)
 
 
-class FastBiasCorrection(_OfStaticWeights):
+class FastBiasCorrection(_OfStaticWeights, Correction):
     """Take back by the biases what the rounding of weights adds to the mean of an output."""
 
     name = "fast_bias_correction"

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
     from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 
 
 _FLOOR = 1e-3
@@ -93,7 +95,10 @@ class GradientSensitivity(MSESensitivity):
         self.key = f"gradient, {self.key}, probes={probes}, seed={seed}"
         if self._outputs is not None:
             self.key += f", outputs={list(self._outputs)}"
-        self._torch = TorchGraph(self._graph.to_model(), base_dir=self._graph.base_dir)
+
+    def _set_graph(self, graph: Graph, static: Mapping[str, StaticOp]) -> None:
+        super()._set_graph(graph, static)
+        self._torch = TorchGraph(graph.to_model(), base_dir=graph.base_dir)
 
     def passes(self, configs: int, *, with_weights: bool = False) -> float:
         """As that of :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.MSESensitivity`.

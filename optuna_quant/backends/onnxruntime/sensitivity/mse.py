@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 
     Build = Callable[[QuantConfig], QuantizedModel]
+    GraphOf = Callable[[QuantConfig], tuple[Graph, Mapping[str, StaticOp]]]
 
 
 _logger = get_logger(__name__)
@@ -104,6 +105,9 @@ class MSESensitivity:
             Says with which providers and options the model runs.
         samples:
             How many samples are used, from the start of the data.
+        graph_of:
+            The graph that a configuration is built from, and the ops of it that have a static
+            mode, where recipes make another one of ``graph``.
 
     Raises:
         ValueError:
@@ -121,12 +125,13 @@ class MSESensitivity:
         sessions: SessionMaker,
         *,
         samples: int = 256,
+        graph_of: GraphOf | None = None,
     ) -> None:
         check_positive("samples", samples)
+        self._graph_of = graph_of
+        self._siblings: dict[int, Self] = {}
         self._build = build
-        self._graph = graph
-        self._nodes = {node.name: node for node in graph.nodes}
-        self._static = static
+        self._set_graph(graph, static)
         self._data = data
         self._sessions = sessions
         self._samples = samples
@@ -165,6 +170,39 @@ class MSESensitivity:
             ValueError:
                 If an op is not in a configuration.
         """
+        found: list[dict[str, float]] = [{} for _ in configs]
+        places: dict[int, list[int]] = {}
+        siblings = [self._for(config) for config in configs]
+        for i, sibling in enumerate(siblings):
+            places.setdefault(id(sibling), []).append(i)
+        for same in places.values():
+            scored = siblings[same[0]]._score_options([configs[i] for i in same], ops)
+            for i, scores in zip(same, scored, strict=True):
+                found[i] = scores
+        return found
+
+    def _for(self, config: QuantConfig) -> Self:
+        """What scores a configuration: the same, in the graph that it is built from."""
+        if self._graph_of is None:
+            return self
+        graph, static = self._graph_of(config)
+        if graph is self._graph:
+            return self
+        if id(graph) not in self._siblings:
+            found = copy(self)
+            found._set_graph(graph, static)
+            self._siblings[id(graph)] = found
+        return self._siblings[id(graph)]
+
+    def _set_graph(self, graph: Graph, static: Mapping[str, StaticOp]) -> None:
+        self._graph = graph
+        self._nodes = {node.name: node for node in graph.nodes}
+        self._static = static
+
+    def _score_options(
+        self, configs: Sequence[QuantConfig], ops: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """:meth:`score_options` where all are built from this graph."""
         started = time.perf_counter()
         found = []
         pairs = []
@@ -213,7 +251,7 @@ class MSESensitivity:
                 If an op is not in a configuration.
         """
         scores = self.score_options(configs, ops)
-        return scores, self._parts_of_weights(configs[0], scores[0])
+        return scores, self._for(configs[0])._parts_of_weights(configs[0], scores[0])
 
     def _parts_of_weights(
         self, config: QuantConfig, scores: Mapping[str, float]
@@ -257,6 +295,7 @@ class MSESensitivity:
     def with_samples(self, samples: int) -> Self:
         """The same with at most so many samples."""
         found = copy(self)
+        found._siblings = {}
         found._samples = min(self._samples, samples)
         return found
 
