@@ -12,6 +12,7 @@ from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._plans.best import Best
+from optuna_quant.samplers._plans.block_fallback import block_fallback
 from optuna_quant.samplers._plans.comparisons import Comparisons
 from optuna_quant.samplers._plans.grow import Growth
 from optuna_quant.samplers._plans.grow import apply
@@ -23,6 +24,7 @@ from optuna_quant.samplers._plans.halving import without
 from optuna_quant.samplers._plans.op_fallback import OpFallback
 from optuna_quant.samplers._plans.settings import Settings
 from optuna_quant.samplers._registry import register_strategy
+from optuna_quant.space.blocks import Block
 
 
 if TYPE_CHECKING:
@@ -109,6 +111,11 @@ class BasicQuantSampler(StagedQuantSampler):
             the best, ops that the best has in fallback already are tried again (they cost
             nothing here), nothing is looked for by halves, and the order of the fallback is never
             revised.
+        blocks:
+            The parts of the model that repeat, as ``backend.blocks()`` gives them: then each
+            round of the sixth stage begins with ``block-wise fallback``, one block at a time from
+            the last to the first, and ``accumulated blocks``, the blocks together in the order of
+            what each gained. All workers of a study must give the same. Default: none.
         **kwargs:
             See :class:`StagedQuantSampler`.
 
@@ -126,6 +133,7 @@ class BasicQuantSampler(StagedQuantSampler):
         accumulate: str | None = None,
         racing: bool = True,
         compat: str | None = None,
+        blocks: Sequence[Block] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(space, **kwargs)
@@ -155,6 +163,12 @@ class BasicQuantSampler(StagedQuantSampler):
         self._accumulate = accumulate
         self._racing = racing
         self._compat = compat
+        self._blocks = tuple(blocks)
+        for block in self._blocks:
+            if not isinstance(block, Block):
+                raise ValueError(
+                    f"blocks must be blocks, as backend.blocks() gives them, but got {block!r}."
+                )
 
     def plan(self, space: TuningSpace) -> Plan:
         """The stages that the class describes."""
@@ -171,6 +185,7 @@ class BasicQuantSampler(StagedQuantSampler):
             is_inc2=self._compat == "inc2",
         )
         for mode in modes:
+            yield from block_fallback(space, best, self._blocks, mode)
             yield from fallback.stages(space, best, mode)
 
     def _settle(self, space: TuningSpace, best: Best, modes: Sequence[str]) -> Plan:

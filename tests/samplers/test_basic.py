@@ -14,6 +14,7 @@ from spaces import make_space
 from spaces import objective_of
 
 from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.space.blocks import Block
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -265,3 +266,27 @@ def test_not_a_space_is_an_error() -> None:
 def test_bad_arguments(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BasicQuantSampler(make_space(1), **kwargs)
+
+
+def test_blocks_come_before_single_ops() -> None:
+    """One block at a time from the last, then together by gain; then ops on top of the best."""
+    space = make_space([(name, "Conv") for name in "abcde"])
+    blocks = [Block("b0", "f", ("a", "b")), Block("b1", "f", ("c", "d")), Block("b2", "g", ("e",))]
+    found = run(space, loss_per_op(a=0.2, b=0.1, c=0.05, d=0.02, e=0.01), blocks=blocks)
+    assert found[:6] == [
+        "baseline: fffff",
+        "default: sssss",
+        "block-wise fallback: ssssf",
+        "block-wise fallback: ssffs",
+        "block-wise fallback: ffsss",
+        "accumulated blocks: ffffs",
+    ]
+    with pytest.raises(ValueError, match="blocks must be blocks"):
+        BasicQuantSampler(space, blocks=["b0"])
+
+
+def test_ops_of_blocks_that_the_space_lacks_are_left_out() -> None:
+    space = make_space([(name, "Conv") for name in "abc"])
+    blocks = [Block("b0", "f", ("a", "elsewhere")), Block("b1", "f", ("nowhere", "other"))]
+    found = run(space, loss_per_op(a=0.2, b=0.1, c=0.05), blocks=blocks)
+    assert [line for line in found if "block" in line] == ["block-wise fallback: fss"]
