@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import optuna
 import pytest
 from spaces import DYNAMIC
@@ -12,57 +10,13 @@ from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 from spaces import make_space
 from spaces import objective_of
+from staged_search import loss_per_op
+from staged_search import run
 
 from optuna_quant.samplers import BasicQuantSampler
-from optuna_quant.space.blocks import Block
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
-from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.config import TensorConfig
-from optuna_quant.space.space import TuningSpace
-from optuna_quant.study.trial_view import TrialView
-
-
-SHORT = {
-    FP32: "f",
-    STATIC: "s",
-    STATIC_TENSOR: "t",
-    STATIC_KL: "k",
-    DYNAMIC: "d",
-    OpConfig("bf16"): "b",
-}
-
-
-def run(
-    space: TuningSpace,
-    metric: Callable[[QuantConfig], float],
-    *,
-    direction: str = "maximize",
-    **kwargs: object,
-) -> list[str]:
-    """Every trial as its stage and a letter per op, until the strategy has nothing left."""
-    sampler = BasicQuantSampler(space, **kwargs)
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    while not sampler.is_exhausted(study):
-        study.optimize(objective_of(space, metric), n_trials=1)
-        assert len(study.trials) < 200
-    lines = []
-    for trial in study.trials:
-        config = space.config_from_params(trial.params)
-        recipes = "".join(f" {name}={value}" for name, value in config.recipes.items())
-        letters = "".join(SHORT[option] for option in config.ops.values())
-        lines.append(f"{TrialView(trial).claim.stage}: {letters}{recipes}")
-    return lines
-
-
-def loss_per_op(**losses: float) -> Callable[[QuantConfig], float]:
-    """A metric from which each quantized op takes its loss."""
-
-    def metric(config: QuantConfig) -> float:
-        quantized = config.quantized_ops
-        return 1.0 - sum(loss for op, loss in losses.items() if op in quantized)
-
-    return metric
 
 
 def test_fallback_from_last_to_first_then_by_impact() -> None:
@@ -266,27 +220,3 @@ def test_not_a_space_is_an_error() -> None:
 def test_bad_arguments(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BasicQuantSampler(make_space(1), **kwargs)
-
-
-def test_blocks_come_before_single_ops() -> None:
-    """One block at a time from the last, then together by gain; then ops on top of the best."""
-    space = make_space([(name, "Conv") for name in "abcde"])
-    blocks = [Block("b0", "f", ("a", "b")), Block("b1", "f", ("c", "d")), Block("b2", "g", ("e",))]
-    found = run(space, loss_per_op(a=0.2, b=0.1, c=0.05, d=0.02, e=0.01), blocks=blocks)
-    assert found[:6] == [
-        "baseline: fffff",
-        "default: sssss",
-        "block-wise fallback: ssssf",
-        "block-wise fallback: ssffs",
-        "block-wise fallback: ffsss",
-        "accumulated blocks: ffffs",
-    ]
-    with pytest.raises(ValueError, match="blocks must be blocks"):
-        BasicQuantSampler(space, blocks=["b0"])
-
-
-def test_ops_of_blocks_that_the_space_lacks_are_left_out() -> None:
-    space = make_space([(name, "Conv") for name in "abc"])
-    blocks = [Block("b0", "f", ("a", "elsewhere")), Block("b1", "f", ("nowhere", "other"))]
-    found = run(space, loss_per_op(a=0.2, b=0.1, c=0.05), blocks=blocks)
-    assert [line for line in found if "block" in line] == ["block-wise fallback: fss"]
