@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.api import TuningResult
     from optuna_quant.tuning.api import tune
+    from optuna_quant.tuning.built import BuiltModel
     from optuna_quant.tuning.compare import compare
     from optuna_quant.tuning.errors import OutputError
     from optuna_quant.tuning.errors import TuningInterrupted
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.options.quantization import QuantizationOptions
     from optuna_quant.tuning.options.runtime import RuntimeOptions
     from optuna_quant.tuning.options.search import SearchOptions
+    from optuna_quant.tuning.quantize import quantize
 
 
 __all__ = [
     "AccuracyCriterion",
+    "BuiltModel",
     "CorpusMetric",
     "DataEvaluation",
     "EarlyStopping",
@@ -55,11 +58,13 @@ __all__ = [
     "TuningSpace",
     "__version__",
     "compare",
+    "quantize",
     "tune",
 ]
 
 _HOME = {
     "AccuracyCriterion": "criteria",
+    "BuiltModel": "tuning.built",
     "CorpusMetric": "evaluation.metrics.sample_metrics",
     "DataEvaluation": "evaluation.labelled",
     "EarlyStopping": "sequential",
@@ -80,6 +85,7 @@ _HOME = {
     "TuningResult": "tuning.result",
     "TuningSpace": "space.space",
     "compare": "tuning.compare",
+    "quantize": "tuning.quantize",
     "tune": "tuning.api",
 }
 
