@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.compare import compare
     from optuna_quant.tuning.errors import OutputError
     from optuna_quant.tuning.errors import TuningInterrupted
+    from optuna_quant.tuning.export import export
     from optuna_quant.tuning.options.criterion import TuningCriterion
     from optuna_quant.tuning.options.evaluation import EvaluationOptions
     from optuna_quant.tuning.options.quantization import QuantizationOptions
@@ -58,6 +59,7 @@ __all__ = [
     "TuningSpace",
     "__version__",
     "compare",
+    "export",
     "quantize",
     "tune",
 ]
@@ -85,6 +87,7 @@ _HOME = {
     "TuningResult": "tuning.result",
     "TuningSpace": "space.space",
     "compare": "tuning.compare",
+    "export": "tuning.export",
     "quantize": "tuning.quantize",
     "tune": "tuning.api",
 }

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant.cli import exit_codes
+from optuna_quant.cli.messages import say
+from optuna_quant.cli.messages import with_flags
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.options import given_options
 from optuna_quant.tuning.options.model_options import model_flags
 from optuna_quant.tuning.options.request import TuneOptions
+
+
+if TYPE_CHECKING:
+    from optuna_quant.tuning.built import BuiltModel
 
 
 _HELP = {
@@ -25,6 +35,7 @@ _HELP = {
 def add_building(
     parser: argparse.ArgumentParser,
     *others: str,
+    without: Sequence[str] = (),
     helps: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Add the model, the flags that say how it is built and run, and the volume.
@@ -34,6 +45,8 @@ def add_building(
             The parser.
         *others:
             Further options of ``tune`` that the command has.
+        without:
+            Those that it lacks.
         helps:
             What ``--help`` says of options here, where that is something else than for ``tune``.
     """
@@ -43,7 +56,8 @@ def add_building(
         metavar="FILE.toml",
         help="options from a file, as for tune; it must hold none that this command lacks",
     )
-    add_some(parser, TuneOptions, model_flags(*others), {**_HELP, **helps})
+    names = [name for name in model_flags(*others) if name not in without]
+    add_some(parser, TuneOptions, names, {**_HELP, **helps})
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("--quiet", action="store_true", help="show only the result")
     volume.add_argument(
@@ -52,7 +66,7 @@ def add_building(
 
 
 def read_building(
-    args: argparse.Namespace, *others: str
+    args: argparse.Namespace, *others: str, without: Sequence[str] = ()
 ) -> tuple[Path, dict[str, Any], dict[str, Path]]:
     """The model, the options as Python takes them, and the files that are read, by what they are.
 
@@ -61,6 +75,8 @@ def read_building(
             The arguments.
         *others:
             The further options of ``tune`` that the command has.
+        without:
+            Those that it lacks.
 
     Raises:
         ValueError:
@@ -73,7 +89,7 @@ def read_building(
     given = given_options(args, TuneOptions)
     known = model_flags(*others)
     for name in given:
-        if name not in known:
+        if name not in known or name in without:
             raise ValueError(
                 f"--config {args.config}: {name} is an option of tune, not of {args.command}."
             )
@@ -102,3 +118,42 @@ def check_calibration(given: Mapping[str, Any]) -> None:
             "those the model will see in use. Without them, use --approach dynamic or "
             "weight_only."
         )
+
+
+def write_built(
+    built: BuiltModel,
+    output: Path,
+    report: str | None,
+    then: Callable[[], str] | None = None,
+) -> int:
+    """Write a model that was built, and say what it is.
+
+    Args:
+        built:
+            The model.
+        output:
+            Its file.
+        report:
+            The file of the report; :obj:`None` for none.
+        then:
+            Gives what else is said, once the files are written.
+
+    Returns:
+        The exit code.
+    """
+    said, problem = [str(built)], None
+    try:
+        built.save(output)
+        said.append(f"written: {output}")
+        if report is not None:
+            built.report().to_csv(report, index=False)
+            said.append(f"report: {report}")
+    except OSError as error:
+        problem = f"error: A file could not be written: {error}"
+    if then is not None and problem is None:
+        said.append(then())
+    print(with_flags("\n".join(said)))
+    if problem is not None:
+        say(problem)
+        return exit_codes.FAILED
+    return exit_codes.MET

@@ -24,6 +24,7 @@ from optuna_quant.cli.exit_codes import BAD_INPUT
 from optuna_quant.cli.exit_codes import EXPLAINED
 from optuna_quant.cli.exit_codes import FAILED
 from optuna_quant.cli.exit_codes import INTERRUPTED
+from optuna_quant.cli.export import add_export
 from optuna_quant.cli.messages import messages
 from optuna_quant.cli.messages import noted_interrupts
 from optuna_quant.cli.options import add_options
@@ -189,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_space(space)
     add_quantize(commands)
+    add_export(commands)
     add_compare(commands)
     add_serve(commands)
     return parser

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from optuna_quant.cli import exit_codes
 from optuna_quant.cli.building import add_building
 from optuna_quant.cli.building import check_calibration
 from optuna_quant.cli.building import read_building
-from optuna_quant.cli.messages import say
-from optuna_quant.cli.messages import with_flags
+from optuna_quant.cli.building import write_built
 
 
 _OTHERS = ("data", "metric", "output_names", "output")
@@ -71,19 +69,5 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         check_output(args.report, "report", inputs={**files, "output": output})
     built = quantize(model, config=args.ops, **given)
-    said, problem = [str(built)], None
-    try:
-        built.save(output)
-        said.append(f"written: {output}")
-        if args.report is not None:
-            built.report().to_csv(args.report, index=False)
-            said.append(f"report: {args.report}")
-    except OSError as error:
-        problem = f"error: A file could not be written: {error}"
-    if measured and problem is None:
-        said.append(str(built.compare(**measured)))
-    print(with_flags("\n".join(said)))
-    if problem is not None:
-        say(problem)
-        return exit_codes.FAILED
-    return exit_codes.MET
+    compared = (lambda: str(built.compare(**measured))) if measured else None
+    return write_built(built, output, args.report, compared)

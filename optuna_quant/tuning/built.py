@@ -23,6 +23,7 @@ from optuna_quant.tuning.what_runs import describe_runs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from optuna.trial import FrozenTrial
     import pandas as pd
 
     from optuna_quant.backends.base import Backend
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BuiltModel:
-    """A quantized model that was not searched for: no criterion was applied to it.
+    """A model that was built without a search: in a given configuration, or that of a trial.
 
     Attributes:
         model:
@@ -45,12 +46,18 @@ class BuiltModel:
             The size of the FP32 model in bytes.
         backend:
             What has built it.
+        headline:
+            What is known of it: no criterion was checked, or what the trial was found to be.
+        trial:
+            The trial whose model it is; :obj:`None` if it is of none.
     """
 
     model: Model
     config: QuantConfig
     fp32_bytes: int
     backend: Backend = field(repr=False)
+    headline: str = "Quantized without a search; no criterion was checked."
+    trial: FrozenTrial | None = field(default=None, repr=False)
     _given: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -114,9 +121,10 @@ class BuiltModel:
         original = original_of(self.backend)
         size = f"{shown_bytes(self.nbytes)} against {shown_bytes(self.fp32_bytes)} ({original})"
         if not self.is_quantized:
-            return f"Nothing is quantized: this is the {original} model as it is.\n{size}"
+            known = "" if self.trial is None else f"{self.headline}\n"
+            return f"{known}Nothing is quantized: this is the {original} model as it is.\n{size}"
         runs, differs = describe_runs(self.config, self.executed)
-        lines = [f"Quantized without a search; no criterion was checked.\n{runs}, {size}"]
+        lines = [self.headline, f"{runs}, {size}"]
         if differs:
             lines.append(differs)
         if self.config.fallback_ops:

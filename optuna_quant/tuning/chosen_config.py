@@ -14,6 +14,7 @@ from optuna_quant._common.nearest import did_you_mean
 from optuna_quant._common.printable import listed
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.tuning.options.quantization import QuantizationOptions
 from optuna_quant.tuning.table import LEVEL_COLUMN
 
 
@@ -31,6 +32,8 @@ _FORMS = (
     "a QuantConfig, a JSON file of QuantConfig.to_json, a CSV file of --report, 'default', or the "
     "label of an option for all ops that have it, such as 'dynamic a=... w=...'"
 )
+# What says which ops have which options, and so goes with a name and not with a configuration.
+_OF_SPACE = ("op_types", "op_type_dict", "op_name_dict")
 _REPORT = ("op", "mode", "activation", "weight")
 
 
@@ -152,6 +155,28 @@ def check_config(config: QuantConfig, capability: Capability) -> None:
         raise ValueError(
             f"config: it uses {size} calibration samples, which is not one of the sampling sizes "
             f"here: give calibration_sizes=[{size}] (--calibration-samples {size})."
+        )
+
+
+def check_whole(options: QuantizationOptions, said_by: str) -> None:
+    """Refuse what narrows a tuning space beside what says the option of each op.
+
+    Args:
+        options:
+            The options that were given.
+        said_by:
+            What says it, for the message.
+
+    Raises:
+        ValueError:
+            If one of them narrows the space.
+    """
+    usual = QuantizationOptions()
+    said = [name for name in _OF_SPACE if getattr(options, name) != getattr(usual, name)]
+    if said:
+        raise ValueError(
+            f"{', '.join(said)} cannot be given with {said_by} says the option of each op: leave "
+            "one of the two out."
         )
 
 

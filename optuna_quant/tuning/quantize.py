@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.tuning.built import BuiltModel
 from optuna_quant.tuning.chosen_config import check_config
+from optuna_quant.tuning.chosen_config import check_whole
 from optuna_quant.tuning.chosen_config import is_named
 from optuna_quant.tuning.chosen_config import named_config
 from optuna_quant.tuning.chosen_config import read_config
 from optuna_quant.tuning.options.model_options import collect_model
-from optuna_quant.tuning.options.quantization import QuantizationOptions
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.prepare import backend_of
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.tuning.chosen_config import ConfigLike
     from optuna_quant.tuning.options.flat import ModelOptions
-
-
-# What says which ops have which options, and so goes with a name and not with a configuration.
-_OF_SPACE = ("op_types", "op_type_dict", "op_name_dict")
 
 
 @exits_are_errors("Something that quantize() has called")
@@ -94,7 +90,7 @@ def quantize(
     )
     given = None if config is None or is_named(config) else read_config(config)
     if given is not None:
-        _check_whole(request.quantization)
+        check_whole(request.quantization, "a config that")
     if save is not None:
         paths = {"model": model, "calibration data": calibration_data, "config": config}
         check_output(
@@ -115,18 +111,7 @@ def quantize(
     built = backend.quantize(chosen)
     fp32 = backend.quantize(chosen.with_fallback(*chosen.ops))
     own = {"inputs": inputs, "transform": request.evaluation.transform}
-    result = BuiltModel(built, chosen, fp32.nbytes, backend, own)
+    result = BuiltModel(built, chosen, fp32.nbytes, backend, _given=own)
     if save is not None:
         result.save(save)
     return result
-
-
-def _check_whole(options: QuantizationOptions) -> None:
-    """Refuse what narrows a tuning space beside a configuration, which says all of it."""
-    usual = QuantizationOptions()
-    said = [name for name in _OF_SPACE if getattr(options, name) != getattr(usual, name)]
-    if said:
-        raise ValueError(
-            f"{', '.join(said)} cannot be given with a config that says the option of each op: "
-            "leave one of the two out."
-        )
