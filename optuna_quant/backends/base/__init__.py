@@ -21,8 +21,10 @@ from optuna_quant.backends.base.backend import TracesOutputs
 from optuna_quant.backends.base.backend import WeighsFloats
 from optuna_quant.backends.base.backend import original_of
 from optuna_quant.backends.base.calibration import Calibrates
+from optuna_quant.backends.base.calibration import CalibratesForConfigs
 from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
+from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
@@ -49,6 +51,7 @@ from optuna_quant.backends.base.sensitivity import TakesSamples
 __all__ = [
     "Backend",
     "Calibrates",
+    "CalibratesForConfigs",
     "CountsPasses",
     "ExecutedOp",
     "HasBlocks",
@@ -76,6 +79,7 @@ __all__ = [
     "SharesCalibration",
     "TakesBatches",
     "TakesSamples",
+    "TellsCalibrationBytes",
     "TracesOutputs",
     "WeighsFloats",
     "atomic_write",
