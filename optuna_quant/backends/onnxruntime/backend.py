@@ -20,6 +20,7 @@ from optuna_quant.backends.onnxruntime.calibration.samples import Samples
 from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
+from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
@@ -28,6 +29,7 @@ from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
+from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
@@ -207,6 +210,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             prefix=prefix,
         )
         with self._lock:
+            space = without_idle_choices(space, self._parts.model.graph)
             self._parts.variants.expect(space)
         return space
 
@@ -244,6 +248,14 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """The model's outputs whose values can change when these ops are quantized."""
         with self._lock:
             return outputs_behind(self._parts.model.graph, ops)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The parts of the model that repeat, such as transformer layers, by its structure.
+
+        See :func:`~optuna_quant.backends.onnxruntime.model.blocks.find_blocks`.
+        """
+        with self._lock:
+            return find_blocks(self._parts.model.graph)
 
     # Models of configurations.
 
@@ -285,8 +297,9 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """
         model = self.quantize(config)
         with self._lock:
-            graph = self._parts.candidates.variant(config).graph
-        return executed_in_candidate(model, config.ops.keys(), graph, self._parts.sessions)
+            candidates = self._parts.candidates
+            graph, sessions = candidates.variant(config).graph, candidates.sessions_of(config)
+        return executed_in_candidate(model, config.ops.keys(), graph, sessions)
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.

@@ -91,7 +91,7 @@ class Candidates:
         self._fp32.release()
         return QuantizedModel(
             built.model,
-            self._sessions_of(config),
+            self.sessions_of(config),
             base_dir=self._model.base_dir,
             fingerprint=built.fingerprint,
         )
@@ -143,10 +143,15 @@ class Candidates:
                 built = recipe.corrected(built, value, config, variant, runs)
             elif isinstance(recipe, SessionRecipe):
                 text = f"{built.fingerprint} {recipe.name}={value}"
-                built = replace(built, fingerprint=hashlib.sha256(text.encode()).hexdigest())
+                built = replace(
+                    built,
+                    model=built.model.with_metadata(recipe.metadata(value)),
+                    fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+                )
         return built
 
-    def _sessions_of(self, config: QuantConfig) -> SessionMaker:
+    def sessions_of(self, config: QuantConfig) -> SessionMaker:
+        """What makes the sessions of a configuration's model."""
         sessions = self._sessions
         for recipe, value in changed(self._recipes.configured(config)):
             if isinstance(recipe, SessionRecipe):

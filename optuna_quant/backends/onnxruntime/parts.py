@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
+from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
@@ -136,15 +137,15 @@ class BackendParts:
         return self._builder(self.model.graph)
 
     def _builder(self, graph: Graph) -> CandidateBuilder:
-        inputs = None
+        inputs = means = None
         if self.samples.calibration is not None:
-            inputs = InputMomentsSource(
-                graph, self.samples.calibration, self.sessions, self.samples.passes
-            )
+            source = graph, self.samples.calibration, self.sessions, self.samples.passes
+            inputs, means = InputMomentsSource(*source), InputMeansSource(*source)
         return CandidateBuilder(
             graph,
             reduce_range=self.reduce_range,
             inputs=inputs,
+            means=means,
             cache_dir=None if self._cache is None else self._cache.directory,
         )
 
@@ -244,7 +245,7 @@ class BackendParts:
             original=self.model.proto,
             original_bytes=self.model.nbytes,
             base_dir=self.model.base_dir,
-            sessions=self.sessions,
+            sessions=self.candidates.sessions_of(self.recipes.as_scored(QuantConfig({}))),
             build=lambda config: quantize(config).proto,
             feed=piece.feed,
             samples=piece.samples,

@@ -18,6 +18,7 @@ from optuna_quant.backends.onnxruntime.recipes.labels import ON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from optuna_quant.backends.onnxruntime.builder import Built
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
@@ -98,11 +99,19 @@ class Recipe(abc.ABC):
             gives where nothing is quantized.
         arguments:
             The names of the settings that a user may give beside it, as ``NAME_args``.
+        in_all:
+            Whether it is among the recipes if a user asks for all: not if it is chosen for where
+            the model will run, and not for its accuracy.
+        lowers_errors:
+            Whether it is chosen for smaller errors of the same ops, so that ops are scored with
+            it: that tells what it gains. Otherwise they are scored as if it had its default.
     """
 
     name: ClassVar[str]
     default: ClassVar[str] = OFF
     arguments: ClassVar[tuple[str, ...]] = ()
+    in_all: ClassVar[bool] = True
+    lowers_errors: ClassVar[bool] = False
 
     @abc.abstractmethod
     def offered(self, args: Mapping[str, object]) -> tuple[str, ...]:
@@ -123,6 +132,19 @@ class Recipe(abc.ABC):
         For the argument and errors see :meth:`offered`.
         """
         return (self.offered(args)[-1],)
+
+    def choices(self, given: object) -> Sequence[object]:
+        """The values to choose from that a user gives, each as a truth value or a text.
+
+        Args:
+            given:
+                What the user gives for this recipe: a value, or a list of them.
+
+        Raises:
+            ValueError:
+                If it is none.
+        """
+        return given if isinstance(given, list | tuple) else [given]
 
     @abc.abstractmethod
     def check(self, value: str) -> None:
@@ -154,6 +176,15 @@ class Switch(Recipe):
 
 class ConfigRecipe(Recipe):
     """A recipe that changes which options ops have."""
+
+    @abc.abstractmethod
+    def float_ops(self, graph: Graph) -> frozenset[str]:
+        """The ops that any value but the default keeps in FP32.
+
+        Args:
+            graph:
+                The user's model in normal form.
+        """
 
     @abc.abstractmethod
     def configured(self, config: QuantConfig, value: str, graph: Graph) -> QuantConfig:
@@ -212,6 +243,8 @@ class WriterRecipe(Recipe):
 class Correction(Recipe):
     """A recipe that makes up for errors of a candidate that has been built."""
 
+    lowers_errors = True
+
     @abc.abstractmethod
     def corrected(
         self, built: Built, value: str, config: QuantConfig, variant: Variant, runs: RunsGraphs
@@ -247,3 +280,12 @@ class SessionRecipe(Recipe):
             value:
                 The value, which is not the default.
         """
+
+    def metadata(self, value: str) -> Mapping[str, str]:
+        """What is written into the metadata of a candidate's file, for others that run it.
+
+        Args:
+            value:
+                The value, which is not the default.
+        """
+        return {}

@@ -30,10 +30,11 @@ def requested_recipes(recipes: object) -> Mapping[str, tuple[str, ...]]:
 
     Args:
         recipes:
-            None for no recipes; ``"all"`` for all, each with the values that it offers; a name or
-            a list of names for those; or a mapping of names to what each may be: True or False
-            (on or off), a value as a label, or a list of these, of which one is chosen in each
-            trial. Beside a name, ``NAME_args`` holds the settings of that recipe.
+            None for no recipes; ``"all"`` for all that serve the accuracy, each with the values
+            that it offers; a name or a list of names for those; or a mapping of names to what
+            each may be: True or False (on or off), a value as a label, or a list of these, of
+            which one is chosen in each trial. Beside a name, ``NAME_args`` holds the settings of
+            that recipe.
 
     Returns:
         The values by the recipe's name, the default first if it is among them. One that has a
@@ -50,7 +51,8 @@ def requested_recipes(recipes: object) -> Mapping[str, tuple[str, ...]]:
     if isinstance(recipes, Mapping):
         return _of_mapping(recipes)
     if isinstance(recipes, str):
-        names = list(RECIPES) if recipes == ALL else [recipes]
+        usual = [name for name, recipe in RECIPES.items() if recipe.in_all]
+        names = usual if recipes == ALL else [recipes]
     elif isinstance(recipes, Sequence) and all(isinstance(name, str) for name in recipes):
         names = list(recipes)
     else:
@@ -119,12 +121,10 @@ def _of_mapping(recipes: Mapping[object, object]) -> dict[str, tuple[str, ...]]:
 
 def _values(recipe: Recipe, given: object, args: Mapping[str, object]) -> tuple[str, ...]:
     try:
-        if isinstance(given, list | tuple):
-            if not given:
-                raise ValueError("the list of its values is empty")
-            found = [value for each in given for value in _meant(recipe, each, args)]
-        else:
-            found = list(_meant(recipe, given, args))
+        choices = recipe.choices(given)
+        if not choices:
+            raise ValueError("the list of its values is empty")
+        found = [value for each in choices for value in _meant(recipe, each, args)]
     except ValueError as error:
         raise ValueError(f"recipes: {recipe.name}: {error}.") from None
     return tuple(sorted(dict.fromkeys(found), key=lambda value: value != recipe.default))
