@@ -247,28 +247,44 @@ class SurrogateQuantSampler(QuantSampler):
         return SurrogatePolicy(part, self._criterion, self._costs, options, whole=self._space)
 
     def _policy(self, history: TrialHistory) -> Policy:
-        assert self._criterion is not None
-        scores: OptionScoreBook | TakenScores | None = self._option_scores
         kept = keep_prior(history.study, self._prior)
+        if not has_recipes(self._space):
+            return self._search(self._space, self._option_scores, kept)
+        if kept is None:
+            return RecipePolicy(self._space, self._sensitivity, self._search_part)
+        # The earlier study has chosen its recipes.
+        answer = PriorInSpace(kept, self._space, self._checked_criterion, self._costs).answer
+        recipes = self._space.default().recipes if answer is None else answer.recipes
+        return RecipePolicy(
+            self._space, None, partial(self._search_part, kept=kept), recipes=recipes
+        )
+
+    @property
+    def _checked_criterion(self) -> AccuracyCriterion:
+        assert self._criterion is not None
+        return self._criterion
+
+    def _search_part(self, part: TuningSpace, kept: StudyPrior | None = None) -> SurrogatePolicy:
+        """The search in a part of the space, in which recipes are fixed."""
+        book = None
+        if self._sensitivity is not None:
+            book = OptionScoreBook(part, self._costs, self._sensitivity)
+        return self._search(part, book, kept)
+
+    def _search(
+        self, space: TuningSpace, book: OptionScoreBook | None, kept: StudyPrior | None
+    ) -> SurrogatePolicy:
+        """The search in the space or a part of it."""
+        criterion = self._checked_criterion
+        scores: OptionScoreBook | TakenScores | None = book
         prior = None
         if kept is not None:
-            prior = PriorInSpace(kept, self._space, self._criterion, self._costs)
+            prior = PriorInSpace(kept, space, criterion, self._costs)
             taken = prior.scores
             if taken is not None and (scores is None or prior.replaces_scores):
                 scores = TakenScores(taken)
         options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior, self._thorough)
-        if has_recipes(self._space) and prior is None:
-            return RecipePolicy(self._space, self._sensitivity, self._search_of_part)
-        return SurrogatePolicy(self._space, self._criterion, self._costs, options)
-
-    def _search_of_part(self, part: TuningSpace) -> SurrogatePolicy:
-        """The search in a part of the space, in which recipes are fixed."""
-        assert self._criterion is not None
-        book = None
-        if self._sensitivity is not None:
-            book = OptionScoreBook(part, self._costs, self._sensitivity)
-        options = SurrogateOptions(self._min_gain, book, self._first_ops, thorough=self._thorough)
-        return SurrogatePolicy(part, self._criterion, self._costs, options, whole=self._space)
+        return SurrogatePolicy(space, criterion, self._costs, options, whole=self._space)
 
 
 def _searching(policy: Policy, history: TrialHistory) -> SurrogatePolicy | None:

@@ -203,3 +203,12 @@ def test_a_fixed_recipe_changes_no_order() -> None:
     fixed = RecipeModel({}, recipes={"level": ("on",)})
     first, second = (searched(model.sampler(), model.metric) for model in (plain, fixed))
     assert [t.params for t in first.trials] == [t.params for t in second.trials]
+
+
+def test_a_search_from_an_earlier_study_goes_on_with_its_recipes() -> None:
+    model = RecipeModel({"level=on": 0.3}, easy=0.02)
+    earlier = searched(model.sampler(), model.metric)
+    prior = study_prior(earlier, same_model=True, same_evaluation=False)
+    study = searched(model.sampler(prior=prior), model.metric)
+    assert set(recipes_of(study, model)) == {"level=on"}
+    assert len(study.trials) <= len(earlier.trials)

@@ -20,6 +20,7 @@ from optuna_quant.backends.onnxruntime.calibration.samples import Samples
 from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
+from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
@@ -246,6 +248,14 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """The model's outputs whose values can change when these ops are quantized."""
         with self._lock:
             return outputs_behind(self._parts.model.graph, ops)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The parts of the model that repeat, such as transformer layers, by its structure.
+
+        See :func:`~optuna_quant.backends.onnxruntime.model.blocks.find_blocks`.
+        """
+        with self._lock:
+            return find_blocks(self._parts.model.graph)
 
     # Models of configurations.
 

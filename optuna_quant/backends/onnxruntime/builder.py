@@ -38,6 +38,7 @@ from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
 from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
 from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
@@ -169,6 +170,12 @@ class CandidateBuilder:
         """Collect what weight-only algorithms need for these ops in one pass, once any does."""
         if self._inputs is not None:
             self._inputs.expect(self.weight_only[n] for n in ops if n in self.weight_only)
+
+    def inputs_for(self, config: QuantConfig) -> InputMomentsSource | None:
+        """What gives the inputs that a configuration needs; None if it needs none."""
+        options = (op.weight for op in config.ops.values() if op.mode == "weight_only")
+        needs = any(weight is not None and weight.algorithm in NEEDS_INPUTS for weight in options)
+        return self._inputs if needs else None
 
     def tensors(self, ops: Iterable[str], scheme: str = "asym") -> set[str]:
         """The tensors whose ranges are needed for some ops, where they have a static mode."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 import hashlib
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.base import CountsPasses
 from optuna_quant.backends.base import TakesSamples
-from optuna_quant.samplers._engine.scores import check_scores
 from optuna_quant.samplers._engine.scores import key_of
+from optuna_quant.samplers._models.option_scores import score_options
 from optuna_quant.study import record
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.compute_once import LeaseMonitor
@@ -123,13 +124,13 @@ class RecipeChoices:
         self, config: QuantConfig, bound: float, cured: float, errors: _Errors
     ) -> QuantConfig | None:
         """The configuration with one more recipe and the least error, if that is low enough."""
-        found = []
+        tried = []
         for name, values in self._space.recipes.items():
             # What was chosen is not taken back.
-            if config.recipes[name] != values[0]:
-                continue
-            found += [config.with_recipe(name, value) for value in values[1:]]
-        found = [each for each in found if errors.of(each) <= bound]
+            if config.recipes[name] == values[0]:
+                tried += [config.with_recipe(name, value) for value in values[1:]]
+        errors.compute(tried)
+        found = [each for each in tried if errors.of(each) <= bound]
         least = min(map(errors.of, found), default=0.0)
         alike = max(_ALIKE * least, cured)
         return next((each for each in found if errors.of(each) <= alike), None)
@@ -143,11 +144,17 @@ class _Errors:
         self.known: dict[str, float] = {}
 
     def of(self, config: QuantConfig) -> float:
-        if config.key not in self.known:
-            ops = list(config.quantized_ops)
-            scores = check_scores(self._sensitivity(config, ops), ops)
-            self.known[config.key] = sum(max(0.0, score) for score in scores.values())
+        self.compute([config])
         return self.known[config.key]
+
+    def compute(self, configs: Sequence[QuantConfig]) -> None:
+        """Compute the errors of configurations with the same ops, together if that can be."""
+        missing = [config for config in configs if config.key not in self.known]
+        if missing:
+            ops = list(missing[0].quantized_ops)
+            scored = score_options(self._sensitivity, missing, ops)
+            for config, scores in zip(missing, scored, strict=True):
+                self.known[config.key] = sum(max(0.0, score) for score in scores.values())
 
 
 def with_recipes(space: TuningSpace, recipes: Mapping[str, RecipeValue]) -> TuningSpace:

@@ -44,6 +44,8 @@ class RecipePolicy(Policy):
             recipes keep their defaults.
         search:
             Gives the policy that searches a part of the space, in which recipes are fixed.
+        recipes:
+            The recipes to begin with, in place of the default ones.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class RecipePolicy(Policy):
         space: TuningSpace,
         sensitivity: Sensitivity | None,
         search: Callable[[TuningSpace], SurrogatePolicy],
+        *,
+        recipes: Mapping[str, RecipeValue] | None = None,
     ) -> None:
         self._space = space
         self._search = search
         self._policies: dict[tuple[tuple[str, RecipeValue], ...], SurrogatePolicy] = {}
-        self._plain = self._policy_with(space.default().recipes)
+        self._plain = self._policy_with(space.default().recipes if recipes is None else recipes)
         self._choices = None
         if sensitivity is not None:
             self._choices = RecipeChoices(space, self._plain.start, sensitivity)

@@ -11,8 +11,7 @@ candidate:
 2. ``GraphRecipe``: FP32 graph to FP32 graph with the same function, before anything is quantized.
    What they give is a *variant* (``variants.py``), with its own builder and calibration
    statistics, made when the first configuration needs it and kept.
-3. ``WriterRecipe``: changes how the builder writes a candidate; a ``Correction`` is one that makes
-   errors smaller, so that ops are scored with it.
+3. ``WriterRecipe``: changes how the builder writes a candidate.
 4. ``SessionRecipe``: changes the options of a candidate's sessions.
 
 ``request.py`` reads what the user asks for (``recipes=``) into the values of each recipe;

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.recipes.recipe import ConfigRecipe
-from optuna_quant.backends.onnxruntime.recipes.recipe import Correction
-from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
 from optuna_quant.backends.onnxruntime.recipes.request import check_value
 from optuna_quant.backends.onnxruntime.recipes.request import recipe_named
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
@@ -78,13 +76,13 @@ class OfferedRecipes:
     def as_scored(self, config: QuantConfig) -> QuantConfig:
         """The configuration whose ops are scored in place of another.
 
-        Recipes that it does not name have their first value here. Those that say which ops are
-        quantized, or how the model is written and run, do so as well: whatever they gain is not a
-        smaller error of the same ops.
+        Recipes that it does not name have their first value here, and so have those that do not
+        lower the errors of the same ops.
         """
         kept: dict[str, RecipeValue] = {name: values[0] for name, values in self.values.items()}
         for name, value in config.recipes.items():
-            if isinstance(RECIPES.get(name), GraphRecipe | Correction):
+            recipe = RECIPES.get(name)
+            if recipe is not None and recipe.lowers_errors:
                 kept[name] = value
         return QuantConfig(config.ops, kept, config.calibration_size)
 

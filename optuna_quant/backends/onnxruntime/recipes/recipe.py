@@ -100,12 +100,16 @@ class Recipe(abc.ABC):
         in_all:
             Whether it is among the recipes if a user asks for all: not if it is chosen for where
             the model will run, and not for its accuracy.
+        lowers_errors:
+            Whether it is chosen for smaller errors of the same ops, so that ops are scored with
+            it: that tells what it gains. Otherwise they are scored as if it had its default.
     """
 
     name: ClassVar[str]
     default: ClassVar[str] = OFF
     arguments: ClassVar[tuple[str, ...]] = ()
     in_all: ClassVar[bool] = True
+    lowers_errors: ClassVar[bool] = False
 
     @abc.abstractmethod
     def offered(self, args: Mapping[str, object]) -> tuple[str, ...]:
@@ -232,13 +236,6 @@ class WriterRecipe(Recipe):
             value:
                 The value, which is not the default.
         """
-
-
-class Correction(WriterRecipe):
-    """A recipe that writes candidates so that their errors are smaller, and changes nothing else.
-
-    Ops are scored with it, where scores are to tell recipes apart.
-    """
 
 
 class SessionRecipe(Recipe):

@@ -17,7 +17,6 @@ import onnx
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
 from optuna_quant.backends.onnxruntime.recipes.labels import OFF
-from optuna_quant.backends.onnxruntime.recipes.recipe import Correction
 from optuna_quant.backends.onnxruntime.recipes.recipe import Switch
 from optuna_quant.backends.onnxruntime.recipes.recipe import WriterRecipe
 from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
@@ -51,19 +50,21 @@ class _OfStaticWeights(Switch, _OfStaticOps):
         return reason
 
 
-class WeightCorrection(_OfStaticWeights, Correction):
+class WeightCorrection(_OfStaticWeights):
     """Give quantized weights the means and the deviation of those in floats."""
 
     name = "weight_correction"
+    lowers_errors = True
 
     def written(self, options: WriteOptions, value: str) -> WriteOptions:
         return replace(options, correct_weights=True)
 
 
-class FastBiasCorrection(_OfStaticWeights, Correction):
+class FastBiasCorrection(_OfStaticWeights):
     """Take back by the biases what the rounding of weights adds to the mean of an output."""
 
     name = "fast_bias_correction"
+    lowers_errors = True
 
     def written(self, options: WriteOptions, value: str) -> WriteOptions:
         return replace(options, correct_biases=True)

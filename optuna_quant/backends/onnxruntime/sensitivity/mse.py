@@ -204,14 +204,17 @@ class MSESensitivity:
     ) -> list[dict[str, float]]:
         """:meth:`score_options` where all are built from this graph."""
         started = time.perf_counter()
-        found = []
+        found: list[dict[str, float]] = []
         pairs = []
+        same: dict[tuple[str, ...], dict[str, float]] = {}
         for config in configs:
             scores = dict.fromkeys(ops, 0.0)
             quantized = _quantized(config, scores)
-            found.append(scores)
-            if quantized:
-                candidate = self._build(config).proto  # of which all ops are in the graph
+            model = self._build(config) if quantized else None
+            key = ("" if model is None else model.fingerprint, *quantized)
+            found.append(same.setdefault(key, scores))  # Filled in below.
+            if model is not None and found[-1] is scores:
+                candidate = model.proto  # of which all ops are in the graph
                 tensors = {op: self._shown_by(op, config) for op in quantized}
                 pairs.append((scores, tensors, side_by_side(self._graph, candidate, tensors)))
         errors = self._errors([pair for _, _, pair in pairs])
@@ -225,7 +228,7 @@ class MSESensitivity:
         _logger.info(
             f"Scored {len(ops)} ops by {self.what} in {time.perf_counter() - started:.1f} s."
         )
-        return found
+        return [dict(scores) for scores in found]
 
     def score_with_weights(
         self, configs: Sequence[QuantConfig], ops: Sequence[str]
