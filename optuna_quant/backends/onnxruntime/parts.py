@@ -184,7 +184,6 @@ class BackendParts:
             fp32=self.fp32,
             recipes=self.recipes,
             variants=self.variants,
-            runs=self._runs,
             sessions=self.sessions,
             saturation=self.saturation,
         )

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
-    from optuna_quant.backends.onnxruntime.builder import Built
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
-    from optuna_quant.backends.onnxruntime.recipes.variant import Variant
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
     from optuna_quant.space.config import QuantConfig
@@ -237,31 +235,6 @@ class WriterRecipe(Recipe):
                 How it would be written without this recipe.
             value:
                 The value, which is not the default.
-        """
-
-
-class Correction(Recipe):
-    """A recipe that makes up for errors of a candidate that has been built."""
-
-    lowers_errors = True
-
-    @abc.abstractmethod
-    def corrected(
-        self, built: Built, value: str, config: QuantConfig, variant: Variant, runs: RunsGraphs
-    ) -> Built:
-        """A candidate with smaller errors, and its fingerprint.
-
-        Args:
-            built:
-                The candidate, as the corrections before this one have left it.
-            value:
-                The value, which is not the default.
-            config:
-                What it was built from.
-            variant:
-                The graph that it was built from, with its builder.
-            runs:
-                What to run models with, if something has to be measured.
         """
 
 
