@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.config_check import ConfigCheck
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
@@ -28,14 +29,15 @@ from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
-from optuna_quant.backends.onnxruntime.static.ops import check_static
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
+from optuna_quant.backends.onnxruntime.static.qdq import PairForm
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
+from optuna_quant.backends.onnxruntime.targets.offered import ops_of_target
+from optuna_quant.backends.onnxruntime.targets.table import CPU
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
-from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_op
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
 from optuna_quant.backends.onnxruntime.weight_only.weight_only import apply_weight_only
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.dynamic.rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.space.config import QuantConfig
 
@@ -93,6 +96,8 @@ class CandidateBuilder:
             calibration data.
         cache_dir:
             Where weights that take long to quantize are kept on disk; None for nowhere.
+        profile:
+            What the target runs, and in what form it wants candidates.
 
     Attributes:
         static:
@@ -108,62 +113,57 @@ class CandidateBuilder:
         reduce_range: bool = False,
         inputs: InputMomentsSource | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        profile: TargetProfile = CPU,
     ) -> None:
         self._graph = graph
+        self._form = PairForm(
+            is_cpu=profile.is_cpu,
+            integer_bias=profile.integer_bias,
+            weight_pairs=profile.weight_pairs,
+        )
         self._reduce_range = reduce_range
         self._cache = BoundedCache()
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
-        self._planner = Planner(graph)
+        self._planner = Planner(graph, fuses=profile.is_cpu)
         self._digests: dict[str, bytes] = {}
         self._left_out: set[tuple[str, str]] = set()
-        self._names = frozenset(node.name for node in graph.nodes)
         self.static: Mapping[str, StaticOp] = MappingProxyType(
-            {op.name: op for op in static_ops(graph)}
+            {op.name: op for op in ops_of_target(static_ops(graph), profile)}
         )
-        found = (weight_only_op(node, graph) for node in graph.nodes)
+        found = (
+            weight_only_op(node, graph) if profile.weight_only_bits else None
+            for node in graph.nodes
+        )
         self.weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType(
             {op.name: op for op in found if op is not None}
+        )
+        self._config_check = ConfigCheck(
+            frozenset(node.name for node in graph.nodes), self.static, self.weight_only, profile
         )
         self._inputs = inputs
         self._grouped = GroupedWeights(graph, self._cache, inputs, cache_dir)
 
     def check(self, config: QuantConfig) -> None:
-        """Check that a configuration is one for this model.
+        """Check that a configuration is one for this model and its target.
 
         Raises:
             ValueError:
-                If it names an op that the model does not have or a mode that an op does not have,
-                or a recipe.
+                If it names an op that the model does not have, a mode that an op does not have or
+                a form that the target does not run, or a recipe.
         """
-        for recipe in config.recipes:
-            raise ValueError(f"This backend has no recipe {recipe!r}.")
-        for name, op_config in config.ops.items():
-            if name not in self._names:
-                raise ValueError(f"There is no op {name!r} in the model.")
-            if op_config.mode == "static":
-                if name not in self.static:
-                    raise ValueError(f"Op {name!r} cannot run in static mode.")
-                check_static(self.static[name], op_config)
-            elif op_config.mode == "weight_only":
-                if name not in self.weight_only:
-                    raise ValueError(f"Op {name!r} cannot run in weight_only mode.")
-                check_weight_only(self.weight_only[name], op_config)
-            elif op_config.mode not in ("dynamic", "fp32"):
-                raise ValueError(
-                    f"Op {name!r} cannot run in mode {op_config.mode!r}: this backend has static, "
-                    "dynamic, weight_only and fp32."
-                )
+        self._config_check.check(config)
 
     def expect_inputs(self, ops: Iterable[str]) -> None:
         """Collect what weight-only algorithms need for these ops in one pass, once any does."""
         if self._inputs is not None:
             self._inputs.expect(self.weight_only[n] for n in ops if n in self.weight_only)
 
-    def tensors(self, ops: Iterable[str], scheme: str = "asym") -> set[str]:
+    def tensors(self, ops: Iterable[str]) -> set[str]:
         """The tensors whose ranges are needed for some ops, where they have a static mode."""
         found: set[str] = set()
         for name in ops:
-            if name in self.static:
+            op = self.static.get(name)
+            for scheme in _schemes(op) if op is not None else ():
                 found |= self._tensors(self.static[name], scheme)
         return found
 
@@ -208,7 +208,7 @@ class CandidateBuilder:
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
         if not (chosen or alone or dynamic):
             return None
-        writer = Writer(self._graph, plan, self._weights)
+        writer = Writer(self._graph, plan, self._weights, self._form)
         writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
         constants.update(self._graph.initializers)
@@ -334,6 +334,12 @@ class CandidateBuilder:
         own = self._graph.initializers
         self._digests.update((name, digest) for name, digest in known.items() if name in own)
         return result
+
+
+def _schemes(op: StaticOp) -> set[str]:
+    """The schemes of the activations in the options of an op."""
+    options = (*op.options(), *op.on_request)
+    return {option.activation.scheme for option in options if option.activation is not None}
 
 
 def _is_in(initializers: Mapping[str, onnx.TensorProto], tensor: onnx.TensorProto) -> bool:

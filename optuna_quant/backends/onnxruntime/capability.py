@@ -14,6 +14,7 @@ from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_options
 from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.targets.target import USUAL_TARGET
 from optuna_quant.backends.onnxruntime.weight_only.ops import pays_by_default
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
 from optuna_quant.space.capability import Capability
@@ -25,6 +26,8 @@ from optuna_quant.space.left_out import FloatWeights
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
+    from optuna_quant.backends.onnxruntime.targets.target import Target
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
     from optuna_quant.space.capability import OnRequest
     from optuna_quant.space.config import OpConfig
@@ -68,6 +71,7 @@ def find_capability(
     *,
     weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType({}),
     has_data: bool = False,
+    target: Target = USUAL_TARGET,
 ) -> Capability:
     """What can be done with each op.
 
@@ -85,15 +89,19 @@ def find_capability(
             The ops whose weights alone can be quantized, by name.
         has_data:
             Whether there are calibration data.
+        target:
+            What the ops are offered for.
     """
     ops = []
-    alone = _WeightsAlone(graph, weight_only, has_data=has_data)
+    profile = target.profile
+    alone = _WeightsAlone(graph, weight_only, profile, has_data=has_data)
+    floats = target.fallbacks
     for node in graph.nodes:
         if approach == "weight_only":
             ops += alone.capabilities(node.name)
             continue
         op = static.get(node.name) if approach != "dynamic" else None
-        rule = dynamic_rule(node, graph) if approach != "static" else None
+        rule = dynamic_rule(node, graph) if approach != "static" and profile.dynamic else None
         if rule is not None and op is not None and not rule.beside_static:
             rule = None
         options = [
@@ -104,8 +112,10 @@ def find_capability(
             default = (op is not None and op.rule.default) or (rule is not None and rule.default)
             op_type = op.op_type if op else node.op_type
             more = alone.on_request(node.name) if approach == "auto" else ()
-            ops.append(OpCapability(node.name, op_type, (*options, FP32), default, more))
-    hint = "" if any(op.default for op in ops) else why_nothing(graph, static, approach)
+            ops.append(OpCapability(node.name, op_type, (*options, *floats), default, more))
+    hint = ""
+    if not any(op.default for op in ops):
+        hint = why_nothing(graph, static, approach, profile=profile)
     types = {schema.name for schema in onnx.defs.get_all_schemas()}
     return Capability(
         tuple(ops),
@@ -119,8 +129,16 @@ def find_capability(
 class _WeightsAlone:
     """What weight-only quantization offers; ops of one form share their options."""
 
-    def __init__(self, graph: Graph, ops: Mapping[str, WeightOnlyOp], *, has_data: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        ops: Mapping[str, WeightOnlyOp],
+        profile: TargetProfile,
+        *,
+        has_data: bool,
+    ) -> None:
         self._graph = graph
+        self._profile = profile
         self._ops = ops
         self._has_data = has_data
         self._options: dict[
@@ -150,7 +168,12 @@ class _WeightsAlone:
     ) -> tuple[tuple[OpConfig, ...], tuple[OnRequest, ...]]:
         form = (op.inputs, op.is_table, beside_others)
         if form not in self._options:
-            self._options[form] = weight_only_options(
+            offered, on_request = weight_only_options(
                 op, has_data=self._has_data, beside_others=beside_others
+            )
+            allows = self._profile.allows
+            self._options[form] = (
+                tuple(option for option in offered if allows(op.op_type, option)),
+                tuple(each for each in on_request if allows(op.op_type, each.option)),
             )
         return self._options[form]

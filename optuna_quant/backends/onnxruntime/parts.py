@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.targets.target import Target
     from optuna_quant.space.config import QuantConfig
 
 
@@ -47,6 +48,8 @@ class BackendParts:
             Whether weights use 7 bits only.
         cache:
             Keeps calibration statistics on disk; None to keep them in memory only.
+        target:
+            What candidates are made for.
 
     Attributes:
         model:
@@ -56,6 +59,8 @@ class BackendParts:
         sessions:
             As given.
         reduce_range:
+            As given, or as the target asks for.
+        target:
             As given.
         fp32:
             Hands out the FP32 model.
@@ -74,11 +79,13 @@ class BackendParts:
         approach: str | None,
         reduce_range: bool,
         cache: CalibrationCache | None,
+        target: Target,
     ) -> None:
         self.model = model
         self.samples = samples
         self.sessions = sessions
-        self.reduce_range = reduce_range
+        self.reduce_range = reduce_range or target.profile.reduce_range
+        self.target = target
         self._asked_approach = approach
         self._cache = cache
         self.fp32 = _loaded(model, sessions)
@@ -96,6 +103,7 @@ class BackendParts:
             reduce_range=self.reduce_range,
             inputs=inputs,
             cache_dir=None if self._cache is None else self._cache.directory,
+            profile=self.target.profile,
         )
 
     @cached_property
@@ -108,6 +116,7 @@ class BackendParts:
             approach=self._asked_approach,
             has_data=self.samples.calibration is not None,
             calibration_sizes=self.samples.sizes,
+            target=self.target,
         )
 
     @cached_property
@@ -123,7 +132,9 @@ class BackendParts:
     @cached_property
     def saturation(self) -> SaturationCheck:
         """Whether sums of 8-bit products saturate here."""
-        return SaturationCheck(self.sessions, reduce_range=self.reduce_range)
+        # What is simulated is computed in floats.
+        narrow = self.reduce_range or self.target.is_simulated
+        return SaturationCheck(self.sessions, cannot_saturate=narrow)
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -188,6 +199,8 @@ class BackendParts:
             build=lambda config: quantize(config).proto,
             feed=piece.feed,
             samples=piece.samples,
+            target=None if self.target.is_usual else self.target.profile.name,
+            is_simulated=self.target.is_simulated,
         )
 
 

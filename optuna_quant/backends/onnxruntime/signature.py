@@ -10,7 +10,13 @@ if TYPE_CHECKING:
 
 
 def signature(
-    *, model: str, samples: Samples, approach: str, reduce_range: bool, saturates: bool
+    *,
+    model: str,
+    samples: Samples,
+    approach: str,
+    reduce_range: bool,
+    saturates: bool,
+    target: str = "",
 ) -> dict[str, str]:
     """What the models of a backend depend on, part by part.
 
@@ -27,8 +33,12 @@ def signature(
             Whether weights use 7 bits only.
         saturates:
             Whether sums of 8-bit products saturate.
+        target:
+            The target, in words; empty for the usual one.
     """
     options: dict[str, object] = {"approach": approach, "reduce_range": reduce_range}
+    if target:
+        options["target"] = target
     data = "none"
     if samples.calibration is not None and approach != "dynamic":
         options["calibration_sizes"] = list(samples.sizes) or None

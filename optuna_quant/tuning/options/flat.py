@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.default import RunSettings
+from optuna_quant.backends.default import TargetLike
 from optuna_quant.costs.given import CostsLike
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.given import DataLike
@@ -54,6 +55,7 @@ class FurtherOptions(TypedDict, total=False):
     verify: bool
     measure_gain: bool
     approach: str | None
+    target: TargetLike | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None

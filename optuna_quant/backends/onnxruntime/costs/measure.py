@@ -80,6 +80,10 @@ class CostSource:
             What the models are run on.
         samples:
             How many samples that is.
+        target:
+            What the models are for, if it is not this CPU.
+        is_simulated:
+            Whether they are only simulated here, so that their times mean nothing.
     """
 
     graph: Graph
@@ -90,6 +94,8 @@ class CostSource:
     build: Callable[[QuantConfig], onnx.ModelProto]
     feed: Feed
     samples: int
+    target: str | None = None
+    is_simulated: bool = False
 
 
 def measure_costs(
@@ -301,7 +307,9 @@ def conditions(source: CostSource) -> dict[str, str]:
     options = source.sessions.options
     threads = 0 if options is None else options.intra_op_num_threads
     providers = [p if isinstance(p, str) else p[0] for p in source.sessions.providers]
+    target = {} if source.target is None else {"target": _target(source)}
     return {
+        **target,
         "runtime": f"ONNX Runtime {onnxruntime.__version__}, {', '.join(providers)}",
         "machine": f"{platform.machine()}, {available_cores()} cores",
         "processor": _processor(),
@@ -312,6 +320,10 @@ def conditions(source: CostSource) -> dict[str, str]:
             f"{name} {'x'.join(map(str, array.shape))}" for name, array in source.feed.items()
         ),
     }
+
+
+def _target(source: CostSource) -> str:
+    return f"{source.target}{', simulated' if source.is_simulated else ''}"
 
 
 def _processor() -> str:

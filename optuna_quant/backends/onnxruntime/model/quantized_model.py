@@ -10,6 +10,7 @@ from functools import cached_property
 import os
 from pathlib import Path
 from threading import RLock
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -50,6 +51,8 @@ class SessionMaker:
             The execution providers.
         options:
             The session options; None for the defaults.
+        entries:
+            Configuration entries of all sessions, added to the options.
 
     Attributes:
         lock:
@@ -58,9 +61,16 @@ class SessionMaker:
             Gives sessions the initializers that models share.
     """
 
-    def __init__(self, providers: Providers, options: onnxruntime.SessionOptions | None) -> None:
+    def __init__(
+        self,
+        providers: Providers,
+        options: onnxruntime.SessionOptions | None,
+        *,
+        entries: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.providers = tuple(providers)
         self.options = options
+        self.entries = entries
         self.lock = RLock()
         self.arrays = SharedArrays()
 
@@ -144,13 +154,16 @@ class SessionMaker:
         if self.options is None and concurrent_runs > 1:
             # A session's own threads are one fewer, and help every run beside its caller.
             options.intra_op_num_threads = max(1, self._cores - concurrent_runs + 1)
+        entries = dict(self.entries)
         if base_dir is not None:
+            entries[_EXTERNAL_FOLDER] = str(base_dir)
+        for name, value in entries.items():
             try:
-                known = options.get_session_config_entry(_EXTERNAL_FOLDER)
+                known = options.get_session_config_entry(name)
             except RuntimeError:  # there is no such entry
                 known = None
-            if known != str(base_dir):
-                options.add_session_config_entry(_EXTERNAL_FOLDER, str(base_dir))
+            if known != value:
+                options.add_session_config_entry(name, value)
         return options
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 
 from optuna_quant.backends.onnxruntime.calibration.accumulator import INT32_MAX
+from optuna_quant.backends.onnxruntime.calibration.accumulator import NO_STEPS
 from optuna_quant.backends.onnxruntime.calibration.accumulator import fit_accumulator
 from optuna_quant.backends.onnxruntime.calibration.accumulator import steps_of
 from optuna_quant.backends.onnxruntime.model.graph import CONTRIB
@@ -45,6 +47,27 @@ _NEWEST_KERNEL = 25
 """The newest version of DequantizeLinear that the runtime knows."""
 
 
+@dataclass(frozen=True)
+class PairForm:
+    """In what form a provider wants pairs.
+
+    Args:
+        is_cpu:
+            Whether the runtime's CPU provider makes integer kernels of them.
+        integer_bias:
+            Whether biases are integers on the grid of the products; otherwise they stay in floats.
+        weight_pairs:
+            Whether weights are stored in floats, behind a pair.
+    """
+
+    is_cpu: bool = True
+    integer_bias: bool = True
+    weight_pairs: bool = False
+
+
+CPU_FORM = PairForm()
+
+
 class Writer:
     """Writes one candidate.
 
@@ -55,6 +78,8 @@ class Writer:
             Where tensors are quantized.
         weights:
             Gives the quantized weights.
+        form:
+            In what form pairs are written.
 
     Attributes:
         nodes:
@@ -67,10 +92,13 @@ class Writer:
             The quantized tensor behind each tensor that comes out of a pair.
     """
 
-    def __init__(self, graph: Graph, plan: Plan, weights: WeightStore) -> None:
+    def __init__(
+        self, graph: Graph, plan: Plan, weights: WeightStore, form: PairForm = CPU_FORM
+    ) -> None:
         self._graph = graph
         self._plan = plan
         self._weights = weights
+        self._form = form
         self._taken: set[str] = set()
         self._shared: dict[Hashable, str] = {}
         self.integers: dict[str, str] = {}
@@ -80,7 +108,9 @@ class Writer:
         since = onnx.defs.get_schema("DequantizeLinear", graph.opset).since_version
         self._domain = "" if since <= _NEWEST_KERNEL else CONTRIB
         self._axis_domain = self._domain if graph.opset >= _AXIS_OPSET else CONTRIB
-        self._signed_domain = self._domain if graph.opset < _DTYPE_OPSET else CONTRIB
+        named = graph.opset >= _DTYPE_OPSET
+        self._signed_domain = CONTRIB if named and form.is_cpu else self._domain
+        self._wide_domain = self._domain if named else CONTRIB
 
     def write(self) -> None:
         """Write all nodes of the graph."""
@@ -165,8 +195,10 @@ class Writer:
         if op.activations:
             source = self._graph.nodes[i].input[op.activations[0]]
             params = self._plan.read.get((i, op.activations[0])) or self._plan.made[source]
+            # Sums of 16-bit products would not fit: what takes such activations has wider ones.
+            is_narrow = np.iinfo(params.dtype).bits == 8
             bias = None
-            if op.bias is not None:
+            if op.bias is not None and self._form.integer_bias:
                 channels = weight.values.shape[0 if op.weight.axis is None else op.weight.axis]
                 if op.op_type == "ConvTranspose":
                     channels = self._graph.initializers[node.input[op.bias]].dims[0]
@@ -176,7 +208,7 @@ class Writer:
                 weight,
                 partial(self._weights.array, name, factor=alpha),
                 reduced=op.reduced_axes(weight.values.ndim),
-                steps=steps_of(params.zero_point, params.dtype),
+                steps=steps_of(params.zero_point, params.dtype) if is_narrow else NO_STEPS,
                 input_scale=params.scale,
                 bias=bias,
             )
@@ -184,7 +216,12 @@ class Writer:
                 weight, kind = fitted, (kind, fitted.scale.tobytes())
             if op.bias is not None and bias is not None:
                 node.input[op.bias] = self._bias(node.input[op.bias], bias, params, weight, beta)
-        node.input[op.weight.position] = self._dequantized(name, weight, kind)
+        if op.bias is not None and not self._form.integer_bias and beta != 1.0:
+            node.input[op.bias] = self._scaled_bias(node.input[op.bias], beta)
+        if self._form.weight_pairs and op.activations:
+            node.input[op.weight.position] = self._weight_pair(name, weight, kind, alpha)
+        else:
+            node.input[op.weight.position] = self._dequantized(name, weight, kind)
 
     def _quantized_outputs(self, node: onnx.NodeProto, outputs: Sequence[str]) -> None:
         copy = onnx.NodeProto()
@@ -196,6 +233,8 @@ class Writer:
                 self._quantize(copy.output[j], name, self._plan.made[name])
 
     def _runs_on_integers(self, node: onnx.NodeProto) -> bool:
+        if not self._form.is_cpu:
+            return False
         old = node.op_type == "Pad" and self._graph.opset < _AXIS_OPSET
         return node.op_type in PASS_INTEGERS and node.input[0] in self.integers and not old
 
@@ -212,7 +251,7 @@ class Writer:
             copy.input[2] = zero_point
         copy.output[0] = self.integers[tensor] = self._name(f"{tensor}_quantized")
         self.nodes.append(copy)
-        self._dequantize([copy.output[0], scale, zero_point], tensor, None)
+        self._dequantize([copy.output[0], scale, zero_point], tensor, None, params.dtype)
 
     # Pairs.
 
@@ -239,15 +278,24 @@ class Writer:
         names = self._params(base, params)
         integers = self._name(f"{base}_quantized")
         self.integers[output] = integers
-        domain = self._signed_domain if params.dtype == "int8" else self._domain
+        domain = self._signed_domain if params.dtype == "int8" else self._domain_of(params.dtype)
         self._add("QuantizeLinear", [source, *names], integers, domain=domain)
         self._add("DequantizeLinear", [integers, *names], output, domain=domain)
 
-    def _dequantize(self, inputs: Sequence[str], output: str, axis: int | None) -> None:
+    def _domain_of(self, dtype: str, axis: int | None = None) -> str:
+        """The domain of operators on a type; that of 16 bits is standard since opset 21."""
+        if np.iinfo(dtype).bits == 16:
+            return self._wide_domain
+        return self._domain if axis is None else self._axis_domain
+
+    def _dequantize(
+        self, inputs: Sequence[str], output: str, axis: int | None, dtype: str = "int8"
+    ) -> None:
+        domain = self._domain_of(dtype, axis)
         if axis is None:
-            self._add("DequantizeLinear", inputs, output, domain=self._domain)
+            self._add("DequantizeLinear", inputs, output, domain=domain)
         else:
-            self._add("DequantizeLinear", inputs, output, domain=self._axis_domain, axis=axis)
+            self._add("DequantizeLinear", inputs, output, domain=domain, axis=axis)
 
     def _params(self, tensor: str, params: Params) -> tuple[str, str]:
         scale = self._shared_constant(
@@ -276,8 +324,34 @@ class Writer:
             scale = self._constant(f"{name}_scale", weight.scale)
             zero_point = self._constant(f"{name}_zero_point", weight.zero_point)
             self._shared[key] = output = self._name(f"{name}_dequantized")
-            self._dequantize([values, scale, zero_point], output, weight.axis)
+            inputs = [values, scale, zero_point]
+            self._dequantize(inputs, output, weight.axis, weight.values.dtype.name)
         return self._shared[key]
+
+    def _weight_pair(
+        self, name: str, weight: QuantizedWeight, kind: Hashable, factor: float
+    ) -> str:
+        """The output of the pair of a weight that is stored in floats."""
+        key = ("weight pair", name, kind)
+        if key not in self._shared:
+            source = name
+            if factor != 1.0:
+                array = self._weights.array(name, factor=factor)
+                source = self._shared_constant(("scaled", name, factor), f"{name}_scaled", array)
+            scale = self._constant(f"{name}_scale", weight.scale)
+            zero_point = self._constant(f"{name}_zero_point", weight.zero_point)
+            integers = self._name(f"{name}_quantized")
+            self._shared[key] = output = self._name(f"{name}_dequantized")
+            domain = self._domain_of(weight.values.dtype.name, weight.axis)
+            axis = {} if weight.axis is None else {"axis": weight.axis}
+            params = [scale, zero_point]
+            self._add("QuantizeLinear", [source, *params], integers, domain=domain, **axis)
+            self._add("DequantizeLinear", [integers, *params], output, domain=domain, **axis)
+        return self._shared[key]
+
+    def _scaled_bias(self, name: str, beta: float) -> str:
+        array = self._graph.array(name) * np.float32(beta)
+        return self._shared_constant(("scaled", name, beta), f"{name}_scaled", array)
 
     def _bias(
         self,
