@@ -239,6 +239,7 @@ def _backend(
         "session_options": None if request.backend is not None else runtime.session(),
         "cache_dir": runtime.cache_dir,
         "target": allowed.target,
+        "float16_storage": allowed.float16_storage,
     }
     if request.backend is None:
         return make_backend(request.model, **options)

@@ -21,6 +21,7 @@ from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
+from optuna_quant.backends.onnxruntime.half.simulated import with_rounding
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
@@ -101,6 +102,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             TOML file with one. Where ``providers`` is not given and the installed ONNX Runtime
             has the target's provider, models run with it; otherwise they are simulated in floats
             on the CPU, and :attr:`simulated_target` says so. Default: ``"cpu"``.
+        float16_storage:
+            Whether candidates store the weights that stay in floats as float16, with a Cast
+            that the runtime computes when it loads them: half their size, as fast, and rounded
+            to 11 significant bits. Weights with values beyond 65504, and those of fewer than 256
+            values, stay as they are.
         inputs:
             Inputs that are the same for all samples, by name, see
             :class:`~optuna_quant.data.constant_inputs.ConstantInputs`.
@@ -139,6 +145,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         cache_dir: str | os.PathLike[str] | None = None,
         reduce_range: bool = False,
         target: TargetLike | None = None,
+        float16_storage: bool = False,
         inputs: Mapping[str, Any] | None = None,
         transform: Callable[[Any], Any] | None = None,
         inspect_only: bool = False,
@@ -147,7 +154,12 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         check_approach(approach, profile)
         sizes = checked_sizes(calibration_sizes)
         found, providers = find_target(profile, providers)
-        sessions = SessionMaker(providers, session_options, entries=found.session_entries)
+        sessions = SessionMaker(
+            providers,
+            session_options,
+            entries=found.session_entries,
+            as_run=with_rounding if found.is_simulated else None,
+        )
         opened = OpenedModel(load_model(model))
         self._files = _files(model=model, calibration_data=calibration_data)
         samples = Samples(
@@ -166,6 +178,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             reduce_range=reduce_range,
             cache=None if cache_dir is None else CalibrationCache(cache_dir),
             target=found,
+            half_storage=float16_storage,
         )
         super().__init__(parts, RLock())
         found.tell()
@@ -329,6 +342,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             reduce_range=self._parts.reduce_range,
             saturates=saturates,
             target=self._parts.target.description,
+            half_storage=self._parts.half_storage,
         )
 
 

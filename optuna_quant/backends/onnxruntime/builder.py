@@ -15,6 +15,8 @@ from optuna.logging import get_logger
 from optuna_quant.backends.onnxruntime.config_check import ConfigCheck
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
+from optuna_quant.backends.onnxruntime.half.ops import apply_half
+from optuna_quant.backends.onnxruntime.half.storage import store_half
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import missing_digests
 from optuna_quant.backends.onnxruntime.model.compact import source_array
@@ -98,6 +100,8 @@ class CandidateBuilder:
             Where weights that take long to quantize are kept on disk; None for nowhere.
         profile:
             What the target runs, and in what form it wants candidates.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
 
     Attributes:
         static:
@@ -114,6 +118,7 @@ class CandidateBuilder:
         inputs: InputMomentsSource | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         profile: TargetProfile = CPU,
+        half_storage: bool = False,
     ) -> None:
         self._graph = graph
         self._form = PairForm(
@@ -122,6 +127,7 @@ class CandidateBuilder:
             weight_pairs=profile.weight_pairs,
         )
         self._reduce_range = reduce_range
+        self._half_storage = half_storage
         self._cache = BoundedCache()
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
         self._planner = Planner(graph, fuses=profile.is_cpu)
@@ -205,8 +211,9 @@ class CandidateBuilder:
         }
         plan = self._plan(chosen, find)
         alone = self._weights_alone(config)
+        half = [name for name, op in config.ops.items() if op.mode == "fp16"]
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
-        if not (chosen or alone or dynamic):
+        if not (chosen or alone or dynamic or half):
             return None
         writer = Writer(self._graph, plan, self._weights, self._form)
         writer.write()
@@ -224,7 +231,13 @@ class CandidateBuilder:
             self._apply_dynamic(model, layers, outside)
             use_pairs(model, writer.integers)
         self._apply_dynamic(model, config.ops, outside)
-        digests = self._apply_weight_only(model, alone, outside)
+        digests = {}
+        if alone:
+            digests = apply_weight_only(self._rewrite(model, outside), model, alone)
+        if half:
+            apply_half(self._rewrite(model, outside), model, self._graph, half)
+        if self._half_storage:
+            store_half(self._rewrite(model, outside), model, self._graph)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
         return Built(compact, self._fingerprint(compact, writer, digests))
@@ -264,15 +277,8 @@ class CandidateBuilder:
                 f"for: {reason}"
             )
 
-    def _apply_weight_only(
-        self,
-        model: onnx.ModelProto,
-        chosen: Mapping[str, tuple[WeightOnlyOp, PackedWeight, int | None]],
-        outside: MutableMapping[str, Source],
-    ) -> dict[str, bytes]:
-        if not chosen:
-            return {}
-        rewrite = Rewrite(
+    def _rewrite(self, model: onnx.ModelProto, outside: MutableMapping[str, Source]) -> Rewrite:
+        return Rewrite(
             model,
             opset=self._graph.opset,
             reduce_range=self._reduce_range,
@@ -280,7 +286,6 @@ class CandidateBuilder:
             cache=None,
             outside=outside,
         )
-        return apply_weight_only(rewrite, model, chosen)
 
     def _loader(self, outside: Mapping[str, Source]) -> LoadTensor:
         def load(tensor: onnx.TensorProto) -> NDArray[Any]:

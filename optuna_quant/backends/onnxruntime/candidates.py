@@ -102,7 +102,7 @@ class Candidates:
 
     def _build(self, config: QuantConfig) -> Built:
         self._builder.check(config)
-        if not config.quantized_ops:
+        if all(op.mode == "fp32" for op in config.ops.values()):
             return self.unchanged
         self._saturation.tell(config)
         return self._builder.build(config, self._ranges.params_for(config)) or self.unchanged

@@ -19,14 +19,12 @@ from optuna_quant.backends.onnxruntime.weight_only.ops import pays_by_default
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
-from optuna_quant.space.config import FP32
 from optuna_quant.space.left_out import FloatWeights
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
-    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.targets.target import Target
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
     from optuna_quant.space.capability import OnRequest
@@ -94,11 +92,10 @@ def find_capability(
     """
     ops = []
     profile = target.profile
-    alone = _WeightsAlone(graph, weight_only, profile, has_data=has_data)
-    floats = target.fallbacks
+    alone = _WeightsAlone(graph, weight_only, target, has_data=has_data)
     for node in graph.nodes:
         if approach == "weight_only":
-            ops += alone.capabilities(node.name)
+            ops += alone.capabilities(node)
             continue
         op = static.get(node.name) if approach != "dynamic" else None
         rule = dynamic_rule(node, graph) if approach != "static" and profile.dynamic else None
@@ -112,7 +109,8 @@ def find_capability(
             default = (op is not None and op.rule.default) or (rule is not None and rule.default)
             op_type = op.op_type if op else node.op_type
             more = alone.on_request(node.name) if approach == "auto" else ()
-            ops.append(OpCapability(node.name, op_type, (*options, *floats), default, more))
+            options += target.fallbacks(node, graph)
+            ops.append(OpCapability(node.name, op_type, tuple(options), default, more))
     hint = ""
     if not any(op.default for op in ops):
         hint = why_nothing(graph, static, approach, profile=profile)
@@ -133,12 +131,12 @@ class _WeightsAlone:
         self,
         graph: Graph,
         ops: Mapping[str, WeightOnlyOp],
-        profile: TargetProfile,
+        target: Target,
         *,
         has_data: bool,
     ) -> None:
         self._graph = graph
-        self._profile = profile
+        self._target = target
         self._ops = ops
         self._has_data = has_data
         self._options: dict[
@@ -149,14 +147,15 @@ class _WeightsAlone:
     def _float_bytes(self) -> int:
         return total_float_bytes(self._graph.nodes, self._graph)
 
-    def capabilities(self, name: str) -> list[OpCapability]:
+    def capabilities(self, node: onnx.NodeProto) -> list[OpCapability]:
         """What can be done with an op; empty if nothing."""
-        op = self._ops.get(name)
+        op = self._ops.get(node.name)
         if op is None:
             return []
         options, on_request = self._of(op, beside_others=False)
         default = pays_by_default(op, self._float_bytes)
-        return [OpCapability(name, op.op_type, (*options, FP32), default, on_request)]
+        options += self._target.fallbacks(node, self._graph)
+        return [OpCapability(node.name, op.op_type, options, default, on_request)]
 
     def on_request(self, name: str) -> tuple[OnRequest, ...]:
         """The options of an op that has others."""
@@ -171,7 +170,7 @@ class _WeightsAlone:
             offered, on_request = weight_only_options(
                 op, has_data=self._has_data, beside_others=beside_others
             )
-            allows = self._profile.allows
+            allows = self._target.profile.allows
             self._options[form] = (
                 tuple(option for option in offered if allows(op.op_type, option)),
                 tuple(each for each in on_request if allows(op.op_type, each.option)),

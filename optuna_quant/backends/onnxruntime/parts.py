@@ -50,6 +50,8 @@ class BackendParts:
             Keeps calibration statistics on disk; None to keep them in memory only.
         target:
             What candidates are made for.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
 
     Attributes:
         model:
@@ -61,6 +63,8 @@ class BackendParts:
         reduce_range:
             As given, or as the target asks for.
         target:
+            As given.
+        half_storage:
             As given.
         fp32:
             Hands out the FP32 model.
@@ -80,12 +84,14 @@ class BackendParts:
         reduce_range: bool,
         cache: CalibrationCache | None,
         target: Target,
+        half_storage: bool,
     ) -> None:
         self.model = model
         self.samples = samples
         self.sessions = sessions
         self.reduce_range = reduce_range or target.profile.reduce_range
         self.target = target
+        self.half_storage = half_storage
         self._asked_approach = approach
         self._cache = cache
         self.fp32 = _loaded(model, sessions)
@@ -104,6 +110,7 @@ class BackendParts:
             inputs=inputs,
             cache_dir=None if self._cache is None else self._cache.directory,
             profile=self.target.profile,
+            half_storage=self.half_storage,
         )
 
     @cached_property

@@ -17,6 +17,7 @@ def signature(
     reduce_range: bool,
     saturates: bool,
     target: str = "",
+    half_storage: bool = False,
 ) -> dict[str, str]:
     """What the models of a backend depend on, part by part.
 
@@ -35,10 +36,14 @@ def signature(
             Whether sums of 8-bit products saturate.
         target:
             The target, in words; empty for the usual one.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
     """
     options: dict[str, object] = {"approach": approach, "reduce_range": reduce_range}
     if target:
         options["target"] = target
+    if half_storage:
+        options["float16_storage"] = True
     data = "none"
     if samples.calibration is not None and approach != "dynamic":
         options["calibration_sizes"] = list(samples.sizes) or None

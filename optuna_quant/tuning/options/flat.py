@@ -56,6 +56,7 @@ class FurtherOptions(TypedDict, total=False):
     measure_gain: bool
     approach: str | None
     target: TargetLike | None
+    float16_storage: bool | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None

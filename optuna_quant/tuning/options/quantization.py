@@ -10,6 +10,7 @@ from optuna_quant._common.option import Flag
 from optuna_quant._common.option import option
 from optuna_quant._common.option_kinds import COUNTS
 from optuna_quant._common.option_kinds import OP_TYPES
+from optuna_quant._common.option_kinds import SWITCH
 from optuna_quant._common.option_kinds import TABLE
 from optuna_quant._common.option_kinds import TARGET
 from optuna_quant._common.option_kinds import TEXT
@@ -42,6 +43,9 @@ class QuantizationOptions:
             Where the installed ONNX Runtime lacks its execution provider, models are simulated in
             floats on the CPU, no times are measured, and the objective is by default
             ``"bit_operations"``. Default: ``"cpu"``. See ``docs/targets.md``.
+        float16_storage:
+            Whether models store the weights that stay in floats as float16: half their size, as
+            fast.
         op_types:
             Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
             objective, none that makes the model slower here), ``"all"``, or the op types.
@@ -75,6 +79,15 @@ class QuantizationOptions:
             metavar="NAME|FILE",
             heading=_HEADING,
             reads="file of --target",
+        ),
+    )
+    float16_storage: bool | None = option(
+        None,
+        Flag(
+            help="store the weights that stay in floats as float16, with half the size",
+            kind=SWITCH,
+            value=True,
+            heading=_HEADING,
         ),
     )
     op_types: Sequence[str] | str = option(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.costs.classes import design
+from optuna_quant.backends.onnxruntime.costs.classes import is_changed
 from optuna_quant.backends.onnxruntime.costs.classes import random_configs
 from optuna_quant.backends.onnxruntime.costs.latency import latency_table
 from optuna_quant.backends.onnxruntime.costs.latency import state_of
@@ -136,7 +137,7 @@ def measure_costs(
 
     def build(config: QuantConfig) -> onnx.ModelProto:
         model = source.build(config)
-        if config.quantized_ops:
+        if is_changed(config):
             sizes[config.key] = group_bytes(model, source.graph, neighbours)
         return model
 
@@ -223,7 +224,7 @@ def count_costs(source: CostSource, space: TuningSpace, *, seed: int = 0) -> Cos
     sizes = {
         config: group_bytes(source.build(config), source.graph, neighbours)
         for config in configs
-        if config.quantized_ops
+        if is_changed(config)
     }
     tables = (
         _size_table(source, space, neighbours, sizes),

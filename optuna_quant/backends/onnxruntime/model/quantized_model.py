@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ class SessionMaker:
             The session options; None for the defaults.
         entries:
             Configuration entries of all sessions, added to the options.
+        as_run:
+            Gives the model that runs in the place of another one; None if that runs itself.
 
     Attributes:
         lock:
@@ -67,10 +70,12 @@ class SessionMaker:
         options: onnxruntime.SessionOptions | None,
         *,
         entries: Mapping[str, str] = MappingProxyType({}),
+        as_run: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
     ) -> None:
         self.providers = tuple(providers)
         self.options = options
         self.entries = entries
+        self._as_run = as_run
         self.lock = RLock()
         self.arrays = SharedArrays()
 
@@ -110,6 +115,8 @@ class SessionMaker:
                 model, outside = model.proto, model.outside
             else:
                 model = model.whole()
+        if self._as_run is not None:
+            model = self._as_run(model)
         # What is left of a compact model is small.
         if not outside and is_too_large(model):
             raise ValueError(

@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING
 import onnxruntime
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.half.ops import half_inputs
 from optuna_quant.backends.onnxruntime.model.providers import checked_providers
 from optuna_quant.backends.onnxruntime.targets.profile import CPU_PROVIDER
 from optuna_quant.backends.onnxruntime.targets.table import CPU
+from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import onnx
+
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
 
@@ -54,14 +59,15 @@ class Target:
         """Configuration entries of all sessions."""
         return IN_FLOATS if self.is_simulated else {}
 
-    @property
-    def fallbacks(self) -> tuple[OpConfig, ...]:
-        """The floating-point options of ops, the preferred one first."""
-        return tuple(OpConfig(mode) for mode in self.profile.fallbacks if self._builds(mode))
+    def fallbacks(self, node: onnx.NodeProto, graph: Graph) -> tuple[OpConfig, ...]:
+        """The floating-point options of an op, the preferred one first.
 
-    def _builds(self, mode: str) -> bool:
-        # The CPU provider, on which others are simulated, has no bfloat16.
-        return mode == "fp32"
+        bfloat16 is none of them, whatever the profile says: it could not be simulated, since the
+        CPU provider has no operators for it, nor tried.
+        """
+        if "fp16" in self.profile.fallbacks and half_inputs(node, graph):
+            return OpConfig("fp16"), FP32
+        return (FP32,)
 
     @property
     def is_usual(self) -> bool:
