@@ -22,6 +22,7 @@ from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
 from optuna_quant.backends.onnxruntime.half.simulated import with_rounding
+from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
@@ -29,6 +30,8 @@ from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
+from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
+from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
 from optuna_quant.backends.onnxruntime.targets.given import as_target
@@ -46,8 +49,10 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+    from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike
     from optuna_quant.backends.onnxruntime.targets.given import TargetLike
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
@@ -113,6 +118,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         transform:
             Function of what the calibration data hold of one sample that gives the input as the
             model takes it.
+        recipes:
+            Methods for the whole model to choose from, such as equalization: ``"all"``, names, or
+            a dict of what each may be; see
+            :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`. None for
+            none.
         inspect_only:
             Whether only the capability and the tuning space are asked for. Then no calibration
             data are needed, and the model is not run.
@@ -148,10 +158,12 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         float16_storage: bool = False,
         inputs: Mapping[str, Any] | None = None,
         transform: Callable[[Any], Any] | None = None,
+        recipes: RecipesLike | None = None,
         inspect_only: bool = False,
     ) -> None:
         profile = as_target(target)
         check_approach(approach, profile)
+        requested = requested_recipes(recipes)
         sizes = checked_sizes(calibration_sizes)
         found, providers = find_target(profile, providers)
         sessions = SessionMaker(
@@ -179,6 +191,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             cache=None if cache_dir is None else CalibrationCache(cache_dir),
             target=found,
             half_storage=float16_storage,
+            recipes=requested,
         )
         super().__init__(parts, RLock())
         found.tell()
@@ -237,7 +250,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             prefix=prefix,
         )
         with self._lock:
-            self._parts.ranges.expect(space)
+            space = without_idle_choices(space, self._parts.model.graph)
+            self._parts.variants.expect(space)
         return space
 
     @property
@@ -275,6 +289,14 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         with self._lock:
             return outputs_behind(self._parts.model.graph, ops)
 
+    def blocks(self) -> tuple[Block, ...]:
+        """The parts of the model that repeat, such as transformer layers, by its structure.
+
+        See :func:`~optuna_quant.backends.onnxruntime.model.blocks.find_blocks`.
+        """
+        with self._lock:
+            return find_blocks(self._parts.model.graph)
+
     # Models of configurations.
 
     def quantize(self, config: QuantConfig) -> QuantizedModel:
@@ -287,7 +309,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
 
         Raises:
             ValueError:
-                If it names an op that the model does not have, or that cannot run so.
+                If it names an op that the model does not have, or that cannot run so, or a recipe
+                or a value of one that does not exist.
         """
         with self._lock:
             return self._parts.candidates.quantize(config)
@@ -314,10 +337,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """
         model = self.quantize(config)
         with self._lock:
-            graph = self._parts.model.graph
+            candidates = self._parts.candidates
+            graph, sessions = candidates.variant(config).graph, candidates.sessions_of(config)
         if self.simulated_target is not None:
             return simulated_ops(config.ops, self.simulated_target)
-        return executed_in_candidate(model, config.ops.keys(), graph, self._parts.sessions)
+        return executed_in_candidate(model, config.ops.keys(), graph, sessions)
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.

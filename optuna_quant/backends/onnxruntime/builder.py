@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import partial
+import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -30,14 +32,18 @@ from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
+from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
-from optuna_quant.backends.onnxruntime.static.qdq import PairForm
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
+from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
 from optuna_quant.backends.onnxruntime.targets.offered import ops_of_target
+from optuna_quant.backends.onnxruntime.targets.offered import write_options
 from optuna_quant.backends.onnxruntime.targets.table import CPU
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_op
@@ -54,9 +60,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
     from optuna_quant.backends.onnxruntime.dynamic.rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
+    from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.space.config import QuantConfig
@@ -102,6 +111,8 @@ class CandidateBuilder:
             What the target runs, and in what form it wants candidates.
         half_storage:
             Whether weights that stay in floats are stored in float16.
+        means:
+            Gives the means of ops' inputs; None without calibration data.
 
     Attributes:
         static:
@@ -119,15 +130,13 @@ class CandidateBuilder:
         cache_dir: str | os.PathLike[str] | None = None,
         profile: TargetProfile = CPU,
         half_storage: bool = False,
+        means: InputMeansSource | None = None,
     ) -> None:
         self._graph = graph
-        self._form = PairForm(
-            is_cpu=profile.is_cpu,
-            integer_bias=profile.integer_bias,
-            weight_pairs=profile.weight_pairs,
-        )
+        self._means = means
         self._reduce_range = reduce_range
         self._half_storage = half_storage
+        self._target_options = write_options(profile)
         self._cache = BoundedCache()
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
         self._planner = Planner(graph, fuses=profile.is_cpu)
@@ -140,6 +149,8 @@ class CandidateBuilder:
             weight_only_op(node, graph) if profile.weight_only_bits else None
             for node in graph.nodes
         )
+        if means is not None:
+            means.expect(bias_inputs(self.static.values(), graph))
         self.weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType(
             {op.name: op for op in found if op is not None}
         )
@@ -155,7 +166,7 @@ class CandidateBuilder:
         Raises:
             ValueError:
                 If it names an op that the model does not have, a mode that an op does not have or
-                a form that the target does not run, or a recipe.
+                a form that the target does not run.
         """
         self._config_check.check(config)
 
@@ -163,6 +174,12 @@ class CandidateBuilder:
         """Collect what weight-only algorithms need for these ops in one pass, once any does."""
         if self._inputs is not None:
             self._inputs.expect(self.weight_only[n] for n in ops if n in self.weight_only)
+
+    def inputs_for(self, config: QuantConfig) -> InputMomentsSource | None:
+        """What gives the inputs that a configuration needs; None if it needs none."""
+        options = (op.weight for op in config.ops.values() if op.mode == "weight_only")
+        needs = any(weight is not None and weight.algorithm in NEEDS_INPUTS for weight in options)
+        return self._inputs if needs else None
 
     def tensors(self, ops: Iterable[str]) -> set[str]:
         """The tensors whose ranges are needed for some ops, where they have a static mode."""
@@ -190,7 +207,9 @@ class CandidateBuilder:
             found.add(op.output(node, scheme))
         return found
 
-    def build(self, config: QuantConfig, find: FindParams) -> Built | None:
+    def build(
+        self, config: QuantConfig, find: FindParams, options: WriteOptions = AS_USUAL
+    ) -> Built | None:
         """Build a candidate.
 
         Ops that would need the range of a tensor which has none stay in FP32, with a warning.
@@ -200,6 +219,8 @@ class CandidateBuilder:
                 The configuration; see :meth:`check`.
             find:
                 Gives the parameters for activations.
+            options:
+                How it is written.
 
         Returns:
             The candidate; None if all its ops stay in FP32.
@@ -209,19 +230,21 @@ class CandidateBuilder:
             for name, op_config in config.ops.items()
             if op_config.mode == "static"
         }
-        plan = self._plan(chosen, find)
+        options = options.for_target(self._target_options)
+        plan = self._plan(chosen, find, options)
         alone = self._weights_alone(config)
         half = [name for name, op in config.ops.items() if op.mode == "fp16"]
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
         if not (chosen or alone or dynamic or half):
             return None
-        writer = Writer(self._graph, plan, self._weights, self._form)
-        writer.write()
+        means = self._means_for(config) if options.correct_biases else None
+        writer = Writer(self._graph, plan, self._weights, options, means)
+        written = writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
         constants.update(self._graph.initializers)
-        constants.update(writer.constants)
+        constants.update(written.constants)
         outside: dict[str, Source] = {}
-        model = assemble(self._graph.template, writer.nodes, constants, outside=outside)
+        model = assemble(self._graph.template, written.nodes, constants, outside=outside)
         layers = {
             op.name: OpConfig("dynamic", weight=op_config.weight)
             for op, op_config in chosen.values()
@@ -229,7 +252,7 @@ class CandidateBuilder:
         }
         if layers:
             self._apply_dynamic(model, layers, outside)
-            use_pairs(model, writer.integers)
+            use_pairs(model, written.integers)
         self._apply_dynamic(model, config.ops, outside)
         digests = {}
         if alone:
@@ -240,7 +263,12 @@ class CandidateBuilder:
             store_half(self._rewrite(model, outside), model, self._graph)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
-        return Built(compact, self._fingerprint(compact, writer, digests))
+        found = self._fingerprint(compact, written, digests)
+        if writer.repeated_pairs:
+            # To a fingerprint, which looks at values alone, the pairs are one.
+            text = f"{found} with {writer.repeated_pairs} pairs more"
+            found = hashlib.sha256(text.encode()).hexdigest()[: len(found)]
+        return Built(compact, found)
 
     def _weights_alone(
         self, config: QuantConfig
@@ -259,11 +287,23 @@ class CandidateBuilder:
                     found[name] = (op, weight, op_config.accuracy_level)
         return found
 
-    def _plan(self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams) -> Plan:
+    def _means_for(self, config: QuantConfig) -> FindMeans:
+        """Gives the means of ops' inputs for the sampling size of a configuration."""
+        if self._means is None:
+            raise ValueError(
+                "Recipe 'fast_bias_correction' needs calibration_data, but the backend has none."
+            )
+        return partial(self._means.get, size=config.calibration_size)
+
+    def _plan(
+        self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams, options: WriteOptions
+    ) -> Plan:
         """The plan for the ops that can have one; the others are taken out of ``chosen``."""
         while True:
             try:
-                return self._planner.plan(chosen, find, self._table_params)
+                return self._planner.plan(
+                    chosen, find, self._table_params, float_outputs=options.float_outputs
+                )
             except MissingRangesError as error:
                 for i, reason in error.errors.items():
                     op, _ = chosen.pop(i)
@@ -326,11 +366,11 @@ class CandidateBuilder:
         return result
 
     def _fingerprint(
-        self, model: CompactModel, writer: Writer, digests: Mapping[str, bytes]
+        self, model: CompactModel, written: WrittenGraph, digests: Mapping[str, bytes]
     ) -> str:
         known = {**self._digests, **digests}
-        for name, digest in writer.digests.items():
-            array = writer.constants[name]
+        for name, digest in written.digests.items():
+            array = written.constants[name]
             data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             known[name] = typed_digest(digest, data_type, array.shape)
         known.update(missing_digests(model.outside, known))
@@ -343,7 +383,7 @@ class CandidateBuilder:
 
 def _schemes(op: StaticOp) -> set[str]:
     """The schemes of the activations in the options of an op."""
-    options = (*op.options(), *op.on_request)
+    options = (*op.options(), *(each.option for each in op.on_request()))
     return {option.activation.scheme for option in options if option.activation is not None}
 
 

@@ -17,6 +17,7 @@ from optuna_quant.backends.onnxruntime.model.float_constants import total_float_
 from optuna_quant.backends.onnxruntime.targets.target import USUAL_TARGET
 from optuna_quant.backends.onnxruntime.weight_only.ops import pays_by_default
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
+from optuna_quant.backends.onnxruntime.weight_only.presets import weight_only_presets
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
 from optuna_quant.space.left_out import FloatWeights
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
     from optuna_quant.space.capability import OnRequest
     from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.presets import Preset
 
 
 APPROACHES = ("static", "dynamic", "weight_only", "auto")
@@ -108,9 +110,17 @@ def find_capability(
         if options:
             default = (op is not None and op.rule.default) or (rule is not None and rule.default)
             op_type = op.op_type if op else node.op_type
-            more = alone.on_request(node.name) if approach == "auto" else ()
+            more = op.on_request() if op else ()
+            if approach == "auto":
+                more += alone.on_request(node.name)
             options += target.fallbacks(node, graph)
             ops.append(OpCapability(node.name, op_type, tuple(options), default, more))
+    presets: tuple[Preset, ...] = ()
+    if approach == "weight_only":
+        options_of = {op.name: op.options for op in ops}
+        presets = weight_only_presets(
+            [weight_only[name] for name in options_of], options_of, has_data=has_data
+        )
     hint = ""
     if not any(op.default for op in ops):
         hint = why_nothing(graph, static, approach, profile=profile)
@@ -121,6 +131,7 @@ def find_capability(
         hint=hint,
         known_types=tuple(sorted(types | {node.op_type for node in graph.nodes})),
         known_names=tuple(node.name for node in graph.nodes if node.name),
+        presets=presets,
     )
 
 

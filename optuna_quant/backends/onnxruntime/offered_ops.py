@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 import warnings
@@ -21,6 +22,7 @@ from optuna_quant.space.left_out import FloatWeights
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Iterable
     from collections.abc import Mapping
     from collections.abc import Sequence
@@ -59,6 +61,8 @@ class OfferedOps:
             The calibration sampling sizes, default first.
         target:
             What the ops are offered for.
+        recipes:
+            Gives the values of each recipe that is offered, default first.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class OfferedOps:
         has_data: bool,
         calibration_sizes: Sequence[int],
         target: Target,
+        recipes: Callable[[], Mapping[str, tuple[str, ...]]],
     ) -> None:
         self._target = target
         self._model = model
@@ -79,6 +84,7 @@ class OfferedOps:
         self._has_data = has_data
         self._asked_approach = approach
         self._calibration_sizes = calibration_sizes
+        self._recipes = recipes
 
     @cached_property
     def approach(self) -> str:
@@ -111,6 +117,7 @@ class OfferedOps:
             has_data=self._has_data,
             target=self._target,
         )
+        found = replace(found, recipes=self._recipes())
         # Without any op to tune the error says what is wrong.
         if any(op.default for op in found.ops):
             for warning in model_warnings(graph):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 import os
 from pathlib import Path
@@ -58,6 +59,8 @@ class SessionMaker:
             Gives the model that runs in the place of another one; None if that runs itself.
 
     Attributes:
+        level:
+            How far graphs are optimized; None for what the options say.
         lock:
             Held while ``options`` are in use: whoever changes them for a while must hold it.
         arrays:
@@ -76,8 +79,32 @@ class SessionMaker:
         self.options = options
         self.entries = entries
         self._as_run = as_run
+        self.level: onnxruntime.GraphOptimizationLevel | None = None
         self.lock = RLock()
         self.arrays = SharedArrays()
+
+    def at_level(self, level: onnxruntime.GraphOptimizationLevel) -> SessionMaker:
+        """The same for sessions whose graphs are optimized so far, whatever the options say."""
+        other = copy(self)
+        other.level = level
+        return other
+
+    @contextmanager
+    def options_at_level(self) -> Iterator[onnxruntime.SessionOptions | None]:
+        """The options for a session that somebody else makes meanwhile; None for the defaults.
+
+        :attr:`lock` must be held.
+        """
+        if self.level is None:
+            yield self.options
+            return
+        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        usual = options.graph_optimization_level
+        try:
+            options.graph_optimization_level = self.level
+            yield options
+        finally:
+            options.graph_optimization_level = usual
 
     def make(
         self,
@@ -102,8 +129,8 @@ class SessionMaker:
                 How many runs are made at the same time. Without options of the user's the session
                 has so many threads that these take all cores.
             level:
-                How far the graph is optimized, if not as the options say; then the runtime's own
-                log is off.
+                How far the graph is optimized, if not as is usual here; then the runtime's own log
+                is off.
 
         Raises:
             ValueError:
@@ -131,6 +158,8 @@ class SessionMaker:
                 options.add_external_initializers(list(outside), values)
             usual = options.graph_optimization_level, options.log_severity_level
             try:
+                if self.level is not None:
+                    options.graph_optimization_level = self.level
                 if level is not None:
                     options.graph_optimization_level, options.log_severity_level = level, 4
                 session = onnxruntime.InferenceSession(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from optuna_quant.backends.onnxruntime.model.op_tables import StaticRule
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import STANDS_FOR_INFINITY
 from optuna_quant.backends.onnxruntime.static.matmul_add import MatMulAdd
 from optuna_quant.backends.onnxruntime.static.matmul_add import find_matmul_add
+from optuna_quant.space.capability import OnRequest
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig
 
@@ -71,8 +73,8 @@ class StaticOp:
             What static quantization of it is on the target; None for what it is on the CPU.
         offered:
             The ways to quantize it on the target, the default first; None for those of the CPU.
-        on_request:
-            Further ways, which the user must ask for.
+        asked:
+            Further ways on the target, which the user must ask for.
     """
 
     name: str
@@ -85,7 +87,7 @@ class StaticOp:
     matmul_add: MatMulAdd | None = None
     own_rule: StaticRule | None = None
     offered: tuple[OpConfig, ...] | None = None
-    on_request: tuple[OpConfig, ...] = ()
+    asked: tuple[OnRequest, ...] = ()
 
     @property
     def rule(self) -> StaticRule:
@@ -94,13 +96,22 @@ class StaticOp:
 
     def options(self) -> tuple[OpConfig, ...]:
         """The ways to quantize it, the default first; the activation's algorithm runs fastest."""
+        return self._options(self.rule.activations) if self.offered is None else self.offered
+
+    def on_request(self) -> tuple[OnRequest, ...]:
+        """More ways, for those who name their algorithm; none if no activation has a range."""
         if self.offered is not None:
-            return self.offered
+            return self.asked
+        more = self._options(self.rule.activations_on_request if self.activations else ())
+        fields = frozenset({"algorithm"})
+        return tuple(OnRequest(option, fields, side="activation") for option in more)
+
+    def _options(self, activations: Iterable[TensorConfig]) -> tuple[OpConfig, ...]:
         weights = self.weight.configs if self.weight else (None,)
         return tuple(
             OpConfig("static", activation, weight)
             for weight in weights
-            for activation in self.rule.activations
+            for activation in activations
         )
 
     def reduced_axes(self, rank: int) -> tuple[int, ...]:

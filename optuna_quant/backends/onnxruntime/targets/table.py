@@ -52,6 +52,13 @@ CPU = TargetProfile(
             activation="uint8/asym",
             weights=(_PER_CHANNEL, _PER_TENSOR, _TABLE),
         ),
+        # Computed in floats, which saves no time.
+        IntegerForm(
+            op_types=_ALL_PRODUCTS,
+            activation="uint16/asym",
+            weights=(_PER_CHANNEL, _PER_TENSOR),
+            on_request=True,
+        ),
     ),
     dynamic=True,
     weight_only_bits=(4, 8, 2),

@@ -192,6 +192,29 @@ def test_16_bits_are_of_the_domain_that_has_them(opset: int, domain: str) -> Non
         assert node.domain == domain
 
 
+def test_the_cpu_has_16_bits_for_those_who_name_them() -> None:
+    backend = backend_of("convnet", "cpu")
+    wish = {"Conv": {"activation": {"bits": [8, 16]}}}
+    options = options_of(backend.tuning_space(op_type_dict=wish))
+    usual = options_of(backend.tuning_space())
+    assert options["Gemm0"] == usual["Gemm0"]
+    assert options["Conv0"][: len(usual["Conv0"])] == usual["Conv0"]
+    more = options["Conv0"][len(usual["Conv0"]) :]
+    assert {o.activation.dtype for o in more if o.activation} == {"uint16"}
+    assert {o.activation.algorithm for o in more if o.activation} == {
+        *("minmax", "percentile", "kl", "mse")
+    }
+    x = samples(20, 2, 8, 8)
+    space = backend.tuning_space(op_type_dict=wish)
+    (exact,) = backend.quantize(space.fp32()).run({"x": x})
+    errors = {}
+    for option in (usual["Conv0"][0], more[0]):
+        config = space.fp32().with_ops({"Conv0": option, "Conv1": option})
+        (y,) = backend.quantize(config).run({"x": x})
+        errors[option.activation.bits if option.activation else 0] = np.abs(y - exact).max()
+    assert errors[16] < errors[8]
+
+
 def test_ops_of_different_bits_get_their_own() -> None:
     backend = backend_of("residual", "qnn")
     space = backend.tuning_space(op_types="all")
