@@ -83,7 +83,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             ``"static"`` (activation ranges from calibration, Q/DQ), ``"dynamic"`` (found at run
             time), ``"weight_only"`` (weights of few bits in groups, activations in floats), or
             ``"auto"`` (static options first, then dynamic ones for ops that have them;
-            weight-only ones only where ``op_type_dict`` or ``op_name_dict`` names that mode).
+            weight-only ones only where ``op_type_dict`` or ``op_name_dict`` names that mode, or
+            weights of 4 bits).
             By default ``"static"``, and ``"auto"`` for a model of which 5% or more are the
             weights of ops that only dynamic quantization takes (LSTM).
         providers:

@@ -34,7 +34,8 @@ class QuantizationOptions:
         approach:
             ``"static"``, ``"dynamic"``, ``"weight_only"`` (weights of 4 or 8 bits in groups, for a
             smaller model), or ``"auto"`` (static, and dynamic for ops that allow it;
-            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode).
+            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode, or weights of 4
+            bits).
             Default: ``"static"``, and ``"auto"`` for a model of which 5% or more are the weights
             of ops that only dynamic quantization takes (LSTM).
         target:
