@@ -36,6 +36,7 @@ NAMES = (
     "costs",
     "peers",
     "pareto",
+    "recipes",
     "warm_start",
 )
 NEED_CASES = ("build", "peers")

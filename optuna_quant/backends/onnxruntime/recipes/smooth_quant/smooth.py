@@ -75,7 +75,7 @@ def smoothed(graph: Graph, settings: SmoothQuantSettings, runs: RunsGraphs) -> G
     statistics = runs.remembered(
         ("channels", settings.op_types), lambda: channel_statistics(graph, axes, runs, keep=True)
     )
-    edits = GraphEdits(graph, "smooth")
+    edits = GraphEdits(graph, "sq")
     inserted = 0
     for shared in shared_inputs(graph, ops, settings):
         found = statistics[shared.tensor]
