@@ -33,7 +33,7 @@ _FORMS = (
     "label of an option for all ops that have it, such as 'dynamic a=... w=...'"
 )
 # What says which ops have which options, and so goes with a name and not with a configuration.
-_OF_SPACE = ("op_types", "op_type_dict", "op_name_dict")
+_OF_SPACE = ("op_types", "op_type_dict", "op_name_dict", "sensitivities")
 _REPORT = ("op", "mode", "activation", "weight")
 
 
@@ -141,7 +141,7 @@ def check_config(config: QuantConfig, capability: Capability) -> None:
             raise ValueError(
                 f"config: op {name!r} has no option {option.label!r} here; it has: "
                 f"{'; '.join(each.label for each in ops[name].options)}."
-                f"{_other_approach(option, ops[name].options)}"
+                f"{other_approach(option, ops[name].options)}"
             )
     for recipe, value in config.recipes.items():
         values = capability.recipes.get(recipe)
@@ -180,8 +180,18 @@ def check_whole(options: QuantizationOptions, said_by: str) -> None:
         )
 
 
-def _other_approach(option: OpConfig, offered: tuple[OpConfig, ...]) -> str:
-    """What to do if the op has no option of that mode at all."""
+def other_approach(option: OpConfig, offered: tuple[OpConfig, ...]) -> str:
+    """What to do if an op has no option of the mode of an option at all.
+
+    Args:
+        option:
+            The option, which the op does not have.
+        offered:
+            Those that it has.
+
+    Returns:
+        A sentence with a space before it; empty if the op has options of that mode.
+    """
     if option.mode in {each.mode for each in offered}:
         return ""
     return (
