@@ -59,6 +59,7 @@ class BuiltModel:
     headline: str = "Quantized without a search; no criterion was checked."
     trial: FrozenTrial | None = field(default=None, repr=False)
     _given: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _threads: int = field(default=0, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +105,7 @@ class BuiltModel:
             found,
             first=replace(found.first, name=original_of(self.backend)),
             second=replace(found.second, name="quantized"),
+            threads=self._threads,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -148,6 +148,7 @@ def export(
         trials.describe(chosen),
         chosen,
         own,
+        request.runtime.threads or 0,
     )
     if save is not None:
         result.save(save)

@@ -111,7 +111,9 @@ def quantize(
     built = backend.quantize(chosen)
     fp32 = backend.quantize(chosen.with_fallback(*chosen.ops))
     own = {"inputs": inputs, "transform": request.evaluation.transform}
-    result = BuiltModel(built, chosen, fp32.nbytes, backend, _given=own)
+    result = BuiltModel(
+        built, chosen, fp32.nbytes, backend, _given=own, _threads=request.runtime.threads or 0
+    )
     if save is not None:
         result.save(save)
     return result

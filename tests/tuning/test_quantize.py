@@ -120,6 +120,7 @@ def test_compare_measures_beside_fp32() -> None:
     )
     found = built.compare(data=digits / "eval.npz", rounds=2)
     assert (found.first.name, found.second.name) == ("FP32", "quantized")
+    assert found.threads == 1
     evaluation = optuna_quant.DataEvaluation(digits / "eval.npz")
     backend = built.backend
     assert found.second.metric == evaluation(built.model)
