@@ -10,6 +10,7 @@ from dataclasses import field
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.keys import RecipeValue
+from optuna_quant.space.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,16 @@ class OnRequest:
             The option.
         fields:
             The fields that the user must have named in ``op_type_dict`` or ``op_name_dict``, with
-            the option's values among those allowed: ``"mode"``, ``"accuracy_level"``, or one of
-            its weight's; a ``"dtype"`` counts for ``"bits"`` as well.
+            the option's values among those allowed: ``"mode"``, ``"accuracy_level"``, or those of
+            one side; a ``"dtype"`` counts for ``"bits"`` as well.
+        side:
+            Whose fields these are, besides those of the whole op: ``"weight"`` or
+            ``"activation"``. Default: the weight's.
     """
 
     option: OpConfig
     fields: frozenset[str]
+    side: str = "weight"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class OpCapability:
             Whether the op belongs to the tuning space unless the user asks otherwise: quantizing
             it pays.
         on_request:
-            Further options, which the user must ask for. They come after ``options``.
+            Further options, which the user must ask for. They come after the other quantized ones.
     """
 
     name: str
@@ -74,6 +79,9 @@ class Capability:
             The names of the model's other ops.
         hint:
             If there is nothing to quantize: why, and what to do, for the message.
+        presets:
+            Pre-defined settings of the whole model, in the order in which staged strategies try
+            them; not where the user names algorithms of weights.
     """
 
     ops: tuple[OpCapability, ...]
@@ -82,6 +90,7 @@ class Capability:
     hint: str = ""
     known_types: tuple[str, ...] = ()
     known_names: tuple[str, ...] = ()
+    presets: tuple[Preset, ...] = ()
 
     def select(self, op_types: Sequence[str] | str = "default") -> tuple[OpCapability, ...]:
         """The ops to tune.

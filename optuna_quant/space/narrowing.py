@@ -48,7 +48,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "granularity": GRANULARITIES,
     "mode": MODES,
     "algorithm": (
-        *("minmax", "percentile", "kl", "mse"),  # Of ranges,
+        *("minmax", "percentile", "kl", "mse", "mean_minmax"),  # Of ranges,
         *("rtn", "gptq", "awq", "teq", "hqq", "k_quant", "autoround"),  # and of weights alone.
     ),
 }
@@ -149,6 +149,15 @@ def parse_wishes(
                     f"{'' if key in _SIDES else did_you_mean(str(key), (*_SIDES, *_OF_OPS))}"
                 )
     return wishes
+
+
+def names_weight_algorithms(*op_dicts: OpDict | None) -> bool:
+    """Whether a user names algorithms of weights for some ops."""
+    return any(
+        wish.side == "weight" and wish.field == "algorithm"
+        for op_dict in op_dicts
+        for wish in parse_wishes("op_type_dict", op_dict, exact=op_dict or ())
+    )
 
 
 def _check_pattern(source: str, pattern: object) -> None:
@@ -296,7 +305,7 @@ def _is_asked(each: OnRequest, wishes: Sequence[Wish]) -> bool:
     named = {
         "bits" if wish.field == "dtype" else wish.field
         for wish in wishes
-        if wish.side != "activation"
+        if wish.side in ("", each.side)
         and any(value in wish.values for value in wish.values_of(each.option))
     }
     return named >= each.fields

@@ -12,6 +12,8 @@ from typing import Any
 
 from optuna_quant._common.printable import listed
 from optuna_quant.backends.base import original_of
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.left_out import shown_bytes
 from optuna_quant.tuning.compare import compare
 from optuna_quant.tuning.output import check_output
@@ -30,7 +32,16 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.backends.base import Model
     from optuna_quant.costs.comparison import Comparison
-    from optuna_quant.space.config import QuantConfig
+
+
+def without_quantization(config: QuantConfig) -> QuantConfig:
+    """The FP32 model: every op of a configuration in FP32, and no recipe.
+
+    Args:
+        config:
+            The configuration.
+    """
+    return QuantConfig(dict.fromkeys(config.ops, FP32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +140,9 @@ class BuiltModel:
         lines = [self.headline, f"{runs}, {size}"]
         if differs:
             lines.append(differs)
+        if self.config.recipes:
+            recipes = [f"{name} ({value})" for name, value in self.config.recipes.items()]
+            lines.append(f"recipes: {', '.join(recipes)}")
         if self.config.fallback_ops:
             lines.append(f"in fallback: {listed(self.config.fallback_ops)}")
         return "\n".join(lines)
@@ -137,4 +151,4 @@ class BuiltModel:
         return self.summary()
 
     def _fp32(self) -> Model:
-        return self.backend.quantize(self.config.with_fallback(*self.config.ops))
+        return self.backend.quantize(without_quantization(self.config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import csv
 import io
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,6 +115,19 @@ def named_config(name: str | None, space: TuningSpace) -> QuantConfig:
     return config
 
 
+def with_recipes(config: QuantConfig, capability: Capability) -> QuantConfig:
+    """A configuration with the default value of each recipe that it does not name.
+
+    Args:
+        config:
+            The configuration, perhaps of a report, which names none.
+        capability:
+            What the backend can do, with the recipes that were asked for.
+    """
+    defaults = {name: values[0] for name, values in capability.recipes.items()}
+    return QuantConfig(config.ops, {**defaults, **config.recipes}, config.calibration_size)
+
+
 def check_config(config: QuantConfig, capability: Capability) -> None:
     """Refuse a configuration that a backend cannot build.
 
@@ -147,8 +161,10 @@ def check_config(config: QuantConfig, capability: Capability) -> None:
         values = capability.recipes.get(recipe)
         if values is None or value not in values:
             have = "none" if values is None else listed([repr(each) for each in values])
+            asked = json.dumps({recipe: value})
             raise ValueError(
-                f"config: recipe {recipe!r} cannot be {value!r} here; it has: {have}."
+                f"config: recipe {recipe!r} cannot be {value!r} here; it has: {have}. Ask for it "
+                f"with recipes={asked} (--recipes '{asked}')."
             )
     size = config.calibration_size
     if size is not None and size not in capability.calibration_sizes:

@@ -246,6 +246,7 @@ def backend_of(
         "approach": allowed.approach,
         "calibration_data": calibration_data,
         "calibration_sizes": allowed.calibration_sizes,
+        "recipes": allowed.recipes,
         "inputs": inputs or None,
         "transform": request.evaluation.transform,
         "providers": runtime.providers,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import optuna
 import pytest
 from spaces import DYNAMIC
@@ -12,56 +10,15 @@ from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 from spaces import make_space
 from spaces import objective_of
+from staged_search import loss_per_op
+from staged_search import run
 
+from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
-from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.config import TensorConfig
-from optuna_quant.space.space import TuningSpace
-from optuna_quant.study.trial_view import TrialView
-
-
-SHORT = {
-    FP32: "f",
-    STATIC: "s",
-    STATIC_TENSOR: "t",
-    STATIC_KL: "k",
-    DYNAMIC: "d",
-    OpConfig("bf16"): "b",
-}
-
-
-def run(
-    space: TuningSpace,
-    metric: Callable[[QuantConfig], float],
-    *,
-    direction: str = "maximize",
-    **kwargs: object,
-) -> list[str]:
-    """Every trial as its stage and a letter per op, until the strategy has nothing left."""
-    sampler = BasicQuantSampler(space, **kwargs)
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    while not sampler.is_exhausted(study):
-        study.optimize(objective_of(space, metric), n_trials=1)
-        assert len(study.trials) < 200
-    lines = []
-    for trial in study.trials:
-        config = space.config_from_params(trial.params)
-        recipes = "".join(f" {name}={value}" for name, value in config.recipes.items())
-        letters = "".join(SHORT[option] for option in config.ops.values())
-        lines.append(f"{TrialView(trial).claim.stage}: {letters}{recipes}")
-    return lines
-
-
-def loss_per_op(**losses: float) -> Callable[[QuantConfig], float]:
-    """A metric from which each quantized op takes its loss."""
-
-    def metric(config: QuantConfig) -> float:
-        quantized = config.quantized_ops
-        return 1.0 - sum(loss for op, loss in losses.items() if op in quantized)
-
-    return metric
+from optuna_quant.space.presets import Preset
 
 
 def test_fallback_from_last_to_first_then_by_impact() -> None:
@@ -93,6 +50,56 @@ def test_lower_is_better() -> None:
     metric = loss_per_op(op0=0.2, op1=0.0, op2=0.4)
     order = run(make_space(3), lambda config: -metric(config), direction="minimize")
     assert order[-1] == "accumulated fallback: fsf"
+
+
+def _presets() -> tuple[Preset, ...]:
+    ops = ("op0", "op1", "op2")
+    return (
+        Preset("as by default", dict.fromkeys(ops, STATIC)),
+        Preset("tensor", dict.fromkeys(ops, STATIC_TENSOR)),
+        Preset("tensor without last", {**dict.fromkeys(ops, STATIC_TENSOR), "op2": FP32}),
+        Preset("kl", dict.fromkeys(ops, STATIC_KL)),
+    )
+
+
+@pytest.mark.parametrize("compat", [None, "inc2"])
+def test_presets_come_after_the_default(compat: str | None) -> None:
+    space = make_space(3, (STATIC, STATIC_TENSOR, STATIC_KL, FP32), presets=_presets())
+    worth = {STATIC: 0.0, STATIC_TENSOR: 0.2, STATIC_KL: 0.1, FP32: 0.3}
+    order = run(
+        space,
+        lambda config: sum(worth[option] for option in config.ops.values()),
+        compat=compat,
+    )
+    assert order[:5] == [
+        "baseline: fff",
+        "default: sss",
+        "pre-defined settings: ttt",
+        "pre-defined settings: ttf",
+        "pre-defined settings: kkk",
+    ]
+    # The best of them is what the rest begins with.
+    assert order[5:] == [
+        "instance-wise fallback: tff",
+        "instance-wise fallback: ftf",
+    ]
+
+
+def test_what_is_not_quantized_is_looked_for_in_the_best_preset() -> None:
+    space = make_space(3, (STATIC, STATIC_TENSOR, FP32), presets=_presets()[:2])
+    worth = {STATIC: 0.2, STATIC_TENSOR: 0.1, FP32: 0.0}
+    criterion = AccuracyCriterion(tolerable_loss=0.15, criterion="absolute")
+    order = run(
+        space,
+        lambda config: 1.0 - sum(worth[option] for option in config.ops.values()),
+        criterion=criterion,
+    )
+    assert order[:4] == [
+        "baseline: fff",
+        "default: sss",
+        "pre-defined settings: ttt",
+        "fallback by halves: fft",
+    ]
 
 
 def test_op_types_one_by_one_then_combined() -> None:

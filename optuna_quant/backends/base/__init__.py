@@ -11,6 +11,7 @@ May import: `space` and the descriptions of inputs in `data`.
 
 from optuna_quant.backends.base.backend import Backend
 from optuna_quant.backends.base.backend import ExecutedOp
+from optuna_quant.backends.base.backend import HasBlocks
 from optuna_quant.backends.base.backend import HasConstantInputs
 from optuna_quant.backends.base.backend import HasSignature
 from optuna_quant.backends.base.backend import NamesOriginal
@@ -20,8 +21,10 @@ from optuna_quant.backends.base.backend import TracesOutputs
 from optuna_quant.backends.base.backend import WeighsFloats
 from optuna_quant.backends.base.backend import original_of
 from optuna_quant.backends.base.calibration import Calibrates
+from optuna_quant.backends.base.calibration import CalibratesForConfigs
 from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
+from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
@@ -48,8 +51,10 @@ from optuna_quant.backends.base.sensitivity import TakesSamples
 __all__ = [
     "Backend",
     "Calibrates",
+    "CalibratesForConfigs",
     "CountsPasses",
     "ExecutedOp",
+    "HasBlocks",
     "HasConstantInputs",
     "HasKey",
     "HasNative",
@@ -74,6 +79,7 @@ __all__ = [
     "SharesCalibration",
     "TakesBatches",
     "TakesSamples",
+    "TellsCalibrationBytes",
     "TracesOutputs",
     "WeighsFloats",
     "atomic_write",

@@ -16,6 +16,7 @@ from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
 from optuna_quant.backends.onnxruntime.weight_only.ops import pays_by_default
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
+from optuna_quant.backends.onnxruntime.weight_only.presets import weight_only_presets
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
 from optuna_quant.space.config import FP32
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
     from optuna_quant.space.capability import OnRequest
     from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.presets import Preset
 
 
 APPROACHES = ("static", "dynamic", "weight_only", "auto")
@@ -103,8 +105,16 @@ def find_capability(
         if options:
             default = (op is not None and op.rule.default) or (rule is not None and rule.default)
             op_type = op.op_type if op else node.op_type
-            more = alone.on_request(node.name) if approach == "auto" else ()
+            more = op.on_request() if op else ()
+            if approach == "auto":
+                more += alone.on_request(node.name)
             ops.append(OpCapability(node.name, op_type, (*options, FP32), default, more))
+    presets: tuple[Preset, ...] = ()
+    if approach == "weight_only":
+        options_of = {op.name: op.options for op in ops}
+        presets = weight_only_presets(
+            [weight_only[name] for name in options_of], options_of, has_data=has_data
+        )
     hint = "" if any(op.default for op in ops) else why_nothing(graph, static, approach)
     types = {schema.name for schema in onnx.defs.get_all_schemas()}
     return Capability(
@@ -113,6 +123,7 @@ def find_capability(
         hint=hint,
         known_types=tuple(sorted(types | {node.op_type for node in graph.nodes})),
         known_names=tuple(node.name for node in graph.nodes if node.name),
+        presets=presets,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import ALGORITHM_VERSIONS
+
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.calibration.samples import Samples
@@ -33,6 +35,8 @@ def signature(
     if samples.calibration is not None and approach != "dynamic":
         options["calibration_sizes"] = list(samples.sizes) or None
         data = samples.fingerprint
+    if approach == "weight_only":
+        options["algorithms"] = " ".join(f"{n}:{v}" for n, v in ALGORITHM_VERSIONS.items())
     return {
         "model": model,
         "calibration data": data,

@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optuna_quant.backends.base import Backend
+from optuna_quant.backends.default import RecipesLike
 from optuna_quant.backends.default import RunSettings
 from optuna_quant.costs.given import CostsLike
 from optuna_quant.criteria import AccuracyCriterion
@@ -60,6 +61,7 @@ class FurtherOptions(TypedDict, total=False):
     op_name_dict: OpDict | None
     sensitivities: SensitivitiesLike | None
     calibration_sizes: Sequence[int] | None
+    recipes: RecipesLike | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None
     threads: int | None
     session_options: RunSettings | None
@@ -91,6 +93,7 @@ class ModelOptions(TypedDict, total=False):
     op_name_dict: OpDict | None
     sensitivities: SensitivitiesLike | None
     calibration_sizes: Sequence[int] | None
+    recipes: RecipesLike | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None
     threads: int | None
     session_options: RunSettings | None

@@ -131,7 +131,8 @@ def weight_only_options(
     """The ways to quantize the weight of an op, the default first, and those on request.
 
     By default there are 4 bits in groups of 32 with a zero point each, at the accuracy level that
-    is fast, with the algorithms that :data:`_USUAL` names; the same in floats; and 8 bits.
+    is fast, with the algorithms that :data:`_USUAL` names; GPTQ in groups of 128 as well; RTN in
+    floats, and with 8 bits.
 
     Args:
         op:
@@ -157,6 +158,7 @@ def weight_only_options(
 
 
 _USUAL = ("rtn", "gptq", "awq")
+_WIDE_GROUP = 128
 
 
 def _usual_group(inputs: int) -> int | None:
@@ -175,7 +177,8 @@ def _special(config: OpConfig, group: int | None) -> frozenset[str]:
         found.add("algorithm")
     if weight.scheme != "asym":
         found.add("scheme")
-    if weight.group_size != group:
+    is_wide = weight.algorithm == "gptq" and weight.group_size == _WIDE_GROUP
+    if weight.group_size != group and not is_wide:
         found.add("granularity" if weight.group_size is None else "group_size")
     if level == FLOAT_LEVEL and not (plain and weight.bits == 4):
         found.add("accuracy_level")
