@@ -37,6 +37,7 @@ NAMES = (
     "peers",
     "pareto",
     "warm_start",
+    "ways",
 )
 NEED_CASES = ("build", "peers")
 

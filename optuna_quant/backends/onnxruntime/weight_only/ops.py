@@ -113,6 +113,12 @@ def lacking_weight_only(node: onnx.NodeProto, graph: Graph) -> str | None:
     return None
 
 
+def needs_inputs(option: OpConfig) -> bool:
+    """Whether the algorithm of an option needs the moments of the op's inputs."""
+    weight = option.weight
+    return option.mode == "weight_only" and weight is not None and weight.algorithm in NEEDS_INPUTS
+
+
 def pays_by_default(op: WeightOnlyOp, total_bytes: int) -> bool:
     """Whether an op is tuned unless the user asks otherwise; a small table is not.
 
