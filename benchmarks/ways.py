@@ -34,7 +34,7 @@ CASES = {
     "digits_dscnn_uneq": (),
 }
 """The cases, and the bits of all algorithms of weights alone."""
-ALGORITHMS = ("rtn", "gptq", "awq", "hqq", "k_quant")
+ALGORITHMS = ("rtn", "gptq", "gptq_act_mse", "awq", "hqq", "k_quant")
 CALIBRATED = 128
 EVALUATED = 2000
 
