@@ -38,6 +38,7 @@ NAMES = (
     "pareto",
     "warm_start",
     "ways",
+    "smollm2_search",
 )
 NEED_CASES = ("build", "peers")
 

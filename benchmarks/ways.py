@@ -37,6 +37,7 @@ CASES = {
 ALGORITHMS = ("rtn", "gptq", "gptq_act_mse", "awq", "hqq", "k_quant")
 CALIBRATED = 128
 EVALUATED = 2000
+TEXTS = 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Weights:
             and (weight.bits, weight.scheme) == (self.bits, self.scheme)
             and weight.algorithm in ("rtn", self.algorithm)
             and (weight.group_size or 1 << 30) <= self.group_size
-            and option.accuracy_level in (None, 4)
+            and option.accuracy_level in (None, 0 if weight.algorithm == "hqq_float" else 4)
         )
 
     def _nearness(self, option: OpConfig) -> tuple[bool, int]:
@@ -253,7 +254,7 @@ def of_smollm2(folder: Path) -> None:
         def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
             return self._session.run(outputs, {**feed, **past})
 
-    texts = evaluation_tokens(tokenizer)
+    texts = evaluation_tokens(tokenizer)[:TEXTS]
 
     def decoding(session: Any) -> Callable[[], object]:
         tokens = texts[0]
@@ -263,13 +264,17 @@ def of_smollm2(folder: Path) -> None:
         return partial(session.run, ["logits"], {"tokens": tokens[:, 64:65], **feed})
 
     measure(
-        "SmolLM2-135M: perplexity on 2,048 tokens; the time is that of one token after 64 others",
+        "SmolLM2-135M: perplexity on 1,024 tokens; the time is that of one token after 64 others",
         path,
         [{"tokens": tokens, **past} for tokens in calibration_tokens(tokenizer)],
         [
-            *ways_of_weights((4,), ("asym",), (128,)),
-            *ways_of_weights((4,), ("sym",), (32,)),
-            *ways_of_weights((2,), ("asym",), (32,)),
+            *ways_of_weights((4,), ("asym",), (32,)),
+            # The grid of the file that the model comes from.
+            Weights(4, "asym", 32, "hqq_float"),
+            *(Weights(4, "asym", 128, algorithm) for algorithm in ("rtn", "gptq")),
+            *(Weights(4, "sym", 32, algorithm) for algorithm in ("rtn", "gptq")),
+            *(Weights(2, "asym", 32, algorithm) for algorithm in ("rtn", "gptq", "awq")),
+            Weights(8, "asym", 32, "rtn"),
         ],
         lambda session: perplexity(WithoutPast(session), texts),
         decoding,

@@ -83,6 +83,20 @@ def test_zero_points_between_codes_are_better_than_rounded_ones(
         assert own < expected * other
 
 
+def test_a_grid_that_zero_is_not_on_is_kept_by_zero_points_between_codes() -> None:
+    """As that of files with a step and a least value for each group."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 16, (40, 3, 32))
+    codes[..., :2] = 0, 15
+    step, least = rng.uniform(0.01, 0.1, (2, 40, 3, 1))
+    weight = (codes * step - 7 * least).astype(np.float32).reshape(40, 96)
+    options = {"bits": 4, "group_size": 32, "scheme": "asym"}
+    kept = quantize_grouped(weight, algorithm="hqq_float", **options)  # type: ignore[arg-type]
+    np.testing.assert_allclose(kept.dequantized(), weight, atol=1e-6)
+    rounded = quantize_grouped(weight, algorithm="rtn", **options)  # type: ignore[arg-type]
+    assert np.abs(rounded.dequantized() - weight).max() > 0.01
+
+
 def test_symmetric_weights_have_no_zero_points_between_codes() -> None:
     with pytest.raises(ValueError, match="'hqq_float' has zero points, but scheme is 'sym'"):
         quantize_grouped(
