@@ -176,6 +176,7 @@ INPUTS = Kind(what="a table of inputs", types=(dict,), path=_named_file, repeats
 STUDY = Kind(what="NAME, NAME@STORAGE or @STORAGE", path=_study)
 NAMES = Kind(what="a text or a list of texts", repeats=True)
 OP_TYPES = Kind(what="a text or a list of texts", types=(list,))
+CHOICES = Kind(what="a text, a list of texts or a table", types=(list, dict), path=_behind_at)
 COUNT = Kind(what="a whole number of at least 1", parse=_count, types=(int,))
 COUNTS = Kind(what="a list of whole numbers", parse=_count, types=(int, list))
 COUNT_OR_NONE = Kind(

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         model,
         approach=given.get("approach"),
         inputs=given.get("inputs"),
+        recipes=given.get("recipes"),
         session_options=RuntimeOptions(threads=given.get("threads")).session(),
         **data,
     )

@@ -117,6 +117,22 @@ def _share(
         _take(backend, value)
 
 
+def take_calibration(study: optuna.Study, backend: Backend) -> None:
+    """Give a backend the calibration that a study keeps, if it keeps that; nothing is written.
+
+    Args:
+        study:
+            The study.
+        backend:
+            The backend. If the study has nothing for it, it calibrates when it has to.
+    """
+    if not isinstance(backend, SharesCalibration) or backend.is_calibrated():
+        return
+    found = ComputeOnce(study, f"calibration:{backend.calibration_key()[:32]}").read()
+    if found is not None and not found.startswith(_TOO_LARGE):
+        _take(backend, found)
+
+
 def _for_study(backend: SharesCalibration) -> bytes:
     if isinstance(backend, TellsCalibrationBytes):
         size = backend.calibration_bytes()

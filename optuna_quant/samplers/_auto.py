@@ -15,6 +15,8 @@ from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 
 
 if TYPE_CHECKING:
+    import optuna
+
     from optuna_quant.backends.base import Sensitivity
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _OF_SURROGATE = ("min_gain", "first_ops", "thorough", "prior")
-_OF_STAGES = ("accumulate", "max_op_type_trials", "patience", "racing", "when_blocked")
+_OF_STAGES = ("accumulate", "blocks", "max_op_type_trials", "patience", "racing", "when_blocked")
 
 
 @register_strategy("auto")
@@ -86,6 +88,10 @@ class AutoQuantSampler(SurrogateQuantSampler):
         super().__init__(
             space, criterion=criterion, costs=costs, sensitivity=sensitivity, **kwargs
         )
+
+    def _check_study(self, study: optuna.Study) -> None:
+        if self._reference is not None:
+            self._reference._check_study(study)
 
     def _policy(self, history: TrialHistory) -> Policy:
         if self._reference is not None:

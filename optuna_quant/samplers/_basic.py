@@ -14,6 +14,7 @@ from optuna_quant.samplers._engine.requests import Request
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._plans.best import Best
+from optuna_quant.samplers._plans.block_fallback import BlockFallback
 from optuna_quant.samplers._plans.comparisons import Comparisons
 from optuna_quant.samplers._plans.grow import Growth
 from optuna_quant.samplers._plans.grow import apply
@@ -25,9 +26,13 @@ from optuna_quant.samplers._plans.halving import without
 from optuna_quant.samplers._plans.op_fallback import OpFallback
 from optuna_quant.samplers._plans.settings import Settings
 from optuna_quant.samplers._registry import register_strategy
+from optuna_quant.space.blocks import Block
+from optuna_quant.study.block_signature import check_blocks
 
 
 if TYPE_CHECKING:
+    import optuna
+
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -113,6 +118,15 @@ class BasicQuantSampler(StagedQuantSampler):
             the best, ops that the best has in fallback already are tried again (they cost
             nothing here), nothing is looked for by halves, and the order of the fallback is never
             revised.
+        blocks:
+            The parts of the model that repeat, as ``backend.blocks()`` gives them: then each
+            round of the sixth stage begins with ``block-wise fallback``, one block at a time from
+            the last to the first, and ``accumulated blocks``, the blocks together in the order of
+            what each gained, until the criterion is met (if the sampler knows it). What these
+            blocks hold is then ``quantized again`` as far as it stays met. Single ops begin from
+            where the blocks began, whatever they gave. With ``compat="inc2"`` there are only the
+            blocks together, from the last to the first. The study keeps the blocks, and another
+            sampler of this kind must be given the same. Default: none.
         **kwargs:
             See :class:`StagedQuantSampler`.
 
@@ -130,6 +144,7 @@ class BasicQuantSampler(StagedQuantSampler):
         accumulate: str | None = None,
         racing: bool = True,
         compat: str | None = None,
+        blocks: Sequence[Block] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(space, **kwargs)
@@ -159,6 +174,17 @@ class BasicQuantSampler(StagedQuantSampler):
         self._accumulate = accumulate
         self._racing = racing
         self._compat = compat
+        given = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
+        for block in given:
+            if not isinstance(block, Block):
+                raise ValueError(
+                    f"blocks must be a list of blocks, as backend.blocks() gives them, but got "
+                    f"{block!r}."
+                )
+        self._blocks = given
+
+    def _check_study(self, study: optuna.Study) -> None:
+        check_blocks(study, self._space.prefix, self._blocks)
 
     def plan(self, space: TuningSpace) -> Plan:
         """The stages that the class describes."""
@@ -166,6 +192,13 @@ class BasicQuantSampler(StagedQuantSampler):
         base: QuantConfig = yield from self._settings(space, best)
         modes = _float_modes(space)
         yield from self._settle(space, best, modes, base)
+        blocks = BlockFallback(
+            self._blocks,
+            self._comparisons,
+            patience=self._patience,
+            knows_criterion=self._criterion is not None,
+            is_inc2=self._compat == "inc2",
+        )
         fallback = OpFallback(
             self._comparisons,
             patience=self._patience,
@@ -175,6 +208,7 @@ class BasicQuantSampler(StagedQuantSampler):
             is_inc2=self._compat == "inc2",
         )
         for mode in modes:
+            yield from blocks.stages(space, best, mode)
             yield from fallback.stages(space, best, mode)
 
     def _settle(

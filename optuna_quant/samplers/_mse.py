@@ -76,6 +76,11 @@ class MSEQuantSampler(BasicQuantSampler):
         **kwargs: Any,
     ) -> None:
         super().__init__(space, sensitivity=sensitivity, accumulate=accumulate, **kwargs)
+        if self._blocks:
+            raise ValueError(
+                "blocks: this strategy ranks single ops by their sensitivity and looks at no "
+                "blocks; leave them out, or use the strategy 'basic'."
+            )
         if accumulate is None:
             walks = self._criterion is None or self._compat == "inc2"
             self._accumulate = "walk" if walks else "bracket"

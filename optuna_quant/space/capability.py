@@ -22,12 +22,16 @@ class OnRequest:
             The option.
         fields:
             The fields that the user must have named in ``op_type_dict`` or ``op_name_dict``, with
-            the option's values among those allowed: ``"mode"``, ``"accuracy_level"``, or one of
-            its weight's; a ``"dtype"`` counts for ``"bits"`` as well.
+            the option's values among those allowed: ``"mode"``, ``"accuracy_level"``, or those of
+            one side; a ``"dtype"`` counts for ``"bits"`` as well.
+        side:
+            Whose fields these are, besides those of the whole op: ``"weight"`` or
+            ``"activation"``. Default: the weight's.
     """
 
     option: OpConfig
     fields: frozenset[str]
+    side: str = "weight"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class OpCapability:
             Whether the op belongs to the tuning space unless the user asks otherwise: quantizing
             it pays.
         on_request:
-            Further options, which the user must ask for. They come after ``options``.
+            Further options, which the user must ask for. They come after the other quantized ones.
     """
 
     name: str

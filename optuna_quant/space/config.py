@@ -71,8 +71,8 @@ class TensorConfig:
         granularity:
             ``"per_tensor"``, ``"per_channel"`` or ``"per_group"``: how many values share a scale.
         algorithm:
-            How the range is found: ``"minmax"``, ``"kl"``, ``"percentile"``, ``"mse"``, or the
-            name of a weight-only algorithm such as ``"rtn"``.
+            How the range is found: ``"minmax"``, ``"kl"``, ``"percentile"``, ``"mse"``,
+            ``"mean_minmax"``, or the name of a weight-only algorithm such as ``"rtn"``.
         group_size:
             The number of values that share a scale; given exactly if ``granularity`` is
             ``"per_group"``.

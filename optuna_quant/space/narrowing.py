@@ -48,7 +48,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "granularity": GRANULARITIES,
     "mode": MODES,
     "algorithm": (
-        *("minmax", "percentile", "kl", "mse"),  # Of ranges,
+        *("minmax", "percentile", "kl", "mse", "mean_minmax"),  # Of ranges,
         *("rtn", "gptq", "awq", "teq", "hqq", "k_quant", "autoround"),  # and of weights alone,
         *("gptq_mse", "gptq_act", "gptq_act_mse", "hqq_float"),  # with options.
     ),
@@ -306,7 +306,7 @@ def _is_asked(each: OnRequest, wishes: Sequence[Wish]) -> bool:
     named = {
         "bits" if wish.field == "dtype" else wish.field
         for wish in wishes
-        if wish.side != "activation"
+        if wish.side in ("", each.side)
         and any(value in wish.values for value in wish.values_of(each.option))
     }
     return named >= each.fields

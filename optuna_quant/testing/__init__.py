@@ -24,11 +24,21 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"optuna_quant.testing.{name}"
-        for name in ("backend", "calibration", "costs", "model", "same", "sensitivity", "tuning")
+        for name in (
+            "backend",
+            "blocks",
+            "calibration",
+            "costs",
+            "model",
+            "same",
+            "sensitivity",
+            "tuning",
+        )
     )
 )
 
 from optuna_quant.testing.backend import BackendTestCase  # noqa: E402 (rewritten first)
+from optuna_quant.testing.blocks import BlocksTestCase  # noqa: E402
 from optuna_quant.testing.calibration import CalibrationTestCase  # noqa: E402
 from optuna_quant.testing.costs import CostsTestCase  # noqa: E402
 from optuna_quant.testing.model import ModelTestCase  # noqa: E402
@@ -38,6 +48,7 @@ from optuna_quant.testing.tuning import TuningTestCase  # noqa: E402
 
 __all__ = [
     "BackendTestCase",
+    "BlocksTestCase",
     "CalibrationTestCase",
     "CostsTestCase",
     "ModelTestCase",

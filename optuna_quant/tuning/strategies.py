@@ -12,6 +12,7 @@ from typing import Any
 from optuna.logging import get_logger
 
 from optuna_quant._common.nearest import did_you_mean
+from optuna_quant.backends.base import HasBlocks
 from optuna_quant.backends.base import OffersSensitivities
 from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.samplers import AutoQuantSampler
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import SensitivityFactory
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.space import TuningSpace
 
 
@@ -146,6 +148,8 @@ def make_sampler(
                 f"{', '.join((*options, *extra))}.{did_you_mean(name, (*options, *extra))}"
             )
     own = {name: value for name, value in kwargs.items() if name not in extra}
+    if isinstance(own.get("blocks"), bool):
+        own["blocks"] = _blocks(backend) if own["blocks"] else ()
     if costs is not None and takes_costs(strategy):
         own["costs"] = costs
     if first_ops and "first_ops" in options:
@@ -158,6 +162,21 @@ def make_sampler(
         given = {name: value for name, value in kwargs.items() if name in extra}
         own["sensitivity"] = factory(outputs=outputs, **given)
     return cls(space, criterion=criterion, seed=seed, **own)
+
+
+def _blocks(backend: Backend | None) -> Sequence[Block]:
+    """The blocks of a backend's model.
+
+    Raises:
+        ValueError:
+            If the backend does not look for any.
+    """
+    if not isinstance(backend, HasBlocks):
+        raise ValueError(
+            "strategy_kwargs: blocks=True needs a backend that knows blocks, which this one does "
+            "not; give a list of optuna_quant.space.blocks.Block."
+        )
+    return backend.blocks()
 
 
 def _best_sensitivity(

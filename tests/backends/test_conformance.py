@@ -32,6 +32,7 @@ from optuna_quant.costs import Costs
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.testing import BackendTestCase
+from optuna_quant.testing import BlocksTestCase
 from optuna_quant.testing import CalibrationTestCase
 from optuna_quant.testing import CostsTestCase
 from optuna_quant.testing import ModelTestCase
@@ -217,3 +218,15 @@ class TestExampleOfTheDocumentation(BackendTestCase, ModelTestCase, TuningTestCa
         weights = [rng.normal(size=(8, 8)).astype(np.float32) for _ in range(3)]
         backend = example_of_the_documentation()["NumpyBackend"]
         return lambda: backend(weights)
+
+
+class TestOnnxRuntimeBlocks(BlocksTestCase):
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        maker = onnx_models.Maker()
+        h = maker.input("x", ["N", 4])
+        for _ in range(3):
+            inner = maker.node("Relu", [maker.node("MatMul", [h, maker.weight(4, 6)])])
+            h = maker.node("Add", [h, maker.node("MatMul", [inner, maker.weight(6, 4)])])
+        model, x = maker.model([h]), onnx_models.samples(20, 4)
+        return lambda: OnnxRuntimeBackend(model, calibration_data={"x": x})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import optuna
 import pytest
 from spaces import DYNAMIC
@@ -12,58 +10,15 @@ from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 from spaces import make_space
 from spaces import objective_of
+from staged_search import loss_per_op
+from staged_search import run
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
-from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.config import TensorConfig
 from optuna_quant.space.presets import Preset
-from optuna_quant.space.space import TuningSpace
-from optuna_quant.study.trial_view import TrialView
-
-
-SHORT = {
-    FP32: "f",
-    STATIC: "s",
-    STATIC_TENSOR: "t",
-    STATIC_KL: "k",
-    DYNAMIC: "d",
-    OpConfig("bf16"): "b",
-}
-
-
-def run(
-    space: TuningSpace,
-    metric: Callable[[QuantConfig], float],
-    *,
-    direction: str = "maximize",
-    **kwargs: object,
-) -> list[str]:
-    """Every trial as its stage and a letter per op, until the strategy has nothing left."""
-    sampler = BasicQuantSampler(space, **kwargs)
-    study = optuna.create_study(direction=direction, sampler=sampler)
-    while not sampler.is_exhausted(study):
-        study.optimize(objective_of(space, metric), n_trials=1)
-        assert len(study.trials) < 200
-    lines = []
-    for trial in study.trials:
-        config = space.config_from_params(trial.params)
-        recipes = "".join(f" {name}={value}" for name, value in config.recipes.items())
-        letters = "".join(SHORT[option] for option in config.ops.values())
-        lines.append(f"{TrialView(trial).claim.stage}: {letters}{recipes}")
-    return lines
-
-
-def loss_per_op(**losses: float) -> Callable[[QuantConfig], float]:
-    """A metric from which each quantized op takes its loss."""
-
-    def metric(config: QuantConfig) -> float:
-        quantized = config.quantized_ops
-        return 1.0 - sum(loss for op, loss in losses.items() if op in quantized)
-
-    return metric
 
 
 def test_fallback_from_last_to_first_then_by_impact() -> None:

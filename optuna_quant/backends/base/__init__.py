@@ -11,6 +11,7 @@ May import: `space` and the descriptions of inputs in `data`.
 
 from optuna_quant.backends.base.backend import Backend
 from optuna_quant.backends.base.backend import ExecutedOp
+from optuna_quant.backends.base.backend import HasBlocks
 from optuna_quant.backends.base.backend import HasConstantInputs
 from optuna_quant.backends.base.backend import HasSignature
 from optuna_quant.backends.base.backend import NamesOriginal
@@ -53,6 +54,7 @@ __all__ = [
     "CalibratesForConfigs",
     "CountsPasses",
     "ExecutedOp",
+    "HasBlocks",
     "HasConstantInputs",
     "HasKey",
     "HasNative",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from optuna_quant.backends.base.model import Model
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
@@ -172,6 +173,18 @@ class TracesOutputs(Protocol):
 
     def outputs_behind(self, ops: Sequence[str]) -> Sequence[str]:
         """The names of the outputs that depend on one of these ops."""
+        ...
+
+
+@runtime_checkable
+class HasBlocks(Protocol):
+    """A backend that knows which parts of the model repeat."""
+
+    def blocks(self) -> Sequence[Block]:
+        """The repeated parts of the model, in its order; no op is in two of them.
+
+        The same in every process. Ops may be named that the tuning space does not have.
+        """
         ...
 
 

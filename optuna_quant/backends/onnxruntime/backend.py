@@ -20,6 +20,7 @@ from optuna_quant.backends.onnxruntime.calibration.samples import Samples
 from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
+from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
@@ -28,6 +29,8 @@ from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
+from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
+from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
 from optuna_quant.space.left_out import left_out_frame
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+    from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
@@ -96,6 +101,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         transform:
             Function of what the calibration data hold of one sample that gives the input as the
             model takes it.
+        recipes:
+            Methods for the whole model to choose from, such as equalization: ``"all"``, names, or
+            a dict of what each may be; see
+            :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`. None for
+            none.
         inspect_only:
             Whether only the capability and the tuning space are asked for. Then no calibration
             data are needed, and the model is not run.
@@ -129,9 +139,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         reduce_range: bool = False,
         inputs: Mapping[str, Any] | None = None,
         transform: Callable[[Any], Any] | None = None,
+        recipes: RecipesLike | None = None,
         inspect_only: bool = False,
     ) -> None:
         check_approach(approach)
+        requested = requested_recipes(recipes)
         sizes = checked_sizes(calibration_sizes)
         sessions = SessionMaker(checked_providers(providers), session_options)
         opened = OpenedModel(load_model(model))
@@ -151,6 +163,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             approach=approach,
             reduce_range=reduce_range,
             cache=None if cache_dir is None else CalibrationCache(cache_dir),
+            recipes=requested,
         )
         super().__init__(parts, RLock())
 
@@ -197,7 +210,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             prefix=prefix,
         )
         with self._lock:
-            self._parts.ranges.expect(space)
+            space = without_idle_choices(space, self._parts.model.graph)
+            self._parts.variants.expect(space)
         return space
 
     @property
@@ -235,6 +249,14 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         with self._lock:
             return outputs_behind(self._parts.model.graph, ops)
 
+    def blocks(self) -> tuple[Block, ...]:
+        """The parts of the model that repeat, such as transformer layers, by its structure.
+
+        See :func:`~optuna_quant.backends.onnxruntime.model.blocks.find_blocks`.
+        """
+        with self._lock:
+            return find_blocks(self._parts.model.graph)
+
     # Models of configurations.
 
     def quantize(self, config: QuantConfig) -> QuantizedModel:
@@ -247,7 +269,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
 
         Raises:
             ValueError:
-                If it names an op that the model does not have, or that cannot run so.
+                If it names an op that the model does not have, or that cannot run so, or a recipe
+                or a value of one that does not exist.
         """
         with self._lock:
             return self._parts.candidates.quantize(config)
@@ -274,8 +297,9 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """
         model = self.quantize(config)
         with self._lock:
-            graph = self._parts.model.graph
-        return executed_in_candidate(model, config.ops.keys(), graph, self._parts.sessions)
+            candidates = self._parts.candidates
+            graph, sessions = candidates.variant(config).graph, candidates.sessions_of(config)
+        return executed_in_candidate(model, config.ops.keys(), graph, sessions)
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part.

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import partial
+import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -27,12 +29,15 @@ from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
+from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import check_static
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
+from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
 from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
@@ -51,9 +56,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
     from optuna_quant.backends.onnxruntime.dynamic.rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
+    from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.space.config import QuantConfig
 
@@ -94,6 +102,8 @@ class CandidateBuilder:
             calibration data.
         cache_dir:
             Where weights that take long to quantize are kept on disk; None for nowhere.
+        means:
+            Gives the means of ops' inputs; None without calibration data.
 
     Attributes:
         static:
@@ -109,8 +119,10 @@ class CandidateBuilder:
         reduce_range: bool = False,
         inputs: InputMomentsSource | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        means: InputMeansSource | None = None,
     ) -> None:
         self._graph = graph
+        self._means = means
         self._reduce_range = reduce_range
         self._cache = BoundedCache()
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
@@ -121,6 +133,8 @@ class CandidateBuilder:
         self.static: Mapping[str, StaticOp] = MappingProxyType(
             {op.name: op for op in static_ops(graph)}
         )
+        if means is not None:
+            means.expect(bias_inputs(self.static.values(), graph))
         found = (weight_only_op(node, graph) for node in graph.nodes)
         self.weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType(
             {op.name: op for op in found if op is not None}
@@ -133,11 +147,8 @@ class CandidateBuilder:
 
         Raises:
             ValueError:
-                If it names an op that the model does not have or a mode that an op does not have,
-                or a recipe.
+                If it names an op that the model does not have or a mode that an op does not have.
         """
-        for recipe in config.recipes:
-            raise ValueError(f"This backend has no recipe {recipe!r}.")
         for name, op_config in config.ops.items():
             if name not in self._names:
                 raise ValueError(f"There is no op {name!r} in the model.")
@@ -189,7 +200,9 @@ class CandidateBuilder:
             found.add(op.output(node, scheme))
         return found
 
-    def build(self, config: QuantConfig, find: FindParams) -> Built | None:
+    def build(
+        self, config: QuantConfig, find: FindParams, options: WriteOptions = AS_USUAL
+    ) -> Built | None:
         """Build a candidate.
 
         Ops that would need the range of a tensor which has none stay in FP32, with a warning.
@@ -199,6 +212,8 @@ class CandidateBuilder:
                 The configuration; see :meth:`check`.
             find:
                 Gives the parameters for activations.
+            options:
+                How it is written.
 
         Returns:
             The candidate; None if all its ops stay in FP32.
@@ -208,18 +223,19 @@ class CandidateBuilder:
             for name, op_config in config.ops.items()
             if op_config.mode == "static"
         }
-        plan = self._plan(chosen, find)
+        plan = self._plan(chosen, find, options)
         alone = self._weights_alone(config)
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
         if not (chosen or alone or dynamic):
             return None
-        writer = Writer(self._graph, plan, self._weights)
-        writer.write()
+        means = self._means_for(config) if options.correct_biases else None
+        writer = Writer(self._graph, plan, self._weights, options, means)
+        written = writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
         constants.update(self._graph.initializers)
-        constants.update(writer.constants)
+        constants.update(written.constants)
         outside: dict[str, Source] = {}
-        model = assemble(self._graph.template, writer.nodes, constants, outside=outside)
+        model = assemble(self._graph.template, written.nodes, constants, outside=outside)
         layers = {
             op.name: OpConfig("dynamic", weight=op_config.weight)
             for op, op_config in chosen.values()
@@ -227,12 +243,17 @@ class CandidateBuilder:
         }
         if layers:
             self._apply_dynamic(model, layers, outside)
-            use_pairs(model, writer.integers)
+            use_pairs(model, written.integers)
         self._apply_dynamic(model, config.ops, outside)
         digests = self._apply_weight_only(model, alone, outside)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
-        return Built(compact, self._fingerprint(compact, writer, digests))
+        found = self._fingerprint(compact, written, digests)
+        if writer.repeated_pairs:
+            # To a fingerprint, which looks at values alone, the pairs are one.
+            text = f"{found} with {writer.repeated_pairs} pairs more"
+            found = hashlib.sha256(text.encode()).hexdigest()[: len(found)]
+        return Built(compact, found)
 
     def _weights_alone(
         self, config: QuantConfig
@@ -253,11 +274,23 @@ class CandidateBuilder:
                     found[name] = (op, weight, op_config.accuracy_level)
         return found
 
-    def _plan(self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams) -> Plan:
+    def _means_for(self, config: QuantConfig) -> FindMeans:
+        """Gives the means of ops' inputs for the sampling size of a configuration."""
+        if self._means is None:
+            raise ValueError(
+                "Recipe 'fast_bias_correction' needs calibration_data, but the backend has none."
+            )
+        return partial(self._means.get, size=config.calibration_size)
+
+    def _plan(
+        self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams, options: WriteOptions
+    ) -> Plan:
         """The plan for the ops that can have one; the others are taken out of ``chosen``."""
         while True:
             try:
-                return self._planner.plan(chosen, find, self._table_params)
+                return self._planner.plan(
+                    chosen, find, self._table_params, float_outputs=options.float_outputs
+                )
             except MissingRangesError as error:
                 for i, reason in error.errors.items():
                     op, _ = chosen.pop(i)
@@ -328,11 +361,11 @@ class CandidateBuilder:
         return result
 
     def _fingerprint(
-        self, model: CompactModel, writer: Writer, digests: Mapping[str, bytes]
+        self, model: CompactModel, written: WrittenGraph, digests: Mapping[str, bytes]
     ) -> str:
         known = {**self._digests, **digests}
-        for name, digest in writer.digests.items():
-            array = writer.constants[name]
+        for name, digest in written.digests.items():
+            array = written.constants[name]
             data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             known[name] = typed_digest(digest, data_type, array.shape)
         known.update(missing_digests(model.outside, known))

@@ -73,7 +73,7 @@ class CalibratingBackend(BackendTopic):
         at once for which the tuning spaces that this object has given offer them.
         """
         with self._lock:
-            source = self._parts.builder.inputs_for(config)
+            source = self._parts.candidates.variant(config).builder.inputs_for(config)
         return None if source is None else SharedInputs(source, self._lock)
 
     def calibration_preview(self, samples: int) -> tuple[int, list[Feed]] | None:

@@ -105,7 +105,9 @@ def find_capability(
         if options:
             default = (op is not None and op.rule.default) or (rule is not None and rule.default)
             op_type = op.op_type if op else node.op_type
-            more = alone.on_request(node.name) if approach == "auto" else ()
+            more = op.on_request() if op else ()
+            if approach == "auto":
+                more += alone.on_request(node.name)
             ops.append(OpCapability(node.name, op_type, (*options, FP32), default, more))
     presets: tuple[Preset, ...] = ()
     if approach == "weight_only":

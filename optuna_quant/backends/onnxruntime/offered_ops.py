@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 import warnings
@@ -20,6 +21,7 @@ from optuna_quant.space.left_out import FloatWeights
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Iterable
     from collections.abc import Mapping
     from collections.abc import Sequence
@@ -54,6 +56,8 @@ class OfferedOps:
             Whether there are calibration data.
         calibration_sizes:
             The calibration sampling sizes, default first.
+        recipes:
+            Gives the values of each recipe that is offered, default first.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class OfferedOps:
         approach: str | None,
         has_data: bool,
         calibration_sizes: Sequence[int],
+        recipes: Callable[[], Mapping[str, tuple[str, ...]]],
     ) -> None:
         self._model = model
         self._static = static
@@ -72,6 +77,7 @@ class OfferedOps:
         self._has_data = has_data
         self._asked_approach = approach
         self._calibration_sizes = calibration_sizes
+        self._recipes = recipes
 
     @cached_property
     def approach(self) -> str:
@@ -99,6 +105,7 @@ class OfferedOps:
             weight_only=self._weight_only,
             has_data=self._has_data,
         )
+        found = replace(found, recipes=self._recipes())
         # Without any op to tune the error says what is wrong.
         if any(op.default for op in found.ops):
             for warning in model_warnings(graph):

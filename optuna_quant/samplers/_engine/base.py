@@ -293,6 +293,14 @@ class QuantSampler(BaseSampler, abc.ABC):
         """Whether missing the criterion makes a trial infeasible."""
         return True
 
+    def _check_study(self, study: optuna.Study) -> None:
+        """Refuse a study that was started with what a strategy cannot go on with.
+
+        Raises:
+            ValueError:
+                If it was.
+        """
+
     def _should_wait(self, claimants: Iterable[int], history: TrialHistory) -> bool:
         """Whether to wait for claimed configurations when nothing else is left.
 
@@ -315,6 +323,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     def _new_session(self, study: optuna.Study) -> StudySession:
         check_record(study)
         check_space(study, self._space)
+        self._check_study(study)
         check_fallback_ops(study, self._space)
         history = TrialHistory(
             study,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant._common.option import Flag
 from optuna_quant._common.option import option
+from optuna_quant._common.option_kinds import CHOICES
 from optuna_quant._common.option_kinds import COUNTS
 from optuna_quant._common.option_kinds import OP_TYPES
 from optuna_quant._common.option_kinds import TABLE
@@ -15,6 +16,7 @@ from optuna_quant._common.option_kinds import TEXT
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.default import RecipesLike
     from optuna_quant.space.narrowing import OpDict
 
 
@@ -41,6 +43,10 @@ class QuantizationOptions:
             What to allow, by op name.
         calibration_sizes:
             The calibration sampling sizes to choose from, default first. Default: all samples.
+        recipes:
+            Methods for the whole model to choose from: ``"all"``, names, or a dict that says for
+            each name what it may be (True, False, a value, or a list of them), with the settings
+            of a recipe as ``NAME_args``. Default: none.
     """
 
     approach: str | None = option(
@@ -94,5 +100,17 @@ class QuantizationOptions:
             names=("--calibration-samples",),
             metavar="N",
             heading="data and evaluation",
+        ),
+    )
+    recipes: RecipesLike | None = option(
+        None,
+        Flag(
+            help="methods for the whole model to choose from, such as equalization and "
+            "smooth_quant: 'all', names separated by commas, or what each may be, as JSON or "
+            '@FILE: {"equalization": true, "smooth_quant": ["off", "alpha=0.5"]} (default: none)',
+            kind=CHOICES,
+            metavar="NAMES",
+            heading=_HEADING,
+            reads="file of --recipes",
         ),
     )

@@ -404,6 +404,40 @@ def test_model_too_large_to_serialize_tells_the_cure() -> None:
         serialized(cast(onnx.ModelProto, Large()))
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+def test_mean_extremes_are_those_of_each_sample(batch_size: int) -> None:
+    """For each calibration size, whatever the batches; as NumPy computes them."""
+    model, x = small_model(), rows(10)
+    data = data_for(model, x, batch_size)
+    found = collect_statistics(model, ["x", "product"], data, [4, 10])
+    product = x @ WEIGHT
+    for size in (4, 10):
+        low, high = found[size].range("x", "mean_minmax", "uint8", "asym")
+        assert low == pytest.approx(x[:size].min(axis=1).mean(dtype=np.float64), rel=1e-12)
+        assert high == pytest.approx(x[:size].max(axis=1).mean(dtype=np.float64), rel=1e-12)
+        magnitude = np.abs(product[:size]).max(axis=1).mean(dtype=np.float64)
+        low, high = found[size].range("product", "mean_minmax", "int8", "sym")
+        assert -low == high == pytest.approx(magnitude, rel=1e-5)
+
+
+def test_a_cache_of_another_version_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, cache = small_model(), CalibrationCache(tmp_path)
+    data = data_for(model, rows(10))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(
+            "optuna_quant.backends.onnxruntime.calibration.calibration._FORMAT_VERSION", 1
+        )
+        collect_statistics(model, ["x"], data, [10], cache=cache)
+    assert len(list(tmp_path.iterdir())) == 1
+    first = collect_statistics(model, ["x"], data, [10], cache=cache)[10]
+    assert len(list(tmp_path.iterdir())) == 2
+    again = collect_statistics(model, ["x"], data, [10], cache=cache)[10]
+    assert again.extremes == first.extremes
+    assert again.extremes["x"].samples == 10
+
+
 def test_ranges_are_those_of_the_histogram_and_remembered() -> None:
     model = small_model()
     statistics = collect_statistics(model, ["product"], data_for(model, rows(50)), [50])[50]

@@ -57,6 +57,21 @@ def test_options_come_in_order() -> None:
         assert labels(convnet(), op) == [*expected, "fp32"]
 
 
+def test_mean_minmax_is_there_for_those_who_name_it() -> None:
+    backend = OnnxRuntimeBackend(convnet(), inspect_only=True)
+    usual = backend.tuning_space()
+    algorithms = ["minmax", "mean_minmax"]
+    asked = backend.tuning_space(op_type_dict={"Conv": {"activation": {"algorithm": algorithms}}})
+    for tunable, before in zip(asked.tunables, usual.tunables, strict=True):
+        found = [o.activation.algorithm for o in tunable.quantized if o.activation]
+        assert "mean_minmax" not in " ".join(o.label for o in before.options)
+        if tunable.op_type == "Conv":
+            assert found == ["minmax", "minmax", "mean_minmax", "mean_minmax"]
+            assert tunable.default == before.default
+        else:
+            assert tunable == before
+
+
 def test_products_of_activations_are_a_type_of_their_own() -> None:
     found = types(attention())
     assert found["query"] == found["out"] == ("MatMul", True)

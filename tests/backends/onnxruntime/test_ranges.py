@@ -16,7 +16,7 @@ import pytest
 
 from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
 from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
-from optuna_quant.backends.onnxruntime.ranges.ranges import ALGORITHMS
+from optuna_quant.backends.onnxruntime.ranges.ranges import HISTOGRAM_ALGORITHMS as ALGORITHMS
 from optuna_quant.backends.onnxruntime.ranges.ranges import compute_range
 from optuna_quant.backends.onnxruntime.ranges.ranges import kl_range
 from optuna_quant.backends.onnxruntime.ranges.ranges import minmax_range

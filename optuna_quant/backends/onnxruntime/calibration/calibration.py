@@ -27,6 +27,10 @@ from optuna_quant.backends.onnxruntime.model.content import external_tensors
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.ranges import ranges
+from optuna_quant.backends.onnxruntime.ranges.extremes import SampleExtremes
+from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_from_arrays
+from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_of
+from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_to_arrays
 from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
 from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
 from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
@@ -55,7 +59,7 @@ _logger = get_logger(__name__)
 DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
 
 # Part of every cache key: raise it when the statistics or their file format change.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _FLOAT_TYPES = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
 
 
@@ -70,11 +74,14 @@ class CalibrationStatistics:
             Number of calibration samples seen.
         unusable:
             Why a tensor has no range, as a sentence, where it holds NaN or infinities.
+        extremes:
+            The extremes of the samples of each tensor with a histogram.
     """
 
     histograms: Mapping[str, Histogram]
     samples: int
     unusable: Mapping[str, str] = field(default_factory=dict)
+    extremes: Mapping[str, SampleExtremes] = field(default_factory=dict)
     _ranges: dict[tuple[object, ...], tuple[float, float]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -136,7 +143,12 @@ class CalibrationStatistics:
         key = (tensor, algorithm, dtype, scheme, percentile)
         if key not in self._ranges:
             self._ranges[key] = ranges.compute_range(
-                self.histogram(tensor), algorithm, dtype, scheme, percentile=percentile
+                self.histogram(tensor),
+                algorithm,
+                dtype,
+                scheme,
+                percentile=percentile,
+                extremes=self.extremes.get(tensor),
             )
         return self._ranges[key]
 
@@ -172,6 +184,7 @@ class CalibrationCache:
                 samples = int(arrays["samples"])
                 histograms = histograms_from_arrays(arrays)
                 unusable = unusable_from_arrays(arrays)
+                extremes = extremes_from_arrays(arrays)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # a damaged file fails in many ways, all of them here
@@ -180,7 +193,7 @@ class CalibrationCache:
                 stacklevel=2,
             )
             return None
-        return CalibrationStatistics(histograms, samples, unusable)
+        return CalibrationStatistics(histograms, samples, unusable, extremes)
 
     def store(self, key: str, statistics: CalibrationStatistics) -> None:
         """Store statistics under a key. A failure to write is only a warning."""
@@ -189,6 +202,7 @@ class CalibrationCache:
             "samples": np.array(statistics.samples),
             **histograms_to_arrays(statistics.histograms),
             **unusable_to_arrays(statistics.unusable),
+            **extremes_to_arrays(statistics.extremes),
         }
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
@@ -223,7 +237,8 @@ def collect_statistics(
     graph optimizations off, so that every tensor exists. Histograms take 64 KiB a tensor and do
     not grow with the data; beside them one batch of data and its tensors are in memory, so a
     smaller batch size is the cure if memory is short. The statistics do not depend on the order of
-    the samples.
+    the samples, nor on the batches, but for the extremes of samples that cannot be told apart (see
+    :func:`~optuna_quant.backends.onnxruntime.ranges.extremes.extremes_of`).
 
     Args:
         model:
@@ -366,12 +381,13 @@ class _Collector:
         outside = model.outside if isinstance(model, CompactModel) else {}
 
         self._streams: dict[str, StreamingHistogram] = {}
+        self._extremes: dict[str, SampleExtremes] = {}
         self._unusable: dict[str, str] = {}
         initializers = {initializer.name: initializer for initializer in proto.graph.initializer}
         for name in wanted:
             if name in initializers:
                 values = source_array(outside.get(name, initializers[name]), base_dir)
-                self._count(name, values, "the model")
+                self._count(name, values, 1, "the model")
         inputs = {value.name for value in proto.graph.input} - initializers.keys()
         self._session = None
         self._outputs: list[str] = []
@@ -398,7 +414,7 @@ class _Collector:
         for piece in data.pieces(sizes):
             where = f"calibration samples {seen} to {seen + piece.samples - 1}"
             for name, values in self._values(piece, where):
-                self._count(name, values, where)
+                self._count(name, values, piece.samples, where)
             seen += piece.samples
             if piece.reached:
                 result.update(dict.fromkeys(piece.reached, self._statistics(seen)))
@@ -411,7 +427,7 @@ class _Collector:
         )
         return result
 
-    def _count(self, name: str, values: NDArray[Any], where: str) -> None:
+    def _count(self, name: str, values: NDArray[Any], samples: int, where: str) -> None:
         if name in self._unusable or not np.issubdtype(values.dtype, np.floating):
             return
         try:
@@ -419,6 +435,10 @@ class _Collector:
         except ValueError as error:
             self._unusable[name] = f"{error} Seen in {where}."
             del self._streams[name]
+            self._extremes.pop(name, None)
+            return
+        found = extremes_of(values, samples)
+        self._extremes[name] = self._extremes.get(name, SampleExtremes()) + found
 
     def _values(self, piece: Piece, where: str) -> Iterator[tuple[str, NDArray[Any]]]:
         for name in self._inputs:
@@ -438,4 +458,6 @@ class _Collector:
 
     def _statistics(self, samples: int) -> CalibrationStatistics:
         histograms = {name: stream.snapshot() for name, stream in self._streams.items()}
-        return CalibrationStatistics(histograms, samples, dict(self._unusable))
+        return CalibrationStatistics(
+            histograms, samples, dict(self._unusable), dict(self._extremes)
+        )

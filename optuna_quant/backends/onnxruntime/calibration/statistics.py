@@ -155,8 +155,9 @@ class StatisticsSource:
                 for name in sorted(tensors)
                 if name in found[name].unusable
             }
+            extremes = {name: found[name].extremes[name] for name in histograms}
             samples = max((found[name].samples for name in tensors), default=0)
-            statistics[number] = CalibrationStatistics(histograms, samples, unusable)
+            statistics[number] = CalibrationStatistics(histograms, samples, unusable, extremes)
         return pack(self.key(tensors, numbers), statistics)
 
     def restore(self, data: bytes, tensors: Collection[str], sizes: Iterable[int | None]) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.calibration.calibration import unusable_from_arrays
 from optuna_quant.backends.onnxruntime.calibration.calibration import unusable_to_arrays
+from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_from_arrays
+from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_to_arrays
 from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
 from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_to_arrays
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_MAGIC = b"optuna_quant statistics 1\n"
+_MAGIC = b"optuna_quant statistics 2\n"
 _DIGEST_BYTES = 32
 
 
@@ -44,8 +46,8 @@ def pack(key: str, statistics: Mapping[int, CalibrationStatistics]) -> bytes:
     for number, entry in enumerate(statistics.values()):
         for name, array in histograms_to_arrays(entry.histograms).items():
             arrays[f"{number}:{name}"] = _planes(array) if name == "counts" else array
-        for name, array in unusable_to_arrays(entry.unusable).items():
-            arrays[f"{number}:{name}"] = array
+        others = {**unusable_to_arrays(entry.unusable), **extremes_to_arrays(entry.extremes)}
+        arrays |= {f"{number}:{name}": array for name, array in others.items()}
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     packed = zlib.compress(file.getvalue(), 9)
@@ -75,8 +77,12 @@ def unpack(data: bytes, key: str) -> dict[int, CalibrationStatistics]:
         prefix = f"{number}:"
         own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         own["counts"] = _from_planes(own["counts"])
-        unusable = unusable_from_arrays(own)
-        found[size] = CalibrationStatistics(histograms_from_arrays(own), seen, unusable)
+        found[size] = CalibrationStatistics(
+            histograms_from_arrays(own),
+            seen,
+            unusable_from_arrays(own),
+            extremes_from_arrays(own),
+        )
     return found
 
 

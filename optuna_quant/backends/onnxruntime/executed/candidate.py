@@ -37,12 +37,12 @@ def executed_in_candidate(
             If the runtime does not load the candidate.
     """
     outputs = {node.name: node.output[0] for node in graph.nodes if node.output}
-    with sessions.lock, load_errors():
+    with sessions.lock, sessions.options_at_level() as options, load_errors():
         return executed_ops(
             candidate.proto,
             list(ops),
             {op: outputs[op] for op in ops},
             providers=sessions.providers,
-            session_options=sessions.options,
+            session_options=options,
             external_data_dir=graph.base_dir,
         )

@@ -15,6 +15,7 @@ from optuna_quant.space.config import TensorConfig
 
 
 _ALGORITHMS = ("minmax", "percentile", "kl", "mse")
+_ON_REQUEST = ("mean_minmax",)
 
 PER_CHANNEL = TensorConfig("int8", "sym", "per_channel", "minmax")
 PER_TENSOR = TensorConfig("int8", "sym", "per_tensor", "minmax")
@@ -53,6 +54,13 @@ class StaticRule:
         # Signed activations are slower and no more accurate on this provider.
         return tuple(
             TensorConfig("uint8", "asym", "per_tensor", algorithm) for algorithm in self.algorithms
+        )
+
+    @property
+    def activations_on_request(self) -> tuple[TensorConfig, ...]:
+        """The settings that are offered only to those who name them."""
+        return tuple(
+            TensorConfig("uint8", "asym", "per_tensor", algorithm) for algorithm in _ON_REQUEST
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 import os
 from pathlib import Path
@@ -52,6 +53,8 @@ class SessionMaker:
             The session options; None for the defaults.
 
     Attributes:
+        level:
+            How far graphs are optimized; None for what the options say.
         lock:
             Held while ``options`` are in use: whoever changes them for a while must hold it.
         arrays:
@@ -61,8 +64,32 @@ class SessionMaker:
     def __init__(self, providers: Providers, options: onnxruntime.SessionOptions | None) -> None:
         self.providers = tuple(providers)
         self.options = options
+        self.level: onnxruntime.GraphOptimizationLevel | None = None
         self.lock = RLock()
         self.arrays = SharedArrays()
+
+    def at_level(self, level: onnxruntime.GraphOptimizationLevel) -> SessionMaker:
+        """The same for sessions whose graphs are optimized so far, whatever the options say."""
+        other = copy(self)
+        other.level = level
+        return other
+
+    @contextmanager
+    def options_at_level(self) -> Iterator[onnxruntime.SessionOptions | None]:
+        """The options for a session that somebody else makes meanwhile; None for the defaults.
+
+        :attr:`lock` must be held.
+        """
+        if self.level is None:
+            yield self.options
+            return
+        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        usual = options.graph_optimization_level
+        try:
+            options.graph_optimization_level = self.level
+            yield options
+        finally:
+            options.graph_optimization_level = usual
 
     def make(
         self,
@@ -87,8 +114,8 @@ class SessionMaker:
                 How many runs are made at the same time. Without options of the user's the session
                 has so many threads that these take all cores.
             level:
-                How far the graph is optimized, if not as the options say; then the runtime's own
-                log is off.
+                How far the graph is optimized, if not as is usual here; then the runtime's own log
+                is off.
 
         Raises:
             ValueError:
@@ -114,6 +141,8 @@ class SessionMaker:
                 options.add_external_initializers(list(outside), values)
             usual = options.graph_optimization_level, options.log_severity_level
             try:
+                if self.level is not None:
+                    options.graph_optimization_level = self.level
                 if level is not None:
                     options.graph_optimization_level, options.log_severity_level = level, 4
                 session = onnxruntime.InferenceSession(

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.onnxruntime.ranges.extremes import SampleExtremes
     from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
 
     Floats = NDArray[np.float64]
 
 
-ALGORITHMS = ("minmax", "kl", "percentile", "mse")
+HISTOGRAM_ALGORITHMS = ("minmax", "kl", "percentile", "mse")
+ALGORITHMS = (*HISTOGRAM_ALGORITHMS, "mean_minmax")
 WEIGHT_ALGORITHMS = ("minmax", "mse")
 DEFAULT_PERCENTILE = 99.999
 
@@ -76,6 +78,7 @@ def compute_range(
     scheme: str,
     *,
     percentile: float = DEFAULT_PERCENTILE,
+    extremes: SampleExtremes | None = None,
 ) -> tuple[float, float]:
     """Return the range of a tensor by the named algorithm.
 
@@ -86,13 +89,15 @@ def compute_range(
         histogram:
             The tensor's values. If there are none the range is ``(0.0, 0.0)``.
         algorithm:
-            ``"minmax"``, ``"kl"``, ``"percentile"`` or ``"mse"``.
+            ``"minmax"``, ``"kl"``, ``"percentile"``, ``"mse"`` or ``"mean_minmax"``.
         dtype:
             Quantized dtype, see :func:`quantized_limits`.
         scheme:
             ``"sym"`` or ``"asym"``.
         percentile:
             For ``"percentile"``: the percentage of values to keep.
+        extremes:
+            For ``"mean_minmax"``, which needs them: the extremes of the samples.
 
     Raises:
         ValueError:
@@ -106,6 +111,8 @@ def compute_range(
         found = mse_range(histogram, dtype, scheme)
     elif algorithm == "minmax":
         found = minmax_range(histogram, dtype, scheme)
+    elif algorithm == "mean_minmax" and extremes is not None:
+        found = mean_minmax_range(extremes, dtype, scheme)
     else:
         raise ValueError(
             f"Unknown calibration algorithm {algorithm!r}; choose one of {', '.join(ALGORITHMS)}."
@@ -119,6 +126,20 @@ def minmax_range(histogram: Histogram, dtype: str, scheme: str) -> tuple[float, 
     quantized_limits(dtype, scheme)
     low, high = min(histogram.min, 0.0), max(histogram.max, 0.0)
     return (-max(-low, high), max(-low, high)) if scheme == "sym" else (low, high)
+
+
+def mean_minmax_range(extremes: SampleExtremes, dtype: str, scheme: str) -> tuple[float, float]:
+    """Return the range from the mean of the samples' minima to the mean of their maxima.
+
+    ``"sym"`` uses the mean of the samples' largest magnitudes. So a single sample with large
+    values moves the range by its share only. It is the default for activations in NNCF
+    (``RangeEstimatorParametersSet.MEAN_MINMAX``, nncf/quantization/range_estimator.py), and there
+    too each sample counts (``batchwise_statistics``), as far as samples can be told apart.
+    """
+    quantized_limits(dtype, scheme)
+    if scheme == "sym":
+        return -extremes.mean_magnitude, extremes.mean_magnitude
+    return min(extremes.mean_low, 0.0), max(extremes.mean_high, 0.0)
 
 
 def percentile_range(

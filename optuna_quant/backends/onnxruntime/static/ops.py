@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from optuna_quant.backends.onnxruntime.model.op_tables import StaticRule
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import STANDS_FOR_INFINITY
 from optuna_quant.backends.onnxruntime.static.matmul_add import MatMulAdd
 from optuna_quant.backends.onnxruntime.static.matmul_add import find_matmul_add
+from optuna_quant.space.capability import OnRequest
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig
 
@@ -85,11 +87,20 @@ class StaticOp:
 
     def options(self) -> tuple[OpConfig, ...]:
         """The ways to quantize it, the default first; the activation's algorithm runs fastest."""
+        return self._options(self.rule.activations)
+
+    def on_request(self) -> tuple[OnRequest, ...]:
+        """More ways, for those who name their algorithm; none if no activation has a range."""
+        more = self._options(self.rule.activations_on_request if self.activations else ())
+        fields = frozenset({"algorithm"})
+        return tuple(OnRequest(option, fields, side="activation") for option in more)
+
+    def _options(self, activations: Iterable[TensorConfig]) -> tuple[OpConfig, ...]:
         weights = self.weight.configs if self.weight else (None,)
         return tuple(
             OpConfig("static", activation, weight)
             for weight in weights
-            for activation in self.rule.activations
+            for activation in activations
         )
 
     def reduced_axes(self, rank: int) -> tuple[int, ...]:

@@ -102,6 +102,8 @@ class Planner:
         ops: Mapping[int, tuple[StaticOp, OpConfig]],
         find: FindParams,
         table_params: Callable[[StaticOp, OpConfig], Params],
+        *,
+        float_outputs: Container[str] = (),
     ) -> Plan:
         """Decide where to quantize.
 
@@ -112,6 +114,8 @@ class Planner:
                 Gives the parameters for a tensor.
             table_params:
                 Gives those of an op that reads rows of a quantized table.
+            float_outputs:
+                The operators whose outputs are not quantized with them.
 
         Raises:
             MissingRangesError:
@@ -149,7 +153,7 @@ class Planner:
                         materialize(tensor)
                     elif not graph.is_constant(tensor):
                         read[i, position] = params(i, tensor, config.activation)
-                if op.rule.owns_output:
+                if op.rule.owns_output and node.op_type not in float_outputs:
                     tensor = op.output(node, config.activation.scheme)
                     reads_table = not op.activations
                     made[tensor] = (

@@ -1,0 +1,61 @@
+"""Runs the basic strategy to its end, and shows each trial as its stage and a letter per op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+from spaces import DYNAMIC
+from spaces import STATIC
+from spaces import STATIC_KL
+from spaces import STATIC_TENSOR
+from spaces import objective_of
+
+from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.study.trial_view import TrialView
+
+
+SHORT = {
+    FP32: "f",
+    STATIC: "s",
+    STATIC_TENSOR: "t",
+    STATIC_KL: "k",
+    DYNAMIC: "d",
+    OpConfig("bf16"): "b",
+}
+
+
+def run(
+    space: TuningSpace,
+    metric: Callable[[QuantConfig], float],
+    *,
+    direction: str = "maximize",
+    **kwargs: object,
+) -> list[str]:
+    """Every trial as its stage and a letter per op, until the strategy has nothing left."""
+    sampler = BasicQuantSampler(space, **kwargs)
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    while not sampler.is_exhausted(study):
+        study.optimize(objective_of(space, metric), n_trials=1)
+        assert len(study.trials) < 200
+    lines = []
+    for trial in study.trials:
+        config = space.config_from_params(trial.params)
+        recipes = "".join(f" {name}={value}" for name, value in config.recipes.items())
+        letters = "".join(SHORT[option] for option in config.ops.values())
+        lines.append(f"{TrialView(trial).claim.stage}: {letters}{recipes}")
+    return lines
+
+
+def loss_per_op(**losses: float) -> Callable[[QuantConfig], float]:
+    """A metric from which each quantized op takes its loss."""
+
+    def metric(config: QuantConfig) -> float:
+        quantized = config.quantized_ops
+        return 1.0 - sum(loss for op, loss in losses.items() if op in quantized)
+
+    return metric
