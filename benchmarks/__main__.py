@@ -38,6 +38,8 @@ NAMES = (
     "pareto",
     "recipes",
     "warm_start",
+    "ways",
+    "smollm2_search",
 )
 NEED_CASES = ("build", "peers")
 

@@ -115,9 +115,10 @@ class Candidates:
 
     def _build(self, config: QuantConfig) -> Built:
         config = self._recipes.configured(config)
-        variant = self._variants.of(config) if config.quantized_ops else self._variants.base
+        changes = any(op.mode != "fp32" for op in config.ops.values())
+        variant = self._variants.of(config) if changes else self._variants.base
         variant.builder.check(config)
-        if not config.quantized_ops:
+        if not changes:
             return self.unchanged
         self._saturation.tell(config)
         options = AS_USUAL

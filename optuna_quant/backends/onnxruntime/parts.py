@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.targets.target import Target
 
 
 class BackendParts:
@@ -58,6 +59,10 @@ class BackendParts:
             Whether weights use 7 bits only.
         cache:
             Keeps calibration statistics on disk; None to keep them in memory only.
+        target:
+            What candidates are made for.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
         recipes:
             The values of each recipe that the user asks for, by name.
 
@@ -69,6 +74,10 @@ class BackendParts:
         sessions:
             As given.
         reduce_range:
+            As given, or as the target asks for.
+        target:
+            As given.
+        half_storage:
             As given.
         fp32:
             Hands out the FP32 model.
@@ -87,12 +96,16 @@ class BackendParts:
         approach: str | None,
         reduce_range: bool,
         cache: CalibrationCache | None,
+        target: Target,
+        half_storage: bool,
         recipes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         self.model = model
         self.samples = samples
         self.sessions = sessions
-        self.reduce_range = reduce_range
+        self.reduce_range = reduce_range or target.profile.reduce_range
+        self.target = target
+        self.half_storage = half_storage
         self._asked_approach = approach
         self._cache = cache
         self._requested_recipes = recipes
@@ -108,6 +121,7 @@ class BackendParts:
             approach=self._asked_approach,
             has_data=self.samples.calibration is not None,
             calibration_sizes=self.samples.sizes,
+            target=self.target,
             recipes=lambda: self.recipes.values,
         )
 
@@ -147,6 +161,8 @@ class BackendParts:
             inputs=inputs,
             means=means,
             cache_dir=None if self._cache is None else self._cache.directory,
+            profile=self.target.profile,
+            half_storage=self.half_storage,
         )
 
     def _variant(self, graph: Graph) -> Variant:
@@ -174,7 +190,9 @@ class BackendParts:
     @cached_property
     def saturation(self) -> SaturationCheck:
         """Whether sums of 8-bit products saturate here."""
-        return SaturationCheck(self.sessions, reduce_range=self.reduce_range)
+        # What is simulated is computed in floats.
+        narrow = self.reduce_range or self.target.is_simulated
+        return SaturationCheck(self.sessions, cannot_saturate=narrow)
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -248,6 +266,8 @@ class BackendParts:
             build=lambda config: quantize(config).proto,
             feed=piece.feed,
             samples=piece.samples,
+            target=None if self.target.is_usual else self.target.profile.name,
+            is_simulated=self.target.is_simulated,
         )
 
 
