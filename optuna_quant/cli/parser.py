@@ -237,7 +237,15 @@ _OF_SPACE = {
 
 def _add_space(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
-    names = ("approach", "op_types", "op_type_dict", "op_name_dict", "recipes", *_OF_SPACE)
+    names = (
+        "approach",
+        "target",
+        "op_types",
+        "op_type_dict",
+        "op_name_dict",
+        "recipes",
+        *_OF_SPACE,
+    )
     add_some(parser, TuneOptions, (*names, "threads", "costs"), _OF_SPACE)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON, with all columns")

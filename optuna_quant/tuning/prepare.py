@@ -15,6 +15,7 @@ from typing import Any
 from typing import TypeAlias
 
 from optuna_quant.backends.base import HasConstantInputs
+from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.backends.default import make_backend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.costs.given import as_costs
@@ -136,7 +137,8 @@ def prepare(request: TuneOptions) -> TuningRun:
         objective=None if tuning.objective is None else as_objective(tuning.objective),
         costs=given_costs,
         may_narrow=_may_narrow(request.quantization),
-        measure_gain=options.measure_gain,
+        # Times here say nothing about a device that is elsewhere.
+        measure_gain=options.measure_gain and simulated_target_of(backend) is None,
         with_space=_with_space(strategy, space, sampler, samplers),
         from_study=request.search.from_study,
     )
@@ -252,6 +254,8 @@ def backend_of(
         "providers": runtime.providers,
         "session_options": None if request.backend is not None else runtime.session(),
         "cache_dir": runtime.cache_dir,
+        "target": allowed.target,
+        "float16_storage": allowed.float16_storage,
     }
     if request.backend is None:
         return make_backend(request.model, **options)

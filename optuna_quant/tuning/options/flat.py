@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.default import RecipesLike
 from optuna_quant.backends.default import RunSettings
+from optuna_quant.backends.default import TargetLike
 from optuna_quant.costs.given import CostsLike
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.given import DataLike
@@ -56,6 +57,8 @@ class FurtherOptions(TypedDict, total=False):
     verify: bool
     measure_gain: bool
     approach: str | None
+    target: TargetLike | None
+    float16_storage: bool | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None
@@ -88,6 +91,8 @@ class ModelOptions(TypedDict, total=False):
     inputs: InputValues | None
     transform: Transform | None
     approach: str | None
+    target: TargetLike | None
+    float16_storage: bool | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None

@@ -12,12 +12,15 @@ from optuna_quant._common.option_kinds import CHOICES
 from optuna_quant._common.option_kinds import COUNTS
 from optuna_quant._common.option_kinds import FILE
 from optuna_quant._common.option_kinds import OP_TYPES
+from optuna_quant._common.option_kinds import SWITCH
 from optuna_quant._common.option_kinds import TABLE
+from optuna_quant._common.option_kinds import TARGET
 from optuna_quant._common.option_kinds import TEXT
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.default import RecipesLike
+    from optuna_quant.backends.default import TargetLike
     from optuna_quant.space.narrowing import OpDict
     from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 
@@ -33,9 +36,21 @@ class QuantizationOptions:
         approach:
             ``"static"``, ``"dynamic"``, ``"weight_only"`` (weights of 4 or 8 bits in groups, for a
             smaller model), or ``"auto"`` (static, and dynamic for ops that allow it;
-            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode).
+            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode, or weights of 4
+            bits).
             Default: ``"static"``, and ``"auto"`` for a model of which 5% or more are the weights
             of ops that only dynamic quantization takes (LSTM).
+        target:
+            What device the model is for: ``"cpu"``, ``"cpu-avx2"`` (without VNNI instructions),
+            ``"cuda"``, ``"tensorrt"``, ``"openvino"``, ``"openvino-gpu"``, ``"qnn"``, a
+            :class:`~optuna_quant.backends.onnxruntime.TargetProfile`, or the path of a JSON or
+            TOML file with one. It decides what is offered and in what form models are written.
+            Where the installed ONNX Runtime lacks its execution provider, models are simulated in
+            floats on the CPU, no times are measured, and the objective is by default
+            ``"bit_operations"``. Default: ``"cpu"``. See ``docs/targets.md``.
+        float16_storage:
+            Whether models store the weights that stay in floats as float16: half their size, as
+            fast.
         op_types:
             Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
             objective, none that makes the model slower here), ``"all"``, or the op types.
@@ -66,6 +81,27 @@ class QuantizationOptions:
             "support only dynamic quantization, such as LSTM)",
             kind=TEXT,
             choices=("static", "dynamic", "weight_only", "auto"),
+            heading=_HEADING,
+        ),
+    )
+    target: TargetLike | None = option(
+        None,
+        Flag(
+            help="the device that the model is for: cpu, cpu-avx2, cuda, tensorrt, openvino, "
+            "openvino-gpu, qnn, or a JSON or TOML file with a profile of your own; simulated on "
+            "the CPU if its execution provider is not installed (default: cpu)",
+            kind=TARGET,
+            metavar="NAME|FILE",
+            heading=_HEADING,
+            reads="file of --target",
+        ),
+    )
+    float16_storage: bool | None = option(
+        None,
+        Flag(
+            help="store the weights that stay in floats as float16, with half the size",
+            kind=SWITCH,
+            value=True,
             heading=_HEADING,
         ),
     )
