@@ -40,7 +40,7 @@ class ConfigCheck:
     profile: TargetProfile
 
     def check(self, config: QuantConfig) -> None:
-        """Check a configuration.
+        """Check the ops of a configuration; its recipes are checked where they are applied.
 
         Raises:
             ValueError:
