@@ -20,6 +20,7 @@ NAMES = (
     "claims",
     "build",
     "calibration_memory",
+    "weight_only_memory",
     "trial_overhead",
     "bayesian",
     "model_based",

@@ -15,6 +15,8 @@ import sys
 from optuna_quant._common.option import groups_of
 from optuna_quant._common.option import options_of
 from optuna_quant.tuning.api import tune
+from optuna_quant.tuning.options.model_options import model_groups
+from optuna_quant.tuning.options.model_options import model_options
 from optuna_quant.tuning.options.request import TuneOptions
 
 
@@ -28,16 +30,21 @@ def types() -> str:
     """The types of the options that tune() takes besides those in its signature."""
     shown = set(inspect.signature(tune).parameters)
     groups = groups_of(TuneOptions)
-    imports, names = set(), []
+    imports: set[str] = set()
+    names, of_models = [], []
     for option in options_of(TuneOptions).values():
         if option.name in shown:
             continue
         cls = TuneOptions if option.group is None else groups[option.group]
         imports |= _imports_for(option.type, cls)
         names.append((option.name, option.type))
+        if option.name in model_options():
+            of_models.append((option.name, option.type))
     for name, kind in groups.items():
         imports.add(f"from {kind.__module__} import {kind.__name__}")
         names.append((name, f"{kind.__name__} | None"))
+        if name in model_groups():
+            of_models.append((name, f"{kind.__name__} | None"))
     lines = [
         '"""The options that tune() takes by name, for type checkers and editors.',
         "",
@@ -53,6 +60,12 @@ def types() -> str:
         '    """See :func:`optuna_quant.tune`."""',
         "",
         *(f"    {name}: {kind}" for name, kind in names),
+        "",
+        "",
+        "class ModelOptions(TypedDict, total=False):",
+        '    """See :func:`optuna_quant.quantize`."""',
+        "",
+        *(f"    {name}: {kind}" for name, kind in of_models),
     ]
     return "\n".join(lines) + "\n"
 

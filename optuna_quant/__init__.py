@@ -22,18 +22,22 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.api import TuningResult
     from optuna_quant.tuning.api import tune
+    from optuna_quant.tuning.built import BuiltModel
     from optuna_quant.tuning.compare import compare
     from optuna_quant.tuning.errors import OutputError
     from optuna_quant.tuning.errors import TuningInterrupted
+    from optuna_quant.tuning.export import export
     from optuna_quant.tuning.options.criterion import TuningCriterion
     from optuna_quant.tuning.options.evaluation import EvaluationOptions
     from optuna_quant.tuning.options.quantization import QuantizationOptions
     from optuna_quant.tuning.options.runtime import RuntimeOptions
     from optuna_quant.tuning.options.search import SearchOptions
+    from optuna_quant.tuning.quantize import quantize
 
 
 __all__ = [
     "AccuracyCriterion",
+    "BuiltModel",
     "CorpusMetric",
     "DataEvaluation",
     "EarlyStopping",
@@ -55,11 +59,14 @@ __all__ = [
     "TuningSpace",
     "__version__",
     "compare",
+    "export",
+    "quantize",
     "tune",
 ]
 
 _HOME = {
     "AccuracyCriterion": "criteria",
+    "BuiltModel": "tuning.built",
     "CorpusMetric": "evaluation.metrics.sample_metrics",
     "DataEvaluation": "evaluation.labelled",
     "EarlyStopping": "sequential",
@@ -80,6 +87,8 @@ _HOME = {
     "TuningResult": "tuning.result",
     "TuningSpace": "space.space",
     "compare": "tuning.compare",
+    "export": "tuning.export",
+    "quantize": "tuning.quantize",
     "tune": "tuning.api",
 }
 

@@ -42,3 +42,13 @@ def test_unknown_name() -> None:
 def test_typed() -> None:
     package = importlib.resources.files("optuna_quant")
     assert (package / "py.typed").is_file()
+
+
+def test_tune_starts_without_what_is_slow_to_import() -> None:
+    slow = [*HEAVY, "scipy", "sqlalchemy", "sklearn"]
+    code = (
+        "import sys, optuna; before = set(sys.modules); import optuna_quant.tuning.prepare;"
+        f"print([name for name in {slow} if name in sys.modules and name not in before])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -69,7 +69,7 @@ def main() -> None:
         ]
         workers, answers = zip(*client.gather(tasks), strict=True)
         print(f"workers: {len(set(workers))}, different answers: {len(set(answers))}")
-        print(answers[0])
+        print(*dict.fromkeys(answers), sep="\n")
     if args.scheduler is None:
         cluster.close()
 

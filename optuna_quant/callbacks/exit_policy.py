@@ -191,8 +191,11 @@ class ExitPolicy:
         policy._no_gain = message
         return policy
 
-    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Stop the study if it is time to; keep the reason in the study and log it.
+
+        Returns:
+            Whether it has stopped the study; Optuna does not look at that.
 
         Raises:
             ValueError:
@@ -202,10 +205,11 @@ class ExitPolicy:
         stop = self.decide(study)
         if stop is None:
             self._look_into_failures(study)
-            return
+            return False
         keep_reason(study, stop)
         _logger.info(stop.message)
         study.stop()
+        return True
 
     def decide(self, study: optuna.Study) -> Stop | None:
         """Whether to stop now, and why; :obj:`None` to go on. It changes nothing.

@@ -16,6 +16,7 @@ from typing import Any
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.cli import exit_codes
+from optuna_quant.cli.building import check_calibration
 from optuna_quant.cli.loading import existing_file
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.messages import with_flags
@@ -76,15 +77,7 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     accuracy = values["accuracy_criterion"]
     # The file of an evaluation may have defined a strategy of the user's.
     strategy = choose_strategy(values.get("quant_level"), values["tuning_criterion"].strategy)
-    if given.get("calibration_data") is None and given.get("approach") not in (
-        "dynamic",
-        "weight_only",
-    ):
-        raise ValueError(
-            f"--calibration is needed for --approach {given.get('approach') or 'static'}: an "
-            ".npz file with samples like those the model will see in use. Without them, use "
-            "--approach dynamic or weight_only."
-        )
+    check_calibration(given)
     model, output = _check_files(args, given, rank)
     _check_machines(given, rank)
     shown = rank.is_leader and not args.quiet

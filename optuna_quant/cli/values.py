@@ -88,6 +88,16 @@ def _op_types(option: Option, value: Plain) -> Plain:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _choices(option: Option, value: Plain) -> Plain:
+    """A table as JSON or in a file, or names separated by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith(("{", "@")):
+        return read_json(option.flags[0], value)
+    names: list[Plain] = [part.strip() for part in value.split(",") if part.strip()]
+    return names[0] if len(names) == 1 else names
+
+
 def _counts(option: Option, value: Plain) -> Plain:
     return value if isinstance(value, list) else [value]
 
@@ -106,6 +116,7 @@ _READERS: dict[Kind, Callable[[Option, Any], object]] = {
     kinds.TABLE: _table,
     kinds.INPUTS: _inputs,
     kinds.OP_TYPES: _op_types,
+    kinds.CHOICES: _choices,
     kinds.COUNTS: _counts,
     kinds.BOUNDS: _bounds,
     kinds.STUDY: _study,
@@ -149,8 +160,10 @@ def _file(option: Option, kind: Kind, value: Any, given: Mapping[str, Plain]) ->
     if kind is kinds.FUNCTION:
         default = "evaluate" if option.name == "holdout" else option.name
         return function_file(value, flag, default)[0]
-    if kind is kinds.TABLE:
+    if kind in (kinds.TABLE, kinds.CHOICES):
         return Path(value[1:]) if isinstance(value, str) and value.startswith("@") else None
+    if kind is kinds.TARGET and kind.path(value) is None:
+        return None
     return existing_file(flag, value)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from optuna.logging import get_logger
-from scipy.stats import binom
 
 from optuna_quant.evaluation.metrics.library import CLASS_METRICS
 from optuna_quant.evaluation.metrics.library import library_metric_names
@@ -267,7 +266,10 @@ def _is_chance(right: float, chance: float, samples: int) -> bool:
     if right - chance >= _CLEARLY_BETTER * (1 - chance):
         return False
     # The positions of a sample depend on each other: only samples count.
-    return bool(binom.sf(round(right * samples) - 1, samples, chance) > _SIGNIFICANT)
+    from scipy.special import bdtrc  # Slow to import, and seldom needed.
+
+    # The binomial distribution's upper tail.
+    return bool(bdtrc(round(right * samples) - 1, samples, chance) > _SIGNIFICANT)
 
 
 def _first(is_wrong: Callable[[Any], Any], values: Rows, chosen: _Indices) -> int | None:

@@ -300,7 +300,7 @@ class QuantObjective:
         # First, if nobody else does: what is wrong with the evaluation shows at once.
         baseline = self._baseline.value(trial, waiting, block=False)
         # Not inside the trial's own errors: unusable calibration data end the search.
-        share_calibration(study, setup.backend, artifact_store=setup.artifact_store)
+        share_calibration(study, setup.backend, config=config, artifact_store=setup.artifact_store)
         try:
             value = self._candidates.measure(trial, config, written, waiting, anew=anew)
         except CandidateError as error:

@@ -14,7 +14,9 @@ from optuna.storages import InMemoryStorage
 
 from optuna_quant import _optuna
 from optuna_quant.backends.base import Calibrates
+from optuna_quant.backends.base import CalibratesForConfigs
 from optuna_quant.backends.base import SharesCalibration
+from optuna_quant.backends.base import TellsCalibrationBytes
 from optuna_quant.study.compute_once import TIMEOUT_SECONDS
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.compute_once import LeaseMonitor
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.storages.artifacts import ArtifactStore
 
 
@@ -39,6 +42,7 @@ def share_calibration(
     study: optuna.Study,
     backend: Backend,
     *,
+    config: QuantConfig | None = None,
     artifact_store: ArtifactStore | None = None,
     timeout: float = TIMEOUT_SECONDS,
 ) -> None:
@@ -57,6 +61,9 @@ def share_calibration(
             The study.
         backend:
             The backend.
+        config:
+            A configuration that is built next: what it needs besides, see
+            :class:`~optuna_quant.backends.base.CalibratesForConfigs`, is shared in the same way.
         artifact_store:
             Where the statistics are kept, such as an
             :class:`optuna.artifacts.FileSystemArtifactStore` that all workers reach. Needed only
@@ -72,10 +79,24 @@ def share_calibration(
     if not timeout > 0:
         raise ValueError(f"timeout must be positive, but got {timeout}.")
     storage, _ = _optuna.study_identity(study)
-    if not isinstance(backend, SharesCalibration) or isinstance(storage, InMemoryStorage):
-        if isinstance(backend, Calibrates):
-            backend.calibrate()
-        return
+    in_memory = isinstance(storage, InMemoryStorage)
+    if isinstance(backend, SharesCalibration) and not in_memory:
+        _share(study, backend, artifact_store, timeout)
+    elif isinstance(backend, Calibrates):
+        backend.calibrate()
+    if config is None or in_memory or not isinstance(backend, CalibratesForConfigs):
+        return  # What such a configuration needs is then collected when it is built.
+    more = backend.calibration_for(config)
+    if more is not None:
+        _share(study, more, artifact_store, timeout)
+
+
+def _share(
+    study: optuna.Study,
+    backend: SharesCalibration,
+    artifact_store: ArtifactStore | None,
+    timeout: float,
+) -> None:
     if backend.is_calibrated():
         return
     name = f"calibration:{backend.calibration_key()[:32]}"
@@ -96,7 +117,27 @@ def share_calibration(
         _take(backend, value)
 
 
+def take_calibration(study: optuna.Study, backend: Backend) -> None:
+    """Give a backend the calibration that a study keeps, if it keeps that; nothing is written.
+
+    Args:
+        study:
+            The study.
+        backend:
+            The backend. If the study has nothing for it, it calibrates when it has to.
+    """
+    if not isinstance(backend, SharesCalibration) or backend.is_calibrated():
+        return
+    found = ComputeOnce(study, f"calibration:{backend.calibration_key()[:32]}").read()
+    if found is not None and not found.startswith(_TOO_LARGE):
+        _take(backend, found)
+
+
 def _for_study(backend: SharesCalibration) -> bytes:
+    if isinstance(backend, TellsCalibrationBytes):
+        size = backend.calibration_bytes()
+        if size > LARGEST_IN_STUDY:
+            return _TOO_LARGE + str(size).encode()
     data = backend.export_calibration()
     return data if len(data) <= LARGEST_IN_STUDY else _TOO_LARGE + str(len(data)).encode()
 

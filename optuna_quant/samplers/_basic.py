@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Sequence
 import math
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import Any
 
 from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Plan
+from optuna_quant.samplers._engine.requests import Request
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._plans.best import Best
@@ -51,25 +53,27 @@ class BasicQuantSampler(StagedQuantSampler):
     The stages, after neural-compressor 2's strategy of the same name:
 
     1. ``default``: every op in its first option.
-    2. ``op-type-wise``: another option (algorithm, granularity, ...) for all ops of one type at
+    2. ``pre-defined settings``: those that the space has for the whole model (weight-only
+       quantization without named algorithms: RTN, GPTQ and AWQ).
+    3. ``op-type-wise``: another option (algorithm, granularity, ...) for all ops of one type at
        a time, the types in turn; then ``op-type-wise combined``: combinations of those that
        gained, the most promising first.
-    3. ``static to dynamic``: every op that allows it in dynamic mode, on top of the best so far
+    4. ``static to dynamic``: every op that allows it in dynamic mode, on top of the best so far
        (only with ``approach="auto"``).
-    4. ``recipes``: every recipe at its last value, then one by one, on top of the best so far
+    5. ``recipes``: every recipe at its last value, then one by one, on top of the best so far
        (only if the space has recipes).
-    5. ``calibration size``: the other numbers of calibration samples (only if there are some).
-    6. For each floating-point mode of the space (bf16, fp16, fp32): ``instance-wise fallback``,
+    6. ``calibration size``: the other numbers of calibration samples (only if there are some).
+    7. For each floating-point mode of the space (bf16, fp16, fp32): ``instance-wise fallback``,
        one op at a time on top of the best so far, from the last op to the first; then
        ``accumulated fallback``, the ops together, in the order of what each gained.
 
     If the sampler knows the criterion and the default misses it, an answer with most ops quantized
     is looked for before any question that takes a trial per op: from FP32, ``fallback by halves``
     quantizes op type by op type, and of a type that fails as a whole the halves, quarters, and so
-    on that fit. It begins after the first stage, with about ``2 log2(n)`` trials, so that a search
-    that ends early has an answer, and goes on before the sixth, in the options that were the best.
-    If at most a quarter of the ops stays in fallback, that is the answer; the sixth stage is then
-    for a search that goes on.
+    on that fit. It begins after the second stage, with about ``2 log2(n)`` trials, so that a
+    search that ends early has an answer, and goes on before the seventh, in the options that were
+    the best. If at most a quarter of the ops stays in fallback, that is the answer; the seventh
+    stage is then for a search that goes on.
 
     Once a configuration meets the criterion (if the sampler knows it), a search that goes on tries
     to quantize what is in fallback again: ``quantized again``, as many ops as fit.
@@ -185,9 +189,9 @@ class BasicQuantSampler(StagedQuantSampler):
     def plan(self, space: TuningSpace) -> Plan:
         """The stages that the class describes."""
         best = Best(later_wins=self._compat == "inc2")
-        yield from self._settings(space, best)
+        base: QuantConfig = yield from self._settings(space, best)
         modes = _float_modes(space)
-        yield from self._settle(space, best, modes)
+        yield from self._settle(space, best, modes, base)
         blocks = BlockFallback(
             self._blocks,
             self._comparisons,
@@ -207,7 +211,9 @@ class BasicQuantSampler(StagedQuantSampler):
             yield from blocks.stages(space, best, mode)
             yield from fallback.stages(space, best, mode)
 
-    def _settle(self, space: TuningSpace, best: Best, modes: Sequence[str]) -> Plan:
+    def _settle(
+        self, space: TuningSpace, best: Best, modes: Sequence[str], base: QuantConfig
+    ) -> Plan:
         """Find the answer of fallback by halves; it is the strategy's if few ops are in fallback.
 
         Args:
@@ -218,12 +224,14 @@ class BasicQuantSampler(StagedQuantSampler):
             modes:
                 The floating-point modes of the space. Where there are cheaper ones than FP32 they
                 are tried first.
+            base:
+                The best of the default and the presets.
         """
         default: Evaluation
         (default,) = yield Stage("default", [space.default()])
         if not self._is_missed(default) or best.is_promising:
             return
-        config = yield from self._answer_by_halves(space, best)
+        config = yield from self._answer_by_halves(space, best, base)
         if config.quantized_ops:
             few = len(config.fallback_ops) * _FEW <= len(config.ops)
             yield Stage(_BY_HALVES, [config], provisional=not few or modes != ["fp32"])
@@ -236,15 +244,17 @@ class BasicQuantSampler(StagedQuantSampler):
             and (result.met is False or not math.isfinite(result.score))
         )
 
-    def _early_answer(self, space: TuningSpace) -> Plan:
+    def _early_answer(self, space: TuningSpace, base: QuantConfig) -> Plan:
         """Look for an answer with most ops quantized, with few trials.
 
         Args:
             space:
-                The tuning space. Its default does not meet the criterion.
+                The tuning space.
+            base:
+                What ops are quantized to. It does not meet the criterion.
         """
         most = 2 * math.ceil(math.log2(len(space.tunables) + 1))
-        yield from self._by_halves(space, space.default(), most)
+        yield from self._by_halves(space, base, most)
 
     def _by_halves(
         self, space: TuningSpace, target: QuantConfig, most: int | None = None
@@ -255,12 +265,12 @@ class BasicQuantSampler(StagedQuantSampler):
             )
         )
 
-    def _answer_by_halves(self, space: TuningSpace, best: Best) -> Growth:
+    def _answer_by_halves(self, space: TuningSpace, best: Best, base: QuantConfig) -> Growth:
         """Fallback by halves in the options of the best configuration."""
-        config = yield from self._by_halves(space, space.default())
-        if best.config == space.default():
+        config = yield from self._by_halves(space, base)
+        if best.config == base:
             return config
-        # What can be quantized by default can perhaps in the best options too.
+        # What can be quantized in the first options can perhaps in the best ones too.
         changes = changes_to(space, best.config)
         kept = [change for change in changes if config.ops[change[0].ops[0]].is_quantized]
         translated = apply(without(best.config, changes), kept)
@@ -270,15 +280,22 @@ class BasicQuantSampler(StagedQuantSampler):
             return (yield from self._by_halves(space, best.config))
         return (yield from grow_by_halves(_BY_HALVES, translated, left(translated, changes)))
 
-    def _settings(self, space: TuningSpace, best: Best) -> Plan:
-        """Everything before the fallback: how ops are quantized, not which."""
+    def _settings(self, space: TuningSpace, best: Best) -> Generator[Request, Any, QuantConfig]:
+        """Everything before the fallback: how ops are quantized, not which.
+
+        Returns:
+            The best of the default and the presets.
+        """
         default: Evaluation
         (default,) = yield Stage("default", [space.default()])
         best.see([default])
-        if self._is_missed(default):
-            yield from self._early_answer(space)
-        is_inc2 = self._compat == "inc2"
-        yield from Settings(self._comparisons, self._limit, is_inc2).stages(space, best)
+        settings = Settings(self._comparisons, self._limit, self._compat == "inc2")
+        yield from settings.presets(space, best)
+        base = best.config
+        if self._is_missed(default) and not best.is_promising:
+            yield from self._early_answer(space, base)
+        yield from settings.stages(space, best)
+        return base
 
     @property
     def _comparisons(self) -> Comparisons:

@@ -121,9 +121,9 @@ class MSEQuantSampler(BasicQuantSampler):
             yield Stage("answer", [enough])
         return True
 
-    def _early_answer(self, space: TuningSpace) -> Plan:
+    def _early_answer(self, space: TuningSpace, base: QuantConfig) -> Plan:
         if self._accumulate == "bracket":
-            yield from self._accumulated(space, space.default())
+            yield from self._accumulated(space, base)
 
     def _accumulated(
         self, space: TuningSpace, config: QuantConfig

@@ -10,6 +10,7 @@ from dataclasses import field
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.keys import RecipeValue
+from optuna_quant.space.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ class Capability:
             The names of the model's other ops.
         hint:
             If there is nothing to quantize: why, and what to do, for the message.
+        presets:
+            Pre-defined settings of the whole model, in the order in which staged strategies try
+            them; not where the user names algorithms of weights.
     """
 
     ops: tuple[OpCapability, ...]
@@ -86,6 +90,7 @@ class Capability:
     hint: str = ""
     known_types: tuple[str, ...] = ()
     known_names: tuple[str, ...] = ()
+    presets: tuple[Preset, ...] = ()
 
     def select(self, op_types: Sequence[str] | str = "default") -> tuple[OpCapability, ...]:
         """The ops to tune.

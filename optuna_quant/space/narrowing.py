@@ -151,6 +151,15 @@ def parse_wishes(
     return wishes
 
 
+def names_weight_algorithms(*op_dicts: OpDict | None) -> bool:
+    """Whether a user names algorithms of weights for some ops."""
+    return any(
+        wish.side == "weight" and wish.field == "algorithm"
+        for op_dict in op_dicts
+        for wish in parse_wishes("op_type_dict", op_dict, exact=op_dict or ())
+    )
+
+
 def _check_pattern(source: str, pattern: object) -> None:
     try:
         re.compile(str(pattern))

@@ -27,9 +27,11 @@ from optuna_quant.space.frame import space_frame
 from optuna_quant.space.grouping import tie_groups
 from optuna_quant.space.keys import RecipeValue
 from optuna_quant.space.narrowing import OpDict
+from optuna_quant.space.narrowing import names_weight_algorithms
 from optuna_quant.space.narrowing import narrow
 from optuna_quant.space.numbering import positions_at
 from optuna_quant.space.numbering import radices
+from optuna_quant.space.presets import Preset
 from optuna_quant.space.space_checks import check_space
 from optuna_quant.space.tunable import Parameter
 from optuna_quant.space.tunable import Tunable
@@ -57,6 +59,8 @@ class TuningSpace:
         prefix:
             What the names of the study's parameters begin with, so that one study can hold other
             hyperparameters as well.
+        presets:
+            Pre-defined settings of the whole model, which staged strategies try first.
 
     Raises:
         ValueError:
@@ -68,17 +72,19 @@ class TuningSpace:
     recipes: Mapping[str, tuple[RecipeValue, ...]] = field(default_factory=dict, hash=False)
     calibration_sizes: tuple[int, ...] = ()
     prefix: str = "quant"
+    presets: tuple[Preset, ...] = field(default=(), hash=False)
 
     def __post_init__(self) -> None:
         recipes = {name: tuple(values) for name, values in self.recipes.items()}
         object.__setattr__(self, "recipes", MappingProxyType(recipes))
         object.__setattr__(self, "tunables", tuple(self.tunables))
         object.__setattr__(self, "calibration_sizes", tuple(self.calibration_sizes))
+        object.__setattr__(self, "presets", tuple(self.presets))
         check_space(self.tunables, self.recipes, self.calibration_sizes)
 
     def __reduce__(self) -> tuple[object, ...]:
         args = (self.tunables, dict(self.recipes), self.calibration_sizes, self.prefix)
-        return type(self), args
+        return type(self), (*args, self.presets)
 
     @classmethod
     def from_capability(
@@ -124,7 +130,14 @@ class TuningSpace:
             Tunable(op.name, op.op_type, (op.name,), _quantized_first(left))
             for op, left in zip(ops, options, strict=True)
         )
-        return cls(tunables, capability.recipes, capability.calibration_sizes, prefix)
+        names_algorithms = names_weight_algorithms(op_type_dict, op_name_dict)
+        return cls(
+            tunables,
+            capability.recipes,
+            capability.calibration_sizes,
+            prefix,
+            () if names_algorithms else capability.presets,
+        )
 
     @cached_property
     def _encoding(self) -> Encoding:
@@ -183,6 +196,20 @@ class TuningSpace:
     def has_fp32(self) -> bool:
         """Whether the FP32 model is a configuration of this space."""
         return self._fp32 in self
+
+    def preset_configs(self) -> dict[str, QuantConfig]:
+        """The configurations of the presets by name, in their order.
+
+        One that is the default, or the same as an earlier one, is left out.
+        """
+        seen = {self.default()}
+        found: dict[str, QuantConfig] = {}
+        for preset in self.presets:
+            config = preset.config(self.default(), self.tunables)
+            if config not in seen:
+                seen.add(config)
+                found[preset.name] = config
+        return found
 
     def without_recipes(self, config: QuantConfig) -> QuantConfig:
         """``config`` with the default value of every recipe and the default calibration size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import re
 from urllib.parse import unquote
 
@@ -67,6 +68,27 @@ def check_is_path(address: str) -> None:
         raise ValueError(
             "it is not an address: write postgresql://USER:PASSWORD@HOST/NAME, for example. If "
             "it is the path of a journal file, write journal: before it."
+        )
+
+
+def check_file_exists(address: str, what: str) -> None:
+    """Refuse the address of a file that is not there: it is mistyped, and would be made.
+
+    Args:
+        address:
+            The address of a storage; of a server nothing is checked.
+        what:
+            The option that names it, for the message.
+
+    Raises:
+        ValueError:
+            If it is not there.
+    """
+    path = address.removeprefix("sqlite:///").removeprefix("journal:").partition("?")[0]
+    if "://" not in path and not Path(path).exists():
+        raise ValueError(
+            f"{what}: there is no storage {shown_address(address)!r}; give the --storage of the "
+            "earlier search, or the file OUT.optuna_quant.journal beside its output."
         )
 
 

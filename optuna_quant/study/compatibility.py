@@ -76,6 +76,37 @@ def signature_of_models(backend: Backend, space: TuningSpace) -> dict[str, str]:
     return {"model": backend.fingerprint(space.fp32()), **own}
 
 
+def check_models(study: optuna.Study, signature: Mapping[str, str]) -> None:
+    """Refuse a study whose configurations are other models here; nothing is written.
+
+    Models do not depend on the processor's arithmetic, only their metrics do.
+
+    Args:
+        study:
+            The study.
+        signature:
+            What the models depend on here, as :func:`signature_of_models` gives it.
+
+    Raises:
+        ValueError:
+            If the model, the calibration data or the backend's options differ, or the study does
+            not say what it was started with.
+    """
+    known = study.user_attrs.get(SIGNATURE)
+    if known is None:
+        raise ValueError(
+            f"The study {study.study_name!r} does not say which model it is about: it was not "
+            "made by optuna_quant, or never started."
+        )
+    other = _other_models(known, signature)
+    if other:
+        raise ValueError(
+            f"The study {study.study_name!r} was started with {other}, so its configurations are "
+            "different models here. Give the model, the calibration data and the options that it "
+            "was started with."
+        )
+
+
 def _check_signature(
     study: optuna.Study, known: Mapping[str, str], signature: Mapping[str, str]
 ) -> None:
@@ -90,17 +121,23 @@ def _check_signature(
             "started on, or use another study name or storage; workers of both kinds can share "
             "a study whose backend has reduce_range=True."
         )
-    # Other options may bring other arithmetic with them.
-    parts = [name for name in parts if name != _ARITHMETIC]
-    if not parts:
+    other = _other_models(known, signature)
+    if not other:
         return
-    if "model" in parts:
-        other = "another model"
-    else:
-        other = " and ".join(f"other {part}" for part in parts)
-        if "options" in parts:
-            other += f" (it has {known.get('options')}; here {signature.get('options')})"
     raise (ValueError if "model" in parts else ChangedError)(
         f"The study {study.study_name!r} was started with {other}, so its configurations are "
         "different models here. Use what it was started with, or another study name or storage."
     )
+
+
+def _other_models(known: Mapping[str, str], signature: Mapping[str, str]) -> str:
+    """In what the models of two signatures differ, in words; empty if they are the same."""
+    parts = [name for name in {**known, **signature} if known.get(name) != signature.get(name)]
+    # Other options may bring other arithmetic with them.
+    parts = [name for name in parts if name != _ARITHMETIC]
+    if "model" in parts:
+        return "another model"
+    other = " and ".join(f"other {part}" for part in parts)
+    if "options" in parts:
+        other += f" (it has {known.get('options')}; here {signature.get('options')})"
+    return other

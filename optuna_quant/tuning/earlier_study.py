@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Protocol
 from typing import TypeAlias
@@ -11,6 +10,7 @@ from typing import TypeAlias
 import optuna
 
 from optuna_quant._common.nearest import did_you_mean
+from optuna_quant.storages.address import check_file_exists
 from optuna_quant.storages.open import open_storage
 
 
@@ -103,7 +103,7 @@ def find_study(value: FromStudy, storage: BaseStorage, *, own: str) -> optuna.St
     if isinstance(value, tuple):
         place = value[0]
         if isinstance(place, str | os.PathLike):
-            _check_exists(place)
+            check_file_exists(os.fspath(place), "from_study")
         return _load(open_storage(place, heartbeat=False), value[1], own="")
     if isinstance(value, str):
         if value == own:
@@ -124,17 +124,6 @@ def trial_of(value: FromStudy) -> int | None:
 
 def _study_of(value: optuna.Study | HasStudy) -> optuna.Study:
     return value if isinstance(value, optuna.Study) else value.study
-
-
-def _check_exists(place: str | os.PathLike[str]) -> None:
-    """A file that is not there would be made: it is mistyped."""
-    address = os.fspath(place)
-    path = address.removeprefix("sqlite:///").removeprefix("journal:").partition("?")[0]
-    if "://" not in path and not Path(path).exists():
-        raise ValueError(
-            f"from_study: there is no storage {address!r}; give the --storage of the earlier "
-            "search, or the file OUT.optuna_quant.journal beside its output."
-        )
 
 
 def _load(storage: BaseStorage, name: str | None, *, own: str) -> optuna.Study:

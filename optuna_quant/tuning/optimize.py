@@ -45,6 +45,7 @@ def optimize(
     n_jobs: int,
 ) -> Stop:
     """Run trials until the policy has enough; what was found before counts as well."""
+    exit_policy = _NotesStop(policy)
     try:
         last = None
         take_out_misfits(study, objective.space)
@@ -52,9 +53,12 @@ def optimize(
             stop = policy.decide(study)
             if stop is None:
                 with without_repeated_lines(progress=show_progress):
-                    while not optimize_once(study, objective, [*callbacks, policy], n_jobs):
+                    while not optimize_once(study, objective, [*callbacks, exit_policy], n_jobs):
                         pass
                 stop = policy.decide(study)
+            if stop is None and exit_policy.take():
+                # What another worker has found since is not the final answer yet.
+                continue
             if stop is None:
                 stop = Stop(StopReason.CALLBACK, "A callback stopped the search.")
                 break
@@ -64,12 +68,35 @@ def optimize(
             last = others_running(study) if last is None else last
             timeout = getattr(study.sampler, "claim_timeout", _LAST_TRIALS_SECONDS)
             if not await_last_trials(study, last, timeout=timeout):
+                stop = _of_now(stop, policy.decide(study))
                 break
     except KeyboardInterrupt:
         stop = Stop(StopReason.INTERRUPTED, "The search was interrupted.")
     stop = _with_queue(stop, study)
     keep_reason(study, stop)
     return stop
+
+
+class _NotesStop:
+    """The exit policy as a callback, which knows whether it has stopped the study."""
+
+    def __init__(self, policy: ExitPolicy) -> None:
+        self._policy = policy
+        self._stopped = False
+
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if self._policy(study, trial):
+            self._stopped = True
+
+    def take(self) -> bool:
+        """Whether it has since it was last asked."""
+        stopped, self._stopped = self._stopped, False
+        return stopped
+
+
+def _of_now(stop: Stop, now: Stop | None) -> Stop:
+    """The decision with what other workers have found since: every worker names one answer."""
+    return now if now is not None and now.reason == stop.reason else stop
 
 
 def _run_enqueued(

@@ -15,6 +15,7 @@ from typing import Any
 from typing import TypeAlias
 
 from optuna_quant.backends.base import HasConstantInputs
+from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.backends.default import make_backend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.costs.given import as_costs
@@ -88,11 +89,11 @@ def prepare(request: TuneOptions) -> TuningRun:
     options, tuning = request.evaluation, request.tuning_criterion or TuningCriterion()
     strategy = _strategy(request, tuning)
     check_evaluation_timeout(options.evaluation_timeout)
-    inputs = _inputs(request)
+    inputs = inputs_of(request)
     measured = _measured(request, inputs)
     measure = measured(request.evaluate, request.data)
     accuracy = _criterion(request, measure)
-    calibration_data = _calibration_data(request)
+    calibration_data = calibration_data_of(request)
     held_out = _held_out(request, measured)
     stopping = make_stopping(
         measure,
@@ -101,8 +102,8 @@ def prepare(request: TuneOptions) -> TuningRun:
     )
     _check_output(request)
     policy = _policy(accuracy, tuning)
-    backend = _backend(request, calibration_data, inputs)
-    space = _space(backend, request.quantization)
+    backend = backend_of(request, calibration_data, inputs)
+    space = space_of(backend, request.quantization)
     fitted = _fitted(request, measure, held_out, backend=backend, space=space)
     costs = request.search.costs
     given_costs = None if costs is None else as_costs(costs, space)
@@ -129,7 +130,8 @@ def prepare(request: TuneOptions) -> TuningRun:
         objective=None if tuning.objective is None else as_objective(tuning.objective),
         costs=given_costs,
         may_narrow=_may_narrow(request.quantization),
-        measure_gain=options.measure_gain,
+        # Times here say nothing about a device that is elsewhere.
+        measure_gain=options.measure_gain and simulated_target_of(backend) is None,
         with_space=_with_space(strategy, space, sampler, samplers),
         from_study=request.search.from_study,
     )
@@ -143,7 +145,7 @@ def _strategy(request: TuneOptions, tuning: TuningCriterion) -> str:
     return strategy
 
 
-def _inputs(request: TuneOptions) -> InputValues | None:
+def inputs_of(request: TuneOptions) -> InputValues | None:
     """The inputs that are the same for all samples: those given, or the backend's."""
     inputs = request.evaluation.inputs
     if inputs is None and isinstance(request.backend, HasConstantInputs):
@@ -182,7 +184,8 @@ def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
     return found
 
 
-def _calibration_data(request: TuneOptions) -> CalibrationLike | None:
+def calibration_data_of(request: TuneOptions) -> CalibrationLike | None:
+    """The calibration data, in a form that can be read more than once."""
     given = request.calibration_data
     if isinstance(given, Iterator):
         return kept_in_memory(given, "the calibration data")
@@ -221,21 +224,30 @@ def _check_output(request: TuneOptions) -> None:
     check_output(request.output, inputs=paths)
 
 
-def _backend(
+def backend_of(
     request: TuneOptions,
     calibration_data: CalibrationLike | None,
     inputs: InputValues | None,
 ) -> Backend:
+    """The backend of the model that is given, or the one that is given instead.
+
+    Raises:
+        ValueError:
+            If the model or the data cannot be used, or an option belongs to the given backend.
+    """
     allowed, runtime = request.quantization, request.runtime
     options = {
         "approach": allowed.approach,
         "calibration_data": calibration_data,
         "calibration_sizes": allowed.calibration_sizes,
+        "recipes": allowed.recipes,
         "inputs": inputs or None,
         "transform": request.evaluation.transform,
         "providers": runtime.providers,
         "session_options": None if request.backend is not None else runtime.session(),
         "cache_dir": runtime.cache_dir,
+        "target": allowed.target,
+        "float16_storage": allowed.float16_storage,
     }
     if request.backend is None:
         return make_backend(request.model, **options)
@@ -245,7 +257,13 @@ def _backend(
     return request.backend
 
 
-def _space(backend: Backend, allowed: QuantizationOptions) -> TuningSpace:
+def space_of(backend: Backend, allowed: QuantizationOptions) -> TuningSpace:
+    """The tuning space of what is allowed; it has a quantized option.
+
+    Raises:
+        ValueError:
+            If nothing is left to be quantized.
+    """
     space = backend.tuning_space(
         op_types=allowed.op_types,
         op_type_dict=allowed.op_type_dict,

@@ -31,6 +31,7 @@ from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.evaluation.value import given_to
 from optuna_quant.study import record
+from optuna_quant.study.blobs import read_bytes
 from optuna_quant.study.blobs import write_bytes
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.evaluation_cost import full_evaluations
@@ -42,9 +43,11 @@ from optuna_quant.tuning.validation import SecondEvaluation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    import optuna
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Model
+    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.tuning.result import TuningResult
 
@@ -94,7 +97,8 @@ def with_second_evaluation(
         model = rebuild(trial, backend=result.backend, space=result.space)
     except ValueError as error:
         return replace(result, not_repeated=str(error))
-    shared = ComputeOnce(result.study, f"{record.SECOND_EVALUATION}:{_digest(result)}")
+    digest = _digest(trial, result.metric, result.baseline)
+    shared = ComputeOnce(result.study, f"{record.SECOND_EVALUATION}:{digest}")
 
     def give_up(reason: str) -> None:
         # The others wait for a value, and not for ever.
@@ -134,10 +138,32 @@ def _cure(result: TuningResult) -> str:
     return "Make the model and the evaluation deterministic, or use more samples."
 
 
-def _digest(result: TuningResult) -> str:
+def is_refuted(
+    study: optuna.Study, trial: FrozenTrial, criterion: AccuracyCriterion, *, baseline: float
+) -> bool:
+    """Whether a trial that met the criterion did not when it was evaluated again.
+
+    Args:
+        study:
+            Its study, which is only read.
+        trial:
+            The trial; it was evaluated on all samples.
+        criterion:
+            The criterion.
+        baseline:
+            The metric of the FP32 model.
+    """
+    digest = _digest(trial, trial.values[0], baseline)
+    kept = read_bytes(study, f"{record.SECOND_EVALUATION}:{digest}")
+    try:
+        return kept is not None and not _read(kept).meets(criterion)
+    except EvaluationTimeout:
+        return True
+
+
+def _digest(trial: FrozenTrial, metric: float | None, baseline: float | None) -> str:
     """Tells a verdict from others: the same trial may be judged by another baseline later."""
-    assert result.trial is not None
-    rests_on = (result.trial.number, result.metric, result.baseline)
+    rests_on = (trial.number, metric, baseline)
     return hashlib.sha256(repr(rests_on).encode()).hexdigest()[:16]
 
 

@@ -14,18 +14,26 @@ from optuna_quant.tuning.what_runs import op_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import pandas as pd
 
     from optuna_quant.backends.base import ExecutedOp
+    from optuna_quant.backends.base import OpRuns
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome
 
 
 _logger = get_logger(__name__)
 
 _COLUMNS = ("op", "op_type", "mode", "activation", "weight", "runs", "as_asked", "note")
+LEVEL_COLUMN = "accuracy_level"
+"""The column of the accuracy levels of ops in weight-only mode."""
+
+# The level at which weight-only ops multiply integers, see OpConfig.
+_INT8_LEVEL = 4
 
 
 def report(result: Outcome) -> pd.DataFrame:
@@ -44,12 +52,12 @@ def report(result: Outcome) -> pd.DataFrame:
         columns["error_share"] = {op: error.share for op, error in errors.items()}
         columns["of_activations"] = {op: error.activations for op, error in errors.items()}
     rows = [
-        _row(op, op_types.get(op, ""), config, executed)
+        asked_row(op, op_types.get(op, ""), config, executed)
         | {name: gains.get(op) for name, gains in columns.items()}
         for op, config in result.config.ops.items()
     ]
     rows += [_row_left_out(op, gain) for op, gain in result.left_out.items()]
-    return pd.DataFrame(rows, columns=[*_COLUMNS, *columns])
+    return _frame(rows, result.config, [*_COLUMNS, *columns])
 
 
 def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
@@ -60,9 +68,45 @@ def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
     return row
 
 
-def _row(
+def asked_report(
+    config: QuantConfig, op_types: Mapping[str, str], executed: Mapping[str, ExecutedOp]
+) -> pd.DataFrame:
+    """What is asked of each op of a configuration, and what runs.
+
+    Args:
+        config:
+            The configuration.
+        op_types:
+            The type of each op, as far as it is known.
+        executed:
+            What runs, as the backend says.
+
+    Returns:
+        A row for each op. The column :data:`LEVEL_COLUMN` is there if an op has such a level.
+    """
+    rows = [asked_row(op, op_types.get(op, ""), each, executed) for op, each in config.ops.items()]
+    return _frame(rows, config, _COLUMNS)
+
+
+def _frame(
+    rows: Sequence[Mapping[str, object]], config: QuantConfig, columns: Sequence[str]
+) -> pd.DataFrame:
+    """The rows as a data frame, with the accuracy levels beside the weights if ops have any."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(columns))
+    levels = {op: each.accuracy_level for op, each in config.ops.items()}
+    if any(level is not None for level in levels.values()):
+        # Int64 has missing values; with floats, a file would say 4.0.
+        of_rows = pd.Series([levels.get(op) for op in frame["op"]], dtype="Int64")
+        frame.insert(list(columns).index("weight") + 1, LEVEL_COLUMN, of_rows)
+    return frame
+
+
+def asked_row(
     op: str, op_type: str, config: OpConfig, executed: Mapping[str, ExecutedOp]
 ) -> dict[str, object]:
+    """What is asked of one op, and what runs."""
     runs = op_runs(executed, op)
     return {
         "op": op,
@@ -71,6 +115,16 @@ def _row(
         "activation": "" if config.activation is None else config.activation.label,
         "weight": "" if config.weight is None else config.weight.label,
         "runs": runs.kernel,
-        "as_asked": None if runs.integer is None else runs.integer == is_integer(config),
+        "as_asked": _as_asked(config, runs),
         "note": runs.note,
     }
+
+
+def _as_asked(config: OpConfig, runs: OpRuns) -> bool | None:
+    """Whether what runs is of the kind that was asked for; None if it is not known."""
+    if runs.integer is None:
+        return None
+    if config.mode == "weight_only" and config.accuracy_level in (None, 0):
+        return True  # The runtime chooses what it computes in.
+    asks_for_integers = is_integer(config) or config.accuracy_level == _INT8_LEVEL
+    return runs.integer == asks_for_integers

@@ -13,10 +13,12 @@ from spaces import objective_of
 from staged_search import loss_per_op
 from staged_search import run
 
+from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.presets import Preset
 
 
 def test_fallback_from_last_to_first_then_by_impact() -> None:
@@ -48,6 +50,56 @@ def test_lower_is_better() -> None:
     metric = loss_per_op(op0=0.2, op1=0.0, op2=0.4)
     order = run(make_space(3), lambda config: -metric(config), direction="minimize")
     assert order[-1] == "accumulated fallback: fsf"
+
+
+def _presets() -> tuple[Preset, ...]:
+    ops = ("op0", "op1", "op2")
+    return (
+        Preset("as by default", dict.fromkeys(ops, STATIC)),
+        Preset("tensor", dict.fromkeys(ops, STATIC_TENSOR)),
+        Preset("tensor without last", {**dict.fromkeys(ops, STATIC_TENSOR), "op2": FP32}),
+        Preset("kl", dict.fromkeys(ops, STATIC_KL)),
+    )
+
+
+@pytest.mark.parametrize("compat", [None, "inc2"])
+def test_presets_come_after_the_default(compat: str | None) -> None:
+    space = make_space(3, (STATIC, STATIC_TENSOR, STATIC_KL, FP32), presets=_presets())
+    worth = {STATIC: 0.0, STATIC_TENSOR: 0.2, STATIC_KL: 0.1, FP32: 0.3}
+    order = run(
+        space,
+        lambda config: sum(worth[option] for option in config.ops.values()),
+        compat=compat,
+    )
+    assert order[:5] == [
+        "baseline: fff",
+        "default: sss",
+        "pre-defined settings: ttt",
+        "pre-defined settings: ttf",
+        "pre-defined settings: kkk",
+    ]
+    # The best of them is what the rest begins with.
+    assert order[5:] == [
+        "instance-wise fallback: tff",
+        "instance-wise fallback: ftf",
+    ]
+
+
+def test_what_is_not_quantized_is_looked_for_in_the_best_preset() -> None:
+    space = make_space(3, (STATIC, STATIC_TENSOR, FP32), presets=_presets()[:2])
+    worth = {STATIC: 0.2, STATIC_TENSOR: 0.1, FP32: 0.0}
+    criterion = AccuracyCriterion(tolerable_loss=0.15, criterion="absolute")
+    order = run(
+        space,
+        lambda config: 1.0 - sum(worth[option] for option in config.ops.values()),
+        criterion=criterion,
+    )
+    assert order[:4] == [
+        "baseline: fff",
+        "default: sss",
+        "pre-defined settings: ttt",
+        "fallback by halves: fft",
+    ]
 
 
 def test_op_types_one_by_one_then_combined() -> None:

@@ -22,13 +22,13 @@ from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import StudyPrior
 from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import study_prior
-from optuna_quant.samplers._models.earlier_study import recorded_space
 from optuna_quant.samplers._models.fallback_table import fallback_table
 from optuna_quant.samplers._models.prior import EarlierLoss
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
+from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.trial_view import TrialView
 
 

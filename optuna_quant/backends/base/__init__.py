@@ -17,12 +17,16 @@ from optuna_quant.backends.base.backend import HasSignature
 from optuna_quant.backends.base.backend import NamesOriginal
 from optuna_quant.backends.base.backend import OpRuns
 from optuna_quant.backends.base.backend import ReadsFiles
+from optuna_quant.backends.base.backend import SimulatesTarget
 from optuna_quant.backends.base.backend import TracesOutputs
 from optuna_quant.backends.base.backend import WeighsFloats
 from optuna_quant.backends.base.backend import original_of
+from optuna_quant.backends.base.backend import simulated_target_of
 from optuna_quant.backends.base.calibration import Calibrates
+from optuna_quant.backends.base.calibration import CalibratesForConfigs
 from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
+from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
@@ -49,6 +53,7 @@ from optuna_quant.backends.base.sensitivity import TakesSamples
 __all__ = [
     "Backend",
     "Calibrates",
+    "CalibratesForConfigs",
     "CountsPasses",
     "ExecutedOp",
     "HasBlocks",
@@ -74,12 +79,15 @@ __all__ = [
     "SensitivityFactory",
     "SensitivityKind",
     "SharesCalibration",
+    "SimulatesTarget",
     "TakesBatches",
     "TakesSamples",
+    "TellsCalibrationBytes",
     "TracesOutputs",
     "WeighsFloats",
     "atomic_write",
     "depends_on_batch",
     "native_of",
     "original_of",
+    "simulated_target_of",
 ]

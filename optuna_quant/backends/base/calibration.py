@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
+    from optuna_quant.space.config import QuantConfig
+
 
 @runtime_checkable
 class Calibrates(Protocol):
@@ -49,6 +51,28 @@ class SharesCalibration(Calibrates, Protocol):
         Raises:
             ValueError:
                 If the bytes are damaged or belong to another model or other data.
+        """
+        ...
+
+
+@runtime_checkable
+class TellsCalibrationBytes(Protocol):
+    """Something that knows how large its exported calibration is before it is made."""
+
+    def calibration_bytes(self) -> int:
+        """About how many bytes ``export_calibration`` gives."""
+        ...
+
+
+@runtime_checkable
+class CalibratesForConfigs(Protocol):
+    """A backend some of whose configurations need more of the calibration data than others."""
+
+    def calibration_for(self, config: QuantConfig) -> SharesCalibration | None:
+        """What a configuration needs besides :meth:`Calibrates.calibrate`; None if nothing.
+
+        It is collected, or taken from another worker, before the first such configuration is
+        built, and need not be the same object each time.
         """
         ...
 

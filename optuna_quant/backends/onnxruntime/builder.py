@@ -6,14 +6,19 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import partial
+import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import onnx
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.config_check import ConfigCheck
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
+from optuna_quant.backends.onnxruntime.half.ops import apply_half
+from optuna_quant.backends.onnxruntime.half.storage import store_half
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import missing_digests
 from optuna_quant.backends.onnxruntime.model.compact import source_array
@@ -27,15 +32,20 @@ from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
+from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
-from optuna_quant.backends.onnxruntime.static.ops import check_static
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
+from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
+from optuna_quant.backends.onnxruntime.targets.offered import ops_of_target
+from optuna_quant.backends.onnxruntime.targets.offered import write_options
+from optuna_quant.backends.onnxruntime.targets.table import CPU
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
-from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_op
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
 from optuna_quant.backends.onnxruntime.weight_only.weight_only import apply_weight_only
@@ -50,9 +60,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
     from optuna_quant.backends.onnxruntime.dynamic.rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
+    from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.static import FindParams
+    from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.space.config import QuantConfig
 
@@ -93,6 +107,12 @@ class CandidateBuilder:
             calibration data.
         cache_dir:
             Where weights that take long to quantize are kept on disk; None for nowhere.
+        profile:
+            What the target runs, and in what form it wants candidates.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
+        means:
+            Gives the means of ops' inputs; None without calibration data.
 
     Attributes:
         static:
@@ -108,62 +128,65 @@ class CandidateBuilder:
         reduce_range: bool = False,
         inputs: InputMomentsSource | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        profile: TargetProfile = CPU,
+        half_storage: bool = False,
+        means: InputMeansSource | None = None,
     ) -> None:
         self._graph = graph
+        self._means = means
         self._reduce_range = reduce_range
+        self._half_storage = half_storage
+        self._target_options = write_options(profile)
         self._cache = BoundedCache()
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
-        self._planner = Planner(graph)
+        self._planner = Planner(graph, fuses=profile.is_cpu)
         self._digests: dict[str, bytes] = {}
         self._left_out: set[tuple[str, str]] = set()
-        self._names = frozenset(node.name for node in graph.nodes)
         self.static: Mapping[str, StaticOp] = MappingProxyType(
-            {op.name: op for op in static_ops(graph)}
+            {op.name: op for op in ops_of_target(static_ops(graph), profile)}
         )
-        found = (weight_only_op(node, graph) for node in graph.nodes)
+        found = (
+            weight_only_op(node, graph) if profile.weight_only_bits else None
+            for node in graph.nodes
+        )
+        if means is not None:
+            means.expect(bias_inputs(self.static.values(), graph))
         self.weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType(
             {op.name: op for op in found if op is not None}
+        )
+        self._config_check = ConfigCheck(
+            frozenset(node.name for node in graph.nodes), self.static, self.weight_only, profile
         )
         self._inputs = inputs
         self._grouped = GroupedWeights(graph, self._cache, inputs, cache_dir)
 
     def check(self, config: QuantConfig) -> None:
-        """Check that a configuration is one for this model.
+        """Check that a configuration is one for this model and its target.
 
         Raises:
             ValueError:
-                If it names an op that the model does not have or a mode that an op does not have,
-                or a recipe.
+                If it names an op that the model does not have, a mode that an op does not have or
+                a form that the target does not run.
         """
-        for recipe in config.recipes:
-            raise ValueError(f"This backend has no recipe {recipe!r}.")
-        for name, op_config in config.ops.items():
-            if name not in self._names:
-                raise ValueError(f"There is no op {name!r} in the model.")
-            if op_config.mode == "static":
-                if name not in self.static:
-                    raise ValueError(f"Op {name!r} cannot run in static mode.")
-                check_static(self.static[name], op_config)
-            elif op_config.mode == "weight_only":
-                if name not in self.weight_only:
-                    raise ValueError(f"Op {name!r} cannot run in weight_only mode.")
-                check_weight_only(self.weight_only[name], op_config)
-            elif op_config.mode not in ("dynamic", "fp32"):
-                raise ValueError(
-                    f"Op {name!r} cannot run in mode {op_config.mode!r}: this backend has static, "
-                    "dynamic, weight_only and fp32."
-                )
+        self._config_check.check(config)
 
     def expect_inputs(self, ops: Iterable[str]) -> None:
         """Collect what weight-only algorithms need for these ops in one pass, once any does."""
         if self._inputs is not None:
             self._inputs.expect(self.weight_only[n] for n in ops if n in self.weight_only)
 
-    def tensors(self, ops: Iterable[str], scheme: str = "asym") -> set[str]:
+    def inputs_for(self, config: QuantConfig) -> InputMomentsSource | None:
+        """What gives the inputs that a configuration needs; None if it needs none."""
+        options = (op.weight for op in config.ops.values() if op.mode == "weight_only")
+        needs = any(weight is not None and weight.algorithm in NEEDS_INPUTS for weight in options)
+        return self._inputs if needs else None
+
+    def tensors(self, ops: Iterable[str]) -> set[str]:
         """The tensors whose ranges are needed for some ops, where they have a static mode."""
         found: set[str] = set()
         for name in ops:
-            if name in self.static:
+            op = self.static.get(name)
+            for scheme in _schemes(op) if op is not None else ():
                 found |= self._tensors(self.static[name], scheme)
         return found
 
@@ -184,7 +207,9 @@ class CandidateBuilder:
             found.add(op.output(node, scheme))
         return found
 
-    def build(self, config: QuantConfig, find: FindParams) -> Built | None:
+    def build(
+        self, config: QuantConfig, find: FindParams, options: WriteOptions = AS_USUAL
+    ) -> Built | None:
         """Build a candidate.
 
         Ops that would need the range of a tensor which has none stay in FP32, with a warning.
@@ -194,6 +219,8 @@ class CandidateBuilder:
                 The configuration; see :meth:`check`.
             find:
                 Gives the parameters for activations.
+            options:
+                How it is written.
 
         Returns:
             The candidate; None if all its ops stay in FP32.
@@ -203,18 +230,21 @@ class CandidateBuilder:
             for name, op_config in config.ops.items()
             if op_config.mode == "static"
         }
-        plan = self._plan(chosen, find)
+        options = options.for_target(self._target_options)
+        plan = self._plan(chosen, find, options)
         alone = self._weights_alone(config)
+        half = [name for name, op in config.ops.items() if op.mode == "fp16"]
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
-        if not (chosen or alone or dynamic):
+        if not (chosen or alone or dynamic or half):
             return None
-        writer = Writer(self._graph, plan, self._weights)
-        writer.write()
+        means = self._means_for(config) if options.correct_biases else None
+        writer = Writer(self._graph, plan, self._weights, options, means)
+        written = writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
         constants.update(self._graph.initializers)
-        constants.update(writer.constants)
+        constants.update(written.constants)
         outside: dict[str, Source] = {}
-        model = assemble(self._graph.template, writer.nodes, constants, outside=outside)
+        model = assemble(self._graph.template, written.nodes, constants, outside=outside)
         layers = {
             op.name: OpConfig("dynamic", weight=op_config.weight)
             for op, op_config in chosen.values()
@@ -222,12 +252,23 @@ class CandidateBuilder:
         }
         if layers:
             self._apply_dynamic(model, layers, outside)
-            use_pairs(model, writer.integers)
+            use_pairs(model, written.integers)
         self._apply_dynamic(model, config.ops, outside)
-        digests = self._apply_weight_only(model, alone, outside)
+        digests = {}
+        if alone:
+            digests = apply_weight_only(self._rewrite(model, outside), model, alone)
+        if half:
+            apply_half(self._rewrite(model, outside), model, self._graph, half)
+        if self._half_storage:
+            store_half(self._rewrite(model, outside), model, self._graph)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
-        return Built(compact, self._fingerprint(compact, writer, digests))
+        found = self._fingerprint(compact, written, digests)
+        if writer.repeated_pairs:
+            # To a fingerprint, which looks at values alone, the pairs are one.
+            text = f"{found} with {writer.repeated_pairs} pairs more"
+            found = hashlib.sha256(text.encode()).hexdigest()[: len(found)]
+        return Built(compact, found)
 
     def _weights_alone(
         self, config: QuantConfig
@@ -246,11 +287,23 @@ class CandidateBuilder:
                     found[name] = (op, weight, op_config.accuracy_level)
         return found
 
-    def _plan(self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams) -> Plan:
+    def _means_for(self, config: QuantConfig) -> FindMeans:
+        """Gives the means of ops' inputs for the sampling size of a configuration."""
+        if self._means is None:
+            raise ValueError(
+                "Recipe 'fast_bias_correction' needs calibration_data, but the backend has none."
+            )
+        return partial(self._means.get, size=config.calibration_size)
+
+    def _plan(
+        self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams, options: WriteOptions
+    ) -> Plan:
         """The plan for the ops that can have one; the others are taken out of ``chosen``."""
         while True:
             try:
-                return self._planner.plan(chosen, find, self._table_params)
+                return self._planner.plan(
+                    chosen, find, self._table_params, float_outputs=options.float_outputs
+                )
             except MissingRangesError as error:
                 for i, reason in error.errors.items():
                     op, _ = chosen.pop(i)
@@ -264,15 +317,8 @@ class CandidateBuilder:
                 f"for: {reason}"
             )
 
-    def _apply_weight_only(
-        self,
-        model: onnx.ModelProto,
-        chosen: Mapping[str, tuple[WeightOnlyOp, PackedWeight, int | None]],
-        outside: MutableMapping[str, Source],
-    ) -> dict[str, bytes]:
-        if not chosen:
-            return {}
-        rewrite = Rewrite(
+    def _rewrite(self, model: onnx.ModelProto, outside: MutableMapping[str, Source]) -> Rewrite:
+        return Rewrite(
             model,
             opset=self._graph.opset,
             reduce_range=self._reduce_range,
@@ -280,7 +326,6 @@ class CandidateBuilder:
             cache=None,
             outside=outside,
         )
-        return apply_weight_only(rewrite, model, chosen)
 
     def _loader(self, outside: Mapping[str, Source]) -> LoadTensor:
         def load(tensor: onnx.TensorProto) -> NDArray[Any]:
@@ -321,11 +366,11 @@ class CandidateBuilder:
         return result
 
     def _fingerprint(
-        self, model: CompactModel, writer: Writer, digests: Mapping[str, bytes]
+        self, model: CompactModel, written: WrittenGraph, digests: Mapping[str, bytes]
     ) -> str:
         known = {**self._digests, **digests}
-        for name, digest in writer.digests.items():
-            array = writer.constants[name]
+        for name, digest in written.digests.items():
+            array = written.constants[name]
             data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             known[name] = typed_digest(digest, data_type, array.shape)
         known.update(missing_digests(model.outside, known))
@@ -334,6 +379,12 @@ class CandidateBuilder:
         own = self._graph.initializers
         self._digests.update((name, digest) for name, digest in known.items() if name in own)
         return result
+
+
+def _schemes(op: StaticOp) -> set[str]:
+    """The schemes of the activations in the options of an op."""
+    options = (*op.options(), *(each.option for each in op.on_request()))
+    return {option.activation.scheme for option in options if option.activation is not None}
 
 
 def _is_in(initializers: Mapping[str, onnx.TensorProto], tensor: onnx.TensorProto) -> bool:

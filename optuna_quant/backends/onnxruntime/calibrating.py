@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.topic import BackendTopic
+from optuna_quant.backends.onnxruntime.weight_only.shared_inputs import SharedInputs
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import SharesCalibration
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.space.config import QuantConfig
 
 
 class CalibratingBackend(BackendTopic):
     """Calibrates, for this process and for others.
 
-    See :class:`~optuna_quant.backends.base.SharesCalibration` and
+    See :class:`~optuna_quant.backends.base.SharesCalibration`,
+    :class:`~optuna_quant.backends.base.CalibratesForConfigs` and
     :class:`~optuna_quant.backends.base.PreviewsCalibration`. Without calibration data there is
     nothing to calibrate, and to ask for a key or an export is a :exc:`ValueError`.
     """
@@ -61,6 +65,16 @@ class CalibratingBackend(BackendTopic):
         """
         with self._lock:
             self._parts.ranges.restore(data)
+
+    def calibration_for(self, config: QuantConfig) -> SharesCalibration | None:
+        """What ``gptq`` and ``awq`` need of the inputs of ops, for a configuration that has them.
+
+        See :class:`~optuna_quant.backends.base.CalibratesForConfigs`. It is collected for all ops
+        at once for which the tuning spaces that this object has given offer them.
+        """
+        with self._lock:
+            source = self._parts.candidates.variant(config).builder.inputs_for(config)
+        return None if source is None else SharedInputs(source, self._lock)
 
     def calibration_preview(self, samples: int) -> tuple[int, list[Feed]] | None:
         """The first batches of the calibration data, and how many samples there are or so many.

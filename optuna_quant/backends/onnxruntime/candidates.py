@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
+import hashlib
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.builder import Built
 from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
+from optuna_quant.backends.onnxruntime.recipes.offered import changed
+from optuna_quant.backends.onnxruntime.recipes.recipe import Correction
+from optuna_quant.backends.onnxruntime.recipes.recipe import SessionRecipe
+from optuna_quant.backends.onnxruntime.recipes.recipe import WriterRecipe
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
-    from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
+    from collections.abc import Callable
+
     from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.recipes.offered import OfferedRecipes
+    from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
+    from optuna_quant.backends.onnxruntime.recipes.variant import Variant
+    from optuna_quant.backends.onnxruntime.recipes.variants import Variants
     from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
     from optuna_quant.space.config import QuantConfig
 
@@ -33,10 +44,12 @@ class Candidates:
             The user's model.
         fp32:
             Hands it out where nothing is quantized.
-        builder:
-            Builds the others.
-        ranges:
-            Calibrates for them.
+        recipes:
+            Says what recipes make of configurations.
+        variants:
+            Gives the graphs that the others are built from.
+        runs:
+            What corrections run models with, by the calibration sampling size.
         sessions:
             Makes their sessions.
         saturation:
@@ -48,15 +61,17 @@ class Candidates:
         model: OpenedModel,
         *,
         fp32: FP32Model,
-        builder: CandidateBuilder,
-        ranges: CandidateRanges,
+        recipes: OfferedRecipes,
+        variants: Variants,
+        runs: Callable[[int | None], RunsGraphs],
         sessions: SessionMaker,
         saturation: SaturationCheck,
     ) -> None:
         self._model = model
         self._fp32 = fp32
-        self._builder = builder
-        self._ranges = ranges
+        self._recipes = recipes
+        self._variants = variants
+        self._runs = runs
         self._sessions = sessions
         self._saturation = saturation
         self._models = BoundedCache(_KEPT_MODELS_BYTES)
@@ -67,7 +82,8 @@ class Candidates:
 
         Raises:
             ValueError:
-                If it names an op that the model does not have, or that cannot run so.
+                If it names an op that the model does not have, or that cannot run so, or a recipe
+                that does not exist.
         """
         built = self._built(config)
         if built.model is self._model.compact:
@@ -75,7 +91,7 @@ class Candidates:
         self._fp32.release()
         return QuantizedModel(
             built.model,
-            self._sessions,
+            self.sessions_of(config),
             base_dir=self._model.base_dir,
             fingerprint=built.fingerprint,
         )
@@ -89,7 +105,12 @@ class Candidates:
     def unchanged(self) -> Built:
         """The candidate of which nothing is quantized: the user's model."""
         model = self._model
-        return Built(model.compact, self._builder.fingerprint_of(model.proto, model.base_dir))
+        builder = self._variants.base.builder
+        return Built(model.compact, builder.fingerprint_of(model.proto, model.base_dir))
+
+    def variant(self, config: QuantConfig) -> Variant:
+        """The graph that a configuration is built from."""
+        return self._variants.of(self._recipes.configured(config))
 
     def _built(self, config: QuantConfig) -> Built:
         if config.key not in self._models:
@@ -101,8 +122,39 @@ class Candidates:
         return found
 
     def _build(self, config: QuantConfig) -> Built:
-        self._builder.check(config)
-        if not config.quantized_ops:
+        config = self._recipes.configured(config)
+        changes = any(op.mode != "fp32" for op in config.ops.values())
+        variant = self._variants.of(config) if changes else self._variants.base
+        variant.builder.check(config)
+        if not changes:
             return self.unchanged
         self._saturation.tell(config)
-        return self._builder.build(config, self._ranges.params_for(config)) or self.unchanged
+        options = AS_USUAL
+        for recipe, value in changed(config):
+            if isinstance(recipe, WriterRecipe):
+                options = recipe.written(options, value)
+        built = variant.builder.build(config, variant.ranges.params_for(config), options)
+        return self.unchanged if built is None else self._corrected(built, config, variant)
+
+    def _corrected(self, built: Built, config: QuantConfig, variant: Variant) -> Built:
+        """A candidate after what recipes do once it is built."""
+        for recipe, value in changed(config):
+            if isinstance(recipe, Correction):
+                runs = self._runs(config.calibration_size)
+                built = recipe.corrected(built, value, config, variant, runs)
+            elif isinstance(recipe, SessionRecipe):
+                text = f"{built.fingerprint} {recipe.name}={value}"
+                built = replace(
+                    built,
+                    model=built.model.with_metadata(recipe.metadata(value)),
+                    fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+                )
+        return built
+
+    def sessions_of(self, config: QuantConfig) -> SessionMaker:
+        """What makes the sessions of a configuration's model."""
+        sessions = self._sessions
+        for recipe, value in changed(self._recipes.configured(config)):
+            if isinstance(recipe, SessionRecipe):
+                sessions = recipe.sessions(sessions, value)
+        return sessions

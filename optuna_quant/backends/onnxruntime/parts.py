@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
+from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
 from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
+from optuna_quant.backends.onnxruntime.recipes.offered import OfferedRecipes
+from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
+from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
+from optuna_quant.backends.onnxruntime.recipes.variant import Variant
+from optuna_quant.backends.onnxruntime.recipes.variants import Variants
 from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
 from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
 from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
+from optuna_quant.space.config import QuantConfig
 
 
 if TYPE_CHECKING:
@@ -23,10 +32,11 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
     from optuna_quant.backends.onnxruntime.calibration.samples import Samples
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
-    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.backends.onnxruntime.targets.target import Target
 
 
 class BackendParts:
@@ -47,6 +57,12 @@ class BackendParts:
             Whether weights use 7 bits only.
         cache:
             Keeps calibration statistics on disk; None to keep them in memory only.
+        target:
+            What candidates are made for.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
+        recipes:
+            The values of each recipe that the user asks for, by name.
 
     Attributes:
         model:
@@ -56,6 +72,10 @@ class BackendParts:
         sessions:
             As given.
         reduce_range:
+            As given, or as the target asks for.
+        target:
+            As given.
+        half_storage:
             As given.
         fp32:
             Hands out the FP32 model.
@@ -74,56 +94,106 @@ class BackendParts:
         approach: str | None,
         reduce_range: bool,
         cache: CalibrationCache | None,
+        target: Target,
+        half_storage: bool,
+        recipes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         self.model = model
         self.samples = samples
         self.sessions = sessions
-        self.reduce_range = reduce_range
+        self.reduce_range = reduce_range or target.profile.reduce_range
+        self.target = target
+        self.half_storage = half_storage
         self._asked_approach = approach
         self._cache = cache
+        self._requested_recipes = recipes
         self.fp32 = _loaded(model, sessions)
 
     @cached_property
-    def builder(self) -> CandidateBuilder:
-        """Builds candidates."""
-        inputs = None
-        if self.samples.calibration is not None:
-            inputs = InputMomentsSource(
-                self.model.graph, self.samples.calibration, self.sessions, self.samples.passes
-            )
-        return CandidateBuilder(
-            self.model.graph,
-            reduce_range=self.reduce_range,
-            inputs=inputs,
-            cache_dir=None if self._cache is None else self._cache.directory,
-        )
-
-    @cached_property
     def offered(self) -> OfferedOps:
-        """What can be done with each op."""
+        """What can be done with each op, and the recipes."""
         return OfferedOps(
             self.model,
-            self.builder.static,
-            self.builder.weight_only,
+            self._base_builder.static,
+            self._base_builder.weight_only,
             approach=self._asked_approach,
             has_data=self.samples.calibration is not None,
             calibration_sizes=self.samples.sizes,
+            target=self.target,
+            recipes=lambda: self.recipes.values,
         )
 
     @cached_property
+    def recipes(self) -> OfferedRecipes:
+        """The recipes that are offered, and what they make of configurations."""
+        return OfferedRecipes(self._requested_recipes, self._facts)
+
+    @cached_property
+    def variants(self) -> Variants:
+        """The graphs that candidates are built from."""
+        return Variants(self.model.graph, self._variant, self._runs)
+
+    @property
+    def default_variant(self) -> Variant:
+        """The one of configurations in which each recipe has its first value."""
+        size = next(iter(self.samples.sizes), None)
+        return self.variants.of(self._with_default_recipes(QuantConfig({}, {}, size)))
+
+    def _with_default_recipes(self, config: QuantConfig) -> QuantConfig:
+        return self.recipes.with_defaults(QuantConfig(config.ops, {}, config.calibration_size))
+
+    @property
     def ranges(self) -> CandidateRanges:
-        """Calibrates for candidates."""
+        """Calibrates for candidates with the default recipes."""
+        return self.default_variant.ranges
+
+    @cached_property
+    def _base_builder(self) -> CandidateBuilder:
+        return self._builder(self.model.graph)
+
+    def _builder(self, graph: Graph) -> CandidateBuilder:
+        inputs = means = None
+        if self.samples.calibration is not None:
+            source = graph, self.samples.calibration, self.sessions, self.samples.passes
+            inputs, means = InputMomentsSource(*source), InputMeansSource(*source)
+        return CandidateBuilder(
+            graph,
+            reduce_range=self.reduce_range,
+            inputs=inputs,
+            means=means,
+            cache_dir=None if self._cache is None else self._cache.directory,
+            profile=self.target.profile,
+            half_storage=self.half_storage,
+        )
+
+    def _variant(self, graph: Graph) -> Variant:
+        is_base = graph is self.model.graph
+        builder = self._base_builder if is_base else self._builder(graph)
         statistics = None
         if self.samples.calibration is not None:
             statistics = StatisticsSource(
-                self.model.graph, self.samples.calibration, self.sessions, self._cache
+                graph, self.samples.calibration, self.sessions, self._cache
             )
-        return CandidateRanges(statistics, self.samples.passes, self.builder, self.offered)
+        ranges = CandidateRanges(statistics, self.samples.passes, builder, self.offered)
+        return Variant(graph, builder, ranges)
+
+    def _runs(self, size: int | None) -> RunsGraphs:
+        return RunsGraphs(calibration=self.samples.calibration, sessions=self.sessions, size=size)
+
+    def _facts(self) -> ModelFacts:
+        return ModelFacts(
+            graph=self.model.graph,
+            static=self._base_builder.static,
+            approach=self.offered.approach,
+            has_data=self.samples.calibration is not None,
+        )
 
     @cached_property
     def saturation(self) -> SaturationCheck:
         """Whether sums of 8-bit products saturate here."""
-        return SaturationCheck(self.sessions, reduce_range=self.reduce_range)
+        # What is simulated is computed in floats.
+        narrow = self.reduce_range or self.target.is_simulated
+        return SaturationCheck(self.sessions, cannot_saturate=narrow)
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -131,8 +201,9 @@ class BackendParts:
         return Candidates(
             self.model,
             fp32=self.fp32,
-            builder=self.builder,
-            ranges=self.ranges,
+            recipes=self.recipes,
+            variants=self.variants,
+            runs=self._runs,
             sessions=self.sessions,
             saturation=self.saturation,
         )
@@ -146,17 +217,18 @@ class BackendParts:
     def sensitivity_maker(
         self, quantize: Callable[[QuantConfig], QuantizedModel]
     ) -> SensitivityMaker:
-        """What makes the sensitivities of ops.
+        """What makes the sensitivities of ops, in the graph of the default recipes.
 
         Args:
             quantize:
                 Gives the model of a configuration.
         """
+        variant = self.default_variant
         return SensitivityMaker(
-            quantize,
-            self.model.graph,
+            lambda config: quantize(self._with_default_recipes(config)),
+            variant.graph,
             self.model.nbytes,
-            self.builder.static,
+            variant.builder.static,
             self.samples,
             self.sessions,
         )
@@ -180,14 +252,16 @@ class BackendParts:
 
         piece = next(iter(self.samples.to_run_on(data, "Measuring costs").pieces([1])))
         return CostSource(
-            graph=self.model.graph,
+            graph=self.default_variant.graph,
             original=self.model.proto,
             original_bytes=self.model.nbytes,
             base_dir=self.model.base_dir,
-            sessions=self.sessions,
+            sessions=self.candidates.sessions_of(self._with_default_recipes(QuantConfig({}))),
             build=lambda config: quantize(config).proto,
             feed=piece.feed,
             samples=piece.samples,
+            target=None if self.target.is_usual else self.target.profile.name,
+            is_simulated=self.target.is_simulated,
         )
 
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import ALGORITHM_VERSIONS
+
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.calibration.samples import Samples
 
 
 def signature(
-    *, model: str, samples: Samples, approach: str, reduce_range: bool, saturates: bool
+    *,
+    model: str,
+    samples: Samples,
+    approach: str,
+    reduce_range: bool,
+    saturates: bool,
+    target: str = "",
+    half_storage: bool = False,
 ) -> dict[str, str]:
     """What the models of a backend depend on, part by part.
 
@@ -27,12 +36,22 @@ def signature(
             Whether weights use 7 bits only.
         saturates:
             Whether sums of 8-bit products saturate.
+        target:
+            The target, in words; empty for the usual one.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
     """
     options: dict[str, object] = {"approach": approach, "reduce_range": reduce_range}
+    if target:
+        options["target"] = target
+    if half_storage:
+        options["float16_storage"] = True
     data = "none"
     if samples.calibration is not None and approach != "dynamic":
         options["calibration_sizes"] = list(samples.sizes) or None
         data = samples.fingerprint
+    if approach == "weight_only":
+        options["algorithms"] = " ".join(f"{n}:{v}" for n, v in ALGORITHM_VERSIONS.items())
     return {
         "model": model,
         "calibration data": data,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import json
 import math
 from typing import TYPE_CHECKING
 from typing import Any
@@ -34,12 +33,9 @@ from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
-from optuna_quant.space.config import OpConfig
-from optuna_quant.space.space import TuningSpace
-from optuna_quant.space.tunable import Tunable
 from optuna_quant.study import record
-from optuna_quant.study.blobs import read_text
 from optuna_quant.study.record_check import check_record
+from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.space_signature import check_protocol
 from optuna_quant.study.trial_view import TrialView
 
@@ -50,6 +46,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._engine.trial_history import Outcome
     from optuna_quant.samplers._models.loss_model import LossModel
     from optuna_quant.samplers._models.observed_loss import Observed
+    from optuna_quant.space.space import TuningSpace
 
 
 # More losses cost time in every decision and say little: those nearest to the tolerance count.
@@ -153,42 +150,6 @@ def study_prior(
         found["factors"] = _factors(space, model)
         found["scale"] = model.learned
     return StudyPrior(**found)
-
-
-def recorded_space(study: optuna.Study, prefix: str = "quant") -> TuningSpace:
-    """The tuning space that a study keeps; ops of studies that do not say it have no op type.
-
-    Raises:
-        ValueError:
-            If it keeps none.
-    """
-    text = read_text(study, f"{record.SPACE}:{prefix}")
-    if text is None:
-        raise ValueError(
-            f"The study {study.study_name!r} holds no tuning space with the prefix {prefix!r}: "
-            "it was not made by optuna_quant, or never started. Start from a study that "
-            "tune(), optuna-quant tune or a sampler of optuna_quant has searched."
-        )
-    described: Mapping[str, list[Any]] = json.loads(text)
-    types = json.loads(read_text(study, f"{record.OP_TYPES}:{prefix}") or "{}")
-    parts: dict[str, dict[str, list[Any]]] = {"op": {}, "recipe": {}, "group": {}}
-    for key, values in described.items():
-        kind, _, name = key.partition(":")
-        if kind in parts:
-            parts[kind][name] = values
-    grouped = {op for ops in parts["group"].values() for op in ops}
-    groups = {op: [op] for op in parts["op"] if op not in grouped} | parts["group"]
-    tunables = tuple(
-        Tunable(
-            name,
-            "+".join(dict.fromkeys(types.get(op, "") for op in ops)),
-            tuple(ops),
-            tuple(map(OpConfig.from_label, parts["op"][ops[0]])),
-        )
-        for name, ops in groups.items()
-    )
-    recipes = {name: tuple(values) for name, values in parts["recipe"].items()}
-    return TuningSpace(tunables, recipes, tuple(described["calibration_size"]), prefix)
 
 
 def _criterion(study: optuna.Study) -> AccuracyCriterion:

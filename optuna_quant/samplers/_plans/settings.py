@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """Op types, dynamic mode, recipes and calibration sizes, each on top of the best so far.
+    """Presets; then op types, dynamic mode, recipes and calibration sizes on top of the best.
 
     Args:
         comparisons:
@@ -36,14 +36,27 @@ class Settings:
     limit: int | None
     is_inc2: bool
 
-    def stages(self, space: TuningSpace, best: Best) -> Plan:
-        """The stages after that of the default.
+    def presets(self, space: TuningSpace, best: Best) -> Plan:
+        """The pre-defined settings of the space.
 
         Args:
             space:
                 The tuning space.
             best:
                 The best so far, which has seen the default.
+        """
+        configs = list(space.preset_configs().values())
+        if configs:
+            yield from self.comparisons.compare("pre-defined settings", configs, best)
+
+    def stages(self, space: TuningSpace, best: Best) -> Plan:
+        """The stages after those of the default and the presets.
+
+        Args:
+            space:
+                The tuning space.
+            best:
+                The best so far, which has seen them.
         """
         if self.is_inc2:
             yield from self._all_recipes(space, best)
@@ -61,9 +74,9 @@ class Settings:
 
     def _op_types(self, space: TuningSpace, best: Best) -> Plan:
         options = op_types.type_options(space)
-        default = space.default()
+        base = best.config
         singles = op_types.single_changes(options)[: self.limit]
-        configs = [op_types.apply(space, default, [choice]) for choice in singles]
+        configs = [op_types.apply(space, base, [choice]) for choice in singles]
         if not configs:
             return
         reference, results = yield from self.comparisons.compare("op-type-wise", configs, best)
@@ -72,7 +85,7 @@ class Settings:
             for choice, result in zip(singles, results, strict=True)
         }
         combined: Iterable[QuantConfig] = (
-            op_types.apply(space, default, changes)
+            op_types.apply(space, base, changes)
             for changes in op_types.combinations(gains, only_gains=self.limit is not None)
         )
         if self.limit is not None:

@@ -16,7 +16,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optuna_quant.backends.base import Backend
+from optuna_quant.backends.default import RecipesLike
 from optuna_quant.backends.default import RunSettings
+from optuna_quant.backends.default import TargetLike
 from optuna_quant.costs.given import CostsLike
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.given import DataLike
@@ -54,10 +56,13 @@ class FurtherOptions(TypedDict, total=False):
     verify: bool
     measure_gain: bool
     approach: str | None
+    target: TargetLike | None
+    float16_storage: bool | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None
     calibration_sizes: Sequence[int] | None
+    recipes: RecipesLike | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None
     threads: int | None
     session_options: RunSettings | None
@@ -75,3 +80,25 @@ class FurtherOptions(TypedDict, total=False):
     quantization: QuantizationOptions | None
     runtime: RuntimeOptions | None
     search: SearchOptions | None
+
+
+class ModelOptions(TypedDict, total=False):
+    """See :func:`optuna_quant.quantize`."""
+
+    backend: Backend | None
+    inputs: InputValues | None
+    transform: Transform | None
+    approach: str | None
+    target: TargetLike | None
+    float16_storage: bool | None
+    op_types: Sequence[str] | str
+    op_type_dict: OpDict | None
+    op_name_dict: OpDict | None
+    calibration_sizes: Sequence[int] | None
+    recipes: RecipesLike | None
+    providers: Sequence[str | tuple[str, dict[str, Any]]] | None
+    threads: int | None
+    session_options: RunSettings | None
+    cache_dir: str | os.PathLike[str] | None
+    quantization: QuantizationOptions | None
+    runtime: RuntimeOptions | None

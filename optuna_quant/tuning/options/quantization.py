@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 from optuna_quant._common.option import Flag
 from optuna_quant._common.option import option
+from optuna_quant._common.option_kinds import CHOICES
 from optuna_quant._common.option_kinds import COUNTS
 from optuna_quant._common.option_kinds import OP_TYPES
+from optuna_quant._common.option_kinds import SWITCH
 from optuna_quant._common.option_kinds import TABLE
+from optuna_quant._common.option_kinds import TARGET
 from optuna_quant._common.option_kinds import TEXT
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.default import RecipesLike
+    from optuna_quant.backends.default import TargetLike
     from optuna_quant.space.narrowing import OpDict
 
 
@@ -29,9 +34,21 @@ class QuantizationOptions:
         approach:
             ``"static"``, ``"dynamic"``, ``"weight_only"`` (weights of 4 or 8 bits in groups, for a
             smaller model), or ``"auto"`` (static, and dynamic for ops that allow it;
-            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode).
+            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode, or weights of 4
+            bits).
             Default: ``"static"``, and ``"auto"`` for a model of which 5% or more are the weights
             of ops that only dynamic quantization takes (LSTM).
+        target:
+            What device the model is for: ``"cpu"``, ``"cpu-avx2"`` (without VNNI instructions),
+            ``"cuda"``, ``"tensorrt"``, ``"openvino"``, ``"openvino-gpu"``, ``"qnn"``, a
+            :class:`~optuna_quant.backends.onnxruntime.TargetProfile`, or the path of a JSON or
+            TOML file with one. It decides what is offered and in what form models are written.
+            Where the installed ONNX Runtime lacks its execution provider, models are simulated in
+            floats on the CPU, no times are measured, and the objective is by default
+            ``"bit_operations"``. Default: ``"cpu"``. See ``docs/targets.md``.
+        float16_storage:
+            Whether models store the weights that stay in floats as float16: half their size, as
+            fast.
         op_types:
             Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
             objective, none that makes the model slower here), ``"all"``, or the op types.
@@ -41,6 +58,10 @@ class QuantizationOptions:
             What to allow, by op name.
         calibration_sizes:
             The calibration sampling sizes to choose from, default first. Default: all samples.
+        recipes:
+            Methods for the whole model to choose from: ``"all"``, names, or a dict that says for
+            each name what it may be (True, False, a value, or a list of them), with the settings
+            of a recipe as ``NAME_args``. Default: none.
     """
 
     approach: str | None = option(
@@ -52,6 +73,27 @@ class QuantizationOptions:
             "support only dynamic quantization, such as LSTM)",
             kind=TEXT,
             choices=("static", "dynamic", "weight_only", "auto"),
+            heading=_HEADING,
+        ),
+    )
+    target: TargetLike | None = option(
+        None,
+        Flag(
+            help="the device that the model is for: cpu, cpu-avx2, cuda, tensorrt, openvino, "
+            "openvino-gpu, qnn, or a JSON or TOML file with a profile of your own; simulated on "
+            "the CPU if its execution provider is not installed (default: cpu)",
+            kind=TARGET,
+            metavar="NAME|FILE",
+            heading=_HEADING,
+            reads="file of --target",
+        ),
+    )
+    float16_storage: bool | None = option(
+        None,
+        Flag(
+            help="store the weights that stay in floats as float16, with half the size",
+            kind=SWITCH,
+            value=True,
             heading=_HEADING,
         ),
     )
@@ -94,5 +136,17 @@ class QuantizationOptions:
             names=("--calibration-samples",),
             metavar="N",
             heading="data and evaluation",
+        ),
+    )
+    recipes: RecipesLike | None = option(
+        None,
+        Flag(
+            help="methods for the whole model to choose from, such as equalization and "
+            "smooth_quant: 'all', names separated by commas, or what each may be, as JSON or "
+            '@FILE: {"equalization": true, "smooth_quant": ["off", "alpha=0.5"]} (default: none)',
+            kind=CHOICES,
+            metavar="NAMES",
+            heading=_HEADING,
+            reads="file of --recipes",
         ),
     )

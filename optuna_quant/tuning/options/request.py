@@ -101,6 +101,7 @@ class TuneOptions:
             help="where to write the best model so far (default: NAME.quantized.onnx in this "
             "directory, for a model NAME.onnx)",
             kind=OUTPUT,
+            names=("--output", "-o"),
             metavar="OUT.onnx",
             heading=_RECORD,
         ),

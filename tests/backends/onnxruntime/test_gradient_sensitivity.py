@@ -27,7 +27,7 @@ from optuna_quant.space.space import TuningSpace
 pytest.importorskip("torch")
 
 from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
-from optuna_quant.backends.onnxruntime.torch_graph.node import UnsupportedOperatorError
+from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
 
 
 COARSE = OpConfig.from_label("static a=uint8/asym/per_tensor/minmax w=int8/sym/per_tensor/minmax")

@@ -25,7 +25,7 @@ from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensiti
 from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
 from optuna_quant.backends.onnxruntime.sensitivity.hutchinson import block_traces
 from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
-from optuna_quant.backends.onnxruntime.torch_graph.node import UnsupportedOperatorError
+from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ import pytest
 import torch
 
 from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
-from optuna_quant.backends.onnxruntime.torch_graph.node import UnsupportedOperatorError
 from optuna_quant.backends.onnxruntime.torch_graph.operators import OPERATORS
+from optuna_quant.backends.onnxruntime.torch_graph.supported import SUPPORTED
+from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
 
 
 Array = NDArray[Any]
@@ -704,3 +707,13 @@ def test_graph_out_of_order() -> None:
     model.graph.node.reverse()
     with pytest.raises(ValueError, match="Node 'b' \\(MatMul\\) reads 't0'"):
         TorchGraph(model)
+
+
+def test_what_is_supported_is_told_without_torch() -> None:
+    assert set(OPERATORS) == SUPPORTED
+    code = (
+        "import sys; import optuna_quant.backends.onnxruntime.sensitivity.gradient;"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant._common.rank_correlation import rank_correlation
 from optuna_quant.backends.onnxruntime.costs.attribution import BEFORE
 from optuna_quant.backends.onnxruntime.costs.attribution import OWN
 from optuna_quant.backends.onnxruntime.costs.classes import FLOAT
@@ -220,9 +221,7 @@ def validate(
     if np.std(measured) > _NOISE * noise:
         correlation = 0.0
         if np.ptp(predicted) > 0:
-            from scipy.stats import spearmanr
-
-            correlation = float(spearmanr(predicted, measured).statistic)
+            correlation = rank_correlation(predicted, [t.quickest for t in timings])
     return Validation(tuple(predicted), tuple(map(float, measured)), noise, correlation)
 
 

@@ -86,6 +86,14 @@ class CompactModel:
         used = {t.name: self.outside[t.name] for t in tensors if is_reference(t)}
         return CompactModel(self.proto, used)
 
+    def with_metadata(self, entries: Mapping[str, str]) -> CompactModel:
+        """The same with more in its metadata; an entry that is there already is replaced."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        found = {entry.key: entry.value for entry in proto.metadata_props} | dict(entries)
+        onnx.helper.set_model_props(proto, found)
+        return CompactModel(proto, self.outside)
+
 
 class SharedArrays:
     """Gives referenced initializers as the runtime takes them, on the same memory each time.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 import os
 from pathlib import Path
 from threading import RLock
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -50,19 +53,58 @@ class SessionMaker:
             The execution providers.
         options:
             The session options; None for the defaults.
+        entries:
+            Configuration entries of all sessions, added to the options.
+        as_run:
+            Gives the model that runs in the place of another one; None if that runs itself.
 
     Attributes:
+        level:
+            How far graphs are optimized; None for what the options say.
         lock:
             Held while ``options`` are in use: whoever changes them for a while must hold it.
         arrays:
             Gives sessions the initializers that models share.
     """
 
-    def __init__(self, providers: Providers, options: onnxruntime.SessionOptions | None) -> None:
+    def __init__(
+        self,
+        providers: Providers,
+        options: onnxruntime.SessionOptions | None,
+        *,
+        entries: Mapping[str, str] = MappingProxyType({}),
+        as_run: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
+    ) -> None:
         self.providers = tuple(providers)
         self.options = options
+        self.entries = entries
+        self._as_run = as_run
+        self.level: onnxruntime.GraphOptimizationLevel | None = None
         self.lock = RLock()
         self.arrays = SharedArrays()
+
+    def at_level(self, level: onnxruntime.GraphOptimizationLevel) -> SessionMaker:
+        """The same for sessions whose graphs are optimized so far, whatever the options say."""
+        other = copy(self)
+        other.level = level
+        return other
+
+    @contextmanager
+    def options_at_level(self) -> Iterator[onnxruntime.SessionOptions | None]:
+        """The options for a session that somebody else makes meanwhile; None for the defaults.
+
+        :attr:`lock` must be held.
+        """
+        if self.level is None:
+            yield self.options
+            return
+        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        usual = options.graph_optimization_level
+        try:
+            options.graph_optimization_level = self.level
+            yield options
+        finally:
+            options.graph_optimization_level = usual
 
     def make(
         self,
@@ -87,8 +129,8 @@ class SessionMaker:
                 How many runs are made at the same time. Without options of the user's the session
                 has so many threads that these take all cores.
             level:
-                How far the graph is optimized, if not as the options say; then the runtime's own
-                log is off.
+                How far the graph is optimized, if not as is usual here; then the runtime's own log
+                is off.
 
         Raises:
             ValueError:
@@ -100,6 +142,8 @@ class SessionMaker:
                 model, outside = model.proto, model.outside
             else:
                 model = model.whole()
+        if self._as_run is not None:
+            model = self._as_run(model)
         # What is left of a compact model is small.
         if not outside and is_too_large(model):
             raise ValueError(
@@ -114,6 +158,8 @@ class SessionMaker:
                 options.add_external_initializers(list(outside), values)
             usual = options.graph_optimization_level, options.log_severity_level
             try:
+                if self.level is not None:
+                    options.graph_optimization_level = self.level
                 if level is not None:
                     options.graph_optimization_level, options.log_severity_level = level, 4
                 session = onnxruntime.InferenceSession(
@@ -144,13 +190,16 @@ class SessionMaker:
         if self.options is None and concurrent_runs > 1:
             # A session's own threads are one fewer, and help every run beside its caller.
             options.intra_op_num_threads = max(1, self._cores - concurrent_runs + 1)
+        entries = dict(self.entries)
         if base_dir is not None:
+            entries[_EXTERNAL_FOLDER] = str(base_dir)
+        for name, value in entries.items():
             try:
-                known = options.get_session_config_entry(_EXTERNAL_FOLDER)
+                known = options.get_session_config_entry(name)
             except RuntimeError:  # there is no such entry
                 known = None
-            if known != str(base_dir):
-                options.add_session_config_entry(_EXTERNAL_FOLDER, str(base_dir))
+            if known != value:
+                options.add_session_config_entry(name, value)
         return options
 
 

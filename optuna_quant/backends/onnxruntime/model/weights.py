@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterator
 from collections.abc import MutableMapping
@@ -92,6 +93,25 @@ class QuantizedWeight:
         """Its size in bytes."""
         return self.values.nbytes + self.scale.nbytes + self.zero_point.nbytes
 
+    def to_floats(self) -> NDArray[np.float64]:
+        """The values that the integers stand for."""
+        shape = tuple(-1 if i == self.axis else 1 for i in range(self.values.ndim))
+        scale, zero_point = (
+            array.astype(np.float64).reshape(shape if array.ndim else ())
+            for array in (self.scale, self.zero_point)
+        )
+        return np.asarray((self.values - zero_point) * scale)
+
+    def quantize(self, array: NDArray[np.float32]) -> NDArray[Any]:
+        """What ONNX's QuantizeLinear makes of floats on this grid."""
+        shape = tuple(-1 if i == self.axis else 1 for i in range(array.ndim))
+        scale, zero_point = (
+            each.reshape(shape if each.ndim else ()) for each in (self.scale, self.zero_point)
+        )
+        limits = np.iinfo(self.values.dtype)
+        steps = np.rint(array / scale) + zero_point
+        return np.clip(steps, limits.min, limits.max).astype(self.values.dtype)
+
     @cached_property
     def digest(self) -> bytes:
         """A hash of :attr:`values`."""
@@ -143,6 +163,20 @@ class WeightStore:
         found: QuantizedWeight = self._cache[key]
         return found
 
+    def cached(self, key: Hashable, make: Callable[[], QuantizedWeight]) -> QuantizedWeight:
+        """A weight that is made from others, kept beside them.
+
+        Args:
+            key:
+                What tells it from all others.
+            make:
+                Makes it.
+        """
+        if ("made", key) not in self._cache:
+            self._cache["made", key] = make()
+        found: QuantizedWeight = self._cache["made", key]
+        return found
+
     def array(self, name: str, *, factor: float = 1.0) -> NDArray[np.float32]:
         """The value of a weight, multiplied with a factor."""
         array = self._graph.array(name)
@@ -168,7 +202,7 @@ def quantized(
         array, config.dtype, config.scheme, axis, config.algorithm
     )
     weight = QuantizedWeight(values, scale, zero_point, axis)
-    return _to_7_bits(array, weight, config) if reduce_range else weight
+    return _to_7_bits(array, weight, config) if reduce_range and config.bits == 8 else weight
 
 
 def _to_7_bits(

@@ -1,14 +1,14 @@
 """Sensitivity by gradients: what the model's outputs make of the error that each op's quantization
 brings.
 
-Torch is an extra: this module imports it, so import this module where it is used.
+Torch is an extra, slow to import and large. So it is imported when there is something to compute:
+a worker that finds the scores in the study's record does without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -16,18 +16,8 @@ import numpy as np
 
 from optuna_quant._common.counts import check_positive
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
-from optuna_quant.data.outputs import choose_outputs
-
-
-try:
-    import torch
-except ImportError as error:
-    raise ImportError(
-        'Gradient sensitivity needs the package torch: pip install "optuna_quant[torch]".'
-    ) from error
-
-from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
-from optuna_quant.backends.onnxruntime.torch_graph.node import to_tensor
+from optuna_quant.backends.onnxruntime.torch_graph.supported import check_supported
+from optuna_quant.backends.onnxruntime.torch_graph.supported import without_functions
 
 
 if TYPE_CHECKING:
@@ -35,12 +25,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.onnxruntime.sensitivity.output_gradients import OutputGradients
     from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
     from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
-
-
-_FLOOR = 1e-3
+    from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 
 
 class GradientSensitivity(MSESensitivity):
@@ -69,6 +57,8 @@ class GradientSensitivity(MSESensitivity):
             See :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.MSESensitivity`.
 
     Raises:
+        ImportError:
+            If torch is not installed.
         UnsupportedOperatorError:
             If the model has operators without a torch counterpart.
         ValueError:
@@ -85,15 +75,20 @@ class GradientSensitivity(MSESensitivity):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        if find_spec("torch") is None:
+            raise ImportError(
+                'Gradient sensitivity needs the package torch: pip install "optuna_quant[torch]".'
+            )
         super().__init__(*args, **kwargs)
         check_positive("probes", probes)
+        check_supported(without_functions(self._graph.to_model()))
         self._outputs = None if outputs is None else tuple(outputs)
         self._probes = probes
         self._seed = seed
         self.key = f"gradient, {self.key}, probes={probes}, seed={seed}"
         if self._outputs is not None:
             self.key += f", outputs={list(self._outputs)}"
-        self._torch = TorchGraph(self._graph.to_model(), base_dir=self._graph.base_dir)
+        self._torch: TorchGraph | None = None
 
     def passes(self, configs: int, *, with_weights: bool = False) -> float:
         """As that of :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.MSESensitivity`.
@@ -121,9 +116,9 @@ class GradientSensitivity(MSESensitivity):
         sessions = [self._tapped(pair) for pair in pairs]
         widest = max(range(len(pairs)), key=lambda i: len(pairs[i].copies))
         samples = 0
-        generator = torch.Generator().manual_seed(self._seed)
+        output_gradients = self._output_gradients()
         for feed in self._feeds(sessions[widest], pairs[widest].tensors):
-            gradients = self._gradients(feed, exact, generator)
+            gradients = output_gradients.of(feed, exact)
             samples += gradients.samples
             for pair, session, of_pair in zip(pairs, sessions, sums, strict=True):
                 values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
@@ -132,50 +127,15 @@ class GradientSensitivity(MSESensitivity):
                     of_pair[shown] += gradients.moved(shown.tensor, error)
         return [{key: value / samples for key, value in of_pair.items()} for of_pair in sums]
 
-    def _gradients(
-        self, feed: Feed, tensors: Sequence[str], generator: torch.Generator
-    ) -> _Gradients:
-        """The gradients of random projections of the outputs in these tensors."""
-        inputs = {name: to_tensor(np.asarray(v), self._torch.dtype) for name, v in feed.items()}
-        with torch.inference_mode(False), torch.enable_grad():
-            found = self._torch.run(inputs, tensors)
-            names = list(self._torch.outputs)
-            if self._outputs is not None:
-                names = list(choose_outputs(self._outputs, names))
-            outputs = [found[n] for n in names if found[n].is_floating_point()]
-            outputs = [output for output in outputs if output.requires_grad]
-            samples = max((len(output) for output in outputs if output.ndim), default=1)
-            points = {name: found[name] for name in tensors if found[name].requires_grad}
-            probes: list[Mapping[str, torch.Tensor | None]] = []
-            if not outputs or not points:
-                return _Gradients(samples, probes)
-            for probe in range(self._probes):
-                projected = torch.stack([_projection(o, generator) for o in outputs]).sum()
-                of_probe = torch.autograd.grad(
-                    projected,
-                    list(points.values()),
-                    allow_unused=True,
-                    retain_graph=probe + 1 < self._probes,
-                )
-                probes.append(dict(zip(points, of_probe, strict=True)))
-        return _Gradients(samples, probes)
+    def _output_gradients(self) -> OutputGradients:
+        from optuna_quant.backends.onnxruntime.sensitivity.output_gradients import OutputGradients
+        from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 
-
-@dataclass(frozen=True, eq=False)
-class _Gradients:
-    """The gradients of projections of a batch's outputs, each by the tensor's name."""
-
-    samples: int
-    probes: Sequence[Mapping[str, torch.Tensor | None]]
-
-    def moved(self, tensor: str, error: NDArray[np.float32]) -> float:
-        """How far an error of a tensor moves the outputs, summed over the samples."""
-        total = 0.0
-        for gradients in self.probes:
-            gradient = gradients.get(tensor)
-            if gradient is not None and error.shape == tuple(gradient.shape):
-                total += _squared_product(gradient, error, self.samples)
-        return total / max(1, len(self.probes))
+        if self._torch is None:
+            self._torch = TorchGraph(self._graph.to_model(), base_dir=self._graph.base_dir)
+        return OutputGradients(
+            self._torch, outputs=self._outputs, probes=self._probes, seed=self._seed
+        )
 
 
 def _difference(exact: NDArray[Any], actual: NDArray[Any]) -> NDArray[np.float32]:
@@ -183,33 +143,3 @@ def _difference(exact: NDArray[Any], actual: NDArray[Any]) -> NDArray[np.float32
         return np.asarray(exact, dtype=np.float32)
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(np.asarray(actual - exact, dtype=np.float32), posinf=0.0, neginf=0.0)
-
-
-def _projection(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A random projection whose expected square is the squared error over the variance, summed
-    over the samples.
-    """
-    exact = torch.nan_to_num(output.detach(), posinf=0.0, neginf=0.0)
-    # Per sample: the power that a move is compared with is that of all its values.
-    per_sample = exact.numel() / max(1, len(exact) if exact.ndim else 1)
-    variance = exact.var(unbiased=False) + _FLOOR * exact.square().mean()
-    scale = torch.sqrt(per_sample * variance.clamp(min=1e-30))
-    direction = torch.randn(exact.shape, generator=generator, dtype=exact.dtype)
-    finite = torch.isfinite(output.detach())
-    return (torch.where(finite, output, 0.0) * direction).sum() / scale
-
-
-def _squared_product(gradient: torch.Tensor, error: NDArray[np.float32], samples: int) -> float:
-    """The squared move, summed over the samples; of each it counts as less than one.
-
-    Where the outputs are steep (a logarithm near zero) the linear part says nothing, and outputs
-    cannot be further off than wrong.
-    """
-    product = gradient * torch.from_numpy(error)
-    if product.ndim and len(product) == samples:
-        moves = product.reshape(samples, -1).sum(dim=1).square()
-    else:
-        moves = product.sum().square().reshape(1) / samples
-    moves = torch.nan_to_num(moves, nan=1.0, posinf=1e30)
-    total = float((moves / (1 + moves)).sum())
-    return total if len(moves) == samples else total * samples

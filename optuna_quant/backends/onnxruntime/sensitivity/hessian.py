@@ -150,7 +150,7 @@ class HessianSensitivity:
         ValueError:
             If an argument does not fit the model, the loss is no finite scalar or does not depend
             on the weights, or (an
-            :class:`~optuna_quant.backends.onnxruntime.torch_graph.node.UnsupportedOperatorError`)
+            :class:`~optuna_quant.backends.onnxruntime.torch_graph.supported.UnsupportedOperatorError`)
             the model has operators without a torch counterpart.
 
     Example:

@@ -87,6 +87,50 @@ def find_matmul_add(index: int, graph: Graph) -> MatMulAdd | None:
     return MatMulAdd(path[-1], reader, _gemm_form(node, path, other, graph))
 
 
+def find_constant_add(index: int, graph: Graph) -> tuple[int, int] | None:
+    """The Add that alone reads a product and adds the same to each row of it.
+
+    Args:
+        index:
+            The position of the product.
+        graph:
+            Its graph.
+
+    Returns:
+        The position of the Add and that of its constant among its inputs; None if there is none.
+    """
+    tensor = graph.nodes[index].output[0]
+    reader = graph.only_reader(tensor)
+    if reader is None:
+        return None
+    add = graph.nodes[reader]
+    if add.op_type != "Add" or add.domain:
+        return None
+    position = 1 if add.input[0] == tensor else 0
+    name = add.input[position]
+    if not (graph.is_constant(name) and graph.is_float(name)):
+        return None
+    dims = graph.initializers[name].dims
+    product = graph.shapes.get(tensor)
+    # A constant of more axes, or of more than one row, would give the result another shape.
+    fits = len(dims) <= (1 if product is None else len(product))
+    return (reader, position) if fits and all(size == 1 for size in dims[:-1]) else None
+
+
+def may_fuse_with_vector(index: int, graph: Graph) -> bool:
+    """Whether the runtime may make a Gemm of a MatMul and a vector that is added to it.
+
+    Args:
+        index:
+            The position of the MatMul, whose second operand is a matrix.
+        graph:
+            Its graph.
+    """
+    left, right = (graph.shapes.get(name) for name in graph.nodes[index].input)
+    columns = None if right is None else right[-1]
+    return _may_fuse(left, right, (columns,), graph)
+
+
 def _path_to_add(tensor: str, graph: Graph) -> Iterator[int]:
     """The nodes from a tensor to the first one that the runtime does not remove."""
     while (reader := graph.only_reader(tensor)) is not None:

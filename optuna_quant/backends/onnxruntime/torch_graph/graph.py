@@ -7,23 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from collections.abc import Mapping
-from collections.abc import Sequence
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Literal
 from typing import TypeAlias
 
-from onnx import inliner
 import torch
 
-from optuna_quant.backends.onnxruntime.model.graph import captured_names
 from optuna_quant.backends.onnxruntime.model.graph import tensor_array
-from optuna_quant.backends.onnxruntime.torch_graph.node import STANDARD_DOMAINS
 from optuna_quant.backends.onnxruntime.torch_graph.node import Node
-from optuna_quant.backends.onnxruntime.torch_graph.node import UnsupportedOperatorError
 from optuna_quant.backends.onnxruntime.torch_graph.node import to_tensor
-from optuna_quant.backends.onnxruntime.torch_graph.operators import find_handler
+from optuna_quant.backends.onnxruntime.torch_graph.operators import OPERATORS
+from optuna_quant.backends.onnxruntime.torch_graph.supported import STANDARD_DOMAINS
+from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
+from optuna_quant.backends.onnxruntime.torch_graph.supported import check_supported
+from optuna_quant.backends.onnxruntime.torch_graph.supported import without_functions
 
 
 if TYPE_CHECKING:
@@ -80,17 +79,16 @@ class TorchGraph:
         base_dir: str | os.PathLike[str] | None = None,
         dtype: FloatType = "float32",
     ) -> None:
-        if model.functions:
-            model = inliner.inline_local_functions(model)
+        model = without_functions(model)
+        check_supported(model)
         graph = model.graph
         opset = max(o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS)
         self.dtype = torch.float64 if dtype == "float64" else torch.float32
         self._nodes = [Node(node, opset, self.dtype) for node in graph.node]
-        self._handlers = _handlers(self._nodes)
+        self._handlers = [OPERATORS[node.op_type] for node in graph.node]
         tensors = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = tuple(value.name for value in graph.input if value.name not in tensors)
         self.outputs = tuple(value.name for value in graph.output)
-        _check_order(graph)
         folder = None if base_dir is None else Path(base_dir)
         used = {name for node in graph.node for name in node.input} | set(self.outputs)
         self._constants = {
@@ -206,35 +204,3 @@ def check_weights(model: onnx.ModelProto, weights: Mapping[str, str]) -> None:
                 f"weights: op {op!r} ({found[0].op_type}) does not read initializer {weight!r}, "
                 f"but {', '.join(map(repr, found[0].input))}."
             )
-
-
-def _handlers(nodes: Sequence[Node]) -> list[Handler]:
-    handlers = []
-    lacking: dict[str, str] = {}
-    for node in nodes:
-        handler = find_handler(node.proto.domain, node.proto.op_type)
-        if handler is None:
-            domain = "" if node.proto.domain in STANDARD_DOMAINS else f"{node.proto.domain}."
-            lacking.setdefault(f"{domain}{node.proto.op_type}", node.proto.name)
-        else:
-            handlers.append(handler)
-    if lacking:
-        listed = ", ".join(f"{op_type} (node {name!r})" for op_type, name in lacking.items())
-        raise UnsupportedOperatorError(f"there is no torch counterpart of operator {listed}")
-    return handlers
-
-
-def _check_order(graph: onnx.GraphProto) -> None:
-    known = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    known.add("")
-    for node in graph.node:
-        for name in (*node.input, *captured_names(node)):
-            if name not in known:
-                raise ValueError(
-                    f"Node {node.name!r} ({node.op_type}) reads {name!r}, which no input, "
-                    "initializer or earlier node provides."
-                )
-        known.update(node.output)
-    for value in graph.output:
-        if value.name not in known:
-            raise ValueError(f"Nothing in the model computes its output {value.name!r}.")

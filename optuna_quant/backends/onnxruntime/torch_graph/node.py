@@ -1,4 +1,4 @@
-"""What the torch counterparts of ONNX operators share: a node, its types, its error."""
+"""What the torch counterparts of ONNX operators share: a node, its types."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import onnx
 import torch
 
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
+from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
 
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ Result: TypeAlias = torch.Tensor | Sequence[torch.Tensor | None]
 
 Handler: TypeAlias = Callable[..., Result]
 """Takes the :class:`Node` and its inputs, None for each that is left out."""
-
-STANDARD_DOMAINS = ("", "ai.onnx")
 
 _INTEGERS: Mapping[int, torch.dtype] = MappingProxyType(
     {
@@ -51,17 +50,6 @@ _FLOATS = (
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.BFLOAT16,
 )
-
-
-class UnsupportedOperatorError(ValueError):
-    """A node of a model has no counterpart in torch."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"The model cannot be run through torch from its ONNX graph: {what}. Pass the "
-            "nn.Module that it was exported from instead: module=, with parameters=, a dict from "
-            "op names to names of the module's parameters."
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,8 @@ from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint
 from optuna_quant.backends.onnxruntime.model.graph import assemble
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
+from optuna_quant.backends.onnxruntime.weight_only.moments_bytes import pack_moments
+from optuna_quant.backends.onnxruntime.weight_only.moments_bytes import unpack_moments
 
 
 if TYPE_CHECKING:
@@ -102,6 +104,49 @@ class InputMomentsSource:
             raise UnusableInputsError(reason)
         return self._found[place]
 
+    def is_collected(self) -> bool:
+        """Whether the moments of all that is expected have been collected."""
+        return not self._missing(self._sizes)
+
+    def collect(self) -> None:
+        """Collect the moments of all that is expected, in one pass."""
+        if not self.is_collected():
+            self._collect(self._sizes)
+
+    def expected_key(self) -> str:
+        """A hash of all that the moments of all that is expected depend on."""
+        parts = [self.key(size) for size in self._sizes]
+        parts += [f"{name}:{inputs}" for name, inputs in sorted(self._expected.items())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def expected_bytes(self) -> int:
+        """About how many bytes :meth:`dump` gives."""
+        one = sum(2 * inputs * (inputs + 1) for inputs in self._expected.values())
+        return one * len(self._sizes)
+
+    def dump(self) -> bytes:
+        """The moments of all that is expected, which have been collected, for :meth:`restore`."""
+        found = {
+            (name, size): self._found[name, size]
+            for name in sorted(self._expected)
+            for size in self._sizes
+            if (name, size) in self._found and name not in self._unusable
+        }
+        unusable = {name: why for name, why in self._unusable.items() if name in self._expected}
+        return pack_moments(self.expected_key(), found, unusable)
+
+    def restore(self, data: bytes) -> None:
+        """Take what :meth:`dump` has given in another process.
+
+        Raises:
+            ValueError:
+                If the bytes are damaged, or were made from another model or other data.
+        """
+        found, unusable = unpack_moments(data, self.expected_key())
+        self._found.update(found)
+        self._unusable.update(unusable)
+
     def key(self, size: int | None) -> str:
         """A hash of all that the moments depend on: the model, and the data, which are read."""
         number = size or _ALL
@@ -118,11 +163,7 @@ class InputMomentsSource:
 
     def _collect(self, sizes: Iterable[int]) -> None:
         sizes = list(sizes)
-        missing = {
-            name: inputs
-            for name, inputs in sorted(self._expected.items())
-            if name not in self._unusable and any((name, s) not in self._found for s in sizes)
-        }
+        missing = self._missing(sizes)
         started = time.perf_counter()
         moments = {name: InputMoments(inputs) for name, inputs in missing.items()}
         reached: set[int] = set()
@@ -149,6 +190,15 @@ class InputMomentsSource:
             f"Collected the moments of {len(missing)} tensors on {samples} samples in "
             f"{time.perf_counter() - started:.1f} s."
         )
+
+    def _missing(self, sizes: Iterable[int]) -> dict[str, int]:
+        """The tensors that have not been collected for all sizes, with their columns."""
+        sizes = list(sizes)
+        return {
+            name: inputs
+            for name, inputs in sorted(self._expected.items())
+            if name not in self._unusable and any((name, s) not in self._found for s in sizes)
+        }
 
     def _add(
         self, moments: dict[str, InputMoments], name: str, values: NDArray[np.float32]

@@ -32,6 +32,8 @@ INT8_LEVEL = 4
 FLOAT_LEVEL = 0
 
 _BITS = (4, 8, 2)
+_OTHERS_BITS = 8
+"""The bits of weights in static and dynamic mode."""
 _GROUPS = (32, 64, 128, 16, 256)
 _SCHEMES = ("asym", "sym")
 _LEAST_TABLE_PART = 0.01
@@ -131,7 +133,8 @@ def weight_only_options(
     """The ways to quantize the weight of an op, the default first, and those on request.
 
     By default there are 4 bits in groups of 32 with a zero point each, at the accuracy level that
-    is fast, with the algorithms that :data:`_USUAL` names; the same in floats; and 8 bits.
+    is fast, with the algorithms that :data:`_USUAL` names; GPTQ in groups of 128 as well; RTN in
+    floats, and with 8 bits.
 
     Args:
         op:
@@ -140,7 +143,7 @@ def weight_only_options(
             Whether there are calibration data, which some algorithms need.
         beside_others:
             Whether they stand beside static and dynamic options: then all are on request, by the
-            mode.
+            mode, or by bits that those do not have.
     """
     offered: list[OpConfig] = []
     on_request: list[OnRequest] = []
@@ -148,6 +151,9 @@ def weight_only_options(
     for config in _all_options(op, has_data=has_data):
         fields = _special(config, group)
         if beside_others:
+            assert config.weight is not None
+            if config.weight.bits != _OTHERS_BITS:
+                on_request.append(OnRequest(config, fields | {"bits"}))
             fields |= {"mode"}
         if fields:
             on_request.append(OnRequest(config, fields))
@@ -157,6 +163,7 @@ def weight_only_options(
 
 
 _USUAL = ("rtn", "gptq", "awq")
+_WIDE_GROUP = 128
 
 
 def _usual_group(inputs: int) -> int | None:
@@ -175,7 +182,8 @@ def _special(config: OpConfig, group: int | None) -> frozenset[str]:
         found.add("algorithm")
     if weight.scheme != "asym":
         found.add("scheme")
-    if weight.group_size != group:
+    is_wide = weight.algorithm == "gptq" and weight.group_size == _WIDE_GROUP
+    if weight.group_size != group and not is_wide:
         found.add("granularity" if weight.group_size is None else "group_size")
     if level == FLOAT_LEVEL and not (plain and weight.bits == 4):
         found.add("accuracy_level")

@@ -12,6 +12,7 @@ import warnings
 
 import numpy as np
 
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import ALGORITHM_VERSIONS
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
@@ -122,7 +123,8 @@ class GroupedWeights:
         if self._directory is None or config.algorithm not in _EXPENSIVE:
             return None
         digest = hashlib.sha256(np.ascontiguousarray(array).data)
-        parts = [_FORMAT_VERSION, array.shape, op.transposed, op.is_table, config.label]
+        versions = _FORMAT_VERSION, ALGORITHM_VERSIONS[config.algorithm]
+        parts = [*versions, array.shape, op.transposed, op.is_table, config.label]
         if config.algorithm in NEEDS_INPUTS:
             parts += [op.activation, self._source(op, config).key(size)]
         digest.update(repr(parts).encode())

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.backends.onnxruntime import signature
 from optuna_quant.backends.onnxruntime.weight_only import weights
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
@@ -262,6 +263,20 @@ def test_beside_static_and_dynamic_ones_only_if_the_mode_is_named() -> None:
     assert not any(label.startswith("dynamic") for label in asked)
 
 
+def test_beside_others_4_bits_are_asked_for_by_their_number() -> None:
+    backend = OnnxRuntimeBackend(
+        matmul(), approach="auto", calibration_data={"x": values(8, WIDTH)}
+    )
+    asked = labels(backend, op_type_dict={".*": {"weight": {"bits": [8, 4]}}})
+    assert asked[0].startswith("static")
+    assert "weight_only w=int4/asym/per_group=32/rtn level=4" in asked
+    # Weights of 8 bits alone are not meant: other modes have them.
+    assert not any(label.startswith("weight_only w=int8") for label in asked)
+    assert not any("level=0" in label and "int2" in label for label in asked)
+    eight = labels(backend, op_type_dict={".*": {"weight": {"bits": [8]}}})
+    assert not any("weight_only" in label for label in eight)
+
+
 def test_every_option_on_request_can_be_built() -> None:
     backend = backend_of(matmul())
     (op,) = backend.capability().ops
@@ -369,3 +384,23 @@ def test_expensive_weights_are_kept_on_disk(
     other = backend_of(matmul(), calibration_data=batches()[:2], cache_dir=tmp_path)
     with pytest.raises(AssertionError, match="quantized again"):
         other.fingerprint(config)
+
+
+def test_another_version_of_an_algorithm_takes_no_kept_weight_and_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = QuantConfig(
+        {"MatMul0": OpConfig.from_label("weight_only w=int4/asym/per_group=32/hqq level=4")}
+    )
+    first = backend_of(matmul(), cache_dir=tmp_path)
+    first.quantize(config)
+    before = first.signature()
+    newer = {name: version + 1 for name, version in weights.ALGORITHM_VERSIONS.items()}
+    for module in (weights, signature):
+        monkeypatch.setattr(module, "ALGORITHM_VERSIONS", newer)
+    again = backend_of(matmul(), cache_dir=tmp_path)
+    again.quantize(config)
+    assert len(list(tmp_path.glob("weight-*"))) == 2
+    assert {name for name, text in again.signature().items() if text != before[name]} == {
+        "options"
+    }

@@ -10,6 +10,8 @@ from scipy.linalg import blas
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 _ROWS = 4096
@@ -83,6 +85,29 @@ class InputMoments:
         self.count += other.count
         self._upper += other._upper
         self._magnitudes += other._magnitudes
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All that it holds, for :meth:`from_arrays`."""
+        # One column at a time: an index of the triangle would be larger than the matrix.
+        columns = [self._upper[: column + 1, column] for column in range(self.inputs)]
+        return {
+            "count": np.array(self.count, np.int64),
+            "upper": np.concatenate(columns),
+            "magnitudes": self._magnitudes,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> InputMoments:
+        """What :meth:`to_arrays` has given, to the last bit."""
+        moments = cls(len(arrays["magnitudes"]))
+        moments.count = int(arrays["count"])
+        moments._magnitudes = arrays["magnitudes"]
+        start = 0
+        for column in range(moments.inputs):
+            end = start + column + 1
+            moments._upper[: column + 1, column] = arrays["upper"][start:end]
+            start = end
+        return moments
 
     def gram(self) -> NDArray[np.float32]:
         """The sum of ``x.T @ x``, of shape ``[inputs, inputs]``, as a new array."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +34,10 @@ _LARGEST = float(np.finfo(np.float32).max)
 WEIGHT_ONLY_ALGORITHMS = ("rtn", "gptq", "awq", "hqq", "k_quant")
 NEEDS_INPUTS = frozenset({"gptq", "awq"})
 """Algorithms that need the moments of the layer's inputs."""
+
+ALGORITHM_VERSIONS: Mapping[str, int] = MappingProxyType(dict.fromkeys(WEIGHT_ONLY_ALGORITHMS, 1))
+"""Raised where an algorithm gives other codes or scales than before: kept weights, and studies,
+then count as those of another one."""
 
 _FROM_WEIGHTS = {"rtn": round_to_nearest, "hqq": half_quadratic, "k_quant": k_quant}
 

@@ -1,0 +1,1 @@
+"""Language models for benchmarks: a decoder of the Llama family, and what it is measured on."""

@@ -1,0 +1,91 @@
+"""The recipes that are offered for one model, and what configurations say about recipes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
+
+from optuna_quant.backends.onnxruntime.recipes.recipe import ConfigRecipe
+from optuna_quant.backends.onnxruntime.recipes.request import check_value
+from optuna_quant.backends.onnxruntime.recipes.request import recipe_named
+from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+
+    from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
+    from optuna_quant.backends.onnxruntime.recipes.recipe import Recipe
+    from optuna_quant.space.config import QuantConfig
+
+
+_logger = get_logger(__name__)
+
+
+class OfferedRecipes:
+    """Of the recipes that a user asks for, those that change something in one model.
+
+    Args:
+        requested:
+            The values of each, by name; see
+            :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`.
+        facts:
+            Gives what recipes are told of the model; asked once, if there is a request.
+    """
+
+    def __init__(
+        self, requested: Mapping[str, tuple[str, ...]], facts: Callable[[], ModelFacts]
+    ) -> None:
+        self._requested = requested
+        self._facts = facts
+
+    @cached_property
+    def values(self) -> Mapping[str, tuple[str, ...]]:
+        """The values of each recipe that is offered, as a capability has them."""
+        if not self._requested:
+            return {}
+        facts = self._facts()
+        found = {}
+        for name, values in self._requested.items():
+            recipe = RECIPES[name]
+            reason = recipe.reason_against(facts)
+            if reason is None:
+                found[name] = values
+            elif set(values) != {recipe.default}:
+                _logger.info(f"Recipe {name!r} is left out: {reason}.")
+        return found
+
+    def configured(self, config: QuantConfig) -> QuantConfig:
+        """The configuration that is built for another, once its recipes have changed it.
+
+        Raises:
+            ValueError:
+                If it has a recipe that does not exist, or one with a value that it does not have.
+        """
+        for name, value in config.recipes.items():
+            check_value(name, value)
+        for recipe, value in changed(config):
+            if isinstance(recipe, ConfigRecipe):
+                config = recipe.configured(config, value, self._facts().graph)
+        return config
+
+    def with_defaults(self, config: QuantConfig) -> QuantConfig:
+        """A configuration in which recipes that it does not name have their first value here."""
+        for name, values in self.values.items():
+            if name not in config.recipes:
+                config = config.with_recipe(name, values[0])
+        return config
+
+
+def changed(config: QuantConfig) -> list[tuple[Recipe, str]]:
+    """The recipes that do not have their default in a configuration, in the table's order."""
+    found = []
+    for name in RECIPES:
+        value = config.recipes.get(name, RECIPES[name].default)
+        if value != RECIPES[name].default:
+            assert isinstance(value, str)
+            found.append((recipe_named(name), value))
+    return found

@@ -1,0 +1,1 @@
+"""Moving a factor per channel from one constant of a graph to another: its function stays."""

@@ -1,0 +1,1 @@
+"""SmoothQuant: large channels of activations made smaller, and their weights larger."""

@@ -1,0 +1,70 @@
+"""Moments of inputs as bytes, for other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import hashlib
+import io
+import json
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MAGIC = b"optuna_quant moments 1\n"
+_DIGEST_BYTES = 32
+
+
+def pack_moments(
+    key: str, moments: Mapping[tuple[str, int], InputMoments], unusable: Mapping[str, str]
+) -> bytes:
+    """Moments as bytes, exact to the last bit.
+
+    Args:
+        key:
+            What they were computed from, in one hash; :func:`unpack_moments` compares it.
+        moments:
+            The moments of tensors, by name and sampling size.
+        unusable:
+            Why other tensors have none, by name.
+    """
+    head = {"key": key, "places": list(moments), "unusable": dict(unusable)}
+    arrays: dict[str, NDArray[Any]] = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
+    for number, each in enumerate(moments.values()):
+        arrays.update((f"{number}:{name}", a) for name, a in each.to_arrays().items())
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    content = file.getvalue()
+    return _MAGIC + hashlib.sha256(content).digest() + content
+
+
+def unpack_moments(
+    data: bytes, key: str
+) -> tuple[dict[tuple[str, int], InputMoments], dict[str, str]]:
+    """Inverse of :func:`pack_moments`.
+
+    Raises:
+        ValueError:
+            If these are no such bytes, they are damaged, or have another key.
+    """
+    start = len(_MAGIC) + _DIGEST_BYTES
+    content = data[start:]
+    if not data.startswith(_MAGIC):
+        raise ValueError("These are not moments of inputs of this version of optuna_quant.")
+    if hashlib.sha256(content).digest() != data[len(_MAGIC) : start]:
+        raise ValueError("The moments of inputs are damaged.")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        head = json.loads(file["head"].tobytes())
+        if head["key"] != key:
+            raise ValueError("These are the moments of another model's inputs, or of other data.")
+        found = {}
+        for number, (name, size) in enumerate(head["places"]):
+            own = {part: file[f"{number}:{part}"] for part in ("count", "upper", "magnitudes")}
+            found[name, size] = InputMoments.from_arrays(own)
+    return found, head["unusable"]
