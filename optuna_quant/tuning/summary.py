@@ -83,6 +83,7 @@ def summary(result: Outcome) -> str:
             result.config, _executed_if_known(result), left_out=len(result.left_out)
         )
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
+        lines.extend(_shown_recipes(result, result.config))
         if differs:
             lines.append(differs)
         lines.extend(_shown_target(result) or _shown_gain(result))
@@ -111,6 +112,16 @@ def summary(result: Outcome) -> str:
         )
     lines.append(result.message if result.is_chosen else f"stopped: {result.message}")
     return "\n".join(map(printable, lines))
+
+
+def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
+    """The recipes that are not at their defaults, or that the user has fixed."""
+    shown = [
+        f"{name}={value}"
+        for name, value in config.recipes.items()
+        if len(result.space.recipes[name]) == 1 or value != result.space.recipes[name][0]
+    ]
+    return [f"recipes: {'; '.join(shown)}"] if shown else []
 
 
 def shown_best(result: Outcome, *, sentence: bool = True) -> str:

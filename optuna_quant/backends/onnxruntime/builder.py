@@ -43,9 +43,9 @@ from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
 from optuna_quant.backends.onnxruntime.targets.offered import ops_of_target
 from optuna_quant.backends.onnxruntime.targets.offered import write_options
 from optuna_quant.backends.onnxruntime.targets.table import CPU
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
+from optuna_quant.backends.onnxruntime.weight_only.ops import needs_inputs
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_op
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
 from optuna_quant.backends.onnxruntime.weight_only.weight_only import apply_weight_only
@@ -177,9 +177,7 @@ class CandidateBuilder:
 
     def inputs_for(self, config: QuantConfig) -> InputMomentsSource | None:
         """What gives the inputs that a configuration needs; None if it needs none."""
-        options = (op.weight for op in config.ops.values() if op.mode == "weight_only")
-        needs = any(weight is not None and weight.algorithm in NEEDS_INPUTS for weight in options)
-        return self._inputs if needs else None
+        return self._inputs if any(map(needs_inputs, config.ops.values())) else None
 
     def tensors(self, ops: Iterable[str]) -> set[str]:
         """The tensors whose ranges are needed for some ops, where they have a static mode."""
@@ -275,6 +273,8 @@ class CandidateBuilder:
     ) -> dict[str, tuple[WeightOnlyOp, PackedWeight, int | None]]:
         """The quantized weights of the ops in weight-only mode, by name."""
         found = {}
+        if self.inputs_for(config) is not None:
+            self.expect_inputs(name for name, op in config.ops.items() if needs_inputs(op))
         for name, op_config in config.ops.items():
             if op_config.mode == "weight_only":
                 assert op_config.weight is not None

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.targets.target import Target
 
 
@@ -137,10 +139,7 @@ class BackendParts:
     def default_variant(self) -> Variant:
         """The one of configurations in which each recipe has its first value."""
         size = next(iter(self.samples.sizes), None)
-        return self.variants.of(self._with_default_recipes(QuantConfig({}, {}, size)))
-
-    def _with_default_recipes(self, config: QuantConfig) -> QuantConfig:
-        return self.recipes.with_defaults(QuantConfig(config.ops, {}, config.calibration_size))
+        return self.variants.of(self.recipes.as_scored(QuantConfig({}, {}, size)))
 
     @property
     def ranges(self) -> CandidateRanges:
@@ -203,7 +202,6 @@ class BackendParts:
             fp32=self.fp32,
             recipes=self.recipes,
             variants=self.variants,
-            runs=self._runs,
             sessions=self.sessions,
             saturation=self.saturation,
         )
@@ -215,23 +213,31 @@ class BackendParts:
             self.ranges.collect()
 
     def sensitivity_maker(
-        self, quantize: Callable[[QuantConfig], QuantizedModel]
+        self, quantize: Callable[[QuantConfig], QuantizedModel], graph_of: GraphOf
     ) -> SensitivityMaker:
-        """What makes the sensitivities of ops, in the graph of the default recipes.
+        """What makes the sensitivities of ops.
 
         Args:
             quantize:
                 Gives the model of a configuration.
+            graph_of:
+                Gives what :meth:`scored_graph` does.
         """
         variant = self.default_variant
         return SensitivityMaker(
-            lambda config: quantize(self._with_default_recipes(config)),
+            lambda config: quantize(self.recipes.as_scored(config)),
             variant.graph,
             self.model.nbytes,
             variant.builder.static,
             self.samples,
             self.sessions,
+            graph_of,
         )
+
+    def scored_graph(self, config: QuantConfig) -> tuple[Graph, Mapping[str, StaticOp]]:
+        """The graph in which the ops of a configuration are scored, and its static ops."""
+        found = self.variants.of(self.recipes.as_scored(config))
+        return found.graph, found.builder.static
 
     def cost_source(
         self, quantize: Callable[[QuantConfig], QuantizedModel], data: object
@@ -256,7 +262,7 @@ class BackendParts:
             original=self.model.proto,
             original_bytes=self.model.nbytes,
             base_dir=self.model.base_dir,
-            sessions=self.candidates.sessions_of(self._with_default_recipes(QuantConfig({}))),
+            sessions=self.candidates.sessions_of(self.recipes.as_scored(QuantConfig({}))),
             build=lambda config: quantize(config).proto,
             feed=piece.feed,
             samples=piece.samples,

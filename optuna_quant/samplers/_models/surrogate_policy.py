@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
+import math
 from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._engine.policy import Policy
@@ -124,6 +125,8 @@ class SurrogatePolicy(Policy):
         in_full:
             Whether each configuration is evaluated on all samples, and not only until it is known
             whether it meets the criterion.
+        whole:
+            The space of the study, if this is a part of it, with recipes fixed.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class SurrogatePolicy(Policy):
         options: SurrogateOptions,
         *,
         in_full: bool = False,
+        whole: TuningSpace | None = None,
     ) -> None:
         prior = options.prior
         self._options = options
@@ -141,7 +145,7 @@ class SurrogatePolicy(Policy):
         self._table = table
         self._prior = prior
         self._phases = SearchPhases(space, options.scores, options.first_ops)
-        self._outcomes = StudyOutcomes(space, criterion, table, in_full=in_full)
+        self._outcomes = StudyOutcomes(space, criterion, table, in_full=in_full, whole=whole)
         self._start = cheapest_quantized(table, space, self._phases.forbidden[0])
         self._sizes = CalibrationSizes(
             space, self._start, self._outcomes, are_tried=prior is None and not in_full
@@ -197,9 +201,9 @@ class SurrogatePolicy(Policy):
         return decision.proposal
 
     def is_over(self, history: TrialHistory) -> bool:
-        if not self._is_begun(history):
+        if not self.is_begun(history):
             return False
-        if self._is_start_enough(history):
+        if self.is_start_enough(history):
             return True
         if not self._phases.has_scores(history, 0):
             return False
@@ -207,7 +211,7 @@ class SurrogatePolicy(Policy):
         return decision.proposal is None and decision.lacks is None
 
     def is_blocked(self, history: TrialHistory) -> bool:
-        if self._prior is None and not self._is_begun(history):
+        if self._prior is None and not self.is_begun(history):
             return False
         if not self._phases.has_scores(history, 0):
             return True
@@ -216,7 +220,7 @@ class SurrogatePolicy(Policy):
     def is_answer(self, history: TrialHistory, key: str) -> bool:
         if key in self._sizes.keys and not self._phases.last:
             return True
-        if not self._is_begun(history) or not self._phases.has_scores(history, 0):
+        if not self.is_begun(history) or not self._phases.has_scores(history, 0):
             return False
         return self._decide(history, {}).answer == key
 
@@ -272,7 +276,7 @@ class SurrogatePolicy(Policy):
 
     def _next_stage(self, history: TrialHistory) -> str | None:
         """The stage that comes next; :obj:`None` if the search has concluded."""
-        if not self._is_begun(history):
+        if not self.is_begun(history):
             return START_STAGE
         if self.is_over(history):
             return None
@@ -313,7 +317,18 @@ class SurrogatePolicy(Policy):
             return None
         return Proposal(self._start, START_STAGE)
 
-    def _is_begun(self, history: TrialHistory) -> bool:
+    @property
+    def start(self) -> QuantConfig:
+        """The cheapest configuration of all, whatever its accuracy."""
+        return self._start
+
+    def start_loss(self, history: TrialHistory) -> float:
+        """What that has lost, in units of the metric; infinite if it has not been evaluated."""
+        loss = self._observations.loss_of(history, self._start)
+        return math.inf if loss is None else loss
+
+    def is_begun(self, history: TrialHistory) -> bool:
+        """Whether the first proposal has been evaluated."""
         first = self._first(history)
         return first is None or self._is_seen(history, first)
 
@@ -330,7 +345,7 @@ class SurrogatePolicy(Policy):
         config = self._sizes.next(history, claimed)
         return None if config is None else self._try(config, SIZE_STAGE)
 
-    def _is_start_enough(self, history: TrialHistory) -> bool:
+    def is_start_enough(self, history: TrialHistory) -> bool:
         """Whether the cheapest configuration of all meets the criterion."""
         return self._start_that_is_enough(history) is not None
 

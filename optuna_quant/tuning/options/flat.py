@@ -33,6 +33,7 @@ from optuna_quant.tuning.options.evaluation import EvaluationOptions
 from optuna_quant.tuning.options.quantization import QuantizationOptions
 from optuna_quant.tuning.options.runtime import RuntimeOptions
 from optuna_quant.tuning.options.search import SearchOptions
+from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 
 
 class FurtherOptions(TypedDict, total=False):
@@ -61,6 +62,7 @@ class FurtherOptions(TypedDict, total=False):
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None
+    sensitivities: SensitivitiesLike | None
     calibration_sizes: Sequence[int] | None
     recipes: RecipesLike | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None
@@ -94,6 +96,7 @@ class ModelOptions(TypedDict, total=False):
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None
+    sensitivities: SensitivitiesLike | None
     calibration_sizes: Sequence[int] | None
     recipes: RecipesLike | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None

@@ -10,6 +10,7 @@ from optuna_quant._common.option import Flag
 from optuna_quant._common.option import option
 from optuna_quant._common.option_kinds import CHOICES
 from optuna_quant._common.option_kinds import COUNTS
+from optuna_quant._common.option_kinds import FILE
 from optuna_quant._common.option_kinds import OP_TYPES
 from optuna_quant._common.option_kinds import SWITCH
 from optuna_quant._common.option_kinds import TABLE
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.default import RecipesLike
     from optuna_quant.backends.default import TargetLike
     from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 
 
 _HEADING = "what is quantized"
@@ -56,6 +58,12 @@ class QuantizationOptions:
             What to allow, by op type, see :func:`optuna_quant.space.narrowing.narrow`.
         op_name_dict:
             What to allow, by op name.
+        sensitivities:
+            A table of :func:`optuna_quant.sensitivity`, or the path of its file, as you have
+            edited it: an option that is not ``"enabled"`` is left out of the tuning space, and an
+            op all of whose options are disabled runs in FP32. The scores take the place of those
+            that the strategy would measure, if they are of the kind that it uses. See
+            ``docs/sensitivities.md``.
         calibration_sizes:
             The calibration sampling sizes to choose from, default first. Default: all samples.
         recipes:
@@ -126,6 +134,18 @@ class QuantizationOptions:
             metavar="JSON",
             heading=_HEADING,
             reads="file of --op-name-dict",
+        ),
+    )
+    sensitivities: SensitivitiesLike | None = option(
+        None,
+        Flag(
+            help="the file of 'optuna-quant sensitivity', as you have edited it: what it disables "
+            "is left out, an op without an enabled option runs in FP32, and its scores take the "
+            "place of those that the strategy would measure, if they are of the kind that it uses",
+            kind=FILE,
+            metavar="FILE",
+            heading=_HEADING,
+            reads="file of --sensitivities",
         ),
     )
     calibration_sizes: Sequence[int] | None = option(

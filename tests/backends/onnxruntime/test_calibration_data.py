@@ -182,6 +182,16 @@ def test_bad_data_are_refused_at_once(data: object, error: type[Exception], mess
         CalibrationData(data, [X])
 
 
+def test_a_past_without_a_length_is_no_mistake() -> None:
+    past = InputSpec("past", np.dtype(np.float32), ("batch", 2, "length", 3))
+    empty = np.zeros((1, 2, 0, 3), np.float32)
+    batch = {"x": images(1), "past": empty}
+    assert shapes(CalibrationData([batch], [X, past])) == [((1, 3), (1, 2, 0, 3))]
+    for wrong in (empty[:0], empty[:, :0]):
+        with pytest.raises(ValueError, match=r"'past': calibration batch 0 is"):
+            list(CalibrationData([{**batch, "past": wrong}], [X, past]))
+
+
 @pytest.mark.parametrize(
     ("batches", "error", "message"),
     [

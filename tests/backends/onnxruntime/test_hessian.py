@@ -26,6 +26,7 @@ from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
 from optuna_quant.backends.onnxruntime.sensitivity.hutchinson import block_traces
 from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -339,7 +340,7 @@ def test_perturbation_asymmetric() -> None:
 @pytest.mark.parametrize("size", [4, 5])
 def test_perturbation_in_groups(size: int) -> None:
     weight = rand(10, 3)
-    grouped = TensorConfig("int4", "sym", "per_group", "rtn", group_size=size)
+    grouped = TensorConfig("int4", "sym", "per_group", "minmax", group_size=size)
     expected = 0.0
     for column in weight.T:
         for start in range(0, 10, size):
@@ -347,6 +348,20 @@ def test_perturbation_in_groups(size: int) -> None:
             scale = np.abs(part).max() / 7
             expected += ((np.round(part / scale) * scale - part) ** 2).sum()
     assert squared_perturbation(weight, grouped, 1) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("algorithm", ["rtn", "gptq", "k_quant"])
+@pytest.mark.parametrize(("axis", "dtype"), [(None, "int2"), (0, "int4"), (1, "int2")])
+def test_perturbation_of_weights_alone(algorithm: str, axis: int | None, dtype: str) -> None:
+    weight = rand(24, 40)
+    option = TensorConfig(dtype, "asym", "per_group", algorithm, group_size=16)
+    rows = weight.T if axis == 1 else weight
+    same = "rtn" if algorithm == "gptq" else algorithm
+    kept = quantize_grouped(
+        rows, bits=option.bits, group_size=16, scheme="asym", algorithm=same
+    ).dequantized()
+    expected = np.square(kept - rows).sum()
+    assert squared_perturbation(weight, option, axis) == pytest.approx(expected, rel=1e-4)
 
 
 def test_perturbation_falls_with_bits_and_channels() -> None:

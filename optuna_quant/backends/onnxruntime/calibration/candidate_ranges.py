@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
+from optuna_quant.backends.onnxruntime.weight_only.ops import needs_inputs
 
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
     from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
     from optuna_quant.backends.onnxruntime.static.static import FindParams
-    from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -60,7 +59,7 @@ class CandidateRanges:
         self._builder.expect_inputs(
             op
             for tunable in space.tunables
-            if any(_needs_inputs(option) for option in tunable.options)
+            if any(needs_inputs(option) for option in tunable.options)
             for op in tunable.ops
         )
 
@@ -126,7 +125,3 @@ class CandidateRanges:
         if self._statistics is None:
             raise ValueError("The backend has no calibration_data, so there are no statistics.")
         return self._statistics
-
-
-def _needs_inputs(option: OpConfig) -> bool:
-    return option.weight is not None and option.weight.algorithm in NEEDS_INPUTS

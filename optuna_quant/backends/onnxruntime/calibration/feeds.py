@@ -139,12 +139,21 @@ def _fitting(
         )
         if not fits:
             raise _mismatch(spec, array, where)
-    if array.size == 0:
+    # The past of a first token has no length, which is no mistake.
+    if array.size == 0 and not (array.shape[0] and _is_free(spec, array)):
         raise ValueError(
             f"Input {spec.name!r}: {where} is empty, with shape {array.shape}; the model expects "
             f"{spec}."
         )
     return array
+
+
+def _is_free(spec: InputSpec, array: NDArray[Any]) -> bool:
+    """Whether the model leaves open how long each empty axis of an array is, by a name."""
+    return spec.shape is not None and all(
+        size or isinstance(wanted, str)
+        for wanted, size in zip(spec.shape, array.shape, strict=True)
+    )
 
 
 def _mismatch(spec: InputSpec, array: NDArray[Any], where: str) -> ValueError:

@@ -10,6 +10,11 @@ import numpy as np
 
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.ranges.ranges import quantize_weight
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import (
+    WEIGHT_ONLY_ALGORITHMS,
+)
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
 
 
 if TYPE_CHECKING:
@@ -75,15 +80,15 @@ def channel_axis(node: onnx.NodeProto, weight: str, rank: int) -> int | None:
 def squared_perturbation(weight: NDArray[Any], config: TensorConfig, axis: int | None) -> float:
     """The squared L2 norm of what rounding to the nearest value changes of a weight.
 
-    Weight-only algorithms that correct the rounding (other than ``"minmax"`` and ``"mse"``) are
-    taken as ``"minmax"``: what they change is a matter of the data.
+    Weight-only algorithms that look at the inputs of an op are taken as ``"rtn"``: what they
+    change is a matter of the data.
 
     Args:
         weight:
             The weight.
         config:
             How it is quantized. Groups (``"per_group"``) are formed of the values of one channel,
-            in order; the last may be smaller.
+            in order, or of the rows of a table; the last may be smaller.
         axis:
             Its channel axis; None to quantize it as a whole, or in groups over all of it.
 
@@ -91,6 +96,8 @@ def squared_perturbation(weight: NDArray[Any], config: TensorConfig, axis: int |
         ValueError:
             If the weight is not finite, or its quantized type is not known.
     """
+    if config.algorithm in WEIGHT_ONLY_ALGORITHMS:
+        return _grouped_perturbation(weight if axis != 1 else weight.T, config)
     if config.granularity == "per_group":
         assert config.group_size is not None
         rows = weight[np.newaxis] if axis is None else np.moveaxis(weight, axis, 0)
@@ -110,3 +117,17 @@ def squared_perturbation(weight: NDArray[Any], config: TensorConfig, axis: int |
     steps = integers.astype(np.float32) - zero_point.astype(np.float32).reshape(shape)
     change = (steps * scale.reshape(shape) - weight.astype(np.float32)).reshape(-1)
     return float(np.einsum("i,i->", change, change, dtype=np.float64))
+
+
+def _grouped_perturbation(weight: NDArray[Any], config: TensorConfig) -> float:
+    """The same for a matrix ``[outputs, inputs]`` whose weights alone are quantized."""
+    needs_inputs = config.algorithm in NEEDS_INPUTS
+    grouped = quantize_grouped(
+        weight,
+        bits=config.bits,
+        group_size=config.group_size,
+        scheme=config.scheme,  # type: ignore[arg-type]
+        algorithm="rtn" if needs_inputs else config.algorithm,
+    )
+    change = grouped.effective() - weight
+    return float(np.einsum("oi,oi->", change, change, dtype=np.float64))

@@ -37,7 +37,7 @@ def option_class(option: OpConfig) -> str:
     """What the cost of an option depends on: all but how ranges are found.
 
     With weights alone that includes zero points, which take space, and what else the runtime then
-    computes: at another accuracy level, or the factors of AWQ.
+    computes: at another accuracy level, the factors of AWQ, or with zero points in floats.
     """
     if not option.is_quantized:
         return option.mode
@@ -52,8 +52,8 @@ def _weight_only_class(option: OpConfig) -> str:
     parts = [option.mode, f"w={_form(option.weight)}", option.weight.scheme]
     if option.accuracy_level is not None:
         parts.append(f"level={option.accuracy_level}")
-    if option.weight.algorithm == "awq":
-        parts.append("awq")
+    if option.weight.algorithm in ("awq", "hqq_float"):
+        parts.append(option.weight.algorithm)
     return " ".join(parts)
 
 

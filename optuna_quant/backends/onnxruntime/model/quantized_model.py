@@ -187,6 +187,8 @@ class SessionMaker:
                 How many runs are made at the same time.
         """
         options = onnxruntime.SessionOptions() if self.options is None else self.options
+        if self.options is None and self.level is not None:
+            options.graph_optimization_level = self.level
         if self.options is None and concurrent_runs > 1:
             # A session's own threads are one fewer, and help every run beside its caller.
             options.intra_op_num_threads = max(1, self._cores - concurrent_runs + 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import FLOAT_ZERO_POINTS
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import (
     WEIGHT_ONLY_ALGORITHMS,
@@ -115,6 +116,12 @@ def lacking_weight_only(node: onnx.NodeProto, graph: Graph) -> str | None:
     return None
 
 
+def needs_inputs(option: OpConfig) -> bool:
+    """Whether the algorithm of an option needs the moments of the op's inputs."""
+    weight = option.weight
+    return option.mode == "weight_only" and weight is not None and weight.algorithm in NEEDS_INPUTS
+
+
 def pays_by_default(op: WeightOnlyOp, total_bytes: int) -> bool:
     """Whether an op is tuned unless the user asks otherwise; a small table is not.
 
@@ -185,7 +192,8 @@ def _special(config: OpConfig, group: int | None) -> frozenset[str]:
     is_wide = weight.algorithm == "gptq" and weight.group_size == _WIDE_GROUP
     if weight.group_size != group and not is_wide:
         found.add("granularity" if weight.group_size is None else "group_size")
-    if level == FLOAT_LEVEL and not (plain and weight.bits == 4):
+    usual_level = weight.algorithm in FLOAT_ZERO_POINTS or (plain and weight.bits == 4)
+    if level == FLOAT_LEVEL and not usual_level:
         found.add("accuracy_level")
     return frozenset(found)
 
@@ -223,6 +231,11 @@ def weight_only_problem(op: WeightOnlyOp, config: OpConfig) -> str | None:
         return f"the sizes of groups are {', '.join(map(str, sorted(_GROUPS)))}"
     if weight.algorithm not in WEIGHT_ONLY_ALGORITHMS:
         return f"the algorithms are {', '.join(WEIGHT_ONLY_ALGORITHMS)}"
+    if weight.algorithm in FLOAT_ZERO_POINTS:
+        if weight.scheme != "asym":
+            return f"{weight.algorithm} is for asymmetric weights"
+        if op.is_table or weight.bits == 8:
+            return f"the kernel takes {weight.algorithm} for products with 2 or 4 bits alone"
     if op.is_table:
         if level is not None:
             return "a table has no accuracy level"
@@ -231,6 +244,8 @@ def weight_only_problem(op: WeightOnlyOp, config: OpConfig) -> str | None:
         if op.inputs * weight.bits % 8:
             return f"rows of {op.inputs} values of {weight.bits} bits are no whole bytes"
         return None
+    if weight.algorithm in FLOAT_ZERO_POINTS and level == INT8_LEVEL:
+        return f"{weight.algorithm} computes in floats: accuracy level {FLOAT_LEVEL}"
     if level not in (None, FLOAT_LEVEL, INT8_LEVEL):
         return f"the accuracy levels are {FLOAT_LEVEL} and {INT8_LEVEL}"
     if level == INT8_LEVEL and weight.bits == 2 and block_size(op, weight.group_size) in (16, 256):

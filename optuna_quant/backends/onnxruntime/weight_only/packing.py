@@ -36,7 +36,8 @@ class PackedWeight:
         scales:
             One for each block, ``[outputs, blocks]``.
         zero_points:
-            Packed like the codes, ``[outputs, bytes]``; None for the middle of the range.
+            Packed like the codes, ``[outputs, bytes]``, or floats like the scales; None for the
+            middle of the range.
         input_scale:
             What the activation is multiplied with first, ``[inputs]``; None for nothing.
         bits:
@@ -47,7 +48,7 @@ class PackedWeight:
 
     codes: NDArray[np.uint8]
     scales: NDArray[np.float32]
-    zero_points: NDArray[np.uint8] | None
+    zero_points: NDArray[np.uint8] | NDArray[np.float32] | None
     input_scale: NDArray[np.float32] | None
     bits: int
     block_size: int
@@ -87,7 +88,8 @@ def packed_weight(op: WeightOnlyOp, weight: GroupedWeight, group_size: int | Non
     """
     block = block_size(op, group_size)
     blocks = -(-op.inputs // block)
-    scales, zero_points = weight.scales, weight.zero_points
+    scales = weight.scales
+    zero_points: NDArray[Any] | None = weight.zero_points
     if group_size is None:
         scales = np.repeat(scales, blocks, axis=1)
         zero_points = None if zero_points is None else np.repeat(zero_points, blocks, axis=1)
@@ -98,11 +100,19 @@ def packed_weight(op: WeightOnlyOp, weight: GroupedWeight, group_size: int | Non
     return PackedWeight(
         pack(codes, weight.bits),
         np.ascontiguousarray(scales, np.float32),
-        None if zero_points is None else pack(zero_points, weight.bits),
+        _packed_zero_points(zero_points, weight.bits),
         weight.input_scale,
         weight.bits,
         block,
     )
+
+
+def _packed_zero_points(
+    zero_points: NDArray[Any] | None, bits: int
+) -> NDArray[np.uint8] | NDArray[np.float32] | None:
+    if zero_points is None or zero_points.dtype == np.uint8:
+        return None if zero_points is None else pack(zero_points, bits)
+    return np.ascontiguousarray(zero_points, np.float32)
 
 
 def pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 _FORMAT_VERSION = 1
-_EXPENSIVE = NEEDS_INPUTS | {"hqq"}
+_EXPENSIVE = NEEDS_INPUTS | {"hqq", "hqq_float"}
 """Algorithms whose results are kept on disk too."""
 
 

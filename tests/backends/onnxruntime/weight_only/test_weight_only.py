@@ -75,6 +75,16 @@ def test_a_product_in_floats_is_that_of_the_dequantized_weight(
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("group", ["per_group=16", "per_group=256", "per_channel"])
+def test_a_product_with_zero_points_in_floats(bits: int, group: str) -> None:
+    model, x = matmul(), values(5, WIDTH)
+    label = f"weight_only w=int{bits}/asym/{group}/hqq_float level=0"
+    (result,) = build(backend_of(model), MatMul0=label).run({"x": x})
+    expected = x @ dequantized(constant(model, "w").T, label).T
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("scheme", ["sym", "asym"])
 def test_on_int8_activations_it_is_that_but_for_their_rounding(bits: int, scheme: str) -> None:
@@ -244,6 +254,10 @@ def test_few_options_by_default_and_none_that_is_known_to_be_slow() -> None:
             {"weight": {"granularity": ["per_channel"]}},
             "weight_only w=int4/asym/per_channel/rtn level=4",
         ),
+        (
+            {"weight": {"algorithm": ["hqq_float"]}},
+            "weight_only w=int4/asym/per_group=32/hqq_float level=0",
+        ),
     ],
 )
 def test_others_on_request(wish: dict[str, Any], label: str) -> None:
@@ -295,6 +309,9 @@ def test_every_option_on_request_can_be_built() -> None:
         ("weight_only w=int4/asym/per_tensor/rtn level=4", "per_group or per_channel"),
         ("weight_only w=int4/asym/per_group=32/minmax level=4", "the algorithms are"),
         ("weight_only w=int4/asym/per_group=32/rtn level=2", "the accuracy levels are"),
+        ("weight_only w=int4/asym/per_group=32/hqq_float level=4", "computes in floats"),
+        ("weight_only w=int4/sym/per_group=32/hqq_float level=0", "asymmetric weights"),
+        ("weight_only w=int8/asym/per_group=32/hqq_float level=0", "2 or 4 bits alone"),
         ("weight_only w=int2/asym/per_group=16/rtn level=4", "with 2 bits"),
     ],
 )
@@ -337,7 +354,16 @@ def batches() -> list[dict[str, NDArray[np.float32]]]:
     return [{"x": values(n, WIDTH, seed=n) * size} for n in (7, 64, 29)]
 
 
-@pytest.mark.parametrize("algorithm", ["gptq", "awq"])
+def test_options_of_an_algorithm_are_on_request() -> None:
+    backend = backend_of(matmul(), calibration_data=batches())
+    names = ["gptq", "gptq_mse", "gptq_act_mse"]
+    label = "weight_only w=int4/asym/per_group=32/{} level=4"
+    assert [label.format(name) in labels(backend) for name in names] == [True, False, False]
+    wish = {"MatMul": {"weight": {"algorithm": names, "group_size": [32], "bits": [4]}}}
+    assert labels(backend, op_type_dict=wish)[:-1] == [label.format(name) for name in names]
+
+
+@pytest.mark.parametrize("algorithm", ["gptq", "awq", "gptq_act_mse"])
 def test_algorithms_with_inputs_see_all_batches(algorithm: str) -> None:
     model = matmul()
     backend = backend_of(model, calibration_data=batches())
@@ -345,7 +371,6 @@ def test_algorithms_with_inputs_see_all_batches(algorithm: str) -> None:
     moments = InputMoments(WIDTH)
     moments.add(x)
     label = f"weight_only w=int4/asym/per_group=32/{algorithm} level=0"
-    assert label.replace("level=0", "level=4") in labels(backend)
     (result,) = build(backend, MatMul0=label).run({"x": x})
     expected = quantize_grouped(
         weight.T, bits=4, group_size=32, scheme="asym", algorithm=algorithm, moments=moments

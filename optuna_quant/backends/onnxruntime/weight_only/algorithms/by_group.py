@@ -28,7 +28,12 @@ _CHUNK = 1 << 17
 
 
 def quantize_by_group(
-    weight: NDArray[Any], levels: Levels, group_size: int, fit: FitGrid
+    weight: NDArray[Any],
+    levels: Levels,
+    group_size: int,
+    fit: FitGrid,
+    *,
+    zero_points: type[np.generic] = np.uint8,
 ) -> GroupedWeight:
     """Quantize a weight with an algorithm that looks at one group at a time.
 
@@ -44,8 +49,10 @@ def quantize_by_group(
             Inputs of a group; the last one may be shorter.
         fit:
             The algorithm: finds scales and zero points. Each value then gets the nearest code.
+        zero_points:
+            The type of the zero points of an asymmetric weight.
     """
-    empty = empty_grouped(weight.shape, levels, group_size)
+    empty = empty_grouped(weight.shape, levels, group_size, zero_points=zero_points)
     for rows, values in row_chunks(weight):
         for groups, columns in group_ranges(weight.shape[1], group_size):
             part = values[:, columns]
@@ -65,6 +72,8 @@ def empty_grouped(
     levels: Levels,
     group_size: int,
     input_scale: Floats | None = None,
+    *,
+    zero_points: type[np.generic] = np.uint8,
 ) -> GroupedWeight:
     """A grouped weight whose arrays are yet to be written."""
     outputs, inputs = shape
@@ -72,7 +81,7 @@ def empty_grouped(
     return GroupedWeight(
         codes=np.empty((outputs, inputs), np.uint8),
         scales=np.empty((outputs, groups), np.float32),
-        zero_points=None if levels.scheme == "sym" else np.empty((outputs, groups), np.uint8),
+        zero_points=None if levels.scheme == "sym" else np.empty((outputs, groups), zero_points),
         bits=levels.bits,
         group_size=group_size,
         input_scale=input_scale,

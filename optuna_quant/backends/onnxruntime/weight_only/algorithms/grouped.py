@@ -29,8 +29,9 @@ class GroupedWeight:
             Of shape ``[outputs, groups]``. A symmetric scale may be negative: see
             :meth:`~optuna_quant.backends.onnxruntime.weight_only.algorithms.levels.Levels.min_max`.
         zero_points:
-            Codes that stand for zero, of shape ``[outputs, groups]``; :obj:`None` if it is
-            ``2**(bits - 1)`` everywhere, as in a symmetric weight.
+            Codes that stand for zero, of shape ``[outputs, groups]``, or floats where zero lies
+            between codes; :obj:`None` if it is ``2**(bits - 1)`` everywhere, as in a symmetric
+            weight.
         bits:
             Bits of a code.
         group_size:
@@ -42,7 +43,7 @@ class GroupedWeight:
 
     codes: NDArray[np.uint8]
     scales: NDArray[np.float32]
-    zero_points: NDArray[np.uint8] | None
+    zero_points: NDArray[np.uint8] | NDArray[np.float32] | None
     bits: int
     group_size: int
     input_scale: NDArray[np.float32] | None = None
@@ -62,7 +63,8 @@ class GroupedWeight:
         outputs, groups = self.scales.shape
         nbytes = outputs * groups * _packed(self.group_size, self.bits) + self.scales.nbytes
         if self.zero_points is not None:
-            nbytes += outputs * _packed(groups, self.bits)
+            is_float = self.zero_points.dtype == np.float32
+            nbytes += self.scales.nbytes if is_float else outputs * _packed(groups, self.bits)
         if self.input_scale is not None:
             nbytes += self.input_scale.nbytes
         return int(nbytes)

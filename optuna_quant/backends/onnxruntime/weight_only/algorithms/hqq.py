@@ -13,6 +13,7 @@ from optuna_quant.backends.onnxruntime.weight_only.algorithms.levels import valu
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -54,9 +55,43 @@ def half_quadratic(weight: NDArray[Any], levels: Levels, group_size: int) -> Gro
     return quantize_by_group(weight, levels, group_size, fit)
 
 
+def half_quadratic_float(weight: NDArray[Any], levels: Levels, group_size: int) -> GroupedWeight:
+    """As :func:`half_quadratic`, with zero points that are not rounded, as in the paper.
+
+    A range then need not contain zero. On the CPU, ``MatMulNBits`` takes such zero points for 2
+    and 4 bits and computes in floats.
+
+    Args:
+        weight:
+            Floats of shape ``[outputs, inputs]``.
+        levels:
+            The codes that there are; asymmetric.
+        group_size:
+            Inputs of a group; the last one may be shorter.
+    """
+    return quantize_by_group(weight, levels, group_size, fit_between, zero_points=np.float32)
+
+
 def fit(groups: Floats, levels: Levels) -> tuple[Floats, Floats]:
     """The scales and zero points of groups of shape ``[n, width]``."""
-    scale, zero_point = levels.min_max(groups)
+    return _fitted(groups, levels, levels.min_max(groups), levels.nearest_zero_point)
+
+
+def fit_between(groups: Floats, levels: Levels) -> tuple[Floats, Floats]:
+    """The same with zero points between the codes."""
+    low = groups.min(axis=1).astype(np.float64)
+    scale = usable_scale((groups.max(axis=1) - low) / levels.top, levels.bits)
+    start = scale, (-low / scale).astype(np.float32)
+    return _fitted(groups, levels, start, lambda zero_point: zero_point.astype(np.float32))
+
+
+def _fitted(
+    groups: Floats,
+    levels: Levels,
+    start: tuple[Floats, Floats],
+    rounded: Callable[[NDArray[Any]], Floats],
+) -> tuple[Floats, Floats]:
+    scale, zero_point = start
     best = BestGrid(scale, zero_point)
     active = np.arange(len(groups))
     beta = _BETA
@@ -68,7 +103,7 @@ def fit(groups: Floats, levels: Levels) -> tuple[Floats, Floats]:
         groups, codes, error, active = groups[better], codes[better], error[better], active[better]
         if not len(active):
             break
-        scale, zero_point = _step(groups, codes, error, scale[better], levels, beta)
+        scale, zero_point = _step(groups, codes, error, scale[better], levels, beta, rounded)
         beta *= _KAPPA
     return best.scale, best.zero_point
 
@@ -80,14 +115,20 @@ def norm(error: Floats) -> NDArray[np.float64]:
 
 
 def _step(
-    groups: Floats, codes: Floats, error: Floats, scale: Floats, levels: Levels, beta: float
+    groups: Floats,
+    codes: Floats,
+    error: Floats,
+    scale: Floats,
+    levels: Levels,
+    beta: float,
+    rounded: Callable[[NDArray[Any]], Floats],
 ) -> tuple[Floats, Floats]:
     """The next scales and zero points."""
     dense = groups - _shrunk(error / scale[:, None], beta) * scale[:, None]
     if levels.scheme == "sym":
         zero_point = np.full_like(scale, levels.middle)
     else:
-        zero_point = levels.nearest_zero_point((codes - dense / scale[:, None]).mean(axis=1))
+        zero_point = rounded((codes - dense / scale[:, None]).mean(axis=1))
     levels_used = codes - zero_point[:, None]
     power = np.einsum("gi,gi->g", levels_used, levels_used)
     fitted = np.einsum("gi,gi->g", levels_used, dense) / np.maximum(power, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from optuna_quant.backends.onnxruntime.weight_only.algorithms.awq import awq
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.gptq import GPTQOptions
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.gptq import gptq
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.hqq import half_quadratic
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.hqq import half_quadratic_float
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.k_quant import k_quant
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.levels import BITS
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.levels import SCHEMES
@@ -31,15 +33,38 @@ if TYPE_CHECKING:
 
 _LARGEST = float(np.finfo(np.float32).max)
 
-WEIGHT_ONLY_ALGORITHMS = ("rtn", "gptq", "awq", "hqq", "k_quant")
-NEEDS_INPUTS = frozenset({"gptq", "awq"})
+# The name of an algorithm says its options too, so that a label does.
+_GPTQ: Mapping[str, GPTQOptions] = MappingProxyType(
+    {
+        "gptq": GPTQOptions(),
+        "gptq_mse": GPTQOptions(mse=True),
+        "gptq_act": GPTQOptions(actorder=True),
+        "gptq_act_mse": GPTQOptions(actorder=True, mse=True),
+    }
+)
+_FROM_WEIGHTS: Mapping[str, Callable[[NDArray[Any], Levels, int], GroupedWeight]] = (
+    MappingProxyType(
+        {
+            "rtn": round_to_nearest,
+            "hqq": half_quadratic,
+            "hqq_float": half_quadratic_float,
+            "k_quant": k_quant,
+        }
+    )
+)
+
+WEIGHT_ONLY_ALGORITHMS = (
+    *("rtn", "gptq", "awq", "hqq", "k_quant"),
+    *("gptq_mse", "gptq_act", "gptq_act_mse", "hqq_float"),
+)
+NEEDS_INPUTS = frozenset({*_GPTQ, "awq"})
 """Algorithms that need the moments of the layer's inputs."""
+FLOAT_ZERO_POINTS = frozenset({"hqq_float"})
+"""Algorithms whose zero points lie between the codes; for asymmetric weights only."""
 
 ALGORITHM_VERSIONS: Mapping[str, int] = MappingProxyType(dict.fromkeys(WEIGHT_ONLY_ALGORITHMS, 1))
 """Raised where an algorithm gives other codes or scales than before: kept weights, and studies,
 then count as those of another one."""
-
-_FROM_WEIGHTS = {"rtn": round_to_nearest, "hqq": half_quadratic, "k_quant": k_quant}
 
 
 def quantize_grouped(
@@ -74,7 +99,7 @@ def quantize_grouped(
         moments:
             Of the layer's inputs; needed by those in :data:`NEEDS_INPUTS`, not used by others.
         gptq_options:
-            Options of GPTQ; the defaults if not given.
+            Options of GPTQ; those that the algorithm's name says if not given.
         awq_options:
             Options of AWQ; the defaults if not given.
 
@@ -89,8 +114,8 @@ def quantize_grouped(
         return _FROM_WEIGHTS[algorithm](weight, levels, width)
     _check_moments(moments, algorithm, weight.shape[1])
     assert moments is not None
-    if algorithm == "gptq":
-        return gptq(weight, levels, width, moments, gptq_options or GPTQOptions())
+    if algorithm in _GPTQ:
+        return gptq(weight, levels, width, moments, gptq_options or _GPTQ[algorithm])
     return awq(weight, levels, width, moments, awq_options or AWQOptions())
 
 
@@ -105,6 +130,8 @@ def _check_options(bits: int, group_size: int | None, scheme: str, algorithm: st
         raise ValueError(
             f"algorithm must be one of {WEIGHT_ONLY_ALGORITHMS}, but it is {algorithm!r}"
         )
+    if algorithm in FLOAT_ZERO_POINTS and scheme != "asym":
+        raise ValueError(f"a weight by {algorithm!r} has zero points, but scheme is {scheme!r}")
 
 
 def _check_weight(weight: NDArray[Any]) -> None:

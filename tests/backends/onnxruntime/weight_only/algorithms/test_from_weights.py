@@ -62,6 +62,52 @@ def test_better_than_rtn(algorithm: str, scheme: Scheme, bits: int, expected: fl
         assert own < expected * of_rtn
 
 
+@pytest.mark.parametrize(("bits", "expected"), [(2, 0.97), (3, 0.97), (4, 0.98)])
+def test_zero_points_between_codes_are_better_than_rounded_ones(
+    bits: int, expected: float
+) -> None:
+    weight = np.random.default_rng(0).standard_t(5, size=(64, 96)).astype(np.float32)
+    weight[:4] += 20  # Far from zero, which such a range need not contain.
+    between, rounded = (
+        quantize_grouped(weight, bits=bits, group_size=32, scheme="asym", algorithm=name)
+        for name in ("hqq_float", "hqq")
+    )
+    assert between.zero_points is not None
+    assert between.zero_points.dtype == np.float32
+    assert between.packed_nbytes > rounded.packed_nbytes
+    for rows in (slice(0, 4), slice(4, None)):
+        own, other = (
+            objective("hqq", weight[rows], found.dequantized()[rows], 32)
+            for found in (between, rounded)
+        )
+        assert own < expected * other
+
+
+def test_a_grid_that_zero_is_not_on_is_kept_by_zero_points_between_codes() -> None:
+    """As that of files with a step and a least value for each group."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 16, (40, 3, 32))
+    codes[..., :2] = 0, 15
+    step, least = rng.uniform(0.01, 0.1, (2, 40, 3, 1))
+    weight = (codes * step - 7 * least).astype(np.float32).reshape(40, 96)
+    options = {"bits": 4, "group_size": 32, "scheme": "asym"}
+    kept = quantize_grouped(weight, algorithm="hqq_float", **options)  # type: ignore[arg-type]
+    np.testing.assert_allclose(kept.dequantized(), weight, atol=1e-6)
+    rounded = quantize_grouped(weight, algorithm="rtn", **options)  # type: ignore[arg-type]
+    assert np.abs(rounded.dequantized() - weight).max() > 0.01
+
+
+def test_symmetric_weights_have_no_zero_points_between_codes() -> None:
+    with pytest.raises(ValueError, match="'hqq_float' has zero points, but scheme is 'sym'"):
+        quantize_grouped(
+            np.ones((2, 4), np.float32),
+            bits=4,
+            group_size=4,
+            scheme="sym",
+            algorithm="hqq_float",
+        )
+
+
 @settings(deadline=None)
 @given(
     arrays.arrays(
@@ -92,7 +138,7 @@ def test_constant_groups(algorithm: str, value: float) -> None:
         np.testing.assert_allclose(found.dequantized(), weight, rtol=1e-5, atol=1e-37)
 
 
-@pytest.mark.parametrize("algorithm", ["hqq", "k_quant"])
+@pytest.mark.parametrize("algorithm", ["hqq", "hqq_float", "k_quant"])
 def test_deterministic(algorithm: str) -> None:
     weight = np.random.default_rng(0).normal(size=(300, 1000)).astype(np.float32)
     digests = {

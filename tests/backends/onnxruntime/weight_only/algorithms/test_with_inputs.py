@@ -189,6 +189,23 @@ def test_never_worse_than_rtn(
     assert error(weight, found, x) <= 1.001 * error(weight, rtn, x) + 1e-6 * total
 
 
+def test_the_name_of_an_algorithm_says_its_options() -> None:
+    weight, x = layer(40, 100)
+    common = {"bits": 4, "group_size": 32, "scheme": "asym", "moments": moments_of(x)}
+    digests = set()
+    for name, options in (
+        ("gptq", GPTQOptions()),
+        ("gptq_mse", GPTQOptions(mse=True)),
+        ("gptq_act", GPTQOptions(actorder=True)),
+        ("gptq_act_mse", GPTQOptions(actorder=True, mse=True)),
+    ):
+        found = quantize_grouped(weight, algorithm=name, **common)  # type: ignore[arg-type]
+        plain = quantize_grouped(weight, algorithm="gptq", gptq_options=options, **common)  # type: ignore[arg-type]
+        assert found.digest == plain.digest
+        digests.add(found.digest)
+    assert len(digests) == 4
+
+
 def real_weights() -> list[np.ndarray]:
     model = onnx.load(DIGITS)
     arrays = [onnx.numpy_helper.to_array(each) for each in model.graph.initializer]

