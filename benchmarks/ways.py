@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from benchmarks.cases import load_case
 from benchmarks.timing import fastest
@@ -117,7 +118,7 @@ def rows(backend: OnnxRuntimeBackend, weights: Sequence[Weights], kept: str = ""
             The initializer whose readers have 8 bits in all of those.
     """
     yield Row("static INT8", "static", lambda b: b.tuning_space().default())
-    for name, values in backend.capability().recipes.items():
+    for name, values in backend.tuning_space().recipes.items():
         for value in values[1:]:
             yield Row(
                 f"static INT8, {name} {value}",
@@ -153,6 +154,7 @@ def measure(
     *,
     metric: str,
     kept: str = "",
+    with_recipes: bool = False,
 ) -> None:
     """Print the table of a model.
 
@@ -168,23 +170,31 @@ def measure(
         evaluate:
             The metric of a session.
         runs:
-            Gives what is timed of a session.
+            Gives what is timed of a model.
         metric:
             What the metric is called.
         kept:
             See :func:`rows`.
+        with_recipes:
+            Whether each value of each recipe is a row, on top of static quantization.
     """
-    backends = {
-        approach: OnnxRuntimeBackend(model, approach=approach, calibration_data=calibration)
-        for approach in ("static", "dynamic", "weight_only")
-    }
-    plain = backends["static"].quantize(QuantConfig({}))
+
+    def opened(approach: str) -> OnnxRuntimeBackend:
+        recipes = "all" if with_recipes and approach == "static" else None
+        return OnnxRuntimeBackend(
+            model, approach=approach, calibration_data=calibration, recipes=recipes
+        )
+
+    backend, approach = opened("static"), "static"
+    plain = backend.quantize(QuantConfig({}))
     exact = plain.session
     print(f"\n### {name}\n\n| way | {metric} | size | time | made in |")
     print("| --- | ---: | ---: | ---: | ---: |")
     print(f"| FP32 | {evaluate(exact):.4f} | {_size(plain.nbytes)} | 1.00 | |", flush=True)
-    for row in rows(backends["static"], weights, kept):
-        backend = backends[row.approach]
+    for row in list(rows(backend, weights, kept)):
+        if row.approach != approach:
+            # One at a time: each keeps what it has quantized.
+            backend, approach = opened(row.approach), row.approach
         started = time.perf_counter()
         try:
             config = row.config(backend)
@@ -195,7 +205,7 @@ def measure(
             print(f"| {row.name} | {error} | | | |", flush=True)
             continue
         made = time.perf_counter() - started
-        base, own = fastest(runs(exact), runs(built.session))
+        base, own = fastest(runs(plain), runs(built))
         print(
             f"| {row.name} | {evaluate(built.session):.4f} | {_size(built.nbytes)} | "
             f"{own / base:.2f} | {made:.1f} s |",
@@ -218,6 +228,13 @@ def ways_of_weights(bits: Sequence[int], schemes: Sequence[str], groups: Sequenc
     ]
 
 
+def one_thread(model: Any) -> onnxruntime.InferenceSession:
+    """A session whose time does not depend on what else the machine does, as far as can be."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.proto.SerializeToString(), options)
+
+
 def of_case(folder: Path) -> None:
     case = load_case(folder)
     batch = case.x[:64]
@@ -227,9 +244,21 @@ def of_case(folder: Path) -> None:
         {case.input_name: case.calibration[:CALIBRATED]},
         [*ways_of_weights(CASES[case.name], ("asym",), (32,)), Weights(8, "asym", 32, "rtn")],
         case.accuracy(EVALUATED),
-        lambda session: partial(session.run, None, {case.input_name: batch}),
+        lambda model: partial(one_thread(model).run, None, {case.input_name: batch}),
         metric="accuracy",
+        with_recipes=True,
     )
+
+
+SMOLLM2_WEIGHTS = (
+    *ways_of_weights((4,), ("asym",), (32,)),
+    # The grid of the file that the model comes from.
+    Weights(4, "asym", 32, "hqq_float"),
+    *(Weights(4, "asym", 128, algorithm) for algorithm in ("rtn", "gptq")),
+    *(Weights(4, "sym", 32, algorithm) for algorithm in ("rtn", "gptq")),
+    *(Weights(2, "asym", 32, algorithm) for algorithm in ("rtn", "gptq", "awq")),
+    Weights(8, "asym", 32, "rtn"),
+)
 
 
 def of_smollm2(folder: Path) -> None:
@@ -256,8 +285,8 @@ def of_smollm2(folder: Path) -> None:
 
     texts = evaluation_tokens(tokenizer)[:TEXTS]
 
-    def decoding(session: Any) -> Callable[[], object]:
-        tokens = texts[0]
+    def decoding(model: Any) -> Callable[[], object]:
+        tokens, session = texts[0], model.session
         _, *seen = session.run(None, {"tokens": tokens[:, :64], **past})
         names = [value.name for value in session.get_outputs()][1:]
         feed = {f"past_{name}": value for name, value in zip(names, seen, strict=True)}
@@ -267,15 +296,7 @@ def of_smollm2(folder: Path) -> None:
         "SmolLM2-135M: perplexity on 1,024 tokens; the time is that of one token after 64 others",
         path,
         [{"tokens": tokens, **past} for tokens in calibration_tokens(tokenizer)],
-        [
-            *ways_of_weights((4,), ("asym",), (32,)),
-            # The grid of the file that the model comes from.
-            Weights(4, "asym", 32, "hqq_float"),
-            *(Weights(4, "asym", 128, algorithm) for algorithm in ("rtn", "gptq")),
-            *(Weights(4, "sym", 32, algorithm) for algorithm in ("rtn", "gptq")),
-            *(Weights(2, "asym", 32, algorithm) for algorithm in ("rtn", "gptq", "awq")),
-            Weights(8, "asym", 32, "rtn"),
-        ],
+        SMOLLM2_WEIGHTS,
         lambda session: perplexity(WithoutPast(session), texts),
         decoding,
         metric="perplexity",
