@@ -36,6 +36,7 @@ NAMES = (
     "costs",
     "peers",
     "pareto",
+    "recipes",
     "warm_start",
     "ways",
     "smollm2_search",

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.options.runtime import RuntimeOptions
     from optuna_quant.tuning.options.search import SearchOptions
     from optuna_quant.tuning.quantize import quantize
+    from optuna_quant.tuning.sensitivities.measure import sensitivity
+    from optuna_quant.tuning.sensitivities.table import SensitivityTable
 
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "RuntimeOptions",
     "SampleMetric",
     "SearchOptions",
+    "SensitivityTable",
     "TensorConfig",
     "TuningCriterion",
     "TuningInterrupted",
@@ -61,6 +64,7 @@ __all__ = [
     "compare",
     "export",
     "quantize",
+    "sensitivity",
     "tune",
 ]
 
@@ -72,6 +76,7 @@ _HOME = {
     "EarlyStopping": "sequential",
     "ExitPolicy": "callbacks",
     "SearchOptions": "tuning.options.search",
+    "SensitivityTable": "tuning.sensitivities.table",
     "RuntimeOptions": "tuning.options.runtime",
     "QuantizationOptions": "tuning.options.quantization",
     "EvaluationOptions": "tuning.options.evaluation",
@@ -89,6 +94,7 @@ _HOME = {
     "compare": "tuning.compare",
     "export": "tuning.export",
     "quantize": "tuning.quantize",
+    "sensitivity": "tuning.sensitivities.measure",
     "tune": "tuning.api",
 }
 

@@ -195,9 +195,9 @@ def exact_products() -> Iterator[None]:
     given = SessionMaker.__init__
 
     def with_exact_options(
-        self: SessionMaker, providers: Any, options: ort.SessionOptions | None
+        self: SessionMaker, providers: Any, options: ort.SessionOptions | None, **others: Any
     ) -> None:
-        given(self, providers, exact_options() if options is None else options)
+        given(self, providers, exact_options() if options is None else options, **others)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SessionMaker, "__init__", with_exact_options)

@@ -202,6 +202,7 @@ strategy_kwargs = "@options.json"
 
 [quantization]
 approach = "auto"
+target = "npu.toml"
 
 [quantization.op_type_dict.Conv]
 mode = ["fp32"]
@@ -242,17 +243,19 @@ def test_file_says_the_same_as_python(tmp_path: Path) -> None:
         "quant_level": 1,
         "strategy_kwargs": f"@{tmp_path / 'options.json'}",
         "approach": "auto",
+        "target": f"{tmp_path / 'npu.toml'}",
         "op_type_dict": {"Conv": {"mode": ["fp32"]}},
         "objective": {"latency": 0.7, "size": 0.3},
     }
 
 
 def test_what_is_no_path_stays(tmp_path: Path) -> None:
-    text = 'metric = "accuracy"\nstorage = "redis://host/0"\nfrom_study = "name"'
+    text = 'metric = "accuracy"\nstorage = "redis://host/0"\nfrom_study = "name"\ntarget = "qnn"'
     assert given(text, tmp_path) == {
         "metric": "accuracy",
         "storage": "redis://host/0",
         "from_study": "name",
+        "target": "qnn",
     }
 
 

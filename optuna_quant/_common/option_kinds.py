@@ -112,6 +112,13 @@ def _part_or_path(text: str) -> tuple[str, str, str] | None:
     return None if _is_number(text) else ("", text, "")
 
 
+def _file_of(*suffixes: str) -> Callable[[str], tuple[str, str, str] | None]:
+    def path(text: str) -> tuple[str, str, str] | None:
+        return ("", text, "") if text.lower().endswith(suffixes) else None
+
+    return path
+
+
 def _behind_at(text: str) -> tuple[str, str, str] | None:
     return ("@", text[1:], "") if text.startswith("@") else None
 
@@ -170,6 +177,7 @@ ADDRESS = Kind(what="a file or a URL", path=_address)
 FUNCTION = Kind(what="FILE.py:NAME", path=_whole)
 METRIC = Kind(what="a name or FILE.py:NAME", path=_metric)
 HOLDOUT = Kind(what="a part or a file", types=(float,), path=_part_or_path)
+TARGET = Kind(what="a name or a file", path=_file_of(".json", ".toml"))
 TABLE = Kind(what="a table", types=(dict,), path=_behind_at)
 WEIGHTS = Kind(what="a text, or a table of weights", types=(dict,))
 INPUTS = Kind(what="a table of inputs", types=(dict,), path=_named_file, repeats=True)

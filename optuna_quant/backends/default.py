@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import RunnableModel
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+    from optuna_quant.backends.onnxruntime import TargetProfile
     from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike as RequestedRecipes
 
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 """What :func:`make_backend` takes for a model."""
+
+TargetLike: TypeAlias = "str | os.PathLike[str] | TargetProfile"
+"""What a model is quantized for."""
 
 RunSettings: TypeAlias = "onnxruntime.SessionOptions"
 """How the runtime runs a model."""

@@ -12,7 +12,7 @@ from optuna_quant.cli.building import write_built
 
 _OTHERS = ("storage", "study_name", "output")
 # A trial says the option of each op.
-_OF_SPACE = ("op_types", "op_type_dict", "op_name_dict")
+_OF_SPACE = ("op_types", "op_type_dict", "op_name_dict", "sensitivities")
 _HELP = {
     "approach": "as for tune",
     "storage": "where the study is kept, as for tune (default: what tune makes by default, "

@@ -30,6 +30,7 @@ from optuna_quant.cli.messages import noted_interrupts
 from optuna_quant.cli.options import add_options
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.quantize import add_quantize
+from optuna_quant.cli.sensitivity import add_sensitivity
 from optuna_quant.cli.serve import add_serve
 from optuna_quant.cli.standard_streams import standard_streams
 from optuna_quant.evaluation.user_code import exits_are_errors
@@ -191,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_space(space)
     add_quantize(commands)
     add_export(commands)
+    add_sensitivity(commands)
     add_compare(commands)
     add_serve(commands)
     return parser
@@ -235,7 +237,15 @@ _OF_SPACE = {
 
 def _add_space(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
-    names = ("approach", "op_types", "op_type_dict", "op_name_dict", "recipes", *_OF_SPACE)
+    names = (
+        "approach",
+        "target",
+        "op_types",
+        "op_type_dict",
+        "op_name_dict",
+        "recipes",
+        *_OF_SPACE,
+    )
     add_some(parser, TuneOptions, (*names, "threads", "costs"), _OF_SPACE)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON, with all columns")

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     backend = make_backend(
         model,
         approach=given.get("approach"),
+        target=given.get("target"),
         inputs=given.get("inputs"),
         recipes=given.get("recipes"),
         session_options=RuntimeOptions(threads=given.get("threads")).session(),

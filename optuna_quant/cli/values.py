@@ -162,6 +162,8 @@ def _file(option: Option, kind: Kind, value: Any, given: Mapping[str, Plain]) ->
         return function_file(value, flag, default)[0]
     if kind in (kinds.TABLE, kinds.CHOICES):
         return Path(value[1:]) if isinstance(value, str) and value.startswith("@") else None
+    if kind is kinds.TARGET and kind.path(value) is None:
+        return None
     return existing_file(flag, value)
 
 

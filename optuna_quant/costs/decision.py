@@ -196,6 +196,8 @@ def check_can_be_known(objective: Objective | None, costs: StudyCosts) -> None:
         return
     else:
         known, why = costs.countable()
+        if LATENCY in needed:
+            why = why or costs.why_not_here
     if not known.issuperset(needed):
         raise ValueError(_unknown(objective, needed, sorted(known), why))
 
@@ -232,8 +234,9 @@ def _default(study: optuna.Study, costs: StudyCosts) -> tuple[Objective, Costs |
     if found is None:
         if not costs.can_be_measured:
             counted = _counted(study, costs)
-            sized = counted is not None and SIZE in counted.tables
-            return (as_objective(SIZE), counted) if sized else (as_objective(OPS), None)
+            usual = costs.usual_if_counted
+            is_known = counted is not None and usual in counted.tables
+            return (as_objective(usual), counted) if is_known else (as_objective(OPS), None)
         _logger.log(
             logging.WARNING if costs.has_samples else logging.INFO,
             "Costs could not be measured, so the search is for the smallest model instead of "

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LATENCY = "latency"
 SIZE = "size"
 OPS = "ops"
+BIT_OPERATIONS = "bit_operations"
 
 MEASURES: Mapping[str, str] = MappingProxyType(
     {
@@ -38,7 +39,7 @@ MEASURES: Mapping[str, str] = MappingProxyType(
         SIZE: "the bytes of the model",
         OPS: "the number of ops in fallback",
         "multiply_adds": "the multiply-adds of a sample that are computed in floating point",
-        "bit_operations": "the multiply-adds of a sample, each times the bits of its two operands",
+        BIT_OPERATIONS: "the multiply-adds of a sample, each times the bits of its two operands",
     }
 )
 """The measures that have a name, each with what it is."""

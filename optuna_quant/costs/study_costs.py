@@ -17,10 +17,12 @@ from optuna.logging import get_logger
 from optuna_quant import _optuna
 from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.backends.base import original_of
+from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.costs import CountsCosts
 from optuna_quant.costs.costs import HasCostConditions
 from optuna_quant.costs.costs import MeasuresCosts
+from optuna_quant.costs.objective import BIT_OPERATIONS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.study import record
 from optuna_quant.study.blobs import find_bytes
@@ -89,8 +91,28 @@ class StudyCosts:
 
     @property
     def can_be_measured(self) -> bool:
-        """Whether the backend measures costs."""
-        return isinstance(self._backend, MeasuresCosts)
+        """Whether the backend measures costs of models as they run in use."""
+        return isinstance(self._backend, MeasuresCosts) and self._simulated is None
+
+    @property
+    def usual_if_counted(self) -> str:
+        """The measure to search for by default where nothing is measured.
+
+        That is the size; for a device that is only simulated, where models need not be smaller to
+        be faster, it is the bit operations.
+        """
+        return SIZE if self._simulated is None else BIT_OPERATIONS
+
+    @property
+    def why_not_here(self) -> str:
+        """Why nothing is measured here, though the backend could; empty if there is no reason."""
+        if self._simulated is None:
+            return ""
+        return f"the target {self._simulated!r} is simulated, so that no times are measured"
+
+    @property
+    def _simulated(self) -> str | None:
+        return simulated_target_of(self._backend)
 
     @property
     def can_be_counted(self) -> bool:
@@ -152,8 +174,8 @@ class StudyCosts:
         found = self.known(study)
         if found is not None:
             return found, ""
-        if not isinstance(self._backend, MeasuresCosts):
-            return None, _UNKNOWN
+        if not self.can_be_measured:
+            return None, self.why_not_here or _UNKNOWN
         if not must and not self.has_samples:
             return None, "there are no samples to run the model on"
         shared = ComputeOnce(study, self._measured_name)

@@ -28,6 +28,9 @@ from optuna_quant.samplers._models.prior import keep_prior
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace
 from optuna_quant.samplers._models.prior_in_space import TakenScores
+from optuna_quant.samplers._models.recipe_choice import has_recipes
+from optuna_quant.samplers._models.recipe_choice import with_recipes
+from optuna_quant.samplers._models.recipe_policy import RecipePolicy
 from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._registry import register_strategy
@@ -145,6 +148,7 @@ class SurrogateQuantSampler(QuantSampler):
             prior.check(space)
         self._prior = prior
         self._thorough = thorough
+        self._sensitivity = sensitivity
         self._option_scores = (
             None if sensitivity is None else OptionScoreBook(space, self._costs, sensitivity)
         )
@@ -168,8 +172,8 @@ class SurrogateQuantSampler(QuantSampler):
         with self._lock:
             session = self._session(study)
             session.history.refresh(study)
-            policy = session.policy
-            return policy.beliefs(session.history) if isinstance(policy, SurrogatePolicy) else []
+            policy = _searching(session.policy, session.history)
+            return [] if policy is None else policy.beliefs(session.history)
 
     def explain(
         self,
@@ -196,12 +200,13 @@ class SurrogateQuantSampler(QuantSampler):
         """
         with self._lock:
             session = self._session(study)
-            history, policy = session.history, session.policy
+            history = session.history
             history.refresh(study)
-            if not isinstance(policy, SurrogatePolicy) or history.threshold is None:
+            policy = _searching(session.policy, history)
+            if policy is None or history.threshold is None:
                 return None
             if self._option_scores is None and kept_prior(study) is None:
-                policy = self._policy_by_record(history)
+                policy = self._policy_by_record(history, config)
             outlook = policy.outlook(history)
             config = policy.best(history) if config is None else config
             met = policy.meets(history, config)
@@ -227,7 +232,9 @@ class SurrogateQuantSampler(QuantSampler):
         text = in_words(found, criterion=self._criterion, measure=measure, show=show)
         return replace(found, text=text)
 
-    def _policy_by_record(self, history: TrialHistory) -> SurrogatePolicy:
+    def _policy_by_record(
+        self, history: TrialHistory, config: QuantConfig | None
+    ) -> SurrogatePolicy:
         """The search, with the sensitivities that the study keeps, from any worker."""
         kept = merged(kept_scores(history.study))
         scores = TakenScores(kept) if kept.scores else None
@@ -235,17 +242,53 @@ class SurrogateQuantSampler(QuantSampler):
         options = SurrogateOptions(
             self._min_gain, scores, self._first_ops, thorough=self._thorough
         )
-        return SurrogatePolicy(self._space, self._criterion, self._costs, options)
+        recipes = (self._space.default() if config is None else config).recipes
+        part = with_recipes(self._space, recipes)
+        return SurrogatePolicy(part, self._criterion, self._costs, options, whole=self._space)
 
     def _policy(self, history: TrialHistory) -> Policy:
-        assert self._criterion is not None
-        scores: OptionScoreBook | TakenScores | None = self._option_scores
         kept = keep_prior(history.study, self._prior)
+        if not has_recipes(self._space):
+            return self._search(self._space, self._option_scores, kept)
+        if kept is None:
+            return RecipePolicy(self._space, self._sensitivity, self._search_part)
+        # The earlier study has chosen its recipes.
+        answer = PriorInSpace(kept, self._space, self._checked_criterion, self._costs).answer
+        recipes = self._space.default().recipes if answer is None else answer.recipes
+        return RecipePolicy(
+            self._space, None, partial(self._search_part, kept=kept), recipes=recipes
+        )
+
+    @property
+    def _checked_criterion(self) -> AccuracyCriterion:
+        assert self._criterion is not None
+        return self._criterion
+
+    def _search_part(self, part: TuningSpace, kept: StudyPrior | None = None) -> SurrogatePolicy:
+        """The search in a part of the space, in which recipes are fixed."""
+        book = None
+        if self._sensitivity is not None:
+            book = OptionScoreBook(part, self._costs, self._sensitivity)
+        return self._search(part, book, kept)
+
+    def _search(
+        self, space: TuningSpace, book: OptionScoreBook | None, kept: StudyPrior | None
+    ) -> SurrogatePolicy:
+        """The search in the space or a part of it."""
+        criterion = self._checked_criterion
+        scores: OptionScoreBook | TakenScores | None = book
         prior = None
         if kept is not None:
-            prior = PriorInSpace(kept, self._space, self._criterion, self._costs)
+            prior = PriorInSpace(kept, space, criterion, self._costs)
             taken = prior.scores
             if taken is not None and (scores is None or prior.replaces_scores):
                 scores = TakenScores(taken)
         options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior, self._thorough)
-        return SurrogatePolicy(self._space, self._criterion, self._costs, options)
+        return SurrogatePolicy(space, criterion, self._costs, options, whole=self._space)
+
+
+def _searching(policy: Policy, history: TrialHistory) -> SurrogatePolicy | None:
+    """The policy that knows a model of the loss; :obj:`None` if there is none, or not yet."""
+    if isinstance(policy, RecipePolicy):
+        return policy.current(history) or policy.plain
+    return policy if isinstance(policy, SurrogatePolicy) else None

@@ -57,7 +57,7 @@ def sensitivity_evaluations(study: optuna.Study) -> float:
 
 def sensitivity_passes(study: optuna.Study) -> float:
     """How many samples were run through models to score ops in their options."""
-    found = _stored(study, record.OPTION_SCORES)
+    found = [*_stored(study, record.OPTION_SCORES), *_stored(study, record.RECIPE_CHOICE)]
     return float(sum(json.loads(value)["passes"] for value in found))
 
 

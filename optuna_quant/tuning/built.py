@@ -12,6 +12,8 @@ from typing import Any
 
 from optuna_quant._common.printable import listed
 from optuna_quant.backends.base import original_of
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.left_out import shown_bytes
 from optuna_quant.tuning.compare import compare
 from optuna_quant.tuning.output import check_output
@@ -30,7 +32,16 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.backends.base import Model
     from optuna_quant.costs.comparison import Comparison
-    from optuna_quant.space.config import QuantConfig
+
+
+def without_quantization(config: QuantConfig) -> QuantConfig:
+    """The FP32 model: every op of a configuration in FP32, and no recipe.
+
+    Args:
+        config:
+            The configuration.
+    """
+    return QuantConfig(dict.fromkeys(config.ops, FP32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +70,7 @@ class BuiltModel:
     headline: str = "Quantized without a search; no criterion was checked."
     trial: FrozenTrial | None = field(default=None, repr=False)
     _given: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _threads: int = field(default=0, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +116,7 @@ class BuiltModel:
             found,
             first=replace(found.first, name=original_of(self.backend)),
             second=replace(found.second, name="quantized"),
+            threads=self._threads,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -127,6 +140,9 @@ class BuiltModel:
         lines = [self.headline, f"{runs}, {size}"]
         if differs:
             lines.append(differs)
+        if self.config.recipes:
+            recipes = [f"{name} ({value})" for name, value in self.config.recipes.items()]
+            lines.append(f"recipes: {', '.join(recipes)}")
         if self.config.fallback_ops:
             lines.append(f"in fallback: {listed(self.config.fallback_ops)}")
         return "\n".join(lines)
@@ -135,4 +151,4 @@ class BuiltModel:
         return self.summary()
 
     def _fp32(self) -> Model:
-        return self.backend.quantize(self.config.with_fallback(*self.config.ops))
+        return self.backend.quantize(without_quantization(self.config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import csv
 import io
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ _FORMS = (
     "label of an option for all ops that have it, such as 'dynamic a=... w=...'"
 )
 # What says which ops have which options, and so goes with a name and not with a configuration.
-_OF_SPACE = ("op_types", "op_type_dict", "op_name_dict")
+_OF_SPACE = ("op_types", "op_type_dict", "op_name_dict", "sensitivities")
 _REPORT = ("op", "mode", "activation", "weight")
 
 
@@ -114,6 +115,19 @@ def named_config(name: str | None, space: TuningSpace) -> QuantConfig:
     return config
 
 
+def with_recipes(config: QuantConfig, capability: Capability) -> QuantConfig:
+    """A configuration with the default value of each recipe that it does not name.
+
+    Args:
+        config:
+            The configuration, perhaps of a report, which names none.
+        capability:
+            What the backend can do, with the recipes that were asked for.
+    """
+    defaults = {name: values[0] for name, values in capability.recipes.items()}
+    return QuantConfig(config.ops, {**defaults, **config.recipes}, config.calibration_size)
+
+
 def check_config(config: QuantConfig, capability: Capability) -> None:
     """Refuse a configuration that a backend cannot build.
 
@@ -141,14 +155,16 @@ def check_config(config: QuantConfig, capability: Capability) -> None:
             raise ValueError(
                 f"config: op {name!r} has no option {option.label!r} here; it has: "
                 f"{'; '.join(each.label for each in ops[name].options)}."
-                f"{_other_approach(option, ops[name].options)}"
+                f"{other_approach(option, ops[name].options)}"
             )
     for recipe, value in config.recipes.items():
         values = capability.recipes.get(recipe)
         if values is None or value not in values:
             have = "none" if values is None else listed([repr(each) for each in values])
+            asked = json.dumps({recipe: value})
             raise ValueError(
-                f"config: recipe {recipe!r} cannot be {value!r} here; it has: {have}."
+                f"config: recipe {recipe!r} cannot be {value!r} here; it has: {have}. Ask for it "
+                f"with recipes={asked} (--recipes '{asked}')."
             )
     size = config.calibration_size
     if size is not None and size not in capability.calibration_sizes:
@@ -180,8 +196,18 @@ def check_whole(options: QuantizationOptions, said_by: str) -> None:
         )
 
 
-def _other_approach(option: OpConfig, offered: tuple[OpConfig, ...]) -> str:
-    """What to do if the op has no option of that mode at all."""
+def other_approach(option: OpConfig, offered: tuple[OpConfig, ...]) -> str:
+    """What to do if an op has no option of the mode of an option at all.
+
+    Args:
+        option:
+            The option, which the op does not have.
+        offered:
+            Those that it has.
+
+    Returns:
+        A sentence with a space before it; empty if the op has options of that mode.
+    """
     if option.mode in {each.mode for each in offered}:
         return ""
     return (

@@ -17,6 +17,7 @@ from optuna_quant.study.record_check import check_record
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.space_signature import check_protocol
 from optuna_quant.tuning.built import BuiltModel
+from optuna_quant.tuning.built import without_quantization
 from optuna_quant.tuning.chosen_config import check_config
 from optuna_quant.tuning.chosen_config import check_whole
 from optuna_quant.tuning.options.model_options import collect_model
@@ -94,8 +95,8 @@ def export(
         **options:
             ``backend``, ``inputs``, ``transform``, and those options of
             :class:`~optuna_quant.QuantizationOptions` and :class:`~optuna_quant.RuntimeOptions`
-            that :func:`optuna_quant.tune` was given; but not ``op_types``, ``op_type_dict`` and
-            ``op_name_dict``, since the trial says the option of each op.
+            that :func:`optuna_quant.tune` was given; but not ``op_types``, ``op_type_dict``,
+            ``op_name_dict`` and ``sensitivities``, since the trial says the option of each op.
 
     Returns:
         The model, with what the record says of it.
@@ -143,11 +144,12 @@ def export(
     result = BuiltModel(
         rebuild(chosen, backend=backend, space=space),
         config,
-        backend.quantize(space.fp32()).nbytes,
+        backend.quantize(without_quantization(config)).nbytes,
         backend,
         trials.describe(chosen),
         chosen,
         own,
+        request.runtime.threads or 0,
     )
     if save is not None:
         result.save(save)

@@ -15,6 +15,7 @@ from typing import Any
 from typing import TypeAlias
 
 from optuna_quant.backends.base import HasConstantInputs
+from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.backends.default import make_backend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.costs.given import as_costs
@@ -44,8 +45,12 @@ from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.output import SaveBest
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.run import TuningRun
+from optuna_quant.tuning.sensitivities.allowed import allowed_space
+from optuna_quant.tuning.sensitivities.given import given_sensitivity
+from optuna_quant.tuning.sensitivities.table import as_table
 from optuna_quant.tuning.strategies import check_begins_from
 from optuna_quant.tuning.strategies import choose_strategy
+from optuna_quant.tuning.strategies import kind_used
 from optuna_quant.tuning.strategies import make_sampler
 from optuna_quant.tuning.strategies import takes_costs
 from optuna_quant.workers.launch import this_rank
@@ -55,13 +60,13 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import Sensitivity
     from optuna_quant.backends.default import ModelLike
     from optuna_quant.costs import KnownObjective
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
     from optuna_quant.data.given import InputValues
     from optuna_quant.evaluation.batches import Batches
-    from optuna_quant.space.narrowing import OpDict
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.options.quantization import QuantizationOptions
     from optuna_quant.tuning.options.request import TuneOptions
@@ -106,7 +111,10 @@ def prepare(request: TuneOptions) -> TuningRun:
     fitted = _fitted(request, measure, held_out, backend=backend, space=space)
     costs = request.search.costs
     given_costs = None if costs is None else as_costs(costs, space)
-    samplers = _samplers(request, strategy, tuning, policy, backend, outputs=fitted.outputs)
+    scores = _given_scores(request, strategy, tuning, space)
+    samplers = _samplers(
+        request, strategy, tuning, policy, backend, outputs=fitted.outputs, given=scores
+    )
     sampler = samplers(space)
     return TuningRun(
         backend=backend,
@@ -129,7 +137,8 @@ def prepare(request: TuneOptions) -> TuningRun:
         objective=None if tuning.objective is None else as_objective(tuning.objective),
         costs=given_costs,
         may_narrow=_may_narrow(request.quantization),
-        measure_gain=options.measure_gain,
+        # Times here say nothing about a device that is elsewhere.
+        measure_gain=options.measure_gain and simulated_target_of(backend) is None,
         with_space=_with_space(strategy, space, sampler, samplers),
         from_study=request.search.from_study,
     )
@@ -217,6 +226,7 @@ def _check_output(request: TuneOptions) -> None:
         "calibration data": request.calibration_data,
         "data": request.data,
         "hold-out set": request.evaluation.holdout,
+        "file of sensitivities": request.quantization.sensitivities,
     }
     paths = {name: value for name, value in given.items() if isinstance(value, str | os.PathLike)}
     check_output(request.output, inputs=paths)
@@ -244,6 +254,8 @@ def backend_of(
         "providers": runtime.providers,
         "session_options": None if request.backend is not None else runtime.session(),
         "cache_dir": runtime.cache_dir,
+        "target": allowed.target,
+        "float16_storage": allowed.float16_storage,
     }
     if request.backend is None:
         return make_backend(request.model, **options)
@@ -265,7 +277,14 @@ def space_of(backend: Backend, allowed: QuantizationOptions) -> TuningSpace:
         op_type_dict=allowed.op_type_dict,
         op_name_dict=allowed.op_name_dict,
     )
-    _check_quantizes(space, op_type_dict=allowed.op_type_dict, op_name_dict=allowed.op_name_dict)
+    if allowed.sensitivities is not None:
+        space = allowed_space(space, as_table(allowed.sensitivities), backend)
+    _check_quantizes(
+        space,
+        op_type_dict=allowed.op_type_dict,
+        op_name_dict=allowed.op_name_dict,
+        sensitivities=allowed.sensitivities,
+    )
     return space
 
 
@@ -326,6 +345,7 @@ def _samplers(
     backend: Backend,
     *,
     outputs: Sequence[str] | None,
+    given: Sensitivity | None,
 ) -> Callable[..., BaseSampler]:
     """Makes the sampler of a tuning space."""
     return partial(
@@ -336,9 +356,21 @@ def _samplers(
         kwargs=tuning.strategy_kwargs or {},
         backend=backend,
         outputs=outputs,
+        given=given,
         first_ops=_default_ops(backend) if request.quantization.op_types == "all" else (),
         thorough=not policy.stops_at_first,
     )
+
+
+def _given_scores(
+    request: TuneOptions, strategy: str, tuning: TuningCriterion, space: TuningSpace
+) -> Sensitivity | None:
+    """The sensitivities that the user gives in the place of those that the strategy measures."""
+    given = request.quantization.sensitivities
+    if given is None:
+        return None
+    wanted = kind_used(strategy, tuning.strategy_kwargs or {})
+    return given_sensitivity(as_table(given), space, wanted=wanted, strategy=strategy)
 
 
 def _with_space(
@@ -394,13 +426,13 @@ def _check_backend_alone(model: ModelLike | None, options: Mapping[str, Any]) ->
         )
 
 
-def _check_quantizes(space: TuningSpace, **dicts: OpDict | None) -> None:
+def _check_quantizes(space: TuningSpace, **narrowing: object) -> None:
     if any(tunable.quantized for tunable in space.tunables):
         return
-    given = [name for name, op_dict in dicts.items() if op_dict]
+    given = [name for name, value in narrowing.items() if value]
     if not given:
         raise ValueError("The tuning space has no quantized option, so there is nothing to tune.")
-    leave = "leaves" if len(given) == 1 else "leave"
+    leave = "leaves" if given in (["op_type_dict"], ["op_name_dict"]) else "leave"
     raise ValueError(
         f"{' and '.join(given)} {leave} no op any quantized option, so there is nothing to tune: "
         "allow a quantized mode for one op at least."

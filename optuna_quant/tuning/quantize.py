@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.tuning.built import BuiltModel
+from optuna_quant.tuning.built import without_quantization
 from optuna_quant.tuning.chosen_config import check_config
 from optuna_quant.tuning.chosen_config import check_whole
 from optuna_quant.tuning.chosen_config import is_named
 from optuna_quant.tuning.chosen_config import named_config
 from optuna_quant.tuning.chosen_config import read_config
+from optuna_quant.tuning.chosen_config import with_recipes
 from optuna_quant.tuning.options.model_options import collect_model
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import files_of
@@ -67,7 +69,7 @@ def quantize(
             others in their first one. Or a :class:`~optuna_quant.QuantConfig`, such as
             ``result.config``; or the path of a JSON file of
             :meth:`~optuna_quant.QuantConfig.to_json`, or of a CSV file as ``--report`` writes it.
-            Ops that these do not name run in FP32.
+            Ops that these do not name run in FP32, and recipes have their first value.
         save:
             A file to write the model to.
         **options:
@@ -106,12 +108,15 @@ def quantize(
             config if isinstance(config, str) else None, space_of(backend, request.quantization)
         )
     else:
-        check_config(given, backend.capability())
-        chosen = given
+        capability = backend.capability()
+        check_config(given, capability)
+        chosen = with_recipes(given, capability)
     built = backend.quantize(chosen)
-    fp32 = backend.quantize(chosen.with_fallback(*chosen.ops))
+    fp32 = backend.quantize(without_quantization(chosen))
     own = {"inputs": inputs, "transform": request.evaluation.transform}
-    result = BuiltModel(built, chosen, fp32.nbytes, backend, _given=own)
+    result = BuiltModel(
+        built, chosen, fp32.nbytes, backend, _given=own, _threads=request.runtime.threads or 0
+    )
     if save is not None:
         result.save(save)
     return result

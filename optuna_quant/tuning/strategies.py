@@ -93,6 +93,7 @@ def make_sampler(
     kwargs: Mapping[str, Any],
     backend: Backend | None = None,
     outputs: Sequence[str] | None = None,
+    given: Sensitivity | None = None,
     costs: CostTable | None = None,
     first_ops: Collection[str] = (),
     thorough: bool = False,
@@ -116,6 +117,9 @@ def make_sampler(
         outputs:
             The outputs of the model that are scored, for sensitivities that look at outputs; None
             for all.
+        given:
+            Sensitivities of the kind that the strategy uses (:func:`kind_used`), in the place of
+            the backend's.
         costs:
             What configurations cost by the objective, for a strategy that takes it.
         first_ops:
@@ -132,7 +136,7 @@ def make_sampler(
     if kwargs.get("compat") == "inc2" and issubclass(cls, AutoQuantSampler):
         options = [*options, *sampler_options(BasicQuantSampler)]
     factory = None
-    if strategy in _SENSITIVITY and "sensitivity" not in kwargs:
+    if strategy in _SENSITIVITY and "sensitivity" not in kwargs and given is None:
         factory = _factory(backend, _SENSITIVITY[strategy])
         if factory is None:
             raise ValueError(
@@ -156,12 +160,30 @@ def make_sampler(
         own.setdefault("first_ops", first_ops)
     if thorough and "thorough" in options:
         own.setdefault("thorough", thorough)
-    if strategy in _WITHOUT_SENSITIVITY and "sensitivity" not in own:
+    if given is not None:
+        own["sensitivity"] = given
+    elif strategy in _WITHOUT_SENSITIVITY and "sensitivity" not in own:
         own["sensitivity"] = _best_sensitivity(backend, outputs)
     elif factory is not None:
-        given = {name: value for name, value in kwargs.items() if name in extra}
-        own["sensitivity"] = factory(outputs=outputs, **given)
+        of_factory = {name: value for name, value in kwargs.items() if name in extra}
+        own["sensitivity"] = factory(outputs=outputs, **of_factory)
     return cls(space, criterion=criterion, seed=seed, **own)
+
+
+def kind_used(strategy: str, kwargs: Mapping[str, Any]) -> SensitivityKind | None:
+    """The kind of sensitivities that the backend would make for a strategy.
+
+    Args:
+        strategy:
+            The strategy's name.
+        kwargs:
+            Its options. If they have a ``sensitivity``, the backend makes none.
+    """
+    if "sensitivity" in kwargs:
+        return None
+    if strategy in _WITHOUT_SENSITIVITY:
+        return SensitivityKind.BEST
+    return _SENSITIVITY.get(strategy)
 
 
 def _blocks(backend: Backend | None) -> Sequence[Block]:

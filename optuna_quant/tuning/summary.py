@@ -10,6 +10,7 @@ from optuna.logging import get_logger
 from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
 from optuna_quant.backends.base import WeighsFloats
+from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import trials_used
 from optuna_quant.costs.objective import LATENCY
@@ -82,9 +83,10 @@ def summary(result: Outcome) -> str:
             result.config, _executed_if_known(result), left_out=len(result.left_out)
         )
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
+        lines.extend(_shown_recipes(result, result.config))
         if differs:
             lines.append(differs)
-        lines.extend(_shown_gain(result))
+        lines.extend(_shown_target(result) or _shown_gain(result))
         if result.fallback_ops and result.explanation is None:
             lines.append(f"in fallback: {listed(result.fallback_ops)}")
     if result.explanation is not None:
@@ -110,6 +112,16 @@ def summary(result: Outcome) -> str:
         )
     lines.append(result.message if result.is_chosen else f"stopped: {result.message}")
     return "\n".join(map(printable, lines))
+
+
+def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
+    """The recipes that are not at their defaults, or that the user has fixed."""
+    shown = [
+        f"{name}={value}"
+        for name, value in config.recipes.items()
+        if len(result.space.recipes[name]) == 1 or value != result.space.recipes[name][0]
+    ]
+    return [f"recipes: {'; '.join(shown)}"] if shown else []
 
 
 def shown_best(result: Outcome, *, sentence: bool = True) -> str:
@@ -231,6 +243,18 @@ def _shown_float_weights(result: Outcome, config: QuantConfig) -> list[str]:
     if not found.is_worth_saying:
         return []
     return [f"weights: {with_costs_as_reason(found, result.left_out)}"]
+
+
+def _shown_target(result: Outcome) -> list[str]:
+    """That the model was not measured where it is to run, and what FP32 costs by the table."""
+    target = simulated_target_of(result.backend)
+    if target is None:
+        return []
+    known = result.known_objective
+    costs = ""
+    if known is not None and math.isfinite(known.fp32_cost):
+        costs = f" ({result.original}: {known.show(known.fp32_cost)})"
+    return [f"simulated for the target {target!r}, on which nothing was measured{costs}"]
 
 
 def _shown_gain(result: Outcome) -> list[str]:

@@ -824,6 +824,20 @@ def test_space_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert lines
 
 
+def test_space_of_a_target(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "npu.toml").write_text('base = "tensorrt"\nname = "npu"\nprovider = "Npu"')
+    for target in ("tensorrt", "npu.toml"):
+        assert main(["space", "net.onnx", "--json", "--target", target]) == 0
+        out, err = capsys.readouterr()
+        assert "a=int8/sym" in out.replace("\\", "")
+        assert "uint8" not in out
+        assert "is not used here" in err
+    assert main(["space", "net.onnx", "--target", "tensort"]) == 2
+    assert "no target 'tensort'" in capsys.readouterr().err
+    assert main(["space", "net.onnx", "--target", "other.toml"]) == 2
+    assert "other.toml" in capsys.readouterr().err
+
+
 def test_warnings_are_lines_of_our_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["space", "net.onnx", "--op-type-dict", '{"LSTM": {"mode": ["fp32"]}}']) == 0
     err = capsys.readouterr().err

@@ -86,6 +86,25 @@ def test_accuracy_levels_are_in_a_report_and_read_from_it(tmp_path: Path) -> Non
     assert "accuracy_level" not in optuna_quant.quantize(model, approach="dynamic").report()
 
 
+def test_recipes_that_are_asked_for_are_used_whatever_says_the_ops(tmp_path: Path) -> None:
+    recipes = {"smooth_quant": ["alpha=0.5"]}
+    model, x = onnx_models.attention(), onnx_models.samples(16, 4, 8)
+    built = optuna_quant.quantize(model, calibration_data=x, recipes=recipes)
+    plain = optuna_quant.quantize(model, calibration_data=x)
+    assert built.config.recipes == {"smooth_quant": "alpha=0.5"}
+    assert built.model.fingerprint != plain.model.fingerprint
+    assert "recipes: smooth_quant (alpha=0.5)" in str(built)
+    assert built.fp32_bytes == plain.fp32_bytes
+    report, json = tmp_path / "r.csv", tmp_path / "c.json"
+    built.report().to_csv(report, index=False)
+    json.write_text(built.config.to_json())
+    for config in (report, json):
+        again = optuna_quant.quantize(model, calibration_data=x, recipes=recipes, config=config)
+        assert again.model.fingerprint == built.model.fingerprint
+    with pytest.raises(ValueError, match=r"recipe 'smooth_quant' cannot be .* Ask for it with"):
+        optuna_quant.quantize(model, calibration_data=x, config=json)
+
+
 def test_options_of_tune_narrow_the_default() -> None:
     built = optuna_quant.quantize(
         onnx_models.convnet(), calibration_data=X, op_types=["Conv"], threads=1
@@ -120,6 +139,7 @@ def test_compare_measures_beside_fp32() -> None:
     )
     found = built.compare(data=digits / "eval.npz", rounds=2)
     assert (found.first.name, found.second.name) == ("FP32", "quantized")
+    assert found.threads == 1
     evaluation = optuna_quant.DataEvaluation(digits / "eval.npz")
     backend = built.backend
     assert found.second.metric == evaluation(built.model)

@@ -17,9 +17,11 @@ from optuna_quant.backends.base.backend import HasSignature
 from optuna_quant.backends.base.backend import NamesOriginal
 from optuna_quant.backends.base.backend import OpRuns
 from optuna_quant.backends.base.backend import ReadsFiles
+from optuna_quant.backends.base.backend import SimulatesTarget
 from optuna_quant.backends.base.backend import TracesOutputs
 from optuna_quant.backends.base.backend import WeighsFloats
 from optuna_quant.backends.base.backend import original_of
+from optuna_quant.backends.base.backend import simulated_target_of
 from optuna_quant.backends.base.calibration import Calibrates
 from optuna_quant.backends.base.calibration import CalibratesForConfigs
 from optuna_quant.backends.base.calibration import PreviewsCalibration
@@ -77,6 +79,7 @@ __all__ = [
     "SensitivityFactory",
     "SensitivityKind",
     "SharesCalibration",
+    "SimulatesTarget",
     "TakesBatches",
     "TakesSamples",
     "TellsCalibrationBytes",
@@ -86,4 +89,5 @@ __all__ = [
     "depends_on_batch",
     "native_of",
     "original_of",
+    "simulated_target_of",
 ]

@@ -207,6 +207,25 @@ class NamesOriginal(Protocol):
         ...
 
 
+@runtime_checkable
+class SimulatesTarget(Protocol):
+    """A backend that can quantize for a device which is elsewhere."""
+
+    @property
+    def simulated_target(self) -> str | None:
+        """What the device is called; None if models run as they will in use.
+
+        Where it is not None, nothing says how fast models are: no times are measured, and the
+        search is by default for the fewest bit operations, where these are counted.
+        """
+        ...
+
+
+def simulated_target_of(backend: object) -> str | None:
+    """What the device is called that a backend simulates; None if it simulates none."""
+    return backend.simulated_target if isinstance(backend, SimulatesTarget) else None
+
+
 def original_of(backend: object) -> str:
     """What the model of a backend is called with nothing quantized."""
     return backend.original if isinstance(backend, NamesOriginal) else "FP32"

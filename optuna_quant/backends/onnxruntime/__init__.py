@@ -16,6 +16,9 @@ except ImportError as error:
 
 from optuna_quant.backends.onnxruntime.backend import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
+from optuna_quant.backends.onnxruntime.targets.profile import IntegerForm
+from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
+from optuna_quant.backends.onnxruntime.targets.table import TARGETS
 
 
-__all__ = ["OnnxRuntimeBackend", "QuantizedModel"]
+__all__ = ["TARGETS", "IntegerForm", "OnnxRuntimeBackend", "QuantizedModel", "TargetProfile"]

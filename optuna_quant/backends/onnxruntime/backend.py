@@ -20,11 +20,12 @@ from optuna_quant.backends.onnxruntime.calibration.samples import Samples
 from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
+from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
+from optuna_quant.backends.onnxruntime.half.simulated import with_rounding
 from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
-from optuna_quant.backends.onnxruntime.model.providers import checked_providers
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
@@ -33,6 +34,8 @@ from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_ch
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
+from optuna_quant.backends.onnxruntime.targets.given import as_target
+from optuna_quant.backends.onnxruntime.targets.target import find_target
 from optuna_quant.space.left_out import left_out_frame
 from optuna_quant.space.space import TuningSpace
 
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike
+    from optuna_quant.backends.onnxruntime.targets.given import TargetLike
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
@@ -78,7 +83,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             ``"static"`` (activation ranges from calibration, Q/DQ), ``"dynamic"`` (found at run
             time), ``"weight_only"`` (weights of few bits in groups, activations in floats), or
             ``"auto"`` (static options first, then dynamic ones for ops that have them;
-            weight-only ones only where ``op_type_dict`` or ``op_name_dict`` names that mode).
+            weight-only ones only where ``op_type_dict`` or ``op_name_dict`` names that mode, or
+            weights of 4 bits).
             By default ``"static"``, and ``"auto"`` for a model of which 5% or more are the
             weights of ops that only dynamic quantization takes (LSTM).
         providers:
@@ -95,6 +101,18 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             Whether weights use 7 bits only. For processors without VNNI instructions, where sums
             of two 8-bit products saturate; the session option ``session.x64quantprecision`` is
             the other way out, slower and more accurate.
+        target:
+            What the model is quantized for: the name of one of
+            :data:`~optuna_quant.backends.onnxruntime.TARGETS`, a
+            :class:`~optuna_quant.backends.onnxruntime.TargetProfile`, or the path of a JSON or
+            TOML file with one. Where ``providers`` is not given and the installed ONNX Runtime
+            has the target's provider, models run with it; otherwise they are simulated in floats
+            on the CPU, and :attr:`simulated_target` says so. Default: ``"cpu"``.
+        float16_storage:
+            Whether candidates store the weights that stay in floats as float16, with a Cast
+            that the runtime computes when it loads them: half their size, as fast, and rounded
+            to 11 significant bits. Weights with values beyond 65504, and those of fewer than 256
+            values, stay as they are.
         inputs:
             Inputs that are the same for all samples, by name, see
             :class:`~optuna_quant.data.constant_inputs.ConstantInputs`.
@@ -137,15 +155,24 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         session_options: onnxruntime.SessionOptions | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         reduce_range: bool = False,
+        target: TargetLike | None = None,
+        float16_storage: bool = False,
         inputs: Mapping[str, Any] | None = None,
         transform: Callable[[Any], Any] | None = None,
         recipes: RecipesLike | None = None,
         inspect_only: bool = False,
     ) -> None:
-        check_approach(approach)
+        profile = as_target(target)
+        check_approach(approach, profile)
         requested = requested_recipes(recipes)
         sizes = checked_sizes(calibration_sizes)
-        sessions = SessionMaker(checked_providers(providers), session_options)
+        found, providers = find_target(profile, providers)
+        sessions = SessionMaker(
+            providers,
+            session_options,
+            entries=found.session_entries,
+            as_run=with_rounding if found.is_simulated else None,
+        )
         opened = OpenedModel(load_model(model))
         self._files = _files(model=model, calibration_data=calibration_data)
         samples = Samples(
@@ -155,7 +182,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             sizes=sizes,
         )
         if not inspect_only:
-            check_has_data(approach, calibration_data)
+            check_has_data(approach or (None if profile.forms else "dynamic"), calibration_data)
         parts = BackendParts(
             opened,
             samples,
@@ -163,9 +190,12 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             approach=approach,
             reduce_range=reduce_range,
             cache=None if cache_dir is None else CalibrationCache(cache_dir),
+            target=found,
+            half_storage=float16_storage,
             recipes=requested,
         )
         super().__init__(parts, RLock())
+        found.tell()
 
     @property
     def inputs(self) -> Mapping[str, Any]:
@@ -176,6 +206,17 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
     def files(self) -> Mapping[str, Path]:
         """The files that the backend reads, which nothing may overwrite, by what they are."""
         return self._files
+
+    @property
+    def target(self) -> TargetProfile:
+        """What the model is quantized for."""
+        return self._parts.target.profile
+
+    @property
+    def simulated_target(self) -> str | None:
+        """The name of the target if models are only simulated here; None if they run on it."""
+        target = self._parts.target
+        return target.profile.name if target.is_simulated else None
 
     # What can be done with each op.
 
@@ -299,6 +340,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         with self._lock:
             candidates = self._parts.candidates
             graph, sessions = candidates.variant(config).graph, candidates.sessions_of(config)
+        if self.simulated_target is not None:
+            return simulated_ops(config.ops, self.simulated_target)
         return executed_in_candidate(model, config.ops.keys(), graph, sessions)
 
     def signature(self) -> dict[str, str]:
@@ -323,6 +366,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             approach=approach,
             reduce_range=self._parts.reduce_range,
             saturates=saturates,
+            target=self._parts.target.description,
+            half_storage=self._parts.half_storage,
         )
 
 

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 import onnx
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.config_check import ConfigCheck
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
+from optuna_quant.backends.onnxruntime.half.ops import apply_half
+from optuna_quant.backends.onnxruntime.half.storage import store_half
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import missing_digests
 from optuna_quant.backends.onnxruntime.model.compact import source_array
@@ -31,16 +34,17 @@ from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
 from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
-from optuna_quant.backends.onnxruntime.static.ops import check_static
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
 from optuna_quant.backends.onnxruntime.static.qdq import Writer
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
 from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
+from optuna_quant.backends.onnxruntime.targets.offered import ops_of_target
+from optuna_quant.backends.onnxruntime.targets.offered import write_options
+from optuna_quant.backends.onnxruntime.targets.table import CPU
 from optuna_quant.backends.onnxruntime.weight_only.inputs import UnusableInputsError
 from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
-from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
 from optuna_quant.backends.onnxruntime.weight_only.ops import needs_inputs
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_op
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.static import FindParams
     from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
     from optuna_quant.space.config import QuantConfig
 
@@ -102,6 +107,10 @@ class CandidateBuilder:
             calibration data.
         cache_dir:
             Where weights that take long to quantize are kept on disk; None for nowhere.
+        profile:
+            What the target runs, and in what form it wants candidates.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
         means:
             Gives the means of ops' inputs; None without calibration data.
 
@@ -119,52 +128,47 @@ class CandidateBuilder:
         reduce_range: bool = False,
         inputs: InputMomentsSource | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        profile: TargetProfile = CPU,
+        half_storage: bool = False,
         means: InputMeansSource | None = None,
     ) -> None:
         self._graph = graph
         self._means = means
         self._reduce_range = reduce_range
+        self._half_storage = half_storage
+        self._target_options = write_options(profile)
         self._cache = BoundedCache()
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
-        self._planner = Planner(graph)
+        self._planner = Planner(graph, fuses=profile.is_cpu)
         self._digests: dict[str, bytes] = {}
         self._left_out: set[tuple[str, str]] = set()
-        self._names = frozenset(node.name for node in graph.nodes)
         self.static: Mapping[str, StaticOp] = MappingProxyType(
-            {op.name: op for op in static_ops(graph)}
+            {op.name: op for op in ops_of_target(static_ops(graph), profile)}
+        )
+        found = (
+            weight_only_op(node, graph) if profile.weight_only_bits else None
+            for node in graph.nodes
         )
         if means is not None:
             means.expect(bias_inputs(self.static.values(), graph))
-        found = (weight_only_op(node, graph) for node in graph.nodes)
         self.weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType(
             {op.name: op for op in found if op is not None}
+        )
+        self._config_check = ConfigCheck(
+            frozenset(node.name for node in graph.nodes), self.static, self.weight_only, profile
         )
         self._inputs = inputs
         self._grouped = GroupedWeights(graph, self._cache, inputs, cache_dir)
 
     def check(self, config: QuantConfig) -> None:
-        """Check that a configuration is one for this model.
+        """Check that a configuration is one for this model and its target.
 
         Raises:
             ValueError:
-                If it names an op that the model does not have or a mode that an op does not have.
+                If it names an op that the model does not have, a mode that an op does not have or
+                a form that the target does not run.
         """
-        for name, op_config in config.ops.items():
-            if name not in self._names:
-                raise ValueError(f"There is no op {name!r} in the model.")
-            if op_config.mode == "static":
-                if name not in self.static:
-                    raise ValueError(f"Op {name!r} cannot run in static mode.")
-                check_static(self.static[name], op_config)
-            elif op_config.mode == "weight_only":
-                if name not in self.weight_only:
-                    raise ValueError(f"Op {name!r} cannot run in weight_only mode.")
-                check_weight_only(self.weight_only[name], op_config)
-            elif op_config.mode not in ("dynamic", "fp32"):
-                raise ValueError(
-                    f"Op {name!r} cannot run in mode {op_config.mode!r}: this backend has static, "
-                    "dynamic, weight_only and fp32."
-                )
+        self._config_check.check(config)
 
     def expect_inputs(self, ops: Iterable[str]) -> None:
         """Collect what weight-only algorithms need for these ops in one pass, once any does."""
@@ -175,11 +179,12 @@ class CandidateBuilder:
         """What gives the inputs that a configuration needs; None if it needs none."""
         return self._inputs if any(map(needs_inputs, config.ops.values())) else None
 
-    def tensors(self, ops: Iterable[str], scheme: str = "asym") -> set[str]:
+    def tensors(self, ops: Iterable[str]) -> set[str]:
         """The tensors whose ranges are needed for some ops, where they have a static mode."""
         found: set[str] = set()
         for name in ops:
-            if name in self.static:
+            op = self.static.get(name)
+            for scheme in _schemes(op) if op is not None else ():
                 found |= self._tensors(self.static[name], scheme)
         return found
 
@@ -223,10 +228,12 @@ class CandidateBuilder:
             for name, op_config in config.ops.items()
             if op_config.mode == "static"
         }
+        options = options.for_target(self._target_options)
         plan = self._plan(chosen, find, options)
         alone = self._weights_alone(config)
+        half = [name for name, op in config.ops.items() if op.mode == "fp16"]
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
-        if not (chosen or alone or dynamic):
+        if not (chosen or alone or dynamic or half):
             return None
         means = self._means_for(config) if options.correct_biases else None
         writer = Writer(self._graph, plan, self._weights, options, means)
@@ -245,7 +252,13 @@ class CandidateBuilder:
             self._apply_dynamic(model, layers, outside)
             use_pairs(model, written.integers)
         self._apply_dynamic(model, config.ops, outside)
-        digests = self._apply_weight_only(model, alone, outside)
+        digests = {}
+        if alone:
+            digests = apply_weight_only(self._rewrite(model, outside), model, alone)
+        if half:
+            apply_half(self._rewrite(model, outside), model, self._graph, half)
+        if self._half_storage:
+            store_half(self._rewrite(model, outside), model, self._graph)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
         found = self._fingerprint(compact, written, digests)
@@ -304,15 +317,8 @@ class CandidateBuilder:
                 f"for: {reason}"
             )
 
-    def _apply_weight_only(
-        self,
-        model: onnx.ModelProto,
-        chosen: Mapping[str, tuple[WeightOnlyOp, PackedWeight, int | None]],
-        outside: MutableMapping[str, Source],
-    ) -> dict[str, bytes]:
-        if not chosen:
-            return {}
-        rewrite = Rewrite(
+    def _rewrite(self, model: onnx.ModelProto, outside: MutableMapping[str, Source]) -> Rewrite:
+        return Rewrite(
             model,
             opset=self._graph.opset,
             reduce_range=self._reduce_range,
@@ -320,7 +326,6 @@ class CandidateBuilder:
             cache=None,
             outside=outside,
         )
-        return apply_weight_only(rewrite, model, chosen)
 
     def _loader(self, outside: Mapping[str, Source]) -> LoadTensor:
         def load(tensor: onnx.TensorProto) -> NDArray[Any]:
@@ -374,6 +379,12 @@ class CandidateBuilder:
         own = self._graph.initializers
         self._digests.update((name, digest) for name, digest in known.items() if name in own)
         return result
+
+
+def _schemes(op: StaticOp) -> set[str]:
+    """The schemes of the activations in the options of an op."""
+    options = (*op.options(), *(each.option for each in op.on_request()))
+    return {option.activation.scheme for option in options if option.activation is not None}
 
 
 def _is_in(initializers: Mapping[str, onnx.TensorProto], tensor: onnx.TensorProto) -> bool:

@@ -11,20 +11,16 @@ from optuna_quant.backends.onnxruntime.builder import Built
 from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.recipes.offered import changed
-from optuna_quant.backends.onnxruntime.recipes.recipe import Correction
 from optuna_quant.backends.onnxruntime.recipes.recipe import SessionRecipe
 from optuna_quant.backends.onnxruntime.recipes.recipe import WriterRecipe
 from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.backends.onnxruntime.recipes.offered import OfferedRecipes
-    from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
     from optuna_quant.backends.onnxruntime.recipes.variant import Variant
     from optuna_quant.backends.onnxruntime.recipes.variants import Variants
     from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
@@ -48,8 +44,6 @@ class Candidates:
             Says what recipes make of configurations.
         variants:
             Gives the graphs that the others are built from.
-        runs:
-            What corrections run models with, by the calibration sampling size.
         sessions:
             Makes their sessions.
         saturation:
@@ -63,7 +57,6 @@ class Candidates:
         fp32: FP32Model,
         recipes: OfferedRecipes,
         variants: Variants,
-        runs: Callable[[int | None], RunsGraphs],
         sessions: SessionMaker,
         saturation: SaturationCheck,
     ) -> None:
@@ -71,7 +64,6 @@ class Candidates:
         self._fp32 = fp32
         self._recipes = recipes
         self._variants = variants
-        self._runs = runs
         self._sessions = sessions
         self._saturation = saturation
         self._models = BoundedCache(_KEPT_MODELS_BYTES)
@@ -123,9 +115,10 @@ class Candidates:
 
     def _build(self, config: QuantConfig) -> Built:
         config = self._recipes.configured(config)
-        variant = self._variants.of(config) if config.quantized_ops else self._variants.base
+        changes = any(op.mode != "fp32" for op in config.ops.values())
+        variant = self._variants.of(config) if changes else self._variants.base
         variant.builder.check(config)
-        if not config.quantized_ops:
+        if not changes:
             return self.unchanged
         self._saturation.tell(config)
         options = AS_USUAL
@@ -133,15 +126,12 @@ class Candidates:
             if isinstance(recipe, WriterRecipe):
                 options = recipe.written(options, value)
         built = variant.builder.build(config, variant.ranges.params_for(config), options)
-        return self.unchanged if built is None else self._corrected(built, config, variant)
+        return self.unchanged if built is None else self._with_session_recipes(built, config)
 
-    def _corrected(self, built: Built, config: QuantConfig, variant: Variant) -> Built:
-        """A candidate after what recipes do once it is built."""
+    def _with_session_recipes(self, built: Built, config: QuantConfig) -> Built:
+        """A candidate that says how it is run."""
         for recipe, value in changed(config):
-            if isinstance(recipe, Correction):
-                runs = self._runs(config.calibration_size)
-                built = recipe.corrected(built, value, config, variant, runs)
-            elif isinstance(recipe, SessionRecipe):
+            if isinstance(recipe, SessionRecipe):
                 text = f"{built.fingerprint} {recipe.name}={value}"
                 built = replace(
                     built,

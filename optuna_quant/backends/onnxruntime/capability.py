@@ -14,18 +14,19 @@ from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_options
 from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.targets.target import USUAL_TARGET
 from optuna_quant.backends.onnxruntime.weight_only.ops import pays_by_default
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
 from optuna_quant.backends.onnxruntime.weight_only.presets import weight_only_presets
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
-from optuna_quant.space.config import FP32
 from optuna_quant.space.left_out import FloatWeights
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.targets.target import Target
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
     from optuna_quant.space.capability import OnRequest
     from optuna_quant.space.config import OpConfig
@@ -70,6 +71,7 @@ def find_capability(
     *,
     weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType({}),
     has_data: bool = False,
+    target: Target = USUAL_TARGET,
 ) -> Capability:
     """What can be done with each op.
 
@@ -87,15 +89,18 @@ def find_capability(
             The ops whose weights alone can be quantized, by name.
         has_data:
             Whether there are calibration data.
+        target:
+            What the ops are offered for.
     """
     ops = []
-    alone = _WeightsAlone(graph, weight_only, has_data=has_data)
+    profile = target.profile
+    alone = _WeightsAlone(graph, weight_only, target, has_data=has_data)
     for node in graph.nodes:
         if approach == "weight_only":
-            ops += alone.capabilities(node.name)
+            ops += alone.capabilities(node)
             continue
         op = static.get(node.name) if approach != "dynamic" else None
-        rule = dynamic_rule(node, graph) if approach != "static" else None
+        rule = dynamic_rule(node, graph) if approach != "static" and profile.dynamic else None
         if rule is not None and op is not None and not rule.beside_static:
             rule = None
         options = [
@@ -108,14 +113,17 @@ def find_capability(
             more = op.on_request() if op else ()
             if approach == "auto":
                 more += alone.on_request(node.name)
-            ops.append(OpCapability(node.name, op_type, (*options, FP32), default, more))
+            options += target.fallbacks(node, graph)
+            ops.append(OpCapability(node.name, op_type, tuple(options), default, more))
     presets: tuple[Preset, ...] = ()
     if approach == "weight_only":
         options_of = {op.name: op.options for op in ops}
         presets = weight_only_presets(
             [weight_only[name] for name in options_of], options_of, has_data=has_data
         )
-    hint = "" if any(op.default for op in ops) else why_nothing(graph, static, approach)
+    hint = ""
+    if not any(op.default for op in ops):
+        hint = why_nothing(graph, static, approach, profile=profile)
     types = {schema.name for schema in onnx.defs.get_all_schemas()}
     return Capability(
         tuple(ops),
@@ -130,8 +138,16 @@ def find_capability(
 class _WeightsAlone:
     """What weight-only quantization offers; ops of one form share their options."""
 
-    def __init__(self, graph: Graph, ops: Mapping[str, WeightOnlyOp], *, has_data: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        ops: Mapping[str, WeightOnlyOp],
+        target: Target,
+        *,
+        has_data: bool,
+    ) -> None:
         self._graph = graph
+        self._target = target
         self._ops = ops
         self._has_data = has_data
         self._options: dict[
@@ -142,14 +158,15 @@ class _WeightsAlone:
     def _float_bytes(self) -> int:
         return total_float_bytes(self._graph.nodes, self._graph)
 
-    def capabilities(self, name: str) -> list[OpCapability]:
+    def capabilities(self, node: onnx.NodeProto) -> list[OpCapability]:
         """What can be done with an op; empty if nothing."""
-        op = self._ops.get(name)
+        op = self._ops.get(node.name)
         if op is None:
             return []
         options, on_request = self._of(op, beside_others=False)
         default = pays_by_default(op, self._float_bytes)
-        return [OpCapability(name, op.op_type, (*options, FP32), default, on_request)]
+        options += self._target.fallbacks(node, self._graph)
+        return [OpCapability(node.name, op.op_type, options, default, on_request)]
 
     def on_request(self, name: str) -> tuple[OnRequest, ...]:
         """The options of an op that has others."""
@@ -161,7 +178,12 @@ class _WeightsAlone:
     ) -> tuple[tuple[OpConfig, ...], tuple[OnRequest, ...]]:
         form = (op.inputs, op.is_table, beside_others)
         if form not in self._options:
-            self._options[form] = weight_only_options(
+            offered, on_request = weight_only_options(
                 op, has_data=self._has_data, beside_others=beside_others
+            )
+            allows = self._target.profile.allows
+            self._options[form] = (
+                tuple(option for option in offered if allows(op.op_type, option)),
+                tuple(each for each in on_request if allows(op.op_type, each.option)),
             )
         return self._options[form]

@@ -52,7 +52,8 @@ class CostingBackend(BackendTopic):
         Returns:
             The tables ``"latency"`` (seconds of one run), ``"size"`` (bytes), ``"multiply_adds"``
             (those in floats) and ``"bit_operations"`` (multiply-adds times the bits of both
-            factors), the latter two for one sample.
+            factors), the latter two for one sample. Without a latency where models are only
+            simulated for their target.
 
         Raises:
             ValueError:
@@ -60,6 +61,8 @@ class CostingBackend(BackendTopic):
         """
         from optuna_quant.backends.onnxruntime.costs.measure import measure_costs
 
+        if self._parts.target.is_simulated:
+            return self.counted_costs(space, seed=seed, data=data)
         source = self._cost_source(data, calibrate=True)
         return measure_costs(source, space, seed=seed, seconds=seconds, checks=checks)
 

@@ -14,6 +14,7 @@ from optuna_quant.backends.onnxruntime.left_out import nonfinite_reason
 from optuna_quant.backends.onnxruntime.left_out import pays
 from optuna_quant.backends.onnxruntime.model.graph import CONTRIB
 from optuna_quant.backends.onnxruntime.model.graph import subgraphs
+from optuna_quant.backends.onnxruntime.targets.table import CPU
 
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
 
 
 _QUANTIZED = frozenset(
@@ -67,12 +69,14 @@ def model_warnings(graph: Graph) -> Iterator[str]:
             yield f"Op {node.name!r} ({node.op_type}) stays in FP32: {reason.text}."
 
 
-def why_nothing(graph: Graph, static: Mapping[str, StaticOp], approach: str) -> str:
+def why_nothing(
+    graph: Graph, static: Mapping[str, StaticOp], approach: str, *, profile: TargetProfile = CPU
+) -> str:
     """Why no op of a model is quantized by default, and what to do."""
     found = quantized_nodes(graph.nodes)
     if found:
         return f"It is already quantized, with {found}: give the FP32 model that it was made from."
-    left_out = find_left_out(graph, static, approach, {}, ())
+    left_out = find_left_out(graph, static, approach, {}, (), profile=profile)
     layers = [each for each in left_out if pays(each.op_type)]
     inside = [each for each in layers if each.reason.startswith("it is inside")]
     if layers and len(inside) == len(layers):

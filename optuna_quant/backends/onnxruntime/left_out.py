@@ -25,6 +25,7 @@ from optuna_quant.backends.onnxruntime.model.float_constants import total_float_
 from optuna_quant.backends.onnxruntime.model.graph import subgraphs
 from optuna_quant.backends.onnxruntime.model.op_tables import DYNAMIC_RULES
 from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
+from optuna_quant.backends.onnxruntime.targets.table import CPU
 from optuna_quant.backends.onnxruntime.weight_only.ops import OP_TYPES
 from optuna_quant.backends.onnxruntime.weight_only.ops import lacking_weight_only
 from optuna_quant.space.left_out import LeftOut
@@ -33,6 +34,7 @@ from optuna_quant.space.left_out import LeftOut
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.space.capability import OpCapability
 
 
@@ -84,6 +86,8 @@ def find_left_out(
     approach: str,
     offered: Mapping[str, OpCapability],
     chosen: Collection[str],
+    *,
+    profile: TargetProfile = CPU,
 ) -> tuple[LeftOut, ...]:
     """The ops that could be quantized in principle, or have large weights, and are left out.
 
@@ -98,8 +102,10 @@ def find_left_out(
             What can be done with ops under this approach, by name.
         chosen:
             The ops of the tuning space.
+        profile:
+            What the target runs.
     """
-    return tuple(_Search(graph, static, approach, offered, chosen).find())
+    return tuple(_Search(graph, static, approach, offered, chosen, profile).find())
 
 
 def nonfinite_reason(node: onnx.NodeProto, graph: Graph) -> Reason | None:
@@ -131,8 +137,10 @@ class _Search:
         approach: str,
         offered: Mapping[str, OpCapability],
         chosen: Collection[str],
+        profile: TargetProfile,
     ) -> None:
         self._graph = graph
+        self._profile = profile
         self._static = static
         self._approach = approach
         self._offered = offered
@@ -181,8 +189,10 @@ class _Search:
     def _reason(self, node: onnx.NodeProto) -> Reason:
         graph = self._graph
         op = self._static.get(node.name)
-        rule = dynamic_rule(node, graph)
+        rule = dynamic_rule(node, graph) if self._profile.dynamic else None
         offered = self._offered.get(node.name)
+        if op is None and offered is None and self._lacks(node):
+            return Reason(f"the target {self._profile.name!r} does not run it on integers")
         if offered is None and self._approach == "weight_only":
             return self._no_weight_only(node)
         if offered is None and (op is not None or rule is not None):
@@ -192,6 +202,11 @@ class _Search:
             computed = self._constant_behind(node) if offered.op_type.endswith("tions") else None
             return computed or self._not_chosen(node, offered)
         return self._unfit(node)
+
+    def _lacks(self, node: onnx.NodeProto) -> bool:
+        """Whether the target has no form for ops of a type that the CPU takes."""
+        types = {node.op_type, f"{node.op_type}Activations"}
+        return not self._profile.is_cpu and not types & self._profile.op_types
 
     def _no_weight_only(self, node: onnx.NodeProto) -> Reason:
         if node.op_type in OP_TYPES and (nonfinite := nonfinite_reason(node, self._graph)):

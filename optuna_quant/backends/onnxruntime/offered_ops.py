@@ -17,6 +17,7 @@ from optuna_quant.backends.onnxruntime.hints import model_warnings
 from optuna_quant.backends.onnxruntime.hints import quantized_nodes
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
+from optuna_quant.backends.onnxruntime.targets.table import CPU
 from optuna_quant.space.left_out import FloatWeights
 
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
+    from optuna_quant.backends.onnxruntime.targets.target import Target
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
@@ -56,6 +59,8 @@ class OfferedOps:
             Whether there are calibration data.
         calibration_sizes:
             The calibration sampling sizes, default first.
+        target:
+            What the ops are offered for.
         recipes:
             Gives the values of each recipe that is offered, default first.
     """
@@ -69,8 +74,10 @@ class OfferedOps:
         approach: str | None,
         has_data: bool,
         calibration_sizes: Sequence[int],
+        target: Target,
         recipes: Callable[[], Mapping[str, tuple[str, ...]]],
     ) -> None:
+        self._target = target
         self._model = model
         self._static = static
         self._weight_only = weight_only
@@ -84,6 +91,10 @@ class OfferedOps:
         """What the user asks for, or what is usual for the model."""
         if self._asked_approach is not None:
             return self._asked_approach
+        if not self._target.profile.forms:
+            return "dynamic" if self._target.profile.dynamic else "weight_only"
+        if not self._target.profile.dynamic:
+            return "static"
         found = usual_approach(self._model.graph, self._static, self._model.nbytes)
         if found != "static":
             _logger.info(
@@ -104,6 +115,7 @@ class OfferedOps:
             self._calibration_sizes,
             weight_only=self._weight_only,
             has_data=self._has_data,
+            target=self._target,
         )
         found = replace(found, recipes=self._recipes())
         # Without any op to tune the error says what is wrong.
@@ -139,19 +151,41 @@ class OfferedOps:
     def _not_among(self, chosen: Iterable[str]) -> tuple[LeftOut, ...]:
         offered = {op.name: op for op in self.capability.ops}
         return find_left_out(
-            self._model.graph, self._static, self.approach, offered, frozenset(chosen)
+            self._model.graph,
+            self._static,
+            self.approach,
+            offered,
+            frozenset(chosen),
+            profile=self._target.profile,
         )
 
 
-def check_approach(approach: str | None) -> None:
+def check_approach(approach: str | None, profile: TargetProfile = CPU) -> None:
     """Check what the user asks for.
+
+    Args:
+        approach:
+            The approach.
+        profile:
+            What the target runs.
 
     Raises:
         ValueError:
-            If there is no such approach.
+            If there is no such approach, or the target has nothing for it.
     """
     if approach is not None and approach not in APPROACHES:
         raise ValueError(f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}.")
+    runs = {
+        "static": bool(profile.forms),
+        "dynamic": profile.dynamic,
+        "weight_only": bool(profile.weight_only_bits),
+        "auto": True,
+    }
+    if approach is not None and not runs[approach]:
+        has = ", ".join(name for name, has in runs.items() if has)
+        raise ValueError(
+            f"approach={approach!r}: the target {profile.name!r} runs nothing so; it has {has}."
+        )
 
 
 def check_has_data(approach: str | None, calibration_data: object) -> None:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.targets.target import Target
 
 
 class BackendParts:
@@ -56,6 +59,10 @@ class BackendParts:
             Whether weights use 7 bits only.
         cache:
             Keeps calibration statistics on disk; None to keep them in memory only.
+        target:
+            What candidates are made for.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
         recipes:
             The values of each recipe that the user asks for, by name.
 
@@ -67,6 +74,10 @@ class BackendParts:
         sessions:
             As given.
         reduce_range:
+            As given, or as the target asks for.
+        target:
+            As given.
+        half_storage:
             As given.
         fp32:
             Hands out the FP32 model.
@@ -85,12 +96,16 @@ class BackendParts:
         approach: str | None,
         reduce_range: bool,
         cache: CalibrationCache | None,
+        target: Target,
+        half_storage: bool,
         recipes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         self.model = model
         self.samples = samples
         self.sessions = sessions
-        self.reduce_range = reduce_range
+        self.reduce_range = reduce_range or target.profile.reduce_range
+        self.target = target
+        self.half_storage = half_storage
         self._asked_approach = approach
         self._cache = cache
         self._requested_recipes = recipes
@@ -106,6 +121,7 @@ class BackendParts:
             approach=self._asked_approach,
             has_data=self.samples.calibration is not None,
             calibration_sizes=self.samples.sizes,
+            target=self.target,
             recipes=lambda: self.recipes.values,
         )
 
@@ -123,10 +139,7 @@ class BackendParts:
     def default_variant(self) -> Variant:
         """The one of configurations in which each recipe has its first value."""
         size = next(iter(self.samples.sizes), None)
-        return self.variants.of(self._with_default_recipes(QuantConfig({}, {}, size)))
-
-    def _with_default_recipes(self, config: QuantConfig) -> QuantConfig:
-        return self.recipes.with_defaults(QuantConfig(config.ops, {}, config.calibration_size))
+        return self.variants.of(self.recipes.as_scored(QuantConfig({}, {}, size)))
 
     @property
     def ranges(self) -> CandidateRanges:
@@ -148,6 +161,8 @@ class BackendParts:
             inputs=inputs,
             means=means,
             cache_dir=None if self._cache is None else self._cache.directory,
+            profile=self.target.profile,
+            half_storage=self.half_storage,
         )
 
     def _variant(self, graph: Graph) -> Variant:
@@ -175,7 +190,9 @@ class BackendParts:
     @cached_property
     def saturation(self) -> SaturationCheck:
         """Whether sums of 8-bit products saturate here."""
-        return SaturationCheck(self.sessions, reduce_range=self.reduce_range)
+        # What is simulated is computed in floats.
+        narrow = self.reduce_range or self.target.is_simulated
+        return SaturationCheck(self.sessions, cannot_saturate=narrow)
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -185,7 +202,6 @@ class BackendParts:
             fp32=self.fp32,
             recipes=self.recipes,
             variants=self.variants,
-            runs=self._runs,
             sessions=self.sessions,
             saturation=self.saturation,
         )
@@ -197,23 +213,31 @@ class BackendParts:
             self.ranges.collect()
 
     def sensitivity_maker(
-        self, quantize: Callable[[QuantConfig], QuantizedModel]
+        self, quantize: Callable[[QuantConfig], QuantizedModel], graph_of: GraphOf
     ) -> SensitivityMaker:
-        """What makes the sensitivities of ops, in the graph of the default recipes.
+        """What makes the sensitivities of ops.
 
         Args:
             quantize:
                 Gives the model of a configuration.
+            graph_of:
+                Gives what :meth:`scored_graph` does.
         """
         variant = self.default_variant
         return SensitivityMaker(
-            lambda config: quantize(self._with_default_recipes(config)),
+            lambda config: quantize(self.recipes.as_scored(config)),
             variant.graph,
             self.model.nbytes,
             variant.builder.static,
             self.samples,
             self.sessions,
+            graph_of,
         )
+
+    def scored_graph(self, config: QuantConfig) -> tuple[Graph, Mapping[str, StaticOp]]:
+        """The graph in which the ops of a configuration are scored, and its static ops."""
+        found = self.variants.of(self.recipes.as_scored(config))
+        return found.graph, found.builder.static
 
     def cost_source(
         self, quantize: Callable[[QuantConfig], QuantizedModel], data: object
@@ -238,10 +262,12 @@ class BackendParts:
             original=self.model.proto,
             original_bytes=self.model.nbytes,
             base_dir=self.model.base_dir,
-            sessions=self.candidates.sessions_of(self._with_default_recipes(QuantConfig({}))),
+            sessions=self.candidates.sessions_of(self.recipes.as_scored(QuantConfig({}))),
             build=lambda config: quantize(config).proto,
             feed=piece.feed,
             samples=piece.samples,
+            target=None if self.target.is_usual else self.target.profile.name,
+            is_simulated=self.target.is_simulated,
         )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.parts import BackendParts
     from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
     from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.torch_graph.graph import FloatType
+    from optuna_quant.space.config import QuantConfig
 
 
 class ScoringBackend(BackendTopic):
@@ -167,4 +170,8 @@ class ScoringBackend(BackendTopic):
 
     def _sensitivity_maker(self) -> SensitivityMaker:
         with self._lock:
-            return self._parts.sensitivity_maker(self.quantize)
+            return self._parts.sensitivity_maker(self.quantize, self._scored_graph)
+
+    def _scored_graph(self, config: QuantConfig) -> tuple[Graph, Mapping[str, StaticOp]]:
+        with self._lock:
+            return self._parts.scored_graph(config)

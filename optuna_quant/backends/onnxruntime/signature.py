@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 
 def signature(
-    *, model: str, samples: Samples, approach: str, reduce_range: bool, saturates: bool
+    *,
+    model: str,
+    samples: Samples,
+    approach: str,
+    reduce_range: bool,
+    saturates: bool,
+    target: str = "",
+    half_storage: bool = False,
 ) -> dict[str, str]:
     """What the models of a backend depend on, part by part.
 
@@ -29,8 +36,16 @@ def signature(
             Whether weights use 7 bits only.
         saturates:
             Whether sums of 8-bit products saturate.
+        target:
+            The target, in words; empty for the usual one.
+        half_storage:
+            Whether weights that stay in floats are stored in float16.
     """
     options: dict[str, object] = {"approach": approach, "reduce_range": reduce_range}
+    if target:
+        options["target"] = target
+    if half_storage:
+        options["float16_storage"] = True
     data = "none"
     if samples.calibration is not None and approach != "dynamic":
         options["calibration_sizes"] = list(samples.sizes) or None

@@ -24,14 +24,17 @@ from optuna_quant.samplers._models.prior import StudyPrior
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace
 from optuna_quant.samplers._models.prior_in_space import TakenScores
+from optuna_quant.samplers._models.recipe_choice import with_recipes
 from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import EARLIER_STAGE
+from optuna_quant.samplers._models.surrogate_stages import RECIPES_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
+from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.recorded_space import recorded_space
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
 
 # More losses cost time in every decision and say little: those nearest to the tolerance count.
 _MOST_LOSSES = 40
-_OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE, EARLIER_STAGE)
+_OWN_STAGES = (START_STAGE, RECIPES_STAGE, SEARCH_STAGE, ANSWER_STAGE, EARLIER_STAGE)
 _CONCLUDED = ("met", "exhausted")
 _MIN_GAIN = 0.01  # It decides nothing here.
 
@@ -135,9 +138,14 @@ def study_prior(
     earlier = None if kept is None else PriorInSpace(kept, space, criterion, table)
     taken = TakenScores(scores) if _covers(scores.scores, space) else None
     options = SurrogateOptions(_MIN_GAIN, taken, prior=earlier)
-    with single_threaded_blas():
-        model, observations = SurrogatePolicy(space, criterion, table, options).learned(history)
     answer_found = _answer(history, space, criterion, objective, answer)
+    recipes = space.default().recipes
+    if answer_found is not None:
+        recipes = QuantConfig.from_json(answer_found["answer"]).recipes
+    part = with_recipes(space, recipes)  # The losses with other recipes are those of other ops.
+    with single_threaded_blas():
+        policy = SurrogatePolicy(part, criterion, table, options, whole=space)
+        model, observations = policy.learned(history)
     if kept is not None and answer_found is not None and answer_found["answer"] == kept.answer:
         answer_found["fruitless"] += kept.fruitless
     tolerance = model.scale.tolerance

@@ -81,6 +81,15 @@ class LossObservations:
         """The observations of an earlier study, then those of this one."""
         return [*self._earlier(history, scale), *self._own(history, scale)]
 
+    def loss_of(self, history: TrialHistory, config: QuantConfig) -> float | None:
+        """The loss of a configuration, as far as it was evaluated; None if it was not."""
+        outcome = history.outcomes.get(config.key)
+        if outcome is None:
+            return None
+        tolerance = self.scale(history).tolerance
+        observed = self._observed(history, outcome, config, tolerance, 0.0)
+        return None if observed is None else observed.loss
+
     def loss(self, history: TrialHistory, value: float) -> float:
         """By how much a metric is worse than the baseline."""
         assert history.baseline is not None

@@ -74,7 +74,7 @@ class SearchPhases:
         for tunables in self._scored[: phase + 1]:
             if self._book is None or self._read(history, tunables) is not None:
                 continue
-            if not self._book.compute(history.study, _samples(history), tunables):
+            if not self._book.compute(history.study, sensitivity_samples(history), tunables):
                 return False
         return True
 
@@ -90,10 +90,10 @@ class SearchPhases:
     def _read(self, history: TrialHistory, tunables: Sequence[Tunable]) -> OptionScores | None:
         if self._book is None:
             return _NOTHING_SCORED
-        return self._book.read(history.study, _samples(history), tunables)
+        return self._book.read(history.study, sensitivity_samples(history), tunables)
 
 
-def _samples(history: TrialHistory) -> int | None:
+def sensitivity_samples(history: TrialHistory) -> int | None:
     """How many samples the sensitivities may use; :obj:`None` for their own number."""
     population = history.population
     if population is None:

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from optuna_quant.samplers._engine.sampled import SampledOutcomes
 from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
+from optuna_quant.samplers._models.surrogate_stages import RECIPES_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.sequential import Verdict
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
-_OWN_STAGES = (START_STAGE, SEARCH_STAGE, ANSWER_STAGE)
+_OWN_STAGES = (START_STAGE, RECIPES_STAGE, SEARCH_STAGE, ANSWER_STAGE)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class StudyOutcomes:
         in_full:
             Whether the search evaluates each configuration on all samples, and not only until it
             is known whether it meets the criterion.
+        whole:
+            The space of the study, if the search is in a part of it, with recipes fixed; default:
+            ``space``.
     """
 
     def __init__(
@@ -70,8 +74,16 @@ class StudyOutcomes:
         table: CostTable,
         *,
         in_full: bool = False,
+        whole: TuningSpace | None = None,
     ) -> None:
         self._space = space
+        self._whole = space if whole is None else whole
+        # A fixed recipe has no parameter here; where it has one in the study, it must agree.
+        self._fixed = {
+            self._whole.parameter_name(f"recipe:{name}"): values[0]
+            for name, values in space.recipes.items()
+            if len(values) == 1 and len(self._whole.recipes[name]) > 1
+        }
         self._criterion = criterion
         self._table = table
         self._in_full = in_full
@@ -81,17 +93,20 @@ class StudyOutcomes:
         """The configuration of an outcome; :obj:`None` if it is not of the space."""
         if self._space.key_from_params(outcome.params) is None:
             return None
+        if any(outcome.params.get(name) != value for name, value in self._fixed.items()):
+            return None
         return self._space.config_from_params(outcome.params)
 
     def claimed(self, history: TrialHistory, claimed: Mapping[str, int]) -> list[QuantConfig]:
         """The configurations that running trials have claimed with their positions."""
         claims = [TrialView(history.running[number]).claim for number in sorted(claimed.values())]
-        return [
+        found = [
             # Of parameters: an op with one option has none, and recipes have theirs.
-            self._space.config_of(claim.positions)
+            self._whole.config_of(claim.positions)
             for claim in claims
             if claim is not None and claim.positions is not None
         ]
+        return [config for config in found if not self._fixed or config in self._space]
 
     def seen(self, history: TrialHistory, outcome: Outcome) -> Seen | None:
         """The samples that a trial has seen; :obj:`None` if single samples are not known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._engine.policy import Policy
@@ -112,6 +113,8 @@ class SurrogatePolicy(Policy):
         in_full:
             Whether each configuration is evaluated on all samples, and not only until it is known
             whether it meets the criterion.
+        whole:
+            The space of the study, if this is a part of it, with recipes fixed.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class SurrogatePolicy(Policy):
         options: SurrogateOptions,
         *,
         in_full: bool = False,
+        whole: TuningSpace | None = None,
     ) -> None:
         prior = options.prior
         self._options = options
@@ -129,7 +133,7 @@ class SurrogatePolicy(Policy):
         self._table = table
         self._prior = prior
         self._phases = SearchPhases(space, options.scores, options.first_ops)
-        self._outcomes = StudyOutcomes(space, criterion, table, in_full=in_full)
+        self._outcomes = StudyOutcomes(space, criterion, table, in_full=in_full, whole=whole)
         self._observations = LossObservations(space, criterion, self._outcomes, prior)
         self._model = StudyLossModel(
             space, self._phases, self._outcomes, self._observations, prior
@@ -167,9 +171,9 @@ class SurrogatePolicy(Policy):
         return decision.proposal
 
     def is_over(self, history: TrialHistory) -> bool:
-        if not self._is_begun(history):
+        if not self.is_begun(history):
             return False
-        if self._is_start_enough(history):
+        if self.is_start_enough(history):
             return True
         if not self._phases.has_scores(history, 0):
             return False
@@ -177,7 +181,7 @@ class SurrogatePolicy(Policy):
         return decision.proposal is None and decision.lacks is None
 
     def is_blocked(self, history: TrialHistory) -> bool:
-        if self._prior is None and not self._is_begun(history):
+        if self._prior is None and not self.is_begun(history):
             return False
         if not self._phases.has_scores(history, 0):
             return True
@@ -186,7 +190,7 @@ class SurrogatePolicy(Policy):
     def is_answer(self, history: TrialHistory, key: str) -> bool:
         if key == self._start.key and not self._phases.last:
             return True
-        if not self._is_begun(history) or not self._phases.has_scores(history, 0):
+        if not self.is_begun(history) or not self._phases.has_scores(history, 0):
             return False
         return self._decide(history, {}).answer == key
 
@@ -240,7 +244,7 @@ class SurrogatePolicy(Policy):
 
     def _next_stage(self, history: TrialHistory) -> str | None:
         """The stage that comes next; :obj:`None` if the search has concluded."""
-        if not self._is_begun(history):
+        if not self.is_begun(history):
             return START_STAGE
         if self.is_over(history):
             return None
@@ -281,7 +285,18 @@ class SurrogatePolicy(Policy):
             return None
         return Proposal(self._start, START_STAGE)
 
-    def _is_begun(self, history: TrialHistory) -> bool:
+    @property
+    def start(self) -> QuantConfig:
+        """The cheapest configuration of all, whatever its accuracy."""
+        return self._start
+
+    def start_loss(self, history: TrialHistory) -> float:
+        """What that has lost, in units of the metric; infinite if it has not been evaluated."""
+        loss = self._observations.loss_of(history, self._start)
+        return math.inf if loss is None else loss
+
+    def is_begun(self, history: TrialHistory) -> bool:
+        """Whether the first proposal has been evaluated."""
         first = self._first(history)
         return first is None or self._is_seen(history, first)
 
@@ -291,7 +306,7 @@ class SurrogatePolicy(Policy):
         outcome = history.outcomes.get(first.config.key)
         return outcome is not None and self._outcomes.is_decided(history, outcome)
 
-    def _is_start_enough(self, history: TrialHistory) -> bool:
+    def is_start_enough(self, history: TrialHistory) -> bool:
         """Whether the cheapest configuration of all meets the criterion."""
         return not self._phases.last and self._outcomes.met(history, self._start.key)
 
@@ -313,7 +328,7 @@ class SurrogatePolicy(Policy):
     def _decided_anew(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
         if history.threshold is None:
             return Decision()  # The baseline is still being measured.
-        if self._is_start_enough(history):
+        if self.is_start_enough(history):
             return Decision(answer=self._start.key)
         model = self._model.fitted(history, claimed)
         decision = Decision()

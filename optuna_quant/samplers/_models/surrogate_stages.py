@@ -6,4 +6,5 @@ from __future__ import annotations
 START_STAGE = "cheapest of all"
 SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
+RECIPES_STAGE = "cheapest with recipes"
 EARLIER_STAGE = "earlier answer"

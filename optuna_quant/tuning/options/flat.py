@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna_quant.backends.base import Backend
 from optuna_quant.backends.default import RecipesLike
 from optuna_quant.backends.default import RunSettings
+from optuna_quant.backends.default import TargetLike
 from optuna_quant.costs.given import CostsLike
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.data.given import DataLike
@@ -32,6 +33,7 @@ from optuna_quant.tuning.options.evaluation import EvaluationOptions
 from optuna_quant.tuning.options.quantization import QuantizationOptions
 from optuna_quant.tuning.options.runtime import RuntimeOptions
 from optuna_quant.tuning.options.search import SearchOptions
+from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 
 
 class FurtherOptions(TypedDict, total=False):
@@ -55,9 +57,12 @@ class FurtherOptions(TypedDict, total=False):
     verify: bool
     measure_gain: bool
     approach: str | None
+    target: TargetLike | None
+    float16_storage: bool | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None
+    sensitivities: SensitivitiesLike | None
     calibration_sizes: Sequence[int] | None
     recipes: RecipesLike | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None
@@ -86,10 +91,14 @@ class ModelOptions(TypedDict, total=False):
     inputs: InputValues | None
     transform: Transform | None
     approach: str | None
+    target: TargetLike | None
+    float16_storage: bool | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None
+    sensitivities: SensitivitiesLike | None
     calibration_sizes: Sequence[int] | None
+    recipes: RecipesLike | None
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None
     threads: int | None
     session_options: RunSettings | None

@@ -10,14 +10,19 @@ from optuna_quant._common.option import Flag
 from optuna_quant._common.option import option
 from optuna_quant._common.option_kinds import CHOICES
 from optuna_quant._common.option_kinds import COUNTS
+from optuna_quant._common.option_kinds import FILE
 from optuna_quant._common.option_kinds import OP_TYPES
+from optuna_quant._common.option_kinds import SWITCH
 from optuna_quant._common.option_kinds import TABLE
+from optuna_quant._common.option_kinds import TARGET
 from optuna_quant._common.option_kinds import TEXT
 
 
 if TYPE_CHECKING:
     from optuna_quant.backends.default import RecipesLike
+    from optuna_quant.backends.default import TargetLike
     from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 
 
 _HEADING = "what is quantized"
@@ -31,9 +36,21 @@ class QuantizationOptions:
         approach:
             ``"static"``, ``"dynamic"``, ``"weight_only"`` (weights of 4 or 8 bits in groups, for a
             smaller model), or ``"auto"`` (static, and dynamic for ops that allow it;
-            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode).
+            weight-only where ``op_type_dict`` or ``op_name_dict`` names that mode, or weights of 4
+            bits).
             Default: ``"static"``, and ``"auto"`` for a model of which 5% or more are the weights
             of ops that only dynamic quantization takes (LSTM).
+        target:
+            What device the model is for: ``"cpu"``, ``"cpu-avx2"`` (without VNNI instructions),
+            ``"cuda"``, ``"tensorrt"``, ``"openvino"``, ``"openvino-gpu"``, ``"qnn"``, a
+            :class:`~optuna_quant.backends.onnxruntime.TargetProfile`, or the path of a JSON or
+            TOML file with one. It decides what is offered and in what form models are written.
+            Where the installed ONNX Runtime lacks its execution provider, models are simulated in
+            floats on the CPU, no times are measured, and the objective is by default
+            ``"bit_operations"``. Default: ``"cpu"``. See ``docs/targets.md``.
+        float16_storage:
+            Whether models store the weights that stay in floats as float16: half their size, as
+            fast.
         op_types:
             Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
             objective, none that makes the model slower here), ``"all"``, or the op types.
@@ -41,6 +58,12 @@ class QuantizationOptions:
             What to allow, by op type, see :func:`optuna_quant.space.narrowing.narrow`.
         op_name_dict:
             What to allow, by op name.
+        sensitivities:
+            A table of :func:`optuna_quant.sensitivity`, or the path of its file, as you have
+            edited it: an option that is not ``"enabled"`` is left out of the tuning space, and an
+            op all of whose options are disabled runs in FP32. The scores take the place of those
+            that the strategy would measure, if they are of the kind that it uses. See
+            ``docs/sensitivities.md``.
         calibration_sizes:
             The calibration sampling sizes to choose from, default first. Default: all samples.
         recipes:
@@ -58,6 +81,27 @@ class QuantizationOptions:
             "support only dynamic quantization, such as LSTM)",
             kind=TEXT,
             choices=("static", "dynamic", "weight_only", "auto"),
+            heading=_HEADING,
+        ),
+    )
+    target: TargetLike | None = option(
+        None,
+        Flag(
+            help="the device that the model is for: cpu, cpu-avx2, cuda, tensorrt, openvino, "
+            "openvino-gpu, qnn, or a JSON or TOML file with a profile of your own; simulated on "
+            "the CPU if its execution provider is not installed (default: cpu)",
+            kind=TARGET,
+            metavar="NAME|FILE",
+            heading=_HEADING,
+            reads="file of --target",
+        ),
+    )
+    float16_storage: bool | None = option(
+        None,
+        Flag(
+            help="store the weights that stay in floats as float16, with half the size",
+            kind=SWITCH,
+            value=True,
             heading=_HEADING,
         ),
     )
@@ -90,6 +134,18 @@ class QuantizationOptions:
             metavar="JSON",
             heading=_HEADING,
             reads="file of --op-name-dict",
+        ),
+    )
+    sensitivities: SensitivitiesLike | None = option(
+        None,
+        Flag(
+            help="the file of 'optuna-quant sensitivity', as you have edited it: what it disables "
+            "is left out, an op without an enabled option runs in FP32, and its scores take the "
+            "place of those that the strategy would measure, if they are of the kind that it uses",
+            kind=FILE,
+            metavar="FILE",
+            heading=_HEADING,
+            reads="file of --sensitivities",
         ),
     )
     calibration_sizes: Sequence[int] | None = option(

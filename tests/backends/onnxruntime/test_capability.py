@@ -230,7 +230,7 @@ def test_ops_of_the_reference_are_known() -> None:
 @pytest.mark.parametrize(
     ("label", "problem"),
     [
-        ("static a=uint16/asym/per_tensor/minmax w=int8/sym/per_tensor/minmax", "to 8 bits"),
+        ("static a=uint4/asym/per_tensor/minmax w=int8/sym/per_tensor/minmax", "to 8 or 16 bits"),
         ("static a=uint8/asym/per_channel/minmax w=int8/sym/per_tensor/minmax", "per tensor"),
         ("static a=uint8/asym/per_tensor/minmax w=int4/sym/per_tensor/minmax", "to 8 bits"),
         ("static a=uint8/asym/per_tensor/minmax", "to 8 bits"),

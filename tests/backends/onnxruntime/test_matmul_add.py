@@ -20,7 +20,9 @@ from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.normalize import normalize
 from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
+from optuna_quant.backends.onnxruntime.static.matmul_add import find_constant_add
 from optuna_quant.backends.onnxruntime.static.matmul_add import find_matmul_add
+from optuna_quant.backends.onnxruntime.static.matmul_add import may_fuse_with_vector
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -210,3 +212,25 @@ def test_copies_are_left_out_unless_somebody_else_sees_them() -> None:
     noisy = m.node("Dropout", [x, ratio, training])
     model = m.model([m.node("Relu", [noisy])])
     assert "Dropout" in [n.op_type for n in graph(model).nodes]
+
+
+@pytest.mark.parametrize(
+    ("shape", "bias", "place"),
+    [
+        (["n", 6], [4], (1, 1)),
+        (["n", 3, 6], [1, 4], (1, 1)),
+        (["n", 6], [], (1, 1)),
+        (["n", 6], [1, 1, 4], None),  # which gives the sum another axis
+        ([2, 6], [2, 4], None),  # which adds other values to each row
+    ],
+)
+def test_a_constant_that_is_added_to_each_row(
+    shape: list[int | str], bias: list[int], place: tuple[int, int] | None
+) -> None:
+    assert find_constant_add(0, graph(layer(shape, bias))) == place
+
+
+def test_where_a_vector_behind_a_product_would_be_fused_with_it() -> None:
+    assert may_fuse_with_vector(0, graph(layer(["n", 6], [4])))
+    assert may_fuse_with_vector(0, graph(layer([2, 3, 6], [4])))
+    assert not may_fuse_with_vector(0, graph(layer(["n", 3, 6], [4])))

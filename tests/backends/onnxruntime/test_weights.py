@@ -50,3 +50,24 @@ def test_weights_are_near_the_originals(kind: str, axis: int | None, reduce_rang
     # The outermost value may be off by a whole step, where the zero point was rounded.
     assert np.all(np.abs(restored - original) <= scale * 1.01)
     assert np.mean(np.abs(restored - original) <= scale * 0.501) > 0.95
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+@pytest.mark.parametrize("kind", ["int8/sym", "uint8/asym"])
+def test_a_grid_quantizes_floats_and_gives_them_back(kind: str, axis: int | None) -> None:
+    graph = normalize(load_model(convnet()))
+    dtype, scheme = kind.split("/")
+    granularity = "per_tensor" if axis is None else "per_channel"
+    store = WeightStore(graph)
+    weight = store.get("c0", TensorConfig(dtype, scheme, granularity, "minmax"), axis)
+    np.testing.assert_array_equal(weight.quantize(graph.array("c0")), weight.values)
+    floats = weight.to_floats()
+    assert np.abs(floats - graph.array("c0")).max() <= 1.01 * weight.scale.max()
+    np.testing.assert_array_equal(weight.quantize(floats.astype(np.float32)), weight.values)
+    # What is made of a weight is made once.
+    made = [store.cached("other", lambda: store.get("c2", weight_config(), None)) for _ in "ab"]
+    assert made[0] is made[1]
+
+
+def weight_config() -> TensorConfig:
+    return TensorConfig("int8", "sym", "per_tensor", "minmax")

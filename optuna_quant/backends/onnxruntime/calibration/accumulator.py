@@ -67,6 +67,10 @@ UNKNOWN_STEPS = (ActivationSteps(0, 255), ActivationSteps(255, 0))
 """The extremes of an activation of 8 bits whose zero point is found at run time."""
 
 
+NO_STEPS = (ActivationSteps(0, 0),)
+"""For products whose sums need not fit: then only the bias is looked at."""
+
+
 def fit_accumulator(
     weight: QuantizedWeight,
     load: Callable[[], NDArray[np.float32]],

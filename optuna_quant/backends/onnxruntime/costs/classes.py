@@ -28,6 +28,11 @@ def is_quantized(name: str) -> bool:
     return name.split(" ")[0] in QUANTIZED_MODES
 
 
+def is_changed(config: QuantConfig) -> bool:
+    """Whether any op is not left as it is."""
+    return any(option.mode != FLOAT for option in config.ops.values())
+
+
 def option_class(option: OpConfig) -> str:
     """What the cost of an option depends on: all but how ranges are found.
 
@@ -73,10 +78,10 @@ def nearest_class(wanted: str, known: Sequence[str]) -> str:
 
 
 def classes_of(tunable: Tunable) -> dict[str, OpConfig]:
-    """An option of each quantized class of an op, in the order of its options."""
+    """An option of each class of an op but FP32, in the order of its options."""
     found: dict[str, OpConfig] = {}
     for option in tunable.options:
-        if option.is_quantized:
+        if option.mode != FLOAT:
             found.setdefault(option_class(option), option)
     return found
 

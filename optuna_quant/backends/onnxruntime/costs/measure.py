@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.costs.classes import design
+from optuna_quant.backends.onnxruntime.costs.classes import is_changed
 from optuna_quant.backends.onnxruntime.costs.classes import random_configs
 from optuna_quant.backends.onnxruntime.costs.latency import latency_table
 from optuna_quant.backends.onnxruntime.costs.latency import state_of
@@ -80,6 +81,10 @@ class CostSource:
             What the models are run on.
         samples:
             How many samples that is.
+        target:
+            What the models are for, if it is not this CPU.
+        is_simulated:
+            Whether they are only simulated here, so that their times mean nothing.
     """
 
     graph: Graph
@@ -90,6 +95,8 @@ class CostSource:
     build: Callable[[QuantConfig], onnx.ModelProto]
     feed: Feed
     samples: int
+    target: str | None = None
+    is_simulated: bool = False
 
 
 def measure_costs(
@@ -130,7 +137,7 @@ def measure_costs(
 
     def build(config: QuantConfig) -> onnx.ModelProto:
         model = source.build(config)
-        if config.quantized_ops:
+        if is_changed(config):
             sizes[config.key] = group_bytes(model, source.graph, neighbours)
         return model
 
@@ -217,7 +224,7 @@ def count_costs(source: CostSource, space: TuningSpace, *, seed: int = 0) -> Cos
     sizes = {
         config: group_bytes(source.build(config), source.graph, neighbours)
         for config in configs
-        if config.quantized_ops
+        if is_changed(config)
     }
     tables = (
         _size_table(source, space, neighbours, sizes),
@@ -301,7 +308,9 @@ def conditions(source: CostSource) -> dict[str, str]:
     options = source.sessions.options
     threads = 0 if options is None else options.intra_op_num_threads
     providers = [p if isinstance(p, str) else p[0] for p in source.sessions.providers]
+    target = {} if source.target is None else {"target": _target(source)}
     return {
+        **target,
         "runtime": f"ONNX Runtime {onnxruntime.__version__}, {', '.join(providers)}",
         "machine": f"{platform.machine()}, {available_cores()} cores",
         "processor": _processor(),
@@ -312,6 +321,10 @@ def conditions(source: CostSource) -> dict[str, str]:
             f"{name} {'x'.join(map(str, array.shape))}" for name, array in source.feed.items()
         ),
     }
+
+
+def _target(source: CostSource) -> str:
+    return f"{source.target}{', simulated' if source.is_simulated else ''}"
 
 
 def _processor() -> str:

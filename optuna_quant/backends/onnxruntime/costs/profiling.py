@@ -82,7 +82,7 @@ class ProfiledModel:
         path = folder / "optimized.onnx"
         size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
         try:
-            with load_errors(), sessions.lock:
+            with load_errors(), sessions.lock, sessions.options_at_level():
                 options = sessions.options_for(base_dir)
                 profile = str(folder / "profile")
                 with changed_options(options, weights_aside(size), str(path), profile=profile):

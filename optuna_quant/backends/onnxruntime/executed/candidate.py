@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
 from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
 from optuna_quant.backends.onnxruntime.model.quantized_model import load_errors
 
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from collections.abc import Iterable
 
-    from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+
+
+def simulated_ops(ops: Iterable[str], target: str) -> dict[str, ExecutedOp]:
+    """What is known of the ops of a candidate that is only simulated: nothing.
+
+    Args:
+        ops:
+            The ops' names.
+        target:
+            What the candidate is for.
+    """
+    note = f"not known: simulated for {target!r}, which is not here"
+    return {op: ExecutedOp("", False, None, note) for op in ops}
 
 
 def executed_in_candidate(

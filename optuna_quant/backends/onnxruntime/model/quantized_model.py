@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from functools import cached_property
 import os
 from pathlib import Path
 from threading import RLock
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -51,6 +53,10 @@ class SessionMaker:
             The execution providers.
         options:
             The session options; None for the defaults.
+        entries:
+            Configuration entries of all sessions, added to the options.
+        as_run:
+            Gives the model that runs in the place of another one; None if that runs itself.
 
     Attributes:
         level:
@@ -61,9 +67,18 @@ class SessionMaker:
             Gives sessions the initializers that models share.
     """
 
-    def __init__(self, providers: Providers, options: onnxruntime.SessionOptions | None) -> None:
+    def __init__(
+        self,
+        providers: Providers,
+        options: onnxruntime.SessionOptions | None,
+        *,
+        entries: Mapping[str, str] = MappingProxyType({}),
+        as_run: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
+    ) -> None:
         self.providers = tuple(providers)
         self.options = options
+        self.entries = entries
+        self._as_run = as_run
         self.level: onnxruntime.GraphOptimizationLevel | None = None
         self.lock = RLock()
         self.arrays = SharedArrays()
@@ -127,6 +142,8 @@ class SessionMaker:
                 model, outside = model.proto, model.outside
             else:
                 model = model.whole()
+        if self._as_run is not None:
+            model = self._as_run(model)
         # What is left of a compact model is small.
         if not outside and is_too_large(model):
             raise ValueError(
@@ -170,16 +187,21 @@ class SessionMaker:
                 How many runs are made at the same time.
         """
         options = onnxruntime.SessionOptions() if self.options is None else self.options
+        if self.options is None and self.level is not None:
+            options.graph_optimization_level = self.level
         if self.options is None and concurrent_runs > 1:
             # A session's own threads are one fewer, and help every run beside its caller.
             options.intra_op_num_threads = max(1, self._cores - concurrent_runs + 1)
+        entries = dict(self.entries)
         if base_dir is not None:
+            entries[_EXTERNAL_FOLDER] = str(base_dir)
+        for name, value in entries.items():
             try:
-                known = options.get_session_config_entry(_EXTERNAL_FOLDER)
+                known = options.get_session_config_entry(name)
             except RuntimeError:  # there is no such entry
                 known = None
-            if known != str(base_dir):
-                options.add_session_config_entry(_EXTERNAL_FOLDER, str(base_dir))
+            if known != value:
+                options.add_session_config_entry(name, value)
         return options
 
 

@@ -202,7 +202,7 @@ def quantized(
         array, config.dtype, config.scheme, axis, config.algorithm
     )
     weight = QuantizedWeight(values, scale, zero_point, axis)
-    return _to_7_bits(array, weight, config) if reduce_range else weight
+    return _to_7_bits(array, weight, config) if reduce_range and config.bits == 8 else weight
 
 
 def _to_7_bits(

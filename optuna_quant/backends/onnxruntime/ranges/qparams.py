@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Params:
@@ -12,3 +14,9 @@ class Params:
     scale: float
     zero_point: int
     dtype: str
+
+
+def middle_of(dtype: str) -> int:
+    """The zero point of a symmetric quantizer of an integer type."""
+    limits = np.iinfo(dtype)
+    return (int(limits.min) + int(limits.max) + 1) // 2

@@ -12,8 +12,7 @@ candidate:
    What they give is a *variant* (``variants.py``), with its own builder and calibration
    statistics, made when the first configuration needs it and kept.
 3. ``WriterRecipe``: changes how the builder writes a candidate.
-4. ``Correction``: changes the weights and biases of a candidate that is built.
-5. ``SessionRecipe``: changes the options of a candidate's sessions.
+4. ``SessionRecipe``: changes the options of a candidate's sessions.
 
 ``request.py`` reads what the user asks for (``recipes=``) into the values of each recipe;
 ``offered.py`` leaves out what would change nothing in this model. What is left is

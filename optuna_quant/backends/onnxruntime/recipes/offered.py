@@ -11,6 +11,7 @@ from optuna_quant.backends.onnxruntime.recipes.recipe import ConfigRecipe
 from optuna_quant.backends.onnxruntime.recipes.request import check_value
 from optuna_quant.backends.onnxruntime.recipes.request import recipe_named
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+from optuna_quant.space.config import QuantConfig
 
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
     from optuna_quant.backends.onnxruntime.recipes.recipe import Recipe
-    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.keys import RecipeValue
 
 
 _logger = get_logger(__name__)
@@ -72,12 +73,18 @@ class OfferedRecipes:
                 config = recipe.configured(config, value, self._facts().graph)
         return config
 
-    def with_defaults(self, config: QuantConfig) -> QuantConfig:
-        """A configuration in which recipes that it does not name have their first value here."""
-        for name, values in self.values.items():
-            if name not in config.recipes:
-                config = config.with_recipe(name, values[0])
-        return config
+    def as_scored(self, config: QuantConfig) -> QuantConfig:
+        """The configuration whose ops are scored in place of another.
+
+        Recipes that it does not name have their first value here, and so have those that do not
+        lower the errors of the same ops.
+        """
+        kept: dict[str, RecipeValue] = {name: values[0] for name, values in self.values.items()}
+        for name, value in config.recipes.items():
+            recipe = RECIPES.get(name)
+            if recipe is not None and recipe.lowers_errors:
+                kept[name] = value
+        return QuantConfig(config.ops, kept, config.calibration_size)
 
 
 def changed(config: QuantConfig) -> list[tuple[Recipe, str]]:

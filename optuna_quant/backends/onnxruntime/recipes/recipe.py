@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
-    from optuna_quant.backends.onnxruntime.builder import Built
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
-    from optuna_quant.backends.onnxruntime.recipes.variant import Variant
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
     from optuna_quant.space.config import QuantConfig
@@ -102,12 +100,16 @@ class Recipe(abc.ABC):
         in_all:
             Whether it is among the recipes if a user asks for all: not if it is chosen for where
             the model will run, and not for its accuracy.
+        lowers_errors:
+            Whether it is chosen for smaller errors of the same ops, so that ops are scored with
+            it: that tells what it gains. Otherwise they are scored as if it had its default.
     """
 
     name: ClassVar[str]
     default: ClassVar[str] = OFF
     arguments: ClassVar[tuple[str, ...]] = ()
     in_all: ClassVar[bool] = True
+    lowers_errors: ClassVar[bool] = False
 
     @abc.abstractmethod
     def offered(self, args: Mapping[str, object]) -> tuple[str, ...]:
@@ -233,29 +235,6 @@ class WriterRecipe(Recipe):
                 How it would be written without this recipe.
             value:
                 The value, which is not the default.
-        """
-
-
-class Correction(Recipe):
-    """A recipe that makes up for errors of a candidate that has been built."""
-
-    @abc.abstractmethod
-    def corrected(
-        self, built: Built, value: str, config: QuantConfig, variant: Variant, runs: RunsGraphs
-    ) -> Built:
-        """A candidate with smaller errors, and its fingerprint.
-
-        Args:
-            built:
-                The candidate, as the corrections before this one have left it.
-            value:
-                The value, which is not the default.
-            config:
-                What it was built from.
-            variant:
-                The graph that it was built from, with its builder.
-            runs:
-                What to run models with, if something has to be measured.
         """
 
 

@@ -54,6 +54,7 @@ class WeightCorrection(_OfStaticWeights):
     """Give quantized weights the means and the deviation of those in floats."""
 
     name = "weight_correction"
+    lowers_errors = True
 
     def written(self, options: WriteOptions, value: str) -> WriteOptions:
         return replace(options, correct_weights=True)
@@ -63,6 +64,7 @@ class FastBiasCorrection(_OfStaticWeights):
     """Take back by the biases what the rounding of weights adds to the mean of an output."""
 
     name = "fast_bias_correction"
+    lowers_errors = True
 
     def written(self, options: WriteOptions, value: str) -> WriteOptions:
         return replace(options, correct_biases=True)

@@ -7,6 +7,7 @@ a worker that finds the scores in the study's record does without.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.sensitivity.output_gradients import OutputGradients
     from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
     from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 
 
@@ -88,6 +91,9 @@ class GradientSensitivity(MSESensitivity):
         self.key = f"gradient, {self.key}, probes={probes}, seed={seed}"
         if self._outputs is not None:
             self.key += f", outputs={list(self._outputs)}"
+
+    def _set_graph(self, graph: Graph, static: Mapping[str, StaticOp]) -> None:
+        super()._set_graph(graph, static)
         self._torch: TorchGraph | None = None
 
     def passes(self, configs: int, *, with_weights: bool = False) -> float:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import Loss
+    from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.space.config import QuantConfig
 
@@ -53,6 +54,9 @@ class SensitivityMaker:
             The calibration data and those given in their place.
         sessions:
             Makes sessions.
+        graph_of:
+            The graph that a configuration is built from, and the ops of it that have a static
+            mode.
     """
 
     quantize: Callable[[QuantConfig], QuantizedModel]
@@ -61,6 +65,7 @@ class SensitivityMaker:
     static: Mapping[str, StaticOp]
     samples: Samples
     sessions: SessionMaker
+    graph_of: GraphOf
 
     def best(self, *, samples: int, outputs: Sequence[str] | None) -> MSESensitivity | None:
         """By gradients where that can be had, otherwise :meth:`mse`; None without any data."""
@@ -92,6 +97,7 @@ class SensitivityMaker:
             self.static,
             self.samples.to_run_on(data),
             self.sessions,
+            graph_of=self.graph_of,
             **options,
         )
 
@@ -109,6 +115,7 @@ class SensitivityMaker:
             self.static,
             self.samples.to_run_on(data),
             self.sessions,
+            graph_of=self.graph_of,
             **options,
         )
 

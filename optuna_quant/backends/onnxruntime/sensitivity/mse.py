@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 
     Build = Callable[[QuantConfig], QuantizedModel]
+    GraphOf = Callable[[QuantConfig], tuple[Graph, Mapping[str, StaticOp]]]
 
 
 _logger = get_logger(__name__)
@@ -104,6 +105,9 @@ class MSESensitivity:
             Says with which providers and options the model runs.
         samples:
             How many samples are used, from the start of the data.
+        graph_of:
+            The graph that a configuration is built from, and the ops of it that have a static
+            mode, where recipes make another one of ``graph``.
 
     Raises:
         ValueError:
@@ -121,12 +125,13 @@ class MSESensitivity:
         sessions: SessionMaker,
         *,
         samples: int = 256,
+        graph_of: GraphOf | None = None,
     ) -> None:
         check_positive("samples", samples)
+        self._graph_of = graph_of
+        self._siblings: dict[int, Self] = {}
         self._build = build
-        self._graph = graph
-        self._nodes = {node.name: node for node in graph.nodes}
-        self._static = static
+        self._set_graph(graph, static)
         self._data = data
         self._sessions = sessions
         self._samples = samples
@@ -165,15 +170,51 @@ class MSESensitivity:
             ValueError:
                 If an op is not in a configuration.
         """
+        found: list[dict[str, float]] = [{} for _ in configs]
+        places: dict[int, list[int]] = {}
+        siblings = [self._for(config) for config in configs]
+        for i, sibling in enumerate(siblings):
+            places.setdefault(id(sibling), []).append(i)
+        for same in places.values():
+            scored = siblings[same[0]]._score_options([configs[i] for i in same], ops)
+            for i, scores in zip(same, scored, strict=True):
+                found[i] = scores
+        return found
+
+    def _for(self, config: QuantConfig) -> Self:
+        """What scores a configuration: the same, in the graph that it is built from."""
+        if self._graph_of is None:
+            return self
+        graph, static = self._graph_of(config)
+        if graph is self._graph:
+            return self
+        if id(graph) not in self._siblings:
+            found = copy(self)
+            found._set_graph(graph, static)
+            self._siblings[id(graph)] = found
+        return self._siblings[id(graph)]
+
+    def _set_graph(self, graph: Graph, static: Mapping[str, StaticOp]) -> None:
+        self._graph = graph
+        self._nodes = {node.name: node for node in graph.nodes}
+        self._static = static
+
+    def _score_options(
+        self, configs: Sequence[QuantConfig], ops: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """:meth:`score_options` where all are built from this graph."""
         started = time.perf_counter()
-        found = []
+        found: list[dict[str, float]] = []
         pairs = []
+        same: dict[tuple[str, ...], dict[str, float]] = {}
         for config in configs:
             scores = dict.fromkeys(ops, 0.0)
             quantized = _quantized(config, scores)
-            found.append(scores)
-            if quantized:
-                candidate = self._build(config).proto  # of which all ops are in the graph
+            model = self._build(config) if quantized else None
+            key = ("" if model is None else model.fingerprint, *quantized)
+            found.append(same.setdefault(key, scores))  # Filled in below.
+            if model is not None and found[-1] is scores:
+                candidate = model.proto  # of which all ops are in the graph
                 tensors = {op: self._shown_by(op, config) for op in quantized}
                 pairs.append((scores, tensors, side_by_side(self._graph, candidate, tensors)))
         errors = self._errors([pair for _, _, pair in pairs])
@@ -187,7 +228,7 @@ class MSESensitivity:
         _logger.info(
             f"Scored {len(ops)} ops by {self.what} in {time.perf_counter() - started:.1f} s."
         )
-        return found
+        return [dict(scores) for scores in found]
 
     def score_with_weights(
         self, configs: Sequence[QuantConfig], ops: Sequence[str]
@@ -213,7 +254,7 @@ class MSESensitivity:
                 If an op is not in a configuration.
         """
         scores = self.score_options(configs, ops)
-        return scores, self._parts_of_weights(configs[0], scores[0])
+        return scores, self._for(configs[0])._parts_of_weights(configs[0], scores[0])
 
     def _parts_of_weights(
         self, config: QuantConfig, scores: Mapping[str, float]
@@ -257,6 +298,7 @@ class MSESensitivity:
     def with_samples(self, samples: int) -> Self:
         """The same with at most so many samples."""
         found = copy(self)
+        found._siblings = {}
         found._samples = min(self._samples, samples)
         return found
 

@@ -69,6 +69,12 @@ class StaticOp:
             The output of the activation function behind it, if the runtime can fuse that.
         matmul_add:
             The Add behind a MatMul, if the runtime may fuse the two to a Gemm of floats.
+        own_rule:
+            What static quantization of it is on the target; None for what it is on the CPU.
+        offered:
+            The ways to quantize it on the target, the default first; None for those of the CPU.
+        asked:
+            Further ways on the target, which the user must ask for.
     """
 
     name: str
@@ -79,18 +85,23 @@ class StaticOp:
     bias: int | None = None
     fused: str | None = None
     matmul_add: MatMulAdd | None = None
+    own_rule: StaticRule | None = None
+    offered: tuple[OpConfig, ...] | None = None
+    asked: tuple[OnRequest, ...] = ()
 
     @property
     def rule(self) -> StaticRule:
-        """What static quantization of its type is."""
-        return STATIC_RULES[self.op_type]
+        """What static quantization of it is."""
+        return STATIC_RULES[self.op_type] if self.own_rule is None else self.own_rule
 
     def options(self) -> tuple[OpConfig, ...]:
         """The ways to quantize it, the default first; the activation's algorithm runs fastest."""
-        return self._options(self.rule.activations)
+        return self._options(self.rule.activations) if self.offered is None else self.offered
 
     def on_request(self) -> tuple[OnRequest, ...]:
         """More ways, for those who name their algorithm; none if no activation has a range."""
+        if self.offered is not None:
+            return self.asked
         more = self._options(self.rule.activations_on_request if self.activations else ())
         fields = frozenset({"algorithm"})
         return tuple(OnRequest(option, fields, side="activation") for option in more)
@@ -320,7 +331,8 @@ def clip_bounds(node: onnx.NodeProto, graph: Graph) -> tuple[float | None, float
 def check_static(op: StaticOp, config: OpConfig) -> None:
     """Check that an op can be quantized as a configuration says.
 
-    More is possible than is offered: signed and symmetric activations, unsigned weights.
+    More is possible than is offered: signed and symmetric activations, those of 16 bits, unsigned
+    weights.
 
     Raises:
         ValueError:
@@ -337,8 +349,8 @@ def check_static(op: StaticOp, config: OpConfig) -> None:
 
 def _problem(op: StaticOp, config: OpConfig) -> str | None:
     activation, weight = config.activation, config.weight
-    if activation is None or activation.dtype not in ("uint8", "int8"):
-        return "activations are quantized to 8 bits"
+    if activation is None or activation.dtype not in ("uint8", "int8", "uint16", "int16"):
+        return "activations are quantized to 8 or 16 bits"
     if activation.granularity != "per_tensor":
         return "activations are quantized per tensor"
     if op.weight is None:

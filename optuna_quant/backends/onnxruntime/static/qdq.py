@@ -71,8 +71,8 @@ class Writer:
         self._graph = graph
         self._plan = plan
         self._options = options
-        self._written = WrittenGraph(graph)
-        self._weights = WrittenWeights(self._written, weights, pairs=options.weight_pairs)
+        self._written = WrittenGraph(graph, for_cpu=options.for_cpu)
+        self._weights = WrittenWeights(self._written, weights, options)
         self._op_weights = OpWeights(graph, weights, options, means)
         self._moved: dict[int, tuple[int, NDArray[np.float64]]] = {}
         self._behind: dict[int, tuple[str, NDArray[np.float64]]] = {}
@@ -199,7 +199,8 @@ class Writer:
         return copy
 
     def _add_behind(self, product: str, shift: NDArray[np.float64], output: str) -> None:
-        if may_fuse_with_vector(self._graph.producer[output], self._graph):
+        may_fuse = may_fuse_with_vector(self._graph.producer[output], self._graph)
+        if self._options.for_cpu and may_fuse:
             product = self._written.barrier(product)
         name = self._written.constant(f"{output}_shift", shift.astype(np.float32))
         self._written.add("Add", [product, name], output)
@@ -214,6 +215,8 @@ class Writer:
                 self._written.quantize(copy.output[j], name, self._plan.made[name])
 
     def _runs_on_integers(self, node: onnx.NodeProto) -> bool:
+        if not self._options.for_cpu:
+            return False
         old = node.op_type == "Pad" and self._graph.opset < AXIS_OPSET
         return (
             node.op_type in PASS_INTEGERS and node.input[0] in self._written.integers and not old
@@ -232,7 +235,8 @@ class Writer:
             copy.input[2] = zero_point
         copy.output[0] = self._written.integers[tensor] = self._written.name(f"{tensor}_quantized")
         self._written.nodes.append(copy)
-        self._written.dequantize([copy.output[0], scale, zero_point], tensor, None)
+        inputs = [copy.output[0], scale, zero_point]
+        self._written.dequantize(inputs, tensor, None, dtype=params.dtype)
 
     # Pairs.
 

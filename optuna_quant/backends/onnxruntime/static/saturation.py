@@ -71,19 +71,19 @@ class SaturationCheck:
     Args:
         sessions:
             Makes the session to try it with.
-        reduce_range:
-            Whether weights use 7 bits only: sums of their products cannot saturate.
+        cannot_saturate:
+            Whether they cannot, because weights use 7 bits only or products are of floats.
     """
 
-    def __init__(self, sessions: SessionMaker, *, reduce_range: bool) -> None:
+    def __init__(self, sessions: SessionMaker, *, cannot_saturate: bool) -> None:
         self._sessions = sessions
-        self._reduce_range = reduce_range
+        self._cannot_saturate = cannot_saturate
         self._is_told = False
 
     @cached_property
     def saturates(self) -> bool:
         """Whether sums of 8-bit products saturate."""
-        return not self._reduce_range and products_saturate(self._sessions)
+        return not self._cannot_saturate and products_saturate(self._sessions)
 
     def tell(self, config: QuantConfig) -> None:
         """Tell the user at the first configuration with weights of which products saturate."""

@@ -29,6 +29,7 @@ from optuna_quant.backends.onnxruntime.model.op_tables import PASS_FLOATS
 from optuna_quant.backends.onnxruntime.model.op_tables import PASS_INTEGERS
 from optuna_quant.backends.onnxruntime.model.op_tables import PASS_THROUGH
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
+from optuna_quant.backends.onnxruntime.ranges.qparams import middle_of
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
@@ -89,10 +90,14 @@ class Planner:
     Args:
         graph:
             The graph.
+        fuses:
+            Whether the runtime makes the CPU's integer kernels of pairs and of what is between
+            them, so that it must be kept from doing so where that would be wrong.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, fuses: bool = True) -> None:
         self._graph = graph
+        self._fuses = fuses
         self._passed = {i: names for i, node in enumerate(graph.nodes) if (names := _passed(node))}
         for i in [i for i in self._passed if not _is_exact(graph.nodes[i], graph)]:
             del self._passed[i]
@@ -151,7 +156,9 @@ class Planner:
                     tensor = node.input[position]
                     if tensor in grid:
                         materialize(tensor)
-                    elif not graph.is_constant(tensor):
+                    if not graph.is_constant(tensor) and not (
+                        tensor in grid and self._takes(grid[tensor], config.activation)
+                    ):
                         read[i, position] = params(i, tensor, config.activation)
                 if op.rule.owns_output and node.op_type not in float_outputs:
                     tensor = op.output(node, config.activation.scheme)
@@ -168,6 +175,8 @@ class Planner:
                     passed_by[tensor] = i
         if missing:
             raise MissingRangesError(missing)
+        if not self._fuses:
+            return Plan(ops, made, read)
         tensors = {graph.nodes[i].input[position] for i, position in read}
         gemms = _gemms(ops)
         results = _results(ops, gemms, graph)
@@ -181,6 +190,14 @@ class Planner:
         }
         unfused = {*self._unfused(ops, gemms, read), *_unfused_adds(ops)}
         return Plan(ops, made, read, frozenset(barred), frozenset(unfused), gemms)
+
+    def _takes(self, grid: Params, config: TensorConfig) -> bool:
+        """Whether an op of such a configuration reads values as they are on a grid."""
+        if self._fuses:
+            return TensorConfig(grid.dtype).bits == config.bits
+        return grid.dtype == config.dtype and (
+            config.scheme == "asym" or grid.zero_point == middle_of(grid.dtype)
+        )
 
     def _is_shared(
         self,

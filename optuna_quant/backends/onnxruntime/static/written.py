@@ -36,6 +36,8 @@ class WrittenGraph:
     Args:
         graph:
             The graph of which nodes and tensors keep their names.
+        for_cpu:
+            Whether the runtime's CPU provider makes integer kernels of the pairs.
 
     Attributes:
         nodes:
@@ -50,7 +52,7 @@ class WrittenGraph:
             The tensors that several nodes read, by what they are.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, for_cpu: bool = True) -> None:
         self._graph = graph
         self._taken: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
@@ -61,7 +63,9 @@ class WrittenGraph:
         since = onnx.defs.get_schema("DequantizeLinear", graph.opset).since_version
         self._domain = "" if since <= _NEWEST_KERNEL else CONTRIB
         self._axis_domain = self._domain if graph.opset >= AXIS_OPSET else CONTRIB
-        self._signed_domain = self._domain if graph.opset < _DTYPE_OPSET else CONTRIB
+        named = graph.opset >= _DTYPE_OPSET
+        self._signed_domain = CONTRIB if named and for_cpu else self._domain
+        self._wide_domain = self._domain if named else CONTRIB
 
     def name(self, wish: str) -> str:
         """A name that nothing else has."""
@@ -119,19 +123,28 @@ class WrittenGraph:
         names = self.params(base, params)
         integers = self.name(f"{base}_quantized")
         self.integers[output] = integers
-        domain = self._signed_domain if params.dtype == "int8" else self._domain
+        domain = self._signed_domain if params.dtype == "int8" else self._domain_of(params.dtype)
         self.add("QuantizeLinear", [source, *names], integers, domain=domain)
         self.add("DequantizeLinear", [integers, *names], output, domain=domain)
 
-    def dequantize(self, inputs: Sequence[str], output: str, axis: int | None) -> None:
+    def _domain_of(self, dtype: str, axis: int | None = None) -> str:
+        """The domain of operators on a type; that of 16 bits is standard since opset 21."""
+        if np.iinfo(dtype).bits == 16:
+            return self._wide_domain
+        return self._domain if axis is None else self._axis_domain
+
+    def dequantize(
+        self, inputs: Sequence[str], output: str, axis: int | None, *, dtype: str = "int8"
+    ) -> None:
         """Write a DequantizeLinear; with an axis if there is a scale for each channel."""
+        domain = self._domain_of(dtype, axis)
         if axis is None:
-            self.add("DequantizeLinear", inputs, output, domain=self._domain)
+            self.add("DequantizeLinear", inputs, output, domain=domain)
         else:
-            self.add("DequantizeLinear", inputs, output, domain=self._axis_domain, axis=axis)
+            self.add("DequantizeLinear", inputs, output, domain=domain, axis=axis)
 
     def quantize_constant(
-        self, floats: str, names: Sequence[str], output: str, axis: int | None, *, signed: bool
+        self, floats: str, names: Sequence[str], output: str, axis: int | None, *, dtype: str
     ) -> None:
         """Write a pair behind a constant of floats.
 
@@ -144,11 +157,11 @@ class WrittenGraph:
                 What comes out of the pair.
             axis:
                 The channel axis; None if there is one scale.
-            signed:
-                Whether the integers are signed.
+            dtype:
+                The type of the integers.
         """
-        domain = self._domain if axis is None else self._axis_domain
-        if signed:
+        domain = self._domain_of(dtype, axis)
+        if dtype == "int8":
             domain = domain or self._signed_domain
         kw = {} if axis is None else {"axis": axis}
         integers = self.name(f"{floats}_quantized")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.weights import WeightStore
     from optuna_quant.backends.onnxruntime.ranges.qparams import Params
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import OpWeight
+    from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
     from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
     from optuna_quant.space.config import TensorConfig
 
@@ -28,14 +29,14 @@ class WrittenWeights:
             Where they are written.
         weights:
             Gives the quantized weights.
-        pairs:
-            Whether weights stay in floats and have a pair, instead of being written as integers.
+        options:
+            How candidates are written.
     """
 
-    def __init__(self, written: WrittenGraph, weights: WeightStore, *, pairs: bool) -> None:
+    def __init__(self, written: WrittenGraph, weights: WeightStore, options: WriteOptions) -> None:
         self._written = written
         self._weights = weights
-        self._pairs = pairs
+        self._options = options
 
     def operand(self, name: str, config: TensorConfig) -> str:
         """A constant that is quantized as an activation is; what comes out behind it."""
@@ -64,16 +65,16 @@ class WrittenWeights:
             scale = written.constant(f"{name}_scale", weight.scale)
             zero_point = written.constant(f"{name}_zero_point", weight.zero_point)
             written.shared[key] = output = written.name(f"{name}_dequantized")
-            if self._pairs:
+            dtype = weight.values.dtype.name
+            if self._options.weight_pairs:
                 floats = self._floats(name, weight, factor)
-                signed = weight.values.dtype == np.int8
-                written.quantize_constant(
-                    floats, [scale, zero_point], output, weight.axis, signed=signed
-                )
+                params = [scale, zero_point]
+                written.quantize_constant(floats, params, output, weight.axis, dtype=dtype)
             else:
                 values = written.constant(f"{name}_quantized", weight.values)
                 written.digests[values] = weight.digest
-                written.dequantize([values, scale, zero_point], output, weight.axis)
+                inputs = [values, scale, zero_point]
+                written.dequantize(inputs, output, weight.axis, dtype=dtype)
         return written.shared[key]
 
     def _floats(self, name: str, weight: QuantizedWeight, factor: float) -> str:
@@ -86,7 +87,7 @@ class WrittenWeights:
         return self._written.constant(f"{name}_floats", array)
 
     def bias(self, name: str, found: OpWeight, params: Params) -> str:
-        """What comes out behind a bias, on the grid of the products.
+        """What comes out behind a bias, on the grid of the products; in floats if that is asked.
 
         Args:
             name:
@@ -98,6 +99,11 @@ class WrittenWeights:
         """
         assert found.bias is not None
         written = self._written
+        if not self._options.integer_biases:
+            if found.bias_kind == (1.0, None):
+                return name
+            floats = found.bias.astype(np.float32)
+            return written.shared_constant(("bias", name, found.bias_kind), f"{name}_own", floats)
         scale = np.float32(params.scale) * found.weight.scale
         key = ("bias", name, found.bias_kind, scale.tobytes())
         if key not in written.shared:

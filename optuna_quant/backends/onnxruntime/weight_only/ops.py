@@ -33,6 +33,8 @@ INT8_LEVEL = 4
 FLOAT_LEVEL = 0
 
 _BITS = (4, 8, 2)
+_OTHERS_BITS = 8
+"""The bits of weights in static and dynamic mode."""
 _GROUPS = (32, 64, 128, 16, 256)
 _SCHEMES = ("asym", "sym")
 _LEAST_TABLE_PART = 0.01
@@ -148,7 +150,7 @@ def weight_only_options(
             Whether there are calibration data, which some algorithms need.
         beside_others:
             Whether they stand beside static and dynamic options: then all are on request, by the
-            mode.
+            mode, or by bits that those do not have.
     """
     offered: list[OpConfig] = []
     on_request: list[OnRequest] = []
@@ -156,6 +158,9 @@ def weight_only_options(
     for config in _all_options(op, has_data=has_data):
         fields = _special(config, group)
         if beside_others:
+            assert config.weight is not None
+            if config.weight.bits != _OTHERS_BITS:
+                on_request.append(OnRequest(config, fields | {"bits"}))
             fields |= {"mode"}
         if fields:
             on_request.append(OnRequest(config, fields))

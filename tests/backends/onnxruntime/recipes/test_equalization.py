@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,7 +180,7 @@ def test_a_channel_that_nobody_uses_does_no_harm() -> None:
 DATA = samples(64, 2, 8, 8)
 
 
-def make_backend(**options: object) -> OnnxRuntimeBackend:
+def make_backend(**options: Any) -> OnnxRuntimeBackend:
     return OnnxRuntimeBackend(depthwise_net(), calibration_data=DATA, **options)
 
 

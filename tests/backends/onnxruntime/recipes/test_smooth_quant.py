@@ -148,6 +148,12 @@ def test_where_a_mul_is_inserted(settings: dict[str, Any], products: int) -> Non
     assert sum(node.op_type == "Mul" for node in changed.nodes) == products
 
 
+@pytest.mark.parametrize(("folding", "products"), [(True, 0), (False, 3)])
+def test_before_a_conv_there_is_a_mul_only_without_folding(folding: bool, products: int) -> None:
+    _, changed = smooth(convolutions(), samples(16, 3, 6, 6), folding=folding)
+    assert sum(node.op_type == "Mul" for node in changed.nodes) == products
+
+
 def test_a_single_channel_is_left_alone() -> None:
     m = Maker()
     model = m.model([m.conv(m.input("x", ["N", 1, 6, 6]), 1, 3)])

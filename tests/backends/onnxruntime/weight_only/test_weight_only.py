@@ -277,6 +277,20 @@ def test_beside_static_and_dynamic_ones_only_if_the_mode_is_named() -> None:
     assert not any(label.startswith("dynamic") for label in asked)
 
 
+def test_beside_others_4_bits_are_asked_for_by_their_number() -> None:
+    backend = OnnxRuntimeBackend(
+        matmul(), approach="auto", calibration_data={"x": values(8, WIDTH)}
+    )
+    asked = labels(backend, op_type_dict={".*": {"weight": {"bits": [8, 4]}}})
+    assert asked[0].startswith("static")
+    assert "weight_only w=int4/asym/per_group=32/rtn level=4" in asked
+    # Weights of 8 bits alone are not meant: other modes have them.
+    assert not any(label.startswith("weight_only w=int8") for label in asked)
+    assert not any("level=0" in label and "int2" in label for label in asked)
+    eight = labels(backend, op_type_dict={".*": {"weight": {"bits": [8]}}})
+    assert not any("weight_only" in label for label in eight)
+
+
 def test_every_option_on_request_can_be_built() -> None:
     backend = backend_of(matmul())
     (op,) = backend.capability().ops

@@ -31,6 +31,8 @@ def without_idle_choices(space: TuningSpace, graph: Graph) -> TuningSpace:
         ValueError:
             If no op is left that can be quantized.
     """
+    if not space.recipes:
+        return space
     recipes = dict(space.recipes)
     tunables = list(space.tunables)
     for name, values in space.recipes.items():
@@ -45,7 +47,7 @@ def without_idle_choices(space: TuningSpace, graph: Graph) -> TuningSpace:
             for i in found:
                 floats = tunables[i].fallbacks or (FP32,)
                 tunables[i] = replace(tunables[i], options=floats)
-    if not any(tunable.quantized for tunable in tunables):
+    if not any(t.quantized for t in tunables) and tuple(tunables) != space.tunables:
         raise ValueError(
             f"recipes: {', '.join(recipes)} leave no op that can be quantized. Take some of them "
             "out, or tune more ops (op_types)."

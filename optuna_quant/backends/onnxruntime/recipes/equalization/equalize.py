@@ -41,7 +41,7 @@ def equalized(graph: Graph) -> Graph:
             The graph.
     """
     groups = ScaleGroups(graph).all()
-    edits = GraphEdits(graph, "equalized")
+    edits = GraphEdits(graph, "eq")
     for _ in range(_MOST_PASSES):
         change = 0.0
         for group in groups:

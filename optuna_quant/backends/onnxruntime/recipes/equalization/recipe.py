@@ -20,6 +20,7 @@ class Equalization(Switch, GraphRecipe):
     """Make the channels of successive layers equally large, for models with depthwise ones."""
 
     name = "equalization"
+    lowers_errors = True
 
     def reason_against(self, facts: ModelFacts) -> str | None:
         if facts.approach == "weight_only":

@@ -32,6 +32,7 @@ class SmoothQuant(GraphRecipe):
     """Make large channels of activations smaller, for transformers with outliers."""
 
     name = "smooth_quant"
+    lowers_errors = True
     arguments = (
         "alpha",
         "folding",

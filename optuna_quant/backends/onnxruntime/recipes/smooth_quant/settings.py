@@ -81,7 +81,8 @@ class SmoothQuantSettings:
             all. ``"auto"``: for each op the one with the least error.
         folding:
             Whether factors are taken in by the constants of what gives the activation, where that
-            can be; where it cannot, and without folding, there is a Mul before the op.
+            can be. Where it cannot, there is a Mul before a MatMul or Gemm, and a Conv is left as
+            it is. Without folding there is a Mul before each op.
         scales_per_op:
             Whether ops that read the same tensor have factors of their own, each with a Mul of
             its own; otherwise they share them, which may need none.

@@ -24,6 +24,7 @@ from optuna_quant.backends.onnxruntime.recipes.smooth_quant.statistics import ch
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -75,7 +76,7 @@ def smoothed(graph: Graph, settings: SmoothQuantSettings, runs: RunsGraphs) -> G
     statistics = runs.remembered(
         ("channels", settings.op_types), lambda: channel_statistics(graph, axes, runs, keep=True)
     )
-    edits = GraphEdits(graph, "smooth")
+    edits = GraphEdits(graph, "sq")
     inserted = 0
     for shared in shared_inputs(graph, ops, settings):
         found = statistics[shared.tensor]
@@ -138,7 +139,15 @@ def shared_inputs(
             found += [SharedInput(tensor, (op,)) for op in sharing]
         else:
             found.append(SharedInput(tensor, tuple(sharing), fold))
+    if settings.folding:
+        # A Mul before a Conv would break a chain of integer kernels, which costs more than it
+        # gains.
+        found = [each for each in found if each.fold or not _is_conv(graph, each.ops)]
     return found
+
+
+def _is_conv(graph: Graph, ops: Sequence[Weighted]) -> bool:
+    return any(graph.nodes[op.index].op_type == "Conv" for op in ops)
 
 
 def _is_of(group: ScaleGroup, ops: list[Weighted]) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _ALL = 1 << 62
-_KEPT_VALUES = 1 << 17
+_KEPT_VALUES = 1 << 16
 """How many values of a tensor are kept, in whole samples; at least one sample is."""
 
 

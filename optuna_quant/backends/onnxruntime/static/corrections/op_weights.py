@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from optuna_quant.backends.onnxruntime.calibration.accumulator import NO_STEPS
 from optuna_quant.backends.onnxruntime.calibration.accumulator import fit_accumulator
 from optuna_quant.backends.onnxruntime.calibration.accumulator import steps_of
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
@@ -126,16 +127,19 @@ class OpWeights:
             weight = self._weights.cached(key, lambda: corrected_weight(load(), original, reduced))
             kind = kind, "corrected"
         own = self._bias(node, op, weight, beta)
+        # Sums of 16-bit products would not fit: what takes such activations has wider ones.
+        is_narrow = np.iinfo(params.dtype).bits == 8
         fit = partial(
             fit_accumulator,
             load=load,
             reduced=reduced,
-            steps=steps_of(params.zero_point, params.dtype),
+            steps=steps_of(params.zero_point, params.dtype) if is_narrow else NO_STEPS,
             input_scale=params.scale,
         )
         bias, bias_kind = self._corrected(own, node, op, tensor, weight, load)
         # Behind a product that takes no bias the correction is added in floats.
-        fitted = fit(weight, bias=bias if takes_bias(node) else own)
+        added = bias if takes_bias(node) else own
+        fitted = fit(weight, bias=added if self._options.integer_biases else None)
         if fitted is not weight:
             weight, kind = fitted, (kind, fitted.scale.tobytes())
             bias, bias_kind = self._corrected(own, node, op, tensor, weight, load)

@@ -1,0 +1,89 @@
+"""Checks that a configuration is one for a model and its target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna_quant.backends.onnxruntime.static.ops import check_static
+from optuna_quant.backends.onnxruntime.weight_only.ops import check_weight_only
+
+
+if TYPE_CHECKING:
+    from optuna_quant.backends.onnxruntime.static.ops import StaticOp
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
+    from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+
+
+@dataclass(frozen=True, eq=False)
+class ConfigCheck:
+    """What configurations a model can be built from.
+
+    Args:
+        names:
+            The names of all its nodes.
+        static:
+            The ops that can be quantized statically, by name.
+        weight_only:
+            The ops whose weights alone can be quantized, by name.
+        profile:
+            What the target runs.
+    """
+
+    names: Collection[str]
+    static: Mapping[str, StaticOp]
+    weight_only: Mapping[str, WeightOnlyOp]
+    profile: TargetProfile
+
+    def check(self, config: QuantConfig) -> None:
+        """Check a configuration.
+
+        Raises:
+            ValueError:
+                If it names an op that the model does not have, a mode that an op does not have or
+                a form that the target does not run, or a recipe.
+        """
+        for recipe in config.recipes:
+            raise ValueError(f"This backend has no recipe {recipe!r}.")
+        for name, op_config in config.ops.items():
+            if name not in self.names:
+                raise ValueError(f"There is no op {name!r} in the model.")
+            self._check_op(name, op_config)
+
+    def _check_op(self, name: str, config: OpConfig) -> None:
+        if config.mode == "static":
+            if name not in self.static:
+                raise ValueError(f"Op {name!r} cannot run in static mode{self._on_target}.")
+            check_static(self.static[name], config)
+            self._check_target(name, self.static[name].op_type, config)
+        elif config.mode == "weight_only":
+            if name not in self.weight_only:
+                raise ValueError(f"Op {name!r} cannot run in weight_only mode{self._on_target}.")
+            check_weight_only(self.weight_only[name], config)
+            self._check_target(name, self.weight_only[name].op_type, config)
+        elif config.mode == "dynamic":
+            self._check_target(name, "", config)
+        elif config.mode not in self.profile.fallbacks:
+            have = [*(("static",) if self.static else ())]
+            have += ["dynamic"] if self.profile.dynamic else []
+            have += ["weight_only"] if self.profile.weight_only_bits else []
+            raise ValueError(
+                f"Op {name!r} cannot run in mode {config.mode!r}: there are "
+                f"{', '.join([*have, *self.profile.fallbacks])}{self._on_target}."
+            )
+
+    def _check_target(self, name: str, op_type: str, config: OpConfig) -> None:
+        # More is possible on the CPU than its profile says.
+        if not self.profile.is_cpu and not self.profile.allows(op_type, config):
+            raise ValueError(
+                f"Op {name!r} cannot run as {config.label!r}: the target "
+                f"{self.profile.name!r} does not run it so."
+            )
+
+    @property
+    def _on_target(self) -> str:
+        return "" if self.profile.is_cpu else f" on the target {self.profile.name!r}"

@@ -1,0 +1,1 @@
+"""What devices run: profiles, and the options and forms that follow from them."""

@@ -1,0 +1,127 @@
+"""The target of a backend: its profile, and whether its provider is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace
+import hashlib
+from typing import TYPE_CHECKING
+
+import onnxruntime
+from optuna.logging import get_logger
+
+from optuna_quant.backends.onnxruntime.half.ops import half_inputs
+from optuna_quant.backends.onnxruntime.model.providers import checked_providers
+from optuna_quant.backends.onnxruntime.targets.profile import CPU_PROVIDER
+from optuna_quant.backends.onnxruntime.targets.table import CPU
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import onnx
+
+    from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
+
+
+_logger = get_logger(__name__)
+
+IN_FLOATS: Mapping[str, str] = {"session.disable_quant_qdq": "1"}
+"""The session option with which Q/DQ pairs stay what they are.
+
+The runtime then makes no integer kernels of them, whose rounding, saturation and lacking forms are
+those of the CPU, and still optimizes what is between them: so candidates are simulated as fast as
+the FP32 model runs. (Without any optimization they compute the same, but for the order of sums,
+and are slower by half.)
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a backend quantizes for.
+
+    Args:
+        profile:
+            The profile.
+        is_simulated:
+            Whether models are simulated on the CPU because the provider is not used here.
+    """
+
+    profile: TargetProfile = CPU
+    is_simulated: bool = False
+
+    @property
+    def session_entries(self) -> Mapping[str, str]:
+        """Configuration entries of all sessions."""
+        return IN_FLOATS if self.is_simulated else {}
+
+    def fallbacks(self, node: onnx.NodeProto, graph: Graph) -> tuple[OpConfig, ...]:
+        """The floating-point options of an op, the preferred one first.
+
+        bfloat16 is none of them, whatever the profile says: it could not be simulated, since the
+        CPU provider has no operators for it, nor tried.
+        """
+        if "fp16" in self.profile.fallbacks and half_inputs(node, graph):
+            return OpConfig("fp16"), FP32
+        return (FP32,)
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is what the backend quantizes for by default."""
+        return self.profile == CPU
+
+    @property
+    def description(self) -> str:
+        """What models depend on, as a short text; empty if it is the usual one."""
+        if self.is_usual:
+            return ""
+        digest = hashlib.sha256(repr(replace(self.profile, note="")).encode()).hexdigest()[:12]
+        how = "simulated" if self.is_simulated else "measured"
+        return f"{self.profile.name} {digest} {how}"
+
+    def tell(self) -> None:
+        """Tell the user what could not be tried."""
+        profile = self.profile
+        if self.is_simulated:
+            _logger.warning(
+                f"Target {profile.name!r}: {profile.provider} is not used here (available in this "
+                f"ONNX Runtime: {', '.join(onnxruntime.get_available_providers())}), so "
+                "quantized models are simulated in floats on the CPU. Accuracies are those of "
+                "the arithmetic that the profile describes; times are not measured, and that the "
+                "device takes the model has not been tried."
+            )
+        if profile.note:
+            _logger.info(f"Target {profile.name!r}: {profile.note}")
+
+
+USUAL_TARGET = Target()
+"""The CPU, on which models run."""
+
+
+def find_target(profile: TargetProfile, providers: Providers | None) -> tuple[Target, Providers]:
+    """What a backend quantizes for, and the execution providers of its sessions.
+
+    Args:
+        profile:
+            The profile.
+        providers:
+            The providers that the user names; None for that of the profile where it is installed,
+            with the CPU's for what it does not take, and otherwise the CPU's.
+
+    Raises:
+        ValueError:
+            If there are no providers, or this ONNX Runtime lacks one that the user names.
+    """
+    if providers is None and not profile.is_cpu:
+        if profile.provider in onnxruntime.get_available_providers():
+            own = (profile.provider, dict(profile.provider_options))
+            return Target(profile), (own, CPU_PROVIDER)
+        return Target(profile, is_simulated=True), (CPU_PROVIDER,)
+    found = checked_providers(providers)
+    names = [each if isinstance(each, str) else each[0] for each in found]
+    simulated = not profile.is_cpu and profile.provider not in names
+    return Target(profile, is_simulated=simulated), found

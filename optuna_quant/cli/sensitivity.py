@@ -1,0 +1,71 @@
+"""The command ``optuna-quant sensitivity``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from optuna_quant.backends.base import SensitivityKind
+from optuna_quant.cli import exit_codes
+from optuna_quant.cli.building import add_building
+from optuna_quant.cli.building import read_building
+from optuna_quant.cli.messages import say
+
+
+_OTHERS = ("output_names", "output")
+# It is what the command writes.
+_WITHOUT = ("sensitivities",)
+_HELP = {
+    "output_names": "the output of the model that counts; repeat it for several (default: all)",
+    "output": "where to write the table (default: NAME.sensitivities.json in this directory, for "
+    "a model NAME.onnx)",
+}
+
+
+def add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser.
+
+    Args:
+        commands:
+            The parser's commands.
+    """
+    parser = commands.add_parser(
+        "sensitivity",
+        help="score how sensitive a model is to the quantization of each op",
+        description="Score how sensitive a model is to the quantization of each op, in each of "
+        "its options: a table, and a file to be read, edited and given to tune --sensitivities. "
+        "The most sensitive op comes first. No labels are needed.",
+    )
+    add_building(parser, *_OTHERS, without=_WITHOUT, helps=_HELP)
+    parser.add_argument(
+        "--kind",
+        choices=[kind.value for kind in SensitivityKind],
+        default=SensitivityKind.BEST.value,
+        help="what is scored: best (for the strategy auto: how far the error of each op moves the "
+        "outputs, in one pass; without torch the same as op_error), op_error (for mse: the error "
+        "of its own output), output_error (for mse_v2: how far it moves the outputs, with a model "
+        "for each op and option) or curvature (for hawq_v2; needs torch) (default: best)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score the ops of a model, write the table, and show it."""
+    from optuna_quant.tuning.sensitivities.measure import sensitivity
+    from optuna_quant.tuning.sensitivities.output import check_table_output
+    from optuna_quant.tuning.sensitivities.output import shown
+
+    model, given, files = read_building(args, *_OTHERS, without=_WITHOUT)
+    output = Path(given.pop("output", f"{model.stem}.sensitivities.json"))
+    check_table_output(output, inputs=files)
+    table = sensitivity(model, kind=args.kind, **given)
+    problem = None
+    try:
+        table.save(output)
+    except OSError as error:
+        problem = f"error: The output {str(output)!r} could not be written: {error}"
+    print(shown(table))
+    if problem is not None:
+        say(problem)
+        return exit_codes.FAILED
+    print(f"written: {output}")
+    return exit_codes.MET

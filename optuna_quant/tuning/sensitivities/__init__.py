@@ -1,0 +1,1 @@
+"""Sensitivities as a table that people read and edit."""
