@@ -40,15 +40,13 @@ class ConfigCheck:
     profile: TargetProfile
 
     def check(self, config: QuantConfig) -> None:
-        """Check a configuration.
+        """Check the ops of a configuration; its recipes are checked where they are applied.
 
         Raises:
             ValueError:
                 If it names an op that the model does not have, a mode that an op does not have or
-                a form that the target does not run, or a recipe.
+                a form that the target does not run.
         """
-        for recipe in config.recipes:
-            raise ValueError(f"This backend has no recipe {recipe!r}.")
         for name, op_config in config.ops.items():
             if name not in self.names:
                 raise ValueError(f"There is no op {name!r} in the model.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant.workers.launch import this_rank
+
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,10 +82,11 @@ def given_sensitivity(
         return None
     if table.kind != wanted:
         uses = "no sensitivities" if wanted is None else f"those of the kind '{wanted}'"
-        _logger.warning(
-            f"The scores of the given sensitivities are of the kind '{table.kind}' and are not "
-            f"used: the strategy {strategy!r} uses {uses}. What they disable is left out."
-        )
+        if this_rank().is_leader:
+            _logger.warning(
+                f"The scores of the given sensitivities are of the kind '{table.kind}' and are "
+                f"not used: the strategy {strategy!r} uses {uses}. What they disable is left out."
+            )
         return None
     for tunable in space.tunables:
         for op in tunable.ops:

@@ -75,16 +75,23 @@ def test_the_most_sensitive_op_comes_first() -> None:
     assert table.model == backend.fingerprint(backend.tuning_space().fp32())
 
 
-def test_scores_of_the_kind_that_a_strategy_uses_take_the_place_of_its_own() -> None:
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [("mse", "op_error"), ("mse_v2", "output_error"), ("hawq_v2", "curvature")],
+)
+def test_scores_of_the_kind_that_a_strategy_uses_take_the_place_of_its_own(
+    strategy: str, kind: str
+) -> None:
     # The backend has no sensitivities: without the table the strategy cannot run.
-    result = tuned(table_of())
+    result = tuned(table_of(kind=kind), strategy=strategy)
     assert result.met
     assert set(result.fallback_ops) == {"a", "c"}
     first = result.study.trials[2]  # FP32, the default, and the most sensitive op in fallback.
     assert first.params["quant.op:c"] == "fp32"
     assert first.params["quant.op:a"] == STATIC.label
-    with pytest.raises(ValueError, match="'mse' needs sensitivities, which this backend does not"):
-        tuned(None)
+    lacking = f"'{strategy}' needs sensitivities, which this backend does not"
+    with pytest.raises(ValueError, match=lacking):
+        tuned(None, strategy=strategy)
 
 
 def test_edited_scores_are_what_counts(tmp_path: Path) -> None:

@@ -166,6 +166,23 @@ def check_weight(walk: Walk, name: str, option: OpConfig, target: str) -> None:
     assert stored != TARGETS[target].weight_pairs
 
 
+@pytest.mark.parametrize("recipe", ["equalization", "fast_bias_correction", "smooth_quant"])
+@pytest.mark.parametrize("target", ["tensorrt", "qnn"])
+def test_recipes_keep_the_forms(target: str, recipe: str) -> None:
+    data = {"x": samples(20, 3, 6, 6)}
+    backend = OnnxRuntimeBackend(
+        residual(), calibration_data=data, target=target, recipes={recipe: True}
+    )
+    space = backend.tuning_space(op_types="all")
+    assert list(space.recipes) == [recipe]
+    model, config = backend.quantize(space.default()), space.default()
+    walk = Walk(model.proto)
+    for op, option in config.ops.items():
+        check_op(walk, walk.nodes[op], option, target)
+    (y,), (exact,) = model.run(data), backend.quantize(space.fp32()).run(data)
+    assert np.abs(y - exact).mean() < 0.02 * np.abs(exact).mean()
+
+
 @pytest.mark.parametrize("model", ["mixed", "mixed 21"])
 def test_tensorrt_gets_standard_operators_alone(model: str) -> None:
     """Its parser knows no others."""
