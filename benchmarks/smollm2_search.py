@@ -15,6 +15,7 @@ from benchmarks.language.perplexity import perplexity
 
 TOLERANCE = 0.01
 TRIALS = 20
+SECONDS = 900
 TEXTS = 4
 WISHES = {
     # The weights of products lie on a grid of 4 bits in groups of 32 whose zero points are floats:
@@ -39,6 +40,7 @@ def run(cases: Path | None) -> None:
         return
     source = SmolLM2.open()
     texts = evaluation_tokens(source.tokenizer())[:TEXTS]
+    calibrated = calibration_tokens(source.tokenizer())
     evaluated: list[float] = []
 
     def evaluate(session: Any) -> float:
@@ -52,14 +54,14 @@ def run(cases: Path | None) -> None:
         result = optuna_quant.tune(
             path,
             approach="weight_only",
-            calibration_data=[{"tokens": t} for t in calibration_tokens(source.tokenizer())],
+            calibration_data=[{"tokens": each} for each in calibrated[:TEXTS]],
             op_type_dict=WISHES,
             evaluate=evaluate,
             higher_is_better=False,
             tolerable_loss=TOLERANCE,
             objective="size",
             max_trials=TRIALS,
-            timeout=None,
+            timeout=SECONDS,
             show_progress=False,
             cache_dir=Path(folder, "cache"),
         )

@@ -53,7 +53,8 @@ class SurrogateQuantSampler(QuantSampler):
     """Evaluate the cheapest configuration that a model of the loss believes to meet the criterion.
 
     1. ``cheapest of all``: what costs least, whatever its accuracy. If it meets the criterion it
-       is the answer.
+       is the answer. If the space has several calibration sizes and the first one fails, it is
+       tried once with each of the others (``calibration size``), and the best one is kept.
     2. ``cheapest believed to meet``: the sensitivity of the model to each op in each option is
        computed, once for the study. It is the prior of a model of the loss
        (:class:`~optuna_quant.samplers._models.loss_model.LossModel`) that every trial of the study

@@ -87,7 +87,8 @@ def _loss(op: str, option: OpConfig) -> float:
     if not option.is_quantized:
         return 0.0
     assert option.weight is not None
-    return LOSSES[op] * {4: 1.0, 8: 1 / 16}[option.weight.bits]
+    better = 0.02 if option.weight.algorithm == "gptq" else 1.0
+    return better * LOSSES[op] * {4: 1.0, 8: 1 / 16}[option.weight.bits]
 
 
 def _size(config: QuantConfig) -> float:
@@ -196,6 +197,30 @@ def test_each_precision_is_scored_before_other_algorithms() -> None:
     ]
     costs = dict.fromkeys(algorithms, 8.0) | {W4: 4.0}
     assert _scored((*algorithms, W4, FP32), costs) == (*algorithms[:5], W4)
+
+
+def test_algorithms_of_weights_alone_are_told_apart() -> None:
+    rtn, gptq, wide = (
+        OpConfig(
+            "weight_only",
+            weight=TensorConfig("int4", "asym", "per_group", name, size),
+            accuracy_level=4,
+        )
+        for name, size in (("rtn", 32), ("gptq", 32), ("gptq", 128))
+    )
+    # At another accuracy level it is as exact, but for rounding.
+    floats = OpConfig("weight_only", weight=rtn.weight, accuracy_level=0)
+    costs = {rtn: 5.0, gptq: 5.0, floats: 5.0, wide: 4.0}
+    assert _scored((rtn, gptq, wide, floats, FP32), costs) == (rtn, gptq, wide)
+    kinds = option_kinds([Tunable("op", "Gemm", ("op",), (rtn, gptq, wide, floats, FP32))])
+    assert kinds.tolist() == [[-1, 0, 0, -1, -1]]
+
+
+def test_the_better_algorithm_is_chosen_among_equally_large_ones() -> None:
+    exact = OpConfig("weight_only", weight=TensorConfig("int4", "sym", "per_channel", "gptq"))
+    result = _tuned(MixedBackend((W8, W4, exact, FP32)), max_trials=8)
+    assert result.met
+    assert set(result.config.ops.values()) == {exact}
 
 
 def test_options_of_8_bits_are_scored_as_ever() -> None:

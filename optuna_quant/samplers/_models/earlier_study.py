@@ -31,6 +31,7 @@ from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import EARLIER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import RECIPES_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
+from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
@@ -53,7 +54,14 @@ if TYPE_CHECKING:
 
 # More losses cost time in every decision and say little: those nearest to the tolerance count.
 _MOST_LOSSES = 40
-_OWN_STAGES = (START_STAGE, RECIPES_STAGE, SEARCH_STAGE, ANSWER_STAGE, EARLIER_STAGE)
+_OWN_STAGES = (
+    START_STAGE,
+    SIZE_STAGE,
+    RECIPES_STAGE,
+    SEARCH_STAGE,
+    ANSWER_STAGE,
+    EARLIER_STAGE,
+)
 _CONCLUDED = ("met", "exhausted")
 _MIN_GAIN = 0.01  # It decides nothing here.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._engine.trial_history import Outcome
     from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.samplers._models.calibration_sizes import CalibrationSizes
     from optuna_quant.samplers._models.prior_in_space import PriorInSpace
     from optuna_quant.samplers._models.study_outcomes import StudyOutcomes
     from optuna_quant.sequential import Population
@@ -46,6 +47,8 @@ class LossObservations:
             Reads the outcomes of trials.
         prior:
             What an earlier study has taught; :obj:`None` if there is none.
+        sizes:
+            Chooses the calibration size; trials of this study with others are not observations.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class LossObservations:
         criterion: AccuracyCriterion,
         outcomes: StudyOutcomes,
         prior: PriorInSpace | None,
+        sizes: CalibrationSizes,
     ) -> None:
+        self._sizes = sizes
         self._space = space
         self._criterion = criterion
         self._outcomes = outcomes
@@ -105,12 +110,13 @@ class LossObservations:
 
     def _own(self, history: TrialHistory, scale: LossScale) -> list[Observed]:
         step = 0.0 if history.population is not None else _step(history)
+        size = self._sizes.chosen(history)
         found = []
         for outcome in sorted(history.outcomes.values(), key=lambda o: o.number):
             if outcome.is_substitute:
                 continue
             config = self._outcomes.config(outcome)
-            if config is None or not config.quantized_ops:
+            if config is None or not config.quantized_ops or config.calibration_size != size:
                 continue
             observed = self._observed(history, outcome, config, scale.tolerance, step)
             if observed is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_quant.samplers._models.scored_options import Precision
+from optuna_quant.samplers._models.scored_options import algorithm_of
 
 
 if TYPE_CHECKING:
@@ -115,6 +116,5 @@ def _shape(tunables: Sequence[Tunable]) -> tuple[int, int]:
 
 
 def _kind(option: OpConfig) -> tuple[str, frozenset[int], str | None]:
-    """What makes the errors of options alike, whatever the op: bits, and how ranges are found."""
-    algorithm = None if option.activation is None else option.activation.algorithm
-    return option.mode, Precision.of(option).bits, algorithm
+    """What makes the errors of options alike, whatever the op: bits, and the algorithm."""
+    return option.mode, Precision.of(option).bits, algorithm_of(option)

@@ -59,11 +59,11 @@ class Precision:
 def scored_options(tunable: Tunable, table: CostTable) -> tuple[OpConfig, ...]:
     """The quantized options of an op that are worth a look.
 
-    One for each precision and each way to find the range of activations. Options that differ
-    otherwise, as in the granularity of the weight, cost about the same: of those it is the one
-    with the finest granularity. An option that is no cheaper than another one is left out if that
-    one is sure to lose less: the same with more bits, or with activations in floats. What stands
-    for the default is not left out.
+    One for each precision and each way to find the range of activations, or to quantize weights
+    alone. Options that differ otherwise, as in the granularity of the weight, cost about the same:
+    of those it is the one with the finest granularity. An option that is no cheaper than another
+    one is left out if that one is sure to lose less: the same with more bits, or with activations
+    in floats. What stands for the default is not left out.
 
     Args:
         tunable:
@@ -76,7 +76,7 @@ def scored_options(tunable: Tunable, table: CostTable) -> tuple[OpConfig, ...]:
     """
     groups: dict[object, OpConfig] = {}
     for option in tunable.quantized:
-        key = Precision.of(option), _algorithm(option)
+        key = Precision.of(option), algorithm_of(option)
         if _fineness(option) > _fineness(groups.setdefault(key, option)):
             groups[key] = option
     default = next(iter(groups.values()), None)
@@ -104,11 +104,8 @@ def stand_in(option: OpConfig, scored: Sequence[OpConfig]) -> OpConfig:
         scored:
             Those that are scored.
     """
-    same = [
-        each
-        for each in scored
-        if Precision.of(each) == Precision.of(option) and _algorithm(each) == _algorithm(option)
-    ]
+    wanted = Precision.of(option), algorithm_of(option)
+    same = [each for each in scored if (Precision.of(each), algorithm_of(each)) == wanted]
     return option if option in scored or not same else same[0]
 
 
@@ -129,7 +126,7 @@ def _loses_less(one: OpConfig, other: OpConfig) -> bool:
         return a != b
     return (
         a.mode == b.mode
-        and _algorithm(one) == _algorithm(other)
+        and algorithm_of(one) == algorithm_of(other)
         and (a != b and _is_finer(a.activation, b.activation))
     )
 
@@ -152,9 +149,10 @@ def _numbers(tensor: TensorConfig | None) -> _Numbers:
     return kind, tensor.bits, tensor.group_size or 0
 
 
-def _algorithm(option: OpConfig) -> str | None:
-    """How the range of the activations is found."""
-    return None if option.activation is None else option.activation.algorithm
+def algorithm_of(option: OpConfig) -> str | None:
+    """How the range of the activations is found; where weights alone are quantized, how those."""
+    side = option.weight if option.mode == "weight_only" else option.activation
+    return None if side is None else side.algorithm
 
 
 def _fineness(option: OpConfig) -> int:

@@ -13,6 +13,7 @@ from optuna_quant.samplers._engine.sampled import SampledOutcomes
 from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import RECIPES_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
+from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.sequential import Verdict
 from optuna_quant.study.trial_view import TrialView
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
-_OWN_STAGES = (START_STAGE, RECIPES_STAGE, SEARCH_STAGE, ANSWER_STAGE)
+_OWN_STAGES = (START_STAGE, SIZE_STAGE, RECIPES_STAGE, SEARCH_STAGE, ANSWER_STAGE)
 
 
 @dataclass(frozen=True)

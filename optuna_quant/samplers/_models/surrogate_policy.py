@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 import math
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from optuna_quant.samplers._engine.policy import Policy
 from optuna_quant.samplers._engine.policy import Proposal
 from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.beliefs import Beliefs
+from optuna_quant.samplers._models.calibration_sizes import CalibrationSizes
 from optuna_quant.samplers._models.candidates import Candidates
 from optuna_quant.samplers._models.candidates import cheapest_quantized
 from optuna_quant.samplers._models.last_look import LastLook
@@ -29,6 +31,7 @@ from optuna_quant.samplers._models.study_outcomes import StudyOutcomes
 from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import EARLIER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
+from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.samplers._models.worth import EvaluationWorth
@@ -98,6 +101,15 @@ class Decision:
     lacks: int | None = None
 
 
+@dataclass(frozen=True)
+class _Tools:
+    """What finds configurations, with one calibration size."""
+
+    candidates: Candidates
+    believes: Beliefs
+    last_look: LastLook
+
+
 class SurrogatePolicy(Policy):
     """Proposes the cheapest configuration that the model believes to meet the criterion.
 
@@ -134,18 +146,33 @@ class SurrogatePolicy(Policy):
         self._prior = prior
         self._phases = SearchPhases(space, options.scores, options.first_ops)
         self._outcomes = StudyOutcomes(space, criterion, table, in_full=in_full, whole=whole)
-        self._observations = LossObservations(space, criterion, self._outcomes, prior)
+        self._start = cheapest_quantized(table, space, self._phases.forbidden[0])
+        self._sizes = CalibrationSizes(
+            space, self._start, self._outcomes, are_tried=prior is None and not in_full
+        )
+        self._observations = LossObservations(space, criterion, self._outcomes, prior, self._sizes)
         self._model = StudyLossModel(
             space, self._phases, self._outcomes, self._observations, prior
         )
-        self._candidates = Candidates(space, table)
-        self._believes = Beliefs(space, table, self._outcomes, self._candidates, prior)
-        self._last_look = LastLook(space, table, self._candidates, self._believes)
+        self._tools = {size: self._tools_at(size) for size in space.calibration_sizes or (None,)}
+        self._candidates = self._tools[self._sizes.default].candidates
         self._worth = EvaluationWorth(options.min_gain, self._outcomes, prior)
-        self._start = cheapest_quantized(table, space, self._phases.forbidden[0])
         self._earlier_answer = self._earlier_proposal()
         self._fp32_cost = table.cost(space.fp32())
         self._decided: tuple[object, Decision] | None = None
+
+    def _tools_at(self, size: int | None) -> _Tools:
+        """What finds configurations with a calibration size."""
+        space, table = self._space, self._table
+        if size is not None and size != self._sizes.default:
+            others = (other for other in space.calibration_sizes if other != size)
+            space = replace(space, calibration_sizes=(size, *others))
+        candidates = Candidates(space, table)
+        believes = Beliefs(space, table, self._outcomes, candidates, self._prior)
+        return _Tools(candidates, believes, LastLook(space, table, candidates, believes))
+
+    def _tools_of(self, history: TrialHistory) -> _Tools:
+        return self._tools[self._sizes.chosen(history)]
 
     # The contract of a policy.
 
@@ -163,6 +190,9 @@ class SurrogatePolicy(Policy):
             and not self._is_seen(history, first)
         ):
             return first
+        sized = self._sized(history, claimed)
+        if sized is not None:
+            return sized  # That needs no sensitivities.
         if not self._phases.compute_scores(history, 0):
             return None
         decision = self._decide(history, claimed)
@@ -188,7 +218,7 @@ class SurrogatePolicy(Policy):
         return self._decide(history, {}).lacks is not None
 
     def is_answer(self, history: TrialHistory, key: str) -> bool:
-        if key == self._start.key and not self._phases.last:
+        if key in self._sizes.keys and not self._phases.last:
             return True
         if not self.is_begun(history) or not self._phases.has_scores(history, 0):
             return False
@@ -224,9 +254,10 @@ class SurrogatePolicy(Policy):
             return Outlook(stage, self._start, self._fp32_cost)
         with single_threaded_blas():
             model = self._model.fitted(history, {})
+            candidates = self._tools_of(history).candidates
             believed = [
                 self._believed(history, model, config)
-                for config in self._candidates.path(model, self._phases.forbidden[phase])
+                for config in candidates.path(model, self._phases.forbidden[phase])
                 if config.quantized_ops
             ]
         known = self._phases.known_scores(history)
@@ -240,7 +271,8 @@ class SurrogatePolicy(Policy):
     def _beliefs(self, history: TrialHistory, model: LossModel, phase: int) -> list[Belief]:
         """What is believed of the candidates of a phase."""
         reference = self._reference(self._outcomes.best(history))
-        return self._believes.of(history, model, reference, self._phases.forbidden[phase])
+        believes = self._tools_of(history).believes
+        return believes.of(history, model, reference, self._phases.forbidden[phase])
 
     def _next_stage(self, history: TrialHistory) -> str | None:
         """The stage that comes next; :obj:`None` if the search has concluded."""
@@ -265,7 +297,7 @@ class SurrogatePolicy(Policy):
             self._table.cost(config),
             found.loss,
             found.probability(model.scale.tolerance),
-            self._believes.is_settled(history, config),
+            self._tools_of(history).believes.is_settled(history, config),
         )
 
     # The beginning.
@@ -306,9 +338,23 @@ class SurrogatePolicy(Policy):
         outcome = history.outcomes.get(first.config.key)
         return outcome is not None and self._outcomes.is_decided(history, outcome)
 
+    def _sized(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
+        """The first configuration with another calibration size, if that is to be tried."""
+        if history.threshold is None:
+            return None
+        config = self._sizes.next(history, claimed)
+        return None if config is None else self._try(config, SIZE_STAGE)
+
     def is_start_enough(self, history: TrialHistory) -> bool:
         """Whether the cheapest configuration of all meets the criterion."""
-        return not self._phases.last and self._outcomes.met(history, self._start.key)
+        return self._start_that_is_enough(history) is not None
+
+    def _start_that_is_enough(self, history: TrialHistory) -> str | None:
+        """Its key, with the calibration size with which it does; :obj:`None` if it does not."""
+        if self._phases.last:
+            return None
+        keys = (self._start.key, *self._sizes.keys)
+        return next((key for key in keys if self._outcomes.met(history, key)), None)
 
     # The decision.
 
@@ -328,8 +374,12 @@ class SurrogatePolicy(Policy):
     def _decided_anew(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
         if history.threshold is None:
             return Decision()  # The baseline is still being measured.
-        if self.is_start_enough(history):
-            return Decision(answer=self._start.key)
+        enough = self._start_that_is_enough(history)
+        if enough is not None:
+            return Decision(answer=enough)
+        sized = self._sized(history, claimed)
+        if sized is not None:
+            return Decision(sized)
         model = self._model.fitted(history, claimed)
         decision = Decision()
         for phase, forbidden in enumerate(self._phases.forbidden):
@@ -349,16 +399,17 @@ class SurrogatePolicy(Policy):
     ) -> Decision:
         """The next step, if some options are not used."""
         best = self._outcomes.best(history)
+        tools = self._tools_of(history)
         beliefs = [
             belief
-            for belief in self._believes.of(history, model, self._reference(best), forbidden)
+            for belief in tools.believes.of(history, model, self._reference(best), forbidden)
             if belief.config.key not in claimed
         ]
         next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
         gain = 0.0 if next_one is None else next_one.improvement
         worth = self._worth.least_gain(history, best, model)
         if next_one is not None and gain >= worth and not self._worth.is_concluded(best):
-            config = self._candidates.polished(model, next_one.config, forbidden)
+            config = tools.candidates.polished(model, next_one.config, forbidden)
             known = config.key in claimed or history.outcomes.get(config.key) is not None
             return Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
         if self._start.key not in claimed and self._is_start_open(history, best):
@@ -371,7 +422,7 @@ class SurrogatePolicy(Policy):
         if next_one is not None:
             return Decision(self._try(next_one.config, SEARCH_STAGE), answer)
         if not self._worth.is_concluded(best):
-            last = self._last_look.next(history, self._reference(best), model, forbidden, claimed)
+            last = tools.last_look.next(history, self._reference(best), model, forbidden, claimed)
             if last is not None:
                 return Decision(self._try(last, SEARCH_STAGE))
         return Decision(answer=answer)

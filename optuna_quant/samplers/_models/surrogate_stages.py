@@ -4,6 +4,7 @@ from __future__ import annotations
 
 
 START_STAGE = "cheapest of all"
+SIZE_STAGE = "calibration size"
 SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"
 RECIPES_STAGE = "cheapest with recipes"

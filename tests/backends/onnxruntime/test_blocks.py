@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnx_models import Maker
 import pytest
 
@@ -102,6 +103,65 @@ def test_names_play_no_part(make: Callable[[], onnx.ModelProto]) -> None:
     assert blocks_of(other) == {"family0": expected}
 
 
+def exported_layer(m: Maker, h: str, width: int, name: str) -> str:
+    """A pre-norm layer as torch's exporter writes it: small ops, shapes computed, one matrix for
+    queries, keys and values."""
+
+    def norm(x: str) -> str:
+        off = m.node("Sub", [x, m.node("ReduceMean", [x], axes=[-1])])
+        two = m.node("Constant", [], value=numpy_helper.from_array(np.float32(2)))
+        variance = m.node("ReduceMean", [m.node("Pow", [off, two])], axes=[-1])
+        scale = m.node("Sqrt", [m.node("Add", [variance, m.const(np.float32(1e-5))])])
+        y = m.node("Mul", [m.node("Div", [off, scale]), m.weight(width)])
+        return m.node("Add", [y, m.weight(width)])
+
+    def linear(x: str, inputs: int, outputs: int, place: str) -> str:
+        weight = m.node("Identity", [m.weight(inputs, outputs)])
+        y = m.node("MatMul", [x, weight], name=f"{name}{place}")
+        return m.node("Add", [m.weight(outputs), y])
+
+    def size(x: str, axis: int) -> str:
+        found = m.node("Gather", [m.node("Shape", [x]), m.const(np.int64(axis))], axis=0)
+        return m.node("Unsqueeze", [found, m.const(np.array([0]))])
+
+    n = norm(h)
+    shape = [size(n, 0), size(n, 1), m.const(np.array([3, width]))]
+    qkv = m.node("Reshape", [linear(n, width, 3 * width, "qkv"), m.node("Concat", shape, axis=0)])
+    turned = m.node("Transpose", [qkv], perm=[2, 0, 1, 3])
+    q, k, v = (m.node("Gather", [turned, m.const(np.int64(i))], axis=0) for i in range(3))
+    keys = m.node("Transpose", [k], perm=[0, 2, 1])
+    scores = m.node("MatMul", [m.node("Mul", [q, m.const(np.float32(0.5))]), keys],
+                    name=f"{name}scores")  # fmt: skip
+    mixed = m.node("MatMul", [m.node("Softmax", [scores], axis=-1), v], name=f"{name}mixed")
+    h = m.node("Add", [h, linear(mixed, width, width, "out")])
+    up = linear(norm(h), width, 2 * width, "up")
+    erf = m.node("Erf", [m.node("Div", [up, m.const(np.float32(1.414))])])
+    gelu = m.node("Mul", [up, m.node("Add", [erf, m.const(np.float32(1))])])
+    return m.node("Add", [h, linear(gelu, 2 * width, width, "down")])
+
+
+EXPORTED = ("qkv", "scores", "mixed", "out", "up", "down")
+
+
+@pytest.mark.parametrize("skips_all", [False, True])
+def test_layers_as_they_are_exported(skips_all: bool) -> None:
+    """Also below a connection that skips all of them, as in a network for text recognition."""
+    m = Maker()
+    first = m.node("MatMul", [m.input("x", ["N", "T", 8]), m.weight(8, 4)], name="stem")
+    h = first
+    for i in range(3):
+        h = exported_layer(m, h, 4, f"l{i}")
+    if skips_all:
+        h = m.node("Concat", [first, h], axis=-1)
+    model = m.model([m.node("MatMul", [h, m.weight(8 if skips_all else 4, 5)], name="head")])
+    expected = [tuple(f"l{i}{place}" for place in EXPORTED) for i in range(3)]
+    assert blocks_of(model) == {"family0": expected}
+    names = {node.name: f"n{(i * 31) % 401}" for i, node in enumerate(model.graph.node)}
+    for node in model.graph.node:
+        node.name = names[node.name]
+    assert blocks_of(model) == {"family0": [tuple(map(names.get, ops)) for ops in expected]}
+
+
 def test_residual_units_of_each_stage() -> None:
     m = Maker()
     h = m.node("Conv", [m.input("x", ["N", 3, 8, 8]), m.weight(4, 3, 1, 1)], name="stem")
@@ -128,6 +188,18 @@ def test_depthwise_separable_blocks_of_different_widths() -> None:
         wide = m.weight(width + 2, width, 1, 1)
         h = m.node("Conv", [h, wide], name=f"b{i}pw", kernel_shape=[1, 1])
     assert blocks_of(m.model([h])) == {"family0": [(f"b{i}dw", f"b{i}pw") for i in range(3)]}
+
+
+def test_equal_blocks_and_wider_ones_behind_them() -> None:
+    m = Maker()
+    h = m.node("Conv", [m.input("x", ["N", 1, 8, 8]), m.weight(4, 1, 3, 3)], name="stem")
+    ops = []
+    for i, (inputs, width) in enumerate([(4, 4), (4, 4), (4, 4), (4, 6), (6, 8)]):
+        ops.append((f"b{i}spatial", f"b{i}pointwise"))
+        wide, point = m.weight(width, inputs, 3, 3), m.weight(width, width, 1, 1)
+        h = m.node("Conv", [h, wide], name=ops[i][0], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        h = m.node("Conv", [m.node("Relu", [h]), point], name=ops[i][1], kernel_shape=[1, 1])
+    assert blocks_of(m.model([h])) == {"family0": ops[:3], "family1": ops[3:]}
 
 
 def test_nothing_repeats() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
@@ -21,6 +23,7 @@ _LAYERS = frozenset({"Attention", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM"
 _TABLES = frozenset({"EmbedLayerNormalization", "Gather"})
 # What these give says nothing of the values that they read.
 _BLIND = frozenset({"Shape", "Size"})
+_FEWEST_LAYERS = 2
 # Of more parts than these in one repetition no block is made: it keeps the search linear.
 _MOST_PARTS = 64
 
@@ -34,8 +37,9 @@ def find_blocks(graph: Graph) -> tuple[Block, ...]:
     and shapes, which all blocks share, are no such tensors. Then repetitions in the sequence of
     these parts are looked for (tandem repeats, the longest first): of parts with equal layers in
     type, attributes and weight shapes, and in what is left of parts that are equal but for sizes
-    and strides, as the stages of a convolutional network are. The time is linear in the number of
-    nodes. Names play no part.
+    and strides, as the stages of a convolutional network are. A part that repeats nowhere is cut
+    once more, without the tensor that enters it: so blocks are found below a connection that
+    skips all of them. Names play no part. Thousands of nodes take less than a second.
 
     Args:
         graph:
@@ -44,24 +48,14 @@ def find_blocks(graph: Graph) -> tuple[Block, ...]:
     Returns:
         The blocks in the order of the graph.
     """
-    parts = _parts(graph)
-    taken = [False] * len(parts)
-    found: list[tuple[int, list[list[_Layer]]]] = []
-    for exact in (True, False):
-        tokens = [tuple(x.exact if exact else x.alike for x in part) for part in parts]
-        for start, period, count in _repetitions(tokens):
-            stop = start + period * count
-            layers = sum(len(part) for part in parts[start : start + period])
-            if layers < 2 or any(taken[start:stop]):
-                continue
-            taken[start:stop] = [True] * (stop - start)
-            repeated = [
-                [layer for part in parts[first : first + period] for layer in part]
-                for first in range(start, stop, period)
-            ]
-            found.append((start, repeated))
+    flow = _Flow.of(graph)
+    parts = flow.parts()
+    families, rest = _families(parts)
+    for part in rest:
+        if len(part.layers) >= 2 * _FEWEST_LAYERS:
+            families += _families(flow.inner_parts(part))[0]
     blocks = []
-    for number, (_, repeated) in enumerate(sorted(found, key=lambda item: item[0])):
+    for number, repeated in enumerate(sorted(families, key=lambda blocks: blocks[0][0].position)):
         for position, block in enumerate(repeated):
             family = f"family{number}"
             names = tuple(layer.name for layer in block)
@@ -72,55 +66,141 @@ def find_blocks(graph: Graph) -> tuple[Block, ...]:
 @dataclass(frozen=True)
 class _Layer:
     name: str
+    position: int
     exact: tuple[object, ...]
     alike: tuple[object, ...]
 
 
-def _layer(node: onnx.NodeProto, graph: Graph) -> _Layer:
+@dataclass(frozen=True)
+class _Part:
+    """The layers between two cuts, and the nodes: from ``start`` to ``stop``, not included."""
+
+    layers: tuple[_Layer, ...]
+    start: int
+    stop: int
+
+
+def _layer(position: int, node: onnx.NodeProto, graph: Graph) -> _Layer:
     attributes = {name: repr(value) for name, value in node_attributes(node).items()}
     shapes = tuple(tuple(graph.initializers[x].dims) for x in node.input if graph.is_constant(x))
     kind = (node.domain, node.op_type)
     grouped = node_attributes(node).get("group", 1) != 1
     return _Layer(
         node.name,
+        position,
         (*kind, tuple(sorted(attributes.items())), shapes),
         (*kind, attributes.get("kernel_shape"), grouped, sum(len(s) > 1 for s in shapes)),
     )
 
 
-def _parts(graph: Graph) -> list[list[_Layer]]:
-    """The layers between two cuts, for each part that has any."""
-    ends = _last_reads(graph)
-    depends: set[str] = set()
-    change = [0] * (len(graph.nodes) + 1)
-    for i, node in enumerate(graph.nodes):
-        reads = {*node.input, *graph.captures.get(i, ())}
-        is_source = node.op_type in _LAYERS or (
-            node.op_type in _TABLES and any(graph.is_constant(name) for name in node.input)
-        )
-        if node.op_type in _BLIND or not (is_source or not depends.isdisjoint(reads)):
-            continue
-        for name in node.output:
-            if name:
-                depends.add(name)
-            if ends.get(name, i) > i:
-                change[i] += 1
-                change[ends[name]] -= 1
-    parts: list[list[_Layer]] = [[]]
-    for node, alive in zip(graph.nodes, accumulate(change), strict=False):
-        if node.op_type in _LAYERS and node.domain in ("", "ai.onnx", "com.microsoft"):
-            parts[-1].append(_layer(node, graph))
-        if alive <= 1:
-            parts.append([])
-    return [part for part in parts if part]
+@dataclass(frozen=True)
+class _Flow:
+    """Which tensors that depend on a layer pass behind each node.
+
+    Args:
+        layers:
+            The layers, in the order of the graph.
+        spans:
+            For each such tensor the position of the node that makes it, of the last one that reads
+            it, and of the last but one (-1 if there is none); by the first.
+        nodes:
+            The number of nodes.
+    """
+
+    layers: tuple[_Layer, ...]
+    spans: tuple[tuple[int, int, int], ...]
+    nodes: int
+
+    @classmethod
+    def of(cls, graph: Graph) -> _Flow:
+        reads_of = _last_reads(graph)
+        depends: set[str] = set()
+        spans, layers = [], []
+        for i, node in enumerate(graph.nodes):
+            reads = {*node.input, *graph.captures.get(i, ())}
+            if node.op_type in _LAYERS and node.domain in ("", "ai.onnx", "com.microsoft"):
+                layers.append(_layer(i, node, graph))
+            is_source = node.op_type in _LAYERS or (
+                node.op_type in _TABLES and any(graph.is_constant(name) for name in node.input)
+            )
+            if node.op_type in _BLIND or not (is_source or not depends.isdisjoint(reads)):
+                continue
+            made = [name for name in node.output if name]
+            depends.update(made)
+            spans += [(i, *reads_of[name]) for name in made if name in reads_of]
+        return cls(tuple(layers), tuple(spans), len(graph.nodes))
+
+    def parts(self) -> list[_Part]:
+        """The parts of the graph that have layers."""
+        return self._cut(0, self.nodes, [span[:2] for span in self.spans], self.layers)
+
+    def inner_parts(self, part: _Part) -> list[_Part]:
+        """The parts of a part, if what enters it is not read a last time at its end."""
+        first, last = (bisect_left(self.spans, (at,)) for at in (part.start, part.stop))
+        spans = [span[:2] for span in self.spans[first:last]]
+        # What enters passes behind the node before.
+        entering = (span for span in self.spans[:first] if span[1] >= part.start)
+        spans += [(part.start, before) for _, _, before in entering if before > part.start]
+        return self._cut(part.start, part.stop, spans, part.layers)
+
+    def _cut(
+        self,
+        start: int,
+        stop: int,
+        spans: Sequence[tuple[int, int]],
+        layers: Sequence[_Layer],
+    ) -> list[_Part]:
+        """Cut nodes behind each that at most one tensor passes."""
+        change = [0] * (stop - start + 1)
+        for first, last in spans:
+            change[first - start] += 1
+            change[min(last, stop) - start] -= 1
+        cuts = [start + i + 1 for i, alive in enumerate(accumulate(change[:-1])) if alive <= 1]
+        bounds = [start, *cuts, *([stop] if not cuts or cuts[-1] < stop else [])]
+        places = [layer.position for layer in layers]
+        parts = []
+        for first, last in pairwise(bounds):
+            own = layers[bisect_left(places, first) : bisect_left(places, last)]
+            if own:
+                parts.append(_Part(tuple(own), first, last))
+        return parts
 
 
-def _last_reads(graph: Graph) -> dict[str, int]:
-    """The position of the last node that reads each tensor."""
-    ends: dict[str, int] = {}
+def _families(parts: Sequence[_Part]) -> tuple[list[list[list[_Layer]]], list[_Part]]:
+    """The layers of the blocks of each family, and the parts that are in none."""
+    taken = [False] * len(parts)
+    found: list[list[list[_Layer]]] = []
+    for exact in (True, False):
+        before = -1
+        while len(found) > before:
+            before = len(found)
+            tokens = [
+                # What is taken repeats nothing any more.
+                (i,) if taken[i] else tuple(x.exact if exact else x.alike for x in part.layers)
+                for i, part in enumerate(parts)
+            ]
+            for start, period, count in _repetitions(tokens):
+                stop = start + period * count
+                layers = sum(len(part.layers) for part in parts[start : start + period])
+                if layers < _FEWEST_LAYERS or any(taken[start:stop]):
+                    continue
+                taken[start:stop] = [True] * (stop - start)
+                found.append(
+                    [
+                        [layer for part in parts[first : first + period] for layer in part.layers]
+                        for first in range(start, stop, period)
+                    ]
+                )
+    return found, [part for part, is_taken in zip(parts, taken, strict=True) if not is_taken]
+
+
+def _last_reads(graph: Graph) -> dict[str, tuple[int, int]]:
+    """The position of the last node that reads each tensor, and of the last but one or -1."""
+    found: dict[str, tuple[int, int]] = {}
     for i, node in enumerate(graph.nodes):
-        ends.update(dict.fromkeys((*node.input, *graph.captures.get(i, ())), i))
-    return ends
+        for name in {*node.input, *graph.captures.get(i, ())}:
+            found[name] = (i, found[name][0] if name in found else -1)
+    return found
 
 
 def _repetitions(tokens: Sequence[tuple[object, ...]]) -> list[tuple[int, int, int]]:

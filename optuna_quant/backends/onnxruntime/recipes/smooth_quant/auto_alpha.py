@@ -144,6 +144,7 @@ def _session(graph: Graph, op: Weighted) -> onnxruntime.InferenceSession:
     )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # For products as small as these others would be waited for.
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
