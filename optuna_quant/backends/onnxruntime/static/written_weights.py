@@ -62,23 +62,23 @@ class WrittenWeights:
         written = self._written
         key = ("weight", name, kind)
         if key not in written.shared:
+            source = self._source(name, weight, factor)
             scale = written.constant(f"{name}_scale", weight.scale)
             zero_point = written.constant(f"{name}_zero_point", weight.zero_point)
             written.shared[key] = output = written.name(f"{name}_dequantized")
-            dtype = weight.values.dtype.name
+            dtype, params = weight.values.dtype.name, [scale, zero_point]
             if self._options.weight_pairs:
-                floats = self._floats(name, weight, factor)
-                params = [scale, zero_point]
-                written.quantize_constant(floats, params, output, weight.axis, dtype=dtype)
+                written.quantize_constant(source, params, output, weight.axis, dtype=dtype)
             else:
-                values = written.constant(f"{name}_quantized", weight.values)
-                written.digests[values] = weight.digest
-                inputs = [values, scale, zero_point]
-                written.dequantize(inputs, output, weight.axis, dtype=dtype)
+                written.dequantize([source, *params], output, weight.axis, dtype=dtype)
         return written.shared[key]
 
-    def _floats(self, name: str, weight: QuantizedWeight, factor: float) -> str:
-        """A weight in floats of which QuantizeLinear makes the integers of a quantized one."""
+    def _source(self, name: str, weight: QuantizedWeight, factor: float) -> str:
+        """The integers of a weight, or the floats of which QuantizeLinear makes them."""
+        if not self._options.weight_pairs:
+            values = self._written.constant(f"{name}_quantized", weight.values)
+            self._written.digests[values] = weight.digest
+            return values
         array = self._weights.array(name, factor=factor)
         if not np.array_equal(weight.quantize(array), weight.values):
             array = weight.to_floats().astype(np.float32)
