@@ -119,14 +119,14 @@ class BasicQuantSampler(StagedQuantSampler):
             nothing here), nothing is looked for by halves, and the order of the fallback is never
             revised.
         blocks:
-            The parts of the model that repeat, as ``backend.blocks()`` gives them: then each
-            round of the sixth stage begins with ``block-wise fallback``, one block at a time from
-            the last to the first, and ``accumulated blocks``, the blocks together in the order of
-            what each gained, until the criterion is met (if the sampler knows it). What these
-            blocks hold is then ``quantized again`` as far as it stays met. Single ops begin from
-            where the blocks began, whatever they gave. With ``compat="inc2"`` there are only the
-            blocks together, from the last to the first. The study keeps the blocks, and another
-            sampler of this kind must be given the same. Default: none.
+            The parts of the model that repeat, as ``backend.blocks()`` gives them: then each round
+            of the seventh stage begins with ``block-wise fallback``, one block at a time from the
+            last to the first, and ``accumulated blocks``, the blocks together in the order of what
+            each gained, until the criterion is met (if the sampler knows it). What these blocks
+            hold is then ``quantized again`` as far as it stays met. Single ops begin from where
+            the blocks began, whatever they gave. With ``compat="inc2"`` there are only the blocks
+            together, from the last to the first. The study keeps the blocks, and another sampler
+            of this kind must be given the same. Default: none.
         **kwargs:
             See :class:`StagedQuantSampler`.
 

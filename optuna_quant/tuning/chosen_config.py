@@ -151,10 +151,11 @@ def check_config(config: QuantConfig, capability: Capability) -> None:
             raise ValueError(
                 f"config: op {name!r} {reason} in this model.{did_you_mean(name, ops)}"
             )
-        if option not in ops[name].options:
+        offered = (*ops[name].options, *(each.option for each in ops[name].on_request))
+        if option not in offered:
             raise ValueError(
                 f"config: op {name!r} has no option {option.label!r} here; it has: "
-                f"{'; '.join(each.label for each in ops[name].options)}."
+                f"{'; '.join(each.label for each in offered)}."
                 f"{other_approach(option, ops[name].options)}"
             )
     for recipe, value in config.recipes.items():

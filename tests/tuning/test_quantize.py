@@ -245,3 +245,12 @@ def test_ops_in_fallback_are_counted() -> None:
     config = backend.tuning_space().default().with_ops({"b": FP32})
     built = optuna_quant.quantize(backend=backend, config=config)
     assert "in fallback: b" in str(built)
+
+
+@pytest.mark.parametrize("algorithm", ["minmax", "mean_minmax"])
+def test_a_whole_config_may_have_options_on_request(algorithm: str) -> None:
+    backend = convnet_backend()
+    label = f"static a=uint8/asym/per_tensor/{algorithm} w=int8/sym/per_channel/minmax"
+    config = QuantConfig({"Conv0": OpConfig.from_label(label)})
+    built = optuna_quant.quantize(onnx_models.convnet(), calibration_data=X, config=config)
+    assert built.model.fingerprint == backend.fingerprint(config)

@@ -360,6 +360,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             approach = self._parts.offered.approach
             model = self._parts.candidates.unchanged.fingerprint
             saturates = self._parts.saturation.saturates
+            recipes_use_data = self._parts.recipes.use_data
         return signature(
             model=model,
             samples=self._parts.samples,
@@ -368,6 +369,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             saturates=saturates,
             target=self._parts.target.description,
             half_storage=self._parts.half_storage,
+            recipes_use_data=recipes_use_data,
         )
 
 

@@ -20,6 +20,7 @@ def signature(
     saturates: bool,
     target: str = "",
     half_storage: bool = False,
+    recipes_use_data: bool = False,
 ) -> dict[str, str]:
     """What the models of a backend depend on, part by part.
 
@@ -29,7 +30,7 @@ def signature(
         model:
             The content hash of the user's model.
         samples:
-            The calibration data, which do not matter in dynamic quantization.
+            The calibration data, which do not matter in dynamic quantization without recipes.
         approach:
             The approach.
         reduce_range:
@@ -40,6 +41,8 @@ def signature(
             The target, in words; empty for the usual one.
         half_storage:
             Whether weights that stay in floats are stored in float16.
+        recipes_use_data:
+            Whether a recipe that is offered uses the calibration data.
     """
     options: dict[str, object] = {"approach": approach, "reduce_range": reduce_range}
     if target:
@@ -47,7 +50,7 @@ def signature(
     if half_storage:
         options["float16_storage"] = True
     data = "none"
-    if samples.calibration is not None and approach != "dynamic":
+    if samples.calibration is not None and (approach != "dynamic" or recipes_use_data):
         options["calibration_sizes"] = list(samples.sizes) or None
         data = samples.fingerprint
     if approach == "weight_only":

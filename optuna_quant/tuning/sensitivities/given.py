@@ -97,4 +97,11 @@ def given_sensitivity(
                         f"{option.label!r}. Write them anew with the same options, disable it, or "
                         'remove all scores and "kind" to give only what is disabled.'
                     )
+    tuned = [name for name, values in space.recipes.items() if len(values) > 1]
+    if tuned and this_rank().is_leader:
+        _logger.warning(
+            "The given sensitivities say nothing of recipes: a strategy that tries recipes by "
+            f"what they promise tries none of {', '.join(tuned)}. Fix them, or search without "
+            "the given scores."
+        )
     return GivenSensitivity(table)

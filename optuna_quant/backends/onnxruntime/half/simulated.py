@@ -13,6 +13,7 @@ from optuna_quant.backends.onnxruntime.model.graph import unused_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
 
 def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -30,6 +31,7 @@ def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         The model itself if it has no such tensors.
     """
     names = {name for node in model.graph.node for name in (node.name, *node.output)}
+    opsets = {opset.domain: opset.version for opset in model.opset_import}
     half: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -38,9 +40,7 @@ def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         for position, name in enumerate(node.input):
             copy.input[position] = half.get(name, name)
         nodes.append(copy)
-        if not _writes_half(node, half):
-            continue
-        for output in node.output:
+        for output in _half_outputs(node, half, opsets.get(node.domain, 1)):
             half[output] = unused_name(f"{output}_rounded", names)
             names.add(half[output])
             barrier = unused_name(f"{output}_rounding", names)
@@ -55,7 +55,28 @@ def with_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     return found
 
 
-def _writes_half(node: onnx.NodeProto, half: Mapping[str, str]) -> bool:
+def _half_outputs(node: onnx.NodeProto, half: Mapping[str, str], opset: int) -> list[str]:
+    """The outputs of float16, by the types that the operator's schema says are the same."""
+    outputs = [name for name in node.output if name]
     if node.op_type == "Cast" and not node.domain:
-        return bool(node_attributes(node).get("to") == onnx.TensorProto.FLOAT16)
-    return any(name in half for name in node.input)
+        return outputs if node_attributes(node).get("to") == onnx.TensorProto.FLOAT16 else []
+    if not any(name in half for name in node.input):
+        return []
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
+        return outputs  # The runtime's own operators, all of floats.
+    types = {
+        _formal(schema.inputs, position).type_str
+        for position, name in enumerate(node.input)
+        if name in half
+    }
+    found = enumerate(node.output)
+    return [name for i, name in found if name and _formal(schema.outputs, i).type_str in types]
+
+
+def _formal(
+    formal: Sequence[onnx.defs.OpSchema.FormalParameter], position: int
+) -> onnx.defs.OpSchema.FormalParameter:
+    """What the schema says of a place; the last one may be that of many."""
+    return formal[min(position, len(formal) - 1)]

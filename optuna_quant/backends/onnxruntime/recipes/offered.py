@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.recipes.recipe import ConfigRecipe
+from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
 from optuna_quant.backends.onnxruntime.recipes.request import check_value
 from optuna_quant.backends.onnxruntime.recipes.request import recipe_named
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
@@ -58,6 +59,16 @@ class OfferedRecipes:
             elif set(values) != {recipe.default}:
                 _logger.info(f"Recipe {name!r} is left out: {reason}.")
         return found
+
+    @property
+    def use_data(self) -> bool:
+        """Whether a recipe that is offered uses the calibration data."""
+        return any(
+            recipe.uses_data(value)
+            for name, values in self.values.items()
+            for value in values
+            if isinstance(recipe := RECIPES[name], GraphRecipe) and value != recipe.default
+        )
 
     def configured(self, config: QuantConfig) -> QuantConfig:
         """The configuration that is built for another, once its recipes have changed it.

@@ -114,6 +114,10 @@ def _of_mapping(recipes: Mapping[object, object]) -> dict[str, tuple[str, ...]]:
                     f"{', '.join(recipe.arguments)}."
                     f"{did_you_mean(str(argument), recipe.arguments)}"
                 )
+        if args and recipes.get(name) is None:
+            raise ValueError(
+                f"recipes: {name}{_ARGS} says nothing without the recipe: add {name!r}: True."
+            )
         if recipes.get(name) is not None:
             found[name] = _values(recipe, recipes[name], args)
     return found
@@ -140,6 +144,7 @@ def _meant(recipe: Recipe, given: object, args: Mapping[str, object]) -> tuple[s
         raise TypeError(
             f"recipes: the value of {recipe.name!r} must be True, False, a text, or a list of "
             f"these, but got {given!r}."
+            + (f" Numbers belong in '{recipe.name}{_ARGS}'." if recipe.arguments else "")
         )
     try:
         recipe.check(given)

@@ -173,3 +173,18 @@ def test_storage_leaves_weights_behind_a_pair() -> None:
     )
     proto = backend.quantize(backend.tuning_space().default()).proto
     assert not any(n.op_type == "Cast" for n in proto.graph.node)
+
+
+def test_results_of_other_types_are_not_rounded() -> None:
+    """A model that has float16 of its own, and compares there."""
+    m = Maker()
+    x = m.input("x", ["N", 12])
+    half = m.node("Cast", [x], to=onnx.TensorProto.FLOAT16)
+    zero = m.const(np.zeros(1, np.float16))
+    chosen = m.node("Where", [m.node("Greater", [half, zero]), half, zero])
+    h = m.node("Cast", [chosen], to=onnx.TensorProto.FLOAT)
+    model = m.model([m.node("Gemm", [h, m.const(WEIGHT), m.const(BIAS)])])
+    backend = backend_of(model, 30, 12, target="qnn")
+    x = samples(30, 12)
+    (y,) = backend.quantize(backend.tuning_space().fp32().with_ops({"Gemm0": HALF})).run({"x": x})
+    assert np.abs(y - (np.maximum(rounded(x), 0) @ rounded(WEIGHT) + rounded(BIAS))).max() < 0.02

@@ -63,3 +63,10 @@ def test_values_of_configurations() -> None:
         check_value("equalization", True)
     with pytest.raises(ValueError, match="There is no recipe 'equalize'. Did you mean"):
         check_value("equalize", "on")
+
+
+def test_settings_without_their_recipe_are_refused() -> None:
+    with pytest.raises(ValueError, match="add 'smooth_quant': True"):
+        requested_recipes({"smooth_quant_args": {"alpha": 0.5}})
+    with pytest.raises(TypeError, match="Numbers belong in 'smooth_quant_args'"):
+        requested_recipes({"smooth_quant": 0.5})

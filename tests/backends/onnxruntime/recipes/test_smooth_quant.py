@@ -109,10 +109,11 @@ def test_the_function_and_the_names_of_nodes_stay(
 def test_factors_are_those_of_the_paper() -> None:
     x, w = np.array([4.0, 0.5, 1.0, 0.0, 2.0]), np.array([1.0, 2.0, 1e-9, 3.0, 0.0])
     found = smooth_factors(x, w, 0.5)
-    expected = [2.0, 0.5, 1 / np.sqrt(1e-5), 1.0, np.sqrt(2 / 1e-5)]
+    expected = [2.0, 0.5, 1 / np.sqrt(1e-5), 0.0, np.sqrt(2 / 1e-5)]
+    expected[3] = (expected[0] + expected[2]) / 2  # The median of the others.
     np.testing.assert_allclose(found, expected)
     bare = smooth_factors(x, w, 0.5, weight_clip=False)
-    np.testing.assert_allclose(bare, [2.0, 0.5, 1 / np.sqrt(1e-9), 1.0, 1.0])
+    np.testing.assert_allclose(bare, [2.0, 0.5, 1 / np.sqrt(1e-9), 2.0, 2.0])
     np.testing.assert_allclose(smooth_factors(x, w, 1.0)[:2], x[:2])
     np.testing.assert_allclose(smooth_factors(x, w, 0.0)[:2], 1 / w[:2])
 
@@ -325,3 +326,22 @@ def test_sensitivities_costs_and_what_runs_are_known() -> None:
     size = backend.counted_costs(space).table("size").cost(space.default())
     assert size == pytest.approx(backend.quantize(space.default()).nbytes, rel=0.1)
     assert backend.float_weights(space.default()).nbytes > 0
+
+
+def test_channel_without_values_does_not_stick_out_before() -> None:
+    factors = smooth_factors(np.array([0.0, 4.0, 100.0, 1.0]), np.ones(4), 1.0)
+    assert factors.tolist() == [4.0, 4.0, 100.0, 1.0]
+    assert smooth_factors(np.zeros(3), np.ones(3), 0.5).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_data_of_recipes_are_in_the_signature() -> None:
+    model, x = transformer_like(), samples(24, 4, WIDTH)
+    options = {"approach": "dynamic", "recipes": {"smooth_quant": True}}
+    one, other = (
+        OnnxRuntimeBackend(model, calibration_data={"x": data}, **options) for data in (x, 3 * x)
+    )
+    config = one.tuning_space().default()
+    assert one.fingerprint(config) != other.fingerprint(config)
+    assert one.signature()["calibration data"] != other.signature()["calibration data"]
+    plain = OnnxRuntimeBackend(model, calibration_data={"x": x}, approach="dynamic")
+    assert plain.signature()["calibration data"] == "none"

@@ -27,7 +27,8 @@ def smooth_factors(
 ) -> NDArray[np.float64]:
     """What activations are divided by: ``max|X_j|**alpha / max|W_j|**(1 - alpha)``.
 
-    A channel that is zero in the activations or the weights keeps 1.
+    A channel that is zero in the activations or the weights has the median of the others' factors:
+    what comes before it can be divided by its factor, too, and is not to stick out there.
 
     Args:
         inputs:
@@ -45,4 +46,5 @@ def smooth_factors(
     bounded = np.maximum(weights, _LEAST_WEIGHT) if weight_clip else weights
     used = (inputs > 0) & (bounded > 0)
     x, w = np.where(used, inputs, 1.0), np.where(used, bounded, 1.0)
-    return np.where(used, x**alpha / w ** (1 - alpha), 1.0)
+    factors = x**alpha / w ** (1 - alpha)
+    return np.where(used, factors, np.median(factors[used]) if used.any() else 1.0)
