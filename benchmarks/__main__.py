@@ -21,6 +21,7 @@ NAMES = (
     "build",
     "calibration_memory",
     "weight_only_memory",
+    "weight_only_peer",
     "trial_overhead",
     "bayesian",
     "model_based",

@@ -28,6 +28,7 @@ from optuna_quant.backends.onnxruntime.model.fingerprint import typed_digest
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import assemble
 from optuna_quant.backends.onnxruntime.model.tensor_references import is_reference
+from optuna_quant.backends.onnxruntime.model.weights import CACHE_BYTES
 from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
@@ -113,6 +114,8 @@ class CandidateBuilder:
             Whether weights that stay in floats are stored in float16.
         means:
             Gives the means of ops' inputs; None without calibration data.
+        cache_bytes:
+            How many bytes of quantized weights are kept in memory.
 
     Attributes:
         static:
@@ -131,13 +134,14 @@ class CandidateBuilder:
         profile: TargetProfile = CPU,
         half_storage: bool = False,
         means: InputMeansSource | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._graph = graph
         self._means = means
         self._reduce_range = reduce_range
         self._half_storage = half_storage
         self._target_options = write_options(profile)
-        self._cache = BoundedCache()
+        self._cache = BoundedCache(cache_bytes)
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
         self._planner = Planner(graph, fuses=profile.is_cpu)
         self._digests: dict[str, bytes] = {}

@@ -14,11 +14,13 @@ from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsS
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
+from optuna_quant.backends.onnxruntime.model.weights import CACHE_BYTES
 from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
 from optuna_quant.backends.onnxruntime.recipes.offered import OfferedRecipes
 from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
 from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
 from optuna_quant.backends.onnxruntime.recipes.variant import Variant
+from optuna_quant.backends.onnxruntime.recipes.variants import MOST_VARIANTS
 from optuna_quant.backends.onnxruntime.recipes.variants import Variants
 from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
 from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
@@ -151,6 +153,7 @@ class BackendParts:
         return self._builder(self.model.graph)
 
     def _builder(self, graph: Graph) -> CandidateBuilder:
+        is_base = graph is self.model.graph
         inputs = means = None
         if self.samples.calibration is not None:
             source = graph, self.samples.calibration, self.sessions, self.samples.passes
@@ -163,6 +166,7 @@ class BackendParts:
             cache_dir=None if self._cache is None else self._cache.directory,
             profile=self.target.profile,
             half_storage=self.half_storage,
+            cache_bytes=CACHE_BYTES if is_base else CACHE_BYTES // MOST_VARIANTS,
         )
 
     def _variant(self, graph: Graph) -> Variant:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-_MOST_KEPT = 8
+MOST_VARIANTS = 8
 """How many variants are kept besides the user's graph; each may have its own weights."""
 
 _Key = tuple[tuple[str, str, int | None], ...]
@@ -77,7 +77,7 @@ class Variants:
             return self.base
         if key not in self._kept:
             self._kept[key] = self._made(self._graph(key))
-            if len(self._kept) > _MOST_KEPT:
+            if len(self._kept) > MOST_VARIANTS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
@@ -107,7 +107,7 @@ class Variants:
             runs = replace(self._runs(size), memory=memory)
             self._graphs[key] = recipe.rewrite(before, value, runs)
             _logger.info(f"Recipe {name}={value}: the graph is rewritten.")
-            if len(self._graphs) > 2 * _MOST_KEPT:
+            if len(self._graphs) > 2 * MOST_VARIANTS:
                 self._graphs.popitem(last=False)
         return self._graphs[key]
 

@@ -52,6 +52,8 @@ _logger = get_logger(__name__)
 # Tensors that are looked at together may take so much; one sample is run even if it takes more.
 _PIECE_BYTES = 1 << 28
 _PIECE_SAMPLES = 32
+# Graphs that recipes have made, each with its weights.
+_MOST_SIBLINGS = 4
 
 # What part weights have in an op's error is told on this part of the samples, of the ops that make
 # up more than this part of all error.
@@ -191,6 +193,8 @@ class MSESensitivity:
         if id(graph) not in self._siblings:
             found = copy(self)
             found._set_graph(graph, static)
+            if len(self._siblings) == _MOST_SIBLINGS:
+                del self._siblings[next(iter(self._siblings))]
             self._siblings[id(graph)] = found
         return self._siblings[id(graph)]
 
