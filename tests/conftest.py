@@ -22,9 +22,12 @@ settings.register_profile(
 settings.load_profile("without clocks")
 
 
-# A shell ignores Ctrl-C for what it runs in the background, and processes inherit that.
+# A shell ignores Ctrl-C for what it runs in the background, and nohup a hang-up; processes inherit
+# that, also those that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

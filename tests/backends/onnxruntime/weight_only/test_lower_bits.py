@@ -62,7 +62,7 @@ def bits(result: TuningResult) -> list[int]:
     ],
 )
 def test_the_default_strategy_lowers_bits(options: dict[str, Any]) -> None:
-    loose, tight = search(0.5, **options), search(0.06, **options)
+    loose, tight = search(0.5, **options), search(0.045, **options)
     assert loose.met and tight.met
     assert set(bits(loose)) == {4}
     assert sum(bits(loose)) < sum(bits(tight))
