@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 import dataclasses
+import inspect
 from dataclasses import dataclass
 import inspect
 from pathlib import Path
@@ -93,7 +94,9 @@ def test_types_and_page_are_up_to_date() -> None:
 def test_every_option_is_described_where_it_is_declared() -> None:
     for cls in groups_of(TuneOptions).values():
         for field in dataclasses.fields(cls):
-            assert f"        {field.name}:\n" in str(cls.__doc__), field.name
+            # Python 3.13 removes the indentation itself.
+            described = inspect.cleandoc(str(cls.__doc__))
+            assert f"    {field.name}:\n" in described, field.name
 
 
 def test_every_default_is_valid() -> None:

@@ -26,7 +26,10 @@ CALIBRATED = ("difflib", "fractions", "functools", "inspect", "pickletools", "ra
 
 def docstrings(module: str) -> str:
     """All docstrings of a module of the standard library, read from its file."""
-    file = Path(sysconfig.get_path("stdlib"), f"{module}.py")
+    folder = Path(sysconfig.get_path("stdlib"))
+    file = folder / f"_py{module}.py"  # Where datetime is from Python 3.12 on.
+    if not file.exists():
+        file = folder / f"{module}.py"
     tree = ast.parse(file.read_text(encoding="utf-8"))
     places = (ast.Module, ast.ClassDef, ast.FunctionDef)
     found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, places))
