@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 import dataclasses
-import inspect
 from dataclasses import dataclass
 import inspect
 from pathlib import Path
