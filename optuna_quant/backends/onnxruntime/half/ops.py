@@ -76,7 +76,7 @@ def apply_half(
     """
     original = {node.name: node for node in graph.nodes}
     made: dict[str, str] = {}
-    back: list[onnx.NodeProto] = []
+    back: set[str] = set()
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.name not in ops:
@@ -93,9 +93,11 @@ def apply_half(
         copy.output[0] = made[output] = rewrite.name(f"{output}_float16")
         cast = rewrite.node("Cast", node, "to_float", [made[output]], [output], to=_FLOAT)
         nodes += [copy, cast]
-        back.append(cast)
+        back.add(output)
     read = {name for node in nodes for name in node.input} | graph.captured | graph.outputs
-    rewrite.commit([n for n in nodes if n not in back or n.output[0] in read])
+    # Nobody reads the float32 output of an op whose readers all compute in float16.
+    unread = back - read
+    rewrite.commit([n for n in nodes if not unread.intersection(n.output)])
 
 
 def _as_half(
