@@ -10,6 +10,7 @@ import numpy as np
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.by_group import empty_grouped
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.inverse_factor import inverse_factor
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.output_error import better_rows
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.output_error import output_errors
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.rtn import round_to_nearest
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.shrunk_ranges import shrunk_ranges
 
@@ -85,19 +86,20 @@ def gptq(
         options:
             The options.
     """
-    gram = moments.gram()
     inputs = weight.shape[1]
     order = np.arange(inputs)
     if options.actorder:
-        order = np.argsort(-gram.diagonal(), kind="stable")
-    factor = inverse_factor(gram, order, options.percdamp)
+        order = np.argsort(-moments.squares(), kind="stable")
+    factor = inverse_factor(moments.gram(), order, options.percdamp)
     run = _Run(levels, group_size, order, factor, options)
     result = empty_grouped(weight.shape, levels, group_size)
     height = max(_ROWS, _VALUES // inputs)
     for start in range(0, len(weight), height):
         rows = slice(start, start + height)
         run.quantize(np.array(weight[rows].T, np.float32, order="C"), result, rows)
-    return better_rows(weight, round_to_nearest(weight, levels, group_size), result, gram)
+    rounded = round_to_nearest(weight, levels, group_size)
+    errors = (output_errors(weight, each, moments) for each in (rounded, result))
+    return better_rows(rounded, next(errors), result, next(errors))
 
 
 @dataclass(frozen=True)
