@@ -16,7 +16,9 @@ from optuna_quant import _optuna
 from optuna_quant.backends.base import Calibrates
 from optuna_quant.backends.base import CalibratesForConfigs
 from optuna_quant.backends.base import SharesCalibration
+from optuna_quant.backends.base import SharesParts
 from optuna_quant.backends.base import TellsCalibrationBytes
+from optuna_quant.evaluation.shared_parts import StudyParts
 from optuna_quant.study.compute_once import TIMEOUT_SECONDS
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.compute_once import LeaseMonitor
@@ -53,6 +55,11 @@ def share_calibration(
     dies meanwhile is replaced by another. What was calibrated is told apart by content, so a
     worker with another model or other data calibrates for itself.
 
+    From then on the backend also looks there for parts of candidates that take long to compute,
+    such as weights by GPTQ (:class:`~optuna_quant.backends.base.SharesParts`), each of which one
+    worker computes for all: those up to 64 kB, 2 MB in all, in the study, others in the artifact
+    store if there is one.
+
     There is nothing to share, and nobody is waited for, if the backend is calibrated already (its
     ``cache_dir`` counts), if the study is in memory, or if the backend cannot export statistics.
 
@@ -80,6 +87,8 @@ def share_calibration(
         raise ValueError(f"timeout must be positive, but got {timeout}.")
     storage, _ = _optuna.study_identity(study)
     in_memory = isinstance(storage, InMemoryStorage)
+    if isinstance(backend, SharesParts):
+        backend.share_parts(None if in_memory else StudyParts(study, artifact_store))
     if isinstance(backend, SharesCalibration) and not in_memory:
         _share(study, backend, artifact_store, timeout)
     elif isinstance(backend, Calibrates):

@@ -55,7 +55,6 @@ from optuna_quant.space.config import OpConfig
 
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
     from typing import Any
 
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
+    from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
     from optuna_quant.space.config import QuantConfig
 
 
@@ -106,8 +106,8 @@ class CandidateBuilder:
         inputs:
             Gives what some weight-only algorithms need of the ops' inputs; None without
             calibration data.
-        cache_dir:
-            Where weights that take long to quantize are kept on disk; None for nowhere.
+        kept_weights:
+            Keeps weights that take long to quantize.
         profile:
             What the target runs, and in what form it wants candidates.
         half_storage:
@@ -130,7 +130,7 @@ class CandidateBuilder:
         *,
         reduce_range: bool = False,
         inputs: InputMomentsSource | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
+        kept_weights: KeptWeights | None = None,
         profile: TargetProfile = CPU,
         half_storage: bool = False,
         means: InputMeansSource | None = None,
@@ -162,7 +162,7 @@ class CandidateBuilder:
             frozenset(node.name for node in graph.nodes), self.static, self.weight_only, profile
         )
         self._inputs = inputs
-        self._grouped = GroupedWeights(graph, self._cache, inputs, cache_dir)
+        self._grouped = GroupedWeights(graph, self._cache, inputs, kept_weights)
 
     def check(self, config: QuantConfig) -> None:
         """Check that a configuration is one for this model and its target.

@@ -9,6 +9,7 @@ from optuna_quant.backends.onnxruntime.weight_only.shared_inputs import SharedIn
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import KeepsParts
     from optuna_quant.backends.base import SharesCalibration
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.space.config import QuantConfig
@@ -75,6 +76,13 @@ class CalibratingBackend(BackendTopic):
         with self._lock:
             source = self._parts.candidates.variant(config).builder.inputs_for(config)
         return None if source is None else SharedInputs(source, self._lock)
+
+    def share_parts(self, kept: KeepsParts | None) -> None:
+        """Share weights by ``gptq``, ``awq`` and ``hqq``: see
+        :class:`~optuna_quant.backends.base.SharesParts`.
+        """
+        with self._lock:
+            self._parts.kept_weights.shared = kept
 
     def calibration_preview(self, samples: int) -> tuple[int, list[Feed]] | None:
         """The first batches of the calibration data, and how many samples there are or so many.

@@ -25,6 +25,7 @@ from optuna_quant.backends.onnxruntime.recipes.variants import Variants
 from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
 from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
 from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
+from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
 from optuna_quant.space.config import QuantConfig
 
 
@@ -81,6 +82,8 @@ class BackendParts:
             As given.
         half_storage:
             As given.
+        kept_weights:
+            Keeps weights that take long to quantize.
         fp32:
             Hands out the FP32 model.
 
@@ -111,6 +114,7 @@ class BackendParts:
         self._asked_approach = approach
         self._cache = cache
         self._requested_recipes = recipes
+        self.kept_weights = KeptWeights(None if cache is None else cache.directory)
         self.fp32 = _loaded(model, sessions)
 
     @cached_property
@@ -163,7 +167,7 @@ class BackendParts:
             reduce_range=self.reduce_range,
             inputs=inputs,
             means=means,
-            cache_dir=None if self._cache is None else self._cache.directory,
+            kept_weights=self.kept_weights,
             profile=self.target.profile,
             half_storage=self.half_storage,
             cache_bytes=CACHE_BYTES if is_base else CACHE_BYTES // MOST_VARIANTS,
