@@ -21,7 +21,7 @@ from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
-from optuna_quant.backends.onnxruntime.half.simulated import with_rounding
+from optuna_quant.backends.onnxruntime.lower_precision.simulated import with_rounding
 from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
@@ -191,7 +191,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             reduce_range=reduce_range,
             cache=None if cache_dir is None else CalibrationCache(cache_dir),
             target=found,
-            half_storage=float16_storage,
+            float16_storage=float16_storage,
             recipes=requested,
         )
         super().__init__(parts, RLock())
@@ -368,7 +368,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             reduce_range=self._parts.reduce_range,
             saturates=saturates,
             target=self._parts.target.description,
-            half_storage=self._parts.half_storage,
+            float16_storage=self._parts.float16_storage,
             recipes_use_data=recipes_use_data,
         )
 

@@ -57,13 +57,7 @@ class IntegerForm:
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         if not self.op_types:
             raise ValueError("op_types must name at least one op type.")
-        for op_type in self.op_types:
-            if op_type not in STATIC_RULES:
-                raise ValueError(
-                    f"op_types: {op_type!r} is no op type that can be quantized statically; "
-                    f"these are: {', '.join(STATIC_RULES)}."
-                    f"{did_you_mean(op_type, list(STATIC_RULES))}"
-                )
+        _check_op_types("op_types", self.op_types)
         if not isinstance(self.on_request, bool):
             raise ValueError(f"on_request must be True or False, but got {self.on_request!r}.")
         # Reading the texts checks them.
@@ -108,6 +102,9 @@ class TargetProfile:
         fallbacks:
             In what floating-point modes it runs ops, the preferred one first: of ``"bf16"``,
             ``"fp16"`` and ``"fp32"``, with ``"fp32"`` at the end.
+        bf16_op_types:
+            The op types that it runs in ``"bf16"``, if that is one of its fallbacks. Empty: all
+            that have bfloat16 in ONNX, in the opset of the model.
         default_op_types:
             The op types that are tuned unless the user asks otherwise. Empty: the same as on the
             CPU.
@@ -156,6 +153,7 @@ class TargetProfile:
     provider_options: tuple[tuple[str, str], ...] = ()
     forms: tuple[IntegerForm, ...] = ()
     fallbacks: tuple[str, ...] = ("fp32",)
+    bf16_op_types: tuple[str, ...] = ()
     default_op_types: tuple[str, ...] = ()
     dynamic: bool = False
     weight_only_bits: tuple[int, ...] = ()
@@ -170,7 +168,7 @@ class TargetProfile:
             value = getattr(self, name)
             if not isinstance(value, str) or (name != "note" and not value):
                 raise ValueError(f"{name} must be a text, but got {value!r}.")
-        for name in ("fallbacks", "default_op_types"):
+        for name in ("fallbacks", "bf16_op_types", "default_op_types"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         object.__setattr__(self, "provider_options", _pairs(self.provider_options))
         object.__setattr__(self, "forms", tuple(self.forms))
@@ -210,6 +208,9 @@ class TargetProfile:
             raise ValueError(
                 f"fallbacks must be different modes with 'fp32' last, but got {self.fallbacks!r}."
             )
+        _check_op_types("bf16_op_types", self.bf16_op_types)
+        if self.bf16_op_types and "bf16" not in self.fallbacks:
+            raise ValueError("bf16_op_types: fallbacks must have 'bf16' for it.")
 
     @cached_property
     def op_types(self) -> frozenset[str]:
@@ -225,6 +226,12 @@ class TargetProfile:
         """The forms of an op type, the default first."""
         return tuple(form for form in self.forms if op_type in form.op_types)
 
+    def fallbacks_of(self, op_type: str) -> tuple[str, ...]:
+        """In what floating-point modes it runs an op type, the preferred one first."""
+        if not self.bf16_op_types or op_type in self.bf16_op_types:
+            return self.fallbacks
+        return tuple(mode for mode in self.fallbacks if mode != "bf16")
+
     def allows(self, op_type: str, config: OpConfig) -> bool:
         """Whether it runs an op of a type so; of static options only their form counts."""
         if config.mode == "static":
@@ -233,7 +240,17 @@ class TargetProfile:
             return config.weight is not None and config.weight.bits in self.weight_only_bits
         if config.mode == "dynamic":
             return self.dynamic
-        return config.mode in self.fallbacks
+        return config.mode in self.fallbacks_of(op_type)
+
+
+def _check_op_types(name: str, op_types: Iterable[str]) -> None:
+    for op_type in op_types:
+        if op_type not in STATIC_RULES:
+            raise ValueError(
+                f"{name}: {op_type!r} is no op type that can be quantized statically; "
+                f"these are: {', '.join(STATIC_RULES)}."
+                f"{did_you_mean(op_type, list(STATIC_RULES))}"
+            )
 
 
 def _kind(tensor: TensorConfig) -> tuple[str, str, str]:
