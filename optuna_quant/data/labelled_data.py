@@ -64,7 +64,7 @@ class LabelledData(ABC):
         return other
 
     def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
-        """The names of labels that are there and not needed, as far as that can be told."""
+        """The names of labels that are there and not needed, as far as that can be determined."""
         return []
 
     @property
@@ -74,16 +74,16 @@ class LabelledData(ABC):
 
         Raises:
             ValueError:
-                If it cannot be told, or is zero.
+                If it cannot be determined, or is zero.
         """
 
     @abstractmethod
     def check(self, inputs: Sequence[InputSpec]) -> None:
-        """Check that the samples fit a model's inputs, by shapes or by one sample.
+        """Check that the samples fit a model's inputs, by their shapes or by one sample.
 
         Raises:
             ValueError:
-                If they do not; it says what does not.
+                If they do not; the message says what does not fit.
         """
 
     @abstractmethod

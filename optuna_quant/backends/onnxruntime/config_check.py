@@ -1,4 +1,4 @@
-"""Checks that a configuration is one for a model and its target."""
+"""Checks that a configuration fits a model and its target."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class ScoringBackend(BackendTopic):
     def sensitivity(
         self, *, samples: int = 32, outputs: Sequence[str] | None = None
     ) -> MSESensitivity | None:
-        """The sensitivity of ops in their options that is the best to be had here.
+        """The best sensitivity of ops in their options that is available here.
 
         What the default strategy begins with: :meth:`gradient_sensitivity` where torch is
         installed and knows all operators of the model, otherwise :meth:`mse_sensitivity`, which

@@ -27,7 +27,7 @@ _WEIGHT_ONLY_BITS = (2, 4, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerForm:
-    """What op types a device multiplies or adds on integers, and of which kinds.
+    """Op types that a device computes on integers, and the types of their activations and weights.
 
     Args:
         op_types:
@@ -37,8 +37,8 @@ class IntegerForm:
             The type and the scheme of the activations, as ``"uint8/asym"``; always per tensor.
         weights:
             The types, schemes and granularities of weights that go with such activations, the
-            default first, as ``"int8/sym/per_channel"``. Of no matter for ops without a weight;
-            an op with one is offered with these only.
+            default first, as ``"int8/sym/per_channel"``. Ignored for ops without a weight; an op
+            with one is offered with these only.
         on_request:
             Whether options of this form are in a tuning space only where the user asks for them.
 
@@ -91,7 +91,7 @@ class TargetProfile:
 
     Args:
         name:
-            What the target is called.
+            The name of the target.
         provider:
             The execution provider of ONNX Runtime. Where the installed ONNX Runtime has it,
             models run with it; otherwise they are simulated on the CPU.
@@ -100,8 +100,8 @@ class TargetProfile:
         forms:
             What it runs as integers, the default of an op type first.
         fallbacks:
-            In what floating-point modes it runs ops, the preferred one first: of ``"bf16"``,
-            ``"fp16"`` and ``"fp32"``, with ``"fp32"`` at the end.
+            The floating-point modes in which it runs ops, the preferred one first: some of
+            ``"bf16"``, ``"fp16"`` and ``"fp32"``, with ``"fp32"`` at the end.
         bf16_op_types:
             The op types that it runs in ``"bf16"``, if that is one of its fallbacks. Empty: all
             that have bfloat16 in ONNX, in the opset of the model.
@@ -109,9 +109,10 @@ class TargetProfile:
             The op types that are tuned unless the user asks otherwise. Empty: the same as on the
             CPU.
         dynamic:
-            Whether it runs what ONNX Runtime writes for ranges that are found at run time.
+            Whether it runs the operators of dynamic quantization, with ranges found at run time.
         weight_only_bits:
-            The bits of weights that it takes alone (``MatMulNBits``). Empty: none.
+            The bit widths of weight-only quantization (``MatMulNBits``) that it runs, of 2, 4 and
+            8. Empty: none.
         integer_outputs:
             Whether ops on integers write integers, so that their outputs are quantized as well;
             otherwise only inputs are. :obj:`None`: as ONNX Runtime's CPU kernels do it.
@@ -125,7 +126,7 @@ class TargetProfile:
             Whether weights use 7 bits only, see
             :class:`~optuna_quant.backends.onnxruntime.OnnxRuntimeBackend`.
         note:
-            What users should know, for messages: a sentence.
+            What users should know: a sentence, which is logged once.
 
     Raises:
         ValueError:
@@ -227,13 +228,13 @@ class TargetProfile:
         return tuple(form for form in self.forms if op_type in form.op_types)
 
     def fallbacks_of(self, op_type: str) -> tuple[str, ...]:
-        """In what floating-point modes it runs an op type, the preferred one first."""
+        """The floating-point modes in which it runs an op type, the preferred one first."""
         if not self.bf16_op_types or op_type in self.bf16_op_types:
             return self.fallbacks
         return tuple(mode for mode in self.fallbacks if mode != "bf16")
 
     def allows(self, op_type: str, config: OpConfig) -> bool:
-        """Whether it runs an op of a type so; of static options only their form counts."""
+        """Whether it runs an op type in this option; of static options only their form counts."""
         if config.mode == "static":
             return any(form.allows(config) for form in self.forms_of(op_type))
         if config.mode == "weight_only":

@@ -1,7 +1,7 @@
 """The targets that are known by name.
 
 The tables say what the documentation of each provider says, as far as it is public. What they say
-of other providers than the CPU's has not been tried on a device; where it is not certain, the
+about providers other than the CPU's has not been tried on a device; where it is uncertain, the
 comment at the table says so.
 
 Sources:
@@ -100,9 +100,9 @@ CUDA = TargetProfile(
     "without a fallback to 16 bits no faster; for integers see target='tensorrt'.",
 )
 
-# Scales symmetric and zero points 0 on both sides; weights per channel or per tensor. Not certain:
+# Scales symmetric and zero points 0 on both sides; weights per channel or per tensor. Uncertain:
 # which versions take integer weights behind a DequantizeLinear alone; all take them in floats
-# behind a pair. Not certain either: from which version on pooling runs on integers by itself, and
+# behind a pair. Also uncertain: from which version on pooling runs on integers by itself, and
 # which operators run in bfloat16: a model with one that TensorRT refuses does not load.
 TENSORRT = TargetProfile(
     name="tensorrt",
@@ -128,7 +128,7 @@ TENSORRT = TargetProfile(
 _OPENVINO_OPS = (*_ALL_PRODUCTS, "Add", "AveragePool", "GlobalAveragePool", "Mul")
 
 # Quantized by default as NNCF does it: symmetric weights per channel, activations asymmetric or
-# symmetric, at the inputs of ops only. Not certain: which of its plugins take 16-bit activations;
+# symmetric, at the inputs of ops only. Uncertain: which of its plugins take 16-bit activations;
 # they are not in this table. No bfloat16: where a processor has it, the CPU plugin computes all
 # ops in it by one setting, whatever the types in the file are.
 OPENVINO = TargetProfile(
@@ -173,7 +173,7 @@ def _htp_forms(activation: str) -> tuple[IntegerForm, ...]:
     )
 
 
-# What the HTP backend of the NPU runs. Not certain: which chips take weights per channel for
+# What the HTP backend of the NPU runs. Uncertain: which chips take weights per channel for
 # other ops than convolutions, so there only one scale is offered; and which chips run float16,
 # the fallback (it needs the architecture v69 or newer).
 QNN = TargetProfile(

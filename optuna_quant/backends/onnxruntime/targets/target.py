@@ -119,7 +119,7 @@ def find_target(profile: TargetProfile, providers: Providers | None) -> tuple[Ta
             The profile.
         providers:
             The providers that the user names; None for that of the profile where it is installed,
-            with the CPU's for what it does not take, and otherwise the CPU's.
+            with the CPU's for ops that it does not support, and otherwise the CPU's alone.
 
     Raises:
         ValueError:
