@@ -123,7 +123,7 @@ class CalibrationData:
               of the dataset;
             - an iterator, which is read once and kept in memory.
 
-            Labels are left out: what is named so, or stands behind the inputs in a tuple. Arrays
+            Labels are left out: arrays with such a name, or behind the inputs in a tuple. Arrays
             that have one axis more than the model's inputs hold samples that are run one by one.
         inputs:
             The model's inputs, as :func:`input_specs` gives them.
@@ -134,9 +134,8 @@ class CalibrationData:
         constants:
             Inputs that are the same for all samples; the data need not hold them.
         transform:
-            Function of what the data hold of one sample, an array or an image, that gives the
-            input as the model takes it, without an axis of samples. It must give the same each
-            time.
+            Function from one raw sample, an array or an image, to the input as the model takes
+            it, without an axis of samples. It must return the same each time.
 
     Raises:
         TypeError:

@@ -33,7 +33,7 @@ class SampleReader:
         inputs:
             Inputs that are the same for all samples, by name.
         transform:
-            Function of what the data hold of one sample that gives the input.
+            Function from one raw sample of the data to the input.
 
     Attributes:
         constants:

@@ -237,7 +237,7 @@ class MSESensitivity:
     def score_with_weights(
         self, configs: Sequence[QuantConfig], ops: Sequence[str]
     ) -> tuple[list[dict[str, float]], dict[str, float]]:
-        """Score ops in several options each, and tell what part their weights have in it.
+        """Score ops in several options each, and find how much of it comes from their weights.
 
         That is the score where only what is constant is quantized and the activations are not,
         over that where all is, both on a few of the samples.
@@ -251,7 +251,7 @@ class MSESensitivity:
         Returns:
             The scores of each configuration; and, for the ops that matter of those that the first
             one has in static mode, the part of their error that comes from their weights, from 0
-            to 1. An op of which that cannot be told is missing.
+            to 1. An op for which this cannot be determined is missing.
 
         Raises:
             ValueError:
@@ -288,19 +288,19 @@ class MSESensitivity:
         return max(1, round(_SAMPLES_OF_WEIGHTS * self._samples))
 
     def passes(self, configs: int, *, with_weights: bool = False) -> float:
-        """How many samples are run through models to score so many configurations.
+        """How many samples are run through models to score this number of configurations.
 
         Args:
             configs:
                 The number of configurations.
             with_weights:
-                Whether it is told what part the weights have as well.
+                Whether the part that comes from the weights is found as well.
         """
         more = self._samples_of_weights if with_weights else 0
         return float(self._samples * configs + more)
 
     def with_samples(self, samples: int) -> Self:
-        """The same with at most so many samples."""
+        """The same sensitivity with at most this number of samples."""
         found = copy(self)
         found._siblings = {}
         found._samples = min(self._samples, samples)
@@ -429,7 +429,7 @@ class OutputSensitivity:
         self._by_model: dict[str, float] = {}
 
     def with_batches(self, batches: int) -> OutputSensitivity:
-        """The same with another number of batches.
+        """The same sensitivity with another number of batches.
 
         Args:
             batches:
