@@ -31,7 +31,7 @@ from optuna_quant.space.config import QuantConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+    from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
     from optuna_quant.backends.onnxruntime.calibration.samples import Samples
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.backends.onnxruntime.model.graph import Graph

@@ -10,7 +10,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.calibration.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
-from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
+from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
 
 
 if TYPE_CHECKING:
