@@ -22,12 +22,12 @@ import pytest
 from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import pack
 from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import unpack
 from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import serialized
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
 from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
 from optuna_quant.backends.onnxruntime.ranges.ranges import compute_range
@@ -592,7 +592,7 @@ def test_peak_memory_does_not_grow_with_the_samples() -> None:
         from onnx import TensorProto, helper
         from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
         from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-        from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+        from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 
         samples, names = int(sys.argv[1]), [f"t{i}" for i in range(10)]
         nodes = [helper.make_node("Neg", [a], [b]) for a, b in zip(["x", *names], names)]

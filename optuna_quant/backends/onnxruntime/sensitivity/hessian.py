@@ -21,10 +21,10 @@ from typing import TypeAlias
 
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.op_weights import channel_axis
 from optuna_quant.backends.onnxruntime.calibration.op_weights import squared_perturbation
 from optuna_quant.backends.onnxruntime.model.graph import tensor_array
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import check_ops
 from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import HessianReport
 from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import OpTrace
