@@ -16,7 +16,6 @@ from optuna.logging import get_logger
 
 from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.image_folder import is_image_folder
-from optuna_quant.data.labelled_data import LABELS
 from optuna_quant.data.labelled_data import ArrayData
 from optuna_quant.data.labelled_data import Batch
 from optuna_quant.data.labelled_data import DatasetData
@@ -29,6 +28,7 @@ from optuna_quant.data.loaders import content_hash
 from optuna_quant.data.loaders import is_indexable
 from optuna_quant.data.loaders import is_loader
 from optuna_quant.data.loaders import kept_in_memory
+from optuna_quant.data.sample_checks import LABELS
 
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from optuna.logging import get_logger
 from optuna_quant.backends.onnxruntime.config_check import ConfigCheck
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
+from optuna_quant.backends.onnxruntime.dynamic.use_pairs import use_pairs
 from optuna_quant.backends.onnxruntime.lower_precision.ops import compute_in
 from optuna_quant.backends.onnxruntime.lower_precision.storage import store_in
 from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT16
@@ -399,28 +400,3 @@ def _schemes(op: StaticOp) -> set[str]:
 
 def _is_in(initializers: Mapping[str, onnx.TensorProto], tensor: onnx.TensorProto) -> bool:
     return initializers.get(tensor.name) is tensor
-
-
-def use_pairs(model: onnx.ModelProto, integers: Mapping[str, str]) -> None:
-    """Let what would quantize a tensor at run time take the integers of the pair before it.
-
-    Args:
-        model:
-            The model; changed in place.
-        integers:
-            The quantized tensor behind each tensor that comes out of a pair.
-    """
-    graph = model.graph
-    params = {node.output[0]: node.input for node in graph.node if node.output[0] in integers}
-    known: dict[str, str] = {}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "DynamicQuantizeLinear" and node.input[0] in params:
-            known.update(zip(node.output, params[node.input[0]], strict=True))
-        else:
-            kept.append(node)
-    for node in kept:
-        for i, name in enumerate(node.input):
-            node.input[i] = known.get(name, name)
-    del graph.node[:]
-    graph.node.extend(kept)
