@@ -166,6 +166,23 @@ def test_neighbours_of_different_types() -> None:
     assert np.median(np.abs(y - expected)) < 1e-5
 
 
+@BOTH
+def test_what_a_neighbour_reads_is_rounded(option: OpConfig) -> None:
+    """Between two ops of one type there is no Cast in the file, and a rounding all the same."""
+    m = Maker()
+    x = samples(50, 12)
+    product = m.node("MatMul", [m.input("x", ["N", 12]), m.const(WEIGHT)])
+    backend = backend_of(m.model([m.node("Add", [product, m.const(BIAS)])]), 50, 12)
+    space = backend.tuning_space(op_types="all")
+    model = backend.quantize(space.fp32().with_ops({"MatMul0": option, "Add0": option}))
+    assert [n.op_type for n in model.proto.graph.node] == ["Cast", "MatMul", "Add", "Cast"]
+    (y,) = model.run({"x": x})
+    product = rounded(rounded(x, option) @ rounded(WEIGHT, option), option)
+    expected = rounded(product + rounded(BIAS, option), option)
+    # A sum at the edge between two steps may fall on either.
+    assert np.mean(np.abs(y - expected) > 1e-6) < 0.01
+
+
 def test_large_weights_in_bfloat16_are_read_from_outside_the_model() -> None:
     m = Maker()
     weight = samples(64, 80, seed=1)
