@@ -241,6 +241,12 @@ def test_bfloat16_where_the_opset_has_it() -> None:
         backend.quantize(config)
 
 
+def test_user_chooses_among_the_types() -> None:
+    backend = backend_of(chain(), 30, 12)
+    space = backend.tuning_space(op_type_dict={".*": {"mode": ["static", "fp16", "fp32"]}})
+    assert all(t.fallbacks == (HALF, FP32) for t in space.tunables)
+
+
 def test_bfloat16_where_the_provider_has_it() -> None:
     m = Maker(opset=22)
     x = m.input("x", ["N", 2, 5, 5])
