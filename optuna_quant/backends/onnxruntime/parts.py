@@ -32,7 +32,7 @@ from optuna_quant.space.config import QuantConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+    from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
     from optuna_quant.backends.onnxruntime.calibration.samples import Samples
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.backends.onnxruntime.model.graph import Graph
@@ -64,7 +64,7 @@ class BackendParts:
             Keeps calibration statistics on disk; None to keep them in memory only.
         target:
             What candidates are made for.
-        half_storage:
+        float16_storage:
             Whether weights that stay in floats are stored in float16.
         recipes:
             The values of each recipe that the user asks for, by name.
@@ -80,7 +80,7 @@ class BackendParts:
             As given, or as the target asks for.
         target:
             As given.
-        half_storage:
+        float16_storage:
             As given.
         kept_weights:
             Keeps weights that take long to quantize.
@@ -102,7 +102,7 @@ class BackendParts:
         reduce_range: bool,
         cache: CalibrationCache | None,
         target: Target,
-        half_storage: bool,
+        float16_storage: bool,
         recipes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         self.model = model
@@ -110,7 +110,7 @@ class BackendParts:
         self.sessions = sessions
         self.reduce_range = reduce_range or target.profile.reduce_range
         self.target = target
-        self.half_storage = half_storage
+        self.float16_storage = float16_storage
         self._asked_approach = approach
         self._cache = cache
         self._requested_recipes = recipes
@@ -169,7 +169,7 @@ class BackendParts:
             means=means,
             kept_weights=self.kept_weights,
             profile=self.target.profile,
-            half_storage=self.half_storage,
+            float16_storage=self.float16_storage,
             cache_bytes=CACHE_BYTES if is_base else CACHE_BYTES // MOST_VARIANTS,
         )
 

@@ -10,8 +10,8 @@ from onnx_models import samples
 import pytest
 
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.normalize import normalize
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker

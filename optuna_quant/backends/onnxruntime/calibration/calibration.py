@@ -1,42 +1,30 @@
-"""Range statistics of a model's tensors: collected in one pass, kept in a cache on disk."""
+"""Collecting the range statistics of a model's tensors in one pass over the data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
-from dataclasses import dataclass
-from dataclasses import field
 import difflib
-import hashlib
-import json
 import os
-from pathlib import Path
 import time
 from typing import TYPE_CHECKING
-import uuid
 import warnings
 
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.calibration.cache import DEFAULT_PROVIDERS
+from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration.cache import statistics_keys
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.content import external_tensors
-from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
-from optuna_quant.backends.onnxruntime.ranges import ranges
 from optuna_quant.backends.onnxruntime.ranges.extremes import SampleExtremes
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_from_arrays
 from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_of
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_to_arrays
-from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
 from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
-from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
-from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_to_arrays
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import range_problem
 
 
 if TYPE_CHECKING:
@@ -56,166 +44,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
-
-# Part of every cache key: raise it when the statistics or their file format change.
-_FORMAT_VERSION = 2
 _FLOAT_TYPES = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationStatistics:
-    """What calibration learnt about a model's tensors.
-
-    Args:
-        histograms:
-            Histogram of each tensor. Tensors that are not floating-point have none.
-        samples:
-            Number of calibration samples seen.
-        unusable:
-            Why a tensor has no range, as a sentence, where it holds NaN or infinities.
-        extremes:
-            The extremes of the samples of each tensor with a histogram.
-    """
-
-    histograms: Mapping[str, Histogram]
-    samples: int
-    unusable: Mapping[str, str] = field(default_factory=dict)
-    extremes: Mapping[str, SampleExtremes] = field(default_factory=dict)
-    _ranges: dict[tuple[object, ...], tuple[float, float]] = field(
-        default_factory=dict, init=False, repr=False
-    )
-
-    def histogram(self, tensor: str) -> Histogram:
-        """Return the histogram of a tensor.
-
-        Raises:
-            KeyError:
-                If the tensor was not calibrated, or is not floating-point.
-            NoRangeError:
-                If it holds NaN or infinities.
-        """
-        if tensor in self.unusable:
-            raise NoRangeError(tensor, self.unusable[tensor])
-        if tensor not in self.histograms:
-            raise KeyError(
-                f"There are no calibration statistics for tensor {tensor!r}: it was not requested "
-                "or is not floating-point."
-            )
-        return self.histograms[tensor]
-
-    def problem(self, tensor: str) -> str | None:
-        """Why a tensor has no range, as a sentence; None if it has one.
-
-        Raises:
-            KeyError:
-                As :meth:`histogram`.
-        """
-        if tensor in self.unusable:
-            return self.unusable[tensor]
-        return range_problem(tensor, self.histogram(tensor))
-
-    def range(
-        self,
-        tensor: str,
-        algorithm: str,
-        dtype: str,
-        scheme: str,
-        *,
-        percentile: float = ranges.DEFAULT_PERCENTILE,
-    ) -> tuple[float, float]:
-        """Return a tensor's range ``(rmin, rmax)``; computed once, then remembered.
-
-        See :func:`~optuna_quant.backends.onnxruntime.ranges.ranges.compute_range` for the
-        arguments.
-
-        Raises:
-            KeyError:
-                As :meth:`histogram`.
-            NoRangeError:
-                If calibration saw nothing that would give the tensor a range.
-            ValueError:
-                As :func:`~optuna_quant.backends.onnxruntime.ranges.ranges.compute_range`.
-        """
-        problem = self.problem(tensor)
-        if problem is not None:
-            raise NoRangeError(tensor, problem)
-        key = (tensor, algorithm, dtype, scheme, percentile)
-        if key not in self._ranges:
-            self._ranges[key] = ranges.compute_range(
-                self.histogram(tensor),
-                algorithm,
-                dtype,
-                scheme,
-                percentile=percentile,
-                extremes=self.extremes.get(tensor),
-            )
-        return self._ranges[key]
-
-
-class CalibrationCache:
-    """Calibration statistics on disk, one ``.npz`` file for each key.
-
-    Files are written aside and moved into place, so that any number of processes may share the
-    directory. A file that cannot be read is ignored with a warning and written anew.
-
-    Args:
-        directory:
-            Where the files are; made when first needed.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self._directory = Path(directory)
-
-    @property
-    def directory(self) -> Path:
-        """Where the files are."""
-        return self._directory
-
-    def path(self, key: str) -> Path:
-        """Return the file of a key."""
-        return self._directory / f"calibration-{key}.npz"
-
-    def load(self, key: str) -> CalibrationStatistics | None:
-        """Return the statistics stored under a key, or None."""
-        path = self.path(key)
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                samples = int(arrays["samples"])
-                histograms = histograms_from_arrays(arrays)
-                unusable = unusable_from_arrays(arrays)
-                extremes = extremes_from_arrays(arrays)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except Exception as error:  # a damaged file fails in many ways, all of them here
-            warnings.warn(
-                f"The calibration cache file {path} cannot be read ({error}); calibrating again.",
-                stacklevel=2,
-            )
-            return None
-        return CalibrationStatistics(histograms, samples, unusable, extremes)
-
-    def store(self, key: str, statistics: CalibrationStatistics) -> None:
-        """Store statistics under a key. A failure to write is only a warning."""
-        path = self.path(key)
-        arrays: dict[str, Any] = {
-            "samples": np.array(statistics.samples),
-            **histograms_to_arrays(statistics.histograms),
-            **unusable_to_arrays(statistics.unusable),
-            **extremes_to_arrays(statistics.extremes),
-        }
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            with aside.open("xb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(aside, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            warnings.warn(
-                f"The calibration statistics cannot be stored in {path}: {error}", stacklevel=2
-            )
 
 
 def collect_statistics(
@@ -308,20 +137,6 @@ def collect_statistics(
     return dict(sorted(found.items()))
 
 
-def unusable_to_arrays(unusable: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Why tensors have no range, as arrays; none if all have one."""
-    if not unusable:
-        return {}
-    return {"unusable": np.frombuffer(json.dumps(dict(unusable)).encode(), dtype=np.uint8)}
-
-
-def unusable_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """Inverse of :func:`unusable_to_arrays`."""
-    if "unusable" not in arrays:
-        return {}
-    return {str(name): str(why) for name, why in json.loads(arrays["unusable"].tobytes()).items()}
-
-
 def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
     """Warn of each sampling size that the data do not reach."""
     for size, statistics in sorted(found.items()):
@@ -331,27 +146,6 @@ def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
                 f"{statistics.samples} samples; all of them are used.",
                 stacklevel=3,
             )
-
-
-def statistics_keys(
-    model: onnx.ModelProto,
-    tensors: Iterable[str],
-    data: CalibrationData,
-    sizes: Iterable[int],
-    *,
-    base_dir: str | os.PathLike[str] | None = None,
-    providers: Providers = DEFAULT_PROVIDERS,
-) -> dict[int, str]:
-    """For each sampling size a hash of all that the statistics come from; reads the data once.
-
-    For the arguments see :func:`collect_statistics`.
-    """
-    names = [name if isinstance(name, str) else name[0] for name in providers]
-    shared = [_FORMAT_VERSION, model_fingerprint(model, base_dir), sorted(tensors), names]
-    return {
-        size: hashlib.sha256(json.dumps([*shared, size, content]).encode()).hexdigest()
-        for size, content in data.fingerprints(sizes).items()
-    }
 
 
 def _check_tensors(model: onnx.ModelProto, tensors: Iterable[str]) -> None:

@@ -10,9 +10,9 @@ import zlib
 
 import numpy as np
 
-from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationStatistics
-from optuna_quant.backends.onnxruntime.calibration.calibration import unusable_from_arrays
-from optuna_quant.backends.onnxruntime.calibration.calibration import unusable_to_arrays
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import unusable_from_arrays
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import unusable_to_arrays
 from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_from_arrays
 from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_to_arrays
 from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
