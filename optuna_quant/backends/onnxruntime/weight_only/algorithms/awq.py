@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SEARCHED = 512
 """Outputs that the search of the factors looks at, at most."""
-_ROWS = 64
+_ROWS = 96
 """Rows that are quantized at a time, at least."""
 
 
@@ -46,7 +46,7 @@ class AWQOptions:
     Args:
         grid:
             How many powers ``alpha`` there are: ``0, 1 / grid, ..., (grid - 1) / grid``. Every
-            other one is tried, and the neighbours of the best. With 1 there are no factors.
+            fourth is tried, and then the neighbours of the best. With 1 there are no factors.
         clip:
             Clip the range of a group where that costs less: 11 ranges are tried.
     """
@@ -141,10 +141,12 @@ def _searched_scale(
     def scale(step: int) -> Floats | None:
         return _scale_of(moments.mean_magnitude(), step / grid) if step else None
 
-    # Every other one first: the error has hardly more than one minimum.
-    best = min(range(0, grid, 2), key=error)
-    near = (step for step in (best, best - 1, best + 1) if 0 <= step < grid)
-    return scale(min(near, key=error))
+    # From coarse to fine: the error has hardly more than one minimum.
+    best = min(range(0, grid, 4), key=error)
+    for apart in (2, 1):
+        near = (best, best - apart, best + apart)
+        best = min((step for step in near if 0 <= step < grid), key=error)
+    return scale(best)
 
 
 def _some_rows(weight: NDArray[Any], count: int) -> Floats:
