@@ -266,7 +266,7 @@ SMOLLM2_WEIGHTS = (
     Weights(4, "asym", 32, "hqq_float"),
     *(Weights(4, "asym", 128, algorithm) for algorithm in ("rtn", "gptq")),
     *(Weights(4, "sym", 32, algorithm) for algorithm in ("rtn", "gptq")),
-    *(Weights(2, "asym", 32, algorithm) for algorithm in ("rtn", "gptq", "awq")),
+    *(Weights(2, "asym", 32, each) for each in ("rtn", "gptq", "gptq_act_mse", "gptq_mse", "awq")),
     Weights(8, "asym", 32, "rtn"),
 )
 
