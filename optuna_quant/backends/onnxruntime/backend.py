@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from optuna_quant.backends.onnxruntime.calibrating import CalibratingBackend
-from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.onnxruntime.calibration.samples import SampleReader
 from optuna_quant.backends.onnxruntime.calibration.samples import Samples

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
-from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
@@ -31,7 +30,7 @@ from optuna_quant.space.config import QuantConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+    from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
     from optuna_quant.backends.onnxruntime.calibration.samples import Samples
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.backends.onnxruntime.model.graph import Graph
@@ -154,15 +153,15 @@ class BackendParts:
 
     def _builder(self, graph: Graph) -> CandidateBuilder:
         is_base = graph is self.model.graph
-        inputs = means = None
+        inputs = None
         if self.samples.calibration is not None:
-            source = graph, self.samples.calibration, self.sessions, self.samples.passes
-            inputs, means = InputMomentsSource(*source), InputMeansSource(*source)
+            inputs = InputMomentsSource(
+                graph, self.samples.calibration, self.sessions, self.samples.passes
+            )
         return CandidateBuilder(
             graph,
             reduce_range=self.reduce_range,
             inputs=inputs,
-            means=means,
             cache_dir=None if self._cache is None else self._cache.directory,
             profile=self.target.profile,
             half_storage=self.half_storage,
@@ -178,6 +177,8 @@ class BackendParts:
                 graph, self.samples.calibration, self.sessions, self._cache
             )
         ranges = CandidateRanges(statistics, self.samples.passes, builder, self.offered)
+        if self.recipes.correct_biases:
+            ranges.expect_means()
         return Variant(graph, builder, ranges)
 
     def _runs(self, size: int | None) -> RunsGraphs:

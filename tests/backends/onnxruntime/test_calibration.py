@@ -19,9 +19,11 @@ from onnx import numpy_helper
 import onnxruntime
 import pytest
 
-from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
-from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
+from optuna_quant.backends.onnxruntime.calibration.calibration_statistics import (
+    CalibrationStatistics,
+)
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import pack
@@ -565,8 +567,8 @@ def test_cache_is_safe_for_several_processes(tmp_path: Path) -> None:
     script = """
         import sys, warnings
         import numpy as np
-        from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
-        from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationStatistics
+        from optuna_quant.backends.onnxruntime.calibration import calibration_statistics
+        from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
         from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
 
         warnings.simplefilter("error")
@@ -577,7 +579,8 @@ def test_cache_is_safe_for_several_processes(tmp_path: Path) -> None:
             histograms[name] = stream.snapshot()
         cache = CalibrationCache(sys.argv[1])
         for _ in range(20):
-            cache.store("shared", CalibrationStatistics(histograms, 5))
+            statistics = calibration_statistics.CalibrationStatistics(histograms, 5)
+            cache.store("shared", statistics)
             loaded = cache.load("shared")
             assert loaded is not None and loaded.histograms == histograms
         """

@@ -9,9 +9,11 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.recipes.recipe import ConfigRecipe
 from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
+from optuna_quant.backends.onnxruntime.recipes.recipe import WriterRecipe
 from optuna_quant.backends.onnxruntime.recipes.request import check_value
 from optuna_quant.backends.onnxruntime.recipes.request import recipe_named
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 from optuna_quant.space.config import QuantConfig
 
 
@@ -68,6 +70,16 @@ class OfferedRecipes:
             for name, values in self.values.items()
             for value in values
             if isinstance(recipe := RECIPES[name], GraphRecipe) and value != recipe.default
+        )
+
+    @property
+    def correct_biases(self) -> bool:
+        """Whether a recipe that is offered corrects biases by the means of ops' inputs."""
+        return any(
+            recipe.written(AS_USUAL, value).correct_biases
+            for name, values in self.values.items()
+            for value in values
+            if isinstance(recipe := RECIPES[name], WriterRecipe) and value != recipe.default
         )
 
     def configured(self, config: QuantConfig) -> QuantConfig:
