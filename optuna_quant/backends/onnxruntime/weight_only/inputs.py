@@ -109,9 +109,9 @@ class InputMomentsSource:
         if not self.is_collected():
             self._collect(self._sizes)
 
-    def expected_key(self) -> str:
+    def key(self) -> str:
         """A hash of all that the moments of all that is expected depend on."""
-        parts = [self.key(size) for size in self._sizes]
+        parts = [self.key_of(size) for size in self._sizes]
         parts += [f"{name}:{inputs}" for name, inputs in sorted(self._expected.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -130,7 +130,7 @@ class InputMomentsSource:
             if (name, size) in self._found and name not in self._unusable
         }
         unusable = {name: why for name, why in self._unusable.items() if name in self._expected}
-        return pack_moments(self.expected_key(), found, unusable)
+        return pack_moments(self.key(), found, unusable)
 
     def restore(self, data: bytes) -> None:
         """Take what :meth:`dump` has given in another process.
@@ -139,11 +139,11 @@ class InputMomentsSource:
             ValueError:
                 If the bytes are damaged, or were made from another model or other data.
         """
-        found, unusable = unpack_moments(data, self.expected_key())
+        found, unusable = unpack_moments(data, self.key())
         self._found.update(found)
         self._unusable.update(unusable)
 
-    def key(self, size: int | None) -> str:
+    def key_of(self, size: int | None) -> str:
         """A hash of all that the moments depend on: the model, and the data, which are read."""
         number = size or _ALL
         if number not in self._data_keys:
