@@ -74,6 +74,8 @@ class BackendParts:
             Whether weights that stay in floats are stored in float16.
         recipes:
             The values of each recipe that the user asks for, by name.
+        recipes_are_named:
+            Whether the user has named them, and not only asked for all.
 
     Attributes:
         model:
@@ -108,6 +110,7 @@ class BackendParts:
         target: Target,
         half_storage: bool,
         recipes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+        recipes_are_named: bool = True,
     ) -> None:
         self.model = model
         self.samples = samples
@@ -118,6 +121,7 @@ class BackendParts:
         self._asked_approach = approach
         self._cache = cache
         self._requested_recipes = recipes
+        self._recipes_are_named = recipes_are_named
         self.fp32 = _loaded(model, sessions)
 
     @cached_property
@@ -137,7 +141,9 @@ class BackendParts:
     @cached_property
     def recipes(self) -> OfferedRecipes:
         """The recipes that are offered, and what they make of configurations."""
-        return OfferedRecipes(self._requested_recipes, self._facts)
+        return OfferedRecipes(
+            self._requested_recipes, self._facts, are_named=self._recipes_are_named
+        )
 
     @cached_property
     def variants(self) -> Variants:

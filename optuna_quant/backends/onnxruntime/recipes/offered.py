@@ -38,13 +38,21 @@ class OfferedRecipes:
             :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`.
         facts:
             Gives what recipes are told of the model; asked once, if there is a request.
+        are_named:
+            Whether the user has named them; then one that is left out deserves a warning.
     """
 
     def __init__(
-        self, requested: Mapping[str, tuple[str, ...]], facts: Callable[[], ModelFacts]
+        self,
+        requested: Mapping[str, tuple[str, ...]],
+        facts: Callable[[], ModelFacts],
+        *,
+        are_named: bool = True,
     ) -> None:
         self._requested = requested
         self._facts = facts
+        self._are_named = are_named
+        self._told: set[str] = set()
 
     @cached_property
     def values(self) -> Mapping[str, tuple[str, ...]]:
@@ -59,8 +67,15 @@ class OfferedRecipes:
             if reason is None:
                 found[name] = values
             elif set(values) != {recipe.default}:
-                _logger.info(f"Recipe {name!r} is left out: {reason}.")
+                self.tell_left_out(name, reason)
         return found
+
+    def tell_left_out(self, name: str, reason: str) -> None:
+        """Tell the user, once, that a recipe has no effect, and why."""
+        if name not in self._told:
+            self._told.add(name)
+            tell = _logger.warning if self._are_named else _logger.info
+            tell(f"Recipe {name!r} is left out, since it would change nothing: {reason}.")
 
     @property
     def use_data(self) -> bool:
