@@ -208,7 +208,10 @@ def _as_model(model: Any) -> Any:
 def _costs(model: str | bytes, key: str, calibration: _Held) -> Costs:
     """The table of a model, made once; the key tells spaces apart."""
     backend = OnnxRuntimeBackend(
-        model, calibration_data=calibration.value, session_options=_options()
+        model,
+        calibration_data=calibration.value,
+        session_options=_options(),
+        recipes=_recipes(),
     )
     narrowed = PER_TENSOR if key else None
     return backend.costs(backend.tuning_space(op_type_dict=narrowed))
