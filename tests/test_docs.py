@@ -27,7 +27,11 @@ import run_pages  # noqa: E402 (it is no package)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
-    """Run Python in a process of its own: what a page registers is not seen by other tests."""
+    """Run Python in a process of its own: what a page registers is not seen by other tests.
+
+    On one core: with two, threads of ONNX Runtime wait for each other by spinning, and where the
+    cores have other work a page takes up to eight times as much of them.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *map(str, command)],
@@ -36,9 +40,15 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=on_one_core if hasattr(os, "sched_setaffinity") else None,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def on_one_core() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
 
 def all_pages() -> list[Path]:

@@ -32,7 +32,7 @@ class SharesCalibration(Calibrates, Protocol):
     def is_calibrated(self) -> bool:
         """Whether :meth:`calibrate` has nothing to compute; asked in every trial, so quick.
 
-        So it is without calibration data as well. Then none of the other methods is called.
+        It is also true without calibration data; then none of the other methods is called.
         """
         ...
 
@@ -82,7 +82,7 @@ class CalibratesForConfigs(Protocol):
 class PreviewsCalibration(Protocol):
     """A backend that shows some of its calibration data.
 
-    The library compares them with the evaluation data, and measures latency on them.
+    The library compares these with the evaluation data, and measures latency on them.
     """
 
     def calibration_preview(self, samples: int) -> tuple[int, Sequence[Mapping[str, Any]]] | None:

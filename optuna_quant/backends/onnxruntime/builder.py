@@ -16,8 +16,11 @@ from optuna.logging import get_logger
 from optuna_quant.backends.onnxruntime.config_check import ConfigCheck
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
-from optuna_quant.backends.onnxruntime.half.ops import apply_half
-from optuna_quant.backends.onnxruntime.half.storage import store_half
+from optuna_quant.backends.onnxruntime.dynamic.use_pairs import use_pairs
+from optuna_quant.backends.onnxruntime.lower_precision.ops import compute_in
+from optuna_quant.backends.onnxruntime.lower_precision.storage import store_in
+from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT16
+from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT_TYPES
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import missing_digests
 from optuna_quant.backends.onnxruntime.model.compact import source_array
@@ -108,7 +111,7 @@ class CandidateBuilder:
             Where weights that take long to quantize are kept on disk; None for nowhere.
         profile:
             What the target runs, and in what form it wants candidates.
-        half_storage:
+        float16_storage:
             Whether weights that stay in floats are stored in float16.
         cache_bytes:
             How many bytes of quantized weights are kept in memory.
@@ -130,12 +133,12 @@ class CandidateBuilder:
         inputs: InputMomentsSource | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         profile: TargetProfile = CPU,
-        half_storage: bool = False,
+        float16_storage: bool = False,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._graph = graph
         self._reduce_range = reduce_range
-        self._half_storage = half_storage
+        self._float16_storage = float16_storage
         self._target_options = write_options(profile)
         self._cache = BoundedCache(cache_bytes)
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
@@ -154,7 +157,11 @@ class CandidateBuilder:
             {op.name: op for op in found if op is not None}
         )
         self._config_check = ConfigCheck(
-            frozenset(node.name for node in graph.nodes), self.static, self.weight_only, profile
+            {n.name: n.op_type for n in graph.nodes}
+            | {name: op.op_type for name, op in self.static.items()},
+            self.static,
+            self.weight_only,
+            profile,
         )
         self._inputs = inputs
         self._grouped = GroupedWeights(graph, self._cache, inputs, cache_dir)
@@ -236,9 +243,9 @@ class CandidateBuilder:
         options = options.for_target(self._target_options)
         plan = self._plan(chosen, find, options)
         alone = self._weights_alone(config)
-        half = [name for name, op in config.ops.items() if op.mode == "fp16"]
+        lower = {n: FLOAT_TYPES[op.mode] for n, op in config.ops.items() if op.mode in FLOAT_TYPES}
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
-        if not (chosen or alone or dynamic or half):
+        if not (chosen or alone or dynamic or lower):
             return None
         writer = Writer(self._graph, plan, self._weights, options, means)
         written = writer.write()
@@ -259,10 +266,10 @@ class CandidateBuilder:
         digests = {}
         if alone:
             digests = apply_weight_only(self._rewrite(model, outside), model, alone)
-        if half:
-            apply_half(self._rewrite(model, outside), model, self._graph, half)
-        if self._half_storage:
-            store_half(self._rewrite(model, outside), model, self._graph)
+        if lower:
+            compute_in(self._rewrite(model, outside), model, self._graph, lower)
+        if self._float16_storage:
+            store_in(self._rewrite(model, outside), model, self._graph, FLOAT16)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
         found = self._fingerprint(compact, written, digests)
@@ -385,28 +392,3 @@ def _schemes(op: StaticOp) -> set[str]:
 
 def _is_in(initializers: Mapping[str, onnx.TensorProto], tensor: onnx.TensorProto) -> bool:
     return initializers.get(tensor.name) is tensor
-
-
-def use_pairs(model: onnx.ModelProto, integers: Mapping[str, str]) -> None:
-    """Let what would quantize a tensor at run time take the integers of the pair before it.
-
-    Args:
-        model:
-            The model; changed in place.
-        integers:
-            The quantized tensor behind each tensor that comes out of a pair.
-    """
-    graph = model.graph
-    params = {node.output[0]: node.input for node in graph.node if node.output[0] in integers}
-    known: dict[str, str] = {}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "DynamicQuantizeLinear" and node.input[0] in params:
-            known.update(zip(node.output, params[node.input[0]], strict=True))
-        else:
-            kept.append(node)
-    for node in kept:
-        for i, name in enumerate(node.input):
-            node.input[i] = known.get(name, name)
-    del graph.node[:]
-    graph.node.extend(kept)

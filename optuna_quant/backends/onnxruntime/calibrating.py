@@ -23,7 +23,7 @@ class CalibratingBackend(BackendTopic):
     See :class:`~optuna_quant.backends.base.SharesCalibration`,
     :class:`~optuna_quant.backends.base.CalibratesForConfigs` and
     :class:`~optuna_quant.backends.base.PreviewsCalibration`. Without calibration data there is
-    nothing to calibrate, and to ask for a key or an export is a :exc:`ValueError`.
+    nothing to calibrate, and asking for a key or an export raises a :exc:`ValueError`.
     """
 
     def calibrate(self) -> None:
@@ -39,7 +39,7 @@ class CalibratingBackend(BackendTopic):
     def is_calibrated(self) -> bool:
         """Whether :meth:`calibrate` has nothing to compute.
 
-        So it is once it has run, if ``cache_dir`` holds the statistics, and without any data.
+        It is true after it has run, if ``cache_dir`` holds the statistics, and without any data.
         """
         if self._parts.samples.calibration is None:
             return True

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.weights import CACHE_BYTES
 from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
 from optuna_quant.backends.onnxruntime.recipes.offered import OfferedRecipes
@@ -70,7 +70,7 @@ class BackendParts:
             Keeps calibration statistics on disk; None to keep them in memory only.
         target:
             What candidates are made for.
-        half_storage:
+        float16_storage:
             Whether weights that stay in floats are stored in float16.
         recipes:
             The values of each recipe that the user asks for, by name.
@@ -88,7 +88,7 @@ class BackendParts:
             As given, or as the target asks for.
         target:
             As given.
-        half_storage:
+        float16_storage:
             As given.
         fp32:
             Hands out the FP32 model.
@@ -108,7 +108,7 @@ class BackendParts:
         reduce_range: bool,
         cache: CalibrationCache | None,
         target: Target,
-        half_storage: bool,
+        float16_storage: bool,
         recipes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
         recipes_are_named: bool = True,
     ) -> None:
@@ -117,7 +117,7 @@ class BackendParts:
         self.sessions = sessions
         self.reduce_range = reduce_range or target.profile.reduce_range
         self.target = target
-        self.half_storage = half_storage
+        self.float16_storage = float16_storage
         self._asked_approach = approach
         self._cache = cache
         self._requested_recipes = recipes
@@ -210,7 +210,7 @@ class BackendParts:
             inputs=inputs,
             cache_dir=None if self._cache is None else self._cache.directory,
             profile=self.target.profile,
-            half_storage=self.half_storage,
+            float16_storage=self.float16_storage,
             cache_bytes=CACHE_BYTES if is_base else CACHE_BYTES // MOST_VARIANTS,
         )
 

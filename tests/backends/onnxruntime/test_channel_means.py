@@ -16,11 +16,9 @@ import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
-from optuna_quant.backends.onnxruntime.calibration.calibration_statistics import (
-    CalibrationStatistics,
-)
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig

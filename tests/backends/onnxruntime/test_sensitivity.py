@@ -24,7 +24,7 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.sensitivity import mse as sensitivity_module
-from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
+from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
 from optuna_quant.data.inputs import InputSpec
 from optuna_quant.samplers import MSEQuantSampler
 from optuna_quant.samplers import MSEV2QuantSampler

@@ -1,19 +1,40 @@
-"""Calibration statistics on disk."""
+"""Calibration statistics on disk, and the keys that they are kept under."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Sequence
 import contextlib
+import hashlib
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 import uuid
 import warnings
 
 import numpy as np
 
-from optuna_quant.backends.onnxruntime.calibration.calibration_statistics import (
-    CalibrationStatistics,
-)
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
+
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import onnx
+
+    from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
+    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+
+    Providers = Sequence[str | tuple[str, dict[str, Any]]]
+
+
+DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
+
+# Part of every cache key: raise it when the statistics or their file format change.
+_FORMAT_VERSION = 2
 
 
 class CalibrationCache:
@@ -73,3 +94,27 @@ class CalibrationCache:
             warnings.warn(
                 f"The calibration statistics cannot be stored in {path}: {error}", stacklevel=2
             )
+
+
+def statistics_keys(
+    model: onnx.ModelProto,
+    tensors: Iterable[str],
+    data: CalibrationData,
+    sizes: Iterable[int],
+    *,
+    means: Collection[Place] = (),
+    base_dir: str | os.PathLike[str] | None = None,
+    providers: Providers = DEFAULT_PROVIDERS,
+) -> dict[int, str]:
+    """For each sampling size a hash of all that the statistics come from; reads the data once.
+
+    For the arguments see :func:`collect_statistics`.
+    """
+    names = [name if isinstance(name, str) else name[0] for name in providers]
+    shared = [_FORMAT_VERSION, model_fingerprint(model, base_dir), sorted(tensors), names]
+    if means:
+        shared.append(sorted(means))
+    return {
+        size: hashlib.sha256(json.dumps([*shared, size, content]).encode()).hexdigest()
+        for size, content in data.fingerprints(sizes).items()
+    }

@@ -1,4 +1,4 @@
-"""Range statistics of a model's tensors, collected in one pass."""
+"""Collecting the range statistics of a model's tensors in one pass over the data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import difflib
-import hashlib
-import json
 import os
 import time
 from typing import TYPE_CHECKING
@@ -17,14 +15,14 @@ import warnings
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.calibration.calibration_statistics import (
-    CalibrationStatistics,
-)
+from optuna_quant.backends.onnxruntime.calibration.cache import DEFAULT_PROVIDERS
+from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration.cache import statistics_keys
 from optuna_quant.backends.onnxruntime.calibration.channel_means import ChannelSum
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.content import external_tensors
-from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.ranges.extremes import SampleExtremes
 from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_of
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-    from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
     from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.calibration.pieces import Piece
@@ -50,10 +47,6 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
-
-# Part of every cache key: raise it when the statistics or their file format change.
-_FORMAT_VERSION = 2
 _FLOAT_TYPES = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
 
 
@@ -160,30 +153,6 @@ def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
                 f"{statistics.samples} samples; all of them are used.",
                 stacklevel=3,
             )
-
-
-def statistics_keys(
-    model: onnx.ModelProto,
-    tensors: Iterable[str],
-    data: CalibrationData,
-    sizes: Iterable[int],
-    *,
-    means: Collection[Place] = (),
-    base_dir: str | os.PathLike[str] | None = None,
-    providers: Providers = DEFAULT_PROVIDERS,
-) -> dict[int, str]:
-    """For each sampling size a hash of all that the statistics come from; reads the data once.
-
-    For the arguments see :func:`collect_statistics`.
-    """
-    names = [name if isinstance(name, str) else name[0] for name in providers]
-    shared = [_FORMAT_VERSION, model_fingerprint(model, base_dir), sorted(tensors), names]
-    if means:
-        shared.append(sorted(means))
-    return {
-        size: hashlib.sha256(json.dumps([*shared, size, content]).encode()).hexdigest()
-        for size, content in data.fingerprints(sizes).items()
-    }
 
 
 def _check_tensors(model: onnx.ModelProto, tensors: Iterable[str]) -> None:

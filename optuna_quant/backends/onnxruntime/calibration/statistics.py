@@ -11,14 +11,12 @@ import hashlib
 from typing import TYPE_CHECKING
 import warnings
 
+from optuna_quant.backends.onnxruntime.calibration.cache import statistics_keys
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
-from optuna_quant.backends.onnxruntime.calibration.calibration import statistics_keys
 from optuna_quant.backends.onnxruntime.calibration.calibration import warn_of_missing_samples
-from optuna_quant.backends.onnxruntime.calibration.calibration_statistics import (
-    CalibrationStatistics,
-)
 from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import pack
 from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import unpack
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.graph import assemble
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params

@@ -10,9 +10,7 @@ import zlib
 
 import numpy as np
 
-from optuna_quant.backends.onnxruntime.calibration.calibration_statistics import (
-    CalibrationStatistics,
-)
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 
 
 if TYPE_CHECKING:

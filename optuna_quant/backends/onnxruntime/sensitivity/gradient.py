@@ -1,5 +1,4 @@
-"""Sensitivity by gradients: what the model's outputs make of the error that each op's quantization
-brings.
+"""Sensitivity by gradients: how the error of each quantized op moves the model's outputs.
 
 Torch is an extra, slow to import and large. So it is imported when there is something to compute:
 a worker that finds the scores in the study's record does without.
@@ -55,7 +54,7 @@ class GradientSensitivity(MSESensitivity):
         probes:
             How many random projections are used for each batch.
         seed:
-            Of the projections.
+            The seed of the projections.
         **kwargs:
             See :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.MSESensitivity`.
 
@@ -106,9 +105,9 @@ class GradientSensitivity(MSESensitivity):
         return super().passes(configs, with_weights=with_weights) + gradients
 
     def with_samples(self, samples: int) -> Self:
-        """The same with at most so many samples, and one probe.
+        """The same sensitivity with at most this number of samples, and one probe.
 
-        Of passes that are counted, those over more samples say more than those with more probes.
+        For the same number of passes, more samples say more than more probes.
         """
         found = super().with_samples(samples)
         found._probes = 1
