@@ -156,15 +156,15 @@ def test_own_strategy_of_the_readme_works(tmp_path: Path) -> None:
     ]
     assert len(snippet.splitlines()) <= 10
     (strategy,) = re.findall(r'@register_strategy\("(\w+)"\)', snippet)
+    digits = str(run_pages.DIGITS)
     program = f"""{snippet}
 import sys
-sys.path.insert(0, {str(DOCS)!r})
-import optuna_quant, run_pages
-given = run_pages.readme_names()
+sys.path.insert(0, {digits!r})
+import evaluate, optuna_quant
 result = optuna_quant.tune(
-    {str(run_pages.DIGITS / "model.onnx")!r},
-    calibration_data=given["batches"],
-    evaluate=given["accuracy"],
+    "{digits}/model.onnx",
+    calibration_data="{digits}/calib.npz",
+    evaluate=evaluate.accuracy,
     tuning_criterion=optuna_quant.TuningCriterion(strategy={strategy!r}, objective="ops"),
 )
 print(result.stopped_because, len(result.study.trials))

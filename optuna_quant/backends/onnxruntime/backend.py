@@ -31,6 +31,7 @@ from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
 from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
+from optuna_quant.backends.onnxruntime.recipes.request import ALL
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
@@ -193,6 +194,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             target=found,
             float16_storage=float16_storage,
             recipes=requested,
+            recipes_are_named=recipes != ALL,
         )
         super().__init__(parts, RLock())
         found.tell()
@@ -251,7 +253,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             prefix=prefix,
         )
         with self._lock:
-            space = without_idle_choices(space, self._parts.model.graph)
+            tell = self._parts.recipes.tell_left_out
+            space = without_idle_choices(space, self._parts.model.graph, tell)
             self._parts.variants.expect(space)
         return space
 
@@ -354,7 +357,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             ``"model"`` and ``"calibration data"`` as content hashes, ``"options"`` as text, and
             ``"arithmetic"``: ``"saturating"`` where sums of 8-bit products saturate (on x86
             processors without VNNI instructions, unless ``reduce_range`` or the session options
-            prevent it), ``"exact"`` elsewhere.
+            prevent it), ``"exact"`` elsewhere. With ``approach="auto"`` the versions of the
+            ``"algorithms"`` of weights alone; with ``"weight_only"`` they are among the options.
         """
         with self._lock:
             approach = self._parts.offered.approach

@@ -122,6 +122,6 @@ class GroupedWeights:
         versions = _FORMAT_VERSION, ALGORITHM_VERSIONS[config.algorithm]
         parts = [*versions, array.shape, op.transposed, op.is_table, config.label]
         if config.algorithm in NEEDS_INPUTS:
-            parts += [op.activation, self._source(op, config).key(size)]
+            parts += [op.activation, self._source(op, config).key_of(size)]
         digest.update(repr(parts).encode())
         return digest.hexdigest()
