@@ -61,7 +61,8 @@ class ConservativeQuantSampler(StagedQuantSampler):
     the criterion is met first; the answer is what stands at the end (stage ``answer``). A search
     that goes on does the fourth for the other types of which at least two ops did not fit.
 
-    Use it when the criterion is tight, or an evaluation is cheap.
+    An op that is not converted is in FP32; 16-bit floats are not used. Use it when the criterion
+    is tight, or an evaluation is cheap.
 
     Args:
         space:

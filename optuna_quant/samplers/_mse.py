@@ -49,7 +49,8 @@ class MSEQuantSampler(BasicQuantSampler):
     metric makes no progress for ``patience`` ops the others are scored again, given what is in
     fallback.
 
-    No evaluation is spent on ranking. Use it when evaluations take long and there are many ops.
+    An op in fallback is in FP32; 16-bit floats are not used. No evaluation is spent on ranking.
+    Use it when evaluations take long and there are many ops.
 
     Args:
         space:

@@ -92,6 +92,8 @@ class Candidates:
             bound=sum(grid[t.ops[0]][config.ops[t.ops[0]].label] for t in self._space.tunables),
             forbidden=merged_options(self._unscored, forbidden),
         )
+        if not better.quantized_ops:
+            return config  # All in floats of 16 bits is no answer.
         saved = self._table.cost(config) - self._table.cost(better)
         return better if saved > _WORTH_POLISHING * abs(self._fp32_cost) else config
 

@@ -35,6 +35,7 @@ from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Verdict
+from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
 from optuna_quant.study.record_check import check_record
@@ -267,7 +268,7 @@ def _loss(observed: Observed, history: TrialHistory, space: TuningSpace) -> Earl
     config = space.default()
     for tunable, position in zip(space.tunables, observed.options, strict=True):
         config = tunable.set(config, tunable.options[position])
-    labels = {op: config.ops[op].label for op in config.quantized_ops}
+    labels = {op: option.label for op, option in config.ops.items() if option != FP32}
     outcome = history.outcomes.get(config.key)
     failed = False
     if outcome is not None and outcome.is_complete:

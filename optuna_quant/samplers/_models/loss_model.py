@@ -43,6 +43,8 @@ _OPTION_DEVIATION = 0.5
 # variances do.
 _KIND_DEVIATION = 1.0
 _UNSCORED_DEVIATION = 2.5
+# Of an option whose sensitivity is a guess: it may lose next to nothing, or all there is.
+_GUESSED_DEVIATION = 3.0
 # What is larger on that scale overflows.
 _LARGEST_BENT = 300.0
 _MOST_ITERATIONS = 60
@@ -104,7 +106,7 @@ class LossModel:
 
     Args:
         sensitivities:
-            The sensitivity of each op in each option, zero in floats, of shape ``(ops, options)``.
+            The sensitivity of each op in each option, zero in FP32, of shape ``(ops, options)``.
             Options that an op does not have are of no matter.
         scale:
             The units of the loss.
@@ -113,12 +115,15 @@ class LossModel:
         kinds:
             The kind of each op's options, of the shape of the sensitivities: numbers from 0, and
             -1 for options that share nothing. Default: none does.
+        guessed:
+            Which of the sensitivities are guesses, of the same shape. Default: none is.
     """
 
     sensitivities: Floats
     scale: LossScale
     is_scored: bool = True
     kinds: NDArray[np.int64] | None = None
+    guessed: NDArray[np.bool_] | None = None
     _fit: _Fit | None = None
 
     @property
@@ -317,6 +322,8 @@ class LossModel:
         of_ops = slice(2, self._first_option)
         found[of_ops] = _OP_DEVIATION if self.is_scored else _UNSCORED_DEVIATION
         found[self._first_kind :] = _KIND_DEVIATION
+        if self.guessed is not None:
+            found[self._first_option : self._first_kind][self.guessed.ravel()] = _GUESSED_DEVIATION
         return found
 
     def _bent(self, theta: Floats, observed: Sequence[Observed]) -> tuple[Floats, Floats]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from optuna_quant.samplers._models.scored_options import Precision
 from optuna_quant.samplers._models.scored_options import algorithm_of
+from optuna_quant.space.config import FP32
 
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ _UNSCORED_BIT = 2.0
 _LARGEST_SCORE = 10.0
 # An op that was seen to do nothing may do a little: this part of what all do.
 _LEAST_SHARE = 1e-6
+# What an op in floats of 16 bits is expected to lose at first, as a part of what it loses in its
+# default; and where nothing scores the ops. Rounding loses less, but an overflow may lose it all:
+# with no share at all such an op would never be blamed for what trials lose.
+_OF_16_BITS = 0.01
+_UNSCORED_OF_16_BITS = 0.3
 
 
 def sensitivity_matrix(
@@ -43,8 +49,8 @@ def sensitivity_matrix(
             The scores by op and option's label; empty if nothing scores the ops.
 
     Returns:
-        An array of shape ``(tunables, options)``, zero in floats, and whether it is more than
-        equal shares.
+        An array of shape ``(tunables, options)``, zero in FP32 and a guess in floats of 16 bits,
+        and whether it is more than equal shares.
     """
     found, is_scored = _given(tunables, scores), bool(scores)
     if not found.any():  # All are equal, as far as the scores say.
@@ -57,7 +63,21 @@ def sensitivity_matrix(
     for i, tunable in enumerate(tunables):
         for j, option in enumerate(tunable.options):
             found[i, j] = max(found[i, j], floor) if option.is_quantized else 0.0
+    part = _OF_16_BITS if is_scored else _UNSCORED_OF_16_BITS
+    in_16_bits = floats_of_16_bits(tunables)
+    for i, tunable in enumerate(tunables):
+        default = found[i, tunable.options.index(tunable.default)] or total / len(tunables)
+        found[i, in_16_bits[i]] = part * default
     return found, is_scored
+
+
+def floats_of_16_bits(tunables: Sequence[Tunable]) -> NDArray[np.bool_]:
+    """Which options are floats of 16 bits, of the shape of the sensitivities."""
+    found = np.zeros(_shape(tunables), dtype=bool)
+    for i, tunable in enumerate(tunables):
+        for j, option in enumerate(tunable.options):
+            found[i, j] = not option.is_quantized and option != FP32
+    return found
 
 
 def option_kinds(tunables: Sequence[Tunable]) -> NDArray[np.int64]:

@@ -31,8 +31,8 @@ class EarlierLoss:
 
     Args:
         options:
-            The labels of the options of the quantized ops, by the op's name; the others were in
-            floats.
+            The labels of the options of the ops, by the op's name; those that are missing were in
+            FP32.
         loss:
             By how much the metric was worse than the baseline, in its units.
         error:

@@ -16,6 +16,7 @@ from optuna_quant.samplers._models.observed_loss import Observed
 from optuna_quant.samplers._models.option_positions import option_positions
 from optuna_quant.samplers._models.option_scores import OptionScores
 from optuna_quant.samplers._models.scored_options import scored_options
+from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 
 
@@ -253,8 +254,8 @@ class PriorInSpace:
         for tunable in self._space.tunables:
             found = {labels.get(op) for op in tunable.ops}
             left -= set(tunable.ops)
-            options = tunable.fallbacks if found == {None} else tunable.quantized
-            option = next((o for o in options if found in ({o.label}, {None})), None)
+            wanted = {FP32.label} if found == {None} else found
+            option = next((o for o in tunable.options if wanted == {o.label}), None)
             if option is None:
                 return None
             chosen |= dict.fromkeys(tunable.ops, option)

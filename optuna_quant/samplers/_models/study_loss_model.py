@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._models.loss_model import LossModel
 from optuna_quant.samplers._models.observed_loss import Observed
+from optuna_quant.samplers._models.op_sensitivities import floats_of_16_bits
 from optuna_quant.samplers._models.op_sensitivities import option_kinds
 from optuna_quant.samplers._models.op_sensitivities import sensitivity_matrix
 from optuna_quant.samplers._models.option_positions import option_positions
@@ -72,7 +73,8 @@ class StudyLossModel:
         """The model fitted to all results, and these results."""
         sensitivities, is_scored = self._sensitivities(history)
         kinds = self._kinds if is_scored else None
-        model = LossModel(sensitivities, self._observations.scale(history), is_scored, kinds)
+        scale = self._observations.scale(history)
+        model = LossModel(sensitivities, scale, is_scored, kinds, self._guessed)
         observations = self._observations.all(history, model.scale)
         return model.fitted(observations), observations
 
@@ -87,3 +89,7 @@ class StudyLossModel:
     @cached_property
     def _kinds(self) -> NDArray[np.int64]:
         return option_kinds(self._space.tunables)
+
+    @cached_property
+    def _guessed(self) -> NDArray[np.bool_]:
+        return floats_of_16_bits(self._space.tunables)
