@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.cli import exit_codes
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.building import add_building
 from optuna_quant.cli.building import read_building
 from optuna_quant.cli.messages import say
@@ -22,7 +23,7 @@ _HELP = {
 }
 
 
-def add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_sensitivity(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser.
 
     Args:

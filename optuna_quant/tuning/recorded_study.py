@@ -152,7 +152,7 @@ class RecordedTrials:
 
     def _best(self) -> FrozenTrial:
         name, criterion = self.study.study_name, self.criterion
-        objective = self._objective()
+        objective = self.objective()
         found = candidates(self.study, criterion)
         met = ranked(found, objective)
         if not met:
@@ -171,7 +171,13 @@ class RecordedTrials:
             )
         return best
 
-    def _objective(self) -> Objective:
+    def objective(self) -> Objective:
+        """What the study makes small, relative to what its record says of the FP32 model.
+
+        Raises:
+            ValueError:
+                If it is a function, which the record does not have.
+        """
         said = str(self.study.user_attrs.get(record.OBJECTIVE, OPS))
         try:
             objective = as_objective(said)
@@ -229,6 +235,10 @@ class _RelativeToRecord:
     @property
     def measures(self) -> tuple[str, ...]:
         return self.objective.measures
+
+    @property
+    def fp32_cost(self) -> float:
+        return self.cost(self.fp32, {})
 
     def cost(self, measures: Mapping[str, float], fp32: Mapping[str, float]) -> float:
         try:

@@ -38,7 +38,10 @@ def test_writes_a_file_that_other_commands_take(
     for arguments, message in (
         (["sensitivity", *COMMON], "was edited: 16 rows of it are disabled"),
         (["sensitivity", *COMMON, "-o", "few.npz"], "is the calibration file itself"),
-        (["sensitivity", *COMMON, "--sensitivities", path.name], "unrecognized arguments"),
+        (
+            ["sensitivity", *COMMON, "--sensitivities", path.name],
+            "there is no option --sensitivities (tune, quantize have it)",
+        ),
         (["quantize", *COMMON, *given[:2], "-o", path.name], "is the file of --sensitivities its"),
     ):
         assert main(arguments) == 2

@@ -362,7 +362,7 @@ result = optuna_quant.tune(
     "net.onnx", calibration_data="calib.npz", data="data.npz",
     accuracy_criterion=optuna_quant.AccuracyCriterion(tolerable_loss=0.5),
     tuning_criterion=optuna_quant.TuningCriterion(objective="ops"),
-    storage=sys.argv[1] or None, output="script.onnx", 
+    storage=sys.argv[1] or None, output="script.onnx",
 )
 print(this_rank(), result.met)
 """

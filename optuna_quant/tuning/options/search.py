@@ -103,6 +103,7 @@ class SearchOptions:
             kind=COUNT,
             names=("--jobs",),
             metavar="N",
+            common=True,
         ),
     )
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = option(())
