@@ -143,7 +143,7 @@ class TerminalDisplay:
 
 
 def _labelled(label: str, text: str) -> Text:
-    shown = Text(no_wrap=True, overflow="ellipsis")
+    shown = Text(overflow="fold")
     shown.append(f"{label}: ", style="dim")
     shown.append(text)
     return shown

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant._common.printable import listed
+from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import as_objective
@@ -209,8 +210,8 @@ class RecordedTrials:
             return f"{head}, which was not evaluated to its end."
         met = "NOT met" if view.met is False else "not evaluated to its end"
         return (
-            f"{head}: metric about {evidence.estimate:.6g} after {evidence.samples} of "
-            f"{evidence.of} samples: {met} ({criterion})."
+            f"{head}: metric {rounded_estimate(evidence.estimate, evidence.samples)} on "
+            f"{evidence.samples} of {evidence.of} samples: {met} ({criterion})."
         )
 
 

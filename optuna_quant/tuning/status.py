@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from dataclasses import dataclass
 from datetime import datetime
+import json
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -22,6 +23,7 @@ from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.blobs import read_text
 from optuna_quant.study.others import running_now
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.recorded_study import RecordedTrials
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.costs.objective import Objective
+
+
+# That of all studies that tune() and the command make.
+_PREFIX = "quant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +148,9 @@ def status_of(study: optuna.Study) -> Status:
     best = ""
     if nearest is not None and baseline is not None:
         metric = shown_loss(nearest.metric, baseline.value, recorded.criterion)
-        best = f"{shown_best(study, [nearest], objective)}, {metric}"
+        left_out = json.loads(read_text(study, f"{record.LEFT_OUT}:{_PREFIX}") or "[]")
+        best = shown_best(study, [nearest], objective, left_out=len(left_out))
+        best = f"{best}, {metric}"
     ended = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
     return Status(
         study=study.study_name,

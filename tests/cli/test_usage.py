@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+import re
 import subprocess
 import tomllib
 
@@ -205,5 +206,11 @@ def test_status_tells_a_search_from_its_storage(
     assert main(["status", "-f", "json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["verdict"], found["best_trial"], found["evaluated"]) == ("met", 1, 1)
+    # An op that the search has left out is an op of the model, too.
+    faster = ["tune", "model.onnx", *DATA, "--tolerable-loss", "0.9", "--storage", "other.journal"]
+    assert main([*faster, "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["status", "--storage", "other.journal"]) == 0
+    assert re.search(r"of 14 ops in INT8|all 14 ops in INT8", capsys.readouterr().out)
     assert main(["status", "--study-name", "modl"]) == 2
     assert "no study 'modl'" in capsys.readouterr().err
