@@ -26,6 +26,10 @@ def test_writes_a_file_that_other_commands_take(
     assert lines[-1] == "written: model.sensitivities.json"
     assert len(lines) == 1 + 14 + 1
     assert err == ""
+    assert main(["sensitivity", *COMMON, "--kind", "op_error", "-f", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert len({row["op"] for row in json.loads(out)}) == 14
+    assert err == "optuna-quant: written: model.sensitivities.json\n"
     path = digits / "model.sensitivities.json"
     stored = json.loads(path.read_text())
     for row in stored["scores"]:
