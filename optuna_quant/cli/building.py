@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.cli import exit_codes
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.messages import with_flags
 from optuna_quant.cli.options import add_config
@@ -34,23 +35,36 @@ _HELP = {
 
 
 def add_building(
-    parser: argparse.ArgumentParser,
+    commands: argparse._SubParsersAction[CommandParser],
+    name: str,
     *others: str,
+    summary: str,
+    description: str,
     without: Sequence[str] = (),
     helps: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Add the model, the flags that say how it is built and run, and the volume.
+) -> argparse.ArgumentParser:
+    """Add a command with the model, the flags that say how it is built and run, and the volume.
 
     Args:
-        parser:
-            The parser.
+        commands:
+            The parser's commands.
+        name:
+            The command's name.
         *others:
             Further options of ``tune`` that the command has.
+        summary:
+            What the list of commands says of it.
+        description:
+            What its own ``--help`` says.
         without:
-            Those that it lacks.
+            The options for building a model that it lacks.
         helps:
-            What ``--help`` says of options here, where that is something else than for ``tune``.
+            What ``--help`` says of options here, where it differs from that of ``tune``.
+
+    Returns:
+        The command's parser, for flags of its own.
     """
+    parser = commands.add_parser(name, help=summary, description=description)
     parser.add_argument("model", metavar="MODEL", help="the ONNX model; it is not changed")
     add_config(parser)
     names = [name for name in model_flags(*others) if name not in without]
@@ -60,6 +74,7 @@ def add_building(
     volume.add_argument(
         "--verbose", action="store_true", help="show all messages, and where an error comes from"
     )
+    return parser
 
 
 def read_building(

@@ -59,8 +59,9 @@ class SearchOptions:
             Whether to show every trial and where the search stands, on ``sys.stderr``: a live
             view on a terminal, a table in a notebook, otherwise a line per trial.
         artifact_store:
-            Where processes that share the study share what calibration gives, if that is large: a
-            store of :mod:`optuna.artifacts` that all reach. Default: in the study itself.
+            Where processes that share the study share what calibration gives, if that is large,
+            and quantized weights that take long to compute: a store of :mod:`optuna.artifacts`
+            that all reach. Default: in the study itself, as far as they are small.
 
     Raises:
         TypeError:
