@@ -37,6 +37,7 @@ LAYERS = (
     "evaluation",
     "callbacks",
     "tuning",
+    "visualization",
     "cli",
     "testing",
 )

@@ -1,0 +1,86 @@
+"""Short names of ops for axes; hover texts have the full ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+import html
+import re
+from typing import TYPE_CHECKING
+
+from optuna_quant._common.printable import printable
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+_SEPARATOR = re.compile(r"[/.:]")
+
+
+def shortened(names: Sequence[str], most: int = 32) -> list[str]:
+    """Names without the folders that all share, cut in the middle where they are still long.
+
+    Args:
+        names:
+            The names, each once.
+        most:
+            The most characters of one.
+
+    Returns:
+        A text for each name, no two of them the same.
+    """
+    shared = _shared_prefix(names)
+    cut = [_cut(printable(name[shared:]), most) for name in names]
+    counts = Counter(cut)
+    if max(counts.values(), default=1) == 1:
+        return cut
+    # Names that differ in the middle only are numbered by their place among all.
+    taken = {each for each, count in counts.items() if count == 1}
+    found = []
+    for place, (each, name) in enumerate(zip(cut, names, strict=True)):
+        text, number = each, place
+        while text in taken:
+            text = f"{_cut(printable(name[shared:]), most - 1 - len(str(number)))}#{number}"
+            number += len(names)
+        if counts[each] > 1:
+            taken.add(text)
+        found.append(text if counts[each] > 1 else each)
+    return found
+
+
+def _shared_prefix(names: Sequence[str]) -> int:
+    """The length of the whole folders that all names begin with."""
+    if len(names) < 2:
+        return 0
+    first, last = min(names), max(names)  # What these share, all do.
+    same = next((i for i, sign in enumerate(first) if last[i] != sign), len(first))
+    ends = [found.end() for found in _SEPARATOR.finditer(first[:same])]
+    # A name that ends with such a folder would be empty.
+    return max((end for end in ends if all(len(name) > end for name in names)), default=0)
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    end = (most - 1) * 2 // 3  # The end of a path says more than its beginning.
+    return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
+
+
+def for_plotly(text: str) -> str:
+    """A text of which Plotly takes nothing for a tag.
+
+    Args:
+        text:
+            The text.
+    """
+    return html.escape(text, quote=False)
+
+
+def for_matplotlib(text: str) -> str:
+    """A text of which Matplotlib takes nothing for a formula.
+
+    Args:
+        text:
+            The text.
+    """
+    return text.replace("$", r"\$")
