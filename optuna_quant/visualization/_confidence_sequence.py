@@ -39,6 +39,7 @@ LINE = STATIC_8.color
 BASELINE_COLOR = FP32.color
 
 _MOST_POINTS = 48
+_SHOWN_TOLERANCES = 12.0
 _NO_SCORES = (
     "so its interval cannot be drawn. Single samples are scored with tune(data=, metric=), or "
     "with an evaluation function that returns a score per sample."
@@ -140,7 +141,39 @@ def title_of(info: _ConfidenceSequenceInfo) -> str:
     """
     if info.trial is None:
         return "Metric by samples seen"
-    return f"{info.metric.capitalize()} of trial {info.trial}, by the samples seen"
+    metric = info.metric[:1].upper() + info.metric[1:]
+    return f"{metric} of trial {info.trial} ({info.criterion.partition(',')[0]})"
+
+
+def y_range(info: _ConfidenceSequenceInfo) -> tuple[float, float]:
+    """The range of the vertical axis: where the verdict falls, not all of the first bounds.
+
+    Args:
+        info:
+            What is drawn.
+    """
+    late = info.seen[len(info.seen) // 2 :]
+    values = [info.threshold, info.baseline, *(each.estimate for each in late)]
+    spread = max(values) - min(values)
+    reach = max(_SHOWN_TOLERANCES * abs(info.baseline - info.threshold), 0.5 * spread)
+    reach = reach or abs(info.baseline) or 1.0
+    low, high = min(values) - reach, max(values) + reach
+    lowest, highest = min(each.low for each in info.seen), max(each.high for each in info.seen)
+    margin = 0.05 * (min(high, highest) - max(low, lowest))
+    return max(low, lowest - margin), min(high, highest + margin)
+
+
+def edges(info: _ConfidenceSequenceInfo) -> tuple[list[float], list[float]]:
+    """The lower and the upper bounds; infinite ones end at the edge of the figure.
+
+    Args:
+        info:
+            What is drawn.
+    """
+    bottom, top = y_range(info)
+    low = [each.low if math.isfinite(each.low) else bottom for each in info.seen]
+    high = [each.high if math.isfinite(each.high) else top for each in info.seen]
+    return low, high
 
 
 def interval_name(info: _ConfidenceSequenceInfo) -> str:
@@ -150,7 +183,7 @@ def interval_name(info: _ConfidenceSequenceInfo) -> str:
         info:
             What is drawn.
     """
-    return f"confidence sequence ({1 - info.error_probability:.1%} for each bound)"
+    return f"confidence sequence ({1 - info.error_probability:.4g})"
 
 
 def plot_confidence_sequence(study: optuna.Study, *, trial: int | None = None) -> go.Figure:
@@ -194,8 +227,7 @@ def _get_confidence_sequence_plot(info: _ConfidenceSequenceInfo) -> go.Figure:
         return figure
     samples = [each.samples for each in info.seen]
     shared = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-    low = [each.low if math.isfinite(each.low) else None for each in info.seen]
-    high = [each.high if math.isfinite(each.high) else None for each in info.seen]
+    low, high = edges(info)
     figure.add_trace(go.Scatter(x=samples, y=low, showlegend=False, **shared))
     figure.add_trace(
         go.Scatter(
@@ -222,12 +254,7 @@ def _get_confidence_sequence_plot(info: _ConfidenceSequenceInfo) -> go.Figure:
         )
     )
     lines = (
-        (
-            info.threshold,
-            THRESHOLD_COLOR,
-            "dash",
-            f"threshold: {info.criterion.partition(',')[0]}",
-        ),
+        (info.threshold, THRESHOLD_COLOR, "dash", "threshold"),
         (info.baseline, BASELINE_COLOR, "dot", "FP32"),
     )
     for value, color, dash, name in lines:
@@ -242,4 +269,5 @@ def _get_confidence_sequence_plot(info: _ConfidenceSequenceInfo) -> go.Figure:
             )
         )
     figure.update_xaxes(range=[0, max(1, info.of)])
+    figure.update_yaxes(range=y_range(info))
     return figure

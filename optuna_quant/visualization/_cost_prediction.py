@@ -109,10 +109,10 @@ def title_of(info: _CostPredictionInfo) -> str:
         info:
             What is drawn.
     """
-    what = "Time" if info.measure == LATENCY else "Size"
-    title = f"{what} of {len(info.models)} models: predicted by the cost table and measured"
+    what = "time" if info.measure == LATENCY else "size"
+    title = f"Predicted and measured {what} of {len(info.models)} models"
     if info.rank_correlation is not None:
-        title += f" (rank correlation {info.rank_correlation:.2f})"
+        title += f": rank correlation {info.rank_correlation:.2f}"
     return title
 
 
@@ -134,8 +134,9 @@ def ends_of(info: _CostPredictionInfo) -> tuple[float, float]:
         info:
             What is drawn.
     """
+    noise = info.noise or 0.0
     values = [v for model in info.models for v in (model.predicted, model.measured)]
-    low, high = min(values), max(values)
+    low, high = min(values) - noise, max(values) + noise
     margin = 0.06 * (high - low or abs(high) or 1.0)
     return info.unit.scaled(low - margin), info.unit.scaled(high + margin)
 
@@ -183,7 +184,8 @@ def _get_cost_prediction_plot(info: _CostPredictionInfo) -> go.Figure:
     x, y = titles_of_axes(info)
     if not info.models:
         return new_figure("Predicted and measured cost", x=x, y=y)
-    figure = new_figure(title_of(info), x=x, y=y, width=720, height=600)
+    figure = new_figure(title_of(info), x=x, y=y, width=640, height=600)
+    figure.update_layout(legend={"x": 0.02, "y": 0.98})
     ends = ends_of(info)
     line = {"color": "#AAAAAA", "dash": "dash"}
     figure.add_trace(
@@ -216,7 +218,7 @@ def legend_of(info: _CostPredictionInfo) -> str:
         info:
             What is drawn.
     """
-    return "models, with the noise of a measurement" if info.noise else "models"
+    return "models, with noise" if info.noise else "models"
 
 
 def _text(model: _Compared, info: _CostPredictionInfo) -> str:

@@ -36,13 +36,13 @@ _logger = get_logger(__name__)
 
 
 class Judged(enum.StrEnum):
-    """What came out of a trial, as legends call it."""
+    """What came out of a trial, as legends call it: whether the criterion is met."""
 
-    MET = "meets the criterion"
-    MISSED = "misses the criterion"
+    MET = "met"
+    MISSED = "not met"
     PARTIAL = "partly evaluated"
-    PARTIAL_MISSED = "partly evaluated, misses it"
-    FP32 = "nothing quantized"
+    PARTIAL_MISSED = "partly evaluated, not met"
+    FP32 = "FP32 model"
     FAILED = "failed"
     OPEN = "not judged"
 

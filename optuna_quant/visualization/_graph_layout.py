@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING
 
 
@@ -14,10 +16,12 @@ if TYPE_CHECKING:
 
 
 MOST_LAYERS = 26
-"""With more layers than this there is another column."""
+"""What is higher than so many layers has another column."""
 
 # Of a block, so many ops are drawn in one line.
-_MOST_IN_LINE = 40
+_MOST_IN_LINE = 20
+# How far its ops, and its lines, are from each other.
+_PITCH = 0.8
 # What a name takes beside its op, in cells.
 _NAME_WIDTH = 7.5
 _GAP = 1.0
@@ -71,9 +75,8 @@ class Placed:
             position:
                 The position of the op.
         """
-        # The lines of a block are closer to each other than layers are.
         line, cell = divmod(position, _MOST_IN_LINE)
-        return self.x + cell, self.y + 0.42 * line
+        return self.x + _PITCH * cell, self.y + _PITCH * line
 
     @property
     def last(self) -> tuple[float, float]:
@@ -167,10 +170,7 @@ def placed(parts: Sequence[Part], *, with_names: bool) -> list[Placed]:
     layers: list[int] = []
     for part in parts:
         layers.append(1 + max((layers[source] for source in part.sources), default=-1))
-    count = max(layers, default=-1) + 1
-    columns = -(-count // MOST_LAYERS)
-    per_column = -(-count // columns) if columns else 1
-    in_layer: list[list[int]] = [[] for _ in range(count)]
+    in_layer: list[list[int]] = [[] for _ in range(max(layers, default=-1) + 1)]
     for number, layer in enumerate(layers):
         in_layer[layer].append(number)
     room = _NAME_WIDTH if with_names else 0.0
@@ -181,34 +181,38 @@ def placed(parts: Sequence[Part], *, with_names: bool) -> list[Placed]:
         for number in numbers:
             x[number] = start
             start += _width(parts[number]) + room + _GAP
-    shift, left = [0.0] * max(1, columns), 0.0
-    for column in range(columns):
-        shift[column] = left
-        inside = [n for n, layer in enumerate(layers) if layer // per_column == column]
+    columns, y = _columns([_height(parts[n] for n in numbers) for numbers in in_layer])
+    shift, left = [], 0.0
+    for column in range(max(columns, default=-1) + 1):
+        shift.append(left)
+        inside = [n for n, layer in enumerate(layers) if columns[layer] == column]
         left += max(x[n] + _width(parts[n]) for n in inside) + room + 2 * _GAP
-    y = _heights(parts, in_layer, per_column)
     return [
-        Placed(part, x[number] + shift[layer // per_column], y[layer], layer // per_column)
+        Placed(part, x[number] + shift[columns[layer]], y[layer], columns[layer])
         for number, (part, layer) in enumerate(zip(parts, layers, strict=True))
     ]
 
 
-def _heights(
-    parts: Sequence[Part], in_layer: Sequence[Sequence[int]], per_column: int
-) -> list[float]:
-    """Where each layer is, from the top of its column."""
-    found: list[float] = []
-    for layer, numbers in enumerate(in_layer):
-        if layer % per_column == 0:
-            top = 0.0
-        found.append(top)
-        lines = max(-(-len(parts[n].ops) // _MOST_IN_LINE) for n in numbers)
-        top += 1.0 + 0.42 * max(0, lines - 1)
-    return found
+def _columns(heights: Sequence[float]) -> tuple[list[int], list[float]]:
+    """The column of each layer, all about equally high, and where it begins in it."""
+    total = sum(heights)
+    target = total / max(1, math.ceil(total / MOST_LAYERS))
+    columns, y, top = [0], [0.0], 0.0
+    for before in heights[:-1]:
+        top += before
+        is_full = top - columns[-1] * target >= target - 1e-9
+        columns.append(columns[-1] + is_full)
+        y.append(0.0 if is_full else y[-1] + before)
+    return columns[: len(heights)], y[: len(heights)]
+
+
+def _height(parts: Iterable[Part]) -> float:
+    lines = max(-(-len(part.ops) // _MOST_IN_LINE) for part in parts)
+    return 1.0 + _PITCH * max(0, lines - 1)
 
 
 def _width(part: Part) -> float:
-    return float(max(1, min(_MOST_IN_LINE, len(part.ops))))
+    return 1.0 + _PITCH * (min(_MOST_IN_LINE, max(1, len(part.ops))) - 1)
 
 
 def _middle(sources: Sequence[int], x: Sequence[float]) -> float:

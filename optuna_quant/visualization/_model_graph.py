@@ -165,10 +165,12 @@ def _edges(place: Placed, places: list[Placed]) -> list[tuple[float, float, floa
 
 def _labels(places: list[Placed]) -> list[_Label]:
     shown = [place for place in places if place.part.ops]
-    names = shortened([place.part.name for place in shown], _NAME_LENGTH)
+    single = [place.part.name for place in shown if len(place.part.ops) == 1]
+    names = dict(zip(single, shortened(single, _NAME_LENGTH), strict=True))
     found = []
-    for place, name in zip(shown, names, strict=True):
+    for place in shown:
         count = len(place.part.ops)
+        name = names.get(place.part.name, place.part.name)
         text = name if count == 1 else f"{name}: {count} ops"
         last = max(place.place(position)[0] for position in range(count))
         found.append(_Label(text, last + 0.7, place.y))
@@ -259,7 +261,7 @@ def _get_model_graph_plot(info: _ModelGraphInfo) -> go.Figure:
     pixels = 28 if info.labels or len(info.cells) < 300 else 22
     figure = new_figure(
         title_of(info),
-        width=max(560, 200 + pixels * width),
+        width=max(420, 130 + pixels * width),
         height=max(320, 110 + pixels * 1.15 * height),
         legend={"itemclick": False},
         margin={"l": 20, "r": 20, "t": 60, "b": 20},
@@ -278,7 +280,7 @@ def _get_model_graph_plot(info: _ModelGraphInfo) -> go.Figure:
         )
     for precision in present(cell.precision for cell in info.cells):
         cells = [cell for cell in info.cells if cell.precision == precision]
-        marker = {"symbol": "square", "size": 0.72 * pixels, "color": precision.color}
+        marker = {"symbol": "square", "size": 0.7 * pixels, "color": precision.color}
         figure.add_trace(
             go.Scatter(
                 x=[cell.x for cell in cells],

@@ -12,6 +12,7 @@ from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import MeasureObjective
+from optuna_quant.costs.objective import show_measure
 from optuna_quant.costs.paying import op_gains
 from optuna_quant.costs.study_costs import recorded_costs
 from optuna_quant.samplers._models.option_scores import kept_scores
@@ -22,7 +23,9 @@ from optuna_quant.visualization._facts import has_quantized
 from optuna_quant.visualization._facts import warn_of_nothing
 from optuna_quant.visualization._names import for_plotly
 from optuna_quant.visualization._names import shortened
+from optuna_quant.visualization._options import Precision
 from optuna_quant.visualization._options import precision_of
+from optuna_quant.visualization._options import present
 from optuna_quant.visualization._plotly import graph_objects
 from optuna_quant.visualization._plotly import hover
 from optuna_quant.visualization._plotly import new_figure
@@ -40,9 +43,13 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
-TITLE = "Sensitivity of each op"
+TITLE = "Sensitivity of the model to each op"
 SENSITIVITY = "Sensitivity (this op alone quantized)"
 REST_COLOR = "#999999"
+
+_SAVED = {LATENCY: "Time saved by quantizing it", SIZE: "Bytes saved by quantizing it"}
+# The sum of the rest is cut where it would be longer than the longest bar by more than this.
+_LONGEST = 1.15
 
 
 class _OpSensitivity(NamedTuple):
@@ -64,6 +71,7 @@ class _OpSensitivitiesInfo(NamedTuple):
     ops: list[_OpSensitivity]
     rest: _Rest | None
     gain: Unit | None
+    measure: str | None
 
 
 def _get_op_sensitivities_info(
@@ -77,10 +85,11 @@ def _get_op_sensitivities_info(
         raise ValueError(f"n_ops must be a positive integer, but got {n_ops!r}.")
     if sensitivities is None and not has_quantized(study):
         warn_of_nothing(study, "no trial of a quantized model")
-        return _OpSensitivitiesInfo([], None, None)
+        return _OpSensitivitiesInfo([], None, None, None)
     scores = _scores(study, sensitivities)
     space = _single_ops(recorded_space(study, prefix))
-    gains, unit = _gains(study, space)
+    measure, gains = _gains(study, space)
+    unit = None if measure is None else unit_of(measure, gains.values(), name=_SAVED[measure])
     found = []
     total = math.fsum(
         scores[each.name][option.label]
@@ -100,7 +109,7 @@ def _get_op_sensitivities_info(
             "an option of its space. Give those of the same model."
         )
     found.sort(key=lambda each: -each.sensitivity)
-    return _OpSensitivitiesInfo(found[:n_ops], _rest(found[n_ops:]), unit)
+    return _OpSensitivitiesInfo(found[:n_ops], _rest(found[n_ops:]), unit, measure)
 
 
 def _scores(
@@ -130,17 +139,16 @@ def _single_ops(space: TuningSpace) -> TuningSpace:
     return replace(space, tunables=tuple(tunables))
 
 
-def _gains(study: optuna.Study, space: TuningSpace) -> tuple[dict[str, float], Unit | None]:
+def _gains(study: optuna.Study, space: TuningSpace) -> tuple[str | None, dict[str, float]]:
     """What each op saves against FP32 while all others are quantized, where that is known."""
     costs = recorded_costs(study)
     measure = next((m for m in (LATENCY, SIZE) if costs and m in costs.tables), None)
     if measure is None:
-        return {}, None
+        return None, {}
     table = KnownObjective(MeasureObjective(measure), space, costs).costs.tables[measure]
     found = op_gains(table, space, space.default(), own=True)
     gains = {op: each.gain for op, each in found.items()}
-    name = "Time saved by quantizing it" if measure == LATENCY else "Bytes saved by quantizing it"
-    return gains, unit_of(measure, gains.values(), name=name)
+    return measure, gains
 
 
 def _rest(left: list[_OpSensitivity]) -> _Rest | None:
@@ -179,6 +187,52 @@ def bars(info: _OpSensitivitiesInfo) -> tuple[list[str], list[str]]:
         labels.append(f"{info.rest.ops} other ops")
         colors.append(REST_COLOR)
     return labels, colors
+
+
+def lengths_of(info: _OpSensitivitiesInfo) -> tuple[list[float], list[float | None]]:
+    """The lengths of the bars of both panels; that of the rest is cut where it is too long.
+
+    Args:
+        info:
+            What is drawn.
+    """
+    scores: list[float] = [each.sensitivity for each in info.ops]
+    gains: list[float | None] = [each.gain for each in info.ops]
+    if info.rest is not None:
+        most = max(map(abs, scores), default=0.0), max((abs(g or 0.0) for g in gains), default=0.0)
+        scores.append(min(info.rest.sensitivity, _LONGEST * most[0]))
+        rest = info.rest.gain
+        gains.append(
+            None if rest is None else math.copysign(min(abs(rest), _LONGEST * most[1]), rest)
+        )
+    if info.gain is None:
+        return scores, []
+    return scores, [None if gain is None else info.gain.scaled(gain) for gain in gains]
+
+
+def rest_texts(info: _OpSensitivitiesInfo) -> tuple[str, str]:
+    """What stands on the bars of the rest, since they may be cut.
+
+    Args:
+        info:
+            What is drawn.
+    """
+    if info.rest is None:
+        return "", ""
+    gain = info.rest.gain
+    saved = "" if gain is None or info.measure is None else show_measure(info.measure, gain)
+    return f"{info.rest.sensitivity:.3g}", saved
+
+
+def precisions_of(info: _OpSensitivitiesInfo) -> list[Precision]:
+    """The precisions that a legend explains: those of the options, if they are several.
+
+    Args:
+        info:
+            What is drawn.
+    """
+    found = present(precision_of(each.option) for each in info.ops)
+    return found if len(found) > 1 else []
 
 
 def plot_op_sensitivities(
@@ -232,17 +286,25 @@ def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> go.Figure:
     go = graph_objects()
     labels, colors = bars(info)
     entries = entries_of(info)
-    figure = new_figure(TITLE, height=max(320, 150 + 20 * len(labels)), showlegend=False)
+    height = max(320, 150 + 20 * len(labels))
+    figure = new_figure(TITLE, height=height, legend={"itemclick": False})
     places = list(range(len(labels)))
-    texts = [_text(each, info.gain) for each in entries]
+    texts = [_text(each, info) for each in entries]
+    scores, gains = lengths_of(info)
+    on_rest = rest_texts(info)
     shared = {
         "y": places,
         "orientation": "h",
         "hovertext": texts,
         "hoverinfo": "text",
         "marker_color": colors,
+        "showlegend": False,
+        "textposition": "inside",
+        "insidetextanchor": "end",
+        "textfont": {"color": "white"},
     }
-    figure.add_trace(go.Bar(x=[each.sensitivity for each in entries], **shared))
+    none = [""] * len(info.ops)
+    figure.add_trace(go.Bar(x=scores, text=[*none, on_rest[0]][: len(labels)], **shared))
     figure.update_xaxes(title_text=SENSITIVITY, exponentformat="e", nticks=6)
     figure.update_yaxes(
         tickvals=places,
@@ -250,9 +312,14 @@ def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> go.Figure:
         autorange="reversed",
         automargin=True,
     )
+    for precision in precisions_of(info):
+        marker = {"symbol": "square", "size": 12, "color": precision.color}
+        figure.add_trace(
+            go.Scatter(x=[None], y=[None], mode="markers", name=precision.name, marker=marker)
+        )
     if info.gain is not None:
-        gains = [None if e.gain is None else info.gain.scaled(e.gain) for e in entries]
-        figure.add_trace(go.Bar(x=gains, xaxis="x2", **shared))
+        text = [*none, on_rest[1]][: len(labels)]
+        figure.add_trace(go.Bar(x=gains, text=text, xaxis="x2", **shared))
         figure.update_layout(
             xaxis={"domain": [0, 0.48]},
             xaxis2={"domain": [0.54, 1], "anchor": "y", "title": info.gain.title, "nticks": 6},
@@ -260,10 +327,10 @@ def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> go.Figure:
     return figure
 
 
-def _text(each: _OpSensitivity | _Rest, gain: Unit | None) -> str:
+def _text(each: _OpSensitivity | _Rest, info: _OpSensitivitiesInfo) -> str:
     saved = None
-    if each.gain is not None and gain is not None:
-        saved = f"{gain.scaled(each.gain):.3g} {gain.unit}"
+    if each.gain is not None and info.measure is not None:
+        saved = show_measure(info.measure, each.gain)
     facts = {"sensitivity": f"{each.sensitivity:.3g} ({each.share:.1%} of all)", "saves": saved}
     if isinstance(each, _Rest):
         return hover(ops=each.ops, **facts)

@@ -58,7 +58,7 @@ def new_figure(title: str, *, x: str = "", y: str = "", **layout: Any) -> go.Fig
         xaxis_title=for_plotly(x) or None,
         yaxis_title=for_plotly(y) or None,
         hoverlabel={"align": "left"},
-        **layout,
+        **{"margin": {"l": 60, "r": 20, "t": 60, "b": 60}, **layout},
     )
     return figure
 

@@ -34,11 +34,20 @@ if TYPE_CHECKING:
 
 
 TITLE = "Precision of each op in each trial"
-VERDICT_ROW = -1.6
 MOST_LABELS = 60
 
-# With more cells, hover texts say the precision only: the labels would make files of megabytes.
+# With more cells, hover texts are short: whole names and labels would make files of megabytes.
 _MOST_TEXTS = 20_000
+
+
+def verdict_row(ops: int) -> float:
+    """Where the row of markers is, above the first op.
+
+    Args:
+        ops:
+            How many ops there are.
+    """
+    return -max(1.6, 0.03 * ops)
 
 
 class _PrecisionsInfo(NamedTuple):
@@ -136,13 +145,13 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> go.Figure:
         figure.add_trace(
             go.Scatter(x=[None], y=[None], mode="markers", name=precision.name, marker=marker)
         )
-    shown, numbers = thinned(info.ops, MOST_LABELS), thinned(info.trials, 25)
+    shown, numbers = thinned(info.ops, MOST_LABELS), thinned(info.trials, 16)
     names = shortened(info.ops)
     figure.update_yaxes(
         tickvals=shown,
         ticktext=[for_plotly(names[place]) for place in shown],
         tickfont={"size": 11 if rows <= MOST_LABELS else 9},
-        range=[rows - 0.5, VERDICT_ROW - 0.8],
+        range=[rows - 0.5, 1.5 * verdict_row(rows)],
         automargin=True,
         showgrid=False,
         zeroline=False,
@@ -168,10 +177,17 @@ def _color_scale() -> list[tuple[float, str]]:
 
 
 def _texts(info: _PrecisionsInfo) -> list[list[str]]:
-    say_labels = len(info.ops) * len(info.trials) <= _MOST_TEXTS
+    if len(info.ops) * len(info.trials) > _MOST_TEXTS:
+        return [
+            [
+                hover(op=op, trial=f"{number}, {each.name}")
+                for number, each in zip(info.trials, row, strict=True)
+            ]
+            for op, row in zip(shortened(info.ops), info.precisions, strict=True)
+        ]
     return [
         [
-            hover(op=op, trial=number, precision=each.name, option=label if say_labels else None)
+            hover(op=op, trial=number, precision=each.name, option=label)
             for number, each, label in zip(info.trials, row, labels, strict=True)
         ]
         for op, row, labels in zip(info.ops, info.precisions, info.labels, strict=True)
@@ -181,7 +197,7 @@ def _texts(info: _PrecisionsInfo) -> list[list[str]]:
 def _verdicts(info: _PrecisionsInfo, verdict: Judged, found: list[int]) -> go.Scatter:
     return graph_objects().Scatter(
         x=found,
-        y=[VERDICT_ROW] * len(found),
+        y=[verdict_row(len(info.ops))] * len(found),
         mode="markers",
         name=str(verdict),
         marker={"symbol": SYMBOLS[verdict][0], "size": 9, "color": "#222222", "line_width": 1.5},

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from optuna_quant.costs.objective import ObjectiveLike
 
 
-FRONT = "front of the models evaluated in full"
+FRONT = "front"
+OFF_SCALE = "off the scale"
 THRESHOLD_COLOR = "#D55E00"
 _COLORS = {Judged.MET: STATIC_8.color, Judged.FP32: FP32.color}
 _OTHER = "#666666"
@@ -177,7 +178,9 @@ def title_of(info: _TradeoffInfo) -> str:
         info:
             What is drawn.
     """
-    return f"{info.metric.capitalize()} against cost of {len(info.points)} evaluated models"
+    metric = info.metric[:1].upper() + info.metric[1:]
+    cost = info.cost.name[:1].lower() + info.cost.name[1:]
+    return f"{metric} against {cost}: {len(info.points)} models"
 
 
 def front_line(info: _TradeoffInfo) -> tuple[list[float], list[float]]:
@@ -238,12 +241,17 @@ def _get_tradeoff_plot(info: _TradeoffInfo) -> go.Figure:
     figure.add_trace(
         go.Scatter(x=costs, y=metrics, mode="lines", line=line, name=FRONT, hoverinfo="skip")
     )
-    for verdict in Judged:
+    for verdict in reversed(Judged):  # What meets the criterion is on top.
         found = [point for point in info.points if point.verdict is verdict]
         inside, beyond = at_edge(found, info)
         for points, symbol in ((inside, SYMBOLS[verdict][0]), (beyond, "triangle-down")):
             if points:
                 figure.add_trace(_markers(points, symbol, verdict, info, found))
+    if edge_of(info) is not None:
+        marker = {"symbol": "triangle-down", "size": 10, "color": _OTHER}
+        figure.add_trace(
+            go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=OFF_SCALE)
+        )
     if info.threshold is not None:
         figure.add_hline(
             info.threshold,
@@ -270,7 +278,8 @@ def _markers(
         x=[info.cost.scaled(point.cost) for point in points],
         y=[point.metric for point in points],
         mode="markers",
-        name=f"{verdict}, off the scale" if is_off else str(verdict),
+        name=OFF_SCALE if is_off else str(verdict),
+        showlegend=not is_off,
         marker={"symbol": symbol, "size": 10, "color": color_of(verdict), "line": {"width": 1.5}},
         hovertext=[_text(true[point.trial, point.cost], info) for point in points],
         hoverinfo="text",

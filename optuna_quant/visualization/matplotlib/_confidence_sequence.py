@@ -9,8 +9,10 @@ from optuna_quant.visualization._confidence_sequence import LINE
 from optuna_quant.visualization._confidence_sequence import SAMPLES
 from optuna_quant.visualization._confidence_sequence import _ConfidenceSequenceInfo
 from optuna_quant.visualization._confidence_sequence import _get_confidence_sequence_info
+from optuna_quant.visualization._confidence_sequence import edges
 from optuna_quant.visualization._confidence_sequence import interval_name
 from optuna_quant.visualization._confidence_sequence import title_of
+from optuna_quant.visualization._confidence_sequence import y_range
 from optuna_quant.visualization._names import for_matplotlib
 from optuna_quant.visualization._tradeoff import THRESHOLD_COLOR
 from optuna_quant.visualization.matplotlib._pyplot import experimental
@@ -59,17 +61,16 @@ def _get_confidence_sequence_plot(info: _ConfidenceSequenceInfo) -> Axes:
     samples = [each.samples for each in info.seen]
     axes.fill_between(
         samples,
-        [each.low for each in info.seen],
-        [each.high for each in info.seen],
+        *edges(info),
         color=LINE,
         alpha=0.2,
         linewidth=0,
         label=interval_name(info),
     )
     axes.plot(samples, [each.estimate for each in info.seen], color=LINE, label="estimate")
-    threshold = f"threshold: {info.criterion.partition(',')[0]}"
-    axes.axhline(info.threshold, color=THRESHOLD_COLOR, linestyle="--", label=threshold)
+    axes.axhline(info.threshold, color=THRESHOLD_COLOR, linestyle="--", label="threshold")
     axes.axhline(info.baseline, color=BASELINE_COLOR, linestyle=":", label="FP32")
     axes.set_xlim(0, max(1, info.of))
+    axes.set_ylim(*y_range(info))
     put_legend(axes)
     return axes

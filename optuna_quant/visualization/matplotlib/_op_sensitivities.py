@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
+from typing import Any
 
 from optuna_quant.visualization._names import for_matplotlib
 from optuna_quant.visualization._op_sensitivities import SENSITIVITY
@@ -11,9 +12,12 @@ from optuna_quant.visualization._op_sensitivities import TITLE
 from optuna_quant.visualization._op_sensitivities import _get_op_sensitivities_info
 from optuna_quant.visualization._op_sensitivities import _OpSensitivitiesInfo
 from optuna_quant.visualization._op_sensitivities import bars
-from optuna_quant.visualization._op_sensitivities import entries_of
+from optuna_quant.visualization._op_sensitivities import lengths_of
+from optuna_quant.visualization._op_sensitivities import precisions_of
+from optuna_quant.visualization._op_sensitivities import rest_texts
 from optuna_quant.visualization.matplotlib._pyplot import FONT
 from optuna_quant.visualization.matplotlib._pyplot import experimental
+from optuna_quant.visualization.matplotlib._pyplot import put_legend
 from optuna_quant.visualization.matplotlib._pyplot import pyplot
 from optuna_quant.visualization.matplotlib._pyplot import style
 
@@ -69,7 +73,7 @@ def plot_op_sensitivities(
 
 def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> Axes:
     labels, colors = bars(info)
-    entries = entries_of(info)
+    scores, gains = lengths_of(info)
     panels = 1 if info.gain is None else 2
     _, found = pyplot().subplots(
         1,
@@ -83,12 +87,27 @@ def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> Axes:
     axes.set_title(TITLE, fontsize=11, loc="left")
     style(axes, x=SENSITIVITY, y="")
     places = range(len(labels))
-    axes.barh(places, [each.sensitivity for each in entries], color=colors)
+    bars_of_scores = axes.barh(places, scores, color=colors)
+    _write_on_rest(axes, bars_of_scores, rest_texts(info)[0])
     axes.set_yticks(places, [for_matplotlib(label) for label in labels], fontsize=FONT - 1)
     if labels:
         axes.set_ylim(len(labels) - 0.4, -0.6)
     if info.gain is not None:
-        gains = [math.nan if e.gain is None else info.gain.scaled(e.gain) for e in entries]
         style(found[0][1], x=info.gain.title, y="")
-        found[0][1].barh(places, gains, color=colors)
+        lengths = [math.nan if gain is None else gain for gain in gains]
+        bars_of_gains = found[0][1].barh(places, lengths, color=colors)
+        _write_on_rest(found[0][1], bars_of_gains, rest_texts(info)[1])
+    precisions = precisions_of(info)
+    if precisions:
+        from matplotlib.patches import Patch
+
+        handles = [Patch(color=each.color, label=each.name) for each in precisions]
+        put_legend(found[0][-1], handles)
     return axes
+
+
+def _write_on_rest(axes: Axes, bars: Any, text: str) -> None:
+    """Write on the last bar, if there is something to write."""
+    if text:
+        last = [""] * (len(bars) - 1) + [text]
+        axes.bar_label(bars, last, label_type="center", color="white", fontsize=FONT - 1)

@@ -12,9 +12,9 @@ from optuna_quant.visualization._options import present
 from optuna_quant.visualization._plotly import thinned
 from optuna_quant.visualization._precisions import MOST_LABELS
 from optuna_quant.visualization._precisions import TITLE
-from optuna_quant.visualization._precisions import VERDICT_ROW
 from optuna_quant.visualization._precisions import _get_precisions_info
 from optuna_quant.visualization._precisions import _PrecisionsInfo
+from optuna_quant.visualization._precisions import verdict_row
 from optuna_quant.visualization.matplotlib._pyplot import FONT
 from optuna_quant.visualization.matplotlib._pyplot import experimental
 from optuna_quant.visualization.matplotlib._pyplot import mark
@@ -79,15 +79,15 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> Axes:
     for verdict in Judged:
         found = [place for place, each in enumerate(info.verdicts) if each is verdict]
         if found:
-            handles.append(mark(axes, verdict, found, [VERDICT_ROW] * len(found)))
+            handles.append(mark(axes, verdict, found, [verdict_row(rows)] * len(found)))
     shown = present(each for row in info.precisions for each in row)
     handles += [Patch(color=each.color, label=each.name) for each in shown]
     names = [for_matplotlib(name) for name in shortened(info.ops)]
-    places, numbers = thinned(info.ops, MOST_LABELS), thinned(info.trials, 25)
+    places, numbers = thinned(info.ops, MOST_LABELS), thinned(info.trials, 16)
     size = FONT - 1 if rows <= MOST_LABELS else FONT - 3
     axes.set_yticks(places, [names[place] for place in places], fontsize=size)
     axes.set_xticks(numbers, [str(info.trials[place]) for place in numbers])
     axes.set_xlim(-0.7, columns - 0.3)
-    axes.set_ylim(rows - 0.5, VERDICT_ROW - 0.8)
+    axes.set_ylim(rows - 0.5, 1.5 * verdict_row(rows))
     put_legend(axes, handles)
     return axes

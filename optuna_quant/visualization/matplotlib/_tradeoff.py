@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from optuna_quant.visualization._facts import Judged
 from optuna_quant.visualization._names import for_matplotlib
 from optuna_quant.visualization._tradeoff import FRONT
+from optuna_quant.visualization._tradeoff import OFF_SCALE
 from optuna_quant.visualization._tradeoff import THRESHOLD_COLOR
 from optuna_quant.visualization._tradeoff import _get_tradeoff_info
 from optuna_quant.visualization._tradeoff import _TradeoffInfo
 from optuna_quant.visualization._tradeoff import at_edge
 from optuna_quant.visualization._tradeoff import color_of
+from optuna_quant.visualization._tradeoff import edge_of
 from optuna_quant.visualization._tradeoff import front_line
 from optuna_quant.visualization._tradeoff import title_of
 from optuna_quant.visualization.matplotlib._pyplot import experimental
@@ -61,7 +63,7 @@ def _get_tradeoff_plot(info: _TradeoffInfo) -> Axes:
     axes = new_axes(title_of(info), x=for_matplotlib(info.cost.title), y=metric, size=(9.0, 4.8))
     costs, metrics = front_line(info)
     axes.step(costs, metrics, where="post", color="#AAAAAA", linewidth=1.3, label=FRONT)
-    for verdict in Judged:
+    for verdict in reversed(Judged):  # What meets the criterion is on top.
         inside, beyond = at_edge([p for p in info.points if p.verdict is verdict], info)
         if inside:
             mark(
@@ -78,8 +80,9 @@ def _get_tradeoff_plot(info: _TradeoffInfo) -> Axes:
                 marker="v",
                 s=40,
                 color=color_of(verdict),
-                label=f"{verdict}, off the scale",
             )
+    if edge_of(info) is not None:
+        axes.scatter([], [], marker="v", s=40, color=color_of(Judged.MISSED), label=OFF_SCALE)
     if info.threshold is not None:
         axes.axhline(
             info.threshold,
