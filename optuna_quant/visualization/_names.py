@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 import html
-import re
 from typing import TYPE_CHECKING
 
 from optuna_quant._common.printable import printable
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-_SEPARATOR = re.compile(r"[/.:]")
+_SEPARATORS = ("/", ".", ":")
 
 
 def shortened(names: Sequence[str], most: int = 32) -> list[str]:
@@ -54,9 +53,11 @@ def _shared_prefix(names: Sequence[str]) -> int:
         return 0
     first, last = min(names), max(names)  # What these share, all do.
     same = next((i for i, sign in enumerate(first) if last[i] != sign), len(first))
-    ends = [found.end() for found in _SEPARATOR.finditer(first[:same])]
-    # A name that ends with such a folder would be empty.
-    return max((end for end in ends if all(len(name) > end for name in names)), default=0)
+    for separator in _SEPARATORS:
+        end = first.rfind(separator, 0, same) + 1
+        if end and all(len(name) > end for name in names):
+            return end
+    return 0
 
 
 def _cut(text: str, most: int) -> str:

@@ -201,10 +201,10 @@ def lengths_of(info: _OpSensitivitiesInfo) -> tuple[list[float], list[float | No
     if info.rest is not None:
         most = max(map(abs, scores), default=0.0), max((abs(g or 0.0) for g in gains), default=0.0)
         scores.append(min(info.rest.sensitivity, _LONGEST * most[0]))
-        rest = info.rest.gain
-        gains.append(
-            None if rest is None else math.copysign(min(abs(rest), _LONGEST * most[1]), rest)
-        )
+        gain = info.rest.gain
+        if gain is not None:
+            gain = math.copysign(min(abs(gain), _LONGEST * most[1]), gain)
+        gains.append(gain)
     if info.gain is None:
         return scores, []
     return scores, [None if gain is None else info.gain.scaled(gain) for gain in gains]

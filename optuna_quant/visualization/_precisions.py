@@ -40,14 +40,30 @@ MOST_LABELS = 60
 _MOST_TEXTS = 20_000
 
 
-def verdict_row(ops: int) -> float:
-    """Where the row of markers is, above the first op.
+def verdict_rows(info: _PrecisionsInfo) -> dict[Judged, float]:
+    """Where the markers of each verdict are, above the first op.
+
+    All are in one row, but in one each where there are so many trials that they would touch.
 
     Args:
-        ops:
-            How many ops there are.
+        info:
+            What is drawn.
     """
-    return -max(1.6, 0.03 * ops)
+    found = [verdict for verdict in Judged if verdict in info.verdicts]
+    first = -max(1.6, 0.03 * len(info.ops))
+    step = 0.7 * first if len(info.trials) > MOST_LABELS else 0.0
+    return {verdict: first + step * place for place, verdict in enumerate(found)}
+
+
+def top_of(info: _PrecisionsInfo) -> float:
+    """The upper end of the vertical axis.
+
+    Args:
+        info:
+            What is drawn.
+    """
+    rows = verdict_rows(info).values()
+    return min(rows) + 0.5 * max(rows)
 
 
 class _PrecisionsInfo(NamedTuple):
@@ -136,10 +152,8 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     )
-    for verdict in Judged:
-        found = [place for place, each in enumerate(info.verdicts) if each is verdict]
-        if found:
-            figure.add_trace(_verdicts(info, verdict, found))
+    for verdict, row in verdict_rows(info).items():
+        figure.add_trace(_verdicts(info, verdict, row))
     for precision in present(each for row in info.precisions for each in row):
         marker = {"symbol": "square", "size": 12, "color": precision.color}
         figure.add_trace(
@@ -151,7 +165,7 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> go.Figure:
         tickvals=shown,
         ticktext=[for_plotly(names[place]) for place in shown],
         tickfont={"size": 11 if rows <= MOST_LABELS else 9},
-        range=[rows - 0.5, 1.5 * verdict_row(rows)],
+        range=[rows - 0.5, top_of(info)],
         automargin=True,
         showgrid=False,
         zeroline=False,
@@ -194,13 +208,32 @@ def _texts(info: _PrecisionsInfo) -> list[list[str]]:
     ]
 
 
-def _verdicts(info: _PrecisionsInfo, verdict: Judged, found: list[int]) -> go.Scatter:
+def trials_of(info: _PrecisionsInfo, verdict: Judged) -> list[int]:
+    """The columns of the trials of which a verdict came out.
+
+    Args:
+        info:
+            What is drawn.
+        verdict:
+            The verdict.
+    """
+    return [place for place, each in enumerate(info.verdicts) if each is verdict]
+
+
+def _verdicts(info: _PrecisionsInfo, verdict: Judged, row: float) -> go.Scatter:
+    found = trials_of(info, verdict)
+    size = 9 if len(info.trials) <= MOST_LABELS else 5
     return graph_objects().Scatter(
         x=found,
-        y=[verdict_row(len(info.ops))] * len(found),
+        y=[row] * len(found),
         mode="markers",
         name=str(verdict),
-        marker={"symbol": SYMBOLS[verdict][0], "size": 9, "color": "#222222", "line_width": 1.5},
+        marker={
+            "symbol": SYMBOLS[verdict][0],
+            "size": size,
+            "color": "#222222",
+            "line_width": 1.2,
+        },
         hovertext=[hover(trial=info.trials[place], verdict=verdict) for place in found],
         hoverinfo="text",
     )

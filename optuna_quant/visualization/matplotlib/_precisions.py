@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optuna_quant.visualization._facts import Judged
 from optuna_quant.visualization._names import for_matplotlib
 from optuna_quant.visualization._names import shortened
 from optuna_quant.visualization._options import PRECISIONS
@@ -14,7 +13,9 @@ from optuna_quant.visualization._precisions import MOST_LABELS
 from optuna_quant.visualization._precisions import TITLE
 from optuna_quant.visualization._precisions import _get_precisions_info
 from optuna_quant.visualization._precisions import _PrecisionsInfo
-from optuna_quant.visualization._precisions import verdict_row
+from optuna_quant.visualization._precisions import top_of
+from optuna_quant.visualization._precisions import trials_of
+from optuna_quant.visualization._precisions import verdict_rows
 from optuna_quant.visualization.matplotlib._pyplot import FONT
 from optuna_quant.visualization.matplotlib._pyplot import experimental
 from optuna_quant.visualization.matplotlib._pyplot import mark
@@ -76,10 +77,10 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> Axes:
         linewidth=0.5,
     )
     handles = []
-    for verdict in Judged:
-        found = [place for place, each in enumerate(info.verdicts) if each is verdict]
-        if found:
-            handles.append(mark(axes, verdict, found, [verdict_row(rows)] * len(found)))
+    for verdict, row in verdict_rows(info).items():
+        found = trials_of(info, verdict)
+        size = 36 if columns <= MOST_LABELS else 9
+        handles.append(mark(axes, verdict, found, [row] * len(found), size=size))
     shown = present(each for row in info.precisions for each in row)
     handles += [Patch(color=each.color, label=each.name) for each in shown]
     names = [for_matplotlib(name) for name in shortened(info.ops)]
@@ -88,6 +89,6 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> Axes:
     axes.set_yticks(places, [names[place] for place in places], fontsize=size)
     axes.set_xticks(numbers, [str(info.trials[place]) for place in numbers])
     axes.set_xlim(-0.7, columns - 0.3)
-    axes.set_ylim(rows - 0.5, 1.5 * verdict_row(rows))
+    axes.set_ylim(rows - 0.5, top_of(info))
     put_legend(axes, handles)
     return axes

@@ -142,6 +142,7 @@ def mark(
     y: Sequence[float],
     *,
     color: str = "#222222",
+    size: float = 36,
 ) -> Any:
     """Draw the markers of trials of which the same came out.
 
@@ -156,6 +157,8 @@ def mark(
             Where they are.
         color:
             Their colour.
+        size:
+            Their area.
 
     Returns:
         The entry of the legend.
@@ -167,5 +170,5 @@ def mark(
         else {"edgecolors": color, "facecolors": "none" if verdict in HOLLOW else color}
     )
     return axes.scatter(
-        x, y, s=36, marker=symbol, linewidths=1.3, label=str(verdict), zorder=3, **colors
+        x, y, s=size, marker=symbol, linewidths=1.3, label=str(verdict), zorder=3, **colors
     )
