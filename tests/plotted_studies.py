@@ -84,6 +84,7 @@ def add(
     evidence: Evidence | None = None,
     scores: Sequence[float] | None = None,
     population: str = "",
+    reused_from: int | None = None,
     state: TrialState | None = None,
 ) -> int:
     """Add a trial as the library records it.
@@ -111,6 +112,8 @@ def add(
             Their scores.
         population:
             The key of their population.
+        reused_from:
+            The trial whose result it took over.
         state:
             Its state. Default: complete, or pruned without a metric.
 
@@ -122,6 +125,8 @@ def add(
     attrs[record.FINGERPRINT] = config.key
     if size is not None:
         attrs[record.MODEL_BYTES] = size
+    if reused_from is not None:
+        attrs[record.REUSED_FROM] = reused_from
     if evidence is not None:
         attrs[record.EVIDENCE] = evidence.to_attr()
     claim = record.Claim(number, config.key, stage, worker)
@@ -174,13 +179,14 @@ def keep_costs(
     write_text(study, f"{record.MEASURED_COSTS}:{'0' * 32}", costs.dumps())
 
 
-def keep_population(study: optuna.Study, *, right: int = 90) -> Population:
+def keep_population(study: optuna.Study, *, right: int = 90, method: str = "paired") -> Population:
     """Keep samples, of which FP32 gets the first right; and refer to them from the baseline."""
     levels = np.zeros(SAMPLES, np.uint8)
     population = Population(
         order=SampleOrder.draw(levels, seed=0),
         baseline=(np.arange(SAMPLES) < right).astype(float),
         bounds=(0.0, 1.0),
+        method=method,
         metric_name="accuracy",
     )
     key = write_population(study, population, levels=levels, seed=0)

@@ -273,7 +273,8 @@ def _fp32_point(
         measures |= objective.fp32
     for view in own[:1]:
         size = view.model_bytes
-        measures = {**view.costs, **measures} | ({} if size is None else {SIZE: float(size)})
+        recorded = {OPS: float(view.fallback_ops), **view.costs}
+        measures = {**recorded, **measures} | ({} if size is None else {SIZE: float(size)})
     number = baseline.trial if any(t.number == baseline.trial for t in own) else None
     if number is None and own:
         number = own[0].number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 
@@ -87,12 +88,14 @@ def _get_cost_prediction_info(
 def _sizes(study: optuna.Study, costs: Costs, prefix: str) -> list[_Compared]:
     """The different models that trials have built."""
     space = recorded_space(study, prefix)
-    known = KnownObjective(MeasureObjective(SIZE), space, costs)
+    table = KnownObjective(MeasureObjective(SIZE), space, costs).costs.tables[SIZE]
     found = {}
     for view in views(study):
         config, size = config_of(space, view), view.model_bytes
-        if config is not None and size is not None and view.model not in found:
-            predicted = known.measures_of(config)[SIZE]
+        if config is None or size is None or view.model in found:
+            continue
+        with contextlib.suppress(ValueError):  # A table of the user's may lack an option.
+            predicted = table.cost(config)
             found[view.model] = _Compared(f"trial {view.number}", predicted, float(size))
     return list(found.values())
 

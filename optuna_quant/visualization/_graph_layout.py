@@ -22,8 +22,9 @@ MOST_LAYERS = 26
 _MOST_IN_LINE = 20
 # How far its ops, and its lines, are from each other.
 _PITCH = 0.8
-# What a name takes beside its op, in cells.
-_NAME_WIDTH = 7.5
+# What a character of a name takes beside its op, and the gaps around the name.
+_CHARACTER = 0.24
+_NAME_GAPS = 1.2
 _GAP = 1.0
 
 
@@ -108,12 +109,14 @@ def parts_of(
     sources: dict[str, tuple[str, ...]] = {}
     kept: dict[str, tuple[str, tuple[str, ...]]] = {}
     owner: dict[str, str] = {}
+    order = {node.name: place for place, node in enumerate(nodes)}
     for node in nodes:
         before = tuple(dict.fromkeys(s for name in node.inputs for s in sources.get(name, ())))
         if node.name in shown or (len(before) > 1 and node.name in needed):
             sources[node.name] = (node.name,)
             kept[node.name] = (node.op_type, before)
-            inner = owner[before[-1]] if before and node.name not in shown else node.name
+            latest = max(before, key=order.__getitem__, default=node.name)
+            inner = node.name if node.name in shown else owner[latest]
             # A join within a block, or at its end, is part of it.
             is_block = inner in {block.name for block in blocks}
             owner[node.name] = block_of.get(node.name, inner if is_block else node.name)
@@ -158,14 +161,14 @@ def _grouped(
     return parts
 
 
-def placed(parts: Sequence[Part], *, with_names: bool) -> list[Placed]:
+def placed(parts: Sequence[Part], names: Mapping[str, str]) -> list[Placed]:
     """The place of each part: below all that it reads.
 
     Args:
         parts:
             The parts, each after those that it reads.
-        with_names:
-            Whether there has to be room for names.
+        names:
+            The texts that stand beside parts, by their names; there has to be room for them.
     """
     layers: list[int] = []
     for part in parts:
@@ -173,24 +176,34 @@ def placed(parts: Sequence[Part], *, with_names: bool) -> list[Placed]:
     in_layer: list[list[int]] = [[] for _ in range(max(layers, default=-1) + 1)]
     for number, layer in enumerate(layers):
         in_layer[layer].append(number)
-    room = _NAME_WIDTH if with_names else 0.0
+    widths = [_width(part) + text_width(names.get(part.name, "")) for part in parts]
     x = [0.0] * len(parts)
     for numbers in in_layer:
         numbers.sort(key=lambda number: (_middle(parts[number].sources, x), number))
         start = 0.0
         for number in numbers:
             x[number] = start
-            start += _width(parts[number]) + room + _GAP
+            start += widths[number] + _GAP
     columns, y = _columns([_height(parts[n] for n in numbers) for numbers in in_layer])
     shift, left = [], 0.0
     for column in range(max(columns, default=-1) + 1):
         shift.append(left)
         inside = [n for n, layer in enumerate(layers) if columns[layer] == column]
-        left += max(x[n] + _width(parts[n]) for n in inside) + room + 2 * _GAP
+        left += max(x[n] + widths[n] for n in inside) + 2 * _GAP
     return [
         Placed(part, x[number] + shift[columns[layer]], y[layer], columns[layer])
         for number, (part, layer) in enumerate(zip(parts, layers, strict=True))
     ]
+
+
+def text_width(text: str) -> float:
+    """What a text beside a part takes, in widths of an op.
+
+    Args:
+        text:
+            The text.
+    """
+    return _NAME_GAPS + _CHARACTER * len(text) if text else 0.0
 
 
 def _columns(heights: Sequence[float]) -> tuple[list[int], list[float]]:

@@ -17,9 +17,11 @@ from optuna_quant.visualization._facts import config_of
 from optuna_quant.visualization._facts import has_quantized
 from optuna_quant.visualization._facts import trial_of
 from optuna_quant.visualization._facts import warn_of_nothing
+from optuna_quant.visualization._graph_layout import Part
 from optuna_quant.visualization._graph_layout import Placed
 from optuna_quant.visualization._graph_layout import parts_of
 from optuna_quant.visualization._graph_layout import placed
+from optuna_quant.visualization._graph_layout import text_width
 from optuna_quant.visualization._names import for_plotly
 from optuna_quant.visualization._names import shortened
 from optuna_quant.visualization._options import Precision
@@ -31,6 +33,8 @@ from optuna_quant.visualization._plotly import new_figure
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import optuna
     import plotly.graph_objects as go
 
@@ -108,8 +112,8 @@ def _get_model_graph_info(
         collapse = len(config.ops) > _MOST_SINGLE_OPS
     blocks = backend.blocks() if collapse and isinstance(backend, HasBlocks) else ()
     parts = parts_of(nodes, [op for op in config.ops if op in names], blocks)
-    with_names = sum(bool(part.ops) for part in parts) <= _MOST_NAMES
-    places = placed(parts, with_names=with_names)
+    texts = _texts(parts)
+    places = placed(parts, texts)
     types = {node.name: node.op_type for node in nodes}
     cells = []
     for place in places:
@@ -122,7 +126,7 @@ def _get_model_graph_info(
         cells,
         [_Join(p.part.name, p.part.op_type, p.x, p.y) for p in places if not p.part.ops],
         [edge for place in places for edge in _edges(place, places)],
-        _labels(places) if with_names else [],
+        _labels(places, texts),
         len(config.quantized_ops),
     )
 
@@ -163,17 +167,25 @@ def _edges(place: Placed, places: list[Placed]) -> list[tuple[float, float, floa
     return found
 
 
-def _labels(places: list[Placed]) -> list[_Label]:
-    shown = [place for place in places if place.part.ops]
-    single = [place.part.name for place in shown if len(place.part.ops) == 1]
-    names = dict(zip(single, shortened(single, _NAME_LENGTH), strict=True))
+def _texts(parts: list[Part]) -> dict[str, str]:
+    """What stands beside each part, by its name; nothing if they are too many."""
+    shown = [part for part in parts if part.ops]
+    if len(shown) > _MOST_NAMES:
+        return {}
+    single = [part.name for part in shown if len(part.ops) == 1]
+    texts = dict(zip(single, shortened(single, _NAME_LENGTH), strict=True))
+    return {
+        part.name: texts.get(part.name) or f"{part.name}: {len(part.ops)} ops" for part in shown
+    }
+
+
+def _labels(places: list[Placed], texts: Mapping[str, str]) -> list[_Label]:
     found = []
-    for place in shown:
-        count = len(place.part.ops)
-        name = names.get(place.part.name, place.part.name)
-        text = name if count == 1 else f"{name}: {count} ops"
-        last = max(place.place(position)[0] for position in range(count))
-        found.append(_Label(text, last + 0.7, place.y))
+    for place in places:
+        text = texts.get(place.part.name)
+        if text:
+            last = max(place.place(position)[0] for position in range(len(place.part.ops)))
+            found.append(_Label(text, last + 0.7, place.y))
     return found
 
 
@@ -200,8 +212,8 @@ def size_of(info: _ModelGraphInfo) -> tuple[float, float]:
     places = [(cell.x, cell.y) for cell in info.cells]
     places += [(join.x, join.y) for join in info.joins]
     xs, ys = [x for x, _ in places], [y for _, y in places]
-    names = 7.5 if info.labels else 0.0
-    return max(xs, default=0.0) + names + 2.0, max(ys, default=0.0) + 2.0
+    xs += [label.x - 0.7 + text_width(label.text) for label in info.labels]
+    return max(xs, default=0.0) + 2.0, max(ys, default=0.0) + 2.0
 
 
 def plot_model_graph(

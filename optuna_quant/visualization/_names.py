@@ -17,7 +17,10 @@ _SEPARATORS = ("/", ".", ":")
 
 
 def shortened(names: Sequence[str], most: int = 32) -> list[str]:
-    """Names without the folders that all share, cut in the middle where they are still long.
+    """Names without scopes that say nothing new, cut in the middle where they are still long.
+
+    Exporters repeat a scope in the next one (``layer/layer.1/conv/conv.0``): of these the last
+    stays. What all names begin with is left out if one of them is too long.
 
     Args:
         names:
@@ -28,23 +31,33 @@ def shortened(names: Sequence[str], most: int = 32) -> list[str]:
     Returns:
         A text for each name, no two of them the same.
     """
-    shared = _shared_prefix(names)
-    cut = [_cut(printable(name[shared:]), most) for name in names]
+    plain = [_without_repeats(printable(name)) for name in names]
+    if any(len(text) > most for text in plain):
+        shared = _shared_prefix(plain)
+        plain = [text[shared:] for text in plain]
+    cut = [_cut(text, most) for text in plain]
     counts = Counter(cut)
     if max(counts.values(), default=1) == 1:
         return cut
     # Names that differ in the middle only are numbered by their place among all.
     taken = {each for each, count in counts.items() if count == 1}
     found = []
-    for place, (each, name) in enumerate(zip(cut, names, strict=True)):
+    for place, (each, whole) in enumerate(zip(cut, plain, strict=True)):
         text, number = each, place
-        while text in taken:
-            text = f"{_cut(printable(name[shared:]), most - 1 - len(str(number)))}#{number}"
+        while counts[each] > 1 and (text == each or text in taken):
+            text = f"{_cut(whole, most - 1 - len(str(number)))}#{number}"
             number += len(names)
-        if counts[each] > 1:
-            taken.add(text)
-        found.append(text if counts[each] > 1 else each)
+        taken.add(text)
+        found.append(text)
     return found
+
+
+def _without_repeats(name: str) -> str:
+    """A name without scopes that the next one begins with."""
+    scopes = name.split("/")
+    pairs = zip(scopes, [*scopes[1:-1], "", ""], strict=False)
+    kept = [s for s, following in pairs if not s or not f"{following}.".startswith(f"{s}.")]
+    return "/".join(kept)
 
 
 def _shared_prefix(names: Sequence[str]) -> int:
