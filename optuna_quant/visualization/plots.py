@@ -90,6 +90,7 @@ def save_plot(
     *,
     model: Any = None,
     trial: int | None = None,
+    dpi: int = 150,
 ) -> None:
     """Save a plot of a study to a file.
 
@@ -107,6 +108,8 @@ def save_plot(
             The model of the study, a path or a backend, for a plot that needs it.
         trial:
             The number of the trial, for a plot that is of one. Default: as the plot chooses.
+        dpi:
+            The resolution of an image of dots.
 
     Raises:
         ValueError:
@@ -141,7 +144,7 @@ def save_plot(
         warnings.simplefilter("ignore", ExperimentalWarning)
         axes = plot.draw_with_matplotlib(study, *given, **options)
     try:
-        axes.figure.savefig(file, bbox_inches="tight", dpi=150)
+        axes.figure.savefig(file, bbox_inches="tight", dpi=dpi)
     finally:
         import matplotlib.pyplot
 

@@ -73,7 +73,7 @@ def plot_model_graph(
 def _get_model_graph_plot(info: _ModelGraphInfo) -> Axes:
     width, height = size_of(info)
     inches = 0.29 if info.labels or len(info.cells) < 300 else 0.23
-    size = (max(5.5, 2.2 + inches * width), max(3.0, 0.8 + 1.15 * inches * height))
+    size = (max(4.4, 1.6 + inches * width), max(3.0, 0.8 + 1.15 * inches * height))
     axes = new_axes(title_of(info), size=size)
     axes.set_axis_off()
     if not info.cells:
@@ -101,5 +101,5 @@ def _get_model_graph_plot(info: _ModelGraphInfo) -> Axes:
         axes.text(label.x, label.y, text, fontsize=FONT - 1, va="center")
     axes.set_xlim(-1, width - 1)
     axes.set_ylim(height - 1, -1)
-    put_legend(axes)
+    put_legend(axes, marker_scale=0.6)
     return axes

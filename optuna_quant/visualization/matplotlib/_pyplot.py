@@ -116,7 +116,7 @@ def style(axes: Axes, *, x: str, y: str) -> None:
         side.set_color(GRID)
 
 
-def put_legend(axes: Axes, handles: list[Any] | None = None) -> None:
+def put_legend(axes: Axes, handles: list[Any] | None = None, *, marker_scale: float = 1.0) -> None:
     """A legend beside the axes.
 
     Args:
@@ -124,6 +124,8 @@ def put_legend(axes: Axes, handles: list[Any] | None = None) -> None:
             The axes.
         handles:
             What it explains. Default: what has a label.
+        marker_scale:
+            The size of its markers, by that of those in the plot.
     """
     given = {} if handles is None else {"handles": handles}
     axes.legend(
@@ -131,6 +133,7 @@ def put_legend(axes: Axes, handles: list[Any] | None = None) -> None:
         bbox_to_anchor=(1.01, 1.0),
         fontsize=FONT - 1,
         frameon=False,
+        markerscale=marker_scale,
         **given,
     )
 

@@ -63,7 +63,7 @@ def _get_timeline_plot(info: _TimelineInfo) -> Axes:
             linewidth=0.7 if len(info.bars) <= 100 else 0,
             label=for_matplotlib(stage),
         )
-    locator = AutoDateLocator(minticks=4, maxticks=8)  # type: ignore[no-untyped-call]
+    locator = AutoDateLocator(minticks=4, maxticks=14)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.set_yticks(range(lanes), [f"worker {lane}" for lane in range(lanes)])
