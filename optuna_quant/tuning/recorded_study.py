@@ -184,7 +184,7 @@ class RecordedTrials:
             objective = as_objective(said)
         except ValueError:
             raise ValueError(
-                f"trial: the objective of the study {self.study.study_name!r} is a function "
+                f"The objective of the study {self.study.study_name!r} is a function "
                 f"({said!r}), so its record does not say which trial is best. Give the number of "
                 "a trial."
             ) from None
