@@ -20,6 +20,7 @@ from optuna_quant.backends.base import TellsCalibrationBytes
 from optuna_quant.study.compute_once import TIMEOUT_SECONDS
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.compute_once import LeaseMonitor
+from optuna_quant.study.computing_times import timed
 
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def share_calibration(
     if isinstance(backend, SharesCalibration) and not in_memory:
         _share(study, backend, artifact_store, timeout)
     elif isinstance(backend, Calibrates):
-        backend.calibrate()
+        with timed(study, "calibration:here"):
+            backend.calibrate()
     if config is None or in_memory or not isinstance(backend, CalibratesForConfigs):
         return  # What such a configuration needs is then collected when it is built.
     more = backend.calibration_for(config)

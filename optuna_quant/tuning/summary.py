@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
@@ -27,13 +29,12 @@ from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.outcome import NOTHING
+from optuna_quant.tuning.outcome import ResultKind
 from optuna_quant.tuning.warm_start import shown_start
 from optuna_quant.tuning.what_runs import describe_runs
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import ExecutedOp
@@ -56,7 +57,7 @@ def summary(result: Outcome) -> str:
     for and does not run so is named. The runtime is asked once for each result.
     """
     # What the hold-out set says is true of a chosen model as it stands, so it comes first.
-    lines = [_headline(result), *_shown_holdout(result)]
+    lines = [headline(result), *_shown_holdout(result)]
     if result.is_fp32:
         lines.append(
             f"metric {result.metric:.6g} ({result.original}), criterion: {result.criterion}"
@@ -79,9 +80,7 @@ def summary(result: Outcome) -> str:
         seen, of = result.samples
         lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
     if result.config is not None and result.trial is not None and not result.is_fp32:
-        runs, differs = describe_runs(
-            result.config, _executed_if_known(result), left_out=len(result.left_out)
-        )
+        runs, differs = _described_runs(result, result.config)
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
         lines.extend(_shown_recipes(result, result.config))
         if differs:
@@ -112,6 +111,15 @@ def summary(result: Outcome) -> str:
         )
     lines.append(result.message if result.is_chosen else f"stopped: {result.message}")
     return "\n".join(map(printable, lines))
+
+
+def ops_line(result: Outcome) -> str:
+    """How many ops of the model are quantized and run in integers; empty without a model."""
+    return "" if result.config is None else _described_runs(result, result.config)[0]
+
+
+def _described_runs(result: Outcome, config: QuantConfig) -> tuple[str, str]:
+    return describe_runs(config, _executed_if_known(result), left_out=len(result.left_out))
 
 
 def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
@@ -145,49 +153,56 @@ def _finished(result: Outcome) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state.is_finished()]
 
 
-def _looks_good(result: Outcome) -> bool:
-    if result.metric is None or result.baseline is None:
-        return False
-    return result.criterion.meets(result.metric, result.baseline)
-
-
-def _headline(result: Outcome) -> str:
-    if result.met and result.holdout is not None and not result.holdout.met:
-        return (
-            "A quantized model meets the criterion on the samples of the search, but NOT on "
-            "the hold-out set:"
-        )
-    if result.met and result.pays is False:
+def headline(result: Outcome) -> str:
+    """What the search has ended with, in a sentence."""
+    kind = result.kind
+    if kind == ResultKind.FP32:
+        return _shown_fp32(result)
+    if kind == ResultKind.MET_WITHOUT_GAIN:
         return (
             "A quantized model meets the criterion, but it is "
             f"{shown_pays_not(result.objective)}{_by_given_costs(result)}."
         )
-    if result.met:
-        return "A quantized model meets the criterion."
-    if result.is_fp32 and result.stopped_because != StopReason.NO_GAIN:
-        used = trials_used(result.study.get_trials(deepcopy=False))
-        tried = "the model that was tried does not meet"
-        if used != 1:
-            tried = f"none of the {used} models that were tried meets"
-        return (
-            f"NO GAIN: {tried} the criterion, and every other one is predicted to be "
-            f"{shown_pays_not(result.objective)}."
-        )
-    if result.is_fp32:
+    return _HEADLINES[kind]
+
+
+_HEADLINES: Mapping[ResultKind, str] = MappingProxyType(
+    {
+        ResultKind.MET: "A quantized model meets the criterion.",
+        ResultKind.HOLDOUT_MISSED: (
+            "A quantized model meets the criterion on the samples of the search, but NOT on "
+            "the hold-out set:"
+        ),
+        ResultKind.NOTHING_EVALUATED: f"NOT MET: {NOTHING}",
+        ResultKind.NOT_REPRODUCIBLE: (
+            "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again:"
+        ),
+        ResultKind.NOT_FULLY_EVALUATED: (
+            "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples. "
+            "The one that looks best:"
+        ),
+        ResultKind.NOT_MET: (
+            "NOT MET: no quantized model meets the criterion. The one that comes closest:"
+        ),
+    }
+)
+
+
+def _shown_fp32(result: Outcome) -> str:
+    """That the FP32 model is the answer, and what was tried before."""
+    if result.stopped_because == StopReason.NO_GAIN:
         return (
             f"NO GAIN: {shown_best(result, sentence=False)}, as far as the cost table tells, so "
             "no quantized one was looked for."
         )
-    if result.config is None:
-        return f"NOT MET: {NOTHING}"
-    if not result.is_reproducible:
-        return "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again:"
-    if result.samples is not None and _looks_good(result):
-        return (
-            "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples. "
-            "The one that looks best:"
-        )
-    return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
+    used = trials_used(result.study.get_trials(deepcopy=False))
+    tried = "the model that was tried does not meet"
+    if used != 1:
+        tried = f"none of the {used} models that were tried meets"
+    return (
+        f"NO GAIN: {tried} the criterion, and every other one is predicted to be "
+        f"{shown_pays_not(result.objective)}."
+    )
 
 
 def _by_given_costs(result: Outcome) -> str:
@@ -288,6 +303,12 @@ def _looked_for(objective: str) -> str:
     if objective == SIZE:
         return ' (objective="latency" looks for that)'
     return ' (objective="latency" looks for that, objective="size" for a smaller one)'
+
+
+def cost_text(result: Outcome) -> str | None:
+    """What the model costs by the objective, with its unit; :obj:`None` if that is not known."""
+    known = result.known_objective
+    return None if known is None or result.cost is None else known.show(result.cost)
 
 
 def _shown_cost(result: Outcome) -> str:
