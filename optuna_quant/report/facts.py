@@ -158,6 +158,7 @@ class OpFacts:
     op: str
     op_type: str
     state: str
+    precision: str
     mode: str
     activation: str
     weight: str

@@ -11,6 +11,7 @@ import pandas as pd
 
 from optuna_quant.report.facts import OpFacts
 from optuna_quant.tuning.op_reasons import OpReasons
+from optuna_quant.tuning.op_reasons import precision_of
 from optuna_quant.tuning.table import LEVEL_COLUMN
 from optuna_quant.tuning.table import report
 
@@ -41,6 +42,7 @@ def _op_facts(row: Mapping[Hashable, Any], result: Outcome, reasons: OpReasons) 
         op=op,
         op_type=str(row["op_type"]),
         state=_state(op, result),
+        precision=_precision(op, result),
         mode=str(row["mode"]),
         activation=str(row["activation"]),
         weight=str(row["weight"]),
@@ -62,6 +64,12 @@ def _state(op: str, result: Outcome) -> str:
     if result.config is None or op in result.left_out:
         return LEFT_OUT
     return QUANTIZED if result.config.ops[op].is_quantized else FALLBACK
+
+
+def _precision(op: str, result: Outcome) -> str:
+    """In what an op was asked to compute; one that is left out computes as the model does."""
+    option = None if result.config is None else result.config.ops.get(op)
+    return result.original if option is None else precision_of(option)
 
 
 def _number(value: Any) -> float | None:

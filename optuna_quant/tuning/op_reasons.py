@@ -99,7 +99,7 @@ class OpReasons:
 
     def _fallback(self, op: str, option: OpConfig) -> str:
         """Why an op is in fallback: what keeps it there, and what a trial has shown."""
-        where = f"in {option.mode.upper()}"
+        where = f"in {precision_of(option)}"
         it = self._it(op)
         if self.result.is_fp32:
             gain = self._gains.get(self._tunable(op).name)
@@ -184,12 +184,12 @@ class OpReasons:
         return [f"with it quantized as well {found.shown(self.result.criterion)}"]
 
     def _quantized(self, op: str, option: OpConfig) -> str:
-        where = f"in {_shown_type(option)}"
+        where = f"in {precision_of(option)}"
         runs = op_runs(self._executed, op)
         if runs_as_asked(option, runs) is False:
             kernel = f" ({runs.kernel})" if runs.kernel else ""
             note = f": {runs.note}" if runs.note else ""
-            return f"asked for {_shown_type(option)}, but the runtime computes it in floats" + (
+            return f"asked for {precision_of(option)}, but the runtime computes it in floats" + (
                 f"{kernel}{note}"
             )
         error = None if self.result.explanation is None else self.result.explanation.errors.get(op)
@@ -201,7 +201,7 @@ class OpReasons:
             return ""
         noise = self._noise
         if error.loss is not None and noise is not None and abs(error.loss) < noise:
-            return "the loss that it is expected to add is below the noise of the evaluation"
+            return "the loss it adds is below the noise of the evaluation"
         return self._error(error, self._it(op))
 
     def _saved(self, op: str) -> str:
@@ -210,8 +210,9 @@ class OpReasons:
             return ""
         if gain.gain <= 0:
             return "by itself it saves nothing"
+        of_what = {LATENCY: "time", SIZE: "size"}.get(gain.measure, "cost")
         fp32 = self._fp32_cost
-        part = f" ({100 * gain.gain / fp32:.2g}% of FP32)" if fp32 else ""
+        part = f" ({100 * gain.gain / fp32:.2g}% of FP32's {of_what})" if fp32 else ""
         return f"it saves {show_measure(gain.measure, gain.gain)}{part}"
 
     @cached_property
@@ -277,12 +278,19 @@ def _int_of(gain: OpGain) -> str:
     return type_of(OpConfig.from_label(gain.label))
 
 
-def _shown_type(option: OpConfig) -> str:
-    """In what an op computes, for people."""
+def precision_of(option: OpConfig) -> str:
+    """In what an op is asked to compute, for people: FP32, INT8, INT4 weights.
+
+    Args:
+        option:
+            How it is asked to run.
+    """
+    if not option.is_quantized:
+        return option.mode.upper()
     found = type_of(option)
     if option.mode == "weight_only":
         return f"{found} weights"
-    return f"{found} (ranges at run time)" if option.mode == "dynamic" else found
+    return found
 
 
 def _side(error: OpError) -> str:
