@@ -37,6 +37,7 @@ LAYERS = (
     "evaluation",
     "callbacks",
     "tuning",
+    "report",
     "cli",
     "testing",
 )
@@ -45,7 +46,7 @@ LAYERS = (
 KNOWS_THE_RUNTIME = ("backends.onnxruntime", "backends.default")
 """All others work with any backend."""
 
-MOST_ENTRIES = 21
+MOST_ENTRIES = 22
 
 
 def modules() -> dict[str, Path]:

@@ -44,12 +44,10 @@ def outcome_facts(result: Outcome) -> OutcomeFacts:
         result:
             The result.
     """
-    head = headline(result)
     return OutcomeFacts(
         kind=result.kind.value,
         label=_label(result),
-        # What follows a colon in the summary is elsewhere in a report.
-        headline=f"{head[:-1]}." if head.endswith(":") else head,
+        headline=headline(result),
         met=result.met,
         pays=result.pays,
         is_fp32=result.is_fp32,
@@ -93,7 +91,7 @@ def answer_facts(result: Outcome) -> AnswerFacts | None:
         objective=result.objective,
         cost=result.cost,
         cost_text=cost_text(result),
-        nbytes=view.model_bytes,
+        nbytes=result.nbytes,
         quantized_ops=len(config.quantized_ops),
         fallback_ops=len(config.fallback_ops),
         left_out_ops=len(result.left_out),

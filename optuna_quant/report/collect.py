@@ -97,18 +97,10 @@ def _model_facts(result: Outcome) -> ModelFacts:
     capability = _capability(result)
     ops = result.space.tunables if capability is None else capability.ops
     types = Counter(each.op_type for each in ops)
-    baseline = get_baseline(result.study)
-    measured = None if baseline is None or baseline.trial is None else baseline.trial
-    trials = views(result.study)
-    nbytes = None
-    if measured is not None and measured < len(trials) and trials[measured].is_baseline:
-        nbytes = trials[measured].model_bytes
-    if nbytes is None and result.gain is not None:
-        nbytes = result.gain.fp32_bytes
     return ModelFacts(
         file=None if file is None else str(file),
         fingerprint=model_of_study(result.study),
-        nbytes=nbytes,
+        nbytes=result.fp32_bytes,
         ops=None if capability is None else len(capability.ops),
         ops_in_space=sum(len(tunable.ops) for tunable in result.space.tunables),
         op_types=dict(types.most_common()),

@@ -78,6 +78,12 @@ def to_html(facts: Facts) -> str:
     )
 
 
+def _without_label(headline: str) -> str:
+    """A headline without the capitals before its colon, which the page shows by themselves."""
+    label, _, rest = headline.partition(": ")
+    return f"{rest[0].upper()}{rest[1:]}" if rest and label.isupper() else headline
+
+
 def _read(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
@@ -98,6 +104,7 @@ def _environment() -> jinja2.Environment:
         "number": lambda value: f"{value:.6g}",
         "percent": lambda value: f"{100 * value:.3g}%",
         "seconds": shown_seconds,
+        "sentence": _without_label,
         "text": printable,
     }
     found.filters.update(filters)

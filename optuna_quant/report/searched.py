@@ -57,8 +57,8 @@ def search_facts(result: Outcome) -> SearchFacts:
 
 
 def _strategy(result: Outcome) -> str | None:
-    """The name of the strategy; None of a record alone, which does not say it."""
-    if is_recorded(result):
+    """The name of the strategy; None if none was started, or the record does not say it."""
+    if is_recorded(result) or result.stopped_because == StopReason.NO_GAIN:
         return None
     kind = type(result.study.sampler)
     return next((name for name, each in strategies().items() if each is kind), kind.__name__)

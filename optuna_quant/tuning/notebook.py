@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
-from optuna_quant._common.printable import printable
+from optuna_quant._common.notebook_table import notebook_table
 from optuna_quant.costs.objective import shown_seconds
 from optuna_quant.space.left_out import shown_bytes
-from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.summary import headline
 from optuna_quant.tuning.summary import ops_line
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from collections.abc import Sequence
 
-    from optuna_quant.costs.comparison import Comparison
-    from optuna_quant.tuning.built import BuiltModel
     from optuna_quant.tuning.outcome import Outcome
-
-
-_CELL = "text-align: left"
 
 
 def result_html(result: Outcome) -> str:
@@ -32,19 +24,7 @@ def result_html(result: Outcome) -> str:
         result:
             The result.
     """
-    return _with_table(headline(result), _rows(result))
-
-
-def built_html(built: BuiltModel) -> str:
-    """The lines of the summary of a model that was built without a search."""
-    head, *rest = built.summary().splitlines()
-    return _with_table(head, [("", line) for line in rest])
-
-
-def comparison_html(found: Comparison) -> str:
-    """The lines of a comparison."""
-    rows = [line.partition(" ")[::2] for line in str(found).splitlines()]
-    return _with_table("", [(name, text.strip()) for name, text in rows])
+    return notebook_table(headline(result), _rows(result))
 
 
 def _rows(result: Outcome) -> Iterable[tuple[str, str]]:
@@ -69,21 +49,9 @@ def _rows(result: Outcome) -> Iterable[tuple[str, str]]:
         )
     if gain is not None and gain.nbytes is not None and gain.fp32_bytes is not None:
         yield "size", f"{shown_bytes(gain.nbytes)} ({original}: {shown_bytes(gain.fp32_bytes)})"
-    elif result.trial is not None and (size := TrialView(result.trial).model_bytes) is not None:
-        yield "size", shown_bytes(size)
+    elif result.nbytes is not None:
+        fp32 = result.fp32_bytes
+        beside = "" if fp32 is None else f" ({original}: {shown_bytes(fp32)})"
+        yield "size", f"{shown_bytes(result.nbytes)}{beside}"
     if result.config is not None:
         yield "ops", ops_line(result)
-
-
-def _with_table(head: str, rows: Iterable[Sequence[str]]) -> str:
-    """A sentence and a table; whatever models and data are called is escaped."""
-    body = "".join(
-        f'<tr><th style="{_CELL}">{_shown(name)}</th><td style="{_CELL}">{_shown(text)}</td></tr>'
-        for name, text in rows
-    )
-    said = f"<p><b>{_shown(head)}</b></p>" if head else ""
-    return f"<div>{said}<table>{body}</table></div>"
-
-
-def _shown(text: str) -> str:
-    return escape(printable(text))

@@ -103,7 +103,7 @@ class OpReasons:
         it = self._it(op)
         if self.result.is_fp32:
             gain = self._gains.get(self._tunable(op).name)
-            said = "" if gain is None else f" ({it} in {_int_of(gain)}: {gain})"
+            said = "" if gain is None else f" (in {_int_of(gain)}: {gain} in FP32)"
             return f"{where}: no quantized model is better here by {self.result.objective}{said}"
         told = [self._cause(op, it), *self._tried_words(op)]
         return f"{where}: {'; '.join(filter(None, told))}"

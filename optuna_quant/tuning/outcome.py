@@ -13,7 +13,9 @@ from optuna_quant.backends.base import original_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.worth import is_better
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import views
 
 
 if TYPE_CHECKING:
@@ -153,6 +155,23 @@ class Outcome:
     def original(self) -> str:
         """What the model is called with nothing quantized: ``"FP32"`` unless it is not that."""
         return original_of(self.backend)
+
+    @property
+    def nbytes(self) -> int | None:
+        """The size of the model in bytes; :obj:`None` if that is not known."""
+        return None if self.trial is None else TrialView(self.trial).model_bytes
+
+    @property
+    def fp32_bytes(self) -> int | None:
+        """That of the FP32 model; :obj:`None` if that is not known."""
+        if self.gain is not None and self.gain.fp32_bytes is not None:
+            return self.gain.fp32_bytes
+        baseline, trials = get_baseline(self.study), views(self.study)
+        if baseline is None or baseline.trial is None or baseline.trial >= len(trials):
+            return None
+        measured = trials[baseline.trial]
+        # Another trial has measured it beside its own model.
+        return measured.model_bytes if measured.is_baseline else None
 
     @property
     def fallback_ops(self) -> tuple[str, ...]:

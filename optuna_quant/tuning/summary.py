@@ -24,10 +24,8 @@ from optuna_quant.costs.worth import with_costs_as_reason
 from optuna_quant.selection.chosen_by_samples import shown_doubt
 from optuna_quant.selection.chosen_by_samples import shown_interval
 from optuna_quant.space.left_out import shown_bytes
-from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.trial_view import TrialView
-from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.outcome import ResultKind
 from optuna_quant.tuning.warm_start import shown_start
@@ -57,7 +55,7 @@ def summary(result: Outcome) -> str:
     for and does not run so is named. The runtime is asked once for each result.
     """
     # What the hold-out set says is true of a chosen model as it stands, so it comes first.
-    lines = [headline(result), *_shown_holdout(result)]
+    lines = [_first_line(result), *_shown_holdout(result)]
     if result.is_fp32:
         lines.append(
             f"metric {result.metric:.6g} ({result.original}), criterion: {result.criterion}"
@@ -171,21 +169,33 @@ _HEADLINES: Mapping[ResultKind, str] = MappingProxyType(
         ResultKind.MET: "A quantized model meets the criterion.",
         ResultKind.HOLDOUT_MISSED: (
             "A quantized model meets the criterion on the samples of the search, but NOT on "
-            "the hold-out set:"
+            "the hold-out set."
         ),
         ResultKind.NOTHING_EVALUATED: f"NOT MET: {NOTHING}",
         ResultKind.NOT_REPRODUCIBLE: (
-            "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again:"
+            "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again."
         ),
         ResultKind.NOT_FULLY_EVALUATED: (
-            "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples. "
-            "The one that looks best:"
+            "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples."
         ),
-        ResultKind.NOT_MET: (
-            "NOT MET: no quantized model meets the criterion. The one that comes closest:"
-        ),
+        ResultKind.NOT_MET: "NOT MET: no quantized model meets the criterion.",
     }
 )
+
+_LEADS: Mapping[ResultKind, str] = MappingProxyType(
+    {
+        ResultKind.HOLDOUT_MISSED: ":",
+        ResultKind.NOT_REPRODUCIBLE: ":",
+        ResultKind.NOT_FULLY_EVALUATED: ". The one that looks best:",
+        ResultKind.NOT_MET: ". The one that comes closest:",
+    }
+)
+"""What leads from the headline to the lines about the model, in place of its full stop."""
+
+
+def _first_line(result: Outcome) -> str:
+    head, lead = headline(result), _LEADS.get(result.kind)
+    return head if lead is None else f"{head.removesuffix('.')}{lead}"
 
 
 def _shown_fp32(result: Outcome) -> str:
@@ -278,16 +288,7 @@ def _shown_gain(result: Outcome) -> list[str]:
         known = result.known_objective
         given = known is not None and known.times_are_given
         return [f"on this machine: {result.gain}" if given else str(result.gain)]
-    baseline = get_baseline(result.study)
-    trials = views(result.study)
-    if result.trial is None or baseline is None or baseline.trial is None:
-        return []
-    if baseline.trial >= len(trials):
-        return []
-    measured = trials[baseline.trial]
-    if not measured.is_baseline:  # Another trial has measured it beside its own model.
-        return []
-    here, fp32 = TrialView(result.trial).model_bytes, measured.model_bytes
+    here, fp32 = result.nbytes, result.fp32_bytes
     if here is None or fp32 is None or here < fp32:
         return []
     return [
