@@ -29,7 +29,6 @@ from optuna_quant.tuning.what_runs import runs_as_asked
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.samplers import FallbackOp
     from optuna_quant.samplers import OpError
@@ -185,7 +184,7 @@ class OpReasons:
 
     def _quantized(self, op: str, option: OpConfig) -> str:
         where = f"in {precision_of(option)}"
-        runs = op_runs(self._executed, op)
+        runs = op_runs(self.result.known_executed, op)
         if runs_as_asked(option, runs) is False:
             kernel = f" ({runs.kernel})" if runs.kernel else ""
             note = f": {runs.note}" if runs.note else ""
@@ -194,7 +193,11 @@ class OpReasons:
             )
         error = None if self.result.explanation is None else self.result.explanation.errors.get(op)
         said = ", and ".join(filter(None, [self._added(op, error), self._saved(op)]))
-        return f"{where}: {said}" if said else f"{where}: the best model that was found has it so"
+        return (
+            f"{where}: {said}"
+            if said
+            else f"{where}, as the answer has it; nothing is known of it by itself"
+        )
 
     def _added(self, op: str, error: OpError | None) -> str:
         if error is None:
@@ -227,13 +230,6 @@ class OpReasons:
         if known is None or known.table is None:
             return None
         return known.fp32_cost if 0 < known.fp32_cost < float("inf") else None
-
-    @cached_property
-    def _executed(self) -> Mapping[str, ExecutedOp]:
-        try:
-            return self.result.executed or {}
-        except Exception:  # The summary says so.
-            return {}
 
     @cached_property
     def _in_fallback(self) -> Mapping[str, FallbackOp]:

@@ -9,6 +9,8 @@ from functools import cached_property
 import math
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
+
 from optuna_quant.backends.base import original_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.validation import HoldoutResult
     from optuna_quant.tuning.validation import SecondEvaluation
 
+
+_logger = get_logger(__name__)
 
 NOTHING = "no quantized model was evaluated."
 
@@ -193,3 +197,12 @@ class Outcome:
     def executed(self) -> Mapping[str, ExecutedOp] | None:
         """What the runtime executes of the model; the runtime is asked once."""
         return None if self.config is None else self.backend.executed(self.config)
+
+    @cached_property
+    def known_executed(self) -> Mapping[str, ExecutedOp]:
+        """The same, where a runtime that cannot be asked is no error: then nothing is known."""
+        try:
+            return self.executed or {}
+        except Exception as error:
+            _logger.warning(f"What runs of the model is not known: {error}")
+            return {}

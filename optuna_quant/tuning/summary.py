@@ -7,8 +7,6 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from optuna.logging import get_logger
-
 from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
 from optuna_quant.backends.base import WeighsFloats
@@ -35,13 +33,10 @@ from optuna_quant.tuning.what_runs import describe_runs
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.costs.known import KnownObjective
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome
 
-
-_logger = get_logger(__name__)
 
 _SHOWN_ABANDONED = 3
 # What the summary has in other places.
@@ -117,7 +112,7 @@ def ops_line(result: Outcome) -> str:
 
 
 def _described_runs(result: Outcome, config: QuantConfig) -> tuple[str, str]:
-    return describe_runs(config, _executed_if_known(result), left_out=len(result.left_out))
+    return describe_runs(config, result.known_executed, left_out=len(result.left_out))
 
 
 def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
@@ -136,14 +131,6 @@ def shown_best(result: Outcome, *, sentence: bool = True) -> str:
         return "FP32 itself is the best model here"
     text = f"{result.original} is the best one here"
     return f"{text[0].upper()}{text[1:]}" if sentence else text
-
-
-def _executed_if_known(result: Outcome) -> Mapping[str, ExecutedOp] | None:
-    try:
-        return result.executed
-    except Exception as error:
-        _logger.warning(f"What runs of the model is not known: {error}")
-        return None
 
 
 def _finished(result: Outcome) -> list[FrozenTrial]:

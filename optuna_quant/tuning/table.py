@@ -39,8 +39,7 @@ def report(result: Outcome) -> pd.DataFrame:
     if result.config is None:
         return pd.DataFrame(columns=list(_COLUMNS))
     op_types = {op: t.op_type for t in result.space.tunables for op in t.ops}
-    executed = result.executed
-    assert executed is not None
+    executed = result.known_executed
     columns: dict[str, Mapping[str, float | None]] = {}
     columns |= gain_columns(result.known_objective, result.space, result.config)
     errors = {} if result.explanation is None else result.explanation.errors
