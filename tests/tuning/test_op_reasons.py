@@ -94,8 +94,6 @@ def test_without_evidence_nothing_is_claimed() -> None:
 
 def test_quantized_ops_say_what_they_save() -> None:
     assert search(FAST).explain("b") == "in INT8: it saves 0.8 ms (27% of FP32's time)"
-    slow = search({"a": 0.2, "b": 1.0, "c": 0.2}, objective="latency", op_types="all")
-    assert slow.explain("b").endswith("by itself it saves nothing")
 
 
 def test_a_loss_within_the_interval_of_the_answer_is_noise() -> None:
