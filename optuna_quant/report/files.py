@@ -76,7 +76,8 @@ def save_report(result: Outcome, path: str | os.PathLike[str]) -> None:
         text = collect(result).to_json()
     else:
         text = collect(result).to_html()
-    atomic_write(file, text.encode())
+    # Names that are no Unicode are escaped, not lost.
+    atomic_write(file, text.encode(errors="backslashreplace"))
 
 
 def _ending(file: Path) -> str:

@@ -294,9 +294,11 @@ def _looked_for(objective: str) -> str:
 
 
 def cost_text(result: Outcome) -> str | None:
-    """What the model costs by the objective, with its unit; :obj:`None` if that is not known."""
+    """What the model costs by the objective, in words; :obj:`None` if that is not known."""
     known = result.known_objective
-    return None if known is None or result.cost is None else known.show(result.cost)
+    if known is None or result.cost is None:
+        return None
+    return _shown_prediction(result, known, result.cost)
 
 
 def _shown_cost(result: Outcome) -> str:
