@@ -281,9 +281,9 @@ def _loss_alone(
     question: Question, outlook: Outlook, tunable: Tunable, option: OpConfig
 ) -> float | None:
     """The loss that is expected with one op or group quantized, as the criterion defines it."""
+    if not question.space.has_fp32:
+        return None  # Something else is always quantized.
     fp32 = question.space.fp32()
-    if any(fp32.ops[other.ops[0]].is_quantized for other in question.space.tunables):
-        return None  # Something else cannot run in floats.
     loss = outlook.loss(question.space, tunable.set(fp32, option))
     return None if loss is None else _as_loss(question, loss)
 
