@@ -39,6 +39,7 @@ LAYERS = (
     "tuning",
     "compat",
     "visualization",
+    "report",
     "cli",
     "testing",
 )
@@ -47,7 +48,7 @@ LAYERS = (
 KNOWS_THE_RUNTIME = ("backends.onnxruntime", "backends.default")
 """All others work with any backend."""
 
-MOST_ENTRIES = 25
+MOST_ENTRIES = 26
 
 
 def modules() -> dict[str, Path]:
