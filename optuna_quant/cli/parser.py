@@ -38,8 +38,10 @@ from optuna_quant.cli.options import add_config
 from optuna_quant.cli.options import add_options
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.options import rare_options
+from optuna_quant.cli.plot import add_plot
 from optuna_quant.cli.plugins import add_plugin
 from optuna_quant.cli.quantize import add_quantize
+from optuna_quant.cli.report import add_report
 from optuna_quant.cli.sensitivity import add_sensitivity
 from optuna_quant.cli.serve import add_serve
 from optuna_quant.cli.standard_streams import standard_streams
@@ -59,6 +61,8 @@ _OTHERS = (
     add_compare,
     add_sensitivity,
     add_status,
+    add_report,
+    add_plot,
     add_export,
     add_strategies,
     add_init,

@@ -38,10 +38,14 @@ DATA = ("--calibration", "calib.npz", "--data", "eval.npz")
         (["tune", "model.onnx", "more"], "there is nothing to do with 'more'"),
         (["tune"], "MODEL is missing"),
         (["tune", "model.onnx", *DATA, "-o", "x.onx"], "Did you mean 'x.onnx'?"),
-        (["tune", "model.onnx", *DATA, "--report", "x"], "--report: 'x' has no ending"),
+        (["tune", "model.onnx", *DATA, "--report", "x"], "The report 'x' has no ending"),
         (["quantize", "model.onnx", *DATA[:2], "--report", "x.cvs"], "Did you mean 'x.csv'?"),
         (["status"], "no file *.optuna_quant.journal"),
         (["status", "--storage", "none.journal"], "none.journal"),
+        (["report", "-o", "r.htm"], "Did you mean 'r.html'?"),
+        (["plot", "precision"], "Did you mean 'precisions'?"),
+        (["plot", "model_graph"], "needs --model MODEL"),
+        (["plot", "timeline", "-o", "t.gif"], "--output: 't.gif' has the ending '.gif'"),
         (["evaluate", "model.onnx"], "Give either --data X.npz"),
         (["evaluate", "model.onnx", "--data", "eval.npz", "--metric", "cosine"], "use compare"),
         (["strategies", "--plugin", "none.py"], "there is no file 'none.py'"),
@@ -206,6 +210,11 @@ def test_status_tells_a_search_from_its_storage(
     assert main(["status", "-f", "json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["verdict"], found["best_trial"], found["evaluated"]) == ("met", 1, 1)
+    assert main(["report", "-o", "r.json"]) == 0
+    assert json.loads((digits / "r.json").read_text())["baseline"]["metric"] == found["baseline"]
+    assert main(["plot", "precisions", "-o", "p.svg"]) == 0
+    assert (digits / "p.svg").read_text().startswith("<?xml")
+    capsys.readouterr()
     # An op that the search has left out is an op of the model, too.
     faster = ["tune", "model.onnx", *DATA, "--tolerable-loss", "0.9", "--storage", "other.journal"]
     assert main([*faster, "--quiet"]) == 0
