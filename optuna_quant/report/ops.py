@@ -31,7 +31,8 @@ def op_facts(result: Outcome) -> tuple[OpFacts, ...]:
             The result.
     """
     reasons = OpReasons(result)
-    return tuple(_op_facts(row, result, reasons) for row in report(result).to_dict("records"))
+    frame = report(result, result.known_executed)
+    return tuple(_op_facts(row, result, reasons) for row in frame.to_dict("records"))
 
 
 def _op_facts(row: Mapping[Hashable, Any], result: Outcome, reasons: OpReasons) -> OpFacts:
