@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
-import pandas as pd
-
 from optuna_quant.report.facts import OpFacts
 from optuna_quant.tuning.op_reasons import OpReasons
 from optuna_quant.tuning.op_reasons import precision_of
@@ -31,13 +29,14 @@ def op_facts(result: Outcome) -> tuple[OpFacts, ...]:
             The result.
     """
     reasons = OpReasons(result)
-    return tuple(_op_facts(row, result, reasons) for row in report(result).to_dict("records"))
+    frame = report(result, result.known_executed)
+    return tuple(_op_facts(row, result, reasons) for row in frame.to_dict("records"))
 
 
 def _op_facts(row: Mapping[Hashable, Any], result: Outcome, reasons: OpReasons) -> OpFacts:
     op = str(row["op"])
     errors = {} if result.explanation is None else result.explanation.errors
-    level = row.get(LEVEL_COLUMN)
+    level = _number(row.get(LEVEL_COLUMN))
     return OpFacts(
         op=op,
         op_type=str(row["op_type"]),
@@ -46,7 +45,7 @@ def _op_facts(row: Mapping[Hashable, Any], result: Outcome, reasons: OpReasons) 
         mode=str(row["mode"]),
         activation=str(row["activation"]),
         weight=str(row["weight"]),
-        accuracy_level=None if level is None or pd.isna(level) else int(level),
+        accuracy_level=None if level is None else int(level),
         runs=str(row["runs"]),
         as_asked=None if row["as_asked"] is None else bool(row["as_asked"]),
         note=str(row["note"]),
@@ -73,4 +72,7 @@ def _precision(op: str, result: Outcome) -> str:
 
 
 def _number(value: Any) -> float | None:
+    """A number of a data frame; None if it is missing there."""
+    import pandas as pd
+
     return None if value is None or pd.isna(value) else float(value)

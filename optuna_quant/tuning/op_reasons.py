@@ -104,7 +104,10 @@ class OpReasons:
             gain = self._gains.get(self._tunable(op).name)
             said = "" if gain is None else f" (in {_int_of(gain)}: {gain} in FP32)"
             return f"{where}: no quantized model is better here by {self.result.objective}{said}"
+        found = self._in_fallback.get(op)
         told = [self._cause(op, it), *self._tried_words(op)]
+        if found is None or found.error is None:
+            told.reverse()  # What a trial has shown is the reason then.
         return f"{where}: {'; '.join(filter(None, told))}"
 
     def _cause(self, op: str, it: str) -> str:
@@ -112,7 +115,7 @@ class OpReasons:
         if not self._tunable(op).quantized:
             return "nothing else is allowed for it"
         if found is None:
-            return self._unexplained(op, it)
+            return self._unexplained(op, it, self._saving(op))
         measure = self.result.objective
         cause = cause_of(found, measure)
         if cause == NOT_ALLOWED:
@@ -123,18 +126,20 @@ class OpReasons:
             return f"with {it} quantized the model would be {hardly} {better}"
         if cause == OPEN:
             return self._open(found, it)
-        error, saving = self._error(found.error, it), self._saving_words(found.saving)
+        error = self._error(found.error, it)
         if not error:
-            return f"{it} {saving}" if saving else ""
+            return self._unexplained(op, it, found.saving)
+        saving = self._saving_words(found.saving)
         return f"{error}, and {it} {saving}" if saving else error
 
-    def _unexplained(self, op: str, it: str) -> str:
-        """What can be said where the strategy has no model of the loss."""
+    def _unexplained(self, op: str, it: str, saving: float | None) -> str:
+        """What can be said of an op of whose error nothing is known."""
+        words = self._saving_words(saving)
+        saves = f"{it} {words}" if words else ""
         if self._tunable(op).name in self._tried:
-            return ""
-        saving = self._saving_words(self._saving(op))
-        told = "no better answer was found with it quantized"
-        return f"{told}; {it} {saving}" if saving else told
+            return saves
+        told = "no better model was found with it quantized"
+        return f"{told}; {saves}" if saves else told
 
     def _open(self, found: FallbackOp, it: str) -> str:
         assert found.probability is not None
@@ -196,7 +201,7 @@ class OpReasons:
         return (
             f"{where}: {said}"
             if said
-            else f"{where}, as the answer has it; nothing is known of it by itself"
+            else f"{where}, as this model has it; nothing is known of it by itself"
         )
 
     def _added(self, op: str, error: OpError | None) -> str:

@@ -32,14 +32,23 @@ LEVEL_COLUMN = "accuracy_level"
 """The column of the accuracy levels of ops in weight-only mode."""
 
 
-def report(result: Outcome) -> pd.DataFrame:
-    """What was asked of each op, and what runs; see :meth:`TuningResult.report`."""
+def report(result: Outcome, executed: Mapping[str, ExecutedOp] | None = None) -> pd.DataFrame:
+    """What was asked of each op, and what runs; see :meth:`TuningResult.report`.
+
+    Args:
+        result:
+            The result.
+        executed:
+            What runs, as far as it is known. Default: what the backend says, or its error.
+    """
     import pandas as pd
 
     if result.config is None:
         return pd.DataFrame(columns=list(_COLUMNS))
     op_types = {op: t.op_type for t in result.space.tunables for op in t.ops}
-    executed = result.known_executed
+    if executed is None:
+        executed = result.executed
+    assert executed is not None
     columns: dict[str, Mapping[str, float | None]] = {}
     columns |= gain_columns(result.known_objective, result.space, result.config)
     errors = {} if result.explanation is None else result.explanation.errors

@@ -83,6 +83,18 @@ def test_a_trial_with_one_more_op_is_evidence() -> None:
         f"in FP32: with it quantized as well trial {trial.number} lost 0.25, which misses the "
         "criterion"
     )
+    priced = search(FAST, strategy="basic", timeout=None, max_trials=30).explain("a")
+    assert priced.endswith("which misses the criterion; it would save 36% of the time")
+
+
+def test_every_op_has_words() -> None:
+    for strategy in ("auto", "basic", "random", "conservative"):
+        result = search(FAST, strategy=strategy, max_trials=4)
+        for op in result.space.default().ops:
+            place, _, reason = result.explain(op).partition(": ")
+            assert place in ("in FP32", "in INT8") and reason
+    # No trial of this search differs from its answer in this op alone.
+    assert search().explain("c") == "in FP32: no better model was found with it quantized"
 
 
 def test_without_evidence_nothing_is_claimed() -> None:
