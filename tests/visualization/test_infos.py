@@ -17,8 +17,13 @@ from plotted_studies import GraphBackend
 import pytest
 from spaces import STATIC
 
+from optuna_quant import AccuracyCriterion
 from optuna_quant import SensitivityTable
+from optuna_quant.costs import Costs
+from optuna_quant.costs import CostTable
+from optuna_quant.costs.study_costs import recorded_costs
 from optuna_quant.study import record
+from optuna_quant.study.blobs import write_text
 from optuna_quant.tuning.sensitivities.table import OptionSensitivity
 from optuna_quant.visualization._confidence_sequence import _get_confidence_sequence_info
 from optuna_quant.visualization._confidence_sequence import y_range
@@ -142,11 +147,15 @@ def test_ops_are_in_the_order_of_the_model() -> None:
     assert _get_precisions_info(study).ops == ["z", "b", "a"]
 
 
-def test_verdicts_follow_another_tolerance() -> None:
-    study = plotted_studies.searched()
-    stored = study.user_attrs[record.CRITERION]
-    study.set_user_attr(record.CRITERION, {**stored, "tolerable_loss": 0.1})
-    assert _get_precisions_info(study).verdicts[3] is Judged.MET
+def test_another_criterion(study: optuna.Study) -> None:
+    other = AccuracyCriterion(tolerable_loss=0.1)
+    assert _get_precisions_info(study, criterion=other).verdicts[3] is Judged.MET
+    assert _get_timeline_info(study, criterion=other).bars[3].outcome is Judged.MET
+    info = _get_tradeoff_info(study, criterion=other)
+    assert info.threshold == pytest.approx(0.81)
+    assert [p.trial for p in info.points if p.verdict is Judged.MET] == [2, 3]
+    seen = _get_confidence_sequence_info(study, criterion=other, trial=2)
+    assert seen.threshold == pytest.approx(0.81)
 
 
 def test_timeline(study: optuna.Study) -> None:
@@ -337,6 +346,21 @@ def test_cost_prediction_of_what_is_not_kept() -> None:
         _get_cost_prediction_info(study, measure="latency")
     with pytest.raises(ValueError, match="measure must be 'latency' or 'size'.*'ops'"):
         _get_cost_prediction_info(study, measure="ops")
+
+
+def test_given_costs_go_before_measured_ones() -> None:
+    study, space = plotted_studies.hand_made()
+    assert recorded_costs(study) is None
+    plotted_studies.keep_costs(study, space, quantized={"op0": 0.5, "op1": 0.5, "op2": 0.5})
+    measured = recorded_costs(study)
+    assert measured is not None
+    assert not measured.is_given
+    costs = Costs({"size": CostTable("size", "bytes", {"op0": {"fp32": 1.0}})})
+    write_text(study, f"{record.GIVEN_COSTS}:{'1' * 32}", costs.dumps())
+    given = recorded_costs(study)
+    assert given is not None
+    assert given.is_given
+    assert list(given.tables) == ["size"]
 
 
 def test_model_graph(study: optuna.Study) -> None:
