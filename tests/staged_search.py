@@ -26,6 +26,7 @@ SHORT = {
     STATIC_KL: "k",
     DYNAMIC: "d",
     OpConfig("bf16"): "b",
+    OpConfig("fp16"): "h",
 }
 
 

@@ -36,3 +36,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     found = nearest(word, known)
     return "" if found is None else f" Did you mean {found!r}?"
+
+
+def did_you_mean_inside(word: str, known: Iterable[str]) -> str:
+    """As :func:`did_you_mean`, in brackets, for the middle of a sentence."""
+    found = nearest(word, known)
+    return "" if found is None else f" (did you mean {found!r}?)"

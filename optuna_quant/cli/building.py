@@ -33,23 +33,36 @@ _HELP = {
 
 
 def add_building(
-    parser: argparse.ArgumentParser,
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
     *others: str,
+    summary: str,
+    description: str,
     without: Sequence[str] = (),
     helps: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Add the model, the flags that say how it is built and run, and the volume.
+) -> argparse.ArgumentParser:
+    """Add a command with the model, the flags that say how it is built and run, and the volume.
 
     Args:
-        parser:
-            The parser.
+        commands:
+            The parser's commands.
+        name:
+            The command's name.
         *others:
             Further options of ``tune`` that the command has.
+        summary:
+            What the list of commands says of it.
+        description:
+            What its own ``--help`` says.
         without:
-            Those that it lacks.
+            The options for building a model that it lacks.
         helps:
-            What ``--help`` says of options here, where that is something else than for ``tune``.
+            What ``--help`` says of options here, where it differs from that of ``tune``.
+
+    Returns:
+        The command's parser, for flags of its own.
     """
+    parser = commands.add_parser(name, help=summary, description=description)
     parser.add_argument("model", metavar="MODEL", help="the ONNX model; it is not changed")
     parser.add_argument(
         "--config",
@@ -63,6 +76,7 @@ def add_building(
     volume.add_argument(
         "--verbose", action="store_true", help="show all messages, and where an error comes from"
     )
+    return parser
 
 
 def read_building(

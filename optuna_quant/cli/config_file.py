@@ -33,7 +33,7 @@ def read_config(path: str | os.PathLike[str], cls: type) -> dict[str, Plain]:
 
     Raises:
         ValueError:
-            If the file cannot be read, or something in it is no option or has no such value.
+            If the file cannot be read, or something in it is not an option or not a value of it.
     """
     file = Path(path)
     try:

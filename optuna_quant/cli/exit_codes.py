@@ -1,4 +1,4 @@
-"""With which code the command ends, and what each of them says."""
+"""The exit codes of the command, and what each of them means."""
 
 from __future__ import annotations
 

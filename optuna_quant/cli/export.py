@@ -30,14 +30,17 @@ def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands:
             The parser's commands.
     """
-    parser = commands.add_parser(
+    parser = add_building(
+        commands,
         "export",
-        help="write the model of any trial of a study",
+        *_OTHERS,
+        summary="write the model of any trial of a study",
         description="Build the model of a finished trial of a study again, and write it. The "
         "model, the calibration data and the options must be those that the study was started "
         "with; nothing is evaluated, and the study is only read.",
+        without=_OF_SPACE,
+        helps=_HELP,
     )
-    add_building(parser, *_OTHERS, without=_OF_SPACE, helps=_HELP)
     parser.add_argument(
         "--trial",
         metavar="N",

@@ -22,7 +22,7 @@ def load_function(spec: str) -> Callable[[Any], Any]:
 
     Raises:
         ValueError:
-            If there is no such file, it cannot be run, or it has no such function.
+            If the file does not exist, cannot be run, or has no such function.
     """
     loaded: Callable[[Any], Any] = load("--evaluate", spec, "evaluate", ())
     return loaded

@@ -114,7 +114,7 @@ def given_options(args: argparse.Namespace, cls: type) -> dict[str, Plain]:
 
     Raises:
         ValueError:
-            If the file cannot be read, or says what is no option.
+            If the file cannot be read, or sets something that is not an option.
     """
     path = getattr(args, "config", None)
     found = {} if path is None else read_config(path, cls)

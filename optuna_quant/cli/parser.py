@@ -1,6 +1,6 @@
 """The command ``optuna-quant``.
 
-What takes long to import is imported by the commands, each in a file of its name.
+Modules that take long to import are imported by the commands, each in a file of its name.
 """
 
 from __future__ import annotations

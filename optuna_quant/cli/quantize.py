@@ -27,14 +27,16 @@ def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         commands:
             The parser's commands.
     """
-    parser = commands.add_parser(
+    parser = add_building(
+        commands,
         "quantize",
-        help="quantize a model in one given way, without a search",
+        *_OTHERS,
+        summary="quantize a model in one given way, without a search",
         description="Quantize a model in one given way, without a search: every op in its first "
         "option, or as a file says. Nothing is evaluated unless --data is given, and no criterion "
         "is checked.",
+        helps=_HELP,
     )
-    add_building(parser, *_OTHERS, helps=_HELP)
     parser.add_argument(
         "--ops",
         metavar="CONFIG",

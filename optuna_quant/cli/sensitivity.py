@@ -29,14 +29,17 @@ def add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser
         commands:
             The parser's commands.
     """
-    parser = commands.add_parser(
+    parser = add_building(
+        commands,
         "sensitivity",
-        help="score how sensitive a model is to the quantization of each op",
+        *_OTHERS,
+        summary="score how sensitive a model is to the quantization of each op",
         description="Score how sensitive a model is to the quantization of each op, in each of "
         "its options: a table, and a file to be read, edited and given to tune --sensitivities. "
         "The most sensitive op comes first. No labels are needed.",
+        without=_WITHOUT,
+        helps=_HELP,
     )
-    add_building(parser, *_OTHERS, without=_WITHOUT, helps=_HELP)
     parser.add_argument(
         "--kind",
         choices=[kind.value for kind in SensitivityKind],

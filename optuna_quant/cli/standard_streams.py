@@ -1,4 +1,4 @@
-"""Writing to stdout and stderr without failing by them.
+"""Writing to stdout and stderr without failing because of them.
 
 A search that takes hours must not end because nobody reads its lines any more, and its exit code
 must not depend on that: a reader that has gone (``| head -1``), a full disk, a closed descriptor,

@@ -1,4 +1,4 @@
-"""What the command gives to a search for the values of its options."""
+"""The values of the command's options, as a search takes them."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def files_read(given: Mapping[str, Plain], cls: type) -> dict[str, Path]:
 
     Raises:
         ValueError:
-            If one is not there.
+            If a file does not exist.
     """
     options = options_of(cls)
     found: dict[str, Path] = {}
@@ -172,7 +172,7 @@ def fraction_of(holdout: Plain) -> float | None:
 
     Raises:
         ValueError:
-            If it is no part.
+            If it is not a fraction between 0 and 1.
     """
     try:
         number = float(str(holdout))

@@ -73,7 +73,7 @@ class BoundInputs:
         return [spec for spec in inputs if spec.name not in self.values]
 
     def feed(self, samples: int) -> dict[str, NDArray[Any]]:
-        """The inputs for a run of so many samples."""
+        """The inputs for a run of this number of samples."""
         return {
             name: np.repeat(value, samples, axis=self.batch_axes[name])
             if name in self.batch_axes
@@ -83,12 +83,12 @@ class BoundInputs:
 
     @property
     def are_numbers(self) -> bool:
-        """Whether each is one number, which is the same for any number of samples."""
+        """Whether each is a single number, which fits any number of samples."""
         return all(value.size == 1 for value in self.values.values())
 
     @property
     def allow_cutting(self) -> bool:
-        """Whether they fit any number of samples; of a state that is not known."""
+        """Whether they fit any number of samples; this is not known of a recurrent state."""
         return all(
             name in self.batch_axes or value.size == 1 for name, value in self.values.items()
         )
@@ -109,9 +109,9 @@ class ConstantInputs:
 
     Raises:
         TypeError:
-            If it is no mapping from names.
+            If it is not a mapping from names.
         ValueError:
-            If a value is no array.
+            If a value cannot be made an array.
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:

@@ -26,10 +26,10 @@ def is_image_folder(folder: Path) -> bool:
 
 
 class ImageFolder:
-    """The images in a folder, with a sub folder for each class, or without classes.
+    """The images in a folder, with a subfolder for each class, or without classes.
 
     The classes are numbered from 0 on in the alphabetical order of their folders, as torchvision
-    and Keras number them. With sub folders a sample is a pair of an image and its class, without
+    and Keras number them. With subfolders a sample is a pair of an image and its class, without
     any it is an image. Images are opened with Pillow when they are asked for, in RGB.
 
     Args:
@@ -44,7 +44,7 @@ class ImageFolder:
 
     Attributes:
         classes:
-            The names of the classes, in the order of their numbers; empty without sub folders.
+            The names of the classes, in the order of their numbers; empty without subfolders.
     """
 
     def __init__(self, folder: Path) -> None:

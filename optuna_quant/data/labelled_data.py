@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC
 from abc import abstractmethod
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import copy
@@ -18,8 +17,15 @@ import numpy as np
 
 from optuna_quant.data.array_files import read_npy
 from optuna_quant.data.array_files import read_npz
-from optuna_quant.data.constant_inputs import cure_of_missing
 from optuna_quant.data.loaders import without_device
+from optuna_quant.data.sample_checks import LABELS
+from optuna_quant.data.sample_checks import are_whole
+from optuna_quant.data.sample_checks import at_least_one
+from optuna_quant.data.sample_checks import check_fits
+from optuna_quant.data.sample_checks import check_inputs
+from optuna_quant.data.sample_checks import find_labels
+from optuna_quant.data.sample_checks import have_batch_of_one
+from optuna_quant.data.transformed import transformed
 
 
 if TYPE_CHECKING:
@@ -33,8 +39,6 @@ if TYPE_CHECKING:
 
 Batch: TypeAlias = "tuple[dict[str, Rows], Rows]"
 
-LABELS = ("labels", "label", "targets", "target", "y")
-"""Under one of these names the labels are looked for; otherwise in what is no model input."""
 
 _THE_DATA = "the evaluation data"
 
@@ -64,7 +68,7 @@ class LabelledData(ABC):
         return other
 
     def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
-        """The names of labels that are there and not needed, as far as that can be told."""
+        """The names of labels that are there and not needed, as far as that can be determined."""
         return []
 
     @property
@@ -74,16 +78,16 @@ class LabelledData(ABC):
 
         Raises:
             ValueError:
-                If it cannot be told, or is zero.
+                If it cannot be determined, or is zero.
         """
 
     @abstractmethod
     def check(self, inputs: Sequence[InputSpec]) -> None:
-        """Check that the samples fit a model's inputs, by shapes or by one sample.
+        """Check that the samples fit a model's inputs, by their shapes or by one sample.
 
         Raises:
             ValueError:
-                If they do not; it says what does not.
+                If they do not; the message says what does not fit.
         """
 
     @abstractmethod
@@ -136,16 +140,16 @@ class ArrayData(LabelledData):
         shape = self._arrays[names[0]].shape
         if not shape:
             raise ValueError(f"{names[0]!r} in {self._where} has no sample axis.")
-        return _at_least_one(shape[0], self._where)
+        return at_least_one(shape[0], self._where)
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that the arrays fit a model's inputs."""
         labels = self._labels(inputs)
-        is_whole = _are_whole(inputs, {n: a.shape[1:] for n, a in self._arrays.items()})
+        is_whole = are_whole(inputs, {n: a.shape[1:] for n, a in self._arrays.items()})
         for spec in inputs:
             array = self._arrays[spec.name]
             shape = array.shape[1:] if is_whole else array.shape
-            _check_fits(spec, array.dtype, shape, self._where)
+            check_fits(spec, array.dtype, shape, self._where)
         lengths = {spec.name: self._arrays[spec.name].shape[:1] for spec in inputs}
         if labels is not None:
             lengths["the labels"] = labels.shape[:1]
@@ -155,13 +159,13 @@ class ArrayData(LabelledData):
                 f"The inputs and labels in {self._where} must have the same number of samples, "
                 f"along the first axis, but have: {shown}."
             )
-        _at_least_one(next(iter(lengths.values()))[0], self._where)
+        at_least_one(next(iter(lengths.values()))[0], self._where)
 
     def _labels(self, inputs: Sequence[InputSpec]) -> NDArray[Any] | None:
         """The labels, where there is all that is needed; :obj:`None` if labels are not."""
         if self.needs_labels:
-            return self._arrays[_find_labels(self._arrays, inputs, self._where)]
-        _check_inputs(self._arrays, [spec.name for spec in inputs], self._where, labels=False)
+            return self._arrays[find_labels(self._arrays, inputs, self._where)]
+        check_inputs(self._arrays, [spec.name for spec in inputs], self._where, labels=False)
         return None
 
     def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
@@ -175,7 +179,7 @@ class ArrayData(LabelledData):
         chosen = _as_slice(indices)
         features: dict[str, Rows] = {}
         axes = {name: array.shape[1:] for name, array in self._arrays.items()}
-        has_batch_of_one = _have_batch_of_one(inputs, axes)
+        has_batch_of_one = have_batch_of_one(inputs, axes)
         for spec in inputs:
             array = self._arrays[spec.name][chosen].astype(spec.dtype, copy=False)
             features[spec.name] = array[:, 0] if has_batch_of_one else array
@@ -219,11 +223,11 @@ class DatasetData(LabelledData):
     @property
     def samples(self) -> int:
         """The number of samples."""
-        return _at_least_one(len(self._dataset), self._where)
+        return at_least_one(len(self._dataset), self._where)
 
     def check(self, inputs: Sequence[InputSpec]) -> None:
         """Check that the first sample fits a model's inputs."""
-        _at_least_one(len(self._dataset), self._where)
+        at_least_one(len(self._dataset), self._where)
         self._sample(0, inputs)
 
     def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
@@ -254,16 +258,16 @@ class DatasetData(LabelledData):
             sample = transformed(self._transform, sample, names, where)
         label: object = np.empty(0)
         if isinstance(sample, Mapping) and not self.needs_labels:
-            _check_inputs(sample, names, where, labels=False)
+            check_inputs(sample, names, where, labels=False)
             named: Mapping[str, Any] = sample
         elif isinstance(sample, Mapping):
-            named, label = sample, sample[_find_labels(sample, inputs, where)]
+            named, label = sample, sample[find_labels(sample, inputs, where)]
         elif not self.needs_labels and len(names) == 1 and not isinstance(sample, tuple | list):
             named = {names[0]: sample}
         elif isinstance(sample, tuple | list) and len(sample) == 2:
             given, label = sample
             if isinstance(given, Mapping):
-                _check_inputs(given, names, where)
+                check_inputs(given, names, where)
                 named = given
             elif len(names) == 1:
                 named = {names[0]: given}
@@ -278,12 +282,12 @@ class DatasetData(LabelledData):
                 f"label), but is of type {type(sample).__name__}."
             )
         features = {s.name: _as_array(named[s.name], s.name, where) for s in inputs}
-        is_whole = _are_whole(inputs, {name: array.shape for name, array in features.items()})
+        is_whole = are_whole(inputs, {name: array.shape for name, array in features.items()})
         for spec in inputs:
             array = features[spec.name]
             shape = array.shape if is_whole else (1, *array.shape)
-            _check_fits(spec, array.dtype, shape, where)
-        if _have_batch_of_one(inputs, {name: array.shape for name, array in features.items()}):
+            check_fits(spec, array.dtype, shape, where)
+        if have_batch_of_one(inputs, {name: array.shape for name, array in features.items()}):
             features = {name: array[0] for name, array in features.items()}
         return features, _as_label(label) if self.needs_labels else np.empty(0)
 
@@ -345,80 +349,9 @@ def _load_folder(folder: Path) -> dict[str, NDArray[Any]]:
     return {file.stem: read_npy(file, "The evaluation data") for file in files}
 
 
-def _find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) -> str:
-    """The name of the labels, where there is all that the model needs."""
-    given, names = list(given), [spec.name for spec in inputs]
-    _check_inputs(given, names, where)
-    rest = [name for name in given if name not in names]
-    named = [name for name in LABELS if name in rest] or rest
-    if not rest or (named == rest and len(rest) > 1):
-        raise ValueError(
-            f"There must be one array of labels in {where}, named 'labels', next to the model's "
-            f"inputs ({', '.join(names)}); there are: {', '.join(given)}. Without labels, "
-            "metric='agreement' (of classes), 'cosine' and 'relative_error' compare a model "
-            "with the FP32 model."
-        )
-    return named[0]
-
-
-def _check_inputs(
-    given: Iterable[str], names: Sequence[str], where: str, *, labels: bool = True
-) -> None:
-    given = list(given)
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise ValueError(
-            f"Input {missing[0]!r} is missing in {where}, which holds: "
-            f"{', '.join(given) or 'nothing'}. Name the arrays as the model's inputs "
-            f"({', '.join(names)}){', and the labels ' + repr('labels') if labels else ''}."
-            f"{cure_of_missing(missing[0], names)}"
-        )
-
-
 def _none_of(indices: NDArray[np.integer[Any]]) -> NDArray[Any]:
     """Labels of some samples where there are none."""
     return np.empty((len(indices), 0))
-
-
-def _check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
-    if spec.dtype == object:
-        fits = dtype.kind in "OUS"
-    else:
-        fits = dtype == spec.dtype or dtype.kind == spec.dtype.kind == "f"
-    if spec.shape is not None:
-        fits = fits and len(shape) == len(spec.shape)
-        fits = fits and all(
-            not isinstance(wanted, int) or wanted == size
-            for wanted, size in zip(spec.shape, shape, strict=True)
-        )
-    if not fits:
-        raise ValueError(
-            f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
-            f"{spec}. Prepare the evaluation data exactly as for inference; transform= "
-            "(--transform) can do that."
-        )
-    if 0 in shape[1:]:
-        raise ValueError(
-            f"Input {spec.name!r}: {where} is empty, with shape {shape}; the model expects {spec}."
-        )
-
-
-def _are_whole(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether samples of these shapes have all of the model's axes: none could be added."""
-    known = [(spec.shape, shapes[spec.name]) for spec in inputs if spec.shape is not None]
-    return bool(known) and all(
-        len(wanted) == len(shape)
-        and all(
-            not isinstance(size, int) or size == have
-            for size, have in zip(wanted[1:], shape[1:], strict=True)
-        )
-        for wanted, shape in known
-    )
-
-
-def _have_batch_of_one(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether samples of these shapes are batches of one sample: their first axis can go."""
-    return _are_whole(inputs, shapes) and all(shapes[spec.name][:1] == (1,) for spec in inputs)
 
 
 def _as_label(value: object) -> Any:
@@ -439,48 +372,6 @@ def _stacked(rows: list[Any], dtype: np.dtype[Any] | None = None) -> Rows:
     return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
 
 
-def transformed(
-    transform: Callable[[Any], Any], sample: Any, names: Sequence[str], where: str
-) -> Any:
-    """A sample with its input as a transform gives it; labels stay as they are.
-
-    Args:
-        transform:
-            The function.
-        sample:
-            A dict, a pair of an input and a label, or an input alone.
-        names:
-            The names of the model's inputs.
-        where:
-            What the sample is, for error messages.
-
-    Raises:
-        ValueError:
-            If the transform fails.
-    """
-    label: tuple[Any, ...] = ()
-    given, others = sample, {}
-    if isinstance(given, tuple | list) and len(given) == 2:
-        given, label = given[0], (given[1],)
-    if isinstance(given, Mapping):
-        others = {name: value for name, value in given.items() if name in LABELS}
-        rest = {name: value for name, value in given.items() if name not in others}
-        if len(names) == 1 and (names[0] in rest or len(rest) == 1):
-            given = rest[names[0]] if names[0] in rest else next(iter(rest.values()))
-        else:
-            given = rest
-    try:
-        found = transform(given)
-    except Exception as error:
-        raise ValueError(
-            f"The transform fails on {where}: {type(error).__name__}: {error}"
-        ) from error
-    if others:
-        found = found if isinstance(found, Mapping) else {names[0]: found}
-        return {**found, **others}
-    return (found, *label) if label else found
-
-
 def _as_array(value: object, name: str, where: str) -> NDArray[Any]:
     try:
         return np.asarray(without_device(value))
@@ -493,9 +384,3 @@ def _as_slice(indices: NDArray[np.integer[Any]]) -> slice | NDArray[np.integer[A
     if len(indices) and bool((np.diff(indices) == 1).all()):
         return slice(int(indices[0]), int(indices[-1]) + 1)
     return indices
-
-
-def _at_least_one(samples: int, where: str) -> int:
-    if samples < 1:
-        raise ValueError(f"There are no samples in {where}; at least one is needed.")
-    return samples

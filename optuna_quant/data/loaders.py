@@ -1,6 +1,6 @@
 """Data loaders, streams and datasets of other libraries, as samples or batches in one order.
 
-Nothing of those libraries is imported: what their objects have tells what they are.
+Those libraries are not imported: their objects are recognized by their attributes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PLAIN_COLLATE = ("default_collate", "default_convert")
 
 
 def is_loader(source: object) -> bool:
-    """Whether something is a data loader, as PyTorch's: it has a dataset and collates samples."""
+    """Whether something is a data loader like PyTorch's: it has a dataset and collates samples."""
     return hasattr(source, "dataset") and hasattr(source, "collate_fn")
 
 
@@ -46,7 +46,7 @@ class LoaderSamples:
     """The samples of a data loader, by number, in the order of its dataset.
 
     Shuffling is left out, so that a number is the same sample in every process. A subset that a
-    sampler names is kept. A function of the user's that collates is called for each sample.
+    sampler names is kept. A user-defined collate function is called for each sample.
 
     Args:
         loader:
@@ -156,7 +156,7 @@ def as_arrays(item: Any) -> Any:
 
 
 def without_device(value: Any) -> Any:
-    """A tensor of PyTorch as numpy can take it, wherever it is; anything else as it is."""
+    """A tensor of PyTorch as NumPy can read it, whatever its device; anything else as it is."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         return value.detach().cpu()
     return value
@@ -207,7 +207,7 @@ class Rows:
 
     Args:
         columns:
-            What there is of each sample, by name.
+            The values of all samples, by name.
         where:
             What it is, for error messages.
 
@@ -229,7 +229,7 @@ class Rows:
 
     @property
     def columns(self) -> Mapping[str, Any]:
-        """What there is of each sample, by name."""
+        """The values of all samples, by name."""
         return self._columns
 
     def __len__(self) -> int:
@@ -281,7 +281,7 @@ def row_of(batch: Any, row: int) -> Any:
 def in_batches(
     samples: Iterable[Any], size: int, make: Callable[[list[Any]], Any]
 ) -> Iterator[Any]:
-    """What a function makes of samples, so many at a time."""
+    """The results of a function of samples, called with a batch at a time."""
     some: list[Any] = []
     for sample in samples:
         some.append(sample)

@@ -20,11 +20,12 @@ def random_feed(specs: Sequence[InputSpec], batch: int, seed: int) -> dict[str, 
 
     Args:
         specs:
-            The inputs. An axis without a size must be the first one of an input, or have its name.
+            The inputs. An axis of dynamic size must be the first one of an input, or have the
+            same name as such an axis.
         batch:
             The size of such axes.
         seed:
-            Of the numbers.
+            The seed of the random numbers.
 
     Raises:
         ValueError:

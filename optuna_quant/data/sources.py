@@ -16,7 +16,6 @@ from optuna.logging import get_logger
 
 from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.image_folder import is_image_folder
-from optuna_quant.data.labelled_data import LABELS
 from optuna_quant.data.labelled_data import ArrayData
 from optuna_quant.data.labelled_data import Batch
 from optuna_quant.data.labelled_data import DatasetData
@@ -29,6 +28,7 @@ from optuna_quant.data.loaders import content_hash
 from optuna_quant.data.loaders import is_indexable
 from optuna_quant.data.loaders import is_loader
 from optuna_quant.data.loaders import kept_in_memory
+from optuna_quant.data.sample_checks import LABELS
 
 
 if TYPE_CHECKING:
@@ -56,12 +56,11 @@ def open_data(source: DataLike, transform: Transform | None = None) -> LabelledD
             iterator, or a function that returns one, which are read once and kept in memory; or a
             folder of images, see :class:`~optuna_quant.data.image_folder.ImageFolder`.
         transform:
-            Function of what there is of one sample (an array, an image) that gives the input as
-            the model takes it.
+            Function from one raw sample (an array, an image) to the input as the model takes it.
 
     Raises:
         TypeError:
-            If it is none of these, or the transform is no function.
+            If it is none of these, or the transform is not a function.
         ValueError:
             If something cannot be read.
     """
@@ -102,11 +101,11 @@ def open_data(source: DataLike, transform: Transform | None = None) -> LabelledD
 
 
 def check_transform(transform: object) -> None:
-    """Refuse a transform that is no function.
+    """Refuse a transform that is not a function.
 
     Raises:
         TypeError:
-            If it is none.
+            If it is not a function.
     """
     if transform is not None and not callable(transform):
         raise TypeError(f"transform must be a function of one sample, but got {transform!r}.")

@@ -45,7 +45,7 @@ class SubsetData(LabelledData):
         return self._all.where
 
     def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
-        """The names of labels that are there and not needed, as far as that can be told."""
+        """The names of labels that are there and not needed, as far as that can be determined."""
         return self._all.unused(inputs)
 
     @property

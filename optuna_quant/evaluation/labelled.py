@@ -14,8 +14,8 @@ from optuna.logging import get_logger
 
 from optuna_quant._common.counts import check_count
 from optuna_quant.data.constant_inputs import ConstantInputs
-from optuna_quant.data.labelled_data import LABELS
 from optuna_quant.data.outputs import as_output_names
+from optuna_quant.data.sample_checks import LABELS
 from optuna_quant.data.sources import open_data
 from optuna_quant.data.subset import SubsetData
 from optuna_quant.evaluation.baseline_checks import BaselineChecks

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from optuna_quant.data.image_folder import ImageFolder
-from optuna_quant.data.labelled_data import LABELS
 from optuna_quant.data.labelled_data import ArrayData
 from optuna_quant.data.labelled_data import DatasetData
 from optuna_quant.data.loaders import Rows
+from optuna_quant.data.sample_checks import LABELS
 from optuna_quant.data.subset import SubsetData
 from optuna_quant.evaluation.code_digest import array_digest
 from optuna_quant.evaluation.code_digest import code_digest

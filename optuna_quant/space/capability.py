@@ -45,12 +45,12 @@ class OpCapability:
             The op's type, such as ``"Conv"``.
         options:
             The ways to run it, fallback included. The first quantized one is the op's default:
-            what strategies that use one option begin with, so let it be the one that a user would
-            take who does not search. Of options that differ in granularity alone the default
-            strategy uses the finest. Where else an option stands is of no matter to it.
+            strategies that use one option per op start with it, so it should be the one to use
+            without a search. Of options that differ in granularity alone the default
+            strategy uses the finest. The order of the others does not matter to it.
         default:
-            Whether the op belongs to the tuning space unless the user asks otherwise: quantizing
-            it pays.
+            Whether the op is in the tuning space unless the user asks otherwise, because
+            quantizing it pays.
         on_request:
             Further options, which the user must ask for. They come after the other quantized ones.
     """

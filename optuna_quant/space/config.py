@@ -149,14 +149,14 @@ class OpConfig:
         weight:
             How its weight is quantized. :obj:`None` for an op without one.
         accuracy_level:
-            In what an op in weight-only mode computes, as the attribute of that name of ONNX
-            Runtime's ``MatMulNBits``: 1 for float32, 2 for float16, 3 for bfloat16, 4 for int8
-            (the activation is quantized at run time, block by block), 0 for what the runtime
-            takes by itself. :obj:`None` for an op that has no such choice.
+            The type in which an op in weight-only mode computes, as the attribute of that name
+            of ONNX Runtime's ``MatMulNBits``: 1 for float32, 2 for float16, 3 for bfloat16, 4 for
+            int8 (the activation is quantized at run time, block by block), 0 for the runtime's
+            choice. :obj:`None` for an op that has no such choice.
 
     Raises:
         ValueError:
-            If the parts do not fit the mode.
+            If the activation, the weight or the accuracy level does not fit the mode.
     """
 
     mode: str
@@ -294,15 +294,15 @@ class QuantConfig:
         recipes:
             Values of model-wide methods, by name.
         calibration_size:
-            The number of calibration samples, or :obj:`None` for all that there are.
+            The number of calibration samples, or :obj:`None` for all samples.
 
     Two configurations are equal if they say the same, whatever the order of their ops; equal
     configurations have equal :attr:`key`.
 
     Raises:
         ValueError:
-            If a recipe is no finite number, truth value, text or :obj:`None`, or the calibration
-            size is not a positive integer.
+            If a recipe is not a finite number, truth value, text or :obj:`None`, or the
+            calibration size is not a positive integer.
     """
 
     ops: Mapping[str, OpConfig]
@@ -390,7 +390,7 @@ class QuantConfig:
             KeyError:
                 If an op is not one of :attr:`ops`.
             ValueError:
-                If ``mode`` is none of them.
+                If ``mode`` is not one of them.
         """
         fallback = FP32 if mode == "fp32" else OpConfig(mode)
         return self.with_ops({op: fallback for op in ops})
@@ -406,7 +406,7 @@ class QuantConfig:
 
         Raises:
             ValueError:
-                If the value is no finite number, truth value, text or :obj:`None`.
+                If the value is not a finite number, truth value, text or :obj:`None`.
         """
         return QuantConfig(self.ops, {**self.recipes, name: value}, self.calibration_size)
 
@@ -415,7 +415,7 @@ class QuantConfig:
 
         Args:
             size:
-                The number, at least 1; :obj:`None` for all that there are.
+                The number, at least 1; :obj:`None` for all samples.
 
         Raises:
             ValueError:

@@ -55,7 +55,7 @@ class Encoding:
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters of the study; what has one choice only is fixed and has none."""
+        """The parameters of the study; a part with a single choice is fixed and has none."""
         found = []
         for tunable in self._tunables:
             if len(tunable.options) > 1:
@@ -166,7 +166,7 @@ class Encoding:
         return self.config_of(positions)
 
     def key_from_params(self, params: Mapping[str, Any]) -> str | None:
-        """The key of :meth:`config_from_params`, faster; :obj:`None` if there is no such one."""
+        """The key of :meth:`config_from_params`, faster; :obj:`None` if it does not exist."""
         total = self._fixed_digest
         try:
             for p in self.parameters:

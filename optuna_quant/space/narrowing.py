@@ -204,8 +204,8 @@ def narrow(
     """Keep the options that the user allows, op by op.
 
     Patterns are regular expressions that must match the whole op type or op name; a pattern that
-    is exactly the name of an op means that op. For one field, ``op_name_dict`` goes over
-    ``op_type_dict``, and a later pattern over an earlier one; the same order decides which of two
+    is exactly the name of an op means that op. For one field, ``op_name_dict`` overrides
+    ``op_type_dict``, and a later pattern an earlier one; the same order decides which of two
     fields counts if an op has no option that fits both. An op keeps its floating-point options
     (its fallback) unless ``mode`` says otherwise; ``"dtype": ["fp32"]``, on either side, leaves
     nothing else.
@@ -232,8 +232,8 @@ def narrow(
 
     Raises:
         ValueError:
-            If a dictionary has another shape, or has a type, a name or a value that exists
-            nowhere.
+            If a dictionary has another shape, or names a type, an op or a value that does not
+            exist.
     """
     ops = list(ops)
     names = {op[0] for op in ops}

@@ -108,14 +108,14 @@ class TuningSpace:
                 What to allow, by regular expressions of op types; see
                 :func:`optuna_quant.space.narrowing.narrow`.
             op_name_dict:
-                What to allow, by regular expressions of op names; goes over ``op_type_dict``.
+                What to allow, by regular expressions of op names; overrides ``op_type_dict``.
             prefix:
                 What the parameter names begin with.
 
         Raises:
             ValueError:
                 If no op is left, an op type is unknown, or a dictionary has another shape or
-                something that exists nowhere.
+                names something that does not exist.
         """
         ops = capability.select(op_types)
         options = narrow(
@@ -145,7 +145,7 @@ class TuningSpace:
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters of the study; what has one choice only is fixed and has none."""
+        """The parameters of the study; a part with a single choice is fixed and has none."""
         return self._encoding.parameters
 
     def parameter_name(self, part: str) -> str:
@@ -229,7 +229,7 @@ class TuningSpace:
 
         Raises:
             ValueError:
-                If the space lacks it; the message names the first part that does not fit.
+                If it is not in the space; the message names the first part that does not fit.
         """
         if config in self:
             return
@@ -273,7 +273,7 @@ class TuningSpace:
         return self._encoding.config_from_params(params)
 
     def key_from_params(self, params: Mapping[str, Any]) -> str | None:
-        """The key of :meth:`config_from_params`, faster; :obj:`None` if there is no such one."""
+        """The key of :meth:`config_from_params`, faster; :obj:`None` if it does not exist."""
         return self._encoding.key_from_params(params)
 
     # The configurations in order.
@@ -343,7 +343,7 @@ class TuningSpace:
 
     @property
     def description(self) -> str:
-        """What :meth:`describe` gives as a text: equal spaces have the same."""
+        """The text of what :meth:`describe` gives; equal spaces have the same text."""
         return json.dumps(self.describe(), sort_keys=True)
 
     def to_frame(self) -> pd.DataFrame:

@@ -256,6 +256,7 @@ def backend_of(
         "cache_dir": runtime.cache_dir,
         "target": allowed.target,
         "float16_storage": allowed.float16_storage,
+        "reduce_range": allowed.reduce_range,
     }
     if request.backend is None:
         return make_backend(request.model, **options)

@@ -19,6 +19,7 @@ from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers import strategies
+from optuna_quant.tuning.target_loss import with_target_loss
 
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ def make_sampler(
     """
     cls = strategies()[strategy]
     options = sampler_options(cls)
+    if strategy == "hawq_v2":
+        kwargs = with_target_loss(kwargs)
     if kwargs.get("compat") == "inc2" and issubclass(cls, AutoQuantSampler):
         options = [*options, *sampler_options(BasicQuantSampler)]
     factory = None

@@ -48,7 +48,7 @@ def add(
     span: tuple[float, float] | None = None,
 ) -> None:
     """Add a trial to a study; its time is in seconds after noon."""
-    number = len(study.trials)
+    number = len(study.get_trials(deepcopy=False))
     system_attrs: dict[str, object] = {}
     if stage is not None:
         claim = record.Claim(number, f"key{number}", stage, "worker", provisional)

@@ -150,7 +150,7 @@ def tune(function: str, *options: str) -> list[str]:
 
 MET = tune("accuracy", "--tolerable-loss", "0.5", "--report", "report.csv")
 NOT_MET = tune("distance", *IMPOSSIBLE)
-VERDICTS = pytest.mark.parametrize(("args", "code"), [(MET, 0), (NOT_MET, 1)])
+VERDICT_MET, VERDICT_NOT_MET = (MET, 0), (NOT_MET, 1)
 
 
 def ended(args: Sequence[str], **kwargs: object) -> subprocess.CompletedProcess[str]:
@@ -168,7 +168,7 @@ def in_shell(args: Sequence[str], around: str) -> subprocess.CompletedProcess[st
 # The verdict.
 
 
-@VERDICTS
+@pytest.mark.parametrize(("args", "code"), [VERDICT_MET, VERDICT_NOT_MET])
 def test_verdict(folder: Path, args: list[str], code: int) -> None:
     done = ended(args)
     assert done.returncode == code
@@ -176,23 +176,27 @@ def test_verdict(folder: Path, args: list[str], code: int) -> None:
     assert (folder / "report.csv").exists()
 
 
-@VERDICTS
 @pytest.mark.parametrize(
-    "around",
+    ("around", "args", "code"),
     [
-        pytest.param("@ | true; echo ${PIPESTATUS[0]} >code", id="gone"),
-        pytest.param("@ 2>&1 | head -1; echo ${PIPESTATUS[0]} >code", id="head"),
-        pytest.param("@ 2> >(true); echo $? >code", id="stderr gone"),
-        pytest.param("@ >&-; echo $? >code", id="stdout closed"),
-        pytest.param("@ >&- 2>&- <&-; echo $? >code", id="all closed"),
-        pytest.param("@ >/dev/full; echo $? >code", id="full"),
-        pytest.param("@ >/dev/full 2>&1; echo $? >code", id="all full"),
-        pytest.param("PYTHONIOENCODING=ascii @; echo $? >code", id="ascii"),
-        pytest.param("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 @; echo $? >code", id="C"),
+        pytest.param("@ | true; echo ${PIPESTATUS[0]} >code", *VERDICT_MET, id="gone"),
+        pytest.param(
+            "@ | true; echo ${PIPESTATUS[0]} >code", *VERDICT_NOT_MET, id="gone, not met"
+        ),
+        pytest.param("@ 2>&1 | head -1; echo ${PIPESTATUS[0]} >code", *VERDICT_MET, id="head"),
+        pytest.param("@ 2> >(true); echo $? >code", *VERDICT_MET, id="stderr gone"),
+        pytest.param("@ >&-; echo $? >code", *VERDICT_MET, id="stdout closed"),
+        pytest.param("@ >&- 2>&- <&-; echo $? >code", *VERDICT_NOT_MET, id="all closed"),
+        pytest.param("@ >/dev/full; echo $? >code", *VERDICT_MET, id="full"),
+        pytest.param("@ >/dev/full 2>&1; echo $? >code", *VERDICT_NOT_MET, id="all full"),
+        pytest.param("PYTHONIOENCODING=ascii @; echo $? >code", *VERDICT_MET, id="ascii"),
+        pytest.param(
+            "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 @; echo $? >code", *VERDICT_MET, id="C"
+        ),
     ],
 )
 def test_verdict_does_not_depend_on_who_reads_it(
-    folder: Path, args: list[str], code: int, around: str
+    folder: Path, around: str, args: list[str], code: int
 ) -> None:
     done = in_shell(args, around)
     assert (folder / "code").read_text().strip() == str(code)

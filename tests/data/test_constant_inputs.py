@@ -16,7 +16,7 @@ import optuna_quant
 from optuna_quant import AccuracyCriterion
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli import parser
 from optuna_quant.data.constant_inputs import ConstantInputs

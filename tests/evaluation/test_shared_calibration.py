@@ -108,7 +108,7 @@ def test_large_statistics_stay_out_of_the_study(
     monkeypatch.setattr(shared_calibration, "LARGEST_IN_STUDY", 1000)
     for _ in range(2):
         backend = SharingBackend(log, size=2000)
-        with pytest.warns(UserWarning, match="take 2004 bytes.*artifact_store=.*cache_dir"):
+        with pytest.warns(UserWarning, match="takes 2004 bytes.*artifact_store=.*cache_dir"):
             share_calibration(study, backend)
         share_calibration(study, backend)  # Says nothing more.
         assert backend.is_calibrated()
@@ -281,5 +281,5 @@ def test_too_few_samples_are_told_to_every_worker(study: optuna.Study) -> None:
 
 def test_statistics_are_small() -> None:
     backend = real(calibration_data=samples(512, 2, 8, 8))
-    tensors, _ = backend._parts.ranges.expected
+    tensors, _ = backend._parts.default_variant.ranges.expected
     assert len(backend.export_calibration()) < 4000 * len(tensors) + 2000

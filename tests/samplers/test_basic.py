@@ -161,11 +161,14 @@ def test_static_to_dynamic() -> None:
 
 
 def test_every_float_mode_has_its_fallback_cheapest_first() -> None:
-    space = make_space(2, (STATIC, OpConfig("bf16"), FP32))
+    space = make_space(2, (STATIC, OpConfig("fp16"), OpConfig("bf16"), FP32))
     assert run(space, lambda config: 0.5)[2:] == [
         "instance-wise fallback (bf16): sb",
         "instance-wise fallback (bf16): bs",
         "accumulated fallback (bf16): bb",
+        "instance-wise fallback (fp16): sh",
+        "instance-wise fallback (fp16): hs",
+        "accumulated fallback (fp16): hh",
         "instance-wise fallback: sf",
         "instance-wise fallback: fs",
     ]

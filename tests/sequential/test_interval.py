@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 import math
 
 from hypothesis import given
@@ -53,6 +54,13 @@ def negative(generator: np.random.Generator, samples: int) -> Pairs:
     return floats(generator, samples, -3.0, 0.0)
 
 
+@cache
+def true_means(draw: Draw) -> tuple[float, float]:
+    """The mean score of the candidate and of the baseline, from many samples."""
+    candidate, baseline = draw(np.random.default_rng(8), 1_000_000)
+    return float(candidate.mean()), float(baseline.mean())
+
+
 @pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("higher_is_better", [True, False])
 @pytest.mark.parametrize("samples", [10, 60, 300])
@@ -76,8 +84,7 @@ def test_the_truth_is_inside_as_often_as_is_said(
     criterion = AccuracyCriterion(
         higher_is_better=higher_is_better, criterion="relative" if relative else "absolute"
     )
-    many = draw(generator, 1_000_000)
-    truth = criterion.loss(float(many[0].mean()), float(many[1].mean()))
+    truth = criterion.loss(*true_means(draw))
     misses = 0
     for _ in range(MANY):
         candidate, baseline = draw(generator, samples)

@@ -40,6 +40,8 @@ from optuna_quant.backends.base.model import RunnableModel
 from optuna_quant.backends.base.model import RunsConcurrently
 from optuna_quant.backends.base.model import depends_on_batch
 from optuna_quant.backends.base.model import native_of
+from optuna_quant.backends.base.parts import KeepsParts
+from optuna_quant.backends.base.parts import SharesParts
 from optuna_quant.backends.base.sensitivity import CountsPasses
 from optuna_quant.backends.base.sensitivity import HasKey
 from optuna_quant.backends.base.sensitivity import OffersSensitivities
@@ -67,6 +69,7 @@ __all__ = [
     "HasOptionalInputs",
     "HasSignature",
     "HasThreads",
+    "KeepsParts",
     "MayDependOnBatch",
     "Model",
     "ModelLoadError",
@@ -83,6 +86,7 @@ __all__ = [
     "SensitivityFactory",
     "SensitivityKind",
     "SharesCalibration",
+    "SharesParts",
     "SimulatesTarget",
     "TakesBatches",
     "TakesSamples",

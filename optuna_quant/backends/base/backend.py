@@ -1,4 +1,4 @@
-"""What a backend must be, and what it may tell on top."""
+"""What a backend must be, and what it may report in addition."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ExecutedOp(Protocol):
 
     @property
     def note(self) -> str:
-        """What else is to be said; empty if there is nothing."""
+        """What else the backend has to say; empty if nothing."""
         ...
 
 
@@ -61,7 +61,7 @@ class OpRuns:
 
 
 class Backend(Protocol):
-    """Quantizes one model, in any number of ways.
+    """Quantizes one model in as many configurations as are asked for.
 
     Methods may be called from several threads.
     """
@@ -91,7 +91,7 @@ class Backend(Protocol):
             op_type_dict:
                 What to allow, by regular expressions of op types.
             op_name_dict:
-                What to allow, by regular expressions of op names; goes over ``op_type_dict``.
+                What to allow, by regular expressions of op names; overrides ``op_type_dict``.
             prefix:
                 What the names of the study's parameters begin with.
 
@@ -139,10 +139,10 @@ class HasSignature(Protocol):
     """A backend that tells what its models depend on besides the configuration."""
 
     def signature(self) -> Mapping[str, str]:
-        """All that makes one configuration build another model, in short texts by part.
+        """What models depend on besides their configuration, as short texts by part.
 
-        The calibration data, for instance, as a content hash. A study is continued only with the
-        same ones. ``"arithmetic"`` among them is how this machine computes the models.
+        The calibration data, for instance, as a content hash. A study is continued only if all
+        parts are the same. ``"arithmetic"`` among them is how this machine computes the models.
         """
         ...
 
@@ -213,16 +213,16 @@ class SimulatesTarget(Protocol):
 
     @property
     def simulated_target(self) -> str | None:
-        """What the device is called; None if models run as they will in use.
+        """The name of the device; None if models run here as they will in use.
 
-        Where it is not None, nothing says how fast models are: no times are measured, and the
-        search is by default for the fewest bit operations, where these are counted.
+        If it is not None, no times are measured, and the default objective of a search is the
+        number of bit operations, if the backend counts them.
         """
         ...
 
 
 def simulated_target_of(backend: object) -> str | None:
-    """What the device is called that a backend simulates; None if it simulates none."""
+    """The name of the device that a backend simulates; None if it simulates none."""
     return backend.simulated_target if isinstance(backend, SimulatesTarget) else None
 
 

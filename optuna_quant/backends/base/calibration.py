@@ -9,6 +9,7 @@ from typing import runtime_checkable
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -31,7 +32,7 @@ class SharesCalibration(Calibrates, Protocol):
     def is_calibrated(self) -> bool:
         """Whether :meth:`calibrate` has nothing to compute; asked in every trial, so quick.
 
-        So it is without calibration data as well. Then none of the other methods is called.
+        It is also true without calibration data; then none of the other methods is called.
         """
         ...
 
@@ -68,11 +69,11 @@ class TellsCalibrationBytes(Protocol):
 class CalibratesForConfigs(Protocol):
     """A backend some of whose configurations need more of the calibration data than others."""
 
-    def calibration_for(self, config: QuantConfig) -> SharesCalibration | None:
-        """What a configuration needs besides :meth:`Calibrates.calibrate`; None if nothing.
+    def calibrations_for(self, config: QuantConfig) -> Iterable[SharesCalibration]:
+        """What a configuration needs besides :meth:`Calibrates.calibrate`, one after the other.
 
-        It is collected, or taken from another worker, before the first such configuration is
-        built, and need not be the same object each time.
+        Each is collected, or taken from another worker, before the next is asked for, and all
+        before the first such configuration is built. They need not be the same objects each time.
         """
         ...
 
@@ -81,7 +82,7 @@ class CalibratesForConfigs(Protocol):
 class PreviewsCalibration(Protocol):
     """A backend that shows some of its calibration data.
 
-    The library compares them with the evaluation data, and measures latency on them.
+    The library compares these with the evaluation data, and measures latency on them.
     """
 
     def calibration_preview(self, samples: int) -> tuple[int, Sequence[Mapping[str, Any]]] | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ModelLoadError(ValueError):
-    """The runtime does not load a model that a backend has built: no evaluation will change that.
+    """The runtime does not load a model that a backend has built; trying again will not help.
 
     Backends raise it when a model is first used. A trial that ends so is not tried again.
     """
@@ -93,9 +93,9 @@ class HasNative(Protocol):
 
 @runtime_checkable
 class MayDependOnBatch(Protocol):
-    """A model that tells whether the samples of a batch have influence on each other.
+    """A model that tells whether the samples of a batch influence each other.
 
-    So it is with ranges of activations that are found at run time. Such a model is evaluated one
+    They do if the ranges of activations are found at run time. Such a model is evaluated one
     sample at a time by default.
     """
 
@@ -107,7 +107,7 @@ class MayDependOnBatch(Protocol):
 
 @runtime_checkable
 class HasOptionalInputs(Protocol):
-    """A model with inputs that have a default, so that a run may leave them out."""
+    """A model with inputs that have a default value and may be left out of a feed."""
 
     @property
     def optional_inputs(self) -> Sequence[InputSpec]:
@@ -120,7 +120,7 @@ class RunsConcurrently(Protocol):
     """A model that is to be told how many runs share the cores."""
 
     def for_concurrent_runs(self, runs: int) -> RunnableModel:
-        """The same model, to be run so many times at once."""
+        """The same model, prepared for this number of simultaneous runs."""
         ...
 
 
@@ -140,5 +140,5 @@ def native_of(model: Any) -> Any:
 
 
 def depends_on_batch(model: Any) -> bool:
-    """Whether a model says that the samples of a batch have influence on each other."""
+    """Whether a model says that the samples of a batch influence each other."""
     return isinstance(model, MayDependOnBatch) and model.depends_on_batch

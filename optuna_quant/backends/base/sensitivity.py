@@ -68,7 +68,7 @@ class ScoresTogether(Protocol):
 
 @runtime_checkable
 class ScoresWeightsApart(Protocol):
-    """A sensitivity that tells what part of each op's error comes from its weights."""
+    """A sensitivity that tells which part of each op's error comes from its weights."""
 
     def score_with_weights(
         self, configs: Sequence[QuantConfig], ops: Sequence[str]
@@ -91,25 +91,25 @@ class CountsPasses(Protocol):
     """A sensitivity that tells what it costs, for the count of evaluations in a result."""
 
     def passes(self, configs: int) -> float:
-        """How many samples are run through models to score so many configurations."""
+        """How many samples are run through models to score this number of configurations."""
         ...
 
 
 @runtime_checkable
 class TakesSamples(Protocol):
-    """A sensitivity that can be had for fewer samples."""
+    """A sensitivity that can be computed from fewer samples."""
 
     def with_samples(self, samples: int) -> Self:
-        """The same with at most so many samples."""
+        """The same sensitivity with at most this number of samples."""
         ...
 
 
 @runtime_checkable
 class TakesBatches(Protocol):
-    """A sensitivity that can be had for another number of batches."""
+    """A sensitivity that can be computed from another number of batches."""
 
     def with_batches(self, batches: int) -> Self:
-        """The same with so many batches."""
+        """The same sensitivity with this number of batches."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend: one model, quantized in any number of ways."""
+"""The ONNX Runtime backend: one model, quantized as each configuration says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 
 from optuna_quant.backends.onnxruntime.calibrating import CalibratingBackend
-from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.onnxruntime.calibration.samples import SampleReader
 from optuna_quant.backends.onnxruntime.calibration.samples import Samples
@@ -21,7 +21,7 @@ from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
-from optuna_quant.backends.onnxruntime.half.simulated import with_rounding
+from optuna_quant.backends.onnxruntime.lower_precision.simulated import with_rounding
 from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
 from optuna_quant.backends.onnxruntime.model.dependence import graph_nodes
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
@@ -32,6 +32,7 @@ from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
 from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
+from optuna_quant.backends.onnxruntime.recipes.request import ALL
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
@@ -64,8 +65,8 @@ if TYPE_CHECKING:
 class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
     """Quantizes an ONNX model for ONNX Runtime.
 
-    The model is read and checked once, calibrated once, and every candidate is built from what
-    that gave. The user's model is never changed. All methods may be called from several threads.
+    The model is read and checked once, calibrated once, and every candidate is built from
+    the result. The user's model is never changed. All methods may be called from several threads.
 
     Args:
         model:
@@ -93,16 +94,16 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             The execution providers of all sessions; ``["CPUExecutionProvider"]`` by default, which
             is what the capability describes.
         session_options:
-            The options of all sessions. They are changed for moments and restored; what they keep
-            is the folder of the model's external data, if there are any.
+            The options of all sessions. They are changed temporarily and restored, except for the
+            folder of the model's external data, if it has any.
         cache_dir:
-            A directory that keeps calibration statistics, and weights that take long to quantize,
-            so that other processes and later runs
-            with the same model and data reuse them. None to keep them in memory only.
+            A directory for calibration statistics, and for weights that take long to quantize, so
+            that other processes and later runs with the same model and data reuse them. None to
+            keep them in memory only.
         reduce_range:
             Whether weights use 7 bits only. For processors without VNNI instructions, where sums
             of two 8-bit products saturate; the session option ``session.x64quantprecision`` is
-            the other way out, slower and more accurate.
+            the alternative, slower and more accurate.
         target:
             What the model is quantized for: the name of one of
             :data:`~optuna_quant.backends.onnxruntime.TARGETS`, a
@@ -119,8 +120,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             Inputs that are the same for all samples, by name, see
             :class:`~optuna_quant.data.constant_inputs.ConstantInputs`.
         transform:
-            Function of what the calibration data hold of one sample that gives the input as the
-            model takes it.
+            Function from one raw sample of the calibration data to the input as the model takes
+            it.
         recipes:
             Methods for the whole model to choose from, such as equalization: ``"all"``, names, or
             a dict of what each may be; see
@@ -193,8 +194,9 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             reduce_range=reduce_range,
             cache=None if cache_dir is None else CalibrationCache(cache_dir),
             target=found,
-            half_storage=float16_storage,
+            float16_storage=float16_storage,
             recipes=requested,
+            recipes_are_named=recipes != ALL,
         )
         super().__init__(parts, RLock())
         found.tell()
@@ -225,9 +227,9 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
     def capability(self) -> Capability:
         """What can be done with each op of the model.
 
-        The product of two activations has the op type ``MatMulActivations``, to be told from a
-        ``MatMul`` with a weight. Ops that only pass values on (Reshape, MaxPool, a Relu behind a
-        Conv, ...) follow the op before them and are not listed.
+        The product of two activations has the op type ``MatMulActivations``, to distinguish it
+        from a ``MatMul`` with a weight. Ops that only pass values on (Reshape, MaxPool, a Relu
+        behind a Conv, ...) follow the op before them and are not listed.
         """
         with self._lock:
             return self._parts.offered.capability
@@ -253,7 +255,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             prefix=prefix,
         )
         with self._lock:
-            space = without_idle_choices(space, self._parts.model.graph)
+            tell = self._parts.recipes.tell_left_out
+            space = without_idle_choices(space, self._parts.model.graph, tell)
             self._parts.variants.expect(space)
         return space
 
@@ -317,8 +320,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
 
         Raises:
             ValueError:
-                If it names an op that the model does not have, or that cannot run so, or a recipe
-                or a value of one that does not exist.
+                If it names an op that the model does not have, an option that the op does not
+                have, or a recipe or a value of a recipe that does not exist.
         """
         with self._lock:
             return self._parts.candidates.quantize(config)
@@ -355,13 +358,14 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """What every configuration of this backend depends on, part by part.
 
         Where two backends have the same signature, one configuration builds the same model, and
-        it computes the same, but for rounding. All calibration data that are used are read for it.
+        it computes the same, up to rounding. This reads all calibration data that are used.
 
         Returns:
             ``"model"`` and ``"calibration data"`` as content hashes, ``"options"`` as text, and
             ``"arithmetic"``: ``"saturating"`` where sums of 8-bit products saturate (on x86
             processors without VNNI instructions, unless ``reduce_range`` or the session options
-            prevent it), ``"exact"`` elsewhere.
+            prevent it), ``"exact"`` elsewhere. With ``approach="auto"`` the versions of the
+            ``"algorithms"`` of weights alone; with ``"weight_only"`` they are among the options.
         """
         with self._lock:
             approach = self._parts.offered.approach
@@ -375,7 +379,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             reduce_range=self._parts.reduce_range,
             saturates=saturates,
             target=self._parts.target.description,
-            half_storage=self._parts.half_storage,
+            float16_storage=self._parts.float16_storage,
             recipes_use_data=recipes_use_data,
         )
 

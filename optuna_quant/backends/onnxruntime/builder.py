@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from functools import partial
 import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -17,8 +16,11 @@ from optuna.logging import get_logger
 from optuna_quant.backends.onnxruntime.config_check import ConfigCheck
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.dynamic.rewrite import Rewrite
-from optuna_quant.backends.onnxruntime.half.ops import apply_half
-from optuna_quant.backends.onnxruntime.half.storage import store_half
+from optuna_quant.backends.onnxruntime.dynamic.use_pairs import use_pairs
+from optuna_quant.backends.onnxruntime.lower_precision.ops import compute_in
+from optuna_quant.backends.onnxruntime.lower_precision.storage import store_in
+from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT16
+from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT_TYPES
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import missing_digests
 from optuna_quant.backends.onnxruntime.model.compact import source_array
@@ -55,13 +57,11 @@ from optuna_quant.space.config import OpConfig
 
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
     from optuna_quant.backends.onnxruntime.dynamic.rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
+    from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
     from optuna_quant.space.config import QuantConfig
 
 
@@ -106,20 +107,20 @@ class CandidateBuilder:
         inputs:
             Gives what some weight-only algorithms need of the ops' inputs; None without
             calibration data.
-        cache_dir:
-            Where weights that take long to quantize are kept on disk; None for nowhere.
+        kept_weights:
+            Keeps weights that take long to quantize.
         profile:
             What the target runs, and in what form it wants candidates.
-        half_storage:
+        float16_storage:
             Whether weights that stay in floats are stored in float16.
-        means:
-            Gives the means of ops' inputs; None without calibration data.
         cache_bytes:
             How many bytes of quantized weights are kept in memory.
 
     Attributes:
         static:
             The ops that can be quantized statically, by name.
+        bias_inputs:
+            The tensors whose means the biases of these are corrected by, each with an axis.
         weight_only:
             The ops whose weights alone can be quantized, by name.
     """
@@ -130,16 +131,14 @@ class CandidateBuilder:
         *,
         reduce_range: bool = False,
         inputs: InputMomentsSource | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
+        kept_weights: KeptWeights | None = None,
         profile: TargetProfile = CPU,
-        half_storage: bool = False,
-        means: InputMeansSource | None = None,
+        float16_storage: bool = False,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._graph = graph
-        self._means = means
         self._reduce_range = reduce_range
-        self._half_storage = half_storage
+        self._float16_storage = float16_storage
         self._target_options = write_options(profile)
         self._cache = BoundedCache(cache_bytes)
         self._weights = WeightStore(graph, reduce_range=reduce_range, cache=self._cache)
@@ -153,16 +152,19 @@ class CandidateBuilder:
             weight_only_op(node, graph) if profile.weight_only_bits else None
             for node in graph.nodes
         )
-        if means is not None:
-            means.expect(bias_inputs(self.static.values(), graph))
+        self.bias_inputs = frozenset(bias_inputs(self.static.values(), graph))
         self.weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType(
             {op.name: op for op in found if op is not None}
         )
         self._config_check = ConfigCheck(
-            frozenset(node.name for node in graph.nodes), self.static, self.weight_only, profile
+            {n.name: n.op_type for n in graph.nodes}
+            | {name: op.op_type for name, op in self.static.items()},
+            self.static,
+            self.weight_only,
+            profile,
         )
         self._inputs = inputs
-        self._grouped = GroupedWeights(graph, self._cache, inputs, cache_dir)
+        self._grouped = GroupedWeights(graph, self._cache, inputs, kept_weights)
 
     def check(self, config: QuantConfig) -> None:
         """Check that a configuration is one for this model and its target.
@@ -210,7 +212,11 @@ class CandidateBuilder:
         return found
 
     def build(
-        self, config: QuantConfig, find: FindParams, options: WriteOptions = AS_USUAL
+        self,
+        config: QuantConfig,
+        find: FindParams,
+        options: WriteOptions = AS_USUAL,
+        means: FindMeans | None = None,
     ) -> Built | None:
         """Build a candidate.
 
@@ -223,6 +229,8 @@ class CandidateBuilder:
                 Gives the parameters for activations.
             options:
                 How it is written.
+            means:
+                Gives the means of ops' inputs; None if biases are not corrected.
 
         Returns:
             The candidate; None if all its ops stay in FP32.
@@ -235,11 +243,10 @@ class CandidateBuilder:
         options = options.for_target(self._target_options)
         plan = self._plan(chosen, find, options)
         alone = self._weights_alone(config)
-        half = [name for name, op in config.ops.items() if op.mode == "fp16"]
+        lower = {n: FLOAT_TYPES[op.mode] for n, op in config.ops.items() if op.mode in FLOAT_TYPES}
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
-        if not (chosen or alone or dynamic or half):
+        if not (chosen or alone or dynamic or lower):
             return None
-        means = self._means_for(config) if options.correct_biases else None
         writer = Writer(self._graph, plan, self._weights, options, means)
         written = writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
@@ -259,10 +266,10 @@ class CandidateBuilder:
         digests = {}
         if alone:
             digests = apply_weight_only(self._rewrite(model, outside), model, alone)
-        if half:
-            apply_half(self._rewrite(model, outside), model, self._graph, half)
-        if self._half_storage:
-            store_half(self._rewrite(model, outside), model, self._graph)
+        if lower:
+            compute_in(self._rewrite(model, outside), model, self._graph, lower)
+        if self._float16_storage:
+            store_in(self._rewrite(model, outside), model, self._graph, FLOAT16)
         unfold(model, self._graph, outside)
         compact = CompactModel(model, outside).pruned()
         found = self._fingerprint(compact, written, digests)
@@ -290,14 +297,6 @@ class CandidateBuilder:
                 else:
                     found[name] = (op, weight, op_config.accuracy_level)
         return found
-
-    def _means_for(self, config: QuantConfig) -> FindMeans:
-        """Gives the means of ops' inputs for the sampling size of a configuration."""
-        if self._means is None:
-            raise ValueError(
-                "Recipe 'fast_bias_correction' needs calibration_data, but the backend has none."
-            )
-        return partial(self._means.get, size=config.calibration_size)
 
     def _plan(
         self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams, options: WriteOptions
@@ -393,28 +392,3 @@ def _schemes(op: StaticOp) -> set[str]:
 
 def _is_in(initializers: Mapping[str, onnx.TensorProto], tensor: onnx.TensorProto) -> bool:
     return initializers.get(tensor.name) is tensor
-
-
-def use_pairs(model: onnx.ModelProto, integers: Mapping[str, str]) -> None:
-    """Let what would quantize a tensor at run time take the integers of the pair before it.
-
-    Args:
-        model:
-            The model; changed in place.
-        integers:
-            The quantized tensor behind each tensor that comes out of a pair.
-    """
-    graph = model.graph
-    params = {node.output[0]: node.input for node in graph.node if node.output[0] in integers}
-    known: dict[str, str] = {}
-    kept = []
-    for node in graph.node:
-        if node.op_type == "DynamicQuantizeLinear" and node.input[0] in params:
-            known.update(zip(node.output, params[node.input[0]], strict=True))
-        else:
-            kept.append(node)
-    for node in kept:
-        for i, name in enumerate(node.input):
-            node.input[i] = known.get(name, name)
-    del graph.node[:]
-    graph.node.extend(kept)

@@ -113,7 +113,7 @@ def find_capability(
             more = op.on_request() if op else ()
             if approach == "auto":
                 more += alone.on_request(node.name)
-            options += target.fallbacks(node, graph)
+            options += target.fallbacks(op_type, node, graph)
             ops.append(OpCapability(node.name, op_type, tuple(options), default, more))
     presets: tuple[Preset, ...] = ()
     if approach == "weight_only":
@@ -165,7 +165,7 @@ class _WeightsAlone:
             return []
         options, on_request = self._of(op, beside_others=False)
         default = pays_by_default(op, self._float_bytes)
-        options += self._target.fallbacks(node, self._graph)
+        options += self._target.fallbacks(op.op_type, node, self._graph)
         return [OpCapability(node.name, op.op_type, options, default, on_request)]
 
     def on_request(self, name: str) -> tuple[OnRequest, ...]:

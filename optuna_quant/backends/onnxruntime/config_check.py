@@ -1,8 +1,7 @@
-"""Checks that a configuration is one for a model and its target."""
+"""Checks that a configuration fits a model and its target."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,8 +23,8 @@ class ConfigCheck:
     """What configurations a model can be built from.
 
     Args:
-        names:
-            The names of all its nodes.
+        op_types:
+            The op types of all its nodes, as in the tuning space, by name.
         static:
             The ops that can be quantized statically, by name.
         weight_only:
@@ -34,7 +33,7 @@ class ConfigCheck:
             What the target runs.
     """
 
-    names: Collection[str]
+    op_types: Mapping[str, str]
     static: Mapping[str, StaticOp]
     weight_only: Mapping[str, WeightOnlyOp]
     profile: TargetProfile
@@ -48,7 +47,7 @@ class ConfigCheck:
                 a form that the target does not run.
         """
         for name, op_config in config.ops.items():
-            if name not in self.names:
+            if name not in self.op_types:
                 raise ValueError(f"There is no op {name!r} in the model.")
             self._check_op(name, op_config)
 
@@ -65,13 +64,14 @@ class ConfigCheck:
             self._check_target(name, self.weight_only[name].op_type, config)
         elif config.mode == "dynamic":
             self._check_target(name, "", config)
-        elif config.mode not in self.profile.fallbacks:
+        elif config.mode not in self.profile.fallbacks_of(self.op_types[name]):
             have = [*(("static",) if self.static else ())]
             have += ["dynamic"] if self.profile.dynamic else []
             have += ["weight_only"] if self.profile.weight_only_bits else []
             raise ValueError(
                 f"Op {name!r} cannot run in mode {config.mode!r}: there are "
-                f"{', '.join([*have, *self.profile.fallbacks])}{self._on_target}."
+                f"{', '.join([*have, *self.profile.fallbacks_of(self.op_types[name])])}"
+                f"{self._on_target}."
             )
 
     def _check_target(self, name: str, op_type: str, config: OpConfig) -> None:

@@ -41,7 +41,7 @@ class CostingBackend(BackendTopic):
             seed:
                 Of the configurations that are measured.
             seconds:
-                How long models may run, in all; building and loading them comes on top.
+                How long models may run in total, in seconds; building and loading them is extra.
             checks:
                 How many models the predictions are compared with; 0 for none.
             data:
@@ -85,4 +85,4 @@ class CostingBackend(BackendTopic):
         with self._lock:
             if calibrate:
                 self._parts.calibrate()
-            return self._parts.cost_source(self.quantize, data)
+            return self._parts.cost_source(self.quantize, data, self._lock)

@@ -1,4 +1,4 @@
-"""What to say of a model that cannot be quantized, or not as it should."""
+"""Messages about a model that cannot be quantized, or not as well as it should."""
 
 from __future__ import annotations
 

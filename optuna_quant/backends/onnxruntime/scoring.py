@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.sensitivity.hessian import Loss
     from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
     from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
-    from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
+    from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.torch_graph.graph import FloatType
     from optuna_quant.space.config import QuantConfig
@@ -59,7 +59,7 @@ class ScoringBackend(BackendTopic):
     def sensitivity(
         self, *, samples: int = 32, outputs: Sequence[str] | None = None
     ) -> MSESensitivity | None:
-        """The sensitivity of ops in their options that is the best to be had here.
+        """The best sensitivity of ops in their options that is available here.
 
         What the default strategy begins with: :meth:`gradient_sensitivity` where torch is
         installed and knows all operators of the model, otherwise :meth:`mse_sensitivity`, which
@@ -103,7 +103,7 @@ class ScoringBackend(BackendTopic):
 
         What :class:`~optuna_quant.samplers.MSEV2QuantSampler` ranks ops by. For the arguments and
         errors see
-        :class:`~optuna_quant.backends.onnxruntime.sensitivity.mse.OutputSensitivity`; ``data``
+        :class:`~optuna_quant.backends.onnxruntime.sensitivity.output.OutputSensitivity`; ``data``
         are the samples, the calibration data by default.
         """
         return self._sensitivity_maker().output(

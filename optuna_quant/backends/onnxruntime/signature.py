@@ -19,7 +19,7 @@ def signature(
     reduce_range: bool,
     saturates: bool,
     target: str = "",
-    half_storage: bool = False,
+    float16_storage: bool = False,
     recipes_use_data: bool = False,
 ) -> dict[str, str]:
     """What the models of a backend depend on, part by part.
@@ -39,7 +39,7 @@ def signature(
             Whether sums of 8-bit products saturate.
         target:
             The target, in words; empty for the usual one.
-        half_storage:
+        float16_storage:
             Whether weights that stay in floats are stored in float16.
         recipes_use_data:
             Whether a recipe that is offered uses the calibration data.
@@ -47,17 +47,20 @@ def signature(
     options: dict[str, object] = {"approach": approach, "reduce_range": reduce_range}
     if target:
         options["target"] = target
-    if half_storage:
+    if float16_storage:
         options["float16_storage"] = True
     data = "none"
     if samples.calibration is not None and (approach != "dynamic" or recipes_use_data):
         options["calibration_sizes"] = list(samples.sizes) or None
         data = samples.fingerprint
+    algorithms = " ".join(f"{name}:{version}" for name, version in ALGORITHM_VERSIONS.items())
     if approach == "weight_only":
-        options["algorithms"] = " ".join(f"{n}:{v}" for n, v in ALGORITHM_VERSIONS.items())
+        options["algorithms"] = algorithms
     return {
         "model": model,
         "calibration data": data,
         "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
         "arithmetic": "saturating" if saturates else "exact",
+        # Only some spaces have weight-only options then, so it is a part of its own.
+        **({"algorithms": algorithms} if approach == "auto" else {}),
     }

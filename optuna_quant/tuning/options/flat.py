@@ -59,6 +59,7 @@ class FurtherOptions(TypedDict, total=False):
     approach: str | None
     target: TargetLike | None
     float16_storage: bool | None
+    reduce_range: bool | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None
@@ -93,6 +94,7 @@ class ModelOptions(TypedDict, total=False):
     approach: str | None
     target: TargetLike | None
     float16_storage: bool | None
+    reduce_range: bool | None
     op_types: Sequence[str] | str
     op_type_dict: OpDict | None
     op_name_dict: OpDict | None

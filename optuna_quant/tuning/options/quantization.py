@@ -51,6 +51,9 @@ class QuantizationOptions:
         float16_storage:
             Whether models store the weights that stay in floats as float16: half their size, as
             fast.
+        reduce_range:
+            Whether weights have 7 bits in the 8 that they take, so that no processor without VNNI
+            instructions saturates.
         op_types:
             Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
             objective, none that makes the model slower here), ``"all"``, or the op types.
@@ -100,6 +103,15 @@ class QuantizationOptions:
         None,
         Flag(
             help="store the weights that stay in floats as float16, with half the size",
+            kind=SWITCH,
+            value=True,
+            heading=_HEADING,
+        ),
+    )
+    reduce_range: bool | None = option(
+        None,
+        Flag(
+            help="give 8-bit weights 7 bits, for processors without VNNI instructions",
             kind=SWITCH,
             value=True,
             heading=_HEADING,

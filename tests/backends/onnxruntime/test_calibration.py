@@ -19,15 +19,15 @@ from onnx import numpy_helper
 import onnxruntime
 import pytest
 
-from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
-from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import pack
 from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import unpack
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import serialized
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
 from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
 from optuna_quant.backends.onnxruntime.ranges.ranges import compute_range
@@ -426,9 +426,7 @@ def test_a_cache_of_another_version_is_not_used(
     model, cache = small_model(), CalibrationCache(tmp_path)
     data = data_for(model, rows(10))
     with monkeypatch.context() as earlier:
-        earlier.setattr(
-            "optuna_quant.backends.onnxruntime.calibration.calibration._FORMAT_VERSION", 1
-        )
+        earlier.setattr("optuna_quant.backends.onnxruntime.calibration.cache._FORMAT_VERSION", 1)
         collect_statistics(model, ["x"], data, [10], cache=cache)
     assert len(list(tmp_path.iterdir())) == 1
     first = collect_statistics(model, ["x"], data, [10], cache=cache)[10]
@@ -565,8 +563,8 @@ def test_cache_is_safe_for_several_processes(tmp_path: Path) -> None:
     script = """
         import sys, warnings
         import numpy as np
-        from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationCache
-        from optuna_quant.backends.onnxruntime.calibration.calibration import CalibrationStatistics
+        from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
+        from optuna_quant.backends.onnxruntime.calibration import tensor_statistics
         from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
 
         warnings.simplefilter("error")
@@ -577,7 +575,8 @@ def test_cache_is_safe_for_several_processes(tmp_path: Path) -> None:
             histograms[name] = stream.snapshot()
         cache = CalibrationCache(sys.argv[1])
         for _ in range(20):
-            cache.store("shared", CalibrationStatistics(histograms, 5))
+            statistics = tensor_statistics.CalibrationStatistics(histograms, 5)
+            cache.store("shared", statistics)
             loaded = cache.load("shared")
             assert loaded is not None and loaded.histograms == histograms
         """
@@ -593,7 +592,7 @@ def test_peak_memory_does_not_grow_with_the_samples() -> None:
         from onnx import TensorProto, helper
         from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
         from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-        from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+        from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 
         samples, names = int(sys.argv[1]), [f"t{i}" for i in range(10)]
         nodes = [helper.make_node("Neg", [a], [b]) for a, b in zip(["x", *names], names)]

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 import pytest
 
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.data.inputs import InputSpec
 
 

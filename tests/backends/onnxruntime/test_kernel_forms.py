@@ -26,6 +26,7 @@ Form = Callable[[Maker, str], str]
 SHAPE = (4, 4, 6, 7)
 LOW, HIGH = -1.0, 3.0
 RNG_SEED = 7
+MANY = 50
 
 # Steps of the output's and of the input's grid that a result may be off. A sum or a product has
 # two inputs; the weights of a convolution add what their own grid loses.
@@ -321,7 +322,10 @@ def groups() -> dict[str, list[tuple[str, int, Form]]]:
 @pytest.mark.parametrize("where", ["alone", "behind", "between, all", "between, default"])
 def test_integers_compute_what_floats_compute(op_type: str, where: str) -> None:
     x = np.random.default_rng(RNG_SEED).uniform(LOW, HIGH, SHAPE).astype(np.float32)
-    for name, opset, form in groups()[op_type]:
+    forms = groups()[op_type]
+    # Pools have hundreds: all of them in one place, and in the others one in five.
+    few = where == "between, all" or len(forms) < MANY
+    for name, opset, form in forms if few else forms[::5]:
         if op_type == "ArgMax" and where.startswith("between"):
             continue  # gives no floats
         model = surroundings(form, opset, where)

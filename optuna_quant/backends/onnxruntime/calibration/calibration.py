@@ -1,42 +1,32 @@
-"""Range statistics of a model's tensors: collected in one pass, kept in a cache on disk."""
+"""Collecting the range statistics of a model's tensors in one pass over the data."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
-from dataclasses import dataclass
-from dataclasses import field
 import difflib
-import hashlib
-import json
 import os
-from pathlib import Path
 import time
 from typing import TYPE_CHECKING
-import uuid
 import warnings
 
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.calibration.cache import DEFAULT_PROVIDERS
+from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
+from optuna_quant.backends.onnxruntime.calibration.cache import statistics_keys
+from optuna_quant.backends.onnxruntime.calibration.channel_means import ChannelSum
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.content import external_tensors
-from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
-from optuna_quant.backends.onnxruntime.ranges import ranges
 from optuna_quant.backends.onnxruntime.ranges.extremes import SampleExtremes
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_from_arrays
 from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_of
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_to_arrays
-from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
 from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
-from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
-from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_to_arrays
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import range_problem
 
 
 if TYPE_CHECKING:
@@ -47,6 +37,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
+    from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.calibration.pieces import Piece
     from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
@@ -56,166 +47,7 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
-
-# Part of every cache key: raise it when the statistics or their file format change.
-_FORMAT_VERSION = 2
 _FLOAT_TYPES = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationStatistics:
-    """What calibration learnt about a model's tensors.
-
-    Args:
-        histograms:
-            Histogram of each tensor. Tensors that are not floating-point have none.
-        samples:
-            Number of calibration samples seen.
-        unusable:
-            Why a tensor has no range, as a sentence, where it holds NaN or infinities.
-        extremes:
-            The extremes of the samples of each tensor with a histogram.
-    """
-
-    histograms: Mapping[str, Histogram]
-    samples: int
-    unusable: Mapping[str, str] = field(default_factory=dict)
-    extremes: Mapping[str, SampleExtremes] = field(default_factory=dict)
-    _ranges: dict[tuple[object, ...], tuple[float, float]] = field(
-        default_factory=dict, init=False, repr=False
-    )
-
-    def histogram(self, tensor: str) -> Histogram:
-        """Return the histogram of a tensor.
-
-        Raises:
-            KeyError:
-                If the tensor was not calibrated, or is not floating-point.
-            NoRangeError:
-                If it holds NaN or infinities.
-        """
-        if tensor in self.unusable:
-            raise NoRangeError(tensor, self.unusable[tensor])
-        if tensor not in self.histograms:
-            raise KeyError(
-                f"There are no calibration statistics for tensor {tensor!r}: it was not requested "
-                "or is not floating-point."
-            )
-        return self.histograms[tensor]
-
-    def problem(self, tensor: str) -> str | None:
-        """Why a tensor has no range, as a sentence; None if it has one.
-
-        Raises:
-            KeyError:
-                As :meth:`histogram`.
-        """
-        if tensor in self.unusable:
-            return self.unusable[tensor]
-        return range_problem(tensor, self.histogram(tensor))
-
-    def range(
-        self,
-        tensor: str,
-        algorithm: str,
-        dtype: str,
-        scheme: str,
-        *,
-        percentile: float = ranges.DEFAULT_PERCENTILE,
-    ) -> tuple[float, float]:
-        """Return a tensor's range ``(rmin, rmax)``; computed once, then remembered.
-
-        See :func:`~optuna_quant.backends.onnxruntime.ranges.ranges.compute_range` for the
-        arguments.
-
-        Raises:
-            KeyError:
-                As :meth:`histogram`.
-            NoRangeError:
-                If calibration saw nothing that would give the tensor a range.
-            ValueError:
-                As :func:`~optuna_quant.backends.onnxruntime.ranges.ranges.compute_range`.
-        """
-        problem = self.problem(tensor)
-        if problem is not None:
-            raise NoRangeError(tensor, problem)
-        key = (tensor, algorithm, dtype, scheme, percentile)
-        if key not in self._ranges:
-            self._ranges[key] = ranges.compute_range(
-                self.histogram(tensor),
-                algorithm,
-                dtype,
-                scheme,
-                percentile=percentile,
-                extremes=self.extremes.get(tensor),
-            )
-        return self._ranges[key]
-
-
-class CalibrationCache:
-    """Calibration statistics on disk, one ``.npz`` file for each key.
-
-    Files are written aside and moved into place, so that any number of processes may share the
-    directory. A file that cannot be read is ignored with a warning and written anew.
-
-    Args:
-        directory:
-            Where the files are; made when first needed.
-    """
-
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self._directory = Path(directory)
-
-    @property
-    def directory(self) -> Path:
-        """Where the files are."""
-        return self._directory
-
-    def path(self, key: str) -> Path:
-        """Return the file of a key."""
-        return self._directory / f"calibration-{key}.npz"
-
-    def load(self, key: str) -> CalibrationStatistics | None:
-        """Return the statistics stored under a key, or None."""
-        path = self.path(key)
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                samples = int(arrays["samples"])
-                histograms = histograms_from_arrays(arrays)
-                unusable = unusable_from_arrays(arrays)
-                extremes = extremes_from_arrays(arrays)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except Exception as error:  # a damaged file fails in many ways, all of them here
-            warnings.warn(
-                f"The calibration cache file {path} cannot be read ({error}); calibrating again.",
-                stacklevel=2,
-            )
-            return None
-        return CalibrationStatistics(histograms, samples, unusable, extremes)
-
-    def store(self, key: str, statistics: CalibrationStatistics) -> None:
-        """Store statistics under a key. A failure to write is only a warning."""
-        path = self.path(key)
-        arrays: dict[str, Any] = {
-            "samples": np.array(statistics.samples),
-            **histograms_to_arrays(statistics.histograms),
-            **unusable_to_arrays(statistics.unusable),
-            **extremes_to_arrays(statistics.extremes),
-        }
-        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            with aside.open("xb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(aside, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            warnings.warn(
-                f"The calibration statistics cannot be stored in {path}: {error}", stacklevel=2
-            )
 
 
 def collect_statistics(
@@ -224,6 +56,7 @@ def collect_statistics(
     data: CalibrationData,
     sizes: Iterable[int],
     *,
+    means: Collection[Place] = (),
     base_dir: str | os.PathLike[str] | None = None,
     providers: Providers = DEFAULT_PROVIDERS,
     session_options: onnxruntime.SessionOptions | None = None,
@@ -254,6 +87,9 @@ def collect_statistics(
             :meth:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData.pieces` for
             sizes that are not at the end of a batch. If the data end before a size, there is a
             warning and its statistics are those of all the data.
+        means:
+            The tensors among them whose channels get means, each with the axis of its channels.
+            Unlike all else the last bits of a mean depend on the order of the samples.
         base_dir:
             The directory that the model's external data are relative to.
         providers:
@@ -293,33 +129,19 @@ def collect_statistics(
         if not keys:
             whole = model.whole() if isinstance(model, CompactModel) else model
             keys = statistics_keys(
-                whole, wanted, data, pending, base_dir=base_dir, providers=providers
+                whole, wanted, data, pending, means=means, base_dir=base_dir, providers=providers
             )
         cached = {size: cache.load(keys[size]) for size in pending}
         found = {size: entry for size, entry in cached.items() if entry is not None}
     pending = [size for size in pending if size not in found]
     if pending:
-        collector = _Collector(model, wanted, base_dir, providers, session_options, arrays)
+        collector = _Collector(model, wanted, means, base_dir, providers, session_options, arrays)
         for size, statistics in collector.collect(data, pending).items():
             found[size] = statistics
             if cache is not None:
                 cache.store(keys[size], statistics)
     warn_of_missing_samples(found)
     return dict(sorted(found.items()))
-
-
-def unusable_to_arrays(unusable: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Why tensors have no range, as arrays; none if all have one."""
-    if not unusable:
-        return {}
-    return {"unusable": np.frombuffer(json.dumps(dict(unusable)).encode(), dtype=np.uint8)}
-
-
-def unusable_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """Inverse of :func:`unusable_to_arrays`."""
-    if "unusable" not in arrays:
-        return {}
-    return {str(name): str(why) for name, why in json.loads(arrays["unusable"].tobytes()).items()}
 
 
 def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
@@ -331,27 +153,6 @@ def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
                 f"{statistics.samples} samples; all of them are used.",
                 stacklevel=3,
             )
-
-
-def statistics_keys(
-    model: onnx.ModelProto,
-    tensors: Iterable[str],
-    data: CalibrationData,
-    sizes: Iterable[int],
-    *,
-    base_dir: str | os.PathLike[str] | None = None,
-    providers: Providers = DEFAULT_PROVIDERS,
-) -> dict[int, str]:
-    """For each sampling size a hash of all that the statistics come from; reads the data once.
-
-    For the arguments see :func:`collect_statistics`.
-    """
-    names = [name if isinstance(name, str) else name[0] for name in providers]
-    shared = [_FORMAT_VERSION, model_fingerprint(model, base_dir), sorted(tensors), names]
-    return {
-        size: hashlib.sha256(json.dumps([*shared, size, content]).encode()).hexdigest()
-        for size, content in data.fingerprints(sizes).items()
-    }
 
 
 def _check_tensors(model: onnx.ModelProto, tensors: Iterable[str]) -> None:
@@ -372,6 +173,7 @@ class _Collector:
         self,
         model: onnx.ModelProto | CompactModel,
         wanted: Sequence[str],
+        means: Collection[Place],
         base_dir: str | os.PathLike[str] | None,
         providers: Providers,
         session_options: onnxruntime.SessionOptions | None,
@@ -382,6 +184,9 @@ class _Collector:
 
         self._streams: dict[str, StreamingHistogram] = {}
         self._extremes: dict[str, SampleExtremes] = {}
+        self._sums: dict[str, dict[int, ChannelSum]] = {}
+        for name, axis in sorted(means):
+            self._sums.setdefault(name, {})[axis] = ChannelSum()
         self._unusable: dict[str, str] = {}
         initializers = {initializer.name: initializer for initializer in proto.graph.initializer}
         for name in wanted:
@@ -436,9 +241,12 @@ class _Collector:
             self._unusable[name] = f"{error} Seen in {where}."
             del self._streams[name]
             self._extremes.pop(name, None)
+            self._sums.pop(name, None)
             return
         found = extremes_of(values, samples)
         self._extremes[name] = self._extremes.get(name, SampleExtremes()) + found
+        for axis, total in self._sums.get(name, {}).items():
+            total.add(values, axis)
 
     def _values(self, piece: Piece, where: str) -> Iterator[tuple[str, NDArray[Any]]]:
         for name in self._inputs:
@@ -458,6 +266,15 @@ class _Collector:
 
     def _statistics(self, samples: int) -> CalibrationStatistics:
         histograms = {name: stream.snapshot() for name, stream in self._streams.items()}
+        means = {
+            (name, axis): total.mean()
+            for name, sums in self._sums.items()
+            for axis, total in sums.items()
+        }
         return CalibrationStatistics(
-            histograms, samples, dict(self._unusable), dict(self._extremes)
+            histograms,
+            samples,
+            dict(self._unusable),
+            dict(self._extremes),
+            {place: mean for place, mean in means.items() if mean is not None},
         )

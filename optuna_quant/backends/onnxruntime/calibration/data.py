@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
-    import onnx
 
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
 
@@ -48,51 +47,6 @@ _ACCEPTED = (
     "batches, a data loader, a dataset, a path to an .npz file or to a folder of .npy files or "
     "images, or a function that takes no argument and returns an iterator over batches"
 )
-
-
-def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """Return the inputs that a model must be fed, in model order.
-
-    Graph inputs that only give an initializer a name (as in models before IR version 4) have a
-    value and are left out.
-
-    Raises:
-        TypeError:
-            If an input is not a tensor.
-    """
-    valued = {initializer.name for initializer in model.graph.initializer}
-    return _specs(value for value in model.graph.input if value.name not in valued)
-
-
-def optional_input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
-    """Return the inputs that have a value in the model, which callers can replace.
-
-    Before version 4 of the format every weight was one.
-    """
-    valued = {initializer.name for initializer in model.graph.initializer}
-    if model.ir_version < 4:
-        return ()
-    return _specs(value for value in model.graph.input if value.name in valued)
-
-
-def _specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[InputSpec, ...]:
-    import onnx
-
-    specs = []
-    for value in values:
-        if not value.type.HasField("tensor_type"):
-            kind = value.type.WhichOneof("value")
-            raise TypeError(f"Input {value.name!r} is a {kind}; only tensor inputs are supported.")
-        tensor = value.type.tensor_type
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-        shape = None
-        if tensor.HasField("shape"):
-            shape = tuple(
-                axis.dim_value if axis.dim_value > 0 else axis.dim_param or None
-                for axis in tensor.shape.dim
-            )
-        specs.append(InputSpec(value.name, dtype, shape))
-    return tuple(specs)
 
 
 class CalibrationData:
@@ -123,7 +77,7 @@ class CalibrationData:
               of the dataset;
             - an iterator, which is read once and kept in memory.
 
-            Labels are left out: what is named so, or stands behind the inputs in a tuple. Arrays
+            Labels are left out: arrays with such a name, or behind the inputs in a tuple. Arrays
             that have one axis more than the model's inputs hold samples that are run one by one.
         inputs:
             The model's inputs, as :func:`input_specs` gives them.
@@ -134,9 +88,8 @@ class CalibrationData:
         constants:
             Inputs that are the same for all samples; the data need not hold them.
         transform:
-            Function of what the data hold of one sample, an array or an image, that gives the
-            input as the model takes it, without an axis of samples. It must give the same each
-            time.
+            Function from one raw sample, an array or an image, to the input as the model takes
+            it, without an axis of samples. It must return the same each time.
 
     Raises:
         TypeError:

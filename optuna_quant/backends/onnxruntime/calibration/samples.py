@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
-from optuna_quant.backends.onnxruntime.calibration.data import optional_input_specs
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
+from optuna_quant.backends.onnxruntime.model.input_specs import optional_input_specs
 from optuna_quant.data.constant_inputs import NO_INPUTS
 from optuna_quant.data.constant_inputs import ConstantInputs
 
@@ -33,7 +33,7 @@ class SampleReader:
         inputs:
             Inputs that are the same for all samples, by name.
         transform:
-            Function of what the data hold of one sample that gives the input.
+            Function from one raw sample of the data to the input.
 
     Attributes:
         constants:

@@ -19,14 +19,14 @@ import numpy as np
 from optuna_quant.backends.onnxruntime.calibration.feeds import is_array
 from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.image_folder import is_image_folder
-from optuna_quant.data.labelled_data import LABELS
-from optuna_quant.data.labelled_data import transformed
 from optuna_quant.data.loaders import LoaderSamples
 from optuna_quant.data.loaders import Rows
 from optuna_quant.data.loaders import in_batches
 from optuna_quant.data.loaders import is_indexable
 from optuna_quant.data.loaders import is_loader
 from optuna_quant.data.loaders import row_of
+from optuna_quant.data.sample_checks import LABELS
+from optuna_quant.data.transformed import transformed
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which ops of a tuning space meet: who reads what whom makes, through the nodes between them."""
+"""Which ops of a tuning space are neighbours: one reads what the other writes, directly or not."""
 
 from __future__ import annotations
 

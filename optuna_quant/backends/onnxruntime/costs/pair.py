@@ -14,8 +14,8 @@ from typing import Any
 import onnxruntime
 
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
-from optuna_quant.backends.onnxruntime.calibration.data import optional_input_specs
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
+from optuna_quant.backends.onnxruntime.model.input_specs import optional_input_specs
 from optuna_quant.backends.onnxruntime.model.model import external_location
 from optuna_quant.backends.onnxruntime.model.model import external_tensors
 from optuna_quant.backends.onnxruntime.model.model import load_model

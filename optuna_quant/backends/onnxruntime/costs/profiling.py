@@ -127,7 +127,7 @@ def _load(
 
 
 def read_profile(events: Iterable[Mapping[str, Any]], skip: int = 0) -> Profile:
-    """What a profile in Chrome's trace format says of the nodes.
+    """The times of the nodes in a profile in Chrome's trace format.
 
     A node that runs several times in a run, in a loop, is summed up there.
 

@@ -75,7 +75,7 @@ class Rewrite:
         self._load = load
         self._cache: WeightCache = {} if cache is None else cache
         self._outside = outside
-        self._added: dict[str, NDArray[Any]] = {}
+        self._added: dict[str, Source] = {}
         self._stored: dict[Hashable, Names] = {}
         self._activations: dict[str, Names] = {}
         self._replaced: set[str] = set()
@@ -85,8 +85,8 @@ class Rewrite:
         graph = self._model.graph
         del graph.node[:]
         graph.node.extend(nodes)
-        for name, array in self._added.items():
-            add_initializer(graph, name, array, self._outside)
+        for name, value in self._added.items():
+            add_initializer(graph, name, value, self._outside)
         unused = self._replaced - self._pinned.union(*(node.input for node in graph.node))
         for i in reversed(range(len(graph.initializer))):
             if graph.initializer[i].name in unused:
@@ -116,10 +116,10 @@ class Rewrite:
         name = self.name(f"{op.name}_{role}")
         return helper.make_node(op_type, inputs, outputs, name, **attributes)
 
-    def constant(self, wish: str, array: NDArray[Any]) -> str:
+    def constant(self, wish: str, value: Source) -> str:
         """Add an initializer and return its name."""
         name = self.name(wish)
-        self._added[name] = np.ascontiguousarray(array)
+        self._added[name] = np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
         return name
 
     def is_constant(self, name: str) -> bool:
@@ -132,8 +132,9 @@ class Rewrite:
 
     def shape_of(self, name: str) -> tuple[int, ...] | None:
         """The shape of an initializer, new or old; None for any other tensor."""
-        if name in self._added:
-            return self._added[name].shape
+        added = self._added.get(name)
+        if added is not None:
+            return added.shape if isinstance(added, np.ndarray) else tuple(added.dims)
         return self.shape(name) if self.is_constant(name) else None
 
     # Weights.

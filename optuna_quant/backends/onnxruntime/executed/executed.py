@@ -39,13 +39,13 @@ class ExecutedOp:
     Args:
         kernel:
             The type of the node that does the op's work in the optimized graph, such as
-            ``"QLinearConv"`` or ``"FusedConv"``. Empty if there is none, or none can be told.
+            ``"QLinearConv"`` or ``"FusedConv"``. Empty if there is none, or it is not known.
         integer:
             Whether that kernel computes on integers.
         provider:
             The execution provider that runs it; :obj:`None` if the runtime does not tell.
         note:
-            What else is to be said: that the op is part of another one's node, that it was
+            Anything else: that the op is part of another one's node, that it was
             constant-folded, that it computes in floats on dequantized values, or why nothing can
             be told. Empty if there is nothing.
     """

@@ -117,18 +117,26 @@ class SharedArrays:
     def value(self, source: Source) -> onnxruntime.OrtValue:
         """The value of an initializer; it holds the array whose memory it is."""
         if isinstance(source, np.ndarray):
-            array = np.ascontiguousarray(source)
-        else:
-            array = self._array(source)
+            return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(source))
+        array = self._array(source)
+        if source.data_type == onnx.TensorProto.BFLOAT16:
+            return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, source.data_type)
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
     def _array(self, tensor: onnx.TensorProto) -> NDArray[Any]:
         with self._lock:
             kept: _Kept | None = self._kept.get(id(tensor))
             if kept is None:
-                kept = _Kept(tensor, np.asarray(onnx.numpy_helper.to_array(tensor)))
+                kept = _Kept(tensor, _array_of(tensor))
                 self._kept[id(tensor)] = kept
             return kept.array
+
+
+def _array_of(tensor: onnx.TensorProto) -> NDArray[Any]:
+    """The value of a tensor; of one of bfloat16, which NumPy does not have, the bits."""
+    if tensor.data_type == onnx.TensorProto.BFLOAT16:
+        return np.frombuffer(tensor.raw_data, np.uint16).reshape(tuple(tensor.dims))
+    return np.asarray(onnx.numpy_helper.to_array(tensor))
 
 
 @dataclass(frozen=True, eq=False)

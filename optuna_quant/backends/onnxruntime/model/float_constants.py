@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from optuna_quant.backends.onnxruntime.model.constant_folding import constants_behind
-from optuna_quant.backends.onnxruntime.model.constant_folding import tensor_bytes
+from optuna_quant.backends.onnxruntime.model.constant_values import constants_behind
+from optuna_quant.backends.onnxruntime.model.constant_values import tensor_bytes
 from optuna_quant.backends.onnxruntime.model.graph import captured_names
 from optuna_quant.backends.onnxruntime.model.graph import subgraphs
 

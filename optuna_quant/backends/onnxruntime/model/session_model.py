@@ -73,7 +73,7 @@ class SessionModel:
 
         Raises:
             TypeError:
-                If ``feed`` is no mapping.
+                If ``feed`` is not a mapping.
         """
         if not isinstance(feed, Mapping):
             raise TypeError(

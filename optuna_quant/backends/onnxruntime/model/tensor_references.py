@@ -41,7 +41,11 @@ _SHARED_TYPES = frozenset(
     }
 )
 ITEM_BYTES: Mapping[int, int] = MappingProxyType(
-    {t: int(onnx.helper.tensor_dtype_to_np_dtype(t).itemsize) for t in _SHARED_TYPES}
+    {
+        **{t: int(onnx.helper.tensor_dtype_to_np_dtype(t).itemsize) for t in _SHARED_TYPES},
+        # NumPy has none, so it is only ever outside as a tensor.
+        onnx.TensorProto.BFLOAT16: 2,
+    }
 )
 """The size of an element of the types that can be outside."""
 

@@ -21,3 +21,15 @@ def check_ops(config: QuantConfig, ops: Iterable[str]) -> None:
     for op in ops:
         if op not in config.ops:
             raise ValueError(f"There is no op {op!r} in the configuration to be scored.")
+
+
+def quantized_ops(config: QuantConfig, ops: Iterable[str]) -> list[str]:
+    """Those of the ops that a configuration quantizes.
+
+    Raises:
+        ValueError:
+            Naming the first one that it does not have.
+    """
+    asked = list(ops)
+    check_ops(config, asked)
+    return [op for op in asked if config.ops[op].is_quantized]

@@ -21,10 +21,10 @@ from typing import TypeAlias
 
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.calibration.data import input_specs
 from optuna_quant.backends.onnxruntime.calibration.op_weights import channel_axis
 from optuna_quant.backends.onnxruntime.calibration.op_weights import squared_perturbation
 from optuna_quant.backends.onnxruntime.model.graph import tensor_array
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import check_ops
 from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import HessianReport
 from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import OpTrace
@@ -112,7 +112,8 @@ class HessianSensitivity:
             differentiable in the outputs. None for :func:`output_change`.
         data:
             A dict of arrays that hold the whole set, samples along the first axis, or an iterable
-            over batches (dicts of arrays). What is no input of the model is there for the loss.
+            over batches (dicts of arrays). Arrays that are not inputs of the model are for the
+            loss.
         weights:
             The initializer that is the weight of each op, by op name (exactly the node's).
         labels:
@@ -124,13 +125,13 @@ class HessianSensitivity:
             Stop when the standard error of every op's trace is at most this part of the trace. 0
             to use all probes.
         seed:
-            Of the probes.
+            The seed of the probes.
         max_samples:
             How many samples are used, from the start of the data.
         batch_size:
             The most samples at a time. Smaller batches take longer and give less noisy traces.
         dtype:
-            What floats are computed in, ``"float32"`` or ``"float64"``.
+            The type of all computations, ``"float32"`` or ``"float64"``.
         base_dir:
             The directory that the model's external data are relative to.
         module:
@@ -148,8 +149,8 @@ class HessianSensitivity:
         TypeError:
             If the data are of another type, or the loss does not give a tensor.
         ValueError:
-            If an argument does not fit the model, the loss is no finite scalar or does not depend
-            on the weights, or (an
+            If an argument does not fit the model, the loss is not a finite scalar or does not
+            depend on the weights, or (an
             :class:`~optuna_quant.backends.onnxruntime.torch_graph.supported.UnsupportedOperatorError`)
             the model has operators without a torch counterpart.
 

@@ -23,8 +23,8 @@ class OpTrace:
         trace:
             The estimated trace of the loss's Hessian in the weight.
         standard_error:
-            Of ``trace``: what remains of the randomness of the probes. The choice of the samples
-            is not in it.
+            The standard error of ``trace`` from the random probes. It does not cover the choice
+            of the samples.
         converged:
             Whether ``standard_error`` is within the tolerance.
     """

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.calibration.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
-from optuna_quant.backends.onnxruntime.sensitivity.mse import OutputSensitivity
+from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
 
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.space.config import QuantConfig
 
+
+_ByOp = TypeVar("_ByOp", bound=MSESensitivity)
 
 _logger = get_logger(__name__)
 
@@ -91,15 +94,7 @@ class SensitivityMaker:
 
     def mse(self, data: object, **options: Any) -> MSESensitivity:
         """By the error of each op's own output."""
-        return MSESensitivity(
-            self.quantize,
-            self.graph,
-            self.static,
-            self.samples.to_run_on(data),
-            self.sessions,
-            graph_of=self.graph_of,
-            **options,
-        )
+        return self._by_op(MSESensitivity, data, options)
 
     def output(self, data: object, **options: Any) -> OutputSensitivity:
         """By how far the quantization of each op moves the model's outputs."""
@@ -109,7 +104,11 @@ class SensitivityMaker:
         """By how far the error of each op moves the model's outputs."""
         from optuna_quant.backends.onnxruntime.sensitivity.gradient import GradientSensitivity
 
-        return GradientSensitivity(
+        return self._by_op(GradientSensitivity, data, options)
+
+    def _by_op(self, kind: type[_ByOp], data: object, options: Mapping[str, Any]) -> _ByOp:
+        """One that runs the graph and quantized copies of its ops side by side."""
+        return kind(
             self.quantize,
             self.graph,
             self.static,

@@ -1,17 +1,11 @@
-"""Sensitivity by error: how far quantization moves each op's output, or the model's.
-
-Both are callables ``(config, ops) -> {op: score}``, higher for an op that hurts more. They need no
-labels and evaluate nothing.
-"""
+"""Sensitivity by error: how far the quantization of an op moves its own output."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from copy import copy
-from threading import Lock
 import time
 from typing import TYPE_CHECKING
 
@@ -19,28 +13,22 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant._common.counts import check_positive
-from optuna_quant.backends.onnxruntime.model.content import tapped_session
-from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import check_ops
+from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import quantized_ops
+from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import Shown
+from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import quantized_copies
 from optuna_quant.backends.onnxruntime.sensitivity.relative_error import RelativeError
-from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
-from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import side_by_side
-from optuna_quant.data.outputs import choose_outputs
+from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
 from optuna_quant.space.config import QuantConfig
 
 
 if TYPE_CHECKING:
-    from typing import Any
     from typing import Self
 
-    from numpy.typing import NDArray
-    import onnxruntime
-
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
-    from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
+    from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import QuantizedCopies
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 
     Build = Callable[[QuantConfig], QuantizedModel]
@@ -49,9 +37,6 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-# Tensors that are looked at together may take so much; one sample is run even if it takes more.
-_PIECE_BYTES = 1 << 28
-_PIECE_SAMPLES = 32
 # Graphs that recipes have made, each with its weights.
 _MOST_SIBLINGS = 4
 
@@ -59,9 +44,6 @@ _MOST_SIBLINGS = 4
 # up more than this part of all error.
 _SAMPLES_OF_WEIGHTS = 0.15
 _LEAST_PART = 0.005
-
-# Ops whose single errors make up so much of a model's error are ranked by them.
-_EXPLAINED = 0.5
 
 _CHANNEL_AXES = {
     "Attention": -1,
@@ -92,7 +74,7 @@ class MSESensitivity:
     them (fused integer kernels) is not looked at. An op whose error cannot be seen scores zero.
 
     Only sums are kept from batch to batch; batches are cut such that the tensors looked at take
-    at most 256 MiB, where the model allows it.
+    at most 256 MiB, where the model allows it. The FP32 graph runs once for all configurations.
 
     Args:
         build:
@@ -213,15 +195,16 @@ class MSESensitivity:
         same: dict[tuple[str, ...], dict[str, float]] = {}
         for config in configs:
             scores = dict.fromkeys(ops, 0.0)
-            quantized = _quantized(config, scores)
+            quantized = quantized_ops(config, scores)
             model = self._build(config) if quantized else None
             key = ("" if model is None else model.fingerprint, *quantized)
             found.append(same.setdefault(key, scores))  # Filled in below.
             if model is not None and found[-1] is scores:
-                candidate = model.proto  # of which all ops are in the graph
                 tensors = {op: self._shown_by(op, config) for op in quantized}
-                pairs.append((scores, tensors, side_by_side(self._graph, candidate, tensors)))
-        errors = self._errors([pair for _, _, pair in pairs])
+                # All ops of the candidate are in the graph.
+                copies = quantized_copies(self._graph, model.compact, tensors)
+                pairs.append((scores, tensors, copies))
+        errors = self._errors([copies for _, _, copies in pairs])
         for (scores, tensors, _), of_pair in zip(pairs, errors, strict=True):
             for op, shown in tensors.items():
                 score = _mean_error(of_pair, [Shown(op, name) for name in shown])
@@ -237,7 +220,7 @@ class MSESensitivity:
     def score_with_weights(
         self, configs: Sequence[QuantConfig], ops: Sequence[str]
     ) -> tuple[list[dict[str, float]], dict[str, float]]:
-        """Score ops in several options each, and tell what part their weights have in it.
+        """Score ops in several options each, and find how much of it comes from their weights.
 
         That is the score where only what is constant is quantized and the activations are not,
         over that where all is, both on a few of the samples.
@@ -251,7 +234,7 @@ class MSESensitivity:
         Returns:
             The scores of each configuration; and, for the ops that matter of those that the first
             one has in static mode, the part of their error that comes from their weights, from 0
-            to 1. An op of which that cannot be told is missing.
+            to 1. An op for which this cannot be determined is missing.
 
         Raises:
             ValueError:
@@ -271,11 +254,11 @@ class MSESensitivity:
         }
         if not tensors:
             return {}
-        pair = side_by_side(
-            self._graph, self._build(config).proto, tensors, with_weights_alone=True
+        copies = quantized_copies(
+            self._graph, self._build(config).compact, tensors, with_weights_alone=True
         )
-        (errors,) = self.with_samples(self._samples_of_weights)._errors([pair])
-        found = dict.fromkeys(pair.without_weights, 0.0)
+        (errors,) = self.with_samples(self._samples_of_weights)._errors([copies])
+        found = dict.fromkeys(copies.without_weights, 0.0)
         for op, shown in tensors.items():
             whole = _mean_error(errors, [Shown(op, name) for name in shown])
             alone = _mean_error(errors, [Shown(op, name, weights_alone=True) for name in shown])
@@ -288,19 +271,19 @@ class MSESensitivity:
         return max(1, round(_SAMPLES_OF_WEIGHTS * self._samples))
 
     def passes(self, configs: int, *, with_weights: bool = False) -> float:
-        """How many samples are run through models to score so many configurations.
+        """How many samples are run through models to score this number of configurations.
 
         Args:
             configs:
                 The number of configurations.
             with_weights:
-                Whether it is told what part the weights have as well.
+                Whether the part that comes from the weights is found as well.
         """
         more = self._samples_of_weights if with_weights else 0
         return float(self._samples * configs + more)
 
     def with_samples(self, samples: int) -> Self:
-        """The same with at most so many samples."""
+        """The same sensitivity with at most this number of samples."""
         found = copy(self)
         found._siblings = {}
         found._samples = min(self._samples, samples)
@@ -335,185 +318,24 @@ class MSESensitivity:
             return None if not any(constant) else -1 if constant[1] else -2
         return _CHANNEL_AXES.get(node.op_type)
 
-    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[Shown, float]]:
-        """The error of each tensor of each pair; what cannot be told is missing."""
-        return [self._errors_of(pair) if pair.copies else {} for pair in pairs]
-
-    def _errors_of(self, pair: SideBySide) -> dict[Shown, float]:
-        session = self._tapped(pair)
-        found = {shown: RelativeError(self._channel_axis(shown.op)) for shown in pair.copies}
-        for feed in self._feeds(session, pair.tensors):
-            values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
-            for shown, name in pair.copies.items():
-                found[shown].update(values[shown.tensor], values.pop(name))
-        errors = {key: (error.whole + error.by_channel) / 2 for key, error in found.items()}
-        return {key: error for key, error in errors.items() if np.isfinite(error)}
-
-    def _tapped(self, pair: SideBySide) -> onnxruntime.InferenceSession:
-        with self._sessions.lock:
-            return tapped_session(
-                pair.model,
-                pair.tensors,
-                self._graph.base_dir,
-                providers=self._sessions.providers,
-                session_options=self._sessions.options,
-            )
-
-    def _feeds(
-        self, session: onnxruntime.InferenceSession, tensors: Sequence[str]
-    ) -> Iterator[Feed]:
-        """The samples, in pieces that are small enough."""
-        probe = next(self._data.pieces([1]))
-        size = sum(value.nbytes for value in session.run(tensors, probe.feed))
-        step = int(np.clip(_PIECE_BYTES * probe.samples // max(size, 1), 1, _PIECE_SAMPLES))
-        for piece in self._data.pieces([*range(step, self._samples, step), self._samples]):
-            yield piece.feed
-
-
-class OutputSensitivity:
-    """How far the quantization of each op moves the model's outputs.
-
-    An error is the mean squared difference to the FP32 model's outputs over their variance, summed
-    over the outputs, on a few batches. The score of an op is the error that it makes alone, with
-    the others in FP32. Where these errors together make up less than half of that of the
-    configuration, ops matter together; then the score is how much the error falls when the op
-    falls back too, which may be less than nothing.
-
-    Both views agree where errors add up. Where they exceed what can be seen in the outputs, as in
-    a model that is far off, the second is noise, and it costs a model per op each time, the first
-    one only once. Ops in fallback score zero.
-
-    FP32 outputs are computed once, models that are the same once, and all are built from the
-    calibration statistics that the backend has. Labels among the outputs (and everything that is
-    not floating-point) count by how many are wrong.
-
-    Args:
-        build:
-            Builds the model of a configuration.
-        data:
-            The samples.
-        batches:
-            How many batches are used, from the start of the data.
-        batch_size:
-            The most samples in a batch, where the model allows to cut the data.
-        outputs:
-            The names of the outputs that are looked at; None for all.
-
-    Raises:
-        ValueError:
-            If ``batches`` or ``batch_size`` is not a positive number.
-    """
-
-    def __init__(
-        self,
-        build: Build,
-        data: CalibrationData,
-        *,
-        batches: int = 2,
-        batch_size: int = 32,
-        outputs: Sequence[str] | None = None,
-    ) -> None:
-        check_positive("batches", batches)
-        check_positive("batch_size", batch_size)
-        self._build = build
-        self._data = data
-        self._batch_size = batch_size
-        self._outputs = None if outputs is None else tuple(outputs)
-        self.key = f"batches={batches}, batch_size={batch_size}"
-        if self._outputs is not None:
-            self.key += f", outputs={list(self._outputs)}"
-        self._sizes = range(batch_size, batch_size * batches + 1, batch_size)
-        self._lock = Lock()
-        self._reference: list[tuple[Feed, dict[str, NDArray[Any]]]] = []
-        self._by_config: dict[str, float] = {}
-        self._by_model: dict[str, float] = {}
-
-    def with_batches(self, batches: int) -> OutputSensitivity:
-        """The same with another number of batches.
-
-        Args:
-            batches:
-                How many batches are used, from the start of the data.
-        """
-        return OutputSensitivity(
-            self._build,
-            self._data,
-            batches=batches,
-            batch_size=self._batch_size,
-            outputs=self._outputs,
-        )
-
-    def __call__(self, config: QuantConfig, ops: Sequence[str]) -> dict[str, float]:
-        """Score ops of a configuration.
-
-        Args:
-            config:
-                The configuration.
-            ops:
-                Their names.
-
-        Raises:
-            ValueError:
-                If an op is not in the configuration, or the model has no output that is an array.
-        """
-        started = time.perf_counter()
-        scores = dict.fromkeys(ops, 0.0)
-        quantized = _quantized(config, scores)
-        with self._lock:
-            runs = len(self._by_model)
-            error = self._error(config) if quantized else 0.0
-            for op in quantized:
-                scores[op] = self._error(
-                    QuantConfig({op: config.ops[op]}, config.recipes, config.calibration_size)
-                )
-            if sum(scores.values()) < _EXPLAINED * error:
-                for op in quantized:
-                    scores[op] = error - self._error(config.with_fallback(op))
-            runs = len(self._by_model) - runs
-        _logger.info(
-            f"Scored {len(scores)} ops by the error of the model's outputs, {error:.3g}, with "
-            f"{runs} models in {time.perf_counter() - started:.1f} s."
-        )
-        return scores
-
-    def _error(self, config: QuantConfig) -> float:
-        if config.key not in self._by_config:
-            model = self._build(config)
-            if model.fingerprint not in self._by_model:
-                self._by_model[model.fingerprint] = self._run(model)
-            self._by_config[config.key] = self._by_model[model.fingerprint]
-        return self._by_config[config.key]
-
-    def _run(self, model: QuantizedModel) -> float:
-        if not self._reference:
-            self._reference = list(self._exact())
-        errors = {name: RelativeError() for name in self._reference[0][1]}
-        for feed, exact in self._reference:
-            actual = model.run(feed, list(exact))
-            for (name, values), output in zip(exact.items(), actual, strict=True):
-                errors[name].update(values, output)
-        return sum(error.whole for error in errors.values())
-
-    def _exact(self) -> Iterator[tuple[Feed, dict[str, NDArray[Any]]]]:
-        model = self._build(QuantConfig({}))
-        names = list(model.outputs)
-        if self._outputs is not None:
-            names = list(choose_outputs(self._outputs, names))
-        for piece in self._data.pieces(self._sizes):
-            outputs = dict(zip(names, model.run(piece.feed, names), strict=True))
-            arrays = {name: v for name, v in outputs.items() if isinstance(v, np.ndarray)}
-            if not arrays:
-                raise ValueError(f"None of the model's outputs {names} is an array.")
-            yield piece.feed, arrays
+    def _errors(self, copies: Sequence[QuantizedCopies]) -> list[dict[Shown, float]]:
+        """The error of each tensor that copies show; what cannot be told is missing."""
+        found = [{s: RelativeError(self._channel_axis(s.op)) for s in c.tensors} for c in copies]
+        if any(found):
+            runs = SideBySide(self._graph, copies, self._sessions)
+            for feed in runs.feeds(self._data, self._samples):
+                exact = runs.exact(feed)
+                for place, of_one in enumerate(found):
+                    for shown, values in runs.copied(place, feed, exact).items():
+                        of_one[shown].update(exact[shown.tensor], values)
+        errors = [
+            {key: (error.whole + error.by_channel) / 2 for key, error in of_one.items()}
+            for of_one in found
+        ]
+        return [{k: error for k, error in each.items() if np.isfinite(error)} for each in errors]
 
 
 def _mean_error(errors: Mapping[Shown, float], wanted: Sequence[Shown]) -> float | None:
     """The mean of the errors that are known; None if none is."""
     known = [errors[shown] for shown in wanted if shown in errors]
     return float(np.mean(known)) if known else None
-
-
-def _quantized(config: QuantConfig, ops: Mapping[str, float]) -> list[str]:
-    """Those of the ops that are quantized."""
-    check_ops(config, ops)
-    return [op for op in ops if config.ops[op].is_quantized]

@@ -52,7 +52,7 @@ class OutputGradients:
         probes:
             How many projections are used for each batch.
         seed:
-            Of the projections.
+            The seed of the projections.
     """
 
     def __init__(

@@ -25,9 +25,6 @@ from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.kernel_forms import lacking_form
 from optuna_quant.backends.onnxruntime.model.op_tables import FUSED_ACTIVATIONS
-from optuna_quant.backends.onnxruntime.model.op_tables import PASS_FLOATS
-from optuna_quant.backends.onnxruntime.model.op_tables import PASS_INTEGERS
-from optuna_quant.backends.onnxruntime.model.op_tables import PASS_THROUGH
 from optuna_quant.backends.onnxruntime.ranges.qparams import Params
 from optuna_quant.backends.onnxruntime.ranges.qparams import middle_of
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
@@ -35,6 +32,7 @@ from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import clip_bounds
+from optuna_quant.backends.onnxruntime.static.passing import passing_nodes
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig
 
@@ -98,9 +96,7 @@ class Planner:
     def __init__(self, graph: Graph, *, fuses: bool = True) -> None:
         self._graph = graph
         self._fuses = fuses
-        self._passed = {i: names for i, node in enumerate(graph.nodes) if (names := _passed(node))}
-        for i in [i for i in self._passed if not _is_exact(graph.nodes[i], graph)]:
-            del self._passed[i]
+        self._passed = passing_nodes(graph)
 
     def plan(
         self,
@@ -400,28 +396,3 @@ def _is_covered(node: onnx.NodeProto, params: Params, graph: Graph) -> bool:
     return (low is None or low <= least + rounding) and (
         high is None or high >= greatest - rounding
     )
-
-
-def _passed(node: onnx.NodeProto) -> tuple[str, ...]:
-    """The outputs of a node whose values, all of them, are values of its first input or zero."""
-    if node.domain not in ("", "ai.onnx") or not node.input:
-        return ()
-    if node.op_type not in PASS_THROUGH | PASS_INTEGERS | PASS_FLOATS:
-        return ()
-    if node.op_type == "Split":
-        return tuple(name for name in node.output if name)
-    return tuple(node.output[:1])
-
-
-def _is_exact(node: onnx.NodeProto, graph: Graph) -> bool:
-    """Whether the attributes and constants of such a node allow no other values."""
-    if node.op_type == "Resize":
-        attributes = node_attributes(node)
-        crops = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
-        return attributes.get("mode", b"nearest") == b"nearest" and not crops
-    if node.op_type == "Pad" and node_attributes(node).get("mode", b"constant") == b"constant":
-        if graph.opset < 11:
-            return float(node_attributes(node).get("value", 0.0)) == 0.0
-        name = node.input[2] if len(node.input) > 2 else ""
-        return not name or (graph.is_constant(name) and not np.any(graph.array(name)))
-    return True

@@ -31,8 +31,8 @@ def as_target(given: TargetLike | None) -> TargetProfile:
         given:
             A profile; the name of one of :data:`TARGETS`; or the path of a JSON or TOML file with
             the fields of a :class:`TargetProfile`, ``forms`` as a list of tables with those of an
-            :class:`IntegerForm`. With ``base``, the name of a known target, a file need only have
-            what differs from it. :obj:`None` for the CPU.
+            :class:`IntegerForm`. With ``base``, the name of a known target, a file needs only the
+            fields that differ from it. :obj:`None` for the CPU.
 
     Raises:
         FileNotFoundError:
@@ -77,7 +77,7 @@ def profile_from(fields: Mapping[str, Any]) -> TargetProfile:
 
     Raises:
         ValueError:
-            If one is missing, not known, or not as it must be.
+            If a field is missing, unknown, or has an invalid value.
     """
     values = dict(fields)
     base = values.pop(_BASE, None)

@@ -27,7 +27,7 @@ _WEIGHT_ONLY_BITS = (2, 4, 8)
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerForm:
-    """What op types a device multiplies or adds on integers, and of which kinds.
+    """Op types that a device computes on integers, and the types of their activations and weights.
 
     Args:
         op_types:
@@ -37,8 +37,8 @@ class IntegerForm:
             The type and the scheme of the activations, as ``"uint8/asym"``; always per tensor.
         weights:
             The types, schemes and granularities of weights that go with such activations, the
-            default first, as ``"int8/sym/per_channel"``. Of no matter for ops without a weight;
-            an op with one is offered with these only.
+            default first, as ``"int8/sym/per_channel"``. Ignored for ops without a weight; an op
+            with one is offered with these only.
         on_request:
             Whether options of this form are in a tuning space only where the user asks for them.
 
@@ -57,13 +57,7 @@ class IntegerForm:
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         if not self.op_types:
             raise ValueError("op_types must name at least one op type.")
-        for op_type in self.op_types:
-            if op_type not in STATIC_RULES:
-                raise ValueError(
-                    f"op_types: {op_type!r} is no op type that can be quantized statically; "
-                    f"these are: {', '.join(STATIC_RULES)}."
-                    f"{did_you_mean(op_type, list(STATIC_RULES))}"
-                )
+        _check_op_types("op_types", self.op_types)
         if not isinstance(self.on_request, bool):
             raise ValueError(f"on_request must be True or False, but got {self.on_request!r}.")
         # Reading the texts checks them.
@@ -97,7 +91,7 @@ class TargetProfile:
 
     Args:
         name:
-            What the target is called.
+            The name of the target.
         provider:
             The execution provider of ONNX Runtime. Where the installed ONNX Runtime has it,
             models run with it; otherwise they are simulated on the CPU.
@@ -106,15 +100,19 @@ class TargetProfile:
         forms:
             What it runs as integers, the default of an op type first.
         fallbacks:
-            In what floating-point modes it runs ops, the preferred one first: of ``"bf16"``,
-            ``"fp16"`` and ``"fp32"``, with ``"fp32"`` at the end.
+            The floating-point modes in which it runs ops, the preferred one first: some of
+            ``"bf16"``, ``"fp16"`` and ``"fp32"``, with ``"fp32"`` at the end.
+        bf16_op_types:
+            The op types that it runs in ``"bf16"``, if that is one of its fallbacks. Empty: all
+            that have bfloat16 in ONNX, in the opset of the model.
         default_op_types:
             The op types that are tuned unless the user asks otherwise. Empty: the same as on the
             CPU.
         dynamic:
-            Whether it runs what ONNX Runtime writes for ranges that are found at run time.
+            Whether it runs the operators of dynamic quantization, with ranges found at run time.
         weight_only_bits:
-            The bits of weights that it takes alone (``MatMulNBits``). Empty: none.
+            The bit widths of weight-only quantization (``MatMulNBits``) that it runs, of 2, 4 and
+            8. Empty: none.
         integer_outputs:
             Whether ops on integers write integers, so that their outputs are quantized as well;
             otherwise only inputs are. :obj:`None`: as ONNX Runtime's CPU kernels do it.
@@ -128,7 +126,7 @@ class TargetProfile:
             Whether weights use 7 bits only, see
             :class:`~optuna_quant.backends.onnxruntime.OnnxRuntimeBackend`.
         note:
-            What users should know, for messages: a sentence.
+            What users should know: a sentence, which is logged once.
 
     Raises:
         ValueError:
@@ -156,6 +154,7 @@ class TargetProfile:
     provider_options: tuple[tuple[str, str], ...] = ()
     forms: tuple[IntegerForm, ...] = ()
     fallbacks: tuple[str, ...] = ("fp32",)
+    bf16_op_types: tuple[str, ...] = ()
     default_op_types: tuple[str, ...] = ()
     dynamic: bool = False
     weight_only_bits: tuple[int, ...] = ()
@@ -170,7 +169,7 @@ class TargetProfile:
             value = getattr(self, name)
             if not isinstance(value, str) or (name != "note" and not value):
                 raise ValueError(f"{name} must be a text, but got {value!r}.")
-        for name in ("fallbacks", "default_op_types"):
+        for name in ("fallbacks", "bf16_op_types", "default_op_types"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         object.__setattr__(self, "provider_options", _pairs(self.provider_options))
         object.__setattr__(self, "forms", tuple(self.forms))
@@ -210,6 +209,9 @@ class TargetProfile:
             raise ValueError(
                 f"fallbacks must be different modes with 'fp32' last, but got {self.fallbacks!r}."
             )
+        _check_op_types("bf16_op_types", self.bf16_op_types)
+        if self.bf16_op_types and "bf16" not in self.fallbacks:
+            raise ValueError("bf16_op_types: fallbacks must have 'bf16' for it.")
 
     @cached_property
     def op_types(self) -> frozenset[str]:
@@ -225,15 +227,31 @@ class TargetProfile:
         """The forms of an op type, the default first."""
         return tuple(form for form in self.forms if op_type in form.op_types)
 
+    def fallbacks_of(self, op_type: str) -> tuple[str, ...]:
+        """The floating-point modes in which it runs an op type, the preferred one first."""
+        if not self.bf16_op_types or op_type in self.bf16_op_types:
+            return self.fallbacks
+        return tuple(mode for mode in self.fallbacks if mode != "bf16")
+
     def allows(self, op_type: str, config: OpConfig) -> bool:
-        """Whether it runs an op of a type so; of static options only their form counts."""
+        """Whether it runs an op type in this option; of static options only their form counts."""
         if config.mode == "static":
             return any(form.allows(config) for form in self.forms_of(op_type))
         if config.mode == "weight_only":
             return config.weight is not None and config.weight.bits in self.weight_only_bits
         if config.mode == "dynamic":
             return self.dynamic
-        return config.mode in self.fallbacks
+        return config.mode in self.fallbacks_of(op_type)
+
+
+def _check_op_types(name: str, op_types: Iterable[str]) -> None:
+    for op_type in op_types:
+        if op_type not in STATIC_RULES:
+            raise ValueError(
+                f"{name}: {op_type!r} is no op type that can be quantized statically; "
+                f"these are: {', '.join(STATIC_RULES)}."
+                f"{did_you_mean(op_type, list(STATIC_RULES))}"
+            )
 
 
 def _kind(tensor: TensorConfig) -> tuple[str, str, str]:

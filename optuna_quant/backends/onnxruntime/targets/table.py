@@ -1,7 +1,7 @@
 """The targets that are known by name.
 
 The tables say what the documentation of each provider says, as far as it is public. What they say
-of other providers than the CPU's has not been tried on a device; where it is not certain, the
+about providers other than the CPU's has not been tried on a device; where it is uncertain, the
 comment at the table says so.
 
 Sources:
@@ -12,15 +12,22 @@ Sources:
   page says when to use ``reduce_range``: on x86 processors with AVX2 or AVX512, without VNNI.
 - CUDA: ONNX Runtime, "Quantize ONNX Models", section "Quantization on GPU" (integers on GPUs come
   from the TensorRT provider), and "OperatorKernels.md"
-  (https://github.com/microsoft/onnxruntime/blob/main/docs/OperatorKernels.md).
+  (https://github.com/microsoft/onnxruntime/blob/main/docs/OperatorKernels.md), which also lists
+  the types of each operator: of those here, bfloat16 for Add, Gemm, MatMul and Mul from opset 13
+  on, for Conv from 22 on, and not for ConvTranspose.
 - TensorRT: NVIDIA, "Working with Quantized Types"
   (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html),
   and ONNX Runtime, "TensorRT Execution Provider"
-  (https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html).
+  (https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html). bfloat16:
+  ONNX Runtime, pull requests 24743 (the option ``trt_bf16_enable``, from ONNX Runtime 1.23 on) and
+  24915 (only on GPUs of compute capability 8.0, Ampere, or newer)
+  (https://github.com/microsoft/onnxruntime/pull/24743).
 - OpenVINO: OpenVINO, "Basic Quantization Flow" of NNCF
   (https://docs.openvino.ai/2025/openvino-workflow/model-optimization-guide/quantizing-models-post-training/basic-quantization-flow.html),
   and ONNX Runtime, "OpenVINO Execution Provider"
-  (https://onnxruntime.ai/docs/execution-providers/OpenVINO-ExecutionProvider.html).
+  (https://onnxruntime.ai/docs/execution-providers/OpenVINO-ExecutionProvider.html). Why it has no
+  bfloat16 here: OpenVINO, "Precision Control"
+  (https://docs.openvino.ai/2025/openvino-workflow/running-inference/optimize-inference/precision-control.html).
 - QNN: ONNX Runtime, "QNN Execution Provider"
   (https://onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html), sections "Supported
   ONNX operators" and "Generating a quantized model".
@@ -42,6 +49,7 @@ _PER_CHANNEL, _PER_TENSOR = "int8/sym/per_channel", "int8/sym/per_tensor"
 _TABLE = "uint8/asym/per_tensor"
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _ALL_PRODUCTS = (*_PRODUCTS, "MatMulActivations")
+_FLOATS = ("bf16", "fp16", "fp32")
 
 CPU = TargetProfile(
     name="cpu",
@@ -83,7 +91,8 @@ CUDA = TargetProfile(
             weights=(_PER_CHANNEL, _PER_TENSOR),
         ),
     ),
-    fallbacks=("bf16", "fp16", "fp32"),
+    fallbacks=_FLOATS,
+    bf16_op_types=("Conv", "Gemm", "MatMul", "MatMulActivations", "Add", "Mul"),
     weight_only_bits=(4, 8),
     integer_outputs=False,
     integer_bias=False,
@@ -91,13 +100,18 @@ CUDA = TargetProfile(
     "without a fallback to 16 bits no faster; for integers see target='tensorrt'.",
 )
 
-# Scales symmetric and zero points 0 on both sides; weights per channel or per tensor. Not certain:
+# Scales symmetric and zero points 0 on both sides; weights per channel or per tensor. Uncertain:
 # which versions take integer weights behind a DequantizeLinear alone; all take them in floats
-# behind a pair. Not certain either: from which version on pooling runs on integers by itself.
+# behind a pair. Also uncertain: from which version on pooling runs on integers by itself, and
+# which operators run in bfloat16: a model with one that TensorRT refuses does not load.
 TENSORRT = TargetProfile(
     name="tensorrt",
     provider="TensorrtExecutionProvider",
-    provider_options=(("trt_int8_enable", "1"), ("trt_fp16_enable", "1")),
+    provider_options=(
+        ("trt_int8_enable", "1"),
+        ("trt_fp16_enable", "1"),
+        ("trt_bf16_enable", "1"),
+    ),
     forms=(
         IntegerForm(
             op_types=(*_ALL_PRODUCTS, "Add", "AveragePool", "GlobalAveragePool"),
@@ -105,7 +119,7 @@ TENSORRT = TargetProfile(
             weights=(_PER_CHANNEL, _PER_TENSOR),
         ),
     ),
-    fallbacks=("bf16", "fp16", "fp32"),
+    fallbacks=_FLOATS,
     integer_outputs=False,
     integer_bias=False,
     weight_pairs=True,
@@ -114,8 +128,9 @@ TENSORRT = TargetProfile(
 _OPENVINO_OPS = (*_ALL_PRODUCTS, "Add", "AveragePool", "GlobalAveragePool", "Mul")
 
 # Quantized by default as NNCF does it: symmetric weights per channel, activations asymmetric or
-# symmetric, at the inputs of ops only. Not certain: which of its plugins take 16-bit activations;
-# they are not in this table.
+# symmetric, at the inputs of ops only. Uncertain: which of its plugins take 16-bit activations;
+# they are not in this table. No bfloat16: where a processor has it, the CPU plugin computes all
+# ops in it by one setting, whatever the types in the file are.
 OPENVINO = TargetProfile(
     name="openvino",
     provider="OpenVINOExecutionProvider",
@@ -158,7 +173,7 @@ def _htp_forms(activation: str) -> tuple[IntegerForm, ...]:
     )
 
 
-# What the HTP backend of the NPU runs. Not certain: which chips take weights per channel for
+# What the HTP backend of the NPU runs. Uncertain: which chips take weights per channel for
 # other ops than convolutions, so there only one scale is offered; and which chips run float16,
 # the fallback (it needs the architecture v69 or newer).
 QNN = TargetProfile(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import onnxruntime
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.half.ops import half_inputs
+from optuna_quant.backends.onnxruntime.lower_precision.ops import inputs_in
+from optuna_quant.backends.onnxruntime.lower_precision.types import FLOAT_TYPES
 from optuna_quant.backends.onnxruntime.model.providers import checked_providers
 from optuna_quant.backends.onnxruntime.targets.profile import CPU_PROVIDER
 from optuna_quant.backends.onnxruntime.targets.table import CPU
-from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 
 
@@ -59,15 +59,24 @@ class Target:
         """Configuration entries of all sessions."""
         return IN_FLOATS if self.is_simulated else {}
 
-    def fallbacks(self, node: onnx.NodeProto, graph: Graph) -> tuple[OpConfig, ...]:
+    def fallbacks(self, op_type: str, node: onnx.NodeProto, graph: Graph) -> tuple[OpConfig, ...]:
         """The floating-point options of an op, the preferred one first.
 
-        bfloat16 is none of them, whatever the profile says: it could not be simulated, since the
-        CPU provider has no operators for it, nor tried.
+        Those of 16 bits are left out where the operator or a constant of the op does not fit.
+
+        Args:
+            op_type:
+                Its op type, as in the tuning space.
+            node:
+                The op.
+            graph:
+                Its graph.
         """
-        if "fp16" in self.profile.fallbacks and half_inputs(node, graph):
-            return OpConfig("fp16"), FP32
-        return (FP32,)
+        return tuple(
+            OpConfig(mode)
+            for mode in self.profile.fallbacks_of(op_type)
+            if mode == "fp32" or inputs_in(FLOAT_TYPES[mode], node, graph)
+        )
 
     @property
     def is_usual(self) -> bool:
@@ -110,7 +119,7 @@ def find_target(profile: TargetProfile, providers: Providers | None) -> tuple[Ta
             The profile.
         providers:
             The providers that the user names; None for that of the profile where it is installed,
-            with the CPU's for what it does not take, and otherwise the CPU's.
+            with the CPU's for ops that it does not support, and otherwise the CPU's alone.
 
     Raises:
         ValueError:

@@ -76,6 +76,8 @@ def test_file_may_say_what_differs_from_a_known_target(tmp_path: Path) -> None:
         ({"forms": []}, "runs nothing quantized"),
         ({"fallbacks": ["fp32", "fp16"]}, "with 'fp32' last"),
         ({"fallbacks": ["fp8", "fp32"]}, "fallbacks must be of .* but got 'fp8'"),
+        ({"bf16_op_types": ["Gem"]}, "bf16_op_types: 'Gem' is no op type .*mean 'Gemm'"),
+        ({"bf16_op_types": ["Conv"]}, "bf16_op_types: fallbacks must have 'bf16'"),
         ({"default_op_types": ["Gemm"]}, "no form of forms is for 'Gemm'"),
         ({"weight_only_bits": [3]}, "weight_only_bits must be of 2, 4 and 8, but got 3"),
         ({"weight_pairs": "yes"}, "weight_pairs must be True or False, but got 'yes'"),
@@ -121,6 +123,9 @@ def test_what_a_profile_allows() -> None:
     assert not TARGETS["qnn"].allows("LSTM", OpConfig("dynamic", weight=option.weight))
     assert TARGETS["qnn"].allows("Conv", OpConfig("fp16"))
     assert not TARGETS["cpu"].allows("Conv", OpConfig("fp16"))
+    assert TARGETS["cuda"].allows("Conv", OpConfig("bf16"))
+    assert not TARGETS["cuda"].allows("ConvTranspose", OpConfig("bf16"))
+    assert TARGETS["tensorrt"].allows("ConvTranspose", OpConfig("bf16"))
 
 
 def test_provider_that_is_installed_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,9 +58,7 @@ def conv_shift(
     Returns:
         What to add to each output channel, of shape ``[outputs]``.
     """
-    windows = error.reshape(groups, error.shape[0] // groups, error.shape[1], -1).sum(-1)
-    shift = np.einsum("goi,gi->go", windows, means.reshape(groups, -1))
-    return np.asarray(shift.reshape(-1))
+    return _shift(error, means, groups, "goi")
 
 
 def conv_transpose_shift(
@@ -85,7 +83,14 @@ def conv_transpose_shift(
     Returns:
         What to add to each output channel, of shape ``[outputs]``.
     """
-    windows = error.reshape(groups, error.shape[0] // groups, error.shape[1], -1).sum(-1)
     # Each output lies in one window of as many as there are outputs between two inputs.
-    shift = np.einsum("gio,gi->go", windows, means.reshape(groups, -1)) / math.prod(strides)
+    return _shift(error, means, groups, "gio") / math.prod(strides)
+
+
+def _shift(
+    error: NDArray[np.float64], means: NDArray[np.float64], groups: int, axes: str
+) -> NDArray[np.float64]:
+    """The shift of each output; ``axes`` says where the weight has its inputs and outputs."""
+    windows = error.reshape(groups, error.shape[0] // groups, error.shape[1], -1).sum(-1)
+    shift = np.einsum(f"{axes},gi->go", windows, means.reshape(groups, -1))
     return np.asarray(shift.reshape(-1))

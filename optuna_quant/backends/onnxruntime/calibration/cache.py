@@ -1,0 +1,120 @@
+"""Calibration statistics on disk, and the keys that they are kept under."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Sequence
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+import uuid
+import warnings
+
+import numpy as np
+
+from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
+
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import onnx
+
+    from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
+    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+
+    Providers = Sequence[str | tuple[str, dict[str, Any]]]
+
+
+DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
+
+# Part of every cache key: raise it when the statistics or their file format change.
+_FORMAT_VERSION = 2
+
+
+class CalibrationCache:
+    """Calibration statistics on disk, one ``.npz`` file for each key.
+
+    Files are written aside and moved into place, so that any number of processes may share the
+    directory. A file that cannot be read is ignored with a warning and written anew.
+
+    Args:
+        directory:
+            Where the files are; made when first needed.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = Path(directory)
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self._directory
+
+    def path(self, key: str) -> Path:
+        """Return the file of a key."""
+        return self._directory / f"calibration-{key}.npz"
+
+    def load(self, key: str) -> CalibrationStatistics | None:
+        """Return the statistics stored under a key, or None."""
+        path = self.path(key)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return CalibrationStatistics.from_arrays(arrays, int(arrays["samples"]))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:  # a damaged file fails in many ways, all of them here
+            warnings.warn(
+                f"The calibration cache file {path} cannot be read ({error}); calibrating again.",
+                stacklevel=2,
+            )
+            return None
+
+    def store(self, key: str, statistics: CalibrationStatistics) -> None:
+        """Store statistics under a key. A failure to write is only a warning."""
+        path = self.path(key)
+        arrays: dict[str, Any] = {
+            "samples": np.array(statistics.samples),
+            **statistics.to_arrays(),
+        }
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with aside.open("xb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(aside, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            warnings.warn(
+                f"The calibration statistics cannot be stored in {path}: {error}", stacklevel=2
+            )
+
+
+def statistics_keys(
+    model: onnx.ModelProto,
+    tensors: Iterable[str],
+    data: CalibrationData,
+    sizes: Iterable[int],
+    *,
+    means: Collection[Place] = (),
+    base_dir: str | os.PathLike[str] | None = None,
+    providers: Providers = DEFAULT_PROVIDERS,
+) -> dict[int, str]:
+    """For each sampling size a hash of all that the statistics come from; reads the data once.
+
+    For the arguments see :func:`collect_statistics`.
+    """
+    names = [name if isinstance(name, str) else name[0] for name in providers]
+    shared = [_FORMAT_VERSION, model_fingerprint(model, base_dir), sorted(tensors), names]
+    if means:
+        shared.append(sorted(means))
+    return {
+        size: hashlib.sha256(json.dumps([*shared, size, content]).encode()).hexdigest()
+        for size, content in data.fingerprints(sizes).items()
+    }

@@ -1,0 +1,1 @@
+"""Reading what users of other tools have."""

@@ -1,0 +1,121 @@
+"""Whether samples fit the inputs of a model, and where their labels are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+
+from optuna_quant.data.constant_inputs import cure_of_missing
+
+
+if TYPE_CHECKING:
+    from optuna_quant.data.inputs import InputSpec
+
+
+LABELS = ("labels", "label", "targets", "target", "y")
+"""Under one of these names the labels are looked for; otherwise in what is no model input."""
+
+
+def find_labels(given: Iterable[str], inputs: Sequence[InputSpec], where: str) -> str:
+    """The name of the labels, where there is all that the model needs.
+
+    Raises:
+        ValueError:
+            If an input is missing, or it is not clear which array holds the labels.
+    """
+    given, names = list(given), [spec.name for spec in inputs]
+    check_inputs(given, names, where)
+    rest = [name for name in given if name not in names]
+    named = [name for name in LABELS if name in rest] or rest
+    if not rest or (named == rest and len(rest) > 1):
+        raise ValueError(
+            f"There must be one array of labels in {where}, named 'labels', next to the model's "
+            f"inputs ({', '.join(names)}); there are: {', '.join(given)}. Without labels, "
+            "metric='agreement' (of classes), 'cosine' and 'relative_error' compare a model "
+            "with the FP32 model."
+        )
+    return named[0]
+
+
+def check_inputs(
+    given: Iterable[str], names: Sequence[str], where: str, *, labels: bool = True
+) -> None:
+    """Check that the samples hold all inputs of the model.
+
+    Raises:
+        ValueError:
+            Naming the first that is missing.
+    """
+    given = list(given)
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ValueError(
+            f"Input {missing[0]!r} is missing in {where}, which holds: "
+            f"{', '.join(given) or 'nothing'}. Name the arrays as the model's inputs "
+            f"({', '.join(names)}){', and the labels ' + repr('labels') if labels else ''}."
+            f"{cure_of_missing(missing[0], names)}"
+        )
+
+
+def check_fits(spec: InputSpec, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
+    """Check that samples have the type and the shape that a model's input has.
+
+    Raises:
+        ValueError:
+            If they do not, or are empty.
+    """
+    if spec.dtype == object:
+        fits = dtype.kind in "OUS"
+    else:
+        fits = dtype == spec.dtype or dtype.kind == spec.dtype.kind == "f"
+    if spec.shape is not None:
+        fits = fits and len(shape) == len(spec.shape)
+        fits = fits and all(
+            not isinstance(wanted, int) or wanted == size
+            for wanted, size in zip(spec.shape, shape, strict=True)
+        )
+    if not fits:
+        raise ValueError(
+            f"Input {spec.name!r}: {where} is {dtype} of shape {shape}, but the model expects "
+            f"{spec}. Prepare the evaluation data exactly as for inference; transform= "
+            "(--transform) can do that."
+        )
+    if 0 in shape[1:]:
+        raise ValueError(
+            f"Input {spec.name!r}: {where} is empty, with shape {shape}; the model expects {spec}."
+        )
+
+
+def are_whole(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether samples of these shapes have all of the model's axes: none could be added."""
+    known = [(spec.shape, shapes[spec.name]) for spec in inputs if spec.shape is not None]
+    return bool(known) and all(
+        len(wanted) == len(shape)
+        and all(
+            not isinstance(size, int) or size == have
+            for size, have in zip(wanted[1:], shape[1:], strict=True)
+        )
+        for wanted, shape in known
+    )
+
+
+def have_batch_of_one(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether samples of these shapes are batches of one sample: their first axis can go."""
+    return are_whole(inputs, shapes) and all(shapes[spec.name][:1] == (1,) for spec in inputs)
+
+
+def at_least_one(samples: int, where: str) -> int:
+    """A number of samples that is not zero.
+
+    Raises:
+        ValueError:
+            If it is.
+    """
+    if samples < 1:
+        raise ValueError(f"There are no samples in {where}; at least one is needed.")
+    return samples

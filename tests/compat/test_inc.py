@@ -1,0 +1,231 @@
+"""Configurations of neural-compressor 2.x, as the arguments of tune that they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+import warnings
+
+import numpy as np
+import onnx_models
+import pytest
+
+import optuna_quant
+from optuna_quant.compat import inc
+
+
+class PostTrainingQuantConfig:
+    """What the reader sees of neural-compressor's own: attributes, and the long approach."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.approach = "post_training_static_quant"
+        self.calibration_sampling_size = [100]
+        self.recipes = {
+            "smooth_quant": False, "smooth_quant_args": {}, "layer_wise_quant": False,
+            "fast_bias_correction": False, "weight_correction": False, "gemm_to_matmul": True,
+            "graph_optimization_level": None, "first_conv_or_matmul_quantization": True,
+            "optypes_to_exclude_output_quant": [], "rtn_args": {},
+        }  # fmt: skip
+        self.accuracy_criterion = Accuracy()
+        self.tuning_criterion = Tuning()
+        self.quant_level = "auto"
+        vars(self).update(fields)
+
+
+class Accuracy:
+    higher_is_better, criterion, tolerable_loss = False, "absolute", 0.05
+
+
+class Tuning:
+    strategy, strategy_kwargs, timeout, max_trials = "basic", None, 0, 100
+    objective = ["performance"]  # noqa: RUF012
+
+
+def warned(conf: object) -> tuple[dict[str, Any], list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = inc.load(conf)
+    return found, [str(each.message) for each in caught]
+
+
+def test_defaults_are_the_defaults() -> None:
+    found, said = warned(PostTrainingQuantConfig())
+    assert said == []
+    assert found == {
+        "approach": "static",
+        "quant_level": "auto",
+        "higher_is_better": False,
+        "criterion": "absolute",
+        "tolerable_loss": 0.05,
+        "timeout": 0,
+        "max_trials": 100,
+    }
+
+
+def test_every_field_has_its_place() -> None:
+    kinds = {"Conv": {"weight": {"granularity": ["per_channel"]}}}
+    found, said = warned(
+        PostTrainingQuantConfig(
+            approach="post_training_auto_quant",
+            quant_level=1,
+            calibration_sampling_size=[50, 200],
+            op_type_dict=kinds,
+            op_name_dict={"fc": {"mode": ["fp32"]}},
+            reduce_range=True,
+            backend="onnxrt_trt_ep",
+            recipes={"smooth_quant": True, "smooth_quant_args": {"alpha": [0.3, 0.5]}},
+        )
+    )
+    assert said == []
+    assert found == {
+        "approach": "auto",
+        "quant_level": 1,
+        "strategy": "basic",
+        "higher_is_better": False,
+        "criterion": "absolute",
+        "tolerable_loss": 0.05,
+        "timeout": 0,
+        "max_trials": 100,
+        "calibration_sizes": [50, 200],
+        "op_type_dict": kinds,
+        "op_name_dict": {"fc": {"mode": ["fp32"]}},
+        "reduce_range": True,
+        "target": "tensorrt",
+        "recipes": {"smooth_quant": True, "smooth_quant_args": {"alpha": [0.3, 0.5]}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("level", "strategy", "options"),
+    [
+        (0, "basic", {"quant_level": 0}),
+        (1, "mse_v2", {"quant_level": 1, "strategy": "mse_v2"}),
+        ("auto", "basic", {"quant_level": "auto"}),
+        ("auto", "tpe", {"strategy": "tpe"}),
+        (1, "sigopt", {"quant_level": 1, "strategy": "tpe"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:neural-compressor configuration")
+def test_levels_and_strategies(level: object, strategy: str, options: dict[str, Any]) -> None:
+    found = inc.load({"quant_level": level, "tuning_criterion": {"strategy": strategy}})
+    assert {k: v for k, v in found.items() if k in ("quant_level", "strategy")} == options
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ("performance", None),
+        (["performance"], None),
+        (["modelsize"], "size"),
+        ({"objective": ["performance", "modelsize"], "weight": [0.1, 0.9]},
+         {"latency": 0.1, "size": 0.9}),
+        (["performance", "footprint"], {"latency": 1.0, "size": 1.0}),
+    ],
+)  # fmt: skip
+def test_objectives(objective: object, expected: object) -> None:
+    found = inc.load({"tuning_criterion": {"objective": objective}})
+    assert found.get("objective") == expected
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"quant_format": "QOperator"}, "quant_format='QOperator'"),
+        ({"diagnosis": True}, "diagnosis=True: use result.report()"),
+        ({"backend": "ipex"}, "backend='ipex' is not one of ONNX Runtime"),
+        ({"device": "npu"}, "device='npu': give target="),
+        ({"tuning_criterion": {"timeout": 60}}, "timeout=60: neural-compressor 2 searched"),
+        ({"tuning_criterion": {"objective": "accuracy"}}, "objective='accuracy' is left out"),
+        ({"recipes": {"layer_wise_quant": True}}, "recipes: layer_wise_quant is left out"),
+        ({"recipes": {"gptq_args": {"percdamp": 0.1}}}, "gptq_args is left out; name GPTQ"),
+        ({"excluded_precisions": ["int8"]}, "'int8' cannot be excluded"),
+    ],
+)
+def test_what_is_not_here_is_said_once(conf: dict[str, Any], message: str) -> None:
+    _, said = warned(conf)
+    assert len(said) == 1
+    assert message in said[0]
+
+
+@pytest.mark.parametrize(
+    ("conf", "error", "message"),
+    [
+        ({"aproach": "static"}, ValueError, "There is no field 'aproach' .* mean 'approach'"),
+        ({"approach": "qat"}, ValueError, "approach must be"),
+        ({"accuracy_criterion": {"tolerable": 1}}, ValueError, "accuracy_criterion has no field"),
+        ({"recipes": {"smoothquant": True}}, ValueError, "no recipe 'smoothquant'.* 'smooth_qu"),
+        ({"tuning_criterion": {"objective": "speed"}}, ValueError, "objective must be among"),
+        ("conf.yaml", TypeError, "must be a PostTrainingQuantConfig .* of type str"),
+    ],
+)
+def test_what_is_wrong_is_named(conf: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        inc.load(conf)
+
+
+def test_same_order() -> None:
+    conf = {"quant_level": 1, "tuning_criterion": {"strategy_kwargs": {"max_op_type_trials": 9}}}
+    found = inc.load(conf, same_order=True)
+    assert found["strategy_kwargs"] == {"compat": "inc2", "max_op_type_trials": 9}
+
+
+def test_a_loaded_configuration_is_searched(tmp_path: Path) -> None:
+    model = onnx_models.convnet()
+    x = onnx_models.samples(40, 2, 8, 8)
+    (scores,) = onnx_models.run(model, {"x": x})
+    result = optuna_quant.tune(
+        model,
+        calibration_data={"x": x},
+        data=({"x": x}, scores.argmax(axis=1)),
+        **{"objective": "ops"}
+        | inc.load(
+            {
+                "quant_level": 1,
+                "reduce_range": True,
+                "accuracy_criterion": {"tolerable_loss": 0.2},
+                "op_type_dict": {"Conv": {"weight": {"granularity": ["per_tensor"]}}},
+            }
+        ),
+    )
+    assert result.met
+    assert result.config is not None
+    convs = [c for op, c in result.config.ops.items() if op.startswith("Conv")]
+    assert convs
+    assert {c.weight.granularity for c in convs if c.weight is not None} == {"per_tensor"}
+
+
+def test_hawq_v2_loss_takes_output_and_target() -> None:
+    torch = pytest.importorskip("torch")
+    model = onnx_models.convnet()
+    x = onnx_models.samples(40, 2, 8, 8)
+    (scores,) = onnx_models.run(model, {"x": x})
+    labels = scores.argmax(axis=1)
+    shapes = set()
+
+    def loss(output: Any, target: Any) -> Any:
+        shapes.add((tuple(output.shape[1:]), tuple(target.shape[1:]), target.dtype))
+        return torch.nn.functional.cross_entropy(output, target)
+
+    def search(**kwargs: object) -> Any:
+        return optuna_quant.tune(
+            model,
+            calibration_data={"x": x},
+            data=({"x": x}, labels),
+            objective="ops",
+            criterion="absolute",
+            tolerable_loss=0.3,
+            strategy="hawq_v2",
+            strategy_kwargs={"hawq_v2_loss": loss, **kwargs},
+        )
+
+    assert search(labels=labels).met
+    assert shapes == {(scores.shape[1:], (), torch.int64)}
+    with pytest.raises(ValueError, match="give those of the calibration samples"):
+        search()
+    with pytest.raises(ValueError, match="give either loss or hawq_v2_loss"):
+        search(loss=loss)
+    with pytest.raises(TypeError, match="hawq_v2_loss must be a function"):
+        optuna_quant.tune(
+            model, calibration_data={"x": x}, data=({"x": x}, np.asarray(labels)),
+            objective="ops", strategy="hawq_v2", strategy_kwargs={"hawq_v2_loss": 3},
+        )  # fmt: skip
