@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import optuna
     import plotly.graph_objects as go
 
+    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.study.trial_view import TrialView
 
 
@@ -65,9 +66,9 @@ class _ConfidenceSequenceInfo(NamedTuple):
 
 
 def _get_confidence_sequence_info(
-    study: optuna.Study, *, trial: int | None = None
+    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
 ) -> _ConfidenceSequenceInfo:
-    criterion, baseline = criterion_of(study), get_baseline(study)
+    criterion, baseline = criterion_of(study, criterion), get_baseline(study)
     view = None if trial is None else trial_of(study, trial)
     if view is None and (baseline is None or not _quantized(study)):
         warn_of_nothing(study, "no trial of a quantized model")
@@ -79,7 +80,7 @@ def _get_confidence_sequence_info(
         raise ValueError(
             f"The study {study.study_name!r} keeps no scores of single samples, {_NO_SCORES}"
         )
-    view = _default(study) if view is None else view
+    view = _default(study, criterion) if view is None else view
     scores = _scores(study, view)
     if not len(scores):
         raise ValueError(
@@ -110,9 +111,9 @@ def _quantized(study: optuna.Study) -> list[TrialView]:
     return [view for view in views(study) if view.is_finished and view.is_quantized]
 
 
-def _default(study: optuna.Study) -> TrialView:
+def _default(study: optuna.Study, criterion: AccuracyCriterion) -> TrialView:
     """The answer, or else the trial that has seen most."""
-    number = answer_of(study)
+    number = answer_of(study, criterion)
     if number is not None:
         return trial_of(study, number)
     return max(_quantized(study), key=lambda view: (view.samples or 0, -view.number))
@@ -186,7 +187,9 @@ def interval_name(info: _ConfidenceSequenceInfo) -> str:
     return f"confidence sequence ({1 - info.error_probability:.4g})"
 
 
-def plot_confidence_sequence(study: optuna.Study, *, trial: int | None = None) -> go.Figure:
+def plot_confidence_sequence(
+    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
+) -> go.Figure:
     """Plot between which values the metric of a trial is, by the number of samples seen.
 
     The interval is of the metric over all evaluation samples. It holds at all numbers of samples
@@ -203,6 +206,9 @@ def plot_confidence_sequence(study: optuna.Study, *, trial: int | None = None) -
     Args:
         study:
             A study whose metric was evaluated sample by sample.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
         trial:
             The number of the trial. Default: the answer of the study, or the trial that comes
             closest; where none was evaluated in full, the one that has seen most samples.
@@ -217,7 +223,9 @@ def plot_confidence_sequence(study: optuna.Study, *, trial: int | None = None) -
             If Plotly is not installed.
     """
     graph_objects()
-    return _get_confidence_sequence_plot(_get_confidence_sequence_info(study, trial=trial))
+    return _get_confidence_sequence_plot(
+        _get_confidence_sequence_info(study, criterion=criterion, trial=trial)
+    )
 
 
 def _get_confidence_sequence_plot(info: _ConfidenceSequenceInfo) -> go.Figure:

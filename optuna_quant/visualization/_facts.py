@@ -76,14 +76,16 @@ def warn_of_nothing(study: optuna.Study, what: str) -> None:
     _logger.warning(f"The study {study.study_name!r} has {what}, so there is nothing to plot.")
 
 
-def criterion_of(study: optuna.Study) -> AccuracyCriterion:
-    """The criterion that a study was started with.
+def criterion_of(study: optuna.Study, given: AccuracyCriterion | None = None) -> AccuracyCriterion:
+    """The criterion that is given, or that a study was started with.
 
     Args:
         study:
             The study.
+        given:
+            The criterion; None for that of the study.
     """
-    return RecordedTrials(study).criterion
+    return RecordedTrials(study).criterion if given is None else given
 
 
 def objective_of(study: optuna.Study, objective: ObjectiveLike | None) -> Objective:
@@ -176,17 +178,19 @@ def config_of(space: TuningSpace, view: TrialView) -> QuantConfig | None:
         return None
 
 
-def answer_of(study: optuna.Study) -> int | None:
+def answer_of(study: optuna.Study, given: AccuracyCriterion | None = None) -> int | None:
     """The number of the trial that is the answer, or that comes closest to one.
 
     Args:
         study:
             The study.
+        given:
+            The criterion; None for that of the study.
 
     Returns:
         The number; :obj:`None` if no quantized model was evaluated on all samples.
     """
-    criterion = criterion_of(study)
+    criterion = criterion_of(study, given)
     found = candidates(study, criterion)
     try:
         objective = RecordedTrials(study).objective()

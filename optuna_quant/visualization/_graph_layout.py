@@ -101,9 +101,10 @@ def parts_of(
             The blocks to show as one part each.
 
     Returns:
-        The parts, in the order of the model. Ops that the graph does not have come last.
+        The parts, in the order of the model, without ops that the graph does not have.
     """
     block_of = {op: block.name for block in blocks for op in block.ops}
+    names = {block.name for block in blocks}
     shown = set(ops)
     needed = _leads_to(nodes, shown)
     sources: dict[str, tuple[str, ...]] = {}
@@ -118,13 +119,10 @@ def parts_of(
             latest = max(before, key=order.__getitem__, default=node.name)
             inner = node.name if node.name in shown else owner[latest]
             # A join within a block, or at its end, is part of it.
-            is_block = inner in {block.name for block in blocks}
+            is_block = inner in names
             owner[node.name] = block_of.get(node.name, inner if is_block else node.name)
         else:
             sources[node.name] = before
-    for op in ops:
-        if op not in kept:
-            kept[op], owner[op] = ("", ()), block_of.get(op, op)
     return _grouped(kept, owner, shown)
 
 

@@ -111,7 +111,7 @@ def _get_model_graph_info(
     if collapse is None:
         collapse = len(config.ops) > _MOST_SINGLE_OPS
     blocks = backend.blocks() if collapse and isinstance(backend, HasBlocks) else ()
-    parts = parts_of(nodes, [op for op in config.ops if op in names], blocks)
+    parts = parts_of(nodes, list(config.ops), blocks)
     texts = _texts(parts)
     places = placed(parts, texts)
     types = {node.name: node.op_type for node in nodes}

@@ -90,19 +90,13 @@ def _get_op_sensitivities_info(
     space = _single_ops(recorded_space(study, prefix))
     measure, gains = _gains(study, space)
     unit = None if measure is None else unit_of(measure, gains.values(), name=_SAVED[measure])
-    found = []
-    total = math.fsum(
-        scores[each.name][option.label]
-        for each in space.tunables
-        if (option := _scored(each.quantized, scores.get(each.name, {}))) is not None
-    )
-    for tunable in space.tunables:
-        option = _scored(tunable.quantized, scores.get(tunable.name, {}))
-        if option is None:
-            continue
-        score = scores[tunable.name][option.label]
-        share = score / total if total else 0.0
-        found.append(_OpSensitivity(tunable.name, option, score, share, gains.get(tunable.name)))
+    options = {t.name: _scored(t.quantized, scores.get(t.name, {})) for t in space.tunables}
+    scored = [(op, option, scores[op][option.label]) for op, option in options.items() if option]
+    total = math.fsum(score for _, _, score in scored) or 1.0
+    found = [
+        _OpSensitivity(op, option, score, score / total, gains.get(op))
+        for op, option, score in scored
+    ]
     if not found:
         raise ValueError(
             f"sensitivities: none of the ops of the study {study.study_name!r} has a score for "
@@ -115,9 +109,10 @@ def _get_op_sensitivities_info(
 def _scores(
     study: optuna.Study, given: SensitivityTable | str | os.PathLike[str] | None
 ) -> Mapping[str, Mapping[str, float]]:
+    if isinstance(given, SensitivityTable):
+        return given.scores
     if given is not None:
-        is_table = isinstance(given, SensitivityTable)
-        return (given if is_table else SensitivityTable.load(given)).scores  # type: ignore
+        return SensitivityTable.load(given).scores
     kept = kept_scores(study)
     if not kept:
         raise ValueError(

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import optuna
     import plotly.graph_objects as go
 
+    from optuna_quant.criteria import AccuracyCriterion
+
 
 TITLE = "Precision of each op in each trial"
 MOST_LABELS = 60
@@ -76,12 +78,14 @@ class _PrecisionsInfo(NamedTuple):
     """The label of the option, in the same way; empty where it is not recorded."""
 
 
-def _get_precisions_info(study: optuna.Study, *, prefix: str = "quant") -> _PrecisionsInfo:
+def _get_precisions_info(
+    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
+) -> _PrecisionsInfo:
     if not has_quantized(study):
         warn_of_nothing(study, "no trial of a quantized model")
         return _PrecisionsInfo([], [], [], [], [])
     space = recorded_space(study, prefix)
-    criterion, baseline = criterion_of(study), get_baseline(study)
+    criterion, baseline = criterion_of(study, criterion), get_baseline(study)
     shown = [view for view in views(study) if view.is_finished]
     columns = [config_of(space, view) for view in shown]
     by_label: dict[str, Precision] = {"": UNKNOWN}
@@ -99,7 +103,9 @@ def _get_precisions_info(study: optuna.Study, *, prefix: str = "quant") -> _Prec
     )
 
 
-def plot_precisions(study: optuna.Study, *, prefix: str = "quant") -> go.Figure:
+def plot_precisions(
+    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
+) -> go.Figure:
     """Plot in which precision each op was in each trial, as a heat map.
 
     A row is an op, in the order of the model, a column a trial. The markers on top say what came
@@ -114,6 +120,9 @@ def plot_precisions(study: optuna.Study, *, prefix: str = "quant") -> go.Figure:
     Args:
         study:
             A study that a strategy of this library has searched.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
         prefix:
             What the names of the study's parameters begin with.
 
@@ -127,7 +136,7 @@ def plot_precisions(study: optuna.Study, *, prefix: str = "quant") -> go.Figure:
             If Plotly is not installed.
     """
     graph_objects()
-    return _get_precisions_plot(_get_precisions_info(study, prefix=prefix))
+    return _get_precisions_plot(_get_precisions_info(study, criterion=criterion, prefix=prefix))
 
 
 def _get_precisions_plot(info: _PrecisionsInfo) -> go.Figure:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import optuna
     import plotly.graph_objects as go
 
+    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.study.trial_view import TrialView
 
 
@@ -54,12 +55,14 @@ class _TimelineInfo(NamedTuple):
     """The colour of each stage, in the order of their first trials."""
 
 
-def _get_timeline_info(study: optuna.Study) -> _TimelineInfo:
+def _get_timeline_info(
+    study: optuna.Study, *, criterion: AccuracyCriterion | None = None
+) -> _TimelineInfo:
     found = [view for view in views(study) if view.trial.datetime_start is not None]
     if not found:
         warn_of_nothing(study, "no trial that has started")
         return _TimelineInfo([], [], {})
-    criterion, baseline = criterion_of(study), get_baseline(study)
+    criterion, baseline = criterion_of(study, criterion), get_baseline(study)
     lanes: dict[str, int] = {}
     now = max(time for view in found for time in _times(view))
     bars = []
@@ -107,7 +110,7 @@ def by_stage(info: _TimelineInfo) -> dict[str, list[_Bar]]:
     return found
 
 
-def plot_timeline(study: optuna.Study) -> go.Figure:
+def plot_timeline(study: optuna.Study, *, criterion: AccuracyCriterion | None = None) -> go.Figure:
     """Plot when each trial ran: a lane for each worker, a colour for each stage.
 
     Trials that still run are drawn up to the last time that the study holds.
@@ -121,6 +124,9 @@ def plot_timeline(study: optuna.Study) -> go.Figure:
     Args:
         study:
             A study.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
 
     Returns:
         The figure.
@@ -130,7 +136,7 @@ def plot_timeline(study: optuna.Study) -> go.Figure:
             If Plotly is not installed.
     """
     graph_objects()
-    return _get_timeline_plot(_get_timeline_info(study))
+    return _get_timeline_plot(_get_timeline_info(study, criterion=criterion))
 
 
 def _get_timeline_plot(info: _TimelineInfo) -> go.Figure:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from optuna_quant.costs.objective import ObjectiveLike
+    from optuna_quant.criteria import AccuracyCriterion
 
 
 FRONT = "front"
@@ -70,9 +71,12 @@ class _TradeoffInfo(NamedTuple):
 
 
 def _get_tradeoff_info(
-    study: optuna.Study, *, objective: ObjectiveLike | None = None
+    study: optuna.Study,
+    *,
+    criterion: AccuracyCriterion | None = None,
+    objective: ObjectiveLike | None = None,
 ) -> _TradeoffInfo:
-    criterion, baseline = criterion_of(study), get_baseline(study)
+    criterion, baseline = criterion_of(study, criterion), get_baseline(study)
     higher = criterion.higher_is_better
     if baseline is None or not has_quantized(study):
         lacks = "no baseline" if baseline is None else "no trial of a quantized model"
@@ -199,7 +203,12 @@ def front_line(info: _TradeoffInfo) -> tuple[list[float], list[float]]:
     return [info.cost.scaled(cost) for cost, _ in kept], [metric for _, metric in kept]
 
 
-def plot_tradeoff(study: optuna.Study, *, objective: ObjectiveLike | None = None) -> go.Figure:
+def plot_tradeoff(
+    study: optuna.Study,
+    *,
+    criterion: AccuracyCriterion | None = None,
+    objective: ObjectiveLike | None = None,
+) -> go.Figure:
     """Plot the metric of each model against what it costs, with the criterion and the front.
 
     Models that were evaluated on a part of the samples are shown by their estimates. Those that
@@ -214,6 +223,9 @@ def plot_tradeoff(study: optuna.Study, *, objective: ObjectiveLike | None = None
     Args:
         study:
             A study that a strategy of this library has searched.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
         objective:
             What models cost, as :func:`optuna_quant.costs.as_objective` takes it. Default: the
             objective of the study.
@@ -228,7 +240,7 @@ def plot_tradeoff(study: optuna.Study, *, objective: ObjectiveLike | None = None
             If Plotly is not installed.
     """
     graph_objects()
-    return _get_tradeoff_plot(_get_tradeoff_info(study, objective=objective))
+    return _get_tradeoff_plot(_get_tradeoff_info(study, criterion=criterion, objective=objective))
 
 
 def _get_tradeoff_plot(info: _TradeoffInfo) -> go.Figure:

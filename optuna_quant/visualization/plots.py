@@ -17,6 +17,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna_quant import visualization
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.visualization import matplotlib
+from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 
 if TYPE_CHECKING:
@@ -146,6 +147,4 @@ def save_plot(
     try:
         axes.figure.savefig(file, bbox_inches="tight", dpi=dpi)
     finally:
-        import matplotlib.pyplot
-
-        matplotlib.pyplot.close(axes.figure)
+        pyplot().close(axes.figure)

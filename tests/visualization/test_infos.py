@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import datetime
 import logging
-from pathlib import Path
 
 import optuna
 import plotted_studies
@@ -17,12 +15,12 @@ from plotted_studies import GraphBackend
 import pytest
 from spaces import STATIC
 
+from optuna_quant import AccuracyCriterion
 from optuna_quant import SensitivityTable
 from optuna_quant.study import record
 from optuna_quant.tuning.sensitivities.table import OptionSensitivity
 from optuna_quant.visualization._confidence_sequence import _get_confidence_sequence_info
 from optuna_quant.visualization._confidence_sequence import y_range
-from optuna_quant.visualization._cost_prediction import _Compared
 from optuna_quant.visualization._cost_prediction import _get_cost_prediction_info
 from optuna_quant.visualization._facts import Judged
 from optuna_quant.visualization._model_graph import _get_model_graph_info
@@ -40,19 +38,6 @@ from optuna_quant.visualization._timeline import by_stage
 from optuna_quant.visualization._tradeoff import _get_tradeoff_info
 from optuna_quant.visualization._tradeoff import at_edge
 from optuna_quant.visualization._tradeoff import title_of
-
-
-@pytest.fixture(scope="module", params=["memory", "rdb"])
-def study(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[optuna.Study]:
-    """The study of three ops that :func:`plotted_studies.searched` describes."""
-    if request.param == "memory":
-        yield plotted_studies.searched()
-        return
-    path: Path = tmp_path_factory.mktemp("study") / "study.db"
-    plotted_studies.searched(storage=f"sqlite:///{path}")
-    yield optuna.load_study(study_name="hand-made", storage=f"sqlite:///{path}")
 
 
 def test_op_sensitivities(study: optuna.Study) -> None:
@@ -142,11 +127,15 @@ def test_ops_are_in_the_order_of_the_model() -> None:
     assert _get_precisions_info(study).ops == ["z", "b", "a"]
 
 
-def test_verdicts_follow_another_tolerance() -> None:
-    study = plotted_studies.searched()
-    stored = study.user_attrs[record.CRITERION]
-    study.set_user_attr(record.CRITERION, {**stored, "tolerable_loss": 0.1})
-    assert _get_precisions_info(study).verdicts[3] is Judged.MET
+def test_another_criterion(study: optuna.Study) -> None:
+    other = AccuracyCriterion(tolerable_loss=0.1)
+    assert _get_precisions_info(study, criterion=other).verdicts[3] is Judged.MET
+    assert _get_timeline_info(study, criterion=other).bars[3].outcome is Judged.MET
+    info = _get_tradeoff_info(study, criterion=other)
+    assert info.threshold == pytest.approx(0.81)
+    assert [p.trial for p in info.points if p.verdict is Judged.MET] == [2, 3]
+    seen = _get_confidence_sequence_info(study, criterion=other, trial=2)
+    assert seen.threshold == pytest.approx(0.81)
 
 
 def test_timeline(study: optuna.Study) -> None:
@@ -303,69 +292,6 @@ def test_without_scores_of_samples_there_is_no_interval(study: optuna.Study) -> 
     plotted_studies.add(other, space, space.default(), metric=0.9)
     with pytest.raises(ValueError, match="keeps no scores of single samples"):
         _get_confidence_sequence_info(other)
-
-
-def test_cost_prediction_of_time(study: optuna.Study) -> None:
-    info = _get_cost_prediction_info(study)
-    assert info.models == [
-        _Compared("model 0", 1e-3, 1.1e-3),
-        _Compared("model 1", 2e-3, 1.9e-3),
-        _Compared("model 2", 3e-3, 3.2e-3),
-    ]
-    assert (info.noise, info.rank_correlation) == (1e-4, 1.0)
-    assert info.unit.title == "Time of a run (ms)"
-
-
-def test_cost_prediction_of_size(study: optuna.Study) -> None:
-    info = _get_cost_prediction_info(study, measure="size")
-    assert info.models == [
-        _Compared("trial 0", 4000.0, 4000.0),
-        _Compared("trial 1", 3850.0, 1000.0),
-        _Compared("trial 2", 3900.0, 1900.0),
-        _Compared("trial 4", 3900.0, 1800.0),
-    ]
-    assert info.unit.title == "Size of the model (kB)"
-
-
-def test_cost_prediction_of_what_is_not_kept() -> None:
-    study, space = plotted_studies.hand_made()
-    plotted_studies.add(study, space, space.default(), metric=0.9)
-    with pytest.raises(ValueError, match="keeps no table of the measure 'size'.*objective='size'"):
-        _get_cost_prediction_info(study)
-    plotted_studies.keep_costs(study, space, quantized={"op0": 0.5, "op1": 0.5, "op2": 0.5})
-    with pytest.raises(ValueError, match="keeps no times of whole models"):
-        _get_cost_prediction_info(study, measure="latency")
-    with pytest.raises(ValueError, match="measure must be 'latency' or 'size'.*'ops'"):
-        _get_cost_prediction_info(study, measure="ops")
-
-
-def test_model_graph(study: optuna.Study) -> None:
-    info = _get_model_graph_info(study, GraphBackend(["op0", "op1", "op2"]))
-    assert info.trial == 2
-    assert info.quantized == 2
-    assert [(c.op, c.op_type, c.precision, c.x, c.y) for c in info.cells] == [
-        ("op0", "Conv", FP32, 0.0, 0.0),
-        ("op1", "Conv", STATIC_8, 0.0, 1.0),
-        ("op2", "Conv", STATIC_8, 0.0, 2.0),
-    ]
-    assert info.edges == [(0.0, 0.0, 0.0, 1.0), (0.0, 1.0, 0.0, 2.0)]
-    assert [label.text for label in info.labels] == ["op0", "op1", "op2"]
-    assert info.joins == []
-    other = _get_model_graph_info(study, GraphBackend(["op0", "op1", "op2"]), trial=3)
-    assert [cell.precision for cell in other.cells] == [FLOAT16, FOUR, STATIC_8]
-
-
-def test_bad_models(study: optuna.Study, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model: it has none of the ops .*'op0'"):
-        _get_model_graph_info(study, GraphBackend(["x"]))
-    with pytest.raises(FileNotFoundError, match="model: there is no file"):
-        _get_model_graph_info(study, tmp_path / "none.onnx")
-
-    class WithoutGraph:
-        def tuning_space(self) -> None: ...
-
-    with pytest.raises(ValueError, match="WithoutGraph does not know the graph"):
-        _get_model_graph_info(study, WithoutGraph())
 
 
 EMPTY = {

@@ -25,9 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     import optuna
 
+    from optuna_quant.criteria import AccuracyCriterion
+
 
 @experimental
-def plot_confidence_sequence(study: optuna.Study, *, trial: int | None = None) -> Axes:
+def plot_confidence_sequence(
+    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
+) -> Axes:
     """Plot between which values the metric of a trial is, by the number of samples seen.
 
     See :func:`optuna_quant.visualization.plot_confidence_sequence` for an example.
@@ -35,6 +39,9 @@ def plot_confidence_sequence(study: optuna.Study, *, trial: int | None = None) -
     Args:
         study:
             A study whose metric was evaluated sample by sample.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
         trial:
             The number of the trial. Default: the answer of the study, or the trial that comes
             closest; where none was evaluated in full, the one that has seen most samples.
@@ -49,7 +56,9 @@ def plot_confidence_sequence(study: optuna.Study, *, trial: int | None = None) -
             If Matplotlib is not installed.
     """
     pyplot()
-    return _get_confidence_sequence_plot(_get_confidence_sequence_info(study, trial=trial))
+    return _get_confidence_sequence_plot(
+        _get_confidence_sequence_info(study, criterion=criterion, trial=trial)
+    )
 
 
 def _get_confidence_sequence_plot(info: _ConfidenceSequenceInfo) -> Axes:

@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     import optuna
 
+    from optuna_quant.criteria import AccuracyCriterion
+
 
 @experimental
-def plot_precisions(study: optuna.Study, *, prefix: str = "quant") -> Axes:
+def plot_precisions(
+    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
+) -> Axes:
     """Plot in which precision each op was in each trial, as a heat map, with Matplotlib.
 
     See :func:`optuna_quant.visualization.plot_precisions` for an example.
@@ -38,6 +42,9 @@ def plot_precisions(study: optuna.Study, *, prefix: str = "quant") -> Axes:
     Args:
         study:
             A study that a strategy of this library has searched.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
         prefix:
             What the names of the study's parameters begin with.
 
@@ -51,7 +58,7 @@ def plot_precisions(study: optuna.Study, *, prefix: str = "quant") -> Axes:
             If Matplotlib is not installed.
     """
     pyplot()
-    return _get_precisions_plot(_get_precisions_info(study, prefix=prefix))
+    return _get_precisions_plot(_get_precisions_info(study, criterion=criterion, prefix=prefix))
 
 
 def _get_precisions_plot(info: _PrecisionsInfo) -> Axes:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     import optuna
 
+    from optuna_quant.criteria import AccuracyCriterion
+
 
 @experimental
-def plot_timeline(study: optuna.Study) -> Axes:
+def plot_timeline(study: optuna.Study, *, criterion: AccuracyCriterion | None = None) -> Axes:
     """Plot when each trial ran: a lane for each worker, a colour for each stage.
 
     See :func:`optuna_quant.visualization.plot_timeline` for an example.
@@ -31,6 +33,9 @@ def plot_timeline(study: optuna.Study) -> Axes:
     Args:
         study:
             A study.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
 
     Returns:
         The axes.
@@ -40,7 +45,7 @@ def plot_timeline(study: optuna.Study) -> Axes:
             If Matplotlib is not installed.
     """
     pyplot()
-    return _get_timeline_plot(_get_timeline_info(study))
+    return _get_timeline_plot(_get_timeline_info(study, criterion=criterion))
 
 
 def _get_timeline_plot(info: _TimelineInfo) -> Axes:

@@ -28,10 +28,16 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.costs.objective import ObjectiveLike
+    from optuna_quant.criteria import AccuracyCriterion
 
 
 @experimental
-def plot_tradeoff(study: optuna.Study, *, objective: ObjectiveLike | None = None) -> Axes:
+def plot_tradeoff(
+    study: optuna.Study,
+    *,
+    criterion: AccuracyCriterion | None = None,
+    objective: ObjectiveLike | None = None,
+) -> Axes:
     """Plot the metric of each model against what it costs, with the criterion and the front.
 
     See :func:`optuna_quant.visualization.plot_tradeoff` for an example.
@@ -39,6 +45,9 @@ def plot_tradeoff(study: optuna.Study, *, objective: ObjectiveLike | None = None
     Args:
         study:
             A study that a strategy of this library has searched.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
         objective:
             What models cost, as :func:`optuna_quant.costs.as_objective` takes it. Default: the
             objective of the study.
@@ -53,7 +62,7 @@ def plot_tradeoff(study: optuna.Study, *, objective: ObjectiveLike | None = None
             If Matplotlib is not installed.
     """
     pyplot()
-    return _get_tradeoff_plot(_get_tradeoff_info(study, objective=objective))
+    return _get_tradeoff_plot(_get_tradeoff_info(study, criterion=criterion, objective=objective))
 
 
 def _get_tradeoff_plot(info: _TradeoffInfo) -> Axes:
