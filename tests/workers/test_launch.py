@@ -241,8 +241,8 @@ def test_what_is_wrong_is_said_with_the_rank(folder: Path) -> None:
     assert first.err.startswith("optuna-quant: error: A relative tolerable_loss")
     assert other.err.startswith("optuna-quant: rank 1: error: A relative tolerable_loss")
     first, other = launch([*COMMAND, "--tolerable-loss", "much"], 2)
-    assert first.err.startswith("optuna-quant tune: error: argument --tolerable-loss")
-    assert "rank 1: optuna-quant tune: error: argument --tolerable-loss" in other.err
+    assert first.err.startswith("optuna-quant: error: --tolerable-loss")
+    assert "optuna-quant: rank 1: error: --tolerable-loss" in other.err
     assert len(other.err.splitlines()) == 1
     assert (first.code, other.code) == (2, 2)
     first, other = launch(["--version"], 2)
