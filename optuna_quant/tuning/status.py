@@ -107,7 +107,8 @@ class Status:
         return found
 
     def __str__(self) -> str:
-        lines = [f"study {self.study!r}: {self.verdict}"]
+        goes_on = ", and the search goes on" if self.verdict == "met" and self.running else ""
+        lines = [f"study {self.study!r}: {self.verdict}{goes_on}"]
         lines.append(f"criterion: {self.criterion}; objective: {self.objective}")
         if self.baseline is not None:
             lines.append(f"FP32: metric {self.baseline:.6g}")
@@ -126,7 +127,7 @@ class Status:
 
     def _shown_workers(self) -> str:
         if not self.workers:
-            return "none at work"
+            return "none (no trial is running)"
         return ", ".join(f"{count} on {host}" for host, count in self.workers.items())
 
 

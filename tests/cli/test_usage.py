@@ -6,20 +6,30 @@ import json
 import math
 from pathlib import Path
 import re
+import socket
 import subprocess
 import tomllib
 
 import numpy as np
+import optuna
 import pytest
 
 from optuna_quant._common.option import options_of
 from optuna_quant.cli.config_file import read_config
 from optuna_quant.cli.init import options_text
 from optuna_quant.cli.parser import main
+from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.space import TuningSpace
+from optuna_quant.space.tunable import Tunable
+from optuna_quant.storages.open import open_storage
 from optuna_quant.tuning.evaluated import mean_interval
 from optuna_quant.tuning.options.request import TuneOptions
+from optuna_quant.tuning.status import status_of
 
 
+INT8 = OpConfig.from_label("static a=uint8/asym/per_tensor/minmax w=int8/sym/per_tensor/minmax")
 DATA = ("--calibration", "calib.npz", "--data", "eval.npz")
 
 
@@ -205,7 +215,7 @@ def test_status_tells_a_search_from_its_storage(
     assert said.startswith("study 'model-")
     assert "': met\n" in said
     assert "\nbest: trial 1, all 14 ops in INT8, metric " in said
-    assert "\nworkers: none at work\n" in said
+    assert "\nworkers: none (no trial is running)\n" in said
     assert "\nstopped: Trial 1 meets the criterion" in said
     assert main(["status", "-f", "json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
@@ -223,3 +233,18 @@ def test_status_tells_a_search_from_its_storage(
     assert re.search(r"of 14 ops in INT8|all 14 ops in INT8", capsys.readouterr().out)
     assert main(["status", "--study-name", "modl"]) == 2
     assert "no study 'modl'" in capsys.readouterr().err
+
+
+def test_status_sees_who_is_at_work(digits: Path) -> None:
+    storage = open_storage(digits / "live.journal", heartbeat=False)
+    space = TuningSpace((Tunable("a", "Conv", ("a",), (INT8, FP32)),))
+    study = optuna.create_study(
+        storage=storage, sampler=BasicQuantSampler(space), direction="maximize"
+    )
+    assert status_of(study).verdict == "not started"
+    trial = study.ask()
+    space.suggest(trial)
+    status = status_of(study)
+    assert (status.verdict, status.running, status.lost) == ("not met yet", 1, 0)
+    assert status.workers == {socket.gethostname(): 1}
+    assert "trials: 1 (0 evaluated, 1 running)" in str(status)

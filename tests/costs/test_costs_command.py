@@ -60,7 +60,9 @@ def test_nothing_to_gain_has_a_code_of_its_own(
     assert out.endswith("FP32 itself is the best model here; nothing was written to OUT.onnx.\n")
     assert not (folder / "OUT.onnx").exists()
     # Not even if the closest one is asked for: it is no quantized model.
-    assert main([*TUNE, *LOOSE, "--output", "OUT.onnx", "--closest", "--quiet"]) == exit_codes.NO_GAIN
+    assert (
+        main([*TUNE, *LOOSE, "--output", "OUT.onnx", "--closest", "--quiet"]) == exit_codes.NO_GAIN
+    )
     assert not (folder / "OUT.onnx").exists()
 
 
