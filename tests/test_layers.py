@@ -38,6 +38,7 @@ LAYERS = (
     "callbacks",
     "tuning",
     "report",
+    "visualization",
     "compat",
     "cli",
     "testing",

@@ -152,7 +152,7 @@ class RecordedTrials:
 
     def _best(self) -> FrozenTrial:
         name, criterion = self.study.study_name, self.criterion
-        objective = self._objective()
+        objective = self.objective()
         found = candidates(self.study, criterion)
         met = ranked(found, objective)
         if not met:
@@ -171,13 +171,19 @@ class RecordedTrials:
             )
         return best
 
-    def _objective(self) -> Objective:
+    def objective(self) -> Objective:
+        """The objective of the study, relative to what its record says of the FP32 model.
+
+        Raises:
+            ValueError:
+                If it is a function, which the record does not hold.
+        """
         said = str(self.study.user_attrs.get(record.OBJECTIVE, OPS))
         try:
             objective = as_objective(said)
         except ValueError:
             raise ValueError(
-                f"trial: the objective of the study {self.study.study_name!r} is a function "
+                f"The objective of the study {self.study.study_name!r} is a function "
                 f"({said!r}), so its record does not say which trial is best. Give the number of "
                 "a trial."
             ) from None
