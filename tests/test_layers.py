@@ -37,6 +37,7 @@ LAYERS = (
     "evaluation",
     "callbacks",
     "tuning",
+    "report",
     "visualization",
     "compat",
     "cli",

@@ -188,7 +188,7 @@ class RecordedTrials:
                 "a trial."
             ) from None
         trial = fp32_trial(self.study)
-        return _RelativeToRecord(objective, {} if trial is None else _measures(TrialView(trial)))
+        return RelativeToRecord(objective, {} if trial is None else measures_of(TrialView(trial)))
 
     def describe(self, trial: FrozenTrial) -> str:
         """What the record says of a trial, in a sentence."""
@@ -215,7 +215,7 @@ class RecordedTrials:
 
 
 @dataclass(frozen=True)
-class _RelativeToRecord:
+class RelativeToRecord:
     """An objective that knows what the FP32 model costs by the record.
 
     Args:
@@ -246,7 +246,13 @@ class _RelativeToRecord:
         return self.objective.show(cost)
 
 
-def _measures(view: TrialView) -> dict[str, float]:
+def measures_of(view: TrialView) -> dict[str, float]:
+    """What a trial has recorded of what its model costs, by measure.
+
+    Args:
+        view:
+            The trial.
+    """
     size = view.model_bytes
     sizes = {} if size is None else {SIZE: float(size)}
     return {**view.costs, OPS: float(view.fallback_ops), **sizes}
