@@ -667,13 +667,13 @@ def test_signature_of_a_backend_covers_what_its_models_depend_on(tmp_path: Path)
         found = signature(data, **other)
         # Where products saturate, 7 bits bring other arithmetic with them.
         assert ("reduce_range" in other) or found["arithmetic"] == first["arithmetic"]
-        return [k for k, v in found.items() if v != first[k] and k != "arithmetic"]
+        return [k for k, v in found.items() if v != first.get(k) and k != "arithmetic"]
 
     assert changed(data=x * 0.3) == ["calibration data"]
     assert changed(data=x[::-1]) == ["calibration data"]
     assert changed(calibration_batch_size=8) == ["calibration data"]
     assert changed(calibration_sizes=[16]) == ["calibration data", "options"]
-    assert changed(approach="auto") == ["options"]
+    assert changed(approach="auto") == ["options", "algorithms"]
     assert changed(reduce_range=True) == ["options"]
     # Only what is used counts.
     used = signature(calibration_sizes=[16])
