@@ -31,7 +31,6 @@ from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
 from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
-from optuna_quant.backends.onnxruntime.recipes.request import ALL
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
@@ -194,7 +193,6 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             target=found,
             float16_storage=float16_storage,
             recipes=requested,
-            recipes_are_named=recipes != ALL,
         )
         super().__init__(parts, RLock())
         found.tell()
