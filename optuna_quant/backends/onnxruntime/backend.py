@@ -35,6 +35,7 @@ from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
 from optuna_quant.backends.onnxruntime.targets.given import as_target
+from optuna_quant.backends.onnxruntime.targets.target import checked_reduce_range
 from optuna_quant.backends.onnxruntime.targets.target import find_target
 from optuna_quant.space.left_out import left_out_frame
 from optuna_quant.space.space import TuningSpace
@@ -100,7 +101,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         reduce_range:
             Whether weights use 7 bits only. For processors without VNNI instructions, where sums
             of two 8-bit products saturate; the session option ``session.x64quantprecision`` is
-            the alternative, slower and more accurate.
+            the alternative, slower and more accurate. Default: as the target asks for, which on
+            ``"cpu"`` is False.
         target:
             What the model is quantized for: the name of one of
             :data:`~optuna_quant.backends.onnxruntime.TARGETS`, a
@@ -154,7 +156,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         providers: Providers | None = None,
         session_options: onnxruntime.SessionOptions | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
-        reduce_range: bool = False,
+        reduce_range: bool | None = None,
         target: TargetLike | None = None,
         float16_storage: bool = False,
         inputs: Mapping[str, Any] | None = None,
@@ -164,6 +166,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
     ) -> None:
         profile = as_target(target)
         check_approach(approach, profile)
+        narrow = checked_reduce_range(reduce_range, profile)
         requested = requested_recipes(recipes)
         sizes = checked_sizes(calibration_sizes)
         found, providers = find_target(profile, providers)
@@ -188,7 +191,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             samples,
             sessions,
             approach=approach,
-            reduce_range=reduce_range,
+            reduce_range=narrow,
             cache=None if cache_dir is None else CalibrationCache(cache_dir),
             target=found,
             float16_storage=float16_storage,

@@ -84,7 +84,7 @@ class BackendParts:
         sessions:
             As given.
         reduce_range:
-            As given, or as the target asks for.
+            As given.
         target:
             As given.
         float16_storage:
@@ -115,7 +115,7 @@ class BackendParts:
         self.model = model
         self.samples = samples
         self.sessions = sessions
-        self.reduce_range = reduce_range or target.profile.reduce_range
+        self.reduce_range = reduce_range
         self.target = target
         self.float16_storage = float16_storage
         self._asked_approach = approach
