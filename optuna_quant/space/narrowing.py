@@ -49,7 +49,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "mode": MODES,
     "algorithm": (
         *("minmax", "percentile", "kl", "mse", "mean_minmax"),  # Of ranges,
-        *("rtn", "gptq", "awq", "teq", "hqq", "k_quant", "autoround"),  # and of weights alone,
+        *("rtn", "gptq", "awq", "hqq", "k_quant"),  # and of weights alone,
         *("gptq_mse", "gptq_act", "gptq_act_mse", "hqq_float"),  # with options.
     ),
 }

@@ -304,7 +304,7 @@ def test_every_option_on_request_can_be_built() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("weight_only w=int3/asym/per_group=32/rtn level=4", "int2, int4 or int8"),
+        ("weight_only w=int16/asym/per_group=32/rtn level=4", "int2, int4 or int8"),
         ("weight_only w=int4/asym/per_group=48/rtn level=4", "sizes of groups"),
         ("weight_only w=int4/asym/per_tensor/rtn level=4", "per_group or per_channel"),
         ("weight_only w=int4/asym/per_group=32/minmax level=4", "the algorithms are"),
