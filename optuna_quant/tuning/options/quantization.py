@@ -21,7 +21,7 @@ from optuna_quant._common.option_kinds import TEXT
 if TYPE_CHECKING:
     from optuna_quant.backends.default import RecipesLike
     from optuna_quant.backends.default import TargetLike
-    from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.space.wishes import OpDict
     from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 
 
