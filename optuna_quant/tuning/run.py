@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.open import Storage
+    from optuna_quant.tuning.call import Call
     from optuna_quant.tuning.earlier_study import FromStudy
 
 
@@ -135,6 +136,8 @@ class TuningRun:
             When the evaluation of a model ends early; :obj:`None` if all samples are seen.
         seed:
             The seed of everything random.
+        call:
+            What has started the search, for its report.
     """
 
     backend: Backend
@@ -161,6 +164,7 @@ class TuningRun:
     with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
     from_study: FromStudy | None = None
+    call: Call | None = None
 
     @property
     def model(self) -> str:
@@ -356,7 +360,7 @@ class TuningRun:
             measure=measure if self.measure_gain else None,
             left_out=self.left_out,
         )
-        result = replace(result, note=note_of(self.measure))
+        result = replace(result, note=note_of(self.measure), call=self.call)
         ask_for_direction(result, self.measure)
         if result.depends_on_batch:
             result = replace(result, batches=self.batches)

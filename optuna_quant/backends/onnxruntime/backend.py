@@ -23,6 +23,7 @@ from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_can
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
 from optuna_quant.backends.onnxruntime.lower_precision.simulated import with_rounding
 from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
+from optuna_quant.backends.onnxruntime.model.dependence import graph_nodes
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from optuna_quant.backends.base import GraphNode
     from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
@@ -301,6 +303,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """
         with self._lock:
             return find_blocks(self._parts.model.graph)
+
+    def graph_nodes(self) -> tuple[GraphNode, ...]:
+        """The nodes of the model's main graph, and which of them each reads."""
+        with self._lock:
+            return graph_nodes(self._parts.model.graph)
 
     # Models of configurations.
 
