@@ -61,7 +61,7 @@ class OfferedRecipes:
             reason = recipe.reason_against(facts)
             kept = values if reason else recipe.distinct(values, facts)
             if reason is None and set(kept) == {recipe.default} != set(values):
-                reason = f"what it is to be means {recipe.default!r} in this model"
+                reason = f"what is asked for means {recipe.default!r} in this model"
             if reason is None:
                 found[name] = kept
             elif set(values) != {recipe.default}:

@@ -83,7 +83,7 @@ def test_a_named_recipe_that_is_left_out_is_explained(
 def test_op_types_that_the_model_lacks_are_explained(told: pytest.LogCaptureFixture) -> None:
     backend = backend_of("chain", recipes={FLOAT_OUTPUTS: "Add+Mul"})
     assert backend.capability().recipes == {}
-    assert "what it is to be means 'off' in this model" in told.text
+    assert "what is asked for means 'off' in this model" in told.text
 
 
 @pytest.mark.parametrize(
