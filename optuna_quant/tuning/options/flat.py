@@ -50,7 +50,7 @@ class FurtherOptions(TypedDict, total=False):
     transform: Transform | None
     batch_size: int | None
     evaluation_threads: int | None
-    evaluation_timeout: float | None
+    evaluation_timeout: float | str | None
     early_stopping: str | None
     error_probability: float
     holdout: float | DataLike | Evaluate | None

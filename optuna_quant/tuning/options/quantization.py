@@ -85,6 +85,7 @@ class QuantizationOptions:
             kind=TEXT,
             choices=("static", "dynamic", "weight_only", "auto"),
             heading=_HEADING,
+            common=True,
         ),
     )
     target: TargetLike | None = option(
