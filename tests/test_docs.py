@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import sys
 
 import pytest
 
-from optuna_quant.cli.parser import _parser
+from optuna_quant.cli.parser import command_parser
 from optuna_quant.samplers import strategies
 
 
@@ -193,7 +194,7 @@ def test_pictures_are_up_to_date() -> None:
 
 def test_command_line_page_names_every_option() -> None:
     text = (DOCS / "command_line.md").read_text()
-    commands = next(a for a in _parser()._actions if a.dest == "command").choices
+    commands = next(a for a in command_parser()._actions if a.dest == "command").choices
     assert commands is not None
     options = {
         option
@@ -234,3 +235,26 @@ def test_files_that_pages_name_are_there() -> None:
         if not any(path.endswith(f"/{file}") for path in ours)
     ]
     assert not missing
+
+
+def texts_of(tree: ast.AST) -> Iterator[str]:
+    """The texts in code, with {} for what is computed."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_messages_on_the_page_of_errors_are_those_of_the_package() -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    shown = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(shown) > 15
+    sources = [path.read_text() for path in (ROOT / "optuna_quant").rglob("*.py")]
+    said = [" ".join(text.split()) for source in sources for text in texts_of(ast.parse(source))]
+    for message in shown:
+        parts = (re.escape(part.strip()) for part in message.split("..."))
+        pattern = re.compile(".*?".join(parts))
+        assert any(pattern.search(text) for text in said), message

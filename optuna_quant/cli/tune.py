@@ -17,10 +17,14 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.building import check_calibration
+from optuna_quant.cli.endings import MODELS
+from optuna_quant.cli.endings import check_ending
 from optuna_quant.cli.loading import existing_file
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.messages import with_flags
+from optuna_quant.cli.messages import write_result
 from optuna_quant.cli.options import given_options
+from optuna_quant.cli.options import storage_given
 from optuna_quant.cli.values import files_read
 from optuna_quant.cli.values import fraction_of
 from optuna_quant.cli.values import read_holdout
@@ -28,12 +32,15 @@ from optuna_quant.cli.values import read_values
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.metrics.criterion import default_criterion
 from optuna_quant.evaluation.metrics.named import as_metric_of
+from optuna_quant.report import check_report
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.names import default_name
 from optuna_quant.study.names import find_name
 from optuna_quant.study.others import running_now
 from optuna_quant.study.start import start_study
+from optuna_quant.tuning.call import Call
+from optuna_quant.tuning.call import shell_command
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.options.collect import collect
 from optuna_quant.tuning.options.criterion import TuningCriterion
@@ -73,6 +80,8 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
         for a failure and end the others.
     """
     given = given_options(args, TuneOptions)
+    if storage_given(given) is not None:
+        given["storage"] = storage_given(given)
     values = _values(given, rank)
     accuracy = values["accuracy_criterion"]
     # The file of an evaluation may have defined a strategy of the user's.
@@ -83,7 +92,8 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     shown = rank.is_leader and not args.quiet
     values["output"] = output if rank.is_leader else None
     request = collect(TuneOptions, {**values, "model": model})
-    search = prepare(request)
+    call = Call("shell", shell_command(args.words), request.seed)
+    search = replace(prepare(request), call=call)
     if not rank.is_leader:
         search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
     # The samplers write heartbeats of their own.
@@ -183,7 +193,8 @@ def _check_files(
     kept = {} if journal is None else {"storage": journal}
     check_output(output, inputs=read | kept)
     if args.report is not None:
-        check_output(args.report, "report", inputs={**read, **kept, "output": output})
+        check_report(args.report, inputs={**read, **kept, "output": output})
+    check_ending("--output", output, MODELS)
     return model, output
 
 
@@ -247,16 +258,16 @@ def _finish(
     elif result.config is not None:
         how = " (--closest writes the closest model)"
         said.append(f"not written: {output}{how}.{_stale(output)}")
-    if args.report is not None and result.config is not None:
+    if args.report is not None:
         try:
-            result.report().to_csv(args.report, index=False)
+            result.save_report(args.report)
             said.append(f"report: {args.report}")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             problems.append(f"The report {args.report!r} could not be written: {error}")
     interrupted = result.stopped_because == StopReason.INTERRUPTED
     if interrupted:
         said.append("The same command continues from here.")
-    print(with_flags("\n".join(said)))
+    write_result(with_flags("\n".join(said)), good=result.met and result.pays is not False)
     for text in problems:
         say(f"error: {text}")
     if interrupted:

@@ -22,6 +22,7 @@ from optuna_quant.evaluation.shared_parts import StudyParts
 from optuna_quant.study.compute_once import TIMEOUT_SECONDS
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.compute_once import LeaseMonitor
+from optuna_quant.study.computing_times import timed
 
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def share_calibration(
     if isinstance(backend, SharesCalibration) and not in_memory:
         _share(study, backend, artifact_store, timeout)
     elif isinstance(backend, Calibrates):
-        backend.calibrate()
+        with timed(study, "calibration:here"):
+            backend.calibrate()
     if config is None or in_memory or not isinstance(backend, CalibratesForConfigs):
         return  # What such a configuration needs is then collected when it is built.
     for part in backend.calibrations_for(config):

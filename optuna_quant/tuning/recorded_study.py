@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant._common.printable import listed
+from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import as_objective
@@ -152,7 +153,7 @@ class RecordedTrials:
 
     def _best(self) -> FrozenTrial:
         name, criterion = self.study.study_name, self.criterion
-        objective = self._objective()
+        objective = self.objective()
         found = candidates(self.study, criterion)
         met = ranked(found, objective)
         if not met:
@@ -171,18 +172,24 @@ class RecordedTrials:
             )
         return best
 
-    def _objective(self) -> Objective:
+    def objective(self) -> Objective:
+        """What the study makes small, relative to what its record says of the FP32 model.
+
+        Raises:
+            ValueError:
+                If it is a function, which the record does not have.
+        """
         said = str(self.study.user_attrs.get(record.OBJECTIVE, OPS))
         try:
             objective = as_objective(said)
         except ValueError:
             raise ValueError(
-                f"trial: the objective of the study {self.study.study_name!r} is a function "
+                f"The objective of the study {self.study.study_name!r} is a function "
                 f"({said!r}), so its record does not say which trial is best. Give the number of "
                 "a trial."
             ) from None
         trial = fp32_trial(self.study)
-        return _RelativeToRecord(objective, {} if trial is None else _measures(TrialView(trial)))
+        return RelativeToRecord(objective, {} if trial is None else measures_of(TrialView(trial)))
 
     def describe(self, trial: FrozenTrial) -> str:
         """What the record says of a trial, in a sentence."""
@@ -203,13 +210,13 @@ class RecordedTrials:
             return f"{head}, which was not evaluated to its end."
         met = "NOT met" if view.met is False else "not evaluated to its end"
         return (
-            f"{head}: metric about {evidence.estimate:.6g} after {evidence.samples} of "
-            f"{evidence.of} samples: {met} ({criterion})."
+            f"{head}: metric {rounded_estimate(evidence.estimate, evidence.samples)} on "
+            f"{evidence.samples} of {evidence.of} samples: {met} ({criterion})."
         )
 
 
 @dataclass(frozen=True)
-class _RelativeToRecord:
+class RelativeToRecord:
     """An objective that knows what the FP32 model costs by the record.
 
     Args:
@@ -230,6 +237,10 @@ class _RelativeToRecord:
     def measures(self) -> tuple[str, ...]:
         return self.objective.measures
 
+    @property
+    def fp32_cost(self) -> float:
+        return self.cost(self.fp32, {})
+
     def cost(self, measures: Mapping[str, float], fp32: Mapping[str, float]) -> float:
         try:
             return self.objective.cost(measures, {**self.fp32, **fp32})
@@ -240,7 +251,13 @@ class _RelativeToRecord:
         return self.objective.show(cost)
 
 
-def _measures(view: TrialView) -> dict[str, float]:
+def measures_of(view: TrialView) -> dict[str, float]:
+    """What a trial has recorded of what its model costs, by measure.
+
+    Args:
+        view:
+            The trial.
+    """
     size = view.model_bytes
     sizes = {} if size is None else {SIZE: float(size)}
     return {**view.costs, OPS: float(view.fallback_ops), **sizes}

@@ -28,6 +28,8 @@ from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
 from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
+from optuna_quant.backends.base.graph import GraphNode
+from optuna_quant.backends.base.graph import HasGraph
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
 from optuna_quant.backends.base.model import HasThreads
@@ -58,8 +60,10 @@ __all__ = [
     "CalibratesForConfigs",
     "CountsPasses",
     "ExecutedOp",
+    "GraphNode",
     "HasBlocks",
     "HasConstantInputs",
+    "HasGraph",
     "HasKey",
     "HasNative",
     "HasOptionalInputs",
