@@ -38,6 +38,7 @@ LAYERS = (
     "callbacks",
     "tuning",
     "compat",
+    "dashboard",
     "cli",
     "testing",
 )

@@ -20,6 +20,7 @@ from typing import NoReturn
 from optuna_quant._common.printable import printable
 from optuna_quant._common.version import __version__
 from optuna_quant.cli.compare import add_compare
+from optuna_quant.cli.dashboard import add_dashboard
 from optuna_quant.cli.exit_codes import BAD_INPUT
 from optuna_quant.cli.exit_codes import EXPLAINED
 from optuna_quant.cli.exit_codes import FAILED
@@ -195,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     add_sensitivity(commands)
     add_compare(commands)
     add_serve(commands)
+    add_dashboard(commands)
     return parser
 
 

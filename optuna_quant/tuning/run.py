@@ -15,6 +15,7 @@ import optuna
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
+from optuna_quant.callbacks import Publishes
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.decision import Decision
 from optuna_quant.costs.decision import check_can_be_known
@@ -299,6 +300,7 @@ class TuningRun:
         progress = Progress(self.policy) if options.show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
+        publishers = _publishers(options.callbacks)
         objective = QuantObjective(
             self.backend,
             self.space,
@@ -311,6 +313,7 @@ class TuningRun:
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
             costs=decision.objective.measures_of,
+            annotate=partial(_annotate, publishers) if publishers else None,
         )
         study = self._opener.fitting(study, objective, storage)
         start.keep(study)  # It may be a new one.
@@ -356,6 +359,8 @@ class TuningRun:
             measure=measure if self.measure_gain else None,
             left_out=self.left_out,
         )
+        for publisher in _publishers(options.callbacks):
+            publisher.finish(study)
         result = replace(result, note=note_of(self.measure))
         ask_for_direction(result, self.measure)
         if result.depends_on_batch:
@@ -372,6 +377,15 @@ class TuningRun:
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result
+
+
+def _publishers(callbacks: Sequence[object]) -> list[Publishes]:
+    return [each for each in callbacks if isinstance(each, Publishes)]
+
+
+def _annotate(publishers: Sequence[Publishes], trial: optuna.Trial) -> None:
+    for publisher in publishers:
+        publisher.annotate(trial)
 
 
 def _write(saver: SaveBest | None, result: TuningResult) -> str | None:

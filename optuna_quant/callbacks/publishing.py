@@ -1,0 +1,35 @@
+"""What a callback may offer beside being called after each trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Protocol
+from typing import runtime_checkable
+
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@runtime_checkable
+class Publishes(Protocol):
+    """A callback that shows a search elsewhere: :func:`optuna_quant.tune` calls these as well.
+
+    Neither may raise.
+    """
+
+    def annotate(self, trial: optuna.Trial) -> None:
+        """Add user attributes to a trial, while it still runs.
+
+        Args:
+            trial:
+                The trial.
+        """
+
+    def finish(self, study: optuna.Study) -> None:
+        """Show how a search has ended.
+
+        Args:
+            study:
+                The study.
+        """
