@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ class PublishToDashboard:
     ``configuration``) and its feasibility in the form that the dashboard reads, in the transaction
     that the trial is written in anyway. After trials it writes the note of the study, so rarely
     that all notes together take at most half a percent of the time. At the end it writes the
-    rest, as :func:`publish` does.
+    note once more, and what else was asked for.
 
     Whatever fails here is a warning, and the search continues.
 
@@ -70,7 +71,7 @@ class PublishToDashboard:
         interval:
             How many seconds are at least between two notes.
         figures:
-            Whether to write plots at the end, see :func:`publish`.
+            Whether to write plots at the end, see :func:`publish`: that takes a second or two.
         artifact_store:
             Where files go at the end, see :func:`publish`.
         backend:
@@ -89,7 +90,7 @@ class PublishToDashboard:
         self,
         *,
         interval: float = 30.0,
-        figures: bool = True,
+        figures: bool = False,
         artifact_store: ArtifactStore | None = None,
         backend: Backend | None = None,
         max_model_bytes: int = MOST_MODEL_BYTES,
@@ -114,7 +115,7 @@ class PublishToDashboard:
             return
         try:
             started = time.monotonic()
-            carefully("The note", lambda: write_note(study, read_overview(study), space_of(study)))
+            carefully("The note", lambda: self._write_note(study))
             ended = time.monotonic()
             self._next = ended + max(self._interval, (ended - started) / SHARE)
         finally:
@@ -147,6 +148,9 @@ class PublishToDashboard:
             ),
         )
 
+    def _write_note(self, study: optuna.Study) -> None:
+        write_note(study, read_overview(study), self._words_of(study).space)
+
     def _annotate(self, trial: optuna.Trial) -> None:
         view = TrialView.of_running(trial)
         writer = RunningTrialWriter(trial)
@@ -157,14 +161,19 @@ class PublishToDashboard:
             writer.system_attr(LEGACY_CONSTRAINTS, found)
 
     def _words_of(self, study: optuna.Study) -> TrialWords:
-        if self._words is None or self._words[0] != study.study_name or not self._words[1].fp32:
+        known = self._words
+        if known is not None and known[0] == study.study_name:
+            if known[1].fp32:
+                return known[1]
+            words = replace(known[1], fp32=fp32_measures(study))  # They come with the baseline.
+        else:
             words = TrialWords(
                 criterion=RecordedTrials(study).criterion,
                 fp32=fp32_measures(study),
                 space=space_of(study),
             )
-            self._words = study.study_name, words
-        return self._words[1]
+        self._words = study.study_name, words
+        return words
 
 
 def legacy_constraints(constraints: Mapping[str, float]) -> list[float]:

@@ -21,7 +21,10 @@ def _plot(function: str) -> Callable[[optuna.Study], Any]:
             module = importlib.import_module("optuna_quant.visualization")
         except ImportError:  # Without the extra there are no plots, which is no error.
             return None
-        return getattr(module, function)(study)
+        try:
+            return getattr(module, function)(study)
+        except ValueError:  # The study does not hold what it shows.
+            return None
 
     return draw
 

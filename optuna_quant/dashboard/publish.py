@@ -174,6 +174,10 @@ def _write_figure(study: optuna.Study, name: str, draw: Callable[[optuna.Study],
     figure.update_layout(height=None, width=None)
     text = figure.to_json()
     if len(text) > MOST_FIGURE_BYTES:
+        # What is shown under the mouse is most of it.
+        figure.update_traces(text=None, hovertext=None, customdata=None, hovertemplate=None)
+        text = figure.to_json()
+    if len(text) > MOST_FIGURE_BYTES:
         _logger.info(f"The figure {name!r} is left out: it has {len(text)} bytes.")
         return
     if text != stored_figure(study, name):

@@ -34,6 +34,7 @@ MOST_PARAMETERS = 40
 """With more parameters in each trial, the pages of the dashboard become slow and unreadable."""
 
 _ENOUGH_TRIALS = 30
+_LONGEST = 1024
 
 
 class ShownStorage(RetryingStorage):
@@ -135,8 +136,10 @@ class ShownStorage(RetryingStorage):
             return self._shown[key]
         view = TrialView(trial)
         shown = copy.copy(trial)
-        shown.user_attrs = {**words.of(view), **trial.user_attrs}
+        shown.user_attrs = {**words.of(view), **_short(trial.user_attrs)}
         constraints = legacy_constraints(trial.constraints)
+        if not constraints and view.met is False:
+            constraints = [1.0]  # It was stopped early, and is infeasible by an unknown amount.
         if constraints:
             shown.system_attrs = {**trial.system_attrs, LEGACY_CONSTRAINTS: constraints}
         if kept is not None:
@@ -174,6 +177,14 @@ def _spread(counts: Counter[Any]) -> float:
     """How likely two trials differ (the Gini impurity)."""
     total = sum(counts.values())
     return float(1 - sum((count / total) ** 2 for count in counts.values()))
+
+
+def _short(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes without the ends of long texts, as the dashboard cuts everything else."""
+    return {
+        name: value[:_LONGEST] if isinstance(value, str) else value
+        for name, value in attrs.items()
+    }
 
 
 def _only(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
