@@ -1,4 +1,4 @@
-"""Stop candidates as soon as they certainly miss the criterion. Coin tosses stand in for models."""
+"""Stop candidates as soon as they surely miss the criterion. Coin tosses stand in for models."""
 
 from __future__ import annotations
 
