@@ -96,6 +96,19 @@ def dashboard() -> None:
     assert study.metric_names == ["metric"]
 
 
+def plot() -> None:
+    """The plots can be imported, and what they draw with is there."""
+    importlib.import_module("optuna_quant.visualization")
+    importlib.import_module("plotly")
+    importlib.import_module("matplotlib")
+
+
+def report() -> None:
+    """What reports need is there."""
+    importlib.import_module("optuna_quant.report")
+    importlib.import_module("jinja2")
+
+
 def images() -> None:
     """Images can be read."""
     importlib.import_module("PIL.Image")

@@ -10,7 +10,8 @@ that of the best so far after so many evaluations. One thread; each case's cost 
 
 In the environment: ``CASE`` and ``MODES`` (separated by commas; besides ``data`` and ``evaluate``
 there is ``thorough``, with ``data=`` and without a time limit), ``SEEDS`` (default 0,1,2,3,4),
-``STRATEGY``, ``OBJECTIVE`` (default latency), ``REFERENCE``, ``SECONDS`` (default 600), ``JSON``
+``STRATEGY``, ``OBJECTIVE`` (default latency), ``RECIPES`` (names separated by commas, or ``all``;
+default none), ``REFERENCE``, ``SECONDS`` (default 600), ``JSON``
 (a file that the rows are appended to), ``WRITE`` (a page into which the table is put, such as
 docs/answers.md).
 """
@@ -194,6 +195,11 @@ def _options() -> onnxruntime.SessionOptions:
     return options
 
 
+def _recipes() -> str | list[str] | None:
+    names = os.environ.get("RECIPES", "")
+    return names if names == "all" else names.split(",") if names else None
+
+
 def _as_model(model: Any) -> Any:
     return str(model) if isinstance(model, Path) else model
 
@@ -202,7 +208,10 @@ def _as_model(model: Any) -> Any:
 def _costs(model: str | bytes, key: str, calibration: _Held) -> Costs:
     """The table of a model, made once; the key tells spaces apart."""
     backend = OnnxRuntimeBackend(
-        model, calibration_data=calibration.value, session_options=_options()
+        model,
+        calibration_data=calibration.value,
+        session_options=_options(),
+        recipes=_recipes(),
     )
     narrowed = PER_TENSOR if key else None
     return backend.costs(backend.tuning_space(op_type_dict=narrowed))
@@ -295,6 +304,7 @@ def _tune(
         costs=costs,
         op_type_dict=task.op_type_dict,
         session_options=_options(),
+        recipes=_recipes(),
         seed=seed,
         verify=False,
         measure_gain=False,

@@ -24,7 +24,8 @@ from optuna_quant.space.space import TuningSpace
 
 CASES = ("digits_dscnn_uneq", "digits_vit_out", "fashion_mobilenet", "fashion_vit")
 BATCH = 64
-RECIPES = ["equalization", "smooth_quant"]
+CORRECTIONS = ["weight_correction", "fast_bias_correction"]
+RECIPES = ["equalization", "smooth_quant", *CORRECTIONS]
 
 
 def run(cases: Path | None) -> None:
@@ -72,6 +73,12 @@ def _rows(space: TuningSpace) -> Iterator[tuple[str, QuantConfig]]:
     for name, values in space.recipes.items():
         for value in values[1:]:
             yield f"`{name}={value}`", space.default().with_recipe(name, value)
+    both = [name for name in CORRECTIONS if name in space.recipes]
+    if len(both) > 1:
+        config = space.default()
+        for name in both:
+            config = config.with_recipe(name, "on")
+        yield "both corrections", config
     if len(space.recipes) > 1:
         config = space.default()
         for name, values in space.recipes.items():

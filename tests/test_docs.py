@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -156,15 +157,15 @@ def test_own_strategy_of_the_readme_works(tmp_path: Path) -> None:
     ]
     assert len(snippet.splitlines()) <= 10
     (strategy,) = re.findall(r'@register_strategy\("(\w+)"\)', snippet)
+    digits = str(run_pages.DIGITS)
     program = f"""{snippet}
 import sys
-sys.path.insert(0, {str(DOCS)!r})
-import optuna_quant, run_pages
-given = run_pages.readme_names()
+sys.path.insert(0, {digits!r})
+import evaluate, optuna_quant
 result = optuna_quant.tune(
-    {str(run_pages.DIGITS / "model.onnx")!r},
-    calibration_data=given["batches"],
-    evaluate=given["accuracy"],
+    "{digits}/model.onnx",
+    calibration_data="{digits}/calib.npz",
+    evaluate=evaluate.accuracy,
     tuning_criterion=optuna_quant.TuningCriterion(strategy={strategy!r}, objective="ops"),
 )
 print(result.stopped_because, len(result.study.trials))
@@ -234,3 +235,26 @@ def test_files_that_pages_name_are_there() -> None:
         if not any(path.endswith(f"/{file}") for path in ours)
     ]
     assert not missing
+
+
+def texts_of(tree: ast.AST) -> Iterator[str]:
+    """The texts in code, with {} for what is computed."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_messages_on_the_page_of_errors_are_those_of_the_package() -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    shown = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(shown) > 15
+    sources = [path.read_text() for path in (ROOT / "optuna_quant").rglob("*.py")]
+    said = [" ".join(text.split()) for source in sources for text in texts_of(ast.parse(source))]
+    for message in shown:
+        parts = (re.escape(part.strip()) for part in message.split("..."))
+        pattern = re.compile(".*?".join(parts))
+        assert any(pattern.search(text) for text in said), message

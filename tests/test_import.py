@@ -52,3 +52,13 @@ def test_tune_starts_without_what_is_slow_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reports_import_what_is_slow_when_they_are_written() -> None:
+    slow = [*HEAVY, "jinja2", "scipy"]
+    code = (
+        "import sys, optuna; before = set(sys.modules); import optuna_quant.report;"
+        f"print([name for name in {slow} if name in sys.modules and name not in before])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

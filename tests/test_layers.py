@@ -37,6 +37,8 @@ LAYERS = (
     "evaluation",
     "callbacks",
     "tuning",
+    "report",
+    "visualization",
     "compat",
     "dashboard",
     "cli",

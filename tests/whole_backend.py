@@ -15,6 +15,7 @@ from spaces import DYNAMIC
 from spaces import STATIC
 from spaces import STATIC_KL
 
+from optuna_quant.backends.base import GraphNode
 from optuna_quant.backends.base import Sensitivity
 from optuna_quant.backends.base import SensitivityFactory
 from optuna_quant.backends.base import SensitivityKind
@@ -115,6 +116,13 @@ class WholeBackend(CostedBackend):
 
     def scores(self, *, outputs: Sequence[str] | None) -> Sensitivity:
         return Scores()
+
+    def graph_nodes(self) -> Sequence[GraphNode]:
+        names = list(DAMAGE)
+        return [
+            GraphNode(name, "Conv", tuple(names[place - 1 : place]))
+            for place, name in enumerate(names)
+        ]
 
     def cost_conditions(self) -> Mapping[str, str]:
         return {"batch": "1", "threads": "1"}

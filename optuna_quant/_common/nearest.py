@@ -20,9 +20,23 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
         known:
             The names that exist.
     """
+    return next(iter(nearest_names(word, known, most=1)), None)
+
+
+def nearest_names(word: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The few names that are most like a word, the nearest first; empty if none is much like it.
+
+    Args:
+        word:
+            What was given.
+        known:
+            The names that exist.
+        most:
+            How many at most.
+    """
     names = {name.lower(): name for name in reversed(list(known))}
-    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=_SIMILAR)
-    return names[found[0]] if found else None
+    found = difflib.get_close_matches(word.lower(), names, n=most, cutoff=_SIMILAR)
+    return [names[each] for each in found]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -36,3 +50,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     found = nearest(word, known)
     return "" if found is None else f" Did you mean {found!r}?"
+
+
+def did_you_mean_inside(word: str, known: Iterable[str]) -> str:
+    """As :func:`did_you_mean`, in brackets, for the middle of a sentence."""
+    found = nearest(word, known)
+    return "" if found is None else f" (did you mean {found!r}?)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from typing import Protocol
 from typing import runtime_checkable
@@ -33,3 +35,19 @@ class Publishes(Protocol):
             study:
                 The study.
         """
+
+
+def publishers(callbacks: Iterable[object]) -> list[Publishes]:
+    """Those of some callbacks that publish."""
+    return [each for each in callbacks if isinstance(each, Publishes)]
+
+
+def annotate_all(callbacks: Iterable[object]) -> Callable[[optuna.Trial], None] | None:
+    """What annotates a trial for those of some callbacks that publish; None if none does."""
+    found = publishers(callbacks)
+
+    def annotate(trial: optuna.Trial) -> None:
+        for each in found:
+            each.annotate(trial)
+
+    return annotate if found else None

@@ -97,6 +97,7 @@ def _main(argv: Sequence[str] | None) -> tuple[int, bool]:
     speaker = "optuna-quant" if rank.is_leader else f"optuna-quant: rank {rank.number}"
     try:
         args = _parse(argv, rank, speaker)
+        args.words = ["optuna-quant", *(sys.argv[1:] if argv is None else argv)]
     except SystemExit as error:  # argparse has said what is wrong, or has shown the help.
         return error.code if isinstance(error.code, int) else BAD_INPUT, False
     return _run(args, rank, speaker), args.command == "tune"
@@ -216,7 +217,10 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
         help="if no model meets the criterion, write the one that comes closest",
     )
     group.add_argument(
-        "--report", metavar="OUT.csv", help="write what each op was asked to run, and what it runs"
+        "--report",
+        metavar="OUT.html",
+        help="write a report: as a page (.html, which needs jinja2), with all facts for programs "
+        "(.json), or as a table of what each op was asked to run and what it runs (.csv)",
     )
     group.add_argument(
         "--fresh",

@@ -28,12 +28,15 @@ from optuna_quant.cli.values import read_values
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.metrics.criterion import default_criterion
 from optuna_quant.evaluation.metrics.named import as_metric_of
+from optuna_quant.report import check_report
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.names import default_name
 from optuna_quant.study.names import find_name
 from optuna_quant.study.others import running_now
 from optuna_quant.study.start import start_study
+from optuna_quant.tuning.call import Call
+from optuna_quant.tuning.call import shell_command
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.options.collect import collect
 from optuna_quant.tuning.options.criterion import TuningCriterion
@@ -83,7 +86,8 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     shown = rank.is_leader and not args.quiet
     values["output"] = output if rank.is_leader else None
     request = collect(TuneOptions, {**values, "model": model})
-    search = prepare(request)
+    call = Call("shell", shell_command(args.words), request.seed)
+    search = replace(prepare(request), call=call)
     if not rank.is_leader:
         search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
     # The samplers write heartbeats of their own.
@@ -183,7 +187,7 @@ def _check_files(
     kept = {} if journal is None else {"storage": journal}
     check_output(output, inputs=read | kept)
     if args.report is not None:
-        check_output(args.report, "report", inputs={**read, **kept, "output": output})
+        check_report(args.report, inputs={**read, **kept, "output": output})
     return model, output
 
 
@@ -247,11 +251,11 @@ def _finish(
     elif result.config is not None:
         how = " (--closest writes the closest model)"
         said.append(f"not written: {output}{how}.{_stale(output)}")
-    if args.report is not None and result.config is not None:
+    if args.report is not None:
         try:
-            result.report().to_csv(args.report, index=False)
+            result.save_report(args.report)
             said.append(f"report: {args.report}")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             problems.append(f"The report {args.report!r} could not be written: {error}")
     interrupted = result.stopped_because == StopReason.INTERRUPTED
     if interrupted:

@@ -10,6 +10,7 @@ from pathlib import PurePath
 import statistics
 from typing import Any
 
+from optuna_quant._common.notebook_table import notebook_table
 from optuna_quant.costs.timing import Timing
 
 
@@ -83,7 +84,7 @@ class OutputAgreement:
     agreement: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The comparison of two models.
 
@@ -130,8 +131,19 @@ class Comparison:
         stored["outputs"] = [asdict(output) for output in self.outputs]
         return stored
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """The comparison in a few lines of text."""
         return "\n".join(self._lines())
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        rows = [line.partition(" ") for line in self._lines()]
+        return notebook_table("", [(name, text.strip()) for name, _, text in rows])
 
     def _lines(self) -> list[str]:
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"

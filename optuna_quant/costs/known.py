@@ -176,9 +176,12 @@ class KnownObjective:
 def linearized(cost: Any, space: TuningSpace, *, measure: str, unit: str = "") -> CostTable:
     """A function of configurations as a table: what each option changes in the FP32 model.
 
+    A value of a recipe adds what it changes in the default configuration.
+
     Args:
         cost:
-            Gives the cost of a configuration. It is called once for each option of each op.
+            Gives the cost of a configuration. It is called once for each option of each op, and
+            for each value of a recipe.
         space:
             The tuning space.
         measure:
@@ -197,4 +200,15 @@ def linearized(cost: Any, space: TuningSpace, *, measure: str, unit: str = "") -
                 ops[first][option.label] = float(cost(tunable.set(fp32, option))) - fixed
         for op in others:
             ops[op] = dict.fromkeys(ops[first], 0.0)
-    return CostTable(measure, unit, ops, (), fixed)
+    return CostTable(measure, unit, ops, (), fixed, _recipes(cost, space))
+
+
+def _recipes(cost: Any, space: TuningSpace) -> dict[str, dict[str, float]]:
+    recipes: dict[str, dict[str, float]] = {}
+    default = space.default()
+    for name, values in space.recipes.items():
+        for value in values[1:]:
+            added = float(cost(default.with_recipe(name, value))) - float(cost(default))
+            if added:
+                recipes.setdefault(name, {})[str(value)] = added
+    return recipes

@@ -165,7 +165,7 @@ def without(space: TuningSpace, ops: Sequence[str]) -> TuningSpace:
     return replace(space, tunables=tuple(t for t in space.tunables if t.name not in left))
 
 
-def _type_of(option: OpConfig) -> str:
+def type_of(option: OpConfig) -> str:
     """In what an option computes, for people: INT8, INT4."""
     tensor = option.weight or option.activation
     return option.mode if tensor is None else tensor.dtype.removeprefix("u").upper()
@@ -173,7 +173,7 @@ def _type_of(option: OpConfig) -> str:
 
 def left_out_by_cost(gain: OpGain) -> LeftOut:
     """Why an op is left out of a space that knows what pays."""
-    what = _type_of(OpConfig.from_label(gain.label))
+    what = type_of(OpConfig.from_label(gain.label))
     worse = "slower" if gain.measure == "latency" else "dearer"
     return LeftOut(
         gain.op,

@@ -294,6 +294,27 @@ class StudyCosts:
         return self._measured
 
 
+def recorded_costs(study: optuna.Study) -> Costs | None:
+    """The costs that a study keeps: given ones before measured ones before counted ones.
+
+    Args:
+        study:
+            The study, which is only read.
+
+    Returns:
+        The costs; :obj:`None` if it keeps none.
+    """
+    attrs = _optuna.study_system_attrs(study)
+    for kind in (record.GIVEN_COSTS, record.MEASURED_COSTS, record.COUNTED_COSTS):
+        pattern = re.compile(rf"optuna_quant:({kind}:[0-9a-f]{{32}})")
+        for found in filter(None, map(pattern.fullmatch, sorted(attrs))):
+            data = find_bytes(attrs, found[1], study_name=study.study_name)
+            costs = None if data is None else _costs_of(data.decode())[0]
+            if costs is not None:
+                return replace(costs, is_given=kind == record.GIVEN_COSTS)
+    return None
+
+
 def _given(text: str) -> Costs:
     return replace(Costs.loads(text), is_given=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -83,6 +84,9 @@ class CostTable:
             What is paid where precision changes between ops.
         fixed:
             What the rest of the model costs, whatever the configuration.
+        recipes:
+            What a value of a recipe adds if anything is quantized, by the recipe's name and the
+            value; nothing if it is not named.
 
     Raises:
         ValueError:
@@ -94,6 +98,7 @@ class CostTable:
     ops: Mapping[str, Mapping[str, float]] = field(hash=False)
     boundaries: tuple[Boundary, ...] = ()
     fixed: float = 0.0
+    recipes: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         ops = {
@@ -103,6 +108,11 @@ class CostTable:
         object.__setattr__(self, "ops", MappingProxyType(ops))
         object.__setattr__(self, "boundaries", tuple(self.boundaries))
         object.__setattr__(self, "fixed", float(self.fixed))
+        recipes = {
+            name: MappingProxyType({value: float(cost) for value, cost in values.items()})
+            for name, values in self.recipes.items()
+        }
+        object.__setattr__(self, "recipes", MappingProxyType(recipes))
         for op, options in ops.items():
             if not options:
                 raise ValueError(f"The cost table {self.measure!r} has no option of op {op!r}.")
@@ -116,6 +126,11 @@ class CostTable:
         for b in self.boundaries:
             where = f"the boundary between {b.producer!r} and {', '.join(map(repr, b.consumers))}"
             elsewhere += [(where, b.quantize), (where, b.dequantize)]
+        elsewhere += [
+            (f"the recipe {name}={value}", cost)
+            for name, values in recipes.items()
+            for value, cost in values.items()
+        ]
         for where, value in elsewhere:
             if not math.isfinite(value):
                 raise ValueError(
@@ -125,7 +140,8 @@ class CostTable:
 
     def __reduce__(self) -> tuple[object, ...]:
         ops = {op: dict(options) for op, options in self.ops.items()}
-        return type(self), (self.measure, self.unit, ops, self.boundaries, self.fixed)
+        recipes = {name: dict(values) for name, values in self.recipes.items()}
+        return type(self), (self.measure, self.unit, ops, self.boundaries, self.fixed, recipes)
 
     def option_cost(self, op: str, label: str) -> float:
         """What an op costs in an option; 0 for an op that the table does not know.
@@ -159,7 +175,33 @@ class CostTable:
             found = config.ops.get(op)
             return found is not None and found.is_quantized
 
+        if self.recipes and config.quantized_ops:
+            total += self.recipes_cost(config.recipes)
         return total + sum(boundary.paid(is_quantized) for boundary in self.boundaries)
+
+    def recipes_cost(self, recipes: Mapping[str, object]) -> float:
+        """What the values of recipes add if anything is quantized.
+
+        Args:
+            recipes:
+                The value of each recipe, by its name.
+        """
+        return sum(self.recipes.get(n, {}).get(str(value), 0.0) for n, value in recipes.items())
+
+    def with_recipes(self, recipes: Mapping[str, object]) -> CostTable:
+        """The table for configurations that all have the same recipes.
+
+        What these add is a boundary in it, which is paid if anything is quantized.
+
+        Args:
+            recipes:
+                The value of each recipe, by its name.
+        """
+        if not self.recipes:
+            return self
+        added = self.recipes_cost(recipes)
+        more = (Boundary("", tuple(self.ops), quantize=added),) if added else ()
+        return replace(self, boundaries=(*self.boundaries, *more), recipes={})
 
     def check(self, space: TuningSpace) -> None:
         """Check that every option of a tuning space has a cost.
@@ -206,14 +248,17 @@ class CostTable:
             {op: options for op, options in self.ops.items() if op in ops},
             self.boundaries,
             self.fixed + sum(options.get(rest, 0.0) for options in others),
+            self.recipes,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The table in types that JSON has."""
+        recipes = {name: dict(values) for name, values in self.recipes.items()}
         return {
             "measure": self.measure,
             "unit": self.unit,
             "fixed": self.fixed,
+            **({"recipes": recipes} if recipes else {}),
             "ops": {op: dict(options) for op, options in self.ops.items()},
             "boundaries": [
                 {
@@ -234,7 +279,7 @@ class CostTable:
             ValueError:
                 If it has another shape; the message names what is wrong.
         """
-        known = ("measure", "unit", "fixed", "ops", "boundaries")
+        known = ("measure", "unit", "fixed", "ops", "boundaries", "recipes")
         table = _object(stored, "A cost table", known, needed=("measure", "ops"))
         measure = table["measure"]
         if not isinstance(measure, str):
@@ -253,7 +298,14 @@ class CostTable:
         boundaries = [_boundary(each, f"{where}, boundary {i},") for i, each in enumerate(given)]
         unit = table.get("unit", "")
         fixed = _number(table.get("fixed", 0.0), f"{where}, fixed")
-        return cls(measure, str(unit), ops, tuple(boundaries), fixed)
+        recipes = {
+            name: {
+                value: _number(cost, f"{where}, recipe {name}={value}")
+                for value, cost in _object(values, f"{where}, recipe {name!r},").items()
+            }
+            for name, values in _object(table.get("recipes", {}), f"{where}, recipes,").items()
+        }
+        return cls(measure, str(unit), ops, tuple(boundaries), fixed, recipes)
 
 
 def _names(space: TuningSpace) -> frozenset[str]:
@@ -323,6 +375,7 @@ def combined(
     """
     ops: dict[str, dict[str, float]] = {}
     boundaries: list[Boundary] = []
+    recipes: dict[str, dict[str, float]] = {}
     fixed = 0.0
     for table, weight in tables:
         fixed += weight * table.fixed
@@ -330,8 +383,12 @@ def combined(
             row = ops.setdefault(op, {})
             for label, cost in options.items():
                 row[label] = row.get(label, 0.0) + weight * cost
+        for name, values in table.recipes.items():
+            row = recipes.setdefault(name, {})
+            for value, cost in values.items():
+                row[value] = row.get(value, 0.0) + weight * cost
         boundaries += [
             Boundary(b.producer, b.consumers, weight * b.quantize, weight * b.dequantize)
             for b in table.boundaries
         ]
-    return CostTable(measure, unit, ops, tuple(boundaries), fixed)
+    return CostTable(measure, unit, ops, tuple(boundaries), fixed, recipes)

@@ -125,8 +125,8 @@ class ContinuedStudies:
             criterion=setup.criterion,
             evaluate=setup.evaluate_in_full,
             samples=None if samples is None else samples.evaluation,
-            calibrate=lambda: share_calibration(
-                study, setup.backend, artifact_store=setup.artifact_store
+            calibrate=lambda config: share_calibration(
+                study, setup.backend, config=config, artifact_store=setup.artifact_store
             ),
             limited=partial(self._guarded.run_outside, study, what="Evaluating a model once more"),
         )

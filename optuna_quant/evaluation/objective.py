@@ -188,6 +188,7 @@ class QuantObjective:
             setup, self._samples, self._guarded, self._baseline, self._reuse
         )
         self._lost: list[int] = []
+        self._kept_calibrations: set[str] = set()
 
     @property
     def space(self) -> TuningSpace:
@@ -312,7 +313,13 @@ class QuantObjective:
         # First, if nobody else does: what is wrong with the evaluation shows at once.
         baseline = self._baseline.value(trial, waiting, block=False)
         # Not inside the trial's own errors: unusable calibration data end the search.
-        share_calibration(study, setup.backend, config=config, artifact_store=setup.artifact_store)
+        share_calibration(
+            study,
+            setup.backend,
+            config=config,
+            artifact_store=setup.artifact_store,
+            kept=self._kept_calibrations,
+        )
         try:
             value = self._candidates.measure(trial, config, written, waiting, anew=anew)
         except CandidateError as error:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.sampled import SampleEvaluation
     from optuna_quant.sequential import Population
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
 
@@ -214,7 +215,7 @@ def find_difference(
     criterion: AccuracyCriterion,
     evaluate: Callable[[Any], Any],
     samples: SampleEvaluation | None,
-    calibrate: Callable[[], None],
+    calibrate: Callable[[QuantConfig], None],
     limited: Callable[[Callable[[], Any]], Any],
 ) -> str | None:
     """Measure again what the answer of a study rests on.
@@ -236,7 +237,7 @@ def find_difference(
         samples:
             The same as scores of single samples, if the study may keep such.
         calibrate:
-            Calibrates the backend.
+            Calibrates the backend for a configuration.
         limited:
             Runs an evaluation, and raises if it takes too long.
 
@@ -277,7 +278,7 @@ def find_difference(
     trial = best_met_trial(study, criterion) or closest_trial(study, criterion)
     if trial is None:
         return None
-    calibrate()
+    calibrate(space.config_from_params(trial.params))
     model = rebuild(trial, backend=backend, space=space)
     if samples is not None and population is not None:
         # In the order of the trial: what a model gives may depend on the batch.

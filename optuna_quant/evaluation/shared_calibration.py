@@ -16,10 +16,13 @@ from optuna_quant import _optuna
 from optuna_quant.backends.base import Calibrates
 from optuna_quant.backends.base import CalibratesForConfigs
 from optuna_quant.backends.base import SharesCalibration
+from optuna_quant.backends.base import SharesParts
 from optuna_quant.backends.base import TellsCalibrationBytes
+from optuna_quant.evaluation.shared_parts import StudyParts
 from optuna_quant.study.compute_once import TIMEOUT_SECONDS
 from optuna_quant.study.compute_once import ComputeOnce
 from optuna_quant.study.compute_once import LeaseMonitor
+from optuna_quant.study.computing_times import timed
 
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ def share_calibration(
     config: QuantConfig | None = None,
     artifact_store: ArtifactStore | None = None,
     timeout: float = TIMEOUT_SECONDS,
+    kept: set[str] | None = None,
 ) -> None:
     """Calibrate the backend, once for all workers of the study and for later runs.
 
@@ -52,6 +56,11 @@ def share_calibration(
     few kilobytes for each tensor) or, with an artifact store, the store. A worker that fails or
     dies meanwhile is replaced by another. What was calibrated is told apart by content, so a
     worker with another model or other data calibrates for itself.
+
+    From then on the backend also looks there for parts of candidates that take long to compute,
+    such as weights by GPTQ (:class:`~optuna_quant.backends.base.SharesParts`), each of which one
+    worker computes for all: those up to 64 kB, 2 MB in all, in the study, others in the artifact
+    store if there is one.
 
     There is nothing to share, and nobody is waited for, if the backend is calibrated already (its
     ``cache_dir`` counts), if the study is in memory, or if the backend cannot export statistics.
@@ -71,6 +80,10 @@ def share_calibration(
         timeout:
             After how many seconds without a heartbeat another worker takes over from the one that
             calibrates; on this machine, where its process has ended, at once.
+        kept:
+            Names of what studies are known to keep, which is added to. If it is given, what the
+            configuration needs is put into the study even where this backend has it already, as
+            after the computation of sensitivities; then others find it there.
 
     Raises:
         ValueError:
@@ -80,15 +93,23 @@ def share_calibration(
         raise ValueError(f"timeout must be positive, but got {timeout}.")
     storage, _ = _optuna.study_identity(study)
     in_memory = isinstance(storage, InMemoryStorage)
+    if isinstance(backend, SharesParts):
+        backend.share_parts(None if in_memory else StudyParts(study, artifact_store))
     if isinstance(backend, SharesCalibration) and not in_memory:
         _share(study, backend, artifact_store, timeout)
     elif isinstance(backend, Calibrates):
-        backend.calibrate()
+        with timed(study, "calibration:here"):
+            backend.calibrate()
     if config is None or in_memory or not isinstance(backend, CalibratesForConfigs):
         return  # What such a configuration needs is then collected when it is built.
-    more = backend.calibration_for(config)
-    if more is not None:
-        _share(study, more, artifact_store, timeout)
+    for part in backend.calibrations_for(config):
+        if kept is None:
+            _share(study, part, artifact_store, timeout)
+            continue
+        name = f"{study.study_name}/{part.calibration_key()}"
+        if name not in kept or not part.is_calibrated():
+            _share(study, part, artifact_store, timeout, though_calibrated=True)
+            kept.add(name)
 
 
 def _share(
@@ -96,8 +117,10 @@ def _share(
     backend: SharesCalibration,
     artifact_store: ArtifactStore | None,
     timeout: float,
+    *,
+    though_calibrated: bool = False,
 ) -> None:
-    if backend.is_calibrated():
+    if backend.is_calibrated() and not though_calibrated:
         return
     name = f"calibration:{backend.calibration_key()[:32]}"
     monitor = LeaseMonitor(timeout)
@@ -105,7 +128,8 @@ def _share(
     if artifact_store is None:
         value = in_study.get(lambda: _for_study(backend))
         if value.startswith(_TOO_LARGE):
-            _calibrate_alone(backend, value)
+            if not (though_calibrated and backend.is_calibrated()):
+                _calibrate_alone(backend, value)
             return
     else:
         # The study may hold them from a run without a store.
@@ -117,7 +141,9 @@ def _share(
         _take(backend, value)
 
 
-def take_calibration(study: optuna.Study, backend: Backend) -> None:
+def take_calibration(
+    study: optuna.Study, backend: Backend, config: QuantConfig | None = None
+) -> None:
     """Give a backend the calibration that a study keeps, if it keeps that; nothing is written.
 
     Args:
@@ -125,8 +151,18 @@ def take_calibration(study: optuna.Study, backend: Backend) -> None:
             The study.
         backend:
             The backend. If the study has nothing for it, it calibrates when it has to.
+        config:
+            A configuration that is built next, as for :func:`share_calibration`.
     """
-    if not isinstance(backend, SharesCalibration) or backend.is_calibrated():
+    if isinstance(backend, SharesCalibration):
+        _take_if_kept(study, backend)
+    if config is not None and isinstance(backend, CalibratesForConfigs):
+        for part in backend.calibrations_for(config):
+            _take_if_kept(study, part)
+
+
+def _take_if_kept(study: optuna.Study, backend: SharesCalibration) -> None:
+    if backend.is_calibrated():
         return
     found = ComputeOnce(study, f"calibration:{backend.calibration_key()[:32]}").read()
     if found is not None and not found.startswith(_TOO_LARGE):
@@ -145,7 +181,7 @@ def _for_study(backend: SharesCalibration) -> bytes:
 def _calibrate_alone(backend: SharesCalibration, value: bytes) -> None:
     size = int(value.removeprefix(_TOO_LARGE))
     warnings.warn(
-        f"The calibration statistics take {size} bytes, but a study keeps at most "
+        f"What was calibrated takes {size} bytes, but a study keeps at most "
         f"{LARGEST_IN_STUDY}, so every worker calibrates for itself. To calibrate once, pass "
         "artifact_store=, or give the backend a cache_dir that the workers share.",
         stacklevel=3,
@@ -183,8 +219,8 @@ def _through_store(
             return path.read_bytes()
         except Exception as error:  # Each kind of store fails in its own way.
             warnings.warn(
-                f"The calibration statistics, artifact {artifact}, cannot be read from the "
-                f"artifact store ({error}); calibrating again.",
+                f"What was calibrated, artifact {artifact}, cannot be read from the artifact "
+                f"store ({error}); calibrating again.",
                 stacklevel=4,
             )
     return b""
@@ -196,11 +232,11 @@ def _take(backend: SharesCalibration, value: bytes) -> None:
             backend.import_calibration(value)
         except ValueError as error:
             warnings.warn(
-                f"The calibration statistics that the study keeps cannot be used: {error} "
+                f"What the study keeps of the calibration cannot be used: {error} "
                 "Calibrating again.",
                 stacklevel=4,
             )
         else:
-            _logger.info("Using the calibration statistics of another worker.")
+            _logger.info("Using what another worker has calibrated.")
             return
     backend.calibrate()

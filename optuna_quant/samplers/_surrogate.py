@@ -252,12 +252,12 @@ class SurrogateQuantSampler(QuantSampler):
         if not has_recipes(self._space):
             return self._search(self._space, self._option_scores, kept)
         if kept is None:
-            return RecipePolicy(self._space, self._sensitivity, self._search_part)
+            return RecipePolicy(self._space, self._costs, self._sensitivity, self._search_part)
         # The earlier study has chosen its recipes.
         answer = PriorInSpace(kept, self._space, self._checked_criterion, self._costs).answer
         recipes = self._space.default().recipes if answer is None else answer.recipes
         return RecipePolicy(
-            self._space, None, partial(self._search_part, kept=kept), recipes=recipes
+            self._space, self._costs, None, partial(self._search_part, kept=kept), recipes=recipes
         )
 
     @property

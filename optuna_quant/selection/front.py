@@ -133,14 +133,10 @@ def front_points(
             If the objective is not known or the study's direction contradicts the criterion; or
             if no trial has recorded what the objective needs.
     """
-    criterion.check_direction(study)
-    chosen = as_objective(objective)
-    baseline = get_baseline(study)
-    if baseline is None:
+    full, estimated = study_points(study, criterion, objective)
+    if not full:
         return []
-    trials = study.get_trials(deepcopy=False)
-    full = [_point(c, criterion, chosen, baseline.value) for c in candidates(study, criterion)]
-    full.append(_fp32_point(baseline, trials, chosen, full))
+    chosen = as_objective(objective)
     known = [point for point in full if _is_known(point)]
     if len(full) > 1 and not any(not point.is_fp32 for point in known):
         raise ValueError(shown_unknown(study, chosen, [point.measures for point in full]))
@@ -152,14 +148,45 @@ def front_points(
         )
     found = _front(known, criterion)
     if partial:
-        estimated = [
-            _point(c, criterion, chosen, baseline.value)
-            for c in partial_candidates(study, criterion)
-        ]
-        estimated = _furthest(estimated, trials)
-        left = _front([*found, *filter(_is_known, estimated)], criterion)
+        furthest = _furthest(estimated, study.get_trials(deepcopy=False))
+        left = _front([*found, *filter(_is_known, furthest)], criterion)
         found = [*found, *(point for point in left if point.samples is not None)]
     return sorted(found, key=lambda point: _order(point, criterion))
+
+
+def study_points(
+    study: optuna.Study, criterion: AccuracyCriterion, objective: ObjectiveLike = OPS
+) -> tuple[list[FrontPoint], list[FrontPoint]]:
+    """All models that a study has evaluated, on the front or not.
+
+    Args:
+        study:
+            The study, as for :func:`front_points`.
+        criterion:
+            What the loss is, and when it is small enough.
+        objective:
+            What models cost; infinite where that is not known.
+
+    Returns:
+        The models that were evaluated on all samples, in the order of the trials, with FP32 as
+        the last; and those that were evaluated on a part, by their estimates. Both are empty
+        without a baseline.
+
+    Raises:
+        ValueError:
+            If the objective is not known or the study's direction contradicts the criterion.
+    """
+    criterion.check_direction(study)
+    chosen = as_objective(objective)
+    baseline = get_baseline(study)
+    if baseline is None:
+        return [], []
+    full, estimated = (
+        [_point(each, criterion, chosen, baseline.value) for each in found]
+        for found in (candidates(study, criterion), partial_candidates(study, criterion))
+    )
+    trials = study.get_trials(deepcopy=False)
+    return [*full, _fp32_point(baseline, trials, chosen, full)], estimated
 
 
 def front_frame(points: Sequence[FrontPoint], objective: Objective) -> pd.DataFrame:
@@ -246,7 +273,8 @@ def _fp32_point(
         measures |= objective.fp32
     for view in own[:1]:
         size = view.model_bytes
-        measures = {**view.costs, **measures} | ({} if size is None else {SIZE: float(size)})
+        recorded = {OPS: float(view.fallback_ops), **view.costs}
+        measures = {**recorded, **measures} | ({} if size is None else {SIZE: float(size)})
     number = baseline.trial if any(t.number == baseline.trial for t in own) else None
     if number is None and own:
         number = own[0].number

@@ -58,6 +58,12 @@ def find_bytes(attrs: Mapping[str, Any], name: str, *, study_name: str = "") -> 
     return data
 
 
+def stored_bytes(attrs: Mapping[str, Any], prefix: str) -> int:
+    """How long the texts are that a study with these system attributes keeps under a prefix."""
+    start = f"optuna_quant:{prefix}"
+    return sum(len(v) for k, v in attrs.items() if k.startswith(start) and isinstance(v, str))
+
+
 def read_bytes(study: optuna.Study, name: str) -> bytes | None:
     """The bytes that the study keeps under a name; :obj:`None` if there are none."""
     attrs = _optuna.study_system_attrs(study)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 _ARITHMETIC = "arithmetic"
+_ALGORITHMS = "algorithms"
+# Studies that an earlier version began lack them.
+_MAY_BE_MISSING = (_ARITHMETIC, _ALGORITHMS)
 SIGNATURE = "optuna_quant:signature"
 
 
@@ -38,8 +41,8 @@ def check_continued(
             The study.
         backend:
             Builds the models. If it :class:`~optuna_quant.backends.base.HasSignature`, that must
-            be the same as in the study, but for ``"arithmetic"``, which may be missing on either
-            side, as in studies that an earlier version began.
+            be the same as in the study, but for ``"arithmetic"`` and ``"algorithms"``, which may
+            be missing on either side, as in studies that an earlier version began.
         space:
             The tuning space.
         criterion:
@@ -71,8 +74,13 @@ def check_continued(
 
 
 def signature_of_models(backend: Backend, space: TuningSpace) -> dict[str, str]:
-    """What the models of a backend depend on, by part; ``"model"`` is among them."""
-    own = backend.signature() if isinstance(backend, HasSignature) else {}
+    """What the models of a backend depend on, by part; ``"model"`` is among them.
+
+    The versions of algorithms of weights alone are not, where the space has no such options.
+    """
+    own = dict(backend.signature()) if isinstance(backend, HasSignature) else {}
+    if not any(o.mode == "weight_only" for t in space.tunables for o in t.options):
+        own.pop(_ALGORITHMS, None)
     return {"model": backend.fingerprint(space.fp32()), **own}
 
 
@@ -110,9 +118,7 @@ def check_models(study: optuna.Study, signature: Mapping[str, str]) -> None:
 def _check_signature(
     study: optuna.Study, known: Mapping[str, str], signature: Mapping[str, str]
 ) -> None:
-    parts = [name for name in {**known, **signature} if known.get(name) != signature.get(name)]
-    if not (_ARITHMETIC in known and _ARITHMETIC in signature):
-        parts = [name for name in parts if name != _ARITHMETIC]
+    parts = _different_parts(known, signature)
     if parts == [_ARITHMETIC]:
         raise ValueError(
             f"The study {study.study_name!r} was started on another kind of processor: 8-bit "
@@ -132,12 +138,20 @@ def _check_signature(
 
 def _other_models(known: Mapping[str, str], signature: Mapping[str, str]) -> str:
     """In what the models of two signatures differ, in words; empty if they are the same."""
-    parts = [name for name in {**known, **signature} if known.get(name) != signature.get(name)]
     # Other options may bring other arithmetic with them.
-    parts = [name for name in parts if name != _ARITHMETIC]
+    parts = [name for name in _different_parts(known, signature) if name != _ARITHMETIC]
     if "model" in parts:
         return "another model"
     other = " and ".join(f"other {part}" for part in parts)
     if "options" in parts:
         other += f" (it has {known.get('options')}; here {signature.get('options')})"
     return other
+
+
+def _different_parts(known: Mapping[str, str], signature: Mapping[str, str]) -> list[str]:
+    parts = [name for name in {**known, **signature} if known.get(name) != signature.get(name)]
+    return [
+        name
+        for name in parts
+        if name not in _MAY_BE_MISSING or (name in known and name in signature)
+    ]

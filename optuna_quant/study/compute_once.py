@@ -30,6 +30,7 @@ from optuna_quant import _optuna
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.blobs import read_bytes
 from optuna_quant.study.blobs import write_bytes
+from optuna_quant.study.computing_times import timed
 from optuna_quant.workers.backoff import Backoff
 from optuna_quant.workers.heartbeat import HeartbeatMonitor
 from optuna_quant.workers.heartbeat import HeartbeatThread
@@ -136,7 +137,11 @@ class ComputeOnce:
                 return None
             # A worker that computed it before kept it before it gave up its lease.
             value = self.read()
-            return self._keep(compute()) if value is None else value
+            if value is not None:
+                return value
+            with timed(self._study, self.name):
+                computed = compute()
+            return self._keep(computed)
 
     def _keep(self, value: bytes) -> bytes:
         """Keep a value unless there is one already, and return the kept value."""

@@ -2,6 +2,7 @@
 
 Everything that decides a search is in the study. What people should see is in user attributes;
 what only the samplers need is in system attributes, which all begin with ``optuna_quant:``.
+How long values took to compute is beside them, see :mod:`optuna_quant.study.computing_times`.
 :class:`~optuna_quant.study.trial_view.TrialView` reads those of a trial.
 """
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def recorded_space(study: optuna.Study, prefix: str = "quant") -> TuningSpace:
-    """The tuning space that a study keeps; ops of studies that do not say it have no op type.
+    """The tuning space that a study keeps, its ops in the order of the model.
+
+    Studies of earlier versions may not say it, nor the types of the ops; then these are empty.
 
     Raises:
         ValueError:
@@ -41,6 +43,8 @@ def recorded_space(study: optuna.Study, prefix: str = "quant") -> TuningSpace:
             parts[kind][name] = values
     grouped = {op for ops in parts["group"].values() for op in ops}
     groups = {op: [op] for op in parts["op"] if op not in grouped} | parts["group"]
+    place = {op: number for number, op in enumerate(types)}
+    groups = dict(sorted(groups.items(), key=lambda group: place.get(group[1][0], len(place))))
     tunables = tuple(
         Tunable(
             name,

@@ -42,7 +42,8 @@ def check_space(study: optuna.Study, space: TuningSpace) -> None:
     stored = read_text(study, name)
     if stored is None:
         types = {op: tunable.op_type for tunable in space.tunables for op in tunable.ops}
-        write_text(study, f"{record.OP_TYPES}:{space.prefix}", json.dumps(types, sort_keys=True))
+        # In the order of the model, which the space's own text does not have.
+        write_text(study, f"{record.OP_TYPES}:{space.prefix}", json.dumps(types))
         write_text(study, name, text)
     elif stored != text:
         raise ValueError(

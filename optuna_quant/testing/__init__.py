@@ -30,6 +30,7 @@ pytest.register_assert_rewrite(
             "calibration",
             "costs",
             "model",
+            "parts",
             "same",
             "sensitivity",
             "tuning",
@@ -42,6 +43,7 @@ from optuna_quant.testing.blocks import BlocksTestCase  # noqa: E402
 from optuna_quant.testing.calibration import CalibrationTestCase  # noqa: E402
 from optuna_quant.testing.costs import CostsTestCase  # noqa: E402
 from optuna_quant.testing.model import ModelTestCase  # noqa: E402
+from optuna_quant.testing.parts import PartsTestCase  # noqa: E402
 from optuna_quant.testing.sensitivity import SensitivityTestCase  # noqa: E402
 from optuna_quant.testing.tuning import TuningTestCase  # noqa: E402
 
@@ -52,6 +54,7 @@ __all__ = [
     "CalibrationTestCase",
     "CostsTestCase",
     "ModelTestCase",
+    "PartsTestCase",
     "SensitivityTestCase",
     "TuningTestCase",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from optuna_quant.backends.base import HasConstantInputs
+from optuna_quant.backends.base import HasGraph
 from optuna_quant.backends.base import HasSignature
 from optuna_quant.backends.base import ReadsFiles
 from optuna_quant.backends.base import TracesOutputs
@@ -237,6 +238,19 @@ class BackendTestCase(BackendFixtures):
         assert found, "No output depends on the ops of the space, so they cannot matter."
         assert found <= set(known), f"There is no such output: {found - set(known)}."
         assert not backend.outputs_behind([]), "No output depends on no op."
+
+    def test_the_graph_has_the_ops(self, backend: Backend) -> None:
+        if not isinstance(backend, HasGraph):
+            pytest.skip("The backend does not know the graph of its model.")
+        nodes = backend.graph_nodes()
+        places = {node.name: place for place, node in enumerate(nodes)}
+        assert len(places) == len(nodes), "Each node must have a name of its own."
+        ops = {op.name for op in backend.capability().ops}
+        assert ops <= places.keys(), f"The graph lacks ops: {ops - places.keys()}."
+        for node in nodes:
+            assert all(places[name] < places[node.name] for name in node.inputs), (
+                f"{node.name!r} must come after what it reads."
+            )
 
     def test_less_stays_in_floats_when_ops_are_quantized(
         self, backend: Backend, space: TuningSpace

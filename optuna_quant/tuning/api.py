@@ -11,6 +11,8 @@ from optuna.storages import InMemoryStorage
 
 from optuna_quant.callbacks import StopReason
 from optuna_quant.evaluation.user_code import exits_are_errors
+from optuna_quant.tuning.call import Call
+from optuna_quant.tuning.call import python_call
 from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.options.collect import collect
 from optuna_quant.tuning.options.request import TuneOptions
@@ -47,6 +49,8 @@ class LeftOut(enum.Enum):
 
 
 LEFT_OUT = LeftOut.LEFT_OUT
+LIMITS = ("max_trials", "timeout")
+"""Of these None says something: no limit."""
 
 
 # A calibration, a callback, a metric: whatever is called here may not end the process.
@@ -184,27 +188,29 @@ def tune(
         "max_trials": max_trials,
         "timeout": timeout,
     }
-    left_out = {"max_trials": LEFT_OUT, "timeout": LEFT_OUT}
+    left_out = dict.fromkeys(LIMITS, LEFT_OUT)
     given = {name: value for name, value in named.items() if value is not left_out.get(name)}
-    request = collect(
-        TuneOptions,
-        {
-            "model": model,
-            "calibration_data": calibration_data,
-            "evaluate": evaluate,
-            "data": data,
-            "metric": metric,
-            "storage": storage,
-            "study_name": study_name,
-            "output": output,
-            "seed": seed,
-            **given,
-            **options,
-        },
-    )
+    everything = {
+        "model": model,
+        "calibration_data": calibration_data,
+        "evaluate": evaluate,
+        "data": data,
+        "metric": metric,
+        "storage": storage,
+        "study_name": study_name,
+        "output": output,
+        "seed": seed,
+        **given,
+        **options,
+    }
+    request = collect(TuneOptions, everything)
     rank = this_rank()
     _check_shared(storage, rank)
     search = prepare(request if rank.is_leader else replace(request, output=None))
+    said = {
+        name: value for name, value in everything.items() if name in LIMITS or value is not None
+    }
+    search = replace(search, call=Call("python", python_call(said), seed))
     result = search.run(
         storage=storage,
         study_name=study_name,

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._common.notebook_table import notebook_table
 from optuna_quant._common.printable import listed
 from optuna_quant.backends.base import original_of
 from optuna_quant.space.config import FP32
@@ -44,13 +45,11 @@ def without_quantization(config: QuantConfig) -> QuantConfig:
     return QuantConfig(dict.fromkeys(config.ops, FP32))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BuiltModel:
     """A model that was built without a search: in a given configuration, or that of a trial.
 
     Attributes:
-        model:
-            The model, as a trial of a search builds it.
         config:
             What was asked of each op; ops that it does not name run in FP32.
         fp32_bytes:
@@ -63,7 +62,7 @@ class BuiltModel:
             The trial whose model it is; :obj:`None` if it is of none.
     """
 
-    model: Model
+    _model: Model
     config: QuantConfig
     fp32_bytes: int
     backend: Backend = field(repr=False)
@@ -72,10 +71,14 @@ class BuiltModel:
     _given: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _threads: int = field(default=0, repr=False)
 
+    def model(self) -> Model:
+        """The model, as a trial of a search builds it."""
+        return self._model
+
     @property
     def nbytes(self) -> int:
         """The size of the model in bytes."""
-        return self.model.nbytes
+        return self._model.nbytes
 
     @cached_property
     def executed(self) -> Mapping[str, ExecutedOp]:
@@ -85,7 +88,7 @@ class BuiltModel:
     @cached_property
     def is_quantized(self) -> bool:
         """Whether anything is quantized: calibration may find a range for no op."""
-        return self.model.fingerprint != self._fp32().fingerprint
+        return self._model.fingerprint != self._fp32().fingerprint
 
     def report(self) -> pd.DataFrame:
         """What each op was asked to run, and what the runtime executes.
@@ -111,7 +114,7 @@ class BuiltModel:
             ValueError:
                 If the data do not fit the model, or an option is out of its range.
         """
-        found = compare(self._fp32(), self.model, **{**self._given, **options})
+        found = compare(self._fp32(), self._model, **{**self._given, **options})
         return replace(
             found,
             first=replace(found.first, name=original_of(self.backend)),
@@ -127,7 +130,7 @@ class BuiltModel:
                 If the file cannot be written, or is one of those that were read.
         """
         check_output(path, inputs=files_of(self.backend))
-        self.model.save(path)
+        self._model.save(path)
 
     def summary(self) -> str:
         """The model in a few lines of text; the runtime is asked what it executes."""
@@ -149,6 +152,13 @@ class BuiltModel:
 
     def __str__(self) -> str:
         return self.summary()
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        head, *rest = self.summary().splitlines()
+        return notebook_table(head, [("", line) for line in rest])
 
     def _fp32(self) -> Model:
         return self.backend.quantize(without_quantization(self.config))

@@ -81,7 +81,7 @@ def choose(
         left_out=result.left_out,
     )
     # What the search believes is about its own question.
-    found = replace(found, note=result.note, explanation=None, is_chosen=True)
+    found = replace(found, note=result.note, explanation=None, is_chosen=True, call=result.call)
     if found.is_fp32 and found.objective != result.objective:
         found = replace(found, message=_only_fp32(found.objective))
     if found.depends_on_batch:

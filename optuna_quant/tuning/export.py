@@ -139,7 +139,7 @@ def export(
         )
     config = space.config_from_params(chosen.params)
     check_config(config, backend.capability())
-    take_calibration(study, backend)
+    take_calibration(study, backend, config)
     own = {"inputs": inputs, "transform": request.evaluation.transform}
     result = BuiltModel(
         rebuild(chosen, backend=backend, space=space),

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field
+import enum
 from functools import cached_property
 import math
 from typing import TYPE_CHECKING
+
+from optuna.logging import get_logger
 
 from optuna_quant.backends.base import original_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.worth import is_better
+from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.study.trial_view import views
 
 
 if TYPE_CHECKING:
@@ -34,11 +39,35 @@ if TYPE_CHECKING:
     from optuna_quant.samplers import Speculation
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.tuning.call import Call
     from optuna_quant.tuning.validation import HoldoutResult
     from optuna_quant.tuning.validation import SecondEvaluation
 
 
+_logger = get_logger(__name__)
+
 NOTHING = "no quantized model was evaluated."
+
+
+class ResultKind(enum.StrEnum):
+    """What a search has ended with; each result is of one kind."""
+
+    MET = "met"
+    """A quantized model meets the criterion."""
+    HOLDOUT_MISSED = "holdout_missed"
+    """It meets the criterion on the samples of the search, but not on the hold-out set."""
+    MET_WITHOUT_GAIN = "met_without_gain"
+    """It meets the criterion, but is no better than FP32 by the objective."""
+    FP32 = "fp32"
+    """The FP32 model is the answer, because no quantized one is better by the objective."""
+    NOTHING_EVALUATED = "nothing_evaluated"
+    """No quantized model was evaluated."""
+    NOT_REPRODUCIBLE = "not_reproducible"
+    """A model met the criterion, but not when it was evaluated again."""
+    NOT_FULLY_EVALUATED = "not_fully_evaluated"
+    """No model was found to meet the criterion on all samples; one looks good on some."""
+    NOT_MET = "not_met"
+    """No quantized model meets the criterion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +107,30 @@ class Outcome:
     known_objective: KnownObjective | None = field(default=None, repr=False)
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict, repr=False)
     explanation: Explanation | None = field(default=None, repr=False)
+    call: Call | None = field(default=None, repr=False)
+
+    @property
+    def kind(self) -> ResultKind:
+        """What the search has ended with, in a word: a :class:`ResultKind` (a string)."""
+        if self.met:
+            if self.holdout is not None and not self.holdout.met:
+                return ResultKind.HOLDOUT_MISSED
+            return ResultKind.MET_WITHOUT_GAIN if self.pays is False else ResultKind.MET
+        if self.is_fp32:
+            return ResultKind.FP32
+        if self.config is None:
+            return ResultKind.NOTHING_EVALUATED
+        if not self.is_reproducible:
+            return ResultKind.NOT_REPRODUCIBLE
+        if self.samples is not None and self._looks_good:
+            return ResultKind.NOT_FULLY_EVALUATED
+        return ResultKind.NOT_MET
+
+    @property
+    def _looks_good(self) -> bool:
+        if self.metric is None or self.baseline is None:
+            return False
+        return self.criterion.meets(self.metric, self.baseline)
 
     @property
     def pays(self) -> bool | None:
@@ -108,6 +161,23 @@ class Outcome:
         return original_of(self.backend)
 
     @property
+    def nbytes(self) -> int | None:
+        """The size of the model in bytes; :obj:`None` if that is not known."""
+        return None if self.trial is None else TrialView(self.trial).model_bytes
+
+    @property
+    def fp32_bytes(self) -> int | None:
+        """That of the FP32 model; :obj:`None` if that is not known."""
+        if self.gain is not None and self.gain.fp32_bytes is not None:
+            return self.gain.fp32_bytes
+        baseline, trials = get_baseline(self.study), views(self.study)
+        if baseline is None or baseline.trial is None or baseline.trial >= len(trials):
+            return None
+        measured = trials[baseline.trial]
+        # Another trial has measured it beside its own model.
+        return measured.model_bytes if measured.is_baseline else None
+
+    @property
     def fallback_ops(self) -> tuple[str, ...]:
         """The ops of the model that are not quantized."""
         return () if self.config is None else self.config.fallback_ops
@@ -127,3 +197,12 @@ class Outcome:
     def executed(self) -> Mapping[str, ExecutedOp] | None:
         """What the runtime executes of the model; the runtime is asked once."""
         return None if self.config is None else self.backend.executed(self.config)
+
+    @cached_property
+    def known_executed(self) -> Mapping[str, ExecutedOp]:
+        """The same, where a runtime that cannot be asked is no error: then nothing is known."""
+        try:
+            return self.executed or {}
+        except Exception as error:
+            _logger.warning(f"What runs of the model is not known: {error}")
+            return {}

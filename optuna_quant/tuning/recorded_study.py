@@ -152,7 +152,7 @@ class RecordedTrials:
 
     def _best(self) -> FrozenTrial:
         name, criterion = self.study.study_name, self.criterion
-        objective = self._objective()
+        objective = self.objective()
         found = candidates(self.study, criterion)
         met = ranked(found, objective)
         if not met:
@@ -171,18 +171,24 @@ class RecordedTrials:
             )
         return best
 
-    def _objective(self) -> Objective:
+    def objective(self) -> Objective:
+        """The objective of the study, relative to what its record says of the FP32 model.
+
+        Raises:
+            ValueError:
+                If it is a function, which the record does not hold.
+        """
         said = str(self.study.user_attrs.get(record.OBJECTIVE, OPS))
         try:
             objective = as_objective(said)
         except ValueError:
             raise ValueError(
-                f"trial: the objective of the study {self.study.study_name!r} is a function "
+                f"The objective of the study {self.study.study_name!r} is a function "
                 f"({said!r}), so its record does not say which trial is best. Give the number of "
                 "a trial."
             ) from None
         trial = fp32_trial(self.study)
-        return _RelativeToRecord(objective, {} if trial is None else _measures(TrialView(trial)))
+        return RelativeToRecord(objective, {} if trial is None else measures_of(TrialView(trial)))
 
     def describe(self, trial: FrozenTrial) -> str:
         """What the record says of a trial, in a sentence."""
@@ -209,7 +215,7 @@ class RecordedTrials:
 
 
 @dataclass(frozen=True)
-class _RelativeToRecord:
+class RelativeToRecord:
     """An objective that knows what the FP32 model costs by the record.
 
     Args:
@@ -240,7 +246,13 @@ class _RelativeToRecord:
         return self.objective.show(cost)
 
 
-def _measures(view: TrialView) -> dict[str, float]:
+def measures_of(view: TrialView) -> dict[str, float]:
+    """What a trial has recorded of what its model costs, by measure.
+
+    Args:
+        view:
+            The trial.
+    """
     size = view.model_bytes
     sizes = {} if size is None else {SIZE: float(size)}
     return {**view.costs, OPS: float(view.fallback_ops), **sizes}

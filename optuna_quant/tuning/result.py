@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 import os
 from typing import TYPE_CHECKING
 from typing import Any
@@ -14,6 +15,8 @@ from optuna_quant.selection.front import front_frame
 from optuna_quant.selection.front import front_points
 from optuna_quant.tuning.choose import choose
 from optuna_quant.tuning.choose import objective_of
+from optuna_quant.tuning.notebook import result_html
+from optuna_quant.tuning.op_reasons import explain_op
 from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.outcome import Outcome
 from optuna_quant.tuning.output import check_output
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 _logger = get_logger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TuningResult(Outcome):
     """What :func:`~optuna_quant.tune` has found.
 
@@ -125,6 +128,9 @@ class TuningResult(Outcome):
             Why the ops in fallback are there, and how likely untried configurations are to meet
             the criterion: a :class:`~optuna_quant.samplers.Explanation`, whose text is in the
             summary. :obj:`None` with a strategy that has no model of the loss.
+        call:
+            The call or the command that has started the search, for reports; without secrets.
+            :obj:`None` if that is not known.
     """
 
     def model(self) -> Any:
@@ -190,6 +196,23 @@ class TuningResult(Outcome):
             rows.
         """
         return report(self)
+
+    def explain(self, op: str) -> str:
+        """Why an op runs as it does in the answer, in words.
+
+        The words rest on what the search knows: :attr:`explanation` (a loss that is "expected" is
+        an estimate from the sensitivities and all trials), the costs, what the runtime executes,
+        and any trial whose model differs from the answer in this op alone.
+
+        Args:
+            op:
+                The name of the op.
+
+        Raises:
+            ValueError:
+                If there is no such op in the search; it names those that are most like it.
+        """
+        return explain_op(self, op)
 
     def front(
         self, *, objective: ObjectiveLike | None = None, partial: bool = False
@@ -258,5 +281,28 @@ class TuningResult(Outcome):
         """
         return summary(self)
 
+    def save_report(self, path: str | os.PathLike[str]) -> None:
+        """Write a report of the search to a file, in the form that its ending says.
+
+        Args:
+            path:
+                The file: ``.html`` for a page to read and to pass on (it needs jinja2), ``.json``
+                for programs, ``.csv`` for the table of :meth:`report`. It is replaced as a whole.
+
+        Raises:
+            ImportError:
+                If the page needs a package that is not installed; it names the extra.
+            ValueError:
+                If the file has another ending, cannot be written, or is one that was read.
+        """
+        # A report knows results, and not the other way round: it is imported where it is used.
+        import_module("optuna_quant.report").save_report(self, path)
+
     def __str__(self) -> str:
         return self.summary()
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return result_html(self)

@@ -15,8 +15,9 @@ import optuna
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
-from optuna_quant.callbacks import Publishes
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.publishing import annotate_all
+from optuna_quant.callbacks.publishing import publishers
 from optuna_quant.costs.decision import Decision
 from optuna_quant.costs.decision import check_can_be_known
 from optuna_quant.costs.study_costs import StudyCosts
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.open import Storage
+    from optuna_quant.tuning.call import Call
     from optuna_quant.tuning.earlier_study import FromStudy
 
 
@@ -136,6 +138,8 @@ class TuningRun:
             When the evaluation of a model ends early; :obj:`None` if all samples are seen.
         seed:
             The seed of everything random.
+        call:
+            What has started the search, for its report.
     """
 
     backend: Backend
@@ -162,6 +166,7 @@ class TuningRun:
     with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
     from_study: FromStudy | None = None
+    call: Call | None = None
 
     @property
     def model(self) -> str:
@@ -300,7 +305,6 @@ class TuningRun:
         progress = Progress(self.policy) if options.show_progress else None
         shown = [] if progress is None else [progress]
         saved = [self.saver] if self.saver else []
-        publishers = _publishers(options.callbacks)
         objective = QuantObjective(
             self.backend,
             self.space,
@@ -313,7 +317,7 @@ class TuningRun:
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
             costs=decision.objective.measures_of,
-            annotate=partial(_annotate, publishers) if publishers else None,
+            annotate=annotate_all(options.callbacks),
         )
         study = self._opener.fitting(study, objective, storage)
         start.keep(study)  # It may be a new one.
@@ -359,9 +363,9 @@ class TuningRun:
             measure=measure if self.measure_gain else None,
             left_out=self.left_out,
         )
-        for publisher in _publishers(options.callbacks):
+        for publisher in publishers(options.callbacks):
             publisher.finish(study)
-        result = replace(result, note=note_of(self.measure))
+        result = replace(result, note=note_of(self.measure), call=self.call)
         ask_for_direction(result, self.measure)
         if result.depends_on_batch:
             result = replace(result, batches=self.batches)
@@ -377,15 +381,6 @@ class TuningRun:
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result
-
-
-def _publishers(callbacks: Sequence[object]) -> list[Publishes]:
-    return [each for each in callbacks if isinstance(each, Publishes)]
-
-
-def _annotate(publishers: Sequence[Publishes], trial: optuna.Trial) -> None:
-    for publisher in publishers:
-        publisher.annotate(trial)
 
 
 def _write(saver: SaveBest | None, result: TuningResult) -> str | None:

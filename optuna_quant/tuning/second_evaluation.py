@@ -153,12 +153,29 @@ def is_refuted(
         baseline:
             The metric of the FP32 model.
     """
+    found, failed = recorded_second_evaluation(study, trial, baseline=baseline)
+    return failed is not None or (found is not None and not found.meets(criterion))
+
+
+def recorded_second_evaluation(
+    study: optuna.Study, trial: FrozenTrial, *, baseline: float
+) -> tuple[SecondEvaluation | None, str | None]:
+    """What evaluating a trial's model a second time has given, and why it failed, if it did.
+
+    Args:
+        study:
+            Its study, which is only read.
+        trial:
+            The trial; it was evaluated on all samples.
+        baseline:
+            The metric of the FP32 model.
+    """
     digest = _digest(trial, trial.values[0], baseline)
     kept = read_bytes(study, f"{record.SECOND_EVALUATION}:{digest}")
     try:
-        return kept is not None and not _read(kept).meets(criterion)
-    except EvaluationTimeout:
-        return True
+        return None if kept is None else _read(kept), None
+    except EvaluationTimeout as error:
+        return None, f"{type(error).__name__}: {error}"
 
 
 def _digest(trial: FrozenTrial, metric: float | None, baseline: float | None) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
-
-from optuna.logging import get_logger
 
 from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
@@ -22,27 +22,21 @@ from optuna_quant.costs.worth import with_costs_as_reason
 from optuna_quant.selection.chosen_by_samples import shown_doubt
 from optuna_quant.selection.chosen_by_samples import shown_interval
 from optuna_quant.space.left_out import shown_bytes
-from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.trial_view import TrialView
-from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.outcome import NOTHING
+from optuna_quant.tuning.outcome import ResultKind
 from optuna_quant.tuning.warm_start import shown_start
 from optuna_quant.tuning.what_runs import describe_runs
 
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from optuna.trial import FrozenTrial
 
-    from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.costs.known import KnownObjective
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome
 
-
-_logger = get_logger(__name__)
 
 _SHOWN_ABANDONED = 3
 # What the summary has in other places.
@@ -56,7 +50,7 @@ def summary(result: Outcome) -> str:
     for and does not run so is named. The runtime is asked once for each result.
     """
     # What the hold-out set says is true of a chosen model as it stands, so it comes first.
-    lines = [_headline(result), *_shown_holdout(result)]
+    lines = [_first_line(result), *_shown_holdout(result)]
     if result.is_fp32:
         lines.append(
             f"metric {result.metric:.6g} ({result.original}), criterion: {result.criterion}"
@@ -79,9 +73,7 @@ def summary(result: Outcome) -> str:
         seen, of = result.samples
         lines.append(f"not fully evaluated: estimated after {seen} of {of} samples")
     if result.config is not None and result.trial is not None and not result.is_fp32:
-        runs, differs = describe_runs(
-            result.config, _executed_if_known(result), left_out=len(result.left_out)
-        )
+        runs, differs = _described_runs(result, result.config)
         lines.append(f"trial {result.trial.number}: {runs}{_shown_cost(result)}")
         lines.extend(_shown_recipes(result, result.config))
         if differs:
@@ -114,6 +106,15 @@ def summary(result: Outcome) -> str:
     return "\n".join(map(printable, lines))
 
 
+def ops_line(result: Outcome) -> str:
+    """How many ops of the model are quantized and run in integers; empty without a model."""
+    return "" if result.config is None else _described_runs(result, result.config)[0]
+
+
+def _described_runs(result: Outcome, config: QuantConfig) -> tuple[str, str]:
+    return describe_runs(config, result.known_executed, left_out=len(result.left_out))
+
+
 def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
     """The recipes that are not at their defaults, or that the user has fixed."""
     shown = [
@@ -132,62 +133,73 @@ def shown_best(result: Outcome, *, sentence: bool = True) -> str:
     return f"{text[0].upper()}{text[1:]}" if sentence else text
 
 
-def _executed_if_known(result: Outcome) -> Mapping[str, ExecutedOp] | None:
-    try:
-        return result.executed
-    except Exception as error:
-        _logger.warning(f"What runs of the model is not known: {error}")
-        return None
-
-
 def _finished(result: Outcome) -> list[FrozenTrial]:
     trials = result.study.get_trials(deepcopy=False)
     return [trial for trial in trials if trial.state.is_finished()]
 
 
-def _looks_good(result: Outcome) -> bool:
-    if result.metric is None or result.baseline is None:
-        return False
-    return result.criterion.meets(result.metric, result.baseline)
-
-
-def _headline(result: Outcome) -> str:
-    if result.met and result.holdout is not None and not result.holdout.met:
-        return (
-            "A quantized model meets the criterion on the samples of the search, but NOT on "
-            "the hold-out set:"
-        )
-    if result.met and result.pays is False:
+def headline(result: Outcome) -> str:
+    """What the search has ended with, in a sentence."""
+    kind = result.kind
+    if kind == ResultKind.FP32:
+        return _shown_fp32(result)
+    if kind == ResultKind.MET_WITHOUT_GAIN:
         return (
             "A quantized model meets the criterion, but it is "
             f"{shown_pays_not(result.objective)}{_by_given_costs(result)}."
         )
-    if result.met:
-        return "A quantized model meets the criterion."
-    if result.is_fp32 and result.stopped_because != StopReason.NO_GAIN:
-        used = trials_used(result.study.get_trials(deepcopy=False))
-        tried = "the model that was tried does not meet"
-        if used != 1:
-            tried = f"none of the {used} models that were tried meets"
-        return (
-            f"NO GAIN: {tried} the criterion, and every other one is predicted to be "
-            f"{shown_pays_not(result.objective)}."
-        )
-    if result.is_fp32:
+    return _HEADLINES[kind]
+
+
+_HEADLINES: Mapping[ResultKind, str] = MappingProxyType(
+    {
+        ResultKind.MET: "A quantized model meets the criterion.",
+        ResultKind.HOLDOUT_MISSED: (
+            "A quantized model meets the criterion on the samples of the search, but NOT on "
+            "the hold-out set."
+        ),
+        ResultKind.NOTHING_EVALUATED: f"NOT MET: {NOTHING}",
+        ResultKind.NOT_REPRODUCIBLE: (
+            "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again."
+        ),
+        ResultKind.NOT_FULLY_EVALUATED: (
+            "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples."
+        ),
+        ResultKind.NOT_MET: "NOT MET: no quantized model meets the criterion.",
+    }
+)
+
+_LEADS: Mapping[ResultKind, str] = MappingProxyType(
+    {
+        ResultKind.HOLDOUT_MISSED: ":",
+        ResultKind.NOT_REPRODUCIBLE: ":",
+        ResultKind.NOT_FULLY_EVALUATED: ". The one that looks best:",
+        ResultKind.NOT_MET: ". The one that comes closest:",
+    }
+)
+"""What leads from the headline to the lines about the model, in place of its full stop."""
+
+
+def _first_line(result: Outcome) -> str:
+    head, lead = headline(result), _LEADS.get(result.kind)
+    return head if lead is None else f"{head.removesuffix('.')}{lead}"
+
+
+def _shown_fp32(result: Outcome) -> str:
+    """That the FP32 model is the answer, and what was tried before."""
+    if result.stopped_because == StopReason.NO_GAIN:
         return (
             f"NO GAIN: {shown_best(result, sentence=False)}, as far as the cost table tells, so "
             "no quantized one was looked for."
         )
-    if result.config is None:
-        return f"NOT MET: {NOTHING}"
-    if not result.is_reproducible:
-        return "NOT REPRODUCIBLE: the model met the criterion, but not when evaluated again:"
-    if result.samples is not None and _looks_good(result):
-        return (
-            "NOT FULLY EVALUATED: no model was found to meet the criterion on all samples. "
-            "The one that looks best:"
-        )
-    return "NOT MET: no quantized model meets the criterion. The one that comes closest:"
+    used = trials_used(result.study.get_trials(deepcopy=False))
+    tried = "the model that was tried does not meet"
+    if used != 1:
+        tried = f"none of the {used} models that were tried meets"
+    return (
+        f"NO GAIN: {tried} the criterion, and every other one is predicted to be "
+        f"{shown_pays_not(result.objective)}."
+    )
 
 
 def _by_given_costs(result: Outcome) -> str:
@@ -263,16 +275,7 @@ def _shown_gain(result: Outcome) -> list[str]:
         known = result.known_objective
         given = known is not None and known.times_are_given
         return [f"on this machine: {result.gain}" if given else str(result.gain)]
-    baseline = get_baseline(result.study)
-    trials = views(result.study)
-    if result.trial is None or baseline is None or baseline.trial is None:
-        return []
-    if baseline.trial >= len(trials):
-        return []
-    measured = trials[baseline.trial]
-    if not measured.is_baseline:  # Another trial has measured it beside its own model.
-        return []
-    here, fp32 = TrialView(result.trial).model_bytes, measured.model_bytes
+    here, fp32 = result.nbytes, result.fp32_bytes
     if here is None or fp32 is None or here < fp32:
         return []
     return [
@@ -288,6 +291,14 @@ def _looked_for(objective: str) -> str:
     if objective == SIZE:
         return ' (objective="latency" looks for that)'
     return ' (objective="latency" looks for that, objective="size" for a smaller one)'
+
+
+def cost_text(result: Outcome) -> str | None:
+    """What the model costs by the objective, in words; :obj:`None` if that is not known."""
+    known = result.known_objective
+    if known is None or result.cost is None:
+        return None
+    return _shown_prediction(result, known, result.cost)
 
 
 def _shown_cost(result: Outcome) -> str:

@@ -8,8 +8,8 @@ from optuna.logging import get_logger
 
 from optuna_quant.costs.paying import left_out_by_cost
 from optuna_quant.costs.worth import gain_columns
-from optuna_quant.tuning.what_runs import is_integer
 from optuna_quant.tuning.what_runs import op_runs
+from optuna_quant.tuning.what_runs import runs_as_asked
 
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from optuna_quant.backends.base import ExecutedOp
-    from optuna_quant.backends.base import OpRuns
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
@@ -32,18 +31,23 @@ _COLUMNS = ("op", "op_type", "mode", "activation", "weight", "runs", "as_asked",
 LEVEL_COLUMN = "accuracy_level"
 """The column of the accuracy levels of ops in weight-only mode."""
 
-# The level at which weight-only ops multiply integers, see OpConfig.
-_INT8_LEVEL = 4
 
+def report(result: Outcome, executed: Mapping[str, ExecutedOp] | None = None) -> pd.DataFrame:
+    """What was asked of each op, and what runs; see :meth:`TuningResult.report`.
 
-def report(result: Outcome) -> pd.DataFrame:
-    """What was asked of each op, and what runs; see :meth:`TuningResult.report`."""
+    Args:
+        result:
+            The result.
+        executed:
+            What runs, as far as it is known. Default: what the backend says, or its error.
+    """
     import pandas as pd
 
     if result.config is None:
         return pd.DataFrame(columns=list(_COLUMNS))
     op_types = {op: t.op_type for t in result.space.tunables for op in t.ops}
-    executed = result.executed
+    if executed is None:
+        executed = result.executed
     assert executed is not None
     columns: dict[str, Mapping[str, float | None]] = {}
     columns |= gain_columns(result.known_objective, result.space, result.config)
@@ -115,16 +119,6 @@ def asked_row(
         "activation": "" if config.activation is None else config.activation.label,
         "weight": "" if config.weight is None else config.weight.label,
         "runs": runs.kernel,
-        "as_asked": _as_asked(config, runs),
+        "as_asked": runs_as_asked(config, runs),
         "note": runs.note,
     }
-
-
-def _as_asked(config: OpConfig, runs: OpRuns) -> bool | None:
-    """Whether what runs is of the kind that was asked for; None if it is not known."""
-    if runs.integer is None:
-        return None
-    if config.mode == "weight_only" and config.accuracy_level in (None, 0):
-        return True  # The runtime chooses what it computes in.
-    asks_for_integers = is_integer(config) or config.accuracy_level == _INT8_LEVEL
-    return runs.integer == asks_for_integers

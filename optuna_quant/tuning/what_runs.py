@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import QuantConfig
 
 
+# The level at which weight-only ops multiply integers, see OpConfig.
+_INT8_LEVEL = 4
+
+
 def op_runs(executed: Mapping[str, ExecutedOp], op: str) -> OpRuns:
     """What runs for an op, of what a backend's ``executed`` has given."""
     runs = executed.get(op, OpRuns())
@@ -27,6 +31,23 @@ def op_runs(executed: Mapping[str, ExecutedOp], op: str) -> OpRuns:
 def is_integer(option: OpConfig) -> bool:
     """Whether an option asks for arithmetic on integers; with the weight alone it does not."""
     return option.is_quantized and option.mode != "weight_only"
+
+
+def runs_as_asked(option: OpConfig, runs: OpRuns) -> bool | None:
+    """Whether what runs is of the kind that was asked for; None if it is not known.
+
+    Args:
+        option:
+            What was asked for.
+        runs:
+            What runs.
+    """
+    if runs.integer is None:
+        return None
+    if option.mode == "weight_only" and option.accuracy_level in (None, 0):
+        return True  # The runtime chooses what it computes in.
+    asks_for_integers = is_integer(option) or option.accuracy_level == _INT8_LEVEL
+    return runs.integer == asks_for_integers
 
 
 def describe_runs(

@@ -36,6 +36,7 @@ from optuna_quant.testing import BlocksTestCase
 from optuna_quant.testing import CalibrationTestCase
 from optuna_quant.testing import CostsTestCase
 from optuna_quant.testing import ModelTestCase
+from optuna_quant.testing import PartsTestCase
 from optuna_quant.testing import SensitivityTestCase
 from optuna_quant.testing import TuningTestCase
 
@@ -218,6 +219,15 @@ class TestExampleOfTheDocumentation(BackendTestCase, ModelTestCase, TuningTestCa
         weights = [rng.normal(size=(8, 8)).astype(np.float32) for _ in range(3)]
         backend = example_of_the_documentation()["NumpyBackend"]
         return lambda: backend(weights)
+
+
+class TestOnnxRuntimeParts(PartsTestCase):
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        maker = onnx_models.Maker()
+        h = maker.node("MatMul", [maker.input("x", ["N", 40]), maker.weight(40, 6)])
+        model, x = maker.model([h]), onnx_models.samples(20, 40)
+        return lambda: OnnxRuntimeBackend(model, approach="weight_only", calibration_data={"x": x})
 
 
 class TestOnnxRuntimeBlocks(BlocksTestCase):

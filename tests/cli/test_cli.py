@@ -186,7 +186,7 @@ def test_tune_with_data_and_metric(folder: Path, capsys: pytest.CaptureFixture[s
 def test_tune_with_evidence_off_evaluates_everything(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*BASE, "--data", "data.npz", "--tolerable-loss", "0.1", "--evidence", "off"]
+    command = [*BASE, "--data", "data.npz", "--tolerable-loss", "0.1", "--early-stopping", "off"]
     assert main(command) == 0
     assert "evaluated: " not in capsys.readouterr().out
 
@@ -217,7 +217,7 @@ def test_a_metric_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--error-probability", "0"], "error_probability must be above 0 and below 1"),
         (["--batch-size", "0"], "--batch-size"),
         (["--evaluation-threads", "0"], "--evaluation-threads"),
-        (["--evidence", "maybe"], "--evidence"),
+        (["--early-stopping", "maybe"], "--early-stopping"),
         (["--metric-bounds", "1", "1"], "bounds"),
     ],
 )
@@ -229,7 +229,7 @@ def test_wrong_evidence_options(
 
 
 def test_evidence_needs_single_samples(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*ACCURACY, "--evidence", "exact"]) == 2
+    assert main([*ACCURACY, "--early-stopping", "exact"]) == 2
     assert "evaluate has no parameter named indices" in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import json
 from typing import Any
 
@@ -14,6 +15,8 @@ from optuna_quant.costs import Boundary
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.costs import Validation
+from optuna_quant.costs.known import linearized
+from optuna_quant.costs.table import combined
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -43,6 +46,7 @@ tables = st.builds(
     st.dictionaries(names, st.dictionaries(names, numbers, min_size=1, max_size=3), max_size=3),
     st.lists(boundaries, max_size=3).map(tuple),
     numbers,
+    st.dictionaries(names, st.dictionaries(names, numbers, max_size=3), max_size=2),
 )
 validations = st.builds(
     Validation,
@@ -191,3 +195,32 @@ def test_what_is_no_json_is_said() -> None:
 def test_a_cost_that_is_infinite_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a finite number, but is inf"):
         Costs.loads(costs().dumps().replace("3.0", "Infinity"))
+
+
+def test_recipes_add_their_cost_where_anything_is_quantized() -> None:
+    table = replace(costs().table("latency"), recipes={"smooth": {"on": 2.0}, "x": {"True": -1}})
+    space = replace(SPACE, recipes={"smooth": ("off", "on"), "x": (False, True), "y": ("a", "b")})
+    plain = replace(table, recipes={})
+    config = QuantConfig({"first": INT8, "second": INT8}, {"smooth": "on", "x": True, "y": "b"})
+    assert table.cost(config) == plain.cost(config) + 1
+    assert table.cost(config.with_recipe("smooth", "off")) == plain.cost(config) - 1
+    floats = QuantConfig({"first": FP32, "second": FP32}, config.recipes)
+    assert table.cost(floats) == plain.cost(floats)
+    # As a boundary it is seen by what looks for the cheapest configuration.
+    folded = table.with_recipes(config.recipes)
+    assert not folded.recipes
+    for each in (config, floats, config.with_ops({"first": FP32})):
+        assert folded.cost(each) == table.cost(each)
+    assert combined([(table, 2.0), (plain, 1.0)], measure="m").cost(config) == (
+        2 * table.cost(config) + plain.cost(config)
+    )
+    by_function = linearized(table.cost, space, measure="latency")
+    assert by_function.recipes == table.recipes
+    assert table.within(["first"], rest="fp32").recipes == table.recipes
+
+
+def test_a_wrong_cost_of_a_recipe_is_named() -> None:
+    stored = json.loads(costs().dumps())
+    stored["tables"][0]["recipes"] = {"smooth": {"on": "much"}}
+    with pytest.raises(ValueError, match="recipe smooth=on must be a finite number"):
+        Costs.loads(json.dumps(stored))

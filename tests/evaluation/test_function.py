@@ -617,6 +617,14 @@ def test_the_command_takes_such_functions(
     )
     base = ["tune", "model.onnx", "--calibration", "calib.npz", "--evaluate", "own.py:scores"]
     base += ["--objective", "ops"]
-    options = ["--metric-bounds", "0", "1", "--evidence", "exact", "--tolerable-loss", "0.05"]
+    options = [
+        "--metric-bounds",
+        "0",
+        "1",
+        "--early-stopping",
+        "exact",
+        "--tolerable-loss",
+        "0.05",
+    ]
     assert main([*base, *options]) == 0
     assert "95% confidence" in capsys.readouterr().out

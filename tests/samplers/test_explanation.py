@@ -112,6 +112,15 @@ def test_shares_are_those_of_everything_quantized():
     assert max(found.errors.values(), key=lambda e: e.share).op in hard_ops(model)
 
 
+def test_the_loss_of_an_op_alone_is_what_the_model_loses_by_it():
+    model, sampler = three_hard()
+    found = explained(sampler, searched(sampler, model.metric))
+    assert CRITERION.criterion == "absolute"
+    for op, error in found.errors.items():
+        alone = model.losses[op][STATIC.label]
+        assert error.loss == pytest.approx(alone, rel=0.3 if op in hard_ops(model) else 1.5)
+
+
 def test_what_the_trials_have_taught_counts():
     """By the sensitivities alone all ops are the same."""
     model = SimulatedModel(6, 1, easy=1e-4)
@@ -384,6 +393,8 @@ def test_what_stands_in_the_way_is_named():
     assert set(least.config.quantized_ops) == hard
     assert least.loss == pytest.approx(model.loss(least.config), rel=0.3)
     assert {error.op for error in least.in_the_way} <= hard
+    # With these there is no model in which another one is quantized alone.
+    assert {error.loss for error in found.errors.values()} == {None}
     said = str(found).splitlines()
     assert said[-2] == (
         f"even with all but 3 ops in fallback a loss of about {CRITERION.show(least.loss)} is "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+import math
 from typing import Any
 
 import optuna
@@ -134,15 +135,57 @@ def test_without_sensitivities_recipes_keep_their_defaults() -> None:
     [
         ({"smooth=a": 0.15, "smooth=b": 0.1}, "smooth=a"),  # About as good, and first.
         ({"smooth=a": 0.5, "smooth=b": 0.1}, "smooth=b"),
-        ({"level=on": 0.3, "smooth=b": 0.3}, "level=on smooth=b"),  # Another halves the rest.
-        ({"level=on": 0.3, "smooth=b": 0.7}, "level=on"),
+        ({"level=on": 0.3, "smooth=b": 0.7}, "level=on smooth=b"),
+        ({"level=on": 0.3, "smooth=b": 0.95}, "level=on"),  # That may be noise.
+        ({"level=on": 0.85, "smooth=b": 0.85}, "level=on smooth=b"),  # Together worth a trial.
         ({"other=True": 0.2}, "other=True"),
     ],
 )
-def test_which_recipes_are_chosen(factors: Mapping[str, float], chosen: str) -> None:
+def test_which_recipes_that_cost_nothing_are_chosen(
+    factors: Mapping[str, float], chosen: str
+) -> None:
     model = RecipeModel(factors)
     study = searched(model.sampler(), model.metric)
     assert recipes_of(study, model)[1] == chosen
+
+
+@pytest.mark.parametrize(
+    ("factors", "chosen"),
+    [
+        ({"level=on": 0.75}, "level=on"),
+        ({"level=on": 0.3, "smooth=b": 0.4}, "level=on smooth=b"),  # Another halves the rest.
+        ({"level=on": 0.3, "smooth=b": 0.7}, "level=on"),
+        ({"level=on": 0.85, "smooth=b": 0.85}, ""),
+        ({"level=on": 0.3, "other=True": 0.7}, "level=on other=True"),  # That one is free.
+    ],
+)
+def test_which_recipes_that_cost_something_are_chosen(
+    factors: Mapping[str, float], chosen: str
+) -> None:
+    model = RecipeModel(factors)
+    prices = {"level": {"on": 1.0}, "smooth": {"a": 1.0, "b": 1.0}}
+    model.table = replace(model.table, recipes=prices)
+    study = searched(model.sampler(), model.metric)
+    assert recipes_of(study, model)[1] == chosen
+
+
+def test_a_recipe_that_takes_more_than_quantization_gives_is_not_tried() -> None:
+    model = RecipeModel({"level=on": 0.01, "other=True": 0.5})
+    price = model.table.cost(model.space.fp32())
+    model.table = replace(model.table, recipes={"level": {"on": price}})
+    study = searched(model.sampler(), model.metric)
+    assert set(recipes_of(study, model)) == {"", "other=True"}
+
+
+def test_what_recipes_cost_counts_when_the_cheapest_is_looked_for() -> None:
+    model = RecipeModel({"level=on": 0.3}, easy=0.02)
+    price = 0.9 * (model.table.cost(model.space.fp32()) - model.least_cost(tolerance=math.inf))
+    model.table = replace(model.table, recipes={"level": {"on": price}})
+    study = searched(model.sampler(), model.metric)
+    costs = [model.table.cost(config) for config in configs_of(study, model.space)]
+    assert "level=on" in recipes_of(study, model)
+    # With it hardly anything but what quantizes nearly all ops is cheaper than FP32.
+    assert max(costs) <= model.table.cost(model.space.fp32())
 
 
 def test_a_search_that_is_interrupted_goes_on_as_it_would_have() -> None:

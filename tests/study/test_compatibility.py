@@ -61,6 +61,40 @@ def test_earlier_version_goes_on_with_a_study_of_this_one(study: optuna.Study) -
     go_on(study, SignedBackend(options="o"))
 
 
+def test_other_arithmetic_is_refused_whatever_else_an_earlier_version_lacks(
+    study: optuna.Study,
+) -> None:
+    go_on(study, SignedBackend(arithmetic="exact"))
+    with pytest.raises(ValueError, match="another kind of processor"):
+        go_on(study, SignedBackend(arithmetic="saturating", algorithms="rtn:1"))
+
+
+@pytest.mark.parametrize("has_four_bits", [True, False])
+def test_versions_of_algorithms_count_where_weights_alone_are_quantized(
+    study: optuna.Study, has_four_bits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx_models = pytest.importorskip("onnx_models")
+    from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+    from optuna_quant.backends.onnxruntime import signature
+
+    m = onnx_models.Maker()
+    model = m.model([m.node("MatMul", [m.input("x", ["N", 64]), m.weight(64, 64)])])
+    backend = OnnxRuntimeBackend(
+        model, calibration_data=onnx_models.samples(8, 64), approach="auto"
+    )
+    bits = {".*": {"weight": {"bits": [8, 4]}}} if has_four_bits else None
+    space = backend.tuning_space(op_type_dict=bits)
+    check_continued(study, backend, space, CRITERION)
+    check_continued(study, backend, space, CRITERION)
+    newer = {name: version + 1 for name, version in signature.ALGORITHM_VERSIONS.items()}
+    monkeypatch.setattr(signature, "ALGORITHM_VERSIONS", newer)
+    if has_four_bits:
+        with pytest.raises(ValueError, match="started with other algorithms"):
+            check_continued(study, backend, space, CRITERION)
+    else:
+        check_continued(study, backend, space, CRITERION)
+
+
 def test_other_options_are_named_rather_than_their_arithmetic(study: optuna.Study) -> None:
     go_on(study, SignedBackend(options="o", arithmetic="saturating"))
     with pytest.raises(ValueError, match="started with other options") as error:

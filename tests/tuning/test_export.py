@@ -71,8 +71,8 @@ def test_every_trial_gives_the_model_that_it_has_evaluated(journal: Path) -> Non
     assert len(trials) > 2
     for trial in trials:
         built = exported(journal, trial=trial.number)
-        assert built.model.fingerprint == TrialView(trial).fingerprint
-        assert evaluate(built.model) == trial.values[0]  # type: ignore[arg-type]
+        assert built.model().fingerprint == TrialView(trial).fingerprint
+        assert evaluate(built.model()) == trial.values[0]  # type: ignore[arg-type]
         assert built.trial is not None
         assert built.trial.number == trial.number
         assert f"Trial {trial.number} of the study 's': metric " in str(built)
@@ -118,7 +118,7 @@ def test_options_of_the_space_need_not_be_repeated(tmp_path: Path) -> None:
     result.save(tmp_path / "searched.onnx", closest=True)
     assert (tmp_path / "out.onnx").read_bytes() == (tmp_path / "searched.onnx").read_bytes()
     backend = OnnxRuntimeBackend(model, calibration_data=x)
-    assert built.model.fingerprint == backend.fingerprint(built.config)
+    assert built.model().fingerprint == backend.fingerprint(built.config)
     for other, what in (
         ({"calibration_data": x[:4]}, "other calibration data"),
         ({"approach": "auto"}, r"other options \(it has approach='static', .*'auto'"),

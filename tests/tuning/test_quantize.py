@@ -35,7 +35,7 @@ def test_the_default_is_the_model_of_a_trial(tmp_path: Path) -> None:
         onnx_models.convnet(), calibration_data=X, save=tmp_path / "out.onnx"
     )
     assert built.config == space.default()
-    assert built.model.fingerprint == backend.fingerprint(space.default())
+    assert built.model().fingerprint == backend.fingerprint(space.default())
     assert built.fp32_bytes == backend.quantize(space.fp32()).nbytes
     assert built.nbytes == backend.quantize(space.default()).nbytes
     session = onnxruntime.InferenceSession(tmp_path / "out.onnx")
@@ -53,11 +53,11 @@ def test_a_config_by_value_and_by_both_files(tmp_path: Path) -> None:
     json.write_text(config.to_json())
     built = optuna_quant.quantize(onnx_models.convnet(), calibration_data=X, config=config)
     built.report().to_csv(report, index=False)
-    assert built.model.fingerprint == backend.fingerprint(config)
+    assert built.model().fingerprint == backend.fingerprint(config)
     for path in (json, str(json), report, str(report)):
         again = optuna_quant.quantize(onnx_models.convnet(), calibration_data=X, config=path)
         assert again.config == config
-        assert again.model.fingerprint == built.model.fingerprint
+        assert again.model().fingerprint == built.model().fingerprint
 
 
 def test_a_label_is_for_the_ops_that_have_it() -> None:
@@ -92,7 +92,7 @@ def test_recipes_that_are_asked_for_are_used_whatever_says_the_ops(tmp_path: Pat
     built = optuna_quant.quantize(model, calibration_data=x, recipes=recipes)
     plain = optuna_quant.quantize(model, calibration_data=x)
     assert built.config.recipes == {"smooth_quant": "alpha=0.5"}
-    assert built.model.fingerprint != plain.model.fingerprint
+    assert built.model().fingerprint != plain.model().fingerprint
     assert "recipes: smooth_quant (alpha=0.5)" in str(built)
     assert built.fp32_bytes == plain.fp32_bytes
     report, json = tmp_path / "r.csv", tmp_path / "c.json"
@@ -100,7 +100,7 @@ def test_recipes_that_are_asked_for_are_used_whatever_says_the_ops(tmp_path: Pat
     json.write_text(built.config.to_json())
     for config in (report, json):
         again = optuna_quant.quantize(model, calibration_data=x, recipes=recipes, config=config)
-        assert again.model.fingerprint == built.model.fingerprint
+        assert again.model().fingerprint == built.model().fingerprint
     with pytest.raises(ValueError, match=r"recipe 'smooth_quant' cannot be .* Ask for it with"):
         optuna_quant.quantize(model, calibration_data=x, config=json)
 
@@ -142,7 +142,7 @@ def test_compare_measures_beside_fp32() -> None:
     assert found.threads == 1
     evaluation = optuna_quant.DataEvaluation(digits / "eval.npz")
     backend = built.backend
-    assert found.second.metric == evaluation(built.model)
+    assert found.second.metric == evaluation(built.model())
     assert found.first.metric == evaluation(backend.quantize(QuantConfig({})))
     assert (found.first.nbytes, found.second.nbytes) == (built.fp32_bytes, built.nbytes)
 
@@ -253,4 +253,4 @@ def test_a_whole_config_may_have_options_on_request(algorithm: str) -> None:
     label = f"static a=uint8/asym/per_tensor/{algorithm} w=int8/sym/per_channel/minmax"
     config = QuantConfig({"Conv0": OpConfig.from_label(label)})
     built = optuna_quant.quantize(onnx_models.convnet(), calibration_data=X, config=config)
-    assert built.model.fingerprint == backend.fingerprint(config)
+    assert built.model().fingerprint == backend.fingerprint(config)

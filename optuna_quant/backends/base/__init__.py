@@ -28,6 +28,8 @@ from optuna_quant.backends.base.calibration import PreviewsCalibration
 from optuna_quant.backends.base.calibration import SharesCalibration
 from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
+from optuna_quant.backends.base.graph import GraphNode
+from optuna_quant.backends.base.graph import HasGraph
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
 from optuna_quant.backends.base.model import HasThreads
@@ -38,6 +40,8 @@ from optuna_quant.backends.base.model import RunnableModel
 from optuna_quant.backends.base.model import RunsConcurrently
 from optuna_quant.backends.base.model import depends_on_batch
 from optuna_quant.backends.base.model import native_of
+from optuna_quant.backends.base.parts import KeepsParts
+from optuna_quant.backends.base.parts import SharesParts
 from optuna_quant.backends.base.sensitivity import CountsPasses
 from optuna_quant.backends.base.sensitivity import HasKey
 from optuna_quant.backends.base.sensitivity import OffersSensitivities
@@ -56,13 +60,16 @@ __all__ = [
     "CalibratesForConfigs",
     "CountsPasses",
     "ExecutedOp",
+    "GraphNode",
     "HasBlocks",
     "HasConstantInputs",
+    "HasGraph",
     "HasKey",
     "HasNative",
     "HasOptionalInputs",
     "HasSignature",
     "HasThreads",
+    "KeepsParts",
     "MayDependOnBatch",
     "Model",
     "ModelLoadError",
@@ -79,6 +86,7 @@ __all__ = [
     "SensitivityFactory",
     "SensitivityKind",
     "SharesCalibration",
+    "SharesParts",
     "SimulatesTarget",
     "TakesBatches",
     "TakesSamples",

@@ -9,6 +9,7 @@ from typing import runtime_checkable
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -68,11 +69,11 @@ class TellsCalibrationBytes(Protocol):
 class CalibratesForConfigs(Protocol):
     """A backend some of whose configurations need more of the calibration data than others."""
 
-    def calibration_for(self, config: QuantConfig) -> SharesCalibration | None:
-        """What a configuration needs besides :meth:`Calibrates.calibrate`; None if nothing.
+    def calibrations_for(self, config: QuantConfig) -> Iterable[SharesCalibration]:
+        """What a configuration needs besides :meth:`Calibrates.calibrate`, one after the other.
 
-        It is collected, or taken from another worker, before the first such configuration is
-        built, and need not be the same object each time.
+        Each is collected, or taken from another worker, before the next is asked for, and all
+        before the first such configuration is built. They need not be the same objects each time.
         """
         ...
 

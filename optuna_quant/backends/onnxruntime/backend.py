@@ -23,6 +23,7 @@ from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_can
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
 from optuna_quant.backends.onnxruntime.lower_precision.simulated import with_rounding
 from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
+from optuna_quant.backends.onnxruntime.model.dependence import graph_nodes
 from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
@@ -31,6 +32,7 @@ from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
 from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
+from optuna_quant.backends.onnxruntime.recipes.request import ALL
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from optuna_quant.backends.base import GraphNode
     from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
@@ -193,6 +196,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             target=found,
             float16_storage=float16_storage,
             recipes=requested,
+            recipes_are_named=recipes != ALL,
         )
         super().__init__(parts, RLock())
         found.tell()
@@ -251,7 +255,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             prefix=prefix,
         )
         with self._lock:
-            space = without_idle_choices(space, self._parts.model.graph)
+            tell = self._parts.recipes.tell_left_out
+            space = without_idle_choices(space, self._parts.model.graph, tell)
             self._parts.variants.expect(space)
         return space
 
@@ -297,6 +302,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         """
         with self._lock:
             return find_blocks(self._parts.model.graph)
+
+    def graph_nodes(self) -> tuple[GraphNode, ...]:
+        """The nodes of the model's main graph, and which of them each reads."""
+        with self._lock:
+            return graph_nodes(self._parts.model.graph)
 
     # Models of configurations.
 
@@ -354,7 +364,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             ``"model"`` and ``"calibration data"`` as content hashes, ``"options"`` as text, and
             ``"arithmetic"``: ``"saturating"`` where sums of 8-bit products saturate (on x86
             processors without VNNI instructions, unless ``reduce_range`` or the session options
-            prevent it), ``"exact"`` elsewhere.
+            prevent it), ``"exact"`` elsewhere. With ``approach="auto"`` the versions of the
+            ``"algorithms"`` of weights alone; with ``"weight_only"`` they are among the options.
         """
         with self._lock:
             approach = self._parts.offered.approach

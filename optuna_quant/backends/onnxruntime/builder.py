@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from functools import partial
 import hashlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -58,13 +57,11 @@ from optuna_quant.space.config import OpConfig
 
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
     from optuna_quant.backends.onnxruntime.dynamic.rewrite import LoadTensor
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
@@ -72,6 +69,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
+    from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
     from optuna_quant.space.config import QuantConfig
 
 
@@ -109,20 +107,20 @@ class CandidateBuilder:
         inputs:
             Gives what some weight-only algorithms need of the ops' inputs; None without
             calibration data.
-        cache_dir:
-            Where weights that take long to quantize are kept on disk; None for nowhere.
+        kept_weights:
+            Keeps weights that take long to quantize.
         profile:
             What the target runs, and in what form it wants candidates.
         float16_storage:
             Whether weights that stay in floats are stored in float16.
-        means:
-            Gives the means of ops' inputs; None without calibration data.
         cache_bytes:
             How many bytes of quantized weights are kept in memory.
 
     Attributes:
         static:
             The ops that can be quantized statically, by name.
+        bias_inputs:
+            The tensors whose means the biases of these are corrected by, each with an axis.
         weight_only:
             The ops whose weights alone can be quantized, by name.
     """
@@ -133,14 +131,12 @@ class CandidateBuilder:
         *,
         reduce_range: bool = False,
         inputs: InputMomentsSource | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
+        kept_weights: KeptWeights | None = None,
         profile: TargetProfile = CPU,
         float16_storage: bool = False,
-        means: InputMeansSource | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._graph = graph
-        self._means = means
         self._reduce_range = reduce_range
         self._float16_storage = float16_storage
         self._target_options = write_options(profile)
@@ -156,8 +152,7 @@ class CandidateBuilder:
             weight_only_op(node, graph) if profile.weight_only_bits else None
             for node in graph.nodes
         )
-        if means is not None:
-            means.expect(bias_inputs(self.static.values(), graph))
+        self.bias_inputs = frozenset(bias_inputs(self.static.values(), graph))
         self.weight_only: Mapping[str, WeightOnlyOp] = MappingProxyType(
             {op.name: op for op in found if op is not None}
         )
@@ -169,7 +164,7 @@ class CandidateBuilder:
             profile,
         )
         self._inputs = inputs
-        self._grouped = GroupedWeights(graph, self._cache, inputs, cache_dir)
+        self._grouped = GroupedWeights(graph, self._cache, inputs, kept_weights)
 
     def check(self, config: QuantConfig) -> None:
         """Check that a configuration is one for this model and its target.
@@ -217,7 +212,11 @@ class CandidateBuilder:
         return found
 
     def build(
-        self, config: QuantConfig, find: FindParams, options: WriteOptions = AS_USUAL
+        self,
+        config: QuantConfig,
+        find: FindParams,
+        options: WriteOptions = AS_USUAL,
+        means: FindMeans | None = None,
     ) -> Built | None:
         """Build a candidate.
 
@@ -230,6 +229,8 @@ class CandidateBuilder:
                 Gives the parameters for activations.
             options:
                 How it is written.
+            means:
+                Gives the means of ops' inputs; None if biases are not corrected.
 
         Returns:
             The candidate; None if all its ops stay in FP32.
@@ -246,7 +247,6 @@ class CandidateBuilder:
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
         if not (chosen or alone or dynamic or lower):
             return None
-        means = self._means_for(config) if options.correct_biases else None
         writer = Writer(self._graph, plan, self._weights, options, means)
         written = writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
@@ -297,14 +297,6 @@ class CandidateBuilder:
                 else:
                     found[name] = (op, weight, op_config.accuracy_level)
         return found
-
-    def _means_for(self, config: QuantConfig) -> FindMeans:
-        """Gives the means of ops' inputs for the sampling size of a configuration."""
-        if self._means is None:
-            raise ValueError(
-                "Recipe 'fast_bias_correction' needs calibration_data, but the backend has none."
-            )
-        return partial(self._means.get, size=config.calibration_size)
 
     def _plan(
         self, chosen: dict[int, tuple[StaticOp, OpConfig]], find: FindParams, options: WriteOptions

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from optuna_quant.backends.onnxruntime.calibration.shared_source import SharedInputs
+from optuna_quant.backends.onnxruntime.calibration.shared_source import SharedSource
 from optuna_quant.backends.onnxruntime.topic import BackendTopic
-from optuna_quant.backends.onnxruntime.weight_only.shared_inputs import SharedInputs
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from optuna_quant.backends.base import KeepsParts
     from optuna_quant.backends.base import SharesCalibration
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.space.config import QuantConfig
@@ -41,7 +45,7 @@ class CalibratingBackend(BackendTopic):
         if self._parts.samples.calibration is None:
             return True
         with self._lock:
-            return self._parts.ranges.is_collected()
+            return self._parts.calibration.is_collected()
 
     def calibration_key(self) -> str:
         """A hash of all that :meth:`calibrate` depends on: the model, its tensors and the data.
@@ -49,13 +53,13 @@ class CalibratingBackend(BackendTopic):
         All calibration data that are used are read for it, once for each backend object.
         """
         with self._lock:
-            return self._parts.ranges.key()
+            return self._parts.calibration.key()
 
     def export_calibration(self) -> bytes:
         """What :meth:`calibrate` collects, to be imported elsewhere; calibrates if need be."""
         with self._lock:
             self._parts.calibrate()
-            return self._parts.ranges.dump()
+            return self._parts.calibration.dump()
 
     def import_calibration(self, data: bytes) -> None:
         """Take the statistics that a backend with the same :meth:`calibration_key` has exported.
@@ -64,17 +68,30 @@ class CalibratingBackend(BackendTopic):
         errors see :class:`~optuna_quant.backends.base.SharesCalibration`.
         """
         with self._lock:
-            self._parts.ranges.restore(data)
+            self._parts.calibration.restore(data)
 
-    def calibration_for(self, config: QuantConfig) -> SharesCalibration | None:
-        """What ``gptq`` and ``awq`` need of the inputs of ops, for a configuration that has them.
+    def calibrations_for(self, config: QuantConfig) -> Iterator[SharesCalibration]:
+        """What a configuration needs besides :meth:`calibrate`.
 
-        See :class:`~optuna_quant.backends.base.CalibratesForConfigs`. It is collected for all ops
-        at once for which the tuning spaces that this object has given offer them.
+        See :class:`~optuna_quant.backends.base.CalibratesForConfigs`. That is the calibration of
+        the graph that its recipes make, and what ``gptq`` and ``awq`` need of the inputs of ops:
+        for all ops at once for which the tuning spaces that this object has given offer them.
         """
         with self._lock:
-            source = self._parts.candidates.variant(config).builder.inputs_for(config)
-        return None if source is None else SharedInputs(source, self._lock)
+            variant = self._parts.variant_calibration(config)
+        if variant is not None:
+            yield SharedSource(variant, self._lock)
+        with self._lock:
+            inputs = self._parts.inputs_for(config)
+        if inputs is not None:
+            yield SharedInputs(inputs, self._lock)
+
+    def share_parts(self, kept: KeepsParts | None) -> None:
+        """Share weights by ``gptq``, ``awq`` and ``hqq``: see
+        :class:`~optuna_quant.backends.base.SharesParts`.
+        """
+        with self._lock:
+            self._parts.kept_weights.shared = kept
 
     def calibration_preview(self, samples: int) -> tuple[int, list[Feed]] | None:
         """The first batches of the calibration data, and how many samples there are or so many.

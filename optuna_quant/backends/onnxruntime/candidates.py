@@ -125,7 +125,10 @@ class Candidates:
         for recipe, value in changed(config):
             if isinstance(recipe, WriterRecipe):
                 options = recipe.written(options, value)
-        built = variant.builder.build(config, variant.ranges.params_for(config), options)
+        # The means first: the pass for the ranges gives them as well.
+        means = variant.ranges.means_for(config) if options.correct_biases else None
+        params = variant.ranges.params_for(config)
+        built = variant.builder.build(config, params, options, means)
         return self.unchanged if built is None else self._with_session_recipes(built, config)
 
     def _with_session_recipes(self, built: Built, config: QuantConfig) -> Built:

@@ -85,4 +85,4 @@ class CostingBackend(BackendTopic):
         with self._lock:
             if calibrate:
                 self._parts.calibrate()
-            return self._parts.cost_source(self.quantize, data)
+            return self._parts.cost_source(self.quantize, data, self._lock)

@@ -9,31 +9,39 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
 from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
-from optuna_quant.backends.onnxruntime.calibration.input_means import InputMeansSource
+from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.candidates import Candidates
 from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.weights import CACHE_BYTES
 from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
 from optuna_quant.backends.onnxruntime.recipes.offered import OfferedRecipes
 from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
 from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
 from optuna_quant.backends.onnxruntime.recipes.variant import Variant
+from optuna_quant.backends.onnxruntime.recipes.variant_calibration import VariantCalibration
 from optuna_quant.backends.onnxruntime.recipes.variants import MOST_VARIANTS
 from optuna_quant.backends.onnxruntime.recipes.variants import Variants
+from optuna_quant.backends.onnxruntime.recipes.variants import variant_key
 from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
 from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
 from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource
+from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
+from optuna_quant.backends.onnxruntime.weight_only.ops import needs_inputs
 from optuna_quant.space.config import QuantConfig
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import RLock
 
     from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
+    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.calibration.samples import Samples
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
+    from optuna_quant.backends.onnxruntime.costs.recipes import RecipeModels
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
@@ -67,6 +75,8 @@ class BackendParts:
             Whether weights that stay in floats are stored in float16.
         recipes:
             The values of each recipe that the user asks for, by name.
+        recipes_are_named:
+            Whether the user has named them, and not only asked for all.
 
     Attributes:
         model:
@@ -81,6 +91,8 @@ class BackendParts:
             As given.
         float16_storage:
             As given.
+        kept_weights:
+            Keeps weights that take long to quantize.
         fp32:
             Hands out the FP32 model.
 
@@ -101,6 +113,7 @@ class BackendParts:
         target: Target,
         float16_storage: bool,
         recipes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+        recipes_are_named: bool = True,
     ) -> None:
         self.model = model
         self.samples = samples
@@ -111,6 +124,8 @@ class BackendParts:
         self._asked_approach = approach
         self._cache = cache
         self._requested_recipes = recipes
+        self.kept_weights = KeptWeights(None if cache is None else cache.directory)
+        self._recipes_are_named = recipes_are_named
         self.fp32 = _loaded(model, sessions)
 
     @cached_property
@@ -130,23 +145,57 @@ class BackendParts:
     @cached_property
     def recipes(self) -> OfferedRecipes:
         """The recipes that are offered, and what they make of configurations."""
-        return OfferedRecipes(self._requested_recipes, self._facts)
+        return OfferedRecipes(
+            self._requested_recipes, self._facts, are_named=self._recipes_are_named
+        )
 
     @cached_property
     def variants(self) -> Variants:
         """The graphs that candidates are built from."""
-        return Variants(self.model.graph, self._variant, self._runs)
+        return self._variants_on(self.samples.calibration, self.samples.passes, self._cache)
+
+    def _variants_on(
+        self,
+        calibration: CalibrationData | None,
+        passes: list[int | None],
+        cache: CalibrationCache | None,
+    ) -> Variants:
+        """The graphs that candidates are built from, calibrated on some data."""
+        return Variants(
+            self.model.graph,
+            lambda graph: self._variant(graph, calibration, passes, cache),
+            lambda size: RunsGraphs(calibration=calibration, sessions=self.sessions, size=size),
+        )
 
     @property
     def default_variant(self) -> Variant:
         """The one of configurations in which each recipe has its first value."""
-        size = next(iter(self.samples.sizes), None)
-        return self.variants.of(self.recipes.as_scored(QuantConfig({}, {}, size)))
+        return self.variants.of(self._default_config)
 
     @property
-    def ranges(self) -> CandidateRanges:
-        """Calibrates for candidates with the default recipes."""
-        return self.default_variant.ranges
+    def calibration(self) -> VariantCalibration:
+        """The calibration of the variant in which each recipe has its first value."""
+        return VariantCalibration(self.variants, self._default_config)
+
+    def variant_calibration(self, config: QuantConfig) -> VariantCalibration | None:
+        """The calibration that a configuration needs; None if it is :attr:`calibration`."""
+        config = self.recipes.configured(config)
+        if self.samples.calibration is None or not config.quantized_ops:
+            return None
+        if variant_key(config) in ((), variant_key(self._default_config)):
+            return None
+        return VariantCalibration(self.variants, config)
+
+    def inputs_for(self, config: QuantConfig) -> InputMomentsSource | None:
+        """What gives the inputs of ops that a configuration needs; None if it needs none."""
+        if not any(map(needs_inputs, config.ops.values())):
+            return None
+        return self.candidates.variant(config).builder.inputs_for(config)
+
+    @property
+    def _default_config(self) -> QuantConfig:
+        size = next(iter(self.samples.sizes), None)
+        return self.recipes.as_scored(QuantConfig({}, {}, size))
 
     @cached_property
     def _base_builder(self) -> CandidateBuilder:
@@ -154,34 +203,37 @@ class BackendParts:
 
     def _builder(self, graph: Graph) -> CandidateBuilder:
         is_base = graph is self.model.graph
-        inputs = means = None
+        inputs = None
         if self.samples.calibration is not None:
-            source = graph, self.samples.calibration, self.sessions, self.samples.passes
-            inputs, means = InputMomentsSource(*source), InputMeansSource(*source)
+            inputs = InputMomentsSource(
+                graph, self.samples.calibration, self.sessions, self.samples.passes
+            )
         return CandidateBuilder(
             graph,
             reduce_range=self.reduce_range,
             inputs=inputs,
-            means=means,
-            cache_dir=None if self._cache is None else self._cache.directory,
+            kept_weights=self.kept_weights,
             profile=self.target.profile,
             float16_storage=self.float16_storage,
             cache_bytes=CACHE_BYTES if is_base else CACHE_BYTES // MOST_VARIANTS,
         )
 
-    def _variant(self, graph: Graph) -> Variant:
+    def _variant(
+        self,
+        graph: Graph,
+        calibration: CalibrationData | None,
+        passes: list[int | None],
+        cache: CalibrationCache | None,
+    ) -> Variant:
         is_base = graph is self.model.graph
         builder = self._base_builder if is_base else self._builder(graph)
         statistics = None
-        if self.samples.calibration is not None:
-            statistics = StatisticsSource(
-                graph, self.samples.calibration, self.sessions, self._cache
-            )
-        ranges = CandidateRanges(statistics, self.samples.passes, builder, self.offered)
+        if calibration is not None:
+            statistics = StatisticsSource(graph, calibration, self.sessions, cache)
+        ranges = CandidateRanges(statistics, passes, builder, self.offered)
+        if self.recipes.correct_biases:
+            ranges.expect_means()
         return Variant(graph, builder, ranges)
-
-    def _runs(self, size: int | None) -> RunsGraphs:
-        return RunsGraphs(calibration=self.samples.calibration, sessions=self.sessions, size=size)
 
     def _facts(self) -> ModelFacts:
         return ModelFacts(
@@ -201,11 +253,14 @@ class BackendParts:
     @cached_property
     def candidates(self) -> Candidates:
         """The models of configurations."""
+        return self._candidates_from(self.variants)
+
+    def _candidates_from(self, variants: Variants) -> Candidates:
         return Candidates(
             self.model,
             fp32=self.fp32,
             recipes=self.recipes,
-            variants=self.variants,
+            variants=variants,
             sessions=self.sessions,
             saturation=self.saturation,
         )
@@ -214,7 +269,7 @@ class BackendParts:
         """Collect the statistics that candidates are likely to need; nothing without data."""
         if self.samples.calibration is not None:
             self.fp32.release()
-            self.ranges.collect()
+            self.calibration.collect()
 
     def sensitivity_maker(
         self, quantize: Callable[[QuantConfig], QuantizedModel], graph_of: GraphOf
@@ -244,7 +299,7 @@ class BackendParts:
         return found.graph, found.builder.static
 
     def cost_source(
-        self, quantize: Callable[[QuantConfig], QuantizedModel], data: object
+        self, quantize: Callable[[QuantConfig], QuantizedModel], data: object, lock: RLock
     ) -> CostSource:
         """What costs are measured with.
 
@@ -253,6 +308,8 @@ class BackendParts:
                 Gives the model of a configuration.
             data:
                 What models are run on; None for the calibration data.
+            lock:
+                Is held while other models are built.
 
         Raises:
             ValueError:
@@ -261,6 +318,7 @@ class BackendParts:
         from optuna_quant.backends.onnxruntime.costs.measure import CostSource
 
         piece = next(iter(self.samples.to_run_on(data, "Measuring costs").pieces([1])))
+        has_choice = any(len(values) > 1 for values in self.recipes.values.values())
         return CostSource(
             graph=self.default_variant.graph,
             original=self.model.proto,
@@ -272,7 +330,25 @@ class BackendParts:
             samples=piece.samples,
             target=None if self.target.is_usual else self.target.profile.name,
             is_simulated=self.target.is_simulated,
+            recipe_models=self._recipe_models(piece.feed, lock) if has_choice else None,
         )
+
+    def _recipe_models(self, feed: Feed, lock: RLock) -> RecipeModels:
+        """Models with recipes, calibrated on one batch: only their form is measured."""
+        from optuna_quant.backends.onnxruntime.costs.recipes import RecipeModels
+
+        data = CalibrationData([feed], input_specs(self.model.proto))
+        candidates = self._candidates_from(self._variants_on(data, [None], None))
+
+        def quantize(config: QuantConfig) -> QuantizedModel:
+            with lock:
+                return candidates.quantize(config)
+
+        def graph(config: QuantConfig) -> Graph:
+            with lock:
+                return candidates.variant(config).graph
+
+        return RecipeModels(quantize, self.recipes.configured, graph)
 
 
 def _loaded(model: OpenedModel, sessions: SessionMaker) -> FP32Model:

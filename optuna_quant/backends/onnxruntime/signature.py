@@ -53,11 +53,14 @@ def signature(
     if samples.calibration is not None and (approach != "dynamic" or recipes_use_data):
         options["calibration_sizes"] = list(samples.sizes) or None
         data = samples.fingerprint
+    algorithms = " ".join(f"{name}:{version}" for name, version in ALGORITHM_VERSIONS.items())
     if approach == "weight_only":
-        options["algorithms"] = " ".join(f"{n}:{v}" for n, v in ALGORITHM_VERSIONS.items())
+        options["algorithms"] = algorithms
     return {
         "model": model,
         "calibration data": data,
         "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
         "arithmetic": "saturating" if saturates else "exact",
+        # Only some spaces have weight-only options then, so it is a part of its own.
+        **({"algorithms": algorithms} if approach == "auto" else {}),
     }

@@ -53,6 +53,9 @@ class OpError:
             Its default option, with the finest granularity that there is.
         finer:
             What another option of it gives more bits: ``"activations"``, ``"weights"``, or both.
+        loss:
+            The loss that is expected with this op alone quantized (with its group, if it is in
+            one), as the criterion defines it; :obj:`None` if that is not known.
     """
 
     op: str
@@ -60,6 +63,7 @@ class OpError:
     activations: float | None
     option: OpConfig
     finer: tuple[str, ...] = ()
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -267,9 +271,27 @@ def _shares(
             _activations(outlook, op, option, scored_options(types[op], question.table)[0]),
             option,
             _finer(option, types[op].quantized),
+            _loss_alone(question, outlook, types[op], option),
         )
         for op, weight, option in found
     ]
+
+
+def _loss_alone(
+    question: Question, outlook: Outlook, tunable: Tunable, option: OpConfig
+) -> float | None:
+    """The loss that is expected with one op or group quantized, as the criterion defines it."""
+    if not question.space.has_fp32:
+        return None  # Something else is always quantized.
+    fp32 = question.space.fp32()
+    loss = outlook.loss(question.space, tunable.set(fp32, option))
+    return None if loss is None else _as_loss(question, loss)
+
+
+def _as_loss(question: Question, loss: float) -> float:
+    """A loss in units of the metric, as the criterion defines it."""
+    sign = -1.0 if question.criterion.higher_is_better else 1.0
+    return question.criterion.loss(question.baseline + sign * loss, question.baseline)
 
 
 def _finer(option: OpConfig, others: Sequence[OpConfig]) -> tuple[str, ...]:
@@ -347,15 +369,13 @@ def _least_loss(question: Question, outlook: Outlook) -> LeastLoss | None:
     best = min(outlook.believed, key=lambda b: (b.loss, b.cost), default=None)
     if best is None:
         return None
-    config, criterion = best.config, question.criterion
+    config = best.config
     shares = _shares(question, outlook, lambda tunable: config.ops[tunable.ops[0]])
     in_the_way: list[OpError] = []
     for error in sorted(shares, key=lambda e: -e.share):
         if sum(e.share for e in in_the_way) < _IN_THE_WAY:
             in_the_way.append(error)
-    sign = -1.0 if criterion.higher_is_better else 1.0
-    loss = criterion.loss(question.baseline + sign * best.loss, question.baseline)
-    return LeastLoss(config, loss, tuple(in_the_way))
+    return LeastLoss(config, _as_loss(question, best.loss), tuple(in_the_way))
 
 
 @runtime_checkable

@@ -53,7 +53,8 @@ _NOTHING_BETTER: Mapping[str, str] = MappingProxyType(
     }
 )
 _MORE: Mapping[str, str] = MappingProxyType({LATENCY: "faster", SIZE: "smaller"})
-_COST, _NOT_ALLOWED, _OPEN = "cost", "not allowed", "open"
+# Causes of fallback, besides the sides of an op whose error is to blame.
+COST, NOT_ALLOWED, OPEN = "cost", "not allowed", "open"
 _SIDES = ("activations", "weights")
 
 
@@ -95,21 +96,21 @@ def _of_fallback(found: Explanation, measure: str) -> list[str]:
     """Which ops are in fallback and why, a line for each reason."""
     groups: dict[str, list[FallbackOp]] = {}
     for each in found.fallback:
-        groups.setdefault(_cause(each, measure), []).append(each)
+        groups.setdefault(cause_of(each, measure), []).append(each)
     of_all = _of_all(found.errors.values())
     lines = []
     for side, ops in groups.items():
         named = f"in fallback: {listed([each.op for each in ops], _MOST_NAMES)}"
         errors = [each.error for each in ops if each.error is not None]
-        if side == _COST:
+        if side == COST:
             hardly = "hardly" if any((each.saving or 0.0) > _NO_SAVING for each in ops) else "no"
             better = f"{hardly} {_MORE.get(measure, 'cheaper')}"
             them = "it" if len(ops) == 1 else "them"
             lines.append(f"{named}: the model would be {better} with {them} quantized")
-        elif side == _OPEN:
+        elif side == OPEN:
             it = "it" if len(ops) == 1 else "any of them"
             lines.append(f"{named}: the model probably meets the criterion with {it} quantized")
-        elif side == _NOT_ALLOWED:
+        elif side == NOT_ALLOWED:
             lines.append(f"{named}: nothing else is allowed")
         elif errors:
             lines.append(f"{named}: {_blamed(side, errors, len(ops), of_all)}")
@@ -119,17 +120,24 @@ def _of_fallback(found: Explanation, measure: str) -> list[str]:
     return lines
 
 
-def _cause(each: FallbackOp, measure: str) -> str:
-    """What keeps an op in fallback; empty if that is not known."""
+def cause_of(each: FallbackOp, measure: str) -> str:
+    """What keeps an op in fallback: a cause, or the side to blame; empty if that is not known.
+
+    Args:
+        each:
+            The op.
+        measure:
+            What the search makes small.
+    """
     if each.saving is None:
-        return _NOT_ALLOWED
+        return NOT_ALLOWED
     error = each.error
     matters = error is not None and error.share >= _WORTH_A_REASON
     saves = measure == OPS or each.saving >= _HARDLY_A_SAVING
     if not saves and (each.in_cheapest or not matters):
-        return _COST
+        return COST
     if each.probability is not None and each.probability >= _MAY_DO:
-        return _OPEN
+        return OPEN
     if error is None or error.activations is None or not matters:
         return ""
     return _side(error)

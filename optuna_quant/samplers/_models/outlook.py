@@ -13,6 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from optuna_quant.samplers._models.loss_model import LossModel
+    from optuna_quant.samplers._models.loss_model import Prediction
     from optuna_quant.samplers._models.option_scores import OptionScores
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
@@ -77,11 +78,28 @@ class Outlook:
             config:
                 The configuration.
         """
+        found = self._predicted(space, config)
+        if self.model is None or found is None:
+            return None
+        return found.probability(self.model.scale.tolerance)
+
+    def loss(self, space: TuningSpace, config: QuantConfig) -> float | None:
+        """The loss that is expected of a configuration, in units of the metric, if that is known.
+
+        Args:
+            space:
+                The tuning space.
+            config:
+                The configuration.
+        """
+        found = self._predicted(space, config)
+        return None if found is None else found.loss
+
+    def _predicted(self, space: TuningSpace, config: QuantConfig) -> Prediction | None:
         if self.model is None:
             return None
         chosen = [t.options.index(config.ops[t.ops[0]]) for t in space.tunables]
-        found = self.model.predict(np.array(chosen, dtype=np.int64))
-        return found.probability(self.model.scale.tolerance)
+        return self.model.predict(np.array(chosen, dtype=np.int64))
 
     @property
     def of_ops(self) -> Mapping[str, Mapping[str, float]]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.backends.base import Sensitivity
+    from optuna_quant.costs import CostTable
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.keys import RecipeValue
     from optuna_quant.space.space import TuningSpace
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
 
 _WORTH_A_TRIAL = 0.8
 """A recipe is worth a trial if it leaves no more than this part of the error."""
-_WORTH_ANOTHER = 0.5
-"""A further one on top of it if it leaves no more than this part: each has a price at run time."""
+_WORTH_ITS_PRICE = 0.5
+"""A further one on top of it, which costs something, if it leaves no more than this part."""
+_WORTH_TAKING = 0.9
+"""One that costs nothing, with others, if it leaves no more than this part: less is noise."""
+_FREE = 0.005
+"""What costs no more than this part of the configuration costs nothing."""
 _ALIKE = 2.0
 """Of values whose errors differ by no more than this factor the first one is taken."""
 _CURED = 0.01
@@ -63,10 +68,19 @@ class RecipeChoices:
             The configuration whose error is to become smaller, with the default recipes.
         sensitivity:
             Scores the ops of configurations, recipes included.
+        table:
+            What configurations cost, recipes included.
     """
 
-    def __init__(self, space: TuningSpace, config: QuantConfig, sensitivity: Sensitivity) -> None:
+    def __init__(
+        self,
+        space: TuningSpace,
+        config: QuantConfig,
+        sensitivity: Sensitivity,
+        table: CostTable,
+    ) -> None:
         self._space = space
+        self._table = table
         self._config = config
         self._sensitivity = sensitivity
         self._monitor = LeaseMonitor()
@@ -108,11 +122,12 @@ class RecipeChoices:
         first = errors.of(self._config)
         best, left = self._config, first
         while left > _CURED * first:
-            least = _WORTH_A_TRIAL if best is self._config else _WORTH_ANOTHER
-            better = self._better(best, least * left, _CURED * first, errors)
+            better = self._better(best, _CURED * first, errors)
             if better is None:
                 break
             best, left = better, errors.of(better)
+        if left > _WORTH_A_TRIAL * first:
+            best, left = self._config, first
         passes = 0.0
         if isinstance(sensitivity, CountsPasses):
             passes = float(sensitivity.passes(1)) * len(errors.known)
@@ -120,20 +135,34 @@ class RecipeChoices:
         kept = {"recipes": dict(best.recipes), "error": error, "passes": passes}
         return json.dumps(kept).encode()
 
-    def _better(
-        self, config: QuantConfig, bound: float, cured: float, errors: _Errors
-    ) -> QuantConfig | None:
+    def _better(self, config: QuantConfig, cured: float, errors: _Errors) -> QuantConfig | None:
         """The configuration with one more recipe and the least error, if that is low enough."""
         tried = []
         for name, values in self._space.recipes.items():
-            # What was chosen is not taken back.
+            # What was chosen is not taken back, and what promises nothing alone is not tried on.
             if config.recipes[name] == values[0]:
-                tried += [config.with_recipe(name, value) for value in values[1:]]
+                more = [value for value in values[1:] if self._promises(name, value, errors)]
+                tried += [config.with_recipe(name, value) for value in more]
         errors.compute(tried)
-        found = [each for each in tried if errors.of(each) <= bound]
+        left = errors.of(config)
+        found = [each for each in tried if errors.of(each) <= self._bound(config, each) * left]
         least = min(map(errors.of, found), default=0.0)
         alike = max(_ALIKE * least, cured)
         return next((each for each in found if errors.of(each) <= alike), None)
+
+    def _promises(self, name: str, value: RecipeValue, errors: _Errors) -> bool:
+        alone = self._config.with_recipe(name, value)
+        known = errors.known.get(alone.key)
+        return known is None or known <= _WORTH_TAKING * errors.of(self._config)
+
+    def _bound(self, before: QuantConfig, after: QuantConfig) -> float:
+        """What part of the error one more recipe may leave at most."""
+        cost, later = self._table.cost(before), self._table.cost(after)
+        if later <= cost + _FREE * abs(cost):
+            return _WORTH_TAKING
+        if cost < self._table.cost(self._space.fp32()) <= later:
+            return 0.0  # It takes more than quantization gives.
+        return _WORTH_A_TRIAL if before is self._config else _WORTH_ITS_PRICE
 
 
 class _Errors:

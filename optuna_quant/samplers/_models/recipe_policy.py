@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from optuna_quant.backends.base import Sensitivity
+    from optuna_quant.costs import CostTable
     from optuna_quant.samplers._engine.policy import Proposal
     from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.samplers._models.recipe_choice import RecipeChoice
@@ -39,6 +40,8 @@ class RecipePolicy(Policy):
     Args:
         space:
             The tuning space, which has recipes.
+        table:
+            What configurations cost, recipes included.
         sensitivity:
             Scores the ops of configurations, recipes included; :obj:`None` if nothing does. Then
             recipes keep their defaults.
@@ -51,6 +54,7 @@ class RecipePolicy(Policy):
     def __init__(
         self,
         space: TuningSpace,
+        table: CostTable,
         sensitivity: Sensitivity | None,
         search: Callable[[TuningSpace], SurrogatePolicy],
         *,
@@ -62,7 +66,7 @@ class RecipePolicy(Policy):
         self._plain = self._policy_with(space.default().recipes if recipes is None else recipes)
         self._choices = None
         if sensitivity is not None:
-            self._choices = RecipeChoices(space, self._plain.start, sensitivity)
+            self._choices = RecipeChoices(space, self._plain.start, sensitivity, table)
 
     def current(self, history: TrialHistory) -> SurrogatePolicy | None:
         """The policy that goes on; :obj:`None` if the choice of recipes is not known yet."""

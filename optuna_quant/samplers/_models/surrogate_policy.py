@@ -142,11 +142,11 @@ class SurrogatePolicy(Policy):
         prior = options.prior
         self._options = options
         self._space = space
-        self._table = table
+        self._table = table if whole is None else table.with_recipes(space.default().recipes)
         self._prior = prior
         self._phases = SearchPhases(space, options.scores, options.first_ops)
         self._outcomes = StudyOutcomes(space, criterion, table, in_full=in_full, whole=whole)
-        self._start = cheapest_quantized(table, space, self._phases.forbidden[0])
+        self._start = cheapest_quantized(self._table, space, self._phases.forbidden[0])
         self._sizes = CalibrationSizes(
             space, self._start, self._outcomes, are_tried=prior is None and not in_full
         )

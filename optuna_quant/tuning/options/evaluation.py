@@ -182,7 +182,6 @@ class EvaluationOptions:
             "scores and their differences from the FP32 model's (paired), on its scores alone "
             "(unpaired), only if it certainly fails (exact), or never (off) (default: paired)",
             kind=TEXT,
-            names=("--early-stopping", "--evidence"),
             choices=("paired", "unpaired", "exact", "off"),
             heading=_HEADING,
         ),

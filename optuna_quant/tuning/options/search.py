@@ -58,8 +58,9 @@ class SearchOptions:
         show_progress:
             Whether to write a line per trial to ``sys.stderr``.
         artifact_store:
-            Where processes that share the study share what calibration gives, if that is large: a
-            store of :mod:`optuna.artifacts` that all reach. Default: in the study itself.
+            Where processes that share the study share what calibration gives, if that is large,
+            and quantized weights that take long to compute: a store of :mod:`optuna.artifacts`
+            that all reach. Default: in the study itself, as far as they are small.
 
     Raises:
         TypeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
@@ -16,13 +17,7 @@ import warnings
 import numpy as np
 
 from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
-from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import unusable_from_arrays
-from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import unusable_to_arrays
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_from_arrays
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_to_arrays
-from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
-from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_to_arrays
 
 
 if TYPE_CHECKING:
@@ -30,6 +25,7 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 
     Providers = Sequence[str | tuple[str, dict[str, Any]]]
@@ -69,10 +65,7 @@ class CalibrationCache:
         path = self.path(key)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                samples = int(arrays["samples"])
-                histograms = histograms_from_arrays(arrays)
-                unusable = unusable_from_arrays(arrays)
-                extremes = extremes_from_arrays(arrays)
+                return CalibrationStatistics.from_arrays(arrays, int(arrays["samples"]))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # a damaged file fails in many ways, all of them here
@@ -81,16 +74,13 @@ class CalibrationCache:
                 stacklevel=2,
             )
             return None
-        return CalibrationStatistics(histograms, samples, unusable, extremes)
 
     def store(self, key: str, statistics: CalibrationStatistics) -> None:
         """Store statistics under a key. A failure to write is only a warning."""
         path = self.path(key)
         arrays: dict[str, Any] = {
             "samples": np.array(statistics.samples),
-            **histograms_to_arrays(statistics.histograms),
-            **unusable_to_arrays(statistics.unusable),
-            **extremes_to_arrays(statistics.extremes),
+            **statistics.to_arrays(),
         }
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
@@ -112,6 +102,7 @@ def statistics_keys(
     data: CalibrationData,
     sizes: Iterable[int],
     *,
+    means: Collection[Place] = (),
     base_dir: str | os.PathLike[str] | None = None,
     providers: Providers = DEFAULT_PROVIDERS,
 ) -> dict[int, str]:
@@ -121,6 +112,8 @@ def statistics_keys(
     """
     names = [name if isinstance(name, str) else name[0] for name in providers]
     shared = [_FORMAT_VERSION, model_fingerprint(model, base_dir), sorted(tensors), names]
+    if means:
+        shared.append(sorted(means))
     return {
         size: hashlib.sha256(json.dumps([*shared, size, content]).encode()).hexdigest()
         for size, content in data.fingerprints(sizes).items()

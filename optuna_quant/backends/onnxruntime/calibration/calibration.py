@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from optuna.logging import get_logger
 from optuna_quant.backends.onnxruntime.calibration.cache import DEFAULT_PROVIDERS
 from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration.cache import statistics_keys
+from optuna_quant.backends.onnxruntime.calibration.channel_means import ChannelSum
 from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
+    from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.calibration.pieces import Piece
     from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
@@ -53,6 +56,7 @@ def collect_statistics(
     data: CalibrationData,
     sizes: Iterable[int],
     *,
+    means: Collection[Place] = (),
     base_dir: str | os.PathLike[str] | None = None,
     providers: Providers = DEFAULT_PROVIDERS,
     session_options: onnxruntime.SessionOptions | None = None,
@@ -83,6 +87,9 @@ def collect_statistics(
             :meth:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData.pieces` for
             sizes that are not at the end of a batch. If the data end before a size, there is a
             warning and its statistics are those of all the data.
+        means:
+            The tensors among them whose channels get means, each with the axis of its channels.
+            Unlike all else the last bits of a mean depend on the order of the samples.
         base_dir:
             The directory that the model's external data are relative to.
         providers:
@@ -122,13 +129,13 @@ def collect_statistics(
         if not keys:
             whole = model.whole() if isinstance(model, CompactModel) else model
             keys = statistics_keys(
-                whole, wanted, data, pending, base_dir=base_dir, providers=providers
+                whole, wanted, data, pending, means=means, base_dir=base_dir, providers=providers
             )
         cached = {size: cache.load(keys[size]) for size in pending}
         found = {size: entry for size, entry in cached.items() if entry is not None}
     pending = [size for size in pending if size not in found]
     if pending:
-        collector = _Collector(model, wanted, base_dir, providers, session_options, arrays)
+        collector = _Collector(model, wanted, means, base_dir, providers, session_options, arrays)
         for size, statistics in collector.collect(data, pending).items():
             found[size] = statistics
             if cache is not None:
@@ -166,6 +173,7 @@ class _Collector:
         self,
         model: onnx.ModelProto | CompactModel,
         wanted: Sequence[str],
+        means: Collection[Place],
         base_dir: str | os.PathLike[str] | None,
         providers: Providers,
         session_options: onnxruntime.SessionOptions | None,
@@ -176,6 +184,9 @@ class _Collector:
 
         self._streams: dict[str, StreamingHistogram] = {}
         self._extremes: dict[str, SampleExtremes] = {}
+        self._sums: dict[str, dict[int, ChannelSum]] = {}
+        for name, axis in sorted(means):
+            self._sums.setdefault(name, {})[axis] = ChannelSum()
         self._unusable: dict[str, str] = {}
         initializers = {initializer.name: initializer for initializer in proto.graph.initializer}
         for name in wanted:
@@ -230,9 +241,12 @@ class _Collector:
             self._unusable[name] = f"{error} Seen in {where}."
             del self._streams[name]
             self._extremes.pop(name, None)
+            self._sums.pop(name, None)
             return
         found = extremes_of(values, samples)
         self._extremes[name] = self._extremes.get(name, SampleExtremes()) + found
+        for axis, total in self._sums.get(name, {}).items():
+            total.add(values, axis)
 
     def _values(self, piece: Piece, where: str) -> Iterator[tuple[str, NDArray[Any]]]:
         for name in self._inputs:
@@ -252,6 +266,15 @@ class _Collector:
 
     def _statistics(self, samples: int) -> CalibrationStatistics:
         histograms = {name: stream.snapshot() for name, stream in self._streams.items()}
+        means = {
+            (name, axis): total.mean()
+            for name, sums in self._sums.items()
+            for axis, total in sums.items()
+        }
         return CalibrationStatistics(
-            histograms, samples, dict(self._unusable), dict(self._extremes)
+            histograms,
+            samples,
+            dict(self._unusable),
+            dict(self._extremes),
+            {place: mean for place, mean in means.items() if mean is not None},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.weight_only.ops import needs_inputs
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
     from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
     from optuna_quant.backends.onnxruntime.offered_ops import OfferedOps
+    from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.static import FindParams
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
@@ -103,6 +105,26 @@ class CandidateRanges:
                 If the bytes are damaged or belong to another model or other data.
         """
         self._existing.restore(data, *self.expected)
+
+    def expect_means(self) -> None:
+        """From now on collect the means of ops' inputs in the same pass."""
+        if self._statistics is not None:
+            self._statistics.expect_means(self._builder.bias_inputs)
+
+    def means_for(self, config: QuantConfig) -> FindMeans:
+        """How to find the means of ops' inputs for a configuration; calibrates if need be.
+
+        Raises:
+            ValueError:
+                If there are no calibration data.
+        """
+        if self._statistics is None:
+            raise ValueError(
+                "Recipe 'fast_bias_correction' needs calibration_data, but the backend has none."
+            )
+        self.expect_means()
+        self.params_for(config)
+        return partial(self._statistics.mean, size=config.calibration_size)
 
     def params_for(self, config: QuantConfig) -> FindParams:
         """How to find the parameters for a configuration; calibrates if need be."""

@@ -24,7 +24,11 @@ from optuna_quant.backends.onnxruntime.ranges.ranges import scale_zero_point
 
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
+    from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
@@ -60,6 +64,7 @@ class StatisticsSource:
         self._data = data
         self._sessions = sessions
         self._cache = cache
+        self._means: frozenset[Place] = frozenset()
         self._found: dict[int, dict[str, CalibrationStatistics]] = {}
         self._keys: dict[tuple[tuple[str, ...], tuple[int, ...]], dict[int, str]] = {}
 
@@ -70,6 +75,16 @@ class StatisticsSource:
         return CompactModel(
             assemble(graph.template, graph.nodes, graph.initializers, outside=outside), outside
         )
+
+    def expect_means(self, places: Iterable[Place]) -> None:
+        """From now on collect the means of channels as well, where these are of the tensors.
+
+        If they are new, what has been collected before is forgotten, so that one pass gives all.
+        """
+        if not self._means.issuperset(places):
+            self._means |= frozenset(places)
+            self._found.clear()
+            self._keys.clear()
 
     def has(self, tensors: Iterable[str], size: int | None) -> bool:
         """Whether the statistics of these tensors have been collected."""
@@ -93,6 +108,7 @@ class StatisticsSource:
                 missing,
                 self._data,
                 numbers,
+                means=self._means_of(missing),
                 base_dir=self._graph.base_dir,
                 providers=self._sessions.providers,
                 session_options=self._sessions.options,
@@ -156,8 +172,15 @@ class StatisticsSource:
                 if name in found[name].unusable
             }
             extremes = {name: found[name].extremes[name] for name in histograms}
+            means = {
+                (name, axis): found[name].means[name, axis]
+                for name, axis in self._means_of(sorted(histograms))
+                if (name, axis) in found[name].means
+            }
             samples = max((found[name].samples for name in tensors), default=0)
-            statistics[number] = CalibrationStatistics(histograms, samples, unusable, extremes)
+            statistics[number] = CalibrationStatistics(
+                histograms, samples, unusable, extremes, means
+            )
         return pack(self.key(tensors, numbers), statistics)
 
     def restore(self, data: bytes, tensors: Collection[str], sizes: Iterable[int | None]) -> None:
@@ -191,10 +214,15 @@ class StatisticsSource:
                 tensors,
                 self._data,
                 numbers,
+                means=self._means_of(tensors),
                 base_dir=self._graph.base_dir,
                 providers=self._sessions.providers,
             )
         return self._keys[place]
+
+    def _means_of(self, tensors: Collection[str]) -> list[Place]:
+        wanted = set(tensors)
+        return sorted(place for place in self._means if place[0] in wanted)
 
     def _adopt(self, tensors: list[str], found: dict[int, CalibrationStatistics]) -> None:
         with _all_may_be_fewer():
@@ -244,6 +272,23 @@ class StatisticsSource:
         rmin, rmax = statistics.range(tensor, config.algorithm, config.dtype, config.scheme)
         scale, zero_point = scale_zero_point(rmin, rmax, config.dtype, config.scheme)
         return Params(float(scale), int(zero_point), config.dtype)
+
+    def mean(self, tensor: str, axis: int, size: int | None) -> NDArray[np.float64] | None:
+        """The means of a tensor's channels, which were expected and have been collected.
+
+        Args:
+            tensor:
+                The tensor.
+            axis:
+                The axis of its channels.
+            size:
+                How many samples from the start of the data; None for all.
+
+        Returns:
+            The means; None if it has no values there, or such as have no finite means.
+        """
+        statistics = self._found.get(size or _ALL, {}).get(tensor)
+        return None if statistics is None else statistics.means.get((tensor, axis))
 
 
 @contextlib.contextmanager

@@ -11,12 +11,6 @@ import zlib
 import numpy as np
 
 from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
-from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import unusable_from_arrays
-from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import unusable_to_arrays
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_from_arrays
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_to_arrays
-from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
-from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_to_arrays
 
 
 if TYPE_CHECKING:
@@ -44,10 +38,8 @@ def pack(key: str, statistics: Mapping[int, CalibrationStatistics]) -> bytes:
         "samples": np.array([entry.samples for entry in statistics.values()], dtype=np.int64),
     }
     for number, entry in enumerate(statistics.values()):
-        for name, array in histograms_to_arrays(entry.histograms).items():
+        for name, array in entry.to_arrays().items():
             arrays[f"{number}:{name}"] = _planes(array) if name == "counts" else array
-        others = {**unusable_to_arrays(entry.unusable), **extremes_to_arrays(entry.extremes)}
-        arrays |= {f"{number}:{name}": array for name, array in others.items()}
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     packed = zlib.compress(file.getvalue(), 9)
@@ -77,12 +69,7 @@ def unpack(data: bytes, key: str) -> dict[int, CalibrationStatistics]:
         prefix = f"{number}:"
         own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         own["counts"] = _from_planes(own["counts"])
-        found[size] = CalibrationStatistics(
-            histograms_from_arrays(own),
-            seen,
-            unusable_from_arrays(own),
-            extremes_from_arrays(own),
-        )
+        found[size] = CalibrationStatistics.from_arrays(own, seen)
     return found
 
 

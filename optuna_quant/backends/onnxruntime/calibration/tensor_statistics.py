@@ -1,4 +1,4 @@
-"""What calibration learnt about the tensors of a model."""
+"""What calibration learns about a model's tensors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant.backends.onnxruntime.calibration.channel_means import means_from_arrays
+from optuna_quant.backends.onnxruntime.calibration.channel_means import means_to_arrays
 from optuna_quant.backends.onnxruntime.ranges import ranges
-from optuna_quant.backends.onnxruntime.ranges.extremes import SampleExtremes
-from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
+from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_from_arrays
+from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_to_arrays
+from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_from_arrays
+from optuna_quant.backends.onnxruntime.ranges.histogram import histograms_to_arrays
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.onnxruntime.ranges.tensor_range import range_problem
 
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
+
+    from optuna_quant.backends.onnxruntime.calibration.channel_means import Means
+    from optuna_quant.backends.onnxruntime.ranges.extremes import SampleExtremes
+    from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +44,15 @@ class CalibrationStatistics:
             Why a tensor has no range, as a sentence, where it holds NaN or infinities.
         extremes:
             The extremes of the samples of each tensor with a histogram.
+        means:
+            The means of channels, of the tensors with a histogram for which they were wanted.
     """
 
     histograms: Mapping[str, Histogram]
     samples: int
     unusable: Mapping[str, str] = field(default_factory=dict)
     extremes: Mapping[str, SampleExtremes] = field(default_factory=dict)
+    means: Means = field(default_factory=dict)
     _ranges: dict[tuple[object, ...], tuple[float, float]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -112,16 +123,35 @@ class CalibrationStatistics:
             )
         return self._ranges[key]
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All but the number of samples as plain arrays, as :func:`numpy.savez` takes them."""
+        found = {
+            **histograms_to_arrays(self.histograms),
+            **extremes_to_arrays(self.extremes),
+            **means_to_arrays(self.means),
+        }
+        if self.unusable:
+            text = json.dumps(dict(self.unusable))
+            found["unusable"] = np.frombuffer(text.encode(), dtype=np.uint8)
+        return found
 
-def unusable_to_arrays(unusable: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Why tensors have no range, as arrays; none if all have one."""
-    if not unusable:
-        return {}
-    return {"unusable": np.frombuffer(json.dumps(dict(unusable)).encode(), dtype=np.uint8)}
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], samples: int
+    ) -> CalibrationStatistics:
+        """Inverse of :meth:`to_arrays`.
 
-
-def unusable_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    """Inverse of :func:`unusable_to_arrays`."""
-    if "unusable" not in arrays:
-        return {}
-    return {str(name): str(why) for name, why in json.loads(arrays["unusable"].tobytes()).items()}
+        Raises:
+            KeyError:
+                If an array is missing.
+            ValueError:
+                If one holds something else.
+        """
+        unusable = json.loads(arrays["unusable"].tobytes()) if "unusable" in arrays else {}
+        return cls(
+            histograms_from_arrays(arrays),
+            samples,
+            {str(name): str(why) for name, why in unusable.items()},
+            extremes_from_arrays(arrays),
+            means_from_arrays(arrays),
+        )

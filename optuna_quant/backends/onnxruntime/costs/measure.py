@@ -26,6 +26,7 @@ from optuna_quant.backends.onnxruntime.costs.operations import FLOAT_BITS
 from optuna_quant.backends.onnxruntime.costs.operations import bits
 from optuna_quant.backends.onnxruntime.costs.operations import multiply_adds
 from optuna_quant.backends.onnxruntime.costs.operations import needed_tensors
+from optuna_quant.backends.onnxruntime.costs.recipes import with_recipe_costs
 from optuna_quant.backends.onnxruntime.costs.runs import Bench
 from optuna_quant.backends.onnxruntime.costs.runs import Measured
 from optuna_quant.backends.onnxruntime.costs.runs import measure
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     import onnx
 
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.onnxruntime.costs.recipes import RecipeModels
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.space.config import QuantConfig
@@ -85,6 +87,8 @@ class CostSource:
             What the models are for, if it is not this CPU.
         is_simulated:
             Whether they are only simulated here, so that their times mean nothing.
+        recipe_models:
+            Gives models with recipes; None if there are none.
     """
 
     graph: Graph
@@ -97,6 +101,7 @@ class CostSource:
     samples: int
     target: str | None = None
     is_simulated: bool = False
+    recipe_models: RecipeModels | None = None
 
 
 def measure_costs(
@@ -165,7 +170,7 @@ def measure_costs(
         f"{clock() - sized:.2f} s."
     )
     found = Costs(
-        {table.measure: table for table in (latency, size, counts, bit_operations)},
+        _with_recipes(source, space, latency, size, counts, bit_operations),
         conditions(source),
         validation,
         clock() - start,
@@ -226,15 +231,23 @@ def count_costs(source: CostSource, space: TuningSpace, *, seed: int = 0) -> Cos
         for config in configs
         if is_changed(config)
     }
-    tables = (
-        _size_table(source, space, neighbours, sizes),
-        *operation_tables(source, space),
-    )
+    size = _size_table(source, space, neighbours, sizes)
     return Costs(
-        {table.measure: table for table in tables},
+        _with_recipes(source, space, size, *operation_tables(source, space)),
         conditions(source),
         None,
         time.perf_counter() - start,
+    )
+
+
+def _with_recipes(
+    source: CostSource, space: TuningSpace, *tables: CostTable
+) -> dict[str, CostTable]:
+    found = {table.measure: table for table in tables}
+    if source.recipe_models is None:
+        return found
+    return with_recipe_costs(
+        found, space, source.recipe_models, source.feed, source.samples, source.sessions
     )
 
 

@@ -1,9 +1,11 @@
-"""Which outputs of a graph depend on which ops."""
+"""Which outputs of a graph depend on which ops, and which nodes read which."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from optuna_quant.backends.base import GraphNode
 
 
 if TYPE_CHECKING:
@@ -34,3 +36,22 @@ def outputs_behind(graph: Graph, ops: Iterable[str]) -> tuple[str, ...]:
         if reached or node.name in ops:
             changed.update(name for name in node.output if name)
     return tuple(v.name for v in graph.template.graph.output if v.name in changed)
+
+
+def graph_nodes(graph: Graph) -> tuple[GraphNode, ...]:
+    """The nodes of a graph, with those that each reads, also from within its subgraphs.
+
+    Args:
+        graph:
+            The graph.
+
+    Returns:
+        The nodes in the graph's order.
+    """
+    found = []
+    for position, node in enumerate(graph.nodes):
+        reads = [*node.input, *sorted(graph.captures.get(position, ()))]
+        makers = (graph.producer[name] for name in reads if name in graph.producer)
+        inputs = tuple(graph.nodes[maker].name for maker in dict.fromkeys(makers))
+        found.append(GraphNode(node.name, node.op_type, inputs))
+    return tuple(found)

@@ -272,6 +272,11 @@ class QuantizedModel:
         return self._model.whole()
 
     @property
+    def compact(self) -> CompactModel:
+        """The model without the data of its large initializers. Must not be changed."""
+        return self._model
+
+    @property
     def session(self) -> onnxruntime.InferenceSession:
         """The session, made when it is first asked for."""
         return self.session_for(1)

@@ -9,9 +9,11 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.recipes.recipe import ConfigRecipe
 from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
+from optuna_quant.backends.onnxruntime.recipes.recipe import WriterRecipe
 from optuna_quant.backends.onnxruntime.recipes.request import check_value
 from optuna_quant.backends.onnxruntime.recipes.request import recipe_named
 from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
+from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
 from optuna_quant.space.config import QuantConfig
 
 
@@ -36,13 +38,21 @@ class OfferedRecipes:
             :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`.
         facts:
             Gives what recipes are told of the model; asked once, if there is a request.
+        are_named:
+            Whether the user has named them; then one that is left out deserves a warning.
     """
 
     def __init__(
-        self, requested: Mapping[str, tuple[str, ...]], facts: Callable[[], ModelFacts]
+        self,
+        requested: Mapping[str, tuple[str, ...]],
+        facts: Callable[[], ModelFacts],
+        *,
+        are_named: bool = True,
     ) -> None:
         self._requested = requested
         self._facts = facts
+        self._are_named = are_named
+        self._told: set[str] = set()
 
     @cached_property
     def values(self) -> Mapping[str, tuple[str, ...]]:
@@ -57,8 +67,15 @@ class OfferedRecipes:
             if reason is None:
                 found[name] = values
             elif set(values) != {recipe.default}:
-                _logger.info(f"Recipe {name!r} is left out: {reason}.")
+                self.tell_left_out(name, reason)
         return found
+
+    def tell_left_out(self, name: str, reason: str) -> None:
+        """Tell the user, once, that a recipe has no effect, and why."""
+        if name not in self._told:
+            self._told.add(name)
+            tell = _logger.warning if self._are_named else _logger.info
+            tell(f"Recipe {name!r} is left out, since it would change nothing: {reason}.")
 
     @property
     def use_data(self) -> bool:
@@ -68,6 +85,16 @@ class OfferedRecipes:
             for name, values in self.values.items()
             for value in values
             if isinstance(recipe := RECIPES[name], GraphRecipe) and value != recipe.default
+        )
+
+    @property
+    def correct_biases(self) -> bool:
+        """Whether a recipe that is offered corrects biases by the means of ops' inputs."""
+        return any(
+            recipe.written(AS_USUAL, value).correct_biases
+            for name, values in self.values.items()
+            for value in values
+            if isinstance(recipe := RECIPES[name], WriterRecipe) and value != recipe.default
         )
 
     def configured(self, config: QuantConfig) -> QuantConfig:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
@@ -65,12 +68,16 @@ class RunsGraphs:
             How many samples from the start of the data; None for all.
         memory:
             What was learnt about the graph before, with the same data.
+        decisions:
+            What the recipe has decided about the graph by the data, here or in another process;
+            empty if nothing yet.
     """
 
     calibration: CalibrationData | None
     sessions: SessionMaker
     size: int | None = None
     memory: MutableMapping[object, object] = field(default_factory=dict)
+    decisions: list[NDArray[np.float64]] = field(default_factory=list)
 
     def remembered(self, name: object, learn: Callable[[], T]) -> T:
         """What ``learn`` gives, the first time.
@@ -84,6 +91,19 @@ class RunsGraphs:
         if name not in self.memory:
             self.memory[name] = learn()
         return cast("T", self.memory[name])
+
+    def decided(
+        self, decide: Callable[[], list[NDArray[np.float64]]]
+    ) -> list[NDArray[np.float64]]:
+        """What ``decide`` gives, the first time: all that the rewrite depends on the data for.
+
+        Args:
+            decide:
+                Looks at the data.
+        """
+        if not self.decisions:
+            self.decisions.extend(decide())
+        return self.decisions
 
 
 class Recipe(abc.ABC):
@@ -219,7 +239,11 @@ class GraphRecipe(Recipe):
         """
 
     def uses_data(self, value: str) -> bool:
-        """Whether :meth:`rewrite` runs the graph, so that its result depends on the data."""
+        """Whether :meth:`rewrite` runs the graph, so that its result depends on the data.
+
+        Then all that it takes from them are its :meth:`RunsGraphs.decided`, which other processes
+        are given.
+        """
         return False
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from optuna_quant._common.nearest import did_you_mean
+from optuna_quant._common.nearest import did_you_mean_inside
 from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
 from optuna_quant.backends.onnxruntime.recipes.labels import OFF
 from optuna_quant.backends.onnxruntime.recipes.recipe import Switch
@@ -99,7 +99,8 @@ class DedicatedPairs(Switch, _OfStaticOps):
 class FloatOutputs(_OfStaticOps):
     """Leave the outputs of ops of some types unquantized, as far as these ops are concerned.
 
-    A value is ``"off"`` or op types, joined by ``+`` and sorted.
+    A value is ``"off"`` or op types, joined by ``+`` and sorted. A list of texts is one value if
+    all of them are op types, and several if one of them can be only a value.
     """
 
     name = "optypes_to_exclude_output_quant"
@@ -113,7 +114,8 @@ class FloatOutputs(_OfStaticOps):
         if isinstance(given, str) or not isinstance(given, Iterable):
             return [given]
         items = list(given)
-        if all(isinstance(item, str) for item in items):
+        is_value = any(item == OFF or "+" in item for item in items if isinstance(item, str))
+        if not is_value and all(isinstance(item, str) for item in items):
             return [self._label(items)]
         return [item if isinstance(item, (str, bool)) else self._label(item) for item in items]
 
@@ -130,9 +132,8 @@ class FloatOutputs(_OfStaticOps):
         known = {schema.name for schema in onnx.defs.get_all_schemas()} | _CONTRIB
         for name in names:
             if name not in known:
-                raise ValueError(
-                    f"there is no op type {name!r}.{did_you_mean(name, sorted(known))}"
-                )
+                hint = did_you_mean_inside(name, sorted(known))
+                raise ValueError(f"there is no op type {name!r}{hint}")
         if names != sorted(set(names)):
             label = "+".join(sorted(set(names)))
             raise ValueError(f"its op types must be different and sorted: {label!r}")

@@ -16,6 +16,7 @@ import numpy as np
 
 from optuna_quant._common.counts import check_positive
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
+from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
 from optuna_quant.backends.onnxruntime.torch_graph.supported import check_supported
 from optuna_quant.backends.onnxruntime.torch_graph.supported import without_functions
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.sensitivity.output_gradients import OutputGradients
-    from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
-    from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
+    from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import QuantizedCopies
+    from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import Shown
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 
@@ -113,24 +114,22 @@ class GradientSensitivity(MSESensitivity):
         found._probes = 1
         return found
 
-    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[Shown, float]]:
-        sums = [dict.fromkeys(pair.copies, 0.0) for pair in pairs]
-        exact = list(dict.fromkeys(shown.tensor for pair in pairs for shown in pair.copies))
-        if not exact:
+    def _errors(self, copies: Sequence[QuantizedCopies]) -> list[dict[Shown, float]]:
+        sums = [dict.fromkeys(each.tensors, 0.0) for each in copies]
+        if not any(sums):
             return sums
-        sessions = [self._tapped(pair) for pair in pairs]
-        widest = max(range(len(pairs)), key=lambda i: len(pairs[i].copies))
+        runs = SideBySide(self._graph, copies, self._sessions)
         samples = 0
         output_gradients = self._output_gradients()
-        for feed in self._feeds(sessions[widest], pairs[widest].tensors):
-            gradients = output_gradients.of(feed, exact)
+        for feed in runs.feeds(self._data, self._samples):
+            gradients = output_gradients.of(feed, runs.shown)
             samples += gradients.samples
-            for pair, session, of_pair in zip(pairs, sessions, sums, strict=True):
-                values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
-                for shown, copy in pair.copies.items():
-                    error = _difference(values[shown.tensor], values.pop(copy))
-                    of_pair[shown] += gradients.moved(shown.tensor, error)
-        return [{key: value / samples for key, value in of_pair.items()} for of_pair in sums]
+            exact = runs.exact(feed)
+            for place, of_one in enumerate(sums):
+                for shown, values in runs.copied(place, feed, exact).items():
+                    error = _difference(exact[shown.tensor], values)
+                    of_one[shown] += gradients.moved(shown.tensor, error)
+        return [{key: value / samples for key, value in of_one.items()} for of_one in sums]
 
     def _output_gradients(self) -> OutputGradients:
         from optuna_quant.backends.onnxruntime.sensitivity.output_gradients import OutputGradients

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from copy import copy
@@ -14,25 +13,22 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant._common.counts import check_positive
-from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import quantized_ops
+from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import Shown
+from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import quantized_copies
 from optuna_quant.backends.onnxruntime.sensitivity.relative_error import RelativeError
-from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import Shown
-from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import side_by_side
+from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
 from optuna_quant.space.config import QuantConfig
 
 
 if TYPE_CHECKING:
     from typing import Self
 
-    import onnxruntime
-
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
-    from optuna_quant.backends.onnxruntime.sensitivity.side_by_side import SideBySide
+    from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import QuantizedCopies
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 
     Build = Callable[[QuantConfig], QuantizedModel]
@@ -41,9 +37,6 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
-# Tensors that are looked at together may take so much; one sample is run even if it takes more.
-_PIECE_BYTES = 1 << 28
-_PIECE_SAMPLES = 32
 # Graphs that recipes have made, each with its weights.
 _MOST_SIBLINGS = 4
 
@@ -81,7 +74,7 @@ class MSESensitivity:
     them (fused integer kernels) is not looked at. An op whose error cannot be seen scores zero.
 
     Only sums are kept from batch to batch; batches are cut such that the tensors looked at take
-    at most 256 MiB, where the model allows it.
+    at most 256 MiB, where the model allows it. The FP32 graph runs once for all configurations.
 
     Args:
         build:
@@ -207,10 +200,11 @@ class MSESensitivity:
             key = ("" if model is None else model.fingerprint, *quantized)
             found.append(same.setdefault(key, scores))  # Filled in below.
             if model is not None and found[-1] is scores:
-                candidate = model.proto  # of which all ops are in the graph
                 tensors = {op: self._shown_by(op, config) for op in quantized}
-                pairs.append((scores, tensors, side_by_side(self._graph, candidate, tensors)))
-        errors = self._errors([pair for _, _, pair in pairs])
+                # All ops of the candidate are in the graph.
+                copies = quantized_copies(self._graph, model.compact, tensors)
+                pairs.append((scores, tensors, copies))
+        errors = self._errors([copies for _, _, copies in pairs])
         for (scores, tensors, _), of_pair in zip(pairs, errors, strict=True):
             for op, shown in tensors.items():
                 score = _mean_error(of_pair, [Shown(op, name) for name in shown])
@@ -260,11 +254,11 @@ class MSESensitivity:
         }
         if not tensors:
             return {}
-        pair = side_by_side(
-            self._graph, self._build(config).proto, tensors, with_weights_alone=True
+        copies = quantized_copies(
+            self._graph, self._build(config).compact, tensors, with_weights_alone=True
         )
-        (errors,) = self.with_samples(self._samples_of_weights)._errors([pair])
-        found = dict.fromkeys(pair.without_weights, 0.0)
+        (errors,) = self.with_samples(self._samples_of_weights)._errors([copies])
+        found = dict.fromkeys(copies.without_weights, 0.0)
         for op, shown in tensors.items():
             whole = _mean_error(errors, [Shown(op, name) for name in shown])
             alone = _mean_error(errors, [Shown(op, name, weights_alone=True) for name in shown])
@@ -324,39 +318,21 @@ class MSESensitivity:
             return None if not any(constant) else -1 if constant[1] else -2
         return _CHANNEL_AXES.get(node.op_type)
 
-    def _errors(self, pairs: Sequence[SideBySide]) -> list[dict[Shown, float]]:
-        """The error of each tensor of each pair; what cannot be told is missing."""
-        return [self._errors_of(pair) if pair.copies else {} for pair in pairs]
-
-    def _errors_of(self, pair: SideBySide) -> dict[Shown, float]:
-        session = self._tapped(pair)
-        found = {shown: RelativeError(self._channel_axis(shown.op)) for shown in pair.copies}
-        for feed in self._feeds(session, pair.tensors):
-            values = dict(zip(pair.tensors, session.run(pair.tensors, feed), strict=True))
-            for shown, name in pair.copies.items():
-                found[shown].update(values[shown.tensor], values.pop(name))
-        errors = {key: (error.whole + error.by_channel) / 2 for key, error in found.items()}
-        return {key: error for key, error in errors.items() if np.isfinite(error)}
-
-    def _tapped(self, pair: SideBySide) -> onnxruntime.InferenceSession:
-        with self._sessions.lock:
-            return tapped_session(
-                pair.model,
-                pair.tensors,
-                self._graph.base_dir,
-                providers=self._sessions.providers,
-                session_options=self._sessions.options,
-            )
-
-    def _feeds(
-        self, session: onnxruntime.InferenceSession, tensors: Sequence[str]
-    ) -> Iterator[Feed]:
-        """The samples, in pieces that are small enough."""
-        probe = next(self._data.pieces([1]))
-        size = sum(value.nbytes for value in session.run(tensors, probe.feed))
-        step = int(np.clip(_PIECE_BYTES * probe.samples // max(size, 1), 1, _PIECE_SAMPLES))
-        for piece in self._data.pieces([*range(step, self._samples, step), self._samples]):
-            yield piece.feed
+    def _errors(self, copies: Sequence[QuantizedCopies]) -> list[dict[Shown, float]]:
+        """The error of each tensor that copies show; what cannot be told is missing."""
+        found = [{s: RelativeError(self._channel_axis(s.op)) for s in c.tensors} for c in copies]
+        if any(found):
+            runs = SideBySide(self._graph, copies, self._sessions)
+            for feed in runs.feeds(self._data, self._samples):
+                exact = runs.exact(feed)
+                for place, of_one in enumerate(found):
+                    for shown, values in runs.copied(place, feed, exact).items():
+                        of_one[shown].update(exact[shown.tensor], values)
+        errors = [
+            {key: (error.whole + error.by_channel) / 2 for key, error in of_one.items()}
+            for of_one in found
+        ]
+        return [{k: error for k, error in each.items() if np.isfinite(error)} for each in errors]
 
 
 def _mean_error(errors: Mapping[Shown, float], wanted: Sequence[Shown]) -> float | None:

@@ -1,203 +1,127 @@
-"""A model that runs an FP32 graph and, beside it, a quantized copy of each of some ops.
-
-Each copy is taken from a candidate, with the pairs on what it reads and writes, and reads the FP32
-values. So one pass of this model shows what the quantization of each op does by itself: nothing is
-passed on from op to op, however far off the candidate as a whole may be.
-"""
+"""Runs an FP32 graph and, beside it, quantized copies of its ops in several candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import NamedTuple
 
+import numpy as np
 import onnx
 
+from optuna_quant.backends.onnxruntime.model.compact import CompactModel
+from optuna_quant.backends.onnxruntime.model.content import tapped_session
 from optuna_quant.backends.onnxruntime.model.graph import assemble
-from optuna_quant.backends.onnxruntime.model.graph import unused_name
 
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+    import onnxruntime
+
+    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.model.graph import Graph
+    from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.model.tensor_references import Source
+    from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import QuantizedCopies
+    from optuna_quant.backends.onnxruntime.sensitivity.quantized_copies import Shown
+
+    Arrays = dict[str, NDArray[Any]]
+
+# Tensors that are looked at together may take so much; one sample is run even if it takes more.
+_PIECE_BYTES = 1 << 28
+_PIECE_SAMPLES = 32
 
 
-# Operators that quantize what they read by themselves.
-_QUANTIZING = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"})
-
-
-class Shown(NamedTuple):
-    """What a copy shows: a tensor of the graph, as the quantization of an op makes it.
-
-    Args:
-        op:
-            The op.
-        tensor:
-            The tensor's name in the graph.
-        weights_alone:
-            Whether only the op's weights are quantized, and what it reads and writes is not.
-    """
-
-    op: str
-    tensor: str
-    weights_alone: bool = False
-
-
-@dataclass(frozen=True, eq=False)
 class SideBySide:
-    """An FP32 graph with quantized copies of ops.
+    """Runs an FP32 graph once for each feed, and copies of its ops on the tensors that it gives.
 
-    Args:
-        model:
-            The model.
-        copies:
-            The names of the copies. A tensor that could not be followed in the candidate is
-            missing.
-        without_weights:
-            The ops of which no weights are quantized, of those that were to be copied with their
-            weights alone.
-    """
-
-    model: onnx.ModelProto
-    copies: Mapping[Shown, str]
-    without_weights: frozenset[str] = frozenset()
-
-    @property
-    def tensors(self) -> list[str]:
-        """The tensors to look at: those of the graph, and their copies."""
-        names = (name for shown, copy in self.copies.items() for name in (shown.tensor, copy))
-        return list(dict.fromkeys(names))
-
-
-def side_by_side(
-    graph: Graph,
-    candidate: onnx.ModelProto,
-    ops: Mapping[str, Iterable[str]],
-    *,
-    with_weights_alone: bool = False,
-) -> SideBySide:
-    """Put quantized copies of ops beside a graph.
+    The FP32 graph is in memory once, however many candidates the copies are of.
 
     Args:
         graph:
-            The FP32 graph.
-        candidate:
-            A model that was built from it: with the names of its tensors where they carry floats,
-            and new names for everything else.
-        ops:
-            The tensors that show the result of each op: its outputs, or those of the activation
-            function behind it where the op is quantized there.
-        with_weights_alone:
-            Whether the ops are also copied with their weights alone quantized.
+            The graph.
+        copies:
+            The copies, of one candidate each.
+        sessions:
+            Says with which providers and options they run.
     """
-    copier = _Copier(graph, candidate)
-    for op, tensors in ops.items():
-        copier.copy(op, tensors)
-        if with_weights_alone:
-            copier.copy(op, tensors, weights_alone=True)
-    constants = {tensor.name: tensor for tensor in candidate.graph.initializer}
-    model = assemble(
-        graph.template, [*graph.nodes, *copier.nodes], {**constants, **graph.initializers}
-    )
-    return SideBySide(model, copier.copies, frozenset(copier.without_weights))
 
-
-class _Copier:
-    """Copies what makes tensors of a candidate."""
-
-    def __init__(self, graph: Graph, candidate: onnx.ModelProto) -> None:
-        self._graph = graph
-        self._taken = {*graph.names, ""}
-        self._outputs = {node.name: set(node.output) for node in graph.nodes}
-        self._producer: dict[str, onnx.NodeProto] = {}
-        # The pairs at tensors that are quantized where they are made, by tensor and by integers.
-        self._made: dict[str, onnx.NodeProto] = {}
-        self._integers: dict[str, onnx.NodeProto] = {}
-        for node in candidate.graph.node:
-            self._producer.update((name, node) for name in node.output if name)
-            self._taken.update((*node.input, *node.output))
-            is_new = node.op_type == "DequantizeLinear" and node.name not in self._outputs
-            if is_new and node.output[0] in graph.producer:
-                self._made[node.output[0]] = self._integers[node.input[0]] = node
-        self.nodes: list[onnx.NodeProto] = []
-        self.copies: dict[Shown, str] = {}
-        self.without_weights: set[str] = set()
-
-    def copy(self, op: str, tensors: Iterable[str], *, weights_alone: bool = False) -> None:
-        tensors = list(tensors)
-        inner = self._outputs[op].union(tensors)
-        copied: dict[str, str] = {}
-        for tensor in tensors:
-            before = len(self.nodes)
-            try:
-                copy = self._copy(tensor, inner, copied, weights_alone)
-            except KeyError:
-                del self.nodes[before:]
-                continue
-            added = self.nodes[before:]
-            if weights_alone and not any(n.op_type == "DequantizeLinear" for n in added):
-                del self.nodes[before:]
-                self.without_weights.add(op)
-            else:
-                self.copies[Shown(op, tensor, weights_alone)] = copy
-
-    def _copy(
-        self, name: str, inner: set[str], copied: dict[str, str], weights_alone: bool
-    ) -> str:
-        """The copy of a tensor; the tensor itself where that is what the op reads in FP32."""
-        if name in copied:
-            return copied[name]
-        if not name or not self._is_computed(name):
-            return name
-        pair = self._integers.get(name)
-        if pair is not None and pair.output[0] not in inner:
-            # An op that reads integers as they are.
-            if weights_alone:
-                raise KeyError(name)
-            self._add("QuantizeLinear", [pair.output[0], *pair.input[1:]], [name], pair, copied)
-        elif name in self._graph.producer and name not in inner:
-            pair = self._made.get(name)
-            if pair is None or weights_alone:
-                return name
-            integers = self._copy(pair.input[0], inner, copied, weights_alone)
-            self._add(pair.op_type, [integers, *pair.input[1:]], [name], pair, copied)
-        else:
-            node = self._producer[name]
-            if weights_alone and node.op_type in _QUANTIZING:
-                raise KeyError(name)
-            floats = self._behind_pair(node) if weights_alone else None
-            if floats is not None:
-                copied[name] = self._copy(floats, inner, copied, weights_alone)
-                return copied[name]
-            inputs = [self._copy(other, inner, copied, weights_alone) for other in node.input]
-            self._add(node.op_type, inputs, node.output, node, copied)
-        return copied[name]
-
-    def _behind_pair(self, node: onnx.NodeProto) -> str | None:
-        """What a pair quantizes, if this is the end of one; a weight is quantized already."""
-        if node.op_type != "DequantizeLinear":
-            return None
-        made = self._producer.get(node.input[0])
-        return None if made is None or made.op_type != "QuantizeLinear" else made.input[0]
-
-    def _is_computed(self, name: str) -> bool:
-        return name in self._graph.producer or name in self._producer
-
-    def _add(
-        self,
-        op_type: str,
-        inputs: Sequence[str],
-        outputs: Iterable[str],
-        like: onnx.NodeProto,
-        copied: dict[str, str],
+    def __init__(
+        self, graph: Graph, copies: Sequence[QuantizedCopies], sessions: SessionMaker
     ) -> None:
-        names = []
-        for name in outputs:
-            copied[name] = unused_name(f"{name}_alone", self._taken) if name else ""
-            self._taken.add(copied[name])
-            names.append(copied[name])
-        node = onnx.helper.make_node(op_type, inputs, names, domain=like.domain)
-        node.attribute.extend(like.attribute)
-        self.nodes.append(node)
+        self._graph = graph
+        self._copies = copies
+        self._sessions = sessions
+        given = {*graph.inputs, *graph.initializers}
+        reads = (name for each in copies for name in each.reads if name not in given)
+        self.shown = list(dict.fromkeys(key.tensor for each in copies for key in each.tensors))
+        self._exact = list(dict.fromkeys([*self.shown, *reads]))
+        outside: dict[str, Source] = {}
+        proto = assemble(graph.template, graph.nodes, graph.initializers, outside=outside)
+        self._session = self._tapped(CompactModel(proto, outside), self._exact)
+        dtypes = {out.name: _dtype(out.type) for out in self._session.get_outputs()}
+        self._beside = [
+            self._tapped(each.model(graph, dtypes), list(each.tensors.values())) for each in copies
+        ]
+
+    def exact(self, feed: Feed) -> Arrays:
+        """The tensors of the FP32 graph that copies are of, and those that they read."""
+        return dict(zip(self._exact, self._session.run(self._exact, feed), strict=True))
+
+    def copied(self, place: int, feed: Feed, exact: Arrays) -> dict[Shown, NDArray[Any]]:
+        """What the copies of one candidate give.
+
+        Args:
+            place:
+                Which candidate.
+            feed:
+                What the model is run on.
+            exact:
+                What :meth:`exact` gives for it.
+        """
+        names = self._copies[place].tensors
+        reads = {
+            name: feed[name] if name in feed else exact[name]
+            for name in self._copies[place].reads
+            if name in feed or name in exact
+        }
+        values = self._beside[place].run(list(names.values()), reads)
+        return dict(zip(names, values, strict=True))
+
+    def feeds(self, data: CalibrationData, samples: int) -> Iterator[Feed]:
+        """Samples in pieces, such that the tensors looked at take at most 256 MiB.
+
+        Args:
+            data:
+                The samples.
+            samples:
+                How many, from the start.
+        """
+        probe = next(data.pieces([1]))
+        exact = self.exact(probe.feed)
+        # Copies have the size of what they are copies of.
+        size = sum(value.nbytes for value in exact.values())
+        size += sum(exact[name].nbytes for name in self.shown)
+        step = int(np.clip(_PIECE_BYTES * probe.samples // max(size, 1), 1, _PIECE_SAMPLES))
+        for piece in data.pieces([*range(step, samples, step), samples]):
+            yield piece.feed
+
+    def _tapped(self, model: CompactModel, tensors: list[str]) -> onnxruntime.InferenceSession:
+        with self._sessions.lock:
+            return tapped_session(
+                model,
+                tensors,
+                self._graph.base_dir,
+                providers=self._sessions.providers,
+                session_options=self._sessions.options,
+                arrays=self._sessions.arrays,
+            )
+
+
+def _dtype(name: str) -> int:
+    """The element type that the runtime calls ``tensor(float)``, ``tensor(int64)``, ..."""
+    kind = name.removeprefix("tensor(").removesuffix(")")
+    return int(onnx.TensorProto.DataType.Value(kind.upper()))

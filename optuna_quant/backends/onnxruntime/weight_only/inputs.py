@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-from optuna_quant.backends.onnxruntime.model.content import tapped_session
+from optuna_quant.backends.onnxruntime.calibration.tapped_graph import TappedGraph
 from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint
-from optuna_quant.backends.onnxruntime.model.graph import assemble
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
 from optuna_quant.backends.onnxruntime.weight_only.moments_bytes import pack_moments
 from optuna_quant.backends.onnxruntime.weight_only.moments_bytes import unpack_moments
@@ -24,12 +22,10 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    import onnxruntime
 
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
-    from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
 
 
@@ -113,9 +109,9 @@ class InputMomentsSource:
         if not self.is_collected():
             self._collect(self._sizes)
 
-    def expected_key(self) -> str:
+    def key(self) -> str:
         """A hash of all that the moments of all that is expected depend on."""
-        parts = [self.key(size) for size in self._sizes]
+        parts = [self.key_of(size) for size in self._sizes]
         parts += [f"{name}:{inputs}" for name, inputs in sorted(self._expected.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -134,7 +130,7 @@ class InputMomentsSource:
             if (name, size) in self._found and name not in self._unusable
         }
         unusable = {name: why for name, why in self._unusable.items() if name in self._expected}
-        return pack_moments(self.expected_key(), found, unusable)
+        return pack_moments(self.key(), found, unusable)
 
     def restore(self, data: bytes) -> None:
         """Take what :meth:`dump` has given in another process.
@@ -143,11 +139,11 @@ class InputMomentsSource:
             ValueError:
                 If the bytes are damaged, or were made from another model or other data.
         """
-        found, unusable = unpack_moments(data, self.expected_key())
+        found, unusable = unpack_moments(data, self.key())
         self._found.update(found)
         self._unusable.update(unusable)
 
-    def key(self, size: int | None) -> str:
+    def key_of(self, size: int | None) -> str:
         """A hash of all that the moments depend on: the model, and the data, which are read."""
         number = size or _ALL
         if number not in self._data_keys:
@@ -169,17 +165,10 @@ class InputMomentsSource:
         reached: set[int] = set()
         samples = 0
         with self._sessions.lock:
-            given = [name for name in missing if name in self._graph.inputs]
-            computed = [name for name in missing if name not in self._graph.inputs]
-            session = self._session(computed) if computed else None
+            tapped = TappedGraph(self._graph, missing, self._sessions)
             for piece in self._data.pieces(sizes):
-                for name in given:
-                    self._add(moments, name, piece.feed[name])
-                if session is not None:
-                    values = session.run(computed, piece.feed)
-                    # From the end, so that each array is dropped as soon as it has been added.
-                    for name in reversed(computed):
-                        self._add(moments, name, values.pop())
+                for name, values in tapped.values(piece.feed):
+                    self._add(moments, name, values)
                 samples += piece.samples
                 for size in piece.reached:
                     reached.add(size)
@@ -209,16 +198,3 @@ class InputMomentsSource:
             moments[name].add(values)
         except ValueError as error:
             self._unusable[name] = f"of the tensor {name!r}: {error}"
-
-    def _session(self, tensors: list[str]) -> onnxruntime.InferenceSession:
-        outside: dict[str, Source] = {}
-        graph = self._graph
-        proto = assemble(graph.template, graph.nodes, graph.initializers, outside=outside)
-        return tapped_session(
-            CompactModel(proto, outside),
-            tensors,
-            graph.base_dir,
-            providers=self._sessions.providers,
-            session_options=self._sessions.options,
-            arrays=self._sessions.arrays,
-        )

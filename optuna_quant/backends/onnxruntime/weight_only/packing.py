@@ -107,6 +107,13 @@ def packed_weight(op: WeightOnlyOp, weight: GroupedWeight, group_size: int | Non
     )
 
 
+def packed_nbytes(op: WeightOnlyOp, bits: int, group_size: int | None) -> int:
+    """About how many bytes a packed weight takes, with zero points and without factors."""
+    block = block_size(op, group_size)
+    blocks = -(-op.inputs // block)
+    return op.outputs * blocks * (block * bits // 8 + 5)
+
+
 def _packed_zero_points(
     zero_points: NDArray[Any] | None, bits: int
 ) -> NDArray[np.uint8] | NDArray[np.float32] | None:

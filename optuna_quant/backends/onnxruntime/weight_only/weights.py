@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
-import uuid
-import warnings
 
 import numpy as np
 
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import ALGORITHM_VERSIONS
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
+from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
+from optuna_quant.backends.onnxruntime.weight_only.packing import packed_nbytes
 from optuna_quant.backends.onnxruntime.weight_only.packing import packed_weight
 
 
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
 
 _FORMAT_VERSION = 1
 _EXPENSIVE = NEEDS_INPUTS | {"hqq", "hqq_float"}
-"""Algorithms whose results are kept on disk too."""
+"""Algorithms whose results are kept beside this process's memory too."""
 
 
 class GroupedWeights:
@@ -46,8 +43,8 @@ class GroupedWeights:
             Where they are kept.
         inputs:
             Gives what some algorithms need of the ops' inputs; None without calibration data.
-        directory:
-            Where those that take long to compute are kept on disk; None for nowhere.
+        kept:
+            Keeps those that take long to compute on disk, or for other workers.
     """
 
     def __init__(
@@ -55,12 +52,12 @@ class GroupedWeights:
         graph: Graph,
         cache: BoundedCache,
         inputs: InputMomentsSource | None = None,
-        directory: str | os.PathLike[str] | None = None,
+        kept: KeptWeights | None = None,
     ) -> None:
         self._graph = graph
         self._cache = cache
         self._inputs = inputs
-        self._directory = None if directory is None else Path(directory)
+        self._kept = KeptWeights() if kept is None else kept
 
     def get(self, op: WeightOnlyOp, config: TensorConfig, size: int | None) -> PackedWeight:
         """The weight of an op.
@@ -91,23 +88,23 @@ class GroupedWeights:
 
     def _computed(self, op: WeightOnlyOp, config: TensorConfig, size: int | None) -> PackedWeight:
         array = self._graph.array(op.weight)
-        path = self._path(op, config, size, array)
-        found = None if path is None else _load(path)
-        if found is not None:
-            return found
-        needs_inputs = config.algorithm in NEEDS_INPUTS
-        grouped = quantize_grouped(
-            array.T if op.transposed else array,
-            bits=config.bits,
-            group_size=config.group_size,
-            scheme=config.scheme,  # type: ignore[arg-type]
-            algorithm=config.algorithm,
-            moments=self._source(op, config).get(op, size) if needs_inputs else None,
-        )
-        weight = packed_weight(op, grouped, config.group_size)
-        if path is not None:
-            _store(path, weight)
-        return weight
+
+        def compute() -> PackedWeight:
+            needs_inputs = config.algorithm in NEEDS_INPUTS
+            grouped = quantize_grouped(
+                array.T if op.transposed else array,
+                bits=config.bits,
+                group_size=config.group_size,
+                scheme=config.scheme,  # type: ignore[arg-type]
+                algorithm=config.algorithm,
+                moments=self._source(op, config).get(op, size) if needs_inputs else None,
+            )
+            return packed_weight(op, grouped, config.group_size)
+
+        if config.algorithm not in _EXPENSIVE or not self._kept.is_used:
+            return compute()
+        nbytes = packed_nbytes(op, config.bits, config.group_size)
+        return self._kept.get(self._key(op, config, size, array), compute, nbytes=nbytes)
 
     def _source(self, op: WeightOnlyOp, config: TensorConfig) -> InputMomentsSource:
         if self._inputs is None:
@@ -117,55 +114,14 @@ class GroupedWeights:
             )
         return self._inputs
 
-    def _path(
+    def _key(
         self, op: WeightOnlyOp, config: TensorConfig, size: int | None, array: NDArray[Any]
-    ) -> Path | None:
-        if self._directory is None or config.algorithm not in _EXPENSIVE:
-            return None
+    ) -> str:
+        """A hash of all that a weight depends on."""
         digest = hashlib.sha256(np.ascontiguousarray(array).data)
         versions = _FORMAT_VERSION, ALGORITHM_VERSIONS[config.algorithm]
         parts = [*versions, array.shape, op.transposed, op.is_table, config.label]
         if config.algorithm in NEEDS_INPUTS:
-            parts += [op.activation, self._source(op, config).key(size)]
+            parts += [op.activation, self._source(op, config).key_of(size)]
         digest.update(repr(parts).encode())
-        return self._directory / f"weight-{digest.hexdigest()}.npz"
-
-
-def _load(path: Path) -> PackedWeight | None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return PackedWeight(
-                arrays["codes"],
-                arrays["scales"],
-                arrays.get("zero_points"),
-                arrays.get("input_scale"),
-                int(arrays["bits"]),
-                int(arrays["block_size"]),
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except Exception as error:  # a damaged file fails in many ways, all of them here
-        warnings.warn(
-            f"The file {path} of a quantized weight cannot be read ({error}); quantizing again.",
-            stacklevel=2,
-        )
-        return None
-
-
-def _store(path: Path, weight: PackedWeight) -> None:
-    """Keep a weight. A failure to write is only a warning."""
-    arrays: dict[str, Any] = {
-        **weight.arrays,
-        "bits": weight.bits,
-        "block_size": weight.block_size,
-    }
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("xb") as file:
-            np.savez(file, **arrays)
-        os.replace(aside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        warnings.warn(f"A quantized weight cannot be stored in {path}: {error}", stacklevel=2)
+        return digest.hexdigest()

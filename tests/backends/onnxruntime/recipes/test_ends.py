@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from onnx_models import attention
 from onnx_models import convnet
 from onnx_models import residual
 from onnx_models import samples
+import optuna
 import pytest
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
@@ -164,5 +167,39 @@ def test_a_recipe_that_would_change_nothing_is_left_out() -> None:
     backend = backend_of(model, 8, 4, recipes=[last, "pre_post_process_quantization"])
     assert backend.capability().recipes == {}
     backend = backend_of(model, 8, 4, recipes={"first_conv_or_matmul_quantization": False})
-    with pytest.raises(ValueError, match="recipes: first_conv.* leave no op that can be"):
+    with pytest.raises(ValueError) as error:
         backend.tuning_space()
+    assert str(error.value) == (
+        "recipes: first_conv_or_matmul_quantization='off' keep all ops of the tuning space in "
+        "FP32, so that nothing is left to be quantized. Take one of them out of recipes, or tune "
+        "other ops as well (op_types)."
+    )
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    optuna.logging.enable_propagation()
+    yield caplog
+    optuna.logging.disable_propagation()
+
+
+@pytest.mark.parametrize("asked", ["named", "all"])
+def test_a_named_recipe_without_effect_is_a_warning(
+    asked: str, told: pytest.LogCaptureFixture
+) -> None:
+    m = Maker()
+    model = m.model([m.node("MatMul", [m.node("Relu", [m.input("x", ["N", 4])]), m.weight(4, 2)])])
+    last, ends = "last_conv_or_matmul_quantization", "pre_post_process_quantization"
+    backend = backend_of(model, 8, 4, recipes=[last, ends] if asked == "named" else "all")
+    for _ in range(2):
+        backend.tuning_space()
+    warnings = [r.getMessage() for r in told.records if r.levelno == logging.WARNING]
+    if asked == "all":
+        assert not warnings
+        return
+    assert warnings == [
+        f"Recipe {last!r} is left out, since it would change nothing: the last convolution or "
+        "matrix product, 'MatMul0', is also the first.",
+        f"Recipe {ends!r} is left out, since it would change nothing: the ops that it keeps in "
+        "FP32 are not tuned.",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ import onnxruntime as ort
 from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningResult
 from optuna_quant import tune
+from optuna_quant.study.trial_view import TrialView
 
 
+DIGITS = Path(__file__).parents[4] / "examples" / "digits"
 DATA = samples(256, 24) * 0.2 + np.linspace(0.5, 1.5, 24, dtype=np.float32)
 
 
@@ -35,11 +38,9 @@ def tuned(recipes: Any, tolerable_loss: float, **options: Any) -> TuningResult:
         calibration_data=DATA,
         op_type_dict={".*": {"weight": {"granularity": ["per_tensor"]}}},
         accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=tolerable_loss),
-        strategy="basic",
-        objective="ops",
         measure_gain=False,
         recipes=recipes,
-        **options,
+        **{"strategy": "basic", "objective": "ops", **options},
     )
 
 
@@ -54,6 +55,27 @@ def test_basic_finds_the_corrections_that_a_model_needs() -> None:
     others = [trial for trial in result.study.trials[1:-1] if trial.value is not None]
     assert max(trial.value for trial in others) < -0.02  # type: ignore[type-var]
     assert {trial.params["quant.recipe:weight_correction"] for trial in others} == {"off"}
+
+
+def test_the_default_strategy_takes_corrections_together() -> None:
+    names = ["weight_correction", "fast_bias_correction"]
+    with np.load(DIGITS / "eval.npz") as data:
+        samples_of = {"x": data["x"], "labels": data["labels" if "labels" in data else "y"]}
+    result = tune(
+        DIGITS / "model.onnx",
+        calibration_data=DIGITS / "calib.npz",
+        data=samples_of,
+        tolerable_loss=0.05,
+        objective="bit_operations",
+        measure_gain=False,
+        recipes=names,
+    )
+    assert result.met
+    assert result.config is not None
+    assert not result.config.fallback_ops
+    assert result.config.recipes == dict.fromkeys(names, "on")
+    stages = {TrialView(trial).stage for trial in result.study.trials}
+    assert stages == {"baseline", "cheapest of all", "cheapest with recipes"}
 
 
 def test_fixed_recipes_hold_for_all_candidates() -> None:

@@ -263,6 +263,10 @@ def test_bias_correction_restores_the_means_of_channels(form: str) -> None:
 
 # What users give.
 
+ALL_TYPES = requested_recipes(["optypes_to_exclude_output_quant"])[
+    "optypes_to_exclude_output_quant"
+][-1]
+
 
 @pytest.mark.parametrize(
     ("given", "values"),
@@ -273,6 +277,8 @@ def test_bias_correction_restores_the_means_of_channels(form: str) -> None:
         ([[], ["Conv"], ["Conv", "Add"]], ("off", "Conv", "Add+Conv")),
         ([False, ["Conv"]], ("off", "Conv")),
         ("Add+Conv", ("Add+Conv",)),
+        (["off", "Add+Conv", "Mul"], ("off", "Add+Conv", "Mul")),
+        (["Add+Conv", True], ("Add+Conv", ALL_TYPES)),
     ],
 )
 def test_op_types_become_labels(given: object, values: tuple[str, ...]) -> None:
@@ -283,7 +289,8 @@ def test_op_types_become_labels(given: object, values: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["Convolution"], "there is no op type 'Convolution'"),
+        (["Convolution"], r"there is no op type 'Convolution'\.$"),
+        (["conv"], r"there is no op type 'conv' \(did you mean 'Conv'\?\)\.$"),
         ("Conv+Add", "must be different and sorted: 'Add\\+Conv'"),
         ([["Conv"], 3], "expected a list of op types, but got 3"),
     ],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from optuna_quant._common.nearest import did_you_mean
+from optuna_quant._common.nearest import did_you_mean_inside
 from optuna_quant.backends.onnxruntime.recipes.labels import OFF
 from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import OP_TYPES
@@ -88,9 +88,9 @@ class SmoothQuant(GraphRecipe):
             raise ValueError(f"{_AUTO_ARGS} must be a dict, but is {auto!r}")
         for name in auto:
             if name not in known:
+                hint = did_you_mean_inside(str(name), known)
                 raise ValueError(
-                    f"{_AUTO_ARGS} has no setting {name!r}; it has {', '.join(known)}"
-                    f"{did_you_mean(str(name), known)}"
+                    f"{_AUTO_ARGS} has no setting {name!r}{hint}; it has {', '.join(known)}"
                 )
         others = {name: v for name, v in args.items() if name not in ("alpha", _AUTO_ARGS)}
         labels = [SmoothQuantSettings.of(alpha, others, auto).label for alpha in alphas]

@@ -7,7 +7,7 @@ from dataclasses import fields
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from optuna_quant._common.nearest import did_you_mean
+from optuna_quant._common.nearest import did_you_mean_inside
 from optuna_quant.backends.onnxruntime.recipes.labels import read_settings
 from optuna_quant.backends.onnxruntime.recipes.labels import settings_label
 
@@ -144,7 +144,7 @@ class SmoothQuantSettings:
         known = ["alpha", "folding", "scales_per_op", "weight_clip", "op_types", *auto]
         for name in texts:
             if name not in known:
-                raise ValueError(f"there is no setting {name!r}{did_you_mean(name, known)}")
+                raise ValueError(f"there is no setting {name!r}{did_you_mean_inside(name, known)}")
         given: dict[str, object] = {name: _value(text) for name, text in texts.items()}
         found = cls.of(
             given.pop("alpha", None),

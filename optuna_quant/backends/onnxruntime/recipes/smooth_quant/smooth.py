@@ -72,22 +72,20 @@ def smoothed(graph: Graph, settings: SmoothQuantSettings, runs: RunsGraphs) -> G
             The calibration data, and what the graph is run with.
     """
     ops = smoothed_ops(graph, settings.op_types)
-    axes = {graph.nodes[op.index].input[0]: op.layout.axis for op in ops}
-    statistics = runs.remembered(
-        ("channels", settings.op_types), lambda: channel_statistics(graph, axes, runs, keep=True)
-    )
+    if not ops:
+        return graph
+    sharing = shared_inputs(graph, ops, settings)
+    decided = runs.decided(lambda: _decided(graph, ops, sharing, settings, runs))
     edits = GraphEdits(graph, "sq")
     inserted = 0
-    for shared in shared_inputs(graph, ops, settings):
-        found = statistics[shared.tensor]
-        factors = _factors(graph, shared, found, settings)
-        if factors is None or np.ptp(factors) <= _ALIKE * factors.max():
-            continue  # One factor for all channels changes nothing.
+    for shared, factors in zip(sharing, decided, strict=True):
+        if not factors.size:
+            continue
         if shared.fold is not None:
             divide(edits, shared.fold, factors)
             continue
         inserted += 1
-        by_place = factors.reshape(-1, *[1] * (-found.axis - 1))
+        by_place = factors.reshape(-1, *[1] * (-shared.ops[0].layout.axis - 1))
         for op in shared.ops:
             weight = edits.constant(op.index, op.layout.position)
             scaled = op.layout.scaled_inputs(weight, factors)
@@ -98,6 +96,27 @@ def smoothed(graph: Graph, settings: SmoothQuantSettings, runs: RunsGraphs) -> G
         "with a Mul of their own."
     )
     return edits.graph()
+
+
+def _decided(
+    graph: Graph,
+    ops: list[Weighted],
+    sharing: list[SharedInput],
+    settings: SmoothQuantSettings,
+    runs: RunsGraphs,
+) -> list[NDArray[np.float64]]:
+    """The factors of each tensor; empty for one that is left as it is."""
+    axes = {graph.nodes[op.index].input[0]: op.layout.axis for op in ops}
+    statistics = runs.remembered(
+        ("channels", settings.op_types), lambda: channel_statistics(graph, axes, runs, keep=True)
+    )
+    found = []
+    for shared in sharing:
+        factors = _factors(graph, shared, statistics[shared.tensor], settings)
+        # One factor for all channels changes nothing.
+        is_idle = factors is None or np.ptp(factors) <= _ALIKE * factors.max()
+        found.append(np.empty(0) if factors is None or is_idle else factors)
+    return found
 
 
 def smoothed_ops(graph: Graph, op_types: Collection[str]) -> list[Weighted]:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.model.compact import CompactModel
-from optuna_quant.backends.onnxruntime.model.content import tapped_session
-from optuna_quant.backends.onnxruntime.model.graph import assemble
+from optuna_quant.backends.onnxruntime.calibration.tapped_graph import TappedGraph
 
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
-    from optuna_quant.backends.onnxruntime.model.tensor_references import Source
     from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
 
 
@@ -114,30 +111,11 @@ def _values(
     graph: Graph, tensors: list[str], runs: RunsGraphs
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     assert runs.calibration is not None
-    given = [name for name in tensors if name in graph.inputs]
-    computed = [name for name in tensors if name not in graph.inputs]
     with runs.sessions.lock:
-        session = None
-        if computed:
-            outside: dict[str, Source] = {}
-            proto = assemble(graph.template, graph.nodes, graph.initializers, outside=outside)
-            session = tapped_session(
-                CompactModel(proto, outside),
-                computed,
-                graph.base_dir,
-                providers=runs.sessions.providers,
-                session_options=runs.sessions.options,
-                arrays=runs.sessions.arrays,
-            )
+        tapped = TappedGraph(graph, tensors, runs.sessions)
         left = runs.size or _ALL
         for piece in runs.calibration.pieces([left]):
             if left <= 0:
                 break
             left -= piece.samples
-            for name in given:
-                yield name, piece.feed[name]
-            if session is not None:
-                values = session.run(computed, piece.feed)
-                # From the end, so that each array is dropped as soon as it was looked at.
-                for name in reversed(computed):
-                    yield name, values.pop()
+            yield from tapped.values(piece.feed)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import replace
+from functools import cache
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.by_group import empty_grouped
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.by_group import group_ranges
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.by_group import quantize_by_group
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.by_group import row_chunks
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.output_error import better_rows
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.output_error import output_error
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.output_error import output_errors
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.rtn import round_to_nearest
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.shrunk_ranges import shrunk_ranges
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Sequence
     from typing import Any
 
@@ -30,8 +35,8 @@ if TYPE_CHECKING:
 
 _SEARCHED = 512
 """Outputs that the search of the factors looks at, at most."""
-_ROWS = 4096
-"""Rows that are clipped at a time."""
+_ROWS = 96
+"""Rows that are quantized at a time, at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +45,8 @@ class AWQOptions:
 
     Args:
         grid:
-            How many powers ``alpha`` are tried: ``0, 1 / grid, ..., (grid - 1) / grid``. With 1
-            there are no factors.
+            How many powers ``alpha`` there are: ``0, 1 / grid, ..., (grid - 1) / grid``. Every
+            fourth is tried, and then the neighbours of the best. With 1 there are no factors.
         clip:
             Clip the range of a group where that costs less: 11 ranges are tried.
     """
@@ -81,14 +86,7 @@ def awq(
         options:
             The options.
     """
-    gram = moments.gram()
-    plain = scaled = _with_scale(weight, None, levels, group_size, gram, clip=options.clip)
-    scale = _searched_scale([weight], levels, group_size, moments, gram, options.grid)
-    if scale is not None:
-        scaled = _with_scale(weight, scale, levels, group_size, gram, clip=options.clip)
-        if output_error(weight, scaled, gram) < output_error(weight, plain, gram):
-            return scaled
-    return plain
+    return awq_together([weight], levels, group_size, moments, options)[0]
 
 
 def awq_together(
@@ -115,17 +113,14 @@ def awq_together(
         options:
             The options.
     """
-    gram = moments.gram()
-    scale = _searched_scale(weights, levels, group_size, moments, gram, options.grid)
-    found: list[tuple[float, list[GroupedWeight]]] = []
-    for each in (None,) if scale is None else (None, scale):
-        made = [
-            _with_scale(weight, each, levels, group_size, gram, clip=options.clip)
-            for weight in weights
-        ]
-        errors = (output_error(w, q, gram) for w, q in zip(weights, made, strict=True))
-        found.append((sum(errors), made))
-    return min(found, key=lambda pair: pair[0])[1]
+    scale = _searched_scale(weights, levels, group_size, moments, options.grid)
+    quantize = partial(_with_scale, levels, group_size, moments, clip=options.clip)
+    plain = [quantize(weight, None) for weight in weights]
+    if scale is None:
+        return [quantized for quantized, _ in plain]
+    scaled = [quantize(weight, scale) for weight in weights]
+    best = min((plain, scaled), key=lambda found: sum(error for _, error in found))
+    return [quantized for quantized, _ in best]
 
 
 def _searched_scale(
@@ -133,22 +128,25 @@ def _searched_scale(
     levels: Levels,
     group_size: int,
     moments: InputMoments,
-    gram: Floats,
     grid: int,
 ) -> Floats | None:
     """What to multiply the inputs with; None for nothing."""
     parts = [_some_rows(weight, _SEARCHED // len(weights)) for weight in weights]
-    best: Floats | None = None
-    least = np.inf
-    for step in range(grid):
-        scale = _scale_of(moments.mean_magnitude(), step / grid) if step else None
-        error = 0.0
-        for part in parts:
-            made = _with_scale(part, scale, levels, group_size, gram, clip=False)
-            error += output_error(part, made, gram)
-        if error < least:
-            best, least = scale, error
-    return best
+
+    @cache
+    def error(step: int) -> float:
+        made = (_with_scale(levels, group_size, moments, part, scale(step)) for part in parts)
+        return sum(error for _, error in made)
+
+    def scale(step: int) -> Floats | None:
+        return _scale_of(moments.mean_magnitude(), step / grid) if step else None
+
+    # From coarse to fine: the error has hardly more than one minimum.
+    best = min(range(0, grid, 4), key=error)
+    for apart in (2, 1):
+        near = (best, best - apart, best + apart)
+        best = min((step for step in near if 0 <= step < grid), key=error)
+    return scale(best)
 
 
 def _some_rows(weight: NDArray[Any], count: int) -> Floats:
@@ -165,44 +163,58 @@ def _scale_of(magnitudes: Floats, alpha: float) -> Floats:
 
 
 def _with_scale(
-    weight: NDArray[Any],
-    input_scale: Floats | None,
     levels: Levels,
     group_size: int,
-    gram: Floats,
+    moments: InputMoments,
+    weight: NDArray[Any],
+    input_scale: Floats | None,
     *,
-    clip: bool,
-) -> GroupedWeight:
-    """The weight quantized for inputs that are multiplied with factors."""
-    if input_scale is not None:
-        weight = np.asarray(weight, np.float32) / input_scale
-        gram = gram * input_scale * input_scale[:, None] if clip else gram
-    rounded = round_to_nearest(weight, levels, group_size)
-    if clip:
-        clipped = _clipped(weight, levels, group_size, gram)
-        rounded = better_rows(weight, rounded, clipped, gram)
-    return rounded if input_scale is None else replace(rounded, input_scale=input_scale)
+    clip: bool = False,
+) -> tuple[GroupedWeight, float]:
+    """The weight quantized for inputs that are multiplied with factors, and its output error."""
+    result = empty_grouped(weight.shape, levels, group_size, input_scale)
+    fit = partial(_clipped_ranges, _blocks(moments, group_size, input_scale)) if clip else None
+    total = 0.0
+    for rows, values in row_chunks(weight, least=_ROWS):
+        scaled = values if input_scale is None else values / input_scale
+        found = replace(round_to_nearest(scaled, levels, group_size), input_scale=input_scale)
+        errors = output_errors(values, found, moments)
+        if fit is not None:
+            clipped = quantize_by_group(scaled, levels, group_size, fit)
+            clipped = replace(clipped, input_scale=input_scale)
+            clipped_errors = output_errors(values, clipped, moments)
+            found = better_rows(found, errors, clipped, clipped_errors)
+            errors = np.minimum(errors, clipped_errors)
+        result.put(rows, found)
+        total += float(errors.sum())
+    return result, total
 
 
-def _clipped(weight: NDArray[Any], levels: Levels, group_size: int, gram: Floats) -> GroupedWeight:
-    """Each group with the range that has least error in the outputs, other groups aside."""
-    result = empty_grouped(weight.shape, levels, group_size)
-    inputs = weight.shape[1]
-    for group, start in enumerate(range(0, inputs, group_size)):
-        columns = slice(start, min(start + group_size, inputs))
-        own = gram[columns, columns]
-        for first in range(0, len(weight), _ROWS):
-            rows = slice(first, first + _ROWS)
-            values = np.array(weight[rows, columns], np.float32, order="C")
-            scale, zero_point = shrunk_ranges(values, levels, partial(_group_errors, own))
-            result.codes[rows, columns] = levels.codes(values, scale, zero_point)
-            result.scales[rows, group] = scale
-            if result.zero_points is not None:
-                result.zero_points[rows, group] = zero_point
-    return result
-
-
-def _group_errors(gram: Floats, change: Floats) -> Floats:
-    """What changes of a group's weights cost, of shape ``[rows]``."""
-    found: Floats = np.einsum("oi,oi->o", change @ gram, change)
+def _blocks(
+    moments: InputMoments, group_size: int, input_scale: Floats | None
+) -> dict[int, Floats]:
+    """The moments inside the groups of each width, of shape ``[groups, width, width]``."""
+    found: dict[int, Floats] = {}
+    for _, columns in group_ranges(moments.inputs, group_size):
+        starts = range(columns.start, columns.stop, group_size)
+        parts = [slice(start, min(start + group_size, columns.stop)) for start in starts]
+        blocks = np.stack([moments.block(part) for part in parts])
+        if input_scale is not None:
+            own = input_scale[columns].reshape(len(parts), -1)
+            blocks *= own[:, :, None] * own[:, None]
+        found[blocks.shape[1]] = blocks
     return found
+
+
+def _clipped_ranges(
+    blocks: Mapping[int, Floats], groups: Floats, levels: Levels
+) -> tuple[Floats, Floats]:
+    """Of each group the range that has least error in the outputs, other groups aside."""
+    own = blocks[groups.shape[1]]
+
+    def errors(change: Floats) -> Floats:
+        of_group = change.reshape(-1, *own.shape[:2]).swapaxes(0, 1)
+        found: Floats = np.einsum("goi,goi->og", of_group @ own, of_group)
+        return found.reshape(-1)
+
+    return shrunk_ranges(groups, levels, errors)

@@ -86,6 +86,13 @@ class GroupedWeight:
             self, codes=self.codes[rows], scales=self.scales[rows], zero_points=zero_points
         )
 
+    def put(self, rows: slice, quantized: GroupedWeight) -> None:
+        """Write some of its outputs."""
+        self.codes[rows] = quantized.codes
+        self.scales[rows] = quantized.scales
+        if self.zero_points is not None and quantized.zero_points is not None:
+            self.zero_points[rows] = quantized.zero_points
+
     def dequantized(self) -> NDArray[np.float32]:
         """The float32 weight that the codes stand for, of shape ``[outputs, inputs]``."""
         values = self.codes.astype(np.float32)

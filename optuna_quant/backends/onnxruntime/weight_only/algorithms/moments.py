@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _ROWS = 4096
 """Inputs that are added at a time."""
+_CHANGES = 256
+"""Changes whose errors are computed at a time."""
 
 
 class InputMoments:
@@ -113,6 +115,35 @@ class InputMoments:
         """The sum of ``x.T @ x``, of shape ``[inputs, inputs]``, as a new array."""
         upper = np.triu(self._upper)
         return upper + np.triu(upper, 1).T
+
+    def block(self, part: slice) -> NDArray[np.float32]:
+        """The part of :meth:`gram` that is of some inputs."""
+        upper = np.triu(self._upper[part, part])
+        return upper + np.triu(upper, 1).T
+
+    def output_errors(self, changes: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The squared error of an output, over all inputs, by each of some changes of its weights.
+
+        Args:
+            changes:
+                Of shape ``[n, inputs]``.
+
+        Returns:
+            ``change @ gram @ change`` of each, of shape ``[n]``.
+        """
+        # With U the upper triangle it is 2 * change @ U @ change without the diagonal once: half
+        # the work of the whole matrix, and no copy of it.
+        found = np.empty(len(changes), np.float64)
+        for start in range(0, len(changes), _CHANGES):
+            rows = slice(start, start + _CHANGES)
+            change = np.ascontiguousarray(changes[rows])
+            columns = np.array(change.T, order="F")
+            product = blas.strmm(1.0, self._upper, columns, trans_a=1, overwrite_b=1).T
+            found[rows] = np.einsum("oi,oi->o", product, change)
+            np.square(change, out=product)
+            found[rows] = 2 * found[rows] - product @ self._upper.diagonal()
+        # Rounding may make a sum that is almost zero negative.
+        return np.maximum(found, 0.0, out=found)
 
     def squares(self) -> NDArray[np.float32]:
         """The sum of the squares of each input, of shape ``[inputs]``."""

@@ -16,26 +16,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.weight_only.algorithms.grouped import GroupedWeight
+    from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
 
-_ROWS = 512
-"""Rows that are multiplied with a Gram matrix at a time, at least."""
+_ROWS = 256
+"""Rows whose errors are computed at a time, at least."""
 
 
 def output_errors(
-    weight: NDArray[Any], quantized: GroupedWeight, gram: NDArray[np.float32]
+    weight: NDArray[Any], quantized: GroupedWeight, moments: InputMoments
 ) -> NDArray[np.float64]:
-    """The squared error of each output, summed over the inputs that a Gram matrix was made of.
-
-    For the change ``d`` of an output's weights, the factors of the inputs included, it is
-    ``d @ gram @ d``.
+    """The squared error of each output, summed over all inputs.
 
     Args:
         weight:
             The weight, of shape ``[outputs, inputs]``.
         quantized:
-            What it became.
-        gram:
-            The sum of ``x.T @ x`` over the inputs, of shape ``[inputs, inputs]``.
+            What it became, the factors of the inputs included.
+        moments:
+            Of the inputs.
 
     Returns:
         The errors, of shape ``[outputs]``.
@@ -44,38 +42,29 @@ def output_errors(
     for rows, values in row_chunks(weight, least=_ROWS):
         change = quantized.rows(rows).effective()
         change -= values
-        errors[rows] = np.einsum("oi,oi->o", change @ gram, change)
-    # Rounding may make a sum that is almost zero negative.
-    return np.maximum(errors, 0.0, out=errors)
-
-
-def output_error(
-    weight: NDArray[Any], quantized: GroupedWeight, gram: NDArray[np.float32]
-) -> float:
-    """The squared error of all outputs, ``trace(D @ gram @ D.T)``: see :func:`output_errors`."""
-    return float(output_errors(weight, quantized, gram).sum())
+        errors[rows] = moments.output_errors(change)
+    return errors
 
 
 def better_rows(
-    weight: NDArray[Any],
     first: GroupedWeight,
+    first_errors: NDArray[np.float64],
     second: GroupedWeight,
-    gram: NDArray[np.float32],
+    second_errors: NDArray[np.float64],
 ) -> GroupedWeight:
     """Of two quantized weights, for each output the one with less error; the first wins ties.
 
     Args:
-        weight:
-            The weight, of shape ``[outputs, inputs]``.
         first:
             One of them.
+        first_errors:
+            Its :func:`output_errors`.
         second:
             Another one of the same bits, scheme, groups and factors of the inputs.
-        gram:
-            The sum of ``x.T @ x`` over the inputs, of shape ``[inputs, inputs]``.
+        second_errors:
+            Its errors.
     """
-    better = output_errors(weight, second, gram) < output_errors(weight, first, gram)
-    chosen = better[:, None]
+    chosen = (second_errors < first_errors)[:, None]
     zero_points = None
     if first.zero_points is not None and second.zero_points is not None:
         zero_points = np.where(chosen, second.zero_points, first.zero_points)

@@ -62,7 +62,9 @@ NEEDS_INPUTS = frozenset({*_GPTQ, "awq"})
 FLOAT_ZERO_POINTS = frozenset({"hqq_float"})
 """Algorithms whose zero points lie between the codes; for asymmetric weights only."""
 
-ALGORITHM_VERSIONS: Mapping[str, int] = MappingProxyType(dict.fromkeys(WEIGHT_ONLY_ALGORITHMS, 1))
+ALGORITHM_VERSIONS: Mapping[str, int] = MappingProxyType(
+    {name: 2 if name in NEEDS_INPUTS else 1 for name in WEIGHT_ONLY_ALGORITHMS}
+)
 """Raised where an algorithm gives other codes or scales than before: kept weights, and studies,
 then count as those of another one."""
 

@@ -25,6 +25,7 @@ def test_as_of_all_inputs_at_once() -> None:
     assert moments.count == len(x)
     np.testing.assert_allclose(moments.gram(), x.T @ x, rtol=1e-4)
     np.testing.assert_array_equal(moments.gram(), moments.gram().T)
+    np.testing.assert_array_equal(moments.block(slice(3, 8)), moments.gram()[3:8, 3:8])
     np.testing.assert_allclose(moments.squares(), (x**2).sum(axis=0), rtol=1e-5)
     np.testing.assert_allclose(moments.mean_magnitude(), np.abs(x).mean(axis=0), rtol=1e-5)
 
@@ -57,7 +58,7 @@ def test_output_errors_are_those_of_the_outputs() -> None:
     quantized = quantize_grouped(other, bits=2, group_size=5, scheme="sym", algorithm="rtn")
     factors = rng.uniform(0.5, 2, size=12).astype(np.float32)
     quantized = replace(quantized, input_scale=factors)
-    found = output_errors(weight, quantized, moments.gram())
+    found = output_errors(weight, quantized, moments)
     outputs = (x * factors).astype(np.float64) @ quantized.dequantized().T
     change = outputs - x.astype(np.float64) @ weight.T
     np.testing.assert_allclose(found, (change**2).sum(axis=(0, 1)), rtol=1e-4)

@@ -82,7 +82,7 @@ def test_gptq_as_the_paper(
     inputs: int, size: int, blocksize: int, scheme: Scheme, actorder: bool
 ) -> None:
     weight, x = layer(20, inputs)
-    options = GPTQOptions(actorder=actorder, blocksize=blocksize)
+    options = GPTQOptions(percdamp=0.01, actorder=actorder, blocksize=blocksize)
     common = {"bits": 4, "group_size": size, "scheme": scheme, "moments": moments_of(x)}
     found = quantize_grouped(weight, algorithm="gptq", gptq_options=options, **common)  # type: ignore[arg-type]
     rtn = quantize_grouped(weight, algorithm="rtn", **common).dequantized()  # type: ignore[arg-type]
@@ -152,6 +152,33 @@ def test_better_than_rtn(
     assert error(weight, found, x) < 0.9 * error(weight, rtn, x)
     again = quantize_grouped(weight, algorithm=algorithm, **common, **options)  # type: ignore[arg-type]
     assert again.digest == found.digest
+
+
+def test_gptq_does_not_fit_the_samples_alone() -> None:
+    """With as many samples as inputs, it is better than RTN on inputs that it has not seen."""
+    weight, _ = layer(40, 128)
+    rng = np.random.default_rng(1)
+    mixed = rng.normal(size=(1128, 32)) @ rng.normal(size=(32, 128)) * 0.3
+    x = (mixed + rng.normal(size=mixed.shape)).astype(np.float32)
+    seen, unseen = x[:128], x[128:]
+    common = {"bits": 2, "group_size": 32, "scheme": "asym", "moments": moments_of(seen)}
+
+    def found(algorithm: str, options: GPTQOptions | None = None) -> float:
+        made = quantize_grouped(weight, algorithm=algorithm, gptq_options=options, **common)  # type: ignore[arg-type]
+        return error(weight, made, unseen)
+
+    assert found("gptq", GPTQOptions(percdamp=0.01)) > found("rtn")
+    assert found("gptq") < 0.8 * found("rtn")
+
+
+def test_many_rows_are_as_some() -> None:
+    """A weight is quantized some rows at a time."""
+    weight, x = layer(300, 1000)
+    common = {"bits": 4, "group_size": 300, "scheme": "asym", "moments": moments_of(x)}
+    options = AWQOptions(grid=1)
+    found = quantize_grouped(weight, algorithm="awq", awq_options=options, **common)  # type: ignore[arg-type]
+    last = quantize_grouped(weight[-40:], algorithm="awq", awq_options=options, **common)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.dequantized()[-40:], last.dequantized(), rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,0 +1,91 @@
+"""Plotly, imported where it is used, and what the plots have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+from optuna_quant.visualization._names import for_plotly
+
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+def is_available() -> bool:
+    """Whether Plotly is installed, which the plots of this package need."""
+    try:
+        graph_objects()
+    except ImportError:
+        return False
+    return True
+
+
+def graph_objects() -> Any:
+    """The module ``plotly.graph_objects``.
+
+    Raises:
+        ImportError:
+            If Plotly is not installed; the message says what to install.
+    """
+    try:
+        import plotly.graph_objects
+    except ImportError as error:
+        raise ImportError(
+            'This plot needs the package plotly: pip install "optuna_quant[plot]".'
+        ) from error
+    return plotly.graph_objects
+
+
+def new_figure(title: str, *, x: str = "", y: str = "", **layout: Any) -> go.Figure:
+    """An empty figure.
+
+    Args:
+        title:
+            What is seen.
+        x:
+            The title of the horizontal axis.
+        y:
+            That of the vertical one.
+        **layout:
+            More of the layout, as Plotly takes it.
+    """
+    figure = graph_objects().Figure()
+    figure.update_layout(
+        template="plotly_white",
+        title={"text": for_plotly(title), "font": {"size": 16}},
+        xaxis_title=for_plotly(x) or None,
+        yaxis_title=for_plotly(y) or None,
+        hoverlabel={"align": "left"},
+        **{"margin": {"l": 60, "r": 20, "t": 60, "b": 60}, **layout},
+    )
+    return figure
+
+
+def hover(**facts: object) -> str:
+    """A hover text, a line for each fact.
+
+    Args:
+        **facts:
+            The facts by name; underscores become blanks, and what is None is left out.
+    """
+    lines = [
+        f"{name.replace('_', ' ')}: {for_plotly(str(fact))}"
+        for name, fact in facts.items()
+        if fact is not None
+    ]
+    return "<br>".join(lines)
+
+
+def thinned(places: Sequence[Any], most: int) -> list[int]:
+    """Which places of an axis have a label: evenly spaced ones.
+
+    Args:
+        places:
+            The places.
+        most:
+            The most labels.
+    """
+    step = -(-len(places) // most) or 1
+    return list(range(0, len(places), step))

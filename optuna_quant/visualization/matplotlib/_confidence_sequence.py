@@ -1,0 +1,85 @@
+"""What the samples of a trial said of its metric, with Matplotlib."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optuna_quant.visualization._confidence_sequence import BASELINE_COLOR
+from optuna_quant.visualization._confidence_sequence import LINE
+from optuna_quant.visualization._confidence_sequence import SAMPLES
+from optuna_quant.visualization._confidence_sequence import _ConfidenceSequenceInfo
+from optuna_quant.visualization._confidence_sequence import _get_confidence_sequence_info
+from optuna_quant.visualization._confidence_sequence import edges
+from optuna_quant.visualization._confidence_sequence import interval_name
+from optuna_quant.visualization._confidence_sequence import title_of
+from optuna_quant.visualization._confidence_sequence import y_range
+from optuna_quant.visualization._names import for_matplotlib
+from optuna_quant.visualization._tradeoff import THRESHOLD_COLOR
+from optuna_quant.visualization.matplotlib._pyplot import experimental
+from optuna_quant.visualization.matplotlib._pyplot import new_axes
+from optuna_quant.visualization.matplotlib._pyplot import put_legend
+from optuna_quant.visualization.matplotlib._pyplot import pyplot
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    import optuna
+
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+@experimental
+def plot_confidence_sequence(
+    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
+) -> Axes:
+    """Plot between which values the metric of a trial is, by the number of samples seen.
+
+    See :func:`optuna_quant.visualization.plot_confidence_sequence` for an example.
+
+    Args:
+        study:
+            A study whose metric was evaluated sample by sample.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
+        trial:
+            The number of the trial. Default: the answer of the study, or the trial that comes
+            closest; where none was evaluated in full, the one that has seen most samples.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError:
+            If there is no such trial, or no scores of single samples.
+        ImportError:
+            If Matplotlib is not installed.
+    """
+    pyplot()
+    return _get_confidence_sequence_plot(
+        _get_confidence_sequence_info(study, criterion=criterion, trial=trial)
+    )
+
+
+def _get_confidence_sequence_plot(info: _ConfidenceSequenceInfo) -> Axes:
+    axes = new_axes(
+        for_matplotlib(title_of(info)), x=SAMPLES, y=for_matplotlib(info.metric), size=(9.0, 4.2)
+    )
+    if not info.seen:
+        return axes
+    samples = [each.samples for each in info.seen]
+    axes.fill_between(
+        samples,
+        *edges(info),
+        color=LINE,
+        alpha=0.2,
+        linewidth=0,
+        label=interval_name(info),
+    )
+    axes.plot(samples, [each.estimate for each in info.seen], color=LINE, label="estimate")
+    axes.axhline(info.threshold, color=THRESHOLD_COLOR, linestyle="--", label="threshold")
+    axes.axhline(info.baseline, color=BASELINE_COLOR, linestyle=":", label="FP32")
+    axes.set_xlim(0, max(1, info.of))
+    axes.set_ylim(*y_range(info))
+    put_legend(axes)
+    return axes

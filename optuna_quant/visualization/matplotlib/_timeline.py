@@ -1,0 +1,78 @@
+"""When each trial ran, with Matplotlib."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+from optuna_quant.visualization._names import for_matplotlib
+from optuna_quant.visualization._timeline import TIME
+from optuna_quant.visualization._timeline import TITLE
+from optuna_quant.visualization._timeline import _get_timeline_info
+from optuna_quant.visualization._timeline import _TimelineInfo
+from optuna_quant.visualization._timeline import by_stage
+from optuna_quant.visualization.matplotlib._pyplot import experimental
+from optuna_quant.visualization.matplotlib._pyplot import new_axes
+from optuna_quant.visualization.matplotlib._pyplot import put_legend
+from optuna_quant.visualization.matplotlib._pyplot import pyplot
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    import optuna
+
+    from optuna_quant.criteria import AccuracyCriterion
+
+
+@experimental
+def plot_timeline(study: optuna.Study, *, criterion: AccuracyCriterion | None = None) -> Axes:
+    """Plot when each trial ran: a lane for each worker, a colour for each stage.
+
+    See :func:`optuna_quant.visualization.plot_timeline` for an example.
+
+    Args:
+        study:
+            A study.
+        criterion:
+            What trials that were evaluated in full are judged by. Default: that of the study, or
+            at most 1% relative loss if it records none.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError:
+            If Matplotlib is not installed.
+    """
+    pyplot()
+    return _get_timeline_plot(_get_timeline_info(study, criterion=criterion))
+
+
+def _get_timeline_plot(info: _TimelineInfo) -> Axes:
+    lanes = len(info.workers)
+    axes = new_axes(TITLE, x=TIME, size=(9.0, max(2.6, 1.8 + 0.4 * lanes)))
+    if not lanes:
+        return axes
+    from matplotlib.dates import AutoDateLocator
+    from matplotlib.dates import ConciseDateFormatter
+
+    least = datetime.timedelta(milliseconds=1)
+    for stage, bars in by_stage(info).items():
+        axes.barh(
+            [bar.lane for bar in bars],
+            [max(least, bar.end - bar.start) for bar in bars],  # type: ignore[arg-type]
+            left=[bar.start for bar in bars],  # type: ignore[arg-type]
+            height=0.7,
+            color=info.colors[stage],
+            edgecolor="white",
+            linewidth=0.7 if len(info.bars) <= 100 else 0,
+            label=for_matplotlib(stage),
+        )
+    locator = AutoDateLocator(minticks=4, maxticks=14)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.set_yticks(range(lanes), [f"worker {lane}" for lane in range(lanes)])
+    axes.set_ylim(lanes - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    put_legend(axes)
+    return axes

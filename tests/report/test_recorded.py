@@ -1,0 +1,91 @@
+"""A record alone gives the same answer; what it does not hold is not known, and not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+import pytest
+from report.kinds import DAMAGE
+from report.kinds import FAST
+from report.kinds import SLOW
+from report.kinds import TOLERANT
+from report.kinds import not_met
+from report.kinds import sampled
+from report.kinds import search
+
+from optuna_quant.report import collect
+from optuna_quant.report import collect_recorded
+from optuna_quant.samplers import SurrogateQuantSampler
+from optuna_quant.tuning.result import TuningResult
+
+
+SEARCHES: dict[str, Callable[[], TuningResult]] = {
+    "met": search,
+    "by latency": lambda: search(quantized=FAST),
+    "samples": sampled,
+    "staged": lambda: sampled(strategy="basic"),
+    "not met": not_met,
+    "fp32": lambda: search(quantized=SLOW),
+    "by a function": lambda: search(objective=lambda config: float(len(config.fallback_ops))),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_answer_is_that_of_the_search(name: str) -> None:
+    result = SEARCHES[name]()
+    live, recorded = collect(result), collect_recorded(result.study)
+    assert recorded.source == "record"
+    assert recorded.outcome.kind == live.outcome.kind
+    assert recorded.outcome.headline == live.outcome.headline
+    assert recorded.answer is not None and live.answer is not None
+    for field in ("trial", "metric", "loss", "loss_interval", "models_compared", "nbytes"):
+        assert getattr(recorded.answer, field) == getattr(live.answer, field)
+    assert {op.op: op.state for op in recorded.ops} == {op.op: op.state for op in live.ops}
+    assert recorded.search.trials == live.search.trials
+    assert recorded.effort == live.effort
+    assert recorded.baseline == live.baseline
+
+
+def test_what_is_not_in_the_record_is_not_known() -> None:
+    result = sampled(holdout=0.3)
+    report = collect_recorded(result.study)
+    assert (report.gain, report.model.inputs, report.model.file) == (None, (), None)
+    assert report.search.strategy is None and report.reproduce.code is None
+    assert {op.runs for op in report.ops} == {""} and {op.as_asked for op in report.ops} == {None}
+    assert report.answer is not None and report.answer.holdout is not None
+    assert report.answer.holdout.missing == "its result is not in the record"
+    assert "made from the record of the study alone" in report.to_html()
+    assert list(report.environment.versions) == ["optuna_quant"]
+
+
+def test_the_study_is_only_read() -> None:
+    result = sampled()
+    study = result.study
+    sampler, trials, attrs = study.sampler, study.trials, dict(study.user_attrs)
+    system = study._storage.get_study_system_attrs(study._study_id)
+    collect_recorded(study)
+    assert study.sampler is sampler
+    assert (study.trials, study.user_attrs) == (trials, attrs)
+    assert study._storage.get_study_system_attrs(study._study_id) == system
+    assert isinstance(sampler, SurrogateQuantSampler)
+
+
+def test_a_search_that_has_not_ended_says_so() -> None:
+    stopped = sampled().study.user_attrs["optuna_quant:stopped_because"]
+    assert stopped  # This is what such a search has not written yet.
+    study = optuna.create_study(direction="maximize")
+    with pytest.raises(ValueError, match="holds no tuning space"):
+        collect_recorded(study)
+
+
+def test_a_second_evaluation_that_failed_is_remembered() -> None:
+    calls: list[int] = []
+
+    def lucky(model: object) -> float:
+        calls.append(1)
+        accuracy = float(model.accuracy)  # type: ignore[attr-defined]
+        return accuracy if len(calls) < 7 else accuracy - 0.01 * len(calls)
+
+    result = search(DAMAGE, evaluate=lucky, accuracy_criterion=TOLERANT)
+    assert collect_recorded(result.study).outcome.kind == collect(result).outcome.kind
