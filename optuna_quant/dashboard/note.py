@@ -22,6 +22,7 @@ MARK = "*Written by optuna_quant. Only text below this line is kept.*"
 _HEADLINES = {
     Outcome.MET: "The criterion is met",
     Outcome.NOT_MET: "The criterion is not met",
+    Outcome.NOT_REPEATED: "The criterion is met, but not when the model was evaluated again",
     Outcome.NOT_FULLY_EVALUATED: "Not fully evaluated: no model met the criterion on all samples",
     Outcome.NO_GAIN: "No gain: no quantized model is predicted to be better than FP32",
     Outcome.NOTHING: "No quantized model is evaluated yet",

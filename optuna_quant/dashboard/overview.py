@@ -25,6 +25,7 @@ from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.recorded_study import RecordedTrials
+from optuna_quant.tuning.second_evaluation import is_refuted
 
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Outcome(enum.StrEnum):
 
     MET = "met"
     NOT_MET = "not met"
+    NOT_REPEATED = "not met again"
     NOT_FULLY_EVALUATED = "not fully evaluated"
     NO_GAIN = "no gain"
     NOTHING = "nothing evaluated yet"
@@ -103,12 +105,16 @@ def read_overview(study: optuna.Study) -> Overview:
     partial = partial_candidates(study, criterion)
     stop = study.user_attrs.get(record.STOPPED_BECAUSE) or {}
     outcome, best = _outcome(met, found, partial, objective, stop.get("reason"))
+    baseline = get_baseline(study)
+    value = None if baseline is None else baseline.value
+    if met and value is not None and is_refuted(study, met[0].trial, criterion, baseline=value):
+        outcome = Outcome.NOT_REPEATED
     return Overview(
         study_name=study.study_name,
         metric_name=metric_name(study),
         criterion=criterion,
         objective=objective,
-        baseline=get_baseline(study),
+        baseline=baseline,
         fp32=fp32_measures(study, trials),
         outcome=outcome,
         best=best,

@@ -363,8 +363,6 @@ class TuningRun:
             measure=measure if self.measure_gain else None,
             left_out=self.left_out,
         )
-        for publisher in publishers(options.callbacks):
-            publisher.finish(study)
         result = replace(result, note=note_of(self.measure), call=self.call)
         ask_for_direction(result, self.measure)
         if result.depends_on_batch:
@@ -374,6 +372,8 @@ class TuningRun:
             result = with_second_evaluation(result, self.measure, limited=limited)
         if self.saver is not None and result.trial is not None and not result.is_reproducible:
             self.saver.discard(result.trial)
+        for publisher in publishers(options.callbacks):
+            publisher.finish(study)
         unwritten = _write(self.saver, result)
         if self.holdout is not None:
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")

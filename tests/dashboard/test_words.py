@@ -114,6 +114,14 @@ def test_the_note_says_that_the_criterion_is_not_met() -> None:
     assert "- **Closest trial**: " in note
 
 
+def test_the_note_says_that_the_criterion_was_not_met_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = search().study
+    monkeypatch.setattr("optuna_quant.dashboard.overview.is_refuted", lambda *_, **__: True)
+    assert study_note(read_overview(study)).startswith("## The criterion is met, but not when")
+
+
 def test_the_note_of_a_running_search_says_so() -> None:
     study = search().study
     study.set_user_attr(record.STOPPED_BECAUSE, None)
