@@ -51,7 +51,6 @@ def main() -> optuna_quant.TuningResult:
         backend=backend,
         evaluate=accuracy,
         strategy="greedy",
-        show_progress=True,
     )
     print(result)
     return result

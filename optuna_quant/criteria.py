@@ -93,6 +93,7 @@ class AccuracyCriterion:
             kind=NUMBER,
             metavar="LOSS",
             heading="criterion",
+            common=True,
         ),
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import mpi
 import pytest
 
-from optuna_quant.cli.parser import _parser
+from optuna_quant.cli.parser import command_parser
 
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "distributed"
@@ -71,7 +71,7 @@ def test_containers_run_what_the_command_takes() -> None:
     lists = dict(argument_lists())
     assert set(lists) == {"compose.yaml", "workers.yaml", "grpc-proxy.yaml"}
     for arguments in lists.values():
-        args = _parser().parse_args(arguments)
+        args = command_parser().parse_args(arguments)
         assert re.match(r"postgresql://optuna:.*@(db|optuna-db)/optuna$", args.storage)
 
 

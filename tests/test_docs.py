@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from optuna_quant.cli.parser import _parser
+from optuna_quant.cli.parser import command_parser
 from optuna_quant.samplers import strategies
 
 
@@ -194,7 +194,7 @@ def test_pictures_are_up_to_date() -> None:
 
 def test_command_line_page_names_every_option() -> None:
     text = (DOCS / "command_line.md").read_text()
-    commands = next(a for a in _parser()._actions if a.dest == "command").choices
+    commands = next(a for a in command_parser()._actions if a.dest == "command").choices
     assert commands is not None
     options = {
         option

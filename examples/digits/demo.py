@@ -43,7 +43,6 @@ def main() -> None:
         data=HERE / "eval.npz",
         metric="accuracy",
         accuracy_criterion=criterion,
-        show_progress=True,
     )
 
     print("\nWhat each op was asked to do, and what the runtime executes:\n")

@@ -33,7 +33,6 @@ def main(storage: str) -> None:
         storage=storage,
         study_name="digits",
         output="digits.int8.onnx",
-        show_progress=True,
     )
     # Every rank gets the result; the first one alone has shown the progress and written the file.
     if rank.is_leader:

@@ -44,6 +44,8 @@ class Flag:
         reads:
             What the file is called that it names, for messages; :obj:`None` if it names none that
             is only read.
+        common:
+            Whether it is among the options that users need most, which ``--help`` shows.
     """
 
     help: str
@@ -54,6 +56,7 @@ class Flag:
     value: bool | None = None
     heading: str = "search"
     reads: str | None = None
+    common: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,15 @@ class Option:
             How the command says it; :obj:`None` if only Python can.
         type:
             Its type, as source.
+        default:
+            Its default.
     """
 
     name: str
     group: str | None
     flag: Flag | None
     type: str
+    default: object = None
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -153,6 +159,8 @@ def _options(cls: type, name: str | None) -> Iterator[Option]:
     for field in dataclasses.fields(cls):
         kind = field.metadata.get(_GROUP)
         if kind is None:
-            yield Option(field.name, name, field.metadata.get(_FLAG), str(field.type))
+            yield Option(
+                field.name, name, field.metadata.get(_FLAG), str(field.type), field.default
+            )
         else:
             yield from _options(kind, field.name)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from optuna_quant._common.durations import EXAMPLES
+from optuna_quant._common.durations import parse_duration
+
 
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
 """What a file of TOML can hold, and none."""
@@ -34,6 +37,8 @@ class Kind:
             Whether the flag may be given several times, and the value is a list.
         parts:
             How many words follow the flag, if it is not one.
+        example:
+            A value as a configuration file says it, where it is no text.
     """
 
     what: str
@@ -42,6 +47,7 @@ class Kind:
     path: Callable[[str], tuple[str, str, str] | None] = lambda text: None
     repeats: bool = False
     parts: int | None = None
+    example: str | None = None
 
     def read(self, text: str) -> Plain:
         """The value of a text.
@@ -153,7 +159,7 @@ def _count_or_none(text: str) -> int | None:
 
 
 def _seconds(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    return None if text == "none" else parse_duration(text)
 
 
 def _level(text: str) -> Plain:
@@ -176,23 +182,36 @@ DATA = Kind(what="a file or a folder", path=_whole)
 ADDRESS = Kind(what="a file or a URL", path=_address)
 FUNCTION = Kind(what="FILE.py:NAME", path=_whole)
 METRIC = Kind(what="a name or FILE.py:NAME", path=_metric)
-HOLDOUT = Kind(what="a part or a file", types=(float,), path=_part_or_path)
+HOLDOUT = Kind(what="a part or a file", types=(float,), path=_part_or_path, example="0.3")
 TARGET = Kind(what="a name or a file", path=_file_of(".json", ".toml"))
-TABLE = Kind(what="a table", types=(dict,), path=_behind_at)
+TABLE = Kind(what="a table", types=(dict,), path=_behind_at, example="{}")
 WEIGHTS = Kind(what="a text, or a table of weights", types=(dict,))
-INPUTS = Kind(what="a table of inputs", types=(dict,), path=_named_file, repeats=True)
+INPUTS = Kind(
+    what="a table of inputs",
+    types=(dict,),
+    path=_named_file,
+    repeats=True,
+    example="{ NAME = 1.0 }",
+)
 STUDY = Kind(what="NAME, NAME@STORAGE or @STORAGE", path=_study)
 NAMES = Kind(what="a text or a list of texts", repeats=True)
 OP_TYPES = Kind(what="a text or a list of texts", types=(list,))
 CHOICES = Kind(what="a text, a list of texts or a table", types=(list, dict), path=_behind_at)
-COUNT = Kind(what="a whole number of at least 1", parse=_count, types=(int,))
-COUNTS = Kind(what="a list of whole numbers", parse=_count, types=(int, list))
+COUNT = Kind(what="a whole number of at least 1", parse=_count, types=(int,), example="1")
+COUNTS = Kind(what="a list of whole numbers", parse=_count, types=(int, list), example="[100]")
 COUNT_OR_NONE = Kind(
     what="a whole number of at least 1, or 'none'", parse=_count_or_none, types=(int,)
 )
 INTEGER = Kind(what="a whole number", parse=_whole_number, types=(int,))
 NUMBER = Kind(what="a number", parse=_number, types=(int, float))
-SECONDS_OR_NONE = Kind(what="a number of seconds, or 'none'", parse=_seconds, types=(int, float))
-BOUNDS = Kind(what="a list of two numbers", parse=_number, types=(list,), parts=2)
+SECONDS_OR_NONE = Kind(
+    what=f"a duration such as {EXAMPLES}, a number of seconds, or 'none'",
+    parse=_seconds,
+    types=(int, float),
+    example='"15m"',
+)
+BOUNDS = Kind(
+    what="a list of two numbers", parse=_number, types=(list,), parts=2, example="[0.0, 1.0]"
+)
 LEVEL = Kind(what="'auto', 0 or 1", parse=_level, types=(int,))
 SWITCH = Kind(what="true or false", types=(bool,))

@@ -5,6 +5,7 @@ This is the one module outside of that backend that knows it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -114,3 +115,14 @@ def load_pair(
     from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
 
     return ModelPair(first, second, threads=threads, providers=providers)
+
+
+def load_session(path: str | os.PathLike[str], *, threads: int | None = None) -> tuple[Any, int]:
+    """A model file as the runtime's own object, and its size in bytes.
+
+    For the arguments and errors see
+    :func:`~optuna_quant.backends.onnxruntime.costs.pair.load_session`.
+    """
+    from optuna_quant.backends.onnxruntime.costs import pair
+
+    return pair.load_session(path, threads=threads), pair.file_bytes(Path(path))

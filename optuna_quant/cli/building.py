@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.cli import exit_codes
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.messages import with_flags
+from optuna_quant.cli.options import add_config
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.options import given_options
 from optuna_quant.tuning.options.model_options import model_flags
@@ -33,7 +35,7 @@ _HELP = {
 
 
 def add_building(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[CommandParser],
     name: str,
     *others: str,
     summary: str,
@@ -64,11 +66,7 @@ def add_building(
     """
     parser = commands.add_parser(name, help=summary, description=description)
     parser.add_argument("model", metavar="MODEL", help="the ONNX model; it is not changed")
-    parser.add_argument(
-        "--config",
-        metavar="FILE.toml",
-        help="options from a file, as for tune; it must hold none that this command lacks",
-    )
+    add_config(parser)
     names = [name for name in model_flags(*others) if name not in without]
     add_some(parser, TuneOptions, names, {**_HELP, **helps})
     volume = parser.add_mutually_exclusive_group()
@@ -94,19 +92,14 @@ def read_building(
 
     Raises:
         ValueError:
-            If a file is not there, or the configuration file has an option that the command lacks.
+            If a file is not there, or a value cannot be read.
     """
     from optuna_quant.cli.loading import existing_file
     from optuna_quant.cli.values import files_read
     from optuna_quant.cli.values import read_values
 
-    given = given_options(args, TuneOptions)
-    known = model_flags(*others)
-    for name in given:
-        if name not in known or name in without:
-            raise ValueError(
-                f"--config {args.config}: {name} is an option of tune, not of {args.command}."
-            )
+    known = {name for name in model_flags(*others) if name not in without}
+    given = given_options(args, TuneOptions, only=known)
     model = existing_file("the model", args.model)
     files = {"model": model, **files_read(given, TuneOptions)}
     if args.config is not None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 
+from optuna_quant.cli.argument_parser import CommandParser
+from optuna_quant.cli.options import add_config
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.options import given_options
+from optuna_quant.cli.plugins import add_plugin
+from optuna_quant.cli.tables import add_format
 from optuna_quant.tuning.options.request import TuneOptions
 
 
@@ -23,7 +27,7 @@ _HELP = {
 }
 
 
-def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_compare(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser.
 
     Args:
@@ -46,7 +50,9 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         ("--samples", 64, "the most samples on which outputs are compared (default: 64)"),
     ):
         parser.add_argument(option, metavar="N", type=_positive, default=default, help=told)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_config(parser)
+    add_plugin(parser)
+    add_format(parser, ("table", "json"))
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
 
 
@@ -59,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     for option, name in (("the first model", args.first), ("the second model", args.second)):
         existing_file(option, name)
-    given = read_values(given_options(args, TuneOptions), TuneOptions)
+    given = read_values(given_options(args, TuneOptions, only=_HELP), TuneOptions)
     data, calibration = given.get("data"), given.get("calibration_data")
     for option, name in (("--data", data), ("--calibration", calibration)):
         if name is not None:
@@ -79,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         samples=args.samples,
         seed=given.get("seed", 0),
     )
-    print(json.dumps(found.to_dict(), indent=2) if args.json else found)
+    print(json.dumps(found.to_dict(), indent=2) if args.format == "json" else found)
     return 0
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.exit_codes import MET
 from optuna_quant.cli.messages import say
 
 
-def add_dashboard(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser.
 
     Args:

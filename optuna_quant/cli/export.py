@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.building import add_building
 from optuna_quant.cli.building import read_building
 from optuna_quant.cli.building import write_built
+from optuna_quant.cli.endings import MODELS
+from optuna_quant.cli.endings import REPORTS
+from optuna_quant.cli.endings import check_ending
+from optuna_quant.cli.options import storage_given
 
 
 _OTHERS = ("storage", "study_name", "output")
@@ -23,7 +28,7 @@ _HELP = {
 }
 
 
-def add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_export(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser.
 
     Args:
@@ -69,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     from optuna_quant.tuning.output import storage_file
 
     model, given, files = read_building(args, *_OTHERS, without=_OF_SPACE)
-    storage = given.pop("storage", None) or f"{model.stem}.quantized.optuna_quant.journal"
+    storage = storage_given(given) or f"{model.stem}.quantized.optuna_quant.journal"
+    given.pop("storage", None)
     name, output = given.pop("study_name", None), given.pop("output", None)
     journal = storage_file(storage)
     if journal is not None:
@@ -79,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         outputs = {} if output is None else {"output": Path(output)}
         check_output(args.report, "report", inputs={**files, **outputs})
+    check_ending("--output", output, MODELS)
+    check_ending("--report", args.report, REPORTS)
     built = export(model, storage=storage, study_name=name, trial=args.trial, **given)
     assert built.trial is not None
     target = Path(output or f"{model.stem}.trial{built.trial.number}.onnx")

@@ -7,8 +7,10 @@ import importlib.util
 import json
 from pathlib import Path
 import sys
+from types import ModuleType
 from typing import Any
 
+from optuna_quant._common.nearest import did_you_mean
 from optuna_quant.evaluation.metrics.objects import is_metric_object
 from optuna_quant.evaluation.user_code import shown
 
@@ -31,6 +33,36 @@ def load_function(spec: str) -> Callable[[Any], Any]:
 def load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> Any:
     """A function, or an object of one of these kinds, from a file."""
     path, function = function_file(spec, option, default)
+    module = load_module(option, path)
+    found = getattr(module, function, None)
+    is_metric = bool(kinds) and is_metric_object(found)
+    if not callable(found) and not isinstance(found, kinds) and not is_metric:
+        have = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", None) == module.__name__
+        ]
+        raise ValueError(
+            f"{option}: {str(path)!r} has no function {function!r}.{did_you_mean(function, have)} "
+            f"It has: {', '.join(have) or 'none'}."
+        )
+    return found
+
+
+def load_module(option: str, path: Path) -> ModuleType:
+    """A file as a module; what is beside it can be imported by it.
+
+    Args:
+        option:
+            The option that names it, for messages.
+        path:
+            The file.
+
+    Raises:
+        ValueError:
+            If there is no such file, or it cannot be run.
+    """
+    existing_file(option, str(path))
     description = importlib.util.spec_from_file_location(path.stem, path.resolve())
     if description is None or description.loader is None:
         raise ValueError(f"{option}: {str(path)!r} is not a Python file.")
@@ -45,19 +77,7 @@ def load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> Any:
         raise
     except BaseException as error:  # A file that calls sys.exit does not end the command.
         raise ValueError(f"{option}: {str(path)!r} cannot be run: {shown(error)}") from error
-    found = getattr(module, function, None)
-    is_metric = bool(kinds) and is_metric_object(found)
-    if not callable(found) and not isinstance(found, kinds) and not is_metric:
-        have = [
-            key
-            for key, value in vars(module).items()
-            if callable(value) and getattr(value, "__module__", None) == module.__name__
-        ]
-        raise ValueError(
-            f"{option}: {str(path)!r} has no function {function!r}; it has: "
-            f"{', '.join(have) or 'none'}."
-        )
-    return found
+    return module
 
 
 def function_file(

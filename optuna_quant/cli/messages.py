@@ -28,7 +28,34 @@ def with_flags(text: str) -> str:
 
 def say(text: str) -> None:
     """Write a line to stderr."""
-    print(f"optuna-quant: {printable(with_flags(text))}", file=sys.stderr, flush=True)
+    write_line(f"optuna-quant: {printable(with_flags(text))}")
+
+
+def write_line(text: str) -> None:
+    """Write a line to stderr; on a terminal with what kind of message it is in colour."""
+    if not sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    shown = Text(text)
+    shown.highlight_regex(r"^[^:]*(: rank \d+)?: error:", "bold red")
+    shown.highlight_regex(r"^[^:]*(: rank \d+)?: warning:", "bold yellow")
+    Console(file=sys.stderr, soft_wrap=True, highlight=False).print(shown)
+
+
+def write_result(text: str, *, good: bool) -> None:
+    """Write a result to stdout; on a terminal with its first line in colour."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    shown = Text(text)
+    shown.stylize("bold green" if good else "bold yellow", 0, len(text.partition("\n")[0]))
+    Console(file=sys.stdout, highlight=False).print(shown)
 
 
 @contextlib.contextmanager
@@ -68,6 +95,13 @@ class _Lines(logging.Formatter):
         return printable(with_flags(super().formatMessage(record)))
 
 
+class _ToStderr(logging.Handler):
+    """Writes to stderr as it is at the moment: a live view puts another one in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write_line(self.format(record))
+
+
 @contextlib.contextmanager
 def messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
     """Write what the libraries have to say to stderr, in lines of our own."""
@@ -76,13 +110,9 @@ def messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
     import optuna
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(
-            f"{speaker}: warning: {printable(with_flags(str(message)))}",
-            file=sys.stderr,
-            flush=True,
-        )
+        write_line(f"{speaker}: warning: {printable(with_flags(str(message)))}")
 
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStderr()
     handler.setFormatter(_Lines(f"{speaker}: %(message)s"))
     if not verbose and not quiet:
         # The progress line of a failed trial says the same.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Mapping
+import os
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant._common.option import options_of
 from optuna_quant.cli.config_file import read_config
+from optuna_quant.cli.plugins import with_plugins
 
 
 if TYPE_CHECKING:
@@ -21,7 +24,24 @@ if TYPE_CHECKING:
     from optuna_quant._common.option_kinds import Plain
 
 
-_HEADINGS = (
+_STORAGE_VARIABLE = "OPTUNA_STORAGE"
+"""The environment variable that Optuna's own command reads."""
+
+SPACE_OPTIONS = (
+    "approach",
+    "target",
+    "op_types",
+    "op_type_dict",
+    "op_name_dict",
+    "recipes",
+    "calibration_data",
+    "inputs",
+    "threads",
+    "costs",
+)
+"""What says how a tuning space is made, and what its ops cost."""
+
+HEADINGS = (
     "what is quantized",
     "data and evaluation",
     "criterion",
@@ -42,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> dict[str, argpars
     Returns:
         The groups of flags by heading, to be added to.
     """
-    groups = {heading: parser.add_argument_group(heading) for heading in _HEADINGS}
+    groups = {heading: parser.add_argument_group(heading) for heading in HEADINGS}
     for option in options_of(cls).values():
         if option.flag is None:
             continue
@@ -103,14 +123,54 @@ def _reader(kind: Kind) -> Callable[[str], Plain]:
     return read
 
 
-def given_options(args: argparse.Namespace, cls: type) -> dict[str, Plain]:
+def rare_options(cls: type) -> list[str]:
+    """The names of the options of a class that only ``--help-all`` shows."""
+    options = options_of(cls).values()
+    return [each.name for each in options if each.flag is not None and not each.flag.common]
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a configuration file.
+
+    Args:
+        parser:
+            The parser.
+    """
+    parser.add_argument(
+        "--config",
+        metavar="FILE.toml",
+        help="options from a file, under their Python names, such as batch_size = 32; paths in "
+        "it are relative to the file, and flags override it. One file serves all commands: each "
+        "takes the options that it has ('optuna-quant init' writes one)",
+    )
+
+
+def storage_given(given: Mapping[str, Plain]) -> str | None:
+    """The address of the storage: as given, or else as the environment says it for Optuna.
+
+    Args:
+        given:
+            The options.
+    """
+    found = given.get("storage") or os.environ.get(_STORAGE_VARIABLE)
+    return None if found is None else str(found)
+
+
+def given_options(
+    args: argparse.Namespace, cls: type, only: Container[str] | None = None
+) -> dict[str, Plain]:
     """The options that a command was given: by flags, and else by a configuration file.
+
+    Plugins are loaded: the name of a metric of theirs is one from then on.
 
     Args:
         args:
             The arguments; ``config`` is the path of the file, if there is one.
         cls:
             The class that declares the options.
+        only:
+            The options that the command has; a file may say others, which are for other commands.
+            Default: all.
 
     Raises:
         ValueError:
@@ -120,4 +180,6 @@ def given_options(args: argparse.Namespace, cls: type) -> dict[str, Plain]:
     found = {} if path is None else read_config(path, cls)
     said = {option.name for option in options_of(cls).values() if option.flag is not None}
     flags = {name: value for name, value in vars(args).items() if name in said}
-    return {**found, **flags}
+    if only is not None:
+        found = {name: value for name, value in found.items() if name in only}
+    return with_plugins(args, {**found, **flags})

@@ -9,36 +9,67 @@ import argparse
 from collections.abc import Sequence
 import contextlib
 import errno
+from functools import partial
 from importlib import import_module
 import io
 import os
 import sys
 import threading
 import traceback
-from typing import NoReturn
+from typing import cast
 
 from optuna_quant._common.printable import printable
 from optuna_quant._common.version import __version__
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.compare import add_compare
+from optuna_quant.cli.completion import add_completion
 from optuna_quant.cli.dashboard import add_dashboard
+from optuna_quant.cli.evaluate import add_evaluate
 from optuna_quant.cli.exit_codes import BAD_INPUT
 from optuna_quant.cli.exit_codes import EXPLAINED
 from optuna_quant.cli.exit_codes import FAILED
 from optuna_quant.cli.exit_codes import INTERRUPTED
 from optuna_quant.cli.export import add_export
+from optuna_quant.cli.init import add_init
 from optuna_quant.cli.messages import messages
 from optuna_quant.cli.messages import noted_interrupts
+from optuna_quant.cli.messages import write_line
+from optuna_quant.cli.options import SPACE_OPTIONS
+from optuna_quant.cli.options import add_config
 from optuna_quant.cli.options import add_options
 from optuna_quant.cli.options import add_some
+from optuna_quant.cli.options import rare_options
+from optuna_quant.cli.plot import add_plot
+from optuna_quant.cli.plugins import add_plugin
 from optuna_quant.cli.quantize import add_quantize
+from optuna_quant.cli.report import add_report
 from optuna_quant.cli.sensitivity import add_sensitivity
 from optuna_quant.cli.serve import add_serve
 from optuna_quant.cli.standard_streams import standard_streams
+from optuna_quant.cli.status import add_status
+from optuna_quant.cli.strategies import add_strategies
+from optuna_quant.cli.tables import add_format
 from optuna_quant.evaluation.user_code import exits_are_errors
 from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.workers.launch import Rank
 from optuna_quant.workers.launch import this_rank
 
+
+# The commands that add themselves, in the order of the help.
+_OTHERS = (
+    add_quantize,
+    add_evaluate,
+    add_compare,
+    add_sensitivity,
+    add_status,
+    add_report,
+    add_plot,
+    add_export,
+    add_strategies,
+    add_init,
+    add_serve,
+    add_dashboard,
+)
 
 # The threads in which batches are run; they end with the evaluation, unless a run hangs.
 THREADS = "optuna_quant_data"
@@ -46,20 +77,23 @@ THREADS = "optuna_quant_data"
 # A full disk, a quota, a broken disk.
 _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
-_EPILOG = f"""\
+_LONG = f"""\
 {EXPLAINED}
 lines of progress:
   "met, not yet the answer": the model is good enough, but the strategy sees a chance to quantize
   more of it. It continues, and returns to this one if it finds nothing better.
+"""
 
-example:
+_EXAMPLE = """\
+examples:
+  optuna-quant tune model.onnx --calibration calib.npz --data eval.npz --timeout 10m
   optuna-quant tune model.onnx --calibration calib.npz --evaluate my_eval.py:evaluate
 
   where my_eval.py has a function that gets an onnxruntime.InferenceSession and returns the
   metric as one number:
 
     def evaluate(session):
-        scores = session.run(None, {{"x": X}})[0]
+        scores = session.run(None, {"x": X})[0]
         return (scores.argmax(axis=1) == Y).mean()
 """
 
@@ -123,18 +157,13 @@ def _run(args: argparse.Namespace, rank: Rank, speaker: str) -> int:
 
 
 def _parse(argv: Sequence[str] | None, rank: Rank, speaker: str) -> argparse.Namespace:
-    """The arguments. Of processes that were started together one shows the help and the usage."""
-    if rank.is_leader:
-        return _parser().parse_args(argv)
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-            return _parser().parse_args(argv)
-    except SystemExit:
-        # The launcher may end the others before they have said anything.
-        for line in said.getvalue().splitlines()[-1:]:
-            print(f"{speaker}: {line}", file=sys.stderr)
-        raise
+    """The arguments. Of processes that were started together one shows the help."""
+    shown = (
+        contextlib.nullcontext() if rank.is_leader else contextlib.redirect_stdout(io.StringIO())
+    )
+    with shown:
+        found: argparse.Namespace = command_parser(speaker).parse_args(argv)
+    return found
 
 
 def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interrupted: bool) -> int:
@@ -147,7 +176,7 @@ def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interru
         print(f"{speaker}: interrupted ({kind}{text})", file=sys.stderr)
         return INTERRUPTED
     hint = "" if verbose else " (--verbose shows where)"
-    print(f"{speaker}: error: {kind}{text}{hint}", file=sys.stderr)
+    write_line(f"{speaker}: error: {kind}{text}{hint}")
     return BAD_INPUT if expected and not _is_of_the_machine(error) else FAILED
 
 
@@ -160,55 +189,55 @@ def _is_of_the_machine(error: Exception) -> bool:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong, and not all that could be right."""
+def command_parser(speaker: str = "optuna-quant") -> CommandParser:
+    """The parser of the whole command.
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message} (see --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+    Args:
+        speaker:
+            Who speaks in its messages.
+    """
+    parser = CommandParser(
+        speaker=speaker,
         prog="optuna-quant",
         description="Find a quantized version of a model that keeps to an accuracy criterion.",
-        epilog=_EPILOG,
+        epilog=f"optuna-quant COMMAND --help tells about one of them.\n\n{EXPLAINED}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"optuna-quant {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_completion(parser)
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        parser_class=cast("type[CommandParser]", partial(CommandParser, speaker=speaker)),
+    )
     tune = commands.add_parser(
         "tune",
         help="search for a quantized model that meets the criterion",
         description="Search for a quantized model that meets an accuracy criterion.\n\nRun "
         "again, the same command continues where it stopped; run several times on "
         "one\n--storage, or under mpirun or srun, it shares the work.",
-        epilog=_EPILOG,
+        epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_tune(tune)
+    tune.hide(rare_options(TuneOptions), f"{_LONG}\n{_EXAMPLE}")
     space = commands.add_parser(
         "space",
         help="show which ops of a model can be quantized, and how",
         description="Show the tuning space of a model: a row for each op.",
     )
     _add_space(space)
-    add_quantize(commands)
-    add_export(commands)
-    add_sensitivity(commands)
-    add_compare(commands)
-    add_serve(commands)
-    add_dashboard(commands)
+    for add in _OTHERS:
+        add(commands)
+    parser.commands = dict(commands.choices)
     return parser
 
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
-    parser.add_argument(
-        "--config",
-        metavar="FILE.toml",
-        help="options from a file, under their Python names, such as batch_size = 32; paths in "
-        "it are relative to the file; flags override it",
-    )
+    add_config(parser)
+    add_plugin(parser)
     groups = add_options(parser, TuneOptions)
     group = groups["output and record"]
     group.add_argument(
@@ -243,19 +272,9 @@ _OF_SPACE = {
 
 def _add_space(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
-    names = (
-        "approach",
-        "target",
-        "op_types",
-        "op_type_dict",
-        "op_name_dict",
-        "recipes",
-        *_OF_SPACE,
-    )
-    add_some(parser, TuneOptions, (*names, "threads", "costs"), _OF_SPACE)
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="as JSON, with all columns")
-    form.add_argument("--csv", action="store_true", help="as CSV, with all columns")
+    add_config(parser)
+    add_some(parser, TuneOptions, SPACE_OPTIONS, _OF_SPACE)
+    add_format(parser)
     parser.add_argument(
         "--why",
         action="store_true",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.building import add_building
 from optuna_quant.cli.building import check_calibration
 from optuna_quant.cli.building import read_building
 from optuna_quant.cli.building import write_built
+from optuna_quant.cli.endings import MODELS
+from optuna_quant.cli.endings import REPORTS
+from optuna_quant.cli.endings import check_ending
 
 
 _OTHERS = ("data", "metric", "output_names", "output")
@@ -20,7 +24,7 @@ _HELP = {
 }
 
 
-def add_quantize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_quantize(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser.
 
     Args:
@@ -70,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     check_output(output, inputs=files)
     if args.report is not None:
         check_output(args.report, "report", inputs={**files, "output": output})
+    check_ending("--output", output, MODELS)
+    check_ending("--report", args.report, REPORTS)
     built = quantize(model, config=args.ops, **given)
     compared = (lambda: str(built.compare(**measured))) if measured else None
     return write_built(built, output, args.report, compared)

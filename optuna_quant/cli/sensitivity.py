@@ -7,9 +7,12 @@ from pathlib import Path
 
 from optuna_quant.backends.base import SensitivityKind
 from optuna_quant.cli import exit_codes
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.building import add_building
 from optuna_quant.cli.building import read_building
 from optuna_quant.cli.messages import say
+from optuna_quant.cli.tables import add_format
+from optuna_quant.cli.tables import print_table
 
 
 _OTHERS = ("output_names", "output")
@@ -22,7 +25,7 @@ _HELP = {
 }
 
 
-def add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_sensitivity(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser.
 
     Args:
@@ -40,6 +43,7 @@ def add_sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser
         without=_WITHOUT,
         helps=_HELP,
     )
+    add_format(parser)
     parser.add_argument(
         "--kind",
         choices=[kind.value for kind in SensitivityKind],
@@ -66,9 +70,15 @@ def run(args: argparse.Namespace) -> int:
         table.save(output)
     except OSError as error:
         problem = f"error: The output {str(output)!r} could not be written: {error}"
-    print(shown(table))
+    if args.format == "table":
+        print(shown(table))
+    else:
+        print_table(table.to_frame(), args.format)
     if problem is not None:
         say(problem)
         return exit_codes.FAILED
-    print(f"written: {output}")
+    if args.format == "table":
+        print(f"written: {output}")
+    else:
+        say(f"written: {output}")
     return exit_codes.MET

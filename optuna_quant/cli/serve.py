@@ -7,11 +7,13 @@ import contextlib
 import importlib
 import socket
 
+from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.exit_codes import MET
 from optuna_quant.cli.messages import say
+from optuna_quant.cli.options import storage_given
 
 
-def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_serve(commands: argparse._SubParsersAction[CommandParser]) -> None:
     """Add the command to the parser.
 
     Args:
@@ -26,7 +28,10 @@ def add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "reachable for your workers only.",
     )
     serve.add_argument(
-        "--storage", metavar="URL", required=True, help="the storage to serve, as for tune"
+        "--storage",
+        metavar="URL",
+        help="the storage to serve, as for tune (default: the environment variable "
+        "OPTUNA_STORAGE)",
     )
     serve.add_argument(
         "--host",
@@ -52,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("serve needs gRPC. Run: pip install grpcio protobuf") from error
     from optuna.storages import run_grpc_proxy_server
 
-    address = args.storage
+    address = storage_given(vars(args))
+    if address is None:
+        raise ValueError("serve needs --storage URL, or the environment variable OPTUNA_STORAGE.")
     if "://" not in address or address.split("://")[0] in ("redis", "rediss", "unix", "grpc"):
         raise ValueError(
             f"--storage {shown_address(address)!r} cannot be served: Optuna's gRPC proxy needs "

@@ -7,14 +7,14 @@ import math
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant._common.printable import printable
 from optuna_quant.backends.default import make_backend
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.loading import data_path
 from optuna_quant.cli.loading import existing_file
 from optuna_quant.cli.messages import say
-from optuna_quant.cli.messages import with_flags
+from optuna_quant.cli.options import SPACE_OPTIONS
 from optuna_quant.cli.options import given_options
+from optuna_quant.cli.tables import print_table
 from optuna_quant.cli.values import read_values
 from optuna_quant.costs.given import as_costs
 from optuna_quant.costs.space_costs import SpaceCosts
@@ -25,15 +25,13 @@ from optuna_quant.tuning.output import check_output
 
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from optuna_quant.backends.default import DefaultBackend
     from optuna_quant.space.space import TuningSpace
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the tuning space of a model."""
-    given = read_values(given_options(args, TuneOptions), TuneOptions)
+    given = read_values(given_options(args, TuneOptions, only=SPACE_OPTIONS), TuneOptions)
     model = existing_file("the model", args.model)
     calibration = given.get("calibration_data")
     data: dict[str, Any] = (
@@ -62,14 +60,10 @@ def run(args: argparse.Namespace) -> int:
     costs = _space_costs(args, given, backend, found)
     columns = ["op", "op_type", "options", "default", "fallback"]
     if costs is not None:
-        frame = costs.add_to(frame, shown=not (args.json or args.csv))
+        frame = costs.add_to(frame, shown=args.format == "table")
         columns += ["fp32", "quantized", "gain"]
-    if args.json:
-        print(frame.to_json(orient="records", indent=2))
-    elif args.csv:
-        print(frame.to_csv(index=False), end="")
-    else:
-        print(_table(frame[columns]))
+    print_table(frame, args.format, columns)
+    if args.format == "table":
         print(f"\n{_shown_size(found)}")
         weights = backend.float_weights(found.default())
         if weights.is_worth_saying:
@@ -119,27 +113,14 @@ def _why(
     costs = None if chosen is None else _space_costs(args, given, backend, chosen)
     if costs is not None:
         frame = costs.with_left_out(frame)
-    if args.json:
-        print(frame.to_json(orient="records", indent=2))
-    elif args.csv:
-        print(frame.to_csv(index=False), end="")
+    if args.format != "table":
+        print_table(frame, args.format)
     elif frame.empty:
         print("No op that could be quantized is left out.")
     else:
         frame["weights"] = [shown_bytes(size) if size else "" for size in frame["weight_bytes"]]
-        print(_table(frame[["op", "op_type", "weights", "reason", "remedy"]]))
+        print_table(frame, "table", ["op", "op_type", "weights", "reason", "remedy"])
     return exit_codes.MET
-
-
-def _table(frame: pd.DataFrame) -> str:
-    rows = [list(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    rows = [[printable(with_flags(text)) for text in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join(lines)
 
 
 def _shown_size(found: TuningSpace) -> str:

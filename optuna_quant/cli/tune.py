@@ -17,10 +17,14 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import every_evaluation_failed
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.building import check_calibration
+from optuna_quant.cli.endings import MODELS
+from optuna_quant.cli.endings import check_ending
 from optuna_quant.cli.loading import existing_file
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.messages import with_flags
+from optuna_quant.cli.messages import write_result
 from optuna_quant.cli.options import given_options
+from optuna_quant.cli.options import storage_given
 from optuna_quant.cli.values import files_read
 from optuna_quant.cli.values import fraction_of
 from optuna_quant.cli.values import read_holdout
@@ -76,6 +80,8 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
         for a failure and end the others.
     """
     given = given_options(args, TuneOptions)
+    if storage_given(given) is not None:
+        given["storage"] = storage_given(given)
     values = _values(given, rank)
     accuracy = values["accuracy_criterion"]
     # The file of an evaluation may have defined a strategy of the user's.
@@ -188,6 +194,7 @@ def _check_files(
     check_output(output, inputs=read | kept)
     if args.report is not None:
         check_report(args.report, inputs={**read, **kept, "output": output})
+    check_ending("--output", output, MODELS)
     return model, output
 
 
@@ -260,7 +267,7 @@ def _finish(
     interrupted = result.stopped_because == StopReason.INTERRUPTED
     if interrupted:
         said.append("The same command continues from here.")
-    print(with_flags("\n".join(said)))
+    write_result(with_flags("\n".join(said)), good=result.met and result.pays is not False)
     for text in problems:
         say(f"error: {text}")
     if interrupted:

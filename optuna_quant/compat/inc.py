@@ -58,7 +58,23 @@ _RECIPES: Mapping[str, object] = MappingProxyType(
     }
 )
 _RECIPES_ELSEWHERE = ("layer_wise_quant", "layer_wise_quant_args")
-_ALGORITHMS = ("rtn_args", "awq_args", "gptq_args", "teq_args", "autoround_args")
+_FIXED = "its settings are fixed, see docs/migrating.md"
+# What to do instead.
+_ALGORITHMS: Mapping[str, str] = MappingProxyType(
+    {
+        "rtn_args": f"{_FIXED}; accuracy_level is a field of op_type_dict",
+        "awq_args": f"{_FIXED}; accuracy_level is a field of op_type_dict",
+        "gptq_args": f"{_FIXED}, except actorder and mse: name the algorithm 'gptq_act', "
+        "'gptq_mse' or 'gptq_act_mse' in op_type_dict, and accuracy_level beside it",
+        "teq_args": "there is no TEQ here; name the algorithm 'gptq' or 'awq' in op_type_dict",
+        "autoround_args": "there is no AutoRound here; name the algorithm 'gptq' or 'awq' in "
+        "op_type_dict",
+    }
+)
+# The settings of SmoothQuant that are here as well.
+_SMOOTH_QUANT = ("alpha", "folding", "scales_per_op", "weight_clip", "op_types", "auto_alpha_args")
+_AUTO_ALPHA = ("alpha_min", "alpha_max", "alpha_step", "shared_criterion")
+_SMOOTHED = ("MatMul", "Gemm", "Conv")
 _TARGETS = MappingProxyType({"onnxrt_cuda_ep": "cuda", "onnxrt_trt_ep": "tensorrt"})
 _PROVIDERS = MappingProxyType(
     {"onnxrt_dnnl_ep": "DnnlExecutionProvider", "onnxrt_dml_ep": "DmlExecutionProvider"}
@@ -117,8 +133,10 @@ def load(conf: object, *, same_order: bool = False) -> dict[str, Any]:
         for name in ("op_type_dict", "op_name_dict", "reduce_range")
         if fields[name]
     }
-    sizes = fields["calibration_sampling_size"]
-    if sizes != _FIELDS["calibration_sampling_size"]:
+    options |= _modes(fields["excluded_precisions"], options, warn)
+    sizes, name = fields["calibration_sampling_size"], "calibration_sampling_size"
+    # An object has the default where nobody said a size; a mapping has what somebody wrote.
+    if sizes != _FIELDS[name] or (isinstance(conf, Mapping) and name in conf):
         options["calibration_sizes"] = [sizes] if isinstance(sizes, int) else list(sizes)
     recipes = _recipes(fields["recipes"] or {}, warn)
     if recipes:
@@ -127,8 +145,6 @@ def load(conf: object, *, same_order: bool = False) -> dict[str, Any]:
         warn("quant_format='QOperator': models are always written with QuantizeLinear pairs.")
     if fields["diagnosis"]:
         warn("diagnosis=True: use result.report(), or optuna_quant.sensitivity().")
-    if "int8" in fields["excluded_precisions"]:
-        warn("excluded_precisions: 'int8' cannot be excluded; name the modes in op_type_dict.")
     return options
 
 
@@ -248,6 +264,47 @@ def _device(fields: Mapping[str, Any], warn: _Warn) -> dict[str, Any]:
     return {}
 
 
+def _modes(
+    excluded: Sequence[str] | None, options: Mapping[str, Any], warn: _Warn
+) -> dict[str, Any]:
+    """The ``op_type_dict`` without the floating-point modes that are excluded."""
+    without = [excluded] if isinstance(excluded, str) else list(excluded or ())
+    if "int8" in without:
+        warn("excluded_precisions: 'int8' cannot be excluded; name the modes in op_type_dict.")
+    # Only these targets have floats of 16 bits, and nothing dynamic.
+    if "target" not in options or not {"bf16", "fp16"} & set(without):
+        return {}
+    quantized = "weight_only" if options["approach"] == "weight_only" else "static"
+    modes = [quantized, *(mode for mode in ("bf16", "fp16", "fp32") if mode not in without)]
+    given = options.get("op_type_dict") or {}
+    # What the user says of types comes later, so that it counts.
+    every = {"mode": modes, **given.get(".*", {})}
+    return {"op_type_dict": {".*": every, **{k: v for k, v in given.items() if k != ".*"}}}
+
+
+def _smooth_quant_args(given: Mapping[str, Any], warn: _Warn) -> dict[str, Any]:
+    """The settings of SmoothQuant that are here as well; one warning names the others."""
+    found = {name: value for name, value in given.items() if name in _SMOOTH_QUANT}
+    left_out = [name for name in given if name not in _SMOOTH_QUANT]
+    types = found.get("op_types")
+    if isinstance(types, (list, tuple)):
+        found["op_types"] = [each for each in types if each in _SMOOTHED]
+        left_out += [f"op_types {each}" for each in types if each not in _SMOOTHED]
+    alphas = found.get("alpha")
+    auto = found.pop("auto_alpha_args", None) or {}
+    left_out += [f"auto_alpha_args {name}" for name in auto if name not in _AUTO_ALPHA]
+    # Without an automatic alpha they mean nothing, there and here.
+    if alphas == "auto" or (isinstance(alphas, (list, tuple)) and "auto" in alphas):
+        kept = {name: value for name, value in auto.items() if name in _AUTO_ALPHA}
+        found |= {"auto_alpha_args": kept} if kept else {}
+    if left_out:
+        warn(
+            f"recipes: smooth_quant_args: left out, since smooth_quant does not have them here: "
+            f"{', '.join(left_out)}."
+        )
+    return found
+
+
 def _recipes(given: Mapping[str, Any], warn: _Warn) -> dict[str, Any]:
     """The recipes that are set to something else than their defaults."""
     _check_names(given, (*_RECIPES, *_RECIPES_ELSEWHERE, *_ALGORITHMS), "There is no recipe {!r}")
@@ -255,10 +312,7 @@ def _recipes(given: Mapping[str, Any], warn: _Warn) -> dict[str, Any]:
         if not given.get(name):
             continue
         if name in _ALGORITHMS:
-            algorithm = name.removesuffix("_args").upper()
-            warn(
-                f"recipes: {name} is left out; name {algorithm} and its settings in op_type_dict."
-            )
+            warn(f"recipes: {name} is left out: {_ALGORITHMS[name]}.")
         else:
             warn(f"recipes: {name} is left out: weights are quantized one at a time anyway.")
     found = {
@@ -266,6 +320,8 @@ def _recipes(given: Mapping[str, Any], warn: _Warn) -> dict[str, Any]:
         for name, value in given.items()
         if name in _RECIPES and value is not None and value != _RECIPES[name]
     }
-    if "smooth_quant" not in found:
-        found.pop("smooth_quant_args", None)
+    args = found.pop("smooth_quant_args", None)
+    if args and found.get("smooth_quant"):
+        kept = _smooth_quant_args(args, warn)
+        found |= {"smooth_quant_args": kept} if kept else {}
     return found

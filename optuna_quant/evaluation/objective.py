@@ -100,6 +100,8 @@ class QuantObjective:
         watch:
             Called with a :class:`~optuna_quant.evaluation.sampled.Seen` while a model is
             evaluated, at most ten times a second.
+        started:
+            Called with the study, the number of a trial and its configuration when it starts.
         wait_timeout:
             How long, in seconds, to wait for another worker's trial that measures the baseline or
             evaluates the same model and gives no sign of life, before doing so oneself. If trials
@@ -147,6 +149,7 @@ class QuantObjective:
         stopping: EarlyStopping | None = None,
         seed: int = 0,
         watch: Watch | None = None,
+        started: Callable[[optuna.Study, int, QuantConfig], None] | None = None,
         wait_timeout: float = 600.0,
         grace_period: float = 5.0,
         artifact_store: ArtifactStore | None = None,
@@ -187,6 +190,7 @@ class QuantObjective:
         self._candidates = CandidateMeasurement(
             setup, self._samples, self._guarded, self._baseline, self._reuse
         )
+        self._started = started
         self._lost: list[int] = []
         self._kept_calibrations: set[str] = set()
 
@@ -303,6 +307,8 @@ class QuantObjective:
         config = self._configuration(trial)
         if config is None:
             return math.nan
+        if self._started is not None:
+            self._started(study, trial.number, config)
         written = TrialRecord(trial, config, setup.costs)
         written.begin()
         waiting = self._running.waiting(study)

@@ -82,6 +82,9 @@ class Capability:
         presets:
             Pre-defined settings of the whole model, in the order in which staged strategies try
             them; not where the user names algorithms of weights.
+        unavailable:
+            Values of options that there would be under another condition, and how the message to
+            a user who names one goes on: ``{"gptq": "without calibration_data"}``.
     """
 
     ops: tuple[OpCapability, ...]
@@ -91,6 +94,7 @@ class Capability:
     known_types: tuple[str, ...] = ()
     known_names: tuple[str, ...] = ()
     presets: tuple[Preset, ...] = ()
+    unavailable: Mapping[str, str] = field(default_factory=dict)
 
     def select(self, op_types: Sequence[str] | str = "default") -> tuple[OpCapability, ...]:
         """The ops to tune.

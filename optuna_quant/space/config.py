@@ -31,21 +31,7 @@ QUANTIZED_MODES = ("static", "dynamic", "weight_only")
 FLOAT_MODES = ("fp32", "bf16", "fp16")
 MODES = QUANTIZED_MODES + FLOAT_MODES
 
-DTYPES = (
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "uint4",
-    "int4",
-    "uint3",
-    "int3",
-    "uint2",
-    "int2",
-    "nf4",
-    "fp4",
-    "fp8_e4m3",
-)
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint4", "int4", "int2")
 SCHEMES = ("sym", "asym")
 GRANULARITIES = ("per_tensor", "per_channel", "per_group")
 ACCURACY_LEVELS = (0, 1, 2, 3, 4)
@@ -65,7 +51,7 @@ class TensorConfig:
 
     Args:
         dtype:
-            The integer or small float type, one of :data:`DTYPES`.
+            The integer type, one of :data:`DTYPES`.
         scheme:
             ``"sym"`` (the zero point is the middle of the range) or ``"asym"``.
         granularity:
@@ -108,7 +94,7 @@ class TensorConfig:
     @property
     def bits(self) -> int:
         """The width of one value in bits."""
-        return int(re.sub(r"_.*", "", self.dtype).lstrip("uintfp"))
+        return int(self.dtype.lstrip("uint"))
 
     @cached_property
     def label(self) -> str:

@@ -1,9 +1,4 @@
-"""Narrowing what a backend can do to what the user asks for.
-
-The dictionaries have the shape of neural-compressor's ``op_type_dict`` and ``op_name_dict``::
-
-    {"Conv": {"weight": {"dtype": ["fp32"]}, "activation": {"algorithm": ["minmax"]}}}
-"""
+"""Narrowing what a backend can do to what the user asks for."""
 
 from __future__ import annotations
 
@@ -17,7 +12,6 @@ import inspect
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import TypeAlias
 import warnings
 
@@ -28,20 +22,20 @@ from optuna_quant.space.config import GRANULARITIES
 from optuna_quant.space.config import MODES
 from optuna_quant.space.config import SCHEMES
 from optuna_quant.space.config import OpConfig
-from optuna_quant.space.config import TensorConfig
+from optuna_quant.space.wishes import FIELDS
+from optuna_quant.space.wishes import OF_OPS
+from optuna_quant.space.wishes import OpDict
+from optuna_quant.space.wishes import Wish
+from optuna_quant.space.wishes import parse_wishes
 
 
 if TYPE_CHECKING:
     from optuna_quant.space.capability import OnRequest
 
 
-OpDict: TypeAlias = Mapping[str, Mapping[str, Any]]
 Op: TypeAlias = tuple[str, str, Sequence[OpConfig]]
 """The name of an op, its type, and its options."""
 
-_SIDES = ("activation", "weight")
-_OF_OPS = ("mode", "accuracy_level")
-_FIELDS = ("dtype", "bits", "scheme", "granularity", "group_size", "algorithm")
 _KNOWN: dict[str, tuple[str, ...]] = {
     "dtype": DTYPES + FLOAT_MODES,
     "scheme": SCHEMES,
@@ -49,147 +43,10 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "mode": MODES,
     "algorithm": (
         *("minmax", "percentile", "kl", "mse", "mean_minmax"),  # Of ranges,
-        *("rtn", "gptq", "awq", "teq", "hqq", "k_quant", "autoround"),  # and of weights alone,
+        *("rtn", "gptq", "awq", "hqq", "k_quant"),  # and of weights alone,
         *("gptq_mse", "gptq_act", "gptq_act_mse", "hqq_float"),  # with options.
     ),
 }
-
-
-@dataclass(frozen=True)
-class Wish:
-    """The values that a user allows for one field of the ops that a pattern matches."""
-
-    source: str
-    pattern: str
-    side: str  # "activation", "weight" or "" (the whole op)
-    field: str
-    values: tuple[str | int, ...]
-
-    @property
-    def place(self) -> str:
-        """Where the user wrote it."""
-        path = [self.pattern, self.side, self.field] if self.side else [self.pattern, self.field]
-        return self.source + "".join(f"[{part!r}]" for part in path)
-
-    @property
-    def wants_float(self) -> bool:
-        """Whether a floating-point type or mode is among the values."""
-        return any(value in FLOAT_MODES for value in self.values)
-
-    def values_of(self, option: OpConfig) -> list[str | int]:
-        """What an option has in the field of this wish: one value or none."""
-        if self.field == "mode":
-            return [option.mode]
-        if self.field == "accuracy_level":
-            return [] if option.accuracy_level is None else [option.accuracy_level]
-        if not option.is_quantized:
-            return [option.mode] if self.field == "dtype" else []
-        tensor: TensorConfig | None = getattr(option, self.side)
-        value = None if tensor is None else getattr(tensor, self.field)
-        return [] if value is None else [value]
-
-    def offers(self, options: Iterable[OpConfig]) -> list[str | int]:
-        """The different values that options have in the field of this wish."""
-        return list(dict.fromkeys(v for option in options for v in self.values_of(option)))
-
-    def among(self, offers: Collection[str | int]) -> Wish:
-        """This wish without the values that are not offered."""
-        return replace(self, values=tuple(value for value in self.values if value in offers))
-
-    def allows(self, option: OpConfig) -> bool:
-        """Whether an option fits; :attr:`values` are those that the op offers."""
-        if self.field == "mode":
-            return option.mode in self.values
-        if not option.is_quantized:
-            # The fallback stays unless the user picks among the floating-point types.
-            return not self.wants_float or option.mode in self.values
-        if all(value in FLOAT_MODES for value in self.values):
-            return False
-        own = self.values_of(option)
-        return not own or own[0] in self.values
-
-
-def parse_wishes(
-    source: str, op_dict: OpDict | None, *, exact: Collection[str] = ()
-) -> list[Wish]:
-    """Read an ``op_type_dict`` or ``op_name_dict``.
-
-    Args:
-        source:
-            Which of them it is, for messages.
-        op_dict:
-            The dictionary.
-        exact:
-            The patterns that are names and not regular expressions.
-
-    Raises:
-        ValueError:
-            If it has another shape: an unknown key, a value that is not a list, a pattern that
-            is not a regular expression.
-    """
-    if op_dict is None:
-        return []
-    if not isinstance(op_dict, Mapping):
-        raise ValueError(f"{source} must be a dictionary, but got {op_dict!r}.")
-    wishes = []
-    for pattern, body in op_dict.items():
-        if pattern not in exact:
-            _check_pattern(source, pattern)
-        if not isinstance(body, Mapping):
-            raise ValueError(f"{source}[{pattern!r}] must be a dictionary, but got {body!r}.")
-        for key, value in body.items():
-            if key in _OF_OPS:
-                wishes.append(_wish(source, pattern, "", key, value))
-            elif key in _SIDES and isinstance(value, Mapping):
-                for name, values in value.items():
-                    wishes.append(_wish(source, pattern, key, name, values))
-            else:
-                raise ValueError(
-                    f"{source}[{pattern!r}][{key!r}]: expected 'activation' or 'weight' with a "
-                    "dictionary, or 'mode' or 'accuracy_level' with a list."
-                    f"{'' if key in _SIDES else did_you_mean(str(key), (*_SIDES, *_OF_OPS))}"
-                )
-    return wishes
-
-
-def names_weight_algorithms(*op_dicts: OpDict | None) -> bool:
-    """Whether a user names algorithms of weights for some ops."""
-    return any(
-        wish.side == "weight" and wish.field == "algorithm"
-        for op_dict in op_dicts
-        for wish in parse_wishes("op_type_dict", op_dict, exact=op_dict or ())
-    )
-
-
-def _check_pattern(source: str, pattern: object) -> None:
-    try:
-        re.compile(str(pattern))
-    except re.error as error:
-        raise ValueError(
-            f"{source}[{pattern!r}]: the pattern is not a regular expression ({error}); "
-            "use re.escape for names with special characters."
-        ) from None
-    if not isinstance(pattern, str):
-        raise ValueError(f"{source}[{pattern!r}]: the pattern must be text.")
-
-
-def _wish(source: str, pattern: str, side: str, field: str, values: Any) -> Wish:
-    if isinstance(values, (str, int)):
-        values = [values]
-    wish = Wish(source, pattern, side, field, ())
-    if side and field not in _FIELDS:
-        raise ValueError(
-            f"{wish.place}: unknown field; known are {', '.join(_FIELDS)}."
-            f"{did_you_mean(str(field), _FIELDS)}"
-        )
-    if not isinstance(values, Sequence) or not values:
-        raise ValueError(
-            f"{wish.place} must be a list with at least one value, but got {values!r}."
-        )
-    for value in values:
-        if not isinstance(value, (str, int)):
-            raise ValueError(f"{wish.place}: {value!r} is neither text nor an integer.")
-    return replace(wish, values=tuple(v.lower() if isinstance(v, str) else v for v in values))
 
 
 def narrow(
@@ -200,6 +57,7 @@ def narrow(
     on_request: Mapping[str, Sequence[OnRequest]] = MappingProxyType({}),
     known_types: Collection[str] = (),
     known_names: Collection[str] = (),
+    unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[OpConfig, ...]]:
     """Keep the options that the user allows, op by op.
 
@@ -224,6 +82,9 @@ def narrow(
             Op types that exist, though none of these ops has them.
         known_names:
             Ops that exist, though they are not among these.
+        unavailable:
+            Values that these ops would have under another condition, and under which, for
+            messages, such as ``"without calibration_data"``.
 
     Returns:
         The options of each op, in the given order. Never empty, and without a quantized option
@@ -258,10 +119,11 @@ def narrow(
     _check_values(wishes, ops)
 
     # What holds for each op, the least important first.
+    beside = _Offers(on_request, unavailable)
     holding: dict[str, dict[tuple[str, str], Wish]] = {name: {} for name in names}
     for wish in wishes:
         found = matched[wish.source, wish.pattern]
-        for op in _meant(wish, found) if found else ():
+        for op in _meant(wish, found, beside) if found else ():
             holding[op[0]].pop((wish.side, wish.field), None)
             holding[op[0]][wish.side, wish.field] = wish
     ignored: dict[Wish, list[Op]] = {}
@@ -362,17 +224,78 @@ def _check_values(wishes: Sequence[Wish], ops: Sequence[Op]) -> None:
                 )
 
 
-def _meant(wish: Wish, found: Sequence[Op]) -> list[Op]:
+@dataclass(frozen=True)
+class _Offers:
+    """What can be had beside the options of ops, for messages.
+
+    Args:
+        on_request:
+            Further options, by op name.
+        unavailable:
+            Values that there would be under another condition, and under which.
+    """
+
+    on_request: Mapping[str, Sequence[OnRequest]]
+    unavailable: Mapping[str, str]
+
+    def available(self, wish: Wish, ops: Sequence[Op]) -> str:
+        """The values that a wish of this field may have, those on request included."""
+        own = [option for op in ops for option in op[2]]
+        further = self._further(ops)
+        alone = [each.option for each in further if not _named_beside(wish, each)]
+        values = wish.offers([*own, *alone])
+        if all(isinstance(value, int) for value in values):
+            values = sorted(values)
+        found = _some(values) or "nothing"
+        if wish.field == "group_size":
+            every = [*own, *(each.option for each in further)]
+            if "per_channel" in replace(wish, field="granularity").offers(every):
+                found += ", or granularity 'per_channel'"
+        return found
+
+    def reason(self, value: str | int, wish: Wish, ops: Sequence[Op]) -> str:
+        """Under which condition there would be a value; empty if there is none."""
+        ways = [
+            _named_beside(wish, each)
+            for each in self._further(ops)
+            if value in wish.values_of(each.option)
+        ]
+        if ways:
+            return f" unless {min(ways, key=len)} is named as well"
+        condition = self.unavailable.get(str(value))
+        return f" {condition}" if condition else ""
+
+    def _further(self, ops: Sequence[Op]) -> list[OnRequest]:
+        found = [each for op in ops for each in self.on_request.get(op[0], ())]
+        return list(dict.fromkeys(found))
+
+
+def _named_beside(wish: Wish, each: OnRequest) -> str:
+    """What must be named beside the field of a wish for an option on request; empty if nothing."""
+    own = {wish.field, "bits"} if wish.field == "dtype" else {wish.field}
+    fields = each.fields - own if wish.side in ("", each.side) else each.fields
+    found = []
+    for field in sorted(fields, key=(*OF_OPS, *FIELDS).index):
+        side = "" if field in OF_OPS else each.side
+        values = replace(wish, side=side, field=field).values_of(each.option)
+        found.append(" ".join([side, field, *map(repr, values)]).strip())
+    return " and ".join(found)
+
+
+def _meant(wish: Wish, found: Sequence[Op], beside: _Offers) -> list[Op]:
     """The ops that offer a value of a wish, of those that its pattern matches.
 
     Warns about the values that no op offers, and about the ops that offer none of the values.
     """
     offers = wish.offers(option for op in found for option in op[2])
-    missing = [value for value in wish.values if value not in offers]
-    if missing:
+    missing: dict[str, list[str]] = {}
+    for value in wish.values:
+        if value not in offers:
+            missing.setdefault(beside.reason(value, wish, found), []).append(repr(value))
+    for reason, values in missing.items():
         _warn(
-            f"{wish.place}: {', '.join(map(repr, missing))} is not available and is ignored; "
-            f"available: {_some(offers) or 'nothing'}."
+            f"{wish.place}: {', '.join(values)} is not available{reason} and is ignored; "
+            f"available: {beside.available(wish, found)}."
         )
     usable = wish.among(offers)
     meant, without = [], []
@@ -382,10 +305,10 @@ def _meant(wish: Wish, found: Sequence[Op]) -> list[Op]:
         elif usable.offers(option for option in op[2] if option.is_quantized):
             without.append(op)  # Unlike an op without a weight, which no wish for weights means.
     if usable.values and without:
-        have = _some(usable.offers(option for op in without for option in op[2]))
         _warn(
             f"{wish.place}: {', '.join(map(repr, usable.values))} is not available for op "
-            f"{_some([repr(op[0]) for op in without])} and is ignored there; available: {have}."
+            f"{_some([repr(op[0]) for op in without])} and is ignored there; available: "
+            f"{beside.available(usable, without)}."
         )
     return meant
 

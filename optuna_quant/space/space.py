@@ -26,8 +26,6 @@ from optuna_quant.space.encoding import parameter_name
 from optuna_quant.space.frame import space_frame
 from optuna_quant.space.grouping import tie_groups
 from optuna_quant.space.keys import RecipeValue
-from optuna_quant.space.narrowing import OpDict
-from optuna_quant.space.narrowing import names_weight_algorithms
 from optuna_quant.space.narrowing import narrow
 from optuna_quant.space.numbering import positions_at
 from optuna_quant.space.numbering import radices
@@ -35,6 +33,8 @@ from optuna_quant.space.presets import Preset
 from optuna_quant.space.space_checks import check_space
 from optuna_quant.space.tunable import Parameter
 from optuna_quant.space.tunable import Tunable
+from optuna_quant.space.wishes import OpDict
+from optuna_quant.space.wishes import names_weight_algorithms
 from optuna_quant.storages.write_buffer import buffered_writes
 
 
@@ -125,6 +125,7 @@ class TuningSpace:
             on_request={op.name: op.on_request for op in ops if op.on_request},
             known_types=[*(op.op_type for op in capability.ops), *capability.known_types],
             known_names=[*(op.name for op in capability.ops), *capability.known_names],
+            unavailable=capability.unavailable,
         )
         tunables = tuple(
             Tunable(op.name, op.op_type, (op.name,), _quantized_first(left))

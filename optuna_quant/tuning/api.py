@@ -66,7 +66,7 @@ def tune(
     objective: ObjectiveLike | None = None,
     strategy: str | None = None,
     max_trials: int | LeftOut | None = LEFT_OUT,
-    timeout: float | LeftOut | None = LEFT_OUT,
+    timeout: float | str | LeftOut | None = LEFT_OUT,
     storage: Storage = None,
     study_name: str | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -140,7 +140,8 @@ def tune(
             The maximum number of models to evaluate; :obj:`None` for no limit. Default: 100.
         timeout:
             0 (default): stop at the first model that is good enough. A positive number: search
-            for that many seconds, and take the best. :obj:`None`: no time limit.
+            for that many seconds, and take the best; or a text such as ``"15m"`` or ``"1h"``.
+            :obj:`None`: no time limit.
         storage:
             Where the study is kept: a storage of Optuna, a database URL, or the path of a journal
             file, see :func:`optuna_quant.storages.open.open_storage`. Default: in memory.

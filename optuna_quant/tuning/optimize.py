@@ -22,7 +22,7 @@ from optuna_quant.study.enqueued import is_for_space
 from optuna_quant.study.enqueued import only_enqueued
 from optuna_quant.study.enqueued import take_out_misfits
 from optuna_quant.study.enqueued import waiting
-from optuna_quant.tuning.quiet import without_repeated_lines
+from optuna_quant.tuning.quiet import without_trial_lines
 from optuna_quant.workers.thread_interrupts import passed_on
 
 
@@ -41,7 +41,6 @@ def optimize(
     policy: ExitPolicy,
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
     *,
-    show_progress: bool,
     n_jobs: int,
 ) -> Stop:
     """Run trials until the policy has enough; what was found before counts as well."""
@@ -52,9 +51,8 @@ def optimize(
         while True:
             stop = policy.decide(study)
             if stop is None:
-                with without_repeated_lines(progress=show_progress):
-                    while not optimize_once(study, objective, [*callbacks, exit_policy], n_jobs):
-                        pass
+                while not optimize_once(study, objective, [*callbacks, exit_policy], n_jobs):
+                    pass
                 stop = policy.decide(study)
             if stop is None and exit_policy.take():
                 # What another worker has found since is not the final answer yet.
@@ -145,9 +143,12 @@ def optimize_once(
     """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
     threads = passed_on(objective.interrupt) if n_jobs != 1 else contextlib.nullcontext()
     try:
-        with threads:
+        with threads, without_trial_lines() as unlogged:
             study.optimize(
-                function or objective, n_trials=n_trials, callbacks=callbacks, n_jobs=n_jobs
+                unlogged(function or objective),
+                n_trials=n_trials,
+                callbacks=callbacks,
+                n_jobs=n_jobs,
             )
     except (UpdateFinishedTrialError, ValueError, AssertionError) as error:
         if objective.baseline_error is not None:

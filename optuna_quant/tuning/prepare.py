@@ -92,7 +92,7 @@ def prepare(request: TuneOptions) -> TuningRun:
     check_instance("backend", request.backend)
     options, tuning = request.evaluation, request.tuning_criterion or TuningCriterion()
     strategy = _strategy(request, tuning)
-    check_evaluation_timeout(options.evaluation_timeout)
+    check_evaluation_timeout(options.evaluation_seconds)
     inputs = inputs_of(request)
     measured = _measured(request, inputs)
     measure = measured(request.evaluate, request.data)
@@ -128,7 +128,7 @@ def prepare(request: TuneOptions) -> TuningRun:
         stopping=stopping,
         seed=request.seed,
         holdout=fitted.held_out,
-        evaluation_timeout=options.evaluation_timeout,
+        evaluation_timeout=options.evaluation_seconds,
         inputs=inputs,
         transform=options.transform,
         split=fitted.split,
@@ -210,7 +210,7 @@ def _held_out(request: TuneOptions, measured: _Measured) -> Evaluate | None:
 def _policy(accuracy: AccuracyCriterion, tuning: TuningCriterion) -> ExitPolicy:
     return ExitPolicy(
         accuracy,
-        timeout=tuning.timeout,
+        timeout=tuning.seconds,
         max_trials=tuning.max_trials,
         objective=OPS if tuning.objective is None else tuning.objective,
         stop_at_first=tuning.stop_at_first,

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from optuna_quant.costs.paying import OpGain
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
-    from optuna_quant.space.narrowing import OpDict
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.wishes import OpDict
 
 
 _NOT_ENDED = "The record does not say that the search has ended."

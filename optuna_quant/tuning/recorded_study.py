@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from optuna_quant._common.nearest import did_you_mean
 from optuna_quant._common.printable import listed
+from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import as_objective
@@ -172,11 +173,11 @@ class RecordedTrials:
         return best
 
     def objective(self) -> Objective:
-        """The objective of the study, relative to what its record says of the FP32 model.
+        """What the study makes small, relative to what its record says of the FP32 model.
 
         Raises:
             ValueError:
-                If it is a function, which the record does not hold.
+                If it is a function, which the record does not have.
         """
         said = str(self.study.user_attrs.get(record.OBJECTIVE, OPS))
         try:
@@ -209,8 +210,8 @@ class RecordedTrials:
             return f"{head}, which was not evaluated to its end."
         met = "NOT met" if view.met is False else "not evaluated to its end"
         return (
-            f"{head}: metric about {evidence.estimate:.6g} after {evidence.samples} of "
-            f"{evidence.of} samples: {met} ({criterion})."
+            f"{head}: metric {rounded_estimate(evidence.estimate, evidence.samples)} on "
+            f"{evidence.samples} of {evidence.of} samples: {met} ({criterion})."
         )
 
 
@@ -235,6 +236,10 @@ class RelativeToRecord:
     @property
     def measures(self) -> tuple[str, ...]:
         return self.objective.measures
+
+    @property
+    def fp32_cost(self) -> float:
+        return self.cost(self.fp32, {})
 
     def cost(self, measures: Mapping[str, float], fp32: Mapping[str, float]) -> float:
         try:

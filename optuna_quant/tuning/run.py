@@ -16,6 +16,8 @@ import optuna
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.display import Display
+from optuna_quant.callbacks.open_display import open_display
 from optuna_quant.callbacks.publishing import annotate_all
 from optuna_quant.callbacks.publishing import publishers
 from optuna_quant.costs.decision import Decision
@@ -216,6 +218,18 @@ class TuningRun:
         journal = storage_file(storage)
         if self.saver is not None and journal is not None:
             check_output(self.saver.path, inputs={"storage": journal})
+        with open_display(show=options.show_progress) as display:
+            return self._open(storage, study_name, options, on_stuck, display)
+
+    def _open(
+        self,
+        storage: Storage,
+        study_name: str | None,
+        options: SearchOptions,
+        on_stuck: Callable[[str], None] | None,
+        display: Display,
+    ) -> TuningResult:
+        """Open the study, decide for what and in which space it is searched, and search."""
         opened = open_storage(storage, heartbeat=False)
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
@@ -240,6 +254,7 @@ class TuningRun:
             evaluation=signature_of(self.measure),
             space=self.space,
         )
+        display.doing("Looking at what ops cost")
         with named_if_gone(study):
             if start.source is not None:
                 costs.take_over(study, start.source)
@@ -263,6 +278,7 @@ class TuningRun:
             storage=storage,
             options=options,
             on_stuck=on_stuck,
+            display=display,
         )
 
     def _decided(self, decision: Decision) -> TuningRun:
@@ -301,9 +317,10 @@ class TuningRun:
         storage: Storage,
         options: SearchOptions,
         on_stuck: Callable[[str], None] | None,
+        display: Display,
     ) -> TuningResult:
-        progress = Progress(self.policy) if options.show_progress else None
-        shown = [] if progress is None else [progress]
+        progress = Progress(self.policy, display=display, left_out=len(self.left_out))
+        shown = [progress] if options.show_progress else []
         saved = [self.saver] if self.saver else []
         objective = QuantObjective(
             self.backend,
@@ -312,7 +329,8 @@ class TuningRun:
             self.criterion,
             stopping=self.stopping,
             seed=self.seed,
-            watch=None if progress is None else progress.watch,
+            watch=progress.watch if display.is_live else None,
+            started=progress.start if display.is_live else None,
             artifact_store=options.artifact_store,
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
@@ -325,19 +343,18 @@ class TuningRun:
         if not running_elsewhere(study):
             try_again(study, self.space)
         with named_if_gone(study):
-            return self._run(study, objective, saved, shown, options)
+            return self._run(study, objective, [*shown, *saved], options, display)
 
     def _run(
         self,
         study: optuna.Study,
         objective: QuantObjective,
-        saved: Sequence[SaveBest],
-        shown: Sequence[Progress],
+        first: Sequence[Callable[[optuna.Study, FrozenTrial], None]],
         options: SearchOptions,
+        display: Display,
     ) -> TuningResult:
         """Search in a study that fits."""
-        observers: list[Callable[[optuna.Study, FrozenTrial], None]] = []
-        observers += [*shown, *saved, *options.callbacks]
+        observers = [*first, *options.callbacks]
         if isinstance(self.measure, DataEvaluation) and this_rank().is_leader:
             observers.append(
                 SampleDependence(self.measure, lambda: self.backend.quantize(self.space.fp32()))
@@ -347,11 +364,11 @@ class TuningRun:
             objective,
             self.policy,
             observers,
-            show_progress=options.show_progress,
             n_jobs=options.n_jobs,
         )
         if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
             stop = finish_promising(study, objective, observers, stop, policy=self.policy)
+        display.doing("Measuring the answer beside FP32")
         measure = partial(measure_finalists, backend=self.backend, space=self.space)
         result = conclude(
             TuningResult,
@@ -368,6 +385,7 @@ class TuningRun:
         if result.depends_on_batch:
             result = replace(result, batches=self.batches)
         if self.verify:
+            display.doing("Evaluating the answer a second time")
             limited = partial(objective.limited, study, what="The second evaluation of the answer")
             result = with_second_evaluation(result, self.measure, limited=limited)
         if self.saver is not None and result.trial is not None and not result.is_reproducible:
@@ -376,6 +394,7 @@ class TuningRun:
             publisher.finish(study)
         unwritten = _write(self.saver, result)
         if self.holdout is not None:
+            display.doing("Evaluating the hold-out set")
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
             result = with_holdout(result, self.holdout, limited=limited)
         if unwritten is not None:

@@ -189,6 +189,21 @@ def kind_used(strategy: str, kwargs: Mapping[str, Any]) -> SensitivityKind | Non
     return _SENSITIVITY.get(strategy)
 
 
+def needs_of(strategy: str) -> str:
+    """What a strategy needs besides a model and an evaluation, in words; empty if nothing.
+
+    Args:
+        strategy:
+            The strategy's name.
+    """
+    kind = kind_used(strategy, {})
+    if kind is None:
+        return ""
+    if kind == SensitivityKind.BEST:
+        return "better with PyTorch"
+    return "calibration data, PyTorch" if kind == SensitivityKind.CURVATURE else "calibration data"
+
+
 def _blocks(backend: Backend | None) -> Sequence[Block]:
     """The blocks of a backend's model.
 

@@ -8,11 +8,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from optuna_quant._common.printable import listed
+from optuna_quant._common.printable import percent
 from optuna_quant._common.printable import printable
 from optuna_quant.backends.base import WeighsFloats
 from optuna_quant.backends.base import simulated_target_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
@@ -59,10 +61,10 @@ def summary(result: Outcome) -> str:
         known = result.loss_interval is not None
         judged = f", criterion: {result.criterion}" if known else f" ({result.criterion})"
         loss = _shown_loss(result, result.loss, result.loss_interval, result.models_compared)
-        about = "" if result.samples is None else "about "
-        lines.append(
-            f"metric {about}{result.metric:.6g}, FP32 {result.baseline:.6g}, {loss}{judged}"
-        )
+        metric = f"{result.metric:.6g}"
+        if result.samples is not None:
+            metric = rounded_estimate(result.metric, result.samples[0])
+        lines.append(f"metric {metric}, FP32 {result.baseline:.6g}, {loss}{judged}")
         lines.extend(_shown_doubt(result))
     if result.note is not None:
         lines.append(result.note)
@@ -212,6 +214,9 @@ def _shown_loss(
     result: Outcome, loss: float, interval: tuple[float, float] | None, models: int = 1
 ) -> str:
     shown = f"loss {result.criterion.show(loss)}"
+    if result.samples is not None:
+        relative = result.criterion.criterion == "relative"
+        shown = f"loss about {f'{percent(loss, digits=2)}%' if relative else f'{loss:.2g}'}"
     if interval is None:
         return shown
     return f"{shown} ({shown_interval(interval, result.criterion, models=models)})"

@@ -154,8 +154,8 @@ def test_tune_finds_writes_and_says_so(folder: Path, capsys: pytest.CaptureFixtu
         "optuna-quant: Tuning net.onnx with the strategy 'auto': "
         "at most 10% relative loss, higher is better."
     )
-    assert "baseline | trial 0 | metric 1 (FP32)" in err
-    assert "cheapest of all | trial 1 | metric " in err
+    assert "trial 0 (baseline) | FP32 | metric 1 | " in err
+    assert "trial 1 (cheapest of all) | " in err
     assert "[I " not in err  # Optuna's own lines.
 
 
@@ -208,7 +208,7 @@ def test_a_metric_of_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main([*data, "--metric", "own.py:right", *bounds, "--fresh"]) == 0
     assert "evaluated: 2.15 times" in capsys.readouterr().out
     assert main([*data, "--metric", "own.py:nothing"]) == 2
-    assert "--metric: 'own.py' has no function 'nothing'; it has: " in capsys.readouterr().err
+    assert "--metric: 'own.py' has no function 'nothing'. It has: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_options_reach_the_search(folder: Path, capsys: pytest.CaptureFixture[st
     assert main(command) == 1
     out, err = capsys.readouterr()
     assert "stopped: All 2 trials are used up." in out
-    assert "random | trial 1" in err
+    assert "trial 1 (random) | " in err
     modes = [row.split(",")[2] for row in (folder / "r.csv").read_text().splitlines()[1:]]
     assert modes == ["fp32", "fp32", "static"]
     assert (folder / "record.db").exists()
@@ -335,7 +335,7 @@ def test_earlier_search_is_gone_on_with_unless_fresh(
     assert "trial 1" not in again.err  # Nothing was evaluated.
     assert main([*command, "--fresh"]) == 0
     err = capsys.readouterr().err
-    assert "cheapest of all | trial 1" in err
+    assert "trial 1 (cheapest of all)" in err
     assert "--fresh deleted the study 'net-" in err
     assert "': 2 trials, started 20" in err
     assert ", the best metric 1." in err
@@ -493,7 +493,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
          "Input 'x' is missing in the evaluation data 'named.npz', which holds: image."),
         ([*BASE, "--data", "no.npz"], "no file 'no.npz'"),
         ([*BASE, "--evaluate", "no.py:f"], "--evaluate: there is no file 'no.py'."),
-        ([*BASE, "--evaluate", "evaluate.py:f"], "has no function 'f'; it has: accuracy, error"),
+        ([*BASE, "--evaluate", "evaluate.py:f"], "has no function 'f'. It has: accuracy, error"),
         ([*BASE, "--evaluate", "evaluate.py"], "has no function 'evaluate'"),
         ([*BASE, "--evaluate", "evaluate.py:number"], "has no function 'number'"),
         ([*BASE, "--evaluate", "syntax.py"], "'syntax.py' cannot be run: SyntaxError"),
@@ -893,4 +893,4 @@ class Own(StagedQuantSampler):
     path = folder / "evaluate.py"
     path.write_text(path.read_text() + own)
     main([*ACCURACY, "--strategy", "of_the_evaluate_file", "--output", "own.onnx"])
-    assert "own | trial 1 " in capsys.readouterr().err
+    assert "trial 1 (own) | " in capsys.readouterr().err

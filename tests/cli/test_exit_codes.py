@@ -234,7 +234,7 @@ def test_evaluation_that_prints_to_nobody_is_none_that_fails(folder: Path) -> No
     ("args", "message"),
     [
         (tune("accuracy", "--tolerable-loss", "-1"), "tolerable_loss must be a number"),
-        ([*TUNE, "--no-such-option"], "unrecognized arguments"),
+        ([*TUNE, "--no-such-option"], "there is no option --no-such-option"),
         ([*TUNE, "--evaluate", "exits.py"], "'exits.py' cannot be run: sys.exit(0)"),
         ([*TUNE, "--data", "labelled.npz", "--metric", "exits.py:f"],
          "'exits.py' cannot be run: sys.exit(0)"),

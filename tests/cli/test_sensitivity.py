@@ -26,6 +26,10 @@ def test_writes_a_file_that_other_commands_take(
     assert lines[-1] == "written: model.sensitivities.json"
     assert len(lines) == 1 + 14 + 1
     assert err == ""
+    assert main(["sensitivity", *COMMON, "--kind", "op_error", "-f", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert len({row["op"] for row in json.loads(out)}) == 14
+    assert err == "optuna-quant: written: model.sensitivities.json\n"
     path = digits / "model.sensitivities.json"
     stored = json.loads(path.read_text())
     for row in stored["scores"]:
@@ -38,7 +42,10 @@ def test_writes_a_file_that_other_commands_take(
     for arguments, message in (
         (["sensitivity", *COMMON], "was edited: 16 rows of it are disabled"),
         (["sensitivity", *COMMON, "-o", "few.npz"], "is the calibration file itself"),
-        (["sensitivity", *COMMON, "--sensitivities", path.name], "unrecognized arguments"),
+        (
+            ["sensitivity", *COMMON, "--sensitivities", path.name],
+            "there is no option --sensitivities (tune, quantize have it)",
+        ),
         (["quantize", *COMMON, *given[:2], "-o", path.name], "is the file of --sensitivities its"),
     ):
         assert main(arguments) == 2

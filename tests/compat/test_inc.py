@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 import warnings
@@ -11,6 +12,11 @@ import onnx_models
 import pytest
 
 import optuna_quant
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
+from optuna_quant.backends.onnxruntime.recipes.smooth_quant.recipe import SmoothQuant
+from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import OP_TYPES
+from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import AutoAlpha
 from optuna_quant.compat import inc
 
 
@@ -137,7 +143,10 @@ def test_objectives(objective: object, expected: object) -> None:
         ({"tuning_criterion": {"timeout": 60}}, "timeout=60: neural-compressor 2 searched"),
         ({"tuning_criterion": {"objective": "accuracy"}}, "objective='accuracy' is left out"),
         ({"recipes": {"layer_wise_quant": True}}, "recipes: layer_wise_quant is left out"),
-        ({"recipes": {"gptq_args": {"percdamp": 0.1}}}, "gptq_args is left out; name GPTQ"),
+        ({"recipes": {"rtn_args": {"ratios": {}}}}, "rtn_args is left out: its settings are fix"),
+        ({"recipes": {"awq_args": {"x": 1}}}, "awq_args is left out: its settings are fixed"),
+        ({"recipes": {"gptq_args": {"percdamp": 0.1}}}, "algorithm 'gptq_act', 'gptq_mse' or"),
+        ({"recipes": {"teq_args": {"x": 1}}}, "there is no TEQ here; name the algorithm 'gptq'"),
         ({"excluded_precisions": ["int8"]}, "'int8' cannot be excluded"),
     ],
 )
@@ -161,6 +170,82 @@ def test_what_is_not_here_is_said_once(conf: dict[str, Any], message: str) -> No
 def test_what_is_wrong_is_named(conf: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         inc.load(conf)
+
+
+def test_settings_of_smooth_quant_that_are_not_here_are_left_out_and_said_once() -> None:
+    args = {
+        "alpha": "auto",
+        "folding": False,
+        "percentile": 99.999,
+        "default_alpha": 0.6,
+        "op_types": ["MatMul", "Conv", "FusedConv"],
+        "auto_alpha_args": {"alpha_min": 0.3, "do_blockwise": True},
+    }
+    found, said = warned({"recipes": {"smooth_quant": True, "smooth_quant_args": args}})
+    (message,) = said
+    for name in ("percentile", "default_alpha", "op_types FusedConv", "auto_alpha_args do_blockw"):
+        assert name in message
+    label = "alpha=auto, folding=false, op_types=MatMul+Conv, alpha_min=0.3"
+    assert requested_recipes(found["recipes"]).values == {"smooth_quant": (label,)}
+    # What only an automatic alpha uses says nothing beside another one.
+    args = {"alpha": [0.3, 0.5], "auto_alpha_args": {"alpha_min": 0.3}}
+    found, said = warned({"recipes": {"smooth_quant": True, "smooth_quant_args": args}})
+    assert not said
+    values = requested_recipes(found["recipes"]).values
+    assert values == {"smooth_quant": ("alpha=0.3", "alpha=0.5")}
+
+
+def test_the_settings_of_smooth_quant_are_those_of_the_recipe() -> None:
+    assert set(inc._SMOOTH_QUANT) == set(SmoothQuant.arguments)
+    assert set(inc._AUTO_ALPHA) == {each.name for each in fields(AutoAlpha)}
+    assert set(inc._SMOOTHED) == set(OP_TYPES)
+
+
+def test_a_size_that_is_written_counts_though_it_is_the_default() -> None:
+    assert inc.load({"calibration_sampling_size": [100]})["calibration_sizes"] == [100]
+    assert "calibration_sizes" not in inc.load({})
+    assert "calibration_sizes" not in inc.load(PostTrainingQuantConfig())
+
+
+@pytest.mark.parametrize("backend", ["onnxrt_cuda_ep", "onnxrt_trt_ep"])
+@pytest.mark.parametrize(
+    ("excluded", "modes"),
+    [(["bf16"], {"fp16", "fp32"}), (["bf16", "fp16"], {"fp32"}), ([], {"bf16", "fp16", "fp32"})],
+)
+@pytest.mark.parametrize("approach", ["static", "auto"])
+def test_excluded_precisions_are_no_fallbacks(
+    approach: str, excluded: list[str], modes: set[str], backend: str
+) -> None:
+    found, said = warned(
+        {
+            "approach": approach,
+            "backend": backend,
+            "excluded_precisions": excluded,
+            "op_type_dict": {
+                "Conv": {"weight": {"granularity": ["per_tensor"]}},
+                ".*": {"activation": {"algorithm": ["minmax"]}},
+            },
+        }
+    )
+    assert said == []
+    made = OnnxRuntimeBackend(
+        onnx_models.convnet(),
+        calibration_data=onnx_models.samples(8, 2, 8, 8),
+        approach=approach,
+        target=found["target"],
+    )
+    space = made.tuning_space(op_type_dict=found["op_type_dict"])
+    options = [option for tunable in space.tunables for option in tunable.options]
+    assert {option.mode for option in options if not option.is_quantized} == modes
+    assert {o.activation.algorithm for o in options if o.activation is not None} == {"minmax"}
+    convs = [o.weight for t in space.tunables if t.op_type == "Conv" for o in t.quantized]
+    assert {weight.granularity for weight in convs if weight is not None} == {"per_tensor"}
+
+
+def test_excluded_precisions_of_the_cpu_change_nothing() -> None:
+    found, said = warned({"excluded_precisions": ["bf16"]})
+    assert "op_type_dict" not in found
+    assert said == []
 
 
 def test_same_order() -> None:

@@ -52,16 +52,18 @@ def test_nothing_to_gain_has_a_code_of_its_own(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_costs({"Conv0": 2.0, "Conv1": 1.5, "Gemm0": 1.2})
-    assert main([*TUNE, *LOOSE, "--output", "OUT"]) == exit_codes.NO_GAIN == 4
+    assert main([*TUNE, *LOOSE, "--output", "OUT.onnx"]) == exit_codes.NO_GAIN == 4
     out = capsys.readouterr().out
     assert out.startswith("NO GAIN")
     assert "4.7 ms with everything quantized, against 3 ms" in out
     assert "6.7% slower" in out
-    assert out.endswith("FP32 itself is the best model here; nothing was written to OUT.\n")
-    assert not (folder / "OUT").exists()
+    assert out.endswith("FP32 itself is the best model here; nothing was written to OUT.onnx.\n")
+    assert not (folder / "OUT.onnx").exists()
     # Not even if the closest one is asked for: it is no quantized model.
-    assert main([*TUNE, *LOOSE, "--output", "OUT", "--closest", "--quiet"]) == exit_codes.NO_GAIN
-    assert not (folder / "OUT").exists()
+    assert (
+        main([*TUNE, *LOOSE, "--output", "OUT.onnx", "--closest", "--quiet"]) == exit_codes.NO_GAIN
+    )
+    assert not (folder / "OUT.onnx").exists()
 
 
 def test_an_answer_that_is_no_faster_has_it_as_well_and_is_written(

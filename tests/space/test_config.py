@@ -112,11 +112,11 @@ def test_any_text_is_its_values_label_or_refused(text: str) -> None:
             OpConfig("weight_only", None, TensorConfig("int4", "asym", "per_group", "rtn", 32)),
         ),
         (
-            "dynamic a=uint8/asym/per_tensor/kl w=fp8_e4m3/sym/per_tensor/mse",
+            "dynamic a=uint8/asym/per_tensor/kl w=int2/sym/per_tensor/mse",
             OpConfig(
                 "dynamic",
                 TensorConfig("uint8", algorithm="kl"),
-                TensorConfig("fp8_e4m3", "sym", algorithm="mse"),
+                TensorConfig("int2", "sym", algorithm="mse"),
             ),
         ),
     ],
@@ -182,7 +182,7 @@ def test_every_dtype_has_its_bits() -> None:
     bits = {dtype: TensorConfig(dtype).bits for dtype in DTYPES}
     assert bits == {
         **{"uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "uint4": 4, "int4": 4},
-        **{"uint3": 3, "int3": 3, "uint2": 2, "int2": 2, "nf4": 4, "fp4": 4, "fp8_e4m3": 8},
+        "int2": 2,
     }
 
 

@@ -31,7 +31,7 @@ NO_WEIGHT = OpConfig("static", TensorConfig("uint8"))
 BF16 = OpConfig("bf16")
 GROUP32 = OpConfig("weight_only", None, TensorConfig("int4", "asym", "per_group", "rtn", 32))
 GROUP128 = OpConfig("weight_only", None, TensorConfig("int4", "asym", "per_group", "rtn", 128))
-NF4 = OpConfig("weight_only", None, TensorConfig("nf4", "sym", "per_group", "rtn", 32))
+UINT4 = OpConfig("weight_only", None, TensorConfig("uint4", "sym", "per_group", "rtn", 32))
 
 CONV = (STATIC, STATIC_TENSOR, STATIC_KL, FP32)
 MATMUL = (STATIC, DYNAMIC, BF16, FP32)
@@ -201,16 +201,16 @@ def test_several_float_modes(body: dict[str, Any], left: tuple[OpConfig, ...]) -
     ("weight", "left"),
     [
         ({"group_size": [128]}, (GROUP128, FP32)),
-        ({"group_size": 32}, (GROUP32, NF4, FP32)),
+        ({"group_size": 32}, (GROUP32, UINT4, FP32)),
         ({"bits": [8]}, (STATIC, FP32)),
-        ({"bits": 4}, (GROUP32, GROUP128, NF4, FP32)),
+        ({"bits": 4}, (GROUP32, GROUP128, UINT4, FP32)),
         ({"bits": 4, "dtype": ["int4"]}, (GROUP32, GROUP128, FP32)),
         ({"scheme": ["asym"], "group_size": [32, 128]}, (GROUP32, GROUP128, FP32)),
-        ({"algorithm": ["RTN"], "dtype": "NF4"}, (NF4, FP32)),
+        ({"algorithm": ["RTN"], "dtype": "UINT4"}, (UINT4, FP32)),
     ],
 )
 def test_weight_only_fields(weight: dict[str, Any], left: tuple[OpConfig, ...]) -> None:
-    ops = [("m", "MatMul", (STATIC, GROUP32, GROUP128, NF4, FP32))]
+    ops = [("m", "MatMul", (STATIC, GROUP32, GROUP128, UINT4, FP32))]
     kept = narrowed({"MatMul": {"weight": weight}}, ops=ops)["m"]
     # A group size says nothing about options that have none.
     expected = (STATIC, *left) if set(weight) == {"group_size"} else left
@@ -464,7 +464,7 @@ def test_warnings_point_to_the_callers_line() -> None:
 
 
 _VALUES = {
-    "dtype": ["int8", "uint8", "int4", "nf4", "fp32", "bf16", "fp4"],
+    "dtype": ["int8", "uint8", "int4", "uint4", "fp32", "bf16", "int2"],
     "scheme": ["sym", "asym"],
     "granularity": ["per_tensor", "per_channel", "per_group"],
     "algorithm": ["minmax", "kl", "rtn", "mse"],
@@ -492,7 +492,7 @@ _BODY = st.fixed_dictionaries(
 )
 _TYPES = st.dictionaries(st.sampled_from(["Conv", "Conv.*", "MatMul", ".*", "Gemm"]), _BODY)
 _NAMES = st.dictionaries(st.sampled_from(["/a/conv1", "/a/.*", "/b/fc", ".*", "none"]), _BODY)
-_MANY_OPTIONS = (STATIC, STATIC_TENSOR, INT8_ACT, DYNAMIC, GROUP32, NF4, BF16, FP32)
+_MANY_OPTIONS = (STATIC, STATIC_TENSOR, INT8_ACT, DYNAMIC, GROUP32, UINT4, BF16, FP32)
 
 
 def _asks_for_float(*dictionaries: Mapping[str, Any]) -> bool:

@@ -68,7 +68,7 @@ def test_an_option_on_request_is_there_where_its_fields_are_named(
     ],
 )
 def test_other_fields_do_not_ask_for_an_option(wish: dict[str, Any]) -> None:
-    with pytest.warns(UserWarning, match="is not available and is ignored"):
+    with pytest.warns(UserWarning, match="is not available"):
         assert _asking(wish) == [_USUAL, FP32]
 
 
@@ -91,3 +91,52 @@ def test_a_space_has_options_on_request_only_where_they_are_asked_for() -> None:
         op_type_dict={"MatMul": {"activation": {"algorithm": ["mean_minmax"]}}},
     )
     assert asked.tunables[0].options == (_MEAN, FP32)
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (
+            {"weight": {"bits": [3]}},
+            "['bits']: 3 is not available and is ignored; available: 8.",
+        ),
+        (
+            {"weight": {"algorithm": ["hqq"]}},
+            "'hqq' is not available and is ignored; available: minmax.",
+        ),
+        (
+            {"activation": {"algorithm": ["kl"]}},
+            "'kl' is not available and is ignored; available: minmax, mean_minmax.",
+        ),
+        (
+            {"weight": {"bits": [4]}},
+            "4 is not available unless mode 'weight_only' is named as well and is ignored",
+        ),
+        (
+            {"weight": {"dtype": ["int4"]}},
+            "'int4' is not available unless mode 'weight_only' is named as well and is ignored",
+        ),
+        (
+            {"weight": {"group_size": [32]}},
+            "32 is not available unless mode 'weight_only' and weight bits 4 is named as well",
+        ),
+        (
+            {"mode": ["weight_only", "fp32"]},
+            "'weight_only' is not available unless weight bits 4 is named as well",
+        ),
+        (
+            {"weight": {"algorithm": ["gptq"]}},
+            "'gptq' is not available without calibration_data and is ignored; available: minmax.",
+        ),
+    ],
+)
+def test_a_warning_says_what_can_be_asked_for(wish: dict[str, Any], words: str) -> None:
+    with pytest.warns(UserWarning) as caught:
+        narrow(
+            [("a", "MatMul", (_USUAL, FP32))],
+            op_type_dict={"MatMul": wish},
+            on_request={"a": (_BY_ALGORITHM, _BY_MODE_AND_BITS)},
+            unavailable={"gptq": "without calibration_data"},
+        )
+    (message,) = (str(each.message) for each in caught)
+    assert words in message

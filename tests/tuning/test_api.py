@@ -34,7 +34,7 @@ from optuna_quant import _optuna
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
-from optuna_quant.callbacks.progress import clock
+from optuna_quant.callbacks.trial_line import clock
 from optuna_quant.costs import KnownObjective
 from optuna_quant.costs import as_costs
 from optuna_quant.costs import as_objective
@@ -667,13 +667,13 @@ def test_signature_of_a_backend_covers_what_its_models_depend_on(tmp_path: Path)
         found = signature(data, **other)
         # Where products saturate, 7 bits bring other arithmetic with them.
         assert ("reduce_range" in other) or found["arithmetic"] == first["arithmetic"]
-        return [k for k, v in found.items() if v != first[k] and k != "arithmetic"]
+        return [k for k, v in found.items() if v != first.get(k) and k != "arithmetic"]
 
     assert changed(data=x * 0.3) == ["calibration data"]
     assert changed(data=x[::-1]) == ["calibration data"]
     assert changed(calibration_batch_size=8) == ["calibration data"]
     assert changed(calibration_sizes=[16]) == ["calibration data", "options"]
-    assert changed(approach="auto") == ["options"]
+    assert changed(approach="auto") == ["options", "algorithms"]
     assert changed(reduce_range=True) == ["options"]
     # Only what is used counts.
     used = signature(calibration_sizes=[16])
@@ -1226,17 +1226,25 @@ def test_other_metrics_against_plain_arithmetic() -> None:
 def test_progress_shows_stage_trial_best_and_what_is_left(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tune_fake(show_progress=True, tuning_criterion=TuningCriterion(strategy="basic"))
+    # Without being asked for.
+    tune_fake(tuning_criterion=TuningCriterion(strategy="basic"))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "baseline | trial 0 | metric 0.9 (FP32) | best: none yet | " + (
-        "0:00, 100 trials left"
+    assert lines[0] == "trial 0 (baseline) | FP32 | metric 0.9 | best: none yet | " + (
+        "0:00 used, at most 100 trials left"
     )
-    assert lines[1] == "default | trial 1 | metric 0.4, loss 0.5: not met | best: none yet | " + (
-        "0:00, 99 trials left"
+    assert lines[1] == (
+        "trial 1 (default) | all 3 ops in INT8 | not met: metric 0.4, loss 0.5 | "
+        "best: none yet | 0:00 used, at most 99 trials left"
     )
-    (met,) = [line for line in lines if line.startswith("fallback by halves | trial 5 ")]
-    assert "loss 0: met, not yet the answer | best: trial 5, 2 ops in fallback | 0:00, " in met
-    assert "best: trial 5, 2 ops in fallback | 0:00, " in lines[-1]
+    (met,) = [line for line in lines if line.startswith("trial 5 (fallback by halves) ")]
+    assert " | met, not yet the answer: metric 0.9, loss 0 | " in met
+    assert " | best: trial 5, 1 of 3 ops in INT8 | 0:00 used, at most " in met
+    assert " | best: trial 5, 1 of 3 ops in INT8 | 0:00 used, at most " in lines[-1]
+
+
+def test_without_progress_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    tune_fake(show_progress=False)
+    assert capsys.readouterr().err == ""
 
 
 class Gone(io.StringIO):
@@ -1270,11 +1278,25 @@ def test_progress_shows_what_the_encoding_lacks() -> None:
 
 
 @pytest.mark.parametrize("show_progress", [False, True])
-def test_progress_takes_the_place_of_the_lines_of_optuna(
-    show_progress: bool, optuna_log: pytest.LogCaptureFixture
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_lines_of_optuna_are_dropped_for_this_study_alone(
+    show_progress: bool, n_jobs: int, optuna_log: pytest.LogCaptureFixture
 ) -> None:
-    tune_fake(show_progress=show_progress)
-    assert ("Trial 1 finished" in optuna_log.text) != show_progress
+    def studying(model: FakeModel) -> float:
+        """An evaluation that runs a study of its own, with trials of the same numbers."""
+        own = optuna.create_study()
+        own.optimize(lambda trial: trial.suggest_float("mine", 0, 1), n_trials=2)
+        if not model.config.fallback_ops:
+            raise RuntimeError("not this one")
+        return model.accuracy
+
+    result = tune_fake(evaluate=studying, show_progress=show_progress, n_jobs=n_jobs)
+    lines = [entry.getMessage() for entry in optuna_log.records if "Trial" in entry.getMessage()]
+    own = [line for line in lines if "{'mine': " in line]
+    evaluated = [trial for trial in result.study.trials if trial.state.is_finished()]
+    assert len(evaluated) > 2
+    assert len(own) >= 2 * 2
+    assert not [line for line in lines if "quant.op:" in line]
     # For the call only.
     optuna_log.clear()
     optuna.create_study().optimize(lambda trial: 1.0, n_trials=1)
@@ -1290,7 +1312,7 @@ def test_progress_shows_what_the_best_costs(capsys: pytest.CaptureFixture[str]) 
         tuning_criterion=TuningCriterion(timeout=None, objective="latency"),
     )
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(r"best: trial \d, 1 ms, 0 ops in fallback", last)
+    assert re.search(r"best: trial \d, 0.33 of FP32's time \(predicted\), all 2 ops in INT8", last)
 
 
 def test_progress_shows_failures_repeats_and_time() -> None:
@@ -1310,7 +1332,7 @@ def test_progress_shows_failures_repeats_and_time() -> None:
     tune_fake(backend, evaluate=flaky, callbacks=[show], tuning_criterion=tuning)
     assert "failed: The evaluation returned NaN" in lines[1]
     assert "(same model as trial 2)" in lines[3]
-    assert lines[0].endswith("0:00, 1:00:00 left")
+    assert lines[0].endswith("0:00 used, at most 1:00:00 left")
 
 
 @pytest.mark.parametrize(

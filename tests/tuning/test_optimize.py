@@ -39,7 +39,7 @@ def run(policy: ExitPolicy, *callbacks: object) -> tuple[Stop, optuna.Study]:
         direction="maximize", sampler=BasicQuantSampler(space, criterion=CRITERION)
     )
     objective = QuantObjective(backend, space, CountingEvaluation(), CRITERION)
-    stop = optimize(study, objective, policy, callbacks, show_progress=False, n_jobs=1)  # type: ignore[arg-type]
+    stop = optimize(study, objective, policy, callbacks, n_jobs=1)  # type: ignore[arg-type]
     return stop, study
 
 

@@ -241,8 +241,8 @@ def test_what_is_wrong_is_said_with_the_rank(folder: Path) -> None:
     assert first.err.startswith("optuna-quant: error: A relative tolerable_loss")
     assert other.err.startswith("optuna-quant: rank 1: error: A relative tolerable_loss")
     first, other = launch([*COMMAND, "--tolerable-loss", "much"], 2)
-    assert first.err.startswith("optuna-quant tune: error: argument --tolerable-loss")
-    assert "rank 1: optuna-quant tune: error: argument --tolerable-loss" in other.err
+    assert first.err.startswith("optuna-quant: error: --tolerable-loss")
+    assert "optuna-quant: rank 1: error: --tolerable-loss" in other.err
     assert len(other.err.splitlines()) == 1
     assert (first.code, other.code) == (2, 2)
     first, other = launch(["--version"], 2)
@@ -362,7 +362,7 @@ result = optuna_quant.tune(
     "net.onnx", calibration_data="calib.npz", data="data.npz",
     accuracy_criterion=optuna_quant.AccuracyCriterion(tolerable_loss=0.5),
     tuning_criterion=optuna_quant.TuningCriterion(objective="ops"),
-    storage=sys.argv[1] or None, output="script.onnx", show_progress=True,
+    storage=sys.argv[1] or None, output="script.onnx",
 )
 print(this_rank(), result.met)
 """

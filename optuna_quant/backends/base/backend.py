@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
-    from optuna_quant.space.narrowing import OpDict
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.space.wishes import OpDict
 
 
 class ExecutedOp(Protocol):

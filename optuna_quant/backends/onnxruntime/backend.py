@@ -32,11 +32,11 @@ from optuna_quant.backends.onnxruntime.offered_ops import check_approach
 from optuna_quant.backends.onnxruntime.offered_ops import check_has_data
 from optuna_quant.backends.onnxruntime.parts import BackendParts
 from optuna_quant.backends.onnxruntime.recipes.ends.space import without_idle_choices
-from optuna_quant.backends.onnxruntime.recipes.request import ALL
 from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.scoring import ScoringBackend
 from optuna_quant.backends.onnxruntime.signature import signature
 from optuna_quant.backends.onnxruntime.targets.given import as_target
+from optuna_quant.backends.onnxruntime.targets.target import checked_reduce_range
 from optuna_quant.backends.onnxruntime.targets.target import find_target
 from optuna_quant.space.left_out import left_out_frame
 from optuna_quant.space.space import TuningSpace
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
-    from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.space.wishes import OpDict
 
 
 class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
@@ -103,7 +103,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         reduce_range:
             Whether weights use 7 bits only. For processors without VNNI instructions, where sums
             of two 8-bit products saturate; the session option ``session.x64quantprecision`` is
-            the alternative, slower and more accurate.
+            the alternative, slower and more accurate. Default: as the target asks for, which on
+            ``"cpu"`` is False.
         target:
             What the model is quantized for: the name of one of
             :data:`~optuna_quant.backends.onnxruntime.TARGETS`, a
@@ -157,7 +158,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         providers: Providers | None = None,
         session_options: onnxruntime.SessionOptions | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
-        reduce_range: bool = False,
+        reduce_range: bool | None = None,
         target: TargetLike | None = None,
         float16_storage: bool = False,
         inputs: Mapping[str, Any] | None = None,
@@ -167,6 +168,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
     ) -> None:
         profile = as_target(target)
         check_approach(approach, profile)
+        narrow = checked_reduce_range(reduce_range, profile)
         requested = requested_recipes(recipes)
         sizes = checked_sizes(calibration_sizes)
         found, providers = find_target(profile, providers)
@@ -191,12 +193,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             samples,
             sessions,
             approach=approach,
-            reduce_range=reduce_range,
+            reduce_range=narrow,
             cache=None if cache_dir is None else CalibrationCache(cache_dir),
             target=found,
             float16_storage=float16_storage,
             recipes=requested,
-            recipes_are_named=recipes != ALL,
         )
         super().__init__(parts, RLock())
         found.tell()

@@ -15,6 +15,7 @@ from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
 from optuna_quant.backends.onnxruntime.targets.target import USUAL_TARGET
+from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.ops import pays_by_default
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
 from optuna_quant.backends.onnxruntime.weight_only.presets import weight_only_presets
@@ -132,6 +133,7 @@ def find_capability(
         known_types=tuple(sorted(types | {node.op_type for node in graph.nodes})),
         known_names=tuple(node.name for node in graph.nodes if node.name),
         presets=presets,
+        unavailable={} if has_data else dict.fromkeys(NEEDS_INPUTS, "without calibration_data"),
     )
 
 

@@ -18,6 +18,7 @@ from optuna_quant.backends.onnxruntime.hints import quantized_nodes
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
 from optuna_quant.backends.onnxruntime.targets.table import CPU
+from optuna_quant.backends.onnxruntime.targets.table import TARGETS
 from optuna_quant.space.left_out import FloatWeights
 
 
@@ -175,17 +176,23 @@ def check_approach(approach: str | None, profile: TargetProfile = CPU) -> None:
     """
     if approach is not None and approach not in APPROACHES:
         raise ValueError(f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}.")
+    if approach is not None and approach not in _approaches_of(profile):
+        others = [name for name, each in TARGETS.items() if approach in _approaches_of(each)]
+        raise ValueError(
+            f"approach={approach!r}: the target {profile.name!r} has no such quantization; it has "
+            f"{', '.join(_approaches_of(profile))}. Targets with {approach!r}: "
+            f"{', '.join(others)}."
+        )
+
+
+def _approaches_of(profile: TargetProfile) -> list[str]:
     runs = {
         "static": bool(profile.forms),
         "dynamic": profile.dynamic,
         "weight_only": bool(profile.weight_only_bits),
         "auto": True,
     }
-    if approach is not None and not runs[approach]:
-        has = ", ".join(name for name, has in runs.items() if has)
-        raise ValueError(
-            f"approach={approach!r}: the target {profile.name!r} runs nothing so; it has {has}."
-        )
+    return [name for name, has in runs.items() if has]
 
 
 def check_has_data(approach: str | None, calibration_data: object) -> None:

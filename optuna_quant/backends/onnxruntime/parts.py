@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.recipes.request import RequestedRecipes
     from optuna_quant.backends.onnxruntime.sensitivity.mse import GraphOf
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.targets.target import Target
@@ -74,9 +74,7 @@ class BackendParts:
         float16_storage:
             Whether weights that stay in floats are stored in float16.
         recipes:
-            The values of each recipe that the user asks for, by name.
-        recipes_are_named:
-            Whether the user has named them, and not only asked for all.
+            The recipes that the user asks for.
 
     Attributes:
         model:
@@ -86,7 +84,7 @@ class BackendParts:
         sessions:
             As given.
         reduce_range:
-            As given, or as the target asks for.
+            As given.
         target:
             As given.
         float16_storage:
@@ -112,20 +110,18 @@ class BackendParts:
         cache: CalibrationCache | None,
         target: Target,
         float16_storage: bool,
-        recipes: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
-        recipes_are_named: bool = True,
+        recipes: RequestedRecipes,
     ) -> None:
         self.model = model
         self.samples = samples
         self.sessions = sessions
-        self.reduce_range = reduce_range or target.profile.reduce_range
+        self.reduce_range = reduce_range
         self.target = target
         self.float16_storage = float16_storage
         self._asked_approach = approach
         self._cache = cache
         self._requested_recipes = recipes
         self.kept_weights = KeptWeights(None if cache is None else cache.directory)
-        self._recipes_are_named = recipes_are_named
         self.fp32 = _loaded(model, sessions)
 
     @cached_property
@@ -145,9 +141,7 @@ class BackendParts:
     @cached_property
     def recipes(self) -> OfferedRecipes:
         """The recipes that are offered, and what they make of configurations."""
-        return OfferedRecipes(
-            self._requested_recipes, self._facts, are_named=self._recipes_are_named
-        )
+        return OfferedRecipes(self._requested_recipes, self._facts)
 
     @cached_property
     def variants(self) -> Variants:
@@ -241,6 +235,8 @@ class BackendParts:
             static=self._base_builder.static,
             approach=self.offered.approach,
             has_data=self.samples.calibration is not None,
+            profile=self.target.profile,
+            level=self.sessions.usual_level,
         )
 
     @cached_property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._common.durations import as_seconds
 from optuna_quant._common.option import Flag
 from optuna_quant._common.option import option
 from optuna_quant._common.option_kinds import COUNT_OR_NONE
@@ -28,8 +29,9 @@ class TuningCriterion:
     Args:
         timeout:
             0: stop at the first configuration that meets the accuracy criterion. A positive
-            number: search for that many seconds, and take the best. :obj:`None`: search until
-            ``max_trials``, or until the strategy has nothing left.
+            number: search for that many seconds, and take the best; or a text such as ``"15m"``
+            or ``"1h"``. :obj:`None`: search until ``max_trials``, or until the strategy has
+            nothing left.
         max_trials:
             The most trials that are evaluated, over all workers, without the FP32 baseline and
             without trials that took over the result of an equal model. :obj:`None` for no limit.
@@ -57,14 +59,16 @@ class TuningCriterion:
             If an argument is out of its range.
     """
 
-    timeout: float | None = option(
+    timeout: float | str | None = option(
         0,
         Flag(
             help="0: stop at the first model that meets the criterion; otherwise search for so "
-            "many seconds and take the best; 'none': no time limit (default: 0). It counts the "
-            "time during which trials of the study ran, in all runs of the command",
+            "long (90s, 15m, 1h, 2d, or a number of seconds) and take the best; 'none': no time "
+            "limit (default: 0). It counts the time during which trials of the study ran, in all "
+            "runs of the command",
             kind=SECONDS_OR_NONE,
-            metavar="SECONDS",
+            metavar="TIME",
+            common=True,
         ),
     )
     max_trials: int | None = option(
@@ -73,6 +77,7 @@ class TuningCriterion:
             help="the most models to evaluate, or 'none' (default: 100)",
             kind=COUNT_OR_NONE,
             metavar="N",
+            common=True,
         ),
     )
     strategy: str | None = option(
@@ -81,6 +86,7 @@ class TuningCriterion:
             help="auto, basic, conservative, exhaustive, random, ... (default: auto)",
             kind=TEXT,
             metavar="NAME",
+            common=True,
         ),
     )
     strategy_kwargs: Mapping[str, Any] | None = option(
@@ -102,24 +108,31 @@ class TuningCriterion:
             "the time of whole models, otherwise size)",
             kind=WEIGHTS,
             metavar="WHAT",
+            common=True,
         ),
     )
     stop_at_first: bool | None = option(
         None,
         Flag(
-            help="with --timeout SECONDS: stop at the first model that meets the criterion, if "
+            help="with --timeout TIME: stop at the first model that meets the criterion, if "
             "that is earlier",
             kind=SWITCH,
             value=True,
         ),
     )
 
+    @property
+    def seconds(self) -> float | None:
+        """The timeout in seconds."""
+        return as_seconds("timeout", self.timeout)
+
     def __post_init__(self) -> None:
         # They take long to import, and the command shows its help without them.
         from optuna_quant.callbacks.limits import check_limits
         from optuna_quant.costs.objective import as_objective
 
-        check_limits(self.timeout, self.max_trials, self.stop_at_first)
+        object.__setattr__(self, "timeout", as_seconds("timeout", self.timeout))
+        check_limits(self.seconds, self.max_trials, self.stop_at_first)
         if self.objective is not None:
             as_objective(self.objective)
         if self.strategy is not None and not isinstance(self.strategy, str):

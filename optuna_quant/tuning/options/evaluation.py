@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optuna_quant._common.durations import as_seconds
 from optuna_quant._common.option import Flag
 from optuna_quant._common.option import option
 from optuna_quant._common.option_kinds import BOUNDS
@@ -15,6 +16,7 @@ from optuna_quant._common.option_kinds import HOLDOUT
 from optuna_quant._common.option_kinds import INPUTS
 from optuna_quant._common.option_kinds import NAMES
 from optuna_quant._common.option_kinds import NUMBER
+from optuna_quant._common.option_kinds import SECONDS_OR_NONE
 from optuna_quant._common.option_kinds import SWITCH
 from optuna_quant._common.option_kinds import TEXT
 from optuna_quant.tuning.options.checks import check_count
@@ -65,10 +67,11 @@ class EvaluationOptions:
             ``threads`` they share the cores. By default two on processors with several cores, and
             one where ``session_options``, ``threads``, ``providers`` or a ``backend`` are given.
         evaluation_timeout:
-            After how many seconds the evaluation of a model is ended, so that one that hangs does
-            not hold up everybody else. A candidate fails then, once and for all; of the FP32
-            model it is an error. The second evaluation and that of a hold-out set have as long,
-            each. See :class:`~optuna_quant.QuantObjective`. Default: never.
+            After how many seconds (or what duration, such as ``"15m"``) the evaluation of a
+            model is ended, so that one that hangs does not hold up everybody else. A candidate
+            fails then, once and for all; of the FP32 model it is an error. The second evaluation
+            and that of a hold-out set have as long, each. See
+            :class:`~optuna_quant.QuantObjective`. Default: never.
         early_stopping:
             How it is decided that a model fails before all samples were seen: ``"paired"``
             (default), ``"unpaired"`` or ``"exact"``, see
@@ -165,13 +168,13 @@ class EvaluationOptions:
             heading=_HEADING,
         ),
     )
-    evaluation_timeout: float | None = option(
+    evaluation_timeout: float | str | None = option(
         None,
         Flag(
             help="stop an evaluation that takes longer, so that one that hangs does not block "
             "all workers; the candidate fails and is not tried again (default: no limit)",
-            kind=NUMBER,
-            metavar="SECONDS",
+            kind=SECONDS_OR_NONE,
+            metavar="TIME",
             heading=_HEADING,
         ),
     )
@@ -206,6 +209,7 @@ class EvaluationOptions:
             metavar="PART|FILE",
             heading=_HEADING,
             reads="hold-out file",
+            common=True,
         ),
     )
     verify: bool = option(
@@ -228,6 +232,11 @@ class EvaluationOptions:
             value=False,
         ),
     )
+
+    @property
+    def evaluation_seconds(self) -> float | None:
+        """The evaluation timeout in seconds."""
+        return as_seconds("evaluation_timeout", self.evaluation_timeout)
 
     def __post_init__(self) -> None:
         if self.transform is not None and not callable(self.transform):

@@ -25,7 +25,7 @@ from optuna_quant.data.given import DataLike
 from optuna_quant.data.given import InputValues
 from optuna_quant.data.given import Transform
 from optuna_quant.evaluation.setup import Evaluate
-from optuna_quant.space.narrowing import OpDict
+from optuna_quant.space.wishes import OpDict
 from optuna_quant.storages.artifacts import ArtifactStore
 from optuna_quant.tuning.earlier_study import FromStudy
 from optuna_quant.tuning.options.criterion import TuningCriterion
@@ -50,7 +50,7 @@ class FurtherOptions(TypedDict, total=False):
     transform: Transform | None
     batch_size: int | None
     evaluation_threads: int | None
-    evaluation_timeout: float | None
+    evaluation_timeout: float | str | None
     early_stopping: str | None
     error_probability: float
     holdout: float | DataLike | Evaluate | None

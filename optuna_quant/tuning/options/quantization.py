@@ -21,7 +21,7 @@ from optuna_quant._common.option_kinds import TEXT
 if TYPE_CHECKING:
     from optuna_quant.backends.default import RecipesLike
     from optuna_quant.backends.default import TargetLike
-    from optuna_quant.space.narrowing import OpDict
+    from optuna_quant.space.wishes import OpDict
     from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 
 
@@ -53,7 +53,7 @@ class QuantizationOptions:
             fast.
         reduce_range:
             Whether weights have 7 bits in the 8 that they take, so that no processor without VNNI
-            instructions saturates.
+            instructions saturates. Default: as the target asks for.
         op_types:
             Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
             objective, none that makes the model slower here), ``"all"``, or the op types.
@@ -72,7 +72,7 @@ class QuantizationOptions:
         recipes:
             Methods for the whole model to choose from: ``"all"``, names, or a dict that says for
             each name what it may be (True, False, a value, or a list of them), with the settings
-            of a recipe as ``NAME_args``. Default: none.
+            of a recipe as ``NAME_args``, and with ``"all": True`` for all others. Default: none.
     """
 
     approach: str | None = option(
@@ -85,6 +85,7 @@ class QuantizationOptions:
             kind=TEXT,
             choices=("static", "dynamic", "weight_only", "auto"),
             heading=_HEADING,
+            common=True,
         ),
     )
     target: TargetLike | None = option(

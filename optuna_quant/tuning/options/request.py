@@ -55,6 +55,7 @@ class TuneOptions:
             metavar="X.npz",
             heading=_DATA,
             reads="calibration file",
+            common=True,
         ),
     )
     evaluate: Evaluate | None = option(
@@ -67,6 +68,7 @@ class TuneOptions:
             metavar="FILE.py:FUNC",
             heading=_DATA,
             reads="evaluation file",
+            common=True,
         ),
     )
     data: DataLike | None = option(
@@ -80,6 +82,7 @@ class TuneOptions:
             metavar="X.npz",
             heading=_DATA,
             reads="data file",
+            common=True,
         ),
     )
     metric: Metric | None = option(
@@ -93,6 +96,7 @@ class TuneOptions:
             "optuna_quant.SampleMetric, or a torchmetrics object (default: accuracy)",
             kind=METRIC,
             heading=_DATA,
+            common=True,
         ),
     )
     output: str | os.PathLike[str] | None = option(
@@ -104,17 +108,20 @@ class TuneOptions:
             names=("--output", "-o"),
             metavar="OUT.onnx",
             heading=_RECORD,
+            common=True,
         ),
     )
     storage: Storage = option(
         None,
         Flag(
             help="where to keep the record: a file, sqlite:///FILE, postgresql://..., "
-            "mysql://..., redis://..., or grpc://HOST:PORT (default: the file "
-            "OUT.optuna_quant.journal beside the output)",
+            "mysql://..., redis://..., or grpc://HOST:PORT (default: the "
+            "environment variable OPTUNA_STORAGE, otherwise the file OUT.optuna_quant.journal "
+            "beside the output)",
             kind=ADDRESS,
             metavar="URL",
             heading=_RECORD,
+            common=True,
         ),
     )
     study_name: str | None = option(
@@ -124,6 +131,7 @@ class TuneOptions:
             kind=TEXT,
             metavar="NAME",
             heading=_RECORD,
+            common=True,
         ),
     )
     accuracy_criterion: AccuracyCriterion | None = group_or_none(AccuracyCriterion)

@@ -56,7 +56,8 @@ class SearchOptions:
         callbacks:
             More callbacks of the study, called after each trial.
         show_progress:
-            Whether to write a line per trial to ``sys.stderr``.
+            Whether to show every trial and where the search stands, on ``sys.stderr``: a live
+            view on a terminal, a table in a notebook, otherwise a line per trial.
         artifact_store:
             Where processes that share the study share what calibration gives, if that is large,
             and quantized weights that take long to compute: a store of :mod:`optuna.artifacts`
@@ -103,10 +104,11 @@ class SearchOptions:
             kind=COUNT,
             names=("--jobs",),
             metavar="N",
+            common=True,
         ),
     )
     callbacks: Sequence[Callable[[optuna.Study, FrozenTrial], None]] = option(())
-    show_progress: bool = option(False)
+    show_progress: bool = option(True)
     artifact_store: ArtifactStore | None = option(None)
 
     def __post_init__(self) -> None:

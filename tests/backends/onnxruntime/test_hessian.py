@@ -525,8 +525,10 @@ def test_op_that_is_not_in_the_configuration() -> None:
 
 
 def test_weight_type_that_is_not_known() -> None:
-    odd = OpConfig("weight_only", None, TensorConfig("nf4", "sym", "per_tensor", "minmax"))
-    with pytest.raises(ValueError, match="The weight of op 'fc' as nf4/.*Unknown quantized dtype"):
+    odd = OpConfig("weight_only", None, TensorConfig("int2", "sym", "per_tensor", "minmax"))
+    with pytest.raises(
+        ValueError, match="The weight of op 'fc' as int2/.*Unknown quantized dtype"
+    ):
         make()(config(fc=odd), ["fc"])
 
 

@@ -16,6 +16,7 @@ import onnxruntime
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.input_specs import optional_input_specs
+from optuna_quant.backends.onnxruntime.model.model import SourceModel
 from optuna_quant.backends.onnxruntime.model.model import external_location
 from optuna_quant.backends.onnxruntime.model.model import external_tensors
 from optuna_quant.backends.onnxruntime.model.model import load_model
@@ -76,13 +77,8 @@ class ModelPair:
         for path in (first, second):
             source = load_model(os.fspath(path))
             protos.append(source.proto)
-            sizes.append(_file_bytes(Path(path)))
-            try:
-                sessions.append(maker.make(source.proto, source.base_dir))
-            except Exception as error:
-                raise ValueError(
-                    f"ONNX Runtime does not load {os.fspath(path)!r}: {str(error).rstrip('.')}."
-                ) from error
+            sizes.append(file_bytes(Path(path)))
+            sessions.append(_session(maker, source, path))
         self._proto = protos[0]
         self.names = (os.fspath(first), os.fspath(second))
         check_same_inputs([input_specs(proto) for proto in protos], list(map(repr, self.names)))
@@ -154,7 +150,48 @@ class ModelPair:
         return agreement(self.models, feeds)
 
 
-def _file_bytes(path: Path) -> int:
+def load_session(
+    path: str | os.PathLike[str], *, threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """A model file as a session on the processor.
+
+    Args:
+        path:
+            The path.
+        threads:
+            The threads of a run; None for all cores.
+
+    Raises:
+        FileNotFoundError:
+            If there is no such file.
+        ValueError:
+            If it is no model that loads.
+    """
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    maker = SessionMaker(("CPUExecutionProvider",), options)
+    return _session(maker, load_model(os.fspath(path)), path)
+
+
+def _session(
+    maker: SessionMaker, source: SourceModel, path: str | os.PathLike[str]
+) -> onnxruntime.InferenceSession:
+    try:
+        return maker.make(source.proto, source.base_dir)
+    except Exception as error:
+        raise ValueError(
+            f"ONNX Runtime does not load {os.fspath(path)!r}: {str(error).rstrip('.')}."
+        ) from error
+
+
+def file_bytes(path: Path) -> int:
+    """The size of a model file, external data included.
+
+    Args:
+        path:
+            The path.
+    """
     import onnx
 
     proto = onnx.load(path, load_external_data=False)

@@ -89,6 +89,12 @@ class SessionMaker:
         other.level = level
         return other
 
+    @property
+    def usual_level(self) -> onnxruntime.GraphOptimizationLevel:
+        """How far the options say that graphs are optimized."""
+        options = onnxruntime.SessionOptions() if self.options is None else self.options
+        return options.graph_optimization_level
+
     @contextmanager
     def options_at_level(self) -> Iterator[onnxruntime.SessionOptions | None]:
         """The options for a session that somebody else makes meanwhile; None for the defaults.

@@ -38,4 +38,5 @@ def read_settings(label: str) -> dict[str, str]:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    # All digits, so that different numbers have different labels.
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

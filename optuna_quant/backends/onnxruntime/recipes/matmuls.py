@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class GemmToMatMul(Switch, GraphRecipe):
     """Quantize a MatMul in place of each Gemm.
 
-    The neural compressor does so by default, because ONNX Runtime had no integer kernel for a
+    neural-compressor does so by default, because ONNX Runtime had no integer kernel for a
     Gemm; it has one now, and a MatMul in static mode is written as a Gemm where that is possible.
     """
 

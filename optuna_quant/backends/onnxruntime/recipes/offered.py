@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
     from optuna_quant.backends.onnxruntime.recipes.recipe import Recipe
+    from optuna_quant.backends.onnxruntime.recipes.request import RequestedRecipes
     from optuna_quant.space.keys import RecipeValue
 
 
@@ -34,38 +35,35 @@ class OfferedRecipes:
 
     Args:
         requested:
-            The values of each, by name; see
-            :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`.
+            What the user asks for. A recipe that is named and left out deserves a warning.
         facts:
             Gives what recipes are told of the model; asked once, if there is a request.
-        are_named:
-            Whether the user has named them; then one that is left out deserves a warning.
     """
 
     def __init__(
         self,
-        requested: Mapping[str, tuple[str, ...]],
+        requested: RequestedRecipes,
         facts: Callable[[], ModelFacts],
-        *,
-        are_named: bool = True,
     ) -> None:
         self._requested = requested
         self._facts = facts
-        self._are_named = are_named
         self._told: set[str] = set()
 
     @cached_property
     def values(self) -> Mapping[str, tuple[str, ...]]:
         """The values of each recipe that is offered, as a capability has them."""
-        if not self._requested:
+        if not self._requested.values:
             return {}
         facts = self._facts()
         found = {}
-        for name, values in self._requested.items():
+        for name, values in self._requested.values.items():
             recipe = RECIPES[name]
             reason = recipe.reason_against(facts)
+            kept = values if reason else recipe.distinct(values, facts)
+            if reason is None and set(kept) == {recipe.default} != set(values):
+                reason = f"what is asked for means {recipe.default!r} in this model"
             if reason is None:
-                found[name] = values
+                found[name] = kept
             elif set(values) != {recipe.default}:
                 self.tell_left_out(name, reason)
         return found
@@ -74,7 +72,7 @@ class OfferedRecipes:
         """Tell the user, once, that a recipe has no effect, and why."""
         if name not in self._told:
             self._told.add(name)
-            tell = _logger.warning if self._are_named else _logger.info
+            tell = _logger.warning if name in self._requested.named else _logger.info
             tell(f"Recipe {name!r} is left out, since it would change nothing: {reason}.")
 
     @property

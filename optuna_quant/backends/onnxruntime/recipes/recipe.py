@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    import onnxruntime
 
     from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
+    from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
     from optuna_quant.space.config import QuantConfig
 
 
@@ -47,12 +49,18 @@ class ModelFacts:
             The approach of the backend.
         has_data:
             Whether there are calibration data.
+        profile:
+            What the target runs, and how it wants a model written.
+        level:
+            How far sessions optimize graphs without the recipe for that.
     """
 
     graph: Graph
     static: Mapping[str, StaticOp]
     approach: str
     has_data: bool
+    profile: TargetProfile
+    level: onnxruntime.GraphOptimizationLevel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +184,17 @@ class Recipe(abc.ABC):
     def reason_against(self, facts: ModelFacts) -> str | None:
         """Why the recipe changes nothing in a model; None if it may change something."""
         return None
+
+    def distinct(self, values: tuple[str, ...], facts: ModelFacts) -> tuple[str, ...]:
+        """Values that may make different models, in the place of those that a user asks for.
+
+        Args:
+            values:
+                The values, the default first if it is among them.
+            facts:
+                What is known of the model. The recipe may change something in it.
+        """
+        return values
 
 
 class Switch(Recipe):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
+from dataclasses import field
 from typing import TYPE_CHECKING
 from typing import TypeAlias
 
@@ -20,39 +21,56 @@ if TYPE_CHECKING:
 RecipesLike: TypeAlias = "str | Sequence[str] | Mapping[str, object]"
 """Which recipes a user asks for: ``"all"``, names, or a value or several for each name."""
 
-ALL = "all"
+_ALL = "all"
 
 _ARGS = "_args"
 
 
-def requested_recipes(recipes: object) -> Mapping[str, tuple[str, ...]]:
-    """The values of each recipe that a user asks for, in the order of the table.
+@dataclass(frozen=True)
+class RequestedRecipes:
+    """What a user asks for.
+
+    Args:
+        values:
+            The values of each recipe, in the order of the table, the default first if it is among
+            them. One that has a single value is fixed.
+        named:
+            The recipes that the user has named, and not only asked for all.
+    """
+
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    named: frozenset[str] = frozenset()
+
+
+def requested_recipes(recipes: object) -> RequestedRecipes:
+    """Read which recipes a user asks for.
 
     Args:
         recipes:
             None for no recipes; ``"all"`` for all that serve the accuracy, each with the values
-            that it offers; a name or a list of names for those; or a mapping of names to what
-            each may be: True or False (on or off), a value as a label, or a list of these, of
-            which one is chosen in each trial. Beside a name, ``NAME_args`` holds the settings of
-            that recipe.
-
-    Returns:
-        The values by the recipe's name, the default first if it is among them. One that has a
-        single value is fixed.
+            that it offers; a name or a list of names for those, ``"all"`` among them or not; or a
+            mapping of names to what each may be: True or False (on or off), a value as a label, or
+            a list of these, of which one is chosen in each trial. Beside a name, ``NAME_args``
+            holds the settings of that recipe's True. ``{"all": True, ...}`` asks for all, and says
+            what some of them may be.
 
     Raises:
         TypeError:
             If ``recipes`` or a value is something else.
         ValueError:
-            If there is no recipe of a name, or it has no such value or setting.
+            If there is no recipe of a name, or it has no such value or setting; or if there are
+            settings that no value would use.
     """
     if recipes is None:
-        return MappingProxyType({})
+        return RequestedRecipes()
     if isinstance(recipes, Mapping):
-        return _of_mapping(recipes)
+        given = dict(recipes)
+        is_all = given.pop(_ALL, False)
+        if is_all not in (True, False):
+            raise TypeError(f"recipes: the value of {_ALL!r} must be True, but got {is_all!r}.")
+        return _of_mapping(given, is_all=bool(is_all))
     if isinstance(recipes, str):
-        usual = [name for name, recipe in RECIPES.items() if recipe.in_all]
-        names = usual if recipes == ALL else [recipes]
+        names = [recipes]
     elif isinstance(recipes, Sequence) and all(isinstance(name, str) for name in recipes):
         names = list(recipes)
     else:
@@ -61,8 +79,13 @@ def requested_recipes(recipes: object) -> Mapping[str, tuple[str, ...]]:
             f"{recipes!r}."
         )
     for name in names:
-        _check_name(name, [*RECIPES])
-    return {n: recipe.offered({}) for n, recipe in RECIPES.items() if n in names}
+        _check_name(name, [*RECIPES, _ALL])
+    found = {
+        name: recipe.offered({})
+        for name, recipe in RECIPES.items()
+        if name in names or (_ALL in names and recipe.in_all)
+    }
+    return RequestedRecipes(found, frozenset(names) - {_ALL})
 
 
 def recipe_named(name: str) -> Recipe:
@@ -96,31 +119,46 @@ def check_value(name: str, value: object) -> None:
         raise ValueError(f"Recipe {name!r} has no value {value!r}: {error}.") from None
 
 
-def _of_mapping(recipes: Mapping[object, object]) -> dict[str, tuple[str, ...]]:
-    known = [*RECIPES, *(f"{name}{_ARGS}" for name, r in RECIPES.items() if r.arguments)]
+def _of_mapping(recipes: Mapping[object, object], *, is_all: bool) -> RequestedRecipes:
+    known = [*RECIPES, *(f"{name}{_ARGS}" for name, r in RECIPES.items() if r.arguments), _ALL]
     for key in recipes:
         _check_name(key, known)
-    found = {}
+    found, named = {}, set()
     for name, recipe in RECIPES.items():
-        args = recipes.get(f"{name}{_ARGS}")
-        if args is None:
-            args = {}
-        if not isinstance(args, Mapping):
-            raise TypeError(f"recipes: {name}{_ARGS} must be a dict, but got {args!r}.")
-        for argument in args:
-            if argument not in recipe.arguments:
-                raise ValueError(
-                    f"recipes: {name}{_ARGS} has no setting {argument!r}; it has: "
-                    f"{', '.join(recipe.arguments)}."
-                    f"{did_you_mean(str(argument), recipe.arguments)}"
-                )
-        if args and recipes.get(name) is None:
+        given, args = recipes.get(name), _arguments(recipe, recipes.get(f"{name}{_ARGS}"))
+        if given is not None:
+            found[name] = _values(recipe, given, args)
+        elif is_all and recipe.in_all:
+            found[name] = _offered(recipe, args)
+        elif args:
             raise ValueError(
                 f"recipes: {name}{_ARGS} says nothing without the recipe: add {name!r}: True."
             )
-        if recipes.get(name) is not None:
-            found[name] = _values(recipe, recipes[name], args)
-    return found
+        if given is not None or args:
+            named.add(name)
+    return RequestedRecipes(found, frozenset(named))
+
+
+def _arguments(recipe: Recipe, args: object) -> Mapping[str, object]:
+    name = f"{recipe.name}{_ARGS}"
+    if args is None:
+        return {}
+    if not isinstance(args, Mapping):
+        raise TypeError(f"recipes: {name} must be a dict, but got {args!r}.")
+    for argument in args:
+        if argument not in recipe.arguments:
+            raise ValueError(
+                f"recipes: {name} has no setting {argument!r}; it has: "
+                f"{', '.join(recipe.arguments)}.{did_you_mean(str(argument), recipe.arguments)}"
+            )
+    return args
+
+
+def _offered(recipe: Recipe, args: Mapping[str, object]) -> tuple[str, ...]:
+    try:
+        return recipe.offered(args)
+    except ValueError as error:
+        raise ValueError(f"recipes: {recipe.name}: {error}.") from None
 
 
 def _values(recipe: Recipe, given: object, args: Mapping[str, object]) -> tuple[str, ...]:
@@ -128,10 +166,25 @@ def _values(recipe: Recipe, given: object, args: Mapping[str, object]) -> tuple[
         choices = recipe.choices(given)
         if not choices:
             raise ValueError("the list of its values is empty")
+        if args:
+            _check_used(recipe, choices)
         found = [value for each in choices for value in _meant(recipe, each, args)]
     except ValueError as error:
         raise ValueError(f"recipes: {recipe.name}: {error}.") from None
     return tuple(sorted(dict.fromkeys(found), key=lambda value: value != recipe.default))
+
+
+def _check_used(recipe: Recipe, choices: Sequence[object]) -> None:
+    """Refuse settings beside values that would not have them."""
+    name = f"{recipe.name}{_ARGS}"
+    labels = [each for each in choices if isinstance(each, str) and each != OFF]
+    if labels:
+        raise ValueError(
+            f"{name} is for the value True, and {labels[0]!r} has its settings in the label, as "
+            "'name=value, name=value': write them there, or give True"
+        )
+    if all(each is False or each == OFF for each in choices):
+        raise ValueError(f"{name} says nothing where the recipe is off: leave it out, or add True")
 
 
 def _meant(recipe: Recipe, given: object, args: Mapping[str, object]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from optuna_quant.backends.onnxruntime.recipes.recipe import SessionRecipe
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
+    from optuna_quant.backends.onnxruntime.recipes.recipe import ModelFacts
 
 
 LEVELS: Mapping[str, onnxruntime.GraphOptimizationLevel] = MappingProxyType(
@@ -47,8 +48,13 @@ class OptimizationLevel(SessionRecipe):
     in_all = False
 
     def offered(self, args: Mapping[str, object]) -> tuple[str, ...]:
-        # The last one is the default, unless the session options say otherwise.
-        return (self.default, *list(LEVELS)[:-1])
+        return (self.default, *LEVELS)
+
+    def distinct(self, values: tuple[str, ...], facts: ModelFacts) -> tuple[str, ...]:
+        # The level of the session options is the default by another name.
+        usual = [name for name, level in LEVELS.items() if level == facts.level]
+        hidden = usual if self.default in values else []
+        return tuple(value for value in values if value not in hidden)
 
     def choices(self, given: object) -> Sequence[object]:
         items = given if isinstance(given, (list, tuple)) else [given]
@@ -74,7 +80,7 @@ class OptimizationLevel(SessionRecipe):
 
 
 def _name_of(level: object) -> object:
-    """The label of a level as users of the neural compressor or of ONNX Runtime write it."""
+    """The label of a level as users of neural-compressor or of ONNX Runtime write it."""
     if isinstance(level, onnxruntime.GraphOptimizationLevel):
         level = level.name
     return level.lower().removeprefix("ort_") if isinstance(level, str) else level

@@ -6,6 +6,7 @@ need: ``AddQDQPairToWeight``, ``DedicatedQDQPair`` and ``OpTypesToExcludeOutputQ
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -85,6 +86,12 @@ class WeightPairs(_OfStaticWeights):
     def written(self, options: WriteOptions, value: str) -> WriteOptions:
         return replace(options, weight_pairs=True)
 
+    def reason_against(self, facts: ModelFacts) -> str | None:
+        reason = super().reason_against(facts)
+        if reason is None and facts.profile.weight_pairs:
+            return f"for the target {facts.profile.name!r} weights are always written so"
+        return reason
+
 
 class DedicatedPairs(Switch, _OfStaticOps):
     """Give each reader of a quantized activation a pair of its own."""
@@ -94,6 +101,12 @@ class DedicatedPairs(Switch, _OfStaticOps):
 
     def written(self, options: WriteOptions, value: str) -> WriteOptions:
         return replace(options, dedicated_pairs=True)
+
+    def reason_against(self, facts: ModelFacts) -> str | None:
+        reason = super().reason_against(facts)
+        if reason is None and not _has_shared_pair(facts):
+            return "no tensor that can be quantized has two readers"
+        return reason
 
 
 class FloatOutputs(_OfStaticOps):
@@ -108,7 +121,21 @@ class FloatOutputs(_OfStaticOps):
 
     def offered(self, args: Mapping[str, object]) -> tuple[str, ...]:
         # By itself each of the types whose outputs are quantized with them would be a choice.
-        return (OFF, "+".join(sorted(_owners())))
+        owners = [n for n, rule in STATIC_RULES.items() if rule.owns_output and rule.kernel]
+        return (OFF, "+".join(sorted(owners)))
+
+    def reason_against(self, facts: ModelFacts) -> str | None:
+        reason = super().reason_against(facts)
+        if reason is None and not _owners(facts):
+            return "no op has an output that is quantized with it"
+        return reason
+
+    def distinct(self, values: tuple[str, ...], facts: ModelFacts) -> tuple[str, ...]:
+        # Types that the model lacks, or whose outputs are not quantized, make no difference.
+        owners = _owners(facts)
+        return tuple(
+            dict.fromkeys(self._label(owners.intersection(value.split("+"))) for value in values)
+        )
 
     def choices(self, given: object) -> Sequence[object]:
         if isinstance(given, str) or not isinstance(given, Iterable):
@@ -142,5 +169,27 @@ class FloatOutputs(_OfStaticOps):
         return replace(options, float_outputs=frozenset(value.split("+")))
 
 
-def _owners() -> set[str]:
-    return {name for name, rule in STATIC_RULES.items() if rule.owns_output and rule.kernel}
+def _owners(facts: ModelFacts) -> set[str]:
+    """The types, in the graph, of the ops whose outputs are quantized with them."""
+    return {
+        facts.graph.nodes[op.index].op_type for op in facts.static.values() if op.rule.owns_output
+    }
+
+
+def _has_shared_pair(facts: ModelFacts) -> bool:
+    """Whether a tensor may be quantized that has two readers, of which the model is one.
+
+    A tensor that is quantized where it is made is so for all of its readers; another one for ops
+    in static mode alone.
+    """
+    graph = facts.graph
+    if _owners(facts):
+        readers = Counter(name for node in graph.nodes for name in {*node.input})
+        readers.update((*graph.outputs, *graph.captured))
+    else:
+        readers = Counter(
+            name
+            for op in facts.static.values()
+            for name in {graph.nodes[op.index].input[i] for i in op.activations}
+        )
+    return any(n > 1 and name and not graph.is_constant(name) for name, n in readers.items())

@@ -31,6 +31,12 @@ Sources:
 - QNN: ONNX Runtime, "QNN Execution Provider"
   (https://onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html), sections "Supported
   ONNX operators" and "Generating a quantized model".
+
+Weights alone are written as ``MatMulNBits``, an operator of ONNX Runtime's own, which is not
+among those of ONNX. "OperatorKernels.md" lists it for the CPU and CUDA. TensorRT, OpenVINO and QNN
+compile subgraphs instead of having kernels, and the sources above do not say that they take it;
+what they do not take runs on the CPU, between copies. So their tables have no
+``weight_only_bits``; who knows more gives a profile with them.
 """
 
 from __future__ import annotations

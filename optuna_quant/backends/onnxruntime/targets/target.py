@@ -111,6 +111,27 @@ USUAL_TARGET = Target()
 """The CPU, on which models run."""
 
 
+def checked_reduce_range(asked: bool | None, profile: TargetProfile) -> bool:
+    """Whether weights use 7 bits only.
+
+    Args:
+        asked:
+            What the user asks for; None for what the target asks for.
+        profile:
+            The target.
+
+    Raises:
+        ValueError:
+            If the user forbids what the target needs.
+    """
+    if asked is False and profile.reduce_range:
+        raise ValueError(
+            f"reduce_range=False contradicts target={profile.name!r}, whose weights have 7 bits: "
+            "leave reduce_range out, or give a target without it, such as 'cpu'."
+        )
+    return bool(asked) or profile.reduce_range
+
+
 def find_target(profile: TargetProfile, providers: Providers | None) -> tuple[Target, Providers]:
     """What a backend quantizes for, and the execution providers of its sessions.
 

@@ -25,13 +25,13 @@ from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
     ],
 )
 def test_what_is_fixed_and_what_is_tuned(given: Any, values: dict[str, tuple[str, ...]]) -> None:
-    assert dict(requested_recipes(given)) == values
+    assert requested_recipes(given).values == values
 
 
 def test_all_are_those_of_the_table_with_their_defaults_first() -> None:
-    found = requested_recipes("all")
+    found = requested_recipes("all").values
     assert list(found) == [name for name, recipe in RECIPES.items() if recipe.in_all]
-    for name, values in requested_recipes(list(RECIPES)).items():
+    for name, values in requested_recipes(list(RECIPES)).values.items():
         assert values[0] == RECIPES[name].default
         assert len(set(values)) == len(values) > 1
         for value in values:

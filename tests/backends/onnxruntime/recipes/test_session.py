@@ -84,7 +84,7 @@ def test_the_file_names_the_level_where_the_runtime_finds_it(tmp_path: Path) -> 
     ],
 )
 def test_levels_as_users_write_them(given: object, values: tuple[str, ...]) -> None:
-    assert requested_recipes({NAME: given}) == {NAME: values}
+    assert requested_recipes({NAME: given}).values == {NAME: values}
 
 
 @pytest.mark.parametrize("given", [True, False, "most"])

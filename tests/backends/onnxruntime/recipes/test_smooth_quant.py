@@ -242,10 +242,22 @@ def test_alphas_of_auto() -> None:
             {"smooth_quant": True, "smooth_quant_args": {"op_types": ["Gemm", "MatMul"]}},
             ("alpha=0.5, op_types=MatMul+Gemm",),
         ),
+        (
+            {"smooth_quant": [False, True], "smooth_quant_args": {"folding": False}},
+            ("off", "alpha=0.5, folding=false"),
+        ),
+        (
+            {"smooth_quant": True, "smooth_quant_args": {"alpha": [0.1234567891, 0.1234567892]}},
+            ("alpha=0.1234567891", "alpha=0.1234567892"),
+        ),
+        (
+            {"smooth_quant": True, "smooth_quant_args": {"alpha": [1e-7, 1]}},
+            ("alpha=1e-07", "alpha=1"),
+        ),
     ],
 )
 def test_what_the_user_asks_for(given: Any, values: tuple[str, ...]) -> None:
-    assert requested_recipes(given)["smooth_quant"] == values
+    assert requested_recipes(given).values["smooth_quant"] == values
 
 
 @pytest.mark.parametrize(
@@ -270,6 +282,34 @@ def test_what_the_user_asks_for(given: Any, values: tuple[str, ...]) -> None:
                 "smooth_quant_args": {"alpha": "auto", "auto_alpha_args": {"alpha_step": 0}},
             },
             "alpha_step must be above 0",
+        ),
+        # Settings that no value would have.
+        (
+            {"smooth_quant": "alpha=0.6", "smooth_quant_args": {"folding": False}},
+            "'alpha=0.6' has its settings in the label",
+        ),
+        (
+            {"smooth_quant": [True, "alpha=0.6"], "smooth_quant_args": {"folding": False}},
+            "'alpha=0.6' has its settings in the label",
+        ),
+        (
+            {"smooth_quant": False, "smooth_quant_args": {"folding": False}},
+            "smooth_quant_args says nothing where the recipe is off",
+        ),
+        (
+            {"smooth_quant": ["off"], "smooth_quant_args": {"folding": False}},
+            "smooth_quant_args says nothing where the recipe is off",
+        ),
+        (
+            {"smooth_quant": True, "smooth_quant_args": {"auto_alpha_args": {"alpha_min": 0.3}}},
+            "auto_alpha_args is for alpha='auto', but alpha is the default",
+        ),
+        (
+            {
+                "smooth_quant": True,
+                "smooth_quant_args": {"alpha": [0.3, 0.5], "auto_alpha_args": {"alpha_min": 0.3}},
+            },
+            "auto_alpha_args is for alpha='auto', but alpha is 0.3, 0.5",
         ),
     ],
 )

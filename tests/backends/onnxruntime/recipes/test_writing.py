@@ -263,7 +263,7 @@ def test_bias_correction_restores_the_means_of_channels(form: str) -> None:
 
 # What users give.
 
-ALL_TYPES = requested_recipes(["optypes_to_exclude_output_quant"])[
+ALL_TYPES = requested_recipes(["optypes_to_exclude_output_quant"]).values[
     "optypes_to_exclude_output_quant"
 ][-1]
 
@@ -283,7 +283,7 @@ ALL_TYPES = requested_recipes(["optypes_to_exclude_output_quant"])[
 )
 def test_op_types_become_labels(given: object, values: tuple[str, ...]) -> None:
     name = "optypes_to_exclude_output_quant"
-    assert requested_recipes({name: given}) == {name: values}
+    assert requested_recipes({name: given}).values == {name: values}
 
 
 @pytest.mark.parametrize(

@@ -278,15 +278,16 @@ def test_what_the_target_does_not_run_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "approach", "has"),
+    ("target", "approach", "has", "others"),
     [
-        ("tensorrt", "dynamic", "static, auto"),
-        ("qnn", "weight_only", "static, auto"),
-        ("cuda", "dynamic", "static, weight_only, auto"),
+        ("tensorrt", "dynamic", "static, auto", "cpu, cpu-avx2"),
+        ("qnn", "weight_only", "static, auto", "cpu, cpu-avx2, cuda"),
+        ("cuda", "dynamic", "static, weight_only, auto", "cpu, cpu-avx2"),
     ],
 )
-def test_approach_that_the_target_lacks(target: str, approach: str, has: str) -> None:
-    with pytest.raises(ValueError, match=rf"approach='{approach}': the target.*it has {has}\."):
+def test_approach_that_the_target_lacks(target: str, approach: str, has: str, others: str) -> None:
+    words = rf"'{target}' .*it has {has}\. Targets with '{approach}': {others}\."
+    with pytest.raises(ValueError, match=words):
         OnnxRuntimeBackend(convnet(), approach=approach, target=target)
 
 

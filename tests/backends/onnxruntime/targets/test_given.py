@@ -7,13 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from onnx_models import convnet
 import onnxruntime
 import pytest
 
 from optuna_quant.backends.onnxruntime import TARGETS
 from optuna_quant.backends.onnxruntime import IntegerForm
+from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime import TargetProfile
 from optuna_quant.backends.onnxruntime.targets.given import as_target
+from optuna_quant.backends.onnxruntime.targets.target import checked_reduce_range
 from optuna_quant.backends.onnxruntime.targets.target import find_target
 from optuna_quant.space.config import OpConfig
 
@@ -152,3 +155,19 @@ def test_cpu_is_never_simulated(name: str) -> None:
     target, providers = find_target(TARGETS[name], None)
     assert not target.is_simulated
     assert list(providers) == ["CPUExecutionProvider"]
+
+
+def test_reduce_range_that_contradicts_the_target_is_refused() -> None:
+    words = "reduce_range=False contradicts target='cpu-avx2'"
+    with pytest.raises(ValueError, match=words):
+        OnnxRuntimeBackend(convnet(), approach="dynamic", target="cpu-avx2", reduce_range=False)
+    options = {"approach": "dynamic", "inspect_only": True}
+    assert checked_reduce_range(None, TARGETS["cpu-avx2"])
+    assert checked_reduce_range(True, TARGETS["cuda"])
+    assert not checked_reduce_range(None, TARGETS["cpu"])
+    plain, explicit = (
+        OnnxRuntimeBackend(convnet(), **options, **more)  # type: ignore[arg-type]
+        for more in ({}, {"reduce_range": False})
+    )
+    config = plain.tuning_space().default()
+    assert plain.fingerprint(config) == explicit.fingerprint(config)

@@ -304,7 +304,7 @@ def test_every_option_on_request_can_be_built() -> None:
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("weight_only w=int3/asym/per_group=32/rtn level=4", "int2, int4 or int8"),
+        ("weight_only w=int16/asym/per_group=32/rtn level=4", "int2, int4 or int8"),
         ("weight_only w=int4/asym/per_group=48/rtn level=4", "sizes of groups"),
         ("weight_only w=int4/asym/per_tensor/rtn level=4", "per_group or per_channel"),
         ("weight_only w=int4/asym/per_group=32/minmax level=4", "the algorithms are"),
@@ -429,3 +429,32 @@ def test_another_version_of_an_algorithm_takes_no_kept_weight_and_no_study(
     assert {name for name, text in again.signature().items() if text != before[name]} == {
         "options"
     }
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (
+            {"group_size": [1024]},
+            "1024 is not available and is ignored; available: 16, 32, 64, 128, 256, or "
+            "granularity 'per_channel'.",
+        ),
+        ({"bits": [3]}, "3 is not available and is ignored; available: 2, 4, 8."),
+        (
+            {"algorithm": ["mse"]},
+            "'mse' is not available and is ignored; available: rtn, hqq, k_quant, hqq_float.",
+        ),
+        (
+            {"algorithm": ["gptq"]},
+            "'gptq' is not available without calibration_data and is ignored; available: rtn, ",
+        ),
+    ],
+)
+def test_warnings_name_what_is_on_request(wish: dict[str, object], words: str) -> None:
+    m = Maker()
+    model = m.model([m.node("MatMul", [m.input("x", ["N", 512]), m.weight(512, 4)])])
+    backend = OnnxRuntimeBackend(model, approach="weight_only")
+    with pytest.warns(UserWarning) as caught:
+        backend.tuning_space(op_type_dict={"MatMul": {"weight": wish}})
+    (message,) = (str(each.message) for each in caught)
+    assert words in message

@@ -37,10 +37,10 @@ def last_product(graph: Graph) -> str | None:
 def outside_backbone(graph: Graph) -> frozenset[str]:
     """The names of the ops that are no product and lie between no two.
 
-    These are the ops with products only behind them, only before them, or neither. The neural
-    compressor takes only those for preprocessing that lead to the first product in the order of
-    the graph; here those that prepare a second input are so too. Without any product there is no
-    backbone, and nothing outside one.
+    These are the ops with products only behind them, only before them, or neither.
+    neural-compressor takes only those for preprocessing that lead to the first product in the
+    order of the graph; here those that prepare a second input are so too. Without any product
+    there is no backbone, and nothing outside one.
     """
     if first_product(graph) is None:
         return frozenset()

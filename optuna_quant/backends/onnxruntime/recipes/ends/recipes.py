@@ -1,6 +1,6 @@
 """The recipes that keep the ends of a model in FP32.
 
-The neural compressor counts Conv, MatMul and Attention, and turns a Gemm into a MatMul before.
+neural-compressor counts Conv, MatMul and Attention, and turns a Gemm into a MatMul before.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from optuna_quant._common.nearest import did_you_mean_inside
 from optuna_quant.backends.onnxruntime.recipes.labels import OFF
 from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
+from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import AUTO
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import OP_TYPES
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import AutoAlpha
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import SmoothQuantSettings
@@ -92,6 +93,11 @@ class SmoothQuant(GraphRecipe):
                 raise ValueError(
                     f"{_AUTO_ARGS} has no setting {name!r}{hint}; it has {', '.join(known)}"
                 )
+        if auto and AUTO not in alphas:
+            raise ValueError(
+                f"{_AUTO_ARGS} is for alpha='auto', but alpha is "
+                f"{', '.join('the default' if a is None else repr(a) for a in alphas)}"
+            )
         others = {name: v for name, v in args.items() if name not in ("alpha", _AUTO_ARGS)}
         labels = [SmoothQuantSettings.of(alpha, others, auto).label for alpha in alphas]
         return tuple(dict.fromkeys(labels))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from dataclasses import replace
 from functools import cache
 from functools import partial
@@ -22,7 +21,6 @@ from optuna_quant.backends.onnxruntime.weight_only.algorithms.shrunk_ranges impo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -37,34 +35,12 @@ _SEARCHED = 512
 """Outputs that the search of the factors looks at, at most."""
 _ROWS = 96
 """Rows that are quantized at a time, at least."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AWQOptions:
-    """Options of AWQ.
-
-    Args:
-        grid:
-            How many powers ``alpha`` there are: ``0, 1 / grid, ..., (grid - 1) / grid``. Every
-            fourth is tried, and then the neighbours of the best. With 1 there are no factors.
-        clip:
-            Clip the range of a group where that costs less: 11 ranges are tried.
-    """
-
-    grid: int = 20
-    clip: bool = True
-
-    def __post_init__(self) -> None:
-        if self.grid < 1:
-            raise ValueError(f"grid must be at least 1, but it is {self.grid}")
+_POWERS = 20
+"""How many powers there are, from 0 on. Every fourth is tried, and the neighbours of the best."""
 
 
 def awq(
-    weight: NDArray[Any],
-    levels: Levels,
-    group_size: int,
-    moments: InputMoments,
-    options: AWQOptions,
+    weight: NDArray[Any], levels: Levels, group_size: int, moments: InputMoments
 ) -> GroupedWeight:
     """Quantize a weight with factors on its inputs, so that the outputs' error is small.
 
@@ -83,75 +59,39 @@ def awq(
             Inputs of a group; the last one may be shorter.
         moments:
             Of the layer's inputs.
-        options:
-            The options.
     """
-    return awq_together([weight], levels, group_size, moments, options)[0]
-
-
-def awq_together(
-    weights: Sequence[NDArray[Any]],
-    levels: Levels,
-    group_size: int,
-    moments: InputMoments,
-    options: AWQOptions,
-) -> list[GroupedWeight]:
-    """Quantize weights that have the same input, with the same factors: see :func:`awq`.
-
-    The inputs then need to be multiplied only once, or not at all where the factors can be folded
-    into what makes them.
-
-    Args:
-        weights:
-            Floats of shape ``[outputs, inputs]``; their outputs may differ in number.
-        levels:
-            The codes that there are.
-        group_size:
-            Inputs of a group; the last one may be shorter.
-        moments:
-            Of the input.
-        options:
-            The options.
-    """
-    scale = _searched_scale(weights, levels, group_size, moments, options.grid)
-    quantize = partial(_with_scale, levels, group_size, moments, clip=options.clip)
-    plain = [quantize(weight, None) for weight in weights]
+    scale = _searched_scale(weight, levels, group_size, moments)
+    plain = _with_scale(levels, group_size, moments, weight, None, clip=True)
     if scale is None:
-        return [quantized for quantized, _ in plain]
-    scaled = [quantize(weight, scale) for weight in weights]
-    best = min((plain, scaled), key=lambda found: sum(error for _, error in found))
-    return [quantized for quantized, _ in best]
+        return plain[0]
+    scaled = _with_scale(levels, group_size, moments, weight, scale, clip=True)
+    return min((plain, scaled), key=lambda found: found[1])[0]
 
 
 def _searched_scale(
-    weights: Sequence[NDArray[Any]],
-    levels: Levels,
-    group_size: int,
-    moments: InputMoments,
-    grid: int,
+    weight: NDArray[Any], levels: Levels, group_size: int, moments: InputMoments
 ) -> Floats | None:
     """What to multiply the inputs with; None for nothing."""
-    parts = [_some_rows(weight, _SEARCHED // len(weights)) for weight in weights]
+    part = _some_rows(weight, _SEARCHED)
 
     @cache
     def error(step: int) -> float:
-        made = (_with_scale(levels, group_size, moments, part, scale(step)) for part in parts)
-        return sum(error for _, error in made)
+        return _with_scale(levels, group_size, moments, part, scale(step))[1]
 
     def scale(step: int) -> Floats | None:
-        return _scale_of(moments.mean_magnitude(), step / grid) if step else None
+        return _scale_of(moments.mean_magnitude(), step / _POWERS) if step else None
 
     # From coarse to fine: the error has hardly more than one minimum.
-    best = min(range(0, grid, 4), key=error)
+    best = min(range(0, _POWERS, 4), key=error)
     for apart in (2, 1):
         near = (best, best - apart, best + apart)
-        best = min((step for step in near if 0 <= step < grid), key=error)
+        best = min((step for step in near if 0 <= step < _POWERS), key=error)
     return scale(best)
 
 
 def _some_rows(weight: NDArray[Any], count: int) -> Floats:
     """At most so many rows, evenly spaced."""
-    step = -(-len(weight) // max(count, 1))
+    step = -(-len(weight) // count)
     return np.asarray(weight[::step], np.float32)
 
 

@@ -33,6 +33,8 @@ _ROWS = 512
 _LEAST_DAMPING = 0.01
 _FEW_SAMPLES = 0.25
 """The damping for as many samples as inputs; measured on SmolLM2's layers and texts not seen."""
+_BLOCK = 128
+"""How many inputs are quantized before all later ones are updated; of no effect but rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,6 @@ class GPTQOptions:
     """Options of GPTQ, with the names that its implementations use.
 
     Args:
-        percdamp:
-            What part of the mean of the Hessian's diagonal is added to the diagonal. None for
-            0.01, or more where there are few samples for the inputs: a quarter of the inputs over
-            the samples. With less, the result fits those samples and not others.
-        blocksize:
-            How many inputs are quantized before all later ones are updated. The result does not
-            depend on it, but for rounding.
         actorder:
             Take the inputs by falling size, not in their order. The ranges of the groups are then
             those of the weight as it was (static groups), so that groups keep their inputs.
@@ -54,22 +49,21 @@ class GPTQOptions:
             Clip the range of a group where that costs less: 11 ranges are tried.
     """
 
-    percdamp: float | None = None
-    blocksize: int = 128
     actorder: bool = False
     mse: bool = False
 
-    def __post_init__(self) -> None:
-        if self.percdamp is not None and not 0.0 <= self.percdamp < float("inf"):
-            raise ValueError(f"percdamp must be 0 or more and finite, but it is {self.percdamp}")
-        if self.blocksize < 1:
-            raise ValueError(f"blocksize must be at least 1, but it is {self.blocksize}")
 
-    def damping(self, moments: InputMoments) -> float:
-        """The damping for these inputs."""
-        if self.percdamp is not None:
-            return self.percdamp
-        return max(_LEAST_DAMPING, _FEW_SAMPLES * moments.inputs / moments.count)
+def damping(moments: InputMoments) -> float:
+    """What part of the mean of the Hessian's diagonal is added to the diagonal.
+
+    0.01, or more where there are few samples for the inputs: a quarter of the inputs over the
+    samples. With less, the result fits those samples and not others.
+
+    Args:
+        moments:
+            Of the layer's inputs.
+    """
+    return max(_LEAST_DAMPING, _FEW_SAMPLES * moments.inputs / moments.count)
 
 
 def gptq(
@@ -102,7 +96,7 @@ def gptq(
     order = np.arange(inputs)
     if options.actorder:
         order = np.argsort(-moments.squares(), kind="stable")
-    factor = inverse_factor(moments.gram(), order, options.damping(moments))
+    factor = inverse_factor(moments.gram(), order, damping(moments))
     run = _Run(levels, group_size, order, factor, options)
     result = empty_grouped(weight.shape, levels, group_size)
     height = max(_ROWS, _VALUES // inputs)
@@ -160,8 +154,8 @@ class _Run:
                 part = slice(start, start + self.group_size)
                 scales[group], zero_points[group] = self._range(columns[part], importance[part])
             columns = columns[self.order]
-        for start in range(0, inputs, self.options.blocksize):
-            stop = min(start + self.options.blocksize, inputs)
+        for start in range(0, inputs, _BLOCK):
+            stop = min(start + _BLOCK, inputs)
             errors = np.empty((stop - start, columns.shape[1]), np.float32)
             for i in range(start, stop):
                 group = self.order[i] // self.group_size

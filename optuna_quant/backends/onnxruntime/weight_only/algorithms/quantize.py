@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.awq import AWQOptions
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.awq import awq
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.gptq import GPTQOptions
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.gptq import gptq
@@ -77,8 +76,6 @@ def quantize_grouped(
     scheme: Scheme,
     algorithm: str,
     moments: InputMoments | None = None,
-    gptq_options: GPTQOptions | None = None,
-    awq_options: AWQOptions | None = None,
 ) -> GroupedWeight:
     """Quantize a weight along its inputs in groups.
 
@@ -90,7 +87,7 @@ def quantize_grouped(
         weight:
             Finite floats of shape ``[outputs, inputs]``; the transpose of a ``MatMul``'s weight.
         bits:
-            Bits of a code: 2, 3, 4 or 8.
+            Bits of a code: 2, 4 or 8.
         group_size:
             How many inputs of an output share a scale; the last group may be shorter.
             :obj:`None` for all inputs.
@@ -100,10 +97,6 @@ def quantize_grouped(
             One of :data:`WEIGHT_ONLY_ALGORITHMS`.
         moments:
             Of the layer's inputs; needed by those in :data:`NEEDS_INPUTS`, not used by others.
-        gptq_options:
-            Options of GPTQ; those that the algorithm's name says if not given.
-        awq_options:
-            Options of AWQ; the defaults if not given.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -117,8 +110,8 @@ def quantize_grouped(
     _check_moments(moments, algorithm, weight.shape[1])
     assert moments is not None
     if algorithm in _GPTQ:
-        return gptq(weight, levels, width, moments, gptq_options or _GPTQ[algorithm])
-    return awq(weight, levels, width, moments, awq_options or AWQOptions())
+        return gptq(weight, levels, width, moments, _GPTQ[algorithm])
+    return awq(weight, levels, width, moments)
 
 
 def _check_options(bits: int, group_size: int | None, scheme: str, algorithm: str) -> None:
