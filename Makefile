@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-fast test-python test-optuna-main coverage lint hooks docs bench clean
+.PHONY: demo test test-fast test-python test-optuna-main test-lowest release-check coverage lint hooks docs bench clean
 
 # What each target needs installed; the stamp files say that it is. Of the two launchers of MPI that
 # the tests start, one goes into a folder of its own: both call theirs mpirun.
@@ -36,6 +36,14 @@ test-fast: $(VENV)/.test
 # The fast tests on each Python that the package names; those that are not installed are skipped.
 test-python:
 	.ci/pythons $(PYTEST_ARGS)
+
+# Chosen tests with the lowest versions of the dependencies that the package allows.
+test-lowest:
+	.ci/lowest $(PYTEST_ARGS)
+
+# The wheel and the sdist, installed into new environments with each extra. It takes minutes.
+release-check:
+	.ci/release-check
 
 # The fast tests, with the share of lines that they run; it fails below the floor.
 coverage: $(VENV)/.test

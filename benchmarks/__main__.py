@@ -41,6 +41,7 @@ NAMES = (
     "warm_start",
     "ways",
     "smollm2_search",
+    "dashboard",
 )
 NEED_CASES = ("build", "peers")
 

@@ -124,7 +124,10 @@ def latest_trial(trial: optuna.Trial) -> FrozenTrial:
     """A trial that runs, as this process knows it, with the system attributes in the storage."""
     latest, storage = trial._get_latest_trial(), trial.study._storage
     if trial.storage is not storage:  # Something stands before it, and knows what it holds only.
-        latest.system_attrs = storage.get_trial_system_attrs(trial._trial_id)
+        attrs = quick_system_attrs(trial.study, latest)
+        if attrs is None:
+            attrs = storage.get_trial_system_attrs(trial._trial_id)
+        latest.system_attrs = attrs
     return latest
 
 

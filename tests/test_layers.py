@@ -40,6 +40,7 @@ LAYERS = (
     "report",
     "visualization",
     "compat",
+    "dashboard",
     "cli",
     "testing",
 )

@@ -4,6 +4,7 @@ from optuna_quant.callbacks.exit_policy import ExitPolicy
 from optuna_quant.callbacks.exit_policy import Stop
 from optuna_quant.callbacks.exit_policy import StopReason
 from optuna_quant.callbacks.progress import Progress
+from optuna_quant.callbacks.publishing import Publishes
 
 
-__all__ = ["ExitPolicy", "Progress", "Stop", "StopReason"]
+__all__ = ["ExitPolicy", "Progress", "Publishes", "Stop", "StopReason"]

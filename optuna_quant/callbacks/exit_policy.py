@@ -191,11 +191,20 @@ class ExitPolicy:
         policy._no_gain = message
         return policy
 
-    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+    def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Stop the study if it is time to; keep the reason in the study and log it.
 
+        Raises:
+            ValueError:
+                As :meth:`decide`, or if the objective judges by another criterion.
+        """
+        self.stop(study, trial)
+
+    def stop(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """What calling the policy does.
+
         Returns:
-            Whether it has stopped the study; Optuna does not look at that.
+            Whether it has stopped the study.
 
         Raises:
             ValueError:

@@ -23,6 +23,7 @@ from optuna_quant._common.version import __version__
 from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.compare import add_compare
 from optuna_quant.cli.completion import add_completion
+from optuna_quant.cli.dashboard import add_dashboard
 from optuna_quant.cli.evaluate import add_evaluate
 from optuna_quant.cli.exit_codes import BAD_INPUT
 from optuna_quant.cli.exit_codes import EXPLAINED
@@ -67,6 +68,7 @@ _OTHERS = (
     add_strategies,
     add_init,
     add_serve,
+    add_dashboard,
 )
 
 # The threads in which batches are run; they end with the evaluation, unless a run hangs.

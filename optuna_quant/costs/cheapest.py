@@ -404,8 +404,9 @@ def _minimize(problem: _Problem, rows: _Rows, values: _Vector) -> _Vector | None
     matrix = csr_array(
         (
             [value for row in rows.coefficients for value in row.values()],
-            [variable for row in rows.coefficients for variable in row],
-            np.concatenate([[0], np.cumsum(lengths)]),
+            # SciPy 1.11 takes no others.
+            np.array([variable for row in rows.coefficients for variable in row], np.int32),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         ),
         shape=(len(lengths), count),
     )

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 from typing import TypeVar
 
+from optuna.exceptions import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 
 from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
@@ -126,6 +127,9 @@ class QuantObjective:
             Whether models that do not meet the criterion, or have no quantized op, are
             infeasible. Without, ``study.best_trials`` of a study with several objectives has
             these as well.
+        annotate:
+            Called with each trial at its end, when it has a result or was stopped early, to add
+            user attributes: they are written with the rest. It must not raise.
 
     Raises:
         TypeError:
@@ -153,6 +157,7 @@ class QuantObjective:
         on_stuck: Callable[[str], None] | None = None,
         costs: Callable[[QuantConfig], Mapping[str, float]] | None = None,
         constrain: bool = True,
+        annotate: Callable[[optuna.Trial], None] | None = None,
     ) -> None:
         _check_direction(evaluate, criterion)
         self._running = RunningTrials(wait_timeout=wait_timeout, grace_period=grace_period)
@@ -174,6 +179,7 @@ class QuantObjective:
         )
         self._setup = setup
         self._constrain = constrain
+        self._annotate = annotate or (lambda trial: None)
         self._guarded = GuardedEvaluation(evaluation_timeout, on_stuck=on_stuck)
         self._samples = StudySamples(setup)
         self._studies = ContinuedStudies(
@@ -226,7 +232,13 @@ class QuantObjective:
         try:
             # In one transaction and late: until then, its claim says what it evaluates.
             with self._running.at_work(trial), buffered_writes(trial, attributes=True):
-                return self._run(trial, anew=anew)
+                try:
+                    value = self._run(trial, anew=anew)
+                except TrialPruned:
+                    self._annotate(trial)
+                    raise
+                self._annotate(trial)
+                return value
         except UpdateFinishedTrialError:
             self._lost.append(trial.number)
             raise

@@ -83,7 +83,7 @@ class _NotesStop:
         self._stopped = False
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        if self._policy(study, trial):
+        if self._policy.stop(study, trial):
             self._stopped = True
 
     def take(self) -> bool:

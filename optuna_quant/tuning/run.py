@@ -18,6 +18,8 @@ from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.display import Display
 from optuna_quant.callbacks.open_display import open_display
+from optuna_quant.callbacks.publishing import annotate_all
+from optuna_quant.callbacks.publishing import publishers
 from optuna_quant.costs.decision import Decision
 from optuna_quant.costs.decision import check_can_be_known
 from optuna_quant.costs.study_costs import StudyCosts
@@ -333,6 +335,7 @@ class TuningRun:
             evaluation_timeout=self.evaluation_timeout,
             on_stuck=on_stuck,
             costs=decision.objective.measures_of,
+            annotate=annotate_all(options.callbacks),
         )
         study = self._opener.fitting(study, objective, storage)
         start.keep(study)  # It may be a new one.
@@ -387,6 +390,8 @@ class TuningRun:
             result = with_second_evaluation(result, self.measure, limited=limited)
         if self.saver is not None and result.trial is not None and not result.is_reproducible:
             self.saver.discard(result.trial)
+        for publisher in publishers(options.callbacks):
+            publisher.finish(study)
         unwritten = _write(self.saver, result)
         if self.holdout is not None:
             display.doing("Evaluating the hold-out set")

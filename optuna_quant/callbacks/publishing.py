@@ -1,0 +1,53 @@
+"""What a callback may offer beside being called after each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from typing import Protocol
+from typing import runtime_checkable
+
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@runtime_checkable
+class Publishes(Protocol):
+    """A callback that shows a search elsewhere: :func:`optuna_quant.tune` calls these as well.
+
+    Neither may raise.
+    """
+
+    def annotate(self, trial: optuna.Trial) -> None:
+        """Add user attributes to a trial, while it still runs.
+
+        Args:
+            trial:
+                The trial.
+        """
+
+    def finish(self, study: optuna.Study) -> None:
+        """Show how a search has ended.
+
+        Args:
+            study:
+                The study.
+        """
+
+
+def publishers(callbacks: Iterable[object]) -> list[Publishes]:
+    """Those of some callbacks that publish."""
+    return [each for each in callbacks if isinstance(each, Publishes)]
+
+
+def annotate_all(callbacks: Iterable[object]) -> Callable[[optuna.Trial], None] | None:
+    """What annotates a trial for those of some callbacks that publish; None if none does."""
+    found = publishers(callbacks)
+
+    def annotate(trial: optuna.Trial) -> None:
+        for each in found:
+            each.annotate(trial)
+
+    return annotate if found else None

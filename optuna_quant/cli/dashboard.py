@@ -1,0 +1,109 @@
+"""The command ``optuna-quant dashboard``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+
+from optuna_quant.cli.argument_parser import CommandParser
+from optuna_quant.cli.exit_codes import MET
+from optuna_quant.cli.messages import say
+
+
+def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
+    """Add the command to the parser.
+
+    Args:
+        commands:
+            The parser's commands.
+    """
+    parser = commands.add_parser(
+        "dashboard",
+        help="show the studies of a storage in optuna-dashboard",
+        description="Show the studies of a storage in optuna-dashboard, also while workers "
+        "search. The outcome of each study (a note, plots, and the table of the best trial if "
+        "there is an --artifact-dir) is written into the study; what is shown of its trials is "
+        "not. It does not ask for a password.",
+    )
+    parser.add_argument(
+        "--storage", metavar="URL", required=True, help="the storage, as for tune; it must exist"
+    )
+    parser.add_argument(
+        "--study-name",
+        metavar="NAME",
+        help="publish this study only (default: all in the storage)",
+    )
+    parser.add_argument(
+        "--host",
+        default="localhost",
+        help="the address to listen on; 0.0.0.0 for all addresses of this machine (default: "
+        "localhost)",
+    )
+    parser.add_argument(
+        "--port", type=_port, default=8080, help="the port to listen on (default: 8080)"
+    )
+    parser.add_argument(
+        "--artifact-dir",
+        metavar="DIR",
+        help="a directory for files of the studies, made if it is not there",
+    )
+    parser.add_argument(
+        "--max-parameters",
+        type=_count,
+        default=40,
+        metavar="N",
+        help="show at most N parameters of each trial, those that differ most; with hundreds the "
+        "pages are slow (default: 40)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the dashboard until Ctrl-C."""
+    from pathlib import Path
+
+    import optuna
+
+    from optuna_quant._common.nearest import did_you_mean
+    from optuna_quant.dashboard.serve import serving
+    from optuna_quant.storages.address import check_file_exists
+    from optuna_quant.storages.open import open_storage
+
+    check_file_exists(args.storage, "--storage")
+    storage = open_storage(args.storage, heartbeat=False)
+    names = optuna.get_all_study_names(storage)
+    if args.study_name is not None and args.study_name not in names:
+        raise ValueError(
+            f"--study-name: there is no study {args.study_name!r} in the storage."
+            f"{did_you_mean(args.study_name, names)}"
+        )
+    store = None
+    if args.artifact_dir is not None:
+        Path(args.artifact_dir).mkdir(parents=True, exist_ok=True)
+        store = optuna.artifacts.FileSystemArtifactStore(args.artifact_dir)
+    with serving(
+        storage,
+        host=args.host,
+        port=args.port,
+        study_name=args.study_name,
+        artifact_store=store,
+        max_parameters=args.max_parameters,
+    ) as server:
+        say(f"The dashboard is at http://{args.host}:{server.server_port}/ Ctrl-C ends it.")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return MET
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 65536:
+        raise argparse.ArgumentTypeError(f"it must be from 0 to 65535, but is {value}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"it must not be negative, but is {value}")
+    return value

@@ -1,0 +1,191 @@
+"""A storage as optuna-dashboard should see it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container
+from collections.abc import Mapping
+from collections.abc import Sequence
+import copy
+from typing import TYPE_CHECKING
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from optuna_quant import _optuna
+from optuna_quant.dashboard.callback import LEGACY_CONSTRAINTS
+from optuna_quant.dashboard.callback import legacy_constraints
+from optuna_quant.dashboard.overview import fp32_measures
+from optuna_quant.dashboard.overview import read_overview
+from optuna_quant.dashboard.publish import space_of
+from optuna_quant.dashboard.trial_words import TrialWords
+from optuna_quant.storages.retrying import RetryingStorage
+from optuna_quant.study.trial_view import TrialView
+from optuna_quant.tuning.recorded_study import RecordedTrials
+
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+MOST_PARAMETERS = 40
+"""With more parameters in each trial, the pages of the dashboard become slow and unreadable."""
+
+_ENOUGH_TRIALS = 30
+_LONGEST = 1024
+
+
+class ShownStorage(RetryingStorage):
+    """Shows a storage to optuna-dashboard (0.21), and passes on what it writes.
+
+    The trials of our studies get short texts (``stage``, ``result``, ``gain``,
+    ``configuration``) and their feasibility in the form that the dashboard reads; the best trial
+    is the answer of the study instead of the best metric, which is mostly that of the FP32 model.
+    Of many parameters, those whose options differ most between trials are shown. Nothing of this
+    is written. Studies that are not ours are shown as they are.
+
+    Args:
+        inner:
+            The storage.
+        max_parameters:
+            How many parameters of a trial are shown.
+
+    Raises:
+        ValueError:
+            If ``max_parameters`` is negative.
+    """
+
+    def __init__(self, inner: BaseStorage, *, max_parameters: int = MOST_PARAMETERS) -> None:
+        if max_parameters < 0:
+            raise ValueError(f"max_parameters must not be negative, but got {max_parameters}.")
+        super().__init__(inner.inner if isinstance(inner, RetryingStorage) else inner)
+        self._max_parameters = max_parameters
+        self._shown: dict[int, FrozenTrial] = {}
+        self._words: dict[int, TrialWords | None] = {}
+        self._parameters: dict[int, frozenset[str] | None] = {}
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """The trials of a study, as they are shown."""
+        trials = super().get_all_trials(study_id, deepcopy=False, states=states)
+        words = self._words_of(study_id)
+        if words is None:
+            return copy.deepcopy(trials) if deepcopy else trials
+        kept = self._parameters_of(study_id, trials)
+        is_settled = study_id in self._parameters and bool(words.fp32)
+        shown = [self._show(trial, words, kept, keep=is_settled) for trial in trials]
+        return copy.deepcopy(shown) if deepcopy else shown
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """The answer of a study, or what comes closest to one."""
+        words = self._words_of(study_id)
+        if words is not None:
+            best = read_overview(self._study(study_id)).best
+            if best is not None:
+                return self.get_all_trials(study_id, deepcopy=False)[best.trial.number]
+        return super().get_best_trial(study_id)
+
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study; what is known of it is forgotten."""
+        self._words.pop(study_id, None)
+        self._parameters.pop(study_id, None)
+        super().delete_study(study_id)
+
+    def _study(self, study_id: int) -> optuna.Study:
+        """The study as it is stored, not as it is shown."""
+        name = self.inner.get_study_name_from_id(study_id)
+        return optuna.load_study(study_name=name, storage=self.inner)
+
+    def _words_of(self, study_id: int) -> TrialWords | None:
+        """What puts the trials of a study into words; None if it is not one of ours."""
+        known = self._words.get(study_id)
+        if known is not None and known.fp32:
+            return known
+        study = self._study(study_id)
+        space = space_of(study)
+        words = None
+        if space is not None:
+            criterion = RecordedTrials(study).criterion
+            words = TrialWords(criterion=criterion, fp32=fp32_measures(study), space=space)
+        self._words[study_id] = words
+        return words
+
+    def _parameters_of(
+        self, study_id: int, trials: Sequence[FrozenTrial]
+    ) -> frozenset[str] | None:
+        """The parameters that are shown; None for all. They are chosen once for each study."""
+        if study_id not in self._parameters:
+            finished = [trial for trial in trials if trial.state.is_finished()]
+            kept = most_varied([trial.params for trial in finished], self._max_parameters)
+            if len(finished) < _ENOUGH_TRIALS:
+                return kept
+            self._parameters[study_id] = kept
+        return self._parameters[study_id]
+
+    def _show(
+        self, trial: FrozenTrial, words: TrialWords, kept: frozenset[str] | None, *, keep: bool
+    ) -> FrozenTrial:
+        key = _optuna.trial_id(trial)
+        if key in self._shown:
+            return self._shown[key]
+        view = TrialView(trial)
+        shown = copy.copy(trial)
+        shown.user_attrs = {**words.of(view), **_short(trial.user_attrs)}
+        constraints = legacy_constraints(trial.constraints)
+        if not constraints and view.met is False:
+            constraints = [1.0]  # It was stopped early, and is infeasible by an unknown amount.
+        if constraints:
+            shown.system_attrs = {**trial.system_attrs, LEGACY_CONSTRAINTS: constraints}
+        if kept is not None:
+            shown.params = _only(trial.params, kept)
+            shown.distributions = _only(trial.distributions, kept)
+        if keep and trial.state.is_finished():
+            self._shown[key] = shown
+        return shown
+
+
+def most_varied(params: Sequence[Mapping[str, Any]], most: int) -> frozenset[str] | None:
+    """The parameters whose values differ most between trials.
+
+    Args:
+        params:
+            The parameters of each trial.
+        most:
+            How many to choose.
+
+    Returns:
+        Their names; of equally varied ones those that come first. :obj:`None` if there are no
+        more than that.
+    """
+    values: dict[str, Counter[Any]] = {}
+    for each in params:
+        for name, value in each.items():
+            values.setdefault(name, Counter())[value] += 1
+    if len(values) <= most:
+        return None
+    order = sorted(values, key=lambda name: -_spread(values[name]))
+    return frozenset(order[:most])
+
+
+def _spread(counts: Counter[Any]) -> float:
+    """How likely two trials differ (the Gini impurity)."""
+    total = sum(counts.values())
+    return float(1 - sum((count / total) ** 2 for count in counts.values()))
+
+
+def _short(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes without the ends of long texts, as the dashboard cuts everything else."""
+    return {
+        name: value[:_LONGEST] if isinstance(value, str) else value
+        for name, value in attrs.items()
+    }
+
+
+def _only(values: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}

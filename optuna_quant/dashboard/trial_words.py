@@ -1,0 +1,141 @@
+"""What a trial asks for and what came out of it, in short texts for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from optuna_quant._common.printable import listed
+from optuna_quant._common.printable import printable
+from optuna_quant.costs.objective import SIZE
+from optuna_quant.dashboard.overview import shown_gain
+from optuna_quant.sequential import Verdict
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.space.config import OpConfig
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.space import TuningSpace
+    from optuna_quant.study.trial_view import TrialView
+
+
+STAGE = "stage"
+RESULT = "result"
+GAIN = "gain"
+CONFIGURATION = "configuration"
+"""The user attributes that people read; each is a short text."""
+
+_MOST_NAMES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialWords:
+    """Puts trials of one study into words.
+
+    Args:
+        criterion:
+            The criterion of the study.
+        fp32:
+            What the FP32 model costs, by measure.
+        space:
+            The tuning space; None if the study keeps none.
+    """
+
+    criterion: AccuracyCriterion
+    fp32: Mapping[str, float]
+    space: TuningSpace | None = None
+
+    def of(self, view: TrialView) -> dict[str, str]:
+        """The texts of a trial, by name; what is not known is left out."""
+        texts = {
+            STAGE: view.stage or "",
+            RESULT: self.result(view),
+            GAIN: self._gain(view),
+            CONFIGURATION: self._configuration(view),
+        }
+        return {name: text for name, text in texts.items() if text}
+
+    def result(self, view: TrialView) -> str:
+        """What came out of a trial."""
+        if view.failure is not None or view.state == TrialState.FAIL:
+            return printable(f"failed: {view.failure or 'no reason is known'}")
+        evidence = view.evidence
+        if evidence is not None and evidence.estimate is not None:
+            about = f"about {evidence.estimate:.4g} after {evidence.samples} of {evidence.of}"
+            return f"{_SAID.get(evidence.verdict, 'not decided')}: {about} samples"
+        if view.loss is None:
+            return ""
+        if view.is_baseline or not view.is_quantized:
+            return "FP32 model, not an answer"
+        same = "" if view.reused_from is None else f" (same model as trial {view.reused_from})"
+        return f"{'met' if view.met else 'not met'}: loss {self.criterion.show(view.loss)}{same}"
+
+    def _gain(self, view: TrialView) -> str:
+        if view.is_baseline:
+            return ""
+        measures = dict(view.costs)
+        if view.model_bytes is not None:
+            measures[SIZE] = float(view.model_bytes)
+        return shown_gain(measures, self.fp32)
+
+    def _configuration(self, view: TrialView) -> str:
+        if self.space is None:
+            return ""
+        try:
+            return shown_config(self.space.config_from_params(view.known_params))
+        except (KeyError, ValueError):  # It has no parameters yet, or those of another space.
+            return ""
+
+
+_SAID: Mapping[str, str] = {
+    Verdict.FAILS: "not met",
+    Verdict.MEETS: "certainly met, not fully evaluated",
+    Verdict.PROMISED: "probably met, not fully evaluated",
+}
+
+
+def shown_config(config: QuantConfig) -> str:
+    """A configuration in a line: ``54 of 62 ops in INT8; FP32: conv1, fc``.
+
+    Args:
+        config:
+            The configuration.
+    """
+    names: dict[str, list[str]] = {}
+    for op, option in config.ops.items():
+        names.setdefault(precision(option), []).append(op)
+    quantized = Counter(
+        {kind: len(ops) for kind, ops in names.items() if config.ops[ops[0]].is_quantized}
+    )
+    total = len(config.ops)
+    parts = [", ".join(f"{count} of {total} ops in {kind}" for kind, count in _sorted(quantized))]
+    if not quantized:
+        parts = [f"none of {total} ops quantized"]
+    else:
+        parts += [
+            f"{kind}: {listed(ops, _MOST_NAMES)}"
+            for kind, ops in names.items()
+            if kind not in quantized
+        ]
+    parts += [f"{name}: {value}" for name, value in config.recipes.items() if value]
+    return printable("; ".join(parts))
+
+
+def _sorted(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def precision(option: OpConfig) -> str:
+    """The precision of an op as people call it: ``INT8``, ``INT8 dynamic``, ``FP32``."""
+    if not option.is_quantized:
+        return option.mode.upper()
+    tensor = option.weight or option.activation
+    assert tensor is not None
+    bits = tensor.dtype.upper()
+    return {"static": bits, "dynamic": f"{bits} dynamic"}.get(option.mode, f"{bits} weights")

@@ -1,0 +1,4 @@
+from optuna_quant.pruners import AccuracyPruner
+
+
+__all__ = ["AccuracyPruner"]

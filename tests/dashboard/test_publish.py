@@ -1,0 +1,262 @@
+"""What is written into a study for optuna-dashboard, and what the dashboard makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+import logging
+from pathlib import Path
+import threading
+from typing import Any
+from urllib.request import urlopen
+from wsgiref.util import setup_testing_defaults
+
+from fake_backend import FakeBackend
+import optuna
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts import get_all_artifact_meta
+import pytest
+from spaces import make_space
+
+from optuna_quant import AccuracyCriterion
+from optuna_quant import TuningResult
+from optuna_quant import _optuna
+from optuna_quant import tune
+
+
+dashboard = pytest.importorskip("optuna_dashboard")
+
+from optuna_quant.dashboard import PublishToDashboard  # noqa: E402
+from optuna_quant.dashboard import ShownStorage  # noqa: E402
+from optuna_quant.dashboard import publish  # noqa: E402
+from optuna_quant.dashboard.serve import serving  # noqa: E402
+from optuna_quant.dashboard.shown_storage import most_varied  # noqa: E402
+from optuna_quant.storages.open import open_storage  # noqa: E402
+
+
+DAMAGE = {"conv1": 0.1, "conv2": 0.0, "conv3": 0.0, "fc": 0.0}
+TEXTS = {"stage", "result", "gain", "configuration"}
+
+
+def search(**kwargs: Any) -> TuningResult:
+    given: dict[str, Any] = {
+        "evaluate": lambda model: model.accuracy,
+        "accuracy_criterion": AccuracyCriterion(tolerable_loss=0.01),
+        "strategy": "basic",
+    }
+    return tune(backend=FakeBackend(DAMAGE), **given | kwargs)
+
+
+def seen(storage: Any) -> Any:
+    """What the stock dashboard's server tells a browser of the first study."""
+    environ: dict[str, Any] = {"PATH_INFO": "/api/studies/0"}
+    setup_testing_defaults(environ)
+    status: list[str] = []
+    body = dashboard.wsgi(storage)(environ, lambda code, *_: status.append(code))
+    assert status[0].startswith("200"), status
+    return json.loads(b"".join(body))
+
+
+def texts_of(trial: dict[str, Any]) -> dict[str, str]:
+    return {each["key"]: each["value"] for each in trial["user_attrs"] if each["key"] in TEXTS}
+
+
+def test_the_stock_dashboard_shows_a_search_in_words() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    result = search(storage=storage, callbacks=[PublishToDashboard()])
+    page = seen(storage)
+    assert page["objective_names"] == ["metric"]
+    assert page["note"]["body"].startswith("## The criterion is met\n")
+    number = result.trial.number
+    assert texts_of(page["trials"][number])["configuration"] == "3 of 4 ops in INT8; FP32: conv1"
+    assert texts_of(page["trials"][0])["result"] == "FP32 model, not an answer"
+
+
+def test_the_stock_dashboard_sees_what_is_feasible_and_optuna_still_does() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    plain = search().study
+    study = search(storage=storage, callbacks=[PublishToDashboard()]).study
+    shown = [all(c <= 0 for c in each["constraints"]) for each in seen(storage)["trials"]]
+    assert shown == [all(c <= 0 for c in t.constraints.values()) for t in plain.trials]
+    assert not shown[0]
+    assert study.best_trial.number == plain.best_trial.number
+
+
+def test_publishing_changes_nothing_in_the_search() -> None:
+    plain, published = search().study, search(callbacks=[PublishToDashboard()]).study
+    assert [t.params for t in plain.trials] == [t.params for t in published.trials]
+    assert [t.values for t in plain.trials] == [t.values for t in published.trials]
+
+
+def test_what_fails_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(dashboard, "save_note", broken)
+    monkeypatch.setattr("optuna_quant.dashboard.trial_words.TrialWords.of", broken)
+    monkeypatch.setattr(optuna.Study, "set_metric_names", broken)
+    logger = logging.getLogger("optuna_quant")
+    optuna_logger = logging.getLogger("optuna")
+    for each in (logger, optuna_logger):
+        monkeypatch.setattr(each, "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        assert search(callbacks=[PublishToDashboard(interval=0)]).met
+    assert "The note was not published to the dashboard: the disk is full" in caplog.text
+
+
+def test_publish_writes_only_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = search().study
+    publish(study)
+    before = dict(_optuna.study_system_attrs(study))
+    written: list[str] = []
+    monkeypatch.setattr(
+        optuna.storages.InMemoryStorage,
+        "set_study_system_attr",
+        lambda self, study_id, key, value: written.append(key),
+    )
+    publish(study)
+    assert written == []
+    assert before["dashboard:note_ver"] == 1
+
+
+def test_a_name_that_the_metric_has_is_kept() -> None:
+    study = search().study
+    study.set_metric_names(["top-1"])
+    publish(study)
+    assert study.metric_names == ["top-1"]
+    assert "top-1 0.9" in dashboard.get_note(study)
+
+
+def test_the_note_is_written_rarely() -> None:
+    publisher = PublishToDashboard(interval=1000)
+    study = search(callbacks=[publisher]).study
+    assert _optuna.study_system_attrs(study)["dashboard:note_ver"] == 1  # At the end.
+
+
+def test_the_best_trial_is_uploaded(tmp_path: Path) -> None:
+    store = FileSystemArtifactStore(str(tmp_path))
+    result = search()
+    backend = FakeBackend(DAMAGE)
+    for _ in range(2):  # Once is enough.
+        publish(result.study, artifact_store=store, backend=backend)
+    number = result.trial.number
+    metas = {meta.filename: meta for meta in get_all_artifact_meta(result.study)}
+    assert len(get_all_artifact_meta(result.study)) == 2
+    assert set(metas) == {f"trial_{number}_ops.csv", f"trial_{number}.onnx"}
+    assert metas[f"trial_{number}_ops.csv"].mimetype == "text/csv"
+    with store.open_reader(metas[f"trial_{number}_ops.csv"].artifact_id) as file:
+        rows = file.read().decode().splitlines()
+    assert rows[0] == "op,op_type,mode,activation,weight,runs,as_asked,note"
+    assert rows[1].startswith("conv1,Conv,fp32,,,Conv")
+
+
+def test_a_large_model_is_not_uploaded(tmp_path: Path) -> None:
+    store = FileSystemArtifactStore(str(tmp_path))
+    study = search().study
+    publish(study, artifact_store=store, backend=FakeBackend(DAMAGE), max_model_bytes=100)
+    assert [m.filename.endswith(".csv") for m in get_all_artifact_meta(study)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PublishToDashboard(interval=-1), "interval must not be negative, but got -1"),
+        (lambda: PublishToDashboard(max_model_bytes=-1), "max_model_bytes must not be negative"),
+        (lambda: PublishToDashboard(backend=FakeBackend(1)), "no artifact_store"),
+        (lambda: ShownStorage(optuna.storages.InMemoryStorage(), max_parameters=-1), "max_param"),
+    ],
+)
+def test_bad_options_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_missing_dashboard_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "optuna_dashboard", None)
+    with pytest.raises(ImportError, match=r"pip install 'optuna_quant\[dashboard\]'"):
+        PublishToDashboard()
+
+
+# The storage as it is shown.
+
+
+def test_an_old_study_is_shown_in_words_and_not_changed(tmp_path: Path) -> None:
+    path = tmp_path / "s.journal"
+    result = search(storage=path)
+    before = path.read_bytes()
+    page = seen(ShownStorage(open_storage(path)))
+    assert path.read_bytes() == before
+    number = result.trial.number
+    assert [each["number"] for each in page["best_trials"]] == [number]
+    assert texts_of(page["trials"][number])["result"] == "met: loss 0%"
+    assert page["trials"][0]["constraints"][1] == 1.0
+
+
+def test_the_closest_trial_is_the_best_if_none_meets_the_criterion() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    result = tune(
+        backend=FakeBackend({"a": 0.2, "b": 0.3}),
+        evaluate=lambda model: model.accuracy,
+        storage=storage,
+        strategy="basic",
+        max_trials=2,
+    )
+    page = seen(ShownStorage(storage))
+    assert page["best_trials"][0]["number"] == result.trial.number
+
+
+def test_other_studies_are_shown_as_they_are() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    assert seen(ShownStorage(storage)) == seen(storage)
+
+
+def test_of_many_parameters_those_that_differ_most_are_shown() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    search(storage=storage)
+    page = seen(ShownStorage(storage, max_parameters=2))
+    assert all(len(each["params"]) == 2 for each in page["trials"])
+    assert len(page["union_search_space"]) == 2
+
+
+def test_most_varied() -> None:
+    params = [{"a": 0, "b": i, "c": i % 2} for i in range(4)]
+    assert most_varied(params, 3) is None
+    assert most_varied(params, 2) == {"b", "c"}
+    assert most_varied(params, 1) == {"b"}
+
+
+def test_the_server_publishes_while_workers_search(tmp_path: Path) -> None:
+    path = tmp_path / "s.journal"
+    search(storage=path, study_name="first", max_trials=2)
+    with serving(open_storage(path), port=0, interval=0.05) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        search(storage=path, study_name="second")
+        study = optuna.load_study(study_name="second", storage=open_storage(path))
+        wait = threading.Event()
+        for _ in range(200):
+            if "criterion is met" in dashboard.get_note(study):
+                break
+            wait.wait(0.05)
+        with urlopen(f"http://localhost:{server.server_port}/api/studies") as answer:
+            names = [each["study_name"] for each in json.load(answer)["study_summaries"]]
+        server.shutdown()
+    assert names == ["first", "second"]
+    assert "criterion is met" in dashboard.get_note(study)
+
+
+def test_an_objective_of_ones_own_can_be_annotated() -> None:
+    space, publisher = make_space(2), PublishToDashboard()
+
+    def objective(trial: optuna.Trial) -> float:
+        space.suggest(trial)
+        publisher.annotate(trial)
+        return 0.5
+
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, n_trials=2, callbacks=[publisher])
+    publisher.finish(study)
+    assert study.trials[0].state.name == "COMPLETE"
+    assert "No quantized model" in dashboard.get_note(study)
