@@ -8,6 +8,8 @@ import contextlib
 from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.exit_codes import MET
 from optuna_quant.cli.messages import say
+from optuna_quant.cli.recorded import add_recorded
+from optuna_quant.cli.recorded import recorded_storage
 
 
 def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
@@ -25,14 +27,7 @@ def add_dashboard(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "there is an --artifact-dir) is written into the study; what is shown of its trials is "
         "not. It does not ask for a password.",
     )
-    parser.add_argument(
-        "--storage", metavar="URL", required=True, help="the storage, as for tune; it must exist"
-    )
-    parser.add_argument(
-        "--study-name",
-        metavar="NAME",
-        help="publish this study only (default: all in the storage)",
-    )
+    add_recorded(parser, "all studies of the storage")
     parser.add_argument(
         "--host",
         default="localhost",
@@ -69,13 +64,13 @@ def run(args: argparse.Namespace) -> int:
     from optuna_quant.storages.address import check_file_exists
     from optuna_quant.storages.open import open_storage
 
-    check_file_exists(args.storage, "--storage")
-    storage = open_storage(args.storage, heartbeat=False)
+    address, name = recorded_storage(args)
+    check_file_exists(address, "--storage")
+    storage = open_storage(address, heartbeat=False)
     names = optuna.get_all_study_names(storage)
-    if args.study_name is not None and args.study_name not in names:
+    if name is not None and name not in names:
         raise ValueError(
-            f"--study-name: there is no study {args.study_name!r} in the storage."
-            f"{did_you_mean(args.study_name, names)}"
+            f"--study-name: there is no study {name!r} in the storage.{did_you_mean(name, names)}"
         )
     store = None
     if args.artifact_dir is not None:
@@ -85,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         storage,
         host=args.host,
         port=args.port,
-        study_name=args.study_name,
+        study_name=name,
         artifact_store=store,
         max_parameters=args.max_parameters,
     ) as server:

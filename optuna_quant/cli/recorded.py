@@ -43,6 +43,22 @@ def add_recorded(parser: argparse.ArgumentParser, default: str = "the only study
     )
 
 
+def recorded_storage(args: argparse.Namespace) -> tuple[str, str | None]:
+    """The address of the storage, and the name of the study if one was given.
+
+    Args:
+        args:
+            The arguments.
+
+    Raises:
+        ValueError:
+            If none is given and this directory does not have one journal file.
+    """
+    given = given_options(args, TuneOptions, only=_HELP)
+    name = given.get("study_name")
+    return storage_given(given) or _only_journal(), None if name is None else str(name)
+
+
 def recorded_studies(args: argparse.Namespace) -> list[optuna.Study]:
     """The study of the name that was given, otherwise all of the storage.
 
@@ -60,10 +76,9 @@ def recorded_studies(args: argparse.Namespace) -> list[optuna.Study]:
     from optuna_quant.storages.open import open_storage
     from optuna_quant.tuning.recorded_study import find_recorded
 
-    given = given_options(args, TuneOptions, only=_HELP)
-    storage, name = storage_given(given) or _only_journal(), given.get("study_name")
+    storage, name = recorded_storage(args)
     if name is not None:
-        return [find_recorded(storage, str(name), "")]
+        return [find_recorded(storage, name, "")]
     check_file_exists(storage, "--storage")
     opened = open_storage(storage, heartbeat=False)
     found = [
