@@ -224,7 +224,7 @@ def test_tuning_criterion_defaults_are_those_of_the_field() -> None:
     [
         ({"timeout": -1}, ValueError, "timeout.*at least 0.*-1"),
         ({"timeout": math.inf}, ValueError, "use None for no limit"),
-        ({"timeout": "10"}, TypeError, "timeout must be a number.*'10'"),
+        ({"timeout": [10]}, TypeError, r"timeout must be a number.*\[10\]"),
         ({"timeout": True}, TypeError, "timeout must be a number"),
         ({"max_trials": 0}, ValueError, "max_trials must be at least 1.*0"),
         ({"max_trials": 1.5}, TypeError, "max_trials must be an integer.*1.5"),

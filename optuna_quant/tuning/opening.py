@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+import time
 from typing import TYPE_CHECKING
 from typing import Literal
 
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from optuna_quant.storages.open import Storage
 
 
-_MOST_RENEWALS = 3
+MOST_RENEWALS = 3
+"""How often a study may be started over by others before this process gives up."""
+
+# Between the deletion of a study and the creation of the one in its place, in seconds.
+_LONGEST_REPLACEMENT = 2.0
 
 
 def is_new(storage: BaseStorage, study_name: str | None) -> bool:
@@ -38,6 +43,21 @@ def is_new(storage: BaseStorage, study_name: str | None) -> bool:
     except KeyError:
         return True
     return False
+
+
+def was_replaced(storage: BaseStorage, study_name: str | None) -> bool:
+    """Whether a storage has a study of the name of one that was deleted, or soon has one.
+
+    The process that starts a study over deletes the old one first.
+    """
+    if study_name is None:
+        return False
+    deadline = time.monotonic() + _LONGEST_REPLACEMENT
+    while is_new(storage, study_name):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +94,7 @@ class StudyOpener:
         self, study: optuna.Study, objective: QuantObjective, storage: Storage
     ) -> optuna.Study:
         """The study, or the one that took its place because it had no results."""
-        for _ in range(_MOST_RENEWALS):
+        for _ in range(MOST_RENEWALS):
             try:
                 try:
                     self._check_continued(study, objective)

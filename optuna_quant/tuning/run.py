@@ -37,6 +37,7 @@ from optuna_quant.samplers._fp32_only import FP32OnlySampler
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.compatibility import signature_of_models
+from optuna_quant.study.gone import StudyGoneError
 from optuna_quant.study.gone import named_if_gone
 from optuna_quant.study.names import find_name
 from optuna_quant.study.names import model_of
@@ -49,8 +50,10 @@ from optuna_quant.tuning.direction import ask_for_direction
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
 from optuna_quant.tuning.holdout import with_holdout
+from optuna_quant.tuning.opening import MOST_RENEWALS
 from optuna_quant.tuning.opening import StudyOpener
 from optuna_quant.tuning.opening import is_new
+from optuna_quant.tuning.opening import was_replaced
 from optuna_quant.tuning.optimize import optimize
 from optuna_quant.tuning.options.search import SearchOptions
 from optuna_quant.tuning.output import SaveBest
@@ -245,27 +248,34 @@ class TuningRun:
         )
         if self.objective is not None and is_new(opened, study_name):
             check_can_be_known(self.objective, costs)
-        study = self._opener.open(opened, study_name)
-        start = warm_start(
-            study,
-            self.from_study,
-            storage=opened,
-            models=models,
-            evaluation=signature_of(self.measure),
-            space=self.space,
-        )
         display.doing("Looking at what ops cost")
-        with named_if_gone(study):
-            if start.source is not None:
-                costs.take_over(study, start.source)
-            study, decision = decide_for(
+        for attempts_left in reversed(range(MOST_RENEWALS)):
+            study = self._opener.open(opened, study_name)
+            start = warm_start(
                 study,
+                self.from_study,
+                storage=opened,
+                models=models,
+                evaluation=signature_of(self.measure),
                 space=self.space,
-                objective=self.objective,
-                costs=costs,
-                may_narrow=self.may_narrow,
-                model=self.model,
             )
+            try:
+                with named_if_gone(study):
+                    if start.source is not None:
+                        costs.take_over(study, start.source)
+                    study, decision = decide_for(
+                        study,
+                        space=self.space,
+                        objective=self.objective,
+                        costs=costs,
+                        may_narrow=self.may_narrow,
+                        model=self.model,
+                    )
+                break
+            except StudyGoneError:
+                # This process has done nothing in it yet.
+                if not attempts_left or not was_replaced(opened, study_name):
+                    raise
         decided = self._decided(decision)
         if decision.no_gain is not None and self.space.has_fp32 and not is_searched(study):
             decided = decided._without_gain(decision.no_gain)

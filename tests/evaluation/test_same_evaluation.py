@@ -37,8 +37,10 @@ from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.errors import BaselineError
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.errors import ChangedEvaluationError
+from optuna_quant.study.gone import StudyGoneError
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import population_of
+from optuna_quant.tuning import run as run_module
 from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.options.criterion import TuningCriterion
 from optuna_quant.tuning.result import TuningResult
@@ -393,6 +395,34 @@ def test_processes_begin_it_anew_once(tmp_path: Path, kind: str) -> None:
     assert len(evaluated) == len(set(evaluated))  # The baseline among them.
     study = optuna.load_study(storage=open_storage(storage), study_name="mine")
     assert not [t for t in study.trials if t.state == TrialState.RUNNING]
+
+
+def test_a_study_that_another_process_starts_over_before_it_is_used_is_opened_again(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = run_module.decide_for
+    seen: list[str] = []
+
+    def replaced_first(study: optuna.Study, **given: Any) -> Any:
+        seen.append(study.study_name)
+        if len(seen) == 1:
+            optuna.delete_study(study_name=study.study_name, storage=open_storage(storage))
+            optuna.create_study(
+                study_name=study.study_name, storage=open_storage(storage), direction="maximize"
+            )
+        return decide(study, **given)
+
+    monkeypatch.setattr(run_module, "decide_for", replaced_first)
+    assert go(storage, Counted(lambda model: model.accuracy), Signed("one")).met
+    assert seen == ["mine", "mine"]
+
+    def deleted(study: optuna.Study, **given: Any) -> Any:
+        optuna.delete_study(study_name=study.study_name, storage=open_storage(storage))
+        return decide(study, **given)
+
+    monkeypatch.setattr(run_module, "decide_for", deleted)
+    with pytest.raises(StudyGoneError, match="was deleted while this process"):
+        go(storage, Counted(lambda model: model.accuracy), Signed("one"))
 
 
 def test_evaluation_with_a_signature_of_its_own_is_believed(storage: Path) -> None:

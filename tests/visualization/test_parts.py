@@ -62,7 +62,7 @@ def weights(dtype: str) -> OpConfig:
         (OpConfig("static", TensorConfig("uint16"), TensorConfig("int8")), "ACTIVATIONS_16"),
         (OpConfig("static", TensorConfig("uint8"), TensorConfig("int4")), _options.BITS_4),
         (weights("int8"), _options.WEIGHTS_8),
-        (weights("nf4"), _options.BITS_4),
+        (weights("uint4"), _options.BITS_4),
         (weights("int2"), _options.FEWER_BITS),
     ],
 )
