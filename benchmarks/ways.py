@@ -196,7 +196,7 @@ def measure(
     backend, approach = opened("static"), "static"
     plain = backend.quantize(QuantConfig({}))
     exact = plain.session
-    print(f"\n### {name}\n\n| way | {metric} | size | time | made in |")
+    print(f"\n## {name}\n\n| way | {metric} | size | time | made in |")
     print("| --- | ---: | ---: | ---: | ---: |")
     print(f"| FP32 | {evaluate(exact):.4f} | {_size(plain.nbytes)} | 1.00 | |", flush=True)
     wanted = re.compile(os.environ.get("OPTUNA_QUANT_ROWS", ""))
