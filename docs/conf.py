@@ -16,7 +16,8 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-# Annotations have short names, and a protocol may have the name of the class that implements it (ExecutedOp).
+# Annotations have short names, and a protocol may have the name of the class that implements it
+# (ExecutedOp).
 suppress_warnings = ["ref.python"]
 
 autodoc_member_order = "bysource"
