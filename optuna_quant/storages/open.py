@@ -38,6 +38,7 @@ from optuna_quant.workers.backoff import Backoff
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+    from sqlalchemy.engine import Engine
 
 
 Storage: TypeAlias = str | os.PathLike[str] | BaseStorage | None
@@ -194,7 +195,10 @@ def _database(address: str, *, heartbeat: bool) -> BaseStorage:
     while True:
         try:
             storage = _database_once(url, file, heartbeat=heartbeat)
-            return RetryingStorage(storage) if is_server else storage
+            if not is_server:
+                return storage
+            wait_for_unique_names(storage.engine)
+            return RetryingStorage(storage)
         except collisions as error:
             failure = _failure(error, url)
             if failure is None:
@@ -206,6 +210,26 @@ def _database(address: str, *, heartbeat: bool) -> BaseStorage:
             else:
                 crowded_since = _wait_for_room(failure, crowded_since)
         backoff()
+
+
+def wait_for_unique_names(engine: Engine) -> None:
+    """Wait until names of studies are unique in a database whose tables another process makes.
+
+    The index that makes them so comes after the table: two processes that create a study of one
+    name in between would both succeed. The wait is short, because a process that was killed at
+    that moment leaves a database without the index.
+
+    Args:
+        engine:
+            The engine of the database, which has all tables.
+    """
+    from sqlalchemy import inspect
+
+    for seconds in (0.1, 0.2, 0.4, 0.8, 1.0, 0.0):
+        indexes = inspect(engine).get_indexes("studies")
+        if any(each["unique"] and each["column_names"] == ["study_name"] for each in indexes):
+            return
+        time.sleep(seconds)
 
 
 def _wait_for_room(error: Exception, since: float | None) -> float:
@@ -226,7 +250,7 @@ def _wait_for_room(error: Exception, since: float | None) -> float:
     return since
 
 
-def _database_once(url: URL, file: Path | None, *, heartbeat: bool) -> BaseStorage:
+def _database_once(url: URL, file: Path | None, *, heartbeat: bool) -> CachingRDBStorage:
     # No ping before each transaction: calls that wait for a server notice a lost connection.
     # One connection is kept for the next call; what threads need beyond it is made when needed.
     options: dict[str, Any] = {"pool_pre_ping": False, "pool_size": 1, "max_overflow": -1}

@@ -766,3 +766,21 @@ def test_journal_of_optuna_can_be_opened_and_the_other_way_round(tmp_path: Path)
     optuna.create_study(storage=open_storage(path), study_name="b")
     names = optuna.get_all_study_names(JournalStorage(JournalFileBackend(str(path))))
     assert names == ["a", "b"]
+
+
+def test_a_database_is_ready_when_names_of_studies_are_unique(tmp_path: Path) -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'db'}")
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE studies (study_name TEXT)"))
+
+    def make_index() -> None:
+        time.sleep(0.3)
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("CREATE UNIQUE INDEX i ON studies (study_name)"))
+
+    thread = threading.Thread(target=make_index)
+    thread.start()
+    storages.wait_for_unique_names(engine)
+    assert sqlalchemy.inspect(engine).get_indexes("studies")
+    thread.join()
