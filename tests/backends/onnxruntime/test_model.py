@@ -303,3 +303,11 @@ def test_save_model_of_several_processes_at_once(tmp_path: Path) -> None:
     assert len(values(path)) == 1
     save_model(variant(4.0), path, None, largest=2000)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["Module", "ExportedProgram"])
+def test_load_model_of_torch_says_how_to_export_it(name: str) -> None:
+    of_torch = type(name, (), {"__module__": "torch.nn.modules.module"})
+    own = type("ResNet", (of_torch,), {"__module__": "train"})
+    with pytest.raises(TypeError, match=r"got ResNet. It is a model of PyTorch: export it with"):
+        load_model(own())
