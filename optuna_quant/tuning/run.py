@@ -15,6 +15,7 @@ import optuna
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
+from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.display import Display
 from optuna_quant.callbacks.open_display import open_display
@@ -208,9 +209,14 @@ class TuningRun:
             on_stuck:
                 That of :class:`~optuna_quant.QuantObjective`.
 
+        Returns:
+            The result; that of what is in the study if the search was interrupted.
+
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            KeyboardInterrupt:
+                If it was interrupted before there was a study.
             StudyGoneError:
                 If the study was deleted, or its file removed, meanwhile.
             ValueError:
@@ -221,8 +227,14 @@ class TuningRun:
         journal = storage_file(storage)
         if self.saver is not None and journal is not None:
             check_output(self.saver.path, inputs={"storage": journal})
-        with open_display(show=options.show_progress) as display:
-            return self._open(storage, study_name, options, on_stuck, display)
+        reached = _Reached(self)
+        try:
+            with open_display(show=options.show_progress) as display:
+                return self._open(storage, study_name, options, on_stuck, display, reached)
+        except KeyboardInterrupt:
+            if reached.study is None:
+                raise
+        return reached.interrupted()
 
     def _open(
         self,
@@ -231,6 +243,7 @@ class TuningRun:
         options: SearchOptions,
         on_stuck: Callable[[str], None] | None,
         display: Display,
+        reached: _Reached,
     ) -> TuningResult:
         """Open the study, decide for what and in which space it is searched, and search."""
         opened = open_storage(storage, heartbeat=False)
@@ -251,6 +264,7 @@ class TuningRun:
         display.doing("Looking at what ops cost")
         for attempts_left in reversed(range(MOST_RENEWALS)):
             study = self._opener.open(opened, study_name)
+            reached.study = study
             start = warm_start(
                 study,
                 self.from_study,
@@ -281,6 +295,7 @@ class TuningRun:
             decided = decided._without_gain(decision.no_gain)
             options = replace(options, n_jobs=1)
         study.sampler = decided.sampler
+        reached.begin(decided, study)
         return decided._search(
             study,
             decision,
@@ -289,6 +304,7 @@ class TuningRun:
             options=options,
             on_stuck=on_stuck,
             display=display,
+            reached=reached,
         )
 
     def _decided(self, decision: Decision) -> TuningRun:
@@ -328,6 +344,7 @@ class TuningRun:
         options: SearchOptions,
         on_stuck: Callable[[str], None] | None,
         display: Display,
+        reached: _Reached,
     ) -> TuningResult:
         progress = Progress(self.policy, display=display, left_out=len(self.left_out))
         shown = [progress] if options.show_progress else []
@@ -348,6 +365,7 @@ class TuningRun:
             annotate=annotate_all(options.callbacks),
         )
         study = self._opener.fitting(study, objective, storage)
+        reached.begin(self, study)
         start.keep(study)  # It may be a new one.
         decision.keep(study)
         if not running_elsewhere(study):
@@ -410,6 +428,39 @@ class TuningRun:
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result
+
+
+class _Reached:
+    """How far a search has come, for its result if it is interrupted.
+
+    Args:
+        run:
+            The search.
+    """
+
+    def __init__(self, run: TuningRun) -> None:
+        self._run = run
+        self._decided = False
+        self.study: optuna.Study | None = None
+
+    def begin(self, run: TuningRun, study: optuna.Study) -> None:
+        """The search in the space and for the objective that were decided, in its study."""
+        self._run, self.study, self._decided = run, study, True
+
+    def interrupted(self) -> TuningResult:
+        """What the study holds; nothing is measured or evaluated for it."""
+        assert self.study is not None
+        when = "" if self._decided else " while it looked at what ops cost"
+        result = conclude(
+            TuningResult,
+            self.study,
+            Stop(StopReason.INTERRUPTED, f"The search was interrupted{when}."),
+            self._run.policy,
+            backend=self._run.backend,
+            space=self._run.space,
+            left_out=self._run.left_out,
+        )
+        return replace(result, note=note_of(self._run.measure), call=self._run.call)
 
 
 def _write(saver: SaveBest | None, result: TuningResult) -> str | None:
