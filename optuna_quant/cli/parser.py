@@ -148,7 +148,7 @@ def _run(args: argparse.Namespace, rank: Rank, speaker: str) -> int:
                 command = import_module(f"optuna_quant.cli.{args.command}")
                 return int(command.run(args, rank) if is_search else command.run(args))
         except KeyboardInterrupt:
-            before = " before the search had begun; the same command starts it"
+            before = " before the search had started; the same command starts it"
             print(f"{speaker}: interrupted{before if is_search else ''}", file=sys.stderr)
             return INTERRUPTED
         except Exception as error:

@@ -22,6 +22,7 @@ from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import ahead_of
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.baseline import propose_baseline
+from optuna_quant.study.data_warnings import keep_warnings
 from optuna_quant.study.errors import BaselineError
 
 
@@ -145,6 +146,8 @@ class BaselineMeasurement:
         value = self._checked(returned)
         if written is not None:
             written.describe(model)
+
+        keep_warnings(study, getattr(setup.evaluate, "warnings", ()))
 
         def begin() -> None:
             self._samples.measured_here(study)

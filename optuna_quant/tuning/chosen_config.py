@@ -17,6 +17,7 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.tuning.options.quantization import QuantizationOptions
 from optuna_quant.tuning.table import LEVEL_COLUMN
+from optuna_quant.tuning.table import NOT_SEARCHED
 
 
 if TYPE_CHECKING:
@@ -229,6 +230,8 @@ def _of_report(text: str) -> QuantConfig:
         raise ValueError(f"this is not a report: it has no column {', '.join(missing)}.")
     ops: dict[str, OpConfig] = {}
     for number, row in enumerate(reader, start=2):
+        if (row.get("note") or "").startswith(NOT_SEARCHED):
+            continue  # It may be one that no configuration can name.
         if row["op"] in ops:
             raise ValueError(f"line {number}: op {row['op']!r} comes twice.")
         try:

@@ -33,7 +33,7 @@ class TuningInterrupted(KeyboardInterrupt):
     def __init__(self, result: TuningResult | None) -> None:
         self.result = result
         if result is None:
-            super().__init__("The search was interrupted before it had begun.")
+            super().__init__("The search was interrupted before it had started.")
             return
         found = "a model that meets the criterion" if result.met else "no model that meets it"
         super().__init__(

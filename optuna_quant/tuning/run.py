@@ -38,6 +38,7 @@ from optuna_quant.samplers._fp32_only import FP32OnlySampler
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.compatibility import signature_of_models
+from optuna_quant.study.data_warnings import keep_warnings
 from optuna_quant.study.gone import StudyGoneError
 from optuna_quant.study.gone import named_if_gone
 from optuna_quant.study.names import find_name
@@ -146,6 +147,8 @@ class TuningRun:
             The seed of everything random.
         call:
             What has started the search, for its report.
+        warnings:
+            What is suspicious about the data, as far as it is known before anything is evaluated.
     """
 
     backend: Backend
@@ -173,6 +176,7 @@ class TuningRun:
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
     from_study: FromStudy | None = None
     call: Call | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -367,6 +371,7 @@ class TuningRun:
         study = self._opener.fitting(study, objective, storage)
         reached.begin(self, study)
         start.keep(study)  # It may be a new one.
+        keep_warnings(study, self.warnings)
         decision.keep(study)
         if not running_elsewhere(study):
             try_again(study, self.space)

@@ -741,7 +741,7 @@ def test_an_interrupt_before_the_search_says_that_there_is_nothing_to_continue(
 ) -> None:
     (folder / "stops.py").write_text("raise KeyboardInterrupt\n")
     assert main([*BASE, "--evaluate", "stops.py"]) == 130
-    told = "interrupted before the search had begun; the same command starts it"
+    told = "interrupted before the search had started; the same command starts it"
     assert told in capsys.readouterr().err
 
 

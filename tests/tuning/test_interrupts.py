@@ -92,7 +92,7 @@ def test_an_interrupt_before_there_is_a_study_has_none(monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare_module, "as_objective", interrupt)
-    with pytest.raises(TuningInterrupted, match="interrupted before it had begun") as raised:
+    with pytest.raises(TuningInterrupted, match="interrupted before it had started") as raised:
         search(
             CostedBackend(DAMAGE, TIMES), optuna.storages.InMemoryStorage(), objective="latency"
         )

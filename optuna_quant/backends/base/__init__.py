@@ -30,6 +30,8 @@ from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
+from optuna_quant.backends.base.left_out import TellsLeftOut
+from optuna_quant.backends.base.left_out import TellsOtherRecipes
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
 from optuna_quant.backends.base.model import HasThreads
@@ -91,6 +93,8 @@ __all__ = [
     "TakesBatches",
     "TakesSamples",
     "TellsCalibrationBytes",
+    "TellsLeftOut",
+    "TellsOtherRecipes",
     "TracesOutputs",
     "WeighsFloats",
     "atomic_write",

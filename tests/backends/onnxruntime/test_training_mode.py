@@ -76,7 +76,7 @@ def test_dropout_in_training_mode_is_refused(ratio_given: bool) -> None:
         dropped(False),
         dropped(None),
         dropped(True, ratio=0.0),
-        # Whoever runs the model decides.
+        # The caller decides.
         dropped("input"),
     ],
 )
