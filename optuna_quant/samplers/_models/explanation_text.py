@@ -223,7 +223,8 @@ def _described(found: Explanation, untried: Untried, measure: str, show: Show) -
         ops = untried.config.ops
         return f"{len(untried.config.quantized_ops)} of {len(ops)} ops quantized"
     here = f"{found.cost:g}" if measure == OPS else show(found.cost)
-    return f"{show(untried.cost)} instead of {here}"
+    predicted = "predicted " if measure == LATENCY else ""
+    return f"{predicted}{show(untried.cost)} instead of {here}"
 
 
 def _ended(found: Explanation, measure: str, show: Show) -> str:

@@ -23,12 +23,13 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    import optuna
+
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
 def plot_model_graph(
-    study: optuna.Study,
+    study: Searched,
     model: Any,
     *,
     trial: int | None = None,
@@ -41,7 +42,7 @@ def plot_model_graph(
 
     Args:
         study:
-            A study that a strategy of this library has searched.
+            A study that a strategy of this library has searched, or the result of a search.
         model:
             The model that it has searched: a path, or a backend, such as ``result.backend``.
         trial:

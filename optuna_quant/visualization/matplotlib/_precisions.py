@@ -26,14 +26,14 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    import optuna
 
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
 def plot_precisions(
-    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
+    study: Searched, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
 ) -> Axes:
     """Plot in which precision each op was in each trial, as a heat map, with Matplotlib.
 
@@ -41,7 +41,7 @@ def plot_precisions(
 
     Args:
         study:
-            A study that a strategy of this library has searched.
+            A study that a strategy of this library has searched, or the result of a search.
         criterion:
             What trials that were evaluated in full are judged by. Default: that of the study, or
             at most 1% relative loss if it records none.

@@ -19,20 +19,20 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    import optuna
 
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
-def plot_timeline(study: optuna.Study, *, criterion: AccuracyCriterion | None = None) -> Axes:
+def plot_timeline(study: Searched, *, criterion: AccuracyCriterion | None = None) -> Axes:
     """Plot when each trial ran: a lane for each worker, a colour for each stage.
 
     See :func:`optuna_quant.visualization.plot_timeline` for an example.
 
     Args:
         study:
-            A study.
+            A study, or the result of a search.
         criterion:
             What trials that were evaluated in full are judged by. Default: that of the study, or
             at most 1% relative loss if it records none.
