@@ -80,8 +80,8 @@ _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _LONG = f"""\
 {EXPLAINED}
 lines of progress:
-  "met, not yet the answer": the model is good enough, but the strategy sees a chance to quantize
-  more of it. It continues, and returns to this one if it finds nothing better.
+  "met, and the search goes on": the model is good enough, but the strategy sees a chance to
+  quantize more of it. It continues, and returns to this one if it finds nothing better.
 """
 
 _EXAMPLE = """\

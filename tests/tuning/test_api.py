@@ -1237,7 +1237,7 @@ def test_progress_shows_stage_trial_best_and_what_is_left(
         "best: none yet | 0:00 used, at most 99 trials left"
     )
     (met,) = [line for line in lines if line.startswith("trial 5 (fallback by halves) ")]
-    assert " | met, not yet the answer: metric 0.9, loss 0 | " in met
+    assert " | met, and the search goes on: metric 0.9, loss 0 | " in met
     assert " | best: trial 5, 1 of 3 ops in INT8 | 0:00 used, at most " in met
     assert " | best: trial 5, 1 of 3 ops in INT8 | 0:00 used, at most " in lines[-1]
 
