@@ -25,6 +25,7 @@ from optuna_quant.data.sample_checks import check_fits
 from optuna_quant.data.sample_checks import check_inputs
 from optuna_quant.data.sample_checks import find_labels
 from optuna_quant.data.sample_checks import have_batch_of_one
+from optuna_quant.data.sample_checks import unwrapped
 from optuna_quant.data.transformed import transformed
 
 
@@ -270,7 +271,7 @@ class DatasetData(LabelledData):
                 check_inputs(given, names, where)
                 named = given
             elif len(names) == 1:
-                named = {names[0]: _unwrapped(given)}
+                named = {names[0]: unwrapped(given)}
             else:
                 raise ValueError(
                     f"The inputs in {where} are of type {type(given).__name__}, but the model has "
@@ -370,13 +371,6 @@ def _stacked(rows: list[Any], dtype: np.dtype[Any] | None = None) -> Rows:
     if not all(isinstance(row, np.ndarray) for row in rows):
         return rows
     return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
-
-
-def _unwrapped(given: object) -> object:
-    """The one input of a sample, also where it comes as a tuple or list of one array."""
-    if isinstance(given, tuple | list) and len(given) == 1 and getattr(given[0], "ndim", 0):
-        return given[0]
-    return given
 
 
 def _described(sample: object) -> str:
