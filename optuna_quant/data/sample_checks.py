@@ -116,7 +116,7 @@ def unwrapped(given: Any) -> Any:
         given:
             What stands for the inputs.
     """
-    if isinstance(given, tuple | list) and len(given) == 1 and getattr(given[0], "ndim", 0):
+    if isinstance(given, tuple | list) and len(given) == 1 and getattr(given[0], "ndim", 0) > 0:
         return given[0]
     return given
 
