@@ -6,6 +6,11 @@ from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._bayesian import BayesianQuantSampler
 from optuna_quant.samplers._conservative import ConservativeQuantSampler
 from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._engine.contract import HasClaimTimeout
+from optuna_quant.samplers._engine.contract import HasCriterion
+from optuna_quant.samplers._engine.contract import TellsAnswers
+from optuna_quant.samplers._engine.contract import TellsExhaustion
+from optuna_quant.samplers._engine.contract import TellsNewConfigs
 from optuna_quant.samplers._engine.reports import Abandoned
 from optuna_quant.samplers._engine.reports import RaceReport
 from optuna_quant.samplers._engine.reports import ReportsRaces
@@ -52,6 +57,8 @@ __all__ = [
     "Explanation",
     "FallbackOp",
     "HAWQV2QuantSampler",
+    "HasClaimTimeout",
+    "HasCriterion",
     "LeastLoss",
     "MSEQuantSampler",
     "MSEV2QuantSampler",
@@ -73,6 +80,9 @@ __all__ = [
     "StudyPrior",
     "SurrogateQuantSampler",
     "TPEQuantSampler",
+    "TellsAnswers",
+    "TellsExhaustion",
+    "TellsNewConfigs",
     "Untried",
     "register_strategy",
     "strategies",

@@ -30,12 +30,14 @@ from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
+from optuna_quant.backends.base.model import Feed
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
 from optuna_quant.backends.base.model import HasThreads
 from optuna_quant.backends.base.model import MayDependOnBatch
 from optuna_quant.backends.base.model import Model
 from optuna_quant.backends.base.model import ModelLoadError
+from optuna_quant.backends.base.model import NativeModel
 from optuna_quant.backends.base.model import RunnableModel
 from optuna_quant.backends.base.model import RunsConcurrently
 from optuna_quant.backends.base.model import depends_on_batch
@@ -60,6 +62,7 @@ __all__ = [
     "CalibratesForConfigs",
     "CountsPasses",
     "ExecutedOp",
+    "Feed",
     "GraphNode",
     "HasBlocks",
     "HasConstantInputs",
@@ -74,6 +77,7 @@ __all__ = [
     "Model",
     "ModelLoadError",
     "NamesOriginal",
+    "NativeModel",
     "OffersSensitivities",
     "OpRuns",
     "PreviewsCalibration",

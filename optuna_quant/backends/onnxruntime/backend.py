@@ -43,9 +43,6 @@ from optuna_quant.space.space import TuningSpace
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     import pandas as pd
 
     from optuna_quant.backends.base import GraphNode
@@ -55,6 +52,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike
     from optuna_quant.backends.onnxruntime.targets.given import TargetLike
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
@@ -161,8 +160,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         reduce_range: bool | None = None,
         target: TargetLike | None = None,
         float16_storage: bool = False,
-        inputs: Mapping[str, Any] | None = None,
-        transform: Callable[[Any], Any] | None = None,
+        inputs: InputValues | None = None,
+        transform: Transform | None = None,
         recipes: RecipesLike | None = None,
         inspect_only: bool = False,
     ) -> None:
@@ -203,7 +202,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         found.tell()
 
     @property
-    def inputs(self) -> Mapping[str, Any]:
+    def inputs(self) -> InputValues:
         """The inputs that are the same for all samples."""
         return self._parts.samples.reader.inputs
 

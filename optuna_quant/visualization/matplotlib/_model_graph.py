@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant.visualization._model_graph import EDGE_COLOR
 from optuna_quant.visualization._model_graph import JOIN
@@ -25,11 +24,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     import optuna
 
+    from optuna_quant.backends.base import HasGraph
+    from optuna_quant.backends.default import ModelLike
+
 
 @experimental
 def plot_model_graph(
     study: optuna.Study,
-    model: Any,
+    model: ModelLike | HasGraph,
     *,
     trial: int | None = None,
     collapse: bool | None = None,

@@ -25,6 +25,7 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     import optuna
 
@@ -83,7 +84,7 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> Axes:
         edgecolors="white" if rows <= MOST_LABELS and columns <= MOST_LABELS else "none",
         linewidth=0.5,
     )
-    handles = []
+    handles: list[Artist] = []
     for verdict, row in verdict_rows(info).items():
         found = trials_of(info, verdict)
         size = 36 if columns <= MOST_LABELS else 9
