@@ -1,4 +1,7 @@
-"""Samplers that search a tuning space, one per strategy."""
+"""Samplers that search a tuning space, one per strategy.
+
+May import: `samplers._models` and what is below it.
+"""
 
 from optuna_quant.backends.base import Sensitivity
 from optuna_quant.samplers._auto import AutoQuantSampler

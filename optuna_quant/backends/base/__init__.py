@@ -6,7 +6,7 @@ protocols of :mod:`optuna_quant.costs`: :class:`~optuna_quant.costs.MeasuresCost
 :class:`~optuna_quant.costs.CountsCosts` and :class:`~optuna_quant.costs.HasCostConditions`.
 ``docs/backends.md`` shows how to write one, and :mod:`optuna_quant.testing` tests it.
 
-May import: `space` and the descriptions of inputs in `data`.
+May import: `data` and what is below it.
 """
 
 from optuna_quant.backends.base.backend import Backend
