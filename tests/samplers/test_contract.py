@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import optuna
 import pytest
+from sample_models import backend_of
+from sample_models import sampler_of
 
 from optuna_quant import AccuracyCriterion
 from optuna_quant.pruners import AccuracyPruner
@@ -15,8 +17,6 @@ from optuna_quant.samplers import TellsNewConfigs
 from optuna_quant.samplers._engine.contract import LAST_TRIALS_SECONDS
 from optuna_quant.samplers._engine.contract import claim_timeout_of
 from optuna_quant.samplers._engine.contract import criterion_of
-from tests.sample_models import backend_of
-from tests.sample_models import sampler_of
 
 
 CRITERION = AccuracyCriterion(tolerable_loss=0.01)
