@@ -33,7 +33,7 @@ Batches: TypeAlias = "Iterable[SampleLike] | Callable[[], Iterable[SampleLike]]"
 """Batches or samples, or a function that gives an iterator over them."""
 
 InputValues: TypeAlias = "Mapping[str, ArrayLike]"
-"""Inputs that are the same for all samples, by name: numbers, arrays or texts."""
+"""Inputs that are the same for all samples, by name: numbers, arrays or strings."""
 
 Transform: TypeAlias = "Callable[[SampleLike], SampleLike]"
 """Makes the input of a model of what data hold of one sample: an array, an image, a text."""

@@ -44,7 +44,7 @@ def test_pauses_of_workers_differ(clock: Clock) -> None:
     assert len(set(clock.slept)) > 25
 
 
-def test_a_queue_that_moves_starts_the_pauses_anew(clock: Clock) -> None:
+def test_a_queue_that_moves_starts_with_the_first_pause(clock: Clock) -> None:
     pause = Backoff(first=1.0, longest=8.0, factor=2.0, spread=(1.0, 1.0))
     for ahead in (2, 2, 2, 1):
         pause(ahead=ahead)

@@ -35,7 +35,7 @@ def test_silence_for_the_timeout_is_stale(clock: SimpleNamespace) -> None:
     assert stale == [False, False, False, False, True]
 
 
-def test_a_change_starts_the_time_anew(clock: SimpleNamespace) -> None:
+def test_a_change_starts_the_timeout_again(clock: SimpleNamespace) -> None:
     monitor = HeartbeatMonitor(3.0)
     for clock.now in range(20):
         assert not monitor.is_stale("worker", clock.now)

@@ -145,7 +145,7 @@ def put_legend(
 
 def mark(
     axes: Axes,
-    verdict: Judged,
+    outcome: Judged,
     x: Sequence[float],
     y: Sequence[float],
     *,
@@ -157,7 +157,7 @@ def mark(
     Args:
         axes:
             Where to draw them.
-        verdict:
+        outcome:
             What came out.
         x:
             Where they are.
@@ -171,12 +171,12 @@ def mark(
     Returns:
         The entry of the legend.
     """
-    symbol = SYMBOLS[verdict][1]
+    symbol = SYMBOLS[outcome][1]
     colors: dict[str, Any] = (
         {"color": color}
         if symbol in "x_"
-        else {"edgecolors": color, "facecolors": "none" if verdict in HOLLOW else color}
+        else {"edgecolors": color, "facecolors": "none" if outcome in HOLLOW else color}
     )
     return axes.scatter(
-        x, y, s=size, marker=symbol, linewidths=1.3, label=str(verdict), zorder=3, **colors
+        x, y, s=size, marker=symbol, linewidths=1.3, label=str(outcome), zorder=3, **colors
     )
