@@ -38,25 +38,8 @@ def plot_precisions(
 ) -> Axes:
     """Plot in which precision each op was in each trial, as a heat map, with Matplotlib.
 
-    See :func:`optuna_quant.visualization.plot_precisions` for an example.
-
-    Args:
-        study:
-            A study that a strategy of this library has searched.
-        criterion:
-            What trials that were evaluated in full are judged by. Default: that of the study, or
-            at most 1% relative loss if it records none.
-        prefix:
-            What the names of the study's parameters begin with.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError:
-            If the study keeps no tuning space with that prefix.
-        ImportError:
-            If Matplotlib is not installed.
+    For the arguments and errors see
+    :func:`optuna_quant.visualization.plot_precisions`.
     """
     pyplot()
     return _get_precisions_plot(_get_precisions_info(study, criterion=criterion, prefix=prefix))
