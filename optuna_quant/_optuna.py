@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import contextlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -208,11 +209,30 @@ def remember_distributions(
                 info.param_distribution.setdefault(name, distribution)
 
 
-def database_session(storage: RDBStorage) -> AbstractContextManager[Session]:
-    """A transaction; an error of the database becomes a ``StorageInternalError``."""
-    from optuna.storages._rdb.storage import _create_scoped_session
+@contextlib.contextmanager
+def database_session(storage: RDBStorage) -> Iterator[Session]:
+    """A transaction; an error of the database becomes a ``StorageInternalError``, as in Optuna.
 
-    return _create_scoped_session(storage.scoped_session)
+    Raises:
+        sqlalchemy.exc.IntegrityError:
+            If another process has written the same.
+        optuna.exceptions.StorageInternalError:
+            If anything else goes wrong in the database.
+    """
+    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    session = storage.scoped_session()
+    try:
+        yield session
+        session.commit()
+    except Exception as error:
+        session.rollback()
+        if isinstance(error, SQLAlchemyError) and not isinstance(error, IntegrityError):
+            raise StorageInternalError(f"A transaction has failed: {error}") from error
+        raise
+    finally:
+        session.close()
 
 
 def set_attributes(
@@ -289,9 +309,9 @@ def append_parameters(
                 if not missing:
                     break
         count = check(trial, known)
-        # Not this thread's own name: an entry that turns out to be refused, because the trial has
-        # ended, would raise in each of this thread's next calls, one after the other.
-        worker = f"{storage._worker_id_prefix}parameters"
+        # The name of no thread: an entry that turns out to be refused, because the trial has
+        # ended, would raise in each of the thread's next calls, one after the other.
+        worker = "optuna_quant: parameters"
         logs: list[dict[str, Any]] = [
             {"op_code": code.value, "worker_id": worker, "trial_id": trial_id, **entry}
             for code, some in (
