@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from optuna.logging import get_logger
@@ -20,6 +19,7 @@ from optuna_quant.workers.launch import this_rank
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.default import RunnableLike
     from optuna_quant.data.sample_runs import Rows
 
     Feed = Mapping[str, Rows]
@@ -39,7 +39,9 @@ _DIFFERENT = 8.0
 _INNER = (0.01, 0.99)
 
 
-def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> tuple[str, ...]:
+def warn_of_data(
+    backend: object, measure: object, fp32: Callable[[], RunnableLike]
+) -> tuple[str, ...]:
     """Warn of data that are too few, or of calibration data in another range.
 
     At most three lines in all, and of several processes that were started together one says them.
@@ -66,7 +68,7 @@ def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> tuple[s
     return found
 
 
-def _warnings(backend: Any, measure: Any, fp32: Callable[[], Any]) -> Iterator[str]:
+def _warnings(backend: object, measure: object, fp32: Callable[[], RunnableLike]) -> Iterator[str]:
     calibration = None
     if isinstance(backend, PreviewsCalibration):
         calibration = backend.calibration_preview(_LOOKED_AT)

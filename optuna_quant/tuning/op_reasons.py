@@ -94,9 +94,9 @@ class OthersInModel:
         original, backend = self.result.original, self.result.backend
         found = {}
         if isinstance(backend, HasGraph):
-            # What its neighbours compute in integers it may pass on as such.
             found = {
-                node.name: f"not searched: {node.op_type} has no quantized form of its own"
+                node.name: f"not searched: {node.op_type} has no quantized form of its own; it "
+                "follows the op before it, or computes in floats"
                 for node in backend.graph_nodes()
             }
         for each in self.result.not_searched:

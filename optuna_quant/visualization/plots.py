@@ -21,6 +21,8 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import HasGraph
+    from optuna_quant.backends.default import ModelLike
     from optuna_quant.visualization._facts import Searched
 
 
@@ -89,7 +91,7 @@ def save_plot(
     kind: str,
     path: str | os.PathLike[str],
     *,
-    model: Any = None,
+    model: ModelLike | HasGraph | None = None,
     trial: int | None = None,
     dpi: int = 150,
 ) -> None:

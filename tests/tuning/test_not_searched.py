@@ -171,7 +171,7 @@ def test_every_node_of_a_model_is_explained() -> None:
         measure_gain=False,
     )
     assert result.explain("GlobalAveragePool0").startswith("in FP32, not searched: it is rarely")
-    assert result.explain("Flatten0") == "not searched: Flatten has no quantized form of its own"
+    assert result.explain("Flatten0").startswith("not searched: Flatten has no quantized form")
     assert "; 1 other not searched" in str(result)
 
 
