@@ -109,7 +109,7 @@ def have_batch_of_one(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[in
     return are_whole(inputs, shapes) and all(shapes[spec.name][:1] == (1,) for spec in inputs)
 
 
-def unwrapped(given: Any) -> Any:
+def unwrapped(given: object) -> object:
     """The one input of a sample or batch, also where it comes as a tuple or list of one array.
 
     Args:

@@ -271,7 +271,7 @@ class _Items(LabelledData):
 
 def _axes_of_inputs(item: Any, inputs: Sequence[InputSpec]) -> int | None:
     """How many axes fewer than the model's an item's inputs have; None if that is not known."""
-    given = item[0] if isinstance(item, tuple | list) and len(item) == 2 else item
+    given: Any = item[0] if isinstance(item, tuple | list) and len(item) == 2 else item
     given = unwrapped(given)
     for spec in inputs:
         if spec.shape is None:
