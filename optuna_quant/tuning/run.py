@@ -49,6 +49,7 @@ from optuna_quant.tuning.deciding import decide_for
 from optuna_quant.tuning.direction import ask_for_direction
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.findings import keep_findings
 from optuna_quant.tuning.holdout import with_holdout
 from optuna_quant.tuning.opening import MOST_RENEWALS
 from optuna_quant.tuning.opening import StudyOpener
@@ -407,6 +408,7 @@ class TuningRun:
             display.doing("Evaluating the hold-out set")
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
             result = with_holdout(result, self.holdout, limited=limited)
+        keep_findings(result)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result

@@ -588,7 +588,7 @@ def test_file_of_options_says_what_flags_say(
     ("command", "message"),
     [
         ([], "COMMAND"),
-        (["tune"], "MODEL"),
+        (["tune"], "The model is missing"),
         ([*ACCURACY, "--timeout", "soon"], "--timeout"),
         ([*ACCURACY, "--max-trials", "0"], "it must be at least 1, but is 0"),
         ([*ACCURACY, "--objective", "speed"], "latency"),
