@@ -30,7 +30,7 @@ napoleon_use_rtype = False
 
 templates_path = ["_templates"]
 html_theme = "furo"
-html_title = f"optuna_quant {release}"
+html_title = "optuna_quant"
 html_sidebars = {
     "**": [
         "sidebar/brand.html",

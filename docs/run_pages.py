@@ -41,7 +41,7 @@ DOCS = ROOT / "docs"
 DIGITS = ROOT / "examples" / "digits"
 
 _FENCE = re.compile(
-    r"^(?:<!-- (?P<marker>[^\n]*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"^(?:<!-- (?P<marker>[^\n]*?) -->\n)?```(?P<language>[^`\n]*)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
 _NEEDS = re.compile(r"^<!-- needs: (\w+) -->$", re.MULTILINE)

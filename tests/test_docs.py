@@ -297,3 +297,10 @@ def test_messages_on_the_page_of_errors_are_those_of_the_package() -> None:
         parts = (re.escape(part.strip()) for part in message.split("..."))
         pattern = re.compile(".*?".join(parts))
         assert any(pattern.search(text) for text in said), message
+
+
+def test_a_block_behind_a_directive_is_found() -> None:
+    text = "```{literalinclude} a.py\n:language: python\n```\n\n<!-- run -->\n```bash\nls\n```\n"
+    directive, block = run_pages.blocks(text)
+    assert directive.language == "{literalinclude} a.py" and not directive.runs
+    assert (block.runs, block.language, block.text) == (True, "bash", "ls\n")
