@@ -126,6 +126,7 @@ def printed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Half a minute of computing takes many where others compute as well.
 @pytest.mark.parametrize("page", [name(page) for page in PAGES])
 def test_code_of_page_runs(page: str, printed: Printed) -> None:
     without = run_pages.missing(ROOT / page)
