@@ -15,6 +15,7 @@ from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._plans.best import Best
 from optuna_quant.samplers._plans.block_fallback import BlockFallback
+from optuna_quant.samplers._plans.cheaper_fallback import float_modes
 from optuna_quant.samplers._plans.comparisons import Comparisons
 from optuna_quant.samplers._plans.grow import Growth
 from optuna_quant.samplers._plans.grow import apply
@@ -190,7 +191,7 @@ class BasicQuantSampler(StagedQuantSampler):
         """The stages that the class describes."""
         best = Best(later_wins=self._compat == "inc2")
         base: QuantConfig = yield from self._settings(space, best)
-        modes = _float_modes(space)
+        modes = float_modes(space)
         yield from self._settle(space, best, modes, base)
         blocks = BlockFallback(
             self._blocks,
@@ -300,9 +301,3 @@ class BasicQuantSampler(StagedQuantSampler):
     @property
     def _comparisons(self) -> Comparisons:
         return Comparisons(races=self._compat is None and self._racing)
-
-
-def _float_modes(space: TuningSpace) -> list[str]:
-    """The floating-point modes of the space, the cheapest first."""
-    have = {option.mode for tunable in space.tunables for option in tunable.fallbacks}
-    return [mode for mode in ("bf16", "fp16", "fp32") if mode in have]

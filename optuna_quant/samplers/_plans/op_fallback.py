@@ -13,6 +13,7 @@ from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Request
 from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.cheaper_fallback import suffix_of
 from optuna_quant.samplers._plans.fallback import Ranking
 from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.samplers._plans.fallback import one_by_one
@@ -74,7 +75,7 @@ class OpFallback:
         ]
         if not tunables:
             return
-        suffix = "" if mode == "fp32" else f" ({mode})"
+        suffix = suffix_of(mode)
         singles = [base.with_fallback(*tunable.ops, mode=mode) for tunable in tunables]
         results = yield from self.comparisons.rank(f"instance-wise fallback{suffix}", singles)
         gains = [result.score for result in results]
