@@ -38,12 +38,14 @@ NAMES = (
     "peers",
     "pareto",
     "recipes",
+    "ranges",
+    "acceptance",
     "warm_start",
     "ways",
     "smollm2_search",
     "dashboard",
 )
-NEED_CASES = ("build", "peers")
+NEED_CASES = ("acceptance", "build", "peers")
 
 
 def main() -> None:
