@@ -71,7 +71,7 @@ class MSEQuantSampler(BasicQuantSampler):
     """
 
     # Whether the ranking depends on what is in fallback.
-    _scores_anew = True
+    _scores_again = True
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class MSEQuantSampler(BasicQuantSampler):
                 ranked,
                 mode=mode,
                 patience=self._patience,
-                rerank=by_score if self._scores_anew else None,
+                rerank=by_score if self._scores_again else None,
                 keep=True,
             )
             if found is not None:
@@ -179,7 +179,7 @@ class HAWQV2QuantSampler(MSEQuantSampler):
             See :class:`BasicQuantSampler`.
     """
 
-    _scores_anew = False
+    _scores_again = False
 
 
 @register_strategy("mse_v2")
