@@ -39,6 +39,7 @@ NAMES = (
     "pareto",
     "recipes",
     "ranges",
+    "float_types",
     "acceptance",
     "warm_start",
     "ways",
