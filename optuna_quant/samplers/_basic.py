@@ -15,6 +15,7 @@ from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._plans.best import Best
 from optuna_quant.samplers._plans.block_fallback import BlockFallback
+from optuna_quant.samplers._plans.cheaper_fallback import cheaper_fallback
 from optuna_quant.samplers._plans.cheaper_fallback import float_modes
 from optuna_quant.samplers._plans.comparisons import Comparisons
 from optuna_quant.samplers._plans.grow import Growth
@@ -78,6 +79,10 @@ class BasicQuantSampler(StagedQuantSampler):
 
     Once a configuration meets the criterion (if the sampler knows it), a search that goes on tries
     to quantize what is in fallback again: ``quantized again``, as many ops as fit.
+
+    Before an answer with ops in FP32 these are made cheaper where the space can: ``16-bit
+    activations``, ``bf16 instead of fp32``, ``fp16 instead of fp32``, as many of them as fit in
+    each of these, in this order.
 
     Where the quantized model is so far off that no single fallback closes a quarter of the gap,
     the order by gain is noise: then ``instance-wise quantization`` (one op quantized, the rest in
@@ -233,6 +238,8 @@ class BasicQuantSampler(StagedQuantSampler):
         if not self._is_missed(default) or best.is_promising:
             return
         config = yield from self._answer_by_halves(space, best, base)
+        if modes == ["fp32"]:
+            config = yield from cheaper_fallback(space, config, best.config)
         if config.quantized_ops:
             few = len(config.fallback_ops) * _FEW <= len(config.ops)
             yield Stage(_BY_HALVES, [config], provisional=not few or modes != ["fp32"])

@@ -158,6 +158,50 @@ def test_what_is_in_fp32_gets_the_cheapest_of_16_bits_that_holds(
     assert searched(kind, options, bad) == [*FIRST[kind], *more]
 
 
+HALVES = [
+    "baseline: ffffff",
+    "default: ssssss",
+    "fallback by halves: sssfff",
+    "fallback by halves: ffsfff",
+    "fallback by halves: ffssss",
+    "fallback by halves: ffsssf",
+    "fallback by halves: ffsffs",
+    "fallback by halves: sfsffs",
+    "fallback by halves: sfssfs",
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "bad", "more"),
+    [
+        ((STATIC, FP32), {}, []),
+        ((STATIC, STATIC_16, FP32), {}, ["16-bit activations: swssws"]),
+        (
+            (STATIC, STATIC_16, FP32),
+            {STATIC_16: ["op1"]},
+            [
+                "16-bit activations: swssws",
+                "16-bit activations: swssfs",
+                "16-bit activations: sfssws",
+            ],
+        ),
+    ],
+)
+def test_basic_tries_wide_activations_before_its_answer(
+    options: Sequence[OpConfig], bad: Bad, more: Sequence[str]
+) -> None:
+    lines = run(make_space(6, options), metric_of(bad), criterion=CRITERION, max_op_type_trials=0)
+    # Then it goes on with each op in FP32 by itself.
+    assert lines[: len(HALVES) + len(more)] == [*HALVES, *more]
+    assert lines[len(HALVES) + len(more)] == "instance-wise fallback: sssssf"
+
+
+def test_basic_mixes_types_where_none_is_enough_for_all() -> None:
+    space, bad = make_space(6, FLOATS), {BF16: ["op4"], FP16: ["op1"]}
+    lines = run(space, metric_of(bad), criterion=CRITERION, max_op_type_trials=0)
+    assert lines[-2:] == ["bf16 instead of fp32: sbssfs", "fp16 instead of fp32: sbsshs"]
+
+
 @STRATEGIES
 def test_the_way_there_is_no_answer(kind: type) -> None:
     """The one with FP32 meets the criterion first, and a search goes on from it."""
