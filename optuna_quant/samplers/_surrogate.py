@@ -122,6 +122,9 @@ class SurrogateQuantSampler(QuantSampler):
     begins_from_studies = True
     """Whether a prior of an earlier study is used."""
 
+    chooses_recipes = True
+    """Whether a recipe is tried only if the sensitivities say that it is worth a trial."""
+
     def __init__(
         self,
         space: TuningSpace,

@@ -278,6 +278,19 @@ def _begins_from_studies(cls: type[QuantSampler]) -> bool:
     return bool(getattr(cls, "begins_from_studies", False))
 
 
+def chooses_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a strategy knows by its model of the loss whether a recipe is worth a trial.
+
+    Args:
+        strategy:
+            The strategy's name.
+        kwargs:
+            Its options.
+    """
+    able = bool(getattr(strategies()[strategy], "chooses_recipes", False))
+    return able and kwargs.get("compat") is None
+
+
 def sampler_options(cls: type[QuantSampler]) -> list[str]:
     """The names of the options that a sampler takes, its base classes' included."""
     return [name for name in _keywords(cls) if name not in _GIVEN]
