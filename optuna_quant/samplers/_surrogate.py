@@ -122,8 +122,8 @@ class SurrogateQuantSampler(QuantSampler):
     begins_from_studies = True
     """Whether a prior of an earlier study is used."""
 
-    chooses_recipes = True
-    """Whether a recipe is tried only if the sensitivities say that it is worth a trial."""
+    tunes_recipes = True
+    """Whether it has a place for recipes: they are tried where sensitivities promise something."""
 
     def __init__(
         self,

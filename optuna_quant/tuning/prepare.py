@@ -50,10 +50,10 @@ from optuna_quant.tuning.sensitivities.given import given_sensitivity
 from optuna_quant.tuning.sensitivities.table import as_table
 from optuna_quant.tuning.strategies import check_begins_from
 from optuna_quant.tuning.strategies import choose_strategy
-from optuna_quant.tuning.strategies import chooses_recipes
 from optuna_quant.tuning.strategies import kind_used
 from optuna_quant.tuning.strategies import make_sampler
 from optuna_quant.tuning.strategies import takes_costs
+from optuna_quant.tuning.strategies import tunes_recipes
 from optuna_quant.tuning.usual_recipes import left_open
 from optuna_quant.tuning.usual_recipes import with_usual
 from optuna_quant.tuning.usual_recipes import without
@@ -171,14 +171,14 @@ def _spaces(
 ) -> tuple[TuningSpace, ...]:
     """The space of a new search, and those of which a study may be continued.
 
-    They differ in the recipes that the user has left open, which only a strategy tunes that knows
-    whether one is worth a trial.
+    They differ in the recipes that the user has left open, which only a strategy tunes that has a
+    place for them.
     """
     usual = left_open(space, request.quantization.recipes) if _leaves_recipes_open(request) else ()
     if not usual:
         return (space,)
     found = space, without(space, usual)
-    return found if chooses_recipes(strategy, tuning.strategy_kwargs or {}) else found[::-1]
+    return found if tunes_recipes(strategy, tuning.strategy_kwargs or {}) else found[::-1]
 
 
 def _strategy(request: TuneOptions, tuning: TuningCriterion) -> str:

@@ -278,8 +278,10 @@ def _begins_from_studies(cls: type[QuantSampler]) -> bool:
     return bool(getattr(cls, "begins_from_studies", False))
 
 
-def chooses_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a strategy knows by its model of the loss whether a recipe is worth a trial.
+def tunes_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether recipes are tuned by default, because a strategy has a place for them.
+
+    For others a recipe is one more dimension of the space.
 
     Args:
         strategy:
@@ -287,7 +289,7 @@ def chooses_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
         kwargs:
             Its options.
     """
-    able = bool(getattr(strategies()[strategy], "chooses_recipes", False))
+    able = bool(getattr(strategies()[strategy], "tunes_recipes", False))
     return able and kwargs.get("compat") is None
 
 

@@ -61,7 +61,12 @@ _EXACT = (
 
 
 def tune(
-    strategy: str = "auto", *, tolerance: float = 0.02, max_trials: int = 100, **kwargs: Any
+    strategy: str = "auto",
+    *,
+    tolerance: float = 0.02,
+    max_trials: int = 100,
+    strategy_kwargs: dict[str, Any] | None = None,
+    **kwargs: Any,
 ) -> TuningResult:
     with onnx_models.exact_products():
         return optuna_quant.tune(
@@ -70,7 +75,10 @@ def tune(
             evaluate=closeness,
             accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=tolerance),
             tuning_criterion=TuningCriterion(
-                strategy=strategy, objective="ops", max_trials=max_trials
+                strategy=strategy,
+                objective="ops",
+                max_trials=max_trials,
+                strategy_kwargs=strategy_kwargs,
             ),
             measure_gain=False,
             verify=False,
@@ -119,8 +127,11 @@ def test_what_a_user_fixes_is_not_tuned_and_the_others_are(
     assert dict(tune(recipes=recipes, tolerance=0.9).space.recipes) == found
 
 
-def test_strategies_without_a_model_of_recipes_tune_those_that_are_asked_for() -> None:
+def test_strategies_without_a_place_for_recipes_tune_those_that_are_asked_for() -> None:
     assert not tune("conservative", max_trials=1).space.recipes
+    assert dict(tune("basic", max_trials=1).space.recipes) == MAY_EQUALIZE
+    inc2 = {"compat": "inc2"}
+    assert not tune("basic", max_trials=1, strategy_kwargs=inc2).space.recipes
     fixed = {"weight_correction": True}
     assert dict(tune("random", max_trials=1, recipes=fixed).space.recipes) == {
         "weight_correction": ("on",)
