@@ -15,7 +15,7 @@ import pytest
 # Helper modules of the tests (spaces.py, onnx_models.py, ...) are imported by their plain names.
 sys.path.insert(0, str(Path(__file__).parent))
 
-# What an example may take is nobody's promise, and the machine may be busy.
+# No time is promised for an example, and the machine may be busy.
 settings.register_profile(
     "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

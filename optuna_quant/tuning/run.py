@@ -62,7 +62,7 @@ from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.promising import finish_promising
 from optuna_quant.tuning.result import TuningResult
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
-from optuna_quant.tuning.usual_recipes import begun_with
+from optuna_quant.tuning.usual_recipes import started_with
 from optuna_quant.tuning.warm_start import WarmStart
 from optuna_quant.tuning.warm_start import warm_start
 from optuna_quant.workers.launch import this_rank
@@ -255,7 +255,7 @@ class TuningRun:
         display.doing("Looking at what ops cost")
         for attempts_left in reversed(range(MOST_RENEWALS)):
             study = self._opener.open(opened, study_name)
-            space = begun_with(study, (self.space, *self.other_spaces))
+            space = started_with(study, (self.space, *self.other_spaces))
             costs = costs_in(space)
             start = warm_start(
                 study,
@@ -315,7 +315,7 @@ class TuningRun:
         )
 
     def _without_gain(self, message: str) -> TuningRun:
-        """This search where it is not worth beginning: the FP32 model, and what was enqueued."""
+        """This search where it is not worth starting: the FP32 model, and what was enqueued."""
         sampler = FP32OnlySampler(
             self.space,
             criterion=self.criterion,

@@ -63,14 +63,14 @@ def without(space: TuningSpace, names: Collection[str]) -> TuningSpace:
     return replace(space, recipes=kept)
 
 
-def begun_with(study: optuna.Study, spaces: Sequence[TuningSpace]) -> TuningSpace:
-    """The space of those that has the recipes with which a study was begun.
+def started_with(study: optuna.Study, spaces: Sequence[TuningSpace]) -> TuningSpace:
+    """The space of those that has the recipes with which a study was started.
 
     Args:
         study:
             The study.
         spaces:
-            The spaces; the first one is for a study that has not begun, or with others.
+            The spaces; the first one is for a study that has not started, or with others.
     """
     text = read_text(study, f"{record.SPACE}:{spaces[0].prefix}")
     if text is None:

@@ -150,7 +150,7 @@ def tune(function: str, *options: str) -> list[str]:
 
 MET = tune("accuracy", "--tolerable-loss", "0.5", "--report", "report.csv")
 NOT_MET = tune("distance", *IMPOSSIBLE)
-VERDICT_MET, VERDICT_NOT_MET = (MET, 0), (NOT_MET, 1)
+OUTCOME_MET, OUTCOME_NOT_MET = (MET, 0), (NOT_MET, 1)
 
 
 def ended(args: Sequence[str], **kwargs: object) -> subprocess.CompletedProcess[str]:
@@ -165,11 +165,11 @@ def in_shell(args: Sequence[str], around: str) -> subprocess.CompletedProcess[st
     )
 
 
-# The verdict.
+# The outcome.
 
 
-@pytest.mark.parametrize(("args", "code"), [VERDICT_MET, VERDICT_NOT_MET])
-def test_verdict(folder: Path, args: list[str], code: int) -> None:
+@pytest.mark.parametrize(("args", "code"), [OUTCOME_MET, OUTCOME_NOT_MET])
+def test_outcome(folder: Path, args: list[str], code: int) -> None:
     done = ended(args)
     assert done.returncode == code
     assert (folder / "out.onnx").exists()
@@ -179,23 +179,23 @@ def test_verdict(folder: Path, args: list[str], code: int) -> None:
 @pytest.mark.parametrize(
     ("around", "args", "code"),
     [
-        pytest.param("@ | true; echo ${PIPESTATUS[0]} >code", *VERDICT_MET, id="gone"),
+        pytest.param("@ | true; echo ${PIPESTATUS[0]} >code", *OUTCOME_MET, id="gone"),
         pytest.param(
-            "@ | true; echo ${PIPESTATUS[0]} >code", *VERDICT_NOT_MET, id="gone, not met"
+            "@ | true; echo ${PIPESTATUS[0]} >code", *OUTCOME_NOT_MET, id="gone, not met"
         ),
-        pytest.param("@ 2>&1 | head -1; echo ${PIPESTATUS[0]} >code", *VERDICT_MET, id="head"),
-        pytest.param("@ 2> >(true); echo $? >code", *VERDICT_MET, id="stderr gone"),
-        pytest.param("@ >&-; echo $? >code", *VERDICT_MET, id="stdout closed"),
-        pytest.param("@ >&- 2>&- <&-; echo $? >code", *VERDICT_NOT_MET, id="all closed"),
-        pytest.param("@ >/dev/full; echo $? >code", *VERDICT_MET, id="full"),
-        pytest.param("@ >/dev/full 2>&1; echo $? >code", *VERDICT_NOT_MET, id="all full"),
-        pytest.param("PYTHONIOENCODING=ascii @; echo $? >code", *VERDICT_MET, id="ascii"),
+        pytest.param("@ 2>&1 | head -1; echo ${PIPESTATUS[0]} >code", *OUTCOME_MET, id="head"),
+        pytest.param("@ 2> >(true); echo $? >code", *OUTCOME_MET, id="stderr gone"),
+        pytest.param("@ >&-; echo $? >code", *OUTCOME_MET, id="stdout closed"),
+        pytest.param("@ >&- 2>&- <&-; echo $? >code", *OUTCOME_NOT_MET, id="all closed"),
+        pytest.param("@ >/dev/full; echo $? >code", *OUTCOME_MET, id="full"),
+        pytest.param("@ >/dev/full 2>&1; echo $? >code", *OUTCOME_NOT_MET, id="all full"),
+        pytest.param("PYTHONIOENCODING=ascii @; echo $? >code", *OUTCOME_MET, id="ascii"),
         pytest.param(
-            "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 @; echo $? >code", *VERDICT_MET, id="C"
+            "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 @; echo $? >code", *OUTCOME_MET, id="C"
         ),
     ],
 )
-def test_verdict_does_not_depend_on_who_reads_it(
+def test_outcome_does_not_depend_on_who_reads_it(
     folder: Path, around: str, args: list[str], code: int
 ) -> None:
     done = in_shell(args, around)
@@ -221,7 +221,7 @@ def test_names_that_the_encoding_lacks_are_escaped(folder: Path) -> None:
     assert r"gr\xf6\xdfe/Conv0" in done.stdout
 
 
-def test_evaluation_that_prints_to_nobody_is_none_that_fails(folder: Path) -> None:
+def test_evaluation_that_prints_without_a_reader_does_not_fail(folder: Path) -> None:
     done = in_shell(tune("talks", "--tolerable-loss", "0.5"), "@ | true; exit ${PIPESTATUS[0]}")
     assert done.returncode == 0
     assert "failed" not in done.stderr

@@ -20,7 +20,7 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import TuningCriterion
 from optuna_quant import TuningResult
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.tuning.usual_recipes import begun_with
+from optuna_quant.tuning.usual_recipes import started_with
 from optuna_quant.tuning.usual_recipes import with_usual
 
 
@@ -147,14 +147,14 @@ def test_strategies_without_a_place_for_recipes_tune_those_that_are_asked_for() 
         ({"recipes": "none"}, {}, {}),
     ],
 )
-def test_a_study_that_was_begun_keeps_its_recipes(
+def test_a_study_that_was_started_keeps_its_recipes(
     tmp_path: Path, first: dict[str, Any], then: dict[str, Any], recipes: dict[str, Any]
 ) -> None:
     journal = tmp_path / "study.journal"
-    begun = tune(storage=journal, max_trials=2, **first)
-    tried = len(begun.study.trials)
+    started = tune(storage=journal, max_trials=2, **first)
+    tried = len(started.study.trials)
     further = tune(storage=journal, max_trials=4, **then)
-    assert dict(further.space.recipes) == dict(begun.space.recipes) == recipes
+    assert dict(further.space.recipes) == dict(started.space.recipes) == recipes
     assert len(further.study.trials) > tried
 
 
@@ -167,7 +167,7 @@ def test_what_a_user_says_of_recipes_must_fit_a_study_that_is_continued(tmp_path
 
 def test_the_study_of_another_space_changes_nothing() -> None:
     space = OnnxRuntimeBackend(MODEL, calibration_data=CALIBRATION, recipes="auto").tuning_space()
-    assert begun_with(optuna.create_study(), (space, space.group(all=["Conv.*"]))) is space
+    assert started_with(optuna.create_study(), (space, space.group(all=["Conv.*"]))) is space
 
 
 def test_given_sensitivities_say_nothing_of_recipes(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class RecipePolicy(Policy):
     def current(self, history: TrialHistory) -> SurrogatePolicy | None:
         """The policy that goes on; :obj:`None` if the choice of recipes is not known yet."""
         plain = self._plain
-        if self._choices is None or history.threshold is None or not plain.is_begun(history):
+        if self._choices is None or history.threshold is None or not plain.is_started(history):
             return plain
         if plain.is_start_enough(history):
             return plain
@@ -83,7 +83,7 @@ class RecipePolicy(Policy):
         if choice is None:
             return None
         chosen = self._policy_with(choice.recipes)
-        if chosen is plain or not chosen.is_begun(history):
+        if chosen is plain or not chosen.is_started(history):
             return chosen
         if chosen.is_start_enough(history):
             return plain if self._has_price(chosen) else chosen
@@ -138,7 +138,7 @@ class RecipePolicy(Policy):
 
         If these are enough, they say at once whether anything without them may be cheaper.
         """
-        if policy is self._plain or policy.is_begun(history) or not self._has_price(policy):
+        if policy is self._plain or policy.is_started(history) or not self._has_price(policy):
             return False
         return not self._plain.is_prepared(history)
 
