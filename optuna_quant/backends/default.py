@@ -39,7 +39,7 @@ RunSettings: TypeAlias = "onnxruntime.SessionOptions"
 """How the runtime runs a model."""
 
 RecipesLike: TypeAlias = "RequestedRecipes"
-"""Which recipes a user asks for: ``"all"``, names, or a value or several for each name."""
+"""Which recipes a user asks for: ``"auto"``, ``"all"``, names, or values for each name."""
 
 DefaultBackend: TypeAlias = "OnnxRuntimeBackend"
 """What :func:`make_backend` gives."""

@@ -64,6 +64,7 @@ from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.promising import finish_promising
 from optuna_quant.tuning.result import TuningResult
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
+from optuna_quant.tuning.usual_recipes import started_with
 from optuna_quant.tuning.warm_start import WarmStart
 from optuna_quant.tuning.warm_start import warm_start
 from optuna_quant.workers.launch import this_rank
@@ -136,6 +137,8 @@ class TuningRun:
             Whether the answer is measured beside the FP32 model.
         with_space:
             Gives the sampler of another tuning space, with an objective that knows its costs.
+        other_spaces:
+            Tuning spaces with other recipes, of which a study may be continued.
         left_out:
             The ops that the tuning space does not have because of what they cost.
         from_study:
@@ -170,6 +173,7 @@ class TuningRun:
     may_narrow: bool = False
     measure_gain: bool = True
     with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
+    other_spaces: tuple[TuningSpace, ...] = ()
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
     from_study: FromStudy | None = None
     call: Call | None = None
@@ -249,9 +253,9 @@ class TuningRun:
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         models = signature_of_models(self.backend, self.space)
-        costs = StudyCosts(
+        costs_in = partial(
+            StudyCosts,
             self.backend,
-            self.space,
             signature=models,
             given=self.costs,
             before=partial(
@@ -259,17 +263,19 @@ class TuningRun:
             ),
         )
         if self.objective is not None and is_new(opened, study_name):
-            check_can_be_known(self.objective, costs)
+            check_can_be_known(self.objective, costs_in(self.space))
         display.doing("Looking at what ops cost")
         for attempts_left in reversed(range(MOST_RENEWALS)):
             study = self._opener.open(opened, study_name)
+            space = started_with(study, (self.space, *self.other_spaces))
+            costs = costs_in(space)
             start = warm_start(
                 study,
                 self.from_study,
                 storage=opened,
                 models=models,
                 evaluation=signature_of(self.measure),
-                space=self.space,
+                space=space,
             )
             try:
                 with named_if_gone(study):
@@ -277,7 +283,7 @@ class TuningRun:
                         costs.take_over(study, start.source)
                     study, decision = decide_for(
                         study,
-                        space=self.space,
+                        space=space,
                         objective=self.objective,
                         costs=costs,
                         may_narrow=self.may_narrow,

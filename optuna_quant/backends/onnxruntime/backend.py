@@ -114,8 +114,8 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             Function from one raw sample of the calibration data to the input as the model takes
             it.
         recipes:
-            Methods for the whole model to choose from, such as equalization: ``"all"``, names, or
-            a dict of what each may be; see
+            Methods for the whole model to choose from, such as equalization: ``"auto"``,
+            ``"all"``, names, or a dict of what each may be; see
             :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`. None for
             none.
         inspect_only:
