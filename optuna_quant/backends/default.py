@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike as RequestedRecipes
 
 
-ModelLike: TypeAlias = (
-    "str | os.PathLike[str] | bytes | onnx.ModelProto | torch.nn.Module | ExportedProgram"
-    " | ExportedModel"
-)
+_OnnxLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ExportedModel"
+
+ModelLike: TypeAlias = "_OnnxLike | torch.nn.Module | ExportedProgram"
 """What :func:`make_backend` takes for a model."""
+
+RunnableLike: TypeAlias = "RunnableModel | onnxruntime.InferenceSession"
+"""What can be evaluated on data: a model that a backend has built, or a session."""
 
 TargetLike: TypeAlias = "str | os.PathLike[str] | TargetProfile"
 """What a model is quantized for."""
@@ -75,18 +77,19 @@ def make_backend(
             "No model is given: pass a path, its bytes, an onnx.ModelProto, or a torch.nn.Module."
         )
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-    from optuna_quant.backends.torch_export import export_module
-    from optuna_quant.backends.torch_export import is_torch_model
+    from optuna_quant.backends.onnxruntime.torch_export import export_module
+    from optuna_quant.backends.onnxruntime.torch_export import is_torch_model
 
     if is_torch_model(model):
-        model = export_module(cast("torch.nn.Module | ExportedProgram", model), example_inputs)
+        module = cast("torch.nn.Module | ExportedProgram", model)
+        model = export_module(module, example_inputs)
     elif example_inputs is not None:
         raise ValueError(
             f"example_inputs is for a torch.nn.Module, but the model is {type(model).__name__}."
         )
 
     given = {name: value for name, value in options.items() if value is not None}
-    return OnnxRuntimeBackend(model, **given)
+    return OnnxRuntimeBackend(cast("_OnnxLike", model), **given)
 
 
 def session_options(*, threads: int | None) -> RunSettings | None:
@@ -108,7 +111,7 @@ def session_options(*, threads: int | None) -> RunSettings | None:
     return options
 
 
-def as_runnable(model: Any) -> RunnableModel:
+def as_runnable(model: RunnableLike) -> RunnableModel:
     """A model that can be evaluated on data.
 
     Args:

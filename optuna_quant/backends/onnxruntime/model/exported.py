@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
+    from optuna_quant.backends.base import NativeModel
+
 
 @runtime_checkable
 class ExportedModel(Protocol):
@@ -21,6 +23,6 @@ class ExportedModel(Protocol):
         """The ONNX model."""
         ...
 
-    def present(self, session: onnxruntime.InferenceSession) -> object:
+    def present(self, session: onnxruntime.InferenceSession) -> NativeModel:
         """What a function of the user's gets for a session of this model or a quantized one."""
         ...

@@ -37,6 +37,8 @@ from optuna_quant.workers.cores import available_cores
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import NativeModel
+    from optuna_quant.backends.base.model import Feed
     from optuna_quant.data.inputs import InputSpec
 
 
@@ -76,7 +78,7 @@ class SessionMaker:
         *,
         entries: Mapping[str, str] = MappingProxyType({}),
         as_run: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
-        present: Callable[[onnxruntime.InferenceSession], object] | None = None,
+        present: Callable[[onnxruntime.InferenceSession], NativeModel] | None = None,
     ) -> None:
         self.providers = tuple(providers)
         self.options = options
@@ -93,7 +95,7 @@ class SessionMaker:
         other.level = level
         return other
 
-    def presented(self, session: onnxruntime.InferenceSession) -> object:
+    def presented(self, session: onnxruntime.InferenceSession) -> NativeModel:
         """What a function of the user's gets for a session."""
         return session if self._present is None else self._present(session)
 
@@ -317,10 +319,10 @@ class QuantizedModel:
                     )
             return self._made[concurrent_runs]
 
-    def native(self) -> object:
+    def native(self) -> NativeModel:
         """What a function of the user's gets: the :attr:`session`, or what stands for it.
 
-        For a model that was exported from a PyTorch module that is what is called as the module is.
+        For a model that was exported from a PyTorch module that is called as the module is.
         """
         return self._sessions.presented(self.session)
 
@@ -376,14 +378,14 @@ class QuantizedModel:
         save_model(self.proto, Path(path), self._base_dir)
 
     @overload
-    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]: ...
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[Any]: ...
 
     @overload
     def run(self, feed: Sequence[str] | None, outputs: Mapping[str, Any]) -> list[Any]: ...
 
     def run(
         self,
-        feed: Mapping[str, Any] | Sequence[str] | None,
+        feed: Feed | Sequence[str] | None,
         outputs: Sequence[str] | Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """Compute outputs.

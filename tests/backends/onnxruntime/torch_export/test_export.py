@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from optuna_quant.backends.torch_export import ExportedModule
-from optuna_quant.backends.torch_export import ModuleExportError
-from optuna_quant.backends.torch_export import export_module
-from optuna_quant.backends.torch_export import is_torch_model
+from optuna_quant.backends.onnxruntime.torch_export import ExportedModule
+from optuna_quant.backends.onnxruntime.torch_export import ModuleExportError
+from optuna_quant.backends.onnxruntime.torch_export import export_module
+from optuna_quant.backends.onnxruntime.torch_export import is_torch_model
 
 
 torch = pytest.importorskip("torch")
@@ -283,7 +283,9 @@ def test_an_operator_without_a_conversion_is_named() -> None:
         def forward(self, x: Any) -> Any:
             return torch.special.bessel_j0(x)
 
-    with pytest.raises(ModuleExportError, match=r"no conversion for the operator \w+\.\w*bessel_j0"):
+    with pytest.raises(
+        ModuleExportError, match=r"no conversion for the operator \w+\.\w*bessel_j0"
+    ):
         export_module(Rare(), torch.zeros(2, 3))
 
 

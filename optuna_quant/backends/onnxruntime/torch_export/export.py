@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from typing import Any
 import warnings
 
-from optuna_quant.backends.torch_export.errors import ModuleExportError
-from optuna_quant.backends.torch_export.errors import export_error
-from optuna_quant.backends.torch_export.op_names import name_by_module
+from optuna_quant.backends.onnxruntime.torch_export.errors import ModuleExportError
+from optuna_quant.backends.onnxruntime.torch_export.errors import export_error
+from optuna_quant.backends.onnxruntime.torch_export.op_names import name_by_module
 
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-    from optuna_quant.backends.torch_export.called import CalledSession
-    from optuna_quant.backends.torch_export.called import CallForm
-    from optuna_quant.backends.torch_export.called import Constant
+    from optuna_quant.backends.onnxruntime.torch_export.called import CalledSession
+    from optuna_quant.backends.onnxruntime.torch_export.called import CallForm
+    from optuna_quant.backends.onnxruntime.torch_export.called import Constant
 
 
 _LARGEST_BYTES = 1 << 30
@@ -53,7 +53,7 @@ class ExportedModule:
 
     def present(self, session: onnxruntime.InferenceSession) -> CalledSession:
         """A session of this model, or of one quantized from it, to be called as the module is."""
-        from optuna_quant.backends.torch_export.called import CalledSession
+        from optuna_quant.backends.onnxruntime.torch_export.called import CalledSession
 
         return CalledSession(session, self.form)
 
@@ -66,8 +66,9 @@ def export_module(
 ) -> ExportedModule:
     """Export a PyTorch module for :func:`optuna_quant.tune`.
 
-    That does it itself for a module and ``example_inputs``; call this to say ``dynamic_shapes``, or
-    to export once for several searches. The module is exported in evaluation mode and not changed.
+    That does it itself for a module and ``example_inputs``; call this to say ``dynamic_shapes``,
+    or to export once for several searches. The module is exported in evaluation mode and not
+    changed.
 
     Args:
         module:
@@ -135,7 +136,7 @@ def _program(
 ) -> ExportedProgram:
     import torch
 
-    from optuna_quant.backends.torch_export.called import canonical
+    from optuna_quant.backends.onnxruntime.torch_export.called import canonical
 
     given = _arguments(example_inputs, name)
     try:
@@ -152,11 +153,11 @@ def _program(
         try:
             if dynamic_shapes is not None:
                 return exported(args, kwargs, dynamic_shapes)
-            wide = _with_a_batch((args, kwargs))
-            if wide is None:
+            two = _with_a_batch((args, kwargs))
+            if two is None:
                 return exported(args, kwargs, _first_axes(signature, args, kwargs))
             try:
-                program = exported(*wide, _first_axes(signature, *wide))
+                program = exported(two[0], two[1], _first_axes(signature, two[0], two[1]))
                 if _has_dynamic_axis(program):
                     return program
             except Exception:  # It takes one sample only; then that is what is exported.
@@ -278,7 +279,7 @@ def _converted(
 ) -> ExportedModule:
     import torch
 
-    from optuna_quant.backends.torch_export.called import CallForm
+    from optuna_quant.backends.onnxruntime.torch_export.called import CallForm
 
     inputs, outputs = _inputs(program), _outputs(program)
     names = [each for each in outputs if isinstance(each, str)]
@@ -303,7 +304,7 @@ def _converted(
 def _inputs(program: ExportedProgram) -> list[str | Constant]:
     from torch.export.graph_signature import InputKind
 
-    from optuna_quant.backends.torch_export.called import Constant
+    from optuna_quant.backends.onnxruntime.torch_export.called import Constant
 
     specs = program.graph_signature.input_specs
     args = [spec.arg for spec in specs if spec.kind is InputKind.USER_INPUT]
@@ -315,7 +316,7 @@ def _outputs(program: ExportedProgram) -> list[str | Constant]:
     from torch.export.graph_signature import OutputKind
     from torch.utils import _pytree as pytree
 
-    from optuna_quant.backends.torch_export.called import Constant
+    from optuna_quant.backends.onnxruntime.torch_export.called import Constant
 
     specs = program.graph_signature.output_specs
     args = [spec.arg for spec in specs if spec.kind is OutputKind.USER_OUTPUT]

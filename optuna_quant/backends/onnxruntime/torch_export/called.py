@@ -1,4 +1,4 @@
-"""A session of an exported module, called as the module is: tensors in, the module's outputs out."""
+"""A session of an exported module, called as the module is: with tensors."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class CalledSession(torch.nn.Module):
     """A quantized model in the place of the module that it was exported from.
 
     It takes and returns what the module does, tensors in the same tuples, dictionaries and data
-    classes, so a function that evaluates the module evaluates this. It has no parameters, is always
-    in evaluation mode, and computes without gradients. Outputs are on the device of the first
-    tensor that is given.
+    classes, so a function that evaluates the module evaluates this. It has no parameters, is
+    always in evaluation mode, and computes without gradients. Outputs are on the device of the
+    first tensor that is given.
 
     Args:
         session:
@@ -112,8 +112,8 @@ class CalledSession(torch.nn.Module):
         flat, spec = pytree.tree_flatten(given)
         if spec != form.in_spec:
             raise TypeError(
-                f"The model was exported for arguments of the structure {_shown(form.in_spec)}, but "
-                f"got {_shown(spec)}."
+                "The model was exported for arguments of the structure "
+                f"{_shown(form.in_spec)}, but got {_shown(spec)}."
             )
         device = next((x.device for x in flat if isinstance(x, torch.Tensor)), torch.device("cpu"))
         feed = {}

@@ -19,7 +19,7 @@ _CURES = (
     (
         re.compile(r"specialized it to be a constant|Constraints violated|marked .* as dynamic"),
         "an axis cannot have any size: give dynamic_shapes to "
-        "optuna_quant.torch.export_module and pass what it returns",
+        "optuna_quant.backends.onnxruntime.export_module and pass what it returns",
     ),
     (
         re.compile(r"missing .* required positional|unexpected keyword|positional arguments? but"),
@@ -59,7 +59,8 @@ def export_error(module: str, error: BaseException) -> ModuleExportError:
         )
     cure = next((cure for pattern, cure in _CURES if pattern.search(whole)), _USUAL_CURE)
     return ModuleExportError(
-        f"{module} cannot be exported to ONNX: {_reason(causes[-1])}{_place(causes)}. {_sentence(cure)}."
+        f"{module} cannot be exported to ONNX: {_reason(causes[-1])}{_place(causes)}. "
+        f"{cure[:1].upper()}{cure[1:]}."
     )
 
 
@@ -90,7 +91,3 @@ def _is_users(filename: str) -> bool:
     parts = Path(filename).parts
     ours = {"torch", "onnxscript", "optuna_quant", "onnx_ir", "contextlib.py", "functools.py"}
     return not filename.startswith("<") and not ours & set(parts) and "lib" not in parts
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
