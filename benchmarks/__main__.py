@@ -38,12 +38,15 @@ NAMES = (
     "peers",
     "pareto",
     "recipes",
+    "ranges",
+    "float_types",
+    "acceptance",
     "warm_start",
     "ways",
     "smollm2_search",
     "dashboard",
 )
-NEED_CASES = ("build", "peers")
+NEED_CASES = ("acceptance", "build", "peers")
 
 
 def main() -> None:

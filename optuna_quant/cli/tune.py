@@ -98,6 +98,8 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
         search = replace(search, holdout=None)  # What is kept aside is; the first evaluates it.
     # The samplers write heartbeats of their own.
     storage = open_storage(_address(given, output), heartbeat=False)
+    if args.fresh:
+        search.check_objective()
     study = _study(args, given, search, model, storage, rank)
     before = len(study.get_trials(deepcopy=False))
     if shown:

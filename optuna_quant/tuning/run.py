@@ -224,6 +224,17 @@ class TuningRun:
         with open_display(show=options.show_progress) as display:
             return self._open(storage, study_name, options, on_stuck, display)
 
+    def check_objective(self) -> None:
+        """Refuse an objective that a new study could not know, before one is started or deleted.
+
+        Raises:
+            ValueError:
+                If the objective needs what is neither given nor measured nor counted.
+        """
+        signature = signature_of_models(self.backend, self.space)
+        costs = StudyCosts(self.backend, self.space, signature=signature, given=self.costs)
+        check_can_be_known(self.objective, costs)
+
     def _open(
         self,
         storage: Storage,
