@@ -294,6 +294,7 @@ def backend_of(
     """
     allowed, runtime = request.quantization, request.runtime
     options = {
+        "example_inputs": request.example_inputs,
         "approach": allowed.approach,
         "calibration_data": calibration_data,
         "calibration_sizes": allowed.calibration_sizes,
