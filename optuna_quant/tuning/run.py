@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -46,12 +47,14 @@ from optuna_quant.study.names import find_name
 from optuna_quant.study.names import model_of
 from optuna_quant.study.others import is_searched
 from optuna_quant.study.others import running_elsewhere
+from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.repeated_failures import try_again
 from optuna_quant.tuning.conclude import conclude
 from optuna_quant.tuning.deciding import decide_for
 from optuna_quant.tuning.direction import ask_for_direction
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.findings import keep_findings
 from optuna_quant.tuning.holdout import with_holdout
 from optuna_quant.tuning.opening import MOST_RENEWALS
 from optuna_quant.tuning.opening import StudyOpener
@@ -65,6 +68,7 @@ from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.promising import finish_promising
 from optuna_quant.tuning.result import TuningResult
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
+from optuna_quant.tuning.usual_recipes import started_with
 from optuna_quant.tuning.warm_start import WarmStart
 from optuna_quant.tuning.warm_start import warm_start
 from optuna_quant.workers.launch import this_rank
@@ -137,6 +141,8 @@ class TuningRun:
             Whether the answer is measured beside the FP32 model.
         with_space:
             Gives the sampler of another tuning space, with an objective that knows its costs.
+        other_spaces:
+            Tuning spaces with other recipes, of which a study may be continued.
         left_out:
             The ops that the tuning space does not have because of what they cost.
         from_study:
@@ -173,6 +179,7 @@ class TuningRun:
     may_narrow: bool = False
     measure_gain: bool = True
     with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
+    other_spaces: tuple[TuningSpace, ...] = ()
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
     from_study: FromStudy | None = None
     call: Call | None = None
@@ -240,6 +247,17 @@ class TuningRun:
                 raise
         return reached.interrupted()
 
+    def check_objective(self) -> None:
+        """Refuse an objective that a new study could not know, before one is started or deleted.
+
+        Raises:
+            ValueError:
+                If the objective needs what is neither given nor measured nor counted.
+        """
+        signature = signature_of_models(self.backend, self.space)
+        costs = StudyCosts(self.backend, self.space, signature=signature, given=self.costs)
+        check_can_be_known(self.objective, costs)
+
     def _open(
         self,
         storage: Storage,
@@ -254,9 +272,9 @@ class TuningRun:
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         models = signature_of_models(self.backend, self.space)
-        costs = StudyCosts(
+        costs_in = partial(
+            StudyCosts,
             self.backend,
-            self.space,
             signature=models,
             given=self.costs,
             before=partial(
@@ -264,18 +282,20 @@ class TuningRun:
             ),
         )
         if self.objective is not None and is_new(opened, study_name):
-            check_can_be_known(self.objective, costs)
+            check_can_be_known(self.objective, costs_in(self.space))
         display.doing("Looking at what ops cost")
         for attempts_left in reversed(range(MOST_RENEWALS)):
             study = self._opener.open(opened, study_name)
             reached.study = study
+            space = started_with(study, (self.space, *self.other_spaces))
+            costs = costs_in(space)
             start = warm_start(
                 study,
                 self.from_study,
                 storage=opened,
                 models=models,
                 evaluation=signature_of(self.measure),
-                space=self.space,
+                space=space,
             )
             try:
                 with named_if_gone(study):
@@ -283,7 +303,7 @@ class TuningRun:
                         costs.take_over(study, start.source)
                     study, decision = decide_for(
                         study,
-                        space=self.space,
+                        space=space,
                         objective=self.objective,
                         costs=costs,
                         may_narrow=self.may_narrow,
@@ -430,6 +450,7 @@ class TuningRun:
             display.doing("Evaluating the hold-out set")
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
             result = with_holdout(result, self.holdout, limited=limited)
+        keep_findings(result)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result
@@ -456,13 +477,18 @@ class _Reached:
         """What the study holds; nothing is measured or evaluated for it."""
         assert self.study is not None
         when = "" if self._decided else " while it looked at what ops cost"
+        space = self._run.space
+        if not self._decided:
+            # What was started earlier may leave out ops, or have other recipes.
+            with contextlib.suppress(ValueError):
+                space = recorded_space(self.study, space.prefix)
         result = conclude(
             TuningResult,
             self.study,
             Stop(StopReason.INTERRUPTED, f"The search was interrupted{when}."),
             self._run.policy,
             backend=self._run.backend,
-            space=self._run.space,
+            space=space,
             left_out=self._run.left_out,
         )
         return replace(result, note=note_of(self._run.measure), call=self._run.call)
