@@ -476,22 +476,28 @@ class _Reached:
     def interrupted(self) -> TuningResult:
         """What the study holds; nothing is measured or evaluated for it."""
         assert self.study is not None
-        when = "" if self._decided else " while it looked at what ops cost"
-        space = self._run.space
+        study, run, space, when = self.study, self._run, self._run.space, ""
+        sampler = study.sampler
         if not self._decided:
-            # What was started earlier may leave out ops, or have other recipes.
+            when = " while it looked at what ops cost"
+            # What was started earlier may leave out ops, or have other recipes: the sampler is not
+            # of that space yet.
+            study.sampler = optuna.samplers.RandomSampler()
             with contextlib.suppress(ValueError):
-                space = recorded_space(self.study, space.prefix)
-        result = conclude(
-            TuningResult,
-            self.study,
-            Stop(StopReason.INTERRUPTED, f"The search was interrupted{when}."),
-            self._run.policy,
-            backend=self._run.backend,
-            space=space,
-            left_out=self._run.left_out,
-        )
-        return replace(result, note=note_of(self._run.measure), call=self._run.call)
+                space = recorded_space(study, space.prefix)
+        try:
+            result = conclude(
+                TuningResult,
+                study,
+                Stop(StopReason.INTERRUPTED, f"The search was interrupted{when}."),
+                run.policy,
+                backend=run.backend,
+                space=space,
+                left_out=run.left_out,
+            )
+        finally:
+            study.sampler = sampler
+        return replace(result, note=note_of(run.measure), call=run.call)
 
 
 def _write(saver: SaveBest | None, result: TuningResult) -> str | None:

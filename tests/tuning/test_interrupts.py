@@ -87,6 +87,25 @@ def test_an_interrupted_search_tells_what_an_earlier_one_has_found(
     assert str(result).endswith("stopped: The search was interrupted.")
 
 
+def test_a_study_that_leaves_out_ops_is_told_of_before_its_space_is_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage, backend = optuna.storages.InMemoryStorage(), CostedBackend(DAMAGE, TIMES | {"c": 3.0})
+    found = search(backend, storage, study_name="s")
+    assert list(found.left_out) == ["c"]
+
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "decide_for", interrupt)
+    with pytest.raises(TuningInterrupted) as raised:
+        search(backend, storage, study_name="s")
+    result = raised.value.result
+    assert result is not None
+    assert result.met
+    assert result.config == found.config
+
+
 def test_an_interrupt_before_there_is_a_study_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
