@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 import signal
 import sys
@@ -14,6 +15,10 @@ import pytest
 
 # Helper modules of the tests (spaces.py, onnx_models.py, ...) are imported by their plain names.
 sys.path.insert(0, str(Path(__file__).parent))
+
+from zygote import Zygote
+from zygote import zygote as zygotes
+
 
 # What an example may take is nobody's promise, and the machine may be busy.
 settings.register_profile(
@@ -33,3 +38,10 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 @pytest.fixture(autouse=True)
 def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Starts processes that need not import anything; it starts itself for the first."""
+    with zygotes() as found:
+        yield found

@@ -9,8 +9,6 @@ from typing import Any
 
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
-from faults.zygote import Zygote
-from faults.zygote import zygote as zygotes
 import numpy as np
 from numpy.typing import NDArray
 import optuna
@@ -32,6 +30,7 @@ from samplers.parallel_worker import NAMES
 from samplers.parallel_worker import OTHERS
 from samplers.parallel_worker import Log
 import services
+from zygote import Zygote
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
@@ -462,12 +461,6 @@ def test_a_search_goes_on_in_full(name: str, trials: int) -> None:
 
 
 # Several processes.
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with zygotes() as found:
-        yield found
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
