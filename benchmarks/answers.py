@@ -235,7 +235,7 @@ def _row(task: Task, given: dict[str, Any], mode: str, tolerance: float) -> Row:
     found: dict[str, list[Any]] = {
         name: [] for name in ("evaluations", "met", "fallback", "cost", "after", "outcome")
     }
-    begun = time.perf_counter()
+    started = time.perf_counter()
     ops = 0
     limits = (300, _seconds()) if mode == "thorough" else (100, 0)
     for seed in seeds:
@@ -248,7 +248,7 @@ def _row(task: Task, given: dict[str, Any], mode: str, tolerance: float) -> Row:
         found["cost"].append(result.cost / fp32 if result.met and result.cost else 1.0)
         found["after"].append([_best_after(result, n) / fp32 for n in _BUDGETS])
         found["outcome"].append(str(result.stopped_because))
-    seconds = (time.perf_counter() - begun) / len(seeds)
+    seconds = (time.perf_counter() - started) / len(seeds)
     return Row(
         task.name,
         mode,

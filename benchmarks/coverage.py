@@ -153,7 +153,7 @@ def _rejections(
     for name, test in tests.items():
         test.update(samples, total, baseline if name == "paired" else None)
     found = {name: [t.rejects(a) for a in error_probabilities] for name, t in tests.items()}
-    # No capital is as large as that.
+    # No wealth is as large as that.
     exact = next(iter(tests.values())).rejects(1e-300)
     return {**found, "exact": [exact for _ in error_probabilities]}
 

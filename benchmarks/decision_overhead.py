@@ -34,7 +34,7 @@ from optuna_quant.evaluation.sampled import SampledTrial
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import difficulty_levels
-from optuna_quant.study import record
+from optuna_quant.study.fidelity import FULL
 
 
 BATCH = 32
@@ -101,7 +101,7 @@ def measure(case: Case) -> None:
             known = Known(tuple(np.split(scores, range(BATCH, len(scores), BATCH))))
             count = _batches_seen(population, known)
             known = known.first(count)
-            evaluated, begun, decided, watched, ended = alternating(
+            evaluated, started, decided, watched, ended = alternating(
                 lambda model=model: _exhaust(evaluation.scores(model, indices)),
                 _trials(population, known, decides=False),
                 _trials(population, known),
@@ -110,8 +110,10 @@ def measure(case: Case) -> None:
                 repeat=repeat,
             )
             batch = evaluated / -(-evaluation.samples // BATCH)
-            decisions = [(found - begun) / AT_ONCE / count for found in (decided, watched)]
-            _print(case, name, kind, count, batch, decisions, (ended - decided + begun) / AT_ONCE)
+            decisions = [(found - started) / AT_ONCE / count for found in (decided, watched)]
+            _print(
+                case, name, kind, count, batch, decisions, (ended - decided + started) / AT_ONCE
+            )
 
 
 def _print(
@@ -181,7 +183,7 @@ def _trials(
     decides: bool = True,
     concludes: bool = False,
 ) -> Callable[[], None]:
-    """Several trials, or their beginnings only."""
+    """Several trials, or their first samples only."""
     indices = population.order.indices
     trial = _ask()
 
@@ -206,7 +208,7 @@ def _ask() -> optuna.Trial:
 def _trial(population: Population, trial: optuna.Trial | None = None) -> SampledTrial:
     criterion = AccuracyCriterion(criterion="absolute", tolerable_loss=LOSS)
     baseline = float(population.baseline.mean())
-    return SampledTrial(trial or _ask(), population, criterion, baseline, goal=record.FULL)
+    return SampledTrial(trial or _ask(), population, criterion, baseline, fidelity=FULL)
 
 
 def _exhaust(batches: Iterator[np.ndarray]) -> None:

@@ -56,7 +56,7 @@ def run(cases: Path | None) -> None:
 
 def tune_task(case: Case, task: Task, strategy: str, **options: Any) -> tuple[TuningResult, float]:
     """The result of a search on labelled data, and the seconds that it took."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     result = tune(
         case.model,
         calibration_data={case.input_name: case.calibration},
@@ -74,7 +74,7 @@ def tune_task(case: Case, task: Task, strategy: str, **options: Any) -> tuple[Tu
         verify=False,  # What it costs does not depend on the search.
         **options,
     )
-    return result, time.perf_counter() - begun
+    return result, time.perf_counter() - started
 
 
 def _shown(result: TuningResult) -> str:

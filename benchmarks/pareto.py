@@ -135,11 +135,11 @@ def _search(
 ) -> tuple[list[float], float]:
     """The hypervolume after each budget, without counting FP32, and the seconds of a trial."""
     study = optuna.create_study(directions=objective.directions, sampler=sampler)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     if not isinstance(sampler, ParetoQuantSampler):
         study.enqueue_trial(space.params_of(space.fp32()))  # They get the baseline as well.
     study.optimize(objective, n_trials=1 + max(budgets))
-    seconds = (time.perf_counter() - begun) / (1 + max(budgets))
+    seconds = (time.perf_counter() - started) / (1 + max(budgets))
     baseline = get_baseline(study)
     assert baseline is not None
     cheapest, fp32 = area

@@ -21,10 +21,10 @@ def run(cases: Path | None) -> None:
         sampler = BasicQuantSampler(space)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for upto in (100, 500, 1000):
-            begun = len(study.trials)
+            before = len(study.trials)
             started = time.perf_counter()
-            study.optimize(objective_of(space), n_trials=upto - begun)
-            each = (time.perf_counter() - started) / (upto - begun)
+            study.optimize(objective_of(space), n_trials=upto - before)
+            each = (time.perf_counter() - started) / (upto - before)
             study.sampler = BasicQuantSampler(space)
             started = time.perf_counter()
             trial = study.ask()

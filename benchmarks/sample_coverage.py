@@ -79,8 +79,8 @@ def population_of(
 def samples_until_failure(population: Population, threshold: float, scores: Array) -> int | None:
     """After how many samples the test gives up; :obj:`None` if it never does."""
     test = WeightedThresholdTest(population, threshold)
-    in_order = population.normal(scores[population.order.indices])
-    gains = in_order - population.normal_baseline
+    in_order = population.normalized(scores[population.order.indices])
+    gains = in_order - population.normalized_baseline
     differ = np.flatnonzero(gains)
     is_dense = len(differ) > len(scores) / 4
     ends = np.searchsorted(differ, np.arange(BATCH, len(scores) + BATCH, BATCH)).tolist()

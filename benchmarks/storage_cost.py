@@ -45,12 +45,12 @@ def run(cases: Path | None) -> None:
                 print(f"{kind:11} left out: its server does not answer")
                 break
             limit = LIMITS_MS.get(kind)
-            verdict = "" if limit is None or ops < 500 else f"{limit:.0f}"
-            if verdict and limit is not None:
-                verdict += " kept" if 1e3 * ours <= limit else " MISSED"
+            outcome = "" if limit is None or ops < 500 else f"{limit:.0f}"
+            if outcome and limit is not None:
+                outcome += " kept" if 1e3 * ours <= limit else " MISSED"
             print(
                 f"{kind:11} {ops:4} {1e3 * ours:8.1f} {1e3 * plain:9.1f} {ours / plain:7.3f}  "
-                f"{verdict}",
+                f"{outcome}",
                 flush=True,
             )
 

@@ -64,7 +64,7 @@ def run(cases: Path | None) -> None:
                 calls.append(1)
                 return measure(session)
 
-            begun = time.perf_counter()
+            started = time.perf_counter()
             result = tune(
                 case.model,
                 calibration_data={case.input_name: case.calibration},
@@ -76,7 +76,7 @@ def run(cases: Path | None) -> None:
                 tuning_criterion=TuningCriterion(strategy=strategy, max_trials=100),
                 verify=False,  # What it costs does not depend on the search.
             )
-            taken = time.perf_counter() - begun
+            taken = time.perf_counter() - started
             print(
                 f"{case.name:18} {strategy:13} {'yes' if result.met else 'NO ':3}  "
                 f"{len(result.fallback_ops):3} of {len(result.space.tunables):2}  "

@@ -142,11 +142,11 @@ def _sentence(found: Measured) -> str:
     left = f"with {', '.join(f'`{op}`' for op in ops)} in FP32" if ops else "with no op in FP32"
     if len(ops) > 6:
         left = f"with {len(ops)} of {len(result.config.ops)} ops in FP32"
-    verdict = "met the criterion" if result.met else "did not meet the criterion; the closest has"
+    outcome = "met the criterion" if result.met else "did not meet the criterion; the closest has"
     verb = " with" if result.met else ""
     return (
         f"{which}{trials} trials and {found.seconds:.1f} s, "
-        f"{verdict}{verb} {result.metric:.4f}, {left}."
+        f"{outcome}{verb} {result.metric:.4f}, {left}."
     )
 
 

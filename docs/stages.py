@@ -111,7 +111,7 @@ BASIC = Picture(
             "accumulated fallback",
             (
                 "The ops together, in that order. No progress",
-                "for 4 ops (patience): the rest is ranked anew",
+                "for 4 ops (patience): the rest is ranked again",
                 "on top of what helped.",
             ),
             ("oFoooqqq not met", "oFoooqFq not met", "oFFooqFq met"),

@@ -20,7 +20,7 @@ from zygote import Zygote
 from zygote import zygote as zygotes
 
 
-# What an example may take is nobody's promise, and the machine may be busy.
+# No time is promised for an example, and the machine may be busy.
 settings.register_profile(
     "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -76,7 +76,7 @@ class FakeBackend:
             The accuracy of FP32.
         options:
             The options of every op.
-        twins:
+        duplicates:
             Ops that change nothing: their configuration is not in the fingerprint.
         name:
             The name of the model.
@@ -88,7 +88,7 @@ class FakeBackend:
         *,
         fp32: float = 0.9,
         options: Sequence[OpConfig] = (STATIC, FP32),
-        twins: Sequence[str] = (),
+        duplicates: Sequence[str] = (),
         name: str = "model",
     ) -> None:
         if isinstance(damage, int):
@@ -96,7 +96,7 @@ class FakeBackend:
         self.damage = dict(damage)
         self.fp32 = fp32
         self._options = tuple(options)
-        self._twins = set(twins)
+        self._duplicates = set(duplicates)
         self._name = name
         self.calls = Counter[str]()
         self.built: list[QuantConfig] = []
@@ -131,7 +131,7 @@ class FakeBackend:
 
     def fingerprint(self, config: QuantConfig) -> str:
         options = {op: config.ops.get(op, FP32) for op in self.damage}
-        kept = [f"{op}={option}" for op, option in options.items() if op not in self._twins]
+        kept = [f"{op}={option}" for op, option in options.items() if op not in self._duplicates]
         return f"{self._name}:{bool(config.quantized_ops)}:{';'.join(kept)}"
 
     def executed(self, config: QuantConfig) -> dict[str, OpRuns]:

@@ -14,7 +14,7 @@ import services
 
 LAUNCHERS = ("openmpi", "mpich")
 
-# What tells a process its rank; tests must not see those of whoever has started them.
+# What tells a process its rank; tests must not see those of the process that has started them.
 LAUNCHED = ("OMPI_", "PMI", "MV2_", "MPI_", "SLURM_", "OPTUNA_QUANT_RANK", "OPTUNA_QUANT_LAUNCH")
 
 # Open MPI starts neither as root nor more processes than there are cores, unless it is told to.

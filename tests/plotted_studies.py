@@ -132,7 +132,9 @@ def add(
     claim = record.Claim(number, config.key, stage, worker)
     system: dict[str, Any] = {record.CLAIM: claim.to_attr()}
     if scores is not None:
-        write_scores(system.__setitem__, np.asarray(scores), verdict="open", population=population)
+        write_scores(
+            system.__setitem__, np.asarray(scores), decision="open", population=population
+        )
     if state is None:
         state = TrialState.PRUNED if metric is None else TrialState.COMPLETE
     start, end = (
@@ -208,7 +210,7 @@ def searched(ops: int | Sequence[str] = 3, *, storage: Any = None) -> optuna.Stu
     add_baseline(study, space)
     default = space.default()
     wrong = right[:50] * (np.arange(50) >= 20)
-    fails = Evidence(samples=50, of=SAMPLES, verdict="fails", estimate=0.6, bounds=(0.3, 0.8))
+    fails = Evidence(samples=50, of=SAMPLES, decision="fails", estimate=0.6, bounds=(0.3, 0.8))
     add(
         study, space, default, metric=None, size=1000, stage="default", seconds=(1, 2),
         evidence=fails, scores=wrong,
@@ -217,7 +219,7 @@ def searched(ops: int | Sequence[str] = 3, *, storage: Any = None) -> optuna.Stu
     add(study, space, good, metric=0.9, size=1900, seconds=(2, 5), scores=right)
     other = default.with_ops({names[0]: HALF, names[1]: BITS_4})
     add(study, space, other, metric=0.85, size=1500, seconds=(2.5, 4), worker="machine 2")
-    part = Evidence(samples=50, of=SAMPLES, verdict="open", estimate=0.89, bounds=(0.5, 0.95))
+    part = Evidence(samples=50, of=SAMPLES, decision="open", estimate=0.89, bounds=(0.5, 0.95))
     last = default.with_ops({names[-1]: FP32})
     add(
         study, space, last, metric=None, size=1800, seconds=(5, 6), evidence=part,

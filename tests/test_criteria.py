@@ -128,8 +128,8 @@ def test_meets_is_monotone(higher: bool, baseline: float, tolerance: float) -> N
         higher_is_better=higher, criterion="absolute", tolerable_loss=tolerance
     )
     better = baseline + (1 if higher else -1) * np.linspace(-2, 2, 41)
-    verdicts = [judge.meets(float(metric), baseline) for metric in better]
-    assert verdicts == sorted(verdicts)
+    outcomes = [judge.meets(float(metric), baseline) for metric in better]
+    assert outcomes == sorted(outcomes)
 
 
 @pytest.mark.parametrize("higher", [True, False])

@@ -238,7 +238,7 @@ def test_files_that_pages_name_are_there() -> None:
 
 
 def texts_of(tree: ast.AST) -> Iterator[str]:
-    """The texts in code, with {} for what is computed."""
+    """The strings in code, with {} for what is computed."""
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             yield "".join(

@@ -137,7 +137,7 @@ def runtime_names() -> set[str]:
 
 
 def identifiers(tree: ast.AST) -> Iterator[str]:
-    """All names in code; and texts in place of a name, as ``getattr`` takes them."""
+    """All names in code; and strings in place of a name, as ``getattr`` takes them."""
     for node in ast.walk(tree):
         for field in ("id", "attr", "arg", "name", "asname", "module"):
             value = getattr(node, field, None)

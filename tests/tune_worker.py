@@ -18,7 +18,7 @@ from optuna_quant.tuning.options.criterion import TuningCriterion
 
 def new_backend() -> FakeBackend:
     damage = {"a": 0.02, "b": 0.15, "c": 0.0, "d": 0.03, "e": 0.2, "f": 0.0}
-    return FakeBackend(damage, twins=["c", "f"])
+    return FakeBackend(damage, duplicates=["c", "f"])
 
 
 def run(folder: Path) -> str:

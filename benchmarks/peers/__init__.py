@@ -36,7 +36,7 @@ PAGE = HERE.parent.parent / "docs" / "peers.md"
 
 
 def run(cases: Path | None) -> None:
-    """Ours anew and the peers where they are missing, without writing anything down."""
+    """Ours again and the peers where they are missing, without writing anything down."""
     assert cases is not None
     main(["--cases", str(cases), "--keep"])
 

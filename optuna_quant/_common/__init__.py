@@ -1,4 +1,4 @@
-"""Small things that any room may use: texts, files, the version.
+"""Small things that any room may use: strings, files, the version.
 
 May import: nothing of this package.
 """

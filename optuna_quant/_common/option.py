@@ -36,7 +36,7 @@ class Flag:
         metavar:
             What stands for the value in ``--help``.
         choices:
-            The texts that are allowed; empty for any.
+            The strings that are allowed; empty for any.
         value:
             What the flag means, if it takes no value.
         heading:

@@ -174,7 +174,7 @@ def _number(text: str) -> Plain:
     return float(text)
 
 
-TEXT = Kind(what="a text")
+TEXT = Kind(what="a string")
 OUTPUT = Kind(what="a path", path=_whole)
 FOLDER = Kind(what="a folder", path=_whole)
 FILE = Kind(what="a file", path=_whole)
@@ -185,7 +185,7 @@ METRIC = Kind(what="a name or FILE.py:NAME", path=_metric)
 HOLDOUT = Kind(what="a part or a file", types=(float,), path=_part_or_path, example="0.3")
 TARGET = Kind(what="a name or a file", path=_file_of(".json", ".toml"))
 TABLE = Kind(what="a table", types=(dict,), path=_behind_at, example="{}")
-WEIGHTS = Kind(what="a text, or a table of weights", types=(dict,))
+WEIGHTS = Kind(what="a string, or a table of weights", types=(dict,))
 INPUTS = Kind(
     what="a table of inputs",
     types=(dict,),
@@ -194,9 +194,9 @@ INPUTS = Kind(
     example="{ NAME = 1.0 }",
 )
 STUDY = Kind(what="NAME, NAME@STORAGE or @STORAGE", path=_study)
-NAMES = Kind(what="a text or a list of texts", repeats=True)
-OP_TYPES = Kind(what="a text or a list of texts", types=(list,))
-CHOICES = Kind(what="a text, a list of texts or a table", types=(list, dict), path=_behind_at)
+NAMES = Kind(what="a string or a list of strings", repeats=True)
+OP_TYPES = Kind(what="a string or a list of strings", types=(list,))
+CHOICES = Kind(what="a string, a list of strings or a table", types=(list, dict), path=_behind_at)
 COUNT = Kind(what="a whole number of at least 1", parse=_count, types=(int,), example="1")
 COUNTS = Kind(what="a list of whole numbers", parse=_count, types=(int, list), example="[100]")
 COUNT_OR_NONE = Kind(

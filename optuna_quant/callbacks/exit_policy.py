@@ -28,6 +28,7 @@ from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.repeated_failures import RepeatedFailure
 from optuna_quant.study.repeated_failures import repeated_failure
 from optuna_quant.study.repeated_failures import try_single_ops
@@ -288,9 +289,9 @@ class ExitPolicy:
         view = TrialView(trial)
         if not view.is_judged:
             return
-        judge, begun_with = view.judged_by, study.user_attrs.get(record.CRITERION)
-        if judge is None and begun_with is not None:
-            judge = AccuracyCriterion(**begun_with)
+        judge, started_with = view.judged_by, study.user_attrs.get(record.CRITERION)
+        if judge is None and started_with is not None:
+            judge = AccuracyCriterion(**started_with)
         if judge is not None:
             check_one_criterion(exit_policy=self._criterion, objective=judge)
 
@@ -456,7 +457,7 @@ def _repeats_at_the_end(trials: list[FrozenTrial]) -> int:
                 break
             continue
         # What a race takes over is a step of a plan, and plans come to their end.
-        count += view.goal == record.FULL
+        count += view.fidelity == FULL
     return count
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.callbacks.exit_policy import ExitPolicy
-    from optuna_quant.evaluation.sampled import Seen
+    from optuna_quant.evaluation.sampled import EvaluationProgress
     from optuna_quant.space.config import QuantConfig
 
 
@@ -81,7 +81,7 @@ class Progress:
         tries = shown_config(config, space_of(study), than=than, left_out=self._left_out)
         self._show(Running(number, tries))
 
-    def watch(self, seen: Seen) -> None:
+    def watch(self, seen: EvaluationProgress) -> None:
         """Show how far a trial is, if the display is live."""
         if not self._display.is_live:
             return
@@ -103,7 +103,7 @@ class Progress:
         with self._lock:
             self._running.pop(trial.number, None)
             shown = list(self._running.values())
-        # The search is worth more than its lines: nobody may be there to read them.
+        # The search is worth more than its lines, which may have no reader.
         with contextlib.suppress(OSError, ValueError):
             self._display.add(line)
             self._display.update(shown)

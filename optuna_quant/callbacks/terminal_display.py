@@ -45,7 +45,7 @@ class TerminalDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._running: tuple[Running, ...] = ()
-        self._begun: dict[int, float] = {}
+        self._started: dict[int, float] = {}
         self._doing = ""
         self._last: TrialLine | None = None
         self._rows = 0
@@ -80,7 +80,7 @@ class TerminalDisplay:
         """Show the trials that run."""
         now = time.monotonic()
         numbers = [each.number for each in running]
-        self._begun = {number: self._begun.get(number, now) for number in numbers}
+        self._started = {number: self._started.get(number, now) for number in numbers}
         self._running = tuple(running)
         self._doing = ""
 
@@ -123,7 +123,7 @@ class TerminalDisplay:
         if doing:
             parts.append(Text(f"{doing} ...", style="cyan"))
         for each in running:
-            parts.append(self._shown_running(each, now - self._begun.get(each.number, now)))
+            parts.append(self._shown_running(each, now - self._started.get(each.number, now)))
         if self._last is not None:
             parts.append(_labelled("best", printable(self._last.best)))
             parts.append(_labelled("time", self._last.left))

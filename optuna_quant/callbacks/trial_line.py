@@ -26,7 +26,7 @@ from optuna_quant.costs.objective import SIZE
 from optuna_quant.selection.answer import Candidate
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import ranked
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.trial_view import TrialView
 
@@ -176,15 +176,15 @@ def _decided(
     if baseline is None or view.is_baseline:
         return f"metric {view.metric:.6g}{_on_all(view)}", Mood.PLAIN
     met = criterion.meets(view.metric, baseline.value)
-    verdict, mood = ("met", Mood.GOOD) if met else ("not met", Mood.BAD)
+    outcome, mood = ("met", Mood.GOOD) if met else ("not met", Mood.BAD)
     if not view.is_quantized:
-        verdict, mood = "nothing is quantized", Mood.PLAIN
+        outcome, mood = "nothing is quantized", Mood.PLAIN
     elif met and not is_answer(study, view.trial):
-        verdict, mood = "met, not yet the answer", Mood.PROMISING
+        outcome, mood = "met, not yet the answer", Mood.PROMISING
     same = view.reused_from
     source = "" if same is None else f" (same model as trial {same})"
     shown = shown_loss(view.metric, baseline.value, criterion)
-    return f"{verdict}: {shown}{_on_all(view)}{source}", mood
+    return f"{outcome}: {shown}{_on_all(view)}{source}", mood
 
 
 def _on_all(view: TrialView) -> str:
@@ -199,14 +199,14 @@ def _of_part(view: TrialView, threshold: float | None) -> tuple[str, Mood]:
         return "pruned", Mood.BAD
     on = f"on {evidence.samples} of {evidence.of} samples"
     about = rounded_estimate(evidence.estimate, evidence.samples)
-    if evidence.verdict == Verdict.FAILS:
+    if evidence.decision == Decision.FAILS:
         sure = shown_sureness(evidence)
         bound = about if sure == "certain" else shown_bound(evidence, threshold)
         needed = "" if threshold is None else f", needs {threshold:.4g}"
         return f"not met{f' ({sure})' if sure else ''}: {bound} {on}{needed}", Mood.BAD
-    if evidence.verdict == Verdict.MEETS:
+    if evidence.decision == Decision.MEETS:
         return f"certainly met: {about} {on}", Mood.PROMISING
-    if evidence.verdict == Verdict.PROMISED:
+    if evidence.decision == Decision.PROVISIONALLY_MET:
         return f"probably met, not proven: {about} {on}", Mood.PROMISING
     return f"undecided: {about} {on}", Mood.PLAIN
 

@@ -108,7 +108,7 @@ def _example(option: Option) -> str:
     flag, default = option.flag, option.default
     assert flag is not None
     if isinstance(default, bool):
-        return json.dumps(not default)  # Whoever sets a switch wants the other.
+        return json.dumps(not default)  # A switch is set for the other value.
     if isinstance(default, int | float | str):
         return json.dumps(default)
     if flag.value is not None:

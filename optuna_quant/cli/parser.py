@@ -110,19 +110,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupted.
     """
     with standard_streams() as streams:
-        code, is_verdict = _main(argv)
+        code, is_outcome = _main(argv)
         lost = streams.lost_output()
         if lost is not None:
             print(f"optuna-quant: the output could not be written: {lost}", file=sys.stderr)
-            # A verdict holds whoever reads it; of another command the output is all there is.
-            code = code if is_verdict else code or FAILED
+            # An outcome holds without a reader; of another command the output is all there is.
+            code = code if is_outcome else code or FAILED
     if argv is None and any(t.name.startswith(THREADS) for t in threading.enumerate()):
         os._exit(code)  # Python would wait for a run that was given up and does not come back.
     return code
 
 
 def _main(argv: Sequence[str] | None) -> tuple[int, bool]:
-    """Run the command; gives the exit code, and whether it is a verdict on what was searched."""
+    """Run the command; gives the exit code, and whether it is an outcome on what was searched."""
     try:
         rank = this_rank()
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Writing to stdout and stderr without failing because of them.
 
-A search that takes hours must not end because nobody reads its lines any more, and its exit code
+A search that takes hours must not end because its lines have no reader any more, and its exit code
 must not depend on that: a reader that has gone (``| head -1``), a full disk, a closed descriptor,
 or a character that the terminal's encoding lacks.
 """
@@ -43,7 +43,7 @@ class _Tolerant:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Write several texts."""
+        """Write several strings."""
         for line in lines:
             self.write(line)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.status import Status
 
 
-_COLUMNS = ("study", "verdict", "best", "evaluated", "running", "workers", "seconds")
+_COLUMNS = ("study", "outcome", "best", "evaluated", "running", "workers", "seconds")
 
 
 def add_status(commands: argparse._SubParsersAction[CommandParser]) -> None:
@@ -31,7 +31,7 @@ def add_status(commands: argparse._SubParsersAction[CommandParser]) -> None:
     parser = commands.add_parser(
         "status",
         help="tell where a search stands, also while others work on it",
-        description="Tell where a search stands: its verdict, the best trial, who works on it. "
+        description="Tell where a search stands: its outcome, the best trial, who works on it. "
         "It reads the storage alone and changes nothing. The exit code is 0 if a model meets the "
         "criterion (of all studies that are shown), and 1 if not.",
     )
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = [status_of(study) for study in recorded_studies(args)]
     _show(found, args.format)
-    return exit_codes.MET if all(s.verdict == "met" for s in found) else exit_codes.NOT_MET
+    return exit_codes.MET if all(s.outcome == "met" for s in found) else exit_codes.NOT_MET
 
 
 def _show(found: list[Status], form: str) -> None:

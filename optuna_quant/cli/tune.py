@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
         say(f"Tuning {model} with the strategy {strategy!r}: {accuracy}.")
         if not rank.is_alone:
             say(f"{rank.size} processes share the work; this one shows its own trials.")
-        say(_beginning(study, before))
+        say(_where_it_starts(study, before))
     problem = None
     try:
         result = search.run(
@@ -205,7 +205,7 @@ def _end_stuck(rank: Rank, reason: str) -> None:
     os._exit(exit_codes.FAILED if rank.is_leader else exit_codes.MET)
 
 
-def _beginning(study: optuna.Study, trials: int) -> str:
+def _where_it_starts(study: optuna.Study, trials: int) -> str:
     if not trials:
         return "The FP32 model is evaluated first."
     count = f"{trials} trial{'' if trials == 1 else 's'}"
@@ -243,7 +243,7 @@ def _finish(
 ) -> int:
     """Write the files, show the result, and say with the exit code what it was."""
     said, problems = [str(result)], [] if problem is None else [str(problem)]
-    # Before anything is printed: whoever reads that may go away.
+    # Before anything is printed: the reader of that may go away.
     if result.met:
         if problem is None:
             said.append(f"written: {output}")
@@ -267,7 +267,9 @@ def _finish(
     interrupted = result.stopped_because == StopReason.INTERRUPTED
     if interrupted:
         said.append("The same command continues from here.")
-    write_result(with_flags("\n".join(said)), good=result.met and result.pays is not False)
+    write_result(
+        with_flags("\n".join(said)), good=result.met and result.is_better_than_fp32 is not False
+    )
     for text in problems:
         say(f"error: {text}")
     if interrupted:
@@ -276,7 +278,7 @@ def _finish(
     failed = every_evaluation_failed(result.study.get_trials(deepcopy=False))
     if problems or (failed and not result.is_fp32):
         return exit_codes.FAILED
-    if result.pays is False:
+    if result.is_better_than_fp32 is False:
         return exit_codes.NO_GAIN
     return exit_codes.MET if result.met else exit_codes.NOT_MET
 

@@ -135,7 +135,7 @@ def load(conf: object, *, same_order: bool = False) -> dict[str, Any]:
     }
     options |= _modes(fields["excluded_precisions"], options, warn)
     sizes, name = fields["calibration_sampling_size"], "calibration_sampling_size"
-    # An object has the default where nobody said a size; a mapping has what somebody wrote.
+    # An object has the default where no size was given; a mapping has what was written.
     if sizes != _FIELDS[name] or (isinstance(conf, Mapping) and name in conf):
         options["calibration_sizes"] = [sizes] if isinstance(sizes, int) else list(sizes)
     recipes = _recipes(fields["recipes"] or {}, warn)

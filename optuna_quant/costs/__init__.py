@@ -13,13 +13,13 @@ from optuna_quant.costs.costs import HasCostConditions
 from optuna_quant.costs.costs import MeasuresCosts
 from optuna_quant.costs.costs import Validation
 from optuna_quant.costs.gain import Gain
+from optuna_quant.costs.gain_per_op import OpGain
+from optuna_quant.costs.gain_per_op import op_gains
 from optuna_quant.costs.given import as_costs
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import MEASURES
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import as_objective
-from optuna_quant.costs.paying import OpGain
-from optuna_quant.costs.paying import op_gains
 from optuna_quant.costs.table import Boundary
 from optuna_quant.costs.table import CostTable
 from optuna_quant.costs.table import combined

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 from optuna.logging import get_logger
 
 from optuna_quant.costs.cheapest import cheapest
+from optuna_quant.costs.gain_per_op import OpGain
+from optuna_quant.costs.gain_per_op import op_gains
+from optuna_quant.costs.gain_per_op import without
+from optuna_quant.costs.gain_per_op import worse_ops
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.no_gain import NoGain
 from optuna_quant.costs.objective import LATENCY
@@ -21,10 +25,6 @@ from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import as_objective
-from optuna_quant.costs.paying import OpGain
-from optuna_quant.costs.paying import op_gains
-from optuna_quant.costs.paying import without
-from optuna_quant.costs.paying import worse_ops
 from optuna_quant.study import record
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.blobs import write_text
@@ -115,7 +115,7 @@ def decide(
     names = () if kept is None else tuple(json.loads(kept))
     own = _without(space, names) if names else space
     if own is None or (recorded is not None and recorded != own.description):
-        # It is about another model, or other ops: whoever opens it says so.
+        # It is about another model, or other ops: opening it says so.
         chosen = as_objective(OPS) if objective is None else objective
         return Decision(KnownObjective(chosen, space), space, {}, is_other_space=True)
     chosen, found = _resolve(study, objective, costs)
@@ -173,7 +173,7 @@ def _resolve(
 
 
 def check_can_be_known(objective: Objective | None, costs: StudyCosts) -> None:
-    """Refuse an objective that needs measures which cannot be known, before a study is begun.
+    """Refuse an objective that needs measures which cannot be known, before a study is started.
 
     What a backend measures is known only once it has.
 

@@ -24,7 +24,7 @@ _LONGER = 4
 # Two halves of fewer rounds say too little to disagree.
 _ROUNDS_OF_HALVES = 12
 _WARMUP = 2
-# Whoever measures a smaller difference is fooled by other things.
+# Other things hide a smaller difference.
 _LEAST_NOISE = 0.01
 # An interval from one end to the other that is said.
 _WIDE = 1.1

@@ -121,4 +121,4 @@ def _words(objective: str) -> tuple[str, str, str]:
         return "faster", "fastest", "slower"
     if objective == SIZE:
         return "smaller", "smallest", "larger"
-    return "better", "best", "dearer"
+    return "better", "best", "more expensive"

@@ -7,13 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from optuna_quant.costs.cheapest import cheapest
+from optuna_quant.costs.gain_per_op import OpGain
+from optuna_quant.costs.gain_per_op import left_out_by_cost
+from optuna_quant.costs.gain_per_op import op_gains
+from optuna_quant.costs.gain_per_op import worse_ops
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import show_measure
-from optuna_quant.costs.paying import OpGain
-from optuna_quant.costs.paying import left_out_by_cost
-from optuna_quant.costs.paying import op_gains
-from optuna_quant.costs.paying import worse_ops
 from optuna_quant.space.left_out import left_out_frame
 
 
@@ -82,7 +82,7 @@ class SpaceCosts:
         Returns:
             The frame with ``fp32`` and ``quantized``, what the op (or its group) costs in each
             way with what that changes at its boundaries, and ``gain``, the difference; negative
-            if it is dearer quantized.
+            if it is more expensive quantized.
         """
         names = {op: t.name for t in self.space.tunables for op in t.ops}
         gains = [self.gains.get(names.get(op, "")) for op in frame["op"]]

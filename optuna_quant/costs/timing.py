@@ -122,13 +122,13 @@ def time_interleaved(
         raise ValueError(f"rounds must be at least 1, but got {rounds}.")
     if warmup < 0:
         raise ValueError(f"warmup must not be negative, but got {warmup}.")
-    begun = time.perf_counter()
+    first = time.perf_counter()
     for _ in range(warmup):
         for run in runs:
             run()
     times: list[list[float]] = [[] for _ in runs]
     for number in range(rounds):
-        if seconds is not None and number >= fewest and time.perf_counter() - begun > seconds:
+        if seconds is not None and number >= fewest and time.perf_counter() - first > seconds:
             break
         for mine, run in zip(times, runs, strict=True):
             start = clock()

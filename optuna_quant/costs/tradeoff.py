@@ -210,7 +210,7 @@ class _Problem:
         finite = np.isfinite(self.prices)
         total = float(np.abs(gains[free]).sum() + self.prices[finite].sum()) or 1.0
         unit = _LARGEST_FLOW / (2 * total)
-        # Quantized is the side of the source: a cut edge from it to the sink pays.
+        # Quantized is the side of the source: a cut edge from it to the sink has a cost.
         whole = np.where(free, np.abs(gains) * unit, _LARGEST_FLOW)
         rows = [np.where(gains > 0, source, np.arange(count))]
         columns = [np.where(gains > 0, np.arange(count), sink)]
@@ -245,17 +245,17 @@ class _Problem:
         return idle
 
     def between(
-        self, cheaper: Sequence[OpConfig], dearer: Sequence[OpConfig]
+        self, cheaper: Sequence[OpConfig], pricier: Sequence[OpConfig]
     ) -> list[list[OpConfig]]:
         """Some configurations between two, the cheaper first."""
-        differ = [i for i, (a, b) in enumerate(zip(cheaper, dearer, strict=True)) if a != b]
+        differ = [i for i, (a, b) in enumerate(zip(cheaper, pricier, strict=True)) if a != b]
         if len(differ) < 2:
             return []
 
         def price(i: int) -> float:
             (cost_a, weight_a), (cost_b, weight_b) = (
                 self._values(i, cheaper[i]),
-                self._values(i, dearer[i]),
+                self._values(i, pricier[i]),
             )
             return (cost_b - cost_a) / max(weight_a - weight_b, 1e-300)
 
@@ -265,7 +265,7 @@ class _Problem:
         for size in sizes:
             step = list(cheaper)
             for i in order[:size]:
-                step[i] = dearer[i]
+                step[i] = pricier[i]
             found.append(step)
         return found
 

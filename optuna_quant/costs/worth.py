@@ -8,12 +8,12 @@ import math
 from typing import TYPE_CHECKING
 
 from optuna_quant.costs.gain import Gain
+from optuna_quant.costs.gain_per_op import OpGain
+from optuna_quant.costs.gain_per_op import left_out_by_cost
+from optuna_quant.costs.gain_per_op import op_gains
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import SIZE
-from optuna_quant.costs.paying import OpGain
-from optuna_quant.costs.paying import left_out_by_cost
-from optuna_quant.costs.paying import op_gains
 from optuna_quant.space.left_out import FloatWeights
 from optuna_quant.space.left_out import LeftOut
 
@@ -69,7 +69,7 @@ def is_better(
     return cost < reference
 
 
-def shown_pays_not(objective: str) -> str:
+def shown_not_better(objective: str) -> str:
     """What a model is not that does not pay, by the name of the objective."""
     return {LATENCY: "no faster than FP32", SIZE: "no smaller than FP32"}.get(
         objective, f"no better than FP32 by {objective}"

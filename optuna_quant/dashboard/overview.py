@@ -19,7 +19,7 @@ from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.selection.answer import partial_candidates
 from optuna_quant.selection.answer import ranked
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.population_record import read_population
@@ -167,7 +167,10 @@ def _outcome(
 
 def _may_meet(candidate: Candidate) -> bool:
     evidence = candidate.view.evidence
-    return evidence is not None and evidence.verdict in (Verdict.MEETS, Verdict.PROMISED)
+    return evidence is not None and evidence.decision in (
+        Decision.MEETS,
+        Decision.PROVISIONALLY_MET,
+    )
 
 
 def _counts(trials: Sequence[FrozenTrial], met: Sequence[Candidate]) -> dict[str, int]:

@@ -40,7 +40,7 @@ _LONGEST = 1024
 class ShownStorage(RetryingStorage):
     """Shows a storage to optuna-dashboard (0.21), and passes on what it writes.
 
-    The trials of our studies get short texts (``stage``, ``result``, ``gain``,
+    The trials of our studies get short strings (``stage``, ``result``, ``gain``,
     ``configuration``) and their feasibility in the form that the dashboard reads; the best trial
     is the answer of the study instead of the best metric, which is mostly that of the FP32 model.
     Of many parameters, those whose options differ most between trials are shown. Nothing of this
@@ -180,7 +180,7 @@ def _spread(counts: Counter[Any]) -> float:
 
 
 def _short(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes without the ends of long texts, as the dashboard cuts everything else."""
+    """Attributes without the ends of long strings, as the dashboard cuts everything else."""
     return {
         name: value[:_LONGEST] if isinstance(value, str) else value
         for name, value in attrs.items()

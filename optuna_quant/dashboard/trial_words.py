@@ -1,4 +1,4 @@
-"""What a trial asks for and what came out of it, in short texts for people."""
+"""What a trial asks for and what came out of it, in short strings for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optuna_quant._common.printable import listed
 from optuna_quant._common.printable import printable
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.dashboard.overview import shown_gain
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ STAGE = "stage"
 RESULT = "result"
 GAIN = "gain"
 CONFIGURATION = "configuration"
-"""The user attributes that people read; each is a short text."""
+"""The user attributes that people read; each is a short string."""
 
 _MOST_NAMES = 6
 
@@ -52,7 +52,7 @@ class TrialWords:
     space: TuningSpace | None = None
 
     def of(self, view: TrialView) -> dict[str, str]:
-        """The texts of a trial, by name; what is not known is left out."""
+        """The strings of a trial, by name; what is not known is left out."""
         texts = {
             STAGE: view.stage or "",
             RESULT: self.result(view),
@@ -68,7 +68,7 @@ class TrialWords:
         evidence = view.evidence
         if evidence is not None and evidence.estimate is not None:
             about = f"about {evidence.estimate:.4g} after {evidence.samples} of {evidence.of}"
-            return f"{_SAID.get(evidence.verdict, 'not decided')}: {about} samples"
+            return f"{_SAID.get(evidence.decision, 'not decided')}: {about} samples"
         if view.loss is None:
             return ""
         if view.is_baseline or not view.is_quantized:
@@ -94,9 +94,9 @@ class TrialWords:
 
 
 _SAID: Mapping[str, str] = {
-    Verdict.FAILS: "not met",
-    Verdict.MEETS: "certainly met, not fully evaluated",
-    Verdict.PROMISED: "probably met, not fully evaluated",
+    Decision.FAILS: "not met",
+    Decision.MEETS: "certainly met, not fully evaluated",
+    Decision.PROVISIONALLY_MET: "probably met, not fully evaluated",
 }
 
 

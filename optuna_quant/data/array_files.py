@@ -33,7 +33,7 @@ def read_npz(
         path:
             The file.
         what:
-            What it is to the user, as the beginning of a sentence: ``"The evaluation data"``.
+            What it is to the user, as the start of a sentence: ``"The evaluation data"``.
         names:
             The arrays that are read, those of them that are there; all by default.
 

@@ -36,7 +36,7 @@ DataLike: TypeAlias = (
 """Labelled data, in the forms that :func:`optuna_quant.data.sources.open_data` takes."""
 
 InputValues: TypeAlias = "Mapping[str, ArrayLike]"
-"""Inputs that are the same for all samples, by name: numbers, arrays or texts."""
+"""Inputs that are the same for all samples, by name: numbers, arrays or strings."""
 
 Transform: TypeAlias = "Callable[[Any], Any]"
 """Makes the input of a model of what data hold of one sample: an array, an image, a text."""

@@ -153,7 +153,7 @@ class BaselineMeasurement:
         measured = Baseline(value, trial.number, population)
         kept = propose_baseline(study, measured, before=begin)
         if kept is measured:
-            self._studies.begun(study)
+            self._studies.started(study)
         _logger.info(f"The metric of the FP32 model is {kept.value}.")
         return kept.value
 

@@ -87,7 +87,7 @@ class CandidateMeasurement:
         written: TrialRecord,
         waiting: Waiting,
         *,
-        anew: bool,
+        again: bool,
     ) -> float:
         """The metric of a candidate.
 
@@ -100,7 +100,7 @@ class CandidateMeasurement:
                 What it writes down.
             waiting:
                 Says whether to wait for other trials.
-            anew:
+            again:
                 Whether to evaluate its model even if another configuration gave the same one.
 
         Raises:
@@ -114,7 +114,7 @@ class CandidateMeasurement:
             return self._reuse.take_over(trial, written, duplicate)
         model = self._build(config)
         written.describe(model)
-        if not anew:
+        if not again:
             duplicate = self._reuse.same_model(trial, model.fingerprint, waiting)
         if duplicate is not None:
             return self._reuse.take_over(trial, written, duplicate)

@@ -58,7 +58,7 @@ class ContinuedStudies:
         self._wait_timeout = wait_timeout
         self._fitting: set[str] = set()  # Started with the same things.
         self._comparable: set[str] = set()  # Their metrics are those of this evaluation.
-        self._judged_anew: set[str] = set()  # By another criterion than they were started with.
+        self._judged_again: set[str] = set()  # By another criterion than they were started with.
         self._lock = threading.RLock()
 
     def check(self, study: optuna.Study) -> None:
@@ -79,7 +79,7 @@ class ContinuedStudies:
             check_fallback_ops(study, self._setup.space)
             self.check_evaluation(study)
             if study.user_attrs.get(record.CRITERION) != asdict(criterion):
-                self._judged_anew.add(name)
+                self._judged_again.add(name)
             self._fitting.add(name)
 
     def check_evaluation(self, study: optuna.Study) -> None:
@@ -98,17 +98,17 @@ class ContinuedStudies:
         """Keep with what the baseline of a study is measured, before it is there."""
         keep_evaluation(study, self._signature)
 
-    def begun(self, study: optuna.Study) -> None:
+    def started(self, study: optuna.Study) -> None:
         """The baseline of a study is that of this process: its metrics are ours."""
         self._comparable.add(study.study_name)
 
     def judged_by(self, study: optuna.Study) -> AccuracyCriterion | None:
         """The criterion, if a study was started with another one."""
-        return self._setup.criterion if study.study_name in self._judged_anew else None
+        return self._setup.criterion if study.study_name in self._judged_again else None
 
     def forget(self, study: optuna.Study) -> None:
         """Forget what is known of a study, because another one has taken its name."""
-        for names in (self._fitting, self._comparable, self._judged_anew):
+        for names in (self._fitting, self._comparable, self._judged_again):
             names.discard(study.study_name)
 
     @cached_property

@@ -352,7 +352,7 @@ class FunctionEvaluation:
         with self._lock:
             known = self._count
             if known is None:
-                # What is no number either is no kind: whoever gets it says so.
+                # What is no number either is no kind: its receiver says so.
                 self._count = count
         if known is not None and known != count:
             raise ValueError(

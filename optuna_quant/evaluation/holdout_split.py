@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import optuna
 
 
-# So that the split is not the beginning of another sequence of numbers from the same seed.
+# So that the split is not the start of another sequence of numbers from the same seed.
 _PURPOSE = 0x686F6C64
 
 

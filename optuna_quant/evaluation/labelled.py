@@ -279,7 +279,7 @@ class DataEvaluation:
         """
         chosen = copy.copy(self)
         chosen._data = SubsetData(self._data, indices)
-        chosen._truth = self._truth.anew()
+        chosen._truth = self._truth.for_other_samples()
         return chosen
 
     def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
@@ -341,7 +341,7 @@ class DataEvaluation:
         return other
 
     def signature(self) -> dict[str, str]:
-        """What its metrics depend on besides the model: metric, data, labels; texts by part.
+        """What its metrics depend on besides the model: metric, data, labels; strings by part.
 
         Where two evaluations have the same signature, a model has the same metric in both, see
         :mod:`optuna_quant.evaluation.signature`.

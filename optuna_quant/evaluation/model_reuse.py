@@ -82,8 +82,8 @@ class ModelReuse:
             found = self._evaluated(trial.study, views, fingerprint)
             if found is not None:
                 return found
-            begun, silent = _may_become_the_same(trial.number, views, fingerprint)
-            if not waiting.is_for(begun, silent):
+            building, silent = _may_become_the_same(trial.number, views, fingerprint)
+            if not waiting.is_for(building, silent):
                 return None
             waiting.pause()
 
@@ -132,14 +132,14 @@ def _may_become_the_same(
     Returns:
         Those that have started, and those that show no sign of it.
     """
-    begun: list[FrozenTrial] = []
+    building: list[FrozenTrial] = []
     silent: list[FrozenTrial] = []
     for view in views:
         if not view.is_running or view.number >= number:
             continue
         if view.fingerprint == fingerprint:
-            begun.append(view.trial)
+            building.append(view.trial)
         elif view.fingerprint is None and not view.is_baseline:
             # What it is building may turn out to be the same.
-            (begun if view.is_building else silent).append(view.trial)
-    return begun, silent
+            (building if view.is_building else silent).append(view.trial)
+    return building, silent

@@ -98,13 +98,13 @@ class QuantObjective:
         seed:
             The seed of the order in which samples are evaluated. The first worker's counts.
         watch:
-            Called with a :class:`~optuna_quant.evaluation.sampled.Seen` while a model is
-            evaluated, at most ten times a second.
+            Called with an :class:`~optuna_quant.evaluation.sampled.EvaluationProgress` while a
+            model is evaluated, at most ten times a second.
         started:
             Called with the study, the number of a trial and its configuration when it starts.
         wait_timeout:
             How long, in seconds, to wait for another worker's trial that measures the baseline or
-            evaluates the same model and gives no sign of life, before doing so oneself. If trials
+            evaluates the same model and gives no heartbeat, before doing so oneself. If trials
             take longer than that, three times the longest one.
         grace_period:
             How long, in seconds, to wait for an earlier trial that has not built its model yet.
@@ -204,13 +204,13 @@ class QuantObjective:
         """Why the FP32 model could not be evaluated, if so."""
         return self._baseline.error
 
-    def __call__(self, trial: optuna.Trial, *, anew: bool = False) -> float:
+    def __call__(self, trial: optuna.Trial, *, again: bool = False) -> float:
         """Run one trial.
 
         Args:
             trial:
                 The trial.
-            anew:
+            again:
                 Whether to evaluate its model even if another configuration gave the same one.
 
         Returns:
@@ -233,7 +233,7 @@ class QuantObjective:
             # In one transaction and late: until then, its claim says what it evaluates.
             with self._running.at_work(trial), buffered_writes(trial, attributes=True):
                 try:
-                    value = self._run(trial, anew=anew)
+                    value = self._run(trial, again=again)
                 except TrialPruned:
                     self._annotate(trial)
                     raise
@@ -302,7 +302,7 @@ class QuantObjective:
         """Run an evaluation that is not of a trial, as :meth:`GuardedEvaluation.run_outside`."""
         return self._guarded.run_outside(study, evaluate, what=what, give_up=give_up)
 
-    def _run(self, trial: optuna.Trial, *, anew: bool) -> float:
+    def _run(self, trial: optuna.Trial, *, again: bool) -> float:
         setup, study = self._setup, trial.study
         config = self._configuration(trial)
         if config is None:
@@ -316,7 +316,7 @@ class QuantObjective:
             value = self._baseline.of_fp32(trial, written, waiting)
             self._judge(trial, value, self._baseline.value(trial, waiting), is_quantized=False)
             return value
-        # First, if nobody else does: what is wrong with the evaluation shows at once.
+        # First, if no other worker does: a wrong evaluation shows at once.
         baseline = self._baseline.value(trial, waiting, block=False)
         # Not inside the trial's own errors: unusable calibration data end the search.
         share_calibration(
@@ -327,7 +327,7 @@ class QuantObjective:
             kept=self._kept_calibrations,
         )
         try:
-            value = self._candidates.measure(trial, config, written, waiting, anew=anew)
+            value = self._candidates.measure(trial, config, written, waiting, again=again)
         except CandidateError as error:
             written.fail(str(error), final=error.final)
             return math.nan

@@ -66,5 +66,5 @@ class RunningTrials:
         )
 
     def forget(self, study: optuna.Study) -> None:
-        """Forget for which trials of a study nobody waits any more."""
+        """Forget the trials of a study that no thread waits for any more."""
         self._given_up.pop(study.study_name, None)

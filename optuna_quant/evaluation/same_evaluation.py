@@ -53,7 +53,7 @@ EVALUATION = "optuna_quant:evaluation"
 """User attribute of a study: what its metrics rest on, by part."""
 
 _PLURALS = ("data", "labels", "inputs")
-# Parts whose texts say nothing to people.
+# Parts whose strings say nothing to people.
 _HASHES = ("data", "labels", DATASET, PREPROCESSING)
 # Threads and processors sum in other orders.
 _RELATIVE = 1e-5
@@ -64,7 +64,7 @@ _SAME_SCORE = 1e-3
 
 
 def keep_evaluation(study: optuna.Study, signature: Mapping[str, str]) -> None:
-    """Write down with what the baseline is measured; whoever measures it does so before it."""
+    """Write down with what the baseline is measured, before it is."""
     study.set_user_attr(EVALUATION, dict(signature))
 
 
@@ -123,7 +123,7 @@ def check_evaluation(
     shown = (
         f"The study {study.study_name!r} does not record the evaluation it was started with"
         if known is None
-        else _begun_with(study, parts, known, signature)
+        else _started_with(study, parts, known, signature)
     )
     found = differs()
     if found is not None:
@@ -166,10 +166,10 @@ def _digest(signature: Mapping[str, str]) -> str:
 def _changed(
     study: optuna.Study, parts: list[str], known: Mapping[str, str], given: Mapping[str, str]
 ) -> str:
-    return f"{_begun_with(study, parts, known, given)}. {_CURE}"
+    return f"{_started_with(study, parts, known, given)}. {_CURE}"
 
 
-def _begun_with(
+def _started_with(
     study: optuna.Study, parts: list[str], known: Mapping[str, str], given: Mapping[str, str]
 ) -> str:
     if (FUNCTION in known) != (FUNCTION in given):

@@ -17,9 +17,9 @@ from optuna.exceptions import TrialPruned
 from optuna.trial import TrialState
 
 from optuna_quant._common.rounding import bounds_slack
+from optuna_quant.sequential import Decision
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import Verdict
 from optuna_quant.sequential import WeightedThresholdTest
 from optuna_quant.sequential import difficulty_levels
 from optuna_quant.sequential.population import is_bounded
@@ -27,6 +27,8 @@ from optuna_quant.sequential.weighted_threshold import bounds
 from optuna_quant.study import record
 from optuna_quant.study.evidence import COMPLETE
 from optuna_quant.study.evidence import Evidence
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 from optuna_quant.study.judgement import judge_by_samples
 from optuna_quant.study.judgement import write_judgement
 from optuna_quant.study.population_record import write_population
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 
 _FLOAT64 = np.dtype(np.float64)
-# In batches of up to so many samples it pays to tell which differ from the baseline's.
+# In batches of up to so many samples it is faster to tell which differ from the baseline's.
 _FEW = 128
 # How often those who watch are shown how far a trial is.
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -81,7 +83,7 @@ class SampleEvaluation(Protocol):
 
 
 @dataclass(frozen=True)
-class Seen:
+class EvaluationProgress:
     """The progress of a trial's evaluation, for display.
 
     Args:
@@ -105,7 +107,7 @@ class Seen:
     bounds: Callable[[], tuple[float, float]] | None = None
 
 
-Watch = Callable[[Seen], None]
+Watch = Callable[[EvaluationProgress], None]
 
 
 def measure_baseline(
@@ -140,7 +142,7 @@ def measure_baseline(
         seen += len(some)
         total += float(some.sum())
         if watch is not None:
-            watch(Seen(trial.number, seen, samples, total / seen))
+            watch(EvaluationProgress(trial.number, seen, samples, total / seen))
     if seen != samples:
         raise ValueError(
             f"The evaluation must give one score for each of the {samples} samples, but it gave "
@@ -216,9 +218,9 @@ class SampledTrial:
             When a metric is good enough.
         baseline:
             The metric of the FP32 model.
-        goal:
+        fidelity:
             How far to evaluate, see :class:`optuna_quant.study.record.Claim`.
-        caution:
+        broken_promises:
             How many promises were broken so far.
     """
 
@@ -229,17 +231,17 @@ class SampledTrial:
         criterion: AccuracyCriterion,
         baseline: float,
         *,
-        goal: str | int,
-        caution: int = 0,
+        fidelity: Fidelity,
+        broken_promises: int = 0,
     ) -> None:
         self._trial = trial
         self._population = population
         self._samples = population.samples
         self._criterion = criterion
         self._needed = criterion.threshold(baseline)
-        self._goal = goal
+        self._fidelity = fidelity
         self._test = WeightedThresholdTest(
-            population, population.normal_mean(self._needed), caution=caution
+            population, population.normalized_mean(self._needed), broken_promises=broken_promises
         )
         self._batches: list[bytes] = []  # Of the scores.
         self._seen = 0
@@ -255,7 +257,7 @@ class SampledTrial:
         view = TrialView(other)
         scores = view.scores
         self._take(scores.tobytes(), len(scores))
-        self._test.update(self._population.normal(scores))
+        self._test.update(self._population.normalized(scores))
         attr = record.REUSED_FROM if self.is_enough else record.CONTINUES
         self._trial.set_user_attr(attr, view.source)
         return self.is_enough
@@ -269,8 +271,8 @@ class SampledTrial:
         return np.frombuffer(b"".join(self._batches))
 
     @property
-    def _normal_scores(self) -> NDArray[np.float64]:
-        return self._population.normal(self._scores)
+    def _normalized_scores(self) -> NDArray[np.float64]:
+        return self._population.normalized(self._scores)
 
     @property
     def population(self) -> str:
@@ -284,22 +286,22 @@ class SampledTrial:
 
     @property
     def is_enough(self) -> bool:
-        """Whether the goal is reached."""
-        goal, seen = self._goal, self._seen
+        """Whether it is evaluated as far as was asked."""
+        fidelity, seen = self._fidelity, self._seen
         if seen == self._samples:
             return True
-        if isinstance(goal, int):
-            return seen >= goal
-        if goal == record.VERDICT:
-            return self._test.verdict is not Verdict.OPEN
+        if fidelity.samples is not None:
+            return seen >= fidelity.samples
+        if fidelity.until_decided:
+            return self._test.decision is not Decision.OPEN
         return self._test.fails
 
     def evaluate(self, model: Any, evaluation: SampleEvaluation, watch: Watch | None) -> None:
         """Evaluate as many more samples as are needed."""
-        end = self._goal if isinstance(self._goal, int) else None
+        end = self._fidelity.samples
         # A copy: the order is that of all candidates, whatever an evaluation does to its own.
         indices = self._population.order.indices[self._seen : end].copy()
-        begun = self._seen
+        started = self._seen
         reported, watched = time.monotonic(), -math.inf
         batches = evaluation.scores(model, indices)
         try:
@@ -318,7 +320,7 @@ class SampledTrial:
             close = getattr(batches, "close", None)
             if close is not None:
                 close()
-        self._evaluated = self._seen - begun
+        self._evaluated = self._seen - started
         if not self.is_enough or self._seen > self._population.samples:
             raise ValueError(
                 f"The evaluation must give one score for each of the {len(indices)} samples that "
@@ -326,7 +328,7 @@ class SampledTrial:
             )
 
     def see_all(self, model: Any, evaluation: SampleEvaluation) -> float:
-        """Write down the scores of all samples, whatever the goal, and give the metric.
+        """Write down the scores of all samples, whatever was asked for, and give the metric.
 
         Args:
             model:
@@ -338,7 +340,7 @@ class SampledTrial:
             ValueError:
                 If they are not one for each sample, or out of bounds.
         """
-        self._goal = record.FULL
+        self._fidelity = FULL
         self.evaluate(model, evaluation, None)
         return self.conclude()
 
@@ -348,7 +350,7 @@ class SampledTrial:
             batch = _checked_batch(batch)
         population, start, count = self._population, self._seen, len(batch)
         end = start + count
-        # As bytes, they are nobody else's, and compared fastest.
+        # As bytes, since no other code changes them and they compare fastest.
         content = batch.tobytes()
         self._take(content, count)
         if content == population.baseline_bytes[8 * start : 8 * end]:
@@ -366,7 +368,7 @@ class SampledTrial:
                 f"{start} in the order of evaluation is not."
             )
         check_scores(scores, evaluation)
-        self._test.update(population.normal(scores))
+        self._test.update(population.normalized(scores))
 
     def _differences(
         self, batch: NDArray[np.float64], start: int
@@ -383,7 +385,7 @@ class SampledTrial:
             normal = (score - low) / (high - low)
             if not population.higher_is_better:
                 normal = 1 - normal
-            found.append((place, normal - population.normal_baseline.item(start + place)))
+            found.append((place, normal - population.normalized_baseline.item(start + place)))
         return found
 
     def conclude(self) -> float:
@@ -400,22 +402,22 @@ class SampledTrial:
         write_scores(
             writer.system_attr,
             self._scores,
-            verdict=self._test.verdict,
+            decision=self._test.decision,
             population=self._population.key,
         )
         self._report()
         write_judgement(judge_by_samples(evidence), writer)
-        if evidence.verdict == COMPLETE:
+        if evidence.decision == COMPLETE:
             return self.mean
         raise TrialPruned(evidence.reason)
 
     def _evidence(self) -> Evidence:
         seen, of = self._seen, self._population.samples
         if seen == of:
-            return Evidence(verdict=COMPLETE, samples=seen, of=of, evaluated=self._evaluated)
+            return Evidence(decision=COMPLETE, samples=seen, of=of, evaluated=self._evaluated)
         low, high = self._bounds()
         return Evidence(
-            verdict=self._test.verdict.value,
+            decision=self._test.decision.value,
             samples=seen,
             of=of,
             evaluated=self._evaluated,
@@ -449,17 +451,17 @@ class SampledTrial:
 
     def _find_bounds(self) -> tuple[float, float]:
         population = self._population
-        found = bounds(population, self._normal_scores)
+        found = bounds(population, self._normalized_scores)
         worst, best = found
-        if self._test.verdict is Verdict.FAILS:
+        if self._test.decision is Decision.FAILS:
             # The bounds are found to some digits; that it misses what is needed is known.
-            best = max(worst, min(best, population.normal_mean(self._needed)))
+            best = max(worst, min(best, population.normalized_mean(self._needed)))
         low, high = sorted(population.metric(bound) for bound in (worst, best))
         return low, high
 
-    def _shown(self) -> Seen:
+    def _shown(self) -> EvaluationProgress:
         seen = self._seen
-        return Seen(
+        return EvaluationProgress(
             self._trial.number, seen, self._population.samples, self._estimate(), self._bounds
         )
 
@@ -471,11 +473,11 @@ class SampledTrial:
     def _reason(self, low: float, high: float) -> str:
         seen = f"after {self._seen} of {self._population.samples} samples"
         needed = f"{self._needed:.6g} is needed"
-        if self._test.verdict is Verdict.FAILS:
+        if self._test.decision is Decision.FAILS:
             best = high if self._criterion.higher_is_better else low
             most = "at most" if self._criterion.higher_is_better else "at least"
             if self._test.is_exact:
-                total = float(self._normal_scores.sum())
+                total = float(self._normalized_scores.sum())
                 left = self._population.samples - self._seen
                 best = self._population.metric((total + left) / self._population.samples)
                 return (
@@ -487,9 +489,9 @@ class SampledTrial:
                 f"{self._population.error_probability:g}): {seen} the metric is {most} "
                 f"{best:.6g}, and {needed}."
             )
-        if isinstance(self._goal, int):
+        if self._fidelity.samples is not None:
             return f"Evaluated as far as needed for its rank, {seen}."
-        if self._test.verdict is Verdict.MEETS:
+        if self._test.decision is Decision.MEETS:
             return f"Certainly meets the criterion {seen}; the others were not needed."
         return (
             f"Probably meets the criterion {seen}; not a result until all samples are evaluated."

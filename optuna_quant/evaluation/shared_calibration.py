@@ -62,8 +62,9 @@ def share_calibration(
     worker computes for all: those up to 64 kB, 2 MB in all, in the study, others in the artifact
     store if there is one.
 
-    There is nothing to share, and nobody is waited for, if the backend is calibrated already (its
-    ``cache_dir`` counts), if the study is in memory, or if the backend cannot export statistics.
+    There is nothing to share, and no worker is waited for, if the backend is calibrated already
+    (its ``cache_dir`` counts), if the study is in memory, or if the backend cannot export
+    statistics.
 
     Args:
         study:

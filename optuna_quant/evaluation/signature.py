@@ -1,4 +1,4 @@
-"""What a metric depends on besides the model (data, labels, code, ...), as short texts."""
+"""What a metric depends on besides the model (data, labels, code, ...), as short strings."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def signature_of(evaluation: Any) -> dict[str, str]:
     Args:
         evaluation:
             A function that gives the metric of a model; or an object with a method
-            ``signature()`` that gives a dictionary of short texts, which is taken as it is.
+            ``signature()`` that gives a dictionary of short strings, which is taken as it is.
 
     Returns:
-        Short texts by part. Of a function that is ``"function"``: its name and a hash of its
+        Short strings by part. Of a function that is ``"function"``: its name and a hash of its
         code, see :func:`optuna_quant.evaluation.code_digest.code_digest`.
     """
     own = getattr(evaluation, "signature", None)
@@ -171,7 +171,7 @@ def _of_dataset(dataset: Any) -> str:
     places = sorted({place * (count - 1) // (_SAMPLES - 1) for place in range(_SAMPLES)})
     try:
         seen = [(str(place), _of_sample(dataset[place])) for place in places if count]
-    except Exception:  # It is told, with the sample's number, by whoever evaluates it.
+    except Exception:  # The evaluation tells it, with the sample's number.
         return f"{count} samples {UNKNOWN}"
     return f"{count} samples {_combined(seen)}"
 

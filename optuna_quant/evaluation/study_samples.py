@@ -134,8 +134,8 @@ class StudySamples:
             population,
             self._setup.criterion,
             metric,
-            goal=view.goal,
-            caution=view.caution,
+            fidelity=view.fidelity,
+            broken_promises=view.broken_promises,
         )
 
     def check(self, study: optuna.Study) -> None:

@@ -237,7 +237,7 @@ class EvaluationWatch:
 
     @staticmethod
     def _take_signal(one: _Evaluation) -> int | None:
-        """A signal that can end the evaluation: in the main thread, and of nobody else's use."""
+        """A signal that can end the evaluation: in the main thread, and of no other use."""
         if threading.current_thread() is not threading.main_thread():
             return None
 

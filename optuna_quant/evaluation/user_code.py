@@ -16,8 +16,8 @@ def exits_are_errors(what: str) -> Iterator[None]:
     """Turn an exception that would end the process into an error.
 
     ``sys.exit(0)`` in the middle of a search is no success. Python's ``Exception`` does not cover
-    it, so whoever handles errors would let it pass: the process would end with the exit code 0,
-    without a word, and leave its trial running.
+    it, so that code which handles errors would let it pass: the process would end with the exit
+    code 0, without a word, and leave its trial running.
 
     Args:
         what:

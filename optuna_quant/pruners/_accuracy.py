@@ -17,10 +17,10 @@ from optuna_quant import _optuna
 from optuna_quant.criteria import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.pruners._watched import Watched
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.sequential.methods import check_error_probability
 from optuna_quant.sequential.methods import check_method
-from optuna_quant.sequential.uniform_threshold import Seen
+from optuna_quant.sequential.uniform_threshold import PartialSum
 from optuna_quant.sequential.uniform_threshold import UniformThresholdTest
 from optuna_quant.sequential.uniform_threshold import mean_bounds
 from optuna_quant.study.baseline import Baseline
@@ -70,7 +70,7 @@ class AccuracyPruner(BasePruner):
     shuffled once, or pruned with ``"exact"``. Smaller groups between reports give stronger
     evidence. Report means as they are: rounded ones may be pruned wrongly.
 
-    The pruned trial says why in its user attribute ``"evidence"``, a dict: ``verdict``
+    The pruned trial says why in its user attribute ``"evidence"``, a dict: ``decision``
     (``"fails"``), ``samples`` seen ``of`` all, the mean over them (``estimate``), ``bounds`` of
     the final metric (a lower and an upper one, each wrong with at most the error probability),
     ``method``, ``error_probability`` (0 if it could not meet the criterion any more), and the
@@ -172,7 +172,7 @@ class AccuracyPruner(BasePruner):
         scaled = self._scaled(mean, step, trial.number)
         best = self._best_outcome(mean, step, reference.size)
         if not self._criterion.meets(best, baseline.value):
-            history = [Seen(step, scaled * step)]
+            history = [PartialSum(step, scaled * step)]
             reason = (
                 f"even if each of the {reference.size - step} samples that are left had the best "
                 f"score, the metric would be {best:.6g}"
@@ -278,7 +278,7 @@ class AccuracyPruner(BasePruner):
             if step > 0 and value == value
         )
         key = _optuna.trial_id(trial)
-        with self._lock:  # Taken out, so that nobody else adds to it.
+        with self._lock:  # Taken out, so that no other thread adds to it.
             test = self._tests.pop(key, None)
         if test is None or not test.is_of(reports, reference, threshold):
             test = _TestOfTrial(reference, threshold)
@@ -296,7 +296,7 @@ class AccuracyPruner(BasePruner):
         trial: FrozenTrial,
         reference: _Reference,
         baseline: Baseline,
-        history: list[Seen],
+        history: list[PartialSum],
         reason: str,
     ) -> None:
         if TrialView(trial).evidence is not None or trial.state.is_finished():
@@ -323,7 +323,7 @@ class AccuracyPruner(BasePruner):
         threshold = self._criterion.threshold(baseline.value)
         needed = "at least" if self._criterion.higher_is_better else "at most"
         evidence = Evidence(
-            verdict=Verdict.FAILS.value,
+            decision=Decision.FAILS.value,
             samples=samples,
             of=size,
             estimate=estimate,
@@ -373,7 +373,7 @@ class _TestOfTrial:
         self._threshold = threshold
         self._test = UniformThresholdTest(reference.size, threshold, baseline=reference.mean)
         self.reports: list[tuple[int, float]] = []
-        self.history: list[Seen] = []
+        self.history: list[PartialSum] = []
 
     def is_of(
         self, reports: list[tuple[int, float]], reference: _Reference, threshold: float
@@ -398,7 +398,7 @@ class _TestOfTrial:
                 "of all samples so far, not rounded and not that of the last batch, with "
                 "step=the number of samples so far."
             )
-        seen = Seen(step, total, self._reference.totals.get(step))
+        seen = PartialSum(step, total, self._reference.totals.get(step))
         self._test.update(*seen)
         self.history.append(seen)
         self.reports.append((step, value))

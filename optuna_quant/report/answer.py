@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from optuna_quant.costs.worth import shown_pays_not
+from optuna_quant.costs.worth import shown_not_better
 from optuna_quant.report.facts import AnswerFacts
 from optuna_quant.report.facts import GainFacts
 from optuna_quant.report.facts import HoldoutFacts
@@ -49,7 +49,7 @@ def outcome_facts(result: Outcome) -> OutcomeFacts:
         label=_label(result),
         headline=headline(result),
         met=result.met,
-        pays=result.pays,
+        is_better_than_fp32=result.is_better_than_fp32,
         is_fp32=result.is_fp32,
         is_reproducible=result.is_reproducible,
         summary=tuple(summary(result).splitlines()),
@@ -60,7 +60,7 @@ def _label(result: Outcome) -> str:
     if result.kind == ResultKind.FP32:
         return f"no gain: {result.original} is best"
     if result.kind == ResultKind.MET_WITHOUT_GAIN:
-        return f"met, but {shown_pays_not(result.objective)}"
+        return f"met, but {shown_not_better(result.objective)}"
     return _LABELS[result.kind]
 
 

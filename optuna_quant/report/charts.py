@@ -150,7 +150,7 @@ def trial_chart(trials: Sequence[TrialFacts], criterion: AccuracyCriterion) -> T
         Mark(
             round(2 + 96 * trial.number / last, 2),
             place(loss),
-            trial.verdict.replace(" ", "-"),
+            trial.outcome.replace(" ", "-"),
             _described(trial, loss, criterion),
         )
         for trial, loss in known
@@ -163,7 +163,7 @@ def _described(trial: TrialFacts, loss: float, criterion: AccuracyCriterion) -> 
     seen = ""
     if trial.samples is not None and trial.samples != trial.of_samples:
         seen = f" on {trial.samples} of {trial.of_samples} samples"
-    return f"trial {trial.number}: {trial.verdict}, loss {criterion.show(loss)}{seen}"
+    return f"trial {trial.number}: {trial.outcome}, loss {criterion.show(loss)}{seen}"
 
 
 def time_bars(time: TimeFacts) -> list[Bar]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def collect(result: Outcome) -> Report:
     """The facts of a result.
 
-    Nothing is judged anew: whether the criterion is met, and what that is worth, is what the
+    Nothing is judged here: whether the criterion is met, and what that is worth, is what the
     result says. The runtime is asked what it executes, once for each result.
 
     Args:
@@ -120,7 +120,7 @@ def _inputs(result: Outcome) -> tuple[InputFacts, ...]:
         return ()
     try:
         inputs = result.backend.quantize(result.space.fp32()).inputs
-    except Exception:  # A report is not worth an error: whoever builds the model is told.
+    except Exception:  # A report is not worth an error: building the model raises it.
         return ()
     return tuple(
         InputFacts(name=each.name, dtype=each.dtype.name, shape=each.shape) for each in inputs

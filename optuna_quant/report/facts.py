@@ -23,7 +23,7 @@ class OutcomeFacts:
     label: str
     headline: str
     met: bool
-    pays: bool | None
+    is_better_than_fp32: bool | None
     is_fp32: bool
     is_reproducible: bool
     summary: tuple[str, ...]
@@ -193,7 +193,7 @@ class TrialFacts:
 
     number: int
     stage: str | None
-    verdict: str
+    outcome: str
     metric: float | None
     loss: float | None
     samples: int | None

@@ -89,7 +89,7 @@ def _read(name: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    """What fills in the templates: texts are escaped, and a missing name is an error."""
+    """What fills in the templates: strings are escaped, and a missing name is an error."""
     jinja = _import_jinja()
     found: jinja2.Environment = jinja.Environment(
         loader=jinja.FileSystemLoader(_FOLDER),

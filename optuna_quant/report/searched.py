@@ -9,7 +9,7 @@ from optuna_quant.report.facts import SearchFacts
 from optuna_quant.report.facts import StageFacts
 from optuna_quant.report.facts import TrialFacts
 from optuna_quant.samplers import strategies
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.recorded_outcome import is_recorded
 from optuna_quant.workers.identity import process_of
@@ -93,7 +93,7 @@ def _trial_facts(view: TrialView, result: Outcome) -> TrialFacts:
     return TrialFacts(
         number=view.number,
         stage=view.stage,
-        verdict=_verdict(view, result),
+        outcome=_outcome(view, result),
         metric=metric,
         loss=loss,
         samples=None if evidence is None else evidence.samples,
@@ -108,7 +108,7 @@ def _trial_facts(view: TrialView, result: Outcome) -> TrialFacts:
     )
 
 
-def _verdict(view: TrialView, result: Outcome) -> str:
+def _outcome(view: TrialView, result: Outcome) -> str:
     """What a trial has ended with; one that was evaluated in full by the result's criterion."""
     if not view.is_finished:
         return RUNNING
@@ -123,9 +123,9 @@ def _verdict(view: TrialView, result: Outcome) -> str:
     evidence = view.evidence
     if view.has_failed_itself or evidence is None:
         return FAILED
-    if evidence.verdict == Verdict.FAILS:
+    if evidence.decision == Decision.FAILS:
         return GIVEN_UP
-    return PROMISING if evidence.verdict == Verdict.PROMISED else UNDECIDED
+    return PROMISING if evidence.decision == Decision.PROVISIONALLY_MET else UNDECIDED
 
 
 def _evaluations(view: TrialView) -> float:

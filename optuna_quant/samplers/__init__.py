@@ -12,10 +12,10 @@ from optuna_quant.samplers._engine.reports import ReportsRaces
 from optuna_quant.samplers._engine.reports import ReportsSearch
 from optuna_quant.samplers._engine.reports import Speculation
 from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Race
 from optuna_quant.samplers._engine.requests import Scoring
-from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._exhaustive import ExhaustiveQuantSampler
@@ -52,6 +52,7 @@ __all__ = [
     "Explanation",
     "FallbackOp",
     "HAWQV2QuantSampler",
+    "HasPerSampleScores",
     "LeastLoss",
     "MSEQuantSampler",
     "MSEV2QuantSampler",
@@ -65,7 +66,6 @@ __all__ = [
     "ReportsRaces",
     "ReportsSearch",
     "Scoring",
-    "SeesSamples",
     "Sensitivity",
     "Speculation",
     "Stage",

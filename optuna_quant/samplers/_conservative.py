@@ -8,8 +8,8 @@ from typing import Any
 
 from optuna_quant import _optuna
 from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Plan
-from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._plans.grow import Change
@@ -146,7 +146,7 @@ def convert(space: TuningSpace, *, by_sensitivity: bool = False) -> Growth:
     for op_type, changes in types.items():
         if len(left(config, changes)) * _FEW > len(changes):
             config = yield from _one_by_one(config, op_type, changes)
-    sees_samples: bool = yield SeesSamples()
+    sees_samples: bool = yield HasPerSampleScores()
     if sees_samples:  # Each was tried, on top of less.
         return config
     return (yield from grow_to_the_end("convert what is left", config, left(config, everything)))

@@ -66,7 +66,7 @@ class MSEQuantSampler(BasicQuantSampler):
     """
 
     # Whether the ranking depends on what is in fallback.
-    _scores_anew = True
+    _scores_again = True
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class MSEQuantSampler(BasicQuantSampler):
             best.score,
             ranked,
             patience=self._patience,
-            rerank=by_score if self._scores_anew else None,
+            rerank=by_score if self._scores_again else None,
             keep=True,
         )
 
@@ -166,7 +166,7 @@ class HAWQV2QuantSampler(MSEQuantSampler):
             See :class:`BasicQuantSampler`.
     """
 
-    _scores_anew = False
+    _scores_again = False
 
 
 @register_strategy("mse_v2")

@@ -20,7 +20,7 @@ from optuna_quant.samplers._models.explanation import Question
 from optuna_quant.samplers._models.explanation import explained
 from optuna_quant.samplers._models.explanation_text import in_words
 from optuna_quant.samplers._models.fallback_table import costs_of_search
-from optuna_quant.samplers._models.option_scores import OptionScoreBook
+from optuna_quant.samplers._models.option_scores import OptionSensitivityCache
 from optuna_quant.samplers._models.option_scores import kept_scores
 from optuna_quant.samplers._models.option_scores import merged
 from optuna_quant.samplers._models.prior import StudyPrior
@@ -70,7 +70,7 @@ class SurrogateQuantSampler(QuantSampler):
 
     With a ``prior``, or in a study that keeps one, the search begins with what an earlier study
     has taught: where the question is the same, the earlier answer comes first (``earlier
-    answer``), and the model knows from the beginning what was seen there.
+    answer``), and the model knows from the start what was seen there.
 
     Use it for everything: it needs a handful of evaluations, whatever the number of ops, and has
     most ops quantized whenever it is stopped.
@@ -107,7 +107,7 @@ class SurrogateQuantSampler(QuantSampler):
         prior:
             What an earlier study has taught, as
             :func:`~optuna_quant.samplers.study_prior` reads it. It is written into the study at
-            its beginning; a study that keeps one goes on with it, whether it is given or not.
+            its start; a study that keeps one goes on with it, whether it is given or not.
         **kwargs:
             See :class:`QuantSampler`.
 
@@ -151,7 +151,9 @@ class SurrogateQuantSampler(QuantSampler):
         self._thorough = thorough
         self._sensitivity = sensitivity
         self._option_scores = (
-            None if sensitivity is None else OptionScoreBook(space, self._costs, sensitivity)
+            None
+            if sensitivity is None
+            else OptionSensitivityCache(space, self._costs, sensitivity)
         )
 
     @property
@@ -267,17 +269,17 @@ class SurrogateQuantSampler(QuantSampler):
 
     def _search_part(self, part: TuningSpace, kept: StudyPrior | None = None) -> SurrogatePolicy:
         """The search in a part of the space, in which recipes are fixed."""
-        book = None
+        cache = None
         if self._sensitivity is not None:
-            book = OptionScoreBook(part, self._costs, self._sensitivity)
-        return self._search(part, book, kept)
+            cache = OptionSensitivityCache(part, self._costs, self._sensitivity)
+        return self._search(part, cache, kept)
 
     def _search(
-        self, space: TuningSpace, book: OptionScoreBook | None, kept: StudyPrior | None
+        self, space: TuningSpace, cache: OptionSensitivityCache | None, kept: StudyPrior | None
     ) -> SurrogatePolicy:
         """The search in the space or a part of it."""
         criterion = self._checked_criterion
-        scores: OptionScoreBook | TakenScores | None = book
+        scores: OptionSensitivityCache | TakenScores | None = cache
         prior = None
         if kept is not None:
             prior = PriorInSpace(kept, space, criterion, self._costs)

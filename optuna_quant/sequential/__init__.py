@@ -9,15 +9,15 @@ from optuna_quant.sequential.early_stopping import EarlyStopping
 from optuna_quant.sequential.order import SampleOrder
 from optuna_quant.sequential.order import difficulty_levels
 from optuna_quant.sequential.population import Population
-from optuna_quant.sequential.weighted_threshold import Verdict
+from optuna_quant.sequential.weighted_threshold import Decision
 from optuna_quant.sequential.weighted_threshold import WeightedThresholdTest
 
 
 __all__ = [
+    "Decision",
     "EarlyStopping",
     "Population",
     "SampleOrder",
-    "Verdict",
     "WeightedThresholdTest",
     "difficulty_levels",
 ]

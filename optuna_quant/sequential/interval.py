@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """With what probability an interval holds the loss, unless another one is asked for."""
 
-# The gamblers see the samples in so many orders, or fewer if there are many samples.
+# The betting strategies see the samples in so many orders, or fewer if there are many samples.
 _MOST_ORDERS = 8
 _MOST_BETS = 2**15
-# How much of what may be staked is staked at most.
-_LARGEST_STAKE = 0.75
-# What a gambler takes for the variance before the first sample, as a part of its largest value.
+# The largest bet, as a part of what may be bet.
+_LARGEST_FRACTION = 0.75
+# The variance assumed before the first sample, as a part of its largest value.
 _FIRST_VARIANCE = 0.25
 # How many halvings find an end of the interval.
 _STEPS = 26
@@ -49,14 +49,14 @@ def loss_interval(
     candidate. The interval holds for any number of samples and any distribution within the
     bounds, not only approximately for many samples.
 
-    For each loss a gambler bets that it is larger, and another one that it is smaller, on the
+    For each loss one strategy bets that it is larger, and another that it is smaller, on the
     difference of the two scores, less the loss that is supposed (times the score of the baseline
-    if it is relative). If that loss is the true one, the bets are fair, and the capital of either
-    becomes ``2 / (1 - confidence)`` times the stake with a probability of at most
+    if it is relative). If that loss is the true one, the bets are fair, and the wealth of either
+    becomes ``2 / (1 - confidence)`` times its start with a probability of at most
     ``(1 - confidence) / 2``, by Markov's inequality. The interval is of the losses against which
-    neither gains so much. Stakes follow the variance so far (Waudby-Smith and Ramdas, "Estimating
-    means of bounded random variables by betting", 2024, section 4), and a capital is the mean of
-    what comes out in several orders of the samples. The orders are always the same ones, so that
+    neither gains so much. Bets follow the variance so far (Waudby-Smith and Ramdas, "Estimating
+    means of bounded random variables by betting", 2024, section 4), and a wealth is the mean of
+    the results in several orders of the samples. The orders are always the same ones, so that
     the interval is as well.
 
     If the baseline's scores may be of either sign and the loss is relative, there are two
@@ -137,11 +137,11 @@ class _Quotient:
 
     def interval(self, error: float) -> tuple[float, float]:
         """Between which values it is, but for this probability of error."""
-        stakes, orders = self._stakes()
-        return -self._end(-1, error, stakes, orders), self._end(1, error, stakes, orders)
+        fractions, orders = self._bet_fractions()
+        return -self._end(-1, error, fractions, orders), self._end(1, error, fractions, orders)
 
     def _end(
-        self, sign: int, error: float, stakes: NDArray[np.float64], orders: NDArray[np.intp]
+        self, sign: int, error: float, fractions: NDArray[np.float64], orders: NDArray[np.intp]
     ) -> float:
         """The upper end of the quotient, or of its negative."""
         enough = math.log(2 / error)
@@ -155,8 +155,8 @@ class _Quotient:
             if value >= limit:
                 return True
             most = max(sign * top - value * bottom for top, bottom in self.ends)
-            stake = np.minimum(stakes, _LARGEST_STAKE / most)
-            gains = np.log1p(stake * (value * bottoms - tops)).sum(axis=1)
+            bet = np.minimum(fractions, _LARGEST_FRACTION / most)
+            gains = np.log1p(bet * (value * bottoms - tops)).sum(axis=1)
             return bool(log_mean_exp(gains) >= enough)
 
         # A half is one scale away from the start, and one infinitely far.
@@ -170,8 +170,8 @@ class _Quotient:
                 inside = middle
         return limit if outside == 1 else min(limit, start + scale * outside / (1 - outside))
 
-    def _stakes(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """What is staked on each sample at most, and in what orders, both (orders, samples)."""
+    def _bet_fractions(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """The largest bet on each sample, and the orders of samples, both (orders, samples)."""
         samples = len(self.tops)
         count = max(1, min(_MOST_ORDERS, _MOST_BETS // samples))
         generator = np.random.default_rng(0)
@@ -185,8 +185,8 @@ class _Quotient:
         first = _FIRST_VARIANCE * max(top * top for top, _ in self.ends)
         seen = np.cumsum(squares, axis=1) - squares
         variance = (first + np.maximum(seen, 0.0)) / np.arange(1, samples + 1)
-        # The best stakes for the usual confidence; fair for any other one, and since they do not
-        # depend on it, a higher confidence gives a wider interval.
+        # The best fractions for the usual confidence, and fair for any other one. They do not
+        # depend on it, so that a higher confidence gives a wider interval.
         return np.sqrt(2 * math.log(2 / (1 - CONFIDENCE)) / (samples * variance)), orders
 
 

@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from optuna_quant.sequential.row import Row
-from optuna_quant.sequential.row import row_of
+from optuna_quant.sequential.float_array import FloatArray
+from optuna_quant.sequential.float_array import float_array
 
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _PART_LOST = 0.9
 LEAST_ROOM = 1e-12
 
 # A row for each bet.
-_Table: TypeAlias = tuple[Row, ...]
+_Table: TypeAlias = tuple[FloatArray, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +67,20 @@ class Lookahead:
     path: _Table
     peak: _Table
     slope: _Table
-    highest: Row
-    steepest: Row
+    highest: FloatArray
+    steepest: FloatArray
     room: _Table
-    probabilities: Row
+    probabilities: FloatArray
 
     @classmethod
     def make(
-        cls, bets: Bets, needed: float, *, normal_sum: float, probabilities: Row, window: int
+        cls,
+        bets: Bets,
+        needed: float,
+        *,
+        normalized_sum: float,
+        probabilities: FloatArray,
+        window: int,
     ) -> Lookahead:
         """Look ahead.
 
@@ -82,15 +88,15 @@ class Lookahead:
             bets:
                 What each sample is worth before it is seen.
             needed:
-                The sum of normal scores that has to be reached.
-            normal_sum:
+                The sum of normalized scores that has to be reached.
+            normalized_sum:
                 That of the baseline.
             probabilities:
                 The probability of each draw.
             window:
                 What a batch may have at most.
         """
-        most_lost = max(1.0, _PART_LOST * (normal_sum - needed))
+        most_lost = max(1.0, _PART_LOST * (normalized_sum - needed))
         short = needed - bets.said
         room = bets.most - needed
         # Where the room could be used up, nothing is known, and from there on.
@@ -111,8 +117,8 @@ class Lookahead:
             path=_table(path),
             peak=_table(peak),
             slope=_table(_sums(rise)),
-            highest=row_of(peak.max(axis=0)),
-            steepest=row_of(_sums(rise.max(axis=0, keepdims=True))),
+            highest=float_array(peak.max(axis=0)),
+            steepest=float_array(_sums(rise.max(axis=0, keepdims=True))),
             room=_table(room),
             probabilities=probabilities,
         )
@@ -146,7 +152,7 @@ class Foresight:
             drift:
                 The sum of gains of each bet so far.
             limits:
-                The sum that no gambler can have won below, for each bet.
+                The sum below which no strategy can have won, for each bet.
         """
         path = self._ahead.path
         self._above = [gains - row[seen] for gains, row in zip(drift, path, strict=True)]
@@ -154,7 +160,7 @@ class Foresight:
         self._left = self._least_left()
 
     def is_safe(self, start: int, end: int, but: Sequence[tuple[int, float]]) -> bool:
-        """Whether no gambler can have won on the next samples.
+        """Whether no strategy can have won on the next samples.
 
         If not, it has to be anchored again.
 
@@ -230,4 +236,4 @@ def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _table(values: NDArray[np.float64]) -> _Table:
-    return tuple(map(row_of, values))
+    return tuple(map(float_array, values))

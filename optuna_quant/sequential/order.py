@@ -22,8 +22,8 @@ _STREAM = 0x6F726465
 # The weight of a sample at the part r of the samples by difficulty falls as (r + _SHIFT) ** -2,
 # but for a part that is alike for all, up to _ALIKE. With it a candidate that is wrong everywhere
 # is found out three to six times as soon: a sample that is seldom drawn counts for so much that
-# little can be staked on any. Without it close calls are decided sooner. Many samples make the
-# first dear, and few the second: there a handful of hard samples is all that matters.
+# little can be bet on any. Without it close calls are decided sooner. Many samples make the
+# first expensive, and few the second: there a handful of hard samples is all that matters.
 _ALIKE = 0.5
 _MANY = 10_000
 _SHIFT = 0.05
@@ -101,7 +101,7 @@ def difficulty_levels(margins: NDArray[np.float64] | None, samples: int) -> NDAr
     Args:
         margins:
             How far the FP32 model is from deciding each sample otherwise, of shape
-            ``(samples,)``; only their order counts. :obj:`None` if nobody can tell: then all
+            ``(samples,)``; only their order counts. :obj:`None` if that is unknown: then all
             samples are alike.
         samples:
             The number of samples.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_quant.sequential.bets import Bets
+from optuna_quant.sequential.float_array import FloatArray
+from optuna_quant.sequential.float_array import float_array
 from optuna_quant.sequential.order import SampleOrder
-from optuna_quant.sequential.row import Row
-from optuna_quant.sequential.row import row_of
 
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Population:
 
     @cached_property
     def scale(self) -> float:
-        """The difference of two scores whose normal scores differ by 1."""
+        """The difference of two scores whose normalized scores differ by 1."""
         low, high = self.bounds
         if self.has_worst:
             return high - low
@@ -83,9 +83,9 @@ class Population:
         return float(np.abs(self.baseline - best).mean()) or 1.0
 
     @cached_property
-    def normal_baseline(self) -> NDArray[np.float64]:
-        """The FP32 model's normal scores, in the order of evaluation."""
-        return self.normal(self.baseline_in_order)
+    def normalized_baseline(self) -> NDArray[np.float64]:
+        """The FP32 model's normalized scores, in the order of evaluation."""
+        return self.normalized(self.baseline_in_order)
 
     @cached_property
     def baseline_in_order(self) -> NDArray[np.float64]:
@@ -98,26 +98,26 @@ class Population:
         return self.baseline_in_order.tobytes()
 
     @cached_property
-    def normal_sum(self) -> float:
-        """The sum of the FP32 model's normal scores."""
-        return float(self.normal_baseline.sum())
+    def normalized_sum(self) -> float:
+        """The sum of the FP32 model's normalized scores."""
+        return float(self.normalized_baseline.sum())
 
     @cached_property
-    def normal_sums(self) -> Row:
+    def normalized_sums(self) -> FloatArray:
         """The sums of the first of them, from none to all, ``samples + 1`` numbers."""
-        return row_of(np.concatenate([[0.0], np.cumsum(self.normal_baseline)]))
+        return float_array(np.concatenate([[0.0], np.cumsum(self.normalized_baseline)]))
 
     @cached_property
-    def probabilities(self) -> Row:
+    def probabilities(self) -> FloatArray:
         """The probability of each draw."""
-        return row_of(self.order.probabilities)
+        return float_array(self.order.probabilities)
 
     @cached_property
     def lookaheads(self) -> dict[tuple[float, int], Lookahead]:
         """What was found to lie ahead of candidates, by the sum needed and the window."""
         return {}
 
-    def normal(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def normalized(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores on the scale where 0 is the worst and 1 the best."""
         low, high = self.bounds
         # Sums of float32 would be off by more than a threshold may be missed by.
@@ -128,17 +128,17 @@ class Population:
         scaled = (exact - low) / (high - low)
         return np.clip(scaled if self.higher_is_better else 1 - scaled, 0.0, 1.0)
 
-    def metric(self, normal_mean: float) -> float:
-        """A mean of normal scores as the metric that it stands for."""
+    def metric(self, normalized_mean: float) -> float:
+        """A mean of normalized scores as the metric that it stands for."""
         low, high = self.bounds
         if not self.has_worst:
-            short = (1 - normal_mean) * self.scale
+            short = (1 - normalized_mean) * self.scale
             return high - short if self.higher_is_better else low + short
-        part = normal_mean if self.higher_is_better else 1 - normal_mean
+        part = normalized_mean if self.higher_is_better else 1 - normalized_mean
         return low + part * (high - low)
 
-    def normal_mean(self, metric: float) -> float:
-        """A metric as a mean of normal scores; it may lie outside of 0 to 1."""
+    def normalized_mean(self, metric: float) -> float:
+        """A metric as a mean of normalized scores; it may lie outside of 0 to 1."""
         low, high = self.bounds
         if not self.has_worst:
             return 1 - (high - metric if self.higher_is_better else metric - low) / self.scale
@@ -150,9 +150,9 @@ class Population:
         """What can be bet on: for each part of the baseline's score that is taken off."""
         method = self.method if self.has_worst else "exact"
         parts = {"paired": (0.0, 0.5, 1.0), "unpaired": (0.0,), "exact": ()}[method]
-        control = np.array(parts).reshape(-1, 1) * self.normal_baseline
+        control = np.array(parts).reshape(-1, 1) * self.normalized_baseline
         weights, left = self.order.weights, self.order.weight_left
-        differences = self.normal_baseline - control
+        differences = self.normalized_baseline - control
         known = np.cumsum(differences, axis=1) - differences + control.sum(axis=1)[:, None]
         largest = np.maximum.accumulate(((1 - control) / weights)[:, ::-1], axis=1)[:, ::-1]
         return Bets(

@@ -28,10 +28,10 @@ _CLEAR_ERRORS = 2.0
 
 # What a sum of rounded scores may be off.
 
-_STAKES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75])
+_BET_FRACTIONS = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75])
 
 
-def rounds(samples: int, *, count: int, part: float) -> tuple[int, ...]:
+def rounds(samples: int, *, count: int, fraction: float) -> tuple[int, ...]:
     """Up to how many samples each round of a race goes.
 
     Args:
@@ -39,10 +39,10 @@ def rounds(samples: int, *, count: int, part: float) -> tuple[int, ...]:
             The number of samples that there are.
         count:
             The most rounds.
-        part:
-            The part of the samples that the last round sees.
+        fraction:
+            The fraction of the samples that the last round sees.
     """
-    ends = (math.ceil(part * samples / _GROWTH**i) for i in reversed(range(count)))
+    ends = (math.ceil(fraction * samples / _GROWTH**i) for i in reversed(range(count)))
     return tuple(sorted({min(samples, max(_FEWEST, end)) for end in ends}))
 
 
@@ -53,14 +53,14 @@ class Rank:
     Args:
         round:
             The last round in which it took part.
-        lead:
-            By how much it was ahead of the baseline then, see :func:`lead`.
+        difference:
+            By how much it was ahead of the baseline then, see :func:`mean_difference`.
         estimate:
-            The estimate of its normal mean at the end of that round.
+            The estimate of its normalized mean at the end of that round.
     """
 
     round: int
-    lead: float
+    difference: float
     estimate: float
 
 
@@ -68,7 +68,7 @@ def survivors(
     population: Population,
     scores: Mapping[str, NDArray[np.float64]],
     *,
-    top: int,
+    top_k: int,
     samples: int,
     error_probability: float,
     count: int = 0,
@@ -77,23 +77,24 @@ def survivors(
 
     The half that is behind on the samples seen is out, as in sequential halving (Karnin, Koren and
     Somekh, "Almost optimal exploration in multi-armed bandits", 2013): what separates it from the
-    others by much is seen on few samples. Since hard samples come first the :func:`lead` may
-    deceive, so the quarter that is *estimated* to be the best continues as well. By how much the
-    best of those that are out may be better than the chosen one, :func:`most_missed` tells.
+    others by much is seen on few samples. Since hard samples come first the
+    :func:`mean_difference` may deceive, so the quarter that is *estimated* to be the best
+    continues as well. By how much the best of those that are out may be better than the chosen
+    one, :func:`regret_bound` tells.
 
-    Of the better half, a candidate is out that is surely worse than ``top`` others: a bet on its
+    Of the better half, a candidate is out that is surely worse than ``top_k`` others: a bet on its
     not being worse has lost, betting as in :class:`WeightedThresholdTest` on the difference of the
     two (successive elimination: Even-Dar, Mannor and Mansour, "Action elimination and stopping
     conditions for the multi-armed bandit and reinforcement learning problems", 2006, with
     confidence sequences in place of their bounds). With probability ``1 - error_probability``
-    none of the true ``top`` is out for that reason in any round of the race.
+    none of the true ``top_k`` is out for that reason in any round of the race.
 
     Args:
         population:
             The samples.
         scores:
-            The normal scores of each candidate, in the order of evaluation.
-        top:
+            The normalized scores of each candidate, in the order of evaluation.
+        top_k:
             How many of the best matter.
         samples:
             How many samples the round has seen of each.
@@ -103,16 +104,16 @@ def survivors(
             How many candidates the race began with; those of this round by default.
     """
     names = list(scores)
-    if len(names) <= top:
+    if len(names) <= top_k:
         return names
     level = _level(max(count, len(names)), error_probability)
     seen = np.array([scores[name][:samples] for name in names])
-    ranked = sorted(range(len(names)), key=lambda i: -lead(population, seen[i]))
+    ranked = sorted(range(len(names)), key=lambda i: -mean_difference(population, seen[i]))
     estimated = sorted(range(len(names)), key=lambda i: -estimate(population, seen[i]))
-    leaders = ranked[:top]
-    kept = {*leaders, *estimated[: max(top, len(names) // 4)]}
-    for i in ranked[top : max(top, (len(names) + 1) // 2)]:
-        if not all(_log_capital(population, seen[i] - seen[j]) >= level for j in leaders):
+    leaders = ranked[:top_k]
+    kept = {*leaders, *estimated[: max(top_k, len(names) // 4)]}
+    for i in ranked[top_k : max(top_k, (len(names) + 1) // 2)]:
+        if not all(_log_wealth(population, seen[i] - seen[j]) >= level for j in leaders):
             kept.add(i)
     return [name for i, name in enumerate(names) if i in kept]
 
@@ -131,14 +132,14 @@ def order_is_clear(
     """
     level = _level(max(count, len(scores)), error_probability)
     seen = [one[:samples] for one in scores.values()]
-    seen.sort(key=lambda one: -lead(population, one))
+    seen.sort(key=lambda one: -mean_difference(population, one))
     return all(
-        _log_capital(population, lower - upper) >= level
+        _log_wealth(population, lower - upper) >= level
         for upper, lower in itertools.pairwise(seen)
     )
 
 
-def most_missed(
+def regret_bound(
     population: Population,
     chosen: NDArray[np.float64],
     others: Sequence[NDArray[np.float64]],
@@ -151,14 +152,14 @@ def most_missed(
         population:
             The samples.
         chosen:
-            The normal scores of the one that was chosen.
+            The normalized scores of the one that was chosen.
         others:
-            The normal scores of the others, each as far as it was seen.
+            The normalized scores of the others, each as far as it was seen.
         error_probability:
             The probability that one of them is better by more.
 
     Returns:
-        A difference of normal means, at least 0.
+        A difference of normalized means, at least 0.
     """
     # Any of them might have been the one that was chosen.
     level = _level(len(others) + 1, error_probability)
@@ -166,12 +167,12 @@ def most_missed(
     for scores in others:
         count = min(len(scores), len(chosen))
         differences = scores[:count] - chosen[:count]
-        if _log_capital(population, differences, most) >= level:
+        if _log_wealth(population, differences, most) >= level:
             continue
         low, high = most, 1.0
         while high - low > 1e-3:
             middle = (low + high) / 2
-            if _log_capital(population, differences, middle) >= level:
+            if _log_wealth(population, differences, middle) >= level:
                 high = middle
             else:
                 low = middle
@@ -180,7 +181,7 @@ def most_missed(
 
 
 def _level(count: int, error_probability: float) -> float:
-    """What the logarithm of the capital has to reach, with a bet for every ordered pair.
+    """What the logarithm of the wealth has to reach, with a bet for every ordered pair.
 
     Looking again in a later round costs nothing, so long as the pairs that went out still count:
     who is left was chosen by what was seen.
@@ -188,10 +189,10 @@ def _level(count: int, error_probability: float) -> float:
     return math.log(max(2, count * (count - 1)) / error_probability)
 
 
-def _log_capital(
+def _log_wealth(
     population: Population, differences: NDArray[np.float64], mean: float = 0.0
 ) -> float:
-    """The highest capital of bets against the differences' having this mean or more."""
+    """The highest wealth of bets against the differences' having this mean or more."""
     count = len(differences)
     if not count:
         return 0.0
@@ -202,13 +203,13 @@ def _log_capital(
     lightest = np.minimum.accumulate(order.weights[::-1])[::-1][:count]
     most = order.weight_left[:count] / lightest
     shortfall = -before - differences / order.probabilities[:count]
-    stakes = _STAKES[:, None] / np.maximum(most + before, 1e-12)
-    paths = np.cumsum(np.log(np.maximum(1 + stakes * shortfall, 1e-100)), axis=1)
+    fractions = _BET_FRACTIONS[:, None] / np.maximum(most + before, 1e-12)
+    paths = np.cumsum(np.log(np.maximum(1 + fractions * shortfall, 1e-100)), axis=1)
     top = paths.max(axis=0)
     return float((top + np.log(np.exp(paths - top).mean(axis=0))).max())
 
 
-def lead(population: Population, scores: NDArray[np.float64]) -> float:
+def mean_difference(population: Population, scores: NDArray[np.float64]) -> float:
     """By how much a candidate is ahead of the baseline, on the samples that were seen.
 
     All candidates of a round have seen the same samples, so this orders them. It is no estimate
@@ -216,7 +217,7 @@ def lead(population: Population, scores: NDArray[np.float64]) -> float:
     varies less than :func:`~optuna_quant.sequential.weighted_threshold.estimate`, in which a
     sample that is seldom drawn counts for many, and the order is what matters here.
     """
-    return float((scores - population.normal_baseline[: len(scores)]).mean())
+    return float((scores - population.normalized_baseline[: len(scores)]).mean())
 
 
 def clearly_behind(population: Population, scores: Mapping[str, NDArray[np.float64]]) -> list[str]:
@@ -229,7 +230,7 @@ def clearly_behind(population: Population, scores: Mapping[str, NDArray[np.float
         population:
             The samples.
         scores:
-            The normal scores of each candidate, of the same samples.
+            The normalized scores of each candidate, of the same samples.
     """
     best = max(scores, key=lambda name: estimate(population, scores[name]))
     found = []
@@ -247,12 +248,15 @@ def standing(ranks: Sequence[Rank]) -> list[float]:
     """One number for each candidate: higher for one that got further.
 
     Those of a later round come before those of an earlier one, and in a round the order is that
-    of the lead. The number is the estimate, but below that of the candidate before.
+    of the mean difference. The number is the estimate, but below that of the candidate before.
     """
-    order = sorted(range(len(ranks)), key=lambda i: (-ranks[i].round, -ranks[i].lead))
+    order = sorted(range(len(ranks)), key=lambda i: (-ranks[i].round, -ranks[i].difference))
     values = [rank.estimate for rank in ranks]
     for before, i in itertools.pairwise(order):
-        is_tie = (ranks[i].round, ranks[i].lead) == (ranks[before].round, ranks[before].lead)
+        is_tie = (ranks[i].round, ranks[i].difference) == (
+            ranks[before].round,
+            ranks[before].difference,
+        )
         most = values[before] if is_tie else math.nextafter(values[before], -math.inf)
         values[i] = most if is_tie else min(values[i], most)
     return values

@@ -1,9 +1,9 @@
 """Test from sums over groups whether a mean over a finite population reaches a threshold.
 
 The samples of a population of known size are seen in one uniformly shuffled order, some at a
-time; of each group only the sum of the scores is known. A gambler bets, group by group, that the
+time; of each group only the sum of the scores is known. A strategy bets, group by group, that the
 mean over the population is lower than the threshold. If it is not, no way to bet makes money on
-average, so capital is evidence: it reaches ``1 / error_probability`` at any time at all with at
+average, so wealth is evidence: it reaches ``1 / error_probability`` at any time at all with at
 most that probability (Ville's inequality).
 
 Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting"
@@ -32,17 +32,17 @@ from optuna_quant.sequential.log_mean_exp import log_mean_exp
 Array = npt.NDArray[np.float64]
 
 _TILTS = np.array([0.0625, 0.125, 0.25, 0.5, 1.0])
-"""How strongly the gamblers on sums bet, in log odds: 0.7 is the way from 0.89 to 0.8."""
-_STAKES = np.array([0.125, 0.25, 0.5, 1.0, 2.0])
-"""How strongly the gamblers on means bet, over the square root of a group's size."""
+"""How strongly each strategy bets on sums, in log odds: 0.7 is the way from 0.89 to 0.8."""
+_BET_FRACTIONS = np.array([0.125, 0.25, 0.5, 1.0, 2.0])
+"""How strongly each strategy bets on means, over the square root of a group's size."""
 _LARGEST_TILT = 20.0
-_LARGEST_STAKE = 2.0
+_LARGEST_BET_FRACTION = 2.0
 _PAIRED = np.array([[0.5], [1.0]])
 """How much of the baseline's score is taken off the candidate's."""
 _TINY = 1e-300
 
 
-class Seen(NamedTuple):
+class PartialSum(NamedTuple):
     """The sums after some samples.
 
     Args:
@@ -62,10 +62,10 @@ class Seen(NamedTuple):
 class UniformThresholdTest:
     """Evidence against "the mean over the whole population is at least the threshold".
 
-    Scores lie between 0 and 1, and higher is better. The capital is the mean over gamblers with
-    fixed fractions, which grow with ``size / (size - samples)`` as do the gaps between what the
-    threshold needs of the rest and what the candidate delivers. There are two kinds. One bets on
-    the sum of a group as if its scores were coin flips: the best there is for a metric of right
+    Scores lie between 0 and 1, and higher is better. The wealth is the mean over strategies that
+    bet fixed fractions, which grow with ``size / (size - samples)`` as do the gaps between what
+    the threshold needs of the rest and what the candidate delivers. There are two kinds. One bets
+    on the sum of a group as if its scores were coin flips: the best there is for a metric of right
     and wrong. The other bets on the mean of a group, and so profits if it varies less than coin
     flips would. Paired, the second kind bets also on the candidate's score minus the baseline's,
     and minus half of it.
@@ -96,19 +96,19 @@ class UniformThresholdTest:
         self._samples = 0
         self._total: Array = np.zeros((*shape, 1))
         self._sums: Array = np.zeros((*shape, len(_TILTS)))
-        self._means: Array = np.zeros((*shape, len(_STAKES)))
+        self._means: Array = np.zeros((*shape, len(_BET_FRACTIONS)))
         self._highest: Array = np.zeros(shape)
         self._baseline: Array | None = None
         self._pairs: Array | None = None
         self._is_paired = False
         if baseline is not None:
             self._baseline = size * np.asarray(baseline, dtype=np.float64)[..., None]
-            self._pairs = np.zeros((*shape, len(_PAIRED), len(_STAKES)))
+            self._pairs = np.zeros((*shape, len(_PAIRED), len(_BET_FRACTIONS)))
             self._seen_baseline: Array = np.zeros((*shape, 1))
 
     @property
-    def log_capital(self) -> Array:
-        """The logarithm of the largest capital so far, in the threshold's shape; at least 0."""
+    def log_wealth(self) -> Array:
+        """The logarithm of the largest wealth so far, in the threshold's shape; at least 0."""
         return self._highest
 
     def update(
@@ -147,9 +147,9 @@ class UniformThresholdTest:
         mean = np.minimum(np.maximum((now - self._total) / count, 0.0), 1.0)
         needed = (self._required - self._total) / left
         tilts = np.minimum(growth * _TILTS, _LARGEST_TILT)
-        stakes = np.minimum(growth * _STAKES, _LARGEST_STAKE)
+        fractions = np.minimum(growth * _BET_FRACTIONS, _LARGEST_BET_FRACTION)
         self._sums += _bet_on_sum(needed, mean, count, tilts)
-        self._means += _bet_on_mean(needed, mean, count, stakes)
+        self._means += _bet_on_mean(needed, mean, count, fractions)
         if self._baseline is not None and self._pairs is not None and baseline is not None:
             baseline_now = np.asarray(baseline, dtype=np.float64)[..., None]
             if self._is_paired or self._samples == 0:
@@ -157,24 +157,24 @@ class UniformThresholdTest:
                 drawn = (baseline_now - self._seen_baseline) / count
                 rest = (self._baseline - self._seen_baseline) / left
                 self._pairs += _bet_on_mean(
-                    _scaled(needed, rest), _scaled(mean, drawn), count, stakes
+                    _scaled(needed, rest), _scaled(mean, drawn), count, fractions
                 )
-            else:  # Until now these gamblers have copied the others.
+            else:  # Until now these strategies have copied the others.
                 self._pairs += self._unpaired()[..., None, None]
             self._is_paired = True
             self._seen_baseline = baseline_now
         self._samples = samples
         self._total = now
-        capital = self._unpaired()
+        wealth = self._unpaired()
         if self._is_paired and self._pairs is not None:
             paired = log_mean_exp(self._pairs.reshape(*self._pairs.shape[:-2], -1))
-            capital = np.logaddexp(capital, paired) - math.log(2)
-        self._highest = np.maximum(self._highest, capital)
+            wealth = np.logaddexp(wealth, paired) - math.log(2)
+        self._highest = np.maximum(self._highest, wealth)
 
     def rejects(self, error_probability: float) -> npt.NDArray[np.bool_]:
         """Whether the threshold will not be reached.
 
-        That is so if the capital has been large enough, or if the rest cannot bring what is
+        That is so if the wealth has been large enough, or if the rest cannot bring what is
         needed. It is not if the samples so far already bring it. So after the last sample the
         answer is the truth.
 
@@ -198,7 +198,7 @@ class UniformThresholdTest:
 
 
 def mean_bounds(
-    history: Sequence[Seen],
+    history: Sequence[PartialSum],
     size: int,
     *,
     error_probability: float,
@@ -223,7 +223,7 @@ def mean_bounds(
             look at the candidate's scores only.
     """
     mirrored = [
-        Seen(
+        PartialSum(
             s.samples, s.samples - s.total, None if s.baseline is None else s.samples - s.baseline
         )
         for s in history
@@ -234,7 +234,7 @@ def mean_bounds(
 
 
 def _upper_bound(
-    history: Sequence[Seen], size: int, error_probability: float, baseline: float | None
+    history: Sequence[PartialSum], size: int, error_probability: float, baseline: float | None
 ) -> float:
     if not history:
         return 1.0
@@ -246,7 +246,7 @@ def _upper_bound(
         test = UniformThresholdTest(size, grid, baseline=baseline)
         for seen in history:
             test.update(*seen)
-        # The capital grows with the threshold, so the first one that is rejected is the bound.
+        # The wealth grows with the threshold, so the first one that is rejected is the bound.
         rejected = np.flatnonzero(test.rejects(error_probability))
         if len(rejected) == 0 or rejected[0] == 0:
             break
@@ -255,7 +255,7 @@ def _upper_bound(
 
 
 def _bet_on_sum(needed: Array, mean: Array, count: int, tilts: Array) -> Array:
-    """What betting on a group's sum multiplies the capital by, in logarithms.
+    """What betting on a group's sum multiplies the wealth by, in logarithms.
 
     ``exp(-tilt * sum)`` over the most that it can be on average: a sum of draws without
     replacement has no larger average of a convex function than one of coin flips of that mean.
@@ -265,21 +265,21 @@ def _bet_on_sum(needed: Array, mean: Array, count: int, tilts: Array) -> Array:
     return outcome
 
 
-def _bet_on_mean(needed: Array, mean: Array, count: int, stakes: Array) -> Array:
-    """What betting on a group's mean multiplies the capital by, in logarithms.
+def _bet_on_mean(needed: Array, mean: Array, count: int, fractions: Array) -> Array:
+    """What betting on a group's mean multiplies the wealth by, in logarithms.
 
-    ``1 + bet * (needed - mean)``, but not below 0, with ``bet = stakes * sqrt(count)``. Where
+    ``1 + bet * (needed - mean)``, but not below 0, with ``bet = fractions * sqrt(count)``. Where
     that cuts something off, the average may be above 1, by at most that of
     ``max(0, bet * (mean - needed) - 1)``; with ``max(0, x) <= exp(a * x - 1) / a`` for the best
     ``a``, and the sub-Gaussian variance of coin flips upwards, there is a bound of it.
     """
     needed = np.minimum(needed, 1.0)
-    bets = math.sqrt(count) * stakes
+    bets = math.sqrt(count) * fractions
     outcome: Array = np.log(np.maximum(1 + bets * (needed - mean), _TINY))
     cut = bets * (1 - needed) > 1
     if cut.any():
         centre = np.maximum(needed, 0.5)
-        variance = np.maximum(stakes**2 * (centre * (1 - centre)), 0.01)
+        variance = np.maximum(fractions**2 * (centre * (1 - centre)), 0.01)
         a = (1 + np.sqrt(1 + 4 * variance)) / (2 * variance)
         outcome = outcome - cut * np.log1p(np.exp(a * (a * variance / 2 - 1) - 1) / a)
     return outcome

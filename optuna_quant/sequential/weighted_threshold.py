@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from optuna_quant.sequential.population import Population
 
 
-# The gamblers stake these parts of the most that they may, whatever comes.
-_STAKES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.95])
+# Each strategy always bets one of these fractions of the most that it may.
+_BET_FRACTIONS = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.95])
 
 # What a sum of rounded scores may be off.
 
@@ -47,14 +47,14 @@ _PART_FOR_BELIEF = 1 / 3
 _BELIEF_DEVIATIONS = 0.6
 
 
-class Verdict(enum.StrEnum):
+class Decision(enum.StrEnum):
     """What the samples seen so far say."""
 
     OPEN = "open"
     """Nothing yet."""
     FAILS = "fails"
     """The threshold is missed, but for the stated probability of error."""
-    PROMISED = "promised"
+    PROVISIONALLY_MET = "provisionally met"
     """The threshold is probably met: enough to go on with, not a result."""
     MEETS = "meets"
     """The threshold is met, whatever the rest brings."""
@@ -64,49 +64,51 @@ class WeightedThresholdTest:
     """Follows a candidate through the samples until it is decided.
 
     It holds that the candidate *fails* once a bet against its reaching the threshold has gained
-    ``1 / error_probability`` times the stake. Bets are placed on each sample before it is seen,
-    and are fair or worse if the threshold is reached, so by Ville's inequality that happens with
-    at most the stated probability, however often one looks. The capital is the mean of several
-    gamblers', each of whom stakes a fixed part of what may be staked; they bet on the candidate's
-    score and on its difference to the baseline's (Waudby-Smith and Ramdas, "Estimating means of
-    bounded random variables by betting", 2024, sections 4 and 5 on sampling without replacement).
-    Samples may be drawn by weights: then each counts by one over its probability (Shekhar, Xu,
-    Lipton, Liang and Ramdas, "Risk-limiting financial audits via weighted sampling without
-    replacement", 2023).
+    ``1 / error_probability`` times the initial wealth. Bets are placed on each sample before it is
+    seen, and are fair or worse if the threshold is reached, so by Ville's inequality that happens
+    with at most the stated probability, however often one looks. The wealth is the mean over
+    several strategies, each of which bets a fixed fraction of the most that it may; they bet on
+    the candidate's score and on its difference to the baseline's (Waudby-Smith and Ramdas,
+    "Estimating means of bounded random variables by betting", 2024, sections 4 and 5 on sampling
+    without replacement). Samples may be drawn by weights: then each counts by one over its
+    probability (Shekhar, Xu, Lipton, Liang and Ramdas, "Risk-limiting financial audits via
+    weighted sampling without replacement", 2023).
 
     Beside it stands the exact bound: it fails if not even the best scores for all that is left
     reach the threshold, and *meets* if the worst do. Where scores have no worst
     (:attr:`Population.has_worst`) there is that bound alone, nothing meets before all samples were
-    seen, and nothing is promised.
+    seen, and nothing is met provisionally.
 
-    *Promised* is no such statement. It supposes that the candidate differs from the baseline as
-    often as the samples' weights say, as it did so far, and asks for about nine to one that the
-    threshold is met, and that the unbiased :func:`estimate` does so as well.
+    *Provisionally met* is no such statement. It supposes that the candidate differs from the
+    baseline as often as the samples' weights say, as it did so far, and asks for about nine to one
+    that the threshold is met, and that the unbiased :func:`estimate` does so as well.
 
     Args:
         population:
             The samples.
         threshold:
-            The mean of normal scores that has to be reached.
-        caution:
+            The mean of normalized scores that has to be reached.
+        broken_promises:
             How many promises were broken so far: for each, twice as many samples are asked for
             before another one is made.
     """
 
-    def __init__(self, population: Population, threshold: float, *, caution: int = 0) -> None:
+    def __init__(
+        self, population: Population, threshold: float, *, broken_promises: int = 0
+    ) -> None:
         self._population = population
         self._samples = population.samples
-        self._sums = population.normal_sums
+        self._sums = population.normalized_sums
         fewest = max(_FEWEST_FOR_PROMISE, _PART_FOR_PROMISE * population.samples)
-        self._fewest = min(population.samples, fewest * 2**caution)
+        self._fewest = min(population.samples, fewest * 2**broken_promises)
         self._needed = population.samples * (threshold - ROUNDING)
         bets = len(population.bets.said)
-        self._capital = np.zeros((bets, len(_STAKES)))  # Logarithms.
-        self._pending: list[NDArray[np.float64]] = []  # Bets that are not in the capital yet.
+        self._wealth = np.zeros((bets, len(_BET_FRACTIONS)))  # Logarithms.
+        self._pending: list[NDArray[np.float64]] = []  # Bets that are not in the wealth yet.
         self._drift = np.zeros((bets, 1))  # Their sum.
         self._enough = -math.log(population.error_probability)
-        # The sum below which no gambler can have enough, for each bet.
-        self._limits = [self._enough / float(_STAKES[-1])] * bets
+        # The sum below which no strategy can have enough, for each bet.
+        self._limits = [self._enough / float(_BET_FRACTIONS[-1])] * bets
         self._total = 0.0  # The sum of the scores.
         self._squares = 0.0  # Of the differences to the baseline.
         self._raj_sum = 0.0  # Of what each draw says about the sum of those differences.
@@ -115,34 +117,34 @@ class WeightedThresholdTest:
         self._looked = 0  # The bets were looked at up to this sample,
         self._gained_looked = 0.0  # when this was the sum of the differences.
         self._changed: list[tuple[int, Sequence[tuple[int, float]]]] = []  # Since then.
-        self._final: Verdict | None = None
+        self._final: Decision | None = None
         self.seen = 0
-        self.fails = False  # Whether the verdict is Verdict.FAILS.
+        self.fails = False  # Whether the decision is Decision.FAILS.
         self.is_exact = False
 
     @property
-    def verdict(self) -> Verdict:
+    def decision(self) -> Decision:
         """What the samples seen so far say."""
         if self._final is not None:
             return self._final
-        return Verdict.PROMISED if self._is_promising() else Verdict.OPEN
+        return Decision.PROVISIONALLY_MET if self._is_promising() else Decision.OPEN
 
-    def update(self, scores: NDArray[np.float64]) -> Verdict:
-        """Take in the normal scores of the next samples, in the order of evaluation.
+    def update(self, scores: NDArray[np.float64]) -> Decision:
+        """Take in the normalized scores of the next samples, in the order of evaluation.
 
         Args:
             scores:
                 The scores, of shape ``(count,)``.
 
         Returns:
-            The verdict on all that was seen. Once it is :attr:`Verdict.FAILS` it stays, and
+            The decision on all that was seen. Once it is :attr:`Decision.FAILS` it stays, and
             later samples have influence on the estimate only.
         """
         count = len(scores)
         if not count:
-            return self.verdict
+            return self.decision
         start, end = self.seen, self.seen + count
-        gains = np.asarray(scores, np.float64) - self._population.normal_baseline[start:end]
+        gains = np.asarray(scores, np.float64) - self._population.normalized_baseline[start:end]
         within = np.add.accumulate(gains)
         drawn = gains / self._population.order.probabilities[start:end]
         before = self._gained
@@ -151,7 +153,7 @@ class WeightedThresholdTest:
         self._squares += float(gains @ gains)
         if not self._is_known(end):
             self._look(end, gains)
-        return self.verdict
+        return self.decision
 
     def agree(self, count: int, but: Sequence[tuple[int, float]] = ()) -> None:
         """Take in the next samples, on which the candidate scores as the baseline does.
@@ -164,7 +166,7 @@ class WeightedThresholdTest:
                 How many they are.
             but:
                 The few on which they do: the place of each among them, from 0 on and rising, and
-                by how much its normal score is higher.
+                by how much its normalized score is higher.
         """
         if not count:
             return
@@ -196,7 +198,7 @@ class WeightedThresholdTest:
             known[key] = Lookahead.make(
                 population.bets,
                 self._needed,
-                normal_sum=population.normal_sum,
+                normalized_sum=population.normalized_sum,
                 probabilities=population.probabilities,
                 window=window,
             )
@@ -216,11 +218,11 @@ class WeightedThresholdTest:
         if self.fails:
             return True
         if total + self._samples - end < self._needed:
-            self._final, self.fails, self.is_exact = Verdict.FAILS, True, True
+            self._final, self.fails, self.is_exact = Decision.FAILS, True, True
         elif total >= self._needed and (self._population.has_worst or end == self._samples):
-            self._final, self.is_exact = Verdict.MEETS, True
+            self._final, self.is_exact = Decision.MEETS, True
         else:
-            return not len(self._capital)
+            return not len(self._wealth)
         return True
 
     def _look(self, end: int, last: NDArray[np.float64] | None = None) -> None:
@@ -265,21 +267,21 @@ class WeightedThresholdTest:
         return gains
 
     def _settle(self, end: int) -> None:
-        """Add to the capital what was won, and see whether it was enough at any time."""
+        """Add to the wealth what was won, and see whether it was enough at any time."""
         gains = np.concatenate(self._pending, axis=1)
-        steps = np.log(np.maximum(1 + _STAKES[:, None] * gains[:, None, :], 1e-100))
-        path = self._capital[:, :, None] + np.cumsum(steps, axis=2)
-        self._capital = np.maximum(path[:, :, -1], -1e6)
+        steps = np.log(np.maximum(1 + _BET_FRACTIONS[:, None] * gains[:, None, :], 1e-100))
+        path = self._wealth[:, :, None] + np.cumsum(steps, axis=2)
+        self._wealth = np.maximum(path[:, :, -1], -1e6)
         self._pending, self._drift = [], np.zeros_like(self._drift)
-        # A stake s on a bet that gains x makes log(1 + s * x), which is at most s * x.
-        self._limits = ((self._enough - self._capital) / _STAKES).min(axis=1).tolist()
+        # A bet of the fraction s that gains x makes log(1 + s * x), which is at most s * x.
+        self._limits = ((self._enough - self._wealth) / _BET_FRACTIONS).min(axis=1).tolist()
         highest = float(log_mean_exp(path.reshape(-1, path.shape[2]), axis=0).max())
         if highest >= self._enough and end < self._population.samples:
-            self._final, self.fails = Verdict.FAILS, True
+            self._final, self.fails = Decision.FAILS, True
 
     @property
     def estimate(self) -> float:
-        """An estimate of the mean of all normal scores, between what it can be.
+        """An estimate of the mean of all normalized scores, between what it can be.
 
         That of :func:`estimate`, which is unbiased, but moved to the next mean that is possible.
         """
@@ -291,7 +293,7 @@ class WeightedThresholdTest:
     @property
     def _estimated(self) -> float:
         """The unbiased estimate of the sum of all scores, see :func:`estimate`."""
-        return self._population.normal_sum + self._raj_sum / max(1, self.seen)
+        return self._population.normalized_sum + self._raj_sum / max(1, self.seen)
 
     def _is_promising(self) -> bool:
         population = self._population
@@ -305,34 +307,38 @@ class WeightedThresholdTest:
         gained = self._gained * (1 + ratio)
         # As if two more samples had changed, so that none is not certainty.
         variance = (self._squares + 2.0) * ratio * (1 + ratio)
-        slack = gained + population.normal_sum - self._needed
+        slack = gained + population.normalized_sum - self._needed
         is_late = seen >= _PART_FOR_BELIEF * population.samples
         deviations = _BELIEF_DEVIATIONS if is_late else _PROMISE_DEVIATIONS
         return slack >= deviations * math.sqrt(variance)
 
 
 def follow(
-    population: Population, threshold: float, scores: NDArray[np.float64], *, caution: int = 0
+    population: Population,
+    threshold: float,
+    scores: NDArray[np.float64],
+    *,
+    broken_promises: int = 0,
 ) -> WeightedThresholdTest:
-    """The test of a candidate whose first normal scores are known.
+    """The test of a candidate whose first normalized scores are known.
 
     Args:
         population:
             The samples.
         threshold:
-            The mean of normal scores that has to be reached.
+            The mean of normalized scores that has to be reached.
         scores:
             The scores so far, in the order of evaluation.
-        caution:
+        broken_promises:
             How many promises were broken so far.
     """
-    test = WeightedThresholdTest(population, threshold, caution=caution)
+    test = WeightedThresholdTest(population, threshold, broken_promises=broken_promises)
     test.update(scores)
     return test
 
 
 def estimate(population: Population, scores: NDArray[np.float64]) -> float:
-    """An unbiased estimate of the mean of all normal scores, from the first.
+    """An unbiased estimate of the mean of all normalized scores, from the first.
 
     The mean of what each draw says: the sum of the samples before it, and its own score over its
     probability (Raj, "Some estimators in sampling with varying probabilities without
@@ -345,7 +351,7 @@ def estimate(population: Population, scores: NDArray[np.float64]) -> float:
             The scores so far, in the order of evaluation; at least one.
     """
     seen = len(scores)
-    baseline = population.normal_baseline
+    baseline = population.normalized_baseline
     gains = scores - baseline[:seen]
     if seen < population.samples:
         before = np.concatenate([[0.0], np.cumsum(gains)[:-1]])
@@ -356,7 +362,7 @@ def estimate(population: Population, scores: NDArray[np.float64]) -> float:
 
 
 def bounds(population: Population, scores: NDArray[np.float64]) -> tuple[float, float]:
-    """Between which means of all normal scores the first ones leave the truth.
+    """Between which means of all normalized scores the first ones leave the truth.
 
     Each bound is wrong with at most the error probability of the population, however often one
     looks: all means beyond it are those that :class:`WeightedThresholdTest` gives up, and the same
@@ -383,7 +389,7 @@ def _upper_bound(population: Population, scores: NDArray[np.float64]) -> float:
         return high
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        if follow(population, middle, scores).verdict is Verdict.FAILS:
+        if follow(population, middle, scores).decision is Decision.FAILS:
             high = middle
         else:
             low = middle

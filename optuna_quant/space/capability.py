@@ -50,7 +50,7 @@ class OpCapability:
             strategy uses the finest. The order of the others does not matter to it.
         default:
             Whether the op is in the tuning space unless the user asks otherwise, because
-            quantizing it pays.
+            it is worth quantizing.
         on_request:
             Further options, which the user must ask for. They come after the other quantized ones.
     """
@@ -101,7 +101,7 @@ class Capability:
 
         Args:
             op_types:
-                ``"default"`` (those whose quantization pays), ``"all"``, or the op types.
+                ``"default"`` (those worth quantizing), ``"all"``, or the op types.
 
         Raises:
             ValueError:

@@ -102,7 +102,7 @@ class TuningSpace:
             capability:
                 What the backend can do.
             op_types:
-                Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or
+                Which ops to tune: ``"default"`` (those worth quantizing), ``"all"``, or
                 the op types.
             op_type_dict:
                 What to allow, by regular expressions of op types; see

@@ -24,7 +24,7 @@ _PARAMETER = re.compile(
 )
 _SCHEME = re.compile(r"\s*[\"']?(?P<scheme>[a-z][a-z0-9+]*)\s*(?P<rest>:|//)", re.IGNORECASE)
 _SHORTEST = 3
-"""Shorter secrets are not looked for in other texts: they are in every word."""
+"""Shorter secrets are not looked for in other strings: they are in every word."""
 
 
 def shown_address(address: str) -> str:

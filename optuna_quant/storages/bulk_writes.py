@@ -78,7 +78,7 @@ def write_trial(
         params:
             The parameters, in order.
         user_attrs:
-            User attributes, which are numbers, texts, lists and dictionaries of those.
+            User attributes, which are numbers, strings, lists and dictionaries of those.
         system_attrs:
             System attributes, as above.
 

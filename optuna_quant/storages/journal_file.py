@@ -105,7 +105,7 @@ class JournalFile(JournalFileBackend):
             return False
 
     def _check_there(self) -> None:
-        # The lock, which opens it anew, would make an empty one.
+        # The lock, which opens it again, would make an empty one.
         if not self.is_there():
             raise FileNotFoundError(
                 f"The journal {str(self._path)!r} is no longer there: it was removed or replaced "
@@ -165,8 +165,8 @@ class JournalFileFlock(JournalFileSymlinkLock):
     ``flock`` knows that its maker is gone. One of another program is removed when neither
     it nor the journal has changed for the grace period, as Optuna does.
 
-    Each :meth:`acquire` opens the file anew, since a ``flock`` belongs to an open file: threads of
-    one process exclude each other as processes do. An object can be shared by threads.
+    Each :meth:`acquire` opens the file itself, since a ``flock`` belongs to an open file: threads
+    of one process exclude each other as processes do. An object can be shared by threads.
 
     On a network file system ``flock`` may not reach beyond the machine. There the link alone
     excludes other machines, as with Optuna's lock, and one that a process on another machine left

@@ -43,7 +43,7 @@ class RetryingStorage(HeartbeatStorage):
     The server may have done what was asked before the connection broke; a repeated call then finds
     that it is done: no trial is started twice, and a result that was recorded is no error. To
     recognize them, a trial that :meth:`create_new_trial` makes without a template has the system
-    attribute ``optuna_quant:begun``. A trial made by a template is taken as it is; one that was
+    attribute ``optuna_quant:started``. A trial made by a template is taken as it is; one that was
     enqueued can be there twice after a loss at that moment.
 
     Other errors are raised as ever, and so is a lost connection that comes again and again with
@@ -202,7 +202,7 @@ class RetryingStorage(HeartbeatStorage):
             try:
                 write()
             except KeyError:
-                # A gRPC server that was started anew knows the trials only that were read since.
+                # A gRPC server that was restarted knows the trials only that were read since.
                 self._inner.get_trial(trial_id)
                 for study_id in list(self._study_ids):
                     self._inner.get_all_trials(study_id, deepcopy=False)
@@ -267,7 +267,7 @@ class RetryingStorage(HeartbeatStorage):
         if states == (TrialState.WAITING,) and not self.repeat(
             lambda: may_have_waiting_trials(self._inner, study_id)
         ):
-            return []  # Each ask looks for them, and a full look is dear.
+            return []  # Each ask looks for them, and a full look is expensive.
         return self.repeat(lambda: self._inner.get_all_trials(study_id, deepcopy, states))
 
     def get_n_trials(

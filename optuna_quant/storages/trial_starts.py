@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-STARTED_BY = "optuna_quant:begun"
+STARTED_BY = "optuna_quant:started"
 """System attribute of a trial: the worker that started it, and a name for the call."""
 
 

@@ -145,6 +145,6 @@ def ahead_of(number: int, running: Iterable[FrozenTrial], fp32_key: str) -> list
     Returns:
         Those that come first; the trial that has none measures. Empty if it does not run.
     """
-    turns = {(not measures_baseline(t, fp32_key), t.number): t for t in running}
-    own = [turn for turn in turns if turn[1] == number]
-    return [trial for turn, trial in turns.items() if [turn] < own]
+    positions = {(not measures_baseline(t, fp32_key), t.number): t for t in running}
+    own = [position for position in positions if position[1] == number]
+    return [trial for position, trial in positions.items() if [position] < own]

@@ -1,4 +1,4 @@
-"""Store long texts and bytes in a study: compressed, in pieces that every storage accepts."""
+"""Store long strings and bytes in a study: compressed, in pieces that every storage accepts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def find_bytes(attrs: Mapping[str, Any], name: str, *, study_name: str = "") -> 
 
 
 def stored_bytes(attrs: Mapping[str, Any], prefix: str) -> int:
-    """How long the texts are that a study with these system attributes keeps under a prefix."""
+    """How long the strings are that a study with these system attributes keeps under a prefix."""
     start = f"optuna_quant:{prefix}"
     return sum(len(v) for k, v in attrs.items() if k.startswith(start) and isinstance(v, str))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def check_blocks(study: optuna.Study, prefix: str, blocks: Sequence[Block]) -> None:
     """Keep the blocks in the study, or compare them with those that are kept there.
 
-    A study that was begun without blocks keeps nothing, and can go on with some.
+    A study that was started without blocks keeps nothing, and can go on with some.
 
     Args:
         study:

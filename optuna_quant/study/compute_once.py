@@ -154,7 +154,7 @@ class ComputeOnce:
     def _others(self, attrs: Mapping[str, Any]) -> list[tuple[str, int]]:
         """The leases of other live workers, each with its position; 0 while that is chosen."""
         return [
-            (key, lease["turn"])
+            (key, lease["position"])
             for key, lease in attrs.items()
             if key.startswith(self._prefix)
             and key != self._own_key
@@ -225,8 +225,8 @@ class _Lease:
         lease = {
             "id": self._id,
             "worker": self._worker,
-            "turn": self.position,
-            "sign": self._count,
+            "position": self.position,
+            "heartbeat": self._count,
         }
         _optuna.set_study_system_attr(self._study, self._key, lease)
 

@@ -58,9 +58,9 @@ def timed(study: optuna.Study, name: str) -> Iterator[None]:
         name:
             What is computed: the name of the value, which begins with its kind and a colon.
     """
-    started, begun = datetime.now(), time.perf_counter()
+    started, clock = datetime.now(), time.perf_counter()
     yield
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - clock
     if seconds < _LEAST_SECONDS:
         return
     kept = {"at": started.isoformat(), "seconds": round(seconds, 4), "worker": this_worker()}
@@ -71,7 +71,7 @@ def timed(study: optuna.Study, name: str) -> Iterator[None]:
 
 
 def computing_times(study: optuna.Study) -> list[ComputingTime]:
-    """What a study says of how long values took to compute, in the order of their beginning."""
+    """The times that a study says its values took to compute, in the order of their start."""
     found = []
     for name, kept in _optuna.study_system_attrs(study).items():
         if name.startswith(_PREFIX):

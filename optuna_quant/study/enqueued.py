@@ -88,7 +88,7 @@ def only_enqueued(objective: Callable[..., float]) -> Callable[[optuna.Trial], f
 
     def evaluate(trial: optuna.Trial) -> float:
         if TrialView.of_running(trial).is_enqueued:
-            return objective(trial, anew=True)
+            return objective(trial, again=True)
         trial.set_user_attr(record.INTERRUPTED, True)
         return math.nan
 

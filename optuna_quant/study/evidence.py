@@ -10,7 +10,7 @@ from typing import Any
 
 
 COMPLETE = "complete"
-"""The verdict on a trial that was evaluated on all samples."""
+"""The decision on a trial that was evaluated on all samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,24 +24,24 @@ class Evidence:
             How many there are.
         evaluated:
             How many of those it has seen it has evaluated itself. Default: all.
-        verdict:
-            A :class:`~optuna_quant.sequential.Verdict`, or :data:`COMPLETE`.
+        decision:
+            A :class:`~optuna_quant.sequential.Decision`, or :data:`COMPLETE`.
         estimate:
             The metric by what was seen; :obj:`None` if all was.
         bounds:
             Between what values the metric over all samples is; infinite where nothing is known.
         error_probability:
-            With what probability a verdict that the criterion is missed may be wrong.
+            With what probability a decision that the criterion is missed may be wrong.
         method:
             The method of the sequential test.
         reason:
-            The verdict in words.
+            The decision in words.
     """
 
     samples: int
     of: int
     evaluated: int | None = None
-    verdict: str
+    decision: str
     estimate: float | None = None
     bounds: tuple[float, float] | None = None
     error_probability: float | None = None

@@ -2,7 +2,7 @@
 
 What is written are two constraints, which make ``study.best_trial`` right by itself, and the
 user attributes ``loss``, ``met`` and ``evidence``, for people. The answer of a search is worked
-out anew from metrics and the baseline (:mod:`optuna_quant.selection.answer`), so that a judgement
+out from metrics and the baseline (:mod:`optuna_quant.selection.answer`), so that a judgement
 decides nothing but what Optuna itself shows.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study import record
 
 
@@ -107,7 +107,7 @@ def judge_by_samples(evidence: Evidence) -> Judgement:
         evidence:
             What they say.
     """
-    return Judgement(evidence=evidence, met=False if evidence.verdict == Verdict.FAILS else None)
+    return Judgement(evidence=evidence, met=False if evidence.decision == Decision.FAILS else None)
 
 
 def write_judgement(

@@ -33,7 +33,7 @@ def write_population(
     """Keep in the study what its candidates are compared on, for every worker.
 
     It counts once the baseline refers to it: if two workers measure the baseline, because one
-    was taken for dead, the one that is kept has its own.
+    was stale, the one that is kept has its own.
 
     Args:
         study:

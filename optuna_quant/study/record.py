@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
+
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Sequence
 
 
@@ -25,7 +29,7 @@ CLAIM = "optuna_quant:claim"
 WORKER = "optuna_quant:worker"
 """The process that runs the trial, written before it claims anything."""
 
-HEARTBEAT = "optuna_quant:sign_of_life"
+HEARTBEAT = "optuna_quant:heartbeat"
 """The heartbeat: a counter that the worker of a running trial moves on as long as it lives."""
 
 SCORES = "optuna_quant:scores"
@@ -115,9 +119,6 @@ MEASURED_COSTS = "costs"
 """What the backend has measured, by all that it depends on, see ``blobs``."""
 GIVEN_COSTS = "given_costs"
 """The costs that the user has given last, in the same way."""
-# How far a trial evaluates its configuration.
-FULL = "full"
-VERDICT = "verdict"
 
 # Stages that every sampler knows.
 BASELINE_STAGE = "baseline"
@@ -144,10 +145,9 @@ class Claim:
             Whether meeting the criterion in that stage does not yet answer the search.
         speculative:
             Whether the configuration was taken before the results of its stage were known.
-        goal:
-            How far to evaluate it: ``"full"``, to the end unless it surely fails; ``"verdict"``,
-            until it surely fails or probably meets the criterion; a number, to that many samples.
-        caution:
+        fidelity:
+            How far to evaluate it.
+        broken_promises:
             How many promises of earlier trials were broken, see
             :class:`optuna_quant.sequential.WeightedThresholdTest`.
         positions:
@@ -161,10 +161,21 @@ class Claim:
     worker: str
     provisional: bool = False
     speculative: bool = False
-    goal: str | int = FULL
-    caution: int = 0
+    fidelity: Fidelity = FULL
+    broken_promises: int = 0
     positions: Sequence[int] | None = None
 
     def to_attr(self) -> dict[str, Any]:
         """The value of the trial attribute."""
-        return asdict(self)
+        return asdict(self) | {"fidelity": self.fidelity.to_attr()}
+
+    @classmethod
+    def from_attr(cls, value: Mapping[str, Any]) -> Claim:
+        """The claim that :meth:`to_attr` has written.
+
+        Args:
+            value:
+                The value of the trial attribute.
+        """
+        fidelity = Fidelity.from_attr(value.get("fidelity", FULL.to_attr()))
+        return cls(**{**value, "fidelity": fidelity})

@@ -17,12 +17,14 @@ from optuna.trial import TrialState
 from optuna_quant import _optuna
 from optuna_quant._common.rounding import ROUNDING
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.blobs import find_bytes
 from optuna_quant.study.errors import DamagedRecordError
+from optuna_quant.study.fidelity import DECIDED
+from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.trial_view import TrialView
 
@@ -49,7 +51,7 @@ def check_record(study: optuna.Study) -> None:
 
     Checked are the kinds and ranges of what is read, and that values agree that were written
     together: the baseline with the scores that are kept beside it and with its trial, the metric
-    of a trial with the scores of its samples, a verdict with its constraint, digests with what
+    of a trial with the scores of its samples, a decision with its constraint, digests with what
     they are of.
 
     Raises:
@@ -59,7 +61,7 @@ def check_record(study: optuna.Study) -> None:
     try:
         _check(study)
     except DamagedRecordError:
-        # A process that starts the study anew at this moment leaves a mixture of two.
+        # A process that restarts the study at this moment leaves a mixture of two.
         _check(study)
 
 
@@ -112,7 +114,7 @@ def _check_study(
         value = user.get(attribute)
         if value is not None and not _is_texts(value):
             raise DamagedRecordError(
-                name, attribute, f"is not a dictionary of texts: {_shown(value)}"
+                name, attribute, f"is not a dictionary of strings: {_shown(value)}"
             )
     criterion = user.get(record.CRITERION)
     if criterion is not None:
@@ -140,7 +142,7 @@ def _check_study(
             fits = _is_count(value)
         elif ":claim:" in attribute:
             fits = value is None or _has(
-                value, id=_is_text, worker=_is_text, turn=_is_count, sign=_is_count
+                value, id=_is_text, worker=_is_text, position=_is_count, heartbeat=_is_count
             )
         else:
             find_bytes(system, attribute.removeprefix(_OURS), study_name=name)
@@ -347,12 +349,12 @@ def _is_claim(value: Any) -> bool:
     needed |= {"stage": _is_text, "worker": _is_text}
     if not _has(value, **needed) or not value.keys() <= known:
         return False
-    goal, positions = value.get("goal", record.FULL), value.get("positions")
+    fidelity, positions = value.get("fidelity", FULL.to_attr()), value.get("positions")
     return (
         _is_flag(value.get("provisional", False))
         and _is_flag(value.get("speculative", False))
-        and (goal in (record.FULL, record.VERDICT) or _is_count(goal))
-        and _is_count(value.get("caution", 0))
+        and (fidelity in (FULL.to_attr(), DECIDED.to_attr()) or _is_count(fidelity))
+        and _is_count(value.get("broken_promises", 0))
         # In memory a tuple stays one.
         and (positions is None or isinstance(positions, list | tuple))
         and all(map(_is_count, positions or ()))
@@ -360,11 +362,14 @@ def _is_claim(value: Any) -> bool:
 
 
 def _is_evidence(value: Any) -> bool:
-    if not _has(value, verdict=_is_text, samples=_is_count, of=_is_count):
+    if not _has(value, decision=_is_text, samples=_is_count, of=_is_count):
         return False
-    if value["verdict"] not in {"complete", *map(str, Verdict)} or value["samples"] > value["of"]:
+    if (
+        value["decision"] not in {"complete", *map(str, Decision)}
+        or value["samples"] > value["of"]
+    ):
         return False
-    if value["verdict"] == "complete":
+    if value["decision"] == "complete":
         return True
     bounds = value.get("bounds")
     return (

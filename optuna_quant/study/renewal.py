@@ -89,7 +89,7 @@ def _replace(study: optuna.Study) -> None:
     storage, study_id = _optuna.study_identity(study)
     # SQLite gives the highest number again once it is free: to others, who still refer to the old
     # study by its number, the new one would look like it.
-    holder = storage.create_new_study(directions, f"{name} is begun anew {uuid.uuid4().hex}")
+    holder = storage.create_new_study(directions, f"{name} restarts {uuid.uuid4().hex}")
     storage.delete_study(study_id)
     new = _open(study, name, directions)
     storage.delete_study(holder)

@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study import record
 
 
@@ -30,7 +30,7 @@ def write_scores(
     write: Callable[[str, Any], None],
     scores: NDArray[np.float64],
     *,
-    verdict: str,
+    decision: str,
     population: str = "",
 ) -> None:
     """Keep the scores of a trial's first samples, as the metric gives them.
@@ -40,7 +40,7 @@ def write_scores(
             Writes a system attribute of the trial.
         scores:
             The scores, in the order of evaluation.
-        verdict:
+        decision:
             What they say about the criterion.
         population:
             The key of the population in whose order they are.
@@ -56,7 +56,7 @@ def write_scores(
         write(f"{record.SCORES}:{number}", chunk)
     head: dict[str, Any] = {
         "samples": len(scores),
-        "verdict": str(verdict),
+        "decision": str(decision),
         "population": population,
         "kind": kind,
         "chunks": len(chunks),
@@ -100,9 +100,9 @@ def population_of(attrs: Mapping[str, Any]) -> str:
     return str(attrs.get(record.SCORES, {}).get("population", ""))
 
 
-def verdict_of(attrs: Mapping[str, Any]) -> Verdict:
+def decision_of(attrs: Mapping[str, Any]) -> Decision:
     """What a trial with these system attributes has concluded from its samples."""
-    return Verdict(attrs.get(record.SCORES, {}).get("verdict", Verdict.OPEN))
+    return Decision(attrs.get(record.SCORES, {}).get("decision", Decision.OPEN))
 
 
 def read_scores(attrs: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -121,14 +121,14 @@ def _held(study: optuna.Study) -> str:
         return "no trials"
     count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
     starts = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
-    begun = f", started {min(starts):%Y-%m-%d %H:%M}" if starts else ""
+    since = f", started {min(starts):%Y-%m-%d %H:%M}" if starts else ""
     try:
         best = f", the best metric {study.best_value:.6g}"
     except ValueError:
         best = ", none of them a result"
     except RuntimeError:  # It has several objectives.
         best = ""
-    return f"{count}{begun}{best}"
+    return f"{count}{since}{best}"
 
 
 def _started_by_the_first(

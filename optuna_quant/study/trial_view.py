@@ -1,9 +1,9 @@
 """The only reader of a trial's attributes.
 
-Whoever wants to know something of a trial asks its :class:`TrialView`: samplers, callbacks, the
-selection of the answer, results, and whatever shows a study. Attributes are read by their names
-only here, where they are written, and in :mod:`optuna_quant.study.record_check`, which makes sure
-that they are of the kinds that this module takes for granted.
+Samplers, callbacks, the selection of the answer, results and whatever shows a study read a trial
+through its :class:`TrialView`. Attributes are read by their names only here, where they are
+written, and in :mod:`optuna_quant.study.record_check`, which makes sure that they are of the kinds
+that this module takes for granted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from optuna.trial import TrialState
 
 from optuna_quant import _optuna
 from optuna_quant.criteria import AccuracyCriterion
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.space.config import FLOAT_MODES
 from optuna_quant.storages.trial_starts import STARTED_BY
 from optuna_quant.study import record
 from optuna_quant.study.evidence import Evidence
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
+from optuna_quant.study.sample_record import decision_of
 from optuna_quant.study.sample_record import population_of
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.sample_record import samples_of
-from optuna_quant.study.sample_record import verdict_of
 
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ class TrialView:
         stored = self.trial.system_attrs.get(record.CLAIM)
         if stored is None or stored["number"] != self.trial.number:
             return None
-        return record.Claim(**stored)
+        return record.Claim.from_attr(stored)
 
     @property
     def has_claimed(self) -> bool:
@@ -137,16 +139,16 @@ class TrialView:
         return self.stage == record.BASELINE_STAGE
 
     @property
-    def goal(self) -> str | int:
+    def fidelity(self) -> Fidelity:
         """How far it is evaluated, see :class:`~optuna_quant.study.record.Claim`."""
         claim = self.claim
-        return record.FULL if claim is None else claim.goal
+        return FULL if claim is None else claim.fidelity
 
     @property
-    def caution(self) -> int:
+    def broken_promises(self) -> int:
         """How many promises of earlier trials were broken when it made its claim."""
         claim = self.claim
-        return 0 if claim is None else claim.caution
+        return 0 if claim is None else claim.broken_promises
 
     @property
     def worker(self) -> str | None:
@@ -290,9 +292,9 @@ class TrialView:
         return population_of(self.trial.system_attrs)
 
     @property
-    def verdict(self) -> Verdict:
+    def decision(self) -> Decision:
         """What it has itself concluded from its samples."""
-        return verdict_of(self.trial.system_attrs)
+        return decision_of(self.trial.system_attrs)
 
     @property
     def scores(self) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ class Waiting:
 
     A trial whose process has ended is not waited for, nor is one that this very thread has asked
     for and not told (it cannot end while we wait). One that another thread of this process is
-    running is, however long it takes. All others get their time, anew with each heartbeat.
+    running is, however long it takes. All others get that time, and again with each heartbeat.
 
     Args:
         is_at_work:

@@ -27,7 +27,7 @@ class BackendFixtures:
 
     @pytest.fixture
     def make_backend(self) -> Callable[[], Backend]:
-        """A function that makes the backend: anew each time, of the same model and data.
+        """A function that makes a new backend each time, of the same model and data.
 
         The default tuning space of the model must have two ops or more.
         """

@@ -172,7 +172,7 @@ class ModelTestCase(BackendFixtures):
         saved = path.read_bytes()
         assert saved != before
         assert (tmp_path / "the same file").read_bytes() == before, (
-            "The file was written over, and not replaced as a whole: whoever reads it meanwhile "
+            "The file was written over, and not replaced as a whole: its readers meanwhile "
             "finds a part of it. optuna_quant.backends.base.atomic_write does it right."
         )
         model.save(str(path))

@@ -140,7 +140,7 @@ def tune(
             The maximum number of models to evaluate; :obj:`None` for no limit. Default: 100.
         timeout:
             0 (default): stop at the first model that is good enough. A positive number: search
-            for that many seconds, and take the best; or a text such as ``"15m"`` or ``"1h"``.
+            for that many seconds, and take the best; or a string such as ``"15m"`` or ``"1h"``.
             :obj:`None`: no time limit.
         storage:
             Where the study is kept: a storage of Optuna, a database URL, or the path of a journal

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from optuna_quant.callbacks import Stop
     from optuna_quant.costs import Objective
     from optuna_quant.costs.gain import Gain
-    from optuna_quant.costs.paying import OpGain
+    from optuna_quant.costs.gain_per_op import OpGain
     from optuna_quant.samplers import Explanation
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.space import TuningSpace
@@ -148,7 +148,7 @@ def _measured(
         told = f"{stop.message} Interrupted: time and size were not compared with FP32."
         stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
     except Exception as error:
-        # Whoever writes the model or asks for it is told so again.
+        # Writing the model or asking for it raises it again.
         _logger.warning(f"The time and size of the model could not be compared with FP32: {error}")
     return met[0], None, stop
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from optuna_quant._common.nearest import nearest_names
 from optuna_quant._common.printable import listed
+from optuna_quant.costs.gain_per_op import op_gains
+from optuna_quant.costs.gain_per_op import type_of
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import show_measure
-from optuna_quant.costs.paying import op_gains
-from optuna_quant.costs.paying import type_of
 from optuna_quant.samplers._models.explanation_text import COST
 from optuna_quant.samplers._models.explanation_text import NOT_ALLOWED
 from optuna_quant.samplers._models.explanation_text import OPEN
@@ -29,7 +29,7 @@ from optuna_quant.tuning.what_runs import runs_as_asked
 
 
 if TYPE_CHECKING:
-    from optuna_quant.costs.paying import OpGain
+    from optuna_quant.costs.gain_per_op import OpGain
     from optuna_quant.samplers import FallbackOp
     from optuna_quant.samplers import OpError
     from optuna_quant.space.tunable import Tunable
@@ -93,7 +93,7 @@ class OpReasons:
             return "left out of the search, because of what it costs quantized"
         known = self.result.known_objective
         here = "by the given costs" if known and known.times_are_given else "on this machine"
-        worse = "slower" if gain.measure == LATENCY else "dearer"
+        worse = "slower" if gain.measure == LATENCY else "more expensive"
         return f"left out of the search: {worse} in {_int_of(gain)} {here} ({gain} in FP32)"
 
     def _fallback(self, op: str, option: OpConfig) -> str:

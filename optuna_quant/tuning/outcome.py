@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.costs.gain import Gain
-    from optuna_quant.costs.paying import OpGain
+    from optuna_quant.costs.gain_per_op import OpGain
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.batches import Batches
     from optuna_quant.samplers import Abandoned
@@ -115,7 +115,11 @@ class Outcome:
         if self.met:
             if self.holdout is not None and not self.holdout.met:
                 return ResultKind.HOLDOUT_MISSED
-            return ResultKind.MET_WITHOUT_GAIN if self.pays is False else ResultKind.MET
+            return (
+                ResultKind.MET_WITHOUT_GAIN
+                if self.is_better_than_fp32 is False
+                else ResultKind.MET
+            )
         if self.is_fp32:
             return ResultKind.FP32
         if self.config is None:
@@ -133,7 +137,7 @@ class Outcome:
         return self.criterion.meets(self.metric, self.baseline)
 
     @property
-    def pays(self) -> bool | None:
+    def is_better_than_fp32(self) -> bool | None:
         """Whether the model that meets the criterion is better than FP32, by more than noise.
 
         Better is what the objective says: faster for ``"latency"``, smaller for ``"size"``. What

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import ExecutedOp
     from optuna_quant.backends.base import Model
+    from optuna_quant.costs.gain_per_op import OpGain
     from optuna_quant.costs.objective import Objective
-    from optuna_quant.costs.paying import OpGain
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace

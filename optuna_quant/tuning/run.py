@@ -309,7 +309,7 @@ class TuningRun:
         )
 
     def _without_gain(self, message: str) -> TuningRun:
-        """This search where it is not worth beginning: the FP32 model, and what was enqueued."""
+        """This search where it is not worth starting: the FP32 model, and what was enqueued."""
         sampler = FP32OnlySampler(
             self.space,
             criterion=self.criterion,

@@ -74,7 +74,7 @@ def with_second_evaluation(
     *,
     limited: Callable[..., Any] = _unlimited,
 ) -> TuningResult:
-    """The result with a verdict that has held twice, or none.
+    """The result with an outcome that has held twice, or none.
 
     Of the workers of a study one evaluates, and the study keeps what it has found. If the answer
     does not meet the criterion again, or its second evaluation fails, it is no answer.
@@ -179,7 +179,7 @@ def recorded_second_evaluation(
 
 
 def _digest(trial: FrozenTrial, metric: float | None, baseline: float | None) -> str:
-    """Tells a verdict from others: the same trial may be judged by another baseline later."""
+    """Tells an outcome from others: the same trial may be judged by another baseline later."""
     rests_on = (trial.number, metric, baseline)
     return hashlib.sha256(repr(rests_on).encode()).hexdigest()[:16]
 

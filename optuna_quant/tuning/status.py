@@ -1,4 +1,4 @@
-"""Where a search stands, by its storage alone, whoever works on it."""
+"""Where a search stands, by its storage alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Status:
     Args:
         study:
             The name of the study.
-        verdict:
+        outcome:
             ``"met"``, ``"not met yet"``, ``"not met"`` or ``"not started"``.
         criterion:
             When a metric is good enough.
@@ -84,7 +84,7 @@ class Status:
     """
 
     study: str
-    verdict: str
+    outcome: str
     criterion: str
     objective: str
     baseline: float | None
@@ -107,13 +107,13 @@ class Status:
         return found
 
     def __str__(self) -> str:
-        goes_on = ", and the search goes on" if self.verdict == "met" and self.running else ""
-        lines = [f"study {self.study!r}: {self.verdict}{goes_on}"]
+        goes_on = ", and the search goes on" if self.outcome == "met" and self.running else ""
+        lines = [f"study {self.study!r}: {self.outcome}{goes_on}"]
         lines.append(f"criterion: {self.criterion}; objective: {self.objective}")
         if self.baseline is not None:
             lines.append(f"FP32: metric {self.baseline:.6g}")
         if self.best:
-            lines.append(f"{'best' if self.verdict == 'met' else 'closest'}: {self.best}")
+            lines.append(f"{'best' if self.outcome == 'met' else 'closest'}: {self.best}")
         counts = [f"{self.evaluated} evaluated", f"{self.running} running"]
         counts += [f"{self.failed} failed"] if self.failed else []
         counts += [f"{self.lost} whose worker has died"] if self.lost else []
@@ -155,7 +155,7 @@ def status_of(study: optuna.Study) -> Status:
     ended = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
     return Status(
         study=study.study_name,
-        verdict=_verdict(bool(met), bool(trials), at_work=bool(alive)),
+        outcome=_outcome(bool(met), bool(trials), at_work=bool(alive)),
         criterion=str(recorded.criterion),
         objective=str(study.user_attrs.get(record.OBJECTIVE, OPS)),
         baseline=None if baseline is None else baseline.value,
@@ -180,10 +180,10 @@ def _objective(recorded: RecordedTrials) -> Objective:
         return MeasureObjective(OPS)
 
 
-def _verdict(met: bool, begun: bool, *, at_work: bool) -> str:
+def _outcome(met: bool, has_trials: bool, *, at_work: bool) -> str:
     if met:
         return "met"
-    if not begun:
+    if not has_trials:
         return "not started"
     return "not met yet" if at_work else "not met"
 

@@ -19,7 +19,7 @@ from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.worth import shown_left_out
-from optuna_quant.costs.worth import shown_pays_not
+from optuna_quant.costs.worth import shown_not_better
 from optuna_quant.costs.worth import with_costs_as_reason
 from optuna_quant.selection.chosen_by_samples import shown_doubt
 from optuna_quant.selection.chosen_by_samples import shown_interval
@@ -148,7 +148,7 @@ def headline(result: Outcome) -> str:
     if kind == ResultKind.MET_WITHOUT_GAIN:
         return (
             "A quantized model meets the criterion, but it is "
-            f"{shown_pays_not(result.objective)}{_by_given_costs(result)}."
+            f"{shown_not_better(result.objective)}{_by_given_costs(result)}."
         )
     return _HEADLINES[kind]
 
@@ -200,7 +200,7 @@ def _shown_fp32(result: Outcome) -> str:
         tried = f"none of the {used} models that were tried meets"
     return (
         f"NO GAIN: {tried} the criterion, and every other one is predicted to be "
-        f"{shown_pays_not(result.objective)}."
+        f"{shown_not_better(result.objective)}."
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
-from optuna_quant.costs.paying import left_out_by_cost
+from optuna_quant.costs.gain_per_op import left_out_by_cost
 from optuna_quant.costs.worth import gain_columns
 from optuna_quant.tuning.what_runs import op_runs
 from optuna_quant.tuning.what_runs import runs_as_asked
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from optuna_quant.backends.base import ExecutedOp
-    from optuna_quant.costs.paying import OpGain
+    from optuna_quant.costs.gain_per_op import OpGain
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.tuning.outcome import Outcome

@@ -15,8 +15,8 @@ from optuna_quant.evaluation.signature import METRIC_FUNCTION
 from optuna_quant.evaluation.signature import UNKNOWN
 from optuna_quant.samplers._models.earlier_study import study_prior
 from optuna_quant.samplers._models.prior import StudyPrior
-from optuna_quant.samplers._models.prior import check_begun_from
-from optuna_quant.samplers._models.prior import check_unbegun
+from optuna_quant.samplers._models.prior import check_not_started
+from optuna_quant.samplers._models.prior import check_started_from
 from optuna_quant.samplers._models.prior import keep_prior
 from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.study.compatibility import SIGNATURE
@@ -96,9 +96,9 @@ def warm_start(
     name = name_of(from_study)
     if kept is not None:
         if name is not None:
-            check_begun_from(study, kept, name)
+            check_started_from(study, kept, name)
         return WarmStart()
-    check_unbegun(study, name or "given now")
+    check_not_started(study, name or "given now")
     source = find_study(from_study, storage, own=study.study_name)
     known = _without_arithmetic(source.user_attrs.get(SIGNATURE, {}))
     evaluated: Mapping[str, str] = source.user_attrs.get(EVALUATION, {})
@@ -130,7 +130,7 @@ def _without_arithmetic(signature: Mapping[str, str]) -> dict[str, str]:
 
 
 def _same_metric(known: Mapping[str, str], given: Mapping[str, str]) -> bool:
-    """Whether losses have the same meaning, as far as the texts tell."""
+    """Whether losses have the same meaning, as far as the strings tell."""
     if FUNCTION in known and FUNCTION in given:
         return _name(known[FUNCTION]) == _name(given[FUNCTION])
     if known.get(_METRIC) is None or known.get(_METRIC) != given.get(_METRIC):

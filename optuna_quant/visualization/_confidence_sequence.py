@@ -47,7 +47,7 @@ _NO_SCORES = (
 )
 
 
-class _Seen(NamedTuple):
+class _Point(NamedTuple):
     samples: int
     estimate: float
     low: float
@@ -57,7 +57,7 @@ class _Seen(NamedTuple):
 class _ConfidenceSequenceInfo(NamedTuple):
     trial: int | None
     metric: str
-    seen: list[_Seen]
+    seen: list[_Point]
     of: int
     threshold: float
     baseline: float
@@ -87,14 +87,14 @@ def _get_confidence_sequence_info(
             f"trial: trial {view.number} of the study {study.study_name!r} has no scores of "
             f"single samples, {_NO_SCORES}"
         )
-    normal = population.normal(scores)
+    normalized = population.normalized(scores)
     seen = []
-    for count in _counts(len(normal)):
-        first = normal[:count]
+    for count in _counts(len(normalized)):
+        first = normalized[:count]
         ends = [population.metric(end) for end in bounds(population, first)]
         middle = population.metric(estimate(population, first))
         low, high = min(ends), max(ends)
-        seen.append(_Seen(count, min(max(middle, low), high), low, high))
+        seen.append(_Point(count, min(max(middle, low), high), low, high))
     return _ConfidenceSequenceInfo(
         view.number,
         metric_name(study),
@@ -147,7 +147,7 @@ def title_of(info: _ConfidenceSequenceInfo) -> str:
 
 
 def y_range(info: _ConfidenceSequenceInfo) -> tuple[float, float]:
-    """The range of the vertical axis: where the verdict falls, not all of the first bounds.
+    """The range of the vertical axis: where the outcome falls, not all of the first bounds.
 
     Args:
         info:
@@ -195,7 +195,7 @@ def plot_confidence_sequence(
     The interval is of the metric over all evaluation samples. It holds at all numbers of samples
     at once (a confidence sequence), so a trial may end as soon as it is beyond the threshold:
     that is what early stopping does. A bound without room for error is drawn where the rest of
-    the samples cannot change the verdict.
+    the samples cannot change the outcome.
 
     Example:
         .. code-block:: python

@@ -14,7 +14,7 @@ from optuna_quant.costs.objective import as_objective
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import ranked
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.recorded_study import RecordedTrials
@@ -146,7 +146,7 @@ def judged(view: TrialView, criterion: AccuracyCriterion, baseline: Baseline | N
         meets = criterion.meets(view.metric, baseline.value)
         return Judged.MET if meets else Judged.MISSED
     evidence = view.evidence
-    misses = view.met is False or (evidence is not None and evidence.verdict == Verdict.FAILS)
+    misses = view.met is False or (evidence is not None and evidence.decision == Decision.FAILS)
     return Judged.PARTIAL_MISSED if misses else Judged.PARTIAL
 
 

@@ -166,7 +166,7 @@ def placed(parts: Sequence[Part], names: Mapping[str, str]) -> list[Placed]:
         parts:
             The parts, each after those that it reads.
         names:
-            The texts that stand beside parts, by their names; there has to be room for them.
+            The labels that stand beside parts, by their names; there has to be room for them.
     """
     layers: list[int] = []
     for part in parts:

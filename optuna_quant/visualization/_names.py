@@ -76,7 +76,7 @@ def _shared_prefix(names: Sequence[str]) -> int:
 def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text
-    end = (most - 1) * 2 // 3  # The end of a path says more than its beginning.
+    end = (most - 1) * 2 // 3  # The end of a path says more than its start.
     return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
 
 

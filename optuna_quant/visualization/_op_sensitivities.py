@@ -8,12 +8,12 @@ import os
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 
+from optuna_quant.costs.gain_per_op import op_gains
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import MeasureObjective
 from optuna_quant.costs.objective import show_measure
-from optuna_quant.costs.paying import op_gains
 from optuna_quant.costs.study_costs import recorded_costs
 from optuna_quant.samplers._models.option_scores import kept_scores
 from optuna_quant.samplers._models.option_scores import merged

@@ -42,8 +42,8 @@ MOST_LABELS = 60
 _MOST_TEXTS = 20_000
 
 
-def verdict_rows(info: _PrecisionsInfo) -> dict[Judged, float]:
-    """Where the markers of each verdict are, above the first op.
+def outcome_rows(info: _PrecisionsInfo) -> dict[Judged, float]:
+    """Where the markers of each outcome are, above the first op.
 
     All are in one row, but in one each where there are so many trials that they would touch.
 
@@ -51,10 +51,10 @@ def verdict_rows(info: _PrecisionsInfo) -> dict[Judged, float]:
         info:
             What is drawn.
     """
-    found = [verdict for verdict in Judged if verdict in info.verdicts]
+    found = [outcome for outcome in Judged if outcome in info.outcomes]
     first = -max(1.6, 0.03 * len(info.ops))
     step = 0.7 * first if len(info.trials) > MOST_LABELS else 0.0
-    return {verdict: first + step * place for place, verdict in enumerate(found)}
+    return {outcome: first + step * place for place, outcome in enumerate(found)}
 
 
 def top_of(info: _PrecisionsInfo) -> float:
@@ -64,14 +64,14 @@ def top_of(info: _PrecisionsInfo) -> float:
         info:
             What is drawn.
     """
-    rows = verdict_rows(info).values()
+    rows = outcome_rows(info).values()
     return min(rows) + 0.5 * max(rows)
 
 
 class _PrecisionsInfo(NamedTuple):
     ops: list[str]
     trials: list[int]
-    verdicts: list[Judged]
+    outcomes: list[Judged]
     precisions: list[list[Precision]]
     """A row per op, a column per trial."""
     labels: list[list[str]]
@@ -161,8 +161,8 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
         )
     )
-    for verdict, row in verdict_rows(info).items():
-        figure.add_trace(_verdicts(info, verdict, row))
+    for outcome, row in outcome_rows(info).items():
+        figure.add_trace(_outcomes(info, outcome, row))
     for precision in present(each for row in info.precisions for each in row):
         marker = {"symbol": "square", "size": 12, "color": precision.color}
         figure.add_trace(
@@ -217,32 +217,32 @@ def _texts(info: _PrecisionsInfo) -> list[list[str]]:
     ]
 
 
-def trials_of(info: _PrecisionsInfo, verdict: Judged) -> list[int]:
-    """The columns of the trials of which a verdict came out.
+def trials_of(info: _PrecisionsInfo, outcome: Judged) -> list[int]:
+    """The columns of the trials of which an outcome came out.
 
     Args:
         info:
             What is drawn.
-        verdict:
-            The verdict.
+        outcome:
+            The outcome.
     """
-    return [place for place, each in enumerate(info.verdicts) if each is verdict]
+    return [place for place, each in enumerate(info.outcomes) if each is outcome]
 
 
-def _verdicts(info: _PrecisionsInfo, verdict: Judged, row: float) -> go.Scatter:
-    found = trials_of(info, verdict)
+def _outcomes(info: _PrecisionsInfo, outcome: Judged, row: float) -> go.Scatter:
+    found = trials_of(info, outcome)
     size = 9 if len(info.trials) <= MOST_LABELS else 5
     return graph_objects().Scatter(
         x=found,
         y=[row] * len(found),
         mode="markers",
-        name=str(verdict),
+        name=str(outcome),
         marker={
-            "symbol": SYMBOLS[verdict][0],
+            "symbol": SYMBOLS[outcome][0],
             "size": size,
             "color": "#222222",
             "line_width": 1.2,
         },
-        hovertext=[hover(trial=info.trials[place], verdict=verdict) for place in found],
+        hovertext=[hover(trial=info.trials[place], outcome=outcome) for place in found],
         hoverinfo="text",
     )

@@ -179,5 +179,5 @@ def _text(bar: _Bar, info: _TimelineInfo) -> str:
         stage=bar.stage,
         worker=info.workers[bar.lane],
         seconds=f"{seconds:.3g}{', running' if bar.is_running else ''}",
-        verdict=bar.outcome,
+        outcome=bar.outcome,
     )

@@ -54,7 +54,7 @@ class _Point(NamedTuple):
     cost: float
     shown_cost: str
     metric: float
-    verdict: Judged
+    outcome: Judged
     fallback_ops: int
     samples: tuple[int, int] | None
 
@@ -89,7 +89,7 @@ def _get_tradeoff_info(
         raise ValueError(shown_unknown(study, chosen, [each.measures for each in full]))
     trials = views(study)
 
-    def verdict(point: FrontPoint) -> Judged:
+    def outcome(point: FrontPoint) -> Judged:
         if point.is_fp32 or point.trial is None:
             return Judged.FP32
         return judged(trials[point.trial], criterion, baseline)
@@ -100,7 +100,7 @@ def _get_tradeoff_info(
             each.cost,
             chosen.show(each.cost),
             each.metric,
-            verdict(each),
+            outcome(each),
             each.fallback_ops,
             each.samples,
         )
@@ -138,7 +138,7 @@ def edge_of(info: _TradeoffInfo) -> float | None:
     Returns:
         The metric; :obj:`None` if no point is so far off.
     """
-    fp32 = next((p.metric for p in info.points if p.verdict is Judged.FP32), None)
+    fp32 = next((p.metric for p in info.points if p.outcome is Judged.FP32), None)
     if info.threshold is None or fp32 is None or fp32 == info.threshold:
         return None
     edge = info.threshold + _SHOWN_TOLERANCES * (info.threshold - fp32)
@@ -165,14 +165,14 @@ def at_edge(points: Sequence[_Point], info: _TradeoffInfo) -> tuple[list[_Point]
     return [p for p in points if p not in beyond], [p._replace(metric=edge) for p in beyond]
 
 
-def color_of(verdict: Judged) -> str:
-    """The colour of the markers of a verdict.
+def color_of(outcome: Judged) -> str:
+    """The colour of the markers of an outcome.
 
     Args:
-        verdict:
-            The verdict.
+        outcome:
+            The outcome.
     """
-    return _COLORS.get(verdict, _OTHER)
+    return _COLORS.get(outcome, _OTHER)
 
 
 def title_of(info: _TradeoffInfo) -> str:
@@ -253,12 +253,12 @@ def _get_tradeoff_plot(info: _TradeoffInfo) -> go.Figure:
     figure.add_trace(
         go.Scatter(x=costs, y=metrics, mode="lines", line=line, name=FRONT, hoverinfo="skip")
     )
-    for verdict in reversed(Judged):  # What meets the criterion is on top.
-        found = [point for point in info.points if point.verdict is verdict]
+    for outcome in reversed(Judged):  # What meets the criterion is on top.
+        found = [point for point in info.points if point.outcome is outcome]
         inside, beyond = at_edge(found, info)
-        for points, symbol in ((inside, SYMBOLS[verdict][0]), (beyond, "triangle-down")):
+        for points, symbol in ((inside, SYMBOLS[outcome][0]), (beyond, "triangle-down")):
             if points:
-                figure.add_trace(_markers(points, symbol, verdict, info, found))
+                figure.add_trace(_markers(points, symbol, outcome, info, found))
     if edge_of(info) is not None:
         marker = {"symbol": "triangle-down", "size": 10, "color": _OTHER}
         figure.add_trace(
@@ -280,7 +280,7 @@ def _get_tradeoff_plot(info: _TradeoffInfo) -> go.Figure:
 def _markers(
     points: list[_Point],
     symbol: str,
-    verdict: Judged,
+    outcome: Judged,
     info: _TradeoffInfo,
     found: list[_Point],
 ) -> go.Scatter:
@@ -290,9 +290,9 @@ def _markers(
         x=[info.cost.scaled(point.cost) for point in points],
         y=[point.metric for point in points],
         mode="markers",
-        name=OFF_SCALE if is_off else str(verdict),
+        name=OFF_SCALE if is_off else str(outcome),
         showlegend=not is_off,
-        marker={"symbol": symbol, "size": 10, "color": color_of(verdict), "line": {"width": 1.5}},
+        marker={"symbol": symbol, "size": 10, "color": color_of(outcome), "line": {"width": 1.5}},
         hovertext=[_text(true[point.trial, point.cost], info) for point in points],
         hoverinfo="text",
     )
@@ -306,5 +306,5 @@ def _text(point: _Point, info: _TradeoffInfo) -> str:
         cost=point.shown_cost,
         ops_in_fallback=point.fallback_ops,
         samples=samples,
-        verdict=point.verdict,
+        outcome=point.outcome,
     )

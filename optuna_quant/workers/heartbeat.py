@@ -33,7 +33,7 @@ def heartbeat_interval(timeout: float | None) -> float:
 
 
 @dataclass
-class _Seen:
+class _LastHeartbeat:
     """The last change of one source of heartbeats."""
 
     heartbeat: object
@@ -54,7 +54,7 @@ class HeartbeatMonitor:
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._seen: dict[Hashable, _Seen] = {}
+        self._seen: dict[Hashable, _LastHeartbeat] = {}
 
     def is_stale(self, source: Hashable, heartbeat: object) -> bool:
         """Whether a source has been silent for the timeout.
@@ -68,7 +68,7 @@ class HeartbeatMonitor:
         now = time.monotonic()
         seen = self._seen.get(source)
         if seen is None or seen.heartbeat != heartbeat:
-            self._seen[source] = _Seen(heartbeat, 0.0, now)
+            self._seen[source] = _LastHeartbeat(heartbeat, 0.0, now)
             return False
         seen.silent += min(now - seen.looked, self.timeout / _LOOKS_PER_TIMEOUT)
         seen.looked = now

@@ -90,7 +90,7 @@ def test_what_is_no_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(open_display(show=True, stream=Terminal()), LineDisplay)
 
 
-def test_nothing_is_shown_if_nobody_asks() -> None:
+def test_nothing_is_shown_unless_asked_for() -> None:
     display = open_display(show=False, stream=Terminal())
     assert isinstance(display, NoDisplay)
     assert not display.is_live

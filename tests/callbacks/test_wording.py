@@ -125,7 +125,7 @@ def test_intervals_are_rounded_outwards(
 
 
 def evidence(**given: object) -> Evidence:
-    usual: dict[str, object] = {"samples": 64, "of": 899, "verdict": "fails", "estimate": 0.9}
+    usual: dict[str, object] = {"samples": 64, "of": 899, "decision": "fails", "estimate": 0.9}
     return Evidence(**(usual | given))  # type: ignore[arg-type]
 
 

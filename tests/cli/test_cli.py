@@ -656,7 +656,7 @@ def test_no_file_is_overwritten_that_is_needed(
     err = capsys.readouterr().err
     assert f"{what} itself; choose another file." in err
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    assert after == before  # Not even a journal was begun.
+    assert after == before  # Not even a journal was started.
 
 
 def test_data_file_is_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,7 @@ def tune(function: str, *options: str) -> list[str]:
 
 MET = tune("accuracy", "--tolerable-loss", "0.5", "--report", "report.csv")
 NOT_MET = tune("distance", *IMPOSSIBLE)
-VERDICT_MET, VERDICT_NOT_MET = (MET, 0), (NOT_MET, 1)
+OUTCOME_MET, OUTCOME_NOT_MET = (MET, 0), (NOT_MET, 1)
 
 
 Start = Callable[[Sequence[str]], ForkedCommand]
@@ -172,11 +172,11 @@ def in_shell(args: Sequence[str], around: str) -> subprocess.CompletedProcess[st
     )
 
 
-# The verdict.
+# The outcome.
 
 
-@pytest.mark.parametrize(("args", "code"), [VERDICT_MET, VERDICT_NOT_MET])
-def test_verdict(start: Start, folder: Path, args: list[str], code: int) -> None:
+@pytest.mark.parametrize(("args", "code"), [OUTCOME_MET, OUTCOME_NOT_MET])
+def test_outcome(start: Start, folder: Path, args: list[str], code: int) -> None:
     done = start(args).end()
     assert done.returncode == code
     assert (folder / "out.onnx").exists()
@@ -188,45 +188,45 @@ def test_verdict(start: Start, folder: Path, args: list[str], code: int) -> None
     [
         pytest.param(
             "@ | true; echo ${PIPESTATUS[0]} >code",
-            *VERDICT_MET,
+            *OUTCOME_MET,
             id="gone",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            "@ | true; echo ${PIPESTATUS[0]} >code", *VERDICT_NOT_MET, id="gone, not met"
+            "@ | true; echo ${PIPESTATUS[0]} >code", *OUTCOME_NOT_MET, id="gone, not met"
         ),
         pytest.param(
             "@ 2>&1 | head -1; echo ${PIPESTATUS[0]} >code",
-            *VERDICT_MET,
+            *OUTCOME_MET,
             id="head",
             marks=pytest.mark.slow,
         ),
-        pytest.param("@ 2> >(true); echo $? >code", *VERDICT_MET, id="stderr gone"),
+        pytest.param("@ 2> >(true); echo $? >code", *OUTCOME_MET, id="stderr gone"),
         pytest.param(
-            "@ >&-; echo $? >code", *VERDICT_MET, id="stdout closed", marks=pytest.mark.slow
+            "@ >&-; echo $? >code", *OUTCOME_MET, id="stdout closed", marks=pytest.mark.slow
         ),
-        pytest.param("@ >&- 2>&- <&-; echo $? >code", *VERDICT_NOT_MET, id="all closed"),
+        pytest.param("@ >&- 2>&- <&-; echo $? >code", *OUTCOME_NOT_MET, id="all closed"),
         pytest.param(
-            "@ >/dev/full; echo $? >code", *VERDICT_MET, id="full", marks=pytest.mark.slow
+            "@ >/dev/full; echo $? >code", *OUTCOME_MET, id="full", marks=pytest.mark.slow
         ),
         pytest.param(
             "@ >/dev/full 2>&1; echo $? >code",
-            *VERDICT_NOT_MET,
+            *OUTCOME_NOT_MET,
             id="all full",
             marks=pytest.mark.slow,
         ),
         pytest.param(
             "PYTHONIOENCODING=ascii @; echo $? >code",
-            *VERDICT_MET,
+            *OUTCOME_MET,
             id="ascii",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 @; echo $? >code", *VERDICT_MET, id="C"
+            "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 @; echo $? >code", *OUTCOME_MET, id="C"
         ),
     ],
 )
-def test_verdict_does_not_depend_on_who_reads_it(
+def test_outcome_does_not_depend_on_who_reads_it(
     folder: Path, around: str, args: list[str], code: int
 ) -> None:
     done = in_shell(args, around)
@@ -252,7 +252,7 @@ def test_names_that_the_encoding_lacks_are_escaped(folder: Path) -> None:
     assert r"gr\xf6\xdfe/Conv0" in done.stdout
 
 
-def test_evaluation_that_prints_to_nobody_is_none_that_fails(folder: Path) -> None:
+def test_evaluation_that_prints_without_a_reader_does_not_fail(folder: Path) -> None:
     done = in_shell(tune("talks", "--tolerable-loss", "0.5"), "@ | true; exit ${PIPESTATUS[0]}")
     assert done.returncode == 0
     assert "failed" not in done.stderr

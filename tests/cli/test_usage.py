@@ -219,7 +219,7 @@ def test_status_tells_a_search_from_its_storage(
     assert "\nstopped: Trial 1 meets the criterion" in said
     assert main(["status", "-f", "json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
-    assert (found["verdict"], found["best_trial"], found["evaluated"]) == ("met", 1, 1)
+    assert (found["outcome"], found["best_trial"], found["evaluated"]) == ("met", 1, 1)
     assert main(["report", "-o", "r.json"]) == 0
     assert json.loads((digits / "r.json").read_text())["baseline"]["metric"] == found["baseline"]
     assert main(["plot", "precisions", "-o", "p.svg"]) == 0
@@ -241,10 +241,10 @@ def test_status_sees_who_is_at_work(digits: Path) -> None:
     study = optuna.create_study(
         storage=storage, sampler=BasicQuantSampler(space), direction="maximize"
     )
-    assert status_of(study).verdict == "not started"
+    assert status_of(study).outcome == "not started"
     trial = study.ask()
     space.suggest(trial)
     status = status_of(study)
-    assert (status.verdict, status.running, status.lost) == ("not met yet", 1, 0)
+    assert (status.outcome, status.running, status.lost) == ("not met yet", 1, 0)
     assert status.workers == {socket.gethostname(): 1}
     assert "trials: 1 (0 evaluated, 1 running)" in str(status)

@@ -41,7 +41,7 @@ def test_a_steady_measurement_is_made_once() -> None:
 
 
 def test_it_is_measured_again_and_longer_where_the_halves_disagree() -> None:
-    # At the beginning something else slows the quantized model down.
+    # At the start something else slows the quantized model down.
     machine = Machine(lambda run: 1.7 if run < 150 else 0.95)
     ratio = machine.measure()
     assert machine.runs > 4 * 400

@@ -88,7 +88,7 @@ def test_fp32_is_evaluated_once_and_is_the_answer(tmp_path: Path) -> None:
         result = searches.run(output=output)
         assert searches.seen == [FP32]
         assert result.stopped_because == "no_gain"
-        assert (result.met, result.pays, result.is_fp32) == (False, False, True)
+        assert (result.met, result.is_better_than_fp32, result.is_fp32) == (False, False, True)
         assert (result.metric, result.baseline, result.loss) == (0.9, 0.9, 0.0)
         assert result.trial is not None
         assert [trial.number for trial in result.study.trials] == [result.trial.number]
@@ -135,7 +135,7 @@ def test_it_is_no_obstacle_to_asking_for_something_else() -> None:
     assert result.study.trials[0].params == FP32
     # What the search has found is an answer by the latency as well, though one that does not pay.
     again = searches.run()
-    assert (again.met, again.pays) == (True, False)
+    assert (again.met, again.is_better_than_fp32) == (True, False)
     assert "no faster than FP32" in str(again)
 
 
@@ -143,7 +143,7 @@ def test_costs_of_another_device_begin_the_search() -> None:
     searches = Searches()
     searches.run()
     result = searches.run(costs=table(SPACE, {"a": 0.5, "b": 0.8, "c": 0.9}), verify=False)
-    assert (result.met, result.pays) == (True, True)
+    assert (result.met, result.is_better_than_fp32) == (True, True)
     assert result.fallback_ops == ("b",)
     assert searches.seen.count(FP32) == 1
 
@@ -159,7 +159,7 @@ def test_other_ops_may_be_asked_for_next(caplog: pytest.LogCaptureFixture) -> No
     searches.run()
     result = searches.run(op_name_dict={"b": {"mode": ["fp32"]}})
     assert "it is started over" in caplog.text
-    assert (result.met, result.pays) == (True, False)
+    assert (result.met, result.is_better_than_fp32) == (True, False)
     # A study with results is not given up for that.
     with pytest.raises(ValueError, match="another tuning space"):
         searches.run()
@@ -176,7 +176,7 @@ def test_the_hold_out_set_is_not_evaluated() -> None:
 
 def test_another_choice_from_the_record_is_fp32_as_well() -> None:
     result = Searches().run().choose(tolerable_loss=0.5)
-    assert (result.is_fp32, result.met, result.pays) == (True, False, False)
+    assert (result.is_fp32, result.met, result.is_better_than_fp32) == (True, False, False)
     assert (
         str(result)
         .splitlines()[-1]
@@ -249,7 +249,7 @@ def test_an_enqueued_one_that_meets_the_criterion_is_the_answer(tmp_path: Path) 
     searches.study().enqueue_trial(ONLY_C)
     result = searches.run(output=output, verify=False)
     assert searches.seen == [FP32, ONLY_C]
-    assert (result.met, result.pays, result.is_fp32) == (True, False, False)
+    assert (result.met, result.is_better_than_fp32, result.is_fp32) == (True, False, False)
     assert str(result).startswith(
         "A quantized model meets the criterion, but it is no faster than FP32."
     )
@@ -390,7 +390,7 @@ def test_other_objectives_have_their_words() -> None:
 
 
 def test_the_fastest_quantized_one_may_be_several_ops_together() -> None:
-    # Each alone pays for its boundaries; together they pay half.
+    # Each alone bears the cost of its boundaries; together they bear half.
     price = {"quantize": 2e-3, "dequantize": 2e-3}
     boundaries = (Boundary("a", ("b",), **price), Boundary("b", ("c",), **price))
     costs = CostTable(

@@ -87,7 +87,7 @@ def test_a_size_is_that_of_the_real_model():
 def test_without_costs_it_is_the_ops_in_fallback():
     result = go(FakeBackend(DAMAGE))
     assert (result.objective, result.cost) == ("ops", 1)
-    assert result.pays is True
+    assert result.is_better_than_fp32 is True
     with pytest.raises(ValueError, match=r"'latency' needs latency.*Give costs="):
         go(FakeBackend(DAMAGE), "latency")
 
@@ -111,7 +111,7 @@ def test_a_table_that_does_not_predict_is_not_gone_by(caplog):
         assert result.objective == "size"
         assert "rank correlation 0.20" in caplog.text
         caplog.clear()
-        # Whoever insists on it gets it, and is told so.
+        # A user who insists on it gets it, with a warning.
         assert go(costed(validation=BAD), "latency").objective == "latency"
         assert "may not be the fastest" in caplog.text
 
@@ -192,7 +192,7 @@ def test_other_costs_hold_for_earlier_trials_and_evaluate_nothing(tmp_path):
     assert result.fallback_ops == ("b",)
     assert result.cost == pytest.approx(2e-3)
     assert not backend.built
-    # They stay, for whoever goes on.
+    # They stay, for the worker that goes on.
     assert go(costed(), storage=storage).fallback_ops == ("b",)
 
 
@@ -276,18 +276,18 @@ def test_a_study_with_ops_that_the_user_had_named_is_no_narrowed_one(tmp_path):
         go(backend, storage=storage)
 
 
-# What is not worth beginning.
+# What is not worth starting.
 
 
-def test_whoever_names_ops_gets_them_and_is_told():
+def test_ops_that_are_named_are_there_with_a_warning():
     backend = CostedBackend(DAMAGE, {"a": 2.0, "b": 1.5, "c": 1.2})
     result = go(backend, "latency", op_types="all")
-    assert (result.met, result.pays) == (True, False)
+    assert (result.met, result.is_better_than_fp32) == (True, False)
     assert str(result).startswith(
         "A quantized model meets the criterion, but it is no faster than FP32."
     )
     not_met = go(CostedBackend({"a": 0.5}, {"a": 2.0}), "latency", op_types="all")
-    assert (not_met.met, not_met.pays) == (False, None)
+    assert (not_met.met, not_met.is_better_than_fp32) == (False, None)
     assert str(not_met).startswith("NOT MET")
 
 
@@ -301,7 +301,7 @@ def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
         "study_name": "mine",
     }
     result = go(backend, "latency", **given)
-    assert (result.met, result.pays, result.is_fp32) == (False, False, True)
+    assert (result.met, result.is_better_than_fp32, result.is_fp32) == (False, False, True)
     assert (result.stopped_because, result.explanation) == ("exhausted", None)
     rest = "meets the criterion, and every other one is predicted to be no faster than FP32."
     assert str(result).splitlines() == [
@@ -382,7 +382,7 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     assert result.cost == pytest.approx(1.5e-3, rel=1e-2)  # As predicted.
     assert result.gain is not None
     assert (result.gain.seconds, result.gain.fp32_seconds) == (1.5e-3, 2.1e-3)
-    assert result.pays is True
+    assert result.is_better_than_fp32 is True
     assert (
         "1.5 ms against FP32 2.1 ms (1.4 times faster), batch 1; 3.9 kB against 4 kB"
         in str(result).splitlines()
@@ -391,11 +391,11 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
     ran = len(backend.ran)
     smallest = go(backend, "size")
     assert len(backend.ran) - ran == 2
-    assert smallest.pays is True  # It is smaller.
+    assert smallest.is_better_than_fp32 is True  # It is smaller.
 
 
 @pytest.mark.parametrize(
-    ("seconds", "noise", "pays", "said"),
+    ("seconds", "noise", "better", "said"),
     [
         (4.6e-3, 1e-4, False, "(2.2 times slower)"),
         (2.08e-3, 5e-5, False, "(no difference beyond noise)"),
@@ -407,7 +407,9 @@ def test_models_that_are_predicted_to_be_as_fast_are_measured(monkeypatch):
         (2.05e-3, 0.0, True, "(2% faster)"),
     ],
 )
-def test_a_model_pays_if_it_is_faster_by_more_than_noise(monkeypatch, seconds, noise, pays, said):
+def test_a_model_is_better_if_it_is_faster_by_more_than_noise(
+    monkeypatch, seconds, noise, better, said
+):
     monkeypatch.setattr(
         "optuna_quant.tuning.run.measure_finalists",
         lambda found, **kw: measure_finalists(
@@ -416,9 +418,9 @@ def test_a_model_pays_if_it_is_faster_by_more_than_noise(monkeypatch, seconds, n
     )
     result = go(RunsBackend({"a": 0.0}, {"a": 0.5}), "latency")
     assert result.met
-    assert result.pays is pays
+    assert result.is_better_than_fp32 is better
     assert said in str(result)
-    assert ("no faster than FP32" in str(result).splitlines()[0]) != pays
+    assert ("no faster than FP32" in str(result).splitlines()[0]) != better
 
 
 def test_it_is_measured_in_turn_with_fp32_on_calibration_data():
@@ -450,17 +452,17 @@ def test_given_costs_go_over_what_is_measured_here(monkeypatch, tmp_path, second
     result = go(backend, "latency", costs=given, storage=tmp_path / "journal")
     # The faster one by the costs is the answer, and nothing else is run beside it.
     assert result.fallback_ops == ("a",)
-    assert result.pays is True
+    assert result.is_better_than_fp32 is True
     assert str(result).startswith("A quantized model meets the criterion.\n")
     assert any(line.startswith("on this machine: ") for line in str(result).splitlines())
     chosen = result.choose(tolerable_loss=0.09)
-    assert chosen.pays is True
+    assert chosen.is_better_than_fp32 is True
     # They hold when the search is continued without them.
     again = go(backend, "latency", storage=tmp_path / "journal")
-    assert again.pays is True
+    assert again.is_better_than_fp32 is True
     slower = table(space, {"a": 1.5, "b": 1.25})
     worse = go(backend, "latency", costs=slower, op_types="all")
-    assert worse.pays is False
+    assert worse.is_better_than_fp32 is False
     assert str(worse).startswith(
         "A quantized model meets the criterion, but it is no faster than FP32 by the given costs."
     )
@@ -471,7 +473,7 @@ def test_it_need_not_be_measured():
     result = go(backend, "latency", measure_gain=False)
     assert result.gain is None
     assert not backend.ran
-    assert result.pays is True  # By the table.
+    assert result.is_better_than_fp32 is True  # By the table.
 
 
 def test_a_model_that_does_not_run_is_an_answer_all_the_same(caplog):

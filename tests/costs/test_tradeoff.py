@@ -188,7 +188,7 @@ def test_tied_ops_change_together_and_pay_nothing_between_them():
     assert [table.cost(config) for config in found] == [4.0, 8.0]
 
 
-def test_an_op_in_a_group_pays_to_those_outside():
+def test_an_op_in_a_group_has_costs_to_those_outside():
     ops = {f"op{i}": {STATIC.label: 1.0, FP32.label: 2.0} for i in range(3)}
     boundary = Boundary("op0", ("op1", "op2"), quantize=0.3, dequantize=0.4)
     table = CostTable("latency", "s", ops, (boundary,))

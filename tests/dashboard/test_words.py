@@ -1,4 +1,4 @@
-"""The texts that people read about a study and its trials."""
+"""The strings that people read about a study and its trials."""
 
 from __future__ import annotations
 

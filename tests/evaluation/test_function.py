@@ -514,7 +514,7 @@ def test_a_study_in_a_journal_goes_on(tmp_path: Path, kind: str) -> None:
     assert result.met and result.metric == whole.metric
     assert result.loss_interval is not None
     fp32 = [count for name, count in asked.calls if name == FP32.fingerprint]
-    # Of some samples it is seen that they are the same; all of them would be too dear.
+    # Of some samples it is seen that they are the same; all of them would be too expensive.
     assert fp32 == ([32] if kind == "parts" else [])
     again = Asked()
     assert tune_fake(getattr(again, kind), **where).metric == result.metric

@@ -299,7 +299,7 @@ def test_evaluation_may_prune() -> None:
 
 def test_same_model_is_evaluated_once() -> None:
     evaluate = CountingEvaluation()
-    backend = FakeBackend({"a": 0.2, "b": 0.3, "c": 0.0}, twins=["c"])
+    backend = FakeBackend({"a": 0.2, "b": 0.3, "c": 0.0}, duplicates=["c"])
     study, objective = setup(backend, evaluate, sampler=optuna.samplers.BruteForceSampler(seed=0))
     study.optimize(objective)
     assert len(study.trials) == 8
@@ -328,13 +328,13 @@ def test_same_configuration_is_not_even_built() -> None:
 
 def test_result_of_a_trial_that_was_not_told_yet_is_known() -> None:
     evaluate = CountingEvaluation()
-    backend = FakeBackend({"a": 0.2, "b": 0.3}, twins=["a", "b"])
+    backend = FakeBackend({"a": 0.2, "b": 0.3}, duplicates=["a", "b"])
     study, objective = setup(backend, evaluate)
     trials = [study.ask() for _ in range(4)]
     values = [objective(trial) for trial in trials]
     for trial, value in zip(trials, values, strict=True):
         study.tell(trial, value)
-    assert len(evaluate.seen) == 2  # FP32 and, as all others are its twins, one more.
+    assert len(evaluate.seen) == 2  # FP32 and, as all others are its duplicates, one more.
     assert values[1:] == 3 * [values[1]]
     assert study.trials[3].user_attrs[record.REUSED_FROM] == 1
 
@@ -389,7 +389,7 @@ def slow(evaluate: Callable[[FakeModel], float]) -> Callable[[FakeModel], float]
 @pytest.mark.parametrize("foreign", [False, True])
 def test_threads_measure_one_baseline_and_each_model_once(foreign: bool) -> None:
     evaluate = CountingEvaluation()
-    backend = FakeBackend({"a": 0.2, "b": 0.3, "c": 0.0, "d": 0.0}, twins=["c", "d"])
+    backend = FakeBackend({"a": 0.2, "b": 0.3, "c": 0.0, "d": 0.0}, duplicates=["c", "d"])
     sampler = optuna.samplers.RandomSampler(seed=0) if foreign else None
     study, objective = setup(backend, slow(evaluate), sampler=sampler)
     in_threads(4, lambda number: study.optimize(objective, n_trials=5))
@@ -431,7 +431,7 @@ def test_trial_of_which_nothing_is_known_is_waited_for_only_so_long(
     study, objective = setup(
         backend, evaluate, sampler=optuna.samplers.RandomSampler(seed=1), grace_period=0.2
     )
-    study.ask()  # Nobody will ever run it.
+    study.ask()  # No worker will ever run it.
     space = backend.tuning_space()
     study.enqueue_trial(space.params_of(space.default()))
     start = time.monotonic()

@@ -99,7 +99,7 @@ def test_an_exit_policy_is_asked_before_the_first_trial() -> None:
         ExitPolicy(STRICT).decide(study)
 
 
-def test_all_parts_may_have_another_one_than_the_study_was_begun_with() -> None:
+def test_all_parts_may_have_another_one_than_the_study_was_started_with() -> None:
     study, _, error = search()
     assert error is None
     before = len(study.trials)

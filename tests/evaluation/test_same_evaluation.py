@@ -280,7 +280,7 @@ def test_signature_of_a_dataset_rests_on_samples_of_it() -> None:
     assert [part for part in first if first[part] != second[part]] == ["dataset"]
 
 
-# What holds no results is begun anew.
+# What holds no results starts again.
 
 
 class Signed(FakeBackend):
@@ -346,7 +346,7 @@ def test_search_goes_on_once_the_labels_are_mended(storage: Path, wrong: int) ->
     assert seen - {None, ""} == {population.key}
 
 
-def test_nothing_is_begun_anew_under_another_process(storage: Path) -> None:
+def test_nothing_is_restarted_under_another_process(storage: Path) -> None:
     with pytest.raises(ValueError, match="hold NaN"):
         go(storage, Counted(lambda model: model.accuracy), Signed("one", broken=True))
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -376,7 +376,7 @@ def search(storage: str, log: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_processes_begin_it_anew_once(zygote: Zygote, tmp_path: Path, kind: str) -> None:
+def test_processes_restart_it_once(zygote: Zygote, tmp_path: Path, kind: str) -> None:
     storage = f"sqlite:///{tmp_path / 'db'}" if kind == "sqlite" else str(tmp_path / "journal")
     with pytest.raises(ValueError, match="hold NaN"):
         go(storage, Counted(lambda model: model.accuracy), Signed("one", broken=True))

@@ -29,16 +29,16 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import trials_used
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.evaluation.sampled import EvaluationProgress
 from optuna_quant.evaluation.sampled import SampleEvaluation
-from optuna_quant.evaluation.sampled import Seen
 from optuna_quant.evaluation.sampled import furthest
 from optuna_quant.pruners import AccuracyPruner
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import StagedQuantSampler
 from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Race
-from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.sequential import EarlyStopping
 from optuna_quant.space.config import QuantConfig
@@ -48,6 +48,9 @@ from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.errors import BaselineError
+from optuna_quant.study.fidelity import DECIDED
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.sample_record import read_scores
 from optuna_quant.study.sample_record import samples_of
@@ -68,7 +71,7 @@ class Scripted(StagedQuantSampler):
         self.results = []
         for request in self.requests:
             self.results += yield request
-        self.sees = yield SeesSamples()
+        self.sees = yield HasPerSampleScores()
 
 
 def fallback(space: TuningSpace, *ops: str) -> QuantConfig:
@@ -104,13 +107,13 @@ def full(*ops: str) -> Callable[[TuningSpace], Stage]:
     return lambda space: Stage("full", [fallback(space, *ops)])
 
 
-def verdict(*ops: str) -> Callable[[TuningSpace], Stage]:
-    return lambda space: Stage("verdict", [fallback(space, *ops)], provisional=True)
+def decision(*ops: str) -> Callable[[TuningSpace], Stage]:
+    return lambda space: Stage("decision", [fallback(space, *ops)], provisional=True)
 
 
-def race(*sets: tuple[str, ...], rounds: int = 1, part: float = 1 / 16) -> Any:
+def race(*sets: tuple[str, ...], rounds: int = 1, fraction: float = 1 / 16) -> Any:
     return lambda space: Race(
-        "race", [fallback(space, *ops) for ops in sets], rounds=rounds, part=part
+        "race", [fallback(space, *ops) for ops in sets], rounds=rounds, fraction=fraction
     )
 
 
@@ -153,7 +156,7 @@ def test_a_failing_trial_says_why() -> None:
     found = evidence(trial)
     truth = evaluation.metric(FakeBackend(DAMAGE).tuning_space().default())
     needed = CRITERION.threshold(study.trials[0].value or 0.0)
-    assert found["verdict"] == "fails"
+    assert found["decision"] == "fails"
     assert 0 < found["samples"] < found["of"] == 4000
     assert found["evaluated"] == found["samples"] == samples_of(trial.system_attrs)
     low, high = found["bounds"]
@@ -201,7 +204,7 @@ def test_lower_is_better() -> None:
     )
     study, objective, evaluation = setup(
         full(),
-        verdict("bad"),
+        decision("bad"),
         criterion=criterion,
         higher_is_better=False,
         samples=4000,
@@ -211,20 +214,20 @@ def test_lower_is_better() -> None:
     baseline, default, good = study.trials
     found = evidence(default)
     needed = criterion.threshold(baseline.value or 0.0)
-    assert found["verdict"] == "fails"
+    assert found["decision"] == "fails"
     assert needed <= found["bounds"][0] <= found["bounds"][1]
     assert f"the metric is at least {found['bounds'][0]:.6g}" in found["reason"]
-    assert evidence(good)["verdict"] == "promised"
+    assert evidence(good)["decision"] == "provisionally met"
     assert evaluation.most_repeats == 1
 
 
 def test_a_promise_is_no_result() -> None:
-    study, objective, evaluation = setup(verdict("bad"))
+    study, objective, evaluation = setup(decision("bad"))
     search(study, objective)
     _, trial = study.trials
     found = evidence(trial)
     assert trial.state == TrialState.PRUNED
-    assert found["verdict"] == "promised"
+    assert found["decision"] == "provisionally met"
     assert found["reason"] == (
         f"Probably meets the criterion after {found['samples']} of 1000 samples; not a result "
         "until all samples are evaluated."
@@ -242,15 +245,15 @@ def test_a_race_goes_to_its_number() -> None:
     search(study, objective)
     for trial in study.trials[2:]:
         assert evidence(trial)["samples"] == 63
-        assert evidence(trial)["verdict"] in ("open", "fails")
-        if evidence(trial)["verdict"] == "open":
+        assert evidence(trial)["decision"] in ("open", "fails")
+        if evidence(trial)["decision"] == "open":
             assert evidence(trial)["reason"] == (
                 "Evaluated as far as needed for its rank, after 63 of 1000 samples."
             )
 
 
 def test_later_trials_go_on_where_earlier_ones_ended() -> None:
-    study, objective, evaluation = setup(race(("bad",)), verdict("bad"), full("bad"))
+    study, objective, evaluation = setup(race(("bad",)), decision("bad"), full("bad"))
     search(study, objective)
     _, raced, promised, complete = study.trials
     assert promised.user_attrs[record.CONTINUES] == raced.number
@@ -258,7 +261,7 @@ def test_later_trials_go_on_where_earlier_ones_ended() -> None:
     counts = [evidence(t)["evaluated"] for t in (raced, promised, complete)]
     assert sum(counts) == 1000
     assert evidence(complete) == {
-        "samples": 1000, "of": 1000, "evaluated": counts[2], "verdict": "complete"
+        "samples": 1000, "of": 1000, "evaluated": counts[2], "decision": "complete"
     }  # fmt: skip
     assert complete.state == TrialState.COMPLETE
     assert complete.value == evaluation.metric(fallback(study.sampler.space, "bad"))
@@ -268,31 +271,35 @@ def test_later_trials_go_on_where_earlier_ones_ended() -> None:
     assert (scores[:63] == read_scores(raced.system_attrs)).all()
 
 
-def test_a_twin_takes_over_as_much_as_it_needs() -> None:
-    backend = FakeBackend({"bad": 0.2, "good": 0.01, "twin": 0.0}, twins=["twin"])
+def test_a_duplicate_takes_over_as_much_as_it_needs() -> None:
+    backend = FakeBackend({"bad": 0.2, "good": 0.01, "same": 0.0}, duplicates=["same"])
     study, objective, evaluation = setup(
-        full(), full("twin"), verdict("bad"), verdict("bad", "twin"), full("bad", "twin"),
+        full(), full("same"), decision("bad"), decision("bad", "same"), full("bad", "same"),
         full("bad"), backend=backend,
     )  # fmt: skip
     search(study, objective)
-    _, default, twin, promised, promised_twin, complete_twin, complete = study.trials
-    assert twin.state == TrialState.PRUNED
-    assert twin.user_attrs[record.REUSED_FROM] == default.number
-    assert evidence(twin)["verdict"] == "fails"
-    assert evidence(twin)["evaluated"] == 0
-    assert evidence(twin)["reason"] == evidence(default)["reason"]
-    assert promised_twin.user_attrs[record.REUSED_FROM] == promised.number
-    assert complete_twin.user_attrs[record.CONTINUES] == promised.number
-    assert complete.user_attrs[record.REUSED_FROM] == complete_twin.number
-    assert complete.value == complete_twin.value
+    _, default, duplicate, promised, promised_duplicate, complete_duplicate, complete = (
+        study.trials
+    )
+    assert duplicate.state == TrialState.PRUNED
+    assert duplicate.user_attrs[record.REUSED_FROM] == default.number
+    assert evidence(duplicate)["decision"] == "fails"
+    assert evidence(duplicate)["evaluated"] == 0
+    assert evidence(duplicate)["reason"] == evidence(default)["reason"]
+    assert promised_duplicate.user_attrs[record.REUSED_FROM] == promised.number
+    assert complete_duplicate.user_attrs[record.CONTINUES] == promised.number
+    assert complete.user_attrs[record.REUSED_FROM] == complete_duplicate.number
+    assert complete.value == complete_duplicate.value
     assert evaluation.most_repeats == 1
     # Also for races, which look at the same samples of all.
-    assert (read_scores(complete.system_attrs) == read_scores(complete_twin.system_attrs)).all()
+    assert (
+        read_scores(complete.system_attrs) == read_scores(complete_duplicate.system_attrs)
+    ).all()
     assert trials_used(study.trials) == 2
 
 
 def test_the_one_that_has_seen_most_is_continued() -> None:
-    study, objective, _ = setup(race(("bad",)), verdict("bad"))
+    study, objective, _ = setup(race(("bad",)), decision("bad"))
     search(study, objective)
     fingerprint = study.trials[1].user_attrs[record.FINGERPRINT]
     population = read_population(study)
@@ -319,7 +326,7 @@ def test_scores_of_many_values() -> None:
             return super().scores_of(config) * (0.9 + 0.1 * noise)
 
     study, objective, evaluation = setup(
-        full(), verdict("bad"), full("bad"), evaluation=Graded(DAMAGE)
+        full(), decision("bad"), full("bad"), evaluation=Graded(DAMAGE)
     )
     search(study, objective)
     assert [t.state.name for t in study.trials] == ["COMPLETE", "PRUNED", "PRUNED", "COMPLETE"]
@@ -329,7 +336,7 @@ def test_scores_of_many_values() -> None:
 
 
 def test_those_who_watch_see_how_far_it_is() -> None:
-    seen: list[Seen] = []
+    seen: list[EvaluationProgress] = []
     backend = FakeBackend(DAMAGE)
     study, _, evaluation = setup(full("bad"), backend=backend)
     objective = QuantObjective(
@@ -359,7 +366,7 @@ def test_those_who_watch_see_how_far_it_is() -> None:
 @pytest.mark.parametrize("pruner", [optuna.pruners.MedianPruner(), AccuracyPruner(CRITERION)])
 def test_no_pruner_stops_an_evaluation(pruner: optuna.pruners.BasePruner) -> None:
     study, objective, evaluation = setup(
-        full(), verdict("bad"), race(("good",), ("none",)), stopping=None, pruner=pruner
+        full(), decision("bad"), race(("good",), ("none",)), stopping=None, pruner=pruner
     )
     search(study, objective)
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
@@ -383,7 +390,7 @@ def test_by_default_models_are_evaluated_in_full() -> None:
 def test_without_bounds_in_full() -> None:
     evaluation = SampleScores(DAMAGE)
     evaluation.bounds = None
-    study, objective, _ = setup(full(), verdict("bad"), evaluation=evaluation)
+    study, objective, _ = setup(full(), decision("bad"), evaluation=evaluation)
     search(study, objective)
     assert not evaluation.seen
 
@@ -423,7 +430,7 @@ def logged() -> Iterator[list[str]]:
 def test_a_baseline_without_samples_is_said_once(logged: list[str]) -> None:
     study, objective, _ = setup(stopping=None)
     search(study, objective)
-    study, objective, evaluation = setup(full(), verdict("bad"), full("good"), study=study)
+    study, objective, evaluation = setup(full(), decision("bad"), full("good"), study=study)
     search(study, objective)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 4
     assert not evaluation.seen
@@ -433,7 +440,7 @@ def test_a_baseline_without_samples_is_said_once(logged: list[str]) -> None:
 
 
 def test_a_given_baseline_has_no_samples(logged: list[str]) -> None:
-    study, objective, evaluation = setup(full(), verdict("bad"))
+    study, objective, evaluation = setup(full(), decision("bad"))
     set_baseline(study, Baseline(0.9))
     search(study, objective)
     assert not evaluation.seen
@@ -488,9 +495,9 @@ class Broken(SampleScores):
 
 
 @pytest.mark.parametrize("how", ["few", "none", "nan", "raise"])
-@pytest.mark.parametrize("goal", ["full", "race"])
-def test_an_evaluation_that_ends_early_fails_the_trial(how: str, goal: str) -> None:
-    wanted = full("bad") if goal == "full" else race(("bad",), ("none",))
+@pytest.mark.parametrize("fidelity", ["full", "race"])
+def test_an_evaluation_that_ends_early_fails_the_trial(how: str, fidelity: str) -> None:
+    wanted = full("bad") if fidelity == "full" else race(("bad",), ("none",))
     study, objective, _ = setup(wanted, evaluation=Broken(how))
     search(study, objective, most=30)
     failed = [t for t in study.trials if t.state == TrialState.FAIL]
@@ -663,12 +670,12 @@ def test_several_objectives_are_the_users_own() -> None:
 
 
 def add(study: optuna.Study, count: int = 1, **kwargs: Any) -> None:
-    """Add trials whose claim has this goal."""
-    goal = kwargs.pop("goal", record.FULL)
+    """Add trials whose claim has this fidelity."""
+    fidelity = kwargs.pop("fidelity", FULL)
     samples = kwargs.pop("samples", 0)
     for _ in range(count):
         number = len(study.get_trials(deepcopy=False))
-        claim = record.Claim(number, f"key{number}", "stage", "worker", goal=goal)
+        claim = record.Claim(number, f"key{number}", "stage", "worker", fidelity=fidelity)
         attrs: dict[str, Any] = {record.CLAIM: claim.to_attr()}
         if samples:
             attrs[record.SCORES] = {"samples": samples}
@@ -692,8 +699,8 @@ def test_what_a_race_takes_over_does_not_end_the_search() -> None:
     set_baseline(study, Baseline(1.0))
     reused = {"state": TrialState.PRUNED, "user_attrs": {record.REUSED_FROM: 0}, "samples": 32}
     add(study, state=TrialState.PRUNED, samples=32)
-    add(study, 500, **reused, goal=32)
-    add(study, 500, **reused, goal=record.VERDICT)
+    add(study, 500, **reused, fidelity=Fidelity(32))
+    add(study, 500, **reused, fidelity=DECIDED)
     add(study, 999, **reused)
     policy = ExitPolicy(CRITERION, max_trials=None, timeout=None)
     assert policy.decide(study) is None

@@ -70,12 +70,12 @@ def test_a_study_in_memory_keeps_nothing(log: Path) -> None:
     assert set(_optuna.study_system_attrs(study)) <= {"optuna_quant.seconds:calibration:here"}
 
 
-def test_a_calibrated_backend_waits_for_nobody(study: optuna.Study, log: Path) -> None:
+def test_a_calibrated_backend_waits_for_no_worker(study: optuna.Study, log: Path) -> None:
     backend = SharingBackend(log)
     backend.calibrate()
     name = f"optuna_quant:calibration:{backend.calibration_key()}:claim:far"
     # A worker elsewhere is at it.
-    held = {"id": "far", "worker": "far b c d|1|1|1", "turn": 1, "sign": 0}
+    held = {"id": "far", "worker": "far b c d|1|1|1", "position": 1, "heartbeat": 0}
     _optuna.set_study_system_attr(study, name, held)
     began = time.monotonic()
     share_calibration(study, backend)
@@ -124,7 +124,7 @@ def test_large_statistics_stay_out_of_the_study(
     assert fourth.statistics == third.statistics
 
 
-def test_an_artifact_that_is_gone_is_calibrated_anew(
+def test_an_artifact_that_is_gone_is_calibrated_again(
     study: optuna.Study, log: Path, tmp_path: Path
 ) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
@@ -138,7 +138,7 @@ def test_an_artifact_that_is_gone_is_calibrated_anew(
     assert calibrations(log) == 2
 
 
-def test_damaged_statistics_are_calibrated_anew(
+def test_damaged_statistics_are_calibrated_again(
     study: optuna.Study, log: Path, tmp_path: Path
 ) -> None:
     store = FileSystemArtifactStore(tmp_path / "store")

@@ -168,7 +168,7 @@ def test_a_study_holds_no_more_than_a_limit(
         for number in range(9):
             found = parts.get(f"n{number}", lambda n=number: compute(n), nbytes=6_000)  # type: ignore[misc]
             assert found == data[number]
-    # As texts they take a third more.
+    # As strings they take a third more.
     assert stored_bytes(_optuna.study_system_attrs(study), "part:") < 27_000
     assert sorted(calls) == sorted([*range(9), *range(2, 9)])
 

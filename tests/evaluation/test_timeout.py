@@ -128,10 +128,10 @@ def other_error() -> float:
 
 @pytest.mark.parametrize("hang", [sleep, lock, child, loop, stubborn_loop, other_error])
 def test_evaluation_that_hangs_in_the_main_thread_is_ended(hang: Callable[[], Any]) -> None:
-    begun, before = time.monotonic(), handlers()
+    started, before = time.monotonic(), handlers()
     with pytest.raises(EvaluationTimeout, match=REASON):
         timed(EvaluationWatch(0.3), hang)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
     assert handlers() == before
 
 
@@ -291,14 +291,14 @@ def test_evaluation_of_samples_is_asked_between_batches() -> None:
             timeouts.append(type(error))
             raise
 
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(EvaluationTimeout):
         EvaluationWatch(0.3).run(
             evaluate, what="It", give_up=never, usual_seconds=lambda: (0, ""), can_be_asked=True
         )
     # By itself, before anything was sent.
     assert timeouts == [EvaluationTimeout]
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - started < 2
 
 
 # What is said without a timeout.

@@ -49,20 +49,20 @@ def check(
     assert sampler.is_exhausted(study)
     trials = study.get_trials(deepcopy=False)
     complete = {t.number: t for t in trials if t.state == TrialState.COMPLETE}
-    begun = log.read("begin", study=study_name)
+    started = log.read("begin", study=study_name)
     # Nothing lost.
     for line in log.read("told", study=study_name):
         assert complete[line["number"]].value == line["value"]
-    for line in begun:
+    for line in started:
         if line["number"] in complete:
             assert key_of(space, complete[line["number"]]) == line["key"]
     # Nothing twice, but for what had to be done again.
     last = {n for n, t in complete.items() if TrialView(t).claim.stage == record.EXHAUSTED_STAGE}
     counts = Counter(key_of(space, t) for n, t in complete.items() if n not in last)
     assert set(counts.values()) == {1}, counts
-    for line in begun:
+    for line in started:
         assert line["number"] in complete or line["pid"] in dead, line
-    assert set(complete) <= {line["number"] for line in begun}
+    assert set(complete) <= {line["number"] for line in started}
     # The same answer.
     done, found = undisturbed(name)
     if name in LEARNING:
@@ -70,7 +70,7 @@ def check(
     else:
         assert {key_of(space, trial) for trial in complete.values()} >= done
         assert answer(study, space, sampler) == found
-    # Nothing is left running but what nobody can know to be ours.
+    # Nothing is left running but what cannot be known to be ours.
     for trial in trials:
         if trial.state == TrialState.RUNNING:
             assert TrialView(trial).worker is None, trial

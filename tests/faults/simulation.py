@@ -152,7 +152,7 @@ class Hazards:
 
 @dataclass
 class Evaluation:
-    """One evaluation that has begun."""
+    """One evaluation that has started."""
 
     number: int
     key: str
@@ -244,7 +244,7 @@ class Simulation:
         study.tell(trial, self.metric(config))
 
     def passing(self, name: str) -> None:
-        """A worker is at the beginning or the end of a call."""
+        """A worker is at the start or the end of a call."""
         if name in self.dead:
             raise Killed
         order = self.clock.order
@@ -274,8 +274,8 @@ class _View(InMemoryStorage):
             simulation = self._simulation
             simulation.passing(worker)
             result = found(*args, **kwargs)
-            is_begun = TrialState.RUNNING in args[1:] and result is True
-            if name == "create_new_trial" or (name == "set_trial_state_values" and is_begun):
+            is_started = TrialState.RUNNING in args[1:] and result is True
+            if name == "create_new_trial" or (name == "set_trial_state_values" and is_started):
                 trial = self._get_trial(result if name == "create_new_trial" else args[0])
                 if trial.state == TrialState.RUNNING:
                     trial.datetime_start = datetime.fromtimestamp(simulation.clock.time())

@@ -1,4 +1,4 @@
-"""Workers on other machines, which nobody can look up: killed, stopped, with other clocks."""
+"""Workers on other machines, which no worker can look up: killed, stopped, with other clocks."""
 
 from __future__ import annotations
 

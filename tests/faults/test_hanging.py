@@ -61,7 +61,7 @@ def test_candidate_that_hangs_is_ended_and_both_workers_find_the_answer(
     assert len(log.read("hangs")) == 1
 
 
-def test_worker_that_does_not_react_holds_up_nobody_else(
+def test_worker_that_does_not_react_holds_up_no_other(
     zygote: Zygote, url: str, tmp_path: Path
 ) -> None:
     log = Log(tmp_path / "log")

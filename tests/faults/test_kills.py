@@ -74,7 +74,7 @@ def _search(
                 study_name=study_name,
                 seconds=0.01,
                 kill_at=rolled.randint(1, 30) if by_itself else None,
-                # A trial that was begun by a dead worker and not marked costs everybody this.
+                # A trial that was started by a dead worker and not marked costs everybody this.
                 options={"grace_period": 0.3, "max_deaths": 1000},
             )
             alive.add(pid)

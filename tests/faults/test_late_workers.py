@@ -50,7 +50,7 @@ def test_who_comes_late_goes_on_where_the_others_are(
     assert log.read("start", pid=late)
 
 
-def test_another_space_is_refused_and_disturbs_nobody(
+def test_another_space_is_refused_and_disturbs_no_worker(
     zygote: Zygote, url: str, tmp_path: Path
 ) -> None:
     log = Log(tmp_path / "log")

@@ -1,4 +1,4 @@
-"""Hundreds of orders of events: nothing is evaluated twice, whoever stands still and when."""
+"""Hundreds of orders of events: nothing is evaluated twice, whichever worker stands still."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def check(simulation: Simulation, name: str, sampler: QuantSampler) -> None:
     states = {trial.number: trial.state for trial in study.trials}
     done = {trial.number for trial in simulation.complete}
     died = {e.number for e in simulation.evaluations if e.worker in simulation.dead}
-    begun = Counter(
+    started = Counter(
         e.key for e in simulation.evaluations if e.number in done or e.number not in died
     )
     last = {SPACE.key_from_params(t.params) for t in simulation.complete if t not in ours}
-    assert all(count == 1 for key, count in begun.items() if key not in last), begun
+    assert all(count == 1 for key, count in started.items() if key not in last), started
     # A worker that died before it could say whose its trial is leaves it running.
     for number, state in states.items():
         if state == TrialState.RUNNING:

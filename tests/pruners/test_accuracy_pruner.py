@@ -182,7 +182,7 @@ def test_prunes_and_says_why(method: str, storage: Any) -> None:
     assert low <= 0.7 <= high < 0.89
     assert evidence["estimate"] == pruned.value
     assert (evidence["samples"], evidence["of"]) == (seen, SIZE)
-    assert (evidence["verdict"], evidence["method"]) == ("fails", method)
+    assert (evidence["decision"], evidence["method"]) == ("fails", method)
     assert evidence["error_probability"] == (0 if method == "exact" else 0.001)
     said = "Even if each" if method == "exact" else "With error probability 0.001, the metric over"
     assert evidence["reason"].startswith(said)

@@ -1,4 +1,4 @@
-"""The facts of a report are those of the result: nothing is judged anew, no kind is blurred."""
+"""The facts of a report are those of the result: nothing is judged again, no kind is blurred."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ def test_each_kind_is_called_what_it_is(kind: ResultKind) -> None:
     assert result.kind == kind
     facts = collect(result).outcome
     assert (facts.kind, facts.label) == (kind.value, LABELS[kind])
-    assert (facts.met, facts.pays, facts.is_fp32) == (result.met, result.pays, result.is_fp32)
+    assert (facts.met, facts.is_better_than_fp32, facts.is_fp32) == (
+        result.met,
+        result.is_better_than_fp32,
+        result.is_fp32,
+    )
     assert facts.is_reproducible == result.is_reproducible
     assert "\n".join(facts.summary) == str(result)
     assert str(result).startswith(facts.headline.removesuffix("."))
@@ -87,8 +91,8 @@ def test_trials_and_stages_are_those_of_the_study() -> None:
     found = collect(result).search
     assert [trial.number for trial in found.trials] == [t.number for t in result.study.trials]
     assert sum(stage.trials for stage in found.stages) == len(result.study.trials)
-    verdicts = {trial.verdict for trial in found.trials}
-    assert "baseline" in verdicts and "met" in verdicts and "given up" in verdicts
+    outcomes = {trial.outcome for trial in found.trials}
+    assert "baseline" in outcomes and "met" in outcomes and "given up" in outcomes
     assert sum(stage.evaluations for stage in found.stages) == pytest.approx(
         result.full_evaluations, abs=0.1
     )
@@ -98,11 +102,11 @@ def test_trials_and_stages_are_those_of_the_study() -> None:
 
 def test_a_changed_tolerance_judges_the_trials_as_well() -> None:
     chosen = search(timeout=None, max_trials=20).choose(tolerable_loss=0.26)
-    judged = [t for t in collect(chosen).search.trials if t.verdict in ("met", "missed")]
+    judged = [t for t in collect(chosen).search.trials if t.outcome in ("met", "missed")]
     assert any(0.1 < trial.loss < 0.26 for trial in judged if trial.loss is not None)
     for trial in judged:
         assert trial.loss is not None
-        assert trial.verdict == ("met" if trial.loss <= 0.26 else "missed")
+        assert trial.outcome == ("met" if trial.loss <= 0.26 else "missed")
 
 
 def keep_time(result: TuningResult, name: str, second: int, seconds: float, worker: str) -> None:

@@ -211,7 +211,7 @@ def work_through(
             load_if_exists=True,
         )
         lines.meet(study.study_name, workers)
-        # In a plan that nobody guesses at there are two: the baseline and the first stage.
+        # In a plan without speculation there are two: the baseline and the first stage.
         together = min(workers, workers if name in ENUMERATING else 2)
         objective = evaluation(space, lines, seconds=seconds, together=together)
         while not sampler.is_exhausted(study):

@@ -54,7 +54,7 @@ def without_halves(lines: list[str]) -> list[str]:
 
 
 def test_blocks_then_single_ops_from_where_the_blocks_began() -> None:
-    """The blocks by what each gained; the best of them all is nearly FP32, and nobody's start."""
+    """The blocks by what each gained; the best of them all is nearly FP32, and no start."""
     assert run(SPACE, METRIC, blocks=BLOCKS) == [
         "baseline: ffffff",
         "default: ssssss",

@@ -25,6 +25,7 @@ from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.study import record
+from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -167,7 +168,7 @@ def test_order_of_neural_compressor_knows_no_race() -> None:
     with_samples, _ = searched(compat="inc2")
     without, _ = searched(samples=False, compat="inc2")
     claims = [TrialView(trial).claim for trial in with_samples.trials]
-    assert {claim.goal for claim in claims if claim is not None} == {record.FULL}
+    assert {claim.fidelity for claim in claims if claim is not None} == {FULL}
     assert stages(with_samples)[:3] == stages(without)[:3]
     assert set(stages(with_samples)) == set(stages(without))
 

@@ -249,7 +249,7 @@ def test_fallback_in_the_order_of_the_sensitivity(kind: type) -> None:
     assert answers(study, space)[0].fallback_ops == ("op1", "op2")
 
 
-def test_mse_scores_anew_when_progress_stops() -> None:
+def test_mse_scores_again_when_progress_stops() -> None:
     space = make_space(8)
     losses = {f"op{i}": 0.2 if i == 7 else 0.0 for i in range(8)}
     misled = Sensitivity(**{f"op{i}": 8.0 - i for i in range(8)})

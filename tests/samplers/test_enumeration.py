@@ -215,20 +215,22 @@ def test_what_was_not_taken_comes_again() -> None:
 @steady
 @given(st.integers(0, 5), st.data())
 def test_every_config_is_settled_once_whatever_happens(seed: int, data: st.DataObject) -> None:
-    """Trials start, succeed and fail in any order; another process begins the walk anew."""
+    """Trials start, succeed and fail in any order; another process starts from the first."""
     space = make_space(3)
     order = Permutation(8, seed=seed)
     history, policy = FakeHistory(), enumeration(space, order)
     running: dict[str, QuantConfig] = {}
     settled: Counter[str] = Counter()
-    for event in data.draw(st.lists(st.sampled_from(["ask", "ok", "fail", "anew"]), max_size=60)):
+    for event in data.draw(
+        st.lists(st.sampled_from(["ask", "ok", "fail", "restart"]), max_size=60)
+    ):
         if event == "ask":
             proposal = policy.next(history, dict.fromkeys(running, 0))
             if proposal is not None:
                 assert proposal.config.key not in running
                 assert proposal.config.key not in history.outcomes
                 running[proposal.config.key] = proposal.config
-        elif event == "anew":
+        elif event == "restart":
             policy = enumeration(space, order)
         elif running:
             key = data.draw(st.sampled_from(sorted(running)))

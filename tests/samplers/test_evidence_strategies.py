@@ -49,6 +49,7 @@ from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -93,7 +94,7 @@ def claim(trial: FrozenTrial) -> record.Claim:
 
 
 def asked(study: optuna.Study) -> list[tuple[str, str, int | str]]:
-    return [(claim(t).stage, claim(t).key, claim(t).goal) for t in study.trials]
+    return [(claim(t).stage, claim(t).key, claim(t).fidelity) for t in study.trials]
 
 
 def check(study: optuna.Study, evaluation: SampleScores, backend: FakeBackend) -> None:
@@ -179,11 +180,11 @@ def test_same_record_same_next_trial(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["basic", "conservative"])
 def test_plans_do_not_change_their_way_by_what_comes_later(name: str) -> None:
-    """The order in which the whole record, read anew, would be asked for is that of the search."""
+    """The order in which the whole record would be asked for is that of the search."""
     for breaks in BREAKS:
         study = study_of(name)
         search(study, objective_of(SampleScores(DAMAGE, breaks=breaks)))
-        if any(claim(trial).caution for trial in study.trials):
+        if any(claim(trial).broken_promises for trial in study.trials):
             continue  # A broken promise does change it.
         seen = list(dict.fromkeys(key for _, key, _ in asked(study)))
         session = study.sampler._session(study)
@@ -196,7 +197,7 @@ def test_plans_do_not_change_their_way_by_what_comes_later(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_models_are_evaluated_once(name: str) -> None:
-    backend = backend_of(twins=["op2", "op5"])
+    backend = backend_of(duplicates=["op2", "op5"])
     damage = DAMAGE | {"op5": 0.0}
     evaluation = SampleScores(damage)
     study = study_of(name, backend=backend)
@@ -267,17 +268,17 @@ def test_a_broken_promise_is_recovered_from(samples: int) -> None:
     study = optuna.create_study(direction="maximize", sampler=sampler)
     search(study, objective_of(evaluation, criterion=criterion))
     assert evaluation.most_repeats == 1
-    cautions = [claim(trial).caution for trial in study.trials]
-    assert cautions == sorted(cautions)
+    counts = [claim(trial).broken_promises for trial in study.trials]
+    assert counts == sorted(counts)
     broken = [
         trial
         for trial in study.trials
         if claim(trial).stage == "answer"
-        and trial.user_attrs[record.EVIDENCE]["verdict"] in ("fails", "complete")
+        and trial.user_attrs[record.EVIDENCE]["decision"] in ("fails", "complete")
         and not trial.user_attrs.get(record.MET)
     ]
     assert broken, "nothing was promised wrongly: this tests less"
-    assert max(cautions) > 0
+    assert max(counts) > 0
     answer = study.trials[-1]
     assert claim(answer).stage == "answer"
     assert answer.state == TrialState.COMPLETE
@@ -355,7 +356,7 @@ def test_failing_configurations_are_passed_over(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["basic", "auto", "exhaustive", "tpe"])
-def test_a_moved_tolerance_judges_partial_trials_anew(name: str) -> None:
+def test_a_moved_tolerance_judges_partial_trials_again(name: str) -> None:
     evaluation = SampleScores(DAMAGE)
     study = study_of(name)
     search(study, objective_of(evaluation))
@@ -417,7 +418,7 @@ def test_pruned_trials_count_as_evaluated(name: str) -> None:
     search(study, objective_of(evaluation))
     keys = [claim(trial).key for trial in study.trials]
     assert len(set(keys)) == len(keys) == 65
-    assert {claim(trial).goal for trial in study.trials} == {record.FULL}
+    assert {claim(trial).fidelity for trial in study.trials} == {FULL}
 
 
 # An evaluation without samples, and one in full.

@@ -419,7 +419,7 @@ def test_another_process_says_the_same_without_the_model(tmp_path: Path):
     assert without.explain(opened) == found
 
 
-def test_a_study_begun_from_another_knows_the_parts():
+def test_a_study_started_from_another_knows_the_parts():
     model, _ = three_hard()
     earlier = searched(
         model.sampler(costs=None, sensitivity=Parts(model, {"op0": 1.0})), model.metric

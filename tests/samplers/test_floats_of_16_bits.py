@@ -112,11 +112,11 @@ class Model:
         first = met(study, self.space)[0]
         return [config.key for config in evaluated(study, self.space)].index(first.key) + 1
 
-    def check(self, study: optuna.Study, most: int, dearer: float) -> None:
+    def check(self, study: optuna.Study, most: int, excess: float) -> None:
         """The criterion is met within this number of trials, and at the end nearly for nothing."""
         assert self.trials_until_met(study) <= most
         cost = min(self.table.cost(config) for config in met(study, self.space))
-        assert cost <= dearer * self.least_cost
+        assert cost <= excess * self.least_cost
 
 
 # An op in INT8 costs a quarter of one in 16 bits, and that a quarter of one in FP32.

@@ -211,7 +211,7 @@ def test_trials_with_fallback_do_no_harm(sampler: type, space: TuningSpace) -> N
     assert all(not config.fallback_ops for config in mine)
 
 
-def test_begun_by_tpe_and_continued_by_tpe(sampler: type, space: TuningSpace) -> None:
+def test_started_by_tpe_and_continued_by_tpe(sampler: type, space: TuningSpace) -> None:
     study = create(optuna.samplers.TPESampler(seed=0))
     study.optimize(objective_of(space, metric), n_trials=12)
     before = set(keys(study, space))

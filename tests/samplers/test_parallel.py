@@ -89,21 +89,21 @@ def _check_alone(study: optuna.Study, log: Log) -> None:
     trials = study.get_trials(deepcopy=False)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     last = {t.number for t in trials if TrialView(t).claim.stage == record.EXHAUSTED_STAGE}
-    begun = log.read("begin", study=study.study_name)
-    assert {line["number"] for line in begun} == {trial.number for trial in trials}
-    counts = Counter(line["key"] for line in begun if line["number"] not in last)
+    started = log.read("begin", study=study.study_name)
+    assert {line["number"] for line in started} == {trial.number for trial in trials}
+    counts = Counter(line["key"] for line in started if line["number"] not in last)
     assert set(counts.values()) == {1}, study.study_name
 
 
 def _most_at_once(study: optuna.Study, log: Log) -> int:
     """How many evaluations ran at the same time, at most."""
-    begun = log.read("begin", study=study.study_name)
+    started = log.read("begin", study=study.study_name)
     ends = {line["number"]: line["time"] for line in log.read("end", study=study.study_name)}
-    spans = [(line["time"], ends[line["number"]]) for line in begun]
+    spans = [(line["time"], ends[line["number"]]) for line in started]
     return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
 
 
-def test_a_trial_of_this_process_is_not_taken_for_dead(tmp_path: Path) -> None:
+def test_a_trial_of_this_process_is_not_stale(tmp_path: Path) -> None:
     space = make_space(3)
     study = optuna.create_study(direction="maximize", sampler=ExhaustiveQuantSampler(space))
     first = study.ask()

@@ -109,13 +109,13 @@ def test_with_more_options_the_cheapest_of_all_is_tried(is_same: bool) -> None:
     cold = search(backend=ByWeights(DAMAGE, options=(STATIC_TENSOR, FP32)))
     assert best(cold) == 2
     wider = ByWeights(DAMAGE, options=(STATIC, STATIC_TENSOR, FP32))
-    anew = search(backend=wider)
-    assert (stages(anew), best(anew)) == (["baseline", "cheapest of all"], 0)
+    fresh = search(backend=wider)
+    assert (stages(fresh), best(fresh)) == (["baseline", "cheapest of all"], 0)
     prior = study_prior(cold, same_model=is_same, same_evaluation=is_same)
     warm = search(prior=prior, backend=wider)
     assert stages(warm)[:2] == ["baseline", "earlier answer"]
     assert best(warm) == 0
-    assert len(warm.trials) <= len(anew.trials) + 2
+    assert len(warm.trials) <= len(fresh.trials) + 2
     sampler = warm.sampler
     assert isinstance(sampler, SurrogateQuantSampler)
     explanation = sampler.explain(warm)
@@ -152,17 +152,17 @@ def test_goes_on_from_what_the_study_keeps_without_being_given_it() -> None:
     harder = {op: 6.0 * lost for op, lost in DAMAGE.items()}
     whole = search(harder, prior)
     assert len(whole.trials) > 3
-    begun = optuna.create_study(direction="maximize")
+    same = optuna.create_study(direction="maximize")
     backend = FakeBackend(harder)
     space = backend.tuning_space()
     for given in (prior, None, None):
-        begun.sampler = SurrogateQuantSampler(
+        same.sampler = SurrogateQuantSampler(
             space, criterion=CRITERION, prior=given, sensitivity=Scores()
         )
         objective = QuantObjective(backend, space, lambda model: model.accuracy, CRITERION)
-        begun.optimize(objective, n_trials=1)
-    search(harder, study=begun)
-    assert [trial.params for trial in begun.trials] == [trial.params for trial in whole.trials]
+        same.optimize(objective, n_trials=1)
+    search(harder, study=same)
+    assert [trial.params for trial in same.trials] == [trial.params for trial in whole.trials]
 
 
 def test_search_goes_on_with_the_prior_where_the_earlier_answer_fails() -> None:
@@ -267,7 +267,7 @@ def test_third_study_has_what_the_first_has_taught() -> None:
     assert len(third.losses) == len(study_prior(first).losses)
 
 
-def test_sensitivities_are_taken_over_for_the_same_model_and_anew_for_another() -> None:
+def test_sensitivities_are_taken_over_for_the_same_model_and_not_for_another() -> None:
     first = search(sensitivity=Scores())
     for known, calls in ((True, 0), (False, 1)):
         scores = Scores()

@@ -26,12 +26,14 @@ from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Race
 from optuna_quant.samplers._engine.requests import Stage
-from optuna_quant.sequential.race import lead
+from optuna_quant.sequential.race import mean_difference
 from optuna_quant.sequential.race import rounds
 from optuna_quant.sequential.weighted_threshold import estimate
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study import record
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 from optuna_quant.study.sample_record import samples_of
 from optuna_quant.study.trial_view import TrialView
 
@@ -46,8 +48,8 @@ SINGLES = [SPACE.fp32().with_ops({op: SPACE.default().ops[op]}) for op in DAMAGE
 
 
 def scores_of(config: QuantConfig) -> NDArray[np.float64]:
-    """The normal scores of a configuration, in the order of evaluation."""
-    return POPULATION.normal(SCORES.scores_of(config)[POPULATION.order.indices])
+    """The normalized scores of a configuration, in the order of evaluation."""
+    return POPULATION.normalized(SCORES.scores_of(config)[POPULATION.order.indices])
 
 
 @dataclass
@@ -56,12 +58,12 @@ class Record:
 
     seen: dict[str, int] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
-    asked: list[tuple[int, int | str]] = field(default_factory=list)
+    asked: list[tuple[int, Fidelity]] = field(default_factory=list)
 
-    def __call__(self, config: QuantConfig, goal: int | str) -> Evaluation | None:
+    def __call__(self, config: QuantConfig, fidelity: Fidelity) -> Evaluation | None:
         if config.key in self.failed:
             return Evaluation(config, -math.inf)
-        wanted = POPULATION.samples if goal == record.FULL else int(goal)
+        wanted = fidelity.samples or POPULATION.samples
         seen = self.seen.get(config.key, 0)
         if seen < wanted:
             return None
@@ -70,8 +72,8 @@ class Record:
         return Evaluation(config, value, value, None, 0, scores)
 
     def evaluate(self, race_run: RaceRun, config: QuantConfig, *, further: int = 0) -> None:
-        self.asked.append((SINGLES.index(config), race_run.goal))
-        wanted = POPULATION.samples if race_run.goal == record.FULL else int(race_run.goal)
+        self.asked.append((SINGLES.index(config), race_run.fidelity))
+        wanted = race_run.fidelity.samples or POPULATION.samples
         self.seen[config.key] = min(POPULATION.samples, wanted + further)
 
 
@@ -88,24 +90,27 @@ def run(
 
 
 def test_rounds_double_and_end_with_the_part() -> None:
-    assert rounds(4000, count=4, part=1 / 8) == (63, 125, 250, 500)
-    assert rounds(1000, count=4, part=1 / 8) == (32, 63, 125)
-    assert rounds(20, count=4, part=1 / 8) == (20,)
-    assert rounds(4000, count=1, part=1 / 16) == (250,)
+    assert rounds(4000, count=4, fraction=1 / 8) == (63, 125, 250, 500)
+    assert rounds(1000, count=4, fraction=1 / 8) == (32, 63, 125)
+    assert rounds(20, count=4, fraction=1 / 8) == (20,)
+    assert rounds(4000, count=1, fraction=1 / 16) == (250,)
 
 
 def test_every_round_sees_the_better_half_in_its_order() -> None:
     known = Record()
-    race = Race("race", list(reversed(SINGLES)), top=1, error_probability=1e-9)
+    race = Race("race", list(reversed(SINGLES)), top_k=1, error_probability=1e-9)
     results = run(race, known)
     by_round = {}
-    for number, goal in known.asked:
-        by_round.setdefault(goal, []).append(number)
-    goals = rounds(4000, count=4, part=1 / 8)
-    assert list(by_round) == [goal for goal in goals if goal in by_round]
+    for number, fidelity in known.asked:
+        by_round.setdefault(fidelity.samples or 0, []).append(number)
+    sizes = rounds(4000, count=4, fraction=1 / 8)
+    assert list(by_round) == [size for size in sizes if size in by_round]
     assert by_round[63] == list(reversed(range(8)))
-    for before, after in zip(goals, list(by_round)[1:], strict=False):
-        leads = {n: lead(POPULATION, scores_of(SINGLES[n])[:before]) for n in by_round[before]}
+    for before, after in zip(sizes, list(by_round)[1:], strict=False):
+        leads = {
+            n: mean_difference(POPULATION, scores_of(SINGLES[n])[:before])
+            for n in by_round[before]
+        }
         half = (len(leads) + 1) // 2
         best = sorted(by_round[before], key=lambda n: -leads[n])[:half]
         assert by_round[after] == [n for n in by_round[before] if n in best]
@@ -123,12 +128,12 @@ def test_every_round_sees_the_better_half_in_its_order() -> None:
 
 def test_a_race_ends_when_its_order_is_clear() -> None:
     known = Record()
-    run(Race("race", [SINGLES[0], SINGLES[7]], top=2), known)
-    assert max(goal for _, goal in known.asked) < 500
+    run(Race("race", [SINGLES[0], SINGLES[7]], top_k=2), known)
+    assert max(fidelity.samples or 4000 for _, fidelity in known.asked) < 500
 
 
 def test_what_was_evaluated_further_changes_nothing() -> None:
-    race = Race("race", SINGLES, top=2)
+    race = Race("race", SINGLES, top_k=2)
     plain = run(race, Record())
     for further in (1, 100, 4000):
         assert run(race, Record(), further=further) == plain
@@ -138,7 +143,7 @@ def test_what_was_evaluated_further_changes_nothing() -> None:
 
 
 def test_some_that_are_complete_are_ranked_on_the_same_samples() -> None:
-    race = Race("race", SINGLES, top=1)
+    race = Race("race", SINGLES, top_k=1)
     plain = run(race, Record())
     known = Record({SINGLES[3].key: 4000, SINGLES[0].key: 300})
     assert run(race, known) == plain
@@ -147,7 +152,7 @@ def test_some_that_are_complete_are_ranked_on_the_same_samples() -> None:
 def test_without_samples_all_are_evaluated_in_full() -> None:
     known = Record()
     results = run(Race("race", SINGLES), known, population=None)
-    assert known.asked == [(number, record.FULL) for number in range(8)]
+    assert known.asked == [(number, FULL) for number in range(8)]
     assert [result.value for result in results] == pytest.approx(
         [SCORES.metric(config) for config in SINGLES]
     )
@@ -169,13 +174,13 @@ def test_a_configuration_that_is_there_twice_is_evaluated_once() -> None:
     race = Race("race", [SINGLES[1], SINGLES[6], SINGLES[1]])
     results = run(race, known)
     assert results[0] == results[2]
-    assert len({(n, goal) for n, goal in known.asked}) == len(known.asked)
+    assert len({(n, fidelity) for n, fidelity in known.asked}) == len(known.asked)
 
 
 def test_a_race_of_one_needs_one_round() -> None:
     known = Record()
     run(Race("race", [SINGLES[1]]), known)
-    assert known.asked == [(1, 63)]
+    assert known.asked == [(1, Fidelity(63))]
 
 
 # In a study.
@@ -187,7 +192,7 @@ class Racing(StagedQuantSampler):
     def plan(self, space: TuningSpace) -> Plan:
         yield Stage("default", [space.default()])
         singles = [space.default().with_fallback(op) for op in DAMAGE]
-        results = yield Race("race", singles, top=1)
+        results = yield Race("race", singles, top_k=1)
         best = max(results, key=lambda result: result.score)
         yield Stage("best", [best.config])
 
@@ -206,17 +211,19 @@ def test_the_trials_of_a_race_are_exact() -> None:
     study, objective, evaluation = study_of()
     search(study, objective)
     claims = [TrialView(trial).claim for trial in study.trials]
-    race = [(c.number, c.goal) for c in claims if c is not None and c.stage == "race"]
-    goals = [goal for _, goal in race]
-    assert goals == sorted(goals)
-    assert goals.count(32) == 8
-    assert goals.count(63) <= 4
-    assert goals.count(125) <= 2
-    for number, goal in race:
+    race = [
+        (c.number, c.fidelity.samples or 0) for c in claims if c is not None and c.stage == "race"
+    ]
+    sizes = [size for _, size in race]
+    assert sizes == sorted(sizes)
+    assert sizes.count(32) == 8
+    assert sizes.count(63) <= 4
+    assert sizes.count(125) <= 2
+    for number, size in race:
         trial = study.trials[number]
         assert trial.state == TrialState.PRUNED
-        assert samples_of(trial.system_attrs) == goal  # No batch goes beyond it.
-        if goal > 32:
+        assert samples_of(trial.system_attrs) == size  # No batch goes beyond it.
+        if size > 32:
             assert study.trials[trial.user_attrs[record.CONTINUES]].params == trial.params
     assert evaluation.most_repeats == 1
 
@@ -230,7 +237,7 @@ class Remembering(StagedQuantSampler):
 
     def plan(self, space: TuningSpace) -> Plan:
         yield Stage("default", [space.default()])
-        results = yield Race("race", SINGLES[1:], top=7, rounds=1, part=1 / 16)
+        results = yield Race("race", SINGLES[1:], top_k=7, rounds=1, fraction=1 / 16)
         self.told.append([(result.score, result.met) for result in results])
         yield Stage("full", SINGLES[1:])
 
@@ -254,7 +261,7 @@ def test_a_plan_is_told_the_same_of_a_race_when_more_is_known() -> None:
 
 def test_a_race_reports_how_it_was_decided() -> None:
     known = Record()
-    race_run = RaceRun(Race("race", SINGLES, top=1), POPULATION)
+    race_run = RaceRun(Race("race", SINGLES, top_k=1), POPULATION)
     assert race_run.report() is None
     while race_run.run(known) is None:
         for config in list(race_run.waiting.values()):
@@ -262,9 +269,10 @@ def test_a_race_reports_how_it_was_decided() -> None:
     report = race_run.report()
     assert report is not None
     assert (report.name, report.entrants, report.confidence) == ("race", len(SINGLES), 0.95)
-    by_round: dict[int | str, int] = {}
-    for _, goal in known.asked:
-        by_round[goal] = by_round.get(goal, 0) + 1
+    by_round: dict[int, int] = {}
+    for _, fidelity in known.asked:
+        size = fidelity.samples or 0
+        by_round[size] = by_round.get(size, 0) + 1
     assert dict(report.rounds) == by_round
     scores = {c.key: float(scores_of(c).mean()) for c in SINGLES}
     assert report.missed is not None
@@ -274,7 +282,7 @@ def test_a_race_reports_how_it_was_decided() -> None:
 
 def test_a_race_in_full_has_nothing_to_report() -> None:
     known = Record()
-    race_run = RaceRun(Race("race", SINGLES, top=1), None)
+    race_run = RaceRun(Race("race", SINGLES, top_k=1), None)
     while race_run.run(known) is None:
         for config in list(race_run.waiting.values()):
             known.evaluate(race_run, config)

@@ -14,7 +14,7 @@ from spaces import make_space
 
 from optuna_quant import _optuna
 from optuna_quant.samplers._engine.requests import Scoring
-from optuna_quant.samplers._engine.scores import ScoreBook
+from optuna_quant.samplers._engine.scores import SensitivityCache
 from optuna_quant.space.config import QuantConfig
 
 
@@ -27,11 +27,11 @@ class Slow:
     """A sensitivity that takes until it may end."""
 
     def __init__(self, error: str | None = None) -> None:
-        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.started, self.may_end = threading.Event(), threading.Event()
         self._error = error
 
     def __call__(self, config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
-        self.begun.set()
+        self.started.set()
         assert self.may_end.wait(60)
         if self._error:
             raise RuntimeError(self._error)
@@ -48,13 +48,13 @@ def at_work(study: optuna.Study, sensitivity: Slow) -> Callable[[], list[object]
 
     def work() -> None:
         try:
-            came.append(ScoreBook("mine", sensitivity).compute(study, WANTED))
+            came.append(SensitivityCache("mine", sensitivity).compute(study, WANTED))
         except RuntimeError as error:
             came.append(str(error))
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert sensitivity.begun.wait(60)
+    assert sensitivity.started.wait(60)
 
     def end() -> list[object]:
         sensitivity.may_end.set()
@@ -70,23 +70,23 @@ def study(request: pytest.FixtureRequest, tmp_path: object) -> optuna.Study:
     return optuna.create_study(storage=url)
 
 
-def test_nobody_waits_inside_for_who_is_at_work(study: optuna.Study) -> None:
-    book = ScoreBook("mine", never)
+def test_no_worker_waits_inside_for_another(study: optuna.Study) -> None:
+    cache = SensitivityCache("mine", never)
     end = at_work(study, Slow())
-    assert not book.compute(study, WANTED)
-    assert book.read(study, WANTED) is None
+    assert not cache.compute(study, WANTED)
+    assert cache.read(study, WANTED) is None
     assert end() == [True]
-    assert book.compute(study, WANTED)
-    assert book.read(study, WANTED) == SCORES
+    assert cache.compute(study, WANTED)
+    assert cache.read(study, WANTED) == SCORES
 
 
 def test_who_fails_is_replaced_at_once(study: optuna.Study) -> None:
-    book = ScoreBook("mine", lambda config, ops: SCORES)
+    cache = SensitivityCache("mine", lambda config, ops: SCORES)
     end = at_work(study, Slow("no"))
-    assert not book.compute(study, WANTED)
+    assert not cache.compute(study, WANTED)
     assert end() == ["no"]
-    assert book.compute(study, WANTED)
-    assert book.read(study, WANTED) == SCORES
+    assert cache.compute(study, WANTED)
+    assert cache.read(study, WANTED) == SCORES
 
 
 def test_strategies_and_options_have_their_own_scores(study: optuna.Study) -> None:
@@ -98,24 +98,24 @@ def test_strategies_and_options_have_their_own_scores(study: optuna.Study) -> No
         def __call__(self, config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
             return dict.fromkeys(ops, self._score)
 
-    books = [
-        ScoreBook("mine", Sensitivity("a", 1.0)),
-        ScoreBook("mine", Sensitivity("b", 2.0)),
-        ScoreBook("other", Sensitivity("a", 3.0)),
+    caches = [
+        SensitivityCache("mine", Sensitivity("a", 1.0)),
+        SensitivityCache("mine", Sensitivity("b", 2.0)),
+        SensitivityCache("other", Sensitivity("a", 3.0)),
     ]
-    for book in books:
-        assert book.compute(study, WANTED)
-    assert [book.read(study, WANTED)["op0"] for book in books] == [1.0, 2.0, 3.0]
+    for cache in caches:
+        assert cache.compute(study, WANTED)
+    assert [cache.read(study, WANTED)["op0"] for cache in caches] == [1.0, 2.0, 3.0]
 
 
-def test_a_book_that_has_seen_others_can_be_sent_to_another_process(
+def test_a_cache_that_has_seen_others_can_be_sent_to_another_process(
     study: optuna.Study,
 ) -> None:
-    book = ScoreBook("mine", None)
-    place = book._place(study, WANTED)
-    held = {"id": "far", "worker": "far b c d|1|1|1", "turn": 1, "sign": 0}
+    cache = SensitivityCache("mine", None)
+    place = cache._place(study, WANTED)
+    held = {"id": "far", "worker": "far b c d|1|1|1", "position": 1, "heartbeat": 0}
     _optuna.set_study_system_attr(study, f"optuna_quant:{place.name}:claim:far", held)
-    other = ScoreBook("mine", dict)
+    other = SensitivityCache("mine", dict)
     assert not other.compute(study, WANTED)
     copy = pickle.loads(pickle.dumps(other))
     assert not copy.compute(study, WANTED)

@@ -267,7 +267,7 @@ def test_pruned_trials_count(space: TuningSpace) -> None:
 
 
 def test_a_later_better_result_changes_what_follows(space: TuningSpace) -> None:
-    """A pruned trial is superseded by a complete one; the plan is begun anew."""
+    """A pruned trial is superseded by a complete one; the plan starts again."""
     study = create(BasicQuantSampler(space))
     study.optimize(objective_of(space, metric), n_trials=1)
     study.optimize(lambda trial: prune(space, trial), n_trials=1)
@@ -347,7 +347,7 @@ def test_two_asks_without_telling_speculate(space: TuningSpace) -> None:
     study = create(BasicQuantSampler(space, when_blocked="wait"))
     asked = [space.suggest(study.ask()) for _ in range(4)]
     assert asked[:2] == [space.fp32(), space.default()]
-    # Nobody else can finish the stage, so waiting would never end.
+    # No other worker can finish the stage, so waiting would never end.
     assert asked[2:] == [
         space.default().with_fallback("op3"),
         space.default().with_fallback("op2"),
@@ -485,13 +485,13 @@ def test_claims_of_workers_elsewhere_are_respected_for_a_time(
     assert len(set(keys(study, space))) == len(keys(study, space))
 
 
-def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
+def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_reaped(
     space: TuningSpace,
 ) -> None:
     study = create(BasicQuantSampler(space))
     silent_trial(study)
-    begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, begun)
+    worker = f"{identity._host()}|999999999|1|5|name"
+    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, worker)
     started = time.monotonic()
     study.optimize(objective_of(space, metric), n_trials=1)
     assert time.monotonic() - started < 4  # The grace period is 5 s.
@@ -501,8 +501,8 @@ def test_trial_whose_worker_died_before_it_could_say_whose_it_is_is_buried(
 def test_who_began_a_trial_is_not_asked_of_one_that_repeats_another(space: TuningSpace) -> None:
     study = create(BasicQuantSampler(space, grace_period=0.1))
     silent_trial(study)
-    begun = f"{identity._host()}|999999999|1|5|name"
-    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, begun)
+    worker = f"{identity._host()}|999999999|1|5|name"
+    _optuna.set_trial_system_attr(study, study.trials[0], STARTED_BY, worker)
     _optuna.set_trial_system_attr(study, study.trials[0], "failed_trial", 7)
     study.optimize(objective_of(space, metric), n_trials=1)
     assert study.trials[0].state == TrialState.RUNNING

@@ -98,11 +98,11 @@ def test_a_model_that_bears_the_cheapest_takes_two_evaluations():
         assert sampler.is_answer(study, study.trials[1])
 
 
-def test_sensitivities_are_not_computed_where_nobody_needs_them():
+def test_sensitivities_are_not_computed_where_they_have_no_use():
     model = SimulatedModel(16, 0, easy=0.002)
 
     def never(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
-        raise AssertionError("nobody needs them")
+        raise AssertionError("they have no use")
 
     assert len(searched(model.sampler(sensitivity=never), model.metric).trials) == 2
 
@@ -722,7 +722,7 @@ def test_promises_that_break_are_recovered_from():
     backend = backend_of(DAMAGES)
     evaluation = Deceiving(DAMAGES)
     study = sampled(backend, evaluation)
-    broken = [t for t in study.trials if TrialView(t).claim.caution]
+    broken = [t for t in study.trials if TrialView(t).claim.broken_promises]
     found = answers(study, backend)
     assert found
     fp32 = evaluation.metric(backend.tuning_space().fp32())

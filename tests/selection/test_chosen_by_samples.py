@@ -32,7 +32,7 @@ def searched(
     criterion: AccuracyCriterion, damage: Mapping[str, float] = DAMAGE
 ) -> tuple[TuningResult, SampleScores]:
     """A search on the samples of fake models; what is done to op2 changes nothing."""
-    backend = FakeBackend(damage, twins=["op2"])
+    backend = FakeBackend(damage, duplicates=["op2"])
     space = backend.tuning_space()
     scores = SampleScores(damage)
     policy = ExitPolicy(criterion, timeout=None, max_trials=60)

@@ -186,7 +186,7 @@ def test_a_study_without_a_baseline_has_no_front():
 def test_partly_evaluated_models_are_shown_only_when_asked_for():
     study, criterion = study_of([(5, 0.8), (3, 0.5)])
     space = make_space(3)
-    seen = {"verdict": "fails", "samples": 25, "of": 100, "estimate": 0.6}
+    seen = {"decision": "fails", "samples": 25, "of": 100, "estimate": 0.6}
     for size, estimate, samples in ((2, 0.6, 25), (2, 0.7, 10), (6, 0.7, 50), (4, 0.65, 50)):
         trial = optuna.trial.create_trial(
             state=TrialState.PRUNED,

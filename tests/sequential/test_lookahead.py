@@ -31,7 +31,7 @@ def population_of(
 
 @st.composite
 def candidates(draw: st.DrawFn) -> tuple[Population, np.ndarray]:
-    """A population, and normal scores that differ from the baseline's here and there."""
+    """A population, and normalized scores that differ from the baseline's here and there."""
     size = draw(st.integers(2, 600))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     is_binary = draw(st.booleans())
@@ -43,20 +43,20 @@ def candidates(draw: st.DrawFn) -> tuple[Population, np.ndarray]:
         error=draw(st.sampled_from([1e-6, 0.001, 0.05, 0.5])),
         method=draw(st.sampled_from(METHODS)),
     )
-    scores = population.normal_baseline.copy()
-    # Some differ from the beginning, some from later on.
+    scores = population.normalized_baseline.copy()
+    # Some differ from the start, some from later on.
     begin = draw(st.integers(0, size - 1))
     rate = draw(st.sampled_from([0.0, 0.01, 0.05, 0.2, 1.0]))
     others = np.flatnonzero((rng.random(size) < rate) & (np.arange(size) >= begin))
     scores[others] = 1 - scores[others] if is_binary else rng.random(len(others))
     worse = draw(st.booleans())
     if worse:
-        scores = np.minimum(scores, population.normal_baseline)
+        scores = np.minimum(scores, population.normalized_baseline)
     return population, scores
 
 
 def differences(population: Population, scores: np.ndarray, start: int) -> list[tuple[int, float]]:
-    gains = scores - population.normal_baseline[start : start + len(scores)]
+    gains = scores - population.normalized_baseline[start : start + len(scores)]
     return [(int(i), float(gains[i])) for i in np.flatnonzero(gains)]
 
 
@@ -71,7 +71,7 @@ def test_looking_ahead_changes_nothing(
     candidate: tuple[Population, np.ndarray], loss: float, sizes: list[int], every: int
 ) -> None:
     population, scores = candidate
-    threshold = float(population.normal_baseline.mean()) - loss
+    threshold = float(population.normalized_baseline.mean()) - loss
     plain = WeightedThresholdTest(population, threshold)
     tests = [
         plain,
@@ -90,7 +90,7 @@ def test_looking_ahead_changes_nothing(
         start, turn = start + len(batch), turn + 1
         for test in tests[1:]:
             assert test.seen == start
-            assert test.verdict is plain.verdict
+            assert test.decision is plain.decision
             assert test.is_exact == plain.is_exact
             assert test.fails == plain.fails
             assert test.estimate == pytest.approx(plain.estimate, abs=1e-9)
@@ -111,7 +111,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def follow_in_batches(population: Population, scores: np.ndarray) -> WeightedThresholdTest:
-    test = WeightedThresholdTest(population, float(population.normal_baseline.mean()) - 0.01)
+    test = WeightedThresholdTest(population, float(population.normalized_baseline.mean()) - 0.01)
     for start in range(0, len(scores), 32):
         batch = scores[start : start + 32]
         test.agree(len(batch), differences(population, batch, start))
@@ -128,13 +128,13 @@ def usual(size: int) -> Population:
 
 def test_the_bets_are_not_looked_at_while_the_candidate_agrees(looks: list[int]) -> None:
     population = usual(1000)
-    assert not follow_in_batches(population, population.normal_baseline).fails
+    assert not follow_in_batches(population, population.normalized_baseline).fails
     assert looks == []
 
 
 def test_the_bets_are_looked_at_seldom_while_it_nearly_agrees(looks: list[int]) -> None:
     population = usual(10_000)
-    scores = population.normal_baseline.copy()
+    scores = population.normalized_baseline.copy()
     scores[np.random.default_rng(1).choice(10_000, 60, replace=False)] = 0.0
     assert not follow_in_batches(population, scores).fails
     assert len(looks) <= 10_000 / 32 / 20
@@ -144,9 +144,9 @@ def test_the_bets_are_looked_at_seldom_while_it_nearly_agrees(looks: list[int]) 
 def test_it_is_found_out_as_soon_as_without(rate: float) -> None:
     population = usual(5000)
     rng = np.random.default_rng(2)
-    scores = np.where(rng.random(5000) < rate, 0.0, population.normal_baseline)
+    scores = np.where(rng.random(5000) < rate, 0.0, population.normalized_baseline)
     found = follow_in_batches(population, scores)
-    plain = WeightedThresholdTest(population, float(population.normal_baseline.mean()) - 0.01)
+    plain = WeightedThresholdTest(population, float(population.normalized_baseline.mean()) - 0.01)
     while not plain.fails:
         plain.update(scores[plain.seen : plain.seen + 32])
     assert found.fails
@@ -169,20 +169,20 @@ def test_batches_may_become_larger() -> None:
     for start, end in ((0, 1), (1, 3), (3, 4), (4, 6)):
         plain.update(scores[start:end])
         found.agree(end - start, differences(population, scores[start:end], start))
-        assert found.verdict is plain.verdict
+        assert found.decision is plain.decision
     assert plain.fails
 
 
 def test_what_lies_ahead_is_found_once_for_all_candidates() -> None:
     population = usual(1000)
     for _ in range(3):
-        follow_in_batches(population, population.normal_baseline)
+        follow_in_batches(population, population.normalized_baseline)
     assert len(population.lookaheads) == 1
 
 
 def test_what_lies_ahead_is_of_one_threshold() -> None:
     population = usual(1000)
-    scores = population.normal_baseline
+    scores = population.normalized_baseline
     for threshold, fails in ((0.5, False), (0.999, True), (0.5, False)):
         test = WeightedThresholdTest(population, threshold)
         while test.seen < 999 and not test.fails:

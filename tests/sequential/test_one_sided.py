@@ -21,9 +21,9 @@ from optuna_quant import TuningResult
 from optuna_quant import tune
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.sample_metrics import mse
+from optuna_quant.sequential import Decision
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import Verdict
 from optuna_quant.sequential import WeightedThresholdTest
 from optuna_quant.sequential.weighted_threshold import bounds
 from optuna_quant.study.baseline import Baseline
@@ -56,31 +56,31 @@ def test_it_fails_when_the_sum_is_too_large_and_not_before(
     errors = np.array(data.draw(st.lists(SIZES, min_size=count, max_size=count)))
     tolerable = factor * float(baseline.mean())
     population = population_of(baseline, higher_is_better=higher)
-    needed = population.normal_mean(5 - tolerable if higher else 5 + tolerable)
+    needed = population.normalized_mean(5 - tolerable if higher else 5 + tolerable)
     test = WeightedThresholdTest(population, needed)
-    scores = population.normal(5 - errors if higher else 5 + errors)
+    scores = population.normalized(5 - errors if higher else 5 + errors)
     slack = 1e-6 * max(1.0, float(baseline.mean()), tolerable)
     for seen in range(1, count + 1):
-        verdict = test.update(scores[seen - 1 : seen])
+        decision = test.update(scores[seen - 1 : seen])
         total = float(errors[:seen].sum()) / count
         if total > tolerable + slack:
-            assert verdict is Verdict.FAILS
+            assert decision is Decision.FAILS
             assert test.is_exact
         elif total < tolerable - slack:
-            assert verdict is (Verdict.MEETS if seen == count else Verdict.OPEN)
+            assert decision is (Decision.MEETS if seen == count else Decision.OPEN)
 
 
 @given(ERRORS, st.booleans())
 def test_the_scale_is_there_and_back(errors: np.ndarray, higher: bool) -> None:
     population = population_of(errors, higher_is_better=higher)
     mean = float(population.baseline.mean())
-    assert population.metric(population.normal_mean(mean)) == pytest.approx(mean)
-    normal = population.normal(population.baseline)
+    assert population.metric(population.normalized_mean(mean)) == pytest.approx(mean)
+    normal = population.normalized(population.baseline)
     assert normal.max() <= 1
     assert population.metric(float(normal.mean())) == pytest.approx(mean)
-    low, high = bounds(population, population.normal_baseline[:-1])
+    low, high = bounds(population, population.normalized_baseline[:-1])
     assert low == -math.inf
-    assert high >= population.normal_baseline.mean() - 1e-9
+    assert high >= population.normalized_baseline.mean() - 1e-9
 
 
 def test_it_comes_back_from_a_study() -> None:
@@ -137,7 +137,7 @@ def test_mse_needs_no_bounds(caplog: pytest.LogCaptureFixture) -> None:
     )
     for trial in given_up:
         evidence = trial.user_attrs["evidence"]
-        assert evidence["verdict"] == "fails"
+        assert evidence["decision"] == "fails"
         assert evidence["error_probability"] == 0
         assert evidence["bounds"][1] is None
         assert "Infinity" not in json.dumps(evidence)

@@ -15,9 +15,9 @@ from optuna_quant.sequential import SampleOrder
 from optuna_quant.sequential import difficulty_levels
 from optuna_quant.sequential.race import Rank
 from optuna_quant.sequential.race import clearly_behind
-from optuna_quant.sequential.race import lead
-from optuna_quant.sequential.race import most_missed
+from optuna_quant.sequential.race import mean_difference
 from optuna_quant.sequential.race import order_is_clear
+from optuna_quant.sequential.race import regret_bound
 from optuna_quant.sequential.race import rounds
 from optuna_quant.sequential.race import standing
 from optuna_quant.sequential.race import survivors
@@ -37,12 +37,12 @@ def worse_by(population: Population, rate: float, *, seed: int = 1) -> np.ndarra
     """The scores of a candidate that is wrong on a part of the samples, in the order."""
     hit = np.random.default_rng(seed).random(population.samples) < rate
     scores = np.where(hit, 0.0, population.baseline)
-    return population.normal(scores[population.order.indices])
+    return population.normalized(scores[population.order.indices])
 
 
 @given(st.integers(1, 100_000), st.integers(1, 8), st.floats(0.001, 1))
 def test_rounds_go_further_each_time(samples: int, count: int, part: float) -> None:
-    ends = rounds(samples, count=count, part=part)
+    ends = rounds(samples, count=count, fraction=part)
     assert 1 <= len(ends) <= count
     assert list(ends) == sorted(set(ends))
     assert ends[0] >= min(32, samples)
@@ -53,15 +53,15 @@ def test_rounds_go_further_each_time(samples: int, count: int, part: float) -> N
 
 
 def test_rounds_are_as_many_as_asked_for() -> None:
-    assert rounds(10_000, count=4, part=0.2) == (250, 500, 1000, 2000)
-    assert rounds(100, count=4, part=0.2) == (32,)
-    assert rounds(20, count=4, part=0.2) == (20,)
+    assert rounds(10_000, count=4, fraction=0.2) == (250, 500, 1000, 2000)
+    assert rounds(100, count=4, fraction=0.2) == (32,)
+    assert rounds(20, count=4, fraction=0.2) == (20,)
 
 
 def test_the_better_half_goes_on() -> None:
     population = population_of()
     scores = {f"{rate}": worse_by(population, rate) for rate in (0.5, 0.0, 0.3, 0.1, 0.7, 0.2)}
-    kept = survivors(population, scores, top=3, samples=200, error_probability=0.05)
+    kept = survivors(population, scores, top_k=3, samples=200, error_probability=0.05)
     assert kept == ["0.0", "0.1", "0.2"]  # In the order in which they were given.
 
 
@@ -69,15 +69,18 @@ def test_who_is_surely_worse_than_the_best_is_out() -> None:
     population = population_of()
     rates = {"good": 0.0, "close": 0.01, "bad": 0.4, "worse": 0.5, "worst": 0.6, "last": 0.7}
     scores = {name: worse_by(population, rate) for name, rate in rates.items()}
-    kept = survivors(population, scores, top=1, samples=500, error_probability=0.01)
+    kept = survivors(population, scores, top_k=1, samples=500, error_probability=0.01)
     assert kept == ["good", "close"]
 
 
 def test_no_more_than_wanted_all_go_on() -> None:
     population = population_of()
     scores = {"a": worse_by(population, 0.0), "b": worse_by(population, 0.9)}
-    assert survivors(population, scores, top=2, samples=500, error_probability=0.05) == ["a", "b"]
-    assert survivors(population, {}, top=1, samples=500, error_probability=0.05) == []
+    assert survivors(population, scores, top_k=2, samples=500, error_probability=0.05) == [
+        "a",
+        "b",
+    ]
+    assert survivors(population, {}, top_k=1, samples=500, error_probability=0.05) == []
 
 
 @given(
@@ -94,10 +97,10 @@ def test_equals_are_never_surely_worse(
     population = population_of(seed, weighted=weighted, size=size)
     scores = {str(i): np.full(size, score) for i in range(count)}
     for samples in {1, size // 2 + 1, size}:
-        kept = survivors(population, scores, top=top, samples=samples, error_probability=0.9)
+        kept = survivors(population, scores, top_k=top, samples=samples, error_probability=0.9)
         assert len(kept) == min(count, max(top, (count + 1) // 2))
         assert not order_is_clear(population, scores, samples=samples, error_probability=0.9)
-    assert most_missed(population, scores["0"], [scores["1"]], error_probability=0.9) >= 0
+    assert regret_bound(population, scores["0"], [scores["1"]], error_probability=0.9) >= 0
 
 
 @pytest.mark.parametrize("weighted", [True, False])
@@ -134,7 +137,7 @@ def test_later_rounds_ask_for_as_much_as_the_first() -> None:
     samples = first_clear(3)
     for count, kept in ((0, ["a"]), (200, ["a", "b"])):
         found = survivors(
-            population, close, top=1, samples=samples, error_probability=0.01, count=count
+            population, close, top_k=1, samples=samples, error_probability=0.01, count=count
         )
         assert found == kept
 
@@ -163,7 +166,7 @@ def test_no_more_is_missed_than_stated(weighted: bool) -> None:
         full = [float(worse_by(population, 0.1, seed=i).mean()) for i in range(5)]
         best = max(range(5), key=lambda i: others[i].mean())
         rest = [others[i] for i in range(5) if i != best]
-        missed = most_missed(population, others[best], rest, error_probability=error)
+        missed = regret_bound(population, others[best], rest, error_probability=error)
         wrong += max(full) - full[best] > missed + 1e-9
         assert 0 <= missed <= 1
     assert wrong / races <= error + 3 * np.sqrt(error * (1 - error) / races)
@@ -172,14 +175,14 @@ def test_no_more_is_missed_than_stated(weighted: bool) -> None:
 def test_nothing_is_missed_by_who_is_surely_the_best() -> None:
     population = population_of()
     chosen, other = worse_by(population, 0.0), worse_by(population, 0.6)
-    assert most_missed(population, chosen, [other[:500]], error_probability=0.01) == 0
-    assert most_missed(population, chosen, [], error_probability=0.01) == 0
+    assert regret_bound(population, chosen, [other[:500]], error_probability=0.01) == 0
+    assert regret_bound(population, chosen, [], error_probability=0.01) == 0
 
 
 def test_of_who_was_not_seen_all_is_possible() -> None:
     population = population_of()
     chosen = worse_by(population, 0.0)
-    missed = most_missed(population, chosen, [np.empty(0)], error_probability=0.01)
+    missed = regret_bound(population, chosen, [np.empty(0)], error_probability=0.01)
     assert missed == pytest.approx(1, abs=1e-3)
 
 
@@ -195,9 +198,9 @@ def test_who_came_further_stands_higher(ranks: list[Rank]) -> None:
     assert len(values) == len(ranks)
     for one, value in zip(ranks, values, strict=True):
         for other, others in zip(ranks, values, strict=True):
-            if (one.round, one.lead) > (other.round, other.lead):
+            if (one.round, one.difference) > (other.round, other.difference):
                 assert value > others
-            elif (one.round, one.lead) == (other.round, other.lead):
+            elif (one.round, one.difference) == (other.round, other.difference):
                 assert value == others
 
 
@@ -209,17 +212,17 @@ def test_standing_is_the_estimate_unless_who_came_further_has_less() -> None:
 
 def test_the_lead_is_on_the_samples_that_were_seen() -> None:
     population = population_of()
-    scores = population.normal_baseline[:50].copy()
-    assert lead(population, scores) == 0
+    scores = population.normalized_baseline[:50].copy()
+    assert mean_difference(population, scores) == 0
     scores[:5] = 1 - scores[:5]
-    expected = (scores - population.normal_baseline[:50]).sum() / 50
-    assert lead(population, scores) == pytest.approx(expected)
+    expected = (scores - population.normalized_baseline[:50]).sum() / 50
+    assert mean_difference(population, scores) == pytest.approx(expected)
 
 
 def test_who_leads_on_hard_samples_only_is_clearly_behind() -> None:
     population = population_of(weighted=True)
     order = population.order
-    baseline = population.normal_baseline
+    baseline = population.normalized_baseline
     by_weight = np.argsort(-order.weights, kind="stable")
     right = by_weight[baseline[by_weight] == 1]
     few_hard, many_easy = baseline.copy(), baseline.copy()

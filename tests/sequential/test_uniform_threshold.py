@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from optuna_quant.sequential.uniform_threshold import Seen
+from optuna_quant.sequential.uniform_threshold import PartialSum
 from optuna_quant.sequential.uniform_threshold import UniformThresholdTest
 from optuna_quant.sequential.uniform_threshold import mean_bounds
 
@@ -17,12 +17,14 @@ ALPHA = 0.001
 
 def history(
     scores: np.ndarray, baseline: np.ndarray | None = None, *, batch: int = 8
-) -> list[Seen]:
+) -> list[PartialSum]:
     """What is known after each batch."""
     size = len(scores)
     steps = [*range(batch, size, batch), size]
     return [
-        Seen(s, float(scores[:s].sum()), None if baseline is None else float(baseline[:s].sum()))
+        PartialSum(
+            s, float(scores[:s].sum()), None if baseline is None else float(baseline[:s].sum())
+        )
         for s in steps
     ]
 
@@ -55,7 +57,7 @@ def test_the_last_sample_tells_the_truth(
 
 
 @given(populations(), st.booleans())
-def test_capital_grows_with_the_threshold(
+def test_wealth_grows_with_the_threshold(
     scores: tuple[np.ndarray, np.ndarray], paired: bool
 ) -> None:
     candidate, baseline = scores
@@ -65,8 +67,8 @@ def test_capital_grows_with_the_threshold(
     )
     for seen in history(candidate, baseline if paired else None, batch=7):
         test.update(*seen)
-        assert np.isfinite(test.log_capital).all()
-        assert (np.diff(test.log_capital) >= -1e-9).all()
+        assert np.isfinite(test.log_wealth).all()
+        assert (np.diff(test.log_wealth) >= -1e-9).all()
 
 
 @given(populations(), st.floats(0, 1), st.booleans())
@@ -80,8 +82,8 @@ def test_many_thresholds_at_once_are_one_by_one(
     for seen in history(candidate, baseline if paired else None):
         one.update(*seen)
         many.update(*seen)
-        assert many.log_capital.shape == (1, 2)
-        assert many.log_capital[0, 1] == pytest.approx(float(one.log_capital), abs=1e-9)
+        assert many.log_wealth.shape == (1, 2)
+        assert many.log_wealth[0, 1] == pytest.approx(float(one.log_wealth), abs=1e-9)
 
 
 @given(populations(), st.booleans())
@@ -177,13 +179,13 @@ def test_pairing_helps_where_scores_agree() -> None:
     rng = np.random.default_rng(4)
     baseline = rng.random(size)
     candidate = np.maximum(baseline - 0.1, 0)
-    capital = {}
+    wealth = {}
     for given_baseline in (None, baseline.mean()):
         test = UniformThresholdTest(size, baseline.mean() - 0.01, baseline=given_baseline)
         for seen in history(candidate, baseline, batch=1)[:160]:
             test.update(*seen)
-        capital[given_baseline is None] = float(test.log_capital)
-    assert capital[False] > 2 * capital[True]
+        wealth[given_baseline is None] = float(test.log_wealth)
+    assert wealth[False] > 2 * wealth[True]
 
 
 def test_without_a_common_step_a_paired_test_is_an_unpaired_one() -> None:
@@ -193,11 +195,11 @@ def test_without_a_common_step_a_paired_test_is_an_unpaired_one() -> None:
     for seen in history(candidate, batch=20)[:10]:
         paired.update(*seen)
         alone.update(*seen)
-        assert paired.log_capital == alone.log_capital
+        assert paired.log_wealth == alone.log_wealth
     # The first common step changes nothing of what has been won or lost.
     paired.update(220, candidate[:220].sum(), baseline[:220].sum())
     alone.update(220, candidate[:220].sum())
-    assert paired.log_capital == pytest.approx(alone.log_capital)
+    assert paired.log_wealth == pytest.approx(alone.log_wealth)
 
 
 def test_only_common_steps_count_once_there_was_one() -> None:
@@ -211,7 +213,7 @@ def test_only_common_steps_count_once_there_was_one() -> None:
             common.update(*seen)
         else:
             some.update(seen.samples, seen.total)
-    assert some.log_capital == common.log_capital
+    assert some.log_wealth == common.log_wealth
 
 
 @pytest.mark.parametrize("samples", [0, 5, 11])

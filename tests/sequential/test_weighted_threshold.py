@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from optuna_quant.sequential import Decision
 from optuna_quant.sequential import Population
 from optuna_quant.sequential import SampleOrder
-from optuna_quant.sequential import Verdict
 from optuna_quant.sequential import WeightedThresholdTest
 from optuna_quant.sequential import difficulty_levels
 from optuna_quant.sequential.methods import METHODS
@@ -64,15 +64,15 @@ def test_what_is_exact_is_the_truth(
     assume(abs(scores.mean() - threshold) > CERTAIN_ERROR)
     test = WeightedThresholdTest(population, threshold)
     for start in range(0, len(scores), batch):
-        verdict = test.update(scores[start : start + batch])
-        assert verdict is test.verdict
+        decision = test.update(scores[start : start + batch])
+        assert decision is test.decision
         if test.is_exact:
-            assert verdict is (Verdict.MEETS if scores.mean() > threshold else Verdict.FAILS)
+            assert decision is (Decision.MEETS if scores.mean() > threshold else Decision.FAILS)
         else:
-            assert verdict is not Verdict.MEETS
+            assert decision is not Decision.MEETS
     if population.method == "exact":
         assert test.is_exact
-        assert test.seen == len(scores) or test.verdict is Verdict.FAILS
+        assert test.seen == len(scores) or test.decision is Decision.FAILS
 
 
 @given(problems(), THRESHOLDS)
@@ -82,7 +82,7 @@ def test_all_samples_at_once_tell_the_truth(
     population, scores = problem
     assume(abs(scores.mean() - threshold) > CERTAIN_ERROR)
     test = follow(population, threshold, scores)
-    assert test.verdict is (Verdict.MEETS if scores.mean() > threshold else Verdict.FAILS)
+    assert test.decision is (Decision.MEETS if scores.mean() > threshold else Decision.FAILS)
     assert test.is_exact
 
 
@@ -96,11 +96,11 @@ def test_the_size_of_batches_does_not_matter(
         in_parts.update(scores[start : start + size])
         start += size
     at_once = follow(population, threshold, scores[:start])
-    if in_parts.verdict is Verdict.FAILS and not in_parts.is_exact:
+    if in_parts.decision is Decision.FAILS and not in_parts.is_exact:
         # Or the samples since it was given up have made certain what it is.
-        assert at_once.verdict is Verdict.FAILS or at_once.is_exact
+        assert at_once.decision is Decision.FAILS or at_once.is_exact
     else:
-        assert at_once.verdict is in_parts.verdict
+        assert at_once.decision is in_parts.decision
         assert at_once.is_exact == in_parts.is_exact
 
 
@@ -111,12 +111,14 @@ def test_a_candidate_that_failed_in_between_has_failed(batch: int) -> None:
     test = WeightedThresholdTest(population, 0.9)
     for start in range(0, 300, batch):
         test.update(scores[start : min(300, start + batch)])
-    assert test.verdict is Verdict.FAILS
+    assert test.decision is Decision.FAILS
     assert not test.is_exact
     # What came after would not have been enough to give it up.
-    assert follow(population, 0.9, np.random.default_rng(0).permutation(scores)[:300]).verdict in (
-        Verdict.OPEN,
-        Verdict.PROMISED,
+    assert follow(
+        population, 0.9, np.random.default_rng(0).permutation(scores)[:300]
+    ).decision in (
+        Decision.OPEN,
+        Decision.PROVISIONALLY_MET,
     )
 
 
@@ -126,10 +128,10 @@ def test_who_fails_a_threshold_fails_a_higher_one(
 ) -> None:
     population, scores = problem
     low, high = sorted((one, other))
-    if follow(population, low, scores[:seen]).verdict is Verdict.FAILS:
-        assert follow(population, high, scores[:seen]).verdict is Verdict.FAILS
-    if follow(population, high, scores[:seen]).verdict is Verdict.MEETS:
-        assert follow(population, low, scores[:seen]).verdict is Verdict.MEETS
+    if follow(population, low, scores[:seen]).decision is Decision.FAILS:
+        assert follow(population, high, scores[:seen]).decision is Decision.FAILS
+    if follow(population, high, scores[:seen]).decision is Decision.MEETS:
+        assert follow(population, low, scores[:seen]).decision is Decision.MEETS
 
 
 @given(
@@ -161,20 +163,20 @@ def test_the_scale_does_not_matter(
         error_probability=population.error_probability,
     )
     metric = population_metric = float(scaled(np.array(threshold)))
-    assert other.metric(other.normal_mean(metric)) == pytest.approx(population_metric)
+    assert other.metric(other.normalized_mean(metric)) == pytest.approx(population_metric)
     a = WeightedThresholdTest(population, threshold)
-    b = WeightedThresholdTest(other, other.normal_mean(metric))
+    b = WeightedThresholdTest(other, other.normalized_mean(metric))
     in_order = scaled(scores)
     for start in range(0, len(scores), 7):
         a.update(scores[start : start + 7])
-        b.update(other.normal(in_order[start : start + 7]))
-        given_up = {Verdict.FAILS} & {a.verdict, b.verdict}
-        assert not given_up or a.verdict is b.verdict
+        b.update(other.normalized(in_order[start : start + 7]))
+        given_up = {Decision.FAILS} & {a.decision, b.decision}
+        assert not given_up or a.decision is b.decision
     assert a.is_exact == b.is_exact
     seen = len(scores) // 2
     for x, y in zip(
         bounds(population, scores[:seen]),
-        bounds(other, other.normal(in_order[:seen])),
+        bounds(other, other.normalized(in_order[:seen])),
         strict=True,
     ):
         assert x == pytest.approx(y, abs=1e-3)
@@ -201,10 +203,12 @@ def test_who_is_exactly_at_the_threshold_meets_it(
     population = population_of(
         scores, bounds=scale, higher_is_better=higher_is_better, method=method
     )
-    test = WeightedThresholdTest(population, population.normal_mean(float(scores.mean())))
+    test = WeightedThresholdTest(population, population.normalized_mean(float(scores.mean())))
     for start in range(0, size, batch):
-        assert test.update(population.normal(scores[start : start + batch])) is not Verdict.FAILS
-    assert test.verdict is Verdict.MEETS
+        assert (
+            test.update(population.normalized(scores[start : start + batch])) is not Decision.FAILS
+        )
+    assert test.decision is Decision.MEETS
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -218,37 +222,37 @@ def test_the_baseline_itself_meets_its_mean(method: str, seed: int) -> None:
     in_order = scores[population.order.indices]
     for start in range(0, len(scores), 1024):
         # As float32 their sum would be off.
-        assert test.update(in_order[start : start + 1024]) is not Verdict.FAILS
-    assert test.verdict is Verdict.MEETS
-    assert population.normal(in_order).dtype == np.float64
+        assert test.update(in_order[start : start + 1024]) is not Decision.FAILS
+    assert test.decision is Decision.MEETS
+    assert population.normalized(in_order).dtype == np.float64
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "score, threshold, verdict",
+    "score, threshold, decision",
     [
-        (1.0, 0.5, Verdict.MEETS),
-        (0.0, 0.5, Verdict.FAILS),
-        (0.5, 0.5, Verdict.MEETS),
-        (0.0, 0.0, Verdict.MEETS),
-        (1.0, 1.0, Verdict.MEETS),
-        (1.0, 1.1, Verdict.FAILS),
-        (0.0, -0.1, Verdict.MEETS),
+        (1.0, 0.5, Decision.MEETS),
+        (0.0, 0.5, Decision.FAILS),
+        (0.5, 0.5, Decision.MEETS),
+        (0.0, 0.0, Decision.MEETS),
+        (1.0, 1.0, Decision.MEETS),
+        (1.0, 1.1, Decision.FAILS),
+        (0.0, -0.1, Decision.MEETS),
     ],
 )
 def test_one_sample_decides_if_it_is_the_only_one(
-    method: str, score: float, threshold: float, verdict: Verdict
+    method: str, score: float, threshold: float, decision: Decision
 ) -> None:
     population = population_of(np.ones(1), method=method)
     test = follow(population, threshold, np.array([score]))
-    assert (test.verdict, test.is_exact, test.seen) == (verdict, True, 1)
+    assert (test.decision, test.is_exact, test.seen) == (decision, True, 1)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_samples_say_nothing(method: str) -> None:
     population = population_of(np.ones(40), method=method)
     test = WeightedThresholdTest(population, 0.5)
-    assert test.update(np.empty(0)) is Verdict.OPEN
+    assert test.update(np.empty(0)) is Decision.OPEN
     assert (test.seen, test.is_exact) == (0, False)
     assert bounds(population, np.empty(0)) == (0.0, 1.0)
 
@@ -256,7 +260,7 @@ def test_no_samples_say_nothing(method: str) -> None:
 def test_an_impossible_threshold_fails_with_the_first_sample() -> None:
     population = population_of(np.ones(40), method="exact")
     test = follow(population, 1.01, np.ones(1))
-    assert (test.verdict, test.is_exact) == (Verdict.FAILS, True)
+    assert (test.decision, test.is_exact) == (Decision.FAILS, True)
 
 
 # All orders of a small population, each with its probability: what is promised, exactly.
@@ -310,7 +314,7 @@ def test_errors_are_as_rare_as_promised_over_all_orders(
     ):
         # All but the last sample: the test looks after each of them.
         test = follow(population, float(np.mean(scores)), in_order[:-1])
-        failed += probability * (test.verdict is Verdict.FAILS)
+        failed += probability * (test.decision is Decision.FAILS)
     assert failed <= error
 
 
@@ -348,7 +352,7 @@ def test_errors_are_as_rare_as_promised(weighted: bool, method: str) -> None:
         )
         in_order = candidate[population.order.indices]
         test = follow(population, float(candidate.mean()), in_order[:-1])
-        failed += test.verdict is Verdict.FAILS
+        failed += test.decision is Decision.FAILS
     assert failed / orders <= error + 3 * math.sqrt(error * (1 - error) / orders)
     assert failed > 0  # Or the test would be too careful to be of use.
 
@@ -372,7 +376,7 @@ def test_bounds_are_within_what_is_possible(
         assert low == pytest.approx(scores.mean())
         assert high == pytest.approx(scores.mean())
     if left and len(some):
-        assert follow(population, high + 1e-6, some).verdict is Verdict.FAILS
+        assert follow(population, high + 1e-6, some).decision is Decision.FAILS
 
 
 @pytest.mark.parametrize("method, most", [("paired", 600), ("unpaired", 1500), ("exact", 4000)])
@@ -384,9 +388,9 @@ def test_a_bad_candidate_is_given_up_early(method: str, most: int) -> None:
     test = WeightedThresholdTest(population, float(baseline.mean()) - 0.01)
     in_order = candidate[population.order.indices]
     for start in range(0, 4000, 32):
-        if test.update(in_order[start : start + 32]) is Verdict.FAILS:
+        if test.update(in_order[start : start + 32]) is Decision.FAILS:
             break
-    assert test.verdict is Verdict.FAILS
+    assert test.decision is Decision.FAILS
     assert test.seen < most
     assert test.is_exact == (method == "exact")
 
@@ -394,28 +398,28 @@ def test_a_bad_candidate_is_given_up_early(method: str, most: int) -> None:
 def test_who_has_failed_stays_so() -> None:
     population = population_of(np.ones(1000))
     test = follow(population, 0.9, np.zeros(100))
-    assert test.verdict is Verdict.FAILS
-    assert test.update(np.ones(900)) is Verdict.FAILS
+    assert test.decision is Decision.FAILS
+    assert test.update(np.ones(900)) is Decision.FAILS
 
 
 @pytest.mark.parametrize("size, first", [(40, 40), (640, 64), (6400, 400)])
 def test_a_promise_needs_enough_samples(size: int, first: int) -> None:
     population = population_of(np.ones(size))
     test = WeightedThresholdTest(population, 0.5)
-    verdicts = [test.update(np.ones(1)) for _ in range(min(first, size // 2))]
-    assert Verdict.PROMISED not in verdicts[: first - 1]
+    decisions = [test.update(np.ones(1)) for _ in range(min(first, size // 2))]
+    assert Decision.PROVISIONALLY_MET not in decisions[: first - 1]
     if first < size // 2:
-        assert verdicts[first - 1] is Verdict.PROMISED
+        assert decisions[first - 1] is Decision.PROVISIONALLY_MET
 
 
 def test_a_broken_promise_makes_cautious() -> None:
     population = population_of(np.ones(2000))
-    for caution, first in [(0, 125), (1, 250), (2, 500), (9, 1000)]:
-        test = WeightedThresholdTest(population, 0.5, caution=caution)
-        verdicts = [test.update(np.ones(1)) for _ in range(2000)]
-        kept = [v in (Verdict.PROMISED, Verdict.MEETS) for v in verdicts]
+    for broken_promises, first in [(0, 125), (1, 250), (2, 500), (9, 1000)]:
+        test = WeightedThresholdTest(population, 0.5, broken_promises=broken_promises)
+        decisions = [test.update(np.ones(1)) for _ in range(2000)]
+        kept = [v in (Decision.PROVISIONALLY_MET, Decision.MEETS) for v in decisions]
         assert kept.index(True) == first - 1
-    assert verdicts[-1] is Verdict.MEETS
+    assert decisions[-1] is Decision.MEETS
 
 
 def test_a_candidate_below_the_threshold_is_not_promised() -> None:
@@ -427,8 +431,8 @@ def test_a_candidate_below_the_threshold_is_not_promised() -> None:
         population = population_of(baseline, seed=seed)
         test = WeightedThresholdTest(population, float(baseline.mean()) - 0.02)
         in_order = candidate[population.order.indices]
-        verdicts = [test.update(in_order[i : i + 32]) for i in range(0, 2000, 32)]
-        promised += Verdict.PROMISED in verdicts
+        decisions = [test.update(in_order[i : i + 32]) for i in range(0, 2000, 32)]
+        promised += Decision.PROVISIONALLY_MET in decisions
     assert promised <= 10
 
 
@@ -436,5 +440,5 @@ def test_a_candidate_below_the_threshold_is_not_promised() -> None:
 def test_the_estimate_of_the_baseline_is_its_mean(problem: tuple[Population, np.ndarray]) -> None:
     population, _ = problem
     for seen in range(1, population.samples + 1):
-        found = estimate(population, population.normal_baseline[:seen])
+        found = estimate(population, population.normalized_baseline[:seen])
         assert found == pytest.approx(population.baseline.mean())

@@ -122,7 +122,7 @@ def test_any_text_is_its_values_label_or_refused(text: str) -> None:
     ],
 )
 def test_labels_are_as_studies_have_them(label: str, config: OpConfig) -> None:
-    # Existing studies hold these texts as the choices of their parameters.
+    # Existing studies hold these strings as the choices of their parameters.
     assert config.label == str(config) == label
     assert OpConfig.from_label(label) == config
 
@@ -277,7 +277,7 @@ PINNED = {
 
 
 def test_keys_are_pinned() -> None:
-    # Whoever changes these makes every existing study forget what it has evaluated.
+    # With a change of these every existing study forgets what it has evaluated.
     assert {config.key: config for config in PINNED.values()} == PINNED
 
 

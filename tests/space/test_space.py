@@ -537,8 +537,8 @@ def test_dictionaries_narrow_the_space() -> None:
         ),
         (lambda: TuningSpace.from_capability(Capability(())), "no op that is worth quantizing.$"),
         (
-            lambda: TuningSpace.from_capability(Capability((), hint="Export it anew.")),
-            "no op that is worth quantizing. Export it anew.$",
+            lambda: TuningSpace.from_capability(Capability((), hint="Export it again.")),
+            "no op that is worth quantizing. Export it again.$",
         ),
         (
             lambda: TuningSpace.from_capability(Capability(()), op_types="Conv"),

@@ -456,7 +456,7 @@ def _count(database: Any, table: str) -> int:
         return found
 
 
-def test_nobody_is_taken_for_dead_right_after_an_outage(
+def test_no_worker_is_stale_right_after_an_outage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with services.storage_url("sqlite", tmp_path) as url:
@@ -551,7 +551,7 @@ def test_full_disk_is_one_clear_error_and_loses_nothing(
     assert path.read_bytes().endswith(b"\n")
     assert not path.with_name("study.journal.lock").is_symlink()
     numbers = [int(line.split()[1]) for line in done]
-    # A reader that was there all the time, and those that begin anew, see the same.
+    # A reader that was there all the time, and those that start then, see the same.
     for study in (reader, optuna.load_study(storage=open_storage(path), study_name="s")):
         complete = study.get_trials(states=[TrialState.COMPLETE])
         assert [trial.number for trial in complete] == [*range(10), *numbers]

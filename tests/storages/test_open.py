@@ -1,4 +1,4 @@
-"""What open_storage promises: beginning together, dying with a lock, damage, drivers."""
+"""What open_storage promises: starting together, dying with a lock, damage, drivers."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def write_one(path: Path) -> float:
     return time.monotonic() - before
 
 
-# Beginning together.
+# Starting together.
 
 
 @contextlib.contextmanager
@@ -199,7 +199,7 @@ def test_more_workers_than_connections_take_turns() -> None:
         assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
 
 
-def test_connections_that_nobody_uses_are_given_back() -> None:
+def test_connections_without_a_use_are_given_back() -> None:
     pytest.importorskip("psycopg2")
     import psycopg2
 
@@ -278,7 +278,7 @@ def test_opening_is_tried_again_only_while_the_database_answers(
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever pauses before another attempt fails."""
+    """A pause before another attempt fails."""
 
     def pause(seconds: float) -> None:
         raise AssertionError(f"paused for {seconds} s")

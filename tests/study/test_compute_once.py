@@ -1,4 +1,4 @@
-"""A value is computed once for all workers, whoever fails or dies meanwhile."""
+"""A value is computed once for all workers, whichever worker fails or dies meanwhile."""
 
 from __future__ import annotations
 
@@ -187,12 +187,12 @@ def test_a_value_is_computed_once_for_later_runs() -> None:
 # Failures.
 
 
-def test_whoever_fails_is_replaced_and_has_its_own_error() -> None:
+def test_a_worker_that_fails_is_replaced_and_has_its_own_error() -> None:
     study = optuna.create_study()
-    begun, errors = threading.Event(), []
+    started, errors = threading.Event(), []
 
     def fail() -> bytes:
-        begun.set()
+        started.set()
         time.sleep(0.2)
         raise RuntimeError("no")
 
@@ -204,7 +204,7 @@ def test_whoever_fails_is_replaced_and_has_its_own_error() -> None:
 
     worker = threading.Thread(target=first)
     worker.start()
-    assert begun.wait(30)
+    assert started.wait(30)
     assert ComputeOnce(study, "a").offer(lambda: b"other") is None
     assert ComputeOnce(study, "a").get(lambda: b"other") == b"other"
     worker.join(30)
@@ -229,29 +229,29 @@ def test_a_killed_process_is_replaced_at_once(url: str, tmp_path: Path) -> None:
 FAR = "far-away machine boot namespace|1|1|1"
 
 
-def claim(study: optuna.Study, name: str, *, turn: int, sign: int = 0) -> None:
+def claim(study: optuna.Study, name: str, *, position: int, heartbeat: int = 0) -> None:
     """What a worker on another machine writes."""
-    value = {"id": "far", "worker": FAR, "turn": turn, "sign": sign}
+    value = {"id": "far", "worker": FAR, "position": position, "heartbeat": heartbeat}
     _optuna.set_study_system_attr(study, f"optuna_quant:{name}:claim:far", value)
 
 
-@pytest.mark.parametrize("turn", [0, 1])
-def test_a_silent_worker_elsewhere_is_replaced_after_the_timeout(turn: int) -> None:
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_silent_worker_elsewhere_is_replaced_after_the_timeout(position: int) -> None:
     study = optuna.create_study()
-    claim(study, "a", turn=turn)
+    claim(study, "a", position=position)
     monitor = LeaseMonitor(timeout=0.5)
-    begun = time.monotonic()
+    started = time.monotonic()
     assert ComputeOnce(study, "a", monitor=monitor).get(lambda: b"mine") == b"mine"
-    assert time.monotonic() - begun >= 0.5
+    assert time.monotonic() - started >= 0.5
 
 
 def test_a_worker_elsewhere_that_writes_heartbeats_is_waited_for() -> None:
     study = optuna.create_study()
-    claim(study, "a", turn=1)
+    claim(study, "a", position=1)
 
     def far() -> None:
-        for sign in range(1, 26):
-            claim(study, "a", turn=1, sign=sign)
+        for beat in range(1, 26):
+            claim(study, "a", position=1, heartbeat=beat)
             time.sleep(0.1)
         write_bytes(study, "a", b"theirs")
 
@@ -274,7 +274,7 @@ def test_a_computing_worker_writes_heartbeats() -> None:
                 for key, value in _optuna.study_system_attrs(study).items()
                 if ":claim:" in key
             )
-            signs.add(held["sign"])
+            signs.add(held["heartbeat"])
             time.sleep(0.01)
         return b"value"
 
@@ -286,19 +286,19 @@ def test_time_without_a_look_makes_no_lease_stale(monkeypatch: pytest.MonkeyPatc
     now = [1000.0]
     monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monitor = LeaseMonitor(timeout=60.0)
-    held = {"id": "far", "worker": FAR, "turn": 1, "sign": 0}
+    held = {"id": "far", "worker": FAR, "position": 1, "heartbeat": 0}
     assert monitor.is_alive(held)
     now[0] += 3600  # The storage was away.
     assert monitor.is_alive(held)
     now[0] += 19
     assert monitor.is_alive(held)
     now[0] += 20
-    assert monitor.is_alive({**held, "sign": 1})
+    assert monitor.is_alive({**held, "heartbeat": 1})
     for _ in range(2):
         now[0] += 20
-        assert monitor.is_alive({**held, "sign": 1})
+        assert monitor.is_alive({**held, "heartbeat": 1})
     now[0] += 20
-    assert not monitor.is_alive({**held, "sign": 1})
+    assert not monitor.is_alive({**held, "heartbeat": 1})
 
 
 def test_a_value_survives_a_claim_that_cannot_be_given_up(

@@ -34,8 +34,10 @@ SPACE = FakeBackend(DAMAGE).tuning_space()
 class Search:
     """A search that is called again and again on one study."""
 
-    def __init__(self, storage: Any = None, twins: Sequence[str] = (), **options: Any) -> None:
-        self.twins = twins
+    def __init__(
+        self, storage: Any = None, duplicates: Sequence[str] = (), **options: Any
+    ) -> None:
+        self.duplicates = duplicates
         self.storage = optuna.storages.InMemoryStorage() if storage is None else storage
         self.evaluate = CountingEvaluation()
         self._options = {"strategy": "conservative", "timeout": None, "max_trials": 100} | options
@@ -43,7 +45,7 @@ class Search:
     def run(self) -> TuningResult:
         self.evaluate.seen.clear()
         return tune(
-            backend=FakeBackend(DAMAGE, twins=self.twins),
+            backend=FakeBackend(DAMAGE, duplicates=self.duplicates),
             evaluate=self.evaluate,
             storage=self.storage,
             study_name="mine",
@@ -96,7 +98,7 @@ def test_a_better_one_that_was_enqueued_is_the_answer() -> None:
 
 
 def test_what_gives_an_equal_model_is_evaluated_all_the_same() -> None:
-    search = Search(twins=["d"])
+    search = Search(duplicates=["d"])
     result = search.run()
     equal = SPACE.default().with_fallback("d")
     result.study.enqueue_trial(SPACE.params_of(equal))
@@ -171,7 +173,7 @@ def test_one_of_other_parameters_alone_is_left_and_said() -> None:
     assert result.message.endswith("1 enqueued trial was not evaluated.")
 
 
-def test_trial_that_nobody_enqueued_is_not_evaluated_at_the_end() -> None:
+def test_trial_that_was_not_enqueued_is_not_evaluated_at_the_end() -> None:
     """As where another worker has taken the last one of the queue."""
     search = Search()
     result = search.run()

@@ -29,11 +29,11 @@ from optuna_quant.study.sample_record import write_scores
 from optuna_quant.study.trial_writer import RunningTrialWriter
 
 
-def kept(scores: np.ndarray, verdict: str = "open") -> dict[str, Any]:
+def kept(scores: np.ndarray, decision: str = "open") -> dict[str, Any]:
     """The attributes of a trial with these scores, as a storage gives them back."""
     attrs: dict[str, Any] = {}
     write_scores(
-        lambda name, value: attrs.update({name: json.dumps(value)}), scores, verdict=verdict
+        lambda name, value: attrs.update({name: json.dumps(value)}), scores, decision=decision
     )
     return {name: json.loads(value) for name, value in attrs.items()}
 
@@ -89,9 +89,9 @@ def test_long_scores_are_in_pieces_that_every_storage_takes() -> None:
 
 def test_the_head_is_written_last() -> None:
     names: list[str] = []
-    write_scores(lambda name, _: names.append(name), np.arange(9.0), verdict="fails")
+    write_scores(lambda name, _: names.append(name), np.arange(9.0), decision="fails")
     assert names[-1] == record.SCORES
-    assert kept(np.arange(9.0), "fails")[record.SCORES]["verdict"] == "fails"
+    assert kept(np.arange(9.0), "fails")[record.SCORES]["decision"] == "fails"
 
 
 @pytest.mark.parametrize("storage", ["memory", "sqlite"])
@@ -103,7 +103,7 @@ def test_scores_come_back_from_a_storage(storage: str, tmp_path: Any) -> None:
     write_scores(
         lambda name, value: study._storage.set_trial_system_attr(trial._trial_id, name, value),
         scores,
-        verdict="open",
+        decision="open",
     )
     study.tell(trial, 0.0)
     np.testing.assert_array_equal(read_scores(study.trials[0].system_attrs), scores)
@@ -116,7 +116,7 @@ def test_scores_are_copied_to_another_trial() -> None:
     write_scores(
         lambda name, value: study._storage.set_trial_system_attr(one._trial_id, name, value),
         scores,
-        verdict="open",
+        decision="open",
     )
     for trial in (one, other, empty):
         if trial is other:

@@ -20,7 +20,7 @@ import optuna_quant
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import BasicQuantSampler
 from optuna_quant.samplers._engine.trial_history import TrialHistory
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study import record
 from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import ahead_of
@@ -30,6 +30,7 @@ from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.baseline import who_measures
 from optuna_quant.study.evidence import COMPLETE
 from optuna_quant.study.evidence import Evidence
+from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.judgement import Judgement
 from optuna_quant.study.judgement import judge
 from optuna_quant.study.judgement import judge_by_samples
@@ -85,8 +86,8 @@ def test_a_foreign_trial_says_nothing_of_what_is_ours() -> None:
     assert view.claim is None
     assert view.stage is None
     assert view.worker is None
-    assert view.goal == record.FULL
-    assert view.caution == 0
+    assert view.fidelity == FULL
+    assert view.broken_promises == 0
     assert view.fingerprint is None
     assert view.model == view.number
     assert view.source == view.number
@@ -94,7 +95,7 @@ def test_a_foreign_trial_says_nothing_of_what_is_ours() -> None:
     assert view.violation is None
     assert view.evidence is None
     assert view.samples is None
-    assert view.verdict is Verdict.OPEN
+    assert view.decision is Decision.OPEN
     assert view.is_quantized
     assert not view.is_judged
     assert not view.has_failed_itself
@@ -140,7 +141,7 @@ def test_the_scores_of_a_trial_that_took_over_are_those_of_its_source() -> None:
     study = optuna.create_study()
     source, other = study.ask(), study.ask()
     scores = np.array([0.0, 1.0, 1.0])
-    write_scores(RunningTrialWriter(source).system_attr, scores, verdict="open")
+    write_scores(RunningTrialWriter(source).system_attr, scores, decision="open")
     other.set_user_attr(record.REUSED_FROM, source.number)
     for trial in (source, other):
         study.tell(trial, 0.5)
@@ -191,9 +192,9 @@ def test_attributes_of_trials_are_read_in_one_place() -> None:
 @pytest.mark.parametrize(
     "evidence",
     [
-        Evidence(verdict=COMPLETE, samples=10, of=10, evaluated=4),
+        Evidence(decision=COMPLETE, samples=10, of=10, evaluated=4),
         Evidence(
-            verdict="fails",
+            decision="fails",
             samples=4,
             of=10,
             estimate=0.5,
@@ -212,8 +213,8 @@ def test_evidence_is_read_as_it_was_written(evidence: Evidence) -> None:
 
 
 def test_the_cost_of_a_trial_is_what_it_has_evaluated_itself() -> None:
-    assert Evidence(verdict="open", samples=8, of=10, evaluated=3).cost == 0.3
-    assert Evidence(verdict="open", samples=8, of=10).cost == 0.8
+    assert Evidence(decision="open", samples=8, of=10, evaluated=3).cost == 0.3
+    assert Evidence(decision="open", samples=8, of=10).cost == 0.8
 
 
 # Judgement.
@@ -236,10 +237,10 @@ def test_fp32_meets_nothing_and_is_infeasible() -> None:
 
 
 def test_samples_alone_say_at_most_that_the_criterion_is_missed() -> None:
-    for verdict in (*Verdict, COMPLETE):
-        evidence = Evidence(verdict=str(verdict), samples=1, of=2)
+    for decision in (*Decision, COMPLETE):
+        evidence = Evidence(decision=str(decision), samples=1, of=2)
         judgement = judge_by_samples(evidence)
-        assert judgement.met is (False if verdict is Verdict.FAILS else None)
+        assert judgement.met is (False if decision is Decision.FAILS else None)
         assert not judgement.constraints
         assert record.LOSS not in judgement.user_attrs
 

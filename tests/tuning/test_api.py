@@ -269,7 +269,7 @@ def test_measurement_refuses(kwargs: dict[str, int]) -> None:
 
 
 def test_equal_models_are_measured_once() -> None:
-    backend = FakeBackend({"a": 0.0, "b": 0.0, "c": 0.0}, twins=["a", "b"])
+    backend = FakeBackend({"a": 0.0, "b": 0.0, "c": 0.0}, duplicates=["a", "b"])
     tuning = TuningCriterion(timeout=None, strategy="basic")
     result = tune_fake(backend, tuning_criterion=tuning)
     costs = as_costs(lambda config: 1.0, result.space)
@@ -333,17 +333,17 @@ def test_interrupt_loses_nothing_that_was_found(tmp_path: Path) -> None:
 
 
 def test_interrupt_reaches_evaluations_in_other_threads() -> None:
-    begun = threading.Barrier(3)
+    both = threading.Barrier(3)
 
     def evaluate(model: FakeModel) -> float:
         if model.config.quantized_ops:
-            begun.wait(60)
+            both.wait(60)
             for _ in range(1200):
                 time.sleep(0.05)
         return model.accuracy
 
     def press() -> None:
-        begun.wait(60)
+        both.wait(60)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
@@ -610,7 +610,7 @@ def test_models_have_studies_of_their_own_where_none_is_named(tmp_path: Path) ->
     names = optuna.get_all_study_names(open_storage(storage))
     assert names == [first.study.study_name, other.study.study_name]
     assert all(re.fullmatch(r"optuna_quant-[0-9a-f]{8}", name) for name in names)
-    # One that an earlier version has begun.
+    # One that an earlier version has started.
     old = tmp_path / "old"
     tune_fake(storage=old, study_name="optuna_quant")
     assert tune_fake(storage=old).study.study_name == "optuna_quant"
@@ -1248,14 +1248,14 @@ def test_without_progress_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -
 
 
 class Gone(io.StringIO):
-    """A stream that nobody reads any more."""
+    """A stream without a reader."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError
 
 
 @pytest.mark.parametrize("stream", ["gone", "closed"])
-def test_progress_that_nobody_reads_does_not_end_the_search(stream: str) -> None:
+def test_progress_without_a_reader_does_not_end_the_search(stream: str) -> None:
     file = Gone() if stream == "gone" else io.StringIO()
     if stream == "closed":
         file.close()
@@ -1316,7 +1316,7 @@ def test_progress_shows_what_the_best_costs(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_progress_shows_failures_repeats_and_time() -> None:
-    backend = FakeBackend({"a": 0.0, "b": 0.0}, twins=["a", "b"])
+    backend = FakeBackend({"a": 0.0, "b": 0.0}, duplicates=["a", "b"])
     lines: list[str] = []
     progress = Progress(ExitPolicy(TOLERANT, timeout=3600, max_trials=None))
 

@@ -381,15 +381,17 @@ def test_model_that_was_evaluated_before_has_its_interval(
             user_attrs={record.REUSED_FROM: trial.number},
         )
     )
-    twin = study.trials[before]
+    duplicate = study.trials[before]
     models = first.models_compared
-    assert recorded_interval(study, twin, first.criterion, models=models) == first.loss_interval
+    assert (
+        recorded_interval(study, duplicate, first.criterion, models=models) == first.loss_interval
+    )
 
     def other_order(study: optuna.Study) -> None:
         raise ValueError("Another order.")
 
     monkeypatch.setattr("optuna_quant.tuning.interval.read_population", other_order)
-    assert recorded_interval(study, twin, first.criterion, models=models) is None
+    assert recorded_interval(study, duplicate, first.criterion, models=models) is None
     assert "The loss has no confidence interval. Another order." in caplog.text
 
 

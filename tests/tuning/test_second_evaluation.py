@@ -217,7 +217,7 @@ def test_what_an_interrupted_search_has_written_is_removed_if_refuted(tmp_path: 
     result = tune_fake(evaluate, **given)
     assert str(result).startswith(REFUTED)
     assert not (tmp_path / "out").exists()
-    # Nobody knows what this is.
+    # It is not known what this is.
     (tmp_path / "out").write_text("another model")
     assert not tune_fake(evaluate, **given).met
     assert (tmp_path / "out").read_text() == "another model"
@@ -236,7 +236,7 @@ def test_second_evaluation_that_hangs_is_ended() -> None:
     assert "took longer than evaluation_timeout=0.3 s" in str(result.not_repeatable)
 
 
-def test_nobody_waits_for_a_second_evaluation_that_does_not_come_back() -> None:
+def test_no_worker_waits_for_a_second_evaluation_that_does_not_come_back() -> None:
     evaluate = Scripted()
     result = tune_fake(evaluate, verify=False)
     asked: list[TuningResult] = []
@@ -333,7 +333,7 @@ def test_one_of_two_workers_evaluates_the_answer_again(tmp_path: Path) -> None:
     assert max(evaluate.calls.values()) == 2
 
 
-def test_verdict_follows_the_tolerance(tmp_path: Path) -> None:
+def test_outcome_follows_the_tolerance(tmp_path: Path) -> None:
     storage = str(tmp_path / "journal")
     evaluate = Scripted(change=-0.1)
     assert not tune_fake(evaluate, storage=storage).met
@@ -455,7 +455,7 @@ def test_cure_is_that_of_the_cause(
 
 
 class Augmented:
-    """Samples that are disturbed anew each time that they are read, from some call on."""
+    """Samples that are disturbed each time that they are read, from some call on."""
 
     def __init__(self, data: dict[str, np.ndarray], calm: int) -> None:
         self._data = data

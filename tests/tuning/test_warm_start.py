@@ -101,9 +101,9 @@ def test_fine_tuned_model_begins_with_the_earlier_answer() -> None:
     warm = tune(backend, from_study=cold)
     assert stages(warm)[:2] == ["baseline", "earlier answer"]
     assert backend.scored  # It costs little, and the model is another one.
-    anew = tune(Backend(backend.damage))
-    assert len(warm.fallback_ops) <= len(anew.fallback_ops)
-    assert len(warm.study.trials) < len(anew.study.trials)
+    fresh = tune(Backend(backend.damage))
+    assert len(warm.fallback_ops) <= len(fresh.fallback_ops)
+    assert len(warm.study.trials) < len(fresh.study.trials)
 
 
 def test_same_model_with_another_tolerance() -> None:
@@ -111,12 +111,12 @@ def test_same_model_with_another_tolerance() -> None:
     backend = Backend()
     strict = AccuracyCriterion(tolerable_loss=0.003)
     warm = tune(backend, from_study=cold, accuracy_criterion=strict)
-    anew = tune(accuracy_criterion=strict)
+    fresh = tune(accuracy_criterion=strict)
     assert warm.met
     assert not backend.scored
     assert "cheapest of all" not in stages(warm)
-    assert len(warm.fallback_ops) <= len(anew.fallback_ops)
-    assert len(warm.study.trials) <= len(anew.study.trials)
+    assert len(warm.fallback_ops) <= len(fresh.fallback_ops)
+    assert len(warm.study.trials) <= len(fresh.study.trials)
 
 
 def test_other_metric_teaches_about_ops_alone() -> None:
@@ -270,15 +270,15 @@ def test_strategy_that_takes_nothing_over() -> None:
             tune(from_study=cold, tuning_criterion=tuning)
 
 
-def test_study_that_has_begun_already(tmp_path: Path) -> None:
+def test_study_that_has_started_already(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     tune(storage=journal, study_name="cold")
-    tune(storage=journal, study_name="begun")
-    with pytest.raises(ValueError, match="'begun' has trials already and was not started from"):
-        tune(storage=journal, study_name="begun", from_study="cold")
+    tune(storage=journal, study_name="other")
+    with pytest.raises(ValueError, match="'other' has trials already and was not started from"):
+        tune(storage=journal, study_name="other", from_study="cold")
     tune(storage=journal, study_name="warm", from_study="cold")
-    with pytest.raises(ValueError, match="was started from the study 'cold', not from 'begun'"):
-        tune(storage=journal, study_name="warm", from_study="begun")
+    with pytest.raises(ValueError, match="was started from the study 'cold', not from 'other'"):
+        tune(storage=journal, study_name="warm", from_study="other")
 
 
 def test_form_on_the_command_line() -> None:

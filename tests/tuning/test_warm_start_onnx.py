@@ -83,28 +83,28 @@ def test_unchanged_model(cold: TuningResult) -> None:
 
 def test_fine_tuned_model(cold: TuningResult) -> None:
     model = fine_tuned(net())
-    warm, anew = tune(model, from_study=cold), tune(model)
+    warm, fresh = tune(model, from_study=cold), tune(model)
     assert warm.met
     assert stages(warm)[1] == "earlier answer"
-    assert len(warm.fallback_ops) <= len(anew.fallback_ops)
-    assert warm.full_evaluations <= anew.full_evaluations
+    assert len(warm.fallback_ops) <= len(fresh.fallback_ops)
+    assert warm.full_evaluations <= fresh.full_evaluations
 
 
 def test_other_samples(cold: TuningResult) -> None:
     other = onnx_models.samples(600, 2, 8, 8, seed=5)
-    warm, anew = tune(net(), x=other, from_study=cold), tune(net(), x=other)
+    warm, fresh = tune(net(), x=other, from_study=cold), tune(net(), x=other)
     assert warm.met
     assert stages(warm)[1] == "earlier answer"
-    assert len(warm.fallback_ops) <= len(anew.fallback_ops)
+    assert len(warm.fallback_ops) <= len(fresh.fallback_ops)
     # What the earlier samples taught is tried first, and may be wrong for these.
-    assert warm.full_evaluations <= anew.full_evaluations + 1
+    assert warm.full_evaluations <= fresh.full_evaluations + 1
 
 
 def test_model_with_one_more_layer(cold: TuningResult) -> None:
-    warm, anew = tune(net(longer=True), from_study=cold), tune(net(longer=True))
+    warm, fresh = tune(net(longer=True), from_study=cold), tune(net(longer=True))
     assert "5 of 6 ops in common" in str(warm)
-    assert warm.met == anew.met
-    assert len(warm.fallback_ops) <= len(anew.fallback_ops)
+    assert warm.met == fresh.met
+    assert len(warm.fallback_ops) <= len(fresh.fallback_ops)
 
 
 def test_costs_of_the_same_machine(cold: TuningResult) -> None:

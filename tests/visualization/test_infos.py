@@ -100,7 +100,7 @@ def test_bad_number_of_ops(study: optuna.Study, number: object) -> None:
         _get_op_sensitivities_info(study, n_ops=number)  # type: ignore[arg-type]
 
 
-VERDICTS = [
+OUTCOMES = [
     Judged.FP32,
     Judged.PARTIAL_MISSED,
     Judged.MET,
@@ -113,7 +113,7 @@ def test_precisions(study: optuna.Study) -> None:
     info = _get_precisions_info(study)
     assert info.ops == ["op0", "op1", "op2"]
     assert info.trials == [0, 1, 2, 3, 4]
-    assert info.verdicts == VERDICTS
+    assert info.outcomes == OUTCOMES
     assert info.precisions == [
         [FP32, STATIC_8, FP32, FLOAT16, STATIC_8],
         [FP32, STATIC_8, STATIC_8, FOUR, STATIC_8],
@@ -129,11 +129,11 @@ def test_ops_are_in_the_order_of_the_model() -> None:
 
 def test_another_criterion(study: optuna.Study) -> None:
     other = AccuracyCriterion(tolerable_loss=0.1)
-    assert _get_precisions_info(study, criterion=other).verdicts[3] is Judged.MET
+    assert _get_precisions_info(study, criterion=other).outcomes[3] is Judged.MET
     assert _get_timeline_info(study, criterion=other).bars[3].outcome is Judged.MET
     info = _get_tradeoff_info(study, criterion=other)
     assert info.threshold == pytest.approx(0.81)
-    assert [p.trial for p in info.points if p.verdict is Judged.MET] == [2, 3]
+    assert [p.trial for p in info.points if p.outcome is Judged.MET] == [2, 3]
     seen = _get_confidence_sequence_info(study, criterion=other, trial=2)
     assert seen.threshold == pytest.approx(0.81)
 
@@ -156,7 +156,7 @@ def test_timeline(study: optuna.Study) -> None:
         (2.5, 4.0),
         (5.0, 6.0),
     ]
-    assert [bar.outcome for bar in info.bars] == VERDICTS
+    assert [bar.outcome for bar in info.bars] == OUTCOMES
     assert list(info.colors) == ["baseline", "default", "stage"]
     assert len(set(info.colors.values())) == 3
 
@@ -193,7 +193,7 @@ def test_tradeoff(study: optuna.Study) -> None:
     assert info.metric == "accuracy"
     assert info.cost.title == "Size of the model (kB)"
     assert info.threshold == pytest.approx(0.891)
-    found = [(p.trial, p.cost, p.metric, p.verdict, p.samples) for p in info.points]
+    found = [(p.trial, p.cost, p.metric, p.outcome, p.samples) for p in info.points]
     assert found == [
         (2, 1900.0, 0.9, Judged.MET, None),
         (3, 1500.0, 0.85, Judged.MISSED, None),

@@ -250,7 +250,7 @@ def test_what_is_wrong_is_said_with_the_rank(folder: Path) -> None:
     assert first.out
 
 
-def test_first_rank_alone_begins_anew(folder: Path) -> None:
+def test_first_rank_alone_restarts(folder: Path) -> None:
     assert main([*MET, "--quiet"]) == 0
     before = studied(folder)
     before.set_user_attr("of an earlier command", True)
@@ -266,7 +266,7 @@ def test_first_rank_alone_begins_anew(folder: Path) -> None:
     assert studied(folder).user_attrs["kept"]
 
 
-def test_begin_anew_without_a_number_of_the_launch_is_refused(folder: Path) -> None:
+def test_a_restart_without_a_number_of_the_launch_is_refused(folder: Path) -> None:
     assert main([*MET, "--quiet"]) == 0
     journal = (folder / "net.quantized.optuna_quant.journal").read_bytes()
     ended = launch([*MET, "--fresh"], 2)
@@ -433,7 +433,7 @@ def test_open_mpi_tells_one_launch_from_another(folder: Path) -> None:
         assert_one_search(folder, mpirun("openmpi", [*MET, *more], 3))
 
 
-def test_mpich_needs_a_number_to_begin_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mpich_needs_a_number_to_restart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = mpirun("mpich", [*MET, "--fresh"], 3)
     _, err = process.communicate(timeout=200)
     assert process.returncode != 0

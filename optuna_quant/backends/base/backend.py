@@ -86,7 +86,7 @@ class Backend(Protocol):
 
         Args:
             op_types:
-                Which ops to tune: ``"default"`` (those whose quantization pays), ``"all"``, or the
+                Which ops to tune: ``"default"`` (those worth quantizing), ``"all"``, or the
                 op types.
             op_type_dict:
                 What to allow, by regular expressions of op types.
@@ -139,7 +139,7 @@ class HasSignature(Protocol):
     """A backend that tells what its models depend on besides the configuration."""
 
     def signature(self) -> Mapping[str, str]:
-        """What models depend on besides their configuration, as short texts by part.
+        """What models depend on besides their configuration, as short strings by part.
 
         The calibration data, for instance, as a content hash. A study is continued only if all
         parts are the same. ``"arithmetic"`` among them is how this machine computes the models.

@@ -38,7 +38,7 @@ from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesE
 from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
-from optuna_quant.backends.onnxruntime.static.qdq import Writer
+from optuna_quant.backends.onnxruntime.static.qdq import QDQWriter
 from optuna_quant.backends.onnxruntime.static.static import Plan
 from optuna_quant.backends.onnxruntime.static.static import Planner
 from optuna_quant.backends.onnxruntime.static.write_options import AS_USUAL
@@ -77,7 +77,7 @@ _logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Built:
+class BuiltGraph:
     """A candidate.
 
     Args:
@@ -217,7 +217,7 @@ class CandidateBuilder:
         find: FindParams,
         options: WriteOptions = AS_USUAL,
         means: FindMeans | None = None,
-    ) -> Built | None:
+    ) -> BuiltGraph | None:
         """Build a candidate.
 
         Ops that would need the range of a tensor which has none stay in FP32, with a warning.
@@ -247,7 +247,7 @@ class CandidateBuilder:
         dynamic = any(op.mode == "dynamic" for op in config.ops.values())
         if not (chosen or alone or dynamic or lower):
             return None
-        writer = Writer(self._graph, plan, self._weights, options, means)
+        writer = QDQWriter(self._graph, plan, self._weights, options, means)
         written = writer.write()
         constants: dict[str, onnx.TensorProto | NDArray[Any]] = {}
         constants.update(self._graph.initializers)
@@ -277,7 +277,7 @@ class CandidateBuilder:
             # To a fingerprint, which looks at values alone, the pairs are one.
             text = f"{found} with {writer.repeated_pairs} pairs more"
             found = hashlib.sha256(text.encode()).hexdigest()[: len(found)]
-        return Built(compact, found)
+        return BuiltGraph(compact, found)
 
     def _weights_alone(
         self, config: QuantConfig

@@ -7,7 +7,7 @@ from functools import cached_property
 import hashlib
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.builder import Built
+from optuna_quant.backends.onnxruntime.builder import BuiltGraph
 from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
 from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.recipes.offered import changed
@@ -94,26 +94,26 @@ class Candidates:
         return self._built(config).fingerprint if known is None else known
 
     @cached_property
-    def unchanged(self) -> Built:
+    def unchanged(self) -> BuiltGraph:
         """The candidate of which nothing is quantized: the user's model."""
         model = self._model
         builder = self._variants.base.builder
-        return Built(model.compact, builder.fingerprint_of(model.proto, model.base_dir))
+        return BuiltGraph(model.compact, builder.fingerprint_of(model.proto, model.base_dir))
 
     def variant(self, config: QuantConfig) -> Variant:
         """The graph that a configuration is built from."""
         return self._variants.of(self._recipes.configured(config))
 
-    def _built(self, config: QuantConfig) -> Built:
+    def _built(self, config: QuantConfig) -> BuiltGraph:
         if config.key not in self._models:
             built = self._build(config)
             # Only the last few: the model is asked for soon after its fingerprint.
             self._models[config.key] = built
             self._fingerprints[config.key] = built.fingerprint
-        found: Built = self._models[config.key]
+        found: BuiltGraph = self._models[config.key]
         return found
 
-    def _build(self, config: QuantConfig) -> Built:
+    def _build(self, config: QuantConfig) -> BuiltGraph:
         config = self._recipes.configured(config)
         changes = any(op.mode != "fp32" for op in config.ops.values())
         variant = self._variants.of(config) if changes else self._variants.base
@@ -131,7 +131,7 @@ class Candidates:
         built = variant.builder.build(config, params, options, means)
         return self.unchanged if built is None else self._with_session_recipes(built, config)
 
-    def _with_session_recipes(self, built: Built, config: QuantConfig) -> Built:
+    def _with_session_recipes(self, built: BuiltGraph, config: QuantConfig) -> BuiltGraph:
         """A candidate that says how it is run."""
         for recipe, value in changed(config):
             if isinstance(recipe, SessionRecipe):

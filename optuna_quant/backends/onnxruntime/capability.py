@@ -16,7 +16,7 @@ from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
 from optuna_quant.backends.onnxruntime.targets.target import USUAL_TARGET
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
-from optuna_quant.backends.onnxruntime.weight_only.ops import pays_by_default
+from optuna_quant.backends.onnxruntime.weight_only.ops import is_worth_it_by_default
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
 from optuna_quant.backends.onnxruntime.weight_only.presets import weight_only_presets
 from optuna_quant.space.capability import Capability
@@ -44,8 +44,8 @@ def usual_approach(graph: Graph, static: Mapping[str, StaticOp], model_bytes: in
     """The approach for a model where the user names none.
 
     It is static quantization, and ``"auto"`` where that would leave a considerable part of the
-    model as it is: the weights of ops whose quantization pays and that only dynamic quantization
-    takes.
+    model as it is: the weights of ops that are worth quantizing and that only dynamic
+    quantization takes.
 
     Args:
         graph:
@@ -166,7 +166,7 @@ class _WeightsAlone:
         if op is None:
             return []
         options, on_request = self._of(op, beside_others=False)
-        default = pays_by_default(op, self._float_bytes)
+        default = is_worth_it_by_default(op, self._float_bytes)
         options += self._target.fallbacks(op.op_type, node, self._graph)
         return [OpCapability(node.name, op.op_type, options, default, on_request)]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.left_out import EXPORT
 from optuna_quant.backends.onnxruntime.left_out import find_left_out
+from optuna_quant.backends.onnxruntime.left_out import is_worth_quantizing
 from optuna_quant.backends.onnxruntime.left_out import nonfinite_reason
-from optuna_quant.backends.onnxruntime.left_out import pays
 from optuna_quant.backends.onnxruntime.model.graph import CONTRIB
 from optuna_quant.backends.onnxruntime.model.graph import subgraphs
 from optuna_quant.backends.onnxruntime.targets.table import CPU
@@ -77,7 +77,7 @@ def why_nothing(
     if found:
         return f"It is already quantized, with {found}: give the FP32 model that it was made from."
     left_out = find_left_out(graph, static, approach, {}, (), profile=profile)
-    layers = [each for each in left_out if pays(each.op_type)]
+    layers = [each for each in left_out if is_worth_quantizing(each.op_type)]
     inside = [each for each in layers if each.reason.startswith("it is inside")]
     if layers and len(inside) == len(layers):
         return (

@@ -166,7 +166,7 @@ class _Search:
         for graph in subgraphs(outer):
             sizes = graph_constants(graph)
             for node in graph.node:
-                if pays(node.op_type):
+                if is_worth_quantizing(node.op_type):
                     size = sum(sizes.get(name, 0) for name in node.input)
                     if not size:
                         size = sum(float_constants(node, self._graph).values())
@@ -238,7 +238,7 @@ class _Search:
                 "it has no integer kernel: it would compute in floating point on quantized values"
             )
         else:
-            text = "quantizing it rarely pays"
+            text = "it is rarely worth quantizing"
         return Reason(text, _ALL)
 
     # Ops that nothing takes.
@@ -348,8 +348,8 @@ class _Search:
         return inputs, makers
 
 
-def pays(op_type: str) -> bool:
-    """Whether quantizing ops of a type pays."""
+def is_worth_quantizing(op_type: str) -> bool:
+    """Whether ops of a type are worth quantizing."""
     static = STATIC_RULES.get(op_type)
     dynamic = (rule for (_, known), rule in DYNAMIC_RULES.items() if known == op_type)
     return (static is not None and static.default) or any(rule.default for rule in dynamic)

@@ -41,7 +41,7 @@ class ReferenceOutputs:
         self._stack: NDArray[Any] | None = None  # Where all have the same shape,
         self._rows: dict[int, Any] = {}  # and where they have not.
 
-    def anew(self) -> ReferenceOutputs:
+    def for_other_samples(self) -> ReferenceOutputs:
         """The same for other samples, of which nothing is known yet."""
         return ReferenceOutputs(self._keep, per_sample=self._per_sample)
 

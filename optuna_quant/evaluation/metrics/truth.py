@@ -52,11 +52,11 @@ class Truth:
             return cls(metric.name)
         return cls(metric.name, ReferenceOutputs(metric.keep, per_sample=metric.per_sample))
 
-    def anew(self) -> Truth:
+    def for_other_samples(self) -> Truth:
         """The same for other samples, of which nothing is known yet."""
         if self.references is None:
             return self
-        return replace(self, references=self.references.anew())
+        return replace(self, references=self.references.for_other_samples())
 
     def for_fp32(self) -> Truth:
         """The same where the FP32 model is evaluated; what that gives is kept for both."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optuna_quant.study import record
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Proposal:
     forced: bool = False
     """Whether the configuration was given, or is the last resort: no other claim can win it."""
     positions: tuple[int, ...] | None = None
-    goal: str | int = record.FULL
+    fidelity: Fidelity = FULL
     """How far to evaluate it, see :class:`optuna_quant.study.record.Claim`."""
 
 

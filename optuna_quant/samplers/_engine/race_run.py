@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from optuna_quant.samplers._engine.reports import RaceReport
 from optuna_quant.sequential.race import Rank
 from optuna_quant.sequential.race import clearly_behind
-from optuna_quant.sequential.race import lead
-from optuna_quant.sequential.race import most_missed
+from optuna_quant.sequential.race import mean_difference
 from optuna_quant.sequential.race import order_is_clear
+from optuna_quant.sequential.race import regret_bound
 from optuna_quant.sequential.race import rounds
 from optuna_quant.sequential.race import standing
 from optuna_quant.sequential.race import survivors
 from optuna_quant.sequential.weighted_threshold import estimate
-from optuna_quant.study import record
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class RaceRun:
         self._population = population
         self._rounds: tuple[int, ...] = ()
         if population is not None and population.in_parts:
-            self._rounds = rounds(population.samples, count=race.rounds, part=race.part)
+            self._rounds = rounds(population.samples, count=race.rounds, fraction=race.fraction)
         elif population is not None:  # What is known of one is known of all samples.
             self._rounds = (population.samples,)
         self._round = 0
@@ -65,9 +66,9 @@ class RaceRun:
         self.waiting: dict[str, QuantConfig] = {}
 
     @property
-    def goal(self) -> str | int:
+    def fidelity(self) -> Fidelity:
         """How far the remaining candidates are evaluated in this round."""
-        return self._rounds[self._round] if self._rounds else record.FULL
+        return Fidelity(self._rounds[self._round]) if self._rounds else FULL
 
     def run(self, evaluate: Evaluate) -> list[Evaluation] | None:
         """The results, in the order of the configurations.
@@ -82,7 +83,7 @@ class RaceRun:
         while True:
             self.waiting = {}
             for key, config in self._active.items():
-                found = evaluate(config, self.goal)
+                found = evaluate(config, self.fidelity)
                 if found is None:
                     self.waiting[key] = config
                 else:
@@ -106,7 +107,7 @@ class RaceRun:
             if scores is not None:
                 seen[key] = scores[:samples]
                 value = estimate(population, seen[key])
-                ahead = lead(population, seen[key]) if all_seen else value
+                ahead = mean_difference(population, seen[key]) if all_seen else value
                 self._ranks[key] = Rank(self._round, ahead, value)
         self._held.append((samples, len(self._active)))
         if self._round == len(self._rounds) - 1 or len(seen) < 2:
@@ -117,13 +118,13 @@ class RaceRun:
         kept = survivors(
             population,
             seen,
-            top=self._race.top,
+            top_k=self._race.top_k,
             samples=samples,
             error_probability=error,
             count=self._count,
         )
         best = {key: seen[key] for key in kept}
-        if len(kept) <= self._race.top and order_is_clear(
+        if len(kept) <= self._race.top_k and order_is_clear(
             population, best, samples=samples, error_probability=error, count=self._count
         ):
             return True
@@ -132,15 +133,15 @@ class RaceRun:
         return False
 
     def _put_back(self, seen: Mapping[str, NDArray[np.float64]]) -> None:
-        """Rank candidates that lead on hard samples only behind clearly better ones."""
+        """Rank candidates that are ahead on hard samples only behind clearly better ones."""
         if self._population is None or not seen:
             return
         behind = clearly_behind(self._population, seen)
-        least = min(self._ranks[key].lead for key in seen)
+        least = min(self._ranks[key].difference for key in seen)
         for key in behind:
             rank = self._ranks[key]
-            # Their order among themselves stays: leads are at most 2 apart.
-            self._ranks[key] = replace(rank, lead=least - 2 + rank.lead)
+            # Their order among themselves stays: differences are at most 2 apart.
+            self._ranks[key] = replace(rank, difference=least - 2 + rank.difference)
 
     def _results(self) -> list[Evaluation]:
         keys = list(dict.fromkeys(config.key for config in self._race.configs))
@@ -151,10 +152,10 @@ class RaceRun:
             scores[key] = self._estimated(self._found[key], value)
         return [scores.get(c.key, self._found[c.key]) for c in self._race.configs]
 
-    def _estimated(self, found: Evaluation, normal_mean: float) -> Evaluation:
+    def _estimated(self, found: Evaluation, normalized_mean: float) -> Evaluation:
         if self._population is None:
             return found
-        metric = self._population.metric(normal_mean)
+        metric = self._population.metric(normalized_mean)
         score = metric if self._population.higher_is_better else -metric
         return replace(found, score=score, value=metric)
 
@@ -172,7 +173,7 @@ class RaceRun:
             if (scores := self._found[key].scores) is not None
         }
         error = self._race.error_probability
-        missed = most_missed(
+        missed = regret_bound(
             population,
             seen[best],
             [scores for key, scores in seen.items() if key != best],

@@ -13,12 +13,13 @@ from optuna_quant.samplers._engine.race_run import RaceRun
 from optuna_quant.samplers._engine.requests import Evaluate
 from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Guess
+from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Race
 from optuna_quant.samplers._engine.requests import Scoring
-from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
-from optuna_quant.study import record
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Replay:
             A new generator.
         evaluate:
             What is known about a configuration; :obj:`None` if it was not evaluated as far as
-            its goal.
+            its fidelity.
         population:
             The samples; :obj:`None` if single ones are not known.
         score:
@@ -72,7 +73,7 @@ class Replay:
         self.stage = self.scoring = self._race_run = None
         try:
             wanted = next(self._plan) if results is None else self._plan.send(results)
-            while isinstance(wanted, SeesSamples):
+            while isinstance(wanted, HasPerSampleScores):
                 wanted = self._plan.send(self._population() is not None)
         except StopIteration:
             return
@@ -105,7 +106,7 @@ class Replay:
             self._send(results)
             return True
         for key, config in list(self._waiting.items()):
-            found = self._evaluate(config, self.goal)
+            found = self._evaluate(config, self.fidelity)
             if found is not None:
                 self.known[key] = found
                 del self._waiting[key]
@@ -115,11 +116,11 @@ class Replay:
         return True
 
     @property
-    def goal(self) -> str | int:
+    def fidelity(self) -> Fidelity:
         """How far the configurations of the current stage are evaluated."""
         if self._race_run is not None:
-            return self._race_run.goal
-        return record.FULL if self.stage is None else self.stage.goal
+            return self._race_run.fidelity
+        return FULL if self.stage is None else self.stage.fidelity
 
     def advance(self) -> None:
         """Take in all known results, and advance as far as they go."""

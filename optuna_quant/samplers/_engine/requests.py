@@ -13,7 +13,9 @@ from typing import Any
 from typing import TypeAlias
 
 from optuna_quant.space.config import QuantConfig
-from optuna_quant.study import record
+from optuna_quant.study.fidelity import DECIDED
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
@@ -42,9 +44,9 @@ class Stage:
     provisional: bool = False
 
     @property
-    def goal(self) -> str:
+    def fidelity(self) -> Fidelity:
         """How far the configurations are evaluated."""
-        return record.VERDICT if self.provisional else record.FULL
+        return DECIDED if self.provisional else FULL
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Evaluation:
         number:
             The number of the trial; :obj:`None` for a guess.
         scores:
-            The normal scores of the samples that were seen, in the order of evaluation;
+            The normalized scores of the samples that were seen, in the order of evaluation;
             :obj:`None` if they are not known.
     """
 
@@ -92,21 +94,21 @@ class Race:
             What it is for; shown to people and kept in each trial.
         configs:
             The configurations.
-        top:
+        top_k:
             How many of the best matter.
         rounds:
             The most rounds, each of which sees twice as many samples as the one before.
-        part:
-            The part of the samples that the last round sees.
+        fraction:
+            The fraction of the samples that the last round sees.
         error_probability:
             The probability that one of the best goes out for being surely worse.
     """
 
     name: str
     configs: Sequence[QuantConfig]
-    top: int = 1
+    top_k: int = 1
     rounds: int = 4
-    part: float = 1 / 8
+    fraction: float = 1 / 8
     error_probability: float = 0.05
 
     @property
@@ -115,9 +117,9 @@ class Race:
         return True
 
     @property
-    def goal(self) -> str:
+    def fidelity(self) -> Fidelity:
         """How far the configurations are evaluated where single samples are not known."""
-        return record.FULL
+        return FULL
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,14 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class SeesSamples:
+class HasPerSampleScores:
     """Request for whether samples are evaluated one by one.
 
     To be asked after a first stage: before the baseline is known that is not known.
     """
 
 
-Request: TypeAlias = "Stage | Race | Scoring | SeesSamples"
+Request: TypeAlias = "Stage | Race | Scoring | HasPerSampleScores"
 Plan: TypeAlias = Generator[Request, Any, None]
-Evaluate: TypeAlias = Callable[["QuantConfig", "str | int"], "Evaluation | None"]
+Evaluate: TypeAlias = Callable[["QuantConfig", Fidelity], "Evaluation | None"]
 Guess: TypeAlias = Callable[[Stage | Race, Mapping[str, Evaluation], QuantConfig], Evaluation]

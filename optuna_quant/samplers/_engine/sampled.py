@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._engine.requests import Evaluation
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.sequential.weighted_threshold import estimate
 from optuna_quant.sequential.weighted_threshold import follow
-from optuna_quant.study import record
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
@@ -24,53 +25,55 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class PartialEvaluation:
     """The samples of one trial.
 
     Args:
         population:
             The samples of the study.
         scores:
-            The normal scores of those that the trial has seen, in the order of evaluation.
-        verdict:
+            The normalized scores of those that the trial has seen, in the order of evaluation.
+        decision:
             What they say about the criterion.
         number:
             The number of the trial.
         needed:
-            The normal mean that meets the criterion; :obj:`None` if it is not known.
-        caution:
+            The normalized mean that meets the criterion; :obj:`None` if it is not known.
+        broken_promises:
             How many promises were broken so far.
     """
 
     population: Population
     scores: NDArray[np.float64]
-    verdict: Verdict
+    decision: Decision
     number: int
     needed: float | None = None
-    caution: int = 0
+    broken_promises: int = 0
 
-    def suffices(self, goal: str | int) -> bool:
+    def suffices(self, fidelity: Fidelity) -> bool:
         """Whether the configuration was evaluated as far as a stage wants."""
-        if isinstance(goal, int):
-            return len(self.scores) >= goal
-        if goal == record.VERDICT:
-            return self.verdict is not Verdict.OPEN
-        return self.verdict is Verdict.FAILS
+        if fidelity.samples is not None:
+            return len(self.scores) >= fidelity.samples
+        if fidelity.until_decided:
+            return self.decision is not Decision.OPEN
+        return self.decision is Decision.FAILS
 
-    def first(self, samples: int) -> Seen:
+    def first(self, samples: int) -> PartialEvaluation:
         """The state after the first samples."""
         if samples >= len(self.scores):
             return self
-        scores, verdict = self.scores[:samples], Verdict.OPEN
+        scores, decision = self.scores[:samples], Decision.OPEN
         if self.needed is not None:
-            test = follow(self.population, self.needed, scores, caution=self.caution)
-            verdict = test.verdict
-        return replace(self, scores=scores, verdict=verdict)
+            test = follow(
+                self.population, self.needed, scores, broken_promises=self.broken_promises
+            )
+            decision = test.decision
+        return replace(self, scores=scores, decision=decision)
 
     @property
     def met(self) -> bool | None:
         """Whether the criterion is met; :obj:`None` if that is open."""
-        return None if self.verdict is Verdict.OPEN else self.verdict is not Verdict.FAILS
+        return None if self.decision is Decision.OPEN else self.decision is not Decision.FAILS
 
     def evaluation(self, config: QuantConfig) -> Evaluation:
         """The result as a plan receives it; the metric is an estimate."""
@@ -83,10 +86,10 @@ class SampledOutcomes:
     """Reads the samples of trials, each trial once."""
 
     def __init__(self) -> None:
-        self._found: dict[int, tuple[tuple[float | None, int], Seen]] = {}
-        self._first: dict[tuple[int, int], tuple[Seen, bool | None]] = {}
+        self._found: dict[int, tuple[tuple[float | None, int], PartialEvaluation]] = {}
+        self._first: dict[tuple[int, int], tuple[PartialEvaluation, bool | None]] = {}
 
-    def evidence(self, history: TrialHistory, outcome: Outcome) -> Seen | None:
+    def evidence(self, history: TrialHistory, outcome: Outcome) -> PartialEvaluation | None:
         """What a trial has seen; :obj:`None` if single samples are not known.
 
         Where the criterion is not known the trial itself says what it has concluded.
@@ -108,16 +111,18 @@ class SampledOutcomes:
         if known is not None and known[0] == asked:
             return known[1]
         population = history.population
-        scores = population.normal(view.scores)
-        needed, verdict, caution = None, outcome.verdict, history.broken_promises
+        scores = population.normalized(view.scores)
+        needed, decision, broken_promises = None, outcome.decision, history.broken_promises
         if threshold is not None:
-            needed = population.normal_mean(threshold)
-            verdict = follow(population, needed, scores, caution=caution).verdict
-        seen = Seen(population, scores, verdict, outcome.number, needed, caution)
+            needed = population.normalized_mean(threshold)
+            decision = follow(population, needed, scores, broken_promises=broken_promises).decision
+        seen = PartialEvaluation(
+            population, scores, decision, outcome.number, needed, broken_promises
+        )
         self._found[outcome.number] = asked, seen
         return seen
 
-    def met_after(self, seen: Seen, samples: int) -> bool | None:
+    def met_after(self, seen: PartialEvaluation, samples: int) -> bool | None:
         """Whether the criterion seemed to be met after so many samples."""
         key = seen.number, samples
         known = self._first.get(key)
@@ -131,4 +136,4 @@ class SampledOutcomes:
         if outcome is None or not outcome.is_partial:
             return outcome is not None
         seen = self.evidence(history, outcome)
-        return seen is None or seen.suffices(record.FULL)
+        return seen is None or seen.suffices(FULL)

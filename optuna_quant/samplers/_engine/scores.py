@@ -28,7 +28,7 @@ def key_of(sensitivity: Sensitivity | None) -> str:
     return sensitivity.key if isinstance(sensitivity, HasKey) else ""
 
 
-class ScoreBook:
+class SensitivityCache:
     """The sensitivities that a study keeps.
 
     Args:

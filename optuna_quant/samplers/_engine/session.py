@@ -190,8 +190,8 @@ class StudySession:
             worker=this_worker(),
             provisional=proposal.provisional,
             speculative=proposal.speculative,
-            goal=proposal.goal,
-            caution=self.history.broken_promises,
+            fidelity=proposal.fidelity,
+            broken_promises=self.history.broken_promises,
             positions=proposal.positions,
         )
         _optuna.set_trial_system_attr(study, trial, record.CLAIM, claim.to_attr())

@@ -20,7 +20,8 @@ from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Race
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.sampled import SampledOutcomes
-from optuna_quant.samplers._engine.scores import ScoreBook
+from optuna_quant.samplers._engine.scores import SensitivityCache
+from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class StagedQuantSampler(QuantSampler):
         **kwargs: Any,
     ) -> None:
         super().__init__(space, **kwargs)
-        self._scores = ScoreBook(type(self).__name__, sensitivity)
+        self._scores = SensitivityCache(type(self).__name__, sensitivity)
         if when_blocked not in ("speculate", "wait"):
             raise ValueError(
                 f"when_blocked must be 'speculate' or 'wait', but got {when_blocked!r}."
@@ -203,27 +204,27 @@ class _StagedPolicy(Policy):
     def _begin(self, history: TrialHistory) -> Replay:
         return Replay(
             self._sampler.plan(self._sampler.space),
-            lambda config, goal: self._evaluation(history, config, goal),
+            lambda config, fidelity: self._evaluation(history, config, fidelity),
             lambda: _raced_on(history),
             lambda wanted: self._sampler._scores.read(history.study, wanted),
         )
 
     def _evaluation(
-        self, history: TrialHistory, config: QuantConfig, goal: str | int
+        self, history: TrialHistory, config: QuantConfig, fidelity: Fidelity
     ) -> Evaluation | None:
-        """The result of a configuration; :obj:`None` if it does not reach the goal yet."""
+        """The result of a configuration; :obj:`None` if it is not evaluated so far yet."""
         outcome = history.outcomes.get(config.key)
         if outcome is None:
             return None
         seen = self._sampled.evidence(history, outcome)
         if seen is not None and outcome.is_partial:
-            if not seen.suffices(goal):
+            if not seen.suffices(fidelity):
                 return None
             found = seen.evaluation(config)
-            if isinstance(goal, int):
+            if fidelity.samples is not None:
                 # As it was when its round ended, or the plan would go another way now. But what
                 # was promised then and surely fails now does not fit.
-                met = self._sampled.met_after(seen, goal)
+                met = self._sampled.met_after(seen, fidelity.samples)
                 found = replace(found, met=found.met is not False if met else met)
             return found
         violation = outcome.violation
@@ -237,9 +238,9 @@ class _StagedPolicy(Policy):
                 return None  # Not known before the baseline is.
         met = None if violation is None else violation <= 0 and outcome.is_complete
         scores = None if seen is None else seen.scores
-        if seen is not None and isinstance(goal, int) and met is False:
+        if seen is not None and fidelity.samples is not None and met is False:
             # It was perhaps not known when its round ended.
-            met = False if self._sampled.met_after(seen, goal) is not None else None
+            met = False if self._sampled.met_after(seen, fidelity.samples) is not None else None
         return Evaluation(config, outcome.score, outcome.value, met, outcome.number, scores)
 
     def _speculate(self, history: TrialHistory, claimed: Mapping[str, int]) -> Proposal | None:
@@ -271,7 +272,11 @@ class _StagedPolicy(Policy):
                 if config.key not in claimed and (known is None or known.is_partial):
                     self._sampler.space.check(config, f"Stage {stage.name!r}")
                     return Proposal(
-                        config, stage.name, stage.provisional, speculative, goal=replay.goal
+                        config,
+                        stage.name,
+                        stage.provisional,
+                        speculative,
+                        fidelity=replay.fidelity,
                     )
         return None
 

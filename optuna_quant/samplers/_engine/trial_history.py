@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from optuna_quant import _optuna
 from optuna_quant.samplers._engine.reports import Abandoned
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.repeated_failures import failures_from
@@ -84,9 +84,9 @@ class Outcome:
         return None if self.view is None else self.view.samples
 
     @property
-    def verdict(self) -> Verdict:
+    def decision(self) -> Decision:
         """What the trial itself has concluded from its samples."""
-        return Verdict.OPEN if self.view is None else self.view.verdict
+        return Decision.OPEN if self.view is None else self.view.decision
 
     @property
     def is_partial(self) -> bool:
@@ -111,7 +111,7 @@ class TrialHistory:
 
     A finished trial is read once. Of one configuration, the first complete trial counts,
     otherwise the pruned one that has seen most; :attr:`epoch` goes up when an outcome that was
-    known before has changed, so that what was concluded from it can be concluded anew.
+    known before has changed, so that conclusions from it can be drawn again.
     """
 
     def __init__(
@@ -242,9 +242,9 @@ class TrialHistory:
         )
 
     def _settle(self, outcome: Outcome) -> None:
-        if outcome.verdict is Verdict.PROMISED:
+        if outcome.decision is Decision.PROVISIONALLY_MET:
             self._promised.add(outcome.key)
-        elif outcome.verdict is Verdict.FAILS:
+        elif outcome.decision is Decision.FAILS:
             self._failed_to_meet.add(outcome.key)
         known = self._outcomes.get(outcome.key)
         if known is not None:

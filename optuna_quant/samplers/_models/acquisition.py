@@ -66,8 +66,8 @@ class Acquisition:
         Returns:
             The point, or :obj:`None` if every point that was looked at is taken.
         """
-        begun = [self._step(start, -np.inf) for start in dict.fromkeys(starts)]
-        found = [step for step in begun if step is not None]
+        started = [self._step(start, -np.inf) for start in dict.fromkeys(starts)]
+        found = [step for step in started if step is not None]
         found.sort(key=lambda step: -step[1])
         best: tuple[Point, float] | None = None
         for step in found[:climbs]:

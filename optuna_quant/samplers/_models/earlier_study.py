@@ -34,7 +34,7 @@ from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.samplers._models.threads import single_threaded_blas
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
@@ -275,7 +275,7 @@ def _loss(observed: Observed, history: TrialHistory, space: TuningSpace) -> Earl
         failed = not _meets(history, outcome)
     elif outcome is not None:
         seen = SampledOutcomes().evidence(history, outcome)
-        failed = seen is not None and seen.verdict is Verdict.FAILS
+        failed = seen is not None and seen.decision is Decision.FAILS
     return EarlierLoss(labels, float(observed.loss), observed.error, observed.spread, failed)
 
 

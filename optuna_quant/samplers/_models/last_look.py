@@ -22,7 +22,7 @@ _MUCH = 0.15
 
 
 class LastLook:
-    """Tries the ops that matter most by their cost alone, dearest first.
+    """Tries the ops that matter most by their cost alone, the most expensive first.
 
     The model of the loss rests on sensitivities, which can be far off for single ops (a recurrent
     one among convolutions). An op that it takes for harmful is in no configuration that it

@@ -12,7 +12,7 @@ from optuna_quant.samplers._models.metric_step import metric_step
 from optuna_quant.samplers._models.observed_loss import LossScale
 from optuna_quant.samplers._models.observed_loss import Observed
 from optuna_quant.samplers._models.option_positions import option_positions
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class LossObservations:
         if step:
             # As many samples have changed at least, and one more could have.
             spread = math.sqrt(step * (abs(loss) + step))
-        if seen is not None and seen.verdict is Verdict.FAILS:
+        if seen is not None and seen.decision is Decision.FAILS:
             # That it fails is known better than by how much.
             loss = max(loss, _SURELY_FAILS * tolerance)
             error = min(error, 0.5 * (loss - tolerance))
@@ -167,7 +167,7 @@ def _standard_errors(population: Population, scores: NDArray[np.float64]) -> tup
     In units of the metric.
     """
     seen = len(scores)
-    gains = scores - population.normal_baseline[:seen]
+    gains = scores - population.normalized_baseline[:seen]
     # As if one more sample had changed as far as any did: none is not certainty.
     largest = float(np.abs(gains).max()) or 1.0
     spread = float(np.sqrt(np.square(gains).mean() + largest**2 / seen))

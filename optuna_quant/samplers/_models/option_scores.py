@@ -57,7 +57,7 @@ class OptionScores:
     of_weights: Mapping[str, float] = field(default_factory=dict)
 
 
-class OptionScoreBook:
+class OptionSensitivityCache:
     """The option scores that a study keeps.
 
     Args:

@@ -20,7 +20,8 @@ from optuna_quant.samplers._models.surrogate_policy import Decision
 from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
-from optuna_quant.study import record
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
@@ -113,10 +114,10 @@ class ParetoPolicy(SurrogatePolicy):
             stage,
             provisional=True,
             positions=self._space.positions_of(config),
-            goal=record.FULL if population is None else population.samples,
+            fidelity=FULL if population is None else Fidelity(population.samples),
         )
 
-    def _decided_anew(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
+    def _decided_again(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
         if history.threshold is None:
             return Decision()  # The baseline is still being measured.
         model = self._model.fitted(history, claimed)

@@ -63,7 +63,7 @@ class StudyPrior:
         trials:
             How many finished trials it had.
         op_types:
-            Its ops, with their op types; empty texts where the study does not say.
+            Its ops, with their op types; empty strings where the study does not say.
         options:
             The labels of the options of each of them.
         same_model:
@@ -249,14 +249,14 @@ def keep_prior(study: optuna.Study, prior: StudyPrior | None) -> StudyPrior | No
     if prior is None:
         return kept
     if kept is None:
-        check_unbegun(study, prior.study)
+        check_not_started(study, prior.study)
         data = ComputeOnce(study, _NAME).get(lambda: prior.dumps().encode())
         kept = StudyPrior.loads(data.decode())
-    check_begun_from(study, kept, prior.study)
+    check_started_from(study, kept, prior.study)
     return kept
 
 
-def check_unbegun(study: optuna.Study, earlier: str) -> None:
+def check_not_started(study: optuna.Study, earlier: str) -> None:
     """Refuse to start a study from another one if it has its own results.
 
     Raises:
@@ -271,7 +271,7 @@ def check_unbegun(study: optuna.Study, earlier: str) -> None:
         )
 
 
-def check_begun_from(study: optuna.Study, kept: StudyPrior, earlier: str) -> None:
+def check_started_from(study: optuna.Study, kept: StudyPrior, earlier: str) -> None:
     """Refuse to continue a study that was started from another one than is given now.
 
     Raises:

@@ -263,7 +263,7 @@ class PriorInSpace:
 
 
 class TakenScores:
-    """Option scores taken from an earlier study, with the interface of an ``OptionScoreBook``.
+    """Option scores from an earlier study, behind the interface of ``OptionSensitivityCache``.
 
     Args:
         scores:

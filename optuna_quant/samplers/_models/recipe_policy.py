@@ -71,7 +71,7 @@ class RecipePolicy(Policy):
     def current(self, history: TrialHistory) -> SurrogatePolicy | None:
         """The policy that goes on; :obj:`None` if the choice of recipes is not known yet."""
         plain = self._plain
-        if self._choices is None or history.threshold is None or not plain.is_begun(history):
+        if self._choices is None or history.threshold is None or not plain.is_started(history):
             return plain
         if plain.is_start_enough(history):
             return plain
@@ -79,7 +79,7 @@ class RecipePolicy(Policy):
         if choice is None:
             return None
         chosen = self._policy_with(choice.recipes)
-        if chosen is plain or not chosen.is_begun(history) or chosen.is_start_enough(history):
+        if chosen is plain or not chosen.is_started(history) or chosen.is_start_enough(history):
             return chosen
         losses = [policy.start_loss(history) for policy in (chosen, plain)]
         return chosen if losses[0] <= losses[1] else plain

@@ -16,7 +16,7 @@ from optuna_quant.samplers._models.option_scores import OptionScores
 
 if TYPE_CHECKING:
     from optuna_quant.samplers._engine.trial_history import TrialHistory
-    from optuna_quant.samplers._models.option_scores import OptionScoreBook
+    from optuna_quant.samplers._models.option_scores import OptionSensitivityCache
     from optuna_quant.samplers._models.prior_in_space import TakenScores
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.tunable import Tunable
@@ -52,13 +52,13 @@ class SearchPhases:
     def __init__(
         self,
         space: TuningSpace,
-        scores: OptionScoreBook | TakenScores | None,
+        scores: OptionSensitivityCache | TakenScores | None,
         first_ops: Collection[str],
     ) -> None:
         later = options_of_others(space, first_ops)
         self.forbidden: list[Forbidden] = [later, {}] if later else [{}]
         self.last = len(self.forbidden) - 1
-        self._book = scores
+        self._cache = scores
         first = [t for t in space.tunables if not set(t.ops) & later.keys()]
         others = [t for t in space.tunables if set(t.ops) & later.keys()]
         self._scored: list[list[Tunable]] = [first, others] if others else [first]
@@ -72,9 +72,9 @@ class SearchPhases:
     def compute_scores(self, history: TrialHistory, phase: int) -> bool:
         """Compute what a phase needs; :obj:`False` if another worker is doing so."""
         for tunables in self._scored[: phase + 1]:
-            if self._book is None or self._read(history, tunables) is not None:
+            if self._cache is None or self._read(history, tunables) is not None:
                 continue
-            if not self._book.compute(history.study, sensitivity_samples(history), tunables):
+            if not self._cache.compute(history.study, sensitivity_samples(history), tunables):
                 return False
         return True
 
@@ -88,9 +88,9 @@ class SearchPhases:
         return {op: s for each in self.known_scores(history) for op, s in each.scores.items()}
 
     def _read(self, history: TrialHistory, tunables: Sequence[Tunable]) -> OptionScores | None:
-        if self._book is None:
+        if self._cache is None:
             return _NOTHING_SCORED
-        return self._book.read(history.study, sensitivity_samples(history), tunables)
+        return self._cache.read(history.study, sensitivity_samples(history), tunables)
 
 
 def sensitivity_samples(history: TrialHistory) -> int | None:

@@ -15,14 +15,14 @@ from optuna_quant.samplers._models.surrogate_stages import RECIPES_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
-from optuna_quant.sequential import Verdict
+from optuna_quant.sequential import Decision
 from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
-    from optuna_quant.samplers._engine.sampled import Seen
+    from optuna_quant.samplers._engine.sampled import PartialEvaluation
     from optuna_quant.samplers._engine.trial_history import Outcome
     from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.space.config import QuantConfig
@@ -109,7 +109,7 @@ class StudyOutcomes:
         ]
         return [config for config in found if not self._fixed or config in self._space]
 
-    def seen(self, history: TrialHistory, outcome: Outcome) -> Seen | None:
+    def seen(self, history: TrialHistory, outcome: Outcome) -> PartialEvaluation | None:
         """The samples that a trial has seen; :obj:`None` if single samples are not known."""
         return self._sampled.evidence(history, outcome)
 
@@ -125,7 +125,7 @@ class StudyOutcomes:
         if self._in_full or not outcome.is_partial:
             return not outcome.is_partial
         seen = self.seen(history, outcome)
-        return seen is None or seen.verdict is not Verdict.OPEN
+        return seen is None or seen.decision is not Decision.OPEN
 
     def met(self, history: TrialHistory, key: str) -> bool:
         """Whether a configuration meets the criterion, on all samples."""

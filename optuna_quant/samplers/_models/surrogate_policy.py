@@ -36,6 +36,9 @@ from optuna_quant.samplers._models.surrogate_stages import START_STAGE
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.samplers._models.worth import EvaluationWorth
 from optuna_quant.study import record
+from optuna_quant.study.fidelity import DECIDED
+from optuna_quant.study.fidelity import FULL
+from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._engine.trial_history import TrialHistory
     from optuna_quant.samplers._models.forbidden_options import Forbidden
-    from optuna_quant.samplers._models.option_scores import OptionScoreBook
+    from optuna_quant.samplers._models.option_scores import OptionSensitivityCache
     from optuna_quant.samplers._models.prior_in_space import PriorInSpace
     from optuna_quant.samplers._models.prior_in_space import TakenScores
     from optuna_quant.space.config import QuantConfig
@@ -77,7 +80,7 @@ class SurrogateOptions:
     """
 
     min_gain: float
-    scores: OptionScoreBook | TakenScores | None
+    scores: OptionSensitivityCache | TakenScores | None
     first_ops: frozenset[str] = frozenset()
     prior: PriorInSpace | None = None
     thorough: bool = False
@@ -201,7 +204,7 @@ class SurrogatePolicy(Policy):
         return decision.proposal
 
     def is_over(self, history: TrialHistory) -> bool:
-        if not self.is_begun(history):
+        if not self.is_started(history):
             return False
         if self.is_start_enough(history):
             return True
@@ -211,7 +214,7 @@ class SurrogatePolicy(Policy):
         return decision.proposal is None and decision.lacks is None
 
     def is_blocked(self, history: TrialHistory) -> bool:
-        if self._prior is None and not self.is_begun(history):
+        if self._prior is None and not self.is_started(history):
             return False
         if not self._phases.has_scores(history, 0):
             return True
@@ -220,7 +223,7 @@ class SurrogatePolicy(Policy):
     def is_answer(self, history: TrialHistory, key: str) -> bool:
         if key in self._sizes.keys and not self._phases.last:
             return True
-        if not self.is_begun(history) or not self._phases.has_scores(history, 0):
+        if not self.is_started(history) or not self._phases.has_scores(history, 0):
             return False
         return self._decide(history, {}).answer == key
 
@@ -276,7 +279,7 @@ class SurrogatePolicy(Policy):
 
     def _next_stage(self, history: TrialHistory) -> str | None:
         """The stage that comes next; :obj:`None` if the search has concluded."""
-        if not self.is_begun(history):
+        if not self.is_started(history):
             return START_STAGE
         if self.is_over(history):
             return None
@@ -300,14 +303,14 @@ class SurrogatePolicy(Policy):
             self._tools_of(history).believes.is_settled(history, config),
         )
 
-    # The beginning.
+    # The start.
 
     def _earlier_proposal(self) -> Proposal | None:
         """The evaluation of an earlier study's answer, if that answers this question."""
         if self._prior is None or self._prior.first is None:
             return None
-        goal = record.FULL if self._prior.is_concluded else record.VERDICT
-        return self._try(self._prior.first, EARLIER_STAGE, goal=goal)
+        fidelity = FULL if self._prior.is_concluded else DECIDED
+        return self._try(self._prior.first, EARLIER_STAGE, fidelity=fidelity)
 
     def _first(self, history: TrialHistory) -> Proposal | None:
         """The first proposal, before the model decides; :obj:`None` if it decides at once."""
@@ -327,13 +330,13 @@ class SurrogatePolicy(Policy):
         loss = self._observations.loss_of(history, self._start)
         return math.inf if loss is None else loss
 
-    def is_begun(self, history: TrialHistory) -> bool:
+    def is_started(self, history: TrialHistory) -> bool:
         """Whether the first proposal has been evaluated."""
         first = self._first(history)
         return first is None or self._is_seen(history, first)
 
     def _is_seen(self, history: TrialHistory, first: Proposal) -> bool:
-        if first.goal == record.FULL:
+        if first.fidelity == FULL:
             return self._outcomes.is_known(history, first.config)
         outcome = history.outcomes.get(first.config.key)
         return outcome is not None and self._outcomes.is_decided(history, outcome)
@@ -368,10 +371,10 @@ class SurrogatePolicy(Policy):
         )
         if self._decided is None or self._decided[0] != state:
             with single_threaded_blas():
-                self._decided = state, self._decided_anew(history, claimed)
+                self._decided = state, self._decided_again(history, claimed)
         return self._decided[1]
 
-    def _decided_anew(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
+    def _decided_again(self, history: TrialHistory, claimed: Mapping[str, int]) -> Decision:
         if history.threshold is None:
             return Decision()  # The baseline is still being measured.
         enough = self._start_that_is_enough(history)
@@ -415,7 +418,7 @@ class SurrogatePolicy(Policy):
         if self._start.key not in claimed and self._is_start_open(history, best):
             return Decision(Proposal(self._start, START_STAGE))
         if best is not None and not best.proven and best.config.key not in claimed:
-            return Decision(self._try(best.config, ANSWER_STAGE, goal=record.FULL))
+            return Decision(self._try(best.config, ANSWER_STAGE, fidelity=FULL))
         answer = best.config.key if best is not None and best.proven else None
         if gain < _LAST_GAIN * worth:
             next_one = self._thorough(history, beliefs, self._reference(best))
@@ -456,13 +459,13 @@ class SurrogatePolicy(Policy):
         promising = [b for b in beliefs if b.probability >= least and b.cost <= highest]
         return max(promising, key=lambda b: (b.improvement, b.probability), default=None)
 
-    def _try(self, config: QuantConfig, stage: str, *, goal: str = record.VERDICT) -> Proposal:
+    def _try(self, config: QuantConfig, stage: str, *, fidelity: Fidelity = DECIDED) -> Proposal:
         return Proposal(
             config,
             stage,
             provisional=stage != ANSWER_STAGE,
             positions=self._space.positions_of(config),
-            goal=goal,
+            fidelity=fidelity,
         )
 
     def _reference(self, best: BestKnown | None) -> float:

@@ -12,10 +12,10 @@ from typing import Any
 from typing import TypeAlias
 
 from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Race
 from optuna_quant.samplers._engine.requests import Request
-from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
 
 
@@ -55,7 +55,7 @@ class Comparisons:
             The score of what was the best so far, and the results.
         """
         score = best.score
-        if self.races and (yield SeesSamples()):
+        if self.races and (yield HasPerSampleScores()):
             results: list[Evaluation] = yield Race(name, [best.config, *configs])
             best.settle(results)
             if best.is_promising:
@@ -76,9 +76,9 @@ class Comparisons:
         self, name: str, configs: Sequence[QuantConfig], *, provisional: bool = False
     ) -> Comparison:
         """Rank configurations."""
-        if self.races and (yield SeesSamples()):
-            top = max(_FEWEST_RANKED, len(configs) // 4)
-            results: list[Evaluation] = yield Race(name, configs, top=top)
+        if self.races and (yield HasPerSampleScores()):
+            top_k = max(_FEWEST_RANKED, len(configs) // 4)
+            results: list[Evaluation] = yield Race(name, configs, top_k=top_k)
             return results
         results = yield Stage(name, configs, provisional=provisional)
         return results

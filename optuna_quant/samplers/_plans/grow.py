@@ -9,9 +9,9 @@ from typing import Any
 from typing import TypeAlias
 
 from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Race
 from optuna_quant.samplers._engine.requests import Request
-from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
 
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # On how many of the samples single changes are ranked: what matters is tried again, together.
-_PART = 1 / 16
+_FRACTION = 1 / 16
 
 Change: TypeAlias = "tuple[Tunable, OpConfig]"
 Growth: TypeAlias = "Generator[Request, Any, QuantConfig]"
@@ -93,13 +93,13 @@ def grow_to_the_end(stage: str, config: QuantConfig, changes: Sequence[Change]) 
         The configuration with the changes that hold together.
     """
     left = list(changes)
-    sees_samples: bool = yield SeesSamples()
+    sees_samples: bool = yield HasPerSampleScores()
     while left:
         alone = [apply(config, [change]) for change in left]
         name = f"{stage}, one by one"
         results: list[Evaluation]
         if sees_samples:
-            results = yield Race(name, alone, top=len(alone), rounds=1, part=_PART)
+            results = yield Race(name, alone, top_k=len(alone), rounds=1, fraction=_FRACTION)
         else:
             results = yield Stage(name, alone, provisional=True)
         order = sorted(range(len(left)), key=lambda i: -results[i].score)

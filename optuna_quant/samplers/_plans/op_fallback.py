@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant.samplers._engine.requests import Evaluation
+from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Request
-from optuna_quant.samplers._engine.requests import SeesSamples
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._plans.fallback import Ranking
 from optuna_quant.samplers._plans.fallback import bracket
@@ -113,7 +113,7 @@ class OpFallback:
         """Whether accumulated fallback is searched by halves."""
         if self.accumulate is not None:
             return self.accumulate == "bracket"
-        sees_samples: bool = yield SeesSamples()
+        sees_samples: bool = yield HasPerSampleScores()
         return sees_samples and self.knows_criterion
 
     def _bracket(

@@ -29,7 +29,7 @@ class TuningCriterion:
     Args:
         timeout:
             0: stop at the first configuration that meets the accuracy criterion. A positive
-            number: search for that many seconds, and take the best; or a text such as ``"15m"``
+            number: search for that many seconds, and take the best; or a string such as ``"15m"``
             or ``"1h"``. :obj:`None`: search until ``max_trials``, or until the strategy has
             nothing left.
         max_trials:

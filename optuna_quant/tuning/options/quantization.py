@@ -55,7 +55,7 @@ class QuantizationOptions:
             Whether weights have 7 bits in the 8 that they take, so that no processor without VNNI
             instructions saturates. Default: as the target asks for.
         op_types:
-            Which ops to tune: ``"default"`` (those whose quantization pays: where latency is the
+            Which ops to tune: ``"default"`` (those worth quantizing: where latency is the
             objective, none that makes the model slower here), ``"all"``, or the op types.
         op_type_dict:
             What to allow, by op type, see :func:`optuna_quant.space.narrowing.narrow`.

@@ -38,7 +38,7 @@ class SearchOptions:
             has taught is the prior of the search, and its answer is the first candidate where the
             criterion and the objective are the same: if nothing has changed, that and the FP32
             model are all that is evaluated. The earlier study is only read; what is taken from it
-            is written into the new study at its beginning, so that it is not needed again. See
+            is written into the new study at its start, so that it is not needed again. See
             ``docs/warm_start.md``.
         costs:
             What each op costs in each option, for a device that is not here or as you have

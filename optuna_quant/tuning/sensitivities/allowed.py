@@ -72,7 +72,7 @@ def _check(table: SensitivityTable, backend: Backend, space: TuningSpace) -> Non
     if table.model != model:
         raise ValueError(
             f"sensitivities: they are of another model (it has the fingerprint {table.model!r}; "
-            f"the one given here {model!r}). Write them anew with optuna-quant sensitivity."
+            f"the one given here {model!r}). Write them again with optuna-quant sensitivity."
         )
     capability = backend.capability()
     ops = {op.name: op for op in capability.ops}

@@ -94,7 +94,7 @@ def given_sensitivity(
                 if option.label not in table.scores.get(op, {}):
                     raise ValueError(
                         f"sensitivities: there is no score for op {op!r} in option "
-                        f"{option.label!r}. Write them anew with the same options, disable it, or "
+                        f"{option.label!r}. Write them again with the same options, disable it or "
                         'remove all scores and "kind" to give only what is disabled.'
                     )
     tuned = [name for name, values in space.recipes.items() if len(values) > 1]

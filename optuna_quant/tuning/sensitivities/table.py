@@ -66,7 +66,7 @@ class OptionSensitivity:
         texts = {"op": self.op, "op_type": self.op_type, "option": self.option or ""}
         for name, value in texts.items():
             if not isinstance(value, str):
-                raise ValueError(f"op {self.op!r}: {name} must be a text, but is {value!r}.")
+                raise ValueError(f"op {self.op!r}: {name} must be a string, but is {value!r}.")
         if not isinstance(self.enabled, bool):
             raise ValueError(
                 f"op {self.op!r}: enabled must be true or false, but is {self.enabled!r}."
@@ -219,7 +219,7 @@ class SensitivityTable:
                 f"{VERSION}."
             )
         if not isinstance(stored["model"], str) or not isinstance(stored["scores"], list):
-            raise ValueError("'model' must be a text, and 'scores' a list.")
+            raise ValueError("'model' must be a string, and 'scores' a list.")
         rows = [_read(row, number) for number, row in enumerate(stored["scores"], start=1)]
         return cls(stored["model"], stored.get("kind"), tuple(rows))
 

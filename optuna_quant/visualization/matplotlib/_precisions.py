@@ -13,9 +13,9 @@ from optuna_quant.visualization._precisions import MOST_LABELS
 from optuna_quant.visualization._precisions import TITLE
 from optuna_quant.visualization._precisions import _get_precisions_info
 from optuna_quant.visualization._precisions import _PrecisionsInfo
+from optuna_quant.visualization._precisions import outcome_rows
 from optuna_quant.visualization._precisions import top_of
 from optuna_quant.visualization._precisions import trials_of
-from optuna_quant.visualization._precisions import verdict_rows
 from optuna_quant.visualization.matplotlib._pyplot import FONT
 from optuna_quant.visualization.matplotlib._pyplot import experimental
 from optuna_quant.visualization.matplotlib._pyplot import mark
@@ -84,10 +84,10 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> Axes:
         linewidth=0.5,
     )
     handles = []
-    for verdict, row in verdict_rows(info).items():
-        found = trials_of(info, verdict)
+    for outcome, row in outcome_rows(info).items():
+        found = trials_of(info, outcome)
         size = 36 if columns <= MOST_LABELS else 9
-        handles.append(mark(axes, verdict, found, [row] * len(found), size=size))
+        handles.append(mark(axes, outcome, found, [row] * len(found), size=size))
     shown = present(each for row in info.precisions for each in row)
     handles += [Patch(color=each.color, label=each.name) for each in shown]
     names = [for_matplotlib(name) for name in shortened(info.ops)]

@@ -140,7 +140,7 @@ def put_legend(axes: Axes, handles: list[Any] | None = None, *, marker_scale: fl
 
 def mark(
     axes: Axes,
-    verdict: Judged,
+    outcome: Judged,
     x: Sequence[float],
     y: Sequence[float],
     *,
@@ -152,7 +152,7 @@ def mark(
     Args:
         axes:
             Where to draw them.
-        verdict:
+        outcome:
             What came out.
         x:
             Where they are.
@@ -166,12 +166,12 @@ def mark(
     Returns:
         The entry of the legend.
     """
-    symbol = SYMBOLS[verdict][1]
+    symbol = SYMBOLS[outcome][1]
     colors: dict[str, Any] = (
         {"color": color}
         if symbol in "x_"
-        else {"edgecolors": color, "facecolors": "none" if verdict in HOLLOW else color}
+        else {"edgecolors": color, "facecolors": "none" if outcome in HOLLOW else color}
     )
     return axes.scatter(
-        x, y, s=size, marker=symbol, linewidths=1.3, label=str(verdict), zorder=3, **colors
+        x, y, s=size, marker=symbol, linewidths=1.3, label=str(outcome), zorder=3, **colors
     )

@@ -72,15 +72,15 @@ def _get_tradeoff_plot(info: _TradeoffInfo) -> Axes:
     axes = new_axes(title_of(info), x=for_matplotlib(info.cost.title), y=metric, size=(9.0, 4.8))
     costs, metrics = front_line(info)
     axes.step(costs, metrics, where="post", color="#AAAAAA", linewidth=1.3, label=FRONT)
-    for verdict in reversed(Judged):  # What meets the criterion is on top.
-        inside, beyond = at_edge([p for p in info.points if p.verdict is verdict], info)
+    for outcome in reversed(Judged):  # What meets the criterion is on top.
+        inside, beyond = at_edge([p for p in info.points if p.outcome is outcome], info)
         if inside:
             mark(
                 axes,
-                verdict,
+                outcome,
                 [info.cost.scaled(point.cost) for point in inside],
                 [point.metric for point in inside],
-                color=color_of(verdict),
+                color=color_of(outcome),
             )
         if beyond:
             axes.scatter(
@@ -88,7 +88,7 @@ def _get_tradeoff_plot(info: _TradeoffInfo) -> Axes:
                 [point.metric for point in beyond],
                 marker="v",
                 s=40,
-                color=color_of(verdict),
+                color=color_of(outcome),
             )
     if edge_of(info) is not None:
         axes.scatter([], [], marker="v", s=40, color=color_of(Judged.MISSED), label=OFF_SCALE)

@@ -527,7 +527,9 @@ def test_configs_that_do_not_fit(op: str, label: str, message: str) -> None:
 def test_unknown_recipe() -> None:
     with pytest.raises(ValueError, match="no recipe 'smooth_quantization'.*'smooth_quant'"):
         make_backend().quantize(QuantConfig({}, {"smooth_quantization": "on"}))
-    with pytest.raises(ValueError, match="'smooth_quant' has no value 0.5: its values are texts"):
+    with pytest.raises(
+        ValueError, match="'smooth_quant' has no value 0.5: its values are strings"
+    ):
         make_backend().quantize(QuantConfig({}, {"smooth_quant": 0.5}))
 
 

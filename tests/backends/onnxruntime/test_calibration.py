@@ -496,7 +496,7 @@ def test_cache_is_missed_when_anything_differs(tmp_path: Path) -> None:
     assert calibrate(x=beyond) == 5  # the first 8 samples are the same
 
 
-def test_cache_file_that_cannot_be_read_is_built_anew(tmp_path: Path) -> None:
+def test_cache_file_that_cannot_be_read_is_built_again(tmp_path: Path) -> None:
     model, x = small_model(), rows(20)
     cache = CalibrationCache(tmp_path)
     expected = collect_statistics(model, ["product"], data_for(model, x), [20], cache=cache)[20]

@@ -98,7 +98,7 @@ def test_every_op_can_fall_back(approach: str) -> None:
             assert len(set(op.options)) == len(op.options)
 
 
-def test_float16_model_is_told_to_be_exported_anew() -> None:
+def test_float16_model_is_told_to_be_exported_again() -> None:
     maker = Maker()
     x = maker.input("x", ["n", 4], onnx.TensorProto.FLOAT16)
     weight = maker.const(np.ones((4, 4), np.float16))

@@ -179,7 +179,7 @@ def test_the_fp32_model_is_loaded_once_until_there_is_a_candidate() -> None:
     kept = weakref.ref(backend.quantize(space.fp32()).session)
     backend.quantize(space.default())
     gc.collect()
-    assert kept() is None, "no memory is held for a session that nobody has"
+    assert kept() is None, "no memory is held for a session that is gone"
     held = backend.quantize(space.fp32())
     assert backend.quantize(space.fp32()) is held
 

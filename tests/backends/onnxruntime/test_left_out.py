@@ -330,7 +330,7 @@ def test_shown_float_weights() -> None:
     ops = [
         LeftOut("a", "GRU", "there is no kernel", "", 300_000),
         LeftOut("b", "LSTM", "only dynamic", "dynamic", 1_500_000),
-        LeftOut("c", "Add", "it rarely pays", "all", 0),
+        LeftOut("c", "Add", "it is rarely worth it", "all", 0),
     ]
     weights = FloatWeights(2_100_000, 3_400_000, ops, in_fallback=300_001)
     assert str(weights) == (

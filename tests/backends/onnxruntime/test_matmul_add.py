@@ -139,8 +139,10 @@ def test_it_runs_as_the_same_layer_written_as_a_gemm(shape: list[int | str]) -> 
     m = Maker()
     weights = [m.const(array, name) for name, array in arrays(model).items()]
     flat = data.reshape(-1, 6)
-    twin = m.model([m.node("Gemm", [m.input("x", ["n", 6]), *weights], name="dense")])
-    (expected,) = OnnxRuntimeBackend(twin, calibration_data=flat).quantize(config).run({"x": flat})
+    duplicate = m.model([m.node("Gemm", [m.input("x", ["n", 6]), *weights], name="dense")])
+    (expected,) = (
+        OnnxRuntimeBackend(duplicate, calibration_data=flat).quantize(config).run({"x": flat})
+    )
     (actual,) = backend.quantize(config).run({"x": data})
     assert actual.shape == (*sizes[:-1], 4)
     np.testing.assert_array_equal(actual.reshape(-1, 4), expected)

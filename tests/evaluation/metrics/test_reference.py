@@ -289,9 +289,9 @@ def test_a_search_is_continued(tmp_path: Path) -> None:
     }
     model = onnx_models.convnet()
     short = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=2, objective="ops"))
-    begun = len(short.study.trials)
+    started = len(short.study.trials)
     longer = tune(model, **given, tuning_criterion=TuningCriterion(max_trials=12, objective="ops"))
-    assert begun < len(longer.study.trials)
+    assert started < len(longer.study.trials)
     (there,) = onnx_models.run(model, {"x": X})
     for trial in longer.study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))[1:]:
         space, backend = longer.space, longer.backend

@@ -41,7 +41,7 @@ class CalibrationCache:
     """Calibration statistics on disk, one ``.npz`` file for each key.
 
     Files are written aside and moved into place, so that any number of processes may share the
-    directory. A file that cannot be read is ignored with a warning and written anew.
+    directory. A file that cannot be read is ignored with a warning and replaced.
 
     Args:
         directory:

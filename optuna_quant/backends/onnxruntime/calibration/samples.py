@@ -121,7 +121,7 @@ class Samples:
             data:
                 The samples; the calibration data if it is None.
             purpose:
-                What needs them, as the beginning of a sentence.
+                What needs them, as the start of a sentence.
 
         Raises:
             ValueError:

@@ -100,7 +100,7 @@ def latency_table(
             The neighbours of the ops.
         refused:
             Ops and classes that the runtime does not load. They cost as much as the op in floats
-            and the whole original model on top, so that nobody takes them to be quick.
+            and the whole original model on top, so that they do not look quick.
     """
     per_node = node_overhead(observed)
     factors = model_factors(observed, per_node)

@@ -102,7 +102,7 @@ class ProfiledModel:
 
         Args:
             skip:
-                How many runs at the beginning do not count.
+                How many runs at the start do not count.
         """
         path = Path(self.session.end_profiling())
         try:
@@ -135,7 +135,7 @@ def read_profile(events: Iterable[Mapping[str, Any]], skip: int = 0) -> Profile:
         events:
             The events of the trace.
         skip:
-            How many runs at the beginning do not count.
+            How many runs at the start do not count.
     """
     runs: list[tuple[float, float]] = []
     nodes: list[tuple[float, str, float]] = []

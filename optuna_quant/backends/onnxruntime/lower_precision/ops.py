@@ -103,7 +103,7 @@ def compute_in(
         nodes += [copy, cast]
         back.add(output)
     read = {name for node in nodes for name in node.input} | graph.captured | graph.outputs
-    # Nobody reads the float32 output of an op whose readers all compute in its type.
+    # The float32 output of an op whose readers all compute in its type has no reader.
     unread = back - read
     rewrite.commit([n for n in nodes if not unread.intersection(n.output)])
 

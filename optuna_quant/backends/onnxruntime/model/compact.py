@@ -47,9 +47,9 @@ class CompactModel:
 
     Args:
         proto:
-            The model, with references in place of them. Nobody changes it.
+            The model, with references in place of them. Do not change it.
         outside:
-            The data of those that it refers to, by name. Nobody changes them either.
+            The data of those that it refers to, by name. Do not change them either.
         original:
             The whole model, if it exists already.
     """

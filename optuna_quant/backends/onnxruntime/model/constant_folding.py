@@ -95,7 +95,7 @@ def fold_constants(graph: Graph) -> Folding:
     chains = ConstantValues(graph, inner)
     values = chains.values([name for name in read if name not in graph.outputs])
 
-    # What nobody reads any more goes; subgraphs and outputs count as readers.
+    # What has no reader any more goes; subgraphs and outputs count as readers.
     alive = {*graph.outputs, *(name for node in outer for name in _reads(node))} - values.keys()
     kept: list[onnx.NodeProto] = []
     for node in reversed(graph.nodes):

@@ -42,7 +42,7 @@ _SMALL_BYTES = 1 << 12
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """The main graph of a model. Nobody changes its nodes and tensors; build new ones instead.
+    """The main graph of a model. Do not change its nodes and tensors; build new ones.
 
     Args:
         template:

@@ -32,14 +32,14 @@ class SourceModel:
 
     Args:
         proto:
-            A copy of it, in which each node has a name of its own. Nobody changes it.
+            A copy of it, in which each node has a name of its own. Do not change it.
         base_dir:
             The directory that its external data are relative to; None if it has none (or they
             have been read into memory).
         opset:
             The version of the standard operators.
         name:
-            What to call it in a message, as the beginning of a sentence.
+            What to call it in a message, as the start of a sentence.
     """
 
     proto: onnx.ModelProto

@@ -239,7 +239,7 @@ class _Draft:
         return steps
 
     def fold_batch_norms(self) -> None:
-        """Fold each BatchNormalization into the Conv before it, if nobody else sees its input."""
+        """Fold each BatchNormalization into the Conv before it, if only it reads its input."""
         producer = {name: node for node in self._nodes for name in node.output if name}
         readers: dict[str, int] = {}
         for node in self._nodes:

@@ -36,7 +36,7 @@ class StaticRule:
             The integer kernels that may run it. Empty if there is none: then the op computes in
             floats on quantized values, which saves no time.
         default:
-            Whether quantizing it pays, so that it is tuned unless the user asks otherwise.
+            Whether it is worth quantizing, so that it is tuned unless the user asks otherwise.
         layer:
             Whether the op is a whole layer, for which the runtime has a quantized operator and
             does not make it of Q/DQ pairs.
@@ -121,7 +121,7 @@ class DynamicRule:
         weights:
             The settings that are offered for the weights, the default first.
         default:
-            Whether it pays, so that the op is tuned unless the user asks otherwise.
+            Whether that is worth it, so that the op is tuned unless the user asks otherwise.
         beside_static:
             Whether it is also offered where the op has a static mode.
         constants_if_given:

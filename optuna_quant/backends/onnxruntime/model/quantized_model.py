@@ -62,7 +62,7 @@ class SessionMaker:
         level:
             How far graphs are optimized; None for what the options say.
         lock:
-            Held while ``options`` are in use: whoever changes them for a while must hold it.
+            Held while ``options`` are in use; hold it to change them for a while.
         arrays:
             Gives sessions the initializers that models share.
     """

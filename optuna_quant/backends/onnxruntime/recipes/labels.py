@@ -14,13 +14,13 @@ def settings_label(settings: Mapping[str, object]) -> str:
 
     Args:
         settings:
-            Numbers, truth values and texts by name, in the order in which they are to stand.
+            Numbers, truth values and strings by name, in the order in which they are to stand.
     """
     return ", ".join(f"{name}={_text(value)}" for name, value in settings.items())
 
 
 def read_settings(label: str) -> dict[str, str]:
-    """The settings that a label holds, as texts.
+    """The settings that a label holds, as strings.
 
     Raises:
         ValueError:

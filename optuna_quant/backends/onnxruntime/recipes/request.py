@@ -113,7 +113,7 @@ def check_value(name: str, value: object) -> None:
     recipe = recipe_named(name)
     try:
         if not isinstance(value, str):
-            raise ValueError("its values are texts")
+            raise ValueError("its values are strings")
         recipe.check(value)
     except ValueError as error:
         raise ValueError(f"Recipe {name!r} has no value {value!r}: {error}.") from None
@@ -195,7 +195,7 @@ def _meant(recipe: Recipe, given: object, args: Mapping[str, object]) -> tuple[s
         return (OFF,)
     if not isinstance(given, str):
         raise TypeError(
-            f"recipes: the value of {recipe.name!r} must be True, False, a text, or a list of "
+            f"recipes: the value of {recipe.name!r} must be True, False, a string, or a list of "
             f"these, but got {given!r}."
             + (f" Numbers belong in '{recipe.name}{_ARGS}'." if recipe.arguments else "")
         )

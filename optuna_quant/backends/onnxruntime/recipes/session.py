@@ -40,7 +40,7 @@ class OptimizationLevel(SessionRecipe):
 
     The default is what the session options say. A model keeps its level: its sessions have it,
     and its file names it in the metadata, where ONNX Runtime reads it if the environment variable
-    ``ORT_LOAD_CONFIG_FROM_MODEL`` is 1. Whoever makes another session of the file sets it.
+    ``ORT_LOAD_CONFIG_FROM_MODEL`` is 1. Set it before another session of the file is made.
     """
 
     name = "graph_optimization_level"

@@ -112,7 +112,7 @@ class DedicatedPairs(Switch, _OfStaticOps):
 class FloatOutputs(_OfStaticOps):
     """Leave the outputs of ops of some types unquantized, as far as these ops are concerned.
 
-    A value is ``"off"`` or op types, joined by ``+`` and sorted. A list of texts is one value if
+    A value is ``"off"`` or op types, joined by ``+`` and sorted. A list of strings is one value if
     all of them are op types, and several if one of them can be only a value.
     """
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import TensorConfig
 
 
-class Writer:
+class QDQWriter:
     """Writes one candidate.
 
     Args:
@@ -82,7 +82,7 @@ class Writer:
 
     def write(self) -> WrittenGraph:
         """Write all nodes of the graph."""
-        made, gemms = self._plan.made, self._plan.gemms
+        output_qparams, gemms = self._plan.output_qparams, self._plan.gemms
         absorbed = {i for gemm in gemms.values() for i in gemm.absorbed}
         for i, node in enumerate(self._graph.nodes):
             if i in absorbed:
@@ -93,9 +93,11 @@ class Writer:
                 continue
             if i in self._plan.ops:
                 node = self._op(i, node, *self._plan.ops[i])
-            elif barred := [j for j in range(len(node.input)) if (i, j) in self._plan.unfused]:
-                node = self._behind_barrier(node, barred)
-            outputs = [name for name in node.output if name in made]
+            elif needs_barrier := [
+                j for j in range(len(node.input)) if (i, j) in self._plan.unfused
+            ]:
+                node = self._behind_barrier(node, needs_barrier)
+            outputs = [name for name in node.output if name in output_qparams]
             if not outputs:
                 self._written.nodes.append(node)
             elif self._runs_on_integers(node):
@@ -114,8 +116,10 @@ class Writer:
         assert config.activation is not None
         for position in op.activations:
             tensor = node.input[position]
-            if (i, position) in self._plan.read:
-                copy.input[position] = self._pair(tensor, self._plan.read[i, position], node.name)
+            if (i, position) in self._plan.input_qparams:
+                copy.input[position] = self._pair(
+                    tensor, self._plan.input_qparams[i, position], node.name
+                )
             elif self._graph.is_constant(tensor):
                 copy.input[position] = self._weights.operand(tensor, config.activation)
         if op.weight is not None and not op.rule.layer:
@@ -155,7 +159,10 @@ class Writer:
         activation = None
         if op.activations:
             source = self._graph.nodes[i].input[op.activations[0]]
-            params = self._plan.read.get((i, op.activations[0])) or self._plan.made[source]
+            params = (
+                self._plan.input_qparams.get((i, op.activations[0]))
+                or self._plan.output_qparams[source]
+            )
             activation = source, params
         # The kernels know no factors: they go into the weight and the bias.
         factors = _take_factors(node)
@@ -212,7 +219,7 @@ class Writer:
         for j, name in enumerate(node.output):
             if name in outputs:
                 self._floats[name] = copy.output[j] = self._written.name(f"{name}_float")
-                self._written.quantize(copy.output[j], name, self._plan.made[name])
+                self._written.quantize(copy.output[j], name, self._plan.output_qparams[name])
 
     def _runs_on_integers(self, node: onnx.NodeProto) -> bool:
         if not self._options.for_cpu:
@@ -226,7 +233,7 @@ class Writer:
         """Write a node that gets and gives the integers behind its tensors."""
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        tensor, params = node.output[0], self._plan.made[node.output[0]]
+        tensor, params = node.output[0], self._plan.output_qparams[node.output[0]]
         scale, zero_point = self._written.params(tensor, params)
         copy.input[0] = self._written.integers[node.input[0]]
         if node.op_type == "Pad":
@@ -249,7 +256,9 @@ class Writer:
             same = ("pairs of", tensor, params)
             self.repeated_pairs += same in self._seen
             self._seen.add(same)
-            source = self._written.barrier(tensor) if tensor in self._plan.barred else tensor
+            source = (
+                self._written.barrier(tensor) if tensor in self._plan.needs_barrier else tensor
+            )
             shared[key] = output = self._written.name(f"{tensor}_dequantized")
             self._written.quantize(source, output, params)
         return shared[key]
@@ -267,7 +276,9 @@ class Writer:
             if tensor in self._seen:
                 self.repeated_pairs += 1
                 output = self._written.name(f"{tensor}_dequantized")
-                self._written.quantize(self._floats[tensor], output, self._plan.made[tensor])
+                self._written.quantize(
+                    self._floats[tensor], output, self._plan.output_qparams[tensor]
+                )
                 for j, name in enumerate(node.input):
                     if name == tensor:
                         copy.input[j] = output

@@ -2,9 +2,9 @@
 
 An op in static mode reads quantized activations. Where it reads a tensor of floats, it does so
 through a Q/DQ pair of its own settings; readers that want the same parameters share the pair, and
-ops in fallback read the floats. Some ops write integers: they quantize their output, and whoever
-reads it reads that. Operators that only pass values on keep the parameters of what they are given,
-which costs nothing in accuracy and lets the runtime run them on integers.
+ops in fallback read the floats. Some ops write integers: they quantize their output, and an op
+that reads it reads that. Operators that only pass values on keep the parameters of what they are
+given, which costs nothing in accuracy and lets the runtime run them on integers.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class Plan:
     Args:
         ops:
             The ops in static mode and their configurations, by the node's position.
-        made:
-            Tensors that are quantized where they are made, for all readers.
-        read:
+        output_qparams:
+            Parameters of the tensors that are quantized where they are written, for all readers.
+        input_qparams:
             Parameters of the pair through which an input of a node is read; by the positions of
             the node and of the input.
-        barred:
+        needs_barrier:
             Tensors of floats whose pairs the runtime must not take for a part of what makes them.
         unfused:
             Inputs, by the positions of the node and of the input, of nodes that it must not take
@@ -75,9 +75,9 @@ class Plan:
     """
 
     ops: Mapping[int, tuple[StaticOp, OpConfig]]
-    made: Mapping[str, Params] = field(default_factory=dict)
-    read: Mapping[tuple[int, int], Params] = field(default_factory=dict)
-    barred: frozenset[str] = frozenset()
+    output_qparams: Mapping[str, Params] = field(default_factory=dict)
+    input_qparams: Mapping[tuple[int, int], Params] = field(default_factory=dict)
+    needs_barrier: frozenset[str] = frozenset()
     unfused: frozenset[tuple[int, int]] = frozenset()
     gemms: Mapping[int, GemmForm] = field(default_factory=dict)
 
@@ -123,17 +123,17 @@ class Planner:
                 If ops need the parameters of tensors that have none.
         """
         graph = self._graph
-        made: dict[str, Params] = {}
+        output_qparams: dict[str, Params] = {}
         missing: dict[int, NoRangeError] = {}
-        read: dict[tuple[int, int], Params] = {}
+        input_qparams: dict[tuple[int, int], Params] = {}
         # Tensors whose values are on a grid, and which of them a node has passed on.
         grid: dict[str, Params] = {}
         passed_by: dict[str, int] = {}
 
         def materialize(tensor: str) -> None:
-            while tensor not in made:
+            while tensor not in output_qparams:
                 i = passed_by[tensor]
-                made.update((name, grid[name]) for name in self._passed[i])
+                output_qparams.update((name, grid[name]) for name in self._passed[i])
                 tensor = graph.nodes[i].input[0]
 
         def params(i: int, tensor: str, config: TensorConfig) -> Params:
@@ -155,16 +155,16 @@ class Planner:
                     if not graph.is_constant(tensor) and not (
                         tensor in grid and self._takes(grid[tensor], config.activation)
                     ):
-                        read[i, position] = params(i, tensor, config.activation)
+                        input_qparams[i, position] = params(i, tensor, config.activation)
                 if op.rule.owns_output and node.op_type not in float_outputs:
                     tensor = op.output(node, config.activation.scheme)
                     reads_table = not op.activations
-                    made[tensor] = (
+                    output_qparams[tensor] = (
                         table_params(op, config)
                         if reads_table
                         else params(i, tensor, config.activation)
                     )
-                    grid[tensor] = made[tensor]
+                    grid[tensor] = output_qparams[tensor]
             elif node.input[0] in grid:
                 for tensor in self._passed[i]:
                     grid[tensor] = grid[node.input[0]]
@@ -172,20 +172,22 @@ class Planner:
         if missing:
             raise MissingRangesError(missing)
         if not self._fuses:
-            return Plan(ops, made, read)
-        tensors = {graph.nodes[i].input[position] for i, position in read}
+            return Plan(ops, output_qparams, input_qparams)
+        tensors = {graph.nodes[i].input[position] for i, position in input_qparams}
         gemms = _gemms(ops)
         results = _results(ops, gemms, graph)
-        barred = {
+        needs_barrier = {
             tensor
             for tensor in tensors
-            if self._is_shared(tensor, results, read)
+            if self._is_shared(tensor, results, input_qparams)
             or self._leaks(tensor, ops, grid)
             or self._would_change_output(tensor)
             or self._is_made_otherwise(tensor)
         }
-        unfused = {*self._unfused(ops, gemms, read), *_unfused_adds(ops)}
-        return Plan(ops, made, read, frozenset(barred), frozenset(unfused), gemms)
+        unfused = {*self._unfused(ops, gemms, input_qparams), *_unfused_adds(ops)}
+        return Plan(
+            ops, output_qparams, input_qparams, frozenset(needs_barrier), frozenset(unfused), gemms
+        )
 
     def _takes(self, grid: Params, config: TensorConfig) -> bool:
         """Whether an op of such a configuration reads values as they are on a grid."""
@@ -199,19 +201,19 @@ class Planner:
         self,
         tensor: str,
         results: Container[str],
-        read: Mapping[tuple[int, int], Params],
+        input_qparams: Mapping[tuple[int, int], Params],
     ) -> bool:
         """Whether a product in static mode has a pair and also something else behind it.
 
         The runtime fuses a product with what quantizes its output, and where it cannot because
         others want the floats it runs the product in floats.
         """
-        if self._only_pair(tensor, read) is None:
+        if self._only_pair(tensor, input_qparams) is None:
             return any(source in results for source, _ in self._same(tensor))
         return any(source in results and not alone for source, alone in self._same(tensor))
 
     def _same(self, tensor: str) -> Iterator[tuple[str, bool]]:
-        """The tensors that the runtime takes for this one, and whether nobody else sees them.
+        """The tensors that the runtime takes for this one, and whether no other op reads them.
 
         Those are the tensor itself, and what is before Transposes that undo each other, from where
         on a quantization may have been moved behind them.
@@ -236,10 +238,12 @@ class Planner:
             if order is not None and list(order) == sorted(order):
                 yield tensor, alone
 
-    def _only_pair(self, tensor: str, read: Mapping[tuple[int, int], Params]) -> Params | None:
+    def _only_pair(
+        self, tensor: str, input_qparams: Mapping[tuple[int, int], Params]
+    ) -> Params | None:
         """The parameters of the pair that alone reads a tensor; None if others see its floats."""
         graph = self._graph
-        pairs = {read.get(place) for place in graph.readers.get(tensor, ())}
+        pairs = {input_qparams.get(place) for place in graph.readers.get(tensor, ())}
         if len(pairs) != 1 or tensor in graph.outputs or tensor in graph.captured:
             return None
         return pairs.pop()
@@ -248,7 +252,7 @@ class Planner:
         self,
         ops: Mapping[int, tuple[StaticOp, OpConfig]],
         gemms: Mapping[int, GemmForm],
-        read: Mapping[tuple[int, int], Params],
+        input_qparams: Mapping[tuple[int, int], Params],
     ) -> Iterator[tuple[int, int]]:
         """What would keep the product before it off the integer kernels.
 
@@ -269,10 +273,10 @@ class Planner:
                     yield i, position
                 elif position == 0 and _is_activation_function(graph.nodes[i]):
                     ends = not graph.readers.get(graph.nodes[i].output[0])
-                    if not (alone and (ends or self._vanishes(i, read))):
+                    if not (alone and (ends or self._vanishes(i, input_qparams))):
                         yield i, position
 
-    def _vanishes(self, i: int, read: Mapping[tuple[int, int], Params]) -> bool:
+    def _vanishes(self, i: int, input_qparams: Mapping[tuple[int, int], Params]) -> bool:
         """Whether the quantization behind an activation function does its work."""
         graph = self._graph
         functions = [graph.nodes[i]]
@@ -284,7 +288,7 @@ class Planner:
             elif node.domain or node.op_type not in _TRANSPARENT:
                 break
             tensor = node.output[0]
-        params = self._only_pair(tensor, read)
+        params = self._only_pair(tensor, input_qparams)
         return params is not None and all(_is_covered(f, params, graph) for f in functions)
 
     def _would_change_output(self, tensor: str) -> bool:

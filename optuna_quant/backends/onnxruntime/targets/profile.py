@@ -60,7 +60,7 @@ class IntegerForm:
         _check_op_types("op_types", self.op_types)
         if not isinstance(self.on_request, bool):
             raise ValueError(f"on_request must be True or False, but got {self.on_request!r}.")
-        # Reading the texts checks them.
+        # Reading the strings checks them.
         _ = self.activation_config, self.weight_configs
 
     @cached_property
@@ -168,7 +168,7 @@ class TargetProfile:
         for name in ("name", "provider", "note"):
             value = getattr(self, name)
             if not isinstance(value, str) or (name != "note" and not value):
-                raise ValueError(f"{name} must be a text, but got {value!r}.")
+                raise ValueError(f"{name} must be a string, but got {value!r}.")
         for name in ("fallbacks", "bf16_op_types", "default_op_types"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         object.__setattr__(self, "provider_options", _pairs(self.provider_options))
@@ -260,11 +260,11 @@ def _kind(tensor: TensorConfig) -> tuple[str, str, str]:
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError(f"{name} must be a list of texts, but got {value!r}.")
+        raise ValueError(f"{name} must be a list of strings, but got {value!r}.")
     found = tuple(value)
     for each in found:
         if not isinstance(each, str):
-            raise ValueError(f"{name} must be a list of texts, but holds {each!r}.")
+            raise ValueError(f"{name} must be a list of strings, but holds {each!r}.")
     return found
 
 
@@ -272,7 +272,7 @@ def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
     pairs = tuple(value.items() if isinstance(value, dict) else value)
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise ValueError(f"provider_options must be pairs of texts, but hold {pair!r}.")
+            raise ValueError(f"provider_options must be pairs of strings, but hold {pair!r}.")
     return tuple((name, text) for name, text in pairs)
 
 

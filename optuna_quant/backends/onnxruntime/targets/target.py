@@ -85,7 +85,7 @@ class Target:
 
     @property
     def description(self) -> str:
-        """What models depend on, as a short text; empty if it is the usual one."""
+        """What models depend on, as a short string; empty if it is the usual one."""
         if self.is_usual:
             return ""
         digest = hashlib.sha256(repr(replace(self.profile, note="")).encode()).hexdigest()[:12]

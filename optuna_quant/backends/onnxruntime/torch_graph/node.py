@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 Result: TypeAlias = torch.Tensor | Sequence[torch.Tensor | None]
-"""One output, or all of them; None for an output that nobody reads."""
+"""One output, or all of them; None for an output without a reader."""
 
 Handler: TypeAlias = Callable[..., Result]
 """Takes the :class:`Node` and its inputs, None for each that is left out."""
@@ -75,7 +75,7 @@ class Node:
         return node_attributes(self.proto)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute; texts as such."""
+        """An attribute; strings as such."""
         value = self.attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value
 

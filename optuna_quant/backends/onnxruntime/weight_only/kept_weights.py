@@ -29,7 +29,7 @@ class KeptWeights:
 
     Attributes:
         shared:
-            Keeps them for other workers; None if nobody does.
+            Keeps them for other workers; None if there is no such place.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:

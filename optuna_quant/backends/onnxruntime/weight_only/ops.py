@@ -122,7 +122,7 @@ def needs_inputs(option: OpConfig) -> bool:
     return option.mode == "weight_only" and weight is not None and weight.algorithm in NEEDS_INPUTS
 
 
-def pays_by_default(op: WeightOnlyOp, total_bytes: int) -> bool:
+def is_worth_it_by_default(op: WeightOnlyOp, total_bytes: int) -> bool:
     """Whether an op is tuned unless the user asks otherwise; a small table is not.
 
     Args:

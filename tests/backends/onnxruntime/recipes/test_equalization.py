@@ -165,7 +165,7 @@ def test_layers_that_share_a_weight_get_their_own() -> None:
     assert len({node.input[1] for node in changed.nodes if node.op_type == "Conv"}) == 3
 
 
-def test_a_channel_that_nobody_uses_does_no_harm() -> None:
+def test_a_channel_without_a_use_does_no_harm() -> None:
     m = Maker()
     weight = np.ones((3, 2, 1, 1), np.float32)
     weight[1] = 0.0

@@ -46,7 +46,7 @@ def test_all_are_those_of_the_table_with_their_defaults_first() -> None:
         ({"equalise": True}, ValueError, "Did you mean 'equalization'?"),
         ({"equalization": "maybe"}, ValueError, "no value 'maybe': its values are 'off' and 'on'"),
         ({"equalization": []}, ValueError, "the list of its values is empty"),
-        ({"equalization": 3}, TypeError, "True, False, a text, or a list of these, but got 3"),
+        ({"equalization": 3}, TypeError, "True, False, a string, or a list of these, but got 3"),
         (3, TypeError, "recipes must be 'all', a list of names, or a dict"),
         ([3], TypeError, "recipes must be 'all', a list of names, or a dict"),
     ],

@@ -66,12 +66,12 @@ def test_file_may_say_what_differs_from_a_known_target(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"form": []}, "unknown field 'form'.* Did you mean 'forms'"),
-        ({"provider": None}, "provider must be a text"),
+        ({"provider": None}, "provider must be a string"),
         ({"base": "tpu"}, "base must be one of cpu, .* but got 'tpu'"),
         ({"forms": {}}, "forms must be a list of tables"),
         ({"forms": [{"op_types": ["Conv"]}]}, "it lacks 'activation'"),
         ({"forms": [{**FORM, "op_types": ["conv"]}]}, "'conv' is no op type .*mean 'Conv'"),
-        ({"forms": [{**FORM, "op_types": "Conv"}]}, "op_types must be a list of texts"),
+        ({"forms": [{**FORM, "op_types": "Conv"}]}, "op_types must be a list of strings"),
         ({"forms": [{**FORM, "activation": "int4/sym"}]}, "activation: 'int4/sym' is not of"),
         ({"forms": [{**FORM, "activation": "int8"}]}, "activation: 'int8' is not of the form"),
         ({"forms": [{**FORM, "weights": ["int8/sym"]}]}, "weights: 'int8/sym' is not of the"),
@@ -85,7 +85,7 @@ def test_file_may_say_what_differs_from_a_known_target(tmp_path: Path) -> None:
         ({"weight_only_bits": [3]}, "weight_only_bits must be of 2, 4 and 8, but got 3"),
         ({"weight_pairs": "yes"}, "weight_pairs must be True or False, but got 'yes'"),
         ({"integer_outputs": 1.5}, "integer_outputs must be True, False or None"),
-        ({"provider_options": {"device": 1}}, "provider_options must be pairs of texts"),
+        ({"provider_options": {"device": 1}}, "provider_options must be pairs of strings"),
     ],
 )
 def test_bad_file_is_named_with_what_is_wrong(

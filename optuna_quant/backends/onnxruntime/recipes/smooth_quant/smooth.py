@@ -170,7 +170,7 @@ def _is_conv(graph: Graph, ops: Sequence[Weighted]) -> bool:
 
 
 def _is_of(group: ScaleGroup, ops: list[Weighted]) -> bool:
-    """Whether nobody but these ops reads the tensors of a group, channel by channel."""
+    """Whether only these ops read the tensors of a group, channel by channel."""
     return set(group.readers) == set(ops)
 
 

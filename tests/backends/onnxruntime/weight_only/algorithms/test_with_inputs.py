@@ -222,7 +222,7 @@ def test_the_name_of_an_algorithm_says_its_options() -> None:
         for name in ("gptq", "gptq_mse", "gptq_act", "gptq_act_mse")
     }
     assert len({each.digest for each in found.values()}) == 4
-    # With 2 bits it pays to clip.
+    # With 2 bits clipping helps.
     for plain in ("gptq", "gptq_act"):
         errors = [error(weight, found[name], x) for name in (plain, f"{plain}_mse")]
         assert errors[1] < errors[0]

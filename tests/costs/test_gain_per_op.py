@@ -13,9 +13,9 @@ from spaces import make_space
 from optuna_quant.costs import Boundary
 from optuna_quant.costs import CostTable
 from optuna_quant.costs import op_gains
-from optuna_quant.costs.paying import OpGain
-from optuna_quant.costs.paying import left_out_by_cost
-from optuna_quant.costs.paying import worse_ops
+from optuna_quant.costs.gain_per_op import OpGain
+from optuna_quant.costs.gain_per_op import left_out_by_cost
+from optuna_quant.costs.gain_per_op import worse_ops
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig
@@ -75,7 +75,7 @@ def test_bits_of_what_is_left_out_are_named():
     assert left_out_by_cost(gain).reason == "slower in INT4 here: 3 s against 1 s"
 
 
-def test_what_pays_only_together_is_kept_together():
+def test_what_is_faster_only_together_is_kept_together():
     # Quantizing one of the two costs a boundary that is more than it gains.
     between = (Boundary("op0", ("op1",), quantize=1.0, dequantize=1.0),)
     assert not worse_ops(table_of(0.5, 0.5, boundaries=between), make_space(2, OPTIONS))

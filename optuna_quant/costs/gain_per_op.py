@@ -58,7 +58,7 @@ class OpGain:
 
     @property
     def gain(self) -> float:
-        """By how much it is cheaper quantized; negative if it is dearer."""
+        """By how much it is cheaper quantized; negative if it is more expensive."""
         return self.floats - self.quantized
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ def _paid(
 
 
 def worse_ops(table: CostTable, space: TuningSpace) -> dict[str, OpGain]:
-    """The ops whose quantization makes a model dearer, by the cheapest configuration of all.
+    """The ops that make a model more expensive if quantized, by the cheapest configuration of all.
 
     Args:
         table:
@@ -172,9 +172,9 @@ def type_of(option: OpConfig) -> str:
 
 
 def left_out_by_cost(gain: OpGain) -> LeftOut:
-    """Why an op is left out of a space that knows what pays."""
+    """Why an op is left out of a space by its cost."""
     what = type_of(OpConfig.from_label(gain.label))
-    worse = "slower" if gain.measure == "latency" else "dearer"
+    worse = "slower" if gain.measure == "latency" else "more expensive"
     return LeftOut(
         gain.op,
         gain.op_type,

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 # Single numbers are read from it several times as fast as from an array of numpy's.
-Row: TypeAlias = "array[float]"
+FloatArray: TypeAlias = "array[float]"
 
 
-def row_of(values: NDArray[np.float64]) -> Row:
+def float_array(values: NDArray[np.float64]) -> FloatArray:
     """A copy of numbers, of shape ``(n,)``."""
     return array("d", values.tobytes())
