@@ -21,10 +21,10 @@ from zygote import zygote as zygotes
 
 
 # No time is promised for an example, and the machine may be busy.
-settings.register_profile(
-    "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("without clocks")
+settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI asks for the other with --hypothesis-profile.
+settings.register_profile("fast", parent=settings.get_profile("thorough"), max_examples=30)
+settings.load_profile("fast")
 
 
 # A shell ignores Ctrl-C for what it runs in the background, and nohup a hang-up; processes inherit

@@ -26,6 +26,7 @@ from typing import Any
 
 _LONGEST_SECONDS = 150
 _IMPORTS = [
+    "alembic.command",
     "cli.forked_commands",
     "faults.fault_worker",
     "samplers.parallel_worker",

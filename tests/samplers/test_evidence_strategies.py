@@ -285,9 +285,25 @@ def test_a_broken_promise_is_recovered_from(samples: int) -> None:
     assert answer.user_attrs[record.MET] is True
 
 
-@pytest.mark.parametrize(("margins", "last"), [(True, True), (False, True), (True, False)])
-@pytest.mark.parametrize("samples", [200, 1000, 3000])
-@pytest.mark.parametrize("name", ANSWERING)
+DECEIVING = [(True, True), (False, True), (True, False)]
+SIZES = [200, 1000, 3000]
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "margins", "last"),
+    [
+        # All pairs of values.
+        pytest.param(
+            name,
+            samples,
+            *DECEIVING[which],
+            marks=() if (i + j) % len(SIZES) == which else pytest.mark.slow,
+        )
+        for i, name in enumerate(ANSWERING)
+        for j, samples in enumerate(SIZES)
+        for which in range(len(DECEIVING))
+    ],
+)
 def test_deceiving_models_do_not_keep_a_search_going(
     name: str, samples: int, margins: bool, last: bool
 ) -> None:

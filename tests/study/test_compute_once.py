@@ -29,7 +29,9 @@ from optuna_quant.workers import heartbeat
 PROCESSES = 8
 ROUNDS = 3
 
-context = multiprocessing.get_context("spawn")
+# Forked by a process that has imported what they need.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["value_worker"])
 
 
 @pytest.fixture(scope="module")

@@ -318,14 +318,27 @@ def groups() -> dict[str, list[tuple[str, int, Form]]]:
     return found
 
 
+WHERE = ["alone", "behind", "between, all", "between, default"]
+
+
 @pytest.mark.parametrize("op_type", groups())
-@pytest.mark.parametrize("where", ["alone", "behind", "between, all", "between, default"])
+@pytest.mark.parametrize("where", WHERE)
 def test_integers_compute_what_floats_compute(op_type: str, where: str) -> None:
-    x = np.random.default_rng(RNG_SEED).uniform(LOW, HIGH, SHAPE).astype(np.float32)
     forms = groups()[op_type]
-    # Pools have hundreds: all of them in one place, and in the others one in five.
-    few = where == "between, all" or len(forms) < MANY
-    for name, opset, form in forms if few else forms[::5]:
+    # Pools have hundreds: in each place others, with every value of every attribute among them.
+    some = forms if len(forms) < MANY else forms[3 * WHERE.index(where) :: 11]
+    check_forms(op_type, where, some)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op_type", [op for op, forms in groups().items() if len(forms) >= MANY])
+def test_all_forms_of_those_that_have_many(op_type: str) -> None:
+    check_forms(op_type, "between, all", groups()[op_type])
+
+
+def check_forms(op_type: str, where: str, forms: list[tuple[str, int, Form]]) -> None:
+    x = np.random.default_rng(RNG_SEED).uniform(LOW, HIGH, SHAPE).astype(np.float32)
+    for name, opset, form in forms:
         if op_type == "ArgMax" and where.startswith("between"):
             continue  # gives no floats
         model = surroundings(form, opset, where)
@@ -374,9 +387,10 @@ def test_average_that_counts_pads_and_cuts_windows(pad: int, where: str) -> None
     assert np.abs(got.reshape(want.shape) - want).max() <= 3 * want.max() / 255
 
 
-def test_forms_without_an_integer_kernel_are_not_offered() -> None:
+@pytest.mark.parametrize("one_in", [pytest.param(1, marks=pytest.mark.slow), 7])
+def test_forms_without_an_integer_kernel_are_not_offered(one_in: int) -> None:
     offered = {}
-    for name, opset, form in pools("AveragePool", (17, 19, 22)):
+    for name, opset, form in list(pools("AveragePool", (17, 19, 22)))[::one_in]:
         x = np.ones(SHAPE, np.float32)
         backend = OnnxRuntimeBackend(
             surroundings(form, opset, "alone"), calibration_data=x, approach="static"
@@ -387,4 +401,5 @@ def test_forms_without_an_integer_kernel_are_not_offered() -> None:
         for name in offered
         if "[2, 1]" in name or ("count_include_pad" in name and "'ceil_mode': 1" in name)
     }
+    assert wrong
     assert {name for name, is_offered in offered.items() if not is_offered} == wrong

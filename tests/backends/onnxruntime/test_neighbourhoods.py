@@ -138,16 +138,31 @@ def test_shapes_that_only_the_runtime_knows(known: str, shape: tuple[int | str, 
     check(neighbourhoods(op, shape, tails=SOME_TAILS, ends=("output", "op")))
 
 
-@pytest.mark.parametrize("opset", [*OPSETS, onnx.defs.onnx_opset_version()])
+IN_OPSETS = [
+    ("MatMul", FIXED_MATRIX),
+    ("MatMul", FIXED_SEQUENCE),
+    ("MatMul, weight on the left", FIXED_MATRIX),
+    ("Gemm", MATRIX),
+    ("Gemm without a bias", MATRIX),
+    ("Conv", IMAGE),
+]
+NEWEST = onnx.defs.onnx_opset_version()
+
+
 @pytest.mark.parametrize(
-    ("op", "shape"),
+    ("op", "shape", "opset"),
     [
-        ("MatMul", FIXED_MATRIX),
-        ("MatMul", FIXED_SEQUENCE),
-        ("MatMul, weight on the left", FIXED_MATRIX),
-        ("Gemm", MATRIX),
-        ("Gemm without a bias", MATRIX),
-        ("Conv", IMAGE),
+        # Every op in the oldest and the newest one, and every one with a product and with a Conv.
+        pytest.param(
+            op,
+            shape,
+            opset,
+            marks=()
+            if opset in (OPSETS[0], NEWEST) or (op, shape) in (IN_OPSETS[0], IN_OPSETS[-1])
+            else pytest.mark.slow,
+        )
+        for op, shape in IN_OPSETS
+        for opset in dict.fromkeys((*OPSETS, NEWEST))
     ],
 )
 def test_opsets(op: str, shape: tuple[int | str, ...], opset: int) -> None:
