@@ -26,7 +26,7 @@ Form = Callable[[Maker, str], str]
 SHAPE = (4, 4, 6, 7)
 LOW, HIGH = -1.0, 3.0
 RNG_SEED = 7
-MANY = 50
+SEVERAL, MANY = 8, 50
 
 # Steps of the output's and of the input's grid that a result may be off. A sum or a product has
 # two inputs; the weights of a convolution add what their own grid loses.
@@ -321,19 +321,38 @@ def groups() -> dict[str, list[tuple[str, int, Form]]]:
 WHERE = ["alone", "behind", "between, all", "between, default"]
 
 
+def some_of(forms: list[tuple[str, int, Form]], where: str) -> list[tuple[str, int, Form]]:
+    """The forms that the fast tests try in a place, in each place others if there are many.
+
+    With every value of every attribute among them.
+    """
+    if len(forms) >= MANY:
+        return forms[3 * WHERE.index(where) :: 11]
+    return (
+        forms
+        if len(forms) < SEVERAL or where == "between, all"
+        else forms[WHERE.index(where) % 3 :: 3]
+    )
+
+
 @pytest.mark.parametrize("op_type", groups())
 @pytest.mark.parametrize("where", WHERE)
 def test_integers_compute_what_floats_compute(op_type: str, where: str) -> None:
-    forms = groups()[op_type]
-    # Pools have hundreds: in each place others, with every value of every attribute among them.
-    some = forms if len(forms) < MANY else forms[3 * WHERE.index(where) :: 11]
-    check_forms(op_type, where, some)
+    check_forms(op_type, where, some_of(groups()[op_type], where))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op_type", [op for op, forms in groups().items() if len(forms) >= MANY])
-def test_all_forms_of_those_that_have_many(op_type: str) -> None:
-    check_forms(op_type, "between, all", groups()[op_type])
+@pytest.mark.parametrize(
+    ("op_type", "where"),
+    [
+        (op_type, where)
+        for op_type, forms in groups().items()
+        for where in (["between, all"] if len(forms) >= MANY else WHERE)
+        if len(some_of(forms, where)) < len(forms)
+    ],
+)
+def test_all_forms_of_those_that_have_several(op_type: str, where: str) -> None:
+    check_forms(op_type, where, groups()[op_type])
 
 
 def check_forms(op_type: str, where: str, forms: list[tuple[str, int, Form]]) -> None:
