@@ -7,6 +7,7 @@ not import onnxruntime, which starts a thread for itself.)
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 import contextlib
 import importlib
@@ -173,8 +174,10 @@ def _work(function: str, kwargs: dict[str, Any], errors: Any) -> None:
         random.seed(os.getpid())
         module, _, name = function.partition(":")
         getattr(importlib.import_module(module), name)(**kwargs)
-    except SystemExit:
-        raise  # It ends as a program does: threads are waited for.
+    except SystemExit as ended:  # As a program ends, but memory is not freed: it is shared.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
         status = 1
