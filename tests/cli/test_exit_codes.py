@@ -422,15 +422,24 @@ def wait_for(condition: Callable[[], bool]) -> None:
 # The other commands.
 
 
-@pytest.mark.parametrize("args", [["space", "net.onnx", "--json"], ["tune", "--help"]])
+SHOWING = [["space", "net.onnx", "--json"], ["tune", "--help"]]
+AROUND = [
+    ("@ >out.txt", 0),
+    ("@ | head -1; exit ${PIPESTATUS[0]}", 0),
+    ("@ >&-", 0),
+    ("@ >/dev/full", 3),
+    ("PYTHONIOENCODING=ascii @", 0),
+]
+
+
 @pytest.mark.parametrize(
-    ("around", "code"),
+    ("args", "around", "code"),
     [
-        ("@ >out.txt", 0),
-        ("@ | head -1; exit ${PIPESTATUS[0]}", 0),
-        ("@ >&-", 0),
-        ("@ >/dev/full", 3),
-        ("PYTHONIOENCODING=ascii @", 0),
+        pytest.param(
+            args, around, code, marks=() if (i + j) % len(SHOWING) == 0 else pytest.mark.slow
+        )
+        for i, args in enumerate(SHOWING)
+        for j, (around, code) in enumerate(AROUND)
     ],
 )
 def test_commands_that_show_something(

@@ -922,13 +922,13 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
             tuning_criterion=TuningCriterion(strategy="basic", objective="ops"),
             measure_gain=False,
         )
-        for threads in (1, 2, 3)
+        for threads in (1, 3)
     ]
     kept = [
         [(t.state, t.value, t.params, t.user_attrs.get("evidence")) for t in r.study.trials]
         for r in found
     ]
-    assert kept[0] == kept[1] == kept[2]
+    assert kept[0] == kept[1]
     assert len(kept[0]) > 10
     # The user's own runs come one at a time, and have all cores.
     options = found[1].model().session.get_session_options()
