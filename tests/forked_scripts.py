@@ -68,5 +68,10 @@ def run(script: str, arguments: list[str], cwd: str, pipes: list[str]) -> None:
     os.dup2(os.open(pipes[0], os.O_RDONLY), 0)
     os.dup2(os.open(pipes[1], os.O_WRONLY), 1)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    execute(script, arguments)
+
+
+def execute(script: str, arguments: list[str]) -> None:
+    """Run a script that reads nothing; what it writes is told when it has ended."""
     sys.argv = ["", *arguments]
     exec(compile(script, "script", "exec"), {"__name__": "__main__"})

@@ -356,8 +356,17 @@ def equal(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
     return dict.fromkeys(ops, 0.0)
 
 
-@pytest.mark.parametrize("sensitivity", [None, equal], ids=["none", "all zero"])
-@pytest.mark.parametrize(("ops", "hard"), SIZES)
+@pytest.mark.parametrize(
+    ("ops", "hard", "sensitivity"),
+    [
+        *(pytest.param(*size, None, id=f"{size[0]}-none") for size in SIZES),
+        pytest.param(*SIZES[0], equal, id="all zero"),
+        *(
+            pytest.param(*size, equal, id=f"{size[0]}-all zero", marks=pytest.mark.slow)
+            for size in SIZES[1:]
+        ),
+    ],
+)
 def test_without_sensitivities_it_learns_from_trials(ops: int, hard: int, sensitivity):
     model = SimulatedModel(ops, hard)
     study = searched(model.sampler(sensitivity=sensitivity), model.metric, most=40)
