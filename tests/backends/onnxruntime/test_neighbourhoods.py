@@ -87,9 +87,11 @@ def check(
 @pytest.mark.parametrize(
     ("op", "shape", "ends"),
     [
-        ("MatMul", FIXED_MATRIX, ENDS),
         ("MatMul", SEQUENCE, ENDS),
-        ("Gemm", MATRIX, ENDS),
+        pytest.param("MatMul", FIXED_MATRIX, ENDS, marks=pytest.mark.slow),
+        pytest.param("Gemm", MATRIX, ENDS, marks=pytest.mark.slow),
+        ("MatMul", FIXED_MATRIX, FEW_ENDS),
+        ("Gemm", MATRIX, FEW_ENDS),
         ("MatMul", MATRIX, FEW_ENDS),
         ("MatMul", FIXED_SEQUENCE, FEW_ENDS),
         ("MatMul", BATCH, FEW_ENDS),
@@ -172,8 +174,15 @@ def test_opsets(op: str, shape: tuple[int | str, ...], opset: int) -> None:
     check(built)
 
 
-@pytest.mark.parametrize("op", OTHERS)
-@pytest.mark.parametrize("shape", [FIXED_MATRIX, IMAGE])
+@pytest.mark.parametrize(
+    ("op", "shape"),
+    [
+        # In the fast set every op is in one of the two.
+        pytest.param(op, shape, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, op in enumerate(OTHERS)
+        for j, shape in enumerate((FIXED_MATRIX, IMAGE))
+    ],
+)
 def test_other_ops_on_request(op: str, shape: tuple[int | str, ...]) -> None:
     is_image = shape == IMAGE
     if "Pool" in op and not is_image:
