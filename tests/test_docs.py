@@ -38,7 +38,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=program_worker.on_one_core,
+        preexec_fn=program_worker.on_one_core if hasattr(os, "sched_setaffinity") else None,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
