@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 ModelLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 """What :func:`make_backend` takes for a model."""
 
+RunnableLike: TypeAlias = "RunnableModel | onnxruntime.InferenceSession"
+"""What can be evaluated on data: a model that a backend has built, or a session."""
+
 TargetLike: TypeAlias = "str | os.PathLike[str] | TargetProfile"
 """What a model is quantized for."""
 
@@ -85,7 +88,7 @@ def session_options(*, threads: int | None) -> RunSettings | None:
     return options
 
 
-def as_runnable(model: Any) -> RunnableModel:
+def as_runnable(model: RunnableLike) -> RunnableModel:
     """A model that can be evaluated on data.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from types import MappingProxyType
@@ -232,7 +233,10 @@ def _objective(given: object, warn: _Warn) -> str | dict[str, float] | None:
         if given.get("higher_is_better") is not None:
             warn("objective: higher_is_better is not used, time and size are always minimized.")
         weights, given = given.get("weight"), given.get("objective")
-    names = [given] if isinstance(given, str) else list(given or ())  # type: ignore[call-overload]
+    given = (given,) if isinstance(given, str) else given or ()
+    if not isinstance(given, Iterable):
+        raise ValueError(f"objective must be a name, or a list of names, but got {given!r}.")
+    names = list(given)
     found: dict[str, float] = {}
     for name, weight in zip(names, weights or [1.0] * len(names), strict=True):
         if name == "accuracy":

@@ -31,8 +31,8 @@ from optuna_quant.samplers._models.prior_in_space import TakenScores
 from optuna_quant.samplers._models.recipe_choice import has_recipes
 from optuna_quant.samplers._models.recipe_choice import with_recipes
 from optuna_quant.samplers._models.recipe_policy import RecipePolicy
-from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
+from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.samplers._registry import register_strategy
 
 

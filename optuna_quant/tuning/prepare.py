@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Sensitivity
     from optuna_quant.backends.default import ModelLike
     from optuna_quant.costs import KnownObjective
+    from optuna_quant.data.forms import InputValues
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.given import InputValues
     from optuna_quant.evaluation.batches import Batches
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.options.quantization import QuantizationOptions

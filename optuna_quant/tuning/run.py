@@ -33,6 +33,7 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.signature import signature_of
+from optuna_quant.samplers._engine.contract import claim_timeout_of
 from optuna_quant.samplers._fp32_only import FP32OnlySampler
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
@@ -76,9 +77,9 @@ if TYPE_CHECKING:
     from optuna_quant.costs import KnownObjective
     from optuna_quant.costs import Objective
     from optuna_quant.costs import OpGain
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import CalibrationLike
-    from optuna_quant.data.given import InputValues
-    from optuna_quant.data.given import Transform
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.open import Storage
@@ -86,7 +87,6 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.earlier_study import FromStudy
 
 
-_LAST_TRIALS_SECONDS = 180.0
 _DEFAULT_STUDY_STEM = "optuna_quant"
 
 
@@ -314,7 +314,7 @@ class TuningRun:
             self.space,
             criterion=self.criterion,
             seed=self.seed,
-            claim_timeout=getattr(self.sampler, "claim_timeout", _LAST_TRIALS_SECONDS),
+            claim_timeout=claim_timeout_of(self.sampler),
         )
         return replace(self, policy=self.policy.without_gain(message), sampler=sampler)
 

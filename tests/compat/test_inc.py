@@ -164,6 +164,7 @@ def test_what_is_not_here_is_said_once(conf: dict[str, Any], message: str) -> No
         ({"accuracy_criterion": {"tolerable": 1}}, ValueError, "accuracy_criterion has no field"),
         ({"recipes": {"smoothquant": True}}, ValueError, "no recipe 'smoothquant'.* 'smooth_qu"),
         ({"tuning_criterion": {"objective": "speed"}}, ValueError, "objective must be among"),
+        ({"tuning_criterion": {"objective": 5}}, ValueError, "a list of names, but got 5"),
         ("conf.yaml", TypeError, "must be a PostTrainingQuantConfig .* of type str"),
     ],
 )

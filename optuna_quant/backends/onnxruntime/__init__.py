@@ -1,4 +1,7 @@
-"""The ONNX Runtime backend."""
+"""The ONNX Runtime backend.
+
+May import: `backends.onnxruntime.costs` and what is below it.
+"""
 
 from __future__ import annotations
 

@@ -28,21 +28,8 @@ if TYPE_CHECKING:
 def plot_timeline(study: optuna.Study, *, criterion: AccuracyCriterion | None = None) -> Axes:
     """Plot when each trial ran: a lane for each worker, a colour for each stage.
 
-    See :func:`optuna_quant.visualization.plot_timeline` for an example.
-
-    Args:
-        study:
-            A study.
-        criterion:
-            What trials that were evaluated in full are judged by. Default: that of the study, or
-            at most 1% relative loss if it records none.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ImportError:
-            If Matplotlib is not installed.
+    For the arguments and errors see
+    :func:`optuna_quant.visualization.plot_timeline`.
     """
     pyplot()
     return _get_timeline_plot(_get_timeline_info(study, criterion=criterion))

@@ -37,6 +37,7 @@ from optuna_quant.workers.cores import available_cores
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base.model import Feed
     from optuna_quant.data.inputs import InputSpec
 
 
@@ -365,14 +366,14 @@ class QuantizedModel:
         save_model(self.proto, Path(path), self._base_dir)
 
     @overload
-    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]: ...
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[Any]: ...
 
     @overload
     def run(self, feed: Sequence[str] | None, outputs: Mapping[str, Any]) -> list[Any]: ...
 
     def run(
         self,
-        feed: Mapping[str, Any] | Sequence[str] | None,
+        feed: Feed | Sequence[str] | None,
         outputs: Sequence[str] | Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """Compute outputs.
