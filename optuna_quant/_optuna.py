@@ -47,6 +47,13 @@ if TYPE_CHECKING:
 TRIAL_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
 """Where Optuna logs how a trial has ended."""
 
+CREATION_LOGGERS = (
+    "optuna.storages._in_memory",
+    "optuna.storages._rdb.storage",
+    "optuna.storages.journal._storage",
+)
+"""Where Optuna logs that a study was created."""
+
 
 def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
     """The storage object of a study, and the study's number in it."""

@@ -256,7 +256,7 @@ class ExitPolicy:
             return Stop(StopReason.FAILING, message)
         elapsed = busy_seconds(trials)
         if self._timeout is not None and elapsed >= self._timeout:
-            message = f"The time is up: {elapsed:.0f} s of {self._timeout:g} s."
+            message = f"The time limit of {self._timeout:g} s is reached, after {elapsed:.0f} s."
             return Stop(StopReason.TIMEOUT, f"{message} {self._best_message(found, trials)}")
         used = trials_used(trials)
         if self._max_trials is not None and used >= self._max_trials:

@@ -101,6 +101,8 @@ mended, since a search has ended because of them and was started again."""
 # System attributes of a study.
 SECOND_EVALUATION = "second_evaluation"
 """What evaluating an answer a second time has given, one for each answer, see ``blobs``."""
+FINDINGS = "findings"
+"""What the last search has found at its end, and how it was started, see ``blobs``."""
 OPTION_SCORES = "option_scores"
 """How sensitive the model is to each op in each option, and what that has cost, see ``blobs``."""
 RECIPE_CHOICE = "recipe_choice"

@@ -50,6 +50,7 @@ from optuna_quant.tuning.deciding import decide_for
 from optuna_quant.tuning.direction import ask_for_direction
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.findings import keep_findings
 from optuna_quant.tuning.holdout import with_holdout
 from optuna_quant.tuning.opening import MOST_RENEWALS
 from optuna_quant.tuning.opening import StudyOpener
@@ -63,6 +64,7 @@ from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.promising import finish_promising
 from optuna_quant.tuning.result import TuningResult
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
+from optuna_quant.tuning.usual_recipes import started_with
 from optuna_quant.tuning.warm_start import WarmStart
 from optuna_quant.tuning.warm_start import warm_start
 from optuna_quant.workers.launch import this_rank
@@ -135,6 +137,8 @@ class TuningRun:
             Whether the answer is measured beside the FP32 model.
         with_space:
             Gives the sampler of another tuning space, with an objective that knows its costs.
+        other_spaces:
+            Tuning spaces with other recipes, of which a study may be continued.
         left_out:
             The ops that the tuning space does not have because of what they cost.
         from_study:
@@ -169,6 +173,7 @@ class TuningRun:
     may_narrow: bool = False
     measure_gain: bool = True
     with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
+    other_spaces: tuple[TuningSpace, ...] = ()
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
     from_study: FromStudy | None = None
     call: Call | None = None
@@ -224,6 +229,17 @@ class TuningRun:
         with open_display(show=options.show_progress) as display:
             return self._open(storage, study_name, options, on_stuck, display)
 
+    def check_objective(self) -> None:
+        """Refuse an objective that a new study could not know, before one is started or deleted.
+
+        Raises:
+            ValueError:
+                If the objective needs what is neither given nor measured nor counted.
+        """
+        signature = signature_of_models(self.backend, self.space)
+        costs = StudyCosts(self.backend, self.space, signature=signature, given=self.costs)
+        check_can_be_known(self.objective, costs)
+
     def _open(
         self,
         storage: Storage,
@@ -237,9 +253,9 @@ class TuningRun:
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         models = signature_of_models(self.backend, self.space)
-        costs = StudyCosts(
+        costs_in = partial(
+            StudyCosts,
             self.backend,
-            self.space,
             signature=models,
             given=self.costs,
             before=partial(
@@ -247,17 +263,19 @@ class TuningRun:
             ),
         )
         if self.objective is not None and is_new(opened, study_name):
-            check_can_be_known(self.objective, costs)
+            check_can_be_known(self.objective, costs_in(self.space))
         display.doing("Looking at what ops cost")
         for attempts_left in reversed(range(MOST_RENEWALS)):
             study = self._opener.open(opened, study_name)
+            space = started_with(study, (self.space, *self.other_spaces))
+            costs = costs_in(space)
             start = warm_start(
                 study,
                 self.from_study,
                 storage=opened,
                 models=models,
                 evaluation=signature_of(self.measure),
-                space=self.space,
+                space=space,
             )
             try:
                 with named_if_gone(study):
@@ -265,7 +283,7 @@ class TuningRun:
                         costs.take_over(study, start.source)
                     study, decision = decide_for(
                         study,
-                        space=self.space,
+                        space=space,
                         objective=self.objective,
                         costs=costs,
                         may_narrow=self.may_narrow,
@@ -407,6 +425,7 @@ class TuningRun:
             display.doing("Evaluating the hold-out set")
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
             result = with_holdout(result, self.holdout, limited=limited)
+        keep_findings(result)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result
