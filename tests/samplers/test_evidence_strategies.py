@@ -480,15 +480,20 @@ def test_a_search_goes_on_in_full(name: str, trials: int) -> None:
 # Several processes.
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
 @pytest.mark.parametrize(
-    ("name", "when_blocked"),
+    ("name", "when_blocked", "kind"),
     [
-        ("basic", "wait"),
-        ("basic", "speculate"),
-        ("conservative", "wait"),
-        ("auto", None),
-        ("random", None),
+        pytest.param(*way, kind, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, way in enumerate(
+            [
+                ("basic", "wait"),
+                ("basic", "speculate"),
+                ("conservative", "wait"),
+                ("auto", None),
+                ("random", None),
+            ]
+        )
+        for j, kind in enumerate(["journal", "sqlite"])
     ],
 )
 def test_four_processes_do_what_one_does(
