@@ -9,7 +9,6 @@ from typing import Any
 
 from optuna_quant.backends.base import TakesBatches
 from optuna_quant.samplers._basic import BasicQuantSampler
-from optuna_quant.samplers._conservative import require_criterion
 from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Request
@@ -18,6 +17,7 @@ from optuna_quant.samplers._plans.best import Best
 from optuna_quant.samplers._plans.cheaper_fallback import cheaper_fallback
 from optuna_quant.samplers._plans.cheaper_fallback import float_modes
 from optuna_quant.samplers._plans.cheaper_fallback import suffix_of
+from optuna_quant.samplers._plans.criterion import require_criterion
 from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.samplers._plans.fallback import by_score
 from optuna_quant.samplers._plans.fallback import walk
