@@ -62,8 +62,10 @@ lint: $(VENV)/.test
 hooks: $(VENV)/.test
 	$(BIN)/pre-commit install
 
+# Into a folder named by the version; those of other versions stay, and each page leads to them.
 docs: $(VENV)/.docs
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html/$$($(BIN)/python docs/versions.py)
+	$(BIN)/python docs/versions.py docs/_build/html
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -29,6 +29,7 @@ NAMES = (
     "answers",
     "other_samples",
     "anytime",
+    "block_groups",
     "coverage",
     "selection",
     "evidence",
@@ -38,12 +39,15 @@ NAMES = (
     "peers",
     "pareto",
     "recipes",
+    "ranges",
+    "float_types",
+    "acceptance",
     "warm_start",
     "ways",
     "smollm2_search",
     "dashboard",
 )
-NEED_CASES = ("build", "peers")
+NEED_CASES = ("acceptance", "build", "peers")
 
 
 def main() -> None:

@@ -39,6 +39,10 @@ CASES = {
 }
 """The cases, and the bits of all algorithms of weights alone."""
 ALGORITHMS = ("rtn", "gptq", "gptq_act_mse", "awq", "hqq", "k_quant")
+WORST = 3
+"""How many ops are in fallback in the rows about it."""
+GPU = "tensorrt"
+"""A target that has float16 and bfloat16, on which nothing is timed."""
 CALIBRATED = 128
 EVALUATED = 2000
 TEXTS = 4
@@ -92,48 +96,139 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """How a backend is opened.
+
+    Args:
+        approach:
+            Its approach.
+        target:
+            What it quantizes for.
+        float16_storage:
+            Whether weights in floats are stored in 16 bits.
+    """
+
+    approach: str
+    target: str = "cpu"
+    float16_storage: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
     """A way to quantize a model.
 
     Args:
         name:
             What the table calls it.
-        approach:
-            That of the backend.
+        opened:
+            How the backend is opened.
         config:
             The configuration.
     """
 
     name: str
-    approach: str
+    opened: Opened
     config: Callable[[OnnxRuntimeBackend], QuantConfig]
 
 
 def rows(
-    opened: Callable[[str], OnnxRuntimeBackend], weights: Sequence[Weights], kept: str = ""
+    opened: Callable[[Opened], OnnxRuntimeBackend],
+    weights: Sequence[Weights],
+    kept: str = "",
+    *,
+    fallback: bool = True,
 ) -> Iterator[Row]:
     """All ways to quantize a model.
 
     Args:
         opened:
-            Gives a backend of an approach; for its recipes.
+            Gives a backend; for its recipes.
         weights:
             The ways to quantize weights alone.
         kept:
             The initializer whose readers have 8 bits in all of those.
+        fallback:
+            Whether there are rows with ops in floats.
     """
     for approach in ("static", "dynamic"):
-        name = f"{approach} INT8"
-        yield Row(name, approach, lambda b: b.tuning_space().default())
-        for recipe, values in opened(approach).tuning_space().recipes.items():
+        name, how = f"{approach} INT8", Opened(approach)
+        yield Row(name, how, lambda b: b.tuning_space().default())
+        if approach == "static":
+            yield Row(f"{name}, mean_minmax ranges", how, _with_mean_ranges)
+            yield Row(f"{name}, 16-bit activations", how, _with_wide_activations)
+        for recipe, values in opened(how).tuning_space().recipes.items():
             for value in values[1:]:
                 yield Row(
                     f"{name}, {recipe} {value}",
-                    approach,
+                    how,
                     lambda b, n=recipe, v=value: b.tuning_space().default().with_recipe(n, v),
                 )
+    if fallback:
+        yield from _fallback_rows()
     for each in weights:
-        yield Row(each.label, "weight_only", partial(_weights_alone, each, kept))
+        yield Row(each.label, Opened("weight_only"), partial(_weights_alone, each, kept))
+    yield from _mixed_rows(weights, kept)
+
+
+def _fallback_rows() -> Iterator[Row]:
+    """Static INT8 but for the most sensitive ops, which are in floats of several types."""
+    worst = f"{WORST} ops in"
+    yield Row(f"static INT8, {worst} FP32", Opened("static"), _without_worst)
+    stored = Opened("static", float16_storage=True)
+    yield Row(f"static INT8, {worst} FP32, floats stored as float16", stored, _without_worst)
+    gpu = Opened("static", target=GPU)
+    name = f"static INT8 for {GPU}"
+    yield Row(name, gpu, lambda b: b.tuning_space().default())
+    for mode, what in (("fp32", "FP32"), ("fp16", "float16"), ("bf16", "bfloat16")):
+        yield Row(f"{name}, {worst} {what}", gpu, partial(_without_worst, mode=mode))
+
+
+def _mixed_rows(weights: Sequence[Weights], kept: str) -> Iterator[Row]:
+    """Weights of 4 bits, but of 8 in the more sensitive half of the ops."""
+    rtn = Weights(4, "asym", 32, "rtn")
+    if rtn in weights:
+        yield Row(
+            "rtn, 4 bits, the more sensitive half of the ops 8 bits, asym, groups of 32",
+            Opened("weight_only"),
+            partial(_mixed_bits, rtn, kept),
+        )
+
+
+def _with_mean_ranges(backend: OnnxRuntimeBackend) -> QuantConfig:
+    wish = {".*": {"activation": {"algorithm": ["mean_minmax"]}}}
+    return backend.tuning_space(op_type_dict=wish).default()
+
+
+def _with_wide_activations(backend: OnnxRuntimeBackend) -> QuantConfig:
+    wish = {".*": {"activation": {"bits": [16]}}}
+    return backend.tuning_space(op_type_dict=wish).default()
+
+
+def _without_worst(backend: OnnxRuntimeBackend, *, mode: str = "fp32") -> QuantConfig:
+    """The default with the most sensitive ops in a mode; FP32 if one of them does not have it."""
+    space = backend.tuning_space()
+    worst = _most_sensitive(backend, space.default(), [t.name for t in space.tunables])[:WORST]
+    able = {t.name for t in space.tunables if any(o.mode == mode for o in t.fallbacks)}
+    return space.default().with_fallback(*worst, mode=mode) if able >= {*worst} else space.fp32()
+
+
+def _mixed_bits(weights: Weights, kept: str, backend: OnnxRuntimeBackend) -> QuantConfig:
+    config = _weights_alone(weights, kept, backend)
+    few = [op for op, o in config.ops.items() if o.weight and o.weight.bits == weights.bits]
+    worst = _most_sensitive(backend, config, few)[: len(few) // 2]
+    eight = Weights(8, weights.scheme, weights.group_size, "rtn")
+    ops = {op.name: op for op in backend.capability().ops}
+    return config.with_ops({op: eight.option(ops[op]) for op in worst})
+
+
+def _most_sensitive(
+    backend: OnnxRuntimeBackend, config: QuantConfig, ops: Sequence[str]
+) -> list[str]:
+    """The ops by their sensitivity in a configuration, the highest first."""
+    sensitivity = backend.sensitivity()
+    assert sensitivity is not None
+    scores = sensitivity(config, ops)
+    return sorted(ops, key=lambda op: -scores[op])
 
 
 def _weights_alone(weights: Weights, kept: str, backend: OnnxRuntimeBackend) -> QuantConfig:
@@ -160,6 +255,7 @@ def measure(
     *,
     metric: str,
     kept: str = "",
+    fallback: bool = True,
     recipes: Mapping[str, object],
 ) -> None:
     """Print the table of a model.
@@ -181,30 +277,37 @@ def measure(
             What the metric is called.
         kept:
             See :func:`rows`.
+        fallback:
+            The same.
         recipes:
             By approach, the recipes of which each value is a row.
     """
 
-    def opened(approach: str) -> OnnxRuntimeBackend:
+    def opened(how: Opened) -> OnnxRuntimeBackend:
         return OnnxRuntimeBackend(
             model,
-            approach=approach,
+            approach=how.approach,
+            target=how.target,
+            float16_storage=how.float16_storage,
             calibration_data=calibration,
-            recipes=recipes.get(approach),
+            recipes=recipes.get(how.approach) if how.target == "cpu" else None,
         )
 
-    backend, approach = opened("static"), "static"
+    how = Opened("static")
+    backend = opened(how)
     plain = backend.quantize(QuantConfig({}))
     exact = plain.session
     print(f"\n## {name}\n\n| way | {metric} | size | time | made in |")
     print("| --- | ---: | ---: | ---: | ---: |")
     print(f"| FP32 | {evaluate(exact):.4f} | {_size(plain.nbytes)} | 1.00 | |", flush=True)
     wanted = re.compile(os.environ.get("OPTUNA_QUANT_ROWS", ""))
-    for row in [each for each in rows(opened, weights, kept) if wanted.search(each.name)]:
-        if row.approach != approach:
+    for row in [
+        each for each in rows(opened, weights, kept, fallback=fallback) if wanted.search(each.name)
+    ]:
+        if row.opened != how:
             # One at a time: each keeps what it has quantized.
             del backend
-            backend, approach = opened(row.approach), row.approach
+            backend, how = opened(row.opened), row.opened
         started = time.perf_counter()
         try:
             config = row.config(backend)
@@ -215,10 +318,13 @@ def measure(
             print(f"| {row.name} | {error} | | | |", flush=True)
             continue
         made = time.perf_counter() - started
-        base, own = fastest(runs(plain), runs(built))
+        ratio = ""
+        if how.target == "cpu":  # Others are simulated.
+            base, own = fastest(runs(plain), runs(built))
+            ratio = f"{own / base:.2f}"
         print(
             f"| {row.name} | {evaluate(built.session):.4f} | {_size(built.nbytes)} | "
-            f"{own / base:.2f} | {made:.1f} s |",
+            f"{ratio} | {made:.1f} s |",
             flush=True,
         )
 
@@ -302,6 +408,7 @@ def of_smollm2(folder: Path) -> None:
         lambda model: one_token(model.session, shape, texts[0]),
         metric="perplexity",
         kept="embedding",
+        fallback=False,  # Its sensitivities take minutes.
         recipes={
             "static": ["smooth_quant", "weight_correction", "fast_bias_correction"],
             "dynamic": ["smooth_quant"],

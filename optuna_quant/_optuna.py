@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import contextlib
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Protocol
 
 from optuna.exceptions import StorageInternalError
 from optuna.exceptions import UpdateFinishedTrialError
@@ -35,11 +38,21 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages.journal import BaseJournalBackend
     from optuna.trial import FrozenTrial
+    import redis
     from sqlalchemy.orm import Session
+
+    from optuna_quant._common.json_value import Json
 
 
 TRIAL_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
 """Where Optuna logs how a trial has ended."""
+
+CREATION_LOGGERS = (
+    "optuna.storages._in_memory",
+    "optuna.storages._rdb.storage",
+    "optuna.storages.journal._storage",
+)
+"""Where Optuna logs that a study was created."""
 
 
 def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
@@ -68,17 +81,17 @@ def quick_system_attrs(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any
         return None
 
 
-def set_study_system_attr(study: optuna.Study, key: str, value: Any) -> None:
+def set_study_system_attr(study: optuna.Study, key: str, value: Json) -> None:
     """Write a system attribute of a study."""
     study._storage.set_study_system_attr(study._study_id, key, value)
 
 
-def set_trial_system_attr(study: optuna.Study, trial: FrozenTrial, key: str, value: Any) -> None:
+def set_trial_system_attr(study: optuna.Study, trial: FrozenTrial, key: str, value: Json) -> None:
     """Write a system attribute of a running trial."""
     study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
 
-def set_trial_user_attr(study: optuna.Study, trial: FrozenTrial, key: str, value: Any) -> None:
+def set_trial_user_attr(study: optuna.Study, trial: FrozenTrial, key: str, value: Json) -> None:
     """Write a user attribute of a running trial."""
     study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
@@ -173,9 +186,15 @@ def has_file(storage: BaseStorage) -> bool:
     return file is None or file.exists()
 
 
+class CachedStudy(Protocol):
+    """What a storage's cache knows of a study."""
+
+    param_distribution: dict[str, BaseDistribution]
+
+
 def known_distributions(
     storage: BaseStorage, trial_id: int
-) -> tuple[Any, dict[str, BaseDistribution]]:
+) -> tuple[CachedStudy | None, dict[str, BaseDistribution]]:
     """The distributions that this process knows of a trial's study, and what to add to."""
     if not isinstance(storage, _CachedStorage):
         return None, {}
@@ -188,7 +207,7 @@ def known_distributions(
 
 
 def remember_distributions(
-    storage: BaseStorage, info: Any, new: dict[str, BaseDistribution]
+    storage: BaseStorage, info: CachedStudy | None, new: dict[str, BaseDistribution]
 ) -> None:
     """Add to what :func:`known_distributions` gave."""
     if isinstance(storage, _CachedStorage) and info is not None:
@@ -197,11 +216,30 @@ def remember_distributions(
                 info.param_distribution.setdefault(name, distribution)
 
 
-def database_session(storage: RDBStorage) -> AbstractContextManager[Session]:
-    """A transaction; an error of the database becomes a ``StorageInternalError``."""
-    from optuna.storages._rdb.storage import _create_scoped_session
+@contextlib.contextmanager
+def database_session(storage: RDBStorage) -> Iterator[Session]:
+    """A transaction; an error of the database becomes a ``StorageInternalError``, as in Optuna.
 
-    return _create_scoped_session(storage.scoped_session)
+    Raises:
+        sqlalchemy.exc.IntegrityError:
+            If another process has written the same.
+        optuna.exceptions.StorageInternalError:
+            If anything else goes wrong in the database.
+    """
+    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    session = storage.scoped_session()
+    try:
+        yield session
+        session.commit()
+    except Exception as error:
+        session.rollback()
+        if isinstance(error, SQLAlchemyError) and not isinstance(error, IntegrityError):
+            raise StorageInternalError(f"A transaction has failed: {error}") from error
+        raise
+    finally:
+        session.close()
 
 
 def set_attributes(
@@ -225,7 +263,7 @@ def set_attributes(
         )
 
 
-def database_models() -> Any:
+def database_models() -> ModuleType:
     """The tables of a database."""
     from optuna.storages._rdb import models
 
@@ -278,9 +316,9 @@ def append_parameters(
                 if not missing:
                     break
         count = check(trial, known)
-        # Not this thread's own name: an entry that turns out to be refused, because the trial has
-        # ended, would raise in each of this thread's next calls, one after the other.
-        worker = f"{storage._worker_id_prefix}parameters"
+        # The name of no thread: an entry that turns out to be refused, because the trial has
+        # ended, would raise in each of the thread's next calls, one after the other.
+        worker = "optuna_quant: parameters"
         logs: list[dict[str, Any]] = [
             {"op_code": code.value, "worker_id": worker, "trial_id": trial_id, **entry}
             for code, some in (
@@ -317,12 +355,12 @@ def append_logs(backend: BaseJournalBackend, logs: list[dict[str, Any]]) -> None
     backend._redis.eval(script, 1, key, backend._prefix, *texts)
 
 
-def redis_client(backend: JournalRedisBackend) -> Any:
+def redis_client(backend: JournalRedisBackend) -> redis.Redis:
     """The connection of a journal in Redis."""
     return backend._redis
 
 
-def set_redis_client(backend: JournalRedisBackend, client: Any) -> None:
+def set_redis_client(backend: JournalRedisBackend, client: redis.Redis) -> None:
     """Exchange the connection of a journal in Redis."""
     backend._redis = client
 
@@ -338,11 +376,27 @@ class HeartbeatStorage(BaseStorage, BaseHeartbeat):
         return self.stale_trial_ids(study_id)
 
 
+class ParameterRow(Protocol):
+    """A row of the table of parameters."""
+
+    param_id: int
+    param_name: str
+    param_value: float
+    distribution_json: str
+
+
+class TrialRow(Protocol):
+    """A row of the table of trials."""
+
+    trial_id: int
+    params: Sequence[ParameterRow]
+
+
 class HookedRDBStorage(RDBStorage):
     """A database storage that lets a subclass read parameters, and see them written."""
 
     @abc.abstractmethod
-    def parameters_of(self, trial: Any) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    def parameters_of(self, trial: TrialRow) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         """The parameters of a row of the table of trials, and their distributions."""
 
     @abc.abstractmethod

@@ -23,6 +23,7 @@ TENSOR = TensorConfig("int8", "sym", "per_tensor")
 STATIC = OpConfig("static", ACT, CHANNEL)
 STATIC_TENSOR = OpConfig("static", ACT, TENSOR)
 STATIC_KL = OpConfig("static", KL, CHANNEL)
+STATIC_16 = OpConfig("static", TensorConfig("uint16"), CHANNEL)
 DYNAMIC = OpConfig("dynamic", ACT, CHANNEL)
 
 

@@ -1,4 +1,4 @@
-"""Runs the basic strategy to its end, and shows each trial as its stage and a letter per op."""
+"""Runs a staged strategy to its end, and shows each trial as its stage and a letter per op."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable
 import optuna
 from spaces import DYNAMIC
 from spaces import STATIC
+from spaces import STATIC_16
 from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 from spaces import objective_of
 
 from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.samplers import QuantSampler
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
@@ -27,6 +29,7 @@ SHORT = {
     DYNAMIC: "d",
     OpConfig("bf16"): "b",
     OpConfig("fp16"): "h",
+    STATIC_16: "w",
 }
 
 
@@ -35,10 +38,11 @@ def run(
     metric: Callable[[QuantConfig], float],
     *,
     direction: str = "maximize",
+    kind: Callable[..., QuantSampler] = BasicQuantSampler,
     **kwargs: object,
 ) -> list[str]:
     """Every trial as its stage and a letter per op, until the strategy has nothing left."""
-    sampler = BasicQuantSampler(space, **kwargs)
+    sampler = kind(space, **kwargs)
     study = optuna.create_study(direction=direction, sampler=sampler)
     while not sampler.is_exhausted(study):
         study.optimize(objective_of(space, metric), n_trials=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+import re
 
 import onnxruntime
 import pytest
@@ -27,6 +28,27 @@ LAYERS = (
     "study",
     "costs",
     "selection",
+    "backends.onnxruntime.ranges",
+    "backends.onnxruntime.model",
+    "backends.onnxruntime.torch_export",
+    "backends.onnxruntime.torch_graph",
+    "backends.onnxruntime.executed",
+    "backends.onnxruntime.calibration",
+    "backends.onnxruntime.dynamic",
+    "backends.onnxruntime.lower_precision",
+    "backends.onnxruntime.static",
+    "backends.onnxruntime.weight_only",
+    "backends.onnxruntime.targets",
+    "backends.onnxruntime.left_out",
+    "backends.onnxruntime.hints",
+    "backends.onnxruntime.capability",
+    "backends.onnxruntime.offered_ops",
+    "backends.onnxruntime.config_check",
+    "backends.onnxruntime.builder",
+    "backends.onnxruntime.candidate_ranges",
+    "backends.onnxruntime.recipes",
+    "backends.onnxruntime.sensitivity",
+    "backends.onnxruntime.costs",
     "backends.onnxruntime",
     "backends.default",
     "samplers._engine",
@@ -79,10 +101,13 @@ def own_imports() -> dict[str, set[str]]:
     }
 
 
+def is_in(module: str, room: str) -> bool:
+    return f"{module}.".startswith(f"optuna_quant.{room}.")
+
+
 def layer_of(module: str) -> str:
-    name = module.removeprefix("optuna_quant").removeprefix(".")
-    fitting = [layer for layer in LAYERS if name == layer or name.startswith(f"{layer}.")]
-    return max(fitting, key=len, default=name)
+    fitting = [layer for layer in LAYERS if is_in(module, layer)]
+    return max(fitting, key=len, default=module.removeprefix("optuna_quant").removeprefix("."))
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -158,7 +183,7 @@ def test_the_core_knows_no_runtime() -> None:
     found = {
         module: mentions_runtime(path.read_text())
         for module, path in modules().items()
-        if layer_of(module) not in KNOWS_THE_RUNTIME
+        if not any(is_in(module, room) for room in KNOWS_THE_RUNTIME)
     }
     assert {module: names for module, names in found.items() if names} == {}
 
@@ -179,11 +204,54 @@ def test_a_mention_of_the_runtime_is_found(code: str) -> None:
     assert mentions_runtime(f'"""{code}"""') == []
 
 
+def drawn(page: str, head: str) -> list[str]:
+    """The packages in the first column of a table."""
+    rows = page.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_the_design_draws_the_layers() -> None:
+    page = (PACKAGE.parent / "docs" / "design.md").read_text()
+    runtime = "backends.onnxruntime."
+    rooms = [layer.removeprefix(runtime) for layer in LAYERS if layer.startswith(runtime)]
+    others = [each for each in LAYERS if not each.startswith((runtime, "samplers."))]
+    assert drawn(page, "package") == others[::-1]
+    assert drawn(page, "package or module") == rooms[::-1]
+
+
 def test_the_root_stays_small() -> None:
     entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= MOST_ENTRIES
 
 
-def test_rooms_say_what_they_are() -> None:
-    for path in PACKAGE.rglob("__init__.py"):
-        assert ast.get_docstring(ast.parse(path.read_text())), path
+def may_import(module: str) -> str:
+    """What the docstring of a folder must say, by the layers."""
+    room, layer = module.removeprefix("optuna_quant."), layer_of(module)
+    if room != layer:
+        return f"May import: as `{layer}`."
+    place = LAYERS.index(layer)
+    if not place:
+        return "May import: nothing of this package."
+    return f"May import: `{LAYERS[place - 1]}` and what is below it."
+
+
+def folders() -> dict[str, str]:
+    found = {}
+    for module, path in modules().items():
+        if path.name == "__init__.py" and module not in ("optuna_quant", "optuna_quant.backends"):
+            docstring = ast.get_docstring(ast.parse(path.read_text()))
+            assert docstring, f"{path} says nothing"
+            found[module] = docstring
+    return found
+
+
+@pytest.mark.parametrize(("module", "docstring"), folders().items())
+def test_a_folder_says_what_it_is_and_may_import(module: str, docstring: str) -> None:
+    lines = docstring.splitlines()
+    assert not lines[0].startswith("May import")
+    assert may_import(module) in lines
+
+
+def test_folders_below_a_layer_may_import_what_it_may() -> None:
+    assert may_import("optuna_quant.evaluation.metrics") == "May import: as `evaluation`."
+    assert may_import("optuna_quant.workers") == "May import: `_optuna` and what is below it."

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 import os
 from pathlib import Path
 import subprocess
@@ -21,6 +23,64 @@ MISTAKES = """
 AccuracyCriterion(tolerable_loss="much")
 tune("model.onnx", max_trails=10)
 """
+
+
+MOST_ANY = 2
+"""Public parameters, results and attributes whose type is :class:`~typing.Any`.
+
+Where nothing is promised, ``object`` says so; where the type is the user's, an alias says what it
+is (``NativeModel``, ``SampleLike``). Left are the two of ``update`` of a metric object: arrays or
+tensors, as its library wants."""
+
+
+def is_any(annotation: ast.expr | None) -> bool:
+    """Whether an annotation is ``Any``, or a union with it."""
+    if isinstance(annotation, ast.BinOp):
+        return is_any(annotation.left) or is_any(annotation.right)
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return is_any(ast.parse(annotation.value, mode="eval").body)
+    return isinstance(annotation, ast.Name) and annotation.id == "Any"
+
+
+def public_any(tree: ast.AST, owner: str = "") -> Iterator[str]:
+    """What is public and of any type; not ``*args`` and ``**kwargs``, which are passed on."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_any(node, f"{owner}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            if node.name.startswith("_") and node.name not in ("__init__", "__call__"):
+                continue
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            yield from (f"{owner}{node.name}({a.arg})" for a in given if is_any(a.annotation))
+            if is_any(node.returns):
+                yield f"{owner}{node.name}()"
+        elif isinstance(node, ast.AnnAssign) and is_any(node.annotation):
+            name = ast.unparse(node.target)
+            if not name.startswith("_"):
+                yield f"{owner}{name}"
+
+
+def test_public_types_are_known() -> None:
+    found = [
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for name in public_any(ast.parse(path.read_text()))
+    ]
+    assert len(found) <= MOST_ANY, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("def f(x: Any) -> int: ...", ["f(x)"]),
+        ("class A:\n x: Any | None\n def f(self) -> Any: ...", ["A.x", "A.f()"]),
+        ("class A:\n def __init__(self, x: 'Any') -> None: ...", ["A.__init__(x)"]),
+        ("def _f(x: Any): ...\nclass _A:\n x: Any", []),
+        ("def f(x: dict[str, Any], *args: Any, **kwargs: Any) -> None: ...", []),
+    ],
+)
+def test_any_is_found(code: str, found: list[str]) -> None:
+    assert list(public_any(ast.parse(code))) == found
 
 
 @pytest.mark.slow

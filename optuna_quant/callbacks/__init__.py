@@ -1,4 +1,7 @@
-"""Callbacks of a study: when it stops, and its progress."""
+"""Callbacks of a study: when it stops, and its progress.
+
+May import: `evaluation` and what is below it.
+"""
 
 from optuna_quant.callbacks.exit_policy import ExitPolicy
 from optuna_quant.callbacks.exit_policy import Stop

@@ -22,6 +22,9 @@ from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.criteria import check_one_criterion
 from optuna_quant.samplers import QuantSampler
+from optuna_quant.samplers._engine.contract import TellsAnswers
+from optuna_quant.samplers._engine.contract import TellsExhaustion
+from optuna_quant.samplers._engine.contract import criterion_of
 from optuna_quant.selection.answer import Candidate
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import fp32_trial
@@ -232,8 +235,8 @@ class ExitPolicy:
         self._criterion.check_direction(study)
         check_one_criterion(
             exit_policy=self._criterion,
-            sampler=getattr(study.sampler, "criterion", None),
-            pruner=getattr(study.pruner, "criterion", None),
+            sampler=criterion_of(study.sampler),
+            pruner=criterion_of(study.pruner),
         )
         trials = study.get_trials(deepcopy=False)
         if self._no_gain is not None and fp32_trial(study, trials) is not None:
@@ -253,7 +256,7 @@ class ExitPolicy:
             return Stop(StopReason.FAILING, message)
         elapsed = busy_seconds(trials)
         if self._timeout is not None and elapsed >= self._timeout:
-            message = f"The time is up: {elapsed:.0f} s of {self._timeout:g} s."
+            message = f"The time limit of {self._timeout:g} s is reached, after {elapsed:.0f} s."
             return Stop(StopReason.TIMEOUT, f"{message} {self._best_message(found, trials)}")
         used = trials_used(trials)
         if self._max_trials is not None and used >= self._max_trials:
@@ -328,10 +331,8 @@ class ExitPolicy:
         return max(0.0, self._timeout - busy_seconds(known))
 
     def _has_nothing_left(self, study: optuna.Study, trials: list[FrozenTrial]) -> bool:
-        if isinstance(study.sampler, QuantSampler):
-            return study.sampler.is_exhausted(study, trials)
-        is_exhausted = getattr(study.sampler, "is_exhausted", None)
-        return is_exhausted is not None and bool(is_exhausted(study))
+        sampler = study.sampler
+        return isinstance(sampler, TellsExhaustion) and sampler.is_exhausted(study, trials)
 
     def _met_message(self, answers: list[Candidate]) -> str:
         best = ranked(answers, self._objective)[0]
@@ -394,8 +395,9 @@ def is_answer(study: optuna.Study, trial: FrozenTrial) -> bool:
     claim = view.claim
     if claim is None or claim.stage in (record.ENQUEUED_STAGE, record.EXHAUSTED_STAGE):
         return True
-    ask = getattr(study.sampler, "is_answer", None)
-    return not claim.provisional if ask is None else bool(ask(study, trial))
+    if isinstance(study.sampler, TellsAnswers):
+        return study.sampler.is_answer(study, trial)
+    return not claim.provisional
 
 
 def trials_used(trials: Iterable[FrozenTrial]) -> int:

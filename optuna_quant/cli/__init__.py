@@ -1,6 +1,6 @@
 """The command `optuna-quant`.
 
-May import: every room.
+May import: `dashboard` and what is below it.
 """
 
 from __future__ import annotations

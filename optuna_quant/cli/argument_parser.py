@@ -81,7 +81,9 @@ class CommandParser(argparse.ArgumentParser):
         write_line(f"{self._speaker}: error: {text} (see {self.prog} --help)")
         self.exit(BAD_INPUT)
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]  # Argparse has overloads for other namespaces.
+        self, args: Sequence[str] | None = None, namespace: None = None
+    ) -> argparse.Namespace:
         """The arguments; one that there is not is an error that names the nearest."""
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:

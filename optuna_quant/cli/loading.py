@@ -15,7 +15,7 @@ from optuna_quant.evaluation.metrics.objects import is_metric_object
 from optuna_quant.evaluation.user_code import shown
 
 
-def load_function(spec: str) -> Callable[[Any], Any]:
+def load_function(spec: str) -> Callable[..., object]:
     """The function that ``FILE.py:FUNC`` names.
 
     Args:
@@ -26,11 +26,12 @@ def load_function(spec: str) -> Callable[[Any], Any]:
         ValueError:
             If the file does not exist, cannot be run, or has no such function.
     """
-    loaded: Callable[[Any], Any] = load("--evaluate", spec, "evaluate", ())
+    loaded = load("--evaluate", spec, "evaluate", ())
+    assert callable(loaded)
     return loaded
 
 
-def load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> Any:
+def load(option: str, spec: str, default: str, kinds: tuple[type, ...]) -> object:
     """A function, or an object of one of these kinds, from a file."""
     path, function = function_file(spec, option, default)
     module = load_module(option, path)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optuna_quant._common.option import Option
     from optuna_quant._common.option_kinds import Kind
     from optuna_quant._common.option_kinds import Plain
-    from optuna_quant.data.given import InputValues
+    from optuna_quant.data.forms import InputValues
     from optuna_quant.tuning.earlier_study import FromStudy
 
 

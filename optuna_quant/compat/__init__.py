@@ -1,1 +1,4 @@
-"""Reading what users of other tools have."""
+"""Reading what users of other tools have.
+
+May import: `visualization` and what is below it.
+"""

@@ -1,6 +1,8 @@
 """Costs of configurations (time, size, operations), and the objectives of a search.
 
 It knows configurations and spaces, and neither samplers nor backends.
+
+May import: `study` and what is below it.
 """
 
 from __future__ import annotations

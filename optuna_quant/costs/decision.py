@@ -174,7 +174,7 @@ def _resolve(
     found, why = costs.get(study, must=True)
     found = counted if found is None else found
     if found is None or any(measure not in found.tables for measure in needed):
-        tables = () if found is None else tuple(found.tables)
+        tables = sorted(costs.countable()[0] if found is None else found.tables)
         if found is not None and not costs.can_be_counted:
             why_uncounted = ""  # What is missing is not among what was measured.
         reason = why_uncounted or ("" if found is not None else why)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import cached_property
 import math
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant.costs.costs import Costs
 from optuna_quant.costs.objective import LATENCY
@@ -22,6 +21,8 @@ from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optuna.trial import FrozenTrial
 
     from optuna_quant.space.config import QuantConfig
@@ -173,7 +174,9 @@ class KnownObjective:
         return CostTable(OPS, "", ops)
 
 
-def linearized(cost: Any, space: TuningSpace, *, measure: str, unit: str = "") -> CostTable:
+def linearized(
+    cost: Callable[[QuantConfig], float], space: TuningSpace, *, measure: str, unit: str = ""
+) -> CostTable:
     """A function of configurations as a table: what each option changes in the FP32 model.
 
     A value of a recipe adds what it changes in the default configuration.
@@ -203,7 +206,9 @@ def linearized(cost: Any, space: TuningSpace, *, measure: str, unit: str = "") -
     return CostTable(measure, unit, ops, (), fixed, _recipes(cost, space))
 
 
-def _recipes(cost: Any, space: TuningSpace) -> dict[str, dict[str, float]]:
+def _recipes(
+    cost: Callable[[QuantConfig], float], space: TuningSpace
+) -> dict[str, dict[str, float]]:
     recipes: dict[str, dict[str, float]] = {}
     default = space.default()
     for name, values in space.recipes.items():

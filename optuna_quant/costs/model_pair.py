@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import Model
     from optuna_quant.backends.base import RunnableModel
+    from optuna_quant.backends.base.model import Feed
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.inputs import InputSpec
+    from optuna_quant.data.sample_runs import Rows
+
+
+Preview: TypeAlias = "Callable[[RunnableModel, int], Sequence[Mapping[str, Rows]]]"
+"""Gives so many samples of labelled data for a model: its inputs, in batches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +47,7 @@ class FeedOf:
             How many samples these are.
     """
 
-    feed: Mapping[str, Any]
+    feed: Feed
     samples: int
 
 
@@ -60,7 +69,7 @@ class Pair(Protocol):
         """What they are called."""
         ...
 
-    def runs(self, feed: Mapping[str, Any]) -> Sequence[Callable[[], object]]:
+    def runs(self, feed: Feed) -> Sequence[Callable[[], object]]:
         """A run of each."""
         ...
 
@@ -68,9 +77,9 @@ class Pair(Protocol):
         self,
         *,
         calibration_data: object,
-        preview: Callable[[Any, int], list[dict[str, Any]]] | None,
-        inputs: Mapping[str, Any] | None,
-        transform: Callable[[Any], Any] | None,
+        preview: Preview | None,
+        inputs: InputValues | None,
+        transform: Transform | None,
         batch: int,
         samples: int,
         seed: int,
@@ -78,7 +87,7 @@ class Pair(Protocol):
         """What to run the models on: at least one feed, and where they come from."""
         ...
 
-    def agreement(self, feeds: Sequence[Mapping[str, Any]]) -> tuple[OutputAgreement, ...]:
+    def agreement(self, feeds: Sequence[Feed]) -> tuple[OutputAgreement, ...]:
         """How far the outputs agree on some inputs."""
         ...
 
@@ -112,7 +121,7 @@ class BuiltPair:
         self.nbytes = (first.nbytes, second.nbytes)
         check_same_inputs([model.inputs for model in self.models], self.names)
 
-    def runs(self, feed: Mapping[str, Any]) -> list[Callable[[], object]]:
+    def runs(self, feed: Feed) -> list[Callable[[], object]]:
         """A run of each."""
         return [partial(model.run, feed) for model in self.models]
 
@@ -120,9 +129,9 @@ class BuiltPair:
         self,
         *,
         calibration_data: object = None,
-        preview: Callable[[Any, int], list[dict[str, Any]]] | None,
-        inputs: Mapping[str, Any] | None,
-        transform: Callable[[Any], Any] | None = None,
+        preview: Preview | None,
+        inputs: InputValues | None,
+        transform: Transform | None = None,
         batch: int,
         samples: int,
         seed: int,
@@ -164,13 +173,17 @@ class BuiltPair:
             return [FeedOf({**random, **bound.feed(batch)}, batch)], "random inputs"
         rows, feeds = found[0], []
         count = min(len(values) for values in rows.values())
+        if any(isinstance(values, list) for values in rows.values()):
+            batch = 1  # Samples of several shapes do not go into one array.
         for start in range(0, max(count - batch, 0) + 1, batch):
-            piece = {name: values[start : start + batch] for name, values in rows.items()}
+            piece = {
+                name: np.asarray(values[start : start + batch]) for name, values in rows.items()
+            }
             size = min(batch, count)
             feeds.append(FeedOf({**piece, **bound.feed(size)}, size))
         return feeds, "evaluation data"
 
-    def agreement(self, feeds: Sequence[Mapping[str, Any]]) -> tuple[OutputAgreement, ...]:
+    def agreement(self, feeds: Sequence[Feed]) -> tuple[OutputAgreement, ...]:
         """How far the outputs agree on some inputs, see :func:`agreement`."""
         return agreement(self.models, feeds)
 
@@ -216,7 +229,7 @@ def check_same_inputs(specs: Sequence[Sequence[InputSpec]], names: Sequence[str]
 
 
 def agreement(
-    models: Sequence[RunnableModel], feeds: Sequence[Mapping[str, Any]]
+    models: Sequence[RunnableModel], feeds: Sequence[Feed]
 ) -> tuple[OutputAgreement, ...]:
     """How far the outputs of two models agree on some inputs.
 

@@ -2,7 +2,7 @@
 
 Needs ``pip install "optuna_quant[dashboard]"``.
 
-May import: all but `cli` and `testing`.
+May import: `compat` and what is below it.
 """
 
 from __future__ import annotations

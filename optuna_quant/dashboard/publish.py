@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeVar
 import warnings
 
 from optuna.exceptions import ExperimentalWarning
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.artifacts import ArtifactStore
 
+
+_Result = TypeVar("_Result")
 
 _logger = get_logger(__name__)
 
@@ -86,13 +90,14 @@ def publish(
     if figures:
         for name, draw in FIGURES.items():
             carefully(f"The figure {name!r}", partial(_write_figure, study, name, draw))
-    if artifact_store is not None and space is not None and overview.best is not None:
+    best = overview.best
+    if artifact_store is not None and space is not None and best is not None:
         upload = upload_answer
         carefully(
             "The artifacts",
             lambda: upload(
                 study,
-                overview.best,
+                best,
                 space,
                 artifact_store,
                 backend=backend if overview.outcome == Outcome.MET else None,
@@ -112,7 +117,7 @@ def check_options(
     need_dashboard()
 
 
-def need_dashboard() -> Any:
+def need_dashboard() -> ModuleType:
     """The package optuna-dashboard.
 
     Raises:
@@ -125,10 +130,11 @@ def need_dashboard() -> Any:
         raise ImportError(
             "optuna-dashboard is not installed. Run: pip install 'optuna_quant[dashboard]'"
         ) from error
-    return optuna_dashboard
+    found: ModuleType = optuna_dashboard
+    return found
 
 
-def carefully(what: str, do: Callable[[], Any]) -> Any:
+def carefully(what: str, do: Callable[[], _Result]) -> _Result | None:
     """Do something that must not end a search; what goes wrong is a warning."""
     try:
         with warnings.catch_warnings():

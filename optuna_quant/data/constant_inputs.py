@@ -19,6 +19,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.data.forms import InputValues
+
 
 class Spec(Protocol):
     """What a model expects of an input: its name, its element type, the size of each axis."""
@@ -114,7 +116,7 @@ class ConstantInputs:
             If a value cannot be made an array.
     """
 
-    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, values: InputValues | None = None) -> None:
         if values is not None and not isinstance(values, Mapping):
             raise TypeError(
                 "inputs must be a dict from names of inputs to their values, such as "

@@ -17,6 +17,7 @@ import numpy as np
 
 from optuna_quant.data.array_files import read_npy
 from optuna_quant.data.array_files import read_npz
+from optuna_quant.data.loaders import is_indexable
 from optuna_quant.data.loaders import without_device
 from optuna_quant.data.sample_checks import LABELS
 from optuna_quant.data.sample_checks import are_whole
@@ -29,10 +30,10 @@ from optuna_quant.data.transformed import transformed
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
+    from optuna_quant.data.forms import Samples
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.inputs import InputSpec
     from optuna_quant.data.sample_runs import Rows
 
@@ -206,17 +207,17 @@ class DatasetData(LabelledData):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Samples,
         where: str = _THE_DATA,
         *,
-        transform: Callable[[Any], Any] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self._where = where
         self._dataset = dataset
         self._transform = transform
 
     @property
-    def dataset(self) -> Any:
+    def dataset(self) -> Samples:
         """What gives the samples."""
         return self._dataset
 
@@ -292,7 +293,7 @@ class DatasetData(LabelledData):
         return features, _as_label(label) if self.needs_labels else np.empty(0)
 
 
-def open_labelled_data(source: Any) -> LabelledData:
+def open_labelled_data(source: object) -> LabelledData:
     """Return labelled data as users give them, ready to be read.
 
     Args:
@@ -315,7 +316,7 @@ def open_labelled_data(source: Any) -> LabelledData:
     if isinstance(source, str | os.PathLike):
         where = f"{_THE_DATA} {os.fspath(source)!r}"
         return ArrayData(_load(Path(source)), where)
-    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+    if not is_indexable(source):
         raise TypeError(
             "Evaluation data must be a dict of arrays, a path to an .npz file or to a folder of "
             ".npy files, or a dataset with __len__ and __getitem__, but got "

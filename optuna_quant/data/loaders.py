@@ -13,9 +13,15 @@ from collections.abc import Sequence
 import hashlib
 import os
 from typing import Any
+from typing import Protocol
+from typing import TypeGuard
 
 import numpy as np
 from optuna.logging import get_logger
+
+from optuna_quant.data.forms import Batches
+from optuna_quant.data.forms import SampleLike
+from optuna_quant.data.forms import Samples
 
 
 _logger = get_logger(__name__)
@@ -32,12 +38,30 @@ _SAMPLERS_OF_ALL = (
 _PLAIN_COLLATE = ("default_collate", "default_convert")
 
 
-def is_loader(source: object) -> bool:
+class Loader(Protocol):
+    """A data loader like PyTorch's: it has a dataset, and makes batches of its samples."""
+
+    @property
+    def dataset(self) -> Samples:
+        """Gives samples by number; of a stream it does not."""
+        ...
+
+    @property
+    def collate_fn(self) -> Callable[[list[SampleLike]], SampleLike] | None:
+        """Makes a batch of samples; None if they are given as they are."""
+        ...
+
+    def __iter__(self) -> Iterator[SampleLike]:
+        """The batches."""
+        ...
+
+
+def is_loader(source: object) -> TypeGuard[Loader]:
     """Whether something is a data loader like PyTorch's: it has a dataset and collates samples."""
     return hasattr(source, "dataset") and hasattr(source, "collate_fn")
 
 
-def is_indexable(source: object) -> bool:
+def is_indexable(source: object) -> TypeGuard[Samples]:
     """Whether something gives its samples by number."""
     return hasattr(source, "__len__") and hasattr(source, "__getitem__")
 
@@ -53,7 +77,7 @@ class LoaderSamples:
             The loader; its dataset gives samples by number.
     """
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._dataset = loader.dataset
         self._numbers = _subset(loader)
         collate = loader.collate_fn
@@ -64,7 +88,7 @@ class LoaderSamples:
         """The number of samples."""
         return len(self._dataset) if self._numbers is None else len(self._numbers)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> SampleLike:
         """A sample."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -72,7 +96,7 @@ class LoaderSamples:
         return sample if self._collate is None else _first(self._collate([sample]))
 
 
-def _subset(loader: Any) -> list[int] | None:
+def _subset(loader: Loader) -> list[int] | None:
     """The numbers of the samples that a loader is about; None for all."""
     sampler = getattr(loader, "sampler", None)
     batches = getattr(loader, "batch_sampler", None)
@@ -89,7 +113,7 @@ def _subset(loader: Any) -> list[int] | None:
     return None
 
 
-def _first(batch: Any) -> Any:
+def _first(batch: SampleLike) -> SampleLike:
     """The first sample of a batch, in the same structure."""
     if isinstance(batch, Mapping):
         return {name: value[0] for name, value in batch.items()}
@@ -98,7 +122,7 @@ def _first(batch: Any) -> Any:
     return batch[0]
 
 
-def kept_in_memory(source: Any, where: str) -> list[Any]:
+def kept_in_memory(source: Batches, where: str) -> list[object]:
     """All that a stream gives, read once.
 
     Args:
@@ -121,7 +145,7 @@ def kept_in_memory(source: Any, where: str) -> list[Any]:
                 f"returned a value of type {type(source).__name__}."
             )
     limit = _memory() * _MEMORY_SHARE
-    found: list[Any] = []
+    found: list[object] = []
     taken = 0
     iterator = iter(source)
     while True:
@@ -144,7 +168,7 @@ def kept_in_memory(source: Any, where: str) -> list[Any]:
             )
 
 
-def as_arrays(item: Any) -> Any:
+def as_arrays(item: object) -> object:
     """A batch or sample with copies of its arrays, so that no buffer of a stream is kept."""
     if isinstance(item, Mapping):
         return {name: as_arrays(value) for name, value in item.items()}
@@ -155,21 +179,21 @@ def as_arrays(item: Any) -> Any:
     return item
 
 
-def without_device(value: Any) -> Any:
+def without_device(value: object) -> object:
     """A tensor of PyTorch as NumPy can read it, whatever its device; anything else as it is."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         return value.detach().cpu()
     return value
 
 
-def content_hash(*values: Any) -> str:
+def content_hash(*values: object) -> str:
     """A short hash of all that samples, batches or arrays hold."""
     digest = hashlib.sha256()
     _update(digest, values)
     return digest.hexdigest()[:16]
 
 
-def _update(digest: Any, value: Any) -> None:
+def _update(digest: hashlib._Hash, value: object) -> None:
     if isinstance(value, Mapping):
         for name in value:
             digest.update(f"{name}=".encode())
@@ -187,7 +211,7 @@ def _update(digest: Any, value: Any) -> None:
             digest.update(np.ascontiguousarray(array).tobytes())
 
 
-def _bytes(item: Any) -> int:
+def _bytes(item: object) -> int:
     if isinstance(item, Mapping):
         return sum(_bytes(value) for value in item.values())
     if isinstance(item, tuple):
@@ -261,7 +285,7 @@ class BatchRows:
         """The number of samples."""
         return int(self._starts[-1])
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> SampleLike:
         """A sample."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -269,7 +293,7 @@ class BatchRows:
         return row_of(self._batches[number], index - int(self._starts[number]))
 
 
-def row_of(batch: Any, row: int) -> Any:
+def row_of(batch: SampleLike, row: int) -> SampleLike:
     """One sample of a batch, in the same structure."""
     if isinstance(batch, Mapping):
         return {name: row_of(value, row) for name, value in batch.items()}

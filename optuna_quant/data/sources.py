@@ -34,8 +34,8 @@ from optuna_quant.data.sample_checks import LABELS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.given import Transform
     from optuna_quant.data.inputs import InputSpec
 
 
@@ -83,9 +83,8 @@ def open_data(source: DataLike, transform: Transform | None = None) -> LabelledD
     if isinstance(source, tuple) and len(source) == 2 and _are_columns(*source):
         return _Unnamed(source[0], source[1], transform)
     if is_loader(source):
-        loader: Any = source
-        if is_indexable(loader.dataset):
-            return DatasetData(LoaderSamples(loader), transform=transform)
+        if is_indexable(source.dataset):
+            return DatasetData(LoaderSamples(source), transform=transform)
         return _Items(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
     if isinstance(source, list | tuple):
         return _Items(source, transform, are_batches=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,15 +9,16 @@ from typing import Any
 
 
 if TYPE_CHECKING:
-    pass
+    from optuna_quant.data.forms import SampleLike
+    from optuna_quant.data.forms import Transform
 
 
 from optuna_quant.data.sample_checks import LABELS
 
 
 def transformed(
-    transform: Callable[[Any], Any], sample: Any, names: Sequence[str], where: str
-) -> Any:
+    transform: Transform, sample: SampleLike, names: Sequence[str], where: str
+) -> SampleLike:
     """A sample with its input as a transform gives it; labels stay as they are.
 
     Args:

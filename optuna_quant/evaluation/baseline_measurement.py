@@ -28,6 +28,7 @@ from optuna_quant.study.errors import BaselineError
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant.backends.base import Model
     from optuna_quant.evaluation.continued_study import ContinuedStudies
     from optuna_quant.evaluation.guarded import GuardedEvaluation
     from optuna_quant.evaluation.setup import ObjectiveSetup
@@ -157,7 +158,7 @@ class BaselineMeasurement:
         _logger.info(f"The metric of the FP32 model is {kept.value}.")
         return kept.value
 
-    def _checked(self, returned: Any) -> float:
+    def _checked(self, returned: object) -> float:
         criterion = self._setup.criterion
         try:
             value = as_metric(
@@ -171,7 +172,7 @@ class BaselineMeasurement:
         return value
 
     def _evaluate(
-        self, trial: optuna.Trial, model: Any, check: Callable[[], None]
+        self, trial: optuna.Trial, model: Model, check: Callable[[], None]
     ) -> tuple[Any, str | None]:
         """The metric, and the key under which the study keeps the scores of single samples."""
         evaluation: Any = for_fp32(self._setup.evaluate)

@@ -55,7 +55,7 @@ class Batches:
         )
 
 
-def batches_of(evaluation: Any, space: TuningSpace, fp32: Model | None) -> Batches | None:
+def batches_of(evaluation: object, space: TuningSpace, fp32: Model | None) -> Batches | None:
     """How models with dynamic quantization are evaluated.
 
     Args:
@@ -76,7 +76,7 @@ def batches_of(evaluation: Any, space: TuningSpace, fp32: Model | None) -> Batch
     return Batches(evaluation.batch_size_for(fp32, depends_on_batch=True))
 
 
-def warn_of_batches(evaluation: Any, batches: Batches | None) -> None:
+def warn_of_batches(evaluation: object, batches: Batches | None) -> None:
     """Warn if the metrics of dynamic models will hold for batches of one size and order only.
 
     Args:

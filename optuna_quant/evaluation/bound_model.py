@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant.backends.base import HasOptionalInputs
 from optuna_quant.backends.base import RunsConcurrently
@@ -17,12 +16,13 @@ from optuna_quant.data.sample_runs import SampleRunner
 
 if TYPE_CHECKING:
     from optuna_quant.backends.base import RunnableModel
+    from optuna_quant.backends.default import RunnableLike
     from optuna_quant.data.constant_inputs import BoundInputs
     from optuna_quant.data.constant_inputs import ConstantInputs
     from optuna_quant.data.inputs import InputSpec
 
 
-def runnable_model(model: Any, threads: int) -> RunnableModel:
+def runnable_model(model: RunnableLike, threads: int) -> RunnableModel:
     """What runs the batches of a model, so many at a time.
 
     Args:
@@ -52,7 +52,7 @@ class BoundModel:
     constants: BoundInputs
 
     @classmethod
-    def of(cls, model: Any, inputs: ConstantInputs, *, threads: int) -> BoundModel:
+    def of(cls, model: RunnableLike, inputs: ConstantInputs, *, threads: int) -> BoundModel:
         """Bind the constant inputs to a model.
 
         Args:

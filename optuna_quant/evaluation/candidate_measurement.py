@@ -16,6 +16,7 @@ from optuna_quant.evaluation.timeout import AskedBetweenBatches
 from optuna_quant.evaluation.timeout import EvaluationTimeout
 from optuna_quant.evaluation.user_code import shown
 from optuna_quant.evaluation.value import as_metric
+from optuna_quant.samplers._engine.contract import TellsNewConfigs
 from optuna_quant.study import record
 
 
@@ -151,12 +152,12 @@ class CandidateMeasurement:
         except ValueError as error:
             raise CandidateError(str(error), final=True) from error
 
-    def _in_full(self, model: Model) -> Any:
+    def _in_full(self, model: Model) -> object:
         """The metric of a model, or the scores that a function gives for all samples."""
         evaluate = self._setup.evaluate
         if isinstance(evaluate, FunctionEvaluation):
             return evaluate.measure(model)
-        return evaluate(model)
+        return self._setup.evaluate_in_full(model)
 
     def _by_samples(
         self,
@@ -183,8 +184,10 @@ class CandidateMeasurement:
 
 def _may_be_known(trial: optuna.Trial) -> bool:
     """Whether the trial's configuration may have been evaluated before, for all we know."""
-    is_first = getattr(trial.study.sampler, "is_first", None)
-    return is_first is None or not is_first(trial.study, trial.number)
+    sampler = trial.study.sampler
+    return not (
+        isinstance(sampler, TellsNewConfigs) and sampler.is_first(trial.study, trial.number)
+    )
 
 
 def _why(error: Exception) -> CandidateError:

@@ -43,7 +43,7 @@ _CHANGES = frozenset(
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
-def code_digest(function: Any) -> str | None:
+def code_digest(function: object) -> str | None:
     """Tell a function from an edited one.
 
     The hash covers the bytecode (not comments, docstrings or line numbers), defaults, what is

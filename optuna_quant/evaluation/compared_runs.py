@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from optuna_quant.backends.default import RunnableLike
     from optuna_quant.evaluation.baseline_checks import BaselineChecks
     from optuna_quant.evaluation.data_runs import DataRuns
     from optuna_quant.evaluation.metrics.truth import Truth
@@ -39,7 +39,9 @@ class ComparedRuns:
     truth: Truth
     checks: BaselineChecks | None
 
-    def batches(self, model: Any, indices: Indices) -> Generator[BatchOutputs, None, None]:
+    def batches(
+        self, model: RunnableLike, indices: Indices
+    ) -> Generator[BatchOutputs, None, None]:
         """The outputs of batches, what they are compared with, and the numbers of the samples.
 
         Args:
@@ -58,7 +60,7 @@ class ComparedRuns:
                     checks.see_outputs(output, truth, chosen)
                 yield output, truth, chosen
 
-    def _run_fp32(self, fp32: Any) -> None:
+    def _run_fp32(self, fp32: RunnableLike) -> None:
         """Learn what the FP32 model gives for all samples."""
         known = replace(self, truth=self.truth.for_fp32())
         with closing(known.batches(fp32, np.arange(self.runs.data.samples))) as batches:

@@ -14,6 +14,7 @@ from optuna_quant.evaluation.same_evaluation import find_difference
 from optuna_quant.evaluation.same_evaluation import keep_evaluation
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.signature import signature_of
+from optuna_quant.samplers._engine.contract import criterion_of
 from optuna_quant.study import record
 from optuna_quant.study.compatibility import check_continued
 from optuna_quant.study.record_check import check_fallback_ops
@@ -66,8 +67,8 @@ class ContinuedStudies:
         criterion, name = self._setup.criterion, study.study_name
         check_one_criterion(
             objective=criterion,
-            sampler=getattr(study.sampler, "criterion", None),
-            pruner=getattr(study.pruner, "criterion", None),
+            sampler=criterion_of(study.sampler),
+            pruner=criterion_of(study.pruner),
         )
         if name in self._fitting:
             return

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from optuna.logging import get_logger
@@ -19,6 +18,7 @@ from optuna_quant.workers.launch import this_rank
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.default import RunnableLike
     from optuna_quant.data.sample_runs import Rows
 
     Feed = Mapping[str, Rows]
@@ -38,7 +38,7 @@ _DIFFERENT = 8.0
 _INNER = (0.01, 0.99)
 
 
-def warn_of_data(backend: Any, measure: Any, fp32: Callable[[], Any]) -> None:
+def warn_of_data(backend: object, measure: object, fp32: Callable[[], RunnableLike]) -> None:
     """Warn of data that are too few, or of calibration data in another range.
 
     At most three lines in all, and of several processes that were started together one says them.

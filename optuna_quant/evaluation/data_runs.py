@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.default import RunnableLike
     from optuna_quant.data.constant_inputs import ConstantInputs
     from optuna_quant.data.labelled_data import LabelledData
     from optuna_quant.data.sample_runs import Rows
@@ -57,11 +58,11 @@ class DataRuns:
     threads: int
     one_by_one: bool
 
-    def bound(self, model: Any) -> BoundModel:
+    def bound(self, model: RunnableLike) -> BoundModel:
         """A model with the constant inputs."""
         return BoundModel.of(model, self.inputs, threads=self.threads)
 
-    def check(self, model: Any) -> None:
+    def check(self, model: RunnableLike) -> None:
         """Check that the data fit a model, without running it.
 
         Raises:
@@ -72,7 +73,7 @@ class DataRuns:
         self.data.check(bound.specs)
         bound.outputs(self.output_names)
 
-    def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
+    def batch_size_for(self, model: RunnableLike, *, depends_on_batch: bool | None = None) -> int:
         """How many samples of a model are run at once.
 
         Args:
@@ -89,7 +90,7 @@ class DataRuns:
 
     def outputs(
         self,
-        model: Any,
+        model: RunnableLike,
         indices: Indices,
         *,
         see: Callable[[dict[str, Rows], Indices], None] | None = None,
@@ -120,7 +121,7 @@ class DataRuns:
             threads=self.threads,
         )
 
-    def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
+    def first_outputs(self, model: RunnableLike, count: int, *, size: int) -> list[NDArray[Any]]:
         """The outputs of a model for the first samples, an array for each sample and output.
 
         Args:
@@ -141,12 +142,12 @@ class DataRuns:
         parts = [row if isinstance(row, tuple | list) else (row,) for row in rows]
         return [np.asarray(part) for several in parts for part in several]
 
-    def unused(self, model: Any) -> list[str]:
+    def unused(self, model: RunnableLike) -> list[str]:
         """The names of labels that are there and not needed, as far as that can be told."""
         found = self.data.unused(self.bound(model).specs)
         return [name for name in found if name not in self.inputs.values]
 
-    def preview(self, model: Any, samples: int) -> list[dict[str, Rows]]:
+    def preview(self, model: RunnableLike, samples: int) -> list[dict[str, Rows]]:
         """The inputs of a few samples from everywhere in the data, as far as they can be read."""
         specs, count = self.bound(model).specs, self.data.samples
         chosen = np.unique(np.linspace(0, count - 1, min(samples, count)).astype(np.int64))

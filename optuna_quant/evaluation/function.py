@@ -11,7 +11,6 @@ import inspect
 import math
 import threading
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from optuna.logging import get_logger
@@ -113,13 +112,13 @@ class GivenScores:
             )
 
     def scores(
-        self, model: Any, indices: NDArray[np.intp]
+        self, model: object, indices: NDArray[np.intp]
     ) -> Generator[NDArray[np.float64], None, None]:
         """The scores of samples, in one batch."""
         yield self.values[indices]
 
     def scores_and_margins(
-        self, model: Any, indices: NDArray[np.intp]
+        self, model: object, indices: NDArray[np.intp]
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
         """The scores and the margins.
 
@@ -193,7 +192,7 @@ class FunctionEvaluation:
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., object],
         *,
         metric_bounds: Bounds | None = None,
         higher_is_better: bool = True,
@@ -257,12 +256,12 @@ class FunctionEvaluation:
                 self._bounds = bounds
             self._knows_bounds = True
 
-    def __call__(self, model: Any) -> Any:
+    def __call__(self, model: object) -> object:
         """The metric of a model: what the function gives, or its mean."""
         found = self.measure(model)
         return found.mean if isinstance(found, GivenScores) else found
 
-    def measure(self, model: Any) -> Any:
+    def measure(self, model: object) -> object:
         """What the function gives for all samples of a model.
 
         Returns:
@@ -275,7 +274,7 @@ class FunctionEvaluation:
         """
         return self._given(self._call(self._function, model, None))
 
-    def see_fp32(self, model: Any) -> Any:
+    def see_fp32(self, model: object) -> object:
         """As :meth:`measure`, of the FP32 model: that tells the bounds of booleans.
 
         A function that takes indices is asked for a few samples as well.
@@ -305,7 +304,9 @@ class FunctionEvaluation:
             )
         return found
 
-    def scores(self, model: Any, indices: ArrayLike) -> Generator[NDArray[np.float64], None, None]:
+    def scores(
+        self, model: object, indices: ArrayLike
+    ) -> Generator[NDArray[np.float64], None, None]:
         """The scores of some samples.
 
         Args:
@@ -322,7 +323,7 @@ class FunctionEvaluation:
             yield scores
 
     def scores_and_margins(
-        self, model: Any, indices: ArrayLike
+        self, model: object, indices: ArrayLike
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
         """As :meth:`scores`, with the margins; :obj:`None` if the function does not tell them."""
         wanted = np.asarray(indices, dtype=np.intp)
@@ -337,7 +338,9 @@ class FunctionEvaluation:
             returned = self._call(self._function, model, chosen.copy())
             yield self._checked(returned, chosen), margins_in(returned, len(chosen))
 
-    def _call(self, function: Callable[..., Any], model: Any, indices: Any) -> Any:
+    def _call(
+        self, function: Callable[..., object], model: object, indices: NDArray[np.intp] | None
+    ) -> object:
         given, parameter = native_of(model), self._parameter
         if parameter is None:
             return function(given)
@@ -345,7 +348,7 @@ class FunctionEvaluation:
             return function(given, indices)
         return function(given, **{parameter.name: indices})
 
-    def _given(self, returned: Any) -> Any:
+    def _given(self, returned: object) -> object:
         """Check that a result for all samples has the form of earlier ones."""
         scores = as_scores(returned, in_parts=self.in_parts)
         count = 0 if scores is None else len(scores)
@@ -364,7 +367,7 @@ class FunctionEvaluation:
         values = self._checked(scores, np.arange(count))
         return GivenScores(values, self.bounds, self.in_parts, self.higher_is_better)
 
-    def _checked(self, returned: Any, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    def _checked(self, returned: object, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         """The scores of these samples as float64.
 
         Raises:
@@ -395,7 +398,7 @@ class FunctionEvaluation:
             ),
         )
 
-    def _try_some(self, model: Any, found: GivenScores) -> None:
+    def _try_some(self, model: object, found: GivenScores) -> None:
         """Refuse a function that does not give the scores of the samples that it is asked for."""
         # The highest and the lowest by turns: of samples that are alike no order can be told.
         ranked = np.argsort(found.values, kind="stable")
@@ -418,7 +421,7 @@ def _shown(count: int) -> str:
     return "one number" if not count else f"{count} score{'' if count == 1 else 's'}"
 
 
-def _indices_parameter(function: Callable[..., Any]) -> inspect.Parameter | None:
+def _indices_parameter(function: Callable[..., object]) -> inspect.Parameter | None:
     """The parameter with which a function can be asked for some samples; :obj:`None` if none."""
     try:
         parameters = list(inspect.signature(function).parameters.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def as_scores(value: Any, *, in_parts: bool = False) -> NDArray[Any] | None:
+def as_scores(value: object, *, in_parts: bool = False) -> NDArray[Any] | None:
     """The scores of samples that a function returned.
 
     Args:
@@ -49,7 +50,7 @@ def as_scores(value: Any, *, in_parts: bool = False) -> NDArray[Any] | None:
     )
 
 
-def margins_in(value: Any, samples: int) -> NDArray[np.float64] | None:
+def margins_in(value: object, samples: int) -> NDArray[np.float64] | None:
     """The margin of each sample, if a function has returned margins.
 
     Args:
@@ -74,7 +75,7 @@ def margins_in(value: Any, samples: int) -> NDArray[np.float64] | None:
     return margins.astype(np.float64)
 
 
-def _is_pair(value: Any) -> bool:
+def _is_pair(value: object) -> TypeGuard[tuple[object, object]]:
     """Whether these are scores with margins; two numbers are several metrics."""
     if not (isinstance(value, tuple) and len(value) == 2):
         return False
@@ -82,7 +83,7 @@ def _is_pair(value: Any) -> bool:
     return scores is not None and scores.ndim > 0
 
 
-def _as_array(value: Any) -> NDArray[Any] | None:
+def _as_array(value: object) -> NDArray[Any] | None:
     """An array, a list or a tensor as an array; :obj:`None` of anything else."""
     if isinstance(value, list):  # A tuple of numbers is more often several metrics.
         try:
@@ -98,7 +99,7 @@ def _as_array(value: Any) -> NDArray[Any] | None:
     return np.asarray(value)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A tensor as an array, wherever it lies and whatever it is part of."""
     detach = getattr(value, "detach", None)
     if not callable(detach):

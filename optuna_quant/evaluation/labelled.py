@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.default import RunnableLike
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.given import InputValues
-    from optuna_quant.data.given import Transform
     from optuna_quant.data.sample_runs import Rows
     from optuna_quant.evaluation.run_ahead import Indices as _Indices
 
@@ -212,7 +213,7 @@ class DataEvaluation:
         """The metric itself."""
         return self._metric
 
-    def __call__(self, model: Any) -> float:
+    def __call__(self, model: RunnableLike) -> float:
         """The metric of a model, on all samples.
 
         Raises:
@@ -225,7 +226,9 @@ class DataEvaluation:
             return corpus_score(self._metric, batches)
         return mean_score(replace(self._metric, margin=None), batches)
 
-    def scores(self, model: Any, indices: ArrayLike) -> Generator[NDArray[np.float64], None, None]:
+    def scores(
+        self, model: RunnableLike, indices: ArrayLike
+    ) -> Generator[NDArray[np.float64], None, None]:
         """The scores of some samples.
 
         Args:
@@ -249,7 +252,7 @@ class DataEvaluation:
         return only_scores(scores_and_margins(replace(metric, margin=None), batches))
 
     def scores_and_margins(
-        self, model: Any, indices: ArrayLike
+        self, model: RunnableLike, indices: ArrayLike
     ) -> Generator[tuple[NDArray[np.float64], NDArray[np.float64] | None], None, None]:
         """The scores of some samples, and how far each is from being decided otherwise.
 
@@ -282,15 +285,15 @@ class DataEvaluation:
         chosen._truth = self._truth.for_other_samples()
         return chosen
 
-    def batch_size_for(self, model: Any, *, depends_on_batch: bool | None = None) -> int:
+    def batch_size_for(self, model: RunnableLike, *, depends_on_batch: bool | None = None) -> int:
         """How many samples of a model are run at once; by default as the model says of itself."""
         return self._runs.batch_size_for(model, depends_on_batch=depends_on_batch)
 
-    def first_outputs(self, model: Any, count: int, *, size: int) -> list[NDArray[Any]]:
+    def first_outputs(self, model: RunnableLike, count: int, *, size: int) -> list[NDArray[Any]]:
         """What a model gives for the first samples, so many at once: an array for each output."""
         return self._runs.first_outputs(model, count, size=size)
 
-    def check(self, model: Any) -> None:
+    def check(self, model: RunnableLike) -> None:
         """Check that the data fit a model, without running it.
 
         Raises:
@@ -299,11 +302,11 @@ class DataEvaluation:
         """
         self._runs.check(model)
 
-    def outputs_of(self, model: Any) -> tuple[str, ...]:
+    def outputs_of(self, model: RunnableLike) -> tuple[str, ...]:
         """The names of a model's outputs."""
         return tuple(runnable_model(model, self.threads).outputs)
 
-    def tell_unused(self, model: Any) -> None:
+    def tell_unused(self, model: RunnableLike) -> None:
         """Say so if there are labels, and the metric does not look at them."""
         names = self._runs.unused(model)
         if names:
@@ -312,11 +315,11 @@ class DataEvaluation:
                 f"{', '.join(map(repr, names))} in the evaluation data is not used."
             )
 
-    def preview(self, model: Any, samples: int) -> list[dict[str, Rows]]:
+    def preview(self, model: RunnableLike, samples: int) -> list[dict[str, Rows]]:
         """The inputs of a few samples from everywhere in the data, as far as they can be read."""
         return self._runs.preview(model, samples)
 
-    def refer_to(self, fp32: Callable[[], Any]) -> None:
+    def refer_to(self, fp32: Callable[[], RunnableLike]) -> None:
         """Say how to get the FP32 model, for a metric that compares with what it gives.
 
         It is run when its outputs are needed and not known yet: what evaluates the FP32 model with
@@ -366,7 +369,7 @@ class DataEvaluation:
     def _compared(self) -> ComparedRuns:
         return ComparedRuns(self._runs, self._truth, self._checks)
 
-    def _checked(self, model: Any, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
+    def _checked(self, model: RunnableLike, indices: ArrayLike) -> tuple[SampleMetric, _Indices]:
         """The metric and the indices, if samples can be scored with them."""
         metric = _of_samples(self._metric)
         self.check(model)

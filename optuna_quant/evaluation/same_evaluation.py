@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     import optuna
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base import NativeModel
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.sampled import SampleEvaluation
+    from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.sequential import Population
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
@@ -213,7 +215,7 @@ def find_difference(
     backend: Backend,
     space: TuningSpace,
     criterion: AccuracyCriterion,
-    evaluate: Callable[[Any], Any],
+    evaluate: Evaluate,
     samples: SampleEvaluation | None,
     calibrate: Callable[[QuantConfig], None],
     limited: Callable[[Callable[[], Any]], Any],
@@ -295,7 +297,7 @@ def find_difference(
 
 
 def _scores(
-    evaluation: SampleEvaluation, model: Any, population: Population
+    evaluation: SampleEvaluation, model: NativeModel, population: Population
 ) -> NDArray[np.float64]:
     """The scores of all samples, in the order in which candidates are evaluated."""
     batches = evaluation.scores(model, population.order.indices.copy())

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import math
 import time
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import Protocol
 from typing import runtime_checkable
 
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from optuna_quant.backends.base import NativeModel
     from optuna_quant.criteria import AccuracyCriterion
 
 
@@ -73,11 +73,13 @@ class SampleEvaluation(Protocol):
     def bounds(self) -> tuple[float, float] | None:
         """The lowest and the highest score of a sample."""
 
-    def scores(self, model: Any, indices: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
+    def scores(
+        self, model: NativeModel, indices: NDArray[np.intp]
+    ) -> Iterator[NDArray[np.float64]]:
         """The scores of samples, batch by batch."""
 
     def scores_and_margins(
-        self, model: Any, indices: NDArray[np.intp]
+        self, model: NativeModel, indices: NDArray[np.intp]
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
         """The scores and margins of samples, batch by batch."""
 
@@ -112,7 +114,7 @@ Watch = Callable[[EvaluationProgress], None]
 
 def measure_baseline(
     trial: optuna.Trial,
-    model: Any,
+    model: NativeModel,
     evaluation: SampleEvaluation,
     criterion: AccuracyCriterion,
     *,
@@ -190,7 +192,7 @@ def check_scores(scores: NDArray[np.float64], evaluation: SampleEvaluation) -> N
         )
 
 
-def _checked_batch(given: Any) -> NDArray[np.float64]:
+def _checked_batch(given: object) -> NDArray[np.float64]:
     """A copy of the scores of a batch.
 
     Raises:
@@ -296,7 +298,9 @@ class SampledTrial:
             return self._test.decision is not Decision.OPEN
         return self._test.fails
 
-    def evaluate(self, model: Any, evaluation: SampleEvaluation, watch: Watch | None) -> None:
+    def evaluate(
+        self, model: NativeModel, evaluation: SampleEvaluation, watch: Watch | None
+    ) -> None:
         """Evaluate as many more samples as are needed."""
         end = self._fidelity.samples
         # A copy: the order is that of all candidates, whatever an evaluation does to its own.
@@ -327,7 +331,7 @@ class SampledTrial:
                 f"it was asked for, but it gave {self._evaluated}."
             )
 
-    def see_all(self, model: Any, evaluation: SampleEvaluation) -> float:
+    def see_all(self, model: NativeModel, evaluation: SampleEvaluation) -> float:
         """Write down the scores of all samples, whatever was asked for, and give the metric.
 
         Args:

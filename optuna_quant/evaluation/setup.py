@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import TypeAlias
+from typing import cast
 
 from optuna_quant.evaluation.sampled import Watch
 
@@ -16,14 +16,17 @@ from optuna_quant.evaluation.sampled import Watch
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Model
+    from optuna_quant.backends.base import NativeModel
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.evaluation.sampled import SampleEvaluation
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.artifacts import ArtifactStore
 
 
-Evaluate: TypeAlias = Callable[[Any], Any]
+Evaluate: TypeAlias = "Callable[[NativeModel], object]"
+"""Gives the metric of a model: a number, or the scores of all samples."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,7 +37,7 @@ class ObjectiveSetup:
 
     backend: Backend
     space: TuningSpace
-    evaluate: Any
+    evaluate: Evaluate | SampleEvaluation
     criterion: AccuracyCriterion
     stopping: EarlyStopping | None = None
     seed: int = 0
@@ -47,6 +50,6 @@ class ObjectiveSetup:
         """The configuration of the FP32 model."""
         return self.space.fp32()
 
-    def evaluate_in_full(self, model: Model) -> Any:
+    def evaluate_in_full(self, model: Model) -> object:
         """The metric of a model, or what should be one."""
-        return self.evaluate(model)
+        return cast("Evaluate", self.evaluate)(model)

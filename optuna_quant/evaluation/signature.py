@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import hashlib
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -52,7 +53,19 @@ _SETTINGS = {"output": "output_names", "inputs": "inputs"}
 _TRANSFORMS = ("transform", "preprocess")
 
 
-def signature_of(evaluation: Any) -> dict[str, str]:
+class HasDirection(Protocol):
+    """The evaluation of labelled data, as far as its signature depends on it."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher metric is better."""
+
+    @property
+    def reference(self) -> str:
+        """What outputs are compared with: labels, or the FP32 model's outputs."""
+
+
+def signature_of(evaluation: object) -> dict[str, str]:
     """What the metrics of an evaluation depend on, besides the model.
 
     Args:
@@ -70,7 +83,7 @@ def signature_of(evaluation: Any) -> dict[str, str]:
     return {FUNCTION: shown_function(evaluation)}
 
 
-def shown_function(function: Any) -> str:
+def shown_function(function: object) -> str:
     """A function's name, and a hash of its code or ``"?"``."""
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     digest = code_digest(function)
@@ -78,7 +91,7 @@ def shown_function(function: Any) -> str:
 
 
 def data_signature(
-    evaluation: Any, *, metric: SampleMetric | CorpusMetric, data: LabelledData
+    evaluation: HasDirection, *, metric: SampleMetric | CorpusMetric, data: LabelledData
 ) -> dict[str, str]:
     """What the metrics of labelled data depend on, besides the model.
 
@@ -126,7 +139,7 @@ def _attribute(owner: object, name: str) -> Any:
     return getattr(owner, name, getattr(owner, f"_{name}", None))
 
 
-def _of_data(data: Any) -> dict[str, str]:
+def _of_data(data: LabelledData) -> dict[str, str]:
     own = getattr(data, "signature", None)
     if callable(own):
         return {str(part): str(text) for part, text in own().items()}
@@ -196,7 +209,7 @@ def _combined(parts: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _shown_setting(value: Any) -> str:
+def _shown_setting(value: object) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -206,7 +219,7 @@ def _shown_setting(value: Any) -> str:
     return str(value)
 
 
-def _shown_value(value: Any) -> str:
+def _shown_value(value: object) -> str:
     array = np.asarray(value)
     return str(array.item()) if array.size == 1 else array_digest(array)[:16]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 import math
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from optuna.logging import get_logger
@@ -230,5 +229,5 @@ def _shown(evaluation: SampleEvaluation) -> str:
     return f"{evaluation.samples} with scores from {low:g} to {high:g}"
 
 
-def _in_parts(evaluation: Any) -> bool:
+def _in_parts(evaluation: object) -> bool:
     return bool(getattr(evaluation, "in_parts", True))

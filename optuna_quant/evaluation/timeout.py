@@ -32,6 +32,7 @@ from optuna_quant.study.slow_trials import long_evaluation
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.base import NativeModel
     from optuna_quant.evaluation.sampled import SampleEvaluation
 
 
@@ -394,12 +395,14 @@ class AskedBetweenBatches:
         """The lowest and the highest score of a sample."""
         return self._evaluation.bounds
 
-    def scores(self, model: Any, indices: NDArray[Any]) -> Generator[NDArray[Any], None, None]:
+    def scores(
+        self, model: NativeModel, indices: NDArray[Any]
+    ) -> Generator[NDArray[Any], None, None]:
         """The scores of samples, batch by batch."""
         return self._asked(self._evaluation.scores(model, indices))
 
     def scores_and_margins(
-        self, model: Any, indices: NDArray[Any]
+        self, model: NativeModel, indices: NDArray[Any]
     ) -> Generator[tuple[NDArray[Any], NDArray[Any] | None], None, None]:
         """The scores and margins of samples, batch by batch."""
         return self._asked(self._evaluation.scores_and_margins(model, indices))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from numbers import Real
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,9 +15,13 @@ from optuna_quant.evaluation.labelled import DataEvaluation
 
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Model
+    from optuna_quant.backends.base import NativeModel
 
 
-def given_to(evaluate: Any, model: Model) -> Any:
+_Evaluation = TypeVar("_Evaluation")
+
+
+def given_to(evaluate: object, model: Model) -> NativeModel:
     """What an evaluation gets of a model.
 
     Labelled data take the model itself, what the user has written the runtime's own object.
@@ -25,13 +29,13 @@ def given_to(evaluate: Any, model: Model) -> Any:
     return model if isinstance(evaluate, DataEvaluation) else native_of(model)
 
 
-def for_fp32(evaluate: Any) -> Any:
+def for_fp32(evaluate: _Evaluation) -> _Evaluation:
     """What evaluates the FP32 model; most evaluations make no difference."""
     own = getattr(evaluate, "for_fp32", None)
     return evaluate if own is None else own()
 
 
-def as_metric(value: Any, *, higher_is_better: bool, what: str = "The evaluation") -> float:
+def as_metric(value: object, *, higher_is_better: bool, what: str = "The evaluation") -> float:
     """Turn what an evaluation returned into a metric.
 
     Args:
@@ -59,7 +63,7 @@ def as_metric(value: Any, *, higher_is_better: bool, what: str = "The evaluation
     return number
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     if isinstance(value, bool | str | bytes) or value is None:
         return None
     if isinstance(value, np.ndarray) and value.size == 1:
@@ -79,7 +83,7 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _shown(value: Any, most: int = 60) -> str:
+def _shown(value: object, most: int = 60) -> str:
     text = repr(value)
     text = text if len(text) <= most else text[: most - 3] + "..."
     return text if value is None else f"{text} (a {type(value).__name__})"

@@ -1,6 +1,8 @@
 """Reports of a search: all facts of its result as one value, as JSON, and as a page.
 
 ``docs/report.md`` shows a page, and describes the fields of the JSON file.
+
+May import: `tuning` and what is below it.
 """
 
 from optuna_quant.report.collect import collect

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from optuna_quant.backends.base import atomic_write
 from optuna_quant.report.collect import collect
 from optuna_quant.report.page import check_can_render
+from optuna_quant.tuning.output import NO_FILES
+from optuna_quant.tuning.output import OtherFiles
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import files_of
 from optuna_quant.tuning.table import report
@@ -30,15 +32,11 @@ ENDINGS: Mapping[str, str] = MappingProxyType(
 def check_report(
     path: str | os.PathLike[str],
     *,
-    inputs: Mapping[str, str | os.PathLike[str]] = MappingProxyType({}),
+    inputs: OtherFiles = NO_FILES,
 ) -> Path:
     """Find out now whether a report can be written to a file later.
 
-    Args:
-        path:
-            The file.
-        inputs:
-            Other files that it must not be, by what they are.
+    For the arguments see :func:`~optuna_quant.tuning.output.check_output`.
 
     Raises:
         ImportError:

@@ -7,7 +7,11 @@ from dataclasses import fields
 from dataclasses import is_dataclass
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from optuna_quant._common.json_value import Json
 
 
 def to_json(facts: object) -> str:
@@ -20,7 +24,7 @@ def to_json(facts: object) -> str:
     return json.dumps(plain(facts), indent=1, allow_nan=False) + "\n"
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Json:
     """A value in types that JSON has; numbers that are not finite become None."""
     if is_dataclass(value):
         return {each.name: plain(getattr(value, each.name)) for each in fields(value)}

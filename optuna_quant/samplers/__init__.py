@@ -1,4 +1,7 @@
-"""Samplers that search a tuning space, one per strategy."""
+"""Samplers that search a tuning space, one per strategy.
+
+May import: `samplers._models` and what is below it.
+"""
 
 from optuna_quant.backends.base import Sensitivity
 from optuna_quant.samplers._auto import AutoQuantSampler
@@ -6,6 +9,11 @@ from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._bayesian import BayesianQuantSampler
 from optuna_quant.samplers._conservative import ConservativeQuantSampler
 from optuna_quant.samplers._engine.base import QuantSampler
+from optuna_quant.samplers._engine.contract import HasClaimTimeout
+from optuna_quant.samplers._engine.contract import HasCriterion
+from optuna_quant.samplers._engine.contract import TellsAnswers
+from optuna_quant.samplers._engine.contract import TellsExhaustion
+from optuna_quant.samplers._engine.contract import TellsNewConfigs
 from optuna_quant.samplers._engine.reports import Abandoned
 from optuna_quant.samplers._engine.reports import RaceReport
 from optuna_quant.samplers._engine.reports import ReportsRaces
@@ -52,6 +60,8 @@ __all__ = [
     "Explanation",
     "FallbackOp",
     "HAWQV2QuantSampler",
+    "HasClaimTimeout",
+    "HasCriterion",
     "HasPerSampleScores",
     "LeastLoss",
     "MSEQuantSampler",
@@ -73,6 +83,9 @@ __all__ = [
     "StudyPrior",
     "SurrogateQuantSampler",
     "TPEQuantSampler",
+    "TellsAnswers",
+    "TellsExhaustion",
+    "TellsNewConfigs",
     "Untried",
     "register_strategy",
     "strategies",

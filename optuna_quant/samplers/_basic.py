@@ -15,6 +15,8 @@ from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._plans.best import Best
 from optuna_quant.samplers._plans.block_fallback import BlockFallback
+from optuna_quant.samplers._plans.cheaper_fallback import cheaper_fallback
+from optuna_quant.samplers._plans.cheaper_fallback import float_modes
 from optuna_quant.samplers._plans.comparisons import Comparisons
 from optuna_quant.samplers._plans.grow import Growth
 from optuna_quant.samplers._plans.grow import apply
@@ -78,6 +80,10 @@ class BasicQuantSampler(StagedQuantSampler):
     Once a configuration meets the criterion (if the sampler knows it), a search that goes on tries
     to quantize what is in fallback again: ``quantized again``, as many ops as fit.
 
+    Before an answer with ops in FP32 these are made cheaper where the space can: ``16-bit
+    activations``, ``bf16 instead of fp32``, ``fp16 instead of fp32``, as many of them as fit in
+    each of these, in this order.
+
     Where the quantized model is so far off that no single fallback closes a quarter of the gap,
     the order by gain is noise: then ``instance-wise quantization`` (one op quantized, the rest in
     FP32) ranks the ops by the harm that each does. And when ``patience`` further ops have
@@ -135,6 +141,9 @@ class BasicQuantSampler(StagedQuantSampler):
             If an argument is out of its range.
     """
 
+    tunes_recipes = True
+    """Whether it has a place for recipes: two of its stages."""
+
     def __init__(
         self,
         space: TuningSpace,
@@ -190,7 +199,7 @@ class BasicQuantSampler(StagedQuantSampler):
         """The stages that the class describes."""
         best = Best(later_wins=self._compat == "inc2")
         base: QuantConfig = yield from self._settings(space, best)
-        modes = _float_modes(space)
+        modes = float_modes(space)
         yield from self._settle(space, best, modes, base)
         blocks = BlockFallback(
             self._blocks,
@@ -232,6 +241,8 @@ class BasicQuantSampler(StagedQuantSampler):
         if not self._is_missed(default) or best.is_promising:
             return
         config = yield from self._answer_by_halves(space, best, base)
+        if modes == ["fp32"]:
+            config = yield from cheaper_fallback(space, config, best.config)
         if config.quantized_ops:
             few = len(config.fallback_ops) * _FEW <= len(config.ops)
             yield Stage(_BY_HALVES, [config], provisional=not few or modes != ["fp32"])
@@ -300,9 +311,3 @@ class BasicQuantSampler(StagedQuantSampler):
     @property
     def _comparisons(self) -> Comparisons:
         return Comparisons(races=self._compat is None and self._racing)
-
-
-def _float_modes(space: TuningSpace) -> list[str]:
-    """The floating-point modes of the space, the cheapest first."""
-    have = {option.mode for tunable in space.tunables for option in tunable.fallbacks}
-    return [mode for mode in ("bf16", "fp16", "fp32") if mode in have]

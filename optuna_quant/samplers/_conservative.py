@@ -12,6 +12,7 @@ from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
+from optuna_quant.samplers._plans.cheaper_fallback import cheaper_fallback
 from optuna_quant.samplers._plans.grow import Change
 from optuna_quant.samplers._plans.grow import Growth
 from optuna_quant.samplers._plans.grow import grow_to_the_end
@@ -56,13 +57,15 @@ class ConservativeQuantSampler(StagedQuantSampler):
        ops alone, then as many as fit together, the least harmful first; taken if they are more.
     5. ``convert what is left``: the ops that did not fit, once more on top of what did (not where
        samples are evaluated one by one).
+    6. ``16-bit activations``, ``bf16 instead of fp32``, ``fp16 instead of fp32``: as many of the
+       ops that are still in FP32 as the criterion allows in each of these, in this order (only
+       where the space has them).
 
     The configurations on the way are provisional, since nearly everything is still in FP32 when
     the criterion is met first; the answer is what stands at the end (stage ``answer``). A search
     that goes on does the fourth for the other types of which at least two ops did not fit.
 
-    An op that is not converted is in FP32; 16-bit floats are not used. Use it when the criterion
-    is tight, or an evaluation is cheap.
+    Use it when the criterion is tight, or an evaluation is cheap.
 
     Args:
         space:
@@ -87,16 +90,18 @@ class ConservativeQuantSampler(StagedQuantSampler):
     def plan(self, space: TuningSpace) -> Plan:
         """The stages that the class describes."""
         config = yield from convert(space, by_sensitivity=self.has_sensitivity)
-        if not config.quantized_ops:
+        answer = yield from cheaper_fallback(space, config, space.default())
+        if not answer.quantized_ops:
             return
-        yield Stage("answer", [config])
+        yield Stage("answer", [answer])
         # For a search that goes on: are there others that fit better together?
         first = config
         for op_type, changes in by_type(changes_to(space, space.default())).items():
             if len(left(config, changes)) > 1:
                 config = yield from _one_by_one(config, op_type, changes)
         if config != first:
-            yield Stage("answer", [config])
+            answer = yield from cheaper_fallback(space, config, space.default())
+            yield Stage("answer", [answer])
 
     def type_costs(self, study: optuna.Study) -> dict[str, float]:
         """What it costs to quantize all ops of a type, by op type.

@@ -16,6 +16,9 @@ from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Request
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._plans.best import Best
+from optuna_quant.samplers._plans.cheaper_fallback import cheaper_fallback
+from optuna_quant.samplers._plans.cheaper_fallback import float_modes
+from optuna_quant.samplers._plans.cheaper_fallback import suffix_of
 from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.samplers._plans.fallback import by_score
 from optuna_quant.samplers._plans.fallback import walk
@@ -41,17 +44,19 @@ class MSEQuantSampler(BasicQuantSampler):
 
     1. ``accumulated fallback``: the first 1, 2, 4, 8, ... ops, until the criterion is met, then
        between the last two by halves;
-    2. ``quantized again``: as many of them as the criterion allows, the least sensitive first.
+    2. ``quantized again``: as many of them as the criterion allows, the least sensitive first;
+    3. ``16-bit activations``, ``bf16 instead of fp32``, ``fp16 instead of fp32``: as many of the
+       ops that are still in FP32 as the criterion allows in each of these, in this order (only
+       where the space has them).
 
     The answer is what stands at the end (stage ``answer``). The first of the two is done for the
     default too, before any other option is tried, so that a search that ends early has an answer.
 
     With ``accumulate="walk"``, or without a criterion, ops are added one at a time; where the
     metric makes no progress for ``patience`` ops the others are scored again, given what is in
-    fallback.
+    fallback. Then each floating-point mode of the space (bf16, fp16, fp32) has a walk of its own.
 
-    An op in fallback is in FP32; 16-bit floats are not used. No evaluation is spent on ranking.
-    Use it when evaluations take long and there are many ops.
+    No evaluation is spent on ranking. Use it when evaluations take long and there are many ops.
 
     Args:
         space:
@@ -98,27 +103,35 @@ class MSEQuantSampler(BasicQuantSampler):
             yield from self._accumulate_and_take_back(space, best.config, "quantized again")
         ):
             return
-        ranked = yield from by_score(best.config, quantized(space, best.config))
-        yield from walk(
-            "accumulated fallback",
-            best.config,
-            best.score,
-            ranked,
-            patience=self._patience,
-            rerank=by_score if self._scores_again else None,
-            keep=True,
-        )
+        # Where they are searched by halves FP32 was not enough; nothing of fewer bits will be.
+        modes = float_modes(space) if self._accumulate == "walk" else ["fp32"]
+        for mode in modes:
+            ops = quantized(space, best.config, mode)
+            ranked = yield from by_score(best.config, ops)
+            found = yield from walk(
+                f"accumulated fallback{suffix_of(mode)}",
+                best.config,
+                best.score,
+                ranked,
+                mode=mode,
+                patience=self._patience,
+                rerank=by_score if self._scores_again else None,
+                keep=True,
+            )
+            if found is not None:
+                return
 
     def _accumulate_and_take_back(
         self, space: TuningSpace, config: QuantConfig, stage: str
     ) -> Generator[Request, Any, bool]:
-        """Accumulate fallback, then quantize again what one can; whether anything meets."""
+        """Accumulate fallback, then make it as cheap as one can; whether anything meets."""
         found = yield from self._accumulated(space, config)
         if found is None:
             return False
         enough, ops = found
         back = [(tunable, config.ops[tunable.ops[0]]) for tunable in reversed(ops)]
         enough = yield from grow(stage, enough, back)
+        enough = yield from cheaper_fallback(space, enough, config)
         if enough.quantized_ops:
             yield Stage("answer", [enough])
         return True
@@ -181,7 +194,8 @@ class MSEV2QuantSampler(MSEQuantSampler):
        ``accumulate="walk"``), each time chosen by the sensitivity given what is in fallback
        already, until the criterion is met;
     2. ``revert the least sensitive``: as many of them as the criterion allows are quantized
-       again, the least sensitive first.
+       again, the least sensitive first;
+    3. as the third of ``mse``, options of 16 bits instead of FP32.
 
     The answer is what stands at the end (stage ``answer``). As with ``mse``, the first of the two
     is done for the default too, before any other option is tried.
@@ -251,11 +265,11 @@ class MSEV2QuantSampler(MSEQuantSampler):
         return config, chosen[:-1] if len(first) == 1 else chosen
 
 
-def quantized(space: TuningSpace, config: QuantConfig) -> Sequence[Tunable]:
-    """The ops that are quantized in a configuration and can fall back to FP32."""
+def quantized(space: TuningSpace, config: QuantConfig, mode: str = "fp32") -> Sequence[Tunable]:
+    """The ops that are quantized in a configuration and can fall back to a mode."""
     return [
         tunable
         for tunable in space.tunables
         if config.ops[tunable.ops[0]].is_quantized
-        and any(option.mode == "fp32" for option in tunable.fallbacks)
+        and any(option.mode == mode for option in tunable.fallbacks)
     ]

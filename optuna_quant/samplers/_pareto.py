@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna_quant.samplers._models.pareto_policy import FrontOptions
 from optuna_quant.samplers._models.pareto_policy import ParetoPolicy
-from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
+from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.samplers._surrogate import SurrogateQuantSampler
 

@@ -31,8 +31,8 @@ from optuna_quant.samplers._models.prior_in_space import TakenScores
 from optuna_quant.samplers._models.recipe_choice import has_recipes
 from optuna_quant.samplers._models.recipe_choice import with_recipes
 from optuna_quant.samplers._models.recipe_policy import RecipePolicy
-from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
+from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.samplers._registry import register_strategy
 
 
@@ -121,6 +121,9 @@ class SurrogateQuantSampler(QuantSampler):
 
     begins_from_studies = True
     """Whether a prior of an earlier study is used."""
+
+    tunes_recipes = True
+    """Whether it has a place for recipes: they are tried where sensitivities promise something."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Open storages, and make them fit for many workers: retries, locks, bulk writes.
 
-May import: the rooms above and `workers`.
+May import: `workers` and what is below it.
 """
 
 from __future__ import annotations

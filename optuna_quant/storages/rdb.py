@@ -13,6 +13,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 
 from optuna_quant._optuna import HookedRDBStorage
+from optuna_quant._optuna import TrialRow
 from optuna_quant._optuna import database_models
 from optuna_quant._optuna import database_session
 
@@ -81,7 +82,7 @@ class CachingRDBStorage(HookedRDBStorage):
                     return True
         return super().set_trial_state_values(trial_id, state, values)
 
-    def parameters_of(self, trial: Any) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    def parameters_of(self, trial: TrialRow) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         written = self._written.get(trial.trial_id)
         if written is not None:
             values = {name: value for name, (_, value) in written.items()}

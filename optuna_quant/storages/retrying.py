@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import StudyDirection
 
+    from optuna_quant._common.json_value import Json
+
 
 T = TypeVar("T")
 
@@ -182,10 +184,10 @@ class RetryingStorage(HeartbeatStorage):
 
     # What can be done twice.
 
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+    def set_study_user_attr(self, study_id: int, key: str, value: Json) -> None:
         self.repeat(lambda: self._inner.set_study_user_attr(study_id, key, value))
 
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+    def set_study_system_attr(self, study_id: int, key: str, value: Json) -> None:
         self.repeat(lambda: self._inner.set_study_system_attr(study_id, key, value))
 
     def set_trial_param(
@@ -217,10 +219,10 @@ class RetryingStorage(HeartbeatStorage):
             lambda: self._inner.set_trial_intermediate_value(trial_id, step, intermediate_value)
         )
 
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Json) -> None:
         self.repeat(lambda: self._inner.set_trial_user_attr(trial_id, key, value))
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Json) -> None:
         self.repeat(lambda: self._inner.set_trial_system_attr(trial_id, key, value))
 
     # Reading.

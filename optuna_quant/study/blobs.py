@@ -16,6 +16,8 @@ from optuna_quant.study.errors import DamagedRecordError
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant._common.json_value import Json
+
 
 # MySQL's TEXT holds 65,535 bytes.
 _CHUNK = 30_000
@@ -29,7 +31,7 @@ def write_bytes(study: optuna.Study, name: str, data: bytes) -> None:
     for number, chunk in enumerate(chunks):
         _optuna.set_study_system_attr(study, f"optuna_quant:{name}:{digest}:{number}", chunk)
     # Last, so that a reader that sees it finds the rest.
-    head = {"digest": digest, "chunks": len(chunks)}
+    head: Json = {"digest": digest, "chunks": len(chunks)}
     _optuna.set_study_system_attr(study, f"optuna_quant:{name}", head)
 
 

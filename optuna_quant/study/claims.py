@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from optuna_quant._common.json_value import Json
+
 
 _LONGEST_BETWEEN_LOOKS_SECONDS = 0.5
 _MOST_BACKWARDS_SECONDS = 0.5
@@ -31,7 +33,7 @@ _MOST_BACKWARDS_SECONDS = 0.5
 
 def announce(study: optuna.Study, trial: FrozenTrial) -> None:
     """Say that this worker runs a trial and will claim: the others wait for it."""
-    mark = {"number": trial.number, "worker": this_worker()}
+    mark: Json = {"number": trial.number, "worker": this_worker()}
     _optuna.set_trial_system_attr(study, trial, record.WORKER, mark)
 
 

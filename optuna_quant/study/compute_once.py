@@ -42,6 +42,8 @@ from optuna_quant.workers.identity import this_worker
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant._common.json_value import Json
+
 
 _logger = get_logger(__name__)
 
@@ -222,7 +224,7 @@ class _Lease:
                 _logger.debug(f"The lease {self._key!r} could not be given up: {failure!r}")
 
     def _write(self) -> None:
-        lease = {
+        lease: Json = {
             "id": self._id,
             "worker": self._worker,
             "position": self.position,

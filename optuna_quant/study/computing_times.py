@@ -18,6 +18,8 @@ from optuna_quant.workers.identity import this_worker
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant._common.json_value import Json
+
 
 _logger = get_logger(__name__)
 
@@ -63,7 +65,7 @@ def timed(study: optuna.Study, name: str) -> Iterator[None]:
     seconds = time.perf_counter() - clock
     if seconds < _LEAST_SECONDS:
         return
-    kept = {"at": started.isoformat(), "seconds": round(seconds, 4), "worker": this_worker()}
+    kept: Json = {"at": started.isoformat(), "seconds": round(seconds, 4), "worker": this_worker()}
     try:
         _optuna.set_study_system_attr(study, f"{_PREFIX}{name}", kept)
     except Exception as error:  # The value is worth more than how long it took.

@@ -16,6 +16,7 @@ from optuna_quant.study.blobs import write_text
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant._common.json_value import Json
     from optuna_quant.space.space import TuningSpace
 
 
@@ -34,7 +35,7 @@ def check_space(study: optuna.Study, space: TuningSpace) -> None:
             If they differ; the message says in what.
     """
     if check_protocol(study):
-        mark = {"protocol": PROTOCOL, "version": __version__}
+        mark: Json = {"protocol": PROTOCOL, "version": __version__}
         _optuna.set_study_system_attr(study, _PROTOCOL_ATTR, mark)
     described = space.describe()
     text = space.description

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import Protocol
 
 from optuna_quant import _optuna
@@ -13,14 +12,16 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from optuna_quant._common.json_value import Json
+
 
 class TrialWriter(Protocol):
     """Writes attributes and constraints of one trial."""
 
-    def user_attr(self, name: str, value: Any) -> None:
+    def user_attr(self, name: str, value: Json) -> None:
         """Write what people should see."""
 
-    def system_attr(self, name: str, value: Any) -> None:
+    def system_attr(self, name: str, value: Json) -> None:
         """Write what only this library needs."""
 
     def constraint(self, name: str, value: float) -> None:
@@ -38,11 +39,11 @@ class RunningTrialWriter:
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
 
-    def user_attr(self, name: str, value: Any) -> None:
+    def user_attr(self, name: str, value: Json) -> None:
         """Write what people should see."""
         self._trial.set_user_attr(name, value)
 
-    def system_attr(self, name: str, value: Any) -> None:
+    def system_attr(self, name: str, value: Json) -> None:
         """Write what only this library needs."""
         trial = self._trial
         trial.storage.set_trial_system_attr(_optuna.running_trial_id(trial), name, value)
@@ -66,11 +67,11 @@ class StoredTrialWriter:
         self._study = study
         self._trial = trial
 
-    def user_attr(self, name: str, value: Any) -> None:
+    def user_attr(self, name: str, value: Json) -> None:
         """Write what people should see."""
         _optuna.set_trial_user_attr(self._study, self._trial, name, value)
 
-    def system_attr(self, name: str, value: Any) -> None:
+    def system_attr(self, name: str, value: Json) -> None:
         """Write what only this library needs."""
         _optuna.set_trial_system_attr(self._study, self._trial, name, value)
 

@@ -13,7 +13,7 @@ Needs pytest. Derive a class from each of these and say how the backend is made:
 :class:`BackendTestCase`, :class:`ModelTestCase` and :class:`TuningTestCase` are for every backend,
 the others for what a backend offers on top.
 
-May import: everything but `cli`.
+May import: `cli` and what is below it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
-from typing import Any
 
 import pytest
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from optuna_quant.backends.base import Backend
+    from optuna_quant.backends.base.model import Feed
     from optuna_quant.space.space import TuningSpace
 
 
@@ -136,7 +136,7 @@ class BackendTestCase(BackendFixtures):
         self,
         backend: Backend,
         every_option: Mapping[str, QuantConfig],
-        feed: Mapping[str, Any],
+        feed: Feed,
     ) -> None:
         found: dict[str, list[str]] = {}
         for what, config in every_option.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 import copy
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Model
+    from optuna_quant.backends.base.model import Feed
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _ROUNDING = 0.02
 
 
-def _free_batch(model: Model, feed: Mapping[str, Any]) -> int | None:
+def _free_batch(model: Model, feed: Feed) -> int | None:
     """How many samples a feed has, if a run may have any number of them."""
     sizes = set()
     for spec in model.inputs:
@@ -62,7 +62,7 @@ class ModelTestCase(BackendFixtures):
         """The model of a configuration."""
         return backend.quantize(configs[request.param])
 
-    def test_inputs_are_described(self, model: Model, feed: Mapping[str, Any]) -> None:
+    def test_inputs_are_described(self, model: Model, feed: Feed) -> None:
         names = [spec.name for spec in model.inputs]
         assert all(isinstance(spec, InputSpec) for spec in model.inputs)
         assert len(set(names)) == len(names)
@@ -81,14 +81,14 @@ class ModelTestCase(BackendFixtures):
         assert all(isinstance(name, str) for name in names)
         assert len(set(names)) == len(names)
 
-    def test_all_outputs_are_computed(self, model: Model, feed: Mapping[str, Any]) -> None:
+    def test_all_outputs_are_computed(self, model: Model, feed: Feed) -> None:
         assert len(model.run(feed)) == len(model.outputs)
 
     def test_models_of_all_options_run(
         self,
         backend: Backend,
         every_option: Mapping[str, QuantConfig],
-        feed: Mapping[str, Any],
+        feed: Feed,
     ) -> None:
         expected = [np.asarray(y) for y in backend.quantize(every_option["FP32"]).run(feed)]
         for what, config in every_option.items():
@@ -100,7 +100,7 @@ class ModelTestCase(BackendFixtures):
         self,
         backend: Backend,
         every_option: Mapping[str, QuantConfig],
-        feed: Mapping[str, Any],
+        feed: Feed,
     ) -> None:
         checked = 0
         for what, config in every_option.items():
@@ -124,18 +124,14 @@ class ModelTestCase(BackendFixtures):
         if not checked:
             pytest.skip("The models depend on the batch, or have one of a fixed size.")
 
-    def test_chosen_outputs_are_computed_in_their_order(
-        self, model: Model, feed: Mapping[str, Any]
-    ) -> None:
+    def test_chosen_outputs_are_computed_in_their_order(self, model: Model, feed: Feed) -> None:
         expected = dict(zip(model.outputs, model.run(feed), strict=True))
         backwards = list(expected)[::-1]
         assert_same(model.run(feed, backwards), [expected[name] for name in backwards])
         last = backwards[:1]
         assert_same(model.run(feed, last), [expected[name] for name in last])
 
-    def test_runs_give_the_same_and_change_no_input(
-        self, model: Model, feed: Mapping[str, Any]
-    ) -> None:
+    def test_runs_give_the_same_and_change_no_input(self, model: Model, feed: Feed) -> None:
         before = copy.deepcopy(dict(feed))
         assert_same(model.run(feed), model.run(feed))
         for name, value in before.items():
@@ -145,14 +141,12 @@ class ModelTestCase(BackendFixtures):
         self,
         make_backend: Callable[[], Backend],
         configs: Mapping[str, QuantConfig],
-        feed: Mapping[str, Any],
+        feed: Feed,
     ) -> None:
         one, other = (make_backend().quantize(configs["default"]) for _ in range(2))
         assert_same(one.run(feed), other.run(feed))
 
-    def test_runs_at_the_same_time_give_the_same(
-        self, model: Model, feed: Mapping[str, Any]
-    ) -> None:
+    def test_runs_at_the_same_time_give_the_same(self, model: Model, feed: Feed) -> None:
         expected = model.run(feed)
         shared = model.for_concurrent_runs(2) if isinstance(model, RunsConcurrently) else model
         with ThreadPoolExecutor(2) as pool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
-from typing import Any
 
 import pytest
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Sensitivity
+    from optuna_quant.backends.base.model import Feed
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -105,7 +105,7 @@ class SensitivityTestCase(BackendFixtures):
         make_sensitivity: Callable[[], Sensitivity],
         backend: Backend,
         configs: Mapping[str, QuantConfig],
-        feed: Mapping[str, Any],
+        feed: Feed,
     ) -> None:
         config, fp32 = configs["default"], configs["FP32"]
         scores = make_sensitivity()(config, config.quantized_ops)

@@ -1,4 +1,4 @@
 """The whole search in one call: it combines the other packages.
 
-May import: every room but `cli`.
+May import: `callbacks` and what is below it.
 """

@@ -93,8 +93,11 @@ def tune(
 
     Args:
         model:
-            The ONNX model: a path, its bytes, or an ``onnx.ModelProto``. It is not changed. For
-            any other model give ``backend=`` instead, see ``options``.
+            The ONNX model: a path, its bytes, or an ``onnx.ModelProto``; or a
+            :class:`torch.nn.Module`, which is exported once, with ``example_inputs=``: what its
+            ``forward`` takes, as a tensor, a tuple of arguments, or a dict by name, see
+            :func:`~optuna_quant.backends.onnxruntime.export_module`. It is not changed. For any
+            other model give ``backend=`` instead, see ``options``.
         calibration_data:
             Inputs for the static approach: a dict of arrays, a list of batches, an ``.npz``
             file, a folder of images, a data loader, or a function that returns an iterator over
@@ -102,8 +105,9 @@ def tune(
             :class:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData`.
         evaluate:
             Function that returns the metric of a model, as one number. It gets an
-            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate; with
-            ``backend=``, the object of that backend's runtime. It may return one
+            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate; for a PyTorch
+            module, what is called with tensors as the module is, with the attribute ``session``;
+            with ``backend=``, the object of that backend's runtime. It may return one
             score for each sample instead, as an array, a list or a tensor of shape
             ``(samples,)``, whose mean is the metric; then the loss has a confidence interval, if
             the bounds of the scores are known (``metric_bounds``; those of booleans are). If the

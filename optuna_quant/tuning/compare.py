@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Model
     from optuna_quant.backends.base import RunnableModel
     from optuna_quant.costs.model_pair import Pair
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import CalibrationLike
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.given import InputValues
-    from optuna_quant.data.given import Transform
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
 
 

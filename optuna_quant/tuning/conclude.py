@@ -68,7 +68,7 @@ def conclude(
     *,
     backend: Backend,
     space: TuningSpace,
-    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain]] | None = None,
+    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain | None]] | None = None,
     left_out: Mapping[str, OpGain | None] | None = None,
 ) -> Found:
     """Choose the answer from the record; what does not meet the criterion is called so.
@@ -141,7 +141,7 @@ def conclude(
 def _measured(
     study: optuna.Study,
     met: Sequence[Candidate],
-    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain]] | None,
+    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain | None]] | None,
     objective: Objective,
     stop: Stop,
 ) -> tuple[Candidate, Gain | None, Stop]:

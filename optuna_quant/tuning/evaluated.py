@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import os
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import SupportsFloat
+from typing import cast
 
 import numpy as np
 
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.base import RunnableModel
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.given import InputValues
-    from optuna_quant.data.given import Transform
     from optuna_quant.evaluation.metrics.sample_metrics import Bounds
     from optuna_quant.evaluation.metrics.sample_metrics import Metric
 
@@ -129,7 +132,11 @@ def evaluate_model(
         assert evaluate is not None
         name, scores = "metric", FunctionEvaluation(evaluate).measure(session)
         found = scores.values if isinstance(scores, GivenScores) else None
-        value = float(scores.mean if isinstance(scores, GivenScores) else scores)
+        value = (
+            scores.mean
+            if isinstance(scores, GivenScores)
+            else float(cast("SupportsFloat", scores))
+        )
         samples = None if found is None else len(found)
     else:
         evaluation = DataEvaluation(
@@ -154,7 +161,9 @@ def evaluate_model(
     )
 
 
-def _on_data(evaluation: DataEvaluation, model: Any) -> tuple[float, NDArray[np.float64] | None]:
+def _on_data(
+    evaluation: DataEvaluation, model: RunnableModel
+) -> tuple[float, NDArray[np.float64] | None]:
     """The metric, and the score of each sample where it has one."""
     if evaluation.reference == "fp32":
         raise ValueError(

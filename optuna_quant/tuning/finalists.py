@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 from typing import Any
@@ -16,6 +15,7 @@ from optuna_quant.backends.base import PreviewsCalibration
 from optuna_quant.costs.gain import Gain
 from optuna_quant.costs.gain import measure_against
 from optuna_quant.costs.known import KnownObjective
+from optuna_quant.costs.model_pair import FeedOf
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import Objective
 from optuna_quant.evaluation.rebuild import rebuild
@@ -24,7 +24,6 @@ from optuna_quant.evaluation.rebuild import rebuild
 if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Model
-    from optuna_quant.data.given import InputValues
     from optuna_quant.selection.answer import Candidate
     from optuna_quant.space.space import TuningSpace
 
@@ -37,22 +36,7 @@ _CLOSE = 0.05
 _SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class Feed:
-    """The inputs on which models are measured.
-
-    Args:
-        inputs:
-            The inputs, by name.
-        batch:
-            How many samples they are.
-    """
-
-    inputs: InputValues
-    batch: int
-
-
-def first_feed(backend: Backend) -> Feed | None:
+def first_feed(backend: Backend) -> FeedOf | None:
     """The first sample of a backend's calibration data, or the first batch if it is not divisible.
 
     Returns:
@@ -62,7 +46,7 @@ def first_feed(backend: Backend) -> Feed | None:
     if found is None or not found[1]:
         return None
     count, feeds = found
-    return Feed(feeds[0], count)
+    return FeedOf(feeds[0], count)
 
 
 def finalists(
@@ -125,7 +109,7 @@ def measure_finalists(
         return found[0], _sizes(found[0], backend.quantize(space.fp32()))
     models = [rebuild(c.trial, backend=backend, space=space) for c in found]
     fp32 = backend.quantize(space.fp32())
-    runs = [partial(model.run, feed.inputs) for model in (fp32, *models)]
+    runs = [partial(model.run, feed.feed) for model in (fp32, *models)]
     measured = measure_against(runs[0], runs[1:], seconds=seconds)
     for candidate, each in zip(found, measured.seconds, strict=True):
         _logger.info(f"Trial {candidate.trial.number}: {1e3 * each:.3g} ms.")
@@ -137,7 +121,7 @@ def measure_finalists(
         time_ratio=measured.ratios[best],
         nbytes=sizes.nbytes,
         fp32_bytes=sizes.fp32_bytes,
-        batch=feed.batch,
+        batch=feed.samples,
         threads=fp32.threads if isinstance(fp32, HasThreads) else None,
         runs=measured.runs,
     )

@@ -31,6 +31,7 @@ from optuna_quant.tuning.validation import HoldoutResult
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.base import NativeModel
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.evaluation.setup import Evaluate
     from optuna_quant.tuning.result import TuningResult
@@ -146,7 +147,11 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _evaluate(
-    evaluate: Evaluate, model: Any, criterion: AccuracyCriterion, *, is_candidate: bool = True
+    evaluate: Evaluate,
+    model: NativeModel,
+    criterion: AccuracyCriterion,
+    *,
+    is_candidate: bool = True,
 ) -> NDArray[np.float64] | float:
     """The scores of all samples, or the metric if there are none."""
     if isinstance(evaluate, FunctionEvaluation):

@@ -19,9 +19,9 @@ from optuna_quant.workers.cores import available_cores
 
 
 if TYPE_CHECKING:
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.given import InputValues
-    from optuna_quant.data.given import Transform
 
 
 def make_measure(

@@ -16,6 +16,7 @@ from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import keep_reason
 from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.samplers._engine.contract import claim_timeout_of
 from optuna_quant.study.drain import await_last_trials
 from optuna_quant.study.drain import others_running
 from optuna_quant.study.enqueued import is_for_space
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
-
-_LAST_TRIALS_SECONDS = 180.0
 
 
 def optimize(
@@ -64,7 +63,7 @@ def optimize(
                 continue
             # What others are still at may change the answer.
             last = others_running(study) if last is None else last
-            timeout = getattr(study.sampler, "claim_timeout", _LAST_TRIALS_SECONDS)
+            timeout = claim_timeout_of(study.sampler)
             if not await_last_trials(study, last, timeout=timeout):
                 stop = _of_now(stop, policy.decide(study))
                 break

@@ -9,6 +9,7 @@ from pathlib import Path
 import tempfile
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from optuna.logging import get_logger
 
@@ -33,11 +34,16 @@ _logger = get_logger(__name__)
 _FILE = "model.onnx"
 
 
+OtherFiles: TypeAlias = "Mapping[str, str | os.PathLike[str]]"
+"""Files that an output must not be, by what they are."""
+NO_FILES: OtherFiles = MappingProxyType({})
+
+
 def check_output(
     path: str | os.PathLike[str],
     what: str = "output",
     *,
-    inputs: Mapping[str, str | os.PathLike[str]] = MappingProxyType({}),
+    inputs: OtherFiles = NO_FILES,
 ) -> Path:
     """Find out now whether a file can be written later.
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib import import_module
 import os
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna.logging import get_logger
 
@@ -29,6 +28,7 @@ from optuna_quant.tuning.table import report
 if TYPE_CHECKING:
     import pandas as pd
 
+    from optuna_quant.backends.base import Model
     from optuna_quant.costs.objective import ObjectiveLike
     from optuna_quant.criteria import AccuracyCriterion
 
@@ -133,7 +133,7 @@ class TuningResult(Outcome):
             :obj:`None` if that is not known.
     """
 
-    def model(self) -> Any:
+    def model(self) -> Model:
         """Build the model again.
 
         Raises:

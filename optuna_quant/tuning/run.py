@@ -33,6 +33,7 @@ from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.signature import signature_of
+from optuna_quant.samplers._engine.contract import claim_timeout_of
 from optuna_quant.samplers._fp32_only import FP32OnlySampler
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
@@ -49,6 +50,7 @@ from optuna_quant.tuning.deciding import decide_for
 from optuna_quant.tuning.direction import ask_for_direction
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.findings import keep_findings
 from optuna_quant.tuning.holdout import with_holdout
 from optuna_quant.tuning.measured_once import measured_once
 from optuna_quant.tuning.opening import MOST_RENEWALS
@@ -63,6 +65,7 @@ from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.promising import finish_promising
 from optuna_quant.tuning.result import TuningResult
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
+from optuna_quant.tuning.usual_recipes import started_with
 from optuna_quant.tuning.warm_start import WarmStart
 from optuna_quant.tuning.warm_start import warm_start
 from optuna_quant.workers.launch import this_rank
@@ -77,9 +80,9 @@ if TYPE_CHECKING:
     from optuna_quant.costs import KnownObjective
     from optuna_quant.costs import Objective
     from optuna_quant.costs import OpGain
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import CalibrationLike
-    from optuna_quant.data.given import InputValues
-    from optuna_quant.data.given import Transform
     from optuna_quant.sequential import EarlyStopping
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.storages.open import Storage
@@ -87,7 +90,6 @@ if TYPE_CHECKING:
     from optuna_quant.tuning.earlier_study import FromStudy
 
 
-_LAST_TRIALS_SECONDS = 180.0
 _DEFAULT_STUDY_STEM = "optuna_quant"
 
 
@@ -136,6 +138,8 @@ class TuningRun:
             Whether the answer is measured beside the FP32 model.
         with_space:
             Gives the sampler of another tuning space, with an objective that knows its costs.
+        other_spaces:
+            Tuning spaces with other recipes, of which a study may be continued.
         left_out:
             The ops that the tuning space does not have because of what they cost.
         from_study:
@@ -170,6 +174,7 @@ class TuningRun:
     may_narrow: bool = False
     measure_gain: bool = True
     with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
+    other_spaces: tuple[TuningSpace, ...] = ()
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
     from_study: FromStudy | None = None
     call: Call | None = None
@@ -225,6 +230,17 @@ class TuningRun:
         with open_display(show=options.show_progress) as display:
             return self._open(storage, study_name, options, on_stuck, display)
 
+    def check_objective(self) -> None:
+        """Refuse an objective that a new study could not know, before one is started or deleted.
+
+        Raises:
+            ValueError:
+                If the objective needs what is neither given nor measured nor counted.
+        """
+        signature = signature_of_models(self.backend, self.space)
+        costs = StudyCosts(self.backend, self.space, signature=signature, given=self.costs)
+        check_can_be_known(self.objective, costs)
+
     def _open(
         self,
         storage: Storage,
@@ -238,9 +254,9 @@ class TuningRun:
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         models = signature_of_models(self.backend, self.space)
-        costs = StudyCosts(
+        costs_in = partial(
+            StudyCosts,
             self.backend,
-            self.space,
             signature=models,
             given=self.costs,
             before=partial(
@@ -248,17 +264,19 @@ class TuningRun:
             ),
         )
         if self.objective is not None and is_new(opened, study_name):
-            check_can_be_known(self.objective, costs)
+            check_can_be_known(self.objective, costs_in(self.space))
         display.doing("Looking at what ops cost")
         for attempts_left in reversed(range(MOST_RENEWALS)):
             study = self._opener.open(opened, study_name)
+            space = started_with(study, (self.space, *self.other_spaces))
+            costs = costs_in(space)
             start = warm_start(
                 study,
                 self.from_study,
                 storage=opened,
                 models=models,
                 evaluation=signature_of(self.measure),
-                space=self.space,
+                space=space,
             )
             try:
                 with named_if_gone(study):
@@ -266,7 +284,7 @@ class TuningRun:
                         costs.take_over(study, start.source)
                     study, decision = decide_for(
                         study,
-                        space=self.space,
+                        space=space,
                         objective=self.objective,
                         costs=costs,
                         may_narrow=self.may_narrow,
@@ -315,7 +333,7 @@ class TuningRun:
             self.space,
             criterion=self.criterion,
             seed=self.seed,
-            claim_timeout=getattr(self.sampler, "claim_timeout", _LAST_TRIALS_SECONDS),
+            claim_timeout=claim_timeout_of(self.sampler),
         )
         return replace(self, policy=self.policy.without_gain(message), sampler=sampler)
 
@@ -412,6 +430,7 @@ class TuningRun:
             display.doing("Evaluating the hold-out set")
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
             result = with_holdout(result, self.holdout, limited=limited)
+        keep_findings(result)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result

@@ -28,6 +28,7 @@ from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.outcome import ResultKind
+from optuna_quant.tuning.table import changed_recipes
 from optuna_quant.tuning.warm_start import shown_start
 from optuna_quant.tuning.what_runs import describe_runs
 
@@ -119,11 +120,7 @@ def _described_runs(result: Outcome, config: QuantConfig) -> tuple[str, str]:
 
 def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
     """The recipes that are not at their defaults, or that the user has fixed."""
-    shown = [
-        f"{name}={value}"
-        for name, value in config.recipes.items()
-        if len(result.space.recipes[name]) == 1 or value != result.space.recipes[name][0]
-    ]
+    shown = [f"{name}={value}" for name, value in changed_recipes(config, result.space).items()]
     return [f"recipes: {'; '.join(shown)}"] if shown else []
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from typing import Any
+
+
+if TYPE_CHECKING:
+    import torch
 
 
 LABELS = "labels"
@@ -22,9 +27,9 @@ class TargetLoss:
             or a tuple of all if it has several; ``target`` are the labels of the batch.
     """
 
-    function: Callable[[Any, Any], Any]
+    function: Callable[[Any, Any], torch.Tensor]
 
-    def __call__(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> Any:
+    def __call__(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> torch.Tensor:
         """The loss of a batch.
 
         Raises:

@@ -3,7 +3,7 @@
 Each reads the record alone, so it can be drawn while a search runs, and from any storage. Both
 libraries are imported where they are used: ``pip install "optuna_quant[plot]"``.
 
-May import: all but `cli` and `testing`.
+May import: `report` and what is below it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import NamedTuple
 
 from optuna_quant.backends.base import HasBlocks
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     import optuna
     import plotly.graph_objects as go
 
+    from optuna_quant.backends.default import ModelLike
     from optuna_quant.study.trial_view import TrialView
 
 
@@ -83,7 +83,7 @@ class _ModelGraphInfo(NamedTuple):
 
 def _get_model_graph_info(
     study: optuna.Study,
-    model: Any,
+    model: ModelLike | HasGraph,
     *,
     trial: int | None = None,
     collapse: bool | None = None,
@@ -144,14 +144,14 @@ def _view(study: optuna.Study, trial: int | None) -> TrialView | None:
     return max(found, key=lambda view: (view.samples or 0, -view.number))
 
 
-def _backend(model: Any) -> Any:
-    if hasattr(model, "tuning_space"):
-        if not isinstance(model, HasGraph):
-            raise ValueError(
-                f"model: the backend {type(model).__name__} does not know the graph of its "
-                "model: it has no graph_nodes(), see optuna_quant.backends.base.HasGraph."
-            )
+def _backend(model: ModelLike | HasGraph) -> HasGraph:
+    if isinstance(model, HasGraph):
         return model
+    if hasattr(model, "tuning_space"):
+        raise ValueError(
+            f"model: the backend {type(model).__name__} does not know the graph of its "
+            "model: it has no graph_nodes(), see optuna_quant.backends.base.HasGraph."
+        )
     if isinstance(model, str | os.PathLike) and not os.path.exists(model):
         raise FileNotFoundError(f"model: there is no file {os.fspath(model)!r}.")
     return make_backend(model, inspect_only=True)
@@ -218,7 +218,7 @@ def size_of(info: _ModelGraphInfo) -> tuple[float, float]:
 
 def plot_model_graph(
     study: optuna.Study,
-    model: Any,
+    model: ModelLike | HasGraph,
     *,
     trial: int | None = None,
     collapse: bool | None = None,

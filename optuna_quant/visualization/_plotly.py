@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant.visualization._names import for_plotly
 
@@ -22,7 +22,7 @@ def is_available() -> bool:
     return True
 
 
-def graph_objects() -> Any:
+def graph_objects() -> ModuleType:
     """The module ``plotly.graph_objects``.
 
     Raises:
@@ -35,10 +35,11 @@ def graph_objects() -> Any:
         raise ImportError(
             'This plot needs the package plotly: pip install "optuna_quant[plot]".'
         ) from error
-    return plotly.graph_objects
+    found: ModuleType = plotly.graph_objects
+    return found
 
 
-def new_figure(title: str, *, x: str = "", y: str = "", **layout: Any) -> go.Figure:
+def new_figure(title: str, *, x: str = "", y: str = "", **layout: object) -> go.Figure:
     """An empty figure.
 
     Args:
@@ -78,7 +79,7 @@ def hover(**facts: object) -> str:
     return "<br>".join(lines)
 
 
-def thinned(places: Sequence[Any], most: int) -> list[int]:
+def thinned(places: Sequence[object], most: int) -> list[int]:
     """Which places of an axis have a label: evenly spaced ones.
 
     Args:

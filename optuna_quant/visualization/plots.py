@@ -23,6 +23,9 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 if TYPE_CHECKING:
     import optuna
 
+    from optuna_quant.backends.base import HasGraph
+    from optuna_quant.backends.default import ModelLike
+
 
 SUFFIXES = (".html", ".png", ".svg", ".pdf")
 """The files that a plot can be saved to."""
@@ -89,7 +92,7 @@ def save_plot(
     kind: str,
     path: str | os.PathLike[str],
     *,
-    model: Any = None,
+    model: ModelLike | HasGraph | None = None,
     trial: int | None = None,
     dpi: int = 150,
 ) -> None:

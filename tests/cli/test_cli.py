@@ -341,6 +341,21 @@ def test_earlier_search_is_gone_on_with_unless_fresh(
     assert ", the best metric 1." in err
 
 
+def test_fresh_deletes_no_study_for_an_objective_that_cannot_be_known(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*ACCURACY, "--tolerable-loss", "0.1"]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, "--fresh", "--target", "tensorrt", "--objective", "latency"]) == 2
+    err = capsys.readouterr().err
+    assert "the target 'tensorrt' is simulated, so that no times are measured" in err
+    assert "or use objective='size' or 'ops' or 'multiply_adds' or 'bit_operations'." in err
+    assert "--fresh deleted" not in err
+    main(command)
+    assert "which has 2 trials" in capsys.readouterr().err
+
+
 def only_study(storage: optuna.storages.BaseStorage) -> optuna.Study:
     (name,) = optuna.get_all_study_names(storage)
     return optuna.load_study(storage=storage, study_name=name)
@@ -588,7 +603,7 @@ def test_file_of_options_says_what_flags_say(
     ("command", "message"),
     [
         ([], "COMMAND"),
-        (["tune"], "MODEL"),
+        (["tune"], "The model is missing"),
         ([*ACCURACY, "--timeout", "soon"], "--timeout"),
         ([*ACCURACY, "--max-trials", "0"], "it must be at least 1, but is 0"),
         ([*ACCURACY, "--objective", "speed"], "latency"),

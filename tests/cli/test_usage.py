@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -46,7 +48,8 @@ DATA = ("--calibration", "calib.npz", "--data", "eval.npz")
         (["space", "model.onnx", "-f", "jsn"], "Did you mean 'json'?"),
         (["tune", "model.onnx", "--timeout", "1 year"], "such as 90s, 15m, 1h30m or 2d"),
         (["tune", "model.onnx", "more"], "there is nothing to do with 'more'"),
-        (["tune"], "MODEL is missing"),
+        (["tune"], "The model is missing: name it behind the command"),
+        (["evaluate", "--data", "eval.npz"], "as in 'optuna-quant evaluate model.onnx'"),
         (["tune", "model.onnx", *DATA, "-o", "x.onx"], "Did you mean 'x.onnx'?"),
         (["tune", "model.onnx", *DATA, "--report", "x"], "The report 'x' has no ending"),
         (["quantize", "model.onnx", *DATA[:2], "--report", "x.cvs"], "Did you mean 'x.csv'?"),
@@ -72,6 +75,7 @@ def test_errors_are_one_line_of_one_form_and_name_what_was_meant(
     assert err.startswith("optuna-quant: error: ")
     assert message in err
     assert err.count("\n") == 1
+    assert "--verbose" not in err  # The place in our code is of no use to the user.
     assert sorted(digits.iterdir()) == before
 
 
@@ -123,9 +127,9 @@ def test_init_writes_a_file_that_tune_reads(
     digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["init", "model.onnx", "--config", "mine.toml"]) == 0
-    assert "optuna-quant tune model.onnx --config mine.toml" in capsys.readouterr().out
+    assert "optuna-quant tune --config mine.toml" in capsys.readouterr().out
     text = (digits / "mine.toml").read_text()
-    assert tomllib.loads(text) == {}
+    assert tomllib.loads(text) == {"model": "model.onnx"}
     assert '# The model has the input "x": float32, Nx1x8x8.' in text
     assert "13 Conv, 1 Gemm" in text
     assert main(["init", "model.onnx", "--config", "mine.toml"]) == 2
@@ -164,7 +168,58 @@ def test_plugins_bring_strategies_and_metrics(
     assert json.loads(capsys.readouterr().out)["value"] == pytest.approx(whole["value"] / 2)
 
 
+def test_a_configuration_file_names_the_model_and_plugins(
+    digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (digits / "sub").mkdir()
+    (digits / "own.py").write_text(PLUGIN.replace("of_a_plugin", "of_a_file"))
+    (digits / "sub" / "all.toml").write_text(
+        "model = '../model.onnx'\nplugin = ['../own.py']\nmetric = 'half'\ndata = '../eval.npz'\n"
+    )
+    assert main(["evaluate", "--config", "sub/all.toml", "-f", "json"]) == 0
+    half = json.loads(capsys.readouterr().out)["value"]
+    assert main(["evaluate", "model.onnx", "--data", "eval.npz", "-f", "json"]) == 0
+    assert half == pytest.approx(json.loads(capsys.readouterr().out)["value"] / 2)
+    # The command goes before the file.
+    assert main(["evaluate", "none.onnx", "--config", "sub/all.toml"]) == 2
+    assert "none.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("model = 3", "model must be a path, but is 3"),
+        ("plugin = [3]", "plugin must be a path or a list of paths, but is [3]"),
+        ("model = 'model.onnx'\nplugin = 'none.py'", "there is no file 'none.py'"),
+        ("data = 'eval.npz'", "or as model = ... in bad.toml"),
+    ],
+)
+def test_a_bad_model_or_plugin_of_a_configuration_file(
+    line: str, message: str, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (digits / "bad.toml").write_text(line)
+    assert main(["evaluate", "--config", "bad.toml"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_of_the_users_code_says_how_to_find_its_place(
+    digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (digits / "own.py").write_text("def evaluate(session):\n    return {}['none']\n")
+    assert main(["evaluate", "model.onnx", "--evaluate", "own.py:evaluate"]) != 0
+    assert "(--verbose shows where)" in capsys.readouterr().err
+
+
 # Commands that only look.
+
+
+def test_compare_gives_one_row_of_csv(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compare", "model.onnx", "model.onnx", "--rounds", "3", "--data", "eval.npz"]
+    assert main([*command, "-f", "csv"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert float(row["second.metric"]) == pytest.approx(0.991101, abs=1e-3)
+    assert row["first.name"] == "model.onnx"
+    assert float(row["outputs.0.agreement"]) == 1.0
 
 
 def test_evaluate_gives_the_metric_and_its_interval(

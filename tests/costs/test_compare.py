@@ -18,6 +18,8 @@ import pytest
 import optuna_quant
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.cli.parser import main
+from optuna_quant.costs.model_pair import BuiltPair
+from optuna_quant.data.inputs import InputSpec
 
 
 X = samples(40, 2, 8, 8)
@@ -221,3 +223,31 @@ def test_a_path_and_a_model_are_not_compared(folder: Path) -> None:
         optuna_quant.compare(3, 4)
     with pytest.raises(ValueError, match="threads goes with the paths"):
         optuna_quant.compare(fp32, quantized, threads=1)
+
+
+def test_samples_of_several_shapes_are_run_one_by_one() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    class Model:
+        inputs = (InputSpec("x", np.dtype(np.float32), (None, None)),)
+        outputs = ("y",)
+        nbytes = 4
+        fingerprint = "f"
+
+        def run(self, feed: Any, outputs: Any = None) -> list[Any]:
+            shapes.append(feed["x"].shape)
+            return [feed["x"].sum(axis=1)]
+
+        def save(self, path: Any) -> None:
+            raise NotImplementedError
+
+    pair = BuiltPair(Model(), Model())
+    rows = [np.ones(n, np.float32) for n in (3, 5, 3)]
+    feeds, source = pair.feeds(
+        preview=lambda model, count: [{"x": rows}], inputs=None, batch=2, samples=3, seed=0
+    )
+    assert source == "evaluation data"
+    assert [feed.samples for feed in feeds] == [1, 1, 1]
+    for feed in feeds:
+        pair.runs(feed.feed)[0]()
+    assert shapes == [(1, 3), (1, 5), (1, 3)]

@@ -1342,3 +1342,12 @@ def test_progress_shows_failures_repeats_and_time() -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_no_line_of_optuna_names_the_study_that_is_created(
+    optuna_log: pytest.LogCaptureFixture,
+) -> None:
+    tune_fake()
+    assert "A new study created" not in optuna_log.text
+    optuna.create_study()  # One of somebody else's is still named.
+    assert "A new study created" in optuna_log.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 from optuna_quant import visualization
 from optuna_quant.visualization._model_graph import _get_model_graph_info
 from optuna_quant.visualization._plotly import thinned
+from optuna_quant.visualization._timeline import _get_timeline_info
 from optuna_quant.visualization.plots import PLOTS
 from optuna_quant.visualization.plots import save_plot
 
@@ -102,6 +104,18 @@ def test_matplotlib_is_experimental(studies: dict[str, optuna.Study]) -> None:
         warnings.simplefilter("error", ExperimentalWarning)
         with pytest.raises(ExperimentalWarning, match="plot_timeline is experimental"):
             visualization.matplotlib.plot_timeline(studies["3 ops"])
+
+
+def test_the_timeline_of_matplotlib_marks_what_came_of_each_trial(
+    studies: dict[str, optuna.Study],
+) -> None:
+    axes = visualization.matplotlib.plot_timeline(studies["3 ops"])
+    bars = _get_timeline_info(studies["3 ops"]).bars
+    marked = {c.get_label(): len(c.get_offsets()) for c in axes.collections if c.get_label()}
+    assert marked == dict(Counter(str(bar.outcome) for bar in bars))
+    shown = axes.get_legend()
+    assert shown is not None
+    assert marked.keys() <= {text.get_text() for text in shown.get_texts()}
 
 
 def test_axes_have_names_and_units(studies: dict[str, optuna.Study]) -> None:

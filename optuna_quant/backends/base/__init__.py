@@ -6,7 +6,7 @@ protocols of :mod:`optuna_quant.costs`: :class:`~optuna_quant.costs.MeasuresCost
 :class:`~optuna_quant.costs.CountsCosts` and :class:`~optuna_quant.costs.HasCostConditions`.
 ``docs/backends.md`` shows how to write one, and :mod:`optuna_quant.testing` tests it.
 
-May import: `space` and the descriptions of inputs in `data`.
+May import: `data` and what is below it.
 """
 
 from optuna_quant.backends.base.backend import Backend
@@ -30,12 +30,14 @@ from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
+from optuna_quant.backends.base.model import Feed
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
 from optuna_quant.backends.base.model import HasThreads
 from optuna_quant.backends.base.model import MayDependOnBatch
 from optuna_quant.backends.base.model import Model
 from optuna_quant.backends.base.model import ModelLoadError
+from optuna_quant.backends.base.model import NativeModel
 from optuna_quant.backends.base.model import RunnableModel
 from optuna_quant.backends.base.model import RunsConcurrently
 from optuna_quant.backends.base.model import depends_on_batch
@@ -60,6 +62,7 @@ __all__ = [
     "CalibratesForConfigs",
     "CountsPasses",
     "ExecutedOp",
+    "Feed",
     "GraphNode",
     "HasBlocks",
     "HasConstantInputs",
@@ -74,6 +77,7 @@ __all__ = [
     "Model",
     "ModelLoadError",
     "NamesOriginal",
+    "NativeModel",
     "OffersSensitivities",
     "OpRuns",
     "PreviewsCalibration",

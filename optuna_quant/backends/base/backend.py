@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import Protocol
 from typing import runtime_checkable
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from optuna_quant.backends.base.model import Model
+    from optuna_quant.data.forms import InputValues
     from optuna_quant.space.blocks import Block
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
@@ -162,7 +162,7 @@ class HasConstantInputs(Protocol):
     """A backend that knows inputs which are the same for all samples."""
 
     @property
-    def inputs(self) -> Mapping[str, Any]:
+    def inputs(self) -> InputValues:
         """Their values, by name."""
         ...
 

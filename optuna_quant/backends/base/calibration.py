@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import Protocol
 from typing import runtime_checkable
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from collections.abc import Mapping
     from collections.abc import Sequence
 
+    from optuna_quant.backends.base.model import Feed
     from optuna_quant.space.config import QuantConfig
 
 
@@ -85,7 +84,7 @@ class PreviewsCalibration(Protocol):
     The library compares these with the evaluation data, and measures latency on them.
     """
 
-    def calibration_preview(self, samples: int) -> tuple[int, Sequence[Mapping[str, Any]]] | None:
+    def calibration_preview(self, samples: int) -> tuple[int, Sequence[Feed]] | None:
         """The first batches of the calibration data.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
+from typing import TypeAlias
 from typing import runtime_checkable
 
 
@@ -13,7 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     import os
 
+    from numpy.typing import NDArray
+
     from optuna_quant.data.inputs import InputSpec
+
+
+Feed: TypeAlias = "Mapping[str, NDArray[Any]]"
+"""An array for each input of a model, by the input's name."""
+
+NativeModel: TypeAlias = Any
+"""The runtime's own object for a model, such as a session or a module; the model if it has none.
+
+Only the user's own function knows its type, so it may name any.
+"""
 
 
 class ModelLoadError(ValueError):
@@ -40,7 +53,7 @@ class RunnableModel(Protocol):
         """The names of the outputs, in the model's order; the first one is scored by default."""
         ...
 
-    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Sequence[Any]:
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> Sequence[NDArray[Any]]:
         """Compute outputs.
 
         Args:
@@ -81,7 +94,7 @@ class HasNative(Protocol):
     itself if it has none.
     """
 
-    def native(self) -> Any:
+    def native(self) -> NativeModel:
         """The runtime's own object, made when it is first asked for.
 
         Raises:
@@ -134,11 +147,11 @@ class HasThreads(Protocol):
         ...
 
 
-def native_of(model: Any) -> Any:
+def native_of(model: object) -> NativeModel:
     """What a function of the user's gets for a model: the runtime's object, else the model."""
     return model.native() if isinstance(model, HasNative) else model
 
 
-def depends_on_batch(model: Any) -> bool:
+def depends_on_batch(model: object) -> bool:
     """Whether a model says that the samples of a batch influence each other."""
     return isinstance(model, MayDependOnBatch) and model.depends_on_batch

@@ -19,12 +19,11 @@ from optuna_quant.backends.onnxruntime.calibration.samples import SampleReader
 from optuna_quant.backends.onnxruntime.calibration.samples import Samples
 from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
+from optuna_quant.backends.onnxruntime.describing import DescribingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
 from optuna_quant.backends.onnxruntime.lower_precision.simulated import with_rounding
-from optuna_quant.backends.onnxruntime.model.blocks import find_blocks
-from optuna_quant.backends.onnxruntime.model.dependence import graph_nodes
-from optuna_quant.backends.onnxruntime.model.dependence import outputs_behind
+from optuna_quant.backends.onnxruntime.model.exported import ExportedModel
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
@@ -38,31 +37,23 @@ from optuna_quant.backends.onnxruntime.signature import signature
 from optuna_quant.backends.onnxruntime.targets.given import as_target
 from optuna_quant.backends.onnxruntime.targets.target import checked_reduce_range
 from optuna_quant.backends.onnxruntime.targets.target import find_target
-from optuna_quant.space.left_out import left_out_frame
 from optuna_quant.space.space import TuningSpace
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    import pandas as pd
-
-    from optuna_quant.backends.base import GraphNode
     from optuna_quant.backends.onnxruntime.executed.executed import ExecutedOp
     from optuna_quant.backends.onnxruntime.model.quantized_model import Providers
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike
     from optuna_quant.backends.onnxruntime.targets.given import TargetLike
     from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
-    from optuna_quant.space.blocks import Block
-    from optuna_quant.space.capability import Capability
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.space.config import QuantConfig
-    from optuna_quant.space.left_out import FloatWeights
     from optuna_quant.space.wishes import OpDict
 
 
-class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
+class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, CostingBackend):
     """Quantizes an ONNX model for ONNX Runtime.
 
     The model is read and checked once, calibrated once, and every candidate is built from
@@ -72,6 +63,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         model:
             A path, the bytes of a model file, or a :class:`onnx.ModelProto`; opset 10 or newer.
             Data in other files may be larger than 2 GB; then they are referred to, not loaded.
+            Or a model that was exported from another framework, see
+            :class:`~optuna_quant.backends.onnxruntime.model.exported.ExportedModel`.
         calibration_data:
             Needed unless ``approach`` is ``"dynamic"`` or ``"weight_only"``: a dict of
             arrays, an array, a list of batches, a function that returns an iterator over batches,
@@ -124,8 +117,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             Function from one raw sample of the calibration data to the input as the model takes
             it.
         recipes:
-            Methods for the whole model to choose from, such as equalization: ``"all"``, names, or
-            a dict of what each may be; see
+            Methods for the whole model to choose from, such as equalization: ``"auto"``,
+            ``"all"``, names, or a dict of what each may be; see
             :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`. None for
             none.
         inspect_only:
@@ -149,7 +142,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+        model: str | os.PathLike[str] | bytes | onnx.ModelProto | ExportedModel,
         *,
         calibration_data: object = None,
         calibration_sizes: Sequence[int] | None = None,
@@ -161,8 +154,8 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         reduce_range: bool | None = None,
         target: TargetLike | None = None,
         float16_storage: bool = False,
-        inputs: Mapping[str, Any] | None = None,
-        transform: Callable[[Any], Any] | None = None,
+        inputs: InputValues | None = None,
+        transform: Transform | None = None,
         recipes: RecipesLike | None = None,
         inspect_only: bool = False,
     ) -> None:
@@ -177,8 +170,11 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             session_options,
             entries=found.session_entries,
             as_run=with_rounding if found.is_simulated else None,
+            present=model.present if isinstance(model, ExportedModel) else None,
         )
-        opened = OpenedModel(load_model(model))
+        opened = OpenedModel(
+            load_model(model.proto if isinstance(model, ExportedModel) else model)
+        )
         self._files = _files(model=model, calibration_data=calibration_data)
         samples = Samples(
             SampleReader(opened.proto, inputs=inputs, transform=transform),
@@ -203,7 +199,7 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         found.tell()
 
     @property
-    def inputs(self) -> Mapping[str, Any]:
+    def inputs(self) -> InputValues:
         """The inputs that are the same for all samples."""
         return self._parts.samples.reader.inputs
 
@@ -224,16 +220,6 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
         return target.profile.name if target.is_simulated else None
 
     # What can be done with each op.
-
-    def capability(self) -> Capability:
-        """What can be done with each op of the model.
-
-        The product of two activations has the op type ``MatMulActivations``, to distinguish it
-        from a ``MatMul`` with a weight. Ops that only pass values on (Reshape, MaxPool, a Relu
-        behind a Conv, ...) follow the op before them and are not listed.
-        """
-        with self._lock:
-            return self._parts.offered.capability
 
     def tuning_space(
         self,
@@ -260,54 +246,6 @@ class OnnxRuntimeBackend(CalibratingBackend, ScoringBackend, CostingBackend):
             space = without_idle_choices(space, self._parts.model.graph, tell)
             self._parts.variants.expect(space)
         return space
-
-    @property
-    def original(self) -> str:
-        """What the model is called with nothing quantized: ``"FP32"`` unless it is quantized."""
-        with self._lock:
-            return self._parts.offered.original
-
-    def left_out(self, space: TuningSpace | None = None) -> pd.DataFrame:
-        """Which ops are not in the tuning space, and why.
-
-        These are the ops of a type that could be quantized, in subgraphs too, and those of other
-        types with large weights.
-
-        Args:
-            space:
-                The tuning space; by default the one that :meth:`tuning_space` gives without
-                arguments, or an empty one if there is none.
-
-        Returns:
-            A data frame in model order with the columns ``op``, ``op_type``, ``weight_bytes``
-            (the size of its floating-point constants), ``reason`` and ``remedy`` (what to do so
-            that it is not left out; empty if there is nothing).
-        """
-        with self._lock:
-            return left_out_frame(self._parts.offered.left_out(space))
-
-    def float_weights(self, config: QuantConfig) -> FloatWeights:
-        """The weights that a configuration leaves in floats, and what would quantize them."""
-        with self._lock:
-            return self._parts.offered.float_weights(config)
-
-    def outputs_behind(self, ops: Sequence[str]) -> tuple[str, ...]:
-        """The model's outputs whose values can change when these ops are quantized."""
-        with self._lock:
-            return outputs_behind(self._parts.model.graph, ops)
-
-    def blocks(self) -> tuple[Block, ...]:
-        """The parts of the model that repeat, such as transformer layers, by its structure.
-
-        See :func:`~optuna_quant.backends.onnxruntime.model.blocks.find_blocks`.
-        """
-        with self._lock:
-            return find_blocks(self._parts.model.graph)
-
-    def graph_nodes(self) -> tuple[GraphNode, ...]:
-        """The nodes of the model's main graph, and which of them each reads."""
-        with self._lock:
-            return graph_nodes(self._parts.model.graph)
 
     # Models of configurations.
 

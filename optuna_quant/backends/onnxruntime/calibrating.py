@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.calibration.shared_source import SharedInputs
-from optuna_quant.backends.onnxruntime.calibration.shared_source import SharedSource
+from optuna_quant.backends.onnxruntime.shared_source import SharedInputs
+from optuna_quant.backends.onnxruntime.shared_source import SharedSource
 from optuna_quant.backends.onnxruntime.topic import BackendTopic
 
 

@@ -7,11 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
-from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
 from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
+from optuna_quant.backends.onnxruntime.candidate_ranges import CandidateRanges
 from optuna_quant.backends.onnxruntime.candidates import Candidates
-from optuna_quant.backends.onnxruntime.executed.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.model.fp32 import FP32Model
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.weights import CACHE_BYTES
@@ -24,6 +23,7 @@ from optuna_quant.backends.onnxruntime.recipes.variant_calibration import Varian
 from optuna_quant.backends.onnxruntime.recipes.variants import MOST_VARIANTS
 from optuna_quant.backends.onnxruntime.recipes.variants import Variants
 from optuna_quant.backends.onnxruntime.recipes.variants import variant_key
+from optuna_quant.backends.onnxruntime.refusals import describe_refusal
 from optuna_quant.backends.onnxruntime.sensitivity.maker import SensitivityMaker
 from optuna_quant.backends.onnxruntime.static.saturation import SaturationCheck
 from optuna_quant.backends.onnxruntime.weight_only.inputs import InputMomentsSource

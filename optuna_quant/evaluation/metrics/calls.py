@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def scores_of(
     metric: SampleMetric, outputs: Outputs, labels: Outputs, chosen: NDArray[np.integer[Any]]
-) -> Any:
+) -> object:
     """The score of each sample, as the metric gives it.
 
     Args:
@@ -44,7 +44,7 @@ def scores_of(
 
 def margins_of(
     metric: SampleMetric, outputs: Outputs, labels: Outputs, chosen: NDArray[np.integer[Any]]
-) -> Any:
+) -> object:
     """As :func:`scores_of`, how far each sample is from being decided; :obj:`None` if unknown."""
     if metric.margin is None:
         return None
@@ -64,11 +64,11 @@ def own_copy(given: Outputs) -> Outputs:
 def _called(
     metric: SampleMetric,
     what: str,
-    function: Callable[[Any, Any], Any],
+    function: Callable[[Any, Any], object],
     outputs: Outputs,
     labels: Outputs,
     chosen: NDArray[np.integer[Any]],
-) -> Any:
+) -> object:
     if metric.per_sample:
         assert isinstance(outputs, list)  # Of what each run has given.
         given = [function(o, label) for o, label in zip(outputs, labels, strict=True)]
@@ -82,7 +82,7 @@ def _called(
     if not any(isinstance(each, list) for each in both):
         return function(outputs, labels)
     # Of several shapes: each depends on its own sample only, so that it can be asked alone.
-    found = []
+    found: list[Any] = []
     for i in range(len(chosen)):
         one, other = (
             tuple(_alone(each, i) for each in given)
@@ -110,7 +110,7 @@ def _alone(rows: Rows, sample: int) -> NDArray[Any]:
     return held
 
 
-def _number(metric: SampleMetric, what: str, value: Any, sample: int) -> float:
+def _number(metric: SampleMetric, what: str, value: object, sample: int) -> float:
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
         raise ValueError(

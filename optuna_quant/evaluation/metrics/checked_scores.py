@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def checked_scores(
-    metric: SampleMetric, given: Any, chosen: NDArray[np.integer[Any]]
+    metric: SampleMetric, given: object, chosen: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64]:
     """The scores that a metric has given for a batch.
 
@@ -95,7 +95,7 @@ def valid_scores(
 
 
 def checked_margins(
-    metric: SampleMetric, given: Any, chosen: NDArray[np.integer[Any]]
+    metric: SampleMetric, given: object, chosen: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64] | None:
     """As :func:`checked_scores`, the margins; :obj:`None` if the metric does not tell them."""
     if given is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from optuna.logging import get_logger
 
@@ -116,13 +115,13 @@ def check_tolerance(criterion: AccuracyCriterion, *, bounds: Bounds | None = Non
         _logger.warning(f"Is this intended? {percent[0].upper()}{percent[1:]}; {meant}.")
 
 
-def note_of(measure: Any) -> str | None:
+def note_of(measure: object) -> str | None:
     """The remark to show beside the metric of an evaluation; :obj:`None` if there is none."""
     if getattr(measure, "reference", "labels") != "fp32":
         return None
     return (
-        f"{measure.name}: compared with the FP32 model's outputs, without labels: it is not "
-        "accuracy"
+        f"{getattr(measure, 'name', '')}: compared with the FP32 model's outputs, without labels: "
+        "it is not accuracy"
     )
 
 

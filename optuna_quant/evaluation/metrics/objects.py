@@ -6,6 +6,8 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Protocol
+from typing import TypeGuard
 
 import numpy as np
 
@@ -20,14 +22,27 @@ _METHODS = ("update", "compute", "reset")
 _AT_ONCE = 256
 
 
-def is_metric_object(given: object) -> bool:
+class MetricObject(Protocol):
+    """An object that computes a metric of outputs and labels that it is given in parts."""
+
+    def update(self, output: Any, labels: Any, /) -> object:
+        """Take the outputs and the labels of some samples: arrays, or tensors."""
+
+    def compute(self) -> object:
+        """The metric of all that it was given: a number, or an array or tensor with one."""
+
+    def reset(self) -> object:
+        """Forget all that it was given."""
+
+
+def is_metric_object(given: object) -> TypeGuard[MetricObject]:
     """Whether it is such an object, and not a class of them."""
     return not isinstance(given, type) and all(
         callable(getattr(given, method, None)) for method in _METHODS
     )
 
 
-def of_object(given: Any, *, higher_is_better: bool | None = None) -> CorpusMetric:
+def of_object(given: MetricObject, *, higher_is_better: bool | None = None) -> CorpusMetric:
     """The metric that such an object computes.
 
     Args:
@@ -56,7 +71,7 @@ def of_object(given: Any, *, higher_is_better: bool | None = None) -> CorpusMetr
 class _Computed:
     """What an object computes of outputs and labels."""
 
-    metric: Any
+    metric: MetricObject
 
     def __call__(self, output: NDArray[Any], labels: NDArray[Any]) -> float:
         metric = copy.deepcopy(self.metric)  # Several threads may evaluate at once.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 import math
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import SupportsFloat
 from typing import TypeAlias
 
 import numpy as np
@@ -393,7 +395,7 @@ def _check_reference(name: str, reference: object, keep: object) -> None:
         )
 
 
-def checked_bounds(name: str, bounds: Any) -> Bounds:
+def checked_bounds(name: str, bounds: Iterable[SupportsFloat | str]) -> Bounds:
     """The bounds of a metric as two numbers.
 
     Raises:

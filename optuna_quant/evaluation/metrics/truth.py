@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.default import RunnableLike
     from optuna_quant.data.sample_runs import Outputs
     from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
     from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
@@ -42,7 +43,7 @@ class Truth:
 
     metric: str
     references: ReferenceOutputs | None = None
-    fp32: Callable[[], Any] | None = None
+    fp32: Callable[[], RunnableLike] | None = None
     is_of_fp32: bool = False
 
     @classmethod
@@ -62,7 +63,7 @@ class Truth:
         """The same where the FP32 model is evaluated; what that gives is kept for both."""
         return replace(self, is_of_fp32=True)
 
-    def complete(self, run: Callable[[Any], None]) -> None:
+    def complete(self, run: Callable[[RunnableLike], None]) -> None:
         """Run the FP32 model if its outputs are needed and not known.
 
         Args:
@@ -97,7 +98,7 @@ class Truth:
             return self.references.take(chosen, output, samples=samples)
         return self.references.of(chosen)
 
-    def _built(self) -> Any:
+    def _built(self) -> RunnableLike:
         if self.fp32 is None:
             raise ValueError(
                 f"The metric {self.metric!r} compares with the FP32 model's outputs, which are "

@@ -1,4 +1,4 @@
 """Shared by all strategies: Optuna's contract, claims, a sampler's view of the record, replay.
 
-May import: nothing else of the samplers.
+May import: `backends.default` and what is below it.
 """

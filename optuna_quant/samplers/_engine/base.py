@@ -259,7 +259,7 @@ class QuantSampler(BaseSampler, abc.ABC):
         trial: FrozenTrial,
         param_name: str,
         param_distribution: BaseDistribution,
-    ) -> Any:
+    ) -> object:
         """The value of a parameter outside the space."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 

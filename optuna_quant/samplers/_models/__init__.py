@@ -1,4 +1,4 @@
 """The models behind model-based strategies, and the policies that act on them.
 
-May import: `_engine`.
+May import: `samplers._plans` and what is below it.
 """

@@ -25,7 +25,6 @@ from optuna_quant.samplers._models.prior import kept_prior
 from optuna_quant.samplers._models.prior_in_space import PriorInSpace
 from optuna_quant.samplers._models.prior_in_space import TakenScores
 from optuna_quant.samplers._models.recipe_choice import with_recipes
-from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import EARLIER_STAGE
@@ -33,6 +32,7 @@ from optuna_quant.samplers._models.surrogate_stages import RECIPES_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
+from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.samplers._models.threads import single_threaded_blas
 from optuna_quant.sequential import Decision
 from optuna_quant.space.config import FP32

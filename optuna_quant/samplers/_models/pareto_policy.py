@@ -16,10 +16,10 @@ from optuna_quant.samplers._engine.policy import Proposal
 from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.option_positions import option_positions
 from optuna_quant.samplers._models.scored_options import Precision
-from optuna_quant.samplers._models.surrogate_policy import Decision
-from optuna_quant.samplers._models.surrogate_policy import SurrogateOptions
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
+from optuna_quant.samplers._models.surrogate_step import Decision
+from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.fidelity import Fidelity
 

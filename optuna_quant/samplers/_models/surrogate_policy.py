@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
 import math
 from typing import TYPE_CHECKING
@@ -17,7 +15,6 @@ from optuna_quant.samplers._models.calibration_sizes import CalibrationSizes
 from optuna_quant.samplers._models.candidates import Candidates
 from optuna_quant.samplers._models.candidates import cheapest_quantized
 from optuna_quant.samplers._models.last_look import LastLook
-from optuna_quant.samplers._models.least_probability import least_probability
 from optuna_quant.samplers._models.loss_model import LossModel
 from optuna_quant.samplers._models.loss_observations import LossObservations
 from optuna_quant.samplers._models.observed_loss import Observed
@@ -26,91 +23,31 @@ from optuna_quant.samplers._models.outlook import Believed
 from optuna_quant.samplers._models.outlook import Outlook
 from optuna_quant.samplers._models.search_phases import SearchPhases
 from optuna_quant.samplers._models.study_loss_model import StudyLossModel
-from optuna_quant.samplers._models.study_outcomes import BestKnown
 from optuna_quant.samplers._models.study_outcomes import StudyOutcomes
-from optuna_quant.samplers._models.surrogate_stages import ANSWER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import EARLIER_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SEARCH_STAGE
 from optuna_quant.samplers._models.surrogate_stages import SIZE_STAGE
 from optuna_quant.samplers._models.surrogate_stages import START_STAGE
+from optuna_quant.samplers._models.surrogate_step import Decision
+from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
+from optuna_quant.samplers._models.surrogate_step import SurrogateStep
+from optuna_quant.samplers._models.surrogate_step import Tools
 from optuna_quant.samplers._models.threads import single_threaded_blas
-from optuna_quant.samplers._models.worth import EvaluationWorth
 from optuna_quant.study import record
 from optuna_quant.study.fidelity import DECIDED
 from optuna_quant.study.fidelity import FULL
-from optuna_quant.study.fidelity import Fidelity
 
 
 if TYPE_CHECKING:
     from optuna_quant.costs import CostTable
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._engine.trial_history import TrialHistory
-    from optuna_quant.samplers._models.forbidden_options import Forbidden
-    from optuna_quant.samplers._models.option_scores import OptionSensitivityCache
-    from optuna_quant.samplers._models.prior_in_space import PriorInSpace
-    from optuna_quant.samplers._models.prior_in_space import TakenScores
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
 
 # Why a study stopped, if not because the search has an answer.
 _CUT_SHORT = ("timeout", "max_trials", "interrupted", "callback")
-# A search that goes on after its answer stops at this part of the gain that ends the first.
-_LAST_GAIN = 0.1
-# A cheaper configuration saves at least this part of the cost.
-_LEAST_SAVING = 1e-3
-
-
-@dataclass(frozen=True)
-class SurrogateOptions:
-    """The options of the search.
-
-    Args:
-        min_gain:
-            The expected improvement that is worth an evaluation, as a part of the best cost.
-        scores:
-            Keeps the sensitivities; :obj:`None` if nothing scores the ops.
-        first_ops:
-            The ops that are searched before any other is quantized; empty for all.
-        prior:
-            What an earlier study has taught; :obj:`None` if there is none.
-        thorough:
-            Whether the search, once it has its answer or gives up, goes on with all that may be
-            better.
-    """
-
-    min_gain: float
-    scores: OptionSensitivityCache | TakenScores | None
-    first_ops: frozenset[str] = frozenset()
-    prior: PriorInSpace | None = None
-    thorough: bool = False
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The next step of the search.
-
-    Args:
-        proposal:
-            What to evaluate; :obj:`None` for nothing.
-        answer:
-            The key of the configuration that the search has concluded with.
-        lacks:
-            The phase that needs sensitivities which are not known yet.
-    """
-
-    proposal: Proposal | None = None
-    answer: str | None = None
-    lacks: int | None = None
-
-
-@dataclass(frozen=True)
-class _Tools:
-    """What finds configurations, with one calibration size."""
-
-    candidates: Candidates
-    believes: Beliefs
-    last_look: LastLook
 
 
 class SurrogatePolicy(Policy):
@@ -143,7 +80,6 @@ class SurrogatePolicy(Policy):
         whole: TuningSpace | None = None,
     ) -> None:
         prior = options.prior
-        self._options = options
         self._space = space
         self._table = table if whole is None else table.with_recipes(space.default().recipes)
         self._prior = prior
@@ -159,12 +95,19 @@ class SurrogatePolicy(Policy):
         )
         self._tools = {size: self._tools_at(size) for size in space.calibration_sizes or (None,)}
         self._candidates = self._tools[self._sizes.default].candidates
-        self._worth = EvaluationWorth(options.min_gain, self._outcomes, prior)
-        self._earlier_answer = self._earlier_proposal()
         self._fp32_cost = table.cost(space.fp32())
+        self._step = SurrogateStep(
+            space,
+            self._table,
+            options,
+            self._outcomes,
+            start=self._start,
+            fp32_cost=self._fp32_cost,
+        )
+        self._earlier_answer = self._earlier_proposal()
         self._decided: tuple[object, Decision] | None = None
 
-    def _tools_at(self, size: int | None) -> _Tools:
+    def _tools_at(self, size: int | None) -> Tools:
         """What finds configurations with a calibration size."""
         space, table = self._space, self._table
         if size is not None and size != self._sizes.default:
@@ -172,9 +115,9 @@ class SurrogatePolicy(Policy):
             space = replace(space, calibration_sizes=(size, *others))
         candidates = Candidates(space, table)
         believes = Beliefs(space, table, self._outcomes, candidates, self._prior)
-        return _Tools(candidates, believes, LastLook(space, table, candidates, believes))
+        return Tools(candidates, believes, LastLook(space, table, candidates, believes))
 
-    def _tools_of(self, history: TrialHistory) -> _Tools:
+    def _tools_of(self, history: TrialHistory) -> Tools:
         return self._tools[self._sizes.chosen(history)]
 
     # The contract of a policy.
@@ -227,6 +170,18 @@ class SurrogatePolicy(Policy):
             return False
         return self._decide(history, {}).answer == key
 
+    def prepare(self, history: TrialHistory) -> bool:
+        """Compute what the decision after the first proposal needs, once for the study.
+
+        Returns:
+            Whether it is known; :obj:`False` if another worker is computing it.
+        """
+        return self._phases.compute_scores(history, 0)
+
+    def is_prepared(self, history: TrialHistory) -> bool:
+        """Whether what :meth:`prepare` computes is known."""
+        return self._phases.has_scores(history, 0)
+
     # What it tells of itself.
 
     def beliefs(self, history: TrialHistory) -> list[Belief]:
@@ -273,7 +228,7 @@ class SurrogatePolicy(Policy):
 
     def _beliefs(self, history: TrialHistory, model: LossModel, phase: int) -> list[Belief]:
         """What is believed of the candidates of a phase."""
-        reference = self._reference(self._outcomes.best(history))
+        reference = self._step.reference(self._outcomes.best(history))
         believes = self._tools_of(history).believes
         return believes.of(history, model, reference, self._phases.forbidden[phase])
 
@@ -310,7 +265,7 @@ class SurrogatePolicy(Policy):
         if self._prior is None or self._prior.first is None:
             return None
         fidelity = FULL if self._prior.is_concluded else DECIDED
-        return self._try(self._prior.first, EARLIER_STAGE, fidelity=fidelity)
+        return self._step.proposal(self._prior.first, EARLIER_STAGE, fidelity=fidelity)
 
     def _first(self, history: TrialHistory) -> Proposal | None:
         """The first proposal, before the model decides; :obj:`None` if it decides at once."""
@@ -346,7 +301,7 @@ class SurrogatePolicy(Policy):
         if history.threshold is None:
             return None
         config = self._sizes.next(history, claimed)
-        return None if config is None else self._try(config, SIZE_STAGE)
+        return None if config is None else self._step.proposal(config, SIZE_STAGE)
 
     def is_start_enough(self, history: TrialHistory) -> bool:
         """Whether the cheapest configuration of all meets the criterion."""
@@ -384,89 +339,11 @@ class SurrogatePolicy(Policy):
         if sized is not None:
             return Decision(sized)
         model = self._model.fitted(history, claimed)
-        decision = Decision()
+        decision, tools = Decision(), self._tools_of(history)
         for phase, forbidden in enumerate(self._phases.forbidden):
             if not self._phases.has_scores(history, phase):
                 return Decision(lacks=phase)
-            decision = self._decided_in(history, claimed, model, forbidden)
+            decision = self._step.next(history, claimed, model, forbidden, tools)
             if decision.proposal is not None and decision.answer is None:
                 break
         return decision
-
-    def _decided_in(
-        self,
-        history: TrialHistory,
-        claimed: Mapping[str, int],
-        model: LossModel,
-        forbidden: Forbidden,
-    ) -> Decision:
-        """The next step, if some options are not used."""
-        best = self._outcomes.best(history)
-        tools = self._tools_of(history)
-        beliefs = [
-            belief
-            for belief in tools.believes.of(history, model, self._reference(best), forbidden)
-            if belief.config.key not in claimed
-        ]
-        next_one = max(beliefs, key=lambda b: (b.improvement, b.probability), default=None)
-        gain = 0.0 if next_one is None else next_one.improvement
-        worth = self._worth.least_gain(history, best, model)
-        if next_one is not None and gain >= worth and not self._worth.is_concluded(best):
-            config = tools.candidates.polished(model, next_one.config, forbidden)
-            known = config.key in claimed or history.outcomes.get(config.key) is not None
-            return Decision(self._try(next_one.config if known else config, SEARCH_STAGE))
-        if self._start.key not in claimed and self._is_start_open(history, best):
-            return Decision(Proposal(self._start, START_STAGE))
-        if best is not None and not best.proven and best.config.key not in claimed:
-            return Decision(self._try(best.config, ANSWER_STAGE, fidelity=FULL))
-        answer = best.config.key if best is not None and best.proven else None
-        if gain < _LAST_GAIN * worth:
-            next_one = self._thorough(history, beliefs, self._reference(best))
-        if next_one is not None:
-            return Decision(self._try(next_one.config, SEARCH_STAGE), answer)
-        if not self._worth.is_concluded(best):
-            last = tools.last_look.next(history, self._reference(best), model, forbidden, claimed)
-            if last is not None:
-                return Decision(self._try(last, SEARCH_STAGE))
-        return Decision(answer=answer)
-
-    def _is_start_open(self, history: TrialHistory, best: BestKnown | None) -> bool:
-        """Whether what a search without an earlier study tries first was seen in neither.
-
-        What the model believes of it rests on other configurations then, and one look tells.
-        """
-        baseline = history.baseline
-        if self._prior is None or baseline is None or self._worth.is_concluded(best):
-            return False
-        outcome = history.outcomes.get(self._start.key)
-        if outcome is not None and self._outcomes.is_decided(history, outcome):
-            return False
-        reference = self._reference(best)
-        saved = reference - self._table.cost(self._start)
-        return saved > _LEAST_SAVING * abs(reference) and not self._prior.has_seen(
-            self._start, baseline=baseline
-        )
-
-    def _thorough(
-        self, history: TrialHistory, beliefs: Sequence[Belief], reference: float
-    ) -> Belief | None:
-        """The next candidate of a thorough search, regardless of what was spent."""
-        if not self._options.thorough:
-            return None
-        population = history.population
-        least = least_probability(None if population is None else population.samples)
-        highest = reference - self._options.min_gain * abs(reference)
-        promising = [b for b in beliefs if b.probability >= least and b.cost <= highest]
-        return max(promising, key=lambda b: (b.improvement, b.probability), default=None)
-
-    def _try(self, config: QuantConfig, stage: str, *, fidelity: Fidelity = DECIDED) -> Proposal:
-        return Proposal(
-            config,
-            stage,
-            provisional=stage != ANSWER_STAGE,
-            positions=self._space.positions_of(config),
-            fidelity=fidelity,
-        )
-
-    def _reference(self, best: BestKnown | None) -> float:
-        return self._fp32_cost if best is None else best.cost

@@ -1,4 +1,4 @@
 """Building blocks of staged strategies: fallback in an order, by halves, by op type.
 
-May import: `_engine`.
+May import: `samplers._engine` and what is below it.
 """

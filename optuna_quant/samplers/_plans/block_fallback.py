@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.cheaper_fallback import suffix_of
 from optuna_quant.samplers._plans.fallback import batched
 from optuna_quant.samplers._plans.fallback import prefixes
 from optuna_quant.samplers._plans.fallback import rank
@@ -64,7 +65,7 @@ class BlockFallback:
         parts = self._parts(space, base, mode)
         if not parts:
             return
-        suffix = "" if mode == "fp32" else f" ({mode})"
+        suffix = suffix_of(mode)
         accumulated = f"accumulated blocks{suffix}"
         if self.is_inc2:
             yield Stage(accumulated, prefixes(base, parts, mode))

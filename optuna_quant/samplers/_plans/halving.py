@@ -149,6 +149,24 @@ def grow_by_type(
     return (yield from grow_by_halves(stage_of_halves, config, changes, most=most))
 
 
+def grow_few(stage: str, config: QuantConfig, changes: Sequence[Change]) -> Growth:
+    """Apply changes by halves, in at most as many tests as there are changes, but at least 16.
+
+    Args:
+        stage:
+            The name of the stages.
+        config:
+            The configuration to start from; it meets the criterion.
+        changes:
+            The changes, the most promising first.
+
+    Returns:
+        The configuration with the changes that hold together.
+    """
+    most = max(len(changes), _FEWEST_TESTS)
+    return (yield from grow_by_halves(stage, config, changes, fails=False, most=most))
+
+
 def quantize_by_halves(
     stage: str,
     space: TuningSpace,

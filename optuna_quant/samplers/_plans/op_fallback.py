@@ -13,6 +13,8 @@ from optuna_quant.samplers._engine.requests import HasPerSampleScores
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Request
 from optuna_quant.samplers._engine.requests import Stage
+from optuna_quant.samplers._plans.cheaper_fallback import cheaper_fallback
+from optuna_quant.samplers._plans.cheaper_fallback import suffix_of
 from optuna_quant.samplers._plans.fallback import Ranking
 from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.samplers._plans.fallback import one_by_one
@@ -74,7 +76,7 @@ class OpFallback:
         ]
         if not tunables:
             return
-        suffix = "" if mode == "fp32" else f" ({mode})"
+        suffix = suffix_of(mode)
         singles = [base.with_fallback(*tunable.ops, mode=mode) for tunable in tunables]
         results = yield from self.comparisons.rank(f"instance-wise fallback{suffix}", singles)
         gains = [result.score for result in results]
@@ -87,7 +89,7 @@ class OpFallback:
         if self.by_harm and mode == "fp32":
             ranked = yield from self._other_view(space, best, tunables, gains, ranked)
         if (yield from self._brackets()) and (
-            yield from self._bracket(accumulated, base, ranked, mode)
+            yield from self._bracket(accumulated, space, base, ranked, mode)
         ):
             return
         found = yield from walk(
@@ -107,6 +109,7 @@ class OpFallback:
                 if found.ops[tunable.ops[0]] != base.ops[tunable.ops[0]]
             ]
             config = yield from grow_to_the_end("quantized again", found, back)
+            config = yield from cheaper_fallback(space, config, base)
             yield Stage("answer", [config])
 
     def _brackets(self) -> Generator[Request, Any, bool]:
@@ -117,7 +120,12 @@ class OpFallback:
         return sees_samples and self.knows_criterion
 
     def _bracket(
-        self, stage: str, base: QuantConfig, ranked: Sequence[Tunable], mode: str
+        self,
+        stage: str,
+        space: TuningSpace,
+        base: QuantConfig,
+        ranked: Sequence[Tunable],
+        mode: str,
     ) -> Generator[Request, Any, bool]:
         """Search accumulated fallback by halves; whether something was found.
 
@@ -130,6 +138,7 @@ class OpFallback:
         # The last one made the difference; the others may not have to stay.
         back = [(tunable, base.ops[tunable.ops[0]]) for tunable in reversed(ops[:-1])]
         config = yield from grow("quantized again", config, back)
+        config = yield from cheaper_fallback(space, config, base)
         if not config.quantized_ops:
             return False
         yield Stage("answer", [config])

@@ -1,1 +1,4 @@
-"""The options of a search: each is declared once, for Python, command and files."""
+"""The options of a search: each is declared once, for Python, command and files.
+
+May import: as `tuning`.
+"""

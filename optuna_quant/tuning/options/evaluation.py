@@ -25,9 +25,9 @@ from optuna_quant.tuning.options.checks import check_probability
 
 
 if TYPE_CHECKING:
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.given import DataLike
-    from optuna_quant.data.given import InputValues
-    from optuna_quant.data.given import Transform
     from optuna_quant.evaluation.setup import Evaluate
 
 

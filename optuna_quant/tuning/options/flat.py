@@ -21,9 +21,9 @@ from optuna_quant.backends.default import RunSettings
 from optuna_quant.backends.default import TargetLike
 from optuna_quant.costs.given import CostsLike
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.data.forms import InputValues
+from optuna_quant.data.forms import Transform
 from optuna_quant.data.given import DataLike
-from optuna_quant.data.given import InputValues
-from optuna_quant.data.given import Transform
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.space.wishes import OpDict
 from optuna_quant.storages.artifacts import ArtifactStore
@@ -39,6 +39,7 @@ from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 class FurtherOptions(TypedDict, total=False):
     """See :func:`optuna_quant.tune`."""
 
+    example_inputs: object
     backend: Backend | None
     higher_is_better: bool
     criterion: str
@@ -88,6 +89,7 @@ class FurtherOptions(TypedDict, total=False):
 class ModelOptions(TypedDict, total=False):
     """See :func:`optuna_quant.quantize`."""
 
+    example_inputs: object
     backend: Backend | None
     inputs: InputValues | None
     transform: Transform | None

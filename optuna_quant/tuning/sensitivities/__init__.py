@@ -1,1 +1,4 @@
-"""Sensitivities as a table that people read and edit."""
+"""Sensitivities as a table that people read and edit.
+
+May import: as `tuning`.
+"""

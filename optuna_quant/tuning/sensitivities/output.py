@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import os
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from optuna_quant._common.printable import percent
 from optuna_quant._common.printable import printable
+from optuna_quant.tuning.output import NO_FILES
+from optuna_quant.tuning.output import OtherFiles
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.sensitivities.table import SensitivityTable
 
@@ -27,15 +27,11 @@ _LESS = 0.9
 def check_table_output(
     path: str | os.PathLike[str],
     *,
-    inputs: Mapping[str, str | os.PathLike[str]] = MappingProxyType({}),
+    inputs: OtherFiles = NO_FILES,
 ) -> Path:
     """Find out now whether a table can be written later, and whether an edited one would be lost.
 
-    Args:
-        path:
-            The file.
-        inputs:
-            Other files that it must not be, by what they are.
+    For the arguments see :func:`~optuna_quant.tuning.output.check_output`.
 
     Raises:
         ValueError:

@@ -1,4 +1,7 @@
-"""The plots of :mod:`optuna_quant.visualization`, drawn with Matplotlib. Experimental."""
+"""The plots of :mod:`optuna_quant.visualization`, drawn with Matplotlib. Experimental.
+
+May import: as `visualization`.
+"""
 
 from __future__ import annotations
 

@@ -34,26 +34,8 @@ def plot_confidence_sequence(
 ) -> Axes:
     """Plot between which values the metric of a trial is, by the number of samples seen.
 
-    See :func:`optuna_quant.visualization.plot_confidence_sequence` for an example.
-
-    Args:
-        study:
-            A study whose metric was evaluated sample by sample.
-        criterion:
-            What trials that were evaluated in full are judged by. Default: that of the study, or
-            at most 1% relative loss if it records none.
-        trial:
-            The number of the trial. Default: the answer of the study, or the trial that comes
-            closest; where none was evaluated in full, the one that has seen most samples.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError:
-            If there is no such trial, or no scores of single samples.
-        ImportError:
-            If Matplotlib is not installed.
+    For the arguments and errors see
+    :func:`optuna_quant.visualization.plot_confidence_sequence`.
     """
     pyplot()
     return _get_confidence_sequence_plot(

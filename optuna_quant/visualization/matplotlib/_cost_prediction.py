@@ -29,25 +29,8 @@ def plot_cost_prediction(
 ) -> Axes:
     """Plot what the cost table of a study predicts for whole models against what was measured.
 
-    See :func:`optuna_quant.visualization.plot_cost_prediction` for an example.
-
-    Args:
-        study:
-            A study that keeps a cost table.
-        measure:
-            ``"latency"``, with the models that were timed when the table was measured, or
-            ``"size"``, with the models of the trials. Default: the time if that was measured.
-        prefix:
-            What the names of the study's parameters begin with.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError:
-            If the measure is neither, or the study keeps no table or no measurements of it.
-        ImportError:
-            If Matplotlib is not installed.
+    For the arguments and errors see
+    :func:`optuna_quant.visualization.plot_cost_prediction`.
     """
     pyplot()
     return _get_cost_prediction_plot(

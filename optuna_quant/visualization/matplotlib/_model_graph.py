@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
 from optuna_quant.visualization._model_graph import EDGE_COLOR
 from optuna_quant.visualization._model_graph import JOIN
@@ -25,11 +24,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     import optuna
 
+    from optuna_quant.backends.base import HasGraph
+    from optuna_quant.backends.default import ModelLike
+
 
 @experimental
 def plot_model_graph(
     study: optuna.Study,
-    model: Any,
+    model: ModelLike | HasGraph,
     *,
     trial: int | None = None,
     collapse: bool | None = None,
@@ -37,33 +39,8 @@ def plot_model_graph(
 ) -> Axes:
     """Plot the graph of the model, each op in the colour of its precision in a trial.
 
-    See :func:`optuna_quant.visualization.plot_model_graph` for an example.
-
-    Args:
-        study:
-            A study that a strategy of this library has searched.
-        model:
-            The model that it has searched: a path, or a backend, such as ``result.backend``.
-        trial:
-            The number of the trial. Default: the answer of the study, or the trial that comes
-            closest.
-        collapse:
-            Whether repeated blocks are drawn as a row of ops. Default: if there are more than 60
-            ops.
-        prefix:
-            What the names of the study's parameters begin with.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError:
-            If there is no such trial, its configuration is not recorded, or the model is another
-            one or has a backend without a graph.
-        FileNotFoundError:
-            If there is no such file.
-        ImportError:
-            If Matplotlib, or the runtime that reads the model, is not installed.
+    For the arguments and errors see
+    :func:`optuna_quant.visualization.plot_model_graph`.
     """
     pyplot()
     info = _get_model_graph_info(study, model, trial=trial, collapse=collapse, prefix=prefix)

@@ -41,28 +41,8 @@ def plot_op_sensitivities(
 ) -> Axes:
     """Plot how sensitive the model is to each op, and what each saves, with Matplotlib.
 
-    See :func:`optuna_quant.visualization.plot_op_sensitivities` for an example.
-
-    Args:
-        study:
-            A study that a strategy of this library has searched.
-        sensitivities:
-            A table that :func:`optuna_quant.sensitivity` has made, or the path of its file.
-            Default: those that the study keeps.
-        n_ops:
-            How many ops have a bar of their own. The others are summed.
-        prefix:
-            What the names of the study's parameters begin with.
-
-    Returns:
-        The axes of the sensitivities. Those of what is saved, if that is known, are
-        ``axes.figure.axes[1]``.
-
-    Raises:
-        ValueError:
-            If the study keeps no sensitivities and none are given, or ``n_ops`` is not positive.
-        ImportError:
-            If Matplotlib is not installed.
+    For the arguments and errors see
+    :func:`optuna_quant.visualization.plot_op_sensitivities`.
     """
     pyplot()
     info = _get_op_sensitivities_info(

@@ -25,6 +25,7 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     import optuna
 
@@ -37,25 +38,8 @@ def plot_precisions(
 ) -> Axes:
     """Plot in which precision each op was in each trial, as a heat map, with Matplotlib.
 
-    See :func:`optuna_quant.visualization.plot_precisions` for an example.
-
-    Args:
-        study:
-            A study that a strategy of this library has searched.
-        criterion:
-            What trials that were evaluated in full are judged by. Default: that of the study, or
-            at most 1% relative loss if it records none.
-        prefix:
-            What the names of the study's parameters begin with.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError:
-            If the study keeps no tuning space with that prefix.
-        ImportError:
-            If Matplotlib is not installed.
+    For the arguments and errors see
+    :func:`optuna_quant.visualization.plot_precisions`.
     """
     pyplot()
     return _get_precisions_plot(_get_precisions_info(study, criterion=criterion, prefix=prefix))
@@ -83,7 +67,7 @@ def _get_precisions_plot(info: _PrecisionsInfo) -> Axes:
         edgecolors="white" if rows <= MOST_LABELS and columns <= MOST_LABELS else "none",
         linewidth=0.5,
     )
-    handles = []
+    handles: list[Artist] = []
     for outcome, row in outcome_rows(info).items():
         found = trials_of(info, outcome)
         size = 36 if columns <= MOST_LABELS else 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 import functools
+from types import ModuleType
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import ParamSpec
@@ -19,7 +20,9 @@ from optuna_quant.visualization._facts import Judged
 
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
 
 
 P = ParamSpec("P")
@@ -49,7 +52,7 @@ def experimental(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def pyplot() -> Any:
+def pyplot() -> ModuleType:
     """The module ``matplotlib.pyplot``.
 
     Raises:
@@ -116,7 +119,9 @@ def style(axes: Axes, *, x: str, y: str) -> None:
         side.set_color(GRID)
 
 
-def put_legend(axes: Axes, handles: list[Any] | None = None, *, marker_scale: float = 1.0) -> None:
+def put_legend(
+    axes: Axes, handles: Sequence[Artist] | None = None, *, marker_scale: float = 1.0
+) -> None:
     """A legend beside the axes.
 
     Args:
@@ -146,7 +151,7 @@ def mark(
     *,
     color: str = "#222222",
     size: float = 36,
-) -> Any:
+) -> PathCollection:
     """Draw the markers of trials of which the same came out.
 
     Args:

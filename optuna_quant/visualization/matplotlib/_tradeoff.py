@@ -40,26 +40,8 @@ def plot_tradeoff(
 ) -> Axes:
     """Plot the metric of each model against what it costs, with the criterion and the front.
 
-    See :func:`optuna_quant.visualization.plot_tradeoff` for an example.
-
-    Args:
-        study:
-            A study that a strategy of this library has searched.
-        criterion:
-            What trials that were evaluated in full are judged by. Default: that of the study, or
-            at most 1% relative loss if it records none.
-        objective:
-            What models cost, as :func:`optuna_quant.costs.as_objective` takes it. Default: the
-            objective of the study.
-
-    Returns:
-        The axes.
-
-    Raises:
-        ValueError:
-            If the objective is not known, or no trial has recorded what it needs.
-        ImportError:
-            If Matplotlib is not installed.
+    For the arguments and errors see
+    :func:`optuna_quant.visualization.plot_tradeoff`.
     """
     pyplot()
     return _get_tradeoff_plot(_get_tradeoff_info(study, criterion=criterion, objective=objective))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.data.forms import Transform
 
 
 _logger = get_logger(__name__)
@@ -111,7 +112,7 @@ class CalibrationData:
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
         constants: BoundInputs = NO_INPUTS,
-        transform: Callable[[Any], Any] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         if not inputs:
             raise ValueError("The model has no inputs, so there is nothing to calibrate with.")

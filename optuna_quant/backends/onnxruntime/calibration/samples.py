@@ -14,14 +14,13 @@ from optuna_quant.data.constant_inputs import ConstantInputs
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from collections.abc import Mapping
     from collections.abc import Sequence
-    from typing import Any
 
     import onnx
 
     from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
 
 
 class SampleReader:
@@ -44,8 +43,8 @@ class SampleReader:
         self,
         proto: onnx.ModelProto,
         *,
-        inputs: Mapping[str, Any] | None = None,
-        transform: Callable[[Any], Any] | None = None,
+        inputs: InputValues | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self._proto = proto
         self._inputs = ConstantInputs(inputs)
@@ -56,7 +55,7 @@ class SampleReader:
             self.constants = self._inputs.bind(specs, optional)
 
     @property
-    def inputs(self) -> Mapping[str, Any]:
+    def inputs(self) -> InputValues:
         """The inputs that are the same for all samples, as the user gave them."""
         return self._inputs.values
 

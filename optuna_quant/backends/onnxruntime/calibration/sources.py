@@ -30,6 +30,8 @@ from optuna_quant.data.transformed import transformed
 
 
 if TYPE_CHECKING:
+    from optuna_quant.data.forms import SampleLike
+    from optuna_quant.data.forms import Transform
     from optuna_quant.data.inputs import InputSpec
 
 
@@ -56,10 +58,10 @@ class CalibrationSource:
     inputs: Sequence[InputSpec]
     constants: frozenset[str]
     batch_size: int
-    transform: Callable[[Any], Any] | None
+    transform: Transform | None
     load: Callable[[Path], Mapping[str, Any]]
 
-    def simplified(self, data: Any) -> Any:
+    def simplified(self, data: SampleLike) -> SampleLike:
         """A dict of arrays, an array, a re-iterable or a function that returns an iterator."""
         if isinstance(data, str | os.PathLike):
             data = self._opened(Path(data))
@@ -82,7 +84,7 @@ class CalibrationSource:
             return _Batches(lambda: iter(data), self._batch)
         return data
 
-    def batch(self, item: Any) -> Any:
+    def batch(self, item: SampleLike) -> SampleLike:
         """A batch of what a function gives."""
         return self._batch(item)
 
@@ -111,13 +113,13 @@ class CalibrationSource:
             if name in names or (name not in self.constants and name not in LABELS)
         }
 
-    def _batch(self, item: Any) -> Any:
+    def _batch(self, item: SampleLike) -> SampleLike:
         """A batch without labels, with an axis of samples."""
         if self.transform is not None:
             return self._transformed(item)
         return self._with_axis(self._without_labels(item))
 
-    def _without_labels(self, item: Any) -> Any:
+    def _without_labels(self, item: SampleLike) -> SampleLike:
         count = len(self.inputs)
         if isinstance(item, tuple | list) and not _is_numbers(item):
             if len(item) == 2 and isinstance(item[0], Mapping):
@@ -126,7 +128,7 @@ class CalibrationSource:
                 item = item[0] if count == 1 else item[:count]
         return self._without_others(item) if isinstance(item, Mapping) else item
 
-    def _with_axis(self, item: Any) -> Any:
+    def _with_axis(self, item: SampleLike) -> SampleLike:
         """The item as a batch of one, if each array has one axis less than the model's input."""
         named = self._named(item)
         known = [spec for spec in self.inputs if spec.shape]
@@ -138,7 +140,7 @@ class CalibrationSource:
                 return item
         return {name: np.asarray(plain)[None] for name, plain in named.items()}
 
-    def _named(self, item: Any) -> dict[Any, Any] | None:
+    def _named(self, item: SampleLike) -> dict[Any, Any] | None:
         names = [spec.name for spec in self.inputs]
         if isinstance(item, Mapping):
             return dict(item)
@@ -148,7 +150,7 @@ class CalibrationSource:
             return dict(zip(names, item, strict=True))
         return None
 
-    def _transformed(self, item: Any) -> Any:
+    def _transformed(self, item: SampleLike) -> SampleLike:
         """A batch each sample of which has gone through the transform."""
         item = self._without_labels(item)
         rows = len(next(iter(item.values()))) if isinstance(item, Mapping) else len(item)
@@ -173,7 +175,7 @@ class CalibrationSource:
         for some in in_batches(read, size, list):
             yield from self._in_one_shape(some)
 
-    def _sample(self, item: Any, where: str) -> dict[str, Any]:
+    def _sample(self, item: SampleLike, where: str) -> dict[str, Any]:
         """The inputs of one sample."""
         names = [spec.name for spec in self.inputs]
         where = f"{where} of {_WHERE}"

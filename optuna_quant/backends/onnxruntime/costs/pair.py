@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import partial
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from typing import Any
 
 import onnxruntime
 
@@ -30,7 +28,11 @@ from optuna_quant.data.random_inputs import random_feed
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base.model import Feed
     from optuna_quant.costs.comparison import OutputAgreement
+    from optuna_quant.costs.model_pair import Preview
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
 
 
 class ModelPair:
@@ -85,7 +87,7 @@ class ModelPair:
         self.models = tuple(map(SessionModel, sessions))
         self.nbytes = tuple(sizes)
 
-    def runs(self, feed: Mapping[str, Any]) -> list[Callable[[], object]]:
+    def runs(self, feed: Feed) -> list[Callable[[], object]]:
         """A run of each."""
         return [partial(model.run, feed) for model in self.models]
 
@@ -93,9 +95,9 @@ class ModelPair:
         self,
         *,
         calibration_data: object,
-        preview: Callable[[Any, int], list[dict[str, Any]]] | None,
-        inputs: Mapping[str, Any] | None,
-        transform: Callable[[Any], Any] | None,
+        preview: Preview | None,
+        inputs: InputValues | None,
+        transform: Transform | None,
         batch: int,
         samples: int,
         seed: int,
@@ -145,7 +147,7 @@ class ModelPair:
             feeds.append(FeedOf(piece.feed, piece.samples))
         return feeds, source
 
-    def agreement(self, feeds: Sequence[Mapping[str, Any]]) -> tuple[OutputAgreement, ...]:
+    def agreement(self, feeds: Sequence[Feed]) -> tuple[OutputAgreement, ...]:
         """How far the outputs agree on some inputs, see the function of this name."""
         return agreement(self.models, feeds)
 

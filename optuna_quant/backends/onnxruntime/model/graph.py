@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 Shape: TypeAlias = "tuple[int | None, ...]"
 """The sizes of a tensor's axes; None for those that are not known."""
 
+AttributeValue: TypeAlias = Any
+"""An attribute of a node as ONNX's helper gives it: a number, bytes, a tensor, a graph, or a list
+of one of these. Which of them follows from the operator and the attribute's name."""
+
 CONTRIB = "com.microsoft"
 """The domain of the runtime's own operators."""
 
@@ -309,7 +313,7 @@ def name_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
             name_nodes(graph.node)
 
 
-def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
+def node_attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
     """The attributes of a node as Python values; strings are bytes."""
     return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 

@@ -17,6 +17,8 @@ from optuna_quant.workers.cores import available_cores
 if TYPE_CHECKING:
     import onnxruntime
 
+    from optuna_quant.backends.base.model import Feed
+
 
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}
 
@@ -59,7 +61,7 @@ class SessionModel:
         options = self._session.get_session_options()
         return int(options.intra_op_num_threads) or available_cores()
 
-    def run(self, feed: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
+    def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[Any]:
         """Compute outputs.
 
         Args:

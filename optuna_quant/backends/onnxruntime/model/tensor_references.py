@@ -112,7 +112,7 @@ def fill(tensor: onnx.TensorProto, name: str, source: Source) -> None:
     tensor.name = name
 
 
-def copy_field(message: Any, name: str, value: Any) -> None:
+def copy_field(message: onnx.ModelProto | onnx.GraphProto, name: str, value: object) -> None:
     """Set a field of a message to what it is in another one."""
     if isinstance(value, (str, bytes, int, float)):
         setattr(message, name, value)

@@ -1,1 +1,4 @@
-"""From histograms to scale and zero point."""
+"""From histograms to scale and zero point.
+
+May import: `selection` and what is below it.
+"""

@@ -22,4 +22,6 @@ whether it is offered or not, so that an answer can be built by any backend of t
 
 To add one: a class in a file of this folder (a folder, if it is large), an instance in the table,
 a test in ``tests/backends/onnxruntime/recipes/``, a section in ``docs/recipes.md``.
+
+May import: `backends.onnxruntime.candidate_ranges` and what is below it.
 """

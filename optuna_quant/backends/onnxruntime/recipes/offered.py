@@ -52,12 +52,17 @@ class OfferedRecipes:
     @cached_property
     def values(self) -> Mapping[str, tuple[str, ...]]:
         """The values of each recipe that is offered, as a capability has them."""
-        if not self._requested.values:
+        requested = self._requested
+        if not requested.values and not requested.is_auto:
             return {}
         facts = self._facts()
         found = {}
-        for name, values in self._requested.values.items():
-            recipe = RECIPES[name]
+        for name, recipe in RECIPES.items():
+            values = requested.values.get(name)
+            if values is None:
+                if requested.is_auto and (values := _usual(recipe, facts)):
+                    found[name] = values
+                continue
             reason = recipe.reason_against(facts)
             kept = values if reason else recipe.distinct(values, facts)
             if reason is None and set(kept) == {recipe.default} != set(values):
@@ -121,6 +126,10 @@ class OfferedRecipes:
             if recipe is not None and recipe.lowers_errors:
                 kept[name] = value
         return QuantConfig(config.ops, kept, config.calibration_size)
+
+
+def _usual(recipe: Recipe, facts: ModelFacts) -> tuple[str, ...]:
+    return () if recipe.reason_against(facts) else recipe.usual(facts)
 
 
 def changed(config: QuantConfig) -> list[tuple[Recipe, str]]:

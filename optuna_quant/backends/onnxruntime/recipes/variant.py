@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
-    from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
+    from optuna_quant.backends.onnxruntime.candidate_ranges import CandidateRanges
     from optuna_quant.backends.onnxruntime.model.graph import Graph
 
 

@@ -15,7 +15,7 @@ from optuna_quant.backends.onnxruntime.recipes.variants import variant_key
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.candidate_ranges import CandidateRanges
+    from optuna_quant.backends.onnxruntime.candidate_ranges import CandidateRanges
     from optuna_quant.backends.onnxruntime.recipes.variants import Decisions
     from optuna_quant.backends.onnxruntime.recipes.variants import Variants
     from optuna_quant.space.config import QuantConfig

@@ -1,1 +1,4 @@
-"""What each op's quantization does to the outputs: MSE, gradients, Hessian."""
+"""What each op's quantization does to the outputs: MSE, gradients, Hessian.
+
+May import: `backends.onnxruntime.recipes` and what is below it.
+"""

@@ -21,8 +21,6 @@ from typing import TypeAlias
 
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.calibration.op_weights import channel_axis
-from optuna_quant.backends.onnxruntime.calibration.op_weights import squared_perturbation
 from optuna_quant.backends.onnxruntime.model.graph import tensor_array
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.sensitivity.asked_ops import check_ops
@@ -30,6 +28,8 @@ from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import Hessian
 from optuna_quant.backends.onnxruntime.sensitivity.hessian_report import OpTrace
 from optuna_quant.backends.onnxruntime.sensitivity.loss_data import count_samples
 from optuna_quant.backends.onnxruntime.sensitivity.loss_data import read_batches
+from optuna_quant.backends.onnxruntime.sensitivity.op_weights import channel_axis
+from optuna_quant.backends.onnxruntime.sensitivity.op_weights import squared_perturbation
 from optuna_quant.data.constant_inputs import NO_INPUTS
 from optuna_quant.data.constant_inputs import BoundInputs
 

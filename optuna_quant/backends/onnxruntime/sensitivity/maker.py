@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from optuna.logging import get_logger
 
-from optuna_quant.backends.onnxruntime.calibration.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.sensitivity.mse import MSESensitivity
+from optuna_quant.backends.onnxruntime.sensitivity.op_weights import find_weights
 from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
 
 

@@ -23,6 +23,8 @@ from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedO
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_quant.backends.onnxruntime.model.graph import AttributeValue
+
 
 Result: TypeAlias = torch.Tensor | Sequence[torch.Tensor | None]
 """One output, or all of them; None for an output without a reader."""
@@ -70,11 +72,11 @@ class Node:
     dtype: torch.dtype
 
     @cached_property
-    def attributes(self) -> Mapping[str, Any]:
+    def attributes(self) -> Mapping[str, AttributeValue]:
         """The attributes as Python values."""
         return node_attributes(self.proto)
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: AttributeValue = None) -> AttributeValue:
         """An attribute; strings as such."""
         value = self.attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value

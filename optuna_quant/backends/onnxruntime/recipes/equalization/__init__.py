@@ -1,1 +1,4 @@
-"""Cross-layer equalization."""
+"""Cross-layer equalization.
+
+May import: as `backends.onnxruntime.recipes`.
+"""

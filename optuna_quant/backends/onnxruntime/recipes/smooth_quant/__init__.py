@@ -1,1 +1,4 @@
-"""SmoothQuant: large channels of activations made smaller, and their weights larger."""
+"""SmoothQuant: large channels of activations made smaller, and their weights larger.
+
+May import: as `backends.onnxruntime.recipes`.
+"""

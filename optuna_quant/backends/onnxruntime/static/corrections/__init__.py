@@ -1,1 +1,4 @@
-"""What makes up for the rounding of weights."""
+"""What makes up for the rounding of weights.
+
+May import: as `backends.onnxruntime.static`.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,8 @@ _ROWS = 512
 _LEAST_DAMPING = 0.01
 _FEW_SAMPLES = 0.25
 """The damping for as many samples as inputs; measured on SmolLM2's layers and texts not seen."""
+_FEWEST_BITS = 2
+"""With so many, ranges are clipped where that gives an output less error."""
 _BLOCK = 128
 """How many inputs are quantized before all later ones are updated; of no effect but rounding."""
 
@@ -46,7 +49,8 @@ class GPTQOptions:
             Take the inputs by falling size, not in their order. The ranges of the groups are then
             those of the weight as it was (static groups), so that groups keep their inputs.
         mse:
-            Clip the range of a group where that costs less: 11 ranges are tried.
+            Clip the range of a group where that costs less: 11 ranges are tried. With 2 bits
+            ranges may be clipped in any case.
     """
 
     actorder: bool = False
@@ -80,6 +84,10 @@ def gptq(
     reached, from the weights as updated by then. Inputs that are always zero are rounded and
     change nothing else. An output for which RTN has less error is rounded instead.
 
+    With 2 bits a range that holds every weight is often too wide: four values are left for all of
+    them. So without ``options.mse`` the weight is quantized a second time with it, and each output
+    has the one with less error.
+
     Args:
         weight:
             Floats of shape ``[outputs, inputs]``.
@@ -92,20 +100,24 @@ def gptq(
         options:
             The options.
     """
-    inputs = weight.shape[1]
-    order = np.arange(inputs)
+    order = np.arange(weight.shape[1])
     if options.actorder:
         order = np.argsort(-moments.squares(), kind="stable")
     factor = inverse_factor(moments.gram(), order, damping(moments))
-    run = _Run(levels, group_size, order, factor, options)
-    result = empty_grouped(weight.shape, levels, group_size)
-    height = max(_ROWS, _VALUES // inputs)
-    for start in range(0, len(weight), height):
-        rows = slice(start, start + height)
-        run.quantize(np.array(weight[rows].T, np.float32, order="C"), result, rows)
-    rounded = round_to_nearest(weight, levels, group_size)
-    errors = (output_errors(weight, each, moments) for each in (rounded, result))
-    return better_rows(rounded, next(errors), result, next(errors))
+    found = round_to_nearest(weight, levels, group_size)
+    errors = output_errors(weight, found, moments)
+    both = levels.bits == _FEWEST_BITS and not options.mse
+    for each in (options, replace(options, mse=True)) if both else (options,):
+        result = empty_grouped(weight.shape, levels, group_size)
+        run = _Run(levels, group_size, order, factor, each)
+        height = max(_ROWS, _VALUES // weight.shape[1])
+        for start in range(0, len(weight), height):
+            rows = slice(start, start + height)
+            run.quantize(np.array(weight[rows].T, np.float32, order="C"), result, rows)
+        of_result = output_errors(weight, result, moments)
+        found = better_rows(found, errors, result, of_result)
+        errors = np.minimum(errors, of_result)
+    return found
 
 
 @dataclass(frozen=True)

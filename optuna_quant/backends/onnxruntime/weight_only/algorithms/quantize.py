@@ -63,6 +63,7 @@ FLOAT_ZERO_POINTS = frozenset({"hqq_float"})
 
 ALGORITHM_VERSIONS: Mapping[str, int] = MappingProxyType(
     {name: 2 if name in NEEDS_INPUTS else 1 for name in WEIGHT_ONLY_ALGORITHMS}
+    | {"gptq": 3, "gptq_act": 3}
 )
 """Raised where an algorithm gives other codes or scales than before: kept weights, and studies,
 then count as those of another one."""

@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from optuna_quant.backends.onnxruntime.calibration.op_weights import channel_axis
-from optuna_quant.backends.onnxruntime.calibration.op_weights import find_weights
-from optuna_quant.backends.onnxruntime.calibration.op_weights import squared_perturbation
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.sensitivity.hessian import HessianSensitivity
 from optuna_quant.backends.onnxruntime.sensitivity.hessian import output_change
 from optuna_quant.backends.onnxruntime.sensitivity.hutchinson import block_traces
+from optuna_quant.backends.onnxruntime.sensitivity.op_weights import channel_axis
+from optuna_quant.backends.onnxruntime.sensitivity.op_weights import find_weights
+from optuna_quant.backends.onnxruntime.sensitivity.op_weights import squared_perturbation
 from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
 from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx_models import Maker
 from onnx_models import convnet
+from places import TESTS
 import pytest
 
 from optuna_quant.backends.onnxruntime.model.external_data import save_model
@@ -293,8 +294,7 @@ def test_save_model_of_several_processes_at_once(tmp_path: Path) -> None:
         "    save_model(variant(float(sys.argv[1])), Path(sys.argv[2]), None, largest=2000)\n"
     )
     here = str(Path(__file__).parent)
-    tests = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": python_path(tests)}
+    environment = {**os.environ, "PYTHONPATH": python_path(TESTS)}
     running = [
         subprocess.Popen([sys.executable, "-c", again, value, str(path), here], env=environment)
         for value in "123"
