@@ -64,8 +64,8 @@ LAYERS = (
     "compat",
     "dashboard",
     "cli",
-    "__main__",
     "testing",
+    "__main__",
 )
 """From below: a module imports from its own room and those before it."""
 
