@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Python keeps what it has compiled, whatever the environment says: the tests start many processes, and every process
+# of pytest would compile all tests anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast test-python test-optuna-main test-lowest release-check coverage lint hooks docs bench clean
 
 # What each target needs installed; the stamp files say that it is. Of the two launchers of MPI that

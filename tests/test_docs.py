@@ -14,7 +14,9 @@ import sys
 from typing import Any
 
 import numpy as np
+import program_worker
 import pytest
+from zygote import Zygote
 
 from optuna_quant.cli.parser import command_parser
 from optuna_quant.samplers import strategies
@@ -30,28 +32,18 @@ import run_pages  # noqa: E402 (it is no package)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
-    """Run Python in a process of its own: what a page registers is not seen by other tests.
-
-    On one core: with two, threads of ONNX Runtime wait for each other by spinning, and where the
-    cores have other work a page takes up to eight times as much of them.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """Run Python in a process of its own: what a program registers is not seen by other tests."""
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=cwd,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=on_one_core if hasattr(os, "sched_setaffinity") else None,
+        preexec_fn=program_worker.on_one_core if hasattr(os, "sched_setaffinity") else None,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def on_one_core() -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
 
 def all_pages() -> list[Path]:
@@ -101,12 +93,20 @@ Printed = Callable[[str], str]
 
 @pytest.fixture(scope="module")
 def printed(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, zygote: Zygote
 ) -> Iterator[Printed]:
     """What a page or an example prints; two of those that the tests ask for run at a time."""
     folder = tmp_path_factory.mktemp("programs")
+
+    def output_of(program: str) -> str:
+        path, *args = map(str, PROGRAMS[program])
+        pid = zygote.start("program_worker:run", program=path, args=args, folder=str(folder))
+        status, printed = zygote.wait(pid, timeout=600)
+        assert status == 0, printed
+        return printed
+
     if "PYTEST_XDIST_WORKER" in os.environ:  # Then several tests run at a time anyway.
-        yield lambda program: run(*PROGRAMS[program], cwd=folder)
+        yield output_of
         return
     asked = {
         value
@@ -117,9 +117,7 @@ def printed(
     }
     with ThreadPoolExecutor(2) as pool:
         running = {
-            program: pool.submit(run, *command, cwd=folder)
-            for program, command in PROGRAMS.items()
-            if program in asked
+            program: pool.submit(output_of, program) for program in PROGRAMS if program in asked
         }
         yield lambda program: running[program].result()
         pool.shutdown(cancel_futures=True)

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.callbacks.limits import check_limits
+from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike
@@ -359,7 +360,9 @@ class ExitPolicy:
         ops = _fallback(candidate)
         if self._objective.measures == (OPS,):
             return ops
-        return f"{self._objective.show(candidate.cost(self._objective))}, {ops}"
+        # A time that was measured is of another run, and is said by itself.
+        predicted = "predicted " if LATENCY in self._objective.measures else ""
+        return f"{predicted}{self._objective.show(candidate.cost(self._objective))}, {ops}"
 
 
 def keep_reason(study: optuna.Study, stop: Stop) -> None:

@@ -82,8 +82,8 @@ _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _LONG = f"""\
 {EXPLAINED}
 lines of progress:
-  "met, not yet the answer": the model is good enough, but the strategy sees a chance to quantize
-  more of it. It continues, and returns to this one if it finds nothing better.
+  "met, and the search goes on": the model is good enough, but the strategy sees a chance to
+  quantize more of it. It continues, and returns to this one if it finds nothing better.
 """
 
 _EXAMPLE = """\
@@ -150,7 +150,8 @@ def _run(args: argparse.Namespace, rank: Rank, speaker: str) -> int:
                 command = import_module(f"optuna_quant.cli.{args.command}")
                 return int(command.run(args, rank) if is_search else command.run(args))
         except KeyboardInterrupt:
-            print(f"{speaker}: interrupted", file=sys.stderr)
+            before = " before the search had started; the same command starts it"
+            print(f"{speaker}: interrupted{before if is_search else ''}", file=sys.stderr)
             return INTERRUPTED
         except Exception as error:
             return _say_what_is_wrong(

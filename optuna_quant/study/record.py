@@ -89,6 +89,9 @@ STOPPED_BECAUSE = "optuna_quant:stopped_because"
 OBJECTIVE = "optuna_quant:objective"
 """The name of what was best among the models that meet the criterion, when it was last asked."""
 
+WARNING = "optuna_quant:warning:"
+"""With a hash behind it: something that is suspicious about the data, in words."""
+
 # System attributes of a study.
 HOLDOUT_SPLIT = "optuna_quant:holdout"
 """Which part of the data the search does not see."""

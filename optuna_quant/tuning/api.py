@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 import enum
 import os
 from typing import TYPE_CHECKING
+from typing import Any
 
 from optuna.storages import InMemoryStorage
 
@@ -178,7 +180,7 @@ def tune(
         OutputError:
             If the model that was found cannot be written to ``output``; it has the result.
         TuningInterrupted:
-            If the search was interrupted: a ``KeyboardInterrupt`` that has the result.
+            If it was interrupted, in whatever phase: a ``KeyboardInterrupt`` that has the result.
         TypeError:
             If there is no such option, or one has the wrong type.
         ValueError:
@@ -209,23 +211,37 @@ def tune(
         **options,
     }
     request = collect(TuneOptions, everything)
+    try:
+        result = _searched(request, everything, storage=storage, study_name=study_name)
+    except KeyboardInterrupt:
+        result = None
+    if result is None or result.stopped_because == StopReason.INTERRUPTED:
+        raise TuningInterrupted(result)
+    return result
+
+
+def _searched(
+    request: TuneOptions,
+    everything: Mapping[str, Any],
+    *,
+    storage: Storage,
+    study_name: str | None,
+) -> TuningResult:
+    """Check all that was given, and search."""
     rank = this_rank()
     _check_shared(storage, rank)
     search = prepare(request if rank.is_leader else replace(request, output=None))
     said = {
         name: value for name, value in everything.items() if name in LIMITS or value is not None
     }
-    search = replace(search, call=Call("python", python_call(said), seed))
-    result = search.run(
+    search = replace(search, call=Call("python", python_call(said), request.seed))
+    return search.run(
         storage=storage,
         study_name=study_name,
         options=replace(
             request.search, show_progress=request.search.show_progress and rank.is_leader
         ),
     )
-    if result.stopped_because == StopReason.INTERRUPTED:
-        raise TuningInterrupted(result)
-    return result
 
 
 def _check_shared(storage: Storage, rank: Rank) -> None:

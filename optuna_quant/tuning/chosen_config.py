@@ -17,6 +17,7 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.tuning.options.quantization import QuantizationOptions
 from optuna_quant.tuning.table import LEVEL_COLUMN
+from optuna_quant.tuning.table import NOT_SEARCHED
 from optuna_quant.tuning.table import RECIPES_COLUMN
 
 
@@ -232,6 +233,8 @@ def _of_report(text: str) -> QuantConfig:
     ops: dict[str, OpConfig] = {}
     recipes: dict[str, RecipeValue] | None = None
     for number, row in enumerate(reader, start=2):
+        if (row.get("note") or "").startswith(NOT_SEARCHED):
+            continue  # It may be one that no configuration can name.
         if row["op"] in ops:
             raise ValueError(f"line {number}: op {row['op']!r} comes twice.")
         try:

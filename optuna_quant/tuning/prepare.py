@@ -129,6 +129,7 @@ def prepare(request: TuneOptions) -> TuningRun:
         request, strategy, tuning, policy, backend, outputs=fitted.outputs, given=scores
     )
     sampler = samplers(space)
+    batches, warnings = _told_batches(fitted.measure, backend, space, fitted.fp32)
     return TuningRun(
         backend=backend,
         space=space,
@@ -145,7 +146,8 @@ def prepare(request: TuneOptions) -> TuningRun:
         inputs=inputs,
         transform=options.transform,
         split=fitted.split,
-        batches=_told_batches(fitted.measure, backend, space, fitted.fp32),
+        batches=batches,
+        warnings=warnings,
         verify=options.verify,
         objective=None if tuning.objective is None else as_objective(tuning.objective),
         costs=given_costs,
@@ -456,16 +458,16 @@ def _may_narrow(allowed: QuantizationOptions) -> bool:
 
 def _told_batches(
     measure: Evaluate, backend: Backend, space: TuningSpace, fp32: Any
-) -> Batches | None:
+) -> tuple[Batches | None, tuple[str, ...]]:
     """How models with dynamic quantization are evaluated; says what is odd about the data."""
     is_leader = this_rank().is_leader
     if isinstance(measure, DataEvaluation) and is_leader:
         measure.tell_unused(fp32)
-    warn_of_data(backend, measure, lambda: fp32)
+    warnings = warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
     if is_leader:
         warn_of_batches(measure, batches)
-    return batches
+    return batches, warnings
 
 
 def _check_backend_alone(model: ModelLike | None, options: Mapping[str, Any]) -> None:

@@ -54,6 +54,7 @@ def summary(result: Outcome) -> str:
     """
     # What the hold-out set says is true of a chosen model as it stands, so it comes first.
     lines = [_first_line(result), *_shown_holdout(result)]
+    lines.extend(f"warning: {warning}" for warning in result.warnings)
     if result.is_fp32:
         lines.append(
             f"metric {result.metric:.6g} ({result.original}), criterion: {result.criterion}"
@@ -86,8 +87,12 @@ def summary(result: Outcome) -> str:
             lines.append(f"in fallback: {listed(result.fallback_ops)}")
     if result.explanation is not None:
         lines.extend(str(result.explanation).splitlines())
-    if result.config is not None:
+    elif result.config is not None:
         lines.extend(shown_left_out(result.left_out))
+    if result.recipes_may_help:
+        names = ", ".join(result.other_recipes)
+        lines.append(f"not searched: recipes {names}; try recipes='all' (--recipes all)")
+    if result.config is not None:
         lines.extend(_shown_float_weights(result, result.config))
     if result.abandoned:
         count = len(result.abandoned)
@@ -115,7 +120,12 @@ def ops_line(result: Outcome) -> str:
 
 
 def _described_runs(result: Outcome, config: QuantConfig) -> tuple[str, str]:
-    return describe_runs(config, result.known_executed, left_out=len(result.left_out))
+    return describe_runs(
+        config,
+        result.known_executed,
+        left_out=len(result.left_out),
+        not_searched=len(result.not_searched),
+    )
 
 
 def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.keys import RecipeValue
+    from optuna_quant.space.left_out import LeftOut
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.outcome import Outcome
 
@@ -38,7 +39,16 @@ RECIPES_COLUMN = "recipes"
 """The column of the recipes of the whole model, as JSON, the same for all ops."""
 
 
-def report(result: Outcome, executed: Mapping[str, ExecutedOp] | None = None) -> pd.DataFrame:
+NOT_SEARCHED = "not searched"
+"""What the note of an op begins with that was not searched."""
+
+
+def report(
+    result: Outcome,
+    executed: Mapping[str, ExecutedOp] | None = None,
+    *,
+    others: bool = True,
+) -> pd.DataFrame:
     """What was asked of each op, and what runs; see :meth:`TuningResult.report`.
 
     Args:
@@ -46,6 +56,8 @@ def report(result: Outcome, executed: Mapping[str, ExecutedOp] | None = None) ->
             The result.
         executed:
             What runs, as far as it is known. Default: what the backend says, or its error.
+        others:
+            Whether the ops that might be quantized and were not searched have rows as well.
     """
     import pandas as pd
 
@@ -67,6 +79,8 @@ def report(result: Outcome, executed: Mapping[str, ExecutedOp] | None = None) ->
         for op, config in result.config.ops.items()
     ]
     rows += [_row_left_out(op, gain) for op, gain in result.left_out.items()]
+    if others:
+        rows += [_row_not_searched(each) for each in result.not_searched]
     recipes = changed_recipes(result.config, result.space)
     return _frame(rows, replace(result.config, recipes=recipes), [*_COLUMNS, *columns])
 
@@ -77,6 +91,13 @@ def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
     if gain is not None:
         row |= {"op_type": gain.op_type, "note": f"left out, {left_out_by_cost(gain).reason}"}
     return row
+
+
+def _row_not_searched(each: LeftOut) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(_COLUMNS, "")
+    why = f"{each.reason}: {each.remedy}" if each.remedy else each.reason
+    row |= {"op": each.op, "op_type": each.op_type, "mode": "fp32", "as_asked": None}
+    return row | {"note": f"{NOT_SEARCHED}: {why}"}
 
 
 def asked_report(

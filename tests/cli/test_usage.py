@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tomllib
 
+from fake_backend import FakeBackend
 import numpy as np
 import optuna
 import pytest
@@ -26,6 +27,7 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.space.tunable import Tunable
 from optuna_quant.storages.open import open_storage
+from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.evaluated import mean_interval
 from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.status import status_of
@@ -288,6 +290,46 @@ def test_status_tells_a_search_from_its_storage(
     assert re.search(r"of 14 ops in INT8|all 14 ops in INT8", capsys.readouterr().out)
     assert main(["status", "--study-name", "modl"]) == 2
     assert "no study 'modl'" in capsys.readouterr().err
+
+
+def test_the_trials_of_a_status_add_up() -> None:
+    result = tune(
+        backend=FakeBackend({"a": 0.2, "b": 0.0, "c": 0.3}),
+        evaluate=lambda model: model.accuracy,
+        tolerable_loss=0.2,
+    )
+    status = status_of(result.study)
+    assert (status.baseline_trials, status.failed, status.waiting) == (1, 0, 0)
+    shown = next(line for line in str(status).splitlines() if line.startswith("trials: "))
+    total, *counts = map(int, re.findall(r"(?<![\w.])\d+", shown))
+    assert total == sum(counts) == status.trials
+    assert f"{status.evaluated} evaluated, 1 of the FP32 model, 0 running" in shown
+
+
+def test_a_report_of_another_study_is_not_replaced(
+    digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        tune(
+            backend=FakeBackend({"a": 0.2, "b": 0.0}),
+            evaluate=lambda model: model.accuracy,
+            storage=digits / "s.journal",
+            study_name=name,
+        )
+    for file in ("r.html", "r.json"):
+        command = ["report", "--storage", "s.journal", "-o", file, "--study-name"]
+        assert main([*command, "one"]) == 0
+        first = (digits / file).read_bytes()
+        assert main([*command, "two"]) == 2
+        assert "is the report of the study 'one', and would be" in capsys.readouterr().err
+        assert (digits / file).read_bytes() == first
+        assert main([*command, "one"]) == 0
+        assert main([*command, "two", "--force"]) == 0
+        assert main([*command, "two"]) == 0
+    (digits / "mine.html").write_text("<p>mine</p>")
+    command = ["report", "--storage", "s.journal", "--study-name", "one", "-o", "mine.html"]
+    assert main(command) == 2
+    assert "is no report, and would be replaced" in capsys.readouterr().err
 
 
 def test_status_sees_who_is_at_work(digits: Path) -> None:

@@ -21,9 +21,9 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    import optuna
 
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.visualization._facts import Searched
 
 
 _FEW = 100
@@ -31,7 +31,7 @@ _FEW = 100
 
 
 @experimental
-def plot_timeline(study: optuna.Study, *, criterion: AccuracyCriterion | None = None) -> Axes:
+def plot_timeline(study: Searched, *, criterion: AccuracyCriterion | None = None) -> Axes:
     """Plot when each trial ran: a lane for each worker, a colour for each stage.
 
     A marker above the end of a trial is what came of it; Plotly shows that under the mouse.

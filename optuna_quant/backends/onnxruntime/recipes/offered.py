@@ -73,6 +73,20 @@ class OfferedRecipes:
                 self.tell_left_out(name, reason)
         return found
 
+    @cached_property
+    def others(self) -> tuple[str, ...]:
+        """The recipes that were not asked for, and may lower errors in this model."""
+        facts, found = self._facts(), []
+        for name, recipe in RECIPES.items():
+            is_asked = name in self._requested.values or name in self.values
+            if is_asked or not (recipe.in_all and recipe.lowers_errors):
+                continue
+            if recipe.reason_against(facts) is None:
+                values = recipe.distinct(recipe.offered({}), facts)
+                if set(values) != {recipe.default}:
+                    found.append(name)
+        return tuple(found)
+
     def tell_left_out(self, name: str, reason: str) -> None:
         """Tell the user, once, that a recipe has no effect, and why."""
         if name not in self._told:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch.utils import _pytree as pytree
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     import inspect
 
     import onnxruntime
+
+
+Structure: TypeAlias = Any
+"""Tensors, alone or in tuples, lists, dictionaries and data classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,7 @@ class Constant:
             What it is.
     """
 
-    value: Any
+    value: object
 
 
 def canonical(
@@ -99,7 +104,7 @@ class CalledSession(torch.nn.Module):
         """Nothing changes: a quantized model has no training mode."""
         return super().train(False)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Structure, **kwargs: Structure) -> Structure:
         """What the module's ``forward`` takes and returns.
 
         Raises:

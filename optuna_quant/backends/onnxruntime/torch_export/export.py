@@ -62,7 +62,7 @@ def export_module(
     module: torch.nn.Module | ExportedProgram,
     example_inputs: object = None,
     *,
-    dynamic_shapes: Any = None,
+    dynamic_shapes: Mapping[str, object] | Sequence[object] | None = None,
 ) -> ExportedModule:
     """Export a PyTorch module for :func:`optuna_quant.tune`.
 
@@ -132,7 +132,7 @@ def _program(
     name: str,
     signature: inspect.Signature,
     example_inputs: object,
-    dynamic_shapes: Any,
+    dynamic_shapes: Mapping[str, object] | Sequence[object] | None,
 ) -> ExportedProgram:
     import torch
 
