@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._common.counts import check_count
 from optuna_quant.backends.base import TakesBatches
 from optuna_quant.samplers._basic import BasicQuantSampler
 from optuna_quant.samplers._engine.requests import Evaluation
@@ -214,9 +215,9 @@ class MSEV2QuantSampler(MSEQuantSampler):
 
     Raises:
         TypeError:
-            If there is no criterion.
+            If there is no criterion, or ``confidence_batches`` is no integer.
         ValueError:
-            If ``confidence_batches`` is given and the sensitivity has no batches.
+            If ``confidence_batches`` is less than 1, or given and the sensitivity has no batches.
     """
 
     def __init__(
@@ -235,6 +236,7 @@ class MSEV2QuantSampler(MSEQuantSampler):
                     f"confidence_batches={confidence_batches} needs a sensitivity that has the "
                     "method with_batches, such as backend.output_sensitivity()."
                 )
+            check_count("confidence_batches", confidence_batches)
             sensitivity = sensitivity.with_batches(confidence_batches)
         super().__init__(space, criterion=criterion, sensitivity=sensitivity, **kwargs)
 

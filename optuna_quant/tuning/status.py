@@ -26,6 +26,7 @@ from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.others import running_now
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.tuning.measured_once import measured_first
 from optuna_quant.tuning.recorded_study import RecordedTrials
 from optuna_quant.workers.identity import host_of
 from optuna_quant.workers.identity import process_of
@@ -161,7 +162,7 @@ def status_of(study: optuna.Study) -> Status:
     objective, alive = _objective(recorded), running_now(study)
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     found = candidates(study, recorded.criterion, trials)
-    met = ranked(found, objective)
+    met = measured_first(study, ranked(found, objective), objective)
     nearest = met[0] if met else closest(found, objective)
     stopped = study.user_attrs.get(record.STOPPED_BECAUSE)
     best = ""
