@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from optuna_quant.backends.onnxruntime.model.exporter_notes import without_exporter_notes
 from optuna_quant.backends.onnxruntime.model.files import is_lfs_pointer
 from optuna_quant.backends.onnxruntime.model.files import what_it_is
 from optuna_quant.backends.onnxruntime.model.files import what_to_do_with
@@ -98,6 +99,7 @@ def load_model(
     opset = _standard_opset(proto, name)
     # The runtime refuses models in which two nodes have the same name.
     name_nodes(proto.graph.node)
+    without_exporter_notes(proto)
     external = list(external_tensors(proto))
     if not external:
         check_inference_mode(proto, name)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     import inspect
 
+    from numpy.typing import NDArray
     import onnxruntime
 
 
@@ -29,6 +30,8 @@ class CallForm:
     Args:
         signature:
             Of its ``forward``; None if that is not known (an exported program).
+        arguments:
+            The names of the arguments with which it was exported; empty if they are not known.
         in_spec:
             The structure of its arguments.
         inputs:
@@ -40,6 +43,7 @@ class CallForm:
     """
 
     signature: inspect.Signature | None
+    arguments: Sequence[str]
     in_spec: pytree.TreeSpec
     inputs: Sequence[str | Constant]
     out_spec: pytree.TreeSpec
@@ -64,6 +68,13 @@ class Constant:
     value: object
 
 
+def argument_names(
+    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, ...]:
+    """The names of the arguments of a call; empty if there is no signature."""
+    return () if signature is None else tuple(signature.bind(*args, **kwargs).arguments)
+
+
 def canonical(
     signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -72,6 +83,14 @@ def canonical(
         return args, kwargs
     bound = signature.bind(*args, **kwargs)
     return bound.args, bound.kwargs
+
+
+_DTYPES = {
+    "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32,
+    "tensor(bool)": torch.bool,
+    "tensor(float)": torch.float32,
+}
 
 
 class CalledSession(torch.nn.Module):
@@ -97,8 +116,16 @@ class CalledSession(torch.nn.Module):
         super().__init__()
         self.session = session
         self._form = form
-        self._present = {each.name for each in session.get_inputs()}
+        self._inputs = {each.name: _DTYPES.get(each.type) for each in session.get_inputs()}
         self.eval()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> CalledSession:
+        return CalledSession(self.session, self._form)  # Sessions hold no state.
+
+    def extra_repr(self) -> str:
+        """The inputs and the outputs."""
+        outputs = [each for each in self._form.outputs if isinstance(each, str)]
+        return f"inputs=[{', '.join(self._inputs)}], outputs=[{', '.join(outputs)}]"
 
     def train(self, mode: bool = True) -> CalledSession:
         """Nothing changes: a quantized model has no training mode."""
@@ -116,10 +143,7 @@ class CalledSession(torch.nn.Module):
         given = form.canonical(args, kwargs)
         flat, spec = pytree.tree_flatten(given)
         if spec != form.in_spec:
-            raise TypeError(
-                "The model was exported for arguments of the structure "
-                f"{_shown(form.in_spec)}, but got {_shown(spec)}."
-            )
+            raise TypeError(self._other_structure(args, kwargs, spec))
         device = next((x.device for x in flat if isinstance(x, torch.Tensor)), torch.device("cpu"))
         feed = {}
         for value, place in zip(flat, form.inputs, strict=True):
@@ -129,8 +153,8 @@ class CalledSession(torch.nn.Module):
                         f"The model was exported with the argument {place.value!r}, which is a "
                         f"constant in it, but got {value!r}."
                     )
-            elif place in self._present:
-                feed[place] = torch.as_tensor(value).detach().cpu().numpy()
+            elif place in self._inputs:
+                feed[place] = _as_array(value, self._inputs[place])
         names = [each for each in form.outputs if isinstance(each, str)]
         found = dict(zip(names, self.session.run(names, feed), strict=True))
         outputs = [
@@ -138,6 +162,30 @@ class CalledSession(torch.nn.Module):
             for each in form.outputs
         ]
         return pytree.tree_unflatten(outputs, form.out_spec)
+
+    def _other_structure(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], spec: pytree.TreeSpec
+    ) -> str:
+        form = self._form
+        names = argument_names(form.signature, args, kwargs)
+        if set(names) != set(form.arguments):
+            return (
+                f"The model was exported with the arguments {', '.join(form.arguments)}, and "
+                f"takes all of them in every call, but got {', '.join(names) or 'none'}."
+            )
+        return (
+            "The model was exported for arguments of the structure "
+            f"{_shown(form.in_spec)}, but got {_shown(spec)}."
+        )
+
+
+def _as_array(value: Any, dtype: torch.dtype | None) -> NDArray[Any]:
+    """A tensor as the session takes it; integers and truth values may be of another width."""
+    tensor = torch.as_tensor(value).detach().cpu()
+    if dtype is not None and not tensor.is_floating_point() and not dtype.is_floating_point:
+        tensor = tensor.to(dtype)
+    array: NDArray[Any] = tensor.numpy()
+    return array
 
 
 def _shown(spec: pytree.TreeSpec) -> str:

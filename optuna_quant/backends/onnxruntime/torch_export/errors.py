@@ -22,6 +22,11 @@ _CURES = (
         "optuna_quant.backends.onnxruntime.export_module and pass what it returns",
     ),
     (
+        re.compile(r"not a known type|register a pytree"),
+        "a data class that goes in or out has to be registered: "
+        "torch.export.register_dataclass(THE_CLASS)",
+    ),
+    (
         re.compile(r"missing .* required positional|unexpected keyword|positional arguments? but"),
         "example_inputs do not fit forward(): give a tuple of its arguments, or a dict by name",
     ),
@@ -41,7 +46,7 @@ def export_error(module: str, error: BaseException) -> ModuleExportError:
 
     Args:
         module:
-            What the module is called.
+            What the module is called, as in "the module Net".
         error:
             What the exporter has raised.
     """
@@ -52,14 +57,14 @@ def export_error(module: str, error: BaseException) -> ModuleExportError:
     missing = _NO_CONVERSION.search(whole)
     if missing:
         return ModuleExportError(
-            f"{module} cannot be exported to ONNX: the exporter has no conversion for the "
+            f"T{module[1:]} cannot be exported to ONNX: the exporter has no conversion for the "
             f"operator {missing[1]}{_place(causes)}. Write that part with other operators, or "
             "export the model yourself (torch.onnx.export with custom_translation_table) and pass "
             "the path of the ONNX file."
         )
     cure = next((cure for pattern, cure in _CURES if pattern.search(whole)), _USUAL_CURE)
     return ModuleExportError(
-        f"{module} cannot be exported to ONNX: {_reason(causes[-1])}{_place(causes)}. "
+        f"T{module[1:]} cannot be exported to ONNX: {_reason(causes[-1])}{_place(causes)}. "
         f"{cure[:1].upper()}{cure[1:]}."
     )
 

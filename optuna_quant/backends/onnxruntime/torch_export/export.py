@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 import inspect
+import io
 import logging
+import sys
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeAlias
 import warnings
 
+from optuna_quant.backends.onnxruntime.model.exporter_notes import without_exporter_notes
 from optuna_quant.backends.onnxruntime.torch_export.errors import ModuleExportError
 from optuna_quant.backends.onnxruntime.torch_export.errors import export_error
 from optuna_quant.backends.onnxruntime.torch_export.op_names import name_by_module
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.torch_export.called import CallForm
     from optuna_quant.backends.onnxruntime.torch_export.called import Constant
 
+
+_Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 _LARGEST_BYTES = 1 << 30
 """A model of more is passed as a file: a message of the format holds less than 2 GB."""
@@ -79,7 +86,9 @@ def export_module(
             none.
         dynamic_shapes:
             Which axes may have any size, as for :func:`torch.export.export`. Default: the first
-            axis of each tensor, which is taken to be the batch, where the module allows it.
+            axis of each tensor, which is taken to be the batch; and if a tensor of integers has
+            two axes, which are taken to be texts and tokens, the second axis of all tensors of
+            that length. Where the module allows it.
 
     Raises:
         ImportError:
@@ -89,7 +98,8 @@ def export_module(
         TypeError:
             If ``module`` is neither of the two.
         ValueError:
-            If ``example_inputs`` are missing or do not fit, or the model is larger than 1 GB.
+            If ``example_inputs`` are missing or do not fit, the weights are not of 32 bits, or
+            there is more than 1 GB of them.
 
     Example:
 
@@ -110,74 +120,95 @@ def export_module(
             f"Exporting a PyTorch module needs the package {error.name}: "
             'pip install "optuna_quant[torch]".'
         ) from error
-    signature = None
+    from optuna_quant.backends.onnxruntime.torch_export.called import argument_names
+
+    signature: inspect.Signature | None = None
+    names: tuple[str, ...] = ()
     if isinstance(module, torch.export.ExportedProgram):
         program = module
-        name = "The exported program"
+        name = "the exported program"
+        _check_weights(module.state_dict, name)
     elif isinstance(module, torch.nn.Module):
-        name = f"The module {type(module).__name__}"
+        name = f"the module {type(module).__name__}"
+        _check_weights(module.state_dict(), name)
         signature = inspect.signature(module.forward)
-        program = _program(module, name, signature, example_inputs, dynamic_shapes)
+        arguments = _arguments(example_inputs, name, signature)
+        names = argument_names(signature, *arguments)
+        program = _program(module, name, signature, arguments, dynamic_shapes)
     else:
         raise TypeError(
             "module must be a torch.nn.Module or a torch.export.ExportedProgram, but got "
             f"{type(module).__name__}."
         )
-    _check_size(program, name)
-    return _converted(program, name, signature)
+    return _converted(program, name, signature, names)
 
 
 def _program(
     module: torch.nn.Module,
     name: str,
     signature: inspect.Signature,
-    example_inputs: object,
+    given: _Arguments,
     dynamic_shapes: Mapping[str, object] | Sequence[object] | None,
 ) -> ExportedProgram:
     import torch
 
+    attempts = _attempts(signature, given, dynamic_shapes)
+    with _in_evaluation_mode(module), torch.no_grad(), _without_idle_output():
+        for arguments, shapes in attempts:
+            is_last = arguments is attempts[-1][0] and shapes is attempts[-1][1]
+            try:
+                program = torch.export.export(
+                    module, *arguments, dynamic_shapes=shapes, strict=False
+                )
+            except Exception as error:
+                if is_last:
+                    raise export_error(name, error) from error
+                continue
+            if is_last or _has_dynamic_axis(program):
+                return program
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _attempts(
+    signature: inspect.Signature,
+    arguments: _Arguments,
+    dynamic_shapes: Mapping[str, object] | Sequence[object] | None,
+) -> list[tuple[_Arguments, Any]]:
+    """With what to export a module, best first: arguments, and axes that may have any size."""
+    two = _with_a_batch(arguments)
+    wide = arguments if two is None else two
+    if dynamic_shapes is not None:
+        return [(wide, dynamic_shapes)]
+    lengths = _text_lengths(wide)
+    attempts: list[tuple[_Arguments, Any]] = [(wide, _free_axes(signature, wide, lengths))]
+    if lengths:
+        attempts.append((wide, _free_axes(signature, wide, frozenset())))
+    if two is not None:  # A module that takes one sample only.
+        attempts.append((arguments, None))
+    return attempts
+
+
+def _arguments(example_inputs: object, name: str, signature: inspect.Signature) -> _Arguments:
+    """The arguments of a call, by position as far as the signature allows it."""
     from optuna_quant.backends.onnxruntime.torch_export.called import canonical
 
-    given = _arguments(example_inputs, name)
+    if example_inputs is None:
+        raise ValueError(
+            f"T{name[1:]} needs example_inputs: what its forward() takes, as a tensor, a tuple of "
+            "arguments, or a dict of arguments by name."
+        )
+    given: _Arguments = (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        given = (), dict(example_inputs)
+    elif isinstance(example_inputs, (tuple, list)):
+        given = tuple(example_inputs), {}
+    args, kwargs = _as_tensors(given)
     try:
-        args, kwargs = canonical(signature, *given)
+        return canonical(signature, args, kwargs)
     except TypeError as error:
         raise ValueError(
             f"example_inputs do not fit {name}: {error}. Its forward takes {signature}."
         ) from error
-
-    def exported(args: Any, kwargs: Any, shapes: Any) -> ExportedProgram:
-        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-
-    with _in_evaluation_mode(module), torch.no_grad(), _without_idle_warnings():
-        try:
-            if dynamic_shapes is not None:
-                return exported(args, kwargs, dynamic_shapes)
-            two = _with_a_batch((args, kwargs))
-            if two is None:
-                return exported(args, kwargs, _first_axes(signature, args, kwargs))
-            try:
-                program = exported(two[0], two[1], _first_axes(signature, two[0], two[1]))
-                if _has_dynamic_axis(program):
-                    return program
-            except Exception:  # It takes one sample only; then that is what is exported.
-                pass
-            return exported(args, kwargs, None)
-        except Exception as error:
-            raise export_error(name, error) from error
-
-
-def _arguments(example_inputs: object, name: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if example_inputs is None:
-        raise ValueError(
-            f"{name} needs example_inputs: what its forward() takes, as a tensor, a tuple of "
-            "arguments, or a dict of arguments by name."
-        )
-    if isinstance(example_inputs, Mapping):
-        return (), _as_tensors(dict(example_inputs))
-    if isinstance(example_inputs, (tuple, list)):
-        return _as_tensors(tuple(example_inputs)), {}
-    return _as_tensors((example_inputs,)), {}
 
 
 def _as_tensors(arguments: Any) -> Any:
@@ -186,12 +217,15 @@ def _as_tensors(arguments: Any) -> Any:
     from torch.utils import _pytree as pytree
 
     def as_tensor(leaf: Any) -> Any:
-        return torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf
+        if isinstance(leaf, np.ndarray):
+            leaf = torch.from_numpy(np.ascontiguousarray(leaf))
+        # The exporter takes the strides of an example for those of all inputs.
+        return leaf.detach().contiguous() if isinstance(leaf, torch.Tensor) else leaf
 
     return pytree.tree_map(as_tensor, arguments)
 
 
-def _with_a_batch(arguments: Any) -> Any:
+def _with_a_batch(arguments: _Arguments) -> _Arguments | None:
     """The arguments with two samples in the place of one; None if they are no batch of one.
 
     The exporter takes an axis of length 1 for one that always has this length.
@@ -206,22 +240,42 @@ def _with_a_batch(arguments: Any) -> Any:
     def doubled(leaf: Any) -> Any:
         return torch.cat([leaf, leaf]) if isinstance(leaf, torch.Tensor) else leaf
 
-    return pytree.tree_map(doubled, arguments)
+    doubled_args, doubled_kwargs = pytree.tree_map(doubled, arguments)
+    return doubled_args, doubled_kwargs
 
 
-def _first_axes(signature: inspect.Signature, args: Any, kwargs: Any) -> Any:
-    """The first axis of each tensor as one that may have any size, by the names of arguments."""
+def _text_lengths(arguments: _Arguments) -> frozenset[int]:
+    """The lengths of texts: of tensors of integers with two axes, samples and tokens."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves = (leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
+    tokens = (x for x in leaves if x.dtype in (torch.int64, torch.int32) and x.ndim == 2)
+    return frozenset(x.shape[1] for x in tokens if x.shape[1] > 1)
+
+
+def _free_axes(
+    signature: inspect.Signature, arguments: _Arguments, lengths: frozenset[int]
+) -> dict[str, Any]:
+    """The axes that may have any size, by the names of arguments.
+
+    The first axis of each tensor, and the second one if it has the length of the texts.
+    """
     import torch
     from torch.utils import _pytree as pytree
 
     def of(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or leaf.ndim == 0 or leaf.shape[0] < 2:
+        if not isinstance(leaf, torch.Tensor):
             return None
-        return {0: torch.export.Dim.AUTO}
+        free = {0} if leaf.ndim > 0 and leaf.shape[0] > 1 else set()
+        if leaf.ndim > 1 and leaf.shape[1] in lengths:
+            free.add(1)
+        return {axis: torch.export.Dim.AUTO for axis in free} or None
 
-    def of_each(arguments: Any) -> Any:
-        return pytree.tree_map(of, arguments)
+    def of_each(value: Any) -> Any:
+        return pytree.tree_map(of, value)
 
+    args, kwargs = arguments
     parameters = list(signature.parameters.values())
     shapes: dict[str, Any] = {}
     for place, value in enumerate(args):
@@ -250,53 +304,77 @@ def _in_evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _without_idle_warnings() -> Iterator[None]:
-    """Without the exporter's notes on packages that it can do without, and on its own code."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _without_idle_output() -> Iterator[None]:
+    """Without what the exporter says of packages that it can do without, and of its own code.
+
+    If it fails, without the graph that it prints as well: the error says what is wrong.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    printed = io.StringIO()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(printed):
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch|onnx")
             yield
+        sys.stderr.write(printed.getvalue())
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def _check_size(program: ExportedProgram, name: str) -> None:
-    size = sum(each.numel() * each.element_size() for each in program.state_dict.values())
+def _check_weights(weights: Mapping[str, torch.Tensor], name: str) -> None:
+    import torch
+
+    for parameter, each in weights.items():
+        if each.is_floating_point() and each.dtype != torch.float32:
+            raise ValueError(
+                f"{parameter!r} of {name} is {each.dtype}, but a module is quantized from weights "
+                "of 32 bits: give module.float(), or a copy of it."
+            )
+    size = sum(each.numel() * each.element_size() for each in weights.values())
     if size > _LARGEST_BYTES:
         raise ValueError(
-            f"{name} has {size / 1e9:.1f} GB of weights. Export it to a file, which keeps them "
-            "outside of the model (torch.onnx.export(..., 'model.onnx', external_data=True)), and "
-            "pass its path."
+            f"T{name[1:]} has {size / 1e9:.1f} GB of weights. Export it to a file, which keeps "
+            "them outside of the model (torch.onnx.export(..., 'model.onnx', "
+            "external_data=True)), and pass its path."
         )
 
 
 def _converted(
-    program: ExportedProgram, name: str, signature: inspect.Signature | None
+    program: ExportedProgram,
+    name: str,
+    signature: inspect.Signature | None,
+    arguments: Sequence[str],
 ) -> ExportedModule:
     import torch
 
     from optuna_quant.backends.onnxruntime.torch_export.called import CallForm
 
     inputs, outputs = _inputs(program), _outputs(program)
-    names = [each for each in outputs if isinstance(each, str)]
+    shown = [each for each in outputs if isinstance(each, str)]
     try:
-        with torch.no_grad(), _without_idle_warnings():
+        with torch.no_grad(), _without_idle_output():
             exported = torch.onnx.export(
-                program, output_names=names, dynamo=True, verbose=False, external_data=False
+                program, output_names=shown, dynamo=True, verbose=False, external_data=False
             )
     except Exception as error:
         raise export_error(name, error) from error
     if exported is None:  # For type checkers: with dynamo=True there is a program.
-        raise ModuleExportError(f"{name} cannot be exported to ONNX.")
+        raise ModuleExportError(f"T{name[1:]} cannot be exported to ONNX.")
     proto = exported.model_proto
     modules = name_by_module(proto, _paths(program))
-    _without_notes(proto)
+    without_exporter_notes(proto)
+    _name_axes(proto)
     form = CallForm(
-        signature, program.call_spec.in_spec, inputs, program.call_spec.out_spec, outputs
+        signature,
+        arguments,
+        program.call_spec.in_spec,
+        inputs,
+        program.call_spec.out_spec,
+        outputs,
     )
     return ExportedModule(proto, modules, form)
 
@@ -365,11 +443,17 @@ def _paths(program: ExportedProgram) -> set[str]:
     return paths - {""}
 
 
-def _without_notes(proto: onnx.ModelProto) -> None:
-    """Remove what the exporter notes for debugging: it has paths and lines of the user's code."""
+def _name_axes(proto: onnx.ModelProto) -> None:
+    """Give axes of any size names for people in the place of the exporter's symbols."""
     graph = proto.graph
-    values = (*graph.value_info, *graph.input, *graph.output, *graph.initializer)
-    for holder in (proto, graph, *values, *graph.node):
-        del holder.metadata_props[:]
-    for node in graph.node:
-        node.doc_string = ""
+    names: dict[str, str] = {}
+    for value in graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param and dim.dim_param not in names:
+                usual = {0: "batch", 1: "length"}.get(axis, f"axis{axis}")
+                taken = sum(each.partition("_")[0] == usual for each in names.values())
+                names[dim.dim_param] = usual if not taken else f"{usual}_{taken + 1}"
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
