@@ -47,10 +47,21 @@ if TYPE_CHECKING:
 TRIAL_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
 """Where Optuna logs how a trial has ended."""
 
+CONSTRAINT_PREFIX = "constraints:"
+"""What the names of the system attributes begin with that hold the constraints of a trial."""
+
 
 def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
     """The storage object of a study, and the study's number in it."""
     return study._storage, study._study_id
+
+
+def whole_study(study: optuna.Study) -> optuna.Study:
+    """The study itself, where a pruner gives a sampler a view that shows only some of its trials.
+
+    Hyperband does so; of its view nothing can be read but trials and what storages need.
+    """
+    return getattr(study, "_study", study)
 
 
 def all_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -91,7 +102,7 @@ def set_trial_user_attr(study: optuna.Study, trial: FrozenTrial, key: str, value
 
 def set_constraint(study: optuna.Study, trial: FrozenTrial, key: str, value: float) -> None:
     """What ``Trial.set_constraint`` does, for a frozen trial that still runs."""
-    set_trial_system_attr(study, trial, f"constraints:{key}", value)
+    set_trial_system_attr(study, trial, f"{CONSTRAINT_PREFIX}{key}", value)
 
 
 def fail_trial(study: optuna.Study, trial: FrozenTrial) -> bool:

@@ -220,8 +220,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         try:
             self._independent.before_trial(study, trial)
             started = time.monotonic()
-            announce(study, trial)  # Before anything that takes time: the others wait for it.
-            self._session(study).start(study, trial, started)
+            whole = _optuna.whole_study(study)
+            announce(whole, trial)  # Before anything that takes time: the others wait for it.
+            self._session(whole).start(whole, trial, started)
         except BaseException:
             # The caller has no trial to tell, and the others would wait for its claim.
             with contextlib.suppress(Exception):
@@ -241,10 +242,11 @@ class QuantSampler(BaseSampler, abc.ABC):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """The parameters of the configuration that the trial has claimed."""
-        session = self._session(study)
+        whole = _optuna.whole_study(study)
+        session = self._session(whole)
         config = session.config_of(trial.number)
         if config is None and any(name in self._distributions for name in search_space):
-            config = session.claim(study, trial, time.monotonic())
+            config = session.claim(whole, trial, time.monotonic())
         params = {} if config is None else self._space.params_of(config)
         return {
             name: params[name]
@@ -272,6 +274,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> None:
         """Keep the baseline, and write the criterion as a constraint if it is not there."""
         self._independent.after_trial(study, trial, state, values)
+        study = _optuna.whole_study(study)
         session = self._session(study)
         try:
             config = conclude(study, trial, state, values, space=self._space, session=session)
