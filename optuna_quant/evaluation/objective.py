@@ -224,7 +224,26 @@ class QuantObjective:
             optuna.exceptions.UpdateFinishedTrialError:
                 If another worker has ended the trial meanwhile.
             ValueError:
-                If the study's direction contradicts the criterion.
+                If the study's direction contradicts the criterion, or it has several objectives.
+        """
+        count = len(trial.study.directions)
+        if count > 1:
+            raise ValueError(
+                f"The study {trial.study.study_name!r} has {count} objectives, but a "
+                "QuantObjective gives one value, the metric. Use ParetoObjective, which gives the "
+                "metric and costs, or create the study with "
+                f"direction={self._setup.criterion.direction!r}."
+            )
+        return self.metric_of(trial, again=again)
+
+    def metric_of(self, trial: optuna.Trial, *, again: bool = False) -> float:
+        """What a call does, also in a study with several objectives, of which it is the first.
+
+        Args:
+            trial:
+                The trial.
+            again:
+                As for a call.
         """
         check_file(trial.study)
         self._setup.criterion.check_direction(trial.study)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+import re
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 
 _FIXED = "fixed_params"
+_OF_A_SPACE = re.compile(r"\.(op:|recipe:|calibration_size$)")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,17 @@ class TrialView:
     def known_params(self) -> Mapping[str, Any]:
         """Its parameters, with those that it was enqueued with and has not suggested yet."""
         return {**self.trial.params, **self.fixed_params}
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is of another search: it has parameters, and none of a tuning space."""
+        params = self.trial.params
+        return (
+            bool(params)
+            and not any(map(_OF_A_SPACE.search, params))
+            and not self.has_claimed
+            and not self.is_building
+        )
 
     # Who runs it, and for what.
 
