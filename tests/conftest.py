@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 import signal
 import sys
@@ -33,3 +34,5 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 @pytest.fixture(autouse=True)
 def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Pytest listens at the root, which Optuna's loggers do not reach.
+    logging.getLogger("optuna_quant").parent = logging.getLogger()

@@ -87,6 +87,48 @@ def test_grid_sampler_runs_our_objective() -> None:
     assert study.best_trial.constraints["accuracy"] == pytest.approx(-0.045)
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        optuna.samplers.RandomSampler(seed=0),
+        optuna.samplers.TPESampler(seed=0),
+        optuna.samplers.NSGAIISampler(seed=0),
+        optuna.samplers.BruteForceSampler(seed=0),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_samplers_of_optuna_run_our_objective(sampler: optuna.samplers.BaseSampler) -> None:
+    quantizer = backend()
+    space = quantizer.tuning_space()
+    study = study_of(sampler)
+    evaluation = CountingEvaluation()
+    study.optimize(QuantObjective(quantizer, space, evaluation, CRITERION), n_trials=12)
+    baseline = get_baseline(study)
+    assert baseline is not None and baseline.value == 0.9
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    assert evaluation.most_repeats() == 1
+    assert space.config_from_params(study.best_trial.params).quantized_ops
+
+
+def test_median_pruner() -> None:
+    quantizer = backend()
+    space = quantizer.tuning_space()
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=2)
+    study = study_of(BasicQuantSampler(space, criterion=CRITERION), pruner=pruner)
+
+    def reporting(trial: optuna.Trial) -> float:
+        accuracy = quantizer.accuracy(space.suggest(trial))
+        trial.report(accuracy, 1)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        return accuracy
+
+    study.optimize(reporting, n_trials=20)
+    states = [trial.state for trial in study.trials]
+    assert {*states} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert study.sampler.is_exhausted(study)
+
+
 # Studies whose objective is one's own: what the sampler and the exit policy record, refuse, say.
 
 
