@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Python keeps what it has compiled, whatever the environment says: the tests start many processes, and every process
+# of pytest would compile all tests anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast test-python test-optuna-main test-lowest release-check coverage lint hooks docs bench clean
 
 # What each target needs installed; the stamp files say that it is. Of the two launchers of MPI that
@@ -62,8 +66,10 @@ lint: $(VENV)/.test
 hooks: $(VENV)/.test
 	$(BIN)/pre-commit install
 
+# Into a folder named by the version; those of other versions stay, and each page leads to them.
 docs: $(VENV)/.docs
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html/$$($(BIN)/python docs/versions.py)
+	$(BIN)/python docs/versions.py docs/_build/html
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -29,6 +29,7 @@ NAMES = (
     "answers",
     "other_samples",
     "anytime",
+    "block_groups",
     "coverage",
     "selection",
     "evidence",

@@ -10,8 +10,8 @@ that of the best so far after so many evaluations. One thread; each case's cost 
 
 In the environment: ``CASE`` and ``MODES`` (separated by commas; besides ``data`` and ``evaluate``
 there is ``thorough``, with ``data=`` and without a time limit), ``SEEDS`` (default 0,1,2,3,4),
-``STRATEGY``, ``OBJECTIVE`` (default latency), ``RECIPES`` (names separated by commas, or ``all``;
-default none), ``REFERENCE``, ``SECONDS`` (default 600), ``JSON``
+``STRATEGY``, ``OBJECTIVE`` (default latency), ``RECIPES`` (names separated by commas, ``all`` or
+``none``; default: as ``tune()``), ``REFERENCE``, ``SECONDS`` (default 600), ``JSON``
 (a file that the rows are appended to), ``WRITE`` (a page into which the table is put, such as
 docs/answers.md).
 """
@@ -46,6 +46,7 @@ from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.costs import Costs
 from optuna_quant.selection.answer import candidates
+from optuna_quant.tuning.usual_recipes import with_usual
 
 
 PER_TENSOR = {"Conv": {"weight": {"granularity": ["per_tensor"]}}}
@@ -197,7 +198,7 @@ def _options() -> onnxruntime.SessionOptions:
 
 def _recipes() -> str | list[str] | None:
     names = os.environ.get("RECIPES", "")
-    return names if names == "all" else names.split(",") if names else None
+    return names if names in ("all", "none") else names.split(",") if names else None
 
 
 def _as_model(model: Any) -> Any:
@@ -211,7 +212,7 @@ def _costs(model: str | bytes, key: str, calibration: _Held) -> Costs:
         model,
         calibration_data=calibration.value,
         session_options=_options(),
-        recipes=_recipes(),
+        recipes=with_usual(_recipes()),
     )
     narrowed = PER_TENSOR if key else None
     return backend.costs(backend.tuning_space(op_type_dict=narrowed))

@@ -153,6 +153,7 @@ def _found(case: Case) -> TuningResult:
         calibration_data=[{case.input_name: case.calibration}],
         data={case.input_name: case.x, "labels": case.y},
         accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=LOSS),
+        recipes="none",
     )
 
 

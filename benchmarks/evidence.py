@@ -71,6 +71,7 @@ def tune_task(case: Case, task: Task, strategy: str, **options: Any) -> tuple[Tu
             max_trials=300,
             objective="ops",
         ),
+        recipes="none",  # The same space for all strategies.
         verify=False,  # What it costs does not depend on the search.
         **options,
     )

@@ -74,6 +74,7 @@ def run(cases: Path | None) -> None:
                     criterion=task.criterion, tolerable_loss=task.tolerable_loss
                 ),
                 tuning_criterion=TuningCriterion(strategy=strategy, max_trials=100),
+                recipes="none",  # The same space for all strategies.
                 verify=False,  # What it costs does not depend on the search.
             )
             taken = time.perf_counter() - started

@@ -60,6 +60,7 @@ def search(case: Case, model: Any, given: str, **kwargs: Any) -> TuningResult:
         calibration_data={case.input_name: case.calibration},
         op_type_dict=per_tensor if case.name in PER_TENSOR else None,
         tuning_criterion=TuningCriterion(objective="ops"),
+        recipes="none",
         measure_gain=False,
         verify=False,
         **evaluation,

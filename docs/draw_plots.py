@@ -30,6 +30,7 @@ def searched(storage: str) -> optuna.Study:
         data=DIGITS / "eval.npz",
         metric="accuracy",
         tolerable_loss=0.01,
+        recipes="none",  # So that ops are in FP32.
         timeout=None,
         max_trials=40,
         n_jobs=2,

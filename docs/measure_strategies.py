@@ -93,6 +93,7 @@ def measure(run: Run) -> Measured:
         tuning_criterion=optuna_quant.TuningCriterion(
             strategy=run.strategy, strategy_kwargs=run.kwargs, objective="ops"
         ),
+        recipes="none",  # The same space for all of them.
         verify=False,
     )
     return Measured(run, result, time.perf_counter() - start)

@@ -1,13 +1,16 @@
 """Run the code of the documentation: the blocks of a page that are marked ``<!-- run -->``.
 
 A page's Python blocks share one namespace, like a program; its bash blocks run in between. All
-run in a new folder that holds the model and the data of ``examples/digits``. What a block prints
-belongs in the block after it, if that is marked ``<!-- output -->``, or ``<!-- output: 8 first,
-6 last -->`` for the first eight and the last six lines::
+run in a new folder that holds the model and the data of ``examples/digits``, and ``examples``
+itself. What a block prints belongs in the block after it, if that is marked ``<!-- output -->``,
+or ``<!-- output: 8 first, 6 last -->`` for the first eight and the last six lines::
 
     python docs/run_pages.py docs/mixing.md      # run a page
     python docs/run_pages.py --all               # run all, which takes some ten minutes
     python docs/run_pages.py --all --write       # and put what they print into the pages
+
+A page with the comment ``<!-- needs: PACKAGE -->`` is left out where that package is not found, be
+it installed or in the folder that the variable ``OPTUNA_QUANT_REAL_MODELS`` names.
 
 ``tests/test_docs.py`` runs them as well.
 """
@@ -19,6 +22,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass
+import importlib.util
 import io
 import os
 from pathlib import Path
@@ -37,9 +41,10 @@ DOCS = ROOT / "docs"
 DIGITS = ROOT / "examples" / "digits"
 
 _FENCE = re.compile(
-    r"^(?:<!-- (?P<marker>[^\n]*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"^(?:<!-- (?P<marker>[^\n]*?) -->\n)?```(?P<language>[^`\n]*)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
+_NEEDS = re.compile(r"^<!-- needs: (\w+) -->$", re.MULTILINE)
 _PARTS = re.compile(r"output: (\d+) first, (\d+) last")
 
 
@@ -96,6 +101,15 @@ def pages() -> list[Path]:
     return sorted(path for path in found if any(b.runs for b in blocks(path.read_text())))
 
 
+def missing(path: Path) -> list[str]:
+    """The packages that a page needs and that are not here."""
+    models = os.environ.get("OPTUNA_QUANT_REAL_MODELS")
+    if models is not None and models not in sys.path:
+        sys.path.append(models)
+    needed = _NEEDS.findall(path.read_text())
+    return [name for name in needed if importlib.util.find_spec(name) is None]
+
+
 def run_page(path: Path, *, every: bool = False) -> str:
     """Run a page in a new folder.
 
@@ -117,6 +131,7 @@ def run_page(path: Path, *, every: bool = False) -> str:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in ("model.onnx", "calib.npz", "eval.npz", "evaluate.py"):
             shutil.copy(DIGITS / name, folder)
+        Path("examples").symlink_to(ROOT / "examples")
         sys.path.insert(0, folder)
         for block in blocks(text):
             if block.is_output:
@@ -176,6 +191,9 @@ def main(argv: Sequence[str]) -> None:
         print(path.relative_to(ROOT), file=sys.stderr, flush=True)
         if path == ROOT / "README.md":
             run_page(path, every=True)
+            continue
+        if missing(path):
+            print(f"left out: it needs {', '.join(missing(path))}", file=sys.stderr)
             continue
         new = run_page(path)
         if args.write and new != path.read_text():

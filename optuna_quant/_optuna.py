@@ -56,6 +56,13 @@ logging.getLogger("optuna_quant").parent = get_logger("optuna")
 CONSTRAINT_PREFIX = "constraints:"
 """What the names of the system attributes begin with that hold the constraints of a trial."""
 
+CREATION_LOGGERS = (
+    "optuna.storages._in_memory",
+    "optuna.storages._rdb.storage",
+    "optuna.storages.journal._storage",
+)
+"""Where Optuna logs that a study was created."""
+
 
 def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
     """The storage object of a study, and the study's number in it."""

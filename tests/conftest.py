@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import gc
 import logging
 from pathlib import Path
 import signal
@@ -16,11 +18,15 @@ import pytest
 # Helper modules of the tests (spaces.py, onnx_models.py, ...) are imported by their plain names.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from zygote import Zygote
+from zygote import zygote as zygotes
+
+
 # No time is promised for an example, and the machine may be busy.
-settings.register_profile(
-    "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("without clocks")
+settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# CI asks for the other with --hypothesis-profile.
+settings.register_profile("fast", parent=settings.get_profile("thorough"), max_examples=30)
+settings.load_profile("fast")
 
 
 # A shell ignores Ctrl-C for what it runs in the background, and nohup a hang-up; processes inherit
@@ -31,8 +37,23 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_finish() -> None:
+    # Ten thousand tests stay until the end; the garbage collector need not look at them again.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Pytest listens at the root, which Optuna's loggers do not reach.
+    import optuna_quant._optuna  # noqa: F401 (it would say otherwise later)
+
     logging.getLogger("optuna_quant").parent = logging.getLogger()
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Starts processes that need not import anything; it starts itself for the first."""
+    with zygotes() as found:
+        yield found

@@ -127,7 +127,8 @@ class SampleScores:
                     self.seen.update((model.fingerprint, int(i)) for i in some)
             if self._log is not None and not compares:
                 self._log.add("samples", model=model.fingerprint, indices=some.tolist())
-            time.sleep(self._seconds)
+            if self._seconds:
+                time.sleep(self._seconds)
             if self._kill_at is not None and model.config.quantized_ops:
                 self._kill_at -= len(some)
                 if self._kill_at <= 0:

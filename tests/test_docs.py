@@ -11,8 +11,12 @@ from pathlib import Path
 import re
 import subprocess
 import sys
+from typing import Any
 
+import numpy as np
+import program_worker
 import pytest
+from zygote import Zygote
 
 from optuna_quant.cli.parser import command_parser
 from optuna_quant.samplers import strategies
@@ -28,28 +32,18 @@ import run_pages  # noqa: E402 (it is no package)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
-    """Run Python in a process of its own: what a page registers is not seen by other tests.
-
-    On one core: with two, threads of ONNX Runtime wait for each other by spinning, and where the
-    cores have other work a page takes up to eight times as much of them.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    """Run Python in a process of its own: what a program registers is not seen by other tests."""
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=cwd,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=on_one_core if hasattr(os, "sched_setaffinity") else None,
+        preexec_fn=program_worker.on_one_core if hasattr(os, "sched_setaffinity") else None,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def on_one_core() -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
 
 
 def all_pages() -> list[Path]:
@@ -99,12 +93,20 @@ Printed = Callable[[str], str]
 
 @pytest.fixture(scope="module")
 def printed(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, zygote: Zygote
 ) -> Iterator[Printed]:
     """What a page or an example prints; two of those that the tests ask for run at a time."""
     folder = tmp_path_factory.mktemp("programs")
+
+    def output_of(program: str) -> str:
+        path, *args = map(str, PROGRAMS[program])
+        pid = zygote.start("program_worker:run", program=path, args=args, folder=str(folder))
+        status, printed = zygote.wait(pid, timeout=600)
+        assert status == 0, printed
+        return printed
+
     if "PYTEST_XDIST_WORKER" in os.environ:  # Then several tests run at a time anyway.
-        yield lambda program: run(*PROGRAMS[program], cwd=folder)
+        yield output_of
         return
     asked = {
         value
@@ -115,17 +117,19 @@ def printed(
     }
     with ThreadPoolExecutor(2) as pool:
         running = {
-            program: pool.submit(run, *command, cwd=folder)
-            for program, command in PROGRAMS.items()
-            if program in asked
+            program: pool.submit(output_of, program) for program in PROGRAMS if program in asked
         }
         yield lambda program: running[program].result()
         pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Half a minute of computing takes many where others compute as well.
 @pytest.mark.parametrize("page", [name(page) for page in PAGES])
 def test_code_of_page_runs(page: str, printed: Printed) -> None:
+    without = run_pages.missing(ROOT / page)
+    if without:
+        pytest.skip(f"it needs {', '.join(without)}")
     printed(page)
 
 
@@ -133,6 +137,40 @@ def test_code_of_page_runs(page: str, printed: Printed) -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_runs(example: str, printed: Printed) -> None:
     assert re.search(EXAMPLES[example], printed(example))
+
+
+def test_the_gallery_has_all_examples_and_they_are_run() -> None:
+    text = (DOCS / "gallery.md").read_text()
+    tested = "".join(
+        (ROOT / "tests" / file).read_text()
+        for file in ("test_digits_example.py", "test_distributed_examples.py")
+    )
+    for path in (ROOT / "examples").rglob("*.py"):
+        example = str(path.relative_to(ROOT / "examples"))
+        if example == "digits/evaluate.py":  # The evaluation function of the others.
+            continue
+        assert f"(../examples/{example})" in text, example
+        assert example in EXAMPLES or path.name in tested or path.stem in tested, example
+
+
+def test_metrics_of_detection_and_recognition_give_one_for_the_truth() -> None:
+    names: dict[str, Any] = {}
+    for block in run_pages.blocks((DOCS / "detection.md").read_text()):
+        if block.runs:  # Without the models: up to the first line that needs them.
+            text, _, _ = block.text.partition("package =")
+            text, _, _ = text.partition("recognizer =")
+            exec(compile(text, "detection.md", "exec"), names)
+    image, boxes = names["page"](0)
+    height, width = image.shape[1:]
+    assert len(boxes) > 1 and image.dtype == np.float32 and abs(image).max() <= 1
+    marked = np.zeros((1, 1, height, width), np.float32)
+    for left, top, right, bottom in boxes.round().astype(int):
+        inset = (bottom - top) // 4
+        marked[0, 0, top + inset : bottom - inset, left + inset : right - inset] = 1
+    assert names["f1_of_boxes"](marked, boxes) == 1.0
+    assert names["f1_of_boxes"](marked, boxes[:1]) == pytest.approx(2 / (len(boxes) + 1))
+    assert names["f1_of_boxes"](np.zeros_like(marked), boxes) == 0.0
+    assert names["f1_of_boxes"](np.zeros_like(marked), boxes[:0]) == 1.0
 
 
 def test_own_strategy_takes_ten_lines() -> None:
@@ -258,3 +296,10 @@ def test_messages_on_the_page_of_errors_are_those_of_the_package() -> None:
         parts = (re.escape(part.strip()) for part in message.split("..."))
         pattern = re.compile(".*?".join(parts))
         assert any(pattern.search(text) for text in said), message
+
+
+def test_a_block_behind_a_directive_is_found() -> None:
+    text = "```{literalinclude} a.py\n:language: python\n```\n\n<!-- run -->\n```bash\nls\n```\n"
+    directive, block = run_pages.blocks(text)
+    assert directive.language == "{literalinclude} a.py" and not directive.runs
+    assert (block.runs, block.language, block.text) == (True, "bash", "ls\n")

@@ -30,6 +30,7 @@ LAYERS = (
     "selection",
     "backends.onnxruntime.ranges",
     "backends.onnxruntime.model",
+    "backends.onnxruntime.torch_export",
     "backends.onnxruntime.torch_graph",
     "backends.onnxruntime.executed",
     "backends.onnxruntime.calibration",

@@ -1,15 +1,13 @@
-"""Run as a process of its own: tunes the fake model on a shared journal, and logs evaluations."""
+"""A process of its own tunes the fake model on a shared journal, and logs evaluations."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-import sys
 import time
 
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
-import optuna
 
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.tuning.api import tune
@@ -40,6 +38,6 @@ def run(folder: Path) -> str:
     return f"{result.met} {sorted(result.fallback_ops)} {result.stopped_because}"
 
 
-if __name__ == "__main__":
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    print(run(Path(sys.argv[1])))
+def write(folder: str) -> None:
+    """What a process of its own does: it tunes, and writes what it has found."""
+    (Path(folder) / f"found-{os.getpid()}").write_text(run(Path(folder)))

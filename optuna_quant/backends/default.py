@@ -18,15 +18,20 @@ if TYPE_CHECKING:
 
     import onnx
     import onnxruntime
+    import torch
+    from torch.export import ExportedProgram
 
     from optuna_quant.backends.base import RunnableModel
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
     from optuna_quant.backends.onnxruntime import TargetProfile
     from optuna_quant.backends.onnxruntime.costs.pair import ModelPair
+    from optuna_quant.backends.onnxruntime.model.exported import ExportedModel
     from optuna_quant.backends.onnxruntime.recipes.request import RecipesLike as RequestedRecipes
 
 
-ModelLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
+_OnnxLike: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ExportedModel"
+
+ModelLike: TypeAlias = "_OnnxLike | torch.nn.Module | ExportedProgram"
 """What :func:`make_backend` takes for a model."""
 
 RunnableLike: TypeAlias = "RunnableModel | onnxruntime.InferenceSession"
@@ -39,18 +44,23 @@ RunSettings: TypeAlias = "onnxruntime.SessionOptions"
 """How the runtime runs a model."""
 
 RecipesLike: TypeAlias = "RequestedRecipes"
-"""Which recipes a user asks for: ``"all"``, names, or a value or several for each name."""
+"""Which recipes a user asks for: ``"auto"``, ``"all"``, names, or values for each name."""
 
 DefaultBackend: TypeAlias = "OnnxRuntimeBackend"
 """What :func:`make_backend` gives."""
 
 
-def make_backend(model: ModelLike | None, **options: Any) -> DefaultBackend:
+def make_backend(
+    model: ModelLike | None, *, example_inputs: object = None, **options: Any
+) -> DefaultBackend:
     """The backend of a model for which the user has given none.
 
     Args:
         model:
-            The model: a path, its bytes, or an ``onnx.ModelProto``.
+            The model: a path, its bytes, an ``onnx.ModelProto``, or a PyTorch module, which is
+            exported.
+        example_inputs:
+            What the module's ``forward`` takes.
         **options:
             Those of :class:`~optuna_quant.backends.onnxruntime.OnnxRuntimeBackend`; None for its
             default.
@@ -59,14 +69,27 @@ def make_backend(model: ModelLike | None, **options: Any) -> DefaultBackend:
         ImportError:
             If ONNX Runtime is not installed.
         ValueError:
-            If there is no model, it does not load, or an option is not valid.
+            If there is no model, it does not load or cannot be exported, or an option is not
+            valid.
     """
     if model is None:
-        raise ValueError("No model is given: pass a path, its bytes, or an onnx.ModelProto.")
+        raise ValueError(
+            "No model is given: pass a path, its bytes, an onnx.ModelProto, or a torch.nn.Module."
+        )
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
+    from optuna_quant.backends.onnxruntime.torch_export import export_module
+    from optuna_quant.backends.onnxruntime.torch_export import is_torch_model
+
+    if is_torch_model(model):
+        module = cast("torch.nn.Module | ExportedProgram", model)
+        model = export_module(module, example_inputs)
+    elif example_inputs is not None:
+        raise ValueError(
+            f"example_inputs is for a torch.nn.Module, but the model is {type(model).__name__}."
+        )
 
     given = {name: value for name, value in options.items() if value is not None}
-    return OnnxRuntimeBackend(model, **given)
+    return OnnxRuntimeBackend(cast("_OnnxLike", model), **given)
 
 
 def session_options(*, threads: int | None) -> RunSettings | None:

@@ -15,6 +15,7 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant.callbacks.limits import check_limits
+from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike
@@ -258,7 +259,7 @@ class ExitPolicy:
             return Stop(StopReason.FAILING, message)
         elapsed = busy_seconds(trials)
         if self._timeout is not None and elapsed >= self._timeout:
-            message = f"The time is up: {elapsed:.0f} s of {self._timeout:g} s."
+            message = f"The time limit of {self._timeout:g} s is reached, after {elapsed:.0f} s."
             return Stop(StopReason.TIMEOUT, f"{message} {self._best_message(found, trials)}")
         used = trials_used(trials)
         if self._max_trials is not None and used >= self._max_trials:
@@ -361,7 +362,9 @@ class ExitPolicy:
         ops = _fallback(candidate)
         if self._objective.measures == (OPS,):
             return ops
-        return f"{self._objective.show(candidate.cost(self._objective))}, {ops}"
+        # A time that was measured is of another run, and is said by itself.
+        predicted = "predicted " if LATENCY in self._objective.measures else ""
+        return f"{predicted}{self._objective.show(candidate.cost(self._objective))}, {ops}"
 
 
 def keep_reason(study: optuna.Study, stop: Stop) -> None:

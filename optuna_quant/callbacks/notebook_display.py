@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 25
 _SECONDS_BETWEEN = 0.5
+_LEFT = "text-align: left"
+# Notebooks put all cells to the right, so that a head would stand away from its texts.
+_HEAD = f'<tr><th>trial</th><th style="{_LEFT}">tries</th><th style="{_LEFT}">decided</th></tr>'
 
 
 class NotebookDisplay:
@@ -79,7 +82,7 @@ class NotebookDisplay:
         ]
         hidden = len(self._lines) - len(rows)
         note = f"<p>{hidden} earlier trials are not shown</p>" if hidden else ""
-        head = "<tr><th>trial</th><th>tries</th><th>decided</th></tr>" if rows else ""
+        head = _HEAD if rows else ""
         status = "".join(f"<p>{escape(text)}</p>" for text in self._status())
         return f"{note}<table>{head}{''.join(rows)}</table>{status}"
 
@@ -97,5 +100,5 @@ _COLOURS = {"green": "#2a9d4a", "cyan": "#1f8fb0", "yellow": "#b07d00", "red": "
 
 def _cell(text: str, mood: Mood | None = None) -> str:
     colour = None if mood is None else _COLOURS.get(mood.value)
-    style = "text-align: left" + (f"; color: {colour}" if colour else "")
+    style = _LEFT + (f"; color: {colour}" if colour else "")
     return f'<td style="{style}">{escape(printable(text))}</td>'

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import enum
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
@@ -27,6 +29,7 @@ from optuna_quant.selection.answer import Candidate
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import ranked
 from optuna_quant.sequential import Decision
+from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.trial_view import TrialView
 
@@ -44,6 +47,10 @@ if TYPE_CHECKING:
 
 # From fewer trials the time of the others cannot be told.
 _FEWEST_FOR_ESTIMATE = 3
+# Stages whose names say little to people.
+_STAGES: Mapping[str, str] = MappingProxyType(
+    {record.EXHAUSTED_STAGE: "nothing new left to try", record.SPARE_STAGE: "ahead of a result"}
+)
 
 
 class Mood(enum.Enum):
@@ -86,7 +93,7 @@ class TrialLine:
     left: str
 
     def __str__(self) -> str:
-        stage = f" ({self.stage})" if self.stage else ""
+        stage = f" ({_STAGES.get(self.stage, self.stage)})" if self.stage else ""
         parts = [f"trial {self.number}{stage}", self.tries, self.decided]
         parts += [f"best: {self.best}", self.left]
         return " | ".join(part for part in parts if part)
@@ -180,7 +187,7 @@ def _decided(
     if not view.is_quantized:
         outcome, mood = "nothing is quantized", Mood.PLAIN
     elif met and not is_answer(study, view.trial):
-        outcome, mood = "met, not yet the answer", Mood.PROMISING
+        outcome, mood = "met, and the search goes on", Mood.PROMISING
     same = view.reused_from
     source = "" if same is None else f" (same model as trial {same})"
     shown = shown_loss(view.metric, baseline.value, criterion)

@@ -16,8 +16,10 @@ from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.messages import with_flags
 from optuna_quant.cli.options import add_config
+from optuna_quant.cli.options import add_model
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.options import given_options
+from optuna_quant.cli.options import required_model
 from optuna_quant.tuning.options.model_options import model_flags
 from optuna_quant.tuning.options.request import TuneOptions
 
@@ -65,7 +67,7 @@ def add_building(
         The command's parser, for flags of its own.
     """
     parser = commands.add_parser(name, help=summary, description=description)
-    parser.add_argument("model", metavar="MODEL", help="the ONNX model; it is not changed")
+    add_model(parser, "the ONNX model; it is not changed")
     add_config(parser)
     names = [name for name in model_flags(*others) if name not in without]
     add_some(parser, TuneOptions, names, {**_HELP, **helps})
@@ -100,7 +102,7 @@ def read_building(
 
     known = {name for name in model_flags(*others) if name not in without}
     given = given_options(args, TuneOptions, only=known)
-    model = existing_file("the model", args.model)
+    model = required_model(args)
     files = {"model": model, **files_read(given, TuneOptions)}
     if args.config is not None:
         files["file of --config"] = existing_file("--config", args.config)

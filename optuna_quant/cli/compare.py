@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from collections.abc import Mapping
 import json
 
 from optuna_quant.cli.argument_parser import CommandParser
@@ -11,6 +13,7 @@ from optuna_quant.cli.options import add_some
 from optuna_quant.cli.options import given_options
 from optuna_quant.cli.plugins import add_plugin
 from optuna_quant.cli.tables import add_format
+from optuna_quant.cli.tables import print_table
 from optuna_quant.tuning.options.request import TuneOptions
 
 
@@ -52,7 +55,7 @@ def add_compare(commands: argparse._SubParsersAction[CommandParser]) -> None:
         parser.add_argument(option, metavar="N", type=_positive, default=default, help=told)
     add_config(parser)
     add_plugin(parser)
-    add_format(parser, ("table", "json"))
+    add_format(parser)
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
 
 
@@ -85,8 +88,26 @@ def run(args: argparse.Namespace) -> int:
         samples=args.samples,
         seed=given.get("seed", 0),
     )
-    print(json.dumps(found.to_dict(), indent=2) if args.format == "json" else found)
+    if args.format == "json":
+        print(json.dumps(found.to_dict(), indent=2))
+    elif args.format == "csv":
+        import pandas as pd
+
+        print_table(pd.DataFrame([dict(_flat(found.to_dict()))]), args.format)
+    else:
+        print(found)
     return 0
+
+
+def _flat(value: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The figures in one row, named by where they are, such as ``outputs.0.agreement``."""
+    for name, each in value.items():
+        if isinstance(each, list):
+            each = {str(number): entry for number, entry in enumerate(each)}
+        if isinstance(each, dict):
+            yield from _flat(each, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", each
 
 
 def _positive(text: str) -> int:

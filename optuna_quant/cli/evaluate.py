@@ -8,8 +8,10 @@ import json
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.options import add_config
+from optuna_quant.cli.options import add_model
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.options import given_options
+from optuna_quant.cli.options import required_model
 from optuna_quant.cli.plugins import add_plugin
 from optuna_quant.cli.tables import add_format
 from optuna_quant.cli.tables import print_table
@@ -42,7 +44,7 @@ def add_evaluate(commands: argparse._SubParsersAction[CommandParser]) -> None:
         description="Measure the metric of one model, in FP32 or quantized, on all samples, and "
         "between which values it is on other samples of the kind.",
     )
-    parser.add_argument("model", metavar="MODEL", help="the ONNX model")
+    add_model(parser, "the ONNX model")
     add_config(parser)
     add_plugin(parser)
     add_some(parser, TuneOptions, _HELP, _HELP)
@@ -53,11 +55,10 @@ def add_evaluate(commands: argparse._SubParsersAction[CommandParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate a model."""
     from optuna_quant.cli.loading import data_path
-    from optuna_quant.cli.loading import existing_file
     from optuna_quant.cli.values import read_values
     from optuna_quant.tuning.evaluated import evaluate_model
 
-    model = existing_file("the model", args.model)
+    model = required_model(args)
     given = given_options(args, TuneOptions, only=_HELP)
     if (given.get("data") is None) == (given.get("evaluate") is None):
         raise ValueError(

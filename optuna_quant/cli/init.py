@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator
 import json
+import os
 from pathlib import Path
 import re
 import textwrap
@@ -15,6 +16,8 @@ from optuna_quant._common.option import Option
 from optuna_quant._common.option import options_of
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.argument_parser import CommandParser
+from optuna_quant.cli.config_file import MODEL
+from optuna_quant.cli.config_file import PLUGIN
 from optuna_quant.cli.options import HEADINGS
 from optuna_quant.tuning.options.request import TuneOptions
 
@@ -56,15 +59,15 @@ def run(args: argparse.Namespace) -> int:
     if file.exists():
         raise ValueError(f"--config: {args.config!r} is there already; give another name.")
     backend = make_backend(model, inspect_only=True)
-    lines = [*_about(model, file, backend), *options_text()]
+    lines = [*_about(file, backend), *_files(model, file), *options_text()]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"written: {file}\nedit it, then: optuna-quant tune {model} --config {file}")
+    print(f"written: {file}\nedit it, then: optuna-quant tune --config {file}")
     return exit_codes.MET
 
 
-def _about(model: Path, file: Path, backend: DefaultBackend) -> Iterator[str]:
+def _about(file: Path, backend: DefaultBackend) -> Iterator[str]:
     """What the model is, as far as it helps to fill in the rest."""
-    yield f"# optuna-quant tune {model} --config {file}"
+    yield f"# optuna-quant tune --config {file}"
     yield "#"
     yield "# Paths are relative to this file. Flags of the command override what stands here."
     for spec in backend.quantize(backend.tuning_space().fp32()).inputs:
@@ -73,6 +76,16 @@ def _about(model: Path, file: Path, backend: DefaultBackend) -> Iterator[str]:
     types = Counter(t.op_type for t in backend.tuning_space().tunables for _ in t.ops)
     shown = ", ".join(f"{count} {name}" for name, count in types.most_common())
     yield f"# Ops that can be quantized: {shown}."
+
+
+def _files(model: Path, file: Path) -> Iterator[str]:
+    """The model, and a plugin as a comment."""
+    yield ""
+    yield "# Another model behind the command goes before it."
+    yield f"{MODEL} = {json.dumps(os.path.relpath(model, file.parent), ensure_ascii=False)}"
+    yield ""
+    yield "# Files with strategies (@register_strategy) and metrics of your own, as --plugin."
+    yield f'#{PLUGIN} = ["my_strategies.py"]'
 
 
 def options_text() -> list[str]:

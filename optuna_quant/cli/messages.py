@@ -15,6 +15,8 @@ from typing import Any
 from optuna_quant._common.printable import printable
 
 
+_PACKAGE = __name__.partition(".")[0]
+
 _IN_PYTHON = re.compile(
     r"\b[a-z_]+=(?:\{[^}]*\}|[\w.\'\"]*) (?:\((?P<one>--[^)]+)\)|or (?P<other>--[a-z-]+ \w+))"
 )
@@ -24,6 +26,26 @@ _IN_PYTHON = re.compile(
 def with_flags(text: str) -> str:
     """A message with what it advises as flags only, where it has both."""
     return _IN_PYTHON.sub(lambda found: found["one"] or found["other"], text)
+
+
+def is_said_here(error: BaseException) -> bool:
+    """Whether an error is of this package, and says all that there is: the place tells no more.
+
+    That of somebody else's code, and one that such an error has caused, does not.
+
+    Args:
+        error:
+            The error, with the traceback that it was caught with.
+    """
+    cause = error.__cause__
+    if cause is not None and not is_said_here(cause):
+        return False
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__package__", "").startswith(
+        _PACKAGE
+    )
 
 
 def say(text: str) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Mapping
 import os
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import Any
 
 from optuna_quant._common.option import options_of
 from optuna_quant.cli.config_file import read_config
+from optuna_quant.cli.config_file import read_named_files
 from optuna_quant.cli.plugins import with_plugins
 
 
@@ -143,6 +145,60 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "it are relative to the file, and flags override it. One file serves all commands: each "
         "takes the options that it has ('optuna-quant init' writes one)",
     )
+
+
+def add_model(parser: argparse.ArgumentParser, told: str) -> None:
+    """Add the argument that names the model, which a configuration file can name instead.
+
+    Args:
+        parser:
+            The parser.
+        told:
+            Its help.
+    """
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help=f"{told} (default: model in --config)"
+    )
+
+
+def model_given(args: argparse.Namespace) -> str | None:
+    """The model as the command names it, or else its configuration file.
+
+    Args:
+        args:
+            The arguments.
+
+    Raises:
+        ValueError:
+            If the file cannot be read.
+    """
+    if args.model is None and args.config is not None:
+        return read_named_files(args.config).model
+    found: str | None = args.model
+    return found
+
+
+def required_model(args: argparse.Namespace) -> Path:
+    """The file of the model, which must be there.
+
+    Args:
+        args:
+            The arguments.
+
+    Raises:
+        ValueError:
+            If there is no such file, or neither the command nor its configuration file names one.
+    """
+    from optuna_quant.cli.loading import existing_file
+
+    name = model_given(args)
+    if name is None:
+        where = "" if args.config is None else f" or as model = ... in {args.config}"
+        raise ValueError(
+            f"The model is missing: name it behind the command{where}, as in "
+            f"'optuna-quant {args.command} model.onnx'."
+        )
+    return existing_file("the model", name)
 
 
 def storage_given(given: Mapping[str, Plain]) -> str | None:

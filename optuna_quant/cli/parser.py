@@ -31,11 +31,13 @@ from optuna_quant.cli.exit_codes import FAILED
 from optuna_quant.cli.exit_codes import INTERRUPTED
 from optuna_quant.cli.export import add_export
 from optuna_quant.cli.init import add_init
+from optuna_quant.cli.messages import is_said_here
 from optuna_quant.cli.messages import messages
 from optuna_quant.cli.messages import noted_interrupts
 from optuna_quant.cli.messages import write_line
 from optuna_quant.cli.options import SPACE_OPTIONS
 from optuna_quant.cli.options import add_config
+from optuna_quant.cli.options import add_model
 from optuna_quant.cli.options import add_options
 from optuna_quant.cli.options import add_some
 from optuna_quant.cli.options import rare_options
@@ -80,8 +82,8 @@ _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _LONG = f"""\
 {EXPLAINED}
 lines of progress:
-  "met, not yet the answer": the model is good enough, but the strategy sees a chance to quantize
-  more of it. It continues, and returns to this one if it finds nothing better.
+  "met, and the search goes on": the model is good enough, but the strategy sees a chance to
+  quantize more of it. It continues, and returns to this one if it finds nothing better.
 """
 
 _EXAMPLE = """\
@@ -148,7 +150,8 @@ def _run(args: argparse.Namespace, rank: Rank, speaker: str) -> int:
                 command = import_module(f"optuna_quant.cli.{args.command}")
                 return int(command.run(args, rank) if is_search else command.run(args))
         except KeyboardInterrupt:
-            print(f"{speaker}: interrupted", file=sys.stderr)
+            before = " before the search had started; the same command starts it"
+            print(f"{speaker}: interrupted{before if is_search else ''}", file=sys.stderr)
             return INTERRUPTED
         except Exception as error:
             return _say_what_is_wrong(
@@ -175,7 +178,7 @@ def _say_what_is_wrong(speaker: str, error: Exception, *, verbose: bool, interru
     if interrupted:
         print(f"{speaker}: interrupted ({kind}{text})", file=sys.stderr)
         return INTERRUPTED
-    hint = "" if verbose else " (--verbose shows where)"
+    hint = "" if verbose or (expected and is_said_here(error)) else " (--verbose shows where)"
     write_line(f"{speaker}: error: {kind}{text}{hint}")
     return BAD_INPUT if expected and not _is_of_the_machine(error) else FAILED
 
@@ -235,7 +238,7 @@ def command_parser(speaker: str = "optuna-quant") -> CommandParser:
 
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
+    add_model(parser, "the ONNX model; it is not changed")
     add_config(parser)
     add_plugin(parser)
     groups = add_options(parser, TuneOptions)
@@ -271,7 +274,7 @@ _OF_SPACE = {
 
 
 def _add_space(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
+    add_model(parser, "the ONNX model; it is not changed")
     add_config(parser)
     add_some(parser, TuneOptions, SPACE_OPTIONS, _OF_SPACE)
     add_format(parser)
@@ -284,7 +287,3 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
         "--save-costs", metavar="FILE", help="write what each op costs to a JSON file"
     )
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="the ONNX model; it is not changed")

@@ -6,6 +6,7 @@ import argparse
 
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.argument_parser import CommandParser
+from optuna_quant.cli.options import model_given
 from optuna_quant.cli.recorded import add_recorded
 from optuna_quant.cli.recorded import recorded_study
 from optuna_quant.cli.tables import add_format
@@ -58,13 +59,15 @@ def run(args: argparse.Namespace) -> int:
             f"KIND: there is no plot {args.kind!r}.{did_you_mean(args.kind, PLOTS)} The plots "
             f"are: {', '.join(PLOTS)}."
         )
-    if PLOTS[args.kind].needs_model and args.model is None:
+    needs_model = PLOTS[args.kind].needs_model
+    model = model_given(args) if needs_model else args.model
+    if needs_model and model is None:
         raise ValueError(f"The plot {args.kind} needs --model MODEL.")
-    inputs = {} if args.model is None else {"model": existing_file("--model", args.model)}
+    inputs = {} if model is None else {"model": existing_file("--model", model)}
     output = args.output or f"{args.kind}.html"
     check_output(output, inputs=inputs)
     check_ending("--output", output, SUFFIXES)
-    save_plot(recorded_study(args), args.kind, output, model=args.model, trial=args.trial)
+    save_plot(recorded_study(args), args.kind, output, model=model, trial=args.trial)
     print(f"written: {output}")
     return exit_codes.MET
 

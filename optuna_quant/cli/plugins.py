@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_quant.cli.config_file import read_named_files
+
 
 if TYPE_CHECKING:
     from optuna_quant._common.option_kinds import Plain
@@ -49,10 +51,19 @@ def with_plugins(args: argparse.Namespace, given: Mapping[str, Plain]) -> dict[s
     from optuna_quant.evaluation.metrics.sample_metrics import SampleMetric
 
     found: dict[str, str] = {}
-    for path in getattr(args, "plugin", None) or ():
+    for path in _files(args):
         for name, value in vars(load_module("--plugin", Path(path))).items():
             if isinstance(value, SampleMetric | CorpusMetric):
                 found |= {name: f"{path}:{name}", value.name: f"{path}:{name}"}
     metric = given.get("metric")
     meant = found.get(metric) if isinstance(metric, str) else None
     return {**given, "metric": meant} if meant is not None else dict(given)
+
+
+def _files(args: argparse.Namespace) -> tuple[str, ...]:
+    """The plugins of the configuration file and of the flags; none if a command takes none."""
+    if not hasattr(args, "plugin"):
+        return ()
+    config = getattr(args, "config", None)
+    named = () if config is None else read_named_files(config).plugins
+    return (*named, *(args.plugin or ()))

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import html
+import json
+from pathlib import Path
+import re
 
+from optuna_quant._common.printable import printable
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.argument_parser import CommandParser
 from optuna_quant.cli.endings import check_ending
@@ -37,7 +43,38 @@ def add_report(commands: argparse._SubParsersAction[CommandParser]) -> None:
         help="the file: a page (.html, which needs jinja2), or all facts (.json) (default: "
         "report.html)",
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace the file also if it is no report of the same study",
+    )
     parser.add_argument("--verbose", action="store_true", help="show where an error comes from")
+
+
+def _check_same_study(file: Path, study: str) -> None:
+    """Refuse to replace what is no report of the study.
+
+    Raises:
+        ValueError:
+            If there is such a file.
+    """
+    if not file.exists():
+        return
+    text = file.read_text(encoding="utf-8", errors="replace")
+    found = None
+    if file.suffix.lower() == ".json":
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            found = json.loads(text)["search"]["study"]
+    else:
+        marked = re.search(r'<meta name="optuna-quant-study" content="([^"]*)">', text)
+        found = None if marked is None else html.unescape(marked[1])
+    if found == printable(study) or found == study:
+        return
+    what = "no report" if found is None else f"the report of the study {found!r}"
+    raise ValueError(
+        f"--output: {str(file)!r} is {what}, and would be replaced by the report of the study "
+        f"{study!r}: name another file, or give --force."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     check_ending("--output", args.output, ENDINGS)
     file = check_report(args.output)
     found = collect_recorded(recorded_study(args))
+    if not args.force:
+        _check_same_study(file, found.search.study)
     text = found.to_json() if file.suffix.lower() == ".json" else found.to_html()
     atomic_write(file, text.encode(errors="backslashreplace"))
     print(f"report: {file}")

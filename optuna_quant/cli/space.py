@@ -10,10 +10,10 @@ from typing import Any
 from optuna_quant.backends.default import make_backend
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli.loading import data_path
-from optuna_quant.cli.loading import existing_file
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.options import SPACE_OPTIONS
 from optuna_quant.cli.options import given_options
+from optuna_quant.cli.options import required_model
 from optuna_quant.cli.tables import print_table
 from optuna_quant.cli.values import read_values
 from optuna_quant.costs.given import as_costs
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> int:
     """Show the tuning space of a model."""
     given = read_values(given_options(args, TuneOptions, only=SPACE_OPTIONS), TuneOptions)
-    model = existing_file("the model", args.model)
+    model = required_model(args)
     calibration = given.get("calibration_data")
     data: dict[str, Any] = (
         {"inspect_only": True}

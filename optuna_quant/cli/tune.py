@@ -19,11 +19,11 @@ from optuna_quant.cli import exit_codes
 from optuna_quant.cli.building import check_calibration
 from optuna_quant.cli.endings import MODELS
 from optuna_quant.cli.endings import check_ending
-from optuna_quant.cli.loading import existing_file
 from optuna_quant.cli.messages import say
 from optuna_quant.cli.messages import with_flags
 from optuna_quant.cli.messages import write_result
 from optuna_quant.cli.options import given_options
+from optuna_quant.cli.options import required_model
 from optuna_quant.cli.options import storage_given
 from optuna_quant.cli.values import files_read
 from optuna_quant.cli.values import fraction_of
@@ -82,12 +82,13 @@ def run(args: argparse.Namespace, rank: Rank) -> int:
     given = given_options(args, TuneOptions)
     if storage_given(given) is not None:
         given["storage"] = storage_given(given)
+    model = required_model(args)
     values = _values(given, rank)
     accuracy = values["accuracy_criterion"]
     # The file of an evaluation may have defined a strategy of the user's.
     strategy = choose_strategy(values.get("quant_level"), values["tuning_criterion"].strategy)
     check_calibration(given)
-    model, output = _check_files(args, given, rank)
+    output = _check_files(args, model, given, rank)
     _check_machines(given, rank)
     shown = rank.is_leader and not args.quiet
     values["output"] = output if rank.is_leader else None
@@ -180,16 +181,15 @@ def _some(given: Mapping[str, Plain], names: Iterable[str]) -> dict[str, Plain]:
 
 
 def _check_files(
-    args: argparse.Namespace, given: Mapping[str, Any], rank: Rank
-) -> tuple[Path, Path]:
-    """The model and the output; no file that is written may be one of those that are read."""
-    model = existing_file("the model", args.model)
+    args: argparse.Namespace, model: Path, given: Mapping[str, Any], rank: Rank
+) -> Path:
+    """The output; no file that is written may be one of those that are read."""
     read = {"model": model, **files_read(given, TuneOptions)}
     if args.config is not None:
         read["file of --config"] = Path(args.config)
     output = Path(given.get("output") or f"{model.stem}.quantized.onnx")
     if not rank.is_leader:
-        return model, output
+        return output
     check_output(output, inputs=read)  # A folder has no journal beside it.
     journal = storage_file(_address(given, output))
     kept = {} if journal is None else {"storage": journal}
@@ -197,7 +197,7 @@ def _check_files(
     if args.report is not None:
         check_report(args.report, inputs={**read, **kept, "output": output})
     check_ending("--output", output, MODELS)
-    return model, output
+    return output
 
 
 def _end_stuck(rank: Rank, reason: str) -> None:

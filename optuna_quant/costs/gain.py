@@ -119,14 +119,12 @@ class Gain:
             interval = f", 95% interval {found.low:.2g} to {found.high:.2g} of its time"
         if not found.is_clear:
             return f"no difference beyond noise{interval}"
-        ratio = found.value
-        if ratio > 1:
-            how = "slower"
-            by = f"{ratio:.2g} times" if ratio >= 1.1 else f"{100 * ratio - 100:.0f}%"
-        else:
-            how = "faster"
-            by = f"{1 / ratio:.2g} times" if 1 / ratio >= 1.1 else f"{100 - 100 * ratio:.0f}%"
-        return f"{by} {how}{interval}"
+        shown = _shown_ratio(found.value)
+        assert self.seconds is not None and self.fp32_seconds is not None
+        # Where the machine was busy the median of ratios may be far from the ratio of medians.
+        if shown != _shown_ratio(self.seconds / self.fp32_seconds):
+            shown = f"{shown} in the median of paired runs"
+        return f"{shown}{interval}"
 
     def _conditions(self) -> str:
         parts = []
@@ -135,6 +133,14 @@ class Gain:
         if self.threads is not None:
             parts.append(f"{self.threads} thread{'' if self.threads == 1 else 's'}")
         return "".join(f", {part}" for part in parts)
+
+
+def _shown_ratio(ratio: float) -> str:
+    if ratio > 1:
+        by = f"{ratio:.2g} times" if ratio >= 1.1 else f"{100 * ratio - 100:.0f}%"
+        return f"{by} slower"
+    by = f"{1 / ratio:.2g} times" if 1 / ratio >= 1.1 else f"{100 - 100 * ratio:.0f}%"
+    return f"{by} faster"
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,9 @@ class OpGain:
         measure:
             What is measured.
         floats:
-            What it costs in FP32.
+            What it costs in FP32, with the conversions at its boundaries that only this needs.
         quantized:
-            What it costs in a quantized option, with what that changes at its boundaries.
+            What it costs in a quantized option, with the conversions that only this needs.
         label:
             The label of that option.
     """
@@ -104,7 +104,10 @@ def op_gains(
         at_rest = _paid(near, config, ops, quantized=False)
         crossing = _paid(near, config, ops, quantized=True) - at_rest
         best = min(options, key=lambda option: _options_cost(table, tunable, option))
-        quantized = _options_cost(table, tunable, best) + crossing
+        # Conversions that quantizing it saves are a price of its floats: nothing takes less than
+        # no time.
+        floats -= min(0.0, crossing)
+        quantized = _options_cost(table, tunable, best) + max(0.0, crossing)
         found[tunable.name] = OpGain(
             tunable.name, tunable.op_type, table.measure, floats, quantized, best.label
         )

@@ -81,8 +81,8 @@ class SpaceCosts:
 
         Returns:
             The frame with ``fp32`` and ``quantized``, what the op (or its group) costs in each
-            way with what that changes at its boundaries, and ``gain``, the difference; negative
-            if it is more expensive quantized.
+            way with the conversions that only this way needs, and ``gain``, the difference;
+            negative if it is more expensive quantized.
         """
         names = {op: t.name for t in self.space.tunables for op in t.ops}
         gains = [self.gains.get(names.get(op, "")) for op in frame["op"]]
@@ -112,6 +112,15 @@ class SpaceCosts:
         if conditions:
             lines.append(f"costs: {'; '.join(conditions)}")
         found = self.costs.validation
+        latency = self.costs.tables.get(LATENCY)
+        if found is not None and latency is not None:
+            gain = latency.cost(fp32) - latency.cost(cheapest(latency, self.space))
+            if gain < found.noise:
+                lines.append(
+                    f"the noise of the measurement, {show_measure(LATENCY, found.noise)}, is "
+                    f"larger than what can be gained, {show_measure(LATENCY, max(0.0, gain))}: "
+                    "measure on a machine that does nothing else"
+                )
         if found is not None:
             known = found.rank_correlation
             lines.append(

@@ -26,6 +26,7 @@ from optuna_quant.data.sample_checks import check_fits
 from optuna_quant.data.sample_checks import check_inputs
 from optuna_quant.data.sample_checks import find_labels
 from optuna_quant.data.sample_checks import have_batch_of_one
+from optuna_quant.data.sample_checks import unwrapped
 from optuna_quant.data.transformed import transformed
 
 
@@ -271,7 +272,7 @@ class DatasetData(LabelledData):
                 check_inputs(given, names, where)
                 named = given
             elif len(names) == 1:
-                named = {names[0]: given}
+                named = {names[0]: unwrapped(given)}
             else:
                 raise ValueError(
                     f"The inputs in {where} are of type {type(given).__name__}, but the model has "
@@ -280,7 +281,7 @@ class DatasetData(LabelledData):
         else:
             raise ValueError(
                 f"Sample {index} of {self._where} must be a dict of arrays or a pair (inputs, "
-                f"label), but is of type {type(sample).__name__}."
+                f"label), but is {_described(sample)}."
             )
         features = {s.name: _as_array(named[s.name], s.name, where) for s in inputs}
         is_whole = are_whole(inputs, {name: array.shape for name, array in features.items()})
@@ -371,6 +372,19 @@ def _stacked(rows: list[Any], dtype: np.dtype[Any] | None = None) -> Rows:
     if not all(isinstance(row, np.ndarray) for row in rows):
         return rows
     return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
+
+
+def _described(sample: object) -> str:
+    """What a sample is that is no pair, and what to do, for the end of a sentence."""
+    kind = type(sample).__name__
+    if not isinstance(sample, tuple | list):
+        return f"of type {kind}"
+    if len(sample) == 1:
+        return (
+            f"a {kind} of 1 item, without a label: metrics that compare with the FP32 model need "
+            "none (metric='agreement', 'cosine' or 'relative_error', with the item itself)"
+        )
+    return f"a {kind} of {len(sample)} items: leave out what is neither of the two"
 
 
 def _as_array(value: object, name: str, where: str) -> NDArray[Any]:

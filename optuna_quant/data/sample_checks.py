@@ -109,6 +109,18 @@ def have_batch_of_one(inputs: Sequence[InputSpec], shapes: Mapping[str, tuple[in
     return are_whole(inputs, shapes) and all(shapes[spec.name][:1] == (1,) for spec in inputs)
 
 
+def unwrapped(given: object) -> object:
+    """The one input of a sample or batch, also where it comes as a tuple or list of one array.
+
+    Args:
+        given:
+            What stands for the inputs.
+    """
+    if isinstance(given, tuple | list) and len(given) == 1 and getattr(given[0], "ndim", 0) > 0:
+        return given[0]
+    return given
+
+
 def at_least_one(samples: int, where: str) -> int:
     """A number of samples that is not zero.
 

@@ -29,6 +29,7 @@ from optuna_quant.data.loaders import is_indexable
 from optuna_quant.data.loaders import is_loader
 from optuna_quant.data.loaders import kept_in_memory
 from optuna_quant.data.sample_checks import LABELS
+from optuna_quant.data.sample_checks import unwrapped
 
 
 if TYPE_CHECKING:
@@ -270,7 +271,8 @@ class _Items(LabelledData):
 
 def _axes_of_inputs(item: Any, inputs: Sequence[InputSpec]) -> int | None:
     """How many axes fewer than the model's an item's inputs have; None if that is not known."""
-    given = item[0] if isinstance(item, tuple | list) and len(item) == 2 else item
+    given: Any = item[0] if isinstance(item, tuple | list) and len(item) == 2 else item
+    given = unwrapped(given)
     for spec in inputs:
         if spec.shape is None:
             continue

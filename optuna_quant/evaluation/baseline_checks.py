@@ -61,9 +61,19 @@ class BaselineChecks:
             The number of samples.
         where:
             What the data are, for messages.
+        warn:
+            Gets what is suspicious. Default: it is logged.
     """
 
-    def __init__(self, metric: SampleMetric | CorpusMetric, *, samples: int, where: str) -> None:
+    def __init__(
+        self,
+        metric: SampleMetric | CorpusMetric,
+        *,
+        samples: int,
+        where: str,
+        warn: Callable[[str], None] = _logger.warning,
+    ) -> None:
+        self._warn = warn
         self._metric = metric
         self._samples = samples
         self._where = where
@@ -187,9 +197,9 @@ class BaselineChecks:
     def _conclude(self) -> None:
         if self._infinite is not None:
             name, sample = self._infinite
-            _logger.warning(f"Input {name!r} is infinite in sample {sample} of {self._where}.")
+            self._warn(f"Input {name!r} is infinite in sample {sample} of {self._where}.")
         if self._nan_output is not None:
-            _logger.warning(
+            self._warn(
                 f"The FP32 model's output is NaN for sample {self._nan_output} of {self._where}."
             )
         if self._counts.total:
@@ -217,7 +227,7 @@ class BaselineChecks:
                 raise ValueError(
                     f"{said} With 1 {cure} each label it would be right for {100 * shifted:.3g}%."
                 )
-        _logger.warning(said)
+        self._warn(said)
 
 
 class _Counts:

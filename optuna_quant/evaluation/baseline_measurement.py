@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import math
+import sys
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -22,6 +23,7 @@ from optuna_quant.study.baseline import Baseline
 from optuna_quant.study.baseline import ahead_of
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.baseline import propose_baseline
+from optuna_quant.study.data_warnings import keep_warnings
 from optuna_quant.study.errors import BaselineError
 
 
@@ -141,11 +143,16 @@ class BaselineMeasurement:
                 of_baseline=True,
             )
         except Exception as error:
-            self._error = BaselineError(f"The FP32 model could not be evaluated: {shown(error)}")
+            hint = _hint_of_arrays(error)
+            self._error = BaselineError(
+                f"The FP32 model could not be evaluated: {shown(error)}{hint}"
+            )
             raise self._error from error
         value = self._checked(returned)
         if written is not None:
             written.describe(model)
+
+        keep_warnings(study, getattr(setup.evaluate, "warnings", ()))
 
         def begin() -> None:
             self._samples.measured_here(study)
@@ -195,3 +202,15 @@ class BaselineMeasurement:
             seed=self._setup.seed,
             watch=self._setup.watch,
         )
+
+
+def _hint_of_arrays(error: Exception) -> str:
+    """What to do where a function of torch was given arrays; empty if it is not that."""
+    text = str(error)
+    is_of_types = isinstance(error, TypeError | AttributeError) and "ndarray" in text
+    if not is_of_types or "torch" not in sys.modules:
+        return ""
+    return (
+        " (Outputs and labels are NumPy arrays: torch.from_numpy(...) makes a tensor of one, and "
+        ".numpy() makes scores of a tensor.)"
+    )

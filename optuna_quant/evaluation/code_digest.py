@@ -369,14 +369,17 @@ def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
             yield from _instructions(constant)
 
 
-def _global_names(code: CodeType) -> set[str]:
-    return {
+# Reading bytecode takes most of the time of a hash, and equal code has equal names.
+@functools.lru_cache(maxsize=4096)
+def _global_names(code: CodeType) -> frozenset[str]:
+    return frozenset(
         str(one.argval)
         for one in _instructions(code)
         if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
+    )
 
 
+@functools.lru_cache(maxsize=4096)
 def _changed_names(code: CodeType) -> frozenset[str]:
     """The globals, closed-over names and attributes that code assigns to or changes in place."""
     changed = set()
@@ -391,7 +394,8 @@ def _changed_names(code: CodeType) -> frozenset[str]:
     return frozenset(changed)
 
 
-def _filled_names(code: CodeType) -> set[str]:
+@functools.lru_cache(maxsize=4096)
+def _filled_names(code: CodeType) -> frozenset[str]:
     """The names of containers to whose items code assigns."""
     found = list(dis.get_instructions(code))
     filled = set()
@@ -413,7 +417,7 @@ def _filled_names(code: CodeType) -> set[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             filled |= _filled_names(constant)
-    return filled
+    return frozenset(filled)
 
 
 def _is_container(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,9 @@ _DIFFERENT = 8.0
 _INNER = (0.01, 0.99)
 
 
-def warn_of_data(backend: object, measure: object, fp32: Callable[[], RunnableLike]) -> None:
+def warn_of_data(
+    backend: object, measure: object, fp32: Callable[[], RunnableLike]
+) -> tuple[str, ...]:
     """Warn of data that are too few, or of calibration data in another range.
 
     At most three lines in all, and of several processes that were started together one says them.
@@ -53,32 +56,45 @@ def warn_of_data(backend: object, measure: object, fp32: Callable[[], RunnableLi
             has data.
         fp32:
             Builds the FP32 model.
+
+    Returns:
+        The warnings.
     """
     if not this_rank().is_leader:
-        return
+        return ()
+    found = tuple(_warnings(backend, measure, fp32))
+    for warning in found:
+        _logger.warning(warning)
+    return found
+
+
+def _warnings(backend: object, measure: object, fp32: Callable[[], RunnableLike]) -> Iterator[str]:
     calibration = None
     if isinstance(backend, PreviewsCalibration):
         calibration = backend.calibration_preview(_LOOKED_AT)
     if calibration is not None:
         count, feeds = calibration
         if count < FEWEST_CALIBRATION:
-            _logger.warning(
+            yield (
                 f"There {_are(count, 'calibration sample')}. The ranges of activations are "
                 "found from these alone; a few hundred are usual."
             )
     if not isinstance(measure, DataEvaluation):
         return
-    warn_of_few(measure.samples)
+    yield from _of_few(measure.samples)
     if calibration is not None:
-        for warning in _differences(feeds, measure.preview(fp32(), _LOOKED_AT)):
-            _logger.warning(warning)
-            break
+        yield from _differences(feeds, measure.preview(fp32(), _LOOKED_AT))[:1]
 
 
 def warn_of_few(samples: int) -> None:
     """Warn of too few evaluation samples."""
+    for warning in _of_few(samples):
+        _logger.warning(warning)
+
+
+def _of_few(samples: int) -> Iterator[str]:
     if samples < FEWEST_EVALUATION:
-        _logger.warning(
+        yield (
             f"There {_are(samples, 'evaluation sample')}. One of them is "
             f"{percent(1 / samples, digits=2)}%: a smaller loss cannot be seen."
         )

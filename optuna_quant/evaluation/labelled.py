@@ -195,6 +195,8 @@ class DataEvaluation:
         self._data = open_data(data, transform)
         self._truth = Truth.of(self._metric)
         self._checks: BaselineChecks | None = None
+        # All copies add to it.
+        self._warnings: list[str] = []
         if self.reference == "fp32":
             self._data = self._data.without_labels()
 
@@ -212,6 +214,17 @@ class DataEvaluation:
     def sample_metric(self) -> SampleMetric | CorpusMetric:
         """The metric itself."""
         return self._metric
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was suspicious about the data so far, also to evaluations made of this one."""
+        return tuple(self._warnings)
+
+    def warn(self, text: str) -> None:
+        """Warn of what is suspicious about the data, and remember it."""
+        if text not in self._warnings:
+            self._warnings.append(text)
+        _logger.warning(text)
 
     def __call__(self, model: RunnableLike) -> float:
         """The metric of a model, on all samples.
@@ -340,7 +353,9 @@ class DataEvaluation:
         """
         other = copy.copy(self)
         other._truth = self._truth.for_fp32()
-        other._checks = BaselineChecks(self._metric, samples=self.samples, where=self._data.where)
+        other._checks = BaselineChecks(
+            self._metric, samples=self.samples, where=self._data.where, warn=self.warn
+        )
         return other
 
     def signature(self) -> dict[str, str]:

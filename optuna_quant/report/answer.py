@@ -52,6 +52,8 @@ def outcome_facts(result: Outcome) -> OutcomeFacts:
         is_better_than_fp32=result.is_better_than_fp32,
         is_fp32=result.is_fp32,
         is_reproducible=result.is_reproducible,
+        warnings=tuple(result.warnings),
+        other_recipes=result.other_recipes if result.recipes_may_help else (),
         summary=tuple(summary(result).splitlines()),
     )
 

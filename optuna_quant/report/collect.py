@@ -19,11 +19,13 @@ from optuna_quant.report.facts import CriterionFacts
 from optuna_quant.report.facts import EffortFacts
 from optuna_quant.report.facts import InputFacts
 from optuna_quant.report.facts import ModelFacts
+from optuna_quant.report.facts import NotSearchedFacts
 from optuna_quant.report.ops import op_facts
 from optuna_quant.report.report import Report
 from optuna_quant.report.reproduce import reproduce_facts
 from optuna_quant.report.searched import search_facts
 from optuna_quant.report.times import time_facts
+from optuna_quant.space.left_out import by_reason
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.names import model_of_study
@@ -63,6 +65,7 @@ def collect(result: Outcome) -> Report:
         answer=answer_facts(result),
         gain=gain_facts(result.gain),
         ops=op_facts(result),
+        not_searched=_not_searched(result),
         search=search_facts(result),
         time=time_facts(result.study),
         effort=EffortFacts(
@@ -107,6 +110,18 @@ def _model_facts(result: Outcome) -> ModelFacts:
         inputs=_inputs(result),
         original=result.original,
         target=simulated_target_of(result.backend),
+    )
+
+
+def _not_searched(result: Outcome) -> tuple[NotSearchedFacts, ...]:
+    return tuple(
+        NotSearchedFacts(
+            reason=group.reason,
+            remedy=group.remedy,
+            op_types=dict(Counter(each.op_type for each in group.ops).most_common()),
+            ops=tuple(each.op for each in group.ops),
+        )
+        for group in by_reason(result.not_searched)
     )
 
 

@@ -26,6 +26,8 @@ class OutcomeFacts:
     is_better_than_fp32: bool | None
     is_fp32: bool
     is_reproducible: bool
+    warnings: tuple[str, ...]
+    other_recipes: tuple[str, ...]
     summary: tuple[str, ...]
 
 
@@ -176,6 +178,16 @@ class OpFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotSearchedFacts:
+    """Ops that stay as they are because the search did not look at them, for one reason."""
+
+    reason: str
+    remedy: str
+    op_types: Mapping[str, int]
+    ops: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageFacts:
     """What was evaluated for one stage of the strategy."""
 
@@ -280,6 +292,7 @@ class Facts:
     answer: AnswerFacts | None
     gain: GainFacts | None
     ops: tuple[OpFacts, ...]
+    not_searched: tuple[NotSearchedFacts, ...]
     search: SearchFacts
     time: TimeFacts
     effort: EffortFacts

@@ -8,9 +8,10 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.report.facts import SearchFacts
 from optuna_quant.report.facts import StageFacts
 from optuna_quant.report.facts import TrialFacts
-from optuna_quant.samplers import strategies
 from optuna_quant.sequential import Decision
 from optuna_quant.study.trial_view import views
+from optuna_quant.tuning.findings import find_findings
+from optuna_quant.tuning.findings import strategy_of
 from optuna_quant.tuning.recorded_outcome import is_recorded
 from optuna_quant.workers.identity import process_of
 
@@ -58,10 +59,10 @@ def search_facts(result: Outcome) -> SearchFacts:
 
 def _strategy(result: Outcome) -> str | None:
     """The name of the strategy; None if none was started, or the record does not say it."""
-    if is_recorded(result) or result.stopped_because == StopReason.NO_GAIN:
-        return None
-    kind = type(result.study.sampler)
-    return next((name for name, each in strategies().items() if each is kind), kind.__name__)
+    if not is_recorded(result):
+        return strategy_of(result)
+    found = find_findings(result.study)
+    return None if found is None else found.strategy
 
 
 def _stages(found: Sequence[TrialView]) -> tuple[StageFacts, ...]:

@@ -141,6 +141,9 @@ class BasicQuantSampler(StagedQuantSampler):
             If an argument is out of its range.
     """
 
+    tunes_recipes = True
+    """Whether it has a place for recipes: two of its stages."""
+
     def __init__(
         self,
         space: TuningSpace,

@@ -122,6 +122,9 @@ class SurrogateQuantSampler(QuantSampler):
     begins_from_studies = True
     """Whether a prior of an earlier study is used."""
 
+    tunes_recipes = True
+    """Whether it has a place for recipes: they are tried where sensitivities promise something."""
+
     def __init__(
         self,
         space: TuningSpace,

@@ -112,8 +112,7 @@ class Capability:
             rest = sorted({op.op_type for op in self.ops if not op.default})
             if not chosen:
                 more = (
-                    ' On request (op_types="all", on the command line --op-types all): '
-                    f"{', '.join(rest)}."
+                    f' On request (op_types="all" or --op-types all): {", ".join(rest)}.'
                     if rest
                     else ""
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,43 @@ class LeftOut:
     def __str__(self) -> str:
         why = f"{self.reason}: {self.remedy}" if self.remedy else self.reason
         return f"{self.op_type} {self.op!r} {shown_bytes(self.weight_bytes)} ({why})"
+
+
+@dataclass(frozen=True)
+class LeftOutReason:
+    """The ops that are left out for one reason.
+
+    Args:
+        reason:
+            The reason.
+        remedy:
+            What to do about it; empty if there is nothing.
+        ops:
+            The ops, in the order of the model.
+    """
+
+    reason: str
+    remedy: str
+    ops: tuple[LeftOut, ...]
+
+    @property
+    def shown_types(self) -> str:
+        """How many ops of each type, the most first: ``3 Add, 1 ReduceMean``."""
+        counts = Counter(each.op_type for each in self.ops)
+        return ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common())
+
+    def __str__(self) -> str:
+        why = f"{self.reason}: {self.remedy}" if self.remedy else self.reason
+        return f"{self.shown_types} ({why})"
+
+
+def by_reason(left_out: Iterable[LeftOut]) -> tuple[LeftOutReason, ...]:
+    """Ops that are left out, together by reason; the reason of most ops first."""
+    found: dict[tuple[str, str], list[LeftOut]] = {}
+    for each in left_out:
+        found.setdefault((each.reason, each.remedy), []).append(each)
+    groups = [LeftOutReason(*why, tuple(ops)) for why, ops in found.items()]
+    return tuple(sorted(groups, key=lambda group: -len(group.ops)))
 
 
 def left_out_frame(left_out: Iterable[LeftOut]) -> pd.DataFrame:

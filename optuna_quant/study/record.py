@@ -89,6 +89,9 @@ STOPPED_BECAUSE = "optuna_quant:stopped_because"
 OBJECTIVE = "optuna_quant:objective"
 """The name of what was best among the models that meet the criterion, when it was last asked."""
 
+WARNING = "optuna_quant:warning:"
+"""With a hash behind it: something that is suspicious about the data, in words."""
+
 # System attributes of a study.
 HOLDOUT_SPLIT = "optuna_quant:holdout"
 """Which part of the data the search does not see."""
@@ -101,6 +104,8 @@ mended, since a search has ended because of them and was started again."""
 # System attributes of a study.
 SECOND_EVALUATION = "second_evaluation"
 """What evaluating an answer a second time has given, one for each answer, see ``blobs``."""
+FINDINGS = "findings"
+"""What the last search has found at its end, and how it was started, see ``blobs``."""
 OPTION_SCORES = "option_scores"
 """How sensitive the model is to each op in each option, and what that has cost, see ``blobs``."""
 RECIPE_CHOICE = "recipe_choice"

@@ -16,6 +16,7 @@ from optuna_quant import _optuna
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.baseline import set_baseline
 from optuna_quant.study.compute_once import ComputeOnce
+from optuna_quant.study.creation import without_creation_line
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_now
@@ -103,16 +104,17 @@ def _replace(study: optuna.Study) -> None:
 
 def _open(study: optuna.Study, name: str, directions: Sequence[StudyDirection]) -> optuna.Study:
     storage, _ = _optuna.study_identity(study)
-    return optuna.create_study(
-        # Without what was cached of the old one: SQLite gives the numbers of what was deleted
-        # to new studies and trials.
-        storage=_optuna.bare_storage(storage),
-        study_name=name,
-        directions=directions,
-        sampler=study.sampler,
-        pruner=study.pruner,
-        load_if_exists=True,
-    )
+    with without_creation_line():
+        return optuna.create_study(
+            # Without what was cached of the old one: SQLite gives the numbers of what was deleted
+            # to new studies and trials.
+            storage=_optuna.bare_storage(storage),
+            study_name=name,
+            directions=directions,
+            sampler=study.sampler,
+            pruner=study.pruner,
+            load_if_exists=True,
+        )
 
 
 def _first_sentence(error: Exception) -> str:

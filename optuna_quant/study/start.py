@@ -11,6 +11,7 @@ from typing import Literal
 import optuna
 from optuna.storages import BaseStorage
 
+from optuna_quant.study.creation import without_creation_line
 from optuna_quant.study.names import model_of_study
 from optuna_quant.study.others import running_now
 from optuna_quant.study.others import where_runs
@@ -77,9 +78,10 @@ def start_study(
             with contextlib.suppress(KeyError):
                 if model_of_study(optuna.load_study(storage=storage, study_name=other)) == model:
                     _forget(storage, other, model, say)
-    study = optuna.create_study(
-        storage=storage, study_name=study_name, direction=direction, load_if_exists=True
-    )
+    with without_creation_line():
+        study = optuna.create_study(
+            storage=storage, study_name=study_name, direction=direction, load_if_exists=True
+        )
     if fresh and not rank.is_alone:
         study.set_user_attr(_LAUNCH, rank.launch)
     return study

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 import enum
 import os
 from typing import TYPE_CHECKING
+from typing import Any
 
 from optuna.storages import InMemoryStorage
 
@@ -95,8 +97,11 @@ def tune(
 
     Args:
         model:
-            The ONNX model: a path, its bytes, or an ``onnx.ModelProto``. It is not changed. For
-            any other model give ``backend=`` instead, see ``options``.
+            The ONNX model: a path, its bytes, or an ``onnx.ModelProto``; or a
+            :class:`torch.nn.Module`, which is exported once, with ``example_inputs=``: what its
+            ``forward`` takes, as a tensor, a tuple of arguments, or a dict by name, see
+            :func:`~optuna_quant.backends.onnxruntime.export_module`. It is not changed. For any
+            other model give ``backend=`` instead, see ``options``.
         calibration_data:
             Inputs for the static approach: a dict of arrays, a list of batches, an ``.npz``
             file, a folder of images, a data loader, or a function that returns an iterator over
@@ -104,8 +109,9 @@ def tune(
             :class:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData`.
         evaluate:
             Function that returns the metric of a model, as one number. It gets an
-            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate; with
-            ``backend=``, the object of that backend's runtime. It may return one
+            ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate; for a PyTorch
+            module, what is called with tensors as the module is, with the attribute ``session``;
+            with ``backend=``, the object of that backend's runtime. It may return one
             score for each sample instead, as an array, a list or a tensor of shape
             ``(samples,)``, whose mean is the metric; then the loss has a confidence interval, if
             the bounds of the scores are known (``metric_bounds``; those of booleans are). If the
@@ -176,7 +182,7 @@ def tune(
         OutputError:
             If the model that was found cannot be written to ``output``; it has the result.
         TuningInterrupted:
-            If the search was interrupted: a ``KeyboardInterrupt`` that has the result.
+            If it was interrupted, in whatever phase: a ``KeyboardInterrupt`` that has the result.
         TypeError:
             If there is no such option, or one has the wrong type.
         ValueError:
@@ -207,23 +213,37 @@ def tune(
         **options,
     }
     request = collect(TuneOptions, everything)
+    try:
+        result = _searched(request, everything, storage=storage, study_name=study_name)
+    except KeyboardInterrupt:
+        result = None
+    if result is None or result.stopped_because == StopReason.INTERRUPTED:
+        raise TuningInterrupted(result)
+    return result
+
+
+def _searched(
+    request: TuneOptions,
+    everything: Mapping[str, Any],
+    *,
+    storage: Storage,
+    study_name: str | None,
+) -> TuningResult:
+    """Check all that was given, and search."""
     rank = this_rank()
     _check_shared(storage, rank)
     search = prepare(request if rank.is_leader else replace(request, output=None))
     said = {
         name: value for name, value in everything.items() if name in LIMITS or value is not None
     }
-    search = replace(search, call=Call("python", python_call(said), seed))
-    result = search.run(
+    search = replace(search, call=Call("python", python_call(said), request.seed))
+    return search.run(
         storage=storage,
         study_name=study_name,
         options=replace(
             request.search, show_progress=request.search.show_progress and rank.is_leader
         ),
     )
-    if result.stopped_because == StopReason.INTERRUPTED:
-        raise TuningInterrupted(result)
-    return result
 
 
 def _check_shared(storage: Storage, rank: Rank) -> None:

@@ -17,10 +17,13 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.tuning.options.quantization import QuantizationOptions
 from optuna_quant.tuning.table import LEVEL_COLUMN
+from optuna_quant.tuning.table import NOT_SEARCHED
+from optuna_quant.tuning.table import RECIPES_COLUMN
 
 
 if TYPE_CHECKING:
     from optuna_quant.space.capability import Capability
+    from optuna_quant.space.keys import RecipeValue
     from optuna_quant.space.space import TuningSpace
 
 
@@ -228,14 +231,34 @@ def _of_report(text: str) -> QuantConfig:
     if missing:
         raise ValueError(f"this is not a report: it has no column {', '.join(missing)}.")
     ops: dict[str, OpConfig] = {}
+    recipes: dict[str, RecipeValue] | None = None
     for number, row in enumerate(reader, start=2):
+        if (row.get("note") or "").startswith(NOT_SEARCHED):
+            continue  # It may be one that no configuration can name.
         if row["op"] in ops:
             raise ValueError(f"line {number}: op {row['op']!r} comes twice.")
         try:
             ops[row["op"]] = OpConfig.from_label(_label(row))
         except ValueError as error:
             raise ValueError(f"line {number}: op {row['op']!r}: {error}") from None
-    return QuantConfig(ops)
+        found = _recipes(row.get(RECIPES_COLUMN), number)
+        if recipes not in (None, found):
+            raise ValueError(f"line {number}: other recipes than before: all ops have the same.")
+        recipes = found
+    return QuantConfig(ops, recipes or {})
+
+
+def _recipes(text: str | None, line: int) -> dict[str, RecipeValue]:
+    """The recipes that a row of a report names."""
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("they are no JSON object")
+    except ValueError as error:
+        raise ValueError(f"line {line}: {RECIPES_COLUMN} cannot be read: {error}.") from None
+    return found
 
 
 def _label(row: Mapping[str, str | None]) -> str:

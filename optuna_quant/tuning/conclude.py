@@ -9,12 +9,14 @@ from typing import TypeVar
 
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import TellsLeftOut
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import trials_used
 from optuna_quant.costs.cheapest import cheapest_quantized
 from optuna_quant.costs.decision import may_gain
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.no_gain import NoGain
+from optuna_quant.costs.worth import shown_left_out
 from optuna_quant.samplers import Explains
 from optuna_quant.samplers import ReportsRaces
 from optuna_quant.samplers import ReportsSearch
@@ -24,7 +26,9 @@ from optuna_quant.selection.answer import fp32_candidate
 from optuna_quant.selection.answer import partial_candidates
 from optuna_quant.selection.answer import ranked
 from optuna_quant.selection.chosen_by_samples import models_compared
+from optuna_quant.space.left_out import by_reason
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.data_warnings import find_warnings
 from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.tuning.finalists import finalists
 from optuna_quant.tuning.interval import recorded_interval
@@ -56,6 +60,8 @@ Found = TypeVar("Found", bound=Outcome)
 
 # How many samples a model must have seen, as a part of the most, to be called the closest.
 _WELL_SEEN = 0.25
+# How many reasons for which ops are not searched are told.
+_MOST_REASONS = 2
 
 
 def conclude(
@@ -66,7 +72,7 @@ def conclude(
     *,
     backend: Backend,
     space: TuningSpace,
-    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain]] | None = None,
+    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain | None]] | None = None,
     left_out: Mapping[str, OpGain | None] | None = None,
 ) -> Found:
     """Choose the answer from the record; what does not meet the criterion is called so.
@@ -131,13 +137,19 @@ def conclude(
         gain=gain,
         known_objective=objective if isinstance(objective, KnownObjective) else None,
         left_out={} if left_out is None else left_out,
-        explanation=_explanation(study, policy, None if best is None else best.trial, space),
+        warnings=find_warnings(study),
+        explanation=_explained(
+            _explanation(study, policy, None if best is None else best.trial, space),
+            backend,
+            space,
+            left_out or {},
+        ),
     )
 
 
 def _measured(
     met: Sequence[Candidate],
-    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain]],
+    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain | None]],
     objective: Objective,
     stop: Stop,
 ) -> tuple[Candidate, Gain | None, Stop]:
@@ -197,6 +209,26 @@ def _explanation(
     if config is not None and not config.quantized_ops:
         return None
     return study.sampler.explain(study, config, objective=policy.objective)
+
+
+def _explained(
+    found: Explanation | None,
+    backend: Backend,
+    space: TuningSpace,
+    left_out: Mapping[str, OpGain | None],
+) -> Explanation | None:
+    """An explanation that says as well which ops were not searched."""
+    if found is None:
+        return None
+    lines = [*found.text.splitlines(), *shown_left_out(left_out)]
+    if isinstance(backend, TellsLeftOut):
+        others = [each for each in backend.ops_left_out(space) if each.op not in left_out]
+        groups = by_reason(others)
+        if groups:
+            shown = "; ".join(map(str, groups[:_MOST_REASONS]))
+            rest = sum(len(group.ops) for group in groups[_MOST_REASONS:])
+            lines.append(f"not searched: {shown}{f'; {rest} more' if rest else ''}")
+    return replace(found, text="\n".join(lines))
 
 
 def _closest(

@@ -27,15 +27,19 @@ class TuningInterrupted(KeyboardInterrupt):
     Attributes:
         result:
             What was found. The best model so far is in the ``output``, if there is one.
+            :obj:`None` if there was no study yet: while arguments and data were checked.
     """
 
-    def __init__(self, result: TuningResult) -> None:
+    def __init__(self, result: TuningResult | None) -> None:
+        self.result = result
+        if result is None:
+            super().__init__("The search was interrupted before it had started.")
+            return
         found = "a model that meets the criterion" if result.met else "no model that meets it"
         super().__init__(
             f"The search was interrupted. It had found {found}; the attribute 'result' of this "
             "exception holds what is known."
         )
-        self.result = result
 
 
 class OutputError(OSError):

@@ -31,6 +31,7 @@ from optuna_quant.tuning.recorded_study import BEST
 from optuna_quant.tuning.recorded_study import RecordedTrials
 from optuna_quant.tuning.recorded_study import check_trial
 from optuna_quant.tuning.recorded_study import find_recorded
+from optuna_quant.tuning.usual_recipes import with_usual
 
 
 if TYPE_CHECKING:
@@ -121,7 +122,10 @@ def export(
         journal = storage_file(storage)
         check_output(save, inputs=given if journal is None else {**given, "storage": journal})
     inputs = inputs_of(request)
-    backend = backend_of(request, calibration_data_of(request), inputs)
+    recipes = request.quantization.recipes
+    if request.backend is None:
+        recipes = with_usual(recipes)  # As a search offers them.
+    backend = backend_of(request, calibration_data_of(request), inputs, recipes=recipes)
     if save is not None:
         check_output(save, inputs=files_of(backend))
     everything = backend.tuning_space(op_types="all")

@@ -29,6 +29,8 @@ def result_html(result: Outcome) -> str:
 
 def _rows(result: Outcome) -> Iterable[tuple[str, str]]:
     criterion, original = result.criterion, result.original
+    for warning in result.warnings:
+        yield "warning", warning
     if result.metric is not None:
         about = "" if result.samples is None else "about "
         seen = "" if result.samples is None else f" ({result.samples[0]} of {result.samples[1]}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant._common.nearest import nearest_names
 from optuna_quant._common.printable import listed
+from optuna_quant.backends.base import HasGraph
 from optuna_quant.costs.gain_per_op import op_gains
 from optuna_quant.costs.gain_per_op import type_of
 from optuna_quant.costs.objective import LATENCY
@@ -57,16 +58,51 @@ def explain_op(result: Outcome, op: str) -> str:
         ValueError:
             If nothing is known of such an op; it names those that are most like it.
     """
-    known = [*({} if result.config is None else result.config.ops), *result.left_out]
+    searched = [*({} if result.config is None else result.config.ops), *result.left_out]
+    others = OthersInModel(result)
+    if op in others.reasons and op not in searched:
+        return others.reasons[op]
+    known = [*dict.fromkeys([*searched, *others.reasons])]
     if op not in known:
-        if not known:
+        if not searched:
             raise ValueError(f"explain: nothing is known of {op!r}, as no model was evaluated.")
         near = " or ".join(map(repr, nearest_names(op, known)))
         meant = f" Did you mean {near}?" if near else f" There are: {listed(known)}."
+        rest = len(known) - len(searched)
+        beside = f" and the {rest} others of the model" if rest else ""
         raise ValueError(
-            f"explain: there is no op {op!r} among the {len(known)} ops of this search.{meant}"
+            f"explain: there is no op {op!r} among the {len(searched)} ops of this search"
+            f"{beside}.{meant}"
         )
     return OpReasons(result).of(op)
+
+
+@dataclass(frozen=True, eq=False)
+class OthersInModel:
+    """The ops of a model that its search did not look at.
+
+    Args:
+        result:
+            The result.
+    """
+
+    result: Outcome
+
+    @cached_property
+    def reasons(self) -> Mapping[str, str]:
+        """Why each was not searched, by name; empty if the backend does not tell."""
+        original, backend = self.result.original, self.result.backend
+        found = {}
+        if isinstance(backend, HasGraph):
+            found = {
+                node.name: f"not searched: {node.op_type} has no quantized form of its own; it "
+                "follows the op before it, or computes in floats"
+                for node in backend.graph_nodes()
+            }
+        for each in self.result.not_searched:
+            remedy = f": {each.remedy}" if each.remedy else ""
+            found[each.op] = f"in {original}, not searched: {each.reason}{remedy}"
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +166,10 @@ class OpReasons:
         if not error:
             return self._unexplained(op, it, found.saving)
         saving = self._saving_words(found.saving)
-        return f"{error}, and {it} {saving}" if saving else error
+        said = f"{error}, and {it} {saving}" if saving else error
+        if not self.result.recipes_may_help:
+            return said
+        return f"{said}; recipes that may lower its error were not searched"
 
     def _unexplained(self, op: str, it: str, saving: float | None) -> str:
         """What can be said of an op of whose error nothing is known."""

@@ -16,6 +16,7 @@ from optuna_quant.evaluation.holdout_split import HoldoutSplit
 from optuna_quant.evaluation.holdout_split import check_split
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.storages.open import open_storage
+from optuna_quant.study.creation import without_creation_line
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.renewal import renew
 
@@ -81,14 +82,15 @@ class StudyOpener:
     batches: Batches | None
 
     def open(self, storage: BaseStorage, study_name: str | None) -> optuna.Study:
-        return optuna.create_study(
-            storage=storage,
-            study_name=study_name,
-            direction=self.direction,
-            sampler=self.sampler,
-            pruner=NopPruner(),
-            load_if_exists=study_name is not None,
-        )
+        with without_creation_line():
+            return optuna.create_study(
+                storage=storage,
+                study_name=study_name,
+                direction=self.direction,
+                sampler=self.sampler,
+                pruner=NopPruner(),
+                load_if_exists=study_name is not None,
+            )
 
     def fitting(
         self, study: optuna.Study, objective: QuantObjective, storage: Storage

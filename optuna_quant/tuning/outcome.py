@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
 
+from optuna_quant.backends.base import TellsLeftOut
+from optuna_quant.backends.base import TellsOtherRecipes
 from optuna_quant.backends.base import original_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.known import KnownObjective
 from optuna_quant.costs.worth import is_better
+from optuna_quant.samplers._models.explanation_text import COST
+from optuna_quant.samplers._models.explanation_text import NOT_ALLOWED
+from optuna_quant.samplers._models.explanation_text import OPEN
+from optuna_quant.samplers._models.explanation_text import cause_of
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.study.trial_view import views
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers import RaceReport
     from optuna_quant.samplers import Speculation
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.left_out import LeftOut
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.call import Call
     from optuna_quant.tuning.validation import HoldoutResult
@@ -108,6 +115,7 @@ class Outcome:
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict, repr=False)
     explanation: Explanation | None = field(default=None, repr=False)
     call: Call | None = field(default=None, repr=False)
+    warnings: Sequence[str] = ()
 
     @property
     def kind(self) -> ResultKind:
@@ -196,6 +204,35 @@ class Outcome:
     def depends_on_batch(self) -> bool:
         """Whether what the model gives for a sample depends on the others in its batch."""
         return self.trial is not None and TrialView(self.trial).depends_on_batch
+
+    @cached_property
+    def not_searched(self) -> tuple[LeftOut, ...]:
+        """The ops of the model that might be quantized and were not searched, and why.
+
+        Those in :attr:`left_out`, which are slower quantized, are not among them.
+        """
+        if not isinstance(self.backend, TellsLeftOut):
+            return ()
+        found = self.backend.ops_left_out(self.space)
+        return tuple(each for each in found if each.op not in self.left_out)
+
+    @cached_property
+    def other_recipes(self) -> tuple[str, ...]:
+        """Recipes that may lower errors in this model, and were not searched."""
+        backend = self.backend
+        return tuple(backend.other_recipes()) if isinstance(backend, TellsOtherRecipes) else ()
+
+    @property
+    def recipes_may_help(self) -> bool:
+        """Whether errors stand in the way of a better answer, and recipes were not searched."""
+        if self.stopped_because == StopReason.NO_GAIN or self.config is None:
+            return False
+        if self.met and self.explanation is not None:
+            causes = {cause_of(each, self.objective) for each in self.explanation.fallback}
+            is_lacking = bool(causes - {COST, NOT_ALLOWED, OPEN})
+        else:
+            is_lacking = not self.met or bool(self.fallback_ops)
+        return is_lacking and bool(self.other_recipes)
 
     @cached_property
     def executed(self) -> Mapping[str, ExecutedOp] | None:

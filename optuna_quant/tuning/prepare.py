@@ -53,6 +53,10 @@ from optuna_quant.tuning.strategies import choose_strategy
 from optuna_quant.tuning.strategies import kind_used
 from optuna_quant.tuning.strategies import make_sampler
 from optuna_quant.tuning.strategies import takes_costs
+from optuna_quant.tuning.strategies import tunes_recipes
+from optuna_quant.tuning.usual_recipes import left_open
+from optuna_quant.tuning.usual_recipes import with_usual
+from optuna_quant.tuning.usual_recipes import without
 from optuna_quant.workers.launch import this_rank
 
 
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Backend
     from optuna_quant.backends.base import Sensitivity
     from optuna_quant.backends.default import ModelLike
+    from optuna_quant.backends.default import RecipesLike
     from optuna_quant.costs import KnownObjective
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.given import CalibrationLike
@@ -106,8 +111,16 @@ def prepare(request: TuneOptions) -> TuningRun:
     )
     _check_output(request)
     policy = _policy(accuracy, tuning)
-    backend = backend_of(request, calibration_data, inputs)
-    space = space_of(backend, request.quantization)
+    leaves_open = _leaves_recipes_open(request)
+    recipes = request.quantization.recipes
+    backend = backend_of(
+        request,
+        calibration_data,
+        inputs,
+        recipes=with_usual(recipes) if leaves_open else recipes,
+    )
+    spaces = _spaces(request, strategy, tuning, space_of(backend, request.quantization))
+    space = spaces[0]
     fitted = _fitted(request, measure, held_out, backend=backend, space=space)
     costs = request.search.costs
     given_costs = None if costs is None else as_costs(costs, space)
@@ -116,6 +129,7 @@ def prepare(request: TuneOptions) -> TuningRun:
         request, strategy, tuning, policy, backend, outputs=fitted.outputs, given=scores
     )
     sampler = samplers(space)
+    batches, warnings = _told_batches(fitted.measure, backend, space, fitted.fp32)
     return TuningRun(
         backend=backend,
         space=space,
@@ -132,7 +146,8 @@ def prepare(request: TuneOptions) -> TuningRun:
         inputs=inputs,
         transform=options.transform,
         split=fitted.split,
-        batches=_told_batches(fitted.measure, backend, space, fitted.fp32),
+        batches=batches,
+        warnings=warnings,
         verify=options.verify,
         objective=None if tuning.objective is None else as_objective(tuning.objective),
         costs=given_costs,
@@ -140,8 +155,32 @@ def prepare(request: TuneOptions) -> TuningRun:
         # Times here say nothing about a device that is elsewhere.
         measure_gain=options.measure_gain and simulated_target_of(backend) is None,
         with_space=_with_space(strategy, space, sampler, samplers),
+        other_spaces=spaces[1:],
         from_study=request.search.from_study,
     )
+
+
+def _leaves_recipes_open(request: TuneOptions) -> bool:
+    """Whether the library may choose which recipes are tuned.
+
+    A backend that is given has its own, and given sensitivities say nothing of recipes.
+    """
+    return request.backend is None and request.quantization.sensitivities is None
+
+
+def _spaces(
+    request: TuneOptions, strategy: str, tuning: TuningCriterion, space: TuningSpace
+) -> tuple[TuningSpace, ...]:
+    """The space of a new search, and those of which a study may be continued.
+
+    They differ in the recipes that the user has left open, which only a strategy tunes that has a
+    place for them.
+    """
+    usual = left_open(space, request.quantization.recipes) if _leaves_recipes_open(request) else ()
+    if not usual:
+        return (space,)
+    found = space, without(space, usual)
+    return found if tunes_recipes(strategy, tuning.strategy_kwargs or {}) else found[::-1]
 
 
 def _strategy(request: TuneOptions, tuning: TuningCriterion) -> str:
@@ -236,8 +275,20 @@ def backend_of(
     request: TuneOptions,
     calibration_data: CalibrationLike | None,
     inputs: InputValues | None,
+    *,
+    recipes: RecipesLike | None,
 ) -> Backend:
     """The backend of the model that is given, or the one that is given instead.
+
+    Args:
+        request:
+            The options.
+        calibration_data:
+            The calibration data.
+        inputs:
+            The inputs that are the same for all samples.
+        recipes:
+            The recipes that are asked for.
 
     Raises:
         ValueError:
@@ -245,10 +296,11 @@ def backend_of(
     """
     allowed, runtime = request.quantization, request.runtime
     options = {
+        "example_inputs": request.example_inputs,
         "approach": allowed.approach,
         "calibration_data": calibration_data,
         "calibration_sizes": allowed.calibration_sizes,
-        "recipes": allowed.recipes,
+        "recipes": recipes,
         "inputs": inputs or None,
         "transform": request.evaluation.transform,
         "providers": runtime.providers,
@@ -406,16 +458,16 @@ def _may_narrow(allowed: QuantizationOptions) -> bool:
 
 def _told_batches(
     measure: Evaluate, backend: Backend, space: TuningSpace, fp32: Any
-) -> Batches | None:
+) -> tuple[Batches | None, tuple[str, ...]]:
     """How models with dynamic quantization are evaluated; says what is odd about the data."""
     is_leader = this_rank().is_leader
     if isinstance(measure, DataEvaluation) and is_leader:
         measure.tell_unused(fp32)
-    warn_of_data(backend, measure, lambda: fp32)
+    warnings = warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
     if is_leader:
         warn_of_batches(measure, batches)
-    return batches
+    return batches, warnings
 
 
 def _check_backend_alone(model: ModelLike | None, options: Mapping[str, Any]) -> None:

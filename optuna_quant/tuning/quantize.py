@@ -100,7 +100,10 @@ def quantize(
             inputs={n: v for n, v in paths.items() if isinstance(v, str | os.PathLike)},
         )
     inputs = inputs_of(request)
-    backend = backend_of(request, calibration_data_of(request), inputs)
+    recipes = request.quantization.recipes
+    if recipes is None and request.backend is None and given is not None and given.recipes:
+        recipes = dict(given.recipes)
+    backend = backend_of(request, calibration_data_of(request), inputs, recipes=recipes)
     if save is not None:
         check_output(save, inputs=files_of(backend))
     if given is None:

@@ -20,7 +20,7 @@ _Function = Callable[["optuna.Trial"], float]
 
 
 class _OneLineOfATrial(logging.Filter):
-    """Drops the line with which Optuna says how a trial of this search has ended.
+    """Drops the lines with which Optuna says how a trial of this search has ended.
 
     It has all parameters of the trial: 1,600 characters with 16 ops. Optuna writes it in the
     thread of the trial as soon as the objective has returned, and nothing else before it; so what
@@ -35,7 +35,9 @@ class _OneLineOfATrial(logging.Filter):
         number = getattr(self._ended, "number", None)
         if number is None or not str(entry.msg).startswith(f"Trial {number} "):
             return True
-        self._ended.number = None
+        # Of one that has failed there are two lines: its parameters first.
+        if not str(entry.msg).startswith(f"Trial {number} failed with parameters"):
+            self._ended.number = None
         return False
 
     def noting(self, function: _Function) -> _Function:

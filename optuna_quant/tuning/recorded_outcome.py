@@ -28,6 +28,7 @@ from optuna_quant.study.record_check import check_record
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.conclude import conclude
+from optuna_quant.tuning.findings import find_findings
 from optuna_quant.tuning.outcome import Outcome
 from optuna_quant.tuning.recorded_study import RecordedTrials
 from optuna_quant.tuning.recorded_study import RelativeToRecord
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.wishes import OpDict
+    from optuna_quant.tuning.findings import Findings
 
 
 _NOT_ENDED = "The record does not say that the search has ended."
@@ -99,8 +101,8 @@ def is_recorded(result: Outcome) -> bool:
 def recorded_outcome(study: optuna.Study) -> Outcome:
     """The outcome of a search, as far as the record of its study tells.
 
-    The answer is the best by the costs that are in the record; :func:`optuna_quant.tune` measures
-    the best few at its end, and the record does not say what that gave.
+    The answer is the one that the search has measured as the best at its end. If trials have ended
+    since, or it did not come to its end, it is the best by the costs that are in the record.
 
     Args:
         study:
@@ -121,6 +123,8 @@ def recorded_outcome(study: optuna.Study) -> Outcome:
     if _has_scores(study):
         table = objective.table if isinstance(objective, KnownObjective) else None
         study.sampler = SurrogateQuantSampler(space, criterion=criterion, costs=table)
+    end = find_findings(study)
+    is_of_now = end is not None and end.is_of_now(study)
     try:
         found = conclude(
             Outcome,
@@ -129,18 +133,30 @@ def recorded_outcome(study: optuna.Study) -> Outcome:
             policy,
             backend=NoBackend(),
             space=space,
+            measure=end.measured if end is not None and is_of_now else None,
             left_out=_left_out(study, space),
         )
     finally:
         study.sampler = sampler
+    found = replace(found, call=None if end is None else end.call)
+    if end is not None and is_of_now:
+        found = _with_holdout(found, end)
+    elif record.HOLDOUT_SPLIT in study_system_attrs(study):
+        found = replace(found, holdout_missing=_NOT_IN_RECORD)
     if found.trial is None or found.baseline is None or not found.met:
         return found
     again, why = recorded_second_evaluation(study, found.trial, baseline=found.baseline)
     found = replace(found, second_evaluation=again, not_repeatable=why)
-    found = replace(found, met=found.is_reproducible)
-    if record.HOLDOUT_SPLIT in study_system_attrs(study):
-        found = replace(found, holdout_missing=_NOT_IN_RECORD)
-    return found
+    return replace(found, met=found.is_reproducible)
+
+
+def _with_holdout(found: Outcome, end: Findings) -> Outcome:
+    """The outcome with what the hold-out set says of its model."""
+    is_same = found.trial is not None and found.trial.number == end.trial
+    missing = end.holdout_missing
+    if not is_same and end.holdout is not None:
+        missing = _NOT_IN_RECORD
+    return replace(found, holdout=end.holdout if is_same else None, holdout_missing=missing)
 
 
 def _stop(study: optuna.Study) -> Stop:

@@ -131,6 +131,14 @@ class TuningResult(Outcome):
         call:
             The call or the command that has started the search, for reports; without secrets.
             :obj:`None` if that is not known.
+        warnings:
+            What is suspicious about the data, such as a FP32 model that is no better than chance.
+        not_searched:
+            The ops that might be quantized and are not in the tuning space for another reason
+            than their cost: :class:`~optuna_quant.space.left_out.LeftOut`, each with its reason
+            and what to do.
+        other_recipes:
+            The recipes that may lower errors in this model, and that were not searched.
     """
 
     def model(self) -> Model:
@@ -189,7 +197,8 @@ class TuningResult(Outcome):
             weight-only mode have one. Where costs are known there follow
             ``seconds_gained`` and ``bytes_gained``, what the op gains in its option against FP32
             while all else is the same (0 in fallback), for another objective ``gained``; and a
-            row for each op that was left out of the space as slower here. Where
+            row for each op that was left out of the space as slower here, and for each that might
+            be quantized and was not searched, with the reason as its ``note``. Where
             ``explanation`` knows it there follow ``error_share``, the op's part of the error that
             is expected where every op is quantized, and ``of_activations``, what part of that
             comes from its activations and not from its weights. Without a model there are no
@@ -210,7 +219,7 @@ class TuningResult(Outcome):
 
         Raises:
             ValueError:
-                If there is no such op in the search; it names those that are most like it.
+                If there is no such op in the model; it names those that are most like it.
         """
         return explain_op(self, op)
 

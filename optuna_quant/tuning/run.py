@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -15,6 +16,7 @@ import optuna
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import Progress
+from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.display import Display
 from optuna_quant.callbacks.open_display import open_display
@@ -38,18 +40,21 @@ from optuna_quant.samplers._fp32_only import FP32OnlySampler
 from optuna_quant.storages.errors import storage_errors
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study.compatibility import signature_of_models
+from optuna_quant.study.data_warnings import keep_warnings
 from optuna_quant.study.gone import StudyGoneError
 from optuna_quant.study.gone import named_if_gone
 from optuna_quant.study.names import find_name
 from optuna_quant.study.names import model_of
 from optuna_quant.study.others import is_searched
 from optuna_quant.study.others import running_elsewhere
+from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.repeated_failures import try_again
 from optuna_quant.tuning.conclude import conclude
 from optuna_quant.tuning.deciding import decide_for
 from optuna_quant.tuning.direction import ask_for_direction
 from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
+from optuna_quant.tuning.findings import keep_findings
 from optuna_quant.tuning.holdout import with_holdout
 from optuna_quant.tuning.opening import MOST_RENEWALS
 from optuna_quant.tuning.opening import StudyOpener
@@ -63,6 +68,7 @@ from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.promising import finish_promising
 from optuna_quant.tuning.result import TuningResult
 from optuna_quant.tuning.second_evaluation import with_second_evaluation
+from optuna_quant.tuning.usual_recipes import started_with
 from optuna_quant.tuning.warm_start import WarmStart
 from optuna_quant.tuning.warm_start import warm_start
 from optuna_quant.workers.launch import this_rank
@@ -135,6 +141,8 @@ class TuningRun:
             Whether the answer is measured beside the FP32 model.
         with_space:
             Gives the sampler of another tuning space, with an objective that knows its costs.
+        other_spaces:
+            Tuning spaces with other recipes, of which a study may be continued.
         left_out:
             The ops that the tuning space does not have because of what they cost.
         from_study:
@@ -145,6 +153,8 @@ class TuningRun:
             The seed of everything random.
         call:
             What has started the search, for its report.
+        warnings:
+            What is suspicious about the data, as far as it is known before anything is evaluated.
     """
 
     backend: Backend
@@ -169,9 +179,11 @@ class TuningRun:
     may_narrow: bool = False
     measure_gain: bool = True
     with_space: Callable[[TuningSpace, KnownObjective], BaseSampler] | None = None
+    other_spaces: tuple[TuningSpace, ...] = ()
     left_out: Mapping[str, OpGain | None] = field(default_factory=dict)
     from_study: FromStudy | None = None
     call: Call | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -208,9 +220,14 @@ class TuningRun:
             on_stuck:
                 That of :class:`~optuna_quant.QuantObjective`.
 
+        Returns:
+            The result; that of what is in the study if the search was interrupted.
+
         Raises:
             BaselineError:
                 If the FP32 model cannot be evaluated.
+            KeyboardInterrupt:
+                If it was interrupted before there was a study.
             StudyGoneError:
                 If the study was deleted, or its file removed, meanwhile.
             ValueError:
@@ -221,8 +238,14 @@ class TuningRun:
         journal = storage_file(storage)
         if self.saver is not None and journal is not None:
             check_output(self.saver.path, inputs={"storage": journal})
-        with open_display(show=options.show_progress) as display:
-            return self._open(storage, study_name, options, on_stuck, display)
+        reached = _Reached(self)
+        try:
+            with open_display(show=options.show_progress) as display:
+                return self._open(storage, study_name, options, on_stuck, display, reached)
+        except KeyboardInterrupt:
+            if reached.study is None:
+                raise
+        return reached.interrupted()
 
     def check_objective(self) -> None:
         """Refuse an objective that a new study could not know, before one is started or deleted.
@@ -242,15 +265,16 @@ class TuningRun:
         options: SearchOptions,
         on_stuck: Callable[[str], None] | None,
         display: Display,
+        reached: _Reached,
     ) -> TuningResult:
         """Open the study, decide for what and in which space it is searched, and search."""
         opened = open_storage(storage, heartbeat=False)
         if study_name is None and storage is not None:
             study_name = find_name(opened, _DEFAULT_STUDY_STEM, self.model)
         models = signature_of_models(self.backend, self.space)
-        costs = StudyCosts(
+        costs_in = partial(
+            StudyCosts,
             self.backend,
-            self.space,
             signature=models,
             given=self.costs,
             before=partial(
@@ -258,17 +282,20 @@ class TuningRun:
             ),
         )
         if self.objective is not None and is_new(opened, study_name):
-            check_can_be_known(self.objective, costs)
+            check_can_be_known(self.objective, costs_in(self.space))
         display.doing("Looking at what ops cost")
         for attempts_left in reversed(range(MOST_RENEWALS)):
             study = self._opener.open(opened, study_name)
+            reached.study = study
+            space = started_with(study, (self.space, *self.other_spaces))
+            costs = costs_in(space)
             start = warm_start(
                 study,
                 self.from_study,
                 storage=opened,
                 models=models,
                 evaluation=signature_of(self.measure),
-                space=self.space,
+                space=space,
             )
             try:
                 with named_if_gone(study):
@@ -276,7 +303,7 @@ class TuningRun:
                         costs.take_over(study, start.source)
                     study, decision = decide_for(
                         study,
-                        space=self.space,
+                        space=space,
                         objective=self.objective,
                         costs=costs,
                         may_narrow=self.may_narrow,
@@ -292,6 +319,7 @@ class TuningRun:
             decided = decided._without_gain(decision.no_gain)
             options = replace(options, n_jobs=1)
         study.sampler = decided.sampler
+        reached.begin(decided, study)
         return decided._search(
             study,
             decision,
@@ -300,6 +328,7 @@ class TuningRun:
             options=options,
             on_stuck=on_stuck,
             display=display,
+            reached=reached,
         )
 
     def _decided(self, decision: Decision) -> TuningRun:
@@ -339,6 +368,7 @@ class TuningRun:
         options: SearchOptions,
         on_stuck: Callable[[str], None] | None,
         display: Display,
+        reached: _Reached,
     ) -> TuningResult:
         progress = Progress(self.policy, display=display, left_out=len(self.left_out))
         shown = [progress] if options.show_progress else []
@@ -359,7 +389,9 @@ class TuningRun:
             annotate=annotate_all(options.callbacks),
         )
         study = self._opener.fitting(study, objective, storage)
+        reached.begin(self, study)
         start.keep(study)  # It may be a new one.
+        keep_warnings(study, self.warnings)
         decision.keep(study)
         if not running_elsewhere(study):
             try_again(study, self.space)
@@ -418,9 +450,54 @@ class TuningRun:
             display.doing("Evaluating the hold-out set")
             limited = partial(objective.limited, study, what="The evaluation of the hold-out set")
             result = with_holdout(result, self.holdout, limited=limited)
+        keep_findings(result)
         if unwritten is not None:
             raise OutputError(unwritten, result)
         return result
+
+
+class _Reached:
+    """How far a search has come, for its result if it is interrupted.
+
+    Args:
+        run:
+            The search.
+    """
+
+    def __init__(self, run: TuningRun) -> None:
+        self._run = run
+        self._decided = False
+        self.study: optuna.Study | None = None
+
+    def begin(self, run: TuningRun, study: optuna.Study) -> None:
+        """The search in the space and for the objective that were decided, in its study."""
+        self._run, self.study, self._decided = run, study, True
+
+    def interrupted(self) -> TuningResult:
+        """What the study holds; nothing is measured or evaluated for it."""
+        assert self.study is not None
+        study, run, space, when = self.study, self._run, self._run.space, ""
+        sampler = study.sampler
+        if not self._decided:
+            when = " while it looked at what ops cost"
+            # What was started earlier may leave out ops, or have other recipes: the sampler is not
+            # of that space yet.
+            study.sampler = optuna.samplers.RandomSampler()
+            with contextlib.suppress(ValueError):
+                space = recorded_space(study, space.prefix)
+        try:
+            result = conclude(
+                TuningResult,
+                study,
+                Stop(StopReason.INTERRUPTED, f"The search was interrupted{when}."),
+                run.policy,
+                backend=run.backend,
+                space=space,
+                left_out=run.left_out,
+            )
+        finally:
+            study.sampler = sampler
+        return replace(result, note=note_of(run.measure), call=run.call)
 
 
 def _write(saver: SaveBest | None, result: TuningResult) -> str | None:

@@ -70,15 +70,19 @@ class Status:
         best_trial:
             Its number; :obj:`None` if there is none.
         evaluated:
-            How many models were evaluated.
+            How many models were evaluated, those that failed among them.
         trials:
             How many trials there are.
         failed:
-            How many of them have failed.
+            How many of those that were evaluated have failed.
         running:
             How many of them run, by workers that are not known to have died.
         lost:
             How many of them run by the record, but their worker has died.
+        baseline_trials:
+            How many of them evaluated the FP32 model.
+        waiting:
+            How many of them wait to be run.
         workers:
             The machines of the workers, with their number.
         seconds:
@@ -101,6 +105,8 @@ class Status:
     failed: int
     running: int
     lost: int
+    baseline_trials: int
+    waiting: int
     workers: dict[str, int]
     seconds: float
     last: datetime | None
@@ -120,16 +126,28 @@ class Status:
             lines.append(f"FP32: metric {self.baseline:.6g}")
         if self.best:
             lines.append(f"{'best' if self.outcome == 'met' else 'closest'}: {self.best}")
-        counts = [f"{self.evaluated} evaluated", f"{self.running} running"]
-        counts += [f"{self.failed} failed"] if self.failed else []
-        counts += [f"{self.lost} whose worker has died"] if self.lost else []
-        lines.append(f"trials: {self.trials} ({', '.join(counts)})")
+        lines.append(f"trials: {self.trials} ({', '.join(self._counts())})")
         lines.append(f"workers: {self._shown_workers()}")
         ended = "" if self.last is None else f", the last trial ended {_ago(self.last)}"
         lines.append(f"time: {clock(self.seconds)} of evaluation{ended}")
         if self.stopped is not None:
             lines.append(f"stopped: {self.stopped}")
         return "\n".join(lines)
+
+    def _counts(self) -> list[str]:
+        """What became of the trials; the numbers add up to all of them."""
+        failures = f", {self.failed} of them failed" if self.failed else ""
+        counts = {
+            f"evaluated{failures}": self.evaluated,
+            "of the FP32 model": self.baseline_trials,
+            "running": self.running,
+            "whose worker has died": self.lost,
+            "waiting": self.waiting,
+        }
+        rest = self.trials - sum(counts.values())
+        counts["that repeat or continue another, or were cut short"] = rest
+        shown = (f"evaluated{failures}", "running")
+        return [f"{count} {what}" for what, count in counts.items() if count or what in shown]
 
     def _shown_workers(self) -> str:
         if not self.workers:
@@ -147,7 +165,8 @@ def status_of(study: optuna.Study) -> Status:
     every = study.get_trials(deepcopy=False)
     trials = [trial for trial in every if not TrialView(trial).is_foreign]
     recorded, baseline = RecordedTrials(study), get_baseline(study)
-    objective, alive = _objective(recorded), running_now(study)
+    objective = _objective(recorded)
+    alive = [trial for trial in running_now(study) if not TrialView(trial).is_foreign]
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     found = candidates(study, recorded.criterion, trials)
     met = ranked(found, objective)
@@ -174,9 +193,13 @@ def status_of(study: optuna.Study) -> Status:
         best_trial=None if nearest is None else nearest.trial.number,
         evaluated=trials_used(trials),
         trials=len(trials),
-        failed=sum(trial.state == TrialState.FAIL for trial in trials),
+        failed=trials_used(trial for trial in trials if trial.state == TrialState.FAIL),
         running=len(alive),
         lost=len(running) - len(alive),
+        baseline_trials=sum(
+            trial.state.is_finished() and TrialView(trial).is_baseline for trial in trials
+        ),
+        waiting=sum(trial.state == TrialState.WAITING for trial in trials),
         workers=_workers(alive),
         seconds=busy_seconds(trials),
         last=max(ended, default=None),

@@ -278,6 +278,21 @@ def _begins_from_studies(cls: type[QuantSampler]) -> bool:
     return bool(getattr(cls, "begins_from_studies", False))
 
 
+def tunes_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether recipes are tuned by default, because a strategy has a place for them.
+
+    For others a recipe is one more dimension of the space.
+
+    Args:
+        strategy:
+            The strategy's name.
+        kwargs:
+            Its options.
+    """
+    able = bool(getattr(strategies()[strategy], "tunes_recipes", False))
+    return able and kwargs.get("compat") is None
+
+
 def sampler_options(cls: type[QuantSampler]) -> list[str]:
     """The names of the options that a sampler takes, its base classes' included."""
     return [name for name in _keywords(cls) if name not in _GIVEN]

@@ -28,6 +28,7 @@ from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.outcome import NOTHING
 from optuna_quant.tuning.outcome import ResultKind
+from optuna_quant.tuning.table import changed_recipes
 from optuna_quant.tuning.warm_start import shown_start
 from optuna_quant.tuning.what_runs import describe_runs
 
@@ -53,6 +54,7 @@ def summary(result: Outcome) -> str:
     """
     # What the hold-out set says is true of a chosen model as it stands, so it comes first.
     lines = [_first_line(result), *_shown_holdout(result)]
+    lines.extend(f"warning: {warning}" for warning in result.warnings)
     if result.is_fp32:
         lines.append(
             f"metric {result.metric:.6g} ({result.original}), criterion: {result.criterion}"
@@ -85,8 +87,12 @@ def summary(result: Outcome) -> str:
             lines.append(f"in fallback: {listed(result.fallback_ops)}")
     if result.explanation is not None:
         lines.extend(str(result.explanation).splitlines())
-    if result.config is not None:
+    elif result.config is not None:
         lines.extend(shown_left_out(result.left_out))
+    if result.recipes_may_help:
+        names = ", ".join(result.other_recipes)
+        lines.append(f"not searched: recipes {names}; try recipes='all' (--recipes all)")
+    if result.config is not None:
         lines.extend(_shown_float_weights(result, result.config))
     if result.abandoned:
         count = len(result.abandoned)
@@ -114,16 +120,17 @@ def ops_line(result: Outcome) -> str:
 
 
 def _described_runs(result: Outcome, config: QuantConfig) -> tuple[str, str]:
-    return describe_runs(config, result.known_executed, left_out=len(result.left_out))
+    return describe_runs(
+        config,
+        result.known_executed,
+        left_out=len(result.left_out),
+        not_searched=len(result.not_searched),
+    )
 
 
 def _shown_recipes(result: Outcome, config: QuantConfig) -> list[str]:
     """The recipes that are not at their defaults, or that the user has fixed."""
-    shown = [
-        f"{name}={value}"
-        for name, value in config.recipes.items()
-        if len(result.space.recipes[name]) == 1 or value != result.space.recipes[name][0]
-    ]
+    shown = [f"{name}={value}" for name, value in changed_recipes(config, result.space).items()]
     return [f"recipes: {'; '.join(shown)}"] if shown else []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+import json
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from optuna_quant.costs.gain_per_op import OpGain
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.keys import RecipeValue
+    from optuna_quant.space.left_out import LeftOut
+    from optuna_quant.space.space import TuningSpace
     from optuna_quant.tuning.outcome import Outcome
 
 
@@ -30,9 +35,20 @@ _logger = get_logger(__name__)
 _COLUMNS = ("op", "op_type", "mode", "activation", "weight", "runs", "as_asked", "note")
 LEVEL_COLUMN = "accuracy_level"
 """The column of the accuracy levels of ops in weight-only mode."""
+RECIPES_COLUMN = "recipes"
+"""The column of the recipes of the whole model, as JSON, the same for all ops."""
 
 
-def report(result: Outcome, executed: Mapping[str, ExecutedOp] | None = None) -> pd.DataFrame:
+NOT_SEARCHED = "not searched"
+"""What the note of an op begins with that was not searched."""
+
+
+def report(
+    result: Outcome,
+    executed: Mapping[str, ExecutedOp] | None = None,
+    *,
+    others: bool = True,
+) -> pd.DataFrame:
     """What was asked of each op, and what runs; see :meth:`TuningResult.report`.
 
     Args:
@@ -40,6 +56,8 @@ def report(result: Outcome, executed: Mapping[str, ExecutedOp] | None = None) ->
             The result.
         executed:
             What runs, as far as it is known. Default: what the backend says, or its error.
+        others:
+            Whether the ops that might be quantized and were not searched have rows as well.
     """
     import pandas as pd
 
@@ -61,7 +79,10 @@ def report(result: Outcome, executed: Mapping[str, ExecutedOp] | None = None) ->
         for op, config in result.config.ops.items()
     ]
     rows += [_row_left_out(op, gain) for op, gain in result.left_out.items()]
-    return _frame(rows, result.config, [*_COLUMNS, *columns])
+    if others:
+        rows += [_row_not_searched(each) for each in result.not_searched]
+    recipes = changed_recipes(result.config, result.space)
+    return _frame(rows, replace(result.config, recipes=recipes), [*_COLUMNS, *columns])
 
 
 def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
@@ -70,6 +91,13 @@ def _row_left_out(op: str, gain: OpGain | None) -> dict[str, object]:
     if gain is not None:
         row |= {"op_type": gain.op_type, "note": f"left out, {left_out_by_cost(gain).reason}"}
     return row
+
+
+def _row_not_searched(each: LeftOut) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(_COLUMNS, "")
+    why = f"{each.reason}: {each.remedy}" if each.remedy else each.reason
+    row |= {"op": each.op, "op_type": each.op_type, "mode": "fp32", "as_asked": None}
+    return row | {"note": f"{NOT_SEARCHED}: {why}"}
 
 
 def asked_report(
@@ -86,7 +114,8 @@ def asked_report(
             What runs, as the backend says.
 
     Returns:
-        A row for each op. The column :data:`LEVEL_COLUMN` is there if an op has such a level.
+        A row for each op. The column :data:`LEVEL_COLUMN` is there if an op has such a level, and
+        :data:`RECIPES_COLUMN` if the configuration names recipes.
     """
     rows = [asked_row(op, op_types.get(op, ""), each, executed) for op, each in config.ops.items()]
     return _frame(rows, config, _COLUMNS)
@@ -95,7 +124,7 @@ def asked_report(
 def _frame(
     rows: Sequence[Mapping[str, object]], config: QuantConfig, columns: Sequence[str]
 ) -> pd.DataFrame:
-    """The rows as a data frame, with the accuracy levels beside the weights if ops have any."""
+    """The rows as a data frame, with the accuracy levels and the recipes if there are any."""
     import pandas as pd
 
     frame = pd.DataFrame(rows, columns=list(columns))
@@ -104,7 +133,25 @@ def _frame(
         # Int64 has missing values; with floats, a file would say 4.0.
         of_rows = pd.Series([levels.get(op) for op in frame["op"]], dtype="Int64")
         frame.insert(list(columns).index("weight") + 1, LEVEL_COLUMN, of_rows)
+    if config.recipes:
+        frame[RECIPES_COLUMN] = json.dumps(dict(config.recipes))
     return frame
+
+
+def changed_recipes(config: QuantConfig, space: TuningSpace) -> dict[str, RecipeValue]:
+    """The recipes of a configuration that are not at their defaults, or that are fixed.
+
+    Args:
+        config:
+            The configuration, which is in the space.
+        space:
+            The tuning space.
+    """
+    return {
+        name: value
+        for name, value in config.recipes.items()
+        if len(space.recipes[name]) == 1 or value != space.recipes[name][0]
+    }
 
 
 def asked_row(

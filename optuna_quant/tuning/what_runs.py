@@ -51,7 +51,11 @@ def runs_as_asked(option: OpConfig, runs: OpRuns) -> bool | None:
 
 
 def describe_runs(
-    config: QuantConfig, executed: Mapping[str, ExecutedOp] | None, *, left_out: int = 0
+    config: QuantConfig,
+    executed: Mapping[str, ExecutedOp] | None,
+    *,
+    left_out: int = 0,
+    not_searched: int = 0,
 ) -> tuple[str, str]:
     """Count the quantized ops that run in integer kernels, and those with weights alone.
 
@@ -62,6 +66,8 @@ def describe_runs(
             What runs, by op; None if that is not known of any.
         left_out:
             How many ops the tuning space does not have because of what they cost.
+        not_searched:
+            How many others it does not have that might be quantized; they are not in the total.
 
     Returns:
         The count in words, and what was asked for and does not run so, with the ops of which
@@ -78,15 +84,17 @@ def describe_runs(
     total = len(config.ops) + left_out
     of = f"of {total} op{'' if total == 1 else 's'}"
     weights = len(asked) - len(expected)
+    others = f"{not_searched} other{'' if not_searched == 1 else 's'} not searched"
+    beyond = f"; {others}" if not_searched else ""
     if weights and not expected:
-        return f"{weights} {of} with quantized weights", ""
+        return f"{weights} {of} with quantized weights{beyond}", ""
     alone = f", {weights} with quantized weights alone" if weights else ""
     if len(unknown) == len(expected):
-        return f"{len(asked)} {of} quantized{alone}", ""
+        return f"{len(asked)} {of} quantized{alone}{beyond}", ""
     parts = []
     if floats:
         parts.append(f"{len(floats)} asked for but not run in integers: {listed(floats)}")
     if unknown:
         parts.append(f"not known of {len(unknown)}: {listed(unknown)}")
     rest = f"; {left_out} left in FP32" if left_out else ""
-    return f"{len(integer)} {of} in integer kernels{alone}{rest}", "; ".join(parts)
+    return f"{len(integer)} {of} in integer kernels{alone}{rest}{beyond}", "; ".join(parts)

@@ -16,6 +16,7 @@ from optuna_quant.study.trial_view import views
 from optuna_quant.visualization._facts import answer_of
 from optuna_quant.visualization._facts import criterion_of
 from optuna_quant.visualization._facts import metric_name
+from optuna_quant.visualization._facts import study_of
 from optuna_quant.visualization._facts import trial_of
 from optuna_quant.visualization._facts import warn_of_nothing
 from optuna_quant.visualization._names import for_plotly
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.study.trial_view import TrialView
+    from optuna_quant.visualization._facts import Searched
 
 
 SAMPLES = "Samples seen"
@@ -66,8 +68,9 @@ class _ConfidenceSequenceInfo(NamedTuple):
 
 
 def _get_confidence_sequence_info(
-    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
+    study: Searched, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
 ) -> _ConfidenceSequenceInfo:
+    study = study_of(study)
     criterion, baseline = criterion_of(study, criterion), get_baseline(study)
     view = None if trial is None else trial_of(study, trial)
     if view is None and (baseline is None or not _quantized(study)):
@@ -188,7 +191,7 @@ def interval_name(info: _ConfidenceSequenceInfo) -> str:
 
 
 def plot_confidence_sequence(
-    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
+    study: Searched, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
 ) -> go.Figure:
     """Plot between which values the metric of a trial is, by the number of samples seen.
 
@@ -205,7 +208,7 @@ def plot_confidence_sequence(
 
     Args:
         study:
-            A study whose metric was evaluated sample by sample.
+            A study whose metric was evaluated sample by sample, or the result of a search.
         criterion:
             What trials that were evaluated in full are judged by. Default: that of the study, or
             at most 1% relative loss if it records none.

@@ -16,6 +16,7 @@ from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.trial_view import views
 from optuna_quant.visualization._facts import config_of
 from optuna_quant.visualization._facts import has_quantized
+from optuna_quant.visualization._facts import study_of
 from optuna_quant.visualization._facts import warn_of_nothing
 from optuna_quant.visualization._options import STATIC_8
 from optuna_quant.visualization._plotly import graph_objects
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from optuna_quant.costs.costs import Costs
+    from optuna_quant.visualization._facts import Searched
 
 
 DIAGONAL = "as predicted"
@@ -51,8 +53,9 @@ class _CostPredictionInfo(NamedTuple):
 
 
 def _get_cost_prediction_info(
-    study: optuna.Study, *, measure: str | None = None, prefix: str = "quant"
+    study: Searched, *, measure: str | None = None, prefix: str = "quant"
 ) -> _CostPredictionInfo:
+    study = study_of(study)
     if measure not in (None, LATENCY, SIZE):
         raise ValueError(
             f"measure must be {LATENCY!r} or {SIZE!r}, which are measured on whole models, but "
@@ -145,7 +148,7 @@ def ends_of(info: _CostPredictionInfo) -> tuple[float, float]:
 
 
 def plot_cost_prediction(
-    study: optuna.Study, *, measure: str | None = None, prefix: str = "quant"
+    study: Searched, *, measure: str | None = None, prefix: str = "quant"
 ) -> go.Figure:
     """Plot what the cost table of a study predicts for whole models against what was measured.
 
@@ -160,7 +163,7 @@ def plot_cost_prediction(
 
     Args:
         study:
-            A study that keeps a cost table.
+            A study that keeps a cost table, or the result of a search.
         measure:
             ``"latency"``, with the models that were timed when the table was measured, or
             ``"size"``, with the models of the trials. Default: the time if that was measured.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from optuna.logging import get_logger
 from optuna.trial import TrialState
@@ -17,6 +18,7 @@ from optuna_quant.selection.answer import ranked
 from optuna_quant.sequential import Decision
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.trial_view import views
+from optuna_quant.tuning.outcome import Outcome
 from optuna_quant.tuning.recorded_study import RecordedTrials
 
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 
 _logger = get_logger(__name__)
+
+Searched: TypeAlias = "optuna.Study | Outcome"
+"""What a plot is drawn of: a study, or the result of a search, which has one."""
 
 
 class Judged(enum.StrEnum):
@@ -62,6 +67,16 @@ SYMBOLS: Mapping[Judged, tuple[str, str]] = MappingProxyType(
 
 HOLLOW = frozenset({Judged.MISSED, Judged.PARTIAL, Judged.FAILED})
 """Those whose marker is not filled."""
+
+
+def study_of(given: Searched) -> optuna.Study:
+    """The study that is drawn.
+
+    Args:
+        given:
+            A study, or the result of a search.
+    """
+    return given.study if isinstance(given, Outcome) else given
 
 
 def warn_of_nothing(study: optuna.Study, what: str) -> None:

@@ -14,6 +14,7 @@ from optuna_quant.study.trial_view import views
 from optuna_quant.visualization._facts import answer_of
 from optuna_quant.visualization._facts import config_of
 from optuna_quant.visualization._facts import has_quantized
+from optuna_quant.visualization._facts import study_of
 from optuna_quant.visualization._facts import trial_of
 from optuna_quant.visualization._facts import warn_of_nothing
 from optuna_quant.visualization._graph_layout import Part
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.default import ModelLike
     from optuna_quant.study.trial_view import TrialView
+    from optuna_quant.visualization._facts import Searched
 
 
 EDGE_COLOR = "#BBBBBB"
@@ -82,13 +84,14 @@ class _ModelGraphInfo(NamedTuple):
 
 
 def _get_model_graph_info(
-    study: optuna.Study,
+    study: Searched,
     model: ModelLike | HasGraph,
     *,
     trial: int | None = None,
     collapse: bool | None = None,
     prefix: str = "quant",
 ) -> _ModelGraphInfo:
+    study = study_of(study)
     view = _view(study, trial)
     if view is None:
         warn_of_nothing(study, "no trial of a quantized model")
@@ -217,7 +220,7 @@ def size_of(info: _ModelGraphInfo) -> tuple[float, float]:
 
 
 def plot_model_graph(
-    study: optuna.Study,
+    study: Searched,
     model: ModelLike | HasGraph,
     *,
     trial: int | None = None,
@@ -238,7 +241,7 @@ def plot_model_graph(
 
     Args:
         study:
-            A study that a strategy of this library has searched.
+            A study that a strategy of this library has searched, or the result of a search.
         model:
             The model that it has searched: a path, or a backend, such as ``result.backend``.
         trial:

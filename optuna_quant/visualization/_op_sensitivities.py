@@ -20,6 +20,7 @@ from optuna_quant.samplers._models.option_scores import merged
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.tuning.sensitivities.table import SensitivityTable
 from optuna_quant.visualization._facts import has_quantized
+from optuna_quant.visualization._facts import study_of
 from optuna_quant.visualization._facts import warn_of_nothing
 from optuna_quant.visualization._names import for_plotly
 from optuna_quant.visualization._names import shortened
@@ -35,19 +36,24 @@ from optuna_quant.visualization._units import unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import optuna
     import plotly.graph_objects as go
 
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.space import TuningSpace
+    from optuna_quant.visualization._facts import Searched
 
 
 TITLE = "Sensitivity of the model to each op"
 SENSITIVITY = "Sensitivity (this op alone quantized)"
 REST_COLOR = "#999999"
 
-_SAVED = {LATENCY: "Time saved by quantizing it", SIZE: "Bytes saved by quantizing it"}
+_SAVED = {
+    LATENCY: "Time saved by it while all others are quantized",
+    SIZE: "Bytes saved by it while all others are quantized",
+}
 # The sum of the rest is cut where it would be longer than the longest bar by more than this.
 _LONGEST = 1.15
 
@@ -75,12 +81,13 @@ class _OpSensitivitiesInfo(NamedTuple):
 
 
 def _get_op_sensitivities_info(
-    study: optuna.Study,
+    study: Searched,
     *,
     sensitivities: SensitivityTable | str | os.PathLike[str] | None = None,
     n_ops: int = 30,
     prefix: str = "quant",
 ) -> _OpSensitivitiesInfo:
+    study = study_of(study)
     if isinstance(n_ops, bool) or not isinstance(n_ops, int) or n_ops < 1:
         raise ValueError(f"n_ops must be a positive integer, but got {n_ops!r}.")
     if sensitivities is None and not has_quantized(study):
@@ -219,6 +226,16 @@ def rest_texts(info: _OpSensitivitiesInfo) -> tuple[str, str]:
     return f"{info.rest.sensitivity:.3g}", saved
 
 
+def without_bar(lengths: Sequence[float | None]) -> list[str]:
+    """What stands in the place of each bar that has no length: 0, or that it is not known.
+
+    Args:
+        lengths:
+            The lengths of the bars.
+    """
+    return ["not known" if length is None else "" if length else "0" for length in lengths]
+
+
 def precisions_of(info: _OpSensitivitiesInfo) -> list[Precision]:
     """The precisions that a legend explains: those of the options, if they are several.
 
@@ -231,7 +248,7 @@ def precisions_of(info: _OpSensitivitiesInfo) -> list[Precision]:
 
 
 def plot_op_sensitivities(
-    study: optuna.Study,
+    study: Searched,
     *,
     sensitivities: SensitivityTable | str | os.PathLike[str] | None = None,
     n_ops: int = 30,
@@ -252,7 +269,7 @@ def plot_op_sensitivities(
 
     Args:
         study:
-            A study that a strategy of this library has searched.
+            A study that a strategy of this library has searched, or the result of a search.
         sensitivities:
             A table that :func:`optuna_quant.sensitivity` has made, or the path of its file.
             Default: those that the study keeps.
@@ -315,6 +332,20 @@ def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> go.Figure:
     if info.gain is not None:
         text = [*none, on_rest[1]][: len(labels)]
         figure.add_trace(go.Bar(x=gains, text=text, xaxis="x2", **shared))
+        if any(missing := without_bar(gains)):
+            figure.add_trace(
+                go.Scatter(
+                    x=[0.0] * len(places),
+                    y=places,
+                    xaxis="x2",
+                    mode="text",
+                    text=missing,
+                    textposition="middle right",
+                    textfont={"size": 10, "color": REST_COLOR},
+                    hoverinfo="skip",
+                    showlegend=False,
+                )
+            )
         figure.update_layout(
             xaxis={"domain": [0, 0.48]},
             xaxis2={"domain": [0.54, 1], "anchor": "y", "title": info.gain.title, "nticks": 6},

@@ -14,6 +14,7 @@ from optuna_quant.visualization._facts import config_of
 from optuna_quant.visualization._facts import criterion_of
 from optuna_quant.visualization._facts import has_quantized
 from optuna_quant.visualization._facts import judged
+from optuna_quant.visualization._facts import study_of
 from optuna_quant.visualization._facts import warn_of_nothing
 from optuna_quant.visualization._names import for_plotly
 from optuna_quant.visualization._names import shortened
@@ -29,10 +30,10 @@ from optuna_quant.visualization._plotly import thinned
 
 
 if TYPE_CHECKING:
-    import optuna
     import plotly.graph_objects as go
 
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.visualization._facts import Searched
 
 
 TITLE = "Precision of each op in each trial"
@@ -79,8 +80,9 @@ class _PrecisionsInfo(NamedTuple):
 
 
 def _get_precisions_info(
-    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
+    study: Searched, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
 ) -> _PrecisionsInfo:
+    study = study_of(study)
     if not has_quantized(study):
         warn_of_nothing(study, "no trial of a quantized model")
         return _PrecisionsInfo([], [], [], [], [])
@@ -104,7 +106,7 @@ def _get_precisions_info(
 
 
 def plot_precisions(
-    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
+    study: Searched, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
 ) -> go.Figure:
     """Plot in which precision each op was in each trial, as a heat map.
 
@@ -119,7 +121,7 @@ def plot_precisions(
 
     Args:
         study:
-            A study that a strategy of this library has searched.
+            A study that a strategy of this library has searched, or the result of a search.
         criterion:
             What trials that were evaluated in full are judged by. Default: that of the study, or
             at most 1% relative loss if it records none.

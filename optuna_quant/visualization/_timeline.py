@@ -12,6 +12,7 @@ from optuna_quant.study.trial_view import views
 from optuna_quant.visualization._facts import Judged
 from optuna_quant.visualization._facts import criterion_of
 from optuna_quant.visualization._facts import judged
+from optuna_quant.visualization._facts import study_of
 from optuna_quant.visualization._facts import warn_of_nothing
 from optuna_quant.visualization._names import for_plotly
 from optuna_quant.visualization._plotly import graph_objects
@@ -20,11 +21,11 @@ from optuna_quant.visualization._plotly import new_figure
 
 
 if TYPE_CHECKING:
-    import optuna
     import plotly.graph_objects as go
 
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.study.trial_view import TrialView
+    from optuna_quant.visualization._facts import Searched
 
 
 TITLE = "Trials by worker and stage"
@@ -56,8 +57,9 @@ class _TimelineInfo(NamedTuple):
 
 
 def _get_timeline_info(
-    study: optuna.Study, *, criterion: AccuracyCriterion | None = None
+    study: Searched, *, criterion: AccuracyCriterion | None = None
 ) -> _TimelineInfo:
+    study = study_of(study)
     found = [view for view in views(study) if view.trial.datetime_start is not None]
     if not found:
         warn_of_nothing(study, "no trial that has started")
@@ -110,7 +112,7 @@ def by_stage(info: _TimelineInfo) -> dict[str, list[_Bar]]:
     return found
 
 
-def plot_timeline(study: optuna.Study, *, criterion: AccuracyCriterion | None = None) -> go.Figure:
+def plot_timeline(study: Searched, *, criterion: AccuracyCriterion | None = None) -> go.Figure:
     """Plot when each trial ran: a lane for each worker, a colour for each stage.
 
     Trials that still run are drawn up to the last time that the study holds.
@@ -123,7 +125,7 @@ def plot_timeline(study: optuna.Study, *, criterion: AccuracyCriterion | None = 
 
     Args:
         study:
-            A study.
+            A study, or the result of a search.
         criterion:
             What trials that were evaluated in full are judged by. Default: that of the study, or
             at most 1% relative loss if it records none.

@@ -19,6 +19,7 @@ from optuna_quant.visualization._facts import has_quantized
 from optuna_quant.visualization._facts import judged
 from optuna_quant.visualization._facts import metric_name
 from optuna_quant.visualization._facts import objective_of
+from optuna_quant.visualization._facts import study_of
 from optuna_quant.visualization._facts import warn_of_nothing
 from optuna_quant.visualization._names import for_plotly
 from optuna_quant.visualization._options import FP32
@@ -33,11 +34,11 @@ from optuna_quant.visualization._units import unit_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import optuna
     import plotly.graph_objects as go
 
     from optuna_quant.costs.objective import ObjectiveLike
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.visualization._facts import Searched
 
 
 FRONT = "front"
@@ -71,11 +72,12 @@ class _TradeoffInfo(NamedTuple):
 
 
 def _get_tradeoff_info(
-    study: optuna.Study,
+    study: Searched,
     *,
     criterion: AccuracyCriterion | None = None,
     objective: ObjectiveLike | None = None,
 ) -> _TradeoffInfo:
+    study = study_of(study)
     criterion, baseline = criterion_of(study, criterion), get_baseline(study)
     higher = criterion.higher_is_better
     if baseline is None or not has_quantized(study):
@@ -204,7 +206,7 @@ def front_line(info: _TradeoffInfo) -> tuple[list[float], list[float]]:
 
 
 def plot_tradeoff(
-    study: optuna.Study,
+    study: Searched,
     *,
     criterion: AccuracyCriterion | None = None,
     objective: ObjectiveLike | None = None,
@@ -222,7 +224,7 @@ def plot_tradeoff(
 
     Args:
         study:
-            A study that a strategy of this library has searched.
+            A study that a strategy of this library has searched, or the result of a search.
         criterion:
             What trials that were evaluated in full are judged by. Default: that of the study, or
             at most 1% relative loss if it records none.

@@ -21,10 +21,9 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 
 if TYPE_CHECKING:
-    import optuna
-
     from optuna_quant.backends.base import HasGraph
     from optuna_quant.backends.default import ModelLike
+    from optuna_quant.visualization._facts import Searched
 
 
 SUFFIXES = (".html", ".png", ".svg", ".pdf")
@@ -88,7 +87,7 @@ PLOTS: Mapping[str, Plot] = MappingProxyType(
 
 
 def save_plot(
-    study: optuna.Study,
+    study: Searched,
     kind: str,
     path: str | os.PathLike[str],
     *,
@@ -103,7 +102,7 @@ def save_plot(
 
     Args:
         study:
-            The study.
+            The study, or the result of a search.
         kind:
             Which plot, a name of :data:`PLOTS`.
         path:

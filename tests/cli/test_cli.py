@@ -603,7 +603,7 @@ def test_file_of_options_says_what_flags_say(
     ("command", "message"),
     [
         ([], "COMMAND"),
-        (["tune"], "MODEL"),
+        (["tune"], "The model is missing"),
         ([*ACCURACY, "--timeout", "soon"], "--timeout"),
         ([*ACCURACY, "--max-trials", "0"], "it must be at least 1, but is 0"),
         ([*ACCURACY, "--objective", "speed"], "latency"),
@@ -749,6 +749,15 @@ def test_failed_command_does_not_forget(folder: Path) -> None:
     journal = (folder / "net.quantized.optuna_quant.journal").read_bytes()
     assert main([*BASE, "--data", "named.npz", "--fresh"]) == 2
     assert (folder / "net.quantized.optuna_quant.journal").read_bytes() == journal
+
+
+def test_an_interrupt_before_the_search_says_that_there_is_nothing_to_continue(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "stops.py").write_text("raise KeyboardInterrupt\n")
+    assert main([*BASE, "--evaluate", "stops.py"]) == 130
+    told = "interrupted before the search had started; the same command starts it"
+    assert told in capsys.readouterr().err
 
 
 def test_interrupt_that_an_import_hides_is_one(

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 
+from cli.forked_commands import ForkedCommand
 import numpy as np
 import onnx
 import onnx_models
 from places import ROOT
 import pytest
+from zygote import Zygote
 
 from optuna_quant.cli import exit_codes
 
@@ -153,8 +155,13 @@ NOT_MET = tune("distance", *IMPOSSIBLE)
 OUTCOME_MET, OUTCOME_NOT_MET = (MET, 0), (NOT_MET, 1)
 
 
-def ended(args: Sequence[str], **kwargs: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *args], capture_output=True, text=True, **kwargs)  # type: ignore[call-overload,no-any-return]
+Start = Callable[[Sequence[str]], ForkedCommand]
+
+
+@pytest.fixture
+def start(zygote: Zygote, folder: Path) -> Start:
+    """The command in a process of its own, in the folder."""
+    return lambda args: ForkedCommand(zygote, args)
 
 
 def in_shell(args: Sequence[str], around: str) -> subprocess.CompletedProcess[str]:
@@ -169,8 +176,8 @@ def in_shell(args: Sequence[str], around: str) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.parametrize(("args", "code"), [OUTCOME_MET, OUTCOME_NOT_MET])
-def test_outcome(folder: Path, args: list[str], code: int) -> None:
-    done = ended(args)
+def test_outcome(start: Start, folder: Path, args: list[str], code: int) -> None:
+    done = start(args).end()
     assert done.returncode == code
     assert (folder / "out.onnx").exists()
     assert (folder / "report.csv").exists()
@@ -179,17 +186,41 @@ def test_outcome(folder: Path, args: list[str], code: int) -> None:
 @pytest.mark.parametrize(
     ("around", "args", "code"),
     [
-        pytest.param("@ | true; echo ${PIPESTATUS[0]} >code", *OUTCOME_MET, id="gone"),
+        pytest.param(
+            "@ | true; echo ${PIPESTATUS[0]} >code",
+            *OUTCOME_MET,
+            id="gone",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "@ | true; echo ${PIPESTATUS[0]} >code", *OUTCOME_NOT_MET, id="gone, not met"
         ),
-        pytest.param("@ 2>&1 | head -1; echo ${PIPESTATUS[0]} >code", *OUTCOME_MET, id="head"),
+        pytest.param(
+            "@ 2>&1 | head -1; echo ${PIPESTATUS[0]} >code",
+            *OUTCOME_MET,
+            id="head",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("@ 2> >(true); echo $? >code", *OUTCOME_MET, id="stderr gone"),
-        pytest.param("@ >&-; echo $? >code", *OUTCOME_MET, id="stdout closed"),
+        pytest.param(
+            "@ >&-; echo $? >code", *OUTCOME_MET, id="stdout closed", marks=pytest.mark.slow
+        ),
         pytest.param("@ >&- 2>&- <&-; echo $? >code", *OUTCOME_NOT_MET, id="all closed"),
-        pytest.param("@ >/dev/full; echo $? >code", *OUTCOME_MET, id="full"),
-        pytest.param("@ >/dev/full 2>&1; echo $? >code", *OUTCOME_NOT_MET, id="all full"),
-        pytest.param("PYTHONIOENCODING=ascii @; echo $? >code", *OUTCOME_MET, id="ascii"),
+        pytest.param(
+            "@ >/dev/full; echo $? >code", *OUTCOME_MET, id="full", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "@ >/dev/full 2>&1; echo $? >code",
+            *OUTCOME_NOT_MET,
+            id="all full",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "PYTHONIOENCODING=ascii @; echo $? >code",
+            *OUTCOME_MET,
+            id="ascii",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 @; echo $? >code", *OUTCOME_MET, id="C"
         ),
@@ -216,7 +247,7 @@ def test_output_that_is_lost_is_said(folder: Path) -> None:
 def test_names_that_the_encoding_lacks_are_escaped(folder: Path) -> None:
     # One op in fallback, so that it is named.
     only = ["--op-name-dict", '{"größe/Conv0": {"mode": ["fp32"]}}', "--op-types", "all"]
-    done = ended([*MET, *only], env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    done = in_shell([*MET, *only], "PYTHONIOENCODING=ascii @")
     assert done.returncode == 0
     assert r"gr\xf6\xdfe/Conv0" in done.stdout
 
@@ -251,8 +282,8 @@ def test_evaluation_that_prints_without_a_reader_does_not_fail(folder: Path) -> 
         (["serve", "--storage", "some.journal"], "cannot be served"),
     ],
 )  # fmt: skip
-def test_what_was_given_is_wrong(folder: Path, args: list[str], message: str) -> None:
-    done = ended(args)
+def test_what_was_given_is_wrong(start: Start, args: list[str], message: str) -> None:
+    done = start(args).end()
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -260,9 +291,9 @@ def test_what_was_given_is_wrong(folder: Path, args: list[str], message: str) ->
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_candidate_that_ends_the_process_fails_and_does_not(folder: Path, jobs: str) -> None:
+def test_candidate_that_ends_the_process_fails_and_does_not(start: Start, jobs: str) -> None:
     options = ["--tolerable-loss", "0.5", "--max-trials", "1", "--jobs", jobs]
-    done = ended(tune("exits_later", *options))
+    done = start(tune("exits_later", *options)).end()
     assert done.returncode == exit_codes.FAILED
     assert "tried to end the process (sys.exit(0))" in done.stdout
 
@@ -270,47 +301,47 @@ def test_candidate_that_ends_the_process_fails_and_does_not(folder: Path, jobs: 
 # The search failed on the way.
 
 
-def test_file_that_cannot_be_written_in_the_end_is_a_failure(folder: Path) -> None:
+def test_file_that_cannot_be_written_in_the_end_is_a_failure(start: Start, folder: Path) -> None:
     # The folder vanishes after it was checked.
     (folder / "reports").mkdir()
     text = (folder / "evaluate.py").read_text()
     text += "\ndef removes(session):\n    os.path.isdir('reports') and os.rmdir('reports')\n"
     (folder / "evaluate.py").write_text(text + "    return accuracy(session)\n")
-    done = ended(tune("removes", "--tolerable-loss", "0.5", "--report", "reports/r.csv"))
+    done = start(tune("removes", "--tolerable-loss", "0.5", "--report", "reports/r.csv")).end()
     assert done.returncode == 3
     assert done.stdout.startswith("A quantized model meets the criterion.")
     assert "written: out.onnx" in done.stdout
     assert "error: The report 'reports/r.csv' could not be written: " in done.stderr
 
 
-def test_candidates_that_all_fail_are_a_failure(folder: Path) -> None:
+def test_candidates_that_all_fail_are_a_failure(start: Start, folder: Path) -> None:
     command = tune("out_of_memory_later", "--tolerable-loss", "0.5")
-    done = ended(command)
+    done = start(command).end()
     assert done.returncode == 3
     stopped = done.stdout.splitlines()[-1]
     assert stopped.startswith("stopped: Every candidate failed in the same way (")
     assert stopped.endswith("The reason: Not evaluated: MemoryError: no 4096 bytes")
     # The same command continues, with what failed as well.
     (folder / "mended").touch()
-    again = ended(command)
+    again = start(command).end()
     assert again.returncode == 0
     assert "3 of 3 ops in integer kernels" in again.stdout
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_evaluation_that_cannot_be_ended_is_a_failure(folder: Path, jobs: str) -> None:
+def test_evaluation_that_cannot_be_ended_is_a_failure(start: Start, jobs: str) -> None:
     command = tune("stuck", "--tolerable-loss", "0.5", "--evaluation-timeout", "1")
-    done = ended([*command, "--jobs", jobs])
+    done = start([*command, "--jobs", jobs]).end()
     assert done.returncode == 3
     assert "evaluation_timeout=1 s and did not stop when it was interrupted" in done.stderr
     assert "error: This process ends here; the same command continues, without that" in done.stderr
     # It does, with another candidate.
-    again = ended(command)
+    again = start(command).end()
     assert again.returncode == 0
     assert "did not stop when it was interrupted" not in again.stderr
 
 
-def test_model_that_hangs_does_not_hold_up_the_end(folder: Path) -> None:
+def test_model_that_hangs_does_not_hold_up_the_end(start: Start, folder: Path) -> None:
     """In ONNX Runtime itself, in the threads in which batches are run."""
     body = onnx.parser.parse_graph(
         "b (int64 i, bool go, float[n, 4] v) => (bool go_on, float[n, 4] w) "
@@ -323,11 +354,10 @@ def test_model_that_hangs_does_not_hold_up_the_end(folder: Path) -> None:
     y = m.node("MatMul", [looped, m.weight(4, 3)])
     onnx.save(m.model([y]), folder / "endless.onnx")
     np.savez(folder / "x.npz", x=np.ones((300, 4), np.float32), labels=np.zeros(300, np.int64))
-    done = ended(
+    done = start(
         ["tune", "endless.onnx", "--objective", "ops", "--approach", "dynamic", "--data", "x.npz",
          "--evaluation-timeout", "1", "--evaluation-threads", "2"],
-        timeout=120,
-    )  # fmt: skip
+    ).end()  # fmt: skip
     assert done.returncode == 2
     assert "EvaluationTimeout: it took longer than evaluation_timeout=1 s" in done.stderr
 
@@ -340,14 +370,13 @@ def test_model_that_hangs_does_not_hold_up_the_end(folder: Path) -> None:
     [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGHUP, 1), (signal.SIGINT, 2),
      (signal.SIGTERM, 2)],
 )  # fmt: skip
-def test_interrupted(folder: Path, number: signal.Signals, jobs: int) -> None:
-    command = tune("waits", "--tolerable-loss", "0.5", "--jobs", str(jobs))
-    process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.PIPE, text=True)
+def test_interrupted(start: Start, folder: Path, number: signal.Signals, jobs: int) -> None:
+    command = start(tune("waits", "--tolerable-loss", "0.5", "--jobs", str(jobs)))
     wait_for(lambda: (folder / "waits").exists())
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "The same command continues from here." in out
+    os.kill(command.pid, number)
+    done = command.end()
+    assert done.returncode == 130
+    assert "The same command continues from here." in done.stdout
 
 
 def test_hangup_is_ignored_under_nohup(folder: Path) -> None:
@@ -364,23 +393,23 @@ def test_hangup_is_ignored_under_nohup(folder: Path) -> None:
     assert process.returncode == 130
 
 
-def test_interrupt_that_the_evaluation_raises_is_one(folder: Path) -> None:
-    assert ended(tune("interrupt")).returncode == 130
+def test_interrupt_that_the_evaluation_raises_is_one(start: Start) -> None:
+    assert start(tune("interrupt")).end().returncode == 130
 
 
-def test_killed(folder: Path) -> None:
-    process = subprocess.Popen([*COMMAND, *tune("waits", "--tolerable-loss", "0.5")])
+def test_killed(start: Start, folder: Path) -> None:
+    command = start(tune("waits", "--tolerable-loss", "0.5"))
     wait_for(lambda: (folder / "waits").exists())
-    process.kill()
-    assert process.wait(60) == -signal.SIGKILL  # 137 in a shell.
+    os.kill(command.pid, signal.SIGKILL)
+    assert command.end().returncode == -signal.SIGKILL  # 137 in a shell.
 
 
 def test_crashed(folder: Path) -> None:
     assert in_shell(tune("crash"), "@; exit $?").returncode == 128 + signal.SIGSEGV
 
 
-def test_evaluation_that_ends_the_process_at_once_chooses_the_code(folder: Path) -> None:
-    assert ended(tune("exits_hard")).returncode == 9
+def test_evaluation_that_ends_the_process_at_once_chooses_the_code(start: Start) -> None:
+    assert start(tune("exits_hard")).end().returncode == 9
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -393,15 +422,24 @@ def wait_for(condition: Callable[[], bool]) -> None:
 # The other commands.
 
 
-@pytest.mark.parametrize("args", [["space", "net.onnx", "--json"], ["tune", "--help"]])
+SHOWING = [["space", "net.onnx", "--json"], ["tune", "--help"]]
+AROUND = [
+    ("@ >out.txt", 0),
+    ("@ | head -1; exit ${PIPESTATUS[0]}", 0),
+    ("@ >&-", 0),
+    ("@ >/dev/full", 3),
+    ("PYTHONIOENCODING=ascii @", 0),
+]
+
+
 @pytest.mark.parametrize(
-    ("around", "code"),
+    ("args", "around", "code"),
     [
-        ("@ >out.txt", 0),
-        ("@ | head -1; exit ${PIPESTATUS[0]}", 0),
-        ("@ >&-", 0),
-        ("@ >/dev/full", 3),
-        ("PYTHONIOENCODING=ascii @", 0),
+        pytest.param(
+            args, around, code, marks=() if (i + j) % len(SHOWING) == 0 else pytest.mark.slow
+        )
+        for i, args in enumerate(SHOWING)
+        for j, (around, code) in enumerate(AROUND)
     ],
 )
 def test_commands_that_show_something(

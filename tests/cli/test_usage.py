@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import tomllib
 
+from fake_backend import FakeBackend
 import numpy as np
 import optuna
 import pytest
@@ -24,6 +27,7 @@ from optuna_quant.space.config import OpConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.space.tunable import Tunable
 from optuna_quant.storages.open import open_storage
+from optuna_quant.tuning.api import tune
 from optuna_quant.tuning.evaluated import mean_interval
 from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.status import status_of
@@ -46,7 +50,8 @@ DATA = ("--calibration", "calib.npz", "--data", "eval.npz")
         (["space", "model.onnx", "-f", "jsn"], "Did you mean 'json'?"),
         (["tune", "model.onnx", "--timeout", "1 year"], "such as 90s, 15m, 1h30m or 2d"),
         (["tune", "model.onnx", "more"], "there is nothing to do with 'more'"),
-        (["tune"], "MODEL is missing"),
+        (["tune"], "The model is missing: name it behind the command"),
+        (["evaluate", "--data", "eval.npz"], "as in 'optuna-quant evaluate model.onnx'"),
         (["tune", "model.onnx", *DATA, "-o", "x.onx"], "Did you mean 'x.onnx'?"),
         (["tune", "model.onnx", *DATA, "--report", "x"], "The report 'x' has no ending"),
         (["quantize", "model.onnx", *DATA[:2], "--report", "x.cvs"], "Did you mean 'x.csv'?"),
@@ -72,6 +77,7 @@ def test_errors_are_one_line_of_one_form_and_name_what_was_meant(
     assert err.startswith("optuna-quant: error: ")
     assert message in err
     assert err.count("\n") == 1
+    assert "--verbose" not in err  # The place in our code is of no use to the user.
     assert sorted(digits.iterdir()) == before
 
 
@@ -123,9 +129,9 @@ def test_init_writes_a_file_that_tune_reads(
     digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["init", "model.onnx", "--config", "mine.toml"]) == 0
-    assert "optuna-quant tune model.onnx --config mine.toml" in capsys.readouterr().out
+    assert "optuna-quant tune --config mine.toml" in capsys.readouterr().out
     text = (digits / "mine.toml").read_text()
-    assert tomllib.loads(text) == {}
+    assert tomllib.loads(text) == {"model": "model.onnx"}
     assert '# The model has the input "x": float32, Nx1x8x8.' in text
     assert "13 Conv, 1 Gemm" in text
     assert main(["init", "model.onnx", "--config", "mine.toml"]) == 2
@@ -164,7 +170,58 @@ def test_plugins_bring_strategies_and_metrics(
     assert json.loads(capsys.readouterr().out)["value"] == pytest.approx(whole["value"] / 2)
 
 
+def test_a_configuration_file_names_the_model_and_plugins(
+    digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (digits / "sub").mkdir()
+    (digits / "own.py").write_text(PLUGIN.replace("of_a_plugin", "of_a_file"))
+    (digits / "sub" / "all.toml").write_text(
+        "model = '../model.onnx'\nplugin = ['../own.py']\nmetric = 'half'\ndata = '../eval.npz'\n"
+    )
+    assert main(["evaluate", "--config", "sub/all.toml", "-f", "json"]) == 0
+    half = json.loads(capsys.readouterr().out)["value"]
+    assert main(["evaluate", "model.onnx", "--data", "eval.npz", "-f", "json"]) == 0
+    assert half == pytest.approx(json.loads(capsys.readouterr().out)["value"] / 2)
+    # The command goes before the file.
+    assert main(["evaluate", "none.onnx", "--config", "sub/all.toml"]) == 2
+    assert "none.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("model = 3", "model must be a path, but is 3"),
+        ("plugin = [3]", "plugin must be a path or a list of paths, but is [3]"),
+        ("model = 'model.onnx'\nplugin = 'none.py'", "there is no file 'none.py'"),
+        ("data = 'eval.npz'", "or as model = ... in bad.toml"),
+    ],
+)
+def test_a_bad_model_or_plugin_of_a_configuration_file(
+    line: str, message: str, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (digits / "bad.toml").write_text(line)
+    assert main(["evaluate", "--config", "bad.toml"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_of_the_users_code_says_how_to_find_its_place(
+    digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (digits / "own.py").write_text("def evaluate(session):\n    return {}['none']\n")
+    assert main(["evaluate", "model.onnx", "--evaluate", "own.py:evaluate"]) != 0
+    assert "(--verbose shows where)" in capsys.readouterr().err
+
+
 # Commands that only look.
+
+
+def test_compare_gives_one_row_of_csv(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compare", "model.onnx", "model.onnx", "--rounds", "3", "--data", "eval.npz"]
+    assert main([*command, "-f", "csv"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert float(row["second.metric"]) == pytest.approx(0.991101, abs=1e-3)
+    assert row["first.name"] == "model.onnx"
+    assert float(row["outputs.0.agreement"]) == 1.0
 
 
 def test_evaluate_gives_the_metric_and_its_interval(
@@ -233,6 +290,46 @@ def test_status_tells_a_search_from_its_storage(
     assert re.search(r"of 14 ops in INT8|all 14 ops in INT8", capsys.readouterr().out)
     assert main(["status", "--study-name", "modl"]) == 2
     assert "no study 'modl'" in capsys.readouterr().err
+
+
+def test_the_trials_of_a_status_add_up() -> None:
+    result = tune(
+        backend=FakeBackend({"a": 0.2, "b": 0.0, "c": 0.3}),
+        evaluate=lambda model: model.accuracy,
+        tolerable_loss=0.2,
+    )
+    status = status_of(result.study)
+    assert (status.baseline_trials, status.failed, status.waiting) == (1, 0, 0)
+    shown = next(line for line in str(status).splitlines() if line.startswith("trials: "))
+    total, *counts = map(int, re.findall(r"(?<![\w.])\d+", shown))
+    assert total == sum(counts) == status.trials
+    assert f"{status.evaluated} evaluated, 1 of the FP32 model, 0 running" in shown
+
+
+def test_a_report_of_another_study_is_not_replaced(
+    digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        tune(
+            backend=FakeBackend({"a": 0.2, "b": 0.0}),
+            evaluate=lambda model: model.accuracy,
+            storage=digits / "s.journal",
+            study_name=name,
+        )
+    for file in ("r.html", "r.json"):
+        command = ["report", "--storage", "s.journal", "-o", file, "--study-name"]
+        assert main([*command, "one"]) == 0
+        first = (digits / file).read_bytes()
+        assert main([*command, "two"]) == 2
+        assert "is the report of the study 'one', and would be" in capsys.readouterr().err
+        assert (digits / file).read_bytes() == first
+        assert main([*command, "one"]) == 0
+        assert main([*command, "two", "--force"]) == 0
+        assert main([*command, "two"]) == 0
+    (digits / "mine.html").write_text("<p>mine</p>")
+    command = ["report", "--storage", "s.journal", "--study-name", "one", "-o", "mine.html"]
+    assert main(command) == 2
+    assert "is no report, and would be replaced" in capsys.readouterr().err
 
 
 def test_status_sees_who_is_at_work(digits: Path) -> None:

@@ -31,6 +31,20 @@ class Machine:
         return found.ratios[0]
 
 
+def gain(seconds: float, ratio: float) -> str:
+    found = Gain(
+        seconds=seconds, fp32_seconds=0.289e-3, time_ratio=Ratio(ratio, ratio * 0.99, ratio * 1.01)
+    )
+    return str(found)
+
+
+def test_a_ratio_is_the_quotient_of_the_times_beside_it_or_says_what_it_is() -> None:
+    assert gain(0.1445e-3, 0.5) == "0.144 ms against FP32 0.289 ms (2 times faster)"
+    assert gain(0.186e-3, 0.55) == (
+        "0.186 ms against FP32 0.289 ms (1.8 times faster in the median of paired runs)"
+    )
+
+
 def test_a_steady_measurement_is_made_once() -> None:
     machine = Machine(lambda run: 0.5)
     ratio = machine.measure()

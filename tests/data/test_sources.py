@@ -688,3 +688,27 @@ def test_images_without_labels_on_the_command_line(
                "--metric", "agreement", "--transform", "prepare.py"]  # fmt: skip
     assert parser.main(command) == exit_codes.MET, capsys.readouterr().err
     assert "FP32 1," in capsys.readouterr().out
+
+
+def test_one_input_in_a_tuple_is_that_input() -> None:
+    x, y = np.arange(12, dtype=np.float32).reshape(6, 2), np.arange(6)
+    spec = InputSpec("x", np.dtype(np.float32), (None, 2))
+    batches = open_data([((x[:4],), y[:4]), ((x[4:],), y[4:])])
+    batches.check([spec])
+    assert batches.samples == 6
+    rows, labels = batches.batch(np.arange(6), [spec])
+    assert np.array_equal(rows["x"], x)
+    assert np.array_equal(labels, y)
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        ((np.zeros(2, np.float32), 1, 7), "a tuple of 3 items: leave out what is neither"),
+        ((np.zeros(2, np.float32),), "a tuple of 1 item, without a label: metrics that compare"),
+    ],
+)
+def test_samples_that_are_no_pairs_are_described(sample: tuple[Any, ...], words: str) -> None:
+    data = open_data([sample, sample])
+    with pytest.raises(ValueError, match=f"a pair .*but is {words}"):
+        data.check([InputSpec("x", np.dtype(np.float32), (None, 2))])

@@ -18,8 +18,8 @@ import numpy as np
 import onnx_models
 import optuna
 from optuna.trial import TrialState
-from places import TESTS
 import pytest
+from zygote import Zygote
 
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.callbacks import ExitPolicy
@@ -364,33 +364,26 @@ def test_nothing_is_restarted_under_another_process(storage: Path) -> None:
     assert go(storage, Counted(lambda model: model.accuracy), Signed("two")).met
 
 
-WORKER = """
-import os, sys
-sys.path[:0] = [sys.argv[1]]
-import optuna
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-from evaluation.test_same_evaluation import Signed, go
-def evaluate(model):
-    with os.fdopen(os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a") as file:
-        file.write(f"{model.fingerprint}\\n")
-    return model.accuracy
-print(go(sys.argv[3], evaluate, Signed("two"), verify=False).fallback_ops)
-"""
+def search(storage: str, log: str) -> None:
+    """What a process of its own does: it writes down which models it evaluates."""
+
+    def evaluate(model: FakeModel) -> float:
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a") as file:
+            file.write(f"{model.fingerprint}\n")
+        return model.accuracy
+
+    assert go(storage, evaluate, Signed("two"), verify=False).fallback_ops == ("a",)
 
 
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
-def test_processes_restart_it_once(tmp_path: Path, kind: str) -> None:
+def test_processes_restart_it_once(zygote: Zygote, tmp_path: Path, kind: str) -> None:
     storage = f"sqlite:///{tmp_path / 'db'}" if kind == "sqlite" else str(tmp_path / "journal")
     with pytest.raises(ValueError, match="hold NaN"):
         go(storage, Counted(lambda model: model.accuracy), Signed("one", broken=True))
     log = tmp_path / "log"
-    command = [sys.executable, "-c", WORKER, str(TESTS), str(log), storage]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-        for _ in range(3)
-    ]
-    printed = {process.communicate(timeout=120)[0].strip() for process in processes}
-    assert printed == {"('a',)"}
+    worker = "evaluation.test_same_evaluation:search"
+    workers = [zygote.start(worker, storage=storage, log=str(log)) for _ in range(3)]
+    assert zygote.join(*workers) == [0, 0, 0]
     evaluated = log.read_text().splitlines()
     assert len(evaluated) == len(set(evaluated))  # The baseline among them.
     study = optuna.load_study(storage=open_storage(storage), study_name="mine")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from onnx_models import samples
 import optuna
 from optuna.artifacts import FileSystemArtifactStore
 import pytest
+from zygote import Zygote
 
 from optuna_quant import _optuna
 from optuna_quant.backends.base import SharesParts
@@ -94,7 +95,8 @@ def test_what_is_quick_is_not_shared(study: optuna.Study, computed: list[str]) -
     assert not any("weight:" in name for name in _optuna.study_system_attrs(study))
 
 
-def _count_in_another_process(folder: Path, counts: Any) -> None:
+def count_in_another_process(folder: str) -> None:
+    """Write down the fingerprint that a worker gets, and how many weights it has quantized."""
     computed = []
     quantize = weights.quantize_grouped
 
@@ -103,24 +105,21 @@ def _count_in_another_process(folder: Path, counts: Any) -> None:
         return quantize(*args, **options)
 
     weights.quantize_grouped = counted  # type: ignore[assignment]
-    study = optuna.load_study(storage=url(folder), study_name="s")
-    counts.put((fingerprint(study, "gptq"), len(computed)))
+    study = optuna.load_study(storage=url(Path(folder)), study_name="s")
+    text = fingerprint(study, "gptq")
+    (Path(folder) / f"found-{os.getpid()}").write_text(f"{text} {len(computed)}")
 
 
-def test_two_processes_compute_each_weight_once(study: optuna.Study, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    counts = context.Queue()
-    processes = [
-        context.Process(target=_count_in_another_process, args=(tmp_path, counts))
-        for _ in range(2)
-    ]
-    for process in processes:
-        process.start()
-    found = [counts.get(timeout=120) for _ in processes]
-    for process in processes:
-        process.join()
+def test_two_processes_compute_each_weight_once(
+    study: optuna.Study, zygote: Zygote, tmp_path: Path
+) -> None:
+    worker = "evaluation.test_shared_parts:count_in_another_process"
+    workers = [zygote.start(worker, folder=str(tmp_path)) for _ in range(2)]
+    assert zygote.join(*workers) == [0, 0]
+    found = [path.read_text().split() for path in tmp_path.glob("found-*")]
+    assert len(found) == 2
     assert len({text for text, _ in found}) == 1
-    assert sum(number for _, number in found) == len(OPS)
+    assert sum(int(number) for _, number in found) == len(OPS)
 
 
 def test_large_weights_go_to_the_store(

@@ -8,7 +8,6 @@ from pathlib import Path
 import signal
 from typing import Any
 
-from faults.zygote import Zygote
 import optuna
 from optuna.trial import TrialState
 import pytest
@@ -23,6 +22,7 @@ from sample_models import search
 from samplers.parallel_worker import LEARNING
 from samplers.parallel_worker import Log
 import services
+from zygote import Zygote
 
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.study import record

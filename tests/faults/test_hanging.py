@@ -9,12 +9,12 @@ from pathlib import Path
 import signal
 import time
 
-from faults.zygote import Zygote
 import optuna
 from optuna.trial import TrialState
 import pytest
 from samplers.parallel_worker import Log
 import services
+from zygote import Zygote
 
 from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView

@@ -10,11 +10,11 @@ import signal
 import time
 
 from faults.promises import check
-from faults.zygote import Zygote
 from optuna.trial import TrialState
 import pytest
 from samplers.parallel_worker import Log
 import services
+from zygote import Zygote
 
 from optuna_quant.study.trial_view import TrialView
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faults.promises import check
-from faults.zygote import Zygote
 from optuna.trial import TrialState
 import pytest
 from samplers.parallel_worker import Log
 import services
+from zygote import Zygote
 
 
 @pytest.fixture(params=["journal", "postgresql"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -14,9 +15,17 @@ from report.kinds import not_met
 from report.kinds import sampled
 from report.kinds import search
 
+import optuna_quant._optuna
+from optuna_quant.costs.comparison import Ratio
+from optuna_quant.costs.gain import Gain
 from optuna_quant.report import collect
 from optuna_quant.report import collect_recorded
 from optuna_quant.samplers import SurrogateQuantSampler
+from optuna_quant.selection.answer import candidates
+from optuna_quant.study import record
+from optuna_quant.tuning.findings import find_findings
+from optuna_quant.tuning.findings import keep_findings
+from optuna_quant.tuning.recorded_outcome import recorded_outcome
 from optuna_quant.tuning.result import TuningResult
 
 
@@ -47,8 +56,64 @@ def test_the_answer_is_that_of_the_search(name: str) -> None:
     assert recorded.baseline == live.baseline
 
 
+def test_what_the_search_has_found_at_its_end_is_in_the_record() -> None:
+    result = sampled(holdout=0.3, strategy="basic", seed=3)
+    live, recorded = collect(result), collect_recorded(result.study)
+    assert live.answer is not None and recorded.answer is not None
+    assert recorded.answer.holdout == live.answer.holdout is not None
+    assert recorded.search.strategy == "basic"
+    assert recorded.reproduce == live.reproduce
+    assert recorded.reproduce.seed == 3 and "tune(" in str(recorded.reproduce.code)
+
+
+def test_the_measured_answer_and_its_gain_are_in_the_record() -> None:
+    study = search().study
+    gain = Gain(
+        seconds=1.0,
+        fp32_seconds=2.0,
+        time_ratio=Ratio(0.5, 0.4, 0.6),
+        nbytes=10,
+        fp32_bytes=40,
+        batch=1,
+        threads=2,
+        runs=50,
+    )
+    outcome = recorded_outcome(study)
+    assert outcome.trial is not None
+    keep_findings(replace(outcome, gain=gain))
+    assert recorded_outcome(study).gain == gain
+    known = find_findings(study)
+    assert known is not None
+    first, second, *_ = candidates(study, TOLERANT)
+    measured = replace(known, trial=second.trial.number)
+    assert measured.measured([first, second]) == (second, gain)
+    assert measured.measured([first]) == (first, None)
+    # What comes after it may be better.
+    study.add_trial(outcome.trial)
+    assert recorded_outcome(study).gain is None
+
+
+def test_a_record_that_cannot_be_written_to_costs_no_result(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*given: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("optuna_quant.tuning.findings.write_text", full)
+    optuna.logging.enable_propagation()
+    try:
+        assert search().met
+    finally:
+        optuna.logging.disable_propagation()
+    assert "the disk is full" in caplog.text
+
+
 def test_what_is_not_in_the_record_is_not_known() -> None:
     result = sampled(holdout=0.3)
+    # As a search of an earlier version, or one that was killed, has left it.
+    optuna_quant._optuna.set_study_system_attr(
+        result.study, f"optuna_quant:{record.FINDINGS}", None
+    )
     report = collect_recorded(result.study)
     assert (report.gain, report.model.inputs, report.model.file) == (None, (), None)
     assert report.search.strategy is None and report.reproduce.code is None

@@ -9,8 +9,6 @@ from typing import Any
 
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
-from faults.zygote import Zygote
-from faults.zygote import zygote as zygotes
 import numpy as np
 from numpy.typing import NDArray
 import optuna
@@ -32,6 +30,7 @@ from samplers.parallel_worker import NAMES
 from samplers.parallel_worker import OTHERS
 from samplers.parallel_worker import Log
 import services
+from zygote import Zygote
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
@@ -286,9 +285,25 @@ def test_a_broken_promise_is_recovered_from(samples: int) -> None:
     assert answer.user_attrs[record.MET] is True
 
 
-@pytest.mark.parametrize(("margins", "last"), [(True, True), (False, True), (True, False)])
-@pytest.mark.parametrize("samples", [200, 1000, 3000])
-@pytest.mark.parametrize("name", ANSWERING)
+DECEIVING = [(True, True), (False, True), (True, False)]
+SIZES = [200, 1000, 3000]
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "margins", "last"),
+    [
+        # All pairs of values.
+        pytest.param(
+            name,
+            samples,
+            *DECEIVING[which],
+            marks=() if (i + j) % len(SIZES) == which else pytest.mark.slow,
+        )
+        for i, name in enumerate(ANSWERING)
+        for j, samples in enumerate(SIZES)
+        for which in range(len(DECEIVING))
+    ],
+)
 def test_deceiving_models_do_not_keep_a_search_going(
     name: str, samples: int, margins: bool, last: bool
 ) -> None:
@@ -465,21 +480,20 @@ def test_a_search_goes_on_in_full(name: str, trials: int) -> None:
 # Several processes.
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with zygotes() as found:
-        yield found
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
 @pytest.mark.parametrize(
-    ("name", "when_blocked"),
+    ("name", "when_blocked", "kind"),
     [
-        ("basic", "wait"),
-        ("basic", "speculate"),
-        ("conservative", "wait"),
-        ("auto", None),
-        ("random", None),
+        pytest.param(*way, kind, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, way in enumerate(
+            [
+                ("basic", "wait"),
+                ("basic", "speculate"),
+                ("conservative", "wait"),
+                ("auto", None),
+                ("random", None),
+            ]
+        )
+        for j, kind in enumerate(["journal", "sqlite"])
     ],
 )
 def test_four_processes_do_what_one_does(

@@ -90,7 +90,7 @@ def test_the_hard_ops_are_named_with_what_is_wrong_with_them(of_weights, side):
     whole = 1.0 if side == "activations and weights" else 0.95
     assert line == (
         f"in fallback: {names}: their {side} cause {percent(whole * sum(shares))} of the error "
-        "expected of plain INT8; 8 bits are too coarse for them"
+        "expected of plain INT8; they have no option with more than 8 bits"
     )
 
 

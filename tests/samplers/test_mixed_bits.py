@@ -277,11 +277,11 @@ class HardBackend(MixedBackend):
         ((W8, W4, FP32), True),
     ],
 )
-def test_bits_are_too_coarse_only_where_there_are_no_more(
+def test_that_there_are_no_more_bits_is_said_only_where_it_is_true(
     options: Sequence[OpConfig], is_said: bool
 ) -> None:
     result = _tuned(HardBackend(options), max_trials=12)
     assert "g" in result.config.fallback_ops
     said = str(result.explanation)
     assert "their weights cause" in said or "its weights cause" in said
-    assert ("too coarse" in said) == is_said
+    assert ("no option with more than" in said) == is_said

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from faults.zygote import Zygote
-from faults.zygote import zygote as zygotes
 import optuna
 from optuna.trial import TrialState
 import pytest
@@ -23,6 +21,7 @@ from samplers.parallel_worker import sampler_of
 from samplers.parallel_worker import undisturbed
 import services
 from spaces import make_space
+from zygote import Zygote
 
 from optuna_quant.samplers import ExhaustiveQuantSampler
 from optuna_quant.samplers import strategies
@@ -35,12 +34,6 @@ pytestmark = pytest.mark.slow
 
 WORKERS = 4
 SPECULATING = ["basic"]
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with zygotes() as found:
-        yield found
 
 
 @pytest.fixture(params=services.STORAGES)

@@ -188,6 +188,42 @@ def test_what_recipes_cost_counts_when_the_cheapest_is_looked_for() -> None:
     assert max(costs) <= model.table.cost(model.space.fp32())
 
 
+def priced(share: float) -> RecipeModel:
+    """A model that a recipe cures, at a share of what quantizing all ops saves."""
+    model = RecipeModel({"level=on": 0.01}, easy=0.0002)
+    price = share * (model.table.cost(model.space.fp32()) - model.least_cost(tolerance=math.inf))
+    model.table = replace(model.table, recipes={"level": {"on": price}})
+    return model
+
+
+def test_after_a_recipe_with_a_price_what_is_cheaper_without_it_is_tried() -> None:
+    model = priced(0.6)
+    sampler = model.sampler()
+    study = searched(sampler, model.metric)
+    stages = stages_of(study)
+    assert stages[:3] == ["baseline", "cheapest of all", "cheapest with recipes"]
+    assert stages[3] == "cheapest believed to meet"
+    tried = configs_of(study, model.space)
+    met = [config for config in tried if model.loss(config) <= 0.01]
+    answers = {
+        config.key
+        for trial, config in zip(study.trials[1:], tried, strict=True)
+        if config in met and sampler.is_answer(study, trial)
+    }
+    assert answers == {min(met, key=model.table.cost).key}
+    assert tried[1].key not in answers  # The one with the recipe.
+    assert set(recipes_of(study, model)[2:]) == {""}
+
+
+def test_a_recipe_whose_price_is_less_than_any_fallback_ends_the_search() -> None:
+    model = priced(0.02)
+    sampler = model.sampler()
+    study = searched(sampler, model.metric)
+    stages = stages_of(study)
+    assert stages == ["baseline", "cheapest of all", "cheapest with recipes"]
+    assert sampler.is_answer(study, study.trials[2])
+
+
 def test_a_search_that_is_interrupted_goes_on_as_it_would_have() -> None:
     model = RecipeModel({"level=on": 0.3}, easy=0.02)
     whole = searched(model.sampler(), model.metric)

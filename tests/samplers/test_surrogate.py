@@ -9,8 +9,6 @@ import math
 from pathlib import Path
 import pickle
 import random
-import subprocess
-import sys
 import threading
 from typing import Any
 
@@ -38,6 +36,7 @@ from spaces import STATIC
 from spaces import STATIC_KL
 from spaces import STATIC_TENSOR
 from spaces import make_space
+from zygote import Zygote
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason
@@ -172,22 +171,18 @@ def test_a_rebuilt_sampler_goes_on_as_the_first():
         assert [c.key for c in configs_of(study, model.space)] == whole
 
 
-PROGRAM = """
-import json, sys
-import optuna
-from samplers.simulated import SimulatedModel, configs_of
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-model = SimulatedModel(16, 2, easy=0.02)
-journal = optuna.storages.journal.JournalFileBackend(sys.argv[1])
-study = optuna.load_study(
-    study_name="study",
-    storage=optuna.storages.JournalStorage(journal),
-    sampler=model.sampler(),
-)
-while not study.sampler.is_exhausted(study):
-    study.optimize(lambda trial: model.metric(model.space.suggest(trial)), n_trials=1)
-"""
+def search_in_journal(path: str) -> None:
+    """What a process of its own does: it goes on with the study to its end."""
+    model = SimulatedModel(16, 2, easy=0.02)
+    study = optuna.load_study(
+        study_name="study",
+        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path)),
+        sampler=model.sampler(),
+    )
+    sampler = study.sampler
+    assert isinstance(sampler, SurrogateQuantSampler)
+    while not sampler.is_exhausted(study):
+        study.optimize(lambda trial: model.metric(model.space.suggest(trial)), n_trials=1)
 
 
 def journal_study(path: Path, sampler: SurrogateQuantSampler) -> optuna.Study:
@@ -201,19 +196,19 @@ def journal_study(path: Path, sampler: SurrogateQuantSampler) -> optuna.Study:
     )
 
 
-def in_processes(path: Path, count: int) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(path)]
-    workers = [subprocess.Popen(command, cwd=Path(__file__).parents[1]) for _ in range(count)]
-    assert [worker.wait(120) for worker in workers] == [0] * count
+def in_processes(zygote: Zygote, path: Path, count: int) -> None:
+    worker = "samplers.test_surrogate:search_in_journal"
+    workers = [zygote.start(worker, path=str(path)) for _ in range(count)]
+    assert zygote.join(*workers) == [0] * count
 
 
-def test_another_process_goes_on_in_the_same_way(tmp_path: Path):
+def test_another_process_goes_on_in_the_same_way(zygote: Zygote, tmp_path: Path):
     model = SimulatedModel(16, 2, easy=0.02)
     whole = [c.key for c in configs_of(searched(model.sampler(), model.metric), model.space)]
     study = journal_study(tmp_path / "journal", model.sampler())
     for _ in range(3):
         study.optimize(lambda trial: model.metric(model.space.suggest(trial)), n_trials=1)
-    in_processes(tmp_path / "journal", 1)
+    in_processes(zygote, tmp_path / "journal", 1)
     assert [c.key for c in configs_of(study, model.space)] == whole
 
 
@@ -232,10 +227,10 @@ def check_shared(study: optuna.Study, model: SimulatedModel) -> None:
     assert best_cost(model, study) <= 1.15 * model.least_cost()
 
 
-def test_processes_evaluate_nothing_twice(tmp_path: Path):
+def test_processes_evaluate_nothing_twice(zygote: Zygote, tmp_path: Path):
     model = SimulatedModel(16, 2, easy=0.02)
     study = journal_study(tmp_path / "journal", model.sampler())
-    in_processes(tmp_path / "journal", 3)
+    in_processes(zygote, tmp_path / "journal", 3)
     check_shared(study, model)
     assert model.sampler().is_exhausted(study)
 
@@ -361,8 +356,17 @@ def equal(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
     return dict.fromkeys(ops, 0.0)
 
 
-@pytest.mark.parametrize("sensitivity", [None, equal], ids=["none", "all zero"])
-@pytest.mark.parametrize(("ops", "hard"), SIZES)
+@pytest.mark.parametrize(
+    ("ops", "hard", "sensitivity"),
+    [
+        *(pytest.param(*size, None, id=f"{size[0]}-none") for size in SIZES),
+        pytest.param(*SIZES[0], equal, id="all zero"),
+        *(
+            pytest.param(*size, equal, id=f"{size[0]}-all zero", marks=pytest.mark.slow)
+            for size in SIZES[1:]
+        ),
+    ],
+)
 def test_without_sensitivities_it_learns_from_trials(ops: int, hard: int, sensitivity):
     model = SimulatedModel(ops, hard)
     study = searched(model.sampler(sensitivity=sensitivity), model.metric, most=40)

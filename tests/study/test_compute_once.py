@@ -29,7 +29,20 @@ from optuna_quant.workers import heartbeat
 PROCESSES = 8
 ROUNDS = 3
 
-context = multiprocessing.get_context("spawn")
+# Forked by a process that has imported what takes long; it does not see the modules of the tests.
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    [
+        "optuna_quant.evaluation.shared_calibration",
+        "optuna_quant.samplers",
+        "alembic.command",
+        "optuna.storages._rdb.models",
+        "psycopg2",
+        "pymysql",
+        "pytest",
+        "redis",
+    ]
+)
 
 
 @pytest.fixture(scope="module")

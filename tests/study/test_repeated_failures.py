@@ -8,13 +8,13 @@ from pathlib import Path
 from fake_backend import CountingEvaluation
 from fake_backend import FakeBackend
 from fake_backend import FakeModel
-from faults.zygote import zygote
 import optuna
 from optuna.trial import TrialState
 import pytest
 from samplers.parallel_worker import Log
 from spaces import STATIC
 from spaces import STATIC_TENSOR
+from zygote import zygote
 
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.callbacks import StopReason

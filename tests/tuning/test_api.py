@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from places import ROOT
 from places import TESTS
 import pytest
 import tune_worker
+from zygote import Zygote
 
 from optuna_quant import SearchOptions
 from optuna_quant import _optuna
@@ -405,18 +405,15 @@ def test_best_model_is_on_disk_as_soon_as_it_is_found(tmp_path: Path) -> None:
     assert QuantConfig.from_json(path.read_text()) == result.config
 
 
-def test_processes_share_one_search(tmp_path: Path) -> None:
+def test_processes_share_one_search(zygote: Zygote, tmp_path: Path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     alone.mkdir()
     shared.mkdir()
     expected = tune_worker.run(alone)
-    worker = [sys.executable, tune_worker.__file__, str(shared)]
-    processes = [
-        subprocess.Popen(worker, stdout=subprocess.PIPE, text=True, env=os.environ | PATHS)
-        for _ in range(4)
-    ]
-    printed = [process.communicate(timeout=120)[0].strip() for process in processes]
-    assert printed == 4 * [expected]
+    workers = [zygote.start("tune_worker:write", folder=str(shared)) for _ in range(4)]
+    assert zygote.join(*workers) == [0, 0, 0, 0]
+    found = [path.read_text() for path in shared.glob("found-*")]
+    assert found == 4 * [expected]
     evaluated = (shared / "log").read_text().splitlines()
     # The baseline among them; the answer is evaluated a second time, by one of them.
     assert len(evaluated) == len(set(evaluated)) + 1
@@ -925,13 +922,13 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
             tuning_criterion=TuningCriterion(strategy="basic", objective="ops"),
             measure_gain=False,
         )
-        for threads in (1, 2, 3)
+        for threads in (1, 3)
     ]
     kept = [
         [(t.state, t.value, t.params, t.user_attrs.get("evidence")) for t in r.study.trials]
         for r in found
     ]
-    assert kept[0] == kept[1] == kept[2]
+    assert kept[0] == kept[1]
     assert len(kept[0]) > 10
     # The user's own runs come one at a time, and have all cores.
     options = found[1].model().session.get_session_options()
@@ -1237,7 +1234,7 @@ def test_progress_shows_stage_trial_best_and_what_is_left(
         "best: none yet | 0:00 used, at most 99 trials left"
     )
     (met,) = [line for line in lines if line.startswith("trial 5 (fallback by halves) ")]
-    assert " | met, not yet the answer: metric 0.9, loss 0 | " in met
+    assert " | met, and the search goes on: metric 0.9, loss 0 | " in met
     assert " | best: trial 5, 1 of 3 ops in INT8 | 0:00 used, at most " in met
     assert " | best: trial 5, 1 of 3 ops in INT8 | 0:00 used, at most " in lines[-1]
 
@@ -1340,3 +1337,12 @@ def test_progress_shows_failures_repeats_and_time() -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_no_line_of_optuna_names_the_study_that_is_created(
+    optuna_log: pytest.LogCaptureFixture,
+) -> None:
+    tune_fake()
+    assert "A new study created" not in optuna_log.text
+    optuna.create_study()  # One of somebody else's is still named.
+    assert "A new study created" in optuna_log.text

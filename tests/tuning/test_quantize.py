@@ -99,10 +99,11 @@ def test_recipes_that_are_asked_for_are_used_whatever_says_the_ops(tmp_path: Pat
     built.report().to_csv(report, index=False)
     json.write_text(built.config.to_json())
     for config in (report, json):
-        again = optuna_quant.quantize(model, calibration_data=x, recipes=recipes, config=config)
-        assert again.model().fingerprint == built.model().fingerprint
+        for given in ({"recipes": recipes}, {}):
+            again = optuna_quant.quantize(model, calibration_data=x, config=config, **given)
+            assert again.model().fingerprint == built.model().fingerprint
     with pytest.raises(ValueError, match=r"recipe 'smooth_quant' cannot be .* Ask for it with"):
-        optuna_quant.quantize(model, calibration_data=x, config=json)
+        optuna_quant.quantize(model, calibration_data=x, config=json, recipes="none")
 
 
 def test_options_of_tune_narrow_the_default() -> None:
@@ -163,7 +164,7 @@ def test_any_backend() -> None:
             QuantConfig({"connv": OpConfig.from_label(DYNAMIC)}),
             r"op 'connv' is not there in this model.",
         ),
-        (QuantConfig({}, {"smooth": 0.5}), r"recipe 'smooth' cannot be 0.5 here; it has: none"),
+        (QuantConfig({}, {"smooth": "on"}), r"there is no recipe 'smooth'\. Did you mean"),
         (
             QuantConfig({}, calibration_size=3),
             r"uses 3 calibration samples, .* give calibration_sizes=\[3\]",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 import sys
 import warnings
@@ -19,8 +21,11 @@ from plotted_studies import GraphBackend
 import pytest
 
 from optuna_quant import visualization
+from optuna_quant.tuning.outcome import Outcome
 from optuna_quant.visualization._model_graph import _get_model_graph_info
+from optuna_quant.visualization._op_sensitivities import without_bar
 from optuna_quant.visualization._plotly import thinned
+from optuna_quant.visualization._timeline import _get_timeline_info
 from optuna_quant.visualization.plots import PLOTS
 from optuna_quant.visualization.plots import save_plot
 
@@ -73,6 +78,27 @@ def test_matplotlib(kind: str, size: str, studies: dict[str, optuna.Study]) -> N
     axes.figure.canvas.draw()  # Names with signs of formulas would fail here.
 
 
+@dataclass(frozen=True, eq=False)
+class OnlyStudy(Outcome):
+    """A result of which the study alone is known."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        object.__setattr__(self, "study", study)
+
+
+@pytest.mark.parametrize("kind", PLOTS)
+def test_a_result_is_drawn_as_its_study_is(kind: str, studies: dict[str, optuna.Study]) -> None:
+    study = studies["3 ops"]
+    result = OnlyStudy(study)
+    given = arguments(kind, "3 ops")
+    assert PLOTS[kind].draw(result, *given).to_json() == PLOTS[kind].draw(study, *given).to_json()
+    assert PLOTS[kind].draw_with_matplotlib(result, *given).has_data()
+
+
+def test_a_saving_of_zero_differs_from_one_that_is_not_known() -> None:
+    assert without_bar([0.5, 0.0, None, -0.1]) == ["", "0", "not known", ""]
+
+
 @pytest.mark.parametrize("kind", PLOTS)
 def test_an_empty_study_gives_an_empty_plot(kind: str) -> None:
     study, _ = plotted_studies.hand_made()
@@ -102,6 +128,18 @@ def test_matplotlib_is_experimental(studies: dict[str, optuna.Study]) -> None:
         warnings.simplefilter("error", ExperimentalWarning)
         with pytest.raises(ExperimentalWarning, match="plot_timeline is experimental"):
             visualization.matplotlib.plot_timeline(studies["3 ops"])
+
+
+def test_the_timeline_of_matplotlib_marks_what_came_of_each_trial(
+    studies: dict[str, optuna.Study],
+) -> None:
+    axes = visualization.matplotlib.plot_timeline(studies["3 ops"])
+    bars = _get_timeline_info(studies["3 ops"]).bars
+    marked = {c.get_label(): len(c.get_offsets()) for c in axes.collections if c.get_label()}
+    assert marked == dict(Counter(str(bar.outcome) for bar in bars))
+    shown = axes.get_legend()
+    assert shown is not None
+    assert marked.keys() <= {text.get_text() for text in shown.get_texts()}
 
 
 def test_axes_have_names_and_units(studies: dict[str, optuna.Study]) -> None:

@@ -52,7 +52,7 @@ def test_op_sensitivities(study: optuna.Study) -> None:
     assert [each.gain for each in info.ops] == pytest.approx([0.75e-3] * 3)
     assert info.rest is None
     assert info.gain is not None
-    assert info.gain.title == "Time saved by quantizing it (µs)"
+    assert info.gain.title == "Time saved by it while all others are quantized (µs)"
     assert lengths_of(info)[1] == pytest.approx([750.0] * 3)
 
 

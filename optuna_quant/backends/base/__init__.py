@@ -30,6 +30,8 @@ from optuna_quant.backends.base.calibration import TellsCalibrationBytes
 from optuna_quant.backends.base.files import atomic_write
 from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
+from optuna_quant.backends.base.left_out import TellsLeftOut
+from optuna_quant.backends.base.left_out import TellsOtherRecipes
 from optuna_quant.backends.base.model import Feed
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
@@ -95,6 +97,8 @@ __all__ = [
     "TakesBatches",
     "TakesSamples",
     "TellsCalibrationBytes",
+    "TellsLeftOut",
+    "TellsOtherRecipes",
     "TracesOutputs",
     "WeighsFloats",
     "atomic_write",

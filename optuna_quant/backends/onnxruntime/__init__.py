@@ -22,6 +22,18 @@ from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedMod
 from optuna_quant.backends.onnxruntime.targets.profile import IntegerForm
 from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
 from optuna_quant.backends.onnxruntime.targets.table import TARGETS
+from optuna_quant.backends.onnxruntime.torch_export.errors import ModuleExportError
+from optuna_quant.backends.onnxruntime.torch_export.export import ExportedModule
+from optuna_quant.backends.onnxruntime.torch_export.export import export_module
 
 
-__all__ = ["TARGETS", "IntegerForm", "OnnxRuntimeBackend", "QuantizedModel", "TargetProfile"]
+__all__ = [
+    "TARGETS",
+    "ExportedModule",
+    "IntegerForm",
+    "ModuleExportError",
+    "OnnxRuntimeBackend",
+    "QuantizedModel",
+    "TargetProfile",
+    "export_module",
+]

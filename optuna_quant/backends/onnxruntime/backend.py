@@ -23,6 +23,7 @@ from optuna_quant.backends.onnxruntime.describing import DescribingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
 from optuna_quant.backends.onnxruntime.lower_precision.simulated import with_rounding
+from optuna_quant.backends.onnxruntime.model.exported import ExportedModel
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
@@ -62,6 +63,8 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
         model:
             A path, the bytes of a model file, or a :class:`onnx.ModelProto`; opset 10 or newer.
             Data in other files may be larger than 2 GB; then they are referred to, not loaded.
+            Or a model that was exported from another framework, see
+            :class:`~optuna_quant.backends.onnxruntime.model.exported.ExportedModel`.
         calibration_data:
             Needed unless ``approach`` is ``"dynamic"`` or ``"weight_only"``: a dict of
             arrays, an array, a list of batches, a function that returns an iterator over batches,
@@ -114,8 +117,8 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             Function from one raw sample of the calibration data to the input as the model takes
             it.
         recipes:
-            Methods for the whole model to choose from, such as equalization: ``"all"``, names, or
-            a dict of what each may be; see
+            Methods for the whole model to choose from, such as equalization: ``"auto"``,
+            ``"all"``, names, or a dict of what each may be; see
             :func:`~optuna_quant.backends.onnxruntime.recipes.request.requested_recipes`. None for
             none.
         inspect_only:
@@ -139,7 +142,7 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+        model: str | os.PathLike[str] | bytes | onnx.ModelProto | ExportedModel,
         *,
         calibration_data: object = None,
         calibration_sizes: Sequence[int] | None = None,
@@ -167,8 +170,11 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             session_options,
             entries=found.session_entries,
             as_run=with_rounding if found.is_simulated else None,
+            present=model.present if isinstance(model, ExportedModel) else None,
         )
-        opened = OpenedModel(load_model(model))
+        opened = OpenedModel(
+            load_model(model.proto if isinstance(model, ExportedModel) else model)
+        )
         self._files = _files(model=model, calibration_data=calibration_data)
         samples = Samples(
             SampleReader(opened.proto, inputs=inputs, transform=transform),

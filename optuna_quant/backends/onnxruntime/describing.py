@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.left_out import FloatWeights
+    from optuna_quant.space.left_out import LeftOut
     from optuna_quant.space.space import TuningSpace
 
 
@@ -67,6 +68,16 @@ class DescribingBackend(BackendTopic):
         """
         with self._lock:
             return left_out_frame(self._parts.offered.left_out(space))
+
+    def ops_left_out(self, space: TuningSpace) -> tuple[LeftOut, ...]:
+        """The same of a tuning space, as values."""
+        with self._lock:
+            return tuple(self._parts.offered.left_out(space))
+
+    def other_recipes(self) -> tuple[str, ...]:
+        """The recipes that may lower errors in this model, and that were not asked for."""
+        with self._lock:
+            return self._parts.recipes.others
 
     def float_weights(self, config: QuantConfig) -> FloatWeights:
         """The weights that a configuration leaves in floats, and what would quantize them."""

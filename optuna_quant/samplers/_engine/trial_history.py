@@ -224,7 +224,7 @@ class TrialHistory:
     ) -> None:
         """Read what is new, and take a trial as ended that is just about to be written so.
 
-        If the study then says otherwise, :attr:`is_wrong` is set: all is to be read anew.
+        If the study then says otherwise, :attr:`is_wrong` is set: all is to be read again.
 
         Args:
             study:

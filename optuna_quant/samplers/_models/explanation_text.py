@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _MOST_NAMES = 4
 # What is a cause is at least this part of it; what is between is both.
 _MAINLY = 0.7
-# From this part of the error on the bits of an op with no more to offer are called too coarse;
-# what is less, all in all, is not worth a reason.
+# From this part of the error on it is said that there are no more bits; what is less, all in all,
+# is not worth a reason.
 _COARSE, _WORTH_A_REASON = 0.1, 0.01
 # Savings that are smaller, as a part of what a model costs, are none; or hardly one.
 _NO_SAVING, _HARDLY_A_SAVING = 1e-6, 0.01
@@ -160,7 +160,8 @@ def _blamed(side: str, errors: Sequence[OpError], ops: int, of_all: str) -> str:
     has_more = any(each in side for error in errors for each in error.finer)
     if share < _COARSE or len(bits) > 1 or has_more:
         return said
-    return f"{said}; {bits.pop()} bits are too coarse for them"
+    have = "it has" if ops == 1 else "they have"
+    return f"{said}; {have} no option with more than {bits.pop()} bits"
 
 
 def _part(error: OpError, side: str) -> float:
@@ -222,7 +223,8 @@ def _described(found: Explanation, untried: Untried, measure: str, show: Show) -
         ops = untried.config.ops
         return f"{len(untried.config.quantized_ops)} of {len(ops)} ops quantized"
     here = f"{found.cost:g}" if measure == OPS else show(found.cost)
-    return f"{show(untried.cost)} instead of {here}"
+    predicted = "predicted " if measure == LATENCY else ""
+    return f"{predicted}{show(untried.cost)} instead of {here}"
 
 
 def _ended(found: Explanation, measure: str, show: Show) -> str:

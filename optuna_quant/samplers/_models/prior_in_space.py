@@ -69,11 +69,19 @@ class PriorInSpace:
         self._same_criterion = dict(prior.criterion) == asdict(criterion)
 
     @cached_property
+    def _earlier(self) -> QuantConfig:
+        """The earlier answer, with recipes that it does not have at their defaults."""
+        assert self._prior.answer is not None
+        found = QuantConfig.from_json(self._prior.answer)
+        recipes = {**self._space.default().recipes, **found.recipes}
+        return QuantConfig(found.ops, recipes, found.calibration_size)
+
+    @cached_property
     def answer(self) -> QuantConfig | None:
         """The earlier answer, with ops that it does not say in their default."""
         if self._prior.answer is None:
             return None
-        earlier = QuantConfig.from_json(self._prior.answer)
+        earlier = self._earlier
         found = self._space.default()
         for tunable in self._space.tunables:
             chosen = {earlier.ops.get(op) for op in tunable.ops}
@@ -87,9 +95,9 @@ class PriorInSpace:
     def first(self) -> QuantConfig | None:
         """The earlier answer, if it answers the question of this search."""
         answer = self.answer
-        if answer is None or self._prior.answer is None:
+        if answer is None:
             return None
-        earlier = QuantConfig.from_json(self._prior.answer)
+        earlier = self._earlier
         same_ops = all(earlier.ops.get(op) == option for op, option in answer.ops.items())
         same_objective = self._prior.objective == self._table.measure
         return answer if same_ops and self._same_criterion and same_objective else None
@@ -102,7 +110,7 @@ class PriorInSpace:
             return False
         if not self._had_all_options:
             return False
-        if self.first.key != QuantConfig.from_json(prior.answer or "").key:
+        if self.first.key != self._earlier.key:
             return False
         if prior.answer_cost is None:
             return True

@@ -158,7 +158,7 @@ class RecipeChoices:
     def _bound(self, before: QuantConfig, after: QuantConfig) -> float:
         """What part of the error one more recipe may leave at most."""
         cost, later = self._table.cost(before), self._table.cost(after)
-        if later <= cost + _FREE * abs(cost):
+        if costs_nothing(cost, later):
             return _WORTH_TAKING
         if cost < self._table.cost(self._space.fp32()) <= later:
             return 0.0  # It takes more than quantization gives.
@@ -184,6 +184,18 @@ class _Errors:
             scored = score_options(self._sensitivity, missing, ops)
             for config, scores in zip(missing, scored, strict=True):
                 self.known[config.key] = sum(max(0.0, score) for score in scores.values())
+
+
+def costs_nothing(before: float, after: float) -> bool:
+    """Whether what costs so much with a recipe costs no more than without it, but for noise.
+
+    Args:
+        before:
+            The cost without the recipe.
+        after:
+            The cost with it.
+    """
+    return after <= before + _FREE * abs(before)
 
 
 def with_recipes(space: TuningSpace, recipes: Mapping[str, RecipeValue]) -> TuningSpace:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.samplers._engine.policy import Policy
 from optuna_quant.samplers._models.recipe_choice import RecipeChoices
+from optuna_quant.samplers._models.recipe_choice import costs_nothing
 from optuna_quant.samplers._models.recipe_choice import with_recipes
 from optuna_quant.samplers._models.search_phases import sensitivity_samples
 from optuna_quant.samplers._models.surrogate_stages import RECIPES_STAGE
@@ -34,8 +35,10 @@ class RecipePolicy(Policy):
        search is over: recipes are not needed.
     2. Otherwise the sensitivities say what error it would have with each recipe. If one leaves
        less, the same configuration is evaluated with it (``cheapest with recipes``).
-    3. The search goes on with those recipes if they have lost less, and with the default ones
-       otherwise.
+    3. If that meets the criterion and costs no more, it is the answer. If the recipes have a
+       price, the search goes on without them for what is cheaper, ops in fallback included.
+    4. If it does not, the search goes on with those recipes if they have lost less, and with the
+       default ones otherwise.
 
     Args:
         space:
@@ -64,6 +67,7 @@ class RecipePolicy(Policy):
         self._search = search
         self._policies: dict[tuple[tuple[str, RecipeValue], ...], SurrogatePolicy] = {}
         self._plain = self._policy_with(space.default().recipes if recipes is None else recipes)
+        self._table = table
         self._choices = None
         if sensitivity is not None:
             self._choices = RecipeChoices(space, self._plain.start, sensitivity, table)
@@ -79,8 +83,10 @@ class RecipePolicy(Policy):
         if choice is None:
             return None
         chosen = self._policy_with(choice.recipes)
-        if chosen is plain or not chosen.is_started(history) or chosen.is_start_enough(history):
+        if chosen is plain or not chosen.is_started(history):
             return chosen
+        if chosen.is_start_enough(history):
+            return plain if self._has_price(chosen) else chosen
         losses = [policy.start_loss(history) for policy in (chosen, plain)]
         return chosen if losses[0] <= losses[1] else plain
 
@@ -103,11 +109,14 @@ class RecipePolicy(Policy):
                 return None
             policy = self.current(history)
             assert policy is not None
+        if self._needs_plain(policy, history) and not self._plain.prepare(history):
+            return None
         found = policy.next(history, claimed)
         if found is None:
             return None
         if found.stage == START_STAGE and policy is not self._plain:
-            found = replace(found, stage=RECIPES_STAGE)
+            is_step = self._has_price(policy)
+            found = replace(found, stage=RECIPES_STAGE, provisional=is_step)
         if found.positions is not None:
             found = replace(found, positions=self._space.positions_of(found.config))
         return found
@@ -118,11 +127,25 @@ class RecipePolicy(Policy):
 
     def is_blocked(self, history: TrialHistory) -> bool:
         policy = self.current(history)
-        return policy is None or policy.is_blocked(history)
+        return policy is None or self._needs_plain(policy, history) or policy.is_blocked(history)
 
     def is_answer(self, history: TrialHistory, key: str) -> bool:
         policy = self.current(history)
         return policy is not None and policy.is_answer(history, key)
+
+    def _needs_plain(self, policy: SurrogatePolicy, history: TrialHistory) -> bool:
+        """Whether sensitivities without recipes are lacking before recipes with a price are tried.
+
+        If these are enough, they say at once whether anything without them may be cheaper.
+        """
+        if policy is self._plain or policy.is_started(history) or not self._has_price(policy):
+            return False
+        return not self._plain.is_prepared(history)
+
+    def _has_price(self, policy: SurrogatePolicy) -> bool:
+        """Whether the recipes of a policy cost something."""
+        costs = [self._table.cost(each.start) for each in (self._plain, policy)]
+        return not costs_nothing(*costs)
 
     def _policy_with(self, recipes: Mapping[str, RecipeValue]) -> SurrogatePolicy:
         key = tuple(sorted(recipes.items()))

@@ -137,15 +137,18 @@ class StudyOutcomes:
     def best(self, history: TrialHistory) -> BestKnown | None:
         """The cheapest configuration that meets the criterion, or probably does.
 
-        Of equally cheap ones what is proven comes first.
+        It is one of the study's whole space, whatever its recipes. Of equally cheap ones what is
+        proven comes first.
         """
         found: list[tuple[tuple[float, bool, int], BestKnown]] = []
         for key, outcome in history.outcomes.items():
             proven = self.met(history, key)
             if not proven and not (outcome.is_partial and self._is_promised(history, outcome)):
                 continue
-            config = self.config(outcome)
-            if config is None or not config.quantized_ops:
+            if self._whole.key_from_params(outcome.params) is None:
+                continue
+            config = self._whole.config_from_params(outcome.params)
+            if not config.quantized_ops:
                 continue
             cost = self._table.cost(config)
             found.append(((cost, not proven, outcome.number), BestKnown(config, cost, proven)))

@@ -170,6 +170,18 @@ class SurrogatePolicy(Policy):
             return False
         return self._decide(history, {}).answer == key
 
+    def prepare(self, history: TrialHistory) -> bool:
+        """Compute what the decision after the first proposal needs, once for the study.
+
+        Returns:
+            Whether it is known; :obj:`False` if another worker is computing it.
+        """
+        return self._phases.compute_scores(history, 0)
+
+    def is_prepared(self, history: TrialHistory) -> bool:
+        """Whether what :meth:`prepare` computes is known."""
+        return self._phases.has_scores(history, 0)
+
     # What it tells of itself.
 
     def beliefs(self, history: TrialHistory) -> list[Belief]:

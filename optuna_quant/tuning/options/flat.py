@@ -39,6 +39,7 @@ from optuna_quant.tuning.sensitivities.table import SensitivitiesLike
 class FurtherOptions(TypedDict, total=False):
     """See :func:`optuna_quant.tune`."""
 
+    example_inputs: object
     backend: Backend | None
     higher_is_better: bool
     criterion: str
@@ -88,6 +89,7 @@ class FurtherOptions(TypedDict, total=False):
 class ModelOptions(TypedDict, total=False):
     """See :func:`optuna_quant.quantize`."""
 
+    example_inputs: object
     backend: Backend | None
     inputs: InputValues | None
     transform: Transform | None

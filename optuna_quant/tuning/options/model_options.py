@@ -15,7 +15,7 @@ from optuna_quant.tuning.options.collect import collect
 from optuna_quant.tuning.options.request import TuneOptions
 
 
-_ALONE = ("model", "backend", "calibration_data", "inputs", "transform")
+_ALONE = ("model", "example_inputs", "backend", "calibration_data", "inputs", "transform")
 _GROUPS = ("quantization", "runtime")
 
 

@@ -70,9 +70,12 @@ class QuantizationOptions:
         calibration_sizes:
             The calibration sampling sizes to choose from, default first. Default: all samples.
         recipes:
-            Methods for the whole model to choose from: ``"all"``, names, or a dict that says for
-            each name what it may be (True, False, a value, or a list of them), with the settings
-            of a recipe as ``NAME_args``, and with ``"all": True`` for all others. Default: none.
+            Methods for the whole model to choose from: ``"auto"`` (those that the model's
+            structure speaks for), ``"all"``, ``"none"``, names, or a dict that says for each name
+            what it may be (True, False, a value, or a list of them), with the settings of a recipe
+            as ``NAME_args``, and with ``"all": True`` for all others. Default: ``"auto"`` for the
+            strategies auto, surrogate and basic, also for those that a dict does not name;
+            otherwise, and where nothing is searched, none. See ``docs/recipes.md``.
     """
 
     approach: str | None = option(
@@ -175,8 +178,10 @@ class QuantizationOptions:
         None,
         Flag(
             help="methods for the whole model to choose from, such as equalization and "
-            "smooth_quant: 'all', names separated by commas, or what each may be, as JSON or "
-            '@FILE: {"equalization": true, "smooth_quant": ["off", "alpha=0.5"]} (default: none)',
+            "smooth_quant: 'auto' (those that the model's structure speaks for), 'all', 'none', "
+            "names separated by commas, or what each may be, as JSON or @FILE: "
+            '{"equalization": true, "smooth_quant": ["off", "alpha=0.5"]} (default: auto for '
+            "the strategies auto, surrogate and basic, otherwise none)",
             kind=CHOICES,
             metavar="NAMES",
             heading=_HEADING,

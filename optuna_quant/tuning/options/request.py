@@ -44,6 +44,7 @@ class TuneOptions:
     """All options of :func:`~optuna_quant.tune`, where they are described."""
 
     model: ModelLike | None = option(None)
+    example_inputs: object = option(None)
     backend: Backend | None = option(None)
     calibration_data: CalibrationLike | None = option(
         None,

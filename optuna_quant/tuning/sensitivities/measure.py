@@ -106,7 +106,12 @@ def sensitivity(
         paths = {"model": model, "calibration data": calibration_data}
         inputs = {n: v for n, v in paths.items() if isinstance(v, str | os.PathLike)}
         check_table_output(save, inputs=inputs)
-    backend = backend_of(request, calibration_data_of(request), inputs_of(request))
+    backend = backend_of(
+        request,
+        calibration_data_of(request),
+        inputs_of(request),
+        recipes=request.quantization.recipes,
+    )
     space = space_of(backend, request.quantization)
     found = _scores(
         space, _sensitivity(backend, chosen, output_names) if scores is None else scores

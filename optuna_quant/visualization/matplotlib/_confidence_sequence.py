@@ -23,14 +23,14 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    import optuna
 
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
 def plot_confidence_sequence(
-    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
+    study: Searched, *, criterion: AccuracyCriterion | None = None, trial: int | None = None
 ) -> Axes:
     """Plot between which values the metric of a trial is, by the number of samples seen.
 

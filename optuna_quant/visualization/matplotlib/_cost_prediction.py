@@ -20,12 +20,13 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    import optuna
+
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
 def plot_cost_prediction(
-    study: optuna.Study, *, measure: str | None = None, prefix: str = "quant"
+    study: Searched, *, measure: str | None = None, prefix: str = "quant"
 ) -> Axes:
     """Plot what the cost table of a study predicts for whole models against what was measured.
 

@@ -22,15 +22,15 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    import optuna
 
     from optuna_quant.backends.base import HasGraph
     from optuna_quant.backends.default import ModelLike
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
 def plot_model_graph(
-    study: optuna.Study,
+    study: Searched,
     model: ModelLike | HasGraph,
     *,
     trial: int | None = None,

@@ -15,6 +15,7 @@ from optuna_quant.visualization._op_sensitivities import bars
 from optuna_quant.visualization._op_sensitivities import lengths_of
 from optuna_quant.visualization._op_sensitivities import precisions_of
 from optuna_quant.visualization._op_sensitivities import rest_texts
+from optuna_quant.visualization._op_sensitivities import without_bar
 from optuna_quant.visualization.matplotlib._pyplot import FONT
 from optuna_quant.visualization.matplotlib._pyplot import experimental
 from optuna_quant.visualization.matplotlib._pyplot import put_legend
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     import os
 
     from matplotlib.axes import Axes
-    import optuna
 
     from optuna_quant.tuning.sensitivities.table import SensitivityTable
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
 def plot_op_sensitivities(
-    study: optuna.Study,
+    study: Searched,
     *,
     sensitivities: SensitivityTable | str | os.PathLike[str] | None = None,
     n_ops: int = 30,
@@ -77,6 +78,8 @@ def _get_op_sensitivities_plot(info: _OpSensitivitiesInfo) -> Axes:
         lengths = [math.nan if gain is None else gain for gain in gains]
         bars_of_gains = found[0][1].barh(places, lengths, color=colors)
         _write_on_rest(found[0][1], bars_of_gains, rest_texts(info)[1])
+        for place, text in zip(places, without_bar(gains), strict=True):
+            found[0][1].text(0.0, place, f" {text}", va="center", fontsize=FONT - 2, color="gray")
     precisions = precisions_of(info)
     if precisions:
         from matplotlib.patches import Patch

@@ -27,14 +27,14 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    import optuna
 
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
 def plot_precisions(
-    study: optuna.Study, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
+    study: Searched, *, criterion: AccuracyCriterion | None = None, prefix: str = "quant"
 ) -> Axes:
     """Plot in which precision each op was in each trial, as a heat map, with Matplotlib.
 

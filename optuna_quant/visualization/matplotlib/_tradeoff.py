@@ -25,15 +25,15 @@ from optuna_quant.visualization.matplotlib._pyplot import pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    import optuna
 
     from optuna_quant.costs.objective import ObjectiveLike
     from optuna_quant.criteria import AccuracyCriterion
+    from optuna_quant.visualization._facts import Searched
 
 
 @experimental
 def plot_tradeoff(
-    study: optuna.Study,
+    study: Searched,
     *,
     criterion: AccuracyCriterion | None = None,
     objective: ObjectiveLike | None = None,

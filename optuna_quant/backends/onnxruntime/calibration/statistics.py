@@ -257,8 +257,8 @@ class StatisticsSource:
             else:
                 if problems:
                     raise ValueError(
-                        f"None of the {len(problems)} tensors to be quantized has a range. "
-                        f"{problems[0]} Check the calibration data and their preprocessing."
+                        f"{problems[0]} None of the {len(problems)} tensors to be quantized has "
+                        "a range. Check the calibration data and their preprocessing."
                     )
 
     def params(self, tensor: str, config: TensorConfig, size: int | None) -> Params:

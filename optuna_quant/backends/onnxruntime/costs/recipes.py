@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from optuna_quant.backends.onnxruntime.costs.operations import FLOAT_BITS
 from optuna_quant.backends.onnxruntime.costs.runs import uses_one_thread
 from optuna_quant.backends.onnxruntime.costs.shapes import tensor_shapes
+from optuna_quant.backends.onnxruntime.recipes.table import RECIPES
 from optuna_quant.costs.timing import time_interleaved
 
 
@@ -60,6 +61,8 @@ def with_recipe_costs(
 ) -> dict[str, CostTable]:
     """Tables that know what the values of recipes add.
 
+    Those that are free add nothing, and are not measured.
+
     Args:
         tables:
             The tables of the ops, by measure.
@@ -75,7 +78,12 @@ def with_recipe_costs(
             Makes sessions.
     """
     plain = space.default().with_calibration_size(None)
-    places = [(name, value) for name, values in space.recipes.items() for value in values[1:]]
+    places = [
+        (name, value)
+        for name, values in space.recipes.items()
+        if not RECIPES[name].is_free
+        for value in values[1:]
+    ]
     if not places or not plain.quantized_ops:
         return dict(tables)
     configs = [plain, *(plain.with_recipe(name, value) for name, value in places)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 
+_OF_TORCH = frozenset({"Module", "ExportedProgram"})
+
 _POINTER = b"version https://git-lfs"
 
 
@@ -34,3 +36,15 @@ def what_it_is(content: bytes) -> str:
     if start.startswith((b"<", b"{")):
         return "it is text (HTML, XML or JSON), perhaps an error page; download it again"
     return "it is another kind of file, or is damaged or truncated; export or copy it again"
+
+
+def what_to_do_with(model: object) -> str:
+    """What to do with an object that is no ONNX model, as a sentence."""
+    # torch itself is not imported for a message.
+    for kind in type(model).__mro__:
+        if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in _OF_TORCH:
+            return (
+                "It is a model of PyTorch: export it with torch.onnx.export, after model.eval(), "
+                "and give the .onnx file."
+            )
+    return "For a model of another runtime give backend=."

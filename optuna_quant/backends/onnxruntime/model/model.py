@@ -11,7 +11,9 @@ import onnx
 
 from optuna_quant.backends.onnxruntime.model.files import is_lfs_pointer
 from optuna_quant.backends.onnxruntime.model.files import what_it_is
+from optuna_quant.backends.onnxruntime.model.files import what_to_do_with
 from optuna_quant.backends.onnxruntime.model.graph import name_nodes
+from optuna_quant.backends.onnxruntime.model.training_mode import check_inference_mode
 
 
 if TYPE_CHECKING:
@@ -68,8 +70,8 @@ def load_model(
         TypeError:
             If ``model`` is something else.
         ValueError:
-            If it is not an ONNX model, has no nodes, is too old, or its external data are
-            incomplete.
+            If it is not an ONNX model, has no nodes, is too old, was exported in training mode,
+            or its external data are incomplete.
     """
     folder, content = None, b""
     if isinstance(model, onnx.ModelProto):
@@ -86,7 +88,7 @@ def load_model(
     else:
         raise TypeError(
             "The model must be a path, bytes or an onnx.ModelProto, but got "
-            f"{type(model).__name__}. For a model of another runtime give backend=."
+            f"{type(model).__name__}. {what_to_do_with(model)}"
         )
     if not proto.graph.node:
         if not isinstance(model, onnx.ModelProto) and not proto.ir_version:
@@ -98,13 +100,16 @@ def load_model(
     name_nodes(proto.graph.node)
     external = list(external_tensors(proto))
     if not external:
+        check_inference_mode(proto, name)
         return SourceModel(proto, None, opset, name)
     if folder is None:
         raise ValueError(
             f"The data of tensor {external[0].name!r} are in another file; pass the path of the "
             "model file instead of its content, or load the data first."
         )
-    if _checked_size(external, folder) > in_memory_bytes:
+    size = _checked_size(external, folder)
+    check_inference_mode(proto, name, base_dir=folder)
+    if size > in_memory_bytes:
         return SourceModel(proto, folder, opset, name)
     onnx.external_data_helper.load_external_data_for_model(proto, str(folder))
     return SourceModel(proto, None, opset, name)

@@ -37,6 +37,7 @@ from optuna_quant.workers.cores import available_cores
 
 
 if TYPE_CHECKING:
+    from optuna_quant.backends.base import NativeModel
     from optuna_quant.backends.base.model import Feed
     from optuna_quant.data.inputs import InputSpec
 
@@ -58,6 +59,8 @@ class SessionMaker:
             Configuration entries of all sessions, added to the options.
         as_run:
             Gives the model that runs in the place of another one; None if that runs itself.
+        present:
+            Gives what a function of the user's gets for a session; None for the session.
 
     Attributes:
         level:
@@ -75,11 +78,13 @@ class SessionMaker:
         *,
         entries: Mapping[str, str] = MappingProxyType({}),
         as_run: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
+        present: Callable[[onnxruntime.InferenceSession], NativeModel] | None = None,
     ) -> None:
         self.providers = tuple(providers)
         self.options = options
         self.entries = entries
         self._as_run = as_run
+        self._present = present
         self.level: onnxruntime.GraphOptimizationLevel | None = None
         self.lock = RLock()
         self.arrays = SharedArrays()
@@ -89,6 +94,10 @@ class SessionMaker:
         other = copy(self)
         other.level = level
         return other
+
+    def presented(self, session: onnxruntime.InferenceSession) -> NativeModel:
+        """What a function of the user's gets for a session."""
+        return session if self._present is None else self._present(session)
 
     @property
     def usual_level(self) -> onnxruntime.GraphOptimizationLevel:
@@ -310,9 +319,12 @@ class QuantizedModel:
                     )
             return self._made[concurrent_runs]
 
-    def native(self) -> onnxruntime.InferenceSession:
-        """The :attr:`session`, which is what a function of the user's gets."""
-        return self.session
+    def native(self) -> NativeModel:
+        """What a function of the user's gets: the :attr:`session`, or what stands for it.
+
+        For a model that was exported from a PyTorch module that is called as the module is.
+        """
+        return self._sessions.presented(self.session)
 
     def for_concurrent_runs(self, runs: int) -> SessionModel:
         """The model in the session that :meth:`session_for` gives.

@@ -52,12 +52,17 @@ class OfferedRecipes:
     @cached_property
     def values(self) -> Mapping[str, tuple[str, ...]]:
         """The values of each recipe that is offered, as a capability has them."""
-        if not self._requested.values:
+        requested = self._requested
+        if not requested.values and not requested.is_auto:
             return {}
         facts = self._facts()
         found = {}
-        for name, values in self._requested.values.items():
-            recipe = RECIPES[name]
+        for name, recipe in RECIPES.items():
+            values = requested.values.get(name)
+            if values is None:
+                if requested.is_auto and (values := _usual(recipe, facts)):
+                    found[name] = values
+                continue
             reason = recipe.reason_against(facts)
             kept = values if reason else recipe.distinct(values, facts)
             if reason is None and set(kept) == {recipe.default} != set(values):
@@ -67,6 +72,20 @@ class OfferedRecipes:
             elif set(values) != {recipe.default}:
                 self.tell_left_out(name, reason)
         return found
+
+    @cached_property
+    def others(self) -> tuple[str, ...]:
+        """The recipes that were not asked for, and may lower errors in this model."""
+        facts, found = self._facts(), []
+        for name, recipe in RECIPES.items():
+            is_asked = name in self._requested.values or name in self.values
+            if is_asked or not (recipe.in_all and recipe.lowers_errors):
+                continue
+            if recipe.reason_against(facts) is None:
+                values = recipe.distinct(recipe.offered({}), facts)
+                if set(values) != {recipe.default}:
+                    found.append(name)
+        return tuple(found)
 
     def tell_left_out(self, name: str, reason: str) -> None:
         """Tell the user, once, that a recipe has no effect, and why."""
@@ -121,6 +140,10 @@ class OfferedRecipes:
             if recipe is not None and recipe.lowers_errors:
                 kept[name] = value
         return QuantConfig(config.ops, kept, config.calibration_size)
+
+
+def _usual(recipe: Recipe, facts: ModelFacts) -> tuple[str, ...]:
+    return () if recipe.reason_against(facts) else recipe.usual(facts)
 
 
 def changed(config: QuantConfig) -> list[tuple[Recipe, str]]:

@@ -131,6 +131,9 @@ class Recipe(abc.ABC):
         lowers_errors:
             Whether it is chosen for smaller errors of the same ops, so that ops are scored with
             it: that tells what it gains. Otherwise they are scored as if it had its default.
+        is_free:
+            Whether it changes the values of constants and nothing else, so that a candidate takes
+            the same time with it. Then that is not measured.
     """
 
     name: ClassVar[str]
@@ -138,6 +141,7 @@ class Recipe(abc.ABC):
     arguments: ClassVar[tuple[str, ...]] = ()
     in_all: ClassVar[bool] = True
     lowers_errors: ClassVar[bool] = False
+    is_free: ClassVar[bool] = False
 
     @abc.abstractmethod
     def offered(self, args: Mapping[str, object]) -> tuple[str, ...]:
@@ -184,6 +188,18 @@ class Recipe(abc.ABC):
     def reason_against(self, facts: ModelFacts) -> str | None:
         """Why the recipe changes nothing in a model; None if it may change something."""
         return None
+
+    def usual(self, facts: ModelFacts) -> tuple[str, ...]:
+        """The values to choose from where the user leaves that open; the default one first.
+
+        Args:
+            facts:
+                What is known of the model. The recipe may change something in it.
+
+        Returns:
+            The values; empty if nothing in the model's structure speaks for the recipe.
+        """
+        return ()
 
     def distinct(self, values: tuple[str, ...], facts: ModelFacts) -> tuple[str, ...]:
         """Values that may make different models, in the place of those that a user asks for.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import TypeAlias
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 RecipesLike: TypeAlias = "str | Sequence[str] | Mapping[str, object]"
-"""Which recipes a user asks for: ``"all"``, names, or a value or several for each name."""
+"""Which recipes a user asks for: ``"auto"``, ``"all"``, names, or values for each name."""
+
+AUTO = "auto"
+"""Asks for the recipes that the model's structure speaks for."""
+NONE = "none"
+"""Asks for no recipe."""
 
 _ALL = "all"
 
@@ -36,10 +42,14 @@ class RequestedRecipes:
             them. One that has a single value is fixed.
         named:
             The recipes that the user has named, and not only asked for all.
+        is_auto:
+            Whether those are offered as well, of which there is nothing in ``values``, that the
+            model's structure speaks for.
     """
 
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     named: frozenset[str] = frozenset()
+    is_auto: bool = False
 
 
 def requested_recipes(recipes: object) -> RequestedRecipes:
@@ -47,12 +57,14 @@ def requested_recipes(recipes: object) -> RequestedRecipes:
 
     Args:
         recipes:
-            None for no recipes; ``"all"`` for all that serve the accuracy, each with the values
-            that it offers; a name or a list of names for those, ``"all"`` among them or not; or a
-            mapping of names to what each may be: True or False (on or off), a value as a label, or
-            a list of these, of which one is chosen in each trial. Beside a name, ``NAME_args``
-            holds the settings of that recipe's True. ``{"all": True, ...}`` asks for all, and says
-            what some of them may be.
+            None or ``"none"`` for no recipes; ``"auto"`` for those that the model's structure
+            speaks for; ``"all"`` for all that serve the accuracy, each with the values that it
+            offers; a name or a list of names for those, ``"auto"`` or ``"all"`` among them or
+            not; or a mapping of names to what each may be: True or False (on or off), a value as
+            a label, or a list of these, of which one is chosen in each trial. Beside a name,
+            ``NAME_args`` holds the settings of that recipe's True. ``{"all": True, ...}`` asks for
+            all, ``{"auto": True, ...}`` for those of ``"auto"``, and says what some of them may
+            be.
 
     Raises:
         TypeError:
@@ -65,27 +77,29 @@ def requested_recipes(recipes: object) -> RequestedRecipes:
         return RequestedRecipes()
     if isinstance(recipes, Mapping):
         given = dict(recipes)
-        is_all = given.pop(_ALL, False)
-        if is_all not in (True, False):
-            raise TypeError(f"recipes: the value of {_ALL!r} must be True, but got {is_all!r}.")
-        return _of_mapping(given, is_all=bool(is_all))
+        is_all, is_auto = (_is_asked(given, name) for name in (_ALL, AUTO))
+        return replace(_of_mapping(given, is_all=is_all), is_auto=is_auto)
     if isinstance(recipes, str):
         names = [recipes]
     elif isinstance(recipes, Sequence) and all(isinstance(name, str) for name in recipes):
         names = list(recipes)
     else:
         raise TypeError(
-            f"recipes must be 'all', a list of names, or a dict of names and values, but got "
-            f"{recipes!r}."
+            "recipes must be 'auto', 'all', 'none', a list of names, or a dict of names and "
+            f"values, but got {recipes!r}."
         )
+    if names == [NONE]:
+        return RequestedRecipes()
     for name in names:
-        _check_name(name, [*RECIPES, _ALL])
+        if name == NONE:
+            raise ValueError(f"recipes: {NONE!r} stands alone, but got {names!r}.")
+        _check_name(name, [*RECIPES, AUTO, _ALL, NONE])
     found = {
         name: recipe.offered({})
         for name, recipe in RECIPES.items()
         if name in names or (_ALL in names and recipe.in_all)
     }
-    return RequestedRecipes(found, frozenset(names) - {_ALL})
+    return RequestedRecipes(found, frozenset(names) - {_ALL, AUTO}, AUTO in names)
 
 
 def recipe_named(name: str) -> Recipe:
@@ -119,8 +133,19 @@ def check_value(name: str, value: object) -> None:
         raise ValueError(f"Recipe {name!r} has no value {value!r}: {error}.") from None
 
 
+def _is_asked(given: dict[object, object], name: str) -> bool:
+    """Take out of a mapping whether it asks for several recipes by one name."""
+    value = given.pop(name, False)
+    if value not in (True, False):
+        raise TypeError(
+            f"recipes: the value of {name!r} must be True or False, but got {value!r}."
+        )
+    return bool(value)
+
+
 def _of_mapping(recipes: Mapping[object, object], *, is_all: bool) -> RequestedRecipes:
-    known = [*RECIPES, *(f"{name}{_ARGS}" for name, r in RECIPES.items() if r.arguments), _ALL]
+    known = [*RECIPES, *(f"{name}{_ARGS}" for name, r in RECIPES.items() if r.arguments)]
+    known += [AUTO, _ALL]
     for key in recipes:
         _check_name(key, known)
     found, named = {}, set()

@@ -1,4 +1,4 @@
 """The ONNX graph in torch, for gradients. Needs the extra torch.
 
-May import: `backends.onnxruntime.model` and what is below it.
+May import: `backends.onnxruntime.torch_export` and what is below it.
 """

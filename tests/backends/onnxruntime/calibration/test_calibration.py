@@ -18,6 +18,7 @@ from onnx import helper
 from onnx import numpy_helper
 import onnxruntime
 import pytest
+from zygote import Zygote
 
 from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
@@ -559,7 +560,7 @@ def output_of(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def test_cache_is_safe_for_several_processes(tmp_path: Path) -> None:
+def test_cache_is_safe_for_several_processes(zygote: Zygote, tmp_path: Path) -> None:
     script = """
         import sys, warnings
         import numpy as np
@@ -580,8 +581,9 @@ def test_cache_is_safe_for_several_processes(tmp_path: Path) -> None:
             loaded = cache.load("shared")
             assert loaded is not None and loaded.histograms == histograms
         """
-    for process in [run_python(script, str(tmp_path)) for _ in range(3)]:
-        output_of(process)
+    given = {"script": textwrap.dedent(script), "arguments": [str(tmp_path)]}
+    workers = [zygote.start("forked_scripts:execute", **given) for _ in range(3)]
+    assert zygote.join(*workers) == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["calibration-shared.npz"]
 
 

@@ -26,7 +26,7 @@ Form = Callable[[Maker, str], str]
 SHAPE = (4, 4, 6, 7)
 LOW, HIGH = -1.0, 3.0
 RNG_SEED = 7
-MANY = 50
+SEVERAL, MANY = 8, 50
 
 # Steps of the output's and of the input's grid that a result may be off. A sum or a product has
 # two inputs; the weights of a convolution add what their own grid loses.
@@ -318,14 +318,46 @@ def groups() -> dict[str, list[tuple[str, int, Form]]]:
     return found
 
 
+WHERE = ["alone", "behind", "between, all", "between, default"]
+
+
+def some_of(forms: list[tuple[str, int, Form]], where: str) -> list[tuple[str, int, Form]]:
+    """The forms that the fast tests try in a place, in each place others if there are many.
+
+    With every value of every attribute among them.
+    """
+    if len(forms) >= MANY:
+        return forms[3 * WHERE.index(where) :: 11]
+    return (
+        forms
+        if len(forms) < SEVERAL or where == "between, all"
+        else forms[WHERE.index(where) % 3 :: 3]
+    )
+
+
 @pytest.mark.parametrize("op_type", groups())
-@pytest.mark.parametrize("where", ["alone", "behind", "between, all", "between, default"])
+@pytest.mark.parametrize("where", WHERE)
 def test_integers_compute_what_floats_compute(op_type: str, where: str) -> None:
+    check_forms(op_type, where, some_of(groups()[op_type], where))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("op_type", "where"),
+    [
+        (op_type, where)
+        for op_type, forms in groups().items()
+        for where in (["between, all"] if len(forms) >= MANY else WHERE)
+        if len(some_of(forms, where)) < len(forms)
+    ],
+)
+def test_all_forms_of_those_that_have_several(op_type: str, where: str) -> None:
+    check_forms(op_type, where, groups()[op_type])
+
+
+def check_forms(op_type: str, where: str, forms: list[tuple[str, int, Form]]) -> None:
     x = np.random.default_rng(RNG_SEED).uniform(LOW, HIGH, SHAPE).astype(np.float32)
-    forms = groups()[op_type]
-    # Pools have hundreds: all of them in one place, and in the others one in five.
-    few = where == "between, all" or len(forms) < MANY
-    for name, opset, form in forms if few else forms[::5]:
+    for name, opset, form in forms:
         if op_type == "ArgMax" and where.startswith("between"):
             continue  # gives no floats
         model = surroundings(form, opset, where)
@@ -374,9 +406,10 @@ def test_average_that_counts_pads_and_cuts_windows(pad: int, where: str) -> None
     assert np.abs(got.reshape(want.shape) - want).max() <= 3 * want.max() / 255
 
 
-def test_forms_without_an_integer_kernel_are_not_offered() -> None:
+@pytest.mark.parametrize("one_in", [pytest.param(1, marks=pytest.mark.slow), 7])
+def test_forms_without_an_integer_kernel_are_not_offered(one_in: int) -> None:
     offered = {}
-    for name, opset, form in pools("AveragePool", (17, 19, 22)):
+    for name, opset, form in list(pools("AveragePool", (17, 19, 22)))[::one_in]:
         x = np.ones(SHAPE, np.float32)
         backend = OnnxRuntimeBackend(
             surroundings(form, opset, "alone"), calibration_data=x, approach="static"
@@ -387,4 +420,5 @@ def test_forms_without_an_integer_kernel_are_not_offered() -> None:
         for name in offered
         if "[2, 1]" in name or ("count_include_pad" in name and "'ceil_mode': 1" in name)
     }
+    assert wrong
     assert {name for name, is_offered in offered.items() if not is_offered} == wrong

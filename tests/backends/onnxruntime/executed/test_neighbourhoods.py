@@ -87,9 +87,11 @@ def check(
 @pytest.mark.parametrize(
     ("op", "shape", "ends"),
     [
-        ("MatMul", FIXED_MATRIX, ENDS),
         ("MatMul", SEQUENCE, ENDS),
-        ("Gemm", MATRIX, ENDS),
+        pytest.param("MatMul", FIXED_MATRIX, ENDS, marks=pytest.mark.slow),
+        pytest.param("Gemm", MATRIX, ENDS, marks=pytest.mark.slow),
+        ("MatMul", FIXED_MATRIX, FEW_ENDS),
+        ("Gemm", MATRIX, FEW_ENDS),
         ("MatMul", MATRIX, FEW_ENDS),
         ("MatMul", FIXED_SEQUENCE, FEW_ENDS),
         ("MatMul", BATCH, FEW_ENDS),
@@ -138,16 +140,31 @@ def test_shapes_that_only_the_runtime_knows(known: str, shape: tuple[int | str, 
     check(neighbourhoods(op, shape, tails=SOME_TAILS, ends=("output", "op")))
 
 
-@pytest.mark.parametrize("opset", [*OPSETS, onnx.defs.onnx_opset_version()])
+IN_OPSETS = [
+    ("MatMul", FIXED_MATRIX),
+    ("MatMul", FIXED_SEQUENCE),
+    ("MatMul, weight on the left", FIXED_MATRIX),
+    ("Gemm", MATRIX),
+    ("Gemm without a bias", MATRIX),
+    ("Conv", IMAGE),
+]
+NEWEST = onnx.defs.onnx_opset_version()
+
+
 @pytest.mark.parametrize(
-    ("op", "shape"),
+    ("op", "shape", "opset"),
     [
-        ("MatMul", FIXED_MATRIX),
-        ("MatMul", FIXED_SEQUENCE),
-        ("MatMul, weight on the left", FIXED_MATRIX),
-        ("Gemm", MATRIX),
-        ("Gemm without a bias", MATRIX),
-        ("Conv", IMAGE),
+        # Every op in the oldest and the newest one, and every one with a product and with a Conv.
+        pytest.param(
+            op,
+            shape,
+            opset,
+            marks=()
+            if opset in (OPSETS[0], NEWEST) or (op, shape) in (IN_OPSETS[0], IN_OPSETS[-1])
+            else pytest.mark.slow,
+        )
+        for op, shape in IN_OPSETS
+        for opset in dict.fromkeys((*OPSETS, NEWEST))
     ],
 )
 def test_opsets(op: str, shape: tuple[int | str, ...], opset: int) -> None:
@@ -157,8 +174,15 @@ def test_opsets(op: str, shape: tuple[int | str, ...], opset: int) -> None:
     check(built)
 
 
-@pytest.mark.parametrize("op", OTHERS)
-@pytest.mark.parametrize("shape", [FIXED_MATRIX, IMAGE])
+@pytest.mark.parametrize(
+    ("op", "shape"),
+    [
+        # In the fast set every op is in one of the two.
+        pytest.param(op, shape, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
+        for i, op in enumerate(OTHERS)
+        for j, shape in enumerate((FIXED_MATRIX, IMAGE))
+    ],
+)
 def test_other_ops_on_request(op: str, shape: tuple[int | str, ...]) -> None:
     is_image = shape == IMAGE
     if "Pool" in op and not is_image:

@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 import re
 import signal
-import subprocess
 import sys
 
-from child_paths import python_path
 import numpy as np
 import onnx
 from onnx_models import Maker
 from onnx_models import convnet
-from places import TESTS
 import pytest
+from zygote import Zygote
 
 from optuna_quant.backends.onnxruntime.model.external_data import save_model
 from optuna_quant.backends.onnxruntime.model.external_data import total_bytes
@@ -219,12 +216,7 @@ def test_save_model_leaves_the_old_file_if_it_fails(
 
 SAVE = """
 import os, signal, sys
-import os
 from pathlib import Path
-import re
-import signal
-import subprocess
-import sys
 import onnx
 from optuna_quant.backends.onnxruntime.model.external_data import save_model
 
@@ -246,6 +238,12 @@ save_model(onnx.load(folder / "new.onnx"), folder / "out" / "x.onnx", None, larg
 """
 
 
+def forked(zygote: Zygote, script: str, *arguments: object) -> int:
+    """Start a script in a process of its own."""
+    given = list(map(str, arguments))
+    return zygote.start("forked_scripts:execute", script=script, arguments=given)
+
+
 def variant(value: float) -> onnx.ModelProto:
     model = wide()
     for tensor in model.graph.initializer:
@@ -262,7 +260,9 @@ def values(path: Path) -> set[float]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_save_model_that_is_killed_leaves_the_old_or_the_new_one(tmp_path: Path) -> None:
+def test_save_model_that_is_killed_leaves_the_old_or_the_new_one(
+    zygote: Zygote, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     path = out / "x.onnx"
@@ -270,11 +270,11 @@ def test_save_model_that_is_killed_leaves_the_old_or_the_new_one(tmp_path: Path)
     found = []
     for step in range(20):
         save_model(variant(1.0), path, None, largest=2000)
-        done = subprocess.run([sys.executable, "-c", SAVE, str(tmp_path), str(step)], check=False)
+        status, errors = zygote.wait(forked(zygote, SAVE, tmp_path, step))
         found += values(path)
-        if done.returncode == 0:
+        if status == 0:
             break
-        assert done.returncode == -signal.SIGKILL
+        assert status == -signal.SIGKILL, errors
     # Killed before it was in place, and killed after it.
     assert found == [1.0] * 5 + [2.0] * 2
     save_model(variant(3.0), path, None, largest=2000)
@@ -284,22 +284,34 @@ def test_save_model_that_is_killed_leaves_the_old_or_the_new_one(tmp_path: Path)
     assert [file.name for file in out.iterdir()] == ["x.onnx"]
 
 
-def test_save_model_of_several_processes_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "x.onnx"
-    again = (
-        "import sys; sys.path.insert(0, sys.argv[3])\n"
-        "from pathlib import Path\n"
-        "from test_model import save_model, variant\n"
-        "for _ in range(60):\n"
-        "    save_model(variant(float(sys.argv[1])), Path(sys.argv[2]), None, largest=2000)\n"
-    )
-    here = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": python_path(TESTS)}
-    running = [
-        subprocess.Popen([sys.executable, "-c", again, value, str(path), here], env=environment)
-        for value in "123"
-    ]
-    assert [process.wait() for process in running] == [0, 0, 0]
+SAVE_AGAIN = """
+import sys
+from pathlib import Path
+import onnx
+from optuna_quant.backends.onnxruntime.model.external_data import save_model
+
+model = onnx.load(sys.argv[1])
+for _ in range(60):
+    save_model(model, Path(sys.argv[2]), None, largest=2000)
+"""
+
+
+def test_save_model_of_several_processes_at_once(zygote: Zygote, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "x.onnx"
+    models = [tmp_path / f"{value}.onnx" for value in (1, 2, 3)]
+    for value, model in enumerate(models):
+        onnx.save(variant(float(value)), model)
+    running = [forked(zygote, SAVE_AGAIN, model, path) for model in models]
+    assert zygote.join(*running) == [0, 0, 0]
     assert len(values(path)) == 1
     save_model(variant(4.0), path, None, largest=2000)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(path.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["Module", "ExportedProgram"])
+def test_load_model_of_torch_says_how_to_export_it(name: str) -> None:
+    of_torch = type(name, (), {"__module__": "torch.nn.modules.module"})
+    own = type("ResNet", (of_torch,), {"__module__": "train"})
+    with pytest.raises(TypeError, match=r"got ResNet. It is a model of PyTorch: export it with"):
+        load_model(own())

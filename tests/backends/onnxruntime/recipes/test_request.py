@@ -47,8 +47,8 @@ def test_all_are_those_of_the_table_with_their_defaults_first() -> None:
         ({"equalization": "maybe"}, ValueError, "no value 'maybe': its values are 'off' and 'on'"),
         ({"equalization": []}, ValueError, "the list of its values is empty"),
         ({"equalization": 3}, TypeError, "True, False, a string, or a list of these, but got 3"),
-        (3, TypeError, "recipes must be 'all', a list of names, or a dict"),
-        ([3], TypeError, "recipes must be 'all', a list of names, or a dict"),
+        (3, TypeError, "must be 'auto', 'all', 'none', a list of names, or a dict"),
+        ([3], TypeError, "must be 'auto', 'all', 'none', a list of names, or a dict"),
     ],
 )
 def test_errors_name_what_is_wrong(given: Any, error: type[Exception], words: str) -> None:

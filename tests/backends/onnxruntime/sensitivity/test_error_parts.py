@@ -191,7 +191,7 @@ def test_ops_whose_activations_are_hard_are_named(hard):
     share = sum(e.error.share * (e.error.activations or 0.0) for e in found.fallback if e.error)
     assert line == (
         f"in fallback: {names}: their activations cause {100 * share:.0f}% of the error expected "
-        "of plain INT8; 8 bits are too coarse for them"
+        "of plain INT8; they have no option with more than 8 bits"
     )
     assert share > 0.8
 
@@ -203,7 +203,7 @@ def test_ops_whose_weights_are_hard_are_named():
     found = explained(result)
     names = ", ".join(each.op for each in found.fallback)
     assert str(found).startswith(f"in fallback: {names}: their weights cause ")
-    assert "8 bits are too coarse for them" in str(found)
+    assert "they have no option with more than 8 bits" in str(found)
 
 
 def test_the_report_has_the_shares(hard):

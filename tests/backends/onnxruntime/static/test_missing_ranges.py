@@ -194,7 +194,9 @@ def test_sizes_have_ranges_of_their_own() -> None:
     assert good.calibration_size == 4
     assert all(op.integer for op in backend.executed(good).values())
     bad = QuantConfig(good.ops, calibration_size=8)
-    with pytest.raises(ValueError, match=r"None of the 1 .* 'x' holds 0 NaN and 4 infinite"):
+    with pytest.raises(
+        ValueError, match=r"^Tensor 'x' holds 0 NaN and 4 infinite.* None of the 1 "
+    ):
         backend.quantize(bad)
 
 
@@ -209,7 +211,7 @@ def test_data_that_give_nothing_a_range_are_an_error(value: float, message: str)
     for use in ("calibrate", "quantize"):
         backend = OnnxRuntimeBackend(m.model([y]), calibration_data=data, approach="static")
         config = backend.tuning_space().default()
-        with pytest.raises(ValueError, match=f"None of the 2 .*{message}.*Check the calibration"):
+        with pytest.raises(ValueError, match=f"{message}.* None of the 2 .*Check the calibration"):
             backend.calibrate() if use == "calibrate" else backend.quantize(config)
 
 

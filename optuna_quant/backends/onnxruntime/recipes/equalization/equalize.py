@@ -53,6 +53,21 @@ def equalized(graph: Graph) -> Graph:
     return edits.graph()
 
 
+def unevenness(graph: Graph) -> float:
+    """By what factor the channels of some layer differ from what equalization would make of them.
+
+    Args:
+        graph:
+            The graph.
+
+    Returns:
+        The largest ratio of two factors of one group of layers; 1 if there is no such group.
+    """
+    edits = GraphEdits(graph, "eq")
+    factors = (channel_factors(edits, group) for group in ScaleGroups(graph).all())
+    return max((float(each.max() / each.min()) for each in factors), default=1.0)
+
+
 def channel_factors(edits: GraphEdits, group: ScaleGroup) -> NDArray[np.float64]:
     """What the tensors of a group are to be divided by: ``sqrt(r1 / r2)`` (equation 11).
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from optuna_quant._common.nearest import did_you_mean_inside
 from optuna_quant.backends.onnxruntime.recipes.labels import OFF
 from optuna_quant.backends.onnxruntime.recipes.recipe import GraphRecipe
+from optuna_quant.backends.onnxruntime.recipes.smooth_quant.attention import has_attention
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import AUTO
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import OP_TYPES
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import AutoAlpha
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _TRIED = (0.5, 0.75, "auto")
 """The alphas to choose from where the user names none."""
+
+_USUAL = (0.5,)
+"""Those where the user leaves open whether it is tuned: each one takes a pass over the data."""
 
 _AUTO_ARGS = "auto_alpha_args"
 
@@ -67,6 +71,12 @@ class SmoothQuant(GraphRecipe):
         if not smoothed_ops(facts.graph, OP_TYPES):
             return f"the model has no {', '.join(OP_TYPES)} with a constant weight"
         return None
+
+    def usual(self, facts: ModelFacts) -> tuple[str, ...]:
+        # In dynamic mode ranges are those of one run, so that outliers do less harm.
+        if facts.approach != "static" or not has_attention(facts.graph):
+            return ()
+        return OFF, *self._labels({}, _USUAL)
 
     def uses_data(self, value: str) -> bool:
         return True

@@ -1,11 +1,13 @@
 """Worker processes that start in milliseconds, forked by a process that has imported everything.
 
 The process reads one request a line and answers each with a line; both are JSON. It has no
-threads and no connections, so that its children begin with nothing of anybody else's.
+threads and no connections, so that its children begin with nothing of anybody else's. (So it does
+not import onnxruntime, which starts a thread for itself.)
 """
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 import contextlib
 import importlib
@@ -17,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from typing import Any
@@ -24,13 +27,19 @@ from typing import Any
 
 _LONGEST_SECONDS = 150
 _IMPORTS = [
+    "alembic.command",
+    "cli.forked_commands",
     "faults.fault_worker",
     "samplers.parallel_worker",
+    "onnx",
+    "optuna_quant.cli.tune",
     "optuna_quant.samplers._models.bayesian_policy",
     "optuna_quant.tuning.api",
+    "pandas",
     "psycopg2",
     "pymysql",
     "redis",
+    "scipy.linalg",
     "sqlalchemy.dialects.mysql",
     "sqlalchemy.dialects.postgresql",
     "sqlalchemy.dialects.sqlite",
@@ -38,13 +47,11 @@ _IMPORTS = [
 
 
 class Zygote:
-    """The process that forks, seen from the tests."""
+    """The process that forks, seen from the tests; several threads may ask it."""
 
     def __init__(self) -> None:
-        tests = str(Path(__file__).parent.parent)
-        code = (
-            f"import sys; sys.path.insert(0, {tests!r}); from faults.zygote import serve; serve()"
-        )
+        tests = str(Path(__file__).parent)
+        code = f"import sys; sys.path.insert(0, {tests!r}); from zygote import serve; serve()"
         # Fewer threads: they would be lost by forking, and the tests have two cores.
         alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -55,12 +62,14 @@ class Zygote:
             env=os.environ | alone,
         )
         self._ended: dict[int, tuple[int, str]] = {}
+        self._lock = threading.Lock()
 
     def _ask(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        with self._lock:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
         assert answer, "the process that forks has died"
         return json.loads(answer)
 
@@ -74,6 +83,14 @@ class Zygote:
         for number, status, errors in self._ask({"ended": True}):
             self._ended[number] = status, errors
         return pid in self._ended
+
+    def wait(self, pid: int, *, timeout: float = 120.0) -> tuple[int, str]:
+        """Wait for a worker; gives its exit status, negative for a signal, and what it wrote."""
+        deadline = time.monotonic() + timeout
+        while not self.has_ended(pid):
+            assert time.monotonic() < deadline, "a worker does not come to its end"
+            time.sleep(0.02)
+        return self._ended.pop(pid)
 
     def join(self, *pids: int, timeout: float = 120.0) -> list[int]:
         """Wait for workers; gives their exit statuses, negative for a signal.
@@ -157,6 +174,10 @@ def _work(function: str, kwargs: dict[str, Any], errors: Any) -> None:
         random.seed(os.getpid())
         module, _, name = function.partition(":")
         getattr(importlib.import_module(module), name)(**kwargs)
+    except SystemExit as ended:  # As a program ends, but memory is not freed: it is shared.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
         status = 1

@@ -1,0 +1,164 @@
+"""Take the pictures of a terminal and of a notebook: a search of the digits example in each.
+
+    python docs/draw_screens.py terminal      # needs tmux, Pillow and Chromium
+    python docs/draw_screens.py notebook      # needs nbconvert, ipykernel, Pillow and Chromium
+
+The times in them, and with them the answer, are those of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+import io
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from PIL import Image
+from PIL import ImageChops
+from rich.console import Console
+from rich.text import Text
+
+
+DOCS = Path(__file__).resolve().parent
+DIGITS = DOCS.parent / "examples" / "digits"
+IMAGES = DOCS / "images"
+FILES = ("model.onnx", "calib.npz", "eval.npz")
+
+COLUMNS, LINES = 120, 44
+COMMAND = (
+    "optuna-quant tune model.onnx --calibration calib.npz --data eval.npz "
+    "--tolerable-loss 0.01 --timeout 2m"
+)
+END = "written: model.quantized.onnx"
+SECONDS = 600.0
+
+CELLS = (
+    "import optuna_quant\n\n"
+    "result = optuna_quant.tune(\n"
+    '    "model.onnx",\n'
+    '    calibration_data="calib.npz",\n'
+    '    data="eval.npz",\n'
+    "    tolerable_loss=0.01,\n"
+    "    timeout=60,\n"
+    ")",
+    "result",
+    'result.report()[["op", "op_type", "weight", "runs", "seconds_gained"]]',
+)
+
+
+def terminal(folder: Path) -> None:
+    """The command in a terminal: in the middle of the search, and at its end."""
+    tmux = ["tmux", "-L", f"screens{folder.name}"]
+
+    def do(*words: str) -> str:
+        return subprocess.run([*tmux, *words], check=True, capture_output=True, text=True).stdout
+
+    size = ("-x", str(COLUMNS), "-y", str(LINES))
+    do("new-session", "-d", "-s", "s", *size, "-c", str(folder), "bash --norc --noprofile")
+    try:
+        here = Path(sys.executable).parent
+        do("send-keys", "-t", "s", f"PS1='$ ' PATH={here}:$PATH; clear", "Enter")
+        time.sleep(1)
+        do("send-keys", "-t", "s", COMMAND, "Enter")
+        seen, stop = [], time.monotonic() + SECONDS
+        while not seen or END not in seen[-1]:
+            if time.monotonic() > stop:
+                raise SystemExit(f"The search has not ended after {SECONDS:g} s:\n{seen[-1]}")
+            time.sleep(0.2)
+            seen.append(do("capture-pane", "-e", "-p", "-t", "s"))
+    finally:
+        do("kill-server")
+    live = [screen for screen in seen if "time left" in screen or "best" in screen]
+    draw(live[2 * len(live) // 3], IMAGES / "terminal.png", folder)
+    draw(seen[-1], IMAGES / "terminal_end.png", folder)
+
+
+def draw(screen: str, image: Path, folder: Path) -> None:
+    """Draw what a terminal shows, colours included."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    console.print(Text.from_ansi(screen.rstrip()))
+    page = folder / f"{image.stem}.html"
+    styled = console.export_html(inline_styles=True, code_format=_PAGE)
+    page.write_text(styled, encoding="utf-8")
+    photograph(page, image, width=1100)
+
+
+_PAGE = """\
+<!doctype html>
+<meta charset="utf-8">
+<style>
+  body {{ margin: 0; padding: 14px 18px; background: white; width: max-content; }}
+  pre {{ margin: 0; font: 14px/1.35 "DejaVu Sans Mono", monospace; }}
+</style>
+<pre>{code}</pre>
+"""
+
+
+def notebook(folder: Path) -> None:
+    """The same in a notebook: the table of trials, the result, and its report."""
+    import nbconvert
+    import nbformat
+
+    cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
+    file = folder / "search.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    run = nbconvert.preprocessors.ExecutePreprocessor(timeout=SECONDS)
+    ran = nbformat.read(file, as_version=4)
+    run.preprocess(ran, {"metadata": {"path": str(folder)}})
+    for cell in ran.cells:  # Such as a warning that Optuna's progress bar has no widgets here.
+        cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+    body, _ = nbconvert.HTMLExporter(template_name="lab").from_notebook_node(ran)
+    page = folder / "search.html"
+    page.write_text(body, encoding="utf-8")
+    photograph(page, IMAGES / "notebook.png", width=1000)
+
+
+def photograph(page: Path, image: Path, *, width: int, height: int = 3000) -> None:
+    """Take a picture of a page, without the white below and beside it."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("Chromium is not installed.")
+    taken = page.with_suffix(".png")
+    subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--virtual-time-budget=10000",
+            f"--window-size={width},{height}",
+            f"--screenshot={taken}",
+            page.as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with Image.open(taken) as found:
+        shown = found.convert("RGB")
+    box = ImageChops.difference(shown, Image.new("RGB", shown.size, "white")).getbbox()
+    if box is not None:
+        shown = shown.crop((0, 0, min(shown.width, box[2] + 16), min(shown.height, box[3] + 16)))
+    shown.quantize(128).save(image, optimize=True)
+    print(f"written: {image}")
+
+
+def main() -> None:
+    """Take those that are named."""
+    kinds: dict[str, Callable[[Path], None]] = {"terminal": terminal, "notebook": notebook}
+    parser = argparse.ArgumentParser(description="Take pictures for the documentation.")
+    parser.add_argument("kinds", nargs="+", choices=kinds, metavar="terminal|notebook")
+    for kind in parser.parse_args().kinds:
+        with tempfile.TemporaryDirectory() as folder:
+            for name in FILES:
+                shutil.copy(DIGITS / name, folder)
+            kinds[kind](Path(folder))
+
+
+if __name__ == "__main__":
+    main()
