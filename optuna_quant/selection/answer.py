@@ -144,7 +144,7 @@ def candidates(
     return [
         _candidate(view, view.trial.values[0], criterion, baseline.value)
         for view in map(TrialView, trials)
-        if view.is_complete and view.is_quantized and not view.is_foreign
+        if view.is_complete and view.is_quantized
     ]
 
 

@@ -112,12 +112,17 @@ class TrialView:
         return {**self.trial.params, **self.fixed_params}
 
     @property
+    def other_params(self) -> list[str]:
+        """The names of its parameters that are not of a tuning space."""
+        return [name for name in self.trial.params if not _OF_A_SPACE.search(name)]
+
+    @property
     def is_foreign(self) -> bool:
         """Whether it is of another search: it has parameters, and none of a tuning space."""
         params = self.trial.params
         return (
             bool(params)
-            and not any(map(_OF_A_SPACE.search, params))
+            and len(self.other_params) == len(params)
             and not self.has_claimed
             and not self.is_building
         )
@@ -286,7 +291,8 @@ class TrialView:
         """Whether its model has a quantized op, so that it may be an answer."""
         if self.is_judged and self.met is None:
             return False  # It is no answer; that is all where nothing is constrained.
-        return not self.is_baseline and not self.is_constrained_as_fp32
+        is_fp32 = self.is_baseline or self.is_constrained_as_fp32
+        return not is_fp32 and not self.is_foreign
 
     @property
     def evidence(self) -> Evidence | None:

@@ -310,6 +310,27 @@ def test_trials_of_another_search_do_not_count(told: Callable[[], list[str]]) ->
     assert best_met_trial(study, CRITERION).number >= 3
 
 
+def test_study_of_another_search_cannot_be_plotted() -> None:
+    study = study_of(optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: trial.suggest_float("lr", 0, 1), n_trials=3)
+    plots = optuna_quant.visualization
+    for draw in (plots.plot_tradeoff, plots.plot_confidence_sequence, plots.plot_cost_prediction):
+        with pytest.raises(ValueError, match="none of its 3 trials has a parameter of a tuning"):
+            draw(study)
+
+
+def test_values_that_depend_on_other_parameters_are_told(
+    told: Callable[[], list[str]],
+) -> None:
+    quantizer = backend()
+    space = quantizer.tuning_space()
+    study = study_of(BasicQuantSampler(space, criterion=CRITERION))
+    study.optimize(lambda trial: own(trial) + 0 * trial.suggest_float("lr", 0, 1), n_trials=3)
+    study.optimize(QuantObjective(quantizer, space, CountingEvaluation(), CRITERION), n_trials=1)
+    (message,) = told()
+    assert "also has the parameters 'lr', which QuantObjective ignores" in message
+
+
 def test_accuracy_pruner_says_once_that_it_has_no_baseline(
     told: Callable[[], list[str]],
 ) -> None:
