@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+import importlib.util
 import re
 import sys
 import time
 from typing import Any
 import warnings
 
+import numpy as np
 import optuna
 from run_pages import DIGITS
 from run_pages import DOCS
-from run_pages import readme_names
 
 import optuna_quant
 from optuna_quant.callbacks.exit_policy import trials_used
@@ -49,6 +50,16 @@ class Run:
         """The strategy with its options."""
         options = ", ".join(f"{name}={value!r}" for name, value in self.kwargs.items())
         return f"{self.strategy}, `{options}`" if options else self.strategy
+
+
+def calibration_and_evaluation() -> dict[str, Any]:
+    """The bundled example's calibration data and evaluation function."""
+    spec = importlib.util.spec_from_file_location("evaluate", DIGITS / "evaluate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {"batches": {"x": np.load(DIGITS / "calib.npz")["x"]}, "accuracy": module.accuracy}
 
 
 FALLBACK = {"fallback": True}
@@ -84,7 +95,7 @@ def measure(run: Run) -> Measured:
 
     The objective is one that is the same on all machines: the number of ops in FP32.
     """
-    names = readme_names()
+    names = calibration_and_evaluation()
     start = time.perf_counter()
     result = optuna_quant.tune(
         DIGITS / "model.onnx",

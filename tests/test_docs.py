@@ -213,6 +213,16 @@ print(result.stopped_because, len(result.study.trials))
     assert int(trials) > 10
 
 
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.py")), ids=lambda path: path.name)
+def test_imports_of_a_program_of_the_docs_exist(path: Path) -> None:
+    """Programs of the docs import each other; most run by hand only."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (DOCS / f"{node.module}.py").exists():
+            defined = (DOCS / f"{node.module}.py").read_text()
+            for name in (alias.name for alias in node.names):
+                assert re.search(rf"^(def |class )?{name}\b", defined, re.M), (path.name, name)
+
+
 @pytest.mark.parametrize(
     "strategy",
     [s for s, cls in strategies().items() if cls.__module__.startswith("optuna_quant.")],

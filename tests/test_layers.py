@@ -65,13 +65,14 @@ LAYERS = (
     "dashboard",
     "cli",
     "testing",
+    "__main__",
 )
 """From below: a module imports from its own room and those before it."""
 
 KNOWS_THE_RUNTIME = ("backends.onnxruntime", "backends.default")
 """All others work with any backend."""
 
-MOST_ENTRIES = 25
+MOST_ENTRIES = 26
 
 
 def modules() -> dict[str, Path]:

@@ -285,7 +285,6 @@ def test_inputs_of_a_file_keep_their_type(tmp_path: Path) -> None:
         ("jobs = 3", r"no option 'jobs'. Did you mean 'n_jobs'\?"),
         ("no_verify = true", r"no option 'no_verify'. Did you mean 'verify'\?"),
         ("callbacks = []", "callbacks cannot be set in a file, only in Python"),
-        ("model = 'model.onnx'", "model cannot be set in a file"),
         ("evaluation = 3", "evaluation must be a table, but is 3"),
         ("batch_size = 0", "batch_size: it must be at least 1, but is 0"),
         ("batch_size = true", "batch_size: it must be a whole number of at least 1, but is True"),

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import enum
 import math
 from typing import TYPE_CHECKING
-import warnings
 
 from optuna.logging import get_logger
 from optuna.trial import TrialState
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.callbacks.limits import check_limits
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import OPS
@@ -505,9 +505,8 @@ def _warn_without_baseline(study: optuna.Study, trials: list[FrozenTrial]) -> No
     ):
         done = sum(trial.state == TrialState.COMPLETE for trial in trials)
         if done:
-            warnings.warn(
+            warn_user(
                 "The study has no baseline, so no trial can be compared with the criterion. "
                 "Use a sampler or the objective of optuna_quant, which measure it, or set it "
-                "with optuna_quant.study.baseline.set_baseline.",
-                stacklevel=3,
+                "with optuna_quant.study.baseline.set_baseline."
             )

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 from typing import NoReturn
 
@@ -16,6 +17,15 @@ from optuna_quant.cli.messages import write_line
 
 _ALL = "--help-all"
 _HAVE = ("has", "have")
+# What neural-compressor 2 has as one value, and what that is here.
+_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "--accuracy-criterion": "give --tolerable-loss, --criterion and --lower-is-better",
+        "--calibration-sampling-size": "give --calibration-samples",
+        "--quant-format": "models are always written with QuantizeLinear pairs (QDQ)",
+        "--tuning-criterion": "give --strategy, --timeout, --max-trials and --objective",
+    }
+)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -128,5 +138,7 @@ def _unknown(
     have = [command for command, parser in others.items() if name in parser.flags]
     if have:
         return f"there is no option {name} ({', '.join(have)} {_HAVE[len(have) > 1]} it)"
+    if name in _ELSEWHERE:
+        return f"there is no option {name}: {_ELSEWHERE[name]}"
     meant = did_you_mean(name, flags)
     return f"there is no option {name}{f'.{meant}' if meant else ''}"

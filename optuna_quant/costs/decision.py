@@ -88,11 +88,12 @@ def decide(
 ) -> Decision:
     """Decide what a study is to make small, and which ops its space has.
 
-    Without an objective of the user's it is the latency, if the study's costs predict it; where
-    they do not, or cannot be measured, or the backend only counts sizes, the size; and where the
-    backend knows no costs the number of ops in fallback. Where latency counts and the user has
-    named no ops, those are left out whose quantization makes the model slower; a study that has
-    started keeps its space.
+    Without an objective of the user's it is the size, where only weights can be quantized and the
+    backend counts sizes; otherwise the latency, if the study's costs predict it; where they do
+    not, or cannot be measured, or the backend only counts sizes, the size; and where the backend
+    knows no costs the number of ops in fallback. Where latency counts and the user has named no
+    ops, those are left out whose quantization makes the model slower; a study that has started
+    keeps its space.
 
     Args:
         study:
@@ -118,7 +119,7 @@ def decide(
         # It is about another model, or other ops: opening it says so.
         chosen = as_objective(OPS) if objective is None else objective
         return Decision(KnownObjective(chosen, space), space, {}, is_other_space=True)
-    chosen, found = _resolve(study, objective, costs)
+    chosen, found = _resolve(study, _meant(objective, space, costs), costs)
     relative = SIZE in chosen.measures and len(chosen.measures) > 1
     fp32_bytes = costs.fp32_bytes if relative else None
     if names:
@@ -128,6 +129,17 @@ def decide(
     if recorded is None or narrowed.no_gain is not None:
         return narrowed
     return Decision(KnownObjective(chosen, space, found, fp32_bytes=fp32_bytes), space, {})
+
+
+def _meant(objective: Objective | None, space: TuningSpace, costs: StudyCosts) -> Objective | None:
+    """The objective of the user, or the size where only weights can be quantized.
+
+    That saves memory, and time only where a model waits for its weights.
+    """
+    if objective is not None or costs.given is not None or not costs.can_be_counted:
+        return objective
+    modes = {option.mode for tunable in space.tunables for option in tunable.quantized}
+    return as_objective(SIZE) if modes == {"weight_only"} else None
 
 
 def _gains_of(

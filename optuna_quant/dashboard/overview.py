@@ -24,6 +24,7 @@ from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.tuning.measured_once import measured_first
 from optuna_quant.tuning.recorded_study import RecordedTrials
 from optuna_quant.tuning.second_evaluation import is_refuted
 
@@ -101,7 +102,7 @@ def read_overview(study: optuna.Study) -> Overview:
     trials = study.get_trials(deepcopy=False)
     criterion, objective = RecordedTrials(study).criterion, _objective(study)
     found = candidates(study, criterion, trials)
-    met = ranked(found, objective)
+    met = measured_first(study, ranked(found, objective), objective)
     partial = partial_candidates(study, criterion)
     stop = study.user_attrs.get(record.STOPPED_BECAUSE) or {}
     outcome, best = _outcome(met, found, partial, objective, stop.get("reason"))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
-import warnings
 
 import numpy as np
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant._optuna import set_study_system_attr
 from optuna_quant._optuna import study_system_attrs
 from optuna_quant.evaluation.labelled import DataEvaluation
@@ -92,10 +92,9 @@ def warn_of_batches(evaluation: object, batches: Batches | None) -> None:
             cure = "Leave batch_size out to evaluate these models one sample at a time."
         else:
             cure = "It is the size with which the model was exported."
-        warnings.warn(
+        warn_user(
             f"For a model with dynamic quantization {batches}: other batches, or the same "
-            f"samples in another order, give other scores. {cure}",
-            stacklevel=2,
+            f"samples in another order, give other scores. {cure}"
         )
 
 
@@ -141,7 +140,7 @@ def _warn_of_dependence(evaluation: DataEvaluation, fp32: Model) -> None:
             "are a matter of luck: is a layer such as Dropout in training mode, or are samples "
             "augmented at random when they are read?"
         )
-    warnings.warn(said, stacklevel=2)
+    warn_user(said)
 
 
 def check_batches(study: optuna.Study, batches: Batches | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 import tempfile
 from typing import TYPE_CHECKING
-import warnings
 
 from optuna.artifacts import download_artifact
 from optuna.artifacts import upload_artifact
@@ -13,6 +12,7 @@ from optuna.logging import get_logger
 from optuna.storages import InMemoryStorage
 
 from optuna_quant import _optuna
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.base import Calibrates
 from optuna_quant.backends.base import CalibratesForConfigs
 from optuna_quant.backends.base import SharesCalibration
@@ -181,11 +181,10 @@ def _for_study(backend: SharesCalibration) -> bytes:
 
 def _calibrate_alone(backend: SharesCalibration, value: bytes) -> None:
     size = int(value.removeprefix(_TOO_LARGE))
-    warnings.warn(
+    warn_user(
         f"What was calibrated takes {size} bytes, but a study keeps at most "
         f"{LARGEST_IN_STUDY}, so every worker calibrates for itself. To calibrate once, pass "
-        "artifact_store=, or give the backend a cache_dir that the workers share.",
-        stacklevel=3,
+        "artifact_store=, or give the backend a cache_dir that the workers share."
     )
     backend.calibrate()
 
@@ -219,10 +218,9 @@ def _through_store(
             )
             return path.read_bytes()
         except Exception as error:  # Each kind of store fails in its own way.
-            warnings.warn(
+            warn_user(
                 f"What was calibrated, artifact {artifact}, cannot be read from the artifact "
-                f"store ({error}); calibrating again.",
-                stacklevel=4,
+                f"store ({error}); calibrating again."
             )
     return b""
 
@@ -232,10 +230,9 @@ def _take(backend: SharesCalibration, value: bytes) -> None:
         try:
             backend.import_calibration(value)
         except ValueError as error:
-            warnings.warn(
+            warn_user(
                 f"What the study keeps of the calibration cannot be used: {error} "
-                "Calibrating again.",
-                stacklevel=4,
+                "Calibrating again."
             )
         else:
             _logger.info("Using what another worker has calibrated.")

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 import tempfile
 from typing import TYPE_CHECKING
-import warnings
 
 from optuna.artifacts import download_artifact
 from optuna.artifacts import upload_artifact
 
 from optuna_quant import _optuna
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.study.blobs import stored_bytes
 from optuna_quant.study.compute_once import ComputeOnce
 
@@ -95,9 +95,8 @@ class StudyParts:
                 )
                 return path.read_bytes()
             except Exception as error:  # Each kind of store fails in its own way.
-                warnings.warn(
+                warn_user(
                     f"A quantized weight, artifact {artifact}, cannot be read from the artifact "
-                    f"store ({error}); computing it again.",
-                    stacklevel=4,
+                    f"store ({error}); computing it again."
                 )
         return None

@@ -29,6 +29,7 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         record.RECIPE_CHOICE: "sensitivities",
         record.MEASURED_COSTS: "measuring costs",
         record.COUNTED_COSTS: "measuring costs",
+        record.FINALISTS: "measuring the answer",
         record.SECOND_EVALUATION: "second evaluation",
     }
 )

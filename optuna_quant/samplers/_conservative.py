@@ -13,6 +13,7 @@ from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Stage
 from optuna_quant.samplers._engine.staged import StagedQuantSampler
 from optuna_quant.samplers._plans.cheaper_fallback import cheaper_fallback
+from optuna_quant.samplers._plans.criterion import require_criterion
 from optuna_quant.samplers._plans.grow import Change
 from optuna_quant.samplers._plans.grow import Growth
 from optuna_quant.samplers._plans.grow import grow_to_the_end
@@ -111,15 +112,6 @@ class ConservativeQuantSampler(StagedQuantSampler):
             counts it) against the configuration that it was applied to being FP32 in that type.
         """
         return type_costs(study, self._criterion)
-
-
-def require_criterion(sampler: object, criterion: AccuracyCriterion | None) -> None:
-    """Refuse to search for what the criterion allows without one."""
-    if criterion is None:
-        raise TypeError(
-            f"{type(sampler).__name__} needs criterion=, an AccuracyCriterion: the search is "
-            "for what it allows."
-        )
 
 
 def convert(space: TuningSpace, *, by_sensitivity: bool = False) -> Growth:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna_quant._common.counts import check_count
 from optuna_quant.backends.base import TakesBatches
 from optuna_quant.samplers._basic import BasicQuantSampler
-from optuna_quant.samplers._conservative import require_criterion
 from optuna_quant.samplers._engine.requests import Evaluation
 from optuna_quant.samplers._engine.requests import Plan
 from optuna_quant.samplers._engine.requests import Request
@@ -18,6 +18,7 @@ from optuna_quant.samplers._plans.best import Best
 from optuna_quant.samplers._plans.cheaper_fallback import cheaper_fallback
 from optuna_quant.samplers._plans.cheaper_fallback import float_modes
 from optuna_quant.samplers._plans.cheaper_fallback import suffix_of
+from optuna_quant.samplers._plans.criterion import require_criterion
 from optuna_quant.samplers._plans.fallback import bracket
 from optuna_quant.samplers._plans.fallback import by_score
 from optuna_quant.samplers._plans.fallback import walk
@@ -214,9 +215,9 @@ class MSEV2QuantSampler(MSEQuantSampler):
 
     Raises:
         TypeError:
-            If there is no criterion.
+            If there is no criterion, or ``confidence_batches`` is no integer.
         ValueError:
-            If ``confidence_batches`` is given and the sensitivity has no batches.
+            If ``confidence_batches`` is less than 1, or given and the sensitivity has no batches.
     """
 
     def __init__(
@@ -235,6 +236,7 @@ class MSEV2QuantSampler(MSEQuantSampler):
                     f"confidence_batches={confidence_batches} needs a sensitivity that has the "
                     "method with_batches, such as backend.output_sensitivity()."
                 )
+            check_count("confidence_batches", confidence_batches)
             sensitivity = sensitivity.with_batches(confidence_batches)
         super().__init__(space, criterion=criterion, sensitivity=sensitivity, **kwargs)
 

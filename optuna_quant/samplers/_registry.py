@@ -16,6 +16,7 @@ ENTRY_POINTS = "optuna_quant.strategies"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ATTRIBUTE = "_strategy_name"
+_KEPT = "_registered_strategies"
 
 T = TypeVar("T", bound=type[QuantSampler])
 
@@ -24,10 +25,9 @@ def register_strategy(name: str) -> Callable[[T], T]:
     """Class decorator that makes a sampler a strategy: ``strategy="name"`` then means it.
 
     The class must take the tuning space and the options of
-    :class:`~optuna_quant.samplers.QuantSampler`. The name belongs to the class: nothing is
-    registered anywhere else. A package announces its strategies with an entry point of the group
-    ``optuna_quant.strategies``, whose name is the strategy's and whose value is the class; then
-    it need not be imported.
+    :class:`~optuna_quant.samplers.QuantSampler`. A package announces its strategies with an entry
+    point of the group ``optuna_quant.strategies``, whose name is the strategy's and whose value is
+    the class; then it need not be imported.
 
     Example:
 
@@ -45,11 +45,17 @@ def register_strategy(name: str) -> Callable[[T], T]:
 
     Raises:
         TypeError:
-            If it decorates something else than a subclass of ``QuantSampler``.
+            If it decorates something else than a subclass of ``QuantSampler``, or one that lacks
+            a method such as ``plan``; or if there is no name.
         ValueError:
             If the name is no such name, or another class has it.
     """
-    if not _NAME.fullmatch(name):
+    if isinstance(name, type):
+        raise TypeError(
+            f"register_strategy needs a name: write @register_strategy("
+            f"{_snake_case(name.__name__)!r}) above the class {name.__name__}."
+        )
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             "The name of a strategy must consist of lower-case letters, digits and "
             f"underscores, but got {name!r}."
@@ -61,14 +67,42 @@ def register_strategy(name: str) -> Callable[[T], T]:
                 "A strategy must be a subclass of QuantSampler, such as StagedQuantSampler, "
                 f"but got {cls!r}."
             )
+        _check_methods(cls)
         taken = _imported().get(name)
         # A module that is loaded again defines the same class again.
         if taken is not None and _place(taken) != _place(cls):
             raise ValueError(f"There is a strategy {name!r} already: {taken!r}.")
         setattr(cls, _ATTRIBUTE, name)
+        # Python forgets a class to which nothing refers, such as one of a function that has ended.
+        root: type = QuantSampler
+        setattr(root, _KEPT, {**getattr(root, _KEPT, {}), name: cls})
         return cls
 
     return decorate
+
+
+def _check_methods(cls: type) -> None:
+    """Refuse a class that lacks methods.
+
+    Raises:
+        TypeError:
+            If it does.
+    """
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if not missing:
+        return
+    hint = ""
+    if hasattr(cls, "next_tune_cfg"):
+        hint = (
+            " next_tune_cfg is neural-compressor's: yield stages of configurations from "
+            "plan(self, space), see docs/strategies/own.md."
+        )
+    raise TypeError(f"The strategy {cls.__name__} has no method {', '.join(missing)}.{hint}")
+
+
+def _snake_case(name: str) -> str:
+    stem = name.removesuffix("TuneStrategy").removesuffix("QuantSampler") or name
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", stem).lower()
 
 
 def strategies() -> dict[str, type[QuantSampler]]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.objective import show_measure
-from optuna_quant.samplers._conservative import require_criterion
 from optuna_quant.samplers._engine.base import QuantSampler
 from optuna_quant.samplers._models.beliefs import Belief
 from optuna_quant.samplers._models.explanation import Explanation
@@ -33,6 +32,7 @@ from optuna_quant.samplers._models.recipe_choice import with_recipes
 from optuna_quant.samplers._models.recipe_policy import RecipePolicy
 from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
+from optuna_quant.samplers._plans.criterion import require_criterion
 from optuna_quant.samplers._registry import register_strategy
 
 

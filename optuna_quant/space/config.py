@@ -375,9 +375,17 @@ class QuantConfig:
         Raises:
             KeyError:
                 If an op is not one of :attr:`ops`.
+            TypeError:
+                If something else than a name is given.
             ValueError:
                 If ``mode`` is not one of them.
         """
+        several = next((op for op in ops if not isinstance(op, str)), None)
+        if several is not None:
+            raise TypeError(
+                f"with_fallback takes names of ops, but got {several!r}; for several write "
+                "with_fallback(*ops)."
+            )
         fallback = FP32 if mode == "fp32" else OpConfig(mode)
         return self.with_ops({op: fallback for op in ops})
 

@@ -8,22 +8,23 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
-import inspect
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import TypeAlias
-import warnings
 
 from optuna_quant._common.nearest import did_you_mean
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.space.config import DTYPES
 from optuna_quant.space.config import FLOAT_MODES
 from optuna_quant.space.config import GRANULARITIES
 from optuna_quant.space.config import MODES
 from optuna_quant.space.config import SCHEMES
 from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import TensorConfig
 from optuna_quant.space.wishes import FIELDS
 from optuna_quant.space.wishes import OF_OPS
+from optuna_quant.space.wishes import PER_CHANNEL
 from optuna_quant.space.wishes import OpDict
 from optuna_quant.space.wishes import Wish
 from optuna_quant.space.wishes import parse_wishes
@@ -47,6 +48,8 @@ _KNOWN: dict[str, tuple[str, ...]] = {
         *("gptq_mse", "gptq_act", "gptq_act_mse", "hqq_float"),  # with options.
     ),
 }
+
+_BITS = tuple(sorted({TensorConfig(dtype).bits for dtype in DTYPES}))
 
 
 def narrow(
@@ -166,12 +169,21 @@ def _with_asked(
 def _is_asked(each: OnRequest, wishes: Sequence[Wish]) -> bool:
     """Whether wishes name all fields of an option that must be named."""
     named = {
-        "bits" if wish.field == "dtype" else wish.field
+        field
         for wish in wishes
         if wish.side in ("", each.side)
-        and any(value in wish.values for value in wish.values_of(each.option))
+        for value in wish.values_of(each.option)
+        if value in wish.values
+        for field in _named_by(wish, value)
     }
     return named >= each.fields
+
+
+def _named_by(wish: Wish, value: str | int) -> set[str]:
+    """The fields that a value of a wish names."""
+    if wish.field == "group_size" and value == PER_CHANNEL:
+        return {"granularity"}
+    return {"bits"} if wish.field == "dtype" else {wish.field}
 
 
 def _check_unmatched(
@@ -198,7 +210,9 @@ def _check_unmatched(
                 f"{did_you_mean(pattern, tuned) or did_you_mean(pattern, names)} The op {kind}s "
                 f"are {have}. A key must match the whole {kind}."
             )
-        _warn(f"{source}[{pattern!r}] matches no op and is ignored; the op {kind}s are {have}.")
+        warn_user(
+            f"{source}[{pattern!r}] matches no op and is ignored; the op {kind}s are {have}."
+        )
 
 
 def _check_values(wishes: Sequence[Wish], ops: Sequence[Op]) -> None:
@@ -214,6 +228,7 @@ def _check_values(wishes: Sequence[Wish], ops: Sequence[Op]) -> None:
             wrong = [value for value in wish.values if not isinstance(value, int)]
             if wrong:
                 raise ValueError(f"{wish.place} must be integers, but got {wrong[0]!r}.")
+            _check_numbers(wish)
             continue
         offers = wish.offers(option for op in ops for option in op[2])
         for value in wish.values:
@@ -222,6 +237,26 @@ def _check_values(wishes: Sequence[Wish], ops: Sequence[Op]) -> None:
                     f"{wish.place}: there is no {wish.field} {value!r}."
                     f"{did_you_mean(str(value), known)} There are {', '.join(known)}."
                 )
+
+
+def _check_numbers(wish: Wish) -> None:
+    """Refuse numbers that no type and no group has.
+
+    Raises:
+        ValueError:
+            If there is one.
+    """
+    for value in wish.values:
+        if wish.field == "bits" and value not in _BITS:
+            raise ValueError(
+                f"{wish.place}: there is no type of {value} bits; there are types of "
+                f"{', '.join(map(str, _BITS))} bits."
+            )
+        is_size = isinstance(value, int) and (value > 0 or value == PER_CHANNEL)
+        if wish.field == "group_size" and not is_size:
+            raise ValueError(
+                f"{wish.place} must be positive, or -1 for a scale per channel, but got {value}."
+            )
 
 
 @dataclass(frozen=True)
@@ -247,10 +282,10 @@ class _Offers:
         if all(isinstance(value, int) for value in values):
             values = sorted(values)
         found = _some(values) or "nothing"
-        if wish.field == "group_size":
+        if wish.field == "group_size" and PER_CHANNEL not in values:
             every = [*own, *(each.option for each in further)]
             if "per_channel" in replace(wish, field="granularity").offers(every):
-                found += ", or granularity 'per_channel'"
+                found += ", or -1 (granularity 'per_channel')"
         return found
 
     def reason(self, value: str | int, wish: Wish, ops: Sequence[Op]) -> str:
@@ -293,7 +328,7 @@ def _meant(wish: Wish, found: Sequence[Op], beside: _Offers) -> list[Op]:
         if value not in offers:
             missing.setdefault(beside.reason(value, wish, found), []).append(repr(value))
     for reason, values in missing.items():
-        _warn(
+        warn_user(
             f"{wish.place}: {', '.join(values)} is not available{reason} and is ignored; "
             f"available: {beside.available(wish, found)}."
         )
@@ -305,7 +340,7 @@ def _meant(wish: Wish, found: Sequence[Op], beside: _Offers) -> list[Op]:
         elif usable.offers(option for option in op[2] if option.is_quantized):
             without.append(op)  # Unlike an op without a weight, which no wish for weights means.
     if usable.values and without:
-        _warn(
+        warn_user(
             f"{wish.place}: {', '.join(map(repr, usable.values))} is not available for op "
             f"{_some([repr(op[0]) for op in without])} and is ignored there; available: "
             f"{beside.available(usable, without)}."
@@ -337,7 +372,7 @@ def _quantized(options: Iterable[OpConfig]) -> bool:
 def _warn_ignored(ignored: Mapping[Wish, list[Op]]) -> None:
     for wish, ops in ignored.items():
         name, _, options = ops[0]
-        _warn(
+        warn_user(
             f"{wish.place} is not compatible with the other settings of op "
             f"{_some([repr(op[0]) for op in ops])} and is ignored there; the options of op "
             f"{name!r} are: {_some([option.label for option in options], separator='; ')}."
@@ -347,12 +382,3 @@ def _warn_ignored(ignored: Mapping[Wish, list[Op]]) -> None:
 def _some(items: Sequence[object], *, most: int = 12, separator: str = ", ") -> str:
     rest = f"{separator}and {len(items) - most} more" if len(items) > most else ""
     return separator.join(map(str, items[:most])) + rest
-
-
-def _warn(message: str) -> None:
-    """Warn at the line, outside this package, that led here."""
-    package = __name__.partition(".")[0]
-    level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)

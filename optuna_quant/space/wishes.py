@@ -26,6 +26,8 @@ from optuna_quant.space.config import TensorConfig
 OpDict: TypeAlias = Mapping[str, Mapping[str, Any]]
 SIDES = ("activation", "weight")
 OF_OPS = ("mode", "accuracy_level")
+PER_CHANNEL = -1
+"""The group size that stands for one group as long as the channel."""
 FIELDS = ("dtype", "bits", "scheme", "granularity", "group_size", "algorithm")
 
 
@@ -60,7 +62,18 @@ class Wish:
             return [option.mode] if self.field == "dtype" else []
         tensor: TensorConfig | None = getattr(option, self.side)
         value = None if tensor is None else getattr(tensor, self.field)
+        if value is None and tensor is not None and self._means_channels(option, tensor):
+            value = PER_CHANNEL
         return [] if value is None else [value]
+
+    def _means_channels(self, option: OpConfig, tensor: TensorConfig) -> bool:
+        """Whether an option without groups is one that the group size -1 asks for."""
+        return (
+            self.field == "group_size"
+            and PER_CHANNEL in self.values
+            and option.mode == "weight_only"
+            and tensor.granularity == "per_channel"
+        )
 
     def offers(self, options: Iterable[OpConfig]) -> list[str | int]:
         """The different values that options have in the field of this wish."""

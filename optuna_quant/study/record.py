@@ -104,6 +104,8 @@ mended, since a search has ended because of them and was started again."""
 # System attributes of a study.
 SECOND_EVALUATION = "second_evaluation"
 """What evaluating an answer a second time has given, one for each answer, see ``blobs``."""
+FINALISTS = "finalists"
+"""What measuring the finalists beside FP32 has given, by their trials, see ``blobs``."""
 FINDINGS = "findings"
 """What the last search has found at its end, and how it was started, see ``blobs``."""
 OPTION_SCORES = "option_scores"

@@ -82,6 +82,8 @@ def choose(
     )
     # What the search believes is about its own question.
     found = replace(found, note=result.note, explanation=None, is_chosen=True, call=result.call)
+    if found.met:  # Which trial the search would have ended with is not the question here.
+        found = replace(found, message=_message(result))
     if found.is_fp32 and found.objective != result.objective:
         found = replace(found, message=_only_fp32(found.objective))
     if found.depends_on_batch:

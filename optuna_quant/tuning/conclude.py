@@ -11,6 +11,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.base import TellsLeftOut
 from optuna_quant.callbacks import StopReason
+from optuna_quant.callbacks.exit_policy import is_answer
 from optuna_quant.callbacks.exit_policy import trials_used
 from optuna_quant.costs.cheapest import cheapest_quantized
 from optuna_quant.costs.decision import may_gain
@@ -32,6 +33,7 @@ from optuna_quant.study.data_warnings import find_warnings
 from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.tuning.finalists import finalists
 from optuna_quant.tuning.interval import recorded_interval
+from optuna_quant.tuning.measured_once import recorded_measurement
 from optuna_quant.tuning.outcome import Outcome
 
 
@@ -103,8 +105,9 @@ def conclude(
     if best is None:
         best, stop = _without_answer(study, found, policy, stop)
     gain = None
-    if met and measure is not None and stop.reason != StopReason.INTERRUPTED:
-        best, gain, stop = _measured(met, measure, objective, stop)
+    if met:
+        best, gain, stop = _measured(study, met, measure, objective, stop)
+        stop = _with_reason(stop, study, met, best, objective)
     baseline = get_baseline(study)
     compared = models_compared(study)
     sampler = study.sampler  # Other samplers than ours do not tell.
@@ -148,14 +151,21 @@ def conclude(
 
 
 def _measured(
+    study: optuna.Study,
     met: Sequence[Candidate],
-    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain | None]],
+    measure: Callable[[Sequence[Candidate]], tuple[Candidate, Gain | None]] | None,
     objective: Objective,
     stop: Stop,
 ) -> tuple[Candidate, Gain | None, Stop]:
-    """The best candidate by measurement, and what it is worth; by the record if that fails."""
+    """The best candidate by measurement, and what it is worth; by prediction if that fails."""
+    compared = finalists(met, objective)
+    known = recorded_measurement(study, compared)
+    if known is not None:
+        return *known, stop
+    if measure is None or stop.reason == StopReason.INTERRUPTED:
+        return met[0], None, stop
     try:
-        return *measure(finalists(met, objective)), stop
+        return *measure(compared), stop
     except KeyboardInterrupt:
         told = f"{stop.message} Interrupted: time and size were not compared with FP32."
         stop = replace(stop, reason=StopReason.INTERRUPTED, message=told)
@@ -163,6 +173,29 @@ def _measured(
         # Writing the model or asking for it raises it again.
         _logger.warning(f"The time and size of the model could not be compared with FP32: {error}")
     return met[0], None, stop
+
+
+def _with_reason(
+    stop: Stop,
+    study: optuna.Study,
+    met: Sequence[Candidate],
+    best: Candidate,
+    objective: Objective,
+) -> Stop:
+    """The decision to stop, with why the answer is another trial than the one that it names."""
+    named = met[0]
+    if stop.reason == StopReason.MET:  # An intermediate step of the strategy may be cheaper.
+        named = next((each for each in met if is_answer(study, each.trial)), named)
+    if best is named or not math.isfinite(named.cost(objective)):
+        return stop
+    number = best.trial.number
+    if best is not met[0]:
+        compared = len(finalists(met, objective))
+        why = f"of the {compared} models that are predicted to be about as fast, it is the fastest"
+        why = f"{why} as measured"
+    else:
+        why = f"predicted {objective.show(best.cost(objective))}, it is better"
+    return replace(stop, message=f"{stop.message} The answer is trial {number}: {why}.")
 
 
 def _known_cost(best: Candidate | None, objective: Objective) -> float | None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _logger = get_logger(__name__)
 
+_FILE = "model.onnx"
+
 
 OtherFiles: TypeAlias = "Mapping[str, str | os.PathLike[str]]"
 """Files that an output must not be, by what they are."""
@@ -62,8 +64,8 @@ def check_output(
     if same:
         raise ValueError(f"The {what} {str(file)!r} is the {same[0]} itself; choose another file.")
     problem = None
-    if file.is_dir():
-        problem = "it is a directory"
+    if file.is_dir() or os.fspath(path).endswith(("/", os.sep)):
+        problem = f"it is a directory; give a file in it, such as {str(file / _FILE)!r}"
     elif file.exists() and not file.is_file():
         problem = "it exists and is not an ordinary file"
     elif not file.parent.is_dir():

@@ -27,6 +27,7 @@ from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.criterion import criterion_or_default
 from optuna_quant.study.names import model_of_study
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.tuning.measured_once import measured_first
 from optuna_quant.tuning.second_evaluation import is_refuted
 
 
@@ -151,7 +152,7 @@ class RecordedTrials:
         name, criterion = self.study.study_name, self.criterion
         objective = self.objective()
         found = candidates(self.study, criterion)
-        met = ranked(found, objective)
+        met = measured_first(self.study, ranked(found, objective), objective)
         if not met:
             nearest = closest(found, objective)
             comes = "" if nearest is None else f" The closest is trial {nearest.trial.number}."

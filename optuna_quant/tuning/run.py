@@ -56,6 +56,7 @@ from optuna_quant.tuning.errors import OutputError
 from optuna_quant.tuning.finalists import measure_finalists
 from optuna_quant.tuning.findings import keep_findings
 from optuna_quant.tuning.holdout import with_holdout
+from optuna_quant.tuning.measured_once import measured_once
 from optuna_quant.tuning.opening import MOST_RENEWALS
 from optuna_quant.tuning.opening import StudyOpener
 from optuna_quant.tuning.opening import is_new
@@ -422,7 +423,11 @@ class TuningRun:
         if stop.reason not in (StopReason.MET, StopReason.INTERRUPTED):
             stop = finish_promising(study, objective, observers, stop, policy=self.policy)
         display.doing("Measuring the answer beside FP32")
-        measure = partial(measure_finalists, backend=self.backend, space=self.space)
+        measure = partial(
+            measured_once,
+            study,
+            measure=partial(measure_finalists, backend=self.backend, space=self.space),
+        )
         result = conclude(
             TuningResult,
             study,

@@ -28,6 +28,7 @@ from optuna_quant.study.criterion import criterion_or_default
 from optuna_quant.study.criterion import recorded_criterion
 from optuna_quant.study.others import running_now
 from optuna_quant.study.trial_view import TrialView
+from optuna_quant.tuning.measured_once import measured_first
 from optuna_quant.tuning.recorded_study import RecordedTrials
 from optuna_quant.workers.identity import host_of
 from optuna_quant.workers.identity import process_of
@@ -169,7 +170,7 @@ def status_of(study: optuna.Study) -> Status:
     alive = [trial for trial in running_now(study) if not TrialView(trial).is_foreign]
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     found = candidates(study, recorded.criterion, trials)
-    met = ranked(found, objective)
+    met = measured_first(study, ranked(found, objective), objective)
     nearest = met[0] if met else closest(found, objective)
     stopped = study.user_attrs.get(record.STOPPED_BECAUSE)
     best = ""

@@ -18,6 +18,7 @@ from optuna_quant.selection.answer import ranked
 from optuna_quant.sequential import Decision
 from optuna_quant.study.population_record import read_population
 from optuna_quant.study.trial_view import views
+from optuna_quant.tuning.measured_once import measured_first
 from optuna_quant.tuning.outcome import Outcome
 from optuna_quant.tuning.recorded_study import RecordedTrials
 
@@ -222,7 +223,7 @@ def answer_of(study: optuna.Study, given: AccuracyCriterion | None = None) -> in
         objective = RecordedTrials(study).objective()
     except ValueError:  # A function: then the fewest ops in fallback.
         objective = as_objective("ops")
-    met = ranked(found, objective)
+    met = measured_first(study, ranked(found, objective), objective)
     best = met[0] if met else closest(found, objective)
     return None if best is None else best.trial.number
 

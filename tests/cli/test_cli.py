@@ -526,7 +526,7 @@ def test_killed_command_leaves_the_best_and_goes_on(
         ([*ACCURACY, "--op-types", "Con"], "this model has no 'Con'"),
         ([*ACCURACY, "--output", "no/out.onnx"], "cannot be written: there is no directory 'no'"),
         (["tune", ".", *ACCURACY[2:]], "The model: '.' is a folder; give a file."),
-        ([*ACCURACY, "--output", "."], "The output '.' cannot be written: it is a directory."),
+        ([*ACCURACY, "--output", "."], "The output '.' cannot be written: it is a directory;"),
         ([*ACCURACY, "--output", "net.onnx"], "output 'net.onnx' is the model itself"),
         ([*ACCURACY, "--report", "no/r.csv"], "The report 'no/r.csv' cannot be written"),
         ([*ACCURACY, "--storage", "no/record"], "The storage 'no/record' cannot be opened"),

@@ -17,7 +17,9 @@ from optuna_quant.backends.onnxruntime.recipes.request import requested_recipes
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.recipe import SmoothQuant
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import OP_TYPES
 from optuna_quant.backends.onnxruntime.recipes.smooth_quant.settings import AutoAlpha
+from optuna_quant.compat import _inc_recipes
 from optuna_quant.compat import inc
+from optuna_quant.criteria import AccuracyCriterion
 
 
 class PostTrainingQuantConfig:
@@ -106,7 +108,7 @@ def test_every_field_has_its_place() -> None:
     [
         (0, "basic", {"quant_level": 0}),
         (1, "mse_v2", {"quant_level": 1, "strategy": "mse_v2"}),
-        ("auto", "basic", {"quant_level": "auto"}),
+        ("auto", "basic", {"strategy": "basic"}),
         ("auto", "tpe", {"strategy": "tpe"}),
         (1, "sigopt", {"quant_level": 1, "strategy": "tpe"}),
     ],
@@ -165,12 +167,134 @@ def test_what_is_not_here_is_said_once(conf: dict[str, Any], message: str) -> No
         ({"recipes": {"smoothquant": True}}, ValueError, "no recipe 'smoothquant'.* 'smooth_qu"),
         ({"tuning_criterion": {"objective": "speed"}}, ValueError, "objective must be among"),
         ({"tuning_criterion": {"objective": 5}}, ValueError, "a list of names, but got 5"),
-        ("conf.yaml", TypeError, "must be a PostTrainingQuantConfig .* of type str"),
+        (
+            {"tuning_criterion": {"objective": {"objective": ["performance"], "weight": [1, 2]}}},
+            ValueError,
+            r"there are 2 \(\[1, 2\]\) for 1 \(\['performance'\]\)",
+        ),
+        ("conf.yaml", TypeError, "must be a PostTrainingQuantConfig .*'conf.yaml'. A file is the "
+         "form of neural-compressor 1.x"),
+        (Path("conf.yaml"), TypeError, "A file is the form of neural-compressor 1.x"),
+        ({"model": {}, "tuning": {}}, ValueError, "'model', 'tuning', so it is .* of .* 1.x"),
+        ({"accuracy_criterion": 0.05}, TypeError,
+         r"accuracy_criterion must be an Accuracy.* got 0.05. .*'tolerable_loss': 0.05}"),
+        ({"accuracy_criterion": ["relative", 0.05]}, TypeError,
+         "write {'criterion': 'relative', 'tolerable_loss': 0.05}"),
+        ({"accuracy_criterion": {"relative": 0.05}}, ValueError,
+         "1.x: write {'criterion': 'relative', 'tolerable_loss': 0.05}"),
+        ({"accuracy_criterion": {"strategy": "mse"}}, ValueError, "It is one of tuning_criterion"),
+        ({"tuning_criterion": "mse"}, TypeError, "For a strategy write {'strategy': 'mse'}"),
+        ({"tuning_criterion": ["mse"]}, TypeError, "For a strategy write {'strategy': 'mse'}"),
+        ({"tuning_criterion": 5}, TypeError, "must be a TuningCriterion .* got 5"),
+        ({"tolerable_loss": 0.05}, ValueError,
+         "one of accuracy_criterion: write {'accuracy_criterion': {'tolerable_loss': 0.05}}"),
+        ({"tuning_criterion": {"strategy_kwargs": "x"}}, TypeError,
+         "strategy_kwargs must be a mapping .* but got 'x'"),
+        ({"tuning_criterion": {"timeout": -1}}, ValueError, "timeout must be .* but got -1"),
+        ({"quant_level": 2}, ValueError, "quant_level must be 'auto', 0 or 1, but got 2"),
+        ({"recipes": ["smooth_quant"]}, TypeError,
+         r"recipes must be a mapping .*, but got \['smooth_quant'\]"),
+        ({"recipes": "all"}, TypeError, r"inc.load\(conf\) | {'recipes': 'all'}"),
+        ({"recipes": {"smooth_quant": True, "smooth_quant_args": 0.5}}, TypeError,
+         "smooth_quant_args must be a mapping, .* but got 0.5"),
+        ({"calibration_sampling_size": "100"}, TypeError,
+         "calibration_sampling_size must be an integer or a list of integers, but got '100'"),
+        ({"excluded_precisions": ["fp17"]}, ValueError, "got 'fp17'. Did you mean 'fp16'"),
+        (PostTrainingQuantConfig, TypeError, r"the class .*: give PostTrainingQuantConfig\("),
     ],
-)
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
 def test_what_is_wrong_is_named(conf: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         inc.load(conf)
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "message"),
+    [
+        ("accuracy_criterion", Tuning(), "That is a TuningCriterion, the value of tuning_criter"),
+        (
+            "tuning_criterion",
+            Accuracy(),
+            "That is an AccuracyCriterion, the value of accuracy_cri",
+        ),
+        ("tuning_criterion", Tuning, r"Give an instance, Tuning\(...\)"),
+        ("accuracy_criterion", AccuracyCriterion, "Give an instance, AccuracyCriterion"),
+    ],
+)
+def test_a_criterion_in_the_place_of_another_is_named(
+    part: str, given: object, message: str
+) -> None:
+    for conf in ({part: given}, PostTrainingQuantConfig(**{part: given})):
+        with pytest.raises(TypeError, match=f"{part} must be .*{message}"):
+            inc.load(conf)
+
+
+def test_a_criterion_alone_is_told_its_place() -> None:
+    with pytest.raises(TypeError, match="Write {'accuracy_criterion': AccuracyCriterion"):
+        inc.load(AccuracyCriterion())
+
+
+def test_no_limit_is_said() -> None:
+    found, said = warned({"tuning_criterion": {"timeout": None, "max_trials": None}})
+    assert (found["timeout"], found["max_trials"]) == (None, None)
+    assert said == []
+    assert "timeout" not in inc.load({})
+
+
+@pytest.mark.parametrize("timeout", ["0", 0, "0s"])
+def test_a_timeout_of_nothing_is_not_warned_of(timeout: object) -> None:
+    _, said = warned({"tuning_criterion": {"timeout": timeout}})
+    assert said == []
+
+
+def test_options_of_a_strategy_that_is_not_here_are_left_out() -> None:
+    kwargs = {"sigopt_api_token": "x", "sigopt_project_id": "y"}
+    conf = {
+        "quant_level": 1,
+        "tuning_criterion": {"strategy": "sigopt", "strategy_kwargs": kwargs},
+    }
+    found, (message,) = warned(conf)
+    assert found["strategy"] == "tpe"
+    assert "strategy_kwargs" not in found
+    assert message.endswith("needs no account. sigopt_api_token, sigopt_project_id: left out.")
+
+
+def test_a_strategy_that_a_level_overrules_is_named() -> None:
+    conf = {
+        "quant_level": 0,
+        "tuning_criterion": {
+            "strategy": "mse_v2",
+            "strategy_kwargs": {"confidence_batches": 2},
+        },
+    }
+    found, (message,) = warned(conf)
+    assert found["quant_level"] == 0
+    assert not {"strategy", "strategy_kwargs"} & set(found)
+    assert "strategy='mse_v2' does not count; with quant_level=1 it does" in message
+
+
+def test_a_strategy_that_a_mapping_names_counts_though_it_is_the_default() -> None:
+    found, (message,) = warned({"tuning_criterion": {"strategy": "basic"}})
+    assert found["strategy"] == "basic"
+    assert "quant_level='auto' with strategy='basic'" in message
+
+
+@pytest.mark.parametrize(
+    "alpha", [np.float32(0.3), np.float64(0.3), np.array(0.3), [np.float32(0.3)], np.array([0.3])]
+)
+def test_an_alpha_of_numpy_is_a_number(alpha: object) -> None:
+    recipes = {"smooth_quant": True, "smooth_quant_args": {"alpha": alpha}}
+    found = inc.load({"recipes": recipes})
+    values = requested_recipes(found["recipes"]).values
+    assert values == {"smooth_quant": ("alpha=0.3",)}
+
+
+def test_warnings_are_at_the_line_that_loads() -> None:
+    with pytest.warns(UserWarning) as caught:
+        inc.load({"diagnosis": True, "device": "npu", "recipes": {"rtn_args": {"x": 1}}})
+    assert {each.filename for each in caught} == {__file__}
+    assert len(caught) == 3
 
 
 def test_settings_of_smooth_quant_that_are_not_here_are_left_out_and_said_once() -> None:
@@ -197,9 +321,9 @@ def test_settings_of_smooth_quant_that_are_not_here_are_left_out_and_said_once()
 
 
 def test_the_settings_of_smooth_quant_are_those_of_the_recipe() -> None:
-    assert set(inc._SMOOTH_QUANT) == set(SmoothQuant.arguments)
-    assert set(inc._AUTO_ALPHA) == {each.name for each in fields(AutoAlpha)}
-    assert set(inc._SMOOTHED) == set(OP_TYPES)
+    assert set(_inc_recipes.SMOOTH_QUANT) == set(SmoothQuant.arguments)
+    assert set(_inc_recipes.AUTO_ALPHA) == {each.name for each in fields(AutoAlpha)}
+    assert set(_inc_recipes.SMOOTHED) == set(OP_TYPES)
 
 
 def test_a_size_that_is_written_counts_though_it_is_the_default() -> None:

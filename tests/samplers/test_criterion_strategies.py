@@ -311,6 +311,13 @@ def test_mse_v2_confidence_batches() -> None:
         loss_per_op(**LOSSES),
     )
     assert [(s.batches, bool(s.asked)) for s in made] == [(7, True)]
+    with pytest.raises(ValueError, match="confidence_batches must be at least 1, but got 0"):
+        MSEV2QuantSampler(
+            make_space(4),
+            criterion=CRITERION,
+            sensitivity=Batched(**LOSSES),
+            confidence_batches=0,
+        )
     with pytest.raises(ValueError, match="confidence_batches=7 needs a sensitivity"):
         MSEV2QuantSampler(
             make_space(4),

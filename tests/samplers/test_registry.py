@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import gc
 import importlib.metadata
+import weakref
 
 import pytest
 
@@ -41,6 +43,39 @@ def test_registered_class_is_found(half: type) -> None:
     assert strategies()["half_of_test_registry"] is half
 
 
+def test_a_class_of_a_function_stays() -> None:
+    def register() -> weakref.ref[type]:
+        @register_strategy("of_a_function")
+        class OfAFunction(ExhaustiveQuantSampler):
+            pass
+
+        return weakref.ref(OfAFunction)
+
+    found = register()
+    gc.collect()
+    assert strategies()["of_a_function"] is found()
+    again = register()  # As a cell of a notebook that is run again.
+    assert strategies()["of_a_function"] is again()
+    del strategies()["of_a_function"]._strategy_name
+
+
+def test_no_name() -> None:
+    with pytest.raises(TypeError, match=r"write @register_strategy\('my_greedy'\) above"):
+
+        @register_strategy  # type: ignore[arg-type]
+        class MyGreedyQuantSampler(ExhaustiveQuantSampler):
+            pass
+
+
+def test_a_strategy_of_neural_compressor_is_told_what_to_write() -> None:
+    with pytest.raises(TypeError, match="has no method plan. next_tune_cfg is neural-compr"):
+
+        @register_strategy("of_another_tool")
+        class Other(StagedQuantSampler):
+            def next_tune_cfg(self) -> None:
+                pass
+
+
 def test_subclasses_do_not_inherit_the_name(half: type) -> None:
     class Derived(half):
         pass
@@ -57,7 +92,7 @@ def test_name_that_is_taken() -> None:
         register_strategy("basic")(Other)
 
 
-@pytest.mark.parametrize("name", ["", "My Strategy", "1st", "a-b"])
+@pytest.mark.parametrize("name", ["", "My Strategy", "1st", "a-b", 5])
 def test_bad_name(name: str) -> None:
     with pytest.raises(ValueError, match="lower-case letters, digits and underscores"):
         register_strategy(name)

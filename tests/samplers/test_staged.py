@@ -58,6 +58,16 @@ def finish(study: optuna.Study, space: TuningSpace, most: int = 100) -> None:
     raise AssertionError("The strategy did not end.")
 
 
+def test_a_plan_that_yields_something_else_is_told_what_to_write(space: TuningSpace) -> None:
+    class Bare(StagedQuantSampler):
+        def plan(self, space: TuningSpace) -> Plan:
+            yield space.default()  # type: ignore[misc]
+
+    study = create(Bare(space))
+    with pytest.raises(TypeError, match=r"has yielded QuantConfig. .* yield Stage\('name', "):
+        finish(study, space)
+
+
 @pytest.fixture
 def space() -> TuningSpace:
     return make_space(4)

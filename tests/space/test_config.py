@@ -389,3 +389,9 @@ def test_changes() -> None:
     assert config.with_recipe("r", 2).recipes == {"r": 2}
     assert config.with_calibration_size(None).calibration_size is None
     assert config != "something else"
+
+
+def test_several_names_are_given_one_by_one() -> None:
+    config = QuantConfig({"a": FP32, "b": FP32})
+    with pytest.raises(TypeError, match=r"names of ops, but got \('a', 'b'\); .*fallback\(\*ops"):
+        config.with_fallback(("a", "b"))  # type: ignore[arg-type]

@@ -97,8 +97,8 @@ def test_a_space_has_options_on_request_only_where_they_are_asked_for() -> None:
     ("wish", "words"),
     [
         (
-            {"weight": {"bits": [3]}},
-            "['bits']: 3 is not available and is ignored; available: 8.",
+            {"weight": {"bits": [16]}},
+            "['bits']: 16 is not available and is ignored; available: 8.",
         ),
         (
             {"weight": {"algorithm": ["hqq"]}},

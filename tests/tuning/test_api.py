@@ -980,6 +980,8 @@ def test_output_is_checked(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="it is a directory"):
         check_output(tmp_path)
+    with pytest.raises(ValueError, match=r"it is a directory; .* such as '.*new/model.onnx'"):
+        check_output(f"{tmp_path}/new/")
     with pytest.raises(ValueError, match=r"The report .* cannot be written: there is no direc"):
         check_output(tmp_path / "no" / "file", "report")
 

@@ -73,3 +73,25 @@ def test_scores_of_the_error_of_outputs_see_the_algorithm() -> None:
         scores[algorithm] = sensitivity(config, [HARD])[HARD]
     assert scores["gptq"] < scores["rtn"]
     assert scores["awq"] < scores["rtn"]
+
+
+def test_weights_alone_are_searched_for_the_smallest_model() -> None:
+    x = samples(32, WIDTH)
+    given: dict[str, Any] = {
+        "calibration_data": {"x": x},
+        "evaluate": lambda session: 1.0,
+        "show_progress": False,
+        "measure_gain": False,
+        "op_type_dict": {"MatMul": {"weight": {"algorithm": ["rtn"], "bits": [4]}}},
+    }
+    result = optuna_quant.tune(model(), approach="weight_only", **given)
+    assert result.objective == "size"
+    assert result.left_out == {}
+    assert result.fallback_ops == ()
+    # The user's own objective counts, and so do the user's own costs.
+    asked = optuna_quant.tune(model(), approach="weight_only", objective="ops", **given)
+    assert asked.objective == "ops"
+    slow = optuna_quant.tune(
+        model(), approach="weight_only", costs=lambda config: len(config.fallback_ops), **given
+    )
+    assert slow.objective == "latency"

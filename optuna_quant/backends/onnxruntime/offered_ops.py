@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
-import warnings
 
 from optuna.logging import get_logger
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.onnxruntime.capability import APPROACHES
 from optuna_quant.backends.onnxruntime.capability import WITHOUT_DATA
 from optuna_quant.backends.onnxruntime.capability import find_capability
@@ -122,7 +122,7 @@ class OfferedOps:
         # Without any op to tune the error says what is wrong.
         if any(op.default for op in found.ops):
             for warning in model_warnings(graph):
-                warnings.warn(warning, stacklevel=2)
+                warn_user(warning)
         return found
 
     @property

@@ -80,6 +80,12 @@ class Replay:
         if isinstance(wanted, Scoring):
             self.scoring = wanted
             return
+        if not isinstance(wanted, (Stage, Race)):
+            raise TypeError(
+                "A plan must yield Stage, Race or Scoring, but has yielded "
+                f"{type(wanted).__name__}. For configurations write: yield Stage('name', "
+                "[config, ...])."
+            )
         self.stage = wanted
         self._waiting = {config.key: config for config in wanted.configs}
         self.asked_for |= self._waiting.keys()

@@ -46,7 +46,8 @@ class TuningCriterion:
             ``{"latency": 0.7, "size": 0.3}``, each relative to FP32; a function that gives the
             cost of a configuration; or an :class:`~optuna_quant.costs.Objective`. Default: the
             latency, where the backend measures what ops cost and that predicts whole models; the
-            size, where it does not predict, or where the backend only counts sizes; and ``"ops"``
+            size, where it does not predict, where the backend only counts sizes, or where only
+            weights are quantized (``approach="weight_only"``); and ``"ops"``
             where the backend knows no costs.
         stop_at_first:
             Whether to stop at the first configuration that meets the criterion. Default: only if
@@ -105,7 +106,8 @@ class TuningCriterion:
             "on this machine), size (the smallest), ops (the fewest in FP32), multiply_adds, "
             "bit_operations, or weights of several, each relative to FP32: "
             "latency=0.7,size=0.3 (default: latency if the measured costs of the ops predict "
-            "the time of whole models, otherwise size)",
+            "the time of whole models, otherwise size; size as well if weights alone are "
+            "quantized)",
             kind=WEIGHTS,
             metavar="WHAT",
             common=True,

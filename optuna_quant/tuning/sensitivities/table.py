@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cached_property
+from importlib import import_module
 import json
 import math
 from numbers import Real
@@ -183,6 +184,11 @@ class SensitivityTable:
             [[getattr(row, name) for name in _ROW_FIELDS] for row in self.rows],
             columns=list(_ROW_FIELDS),
         )
+
+    def __str__(self) -> str:
+        """The ops with their scores, the most sensitive first."""
+        # What shows a table lies above it.
+        return str(import_module("optuna_quant.tuning.sensitivities.output").shown(self))
 
     def to_json(self) -> str:
         """The text of the file: a line for each row."""

@@ -72,6 +72,7 @@ def test_for_readers() -> None:
         "b   Gemm     1.5    75%",
         "a   Conv     0.5    25%   0.25   int4",
     ]
+    assert str(TABLE) == shown(TABLE)
 
 
 def test_long_tables_are_cut() -> None:

@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 import uuid
-import warnings
 
 import numpy as np
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 
@@ -69,9 +69,8 @@ class CalibrationCache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # a damaged file fails in many ways, all of them here
-            warnings.warn(
-                f"The calibration cache file {path} cannot be read ({error}); calibrating again.",
-                stacklevel=2,
+            warn_user(
+                f"The calibration cache file {path} cannot be read ({error}); calibrating again."
             )
             return None
 
@@ -91,9 +90,7 @@ class CalibrationCache:
         except OSError as error:
             with contextlib.suppress(OSError):
                 aside.unlink()
-            warnings.warn(
-                f"The calibration statistics cannot be stored in {path}: {error}", stacklevel=2
-            )
+            warn_user(f"The calibration statistics cannot be stored in {path}: {error}")
 
 
 def statistics_keys(

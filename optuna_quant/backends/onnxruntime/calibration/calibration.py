@@ -10,11 +10,11 @@ import difflib
 import os
 import time
 from typing import TYPE_CHECKING
-import warnings
 
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.onnxruntime.calibration.cache import DEFAULT_PROVIDERS
 from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
 from optuna_quant.backends.onnxruntime.calibration.cache import statistics_keys
@@ -148,10 +148,9 @@ def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
     """Warn of each sampling size that the data do not reach."""
     for size, statistics in sorted(found.items()):
         if statistics.samples < size:
-            warnings.warn(
+            warn_user(
                 f"The calibration sampling size is {size}, but the data hold only "
-                f"{statistics.samples} samples; all of them are used.",
-                stacklevel=3,
+                f"{statistics.samples} samples; all of them are used."
             )
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-import warnings
 
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.onnxruntime.calibration.feeds import check_names
 from optuna_quant.backends.onnxruntime.calibration.feeds import is_array
 from optuna_quant.backends.onnxruntime.calibration.feeds import to_array
@@ -302,10 +302,9 @@ class CalibrationData:
                     "calibration samples."
                 )
             if samples % size:
-                warnings.warn(
+                warn_user(
                     f"The model has the fixed batch size {size}: the last {samples % size} of "
-                    f"{samples} calibration samples are left out.",
-                    stacklevel=4,
+                    f"{samples} calibration samples are left out."
                 )
                 samples -= samples % size
         starts = range(0, samples, size)
@@ -321,10 +320,9 @@ class CalibrationData:
     def _warn_of_cast(self, spec: InputSpec, dtype: np.dtype[Any]) -> None:
         if not self._cast_warned:
             self._cast_warned = True
-            warnings.warn(
+            warn_user(
                 f"Input {spec.name!r}: the calibration data have dtype {dtype} and are cast to "
-                f"the model's {spec.dtype.name}.",
-                stacklevel=2,
+                f"the model's {spec.dtype.name}."
             )
 
     def _samples(self, feed: Feed) -> int:

@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
-import warnings
 
 import numpy as np
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.onnxruntime.calibration.feeds import is_array
 from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.image_folder import is_image_folder
@@ -166,10 +166,9 @@ class CalibrationSource:
         size = sizes[0] if sizes else self.batch_size
         count = len(samples)
         if sizes and count % size and count > size:
-            warnings.warn(
+            warn_user(
                 f"The model has the fixed batch size {size}: the last {count % size} of {count} "
-                "calibration samples are left out.",
-                stacklevel=2,
+                "calibration samples are left out."
             )
             count -= count % size
         read = (self._sample(samples[i], f"sample {i}") for i in range(count))

@@ -316,6 +316,10 @@ class HessianSensitivity:
         ops: dict[str, OpTrace] = {}
         probes = 0
         if distinct:
+            _logger.info(
+                f"Estimating how the loss bends in {len(distinct)} weights, with at most "
+                f"{self._probes} random probes on {samples} samples; once for the study."
+            )
             losses = [
                 (size / samples, lambda i=i: self._evaluate(i))
                 for i, size in enumerate(self._sizes)

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from typing import TypeAlias
 
 import numpy as np
 import torch
+
+from optuna_quant.backends.onnxruntime.sensitivity.torch_threads import QuickestThreads
 
 
 if TYPE_CHECKING:
@@ -130,6 +133,7 @@ class _Probes:
         self._leaves = list(leaves.values())
         self._generator = torch.Generator().manual_seed(seed)
         self._lengths = [1.0] * len(leaves)
+        self._threads = QuickestThreads()
 
     def balance(self, pilot: NDArray[np.float64]) -> None:
         """Set the lengths, given estimates of shape ``(probes, blocks)``."""
@@ -142,7 +146,7 @@ class _Probes:
         """The estimates of so many probes, of shape ``(count, blocks)``."""
         total = np.zeros((count, len(self._leaves)))
         for factor, loss in self._losses:
-            total += factor * self._of_one(loss, count)
+            total += factor * self._threads.run(partial(self._of_one, loss, count))
         broken = [name for name, x in zip(self._names, total.T, strict=True) if not _finite(x)]
         if broken:
             raise ValueError(

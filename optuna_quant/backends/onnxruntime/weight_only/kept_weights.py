@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 import uuid
-import warnings
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.onnxruntime.weight_only.weight_bytes import pack_weight
 from optuna_quant.backends.onnxruntime.weight_only.weight_bytes import unpack_weight
 
@@ -67,10 +67,8 @@ class KeptWeights:
         try:
             return unpack_weight(data)
         except Exception as error:  # damaged bytes fail in many ways, all of them here
-            warnings.warn(
-                f"A quantized weight of another worker cannot be read ({error}); "
-                "quantizing again.",
-                stacklevel=2,
+            warn_user(
+                f"A quantized weight of another worker cannot be read ({error}); quantizing again."
             )
             return compute()
 
@@ -81,9 +79,8 @@ def _load(path: Path) -> PackedWeight | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # a damaged file fails in many ways, all of them here
-        warnings.warn(
-            f"The file {path} of a quantized weight cannot be read ({error}); quantizing again.",
-            stacklevel=2,
+        warn_user(
+            f"The file {path} of a quantized weight cannot be read ({error}); quantizing again."
         )
         return None
 
@@ -99,4 +96,4 @@ def _store(path: Path, weight: PackedWeight) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        warnings.warn(f"A quantized weight cannot be stored in {path}: {error}", stacklevel=2)
+        warn_user(f"A quantized weight cannot be stored in {path}: {error}")

@@ -246,6 +246,8 @@ def test_few_options_by_default_and_none_that_is_known_to_be_slow() -> None:
         ({"weight": {"bits": [2]}}, "weight_only w=int2/asym/per_group=32/rtn level=4"),
         ({"weight": {"scheme": ["sym"]}}, "weight_only w=int4/sym/per_group=32/rtn level=4"),
         ({"weight": {"group_size": [64]}}, "weight_only w=int8/asym/per_group=64/rtn level=4"),
+        ({"weight": {"group_size": -1}}, "weight_only w=int4/asym/per_channel/rtn level=4"),
+        ({"weight": {"group_size": [-1, 64]}}, "weight_only w=int4/asym/per_channel/rtn level=4"),
         (
             {"weight": {"bits": [8]}, "accuracy_level": [0]},
             "weight_only w=int8/asym/per_group=32/rtn level=0",
@@ -264,6 +266,15 @@ def test_others_on_request(wish: dict[str, Any], label: str) -> None:
     backend = backend_of(matmul())
     assert label not in labels(backend)
     assert label in labels(backend, op_type_dict={"MatMul": wish})
+
+
+def test_the_group_size_of_minus_one_is_a_scale_per_channel() -> None:
+    backend = backend_of(matmul())
+    found = labels(backend, op_type_dict={"MatMul": {"weight": {"group_size": -1}}})
+    assert found[-1] == "fp32"
+    assert all("/per_channel/" in label for label in found[:-1])
+    both = labels(backend, op_type_dict={"MatMul": {"weight": {"group_size": [-1, 32]}}})
+    assert {label.split("/")[2] for label in both[:-1]} == {"per_channel", "per_group=32"}
 
 
 def test_beside_static_and_dynamic_ones_only_if_the_mode_is_named() -> None:
@@ -437,9 +448,9 @@ def test_another_version_of_an_algorithm_takes_no_kept_weight_and_no_study(
         (
             {"group_size": [1024]},
             "1024 is not available and is ignored; available: 16, 32, 64, 128, 256, or "
-            "granularity 'per_channel'.",
+            "-1 (granularity 'per_channel').",
         ),
-        ({"bits": [3]}, "3 is not available and is ignored; available: 2, 4, 8."),
+        ({"bits": [16]}, "16 is not available and is ignored; available: 2, 4, 8."),
         (
             {"algorithm": ["mse"]},
             "'mse' is not available and is ignored; available: rtn, hqq, k_quant, hqq_float.",
