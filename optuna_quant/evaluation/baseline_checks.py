@@ -306,16 +306,16 @@ def _first_row(wrong: NDArray[np.bool_], chosen: _Indices) -> int | None:
 def _is_of_classes(metric: SampleMetric | CorpusMetric) -> bool:
     score = metric.score
     if isinstance(metric, CorpusMetric):
-        return metric.name in CLASS_METRICS and _is_ours(metric)
+        return metric.name in CLASS_METRICS and _is_of_library(metric)
     own = (accuracy, exact_match, top5, iou)
     return score in own or (isinstance(score, partial) and score.func is topk)
 
 
 def _is_of_values(metric: SampleMetric | CorpusMetric) -> bool:
-    return metric.score in (mse, mae) or _is_ours(metric)
+    return metric.score in (mse, mae) or _is_of_library(metric)
 
 
-def _is_ours(metric: SampleMetric | CorpusMetric) -> bool:
+def _is_of_library(metric: SampleMetric | CorpusMetric) -> bool:
     """Whether a metric of the whole set is one of those with names."""
     names = library_metric_names()
     return isinstance(metric.score, partial) and metric.score.keywords.get("name") in names

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 
+from optuna_quant import tune
+from optuna_quant._common.option import options_of
+from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.named import as_metric_of
 from optuna_quant.evaluation.metrics.named import metrics
 from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
@@ -19,6 +23,7 @@ from optuna_quant.evaluation.metrics.sample_metrics import probability_margin
 from optuna_quant.evaluation.metrics.sample_metrics import top5
 from optuna_quant.evaluation.metrics.sample_metrics import topk
 from optuna_quant.evaluation.metrics.sample_metrics import topk_margin
+from optuna_quant.tuning.options.request import TuneOptions
 
 
 def zeros(output: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -150,6 +155,15 @@ def test_named_metrics() -> None:
         assert found.score == score or name == "top5"
         assert found.higher_is_better is higher is (known[name] != error)
         assert found.bounds == known[name]
+
+
+@pytest.mark.parametrize("name", metrics())
+def test_a_named_metric_is_listed_where_users_look(name: str) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    flag = options_of(TuneOptions)["metric"].flag
+    assert flag is not None
+    for text in (page, flag.help, tune.__doc__ or "", DataEvaluation.__doc__ or ""):
+        assert name in text
 
 
 def test_names_are_found_however_they_are_spelled() -> None:
