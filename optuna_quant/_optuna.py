@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import json
+import logging
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from typing import Protocol
 
 from optuna.exceptions import StorageInternalError
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.logging import get_logger
 from optuna.storages import BaseStorage
 from optuna.storages import GrpcStorageProxy
 from optuna.storages import JournalStorage
@@ -47,6 +49,13 @@ if TYPE_CHECKING:
 TRIAL_LOGGERS = ("optuna.study.study", "optuna.study._optimize")
 """Where Optuna logs how a trial has ended."""
 
+# Our loggers are heard where Optuna's are, at the same verbosity and in the same form. They cannot
+# be below Optuna's by their names.
+logging.getLogger("optuna_quant").parent = get_logger("optuna")
+
+CONSTRAINT_PREFIX = "constraints:"
+"""What the names of the system attributes begin with that hold the constraints of a trial."""
+
 CREATION_LOGGERS = (
     "optuna.storages._in_memory",
     "optuna.storages._rdb.storage",
@@ -58,6 +67,14 @@ CREATION_LOGGERS = (
 def study_identity(study: optuna.Study) -> tuple[BaseStorage, int]:
     """The storage object of a study, and the study's number in it."""
     return study._storage, study._study_id
+
+
+def whole_study(study: optuna.Study) -> optuna.Study:
+    """The study itself, where a pruner gives a sampler a view that shows only some of its trials.
+
+    Hyperband does so; of its view nothing can be read but trials and what storages need.
+    """
+    return getattr(study, "_study", study)
 
 
 def all_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -98,7 +115,7 @@ def set_trial_user_attr(study: optuna.Study, trial: FrozenTrial, key: str, value
 
 def set_constraint(study: optuna.Study, trial: FrozenTrial, key: str, value: float) -> None:
     """What ``Trial.set_constraint`` does, for a frozen trial that still runs."""
-    set_trial_system_attr(study, trial, f"constraints:{key}", value)
+    set_trial_system_attr(study, trial, f"{CONSTRAINT_PREFIX}{key}", value)
 
 
 def fail_trial(study: optuna.Study, trial: FrozenTrial) -> bool:

@@ -238,10 +238,16 @@ class AccuracyCriterion:
         """
         found = study.directions[0].name.lower()
         if found != self.direction:
+            several = len(study.directions) > 1
+            has = "has the direction" if not several else "has as its first direction"
+            given = f"direction={self.direction!r}"
+            if several:  # The first objective is the metric.
+                others = [direction.name.lower() for direction in study.directions[1:]]
+                given = f"directions={[self.direction, *others]}, the metric first"
             raise ValueError(
-                f"The study {study.study_name!r} has the direction {found!r}, but with "
+                f"The study {study.study_name!r} {has} {found!r}, but with "
                 f"higher_is_better={self.higher_is_better} it must be {self.direction!r}. Create "
-                f"the study with direction={self.direction!r}, or change higher_is_better."
+                f"the study with {given}, or change higher_is_better."
             )
 
     def show(self, loss: float) -> str:

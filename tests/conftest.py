@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import gc
+import logging
 from pathlib import Path
 import signal
 import sys
@@ -45,6 +46,10 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Pytest listens at the root, which Optuna's loggers do not reach.
+    import optuna_quant._optuna  # noqa: F401 (it would say otherwise later)
+
+    logging.getLogger("optuna_quant").parent = logging.getLogger()
 
 
 @pytest.fixture(scope="session")

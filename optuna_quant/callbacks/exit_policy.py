@@ -32,6 +32,7 @@ from optuna_quant.selection.answer import fp32_trial
 from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.criterion import keep_criterion
 from optuna_quant.study.fidelity import FULL
 from optuna_quant.study.repeated_failures import RepeatedFailure
 from optuna_quant.study.repeated_failures import repeated_failure
@@ -217,6 +218,7 @@ class ExitPolicy:
         """
         self._check_judge(study, trial)
         stop = self.decide(study)
+        keep_criterion(study, self._criterion)
         if stop is None:
             self._look_into_failures(study)
             return False
@@ -443,6 +445,7 @@ def _is_evaluated(view: TrialView) -> bool:
         # An earlier trial, which counts, has evaluated the first samples of the same model.
         and view.continues is None
         and not _was_cut_short(view)
+        and not view.is_foreign
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING
+from typing import TextIO
 
 from rich.console import Group
 from rich.live import Live
@@ -50,6 +52,7 @@ class TerminalDisplay:
         self._last: TrialLine | None = None
         self._rows = 0
         self._live: Live | None = None
+        self._handlers: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
 
     def __enter__(self) -> Self:
         # What is printed meanwhile goes above the view; not so if stdout goes elsewhere.
@@ -60,12 +63,24 @@ class TerminalDisplay:
             refresh_per_second=_PER_SECOND,
             redirect_stdout=sys.stdout.isatty(),
         )
+        stream = sys.stderr
         self._live.start()
+        # Optuna's handler has kept the stream that the view now stands in for.
+        self._handlers = [
+            (handler, stream)
+            for handler in logging.getLogger("optuna").handlers
+            if isinstance(handler, logging.StreamHandler) and handler.stream is stream
+        ]
+        for handler, _ in self._handlers:
+            handler.setStream(sys.stderr)
         # A process that is killed leaves the cursor as it is.
         self._console.show_cursor(True)
         return self
 
     def __exit__(self, *ended: object) -> None:
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        self._handlers = []
         if self._live is not None:
             self._live.stop()
             self._live = None

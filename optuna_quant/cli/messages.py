@@ -142,6 +142,8 @@ def messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
     logger = logging.getLogger("optuna_quant")
     level, verbosity = logger.level, optuna.logging.get_verbosity()
     logger.addHandler(handler)
+    # Otherwise Optuna's handler would write each message once more.
+    parent, logger.parent = logger.parent, logging.getLogger()
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
     try:
@@ -152,5 +154,6 @@ def messages(speaker: str, *, verbose: bool, quiet: bool) -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(handler)
+        logger.parent = parent
         logger.setLevel(level)
         optuna.logging.set_verbosity(verbosity)

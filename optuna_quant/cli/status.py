@@ -42,11 +42,13 @@ def add_status(commands: argparse._SubParsersAction[CommandParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show where the search of one study, or of all, stands."""
+    from optuna_quant.tuning.status import NOT_OURS
     from optuna_quant.tuning.status import status_of
 
     found = [status_of(study) for study in recorded_studies(args)]
     _show(found, args.format)
-    return exit_codes.MET if all(s.outcome == "met" for s in found) else exit_codes.NOT_MET
+    searches = [s for s in found if s.outcome != NOT_OURS] or found
+    return exit_codes.MET if all(s.outcome == "met" for s in searches) else exit_codes.NOT_MET
 
 
 def _show(found: list[Status], form: str) -> None:

@@ -81,7 +81,7 @@ def publish(
             negative.
     """
     check_options(artifact_store=artifact_store, backend=backend, max_model_bytes=max_model_bytes)
-    overview = carefully("The study could not be read", lambda: read_overview(study))
+    overview = carefully(f"The study {study.study_name!r}", lambda: read_overview(study))
     if overview is None:
         return
     space = space_of(study)

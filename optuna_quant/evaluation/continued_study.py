@@ -14,11 +14,13 @@ from optuna_quant.evaluation.same_evaluation import find_difference
 from optuna_quant.evaluation.same_evaluation import keep_evaluation
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.signature import signature_of
+from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers._engine.contract import criterion_of
 from optuna_quant.study import record
 from optuna_quant.study.compatibility import check_continued
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record
+from optuna_quant.study.space_signature import first_difference
 
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from optuna_quant.evaluation.guarded import GuardedEvaluation
     from optuna_quant.evaluation.setup import ObjectiveSetup
     from optuna_quant.evaluation.study_samples import StudySamples
+    from optuna_quant.space.space import TuningSpace
 
 
 class ContinuedStudies:
@@ -75,6 +78,7 @@ class ContinuedStudies:
         with self._lock:
             if name in self._fitting:
                 return
+            _check_sampler(study, self._setup.space)
             check_record(study)
             check_continued(study, self._setup.backend, self._setup.space, criterion)
             check_fallback_ops(study, self._setup.space)
@@ -130,4 +134,17 @@ class ContinuedStudies:
                 study, setup.backend, config=config, artifact_store=setup.artifact_store
             ),
             limited=partial(self._guarded.run_outside, study, what="Evaluating a model once more"),
+        )
+
+
+def _check_sampler(study: optuna.Study, space: TuningSpace) -> None:
+    """Refuse a sampler of ours that searches another space than the objective evaluates."""
+    sampler = study.sampler
+    if not isinstance(sampler, QuantSampler):
+        return
+    found = first_difference(sampler.space, space)
+    if found is not None:
+        raise ValueError(
+            f"The sampler has another tuning space than the objective: {found}. Make one space, "
+            "space = backend.tuning_space(...), and give it to both."
         )

@@ -58,8 +58,10 @@ class QuantObjective:
     A trial's model is built and evaluated, unless another trial has built the same model: then
     that trial's result is taken over (or waited for, while it runs), and the trial says so. The
     result is held against the baseline, and the criterion is written to the trial as the
-    constraints ``accuracy`` and ``quantized``, so that ``study.best_trial`` is the best model
-    among those that are quantized and good enough.
+    constraints ``accuracy`` and ``quantized``, so that ``study.best_trial`` has the best metric
+    among the models that are quantized and good enough. The cheapest of them is
+    :func:`~optuna_quant.selection.answer.best_met_trial`. A study with several objectives is for
+    :class:`~optuna_quant.ParetoObjective`.
 
     The baseline, the FP32 model's metric, is measured once per study: by the trial that a sampler
     of this package has given the FP32 configuration, otherwise by the first trial, before its
@@ -224,7 +226,26 @@ class QuantObjective:
             optuna.exceptions.UpdateFinishedTrialError:
                 If another worker has ended the trial meanwhile.
             ValueError:
-                If the study's direction contradicts the criterion.
+                If the study's direction contradicts the criterion, or it has several objectives.
+        """
+        count = len(trial.study.directions)
+        if count > 1:
+            raise ValueError(
+                f"The study {trial.study.study_name!r} has {count} objectives, but a "
+                "QuantObjective gives one value, the metric. Use ParetoObjective, which gives the "
+                "metric and costs, or create the study with "
+                f"direction={self._setup.criterion.direction!r}."
+            )
+        return self.metric_of(trial, again=again)
+
+    def metric_of(self, trial: optuna.Trial, *, again: bool = False) -> float:
+        """What a call does, also in a study with several objectives, of which it is the first.
+
+        Args:
+            trial:
+                The trial.
+            again:
+                As for a call.
         """
         check_file(trial.study)
         self._setup.criterion.check_direction(trial.study)

@@ -151,7 +151,7 @@ class ParetoObjective:
                 f"cost{'s' if len(self._costs) > 1 else ''}: create it with "
                 f"directions={self.directions}."
             )
-        metric = self._objective(trial)
+        metric = self._objective.metric_of(trial)
         if math.isnan(metric):
             return (math.nan,) * len(self.directions)
         measures = TrialView.of_running(trial).costs

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant._common.printable import listed
 from optuna_quant.evaluation.rebuild import rebuild
 from optuna_quant.evaluation.signature import DATASET
 from optuna_quant.evaluation.signature import FUNCTION
@@ -32,6 +33,7 @@ from optuna_quant.study.errors import ChangedEvaluationError
 from optuna_quant.study.others import has_results
 from optuna_quant.study.others import running_elsewhere
 from optuna_quant.study.population_record import read_population
+from optuna_quant.study.trial_view import views
 from optuna_quant.workers.backoff import Backoff
 
 
@@ -123,9 +125,7 @@ def check_evaluation(
         keep_evaluation(study, signature)
         return True
     shown = (
-        f"The study {study.study_name!r} does not record the evaluation it was started with"
-        if known is None
-        else _started_with(study, parts, known, signature)
+        _not_recorded(study) if known is None else _started_with(study, parts, known, signature)
     )
     found = differs()
     if found is not None:
@@ -145,6 +145,17 @@ _CURE = (
     "Its results cannot be compared with the ones here. Use what it was started with, another "
     "study name or storage, or start it over (on the command line with --fresh)."
 )
+
+
+def _not_recorded(study: optuna.Study) -> str:
+    """Say that another objective has run a study, and what else its values depend on."""
+    others = {name: None for view in views(study) for name in view.other_params}
+    if not others:
+        return f"The study {study.study_name!r} does not record the evaluation it was started with"
+    return (
+        f"The objective that the study {study.study_name!r} was started with also has the "
+        f"parameters {listed(list(map(repr, others)))}, which QuantObjective ignores"
+    )
 
 
 def _await_baseline(study: optuna.Study, timeout: float) -> None:

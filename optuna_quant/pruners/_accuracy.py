@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from typing import Any
 import weakref
 
+from optuna.logging import get_logger
 from optuna.pruners import BasePruner
+from optuna.trial import TrialState
 
 from optuna_quant import _optuna
 from optuna_quant.criteria import ROUNDING
@@ -37,9 +39,22 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+_logger = get_logger(__name__)
+
 _CACHED_TRIALS = 64
 _INEXACT = 1e-6
 """How far a reported mean may be off, over the width of the bounds: float32, but not rounded."""
+
+
+_NO_BASELINE = (
+    "the study has no baseline, the metric of the FP32 model, to compare with. The samplers of "
+    "optuna_quant evaluate it first; with another one, evaluate space.fp32() in a trial and keep "
+    "it with optuna_quant.study.baseline.set_baseline(study, Baseline(value, trial=number))."
+)
+_NO_REPORTS = (
+    "the trial of the baseline has reported nothing to compare with. Report the mean so far for "
+    "the FP32 model as well."
+)
 
 
 class AccuracyPruner(BasePruner):
@@ -151,6 +166,7 @@ class AccuracyPruner(BasePruner):
         self._lock = threading.Lock()
         self._tests: OrderedDict[int, _TestOfTrial] = OrderedDict()
         self._known: _KnownReference | None = None
+        self._has_told = False
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial does not meet the criterion, as far as the evidence goes.
@@ -163,9 +179,13 @@ class AccuracyPruner(BasePruner):
         if step is None or math.isnan(trial.intermediate_values[step]):
             return False
         baseline = get_baseline(study)
+        if baseline is None:
+            self._tell(study, trial, _NO_BASELINE)
         if baseline is None or TrialView(trial).is_baseline or trial.number == baseline.trial:
             return False
         reference = self._reference(study, baseline)
+        if reference is None:
+            self._tell(study, trial, _NO_REPORTS)
         if reference is None or not 0 < step <= reference.size:
             return False
         mean = trial.intermediate_values[step]
@@ -188,6 +208,16 @@ class AccuracyPruner(BasePruner):
             history, reason = test.history, ""
         self._keep_evidence(study, trial, reference, baseline, history, reason)
         return True
+
+    def _tell(self, study: optuna.Study, trial: FrozenTrial, why: str) -> None:
+        """Say once why nothing can be pruned, when another trial has ended before this one."""
+        if self._has_told or TrialView(trial).is_baseline:
+            return
+        done = (TrialState.COMPLETE,)
+        if not study.get_trials(deepcopy=False, states=done):
+            return
+        self._has_told = True
+        _logger.warning(f"AccuracyPruner prunes nothing in the study {study.study_name!r}: {why}")
 
     def watch(self, trial: optuna.Trial) -> Watched:
         """What decides in the objective itself; also in studies with several objectives.

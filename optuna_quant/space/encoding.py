@@ -26,6 +26,32 @@ if TYPE_CHECKING:
 # The longest name that Optuna's relational storages hold.
 _LONGEST_NAME = 512
 
+_MOST_SHOWN = 3
+
+
+class MissingParameterError(KeyError):
+    """Parameters are not those of a configuration of a space.
+
+    Args:
+        name:
+            The first parameter of the space that is missing.
+        given:
+            What was given.
+    """
+
+    def __init__(self, name: str, given: Mapping[str, Any]) -> None:
+        super().__init__(name)
+        shown = ", ".join(repr(each) for each in list(given)[:_MOST_SHOWN])
+        more = f" and {len(given) - _MOST_SHOWN} more" if len(given) > _MOST_SHOWN else ""
+        self._message = (
+            f"The parameters lack {name!r}, which this tuning space has; they are "
+            f"{shown + more or 'none'}. Give those of a trial that has evaluated a configuration "
+            "of this space."
+        )
+
+    def __str__(self) -> str:  # A KeyError shows the repr of its argument.
+        return self._message
+
 
 class Encoding:
     """Translates between the configurations of a space and what a study records of them.
@@ -150,13 +176,16 @@ class Encoding:
 
         Raises:
             KeyError:
-                If a parameter of this space is missing.
+                If a parameter of this space is missing; the message names it.
             ValueError:
                 If a parameter has a value that this space does not have.
         """
         positions = []
         for p in self.parameters:
-            value = params[p.name]
+            try:
+                value = params[p.name]
+            except KeyError:
+                raise MissingParameterError(p.name, params) from None
             try:
                 positions.append(p.position[value])
             except (KeyError, TypeError):  # TypeError: the value is not hashable.

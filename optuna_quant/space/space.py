@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+_MOST_SHOWN = 4
+
+
+@dataclass(frozen=True, repr=False)
 class TuningSpace:
     """The ops of a model, each with its ordered options, and the recipes.
 
@@ -81,6 +85,19 @@ class TuningSpace:
         object.__setattr__(self, "calibration_sizes", tuple(self.calibration_sizes))
         object.__setattr__(self, "presets", tuple(self.presets))
         check_space(self.tunables, self.recipes, self.calibration_sizes)
+
+    def __repr__(self) -> str:
+        types = Counter(tunable.op_type for tunable in self.tunables)
+        ops = sum(len(tunable.ops) for tunable in self.tunables)
+        counts = ", ".join(f"{count} {kind}" for kind, count in types.most_common(_MOST_SHOWN))
+        more = ", ..." if len(types) > _MOST_SHOWN else ""
+        options = sum(len(tunable.options) for tunable in self.tunables)
+        recipes = f", {len(self.recipes)} recipes" if self.recipes else ""
+        return (
+            f"<TuningSpace: {ops} op{'' if ops == 1 else 's'} ({counts}{more}), {options} options"
+            f"{recipes}, {len(self.parameters)} parameters "
+            f"{self.prefix + '.*'!r}; to_frame() shows them>"
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         args = (self.tunables, dict(self.recipes), self.calibration_sizes, self.prefix)

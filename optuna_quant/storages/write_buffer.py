@@ -11,6 +11,7 @@ from typing import cast
 import optuna
 from optuna.logging import get_logger
 
+from optuna_quant._optuna import CONSTRAINT_PREFIX
 from optuna_quant._optuna import running_trial_id
 from optuna_quant.storages.bulk_writes import Parameter
 from optuna_quant.storages.bulk_writes import write_trial
@@ -95,6 +96,7 @@ class _Buffer:
         self._params: list[Parameter] | None = []
         self._user_attrs: dict[str, Any] = {}
         self._system_attrs: dict[str, Any] = {}
+        self._stored: dict[str, Any] | None = None
         self.holds_attributes = attributes
 
     def __getattr__(self, name: str) -> Any:
@@ -129,10 +131,21 @@ class _Buffer:
             self._storage.set_trial_system_attr(trial_id, key, value)
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """What Optuna looks at before it sets a constraint, of which it sets none twice."""
-        if self.holds_attributes:
-            return self._system_attrs
-        return self._storage.get_trial_system_attrs(trial_id)
+        """What the trial's sampler has noted (GridSampler does), read once, and what is kept here.
+
+        Optuna looks here before it sets a constraint, of which it sets none twice; those that a
+        repeated trial has inherited are not its own.
+        """
+        if not self.holds_attributes:
+            return self._storage.get_trial_system_attrs(trial_id)
+        if self._stored is None:
+            stored = self._storage.get_trial_system_attrs(trial_id)
+            self._stored = {
+                name: value
+                for name, value in stored.items()
+                if not name.startswith(CONSTRAINT_PREFIX)
+            }
+        return {**self._stored, **self._system_attrs}
 
     def write(self, trial_id: int) -> None:
         """Write what was kept; from now on everything goes to the storage at once."""

@@ -11,6 +11,7 @@ from optuna.logging import get_logger
 from optuna_quant.backends.base import HasSignature
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.study import record
+from optuna_quant.study.criterion import keep_criterion
 from optuna_quant.study.errors import ChangedError
 from optuna_quant.study.space_signature import check_space
 
@@ -62,10 +63,9 @@ def check_continued(
     else:
         _check_signature(study, known, signature)
     check_space(study, space)
-    judged = study.user_attrs.get(record.CRITERION)
-    if judged is None:
-        study.set_user_attr(record.CRITERION, asdict(criterion))
-    elif judged != asdict(criterion):
+    keep_criterion(study, criterion)
+    judged = study.user_attrs[record.CRITERION]
+    if judged != asdict(criterion):
         _logger.warning(
             f"The study {study.study_name!r} was started with another criterion "
             f"({AccuracyCriterion(**judged)}). Its trials are judged by the new one here, but "

@@ -11,6 +11,9 @@ from optuna.logging import get_logger
 from optuna.trial import TrialState
 
 from optuna_quant import _optuna
+from optuna_quant._common.nearest import did_you_mean_inside
+from optuna_quant._common.nearest import nearest
+from optuna_quant._common.printable import listed
 from optuna_quant.study import record
 from optuna_quant.study.trial_view import TrialView
 
@@ -64,6 +67,35 @@ def why_not(fixed: Mapping[str, Any], space: TuningSpace) -> str | None:
     return (
         f"Enqueued with {name!r} = {value!r}, which is not one of its choices in the tuning "
         f"space: {known}."
+    )
+
+
+def unknown_names(trial: FrozenTrial, space: TuningSpace) -> str | None:
+    """What names an enqueued trial fixes that look like the space's and are none of them.
+
+    Names that are not much like any of them may be parameters of the user's.
+
+    Args:
+        trial:
+            The trial.
+        space:
+            The tuning space.
+
+    Returns:
+        A sentence; :obj:`None` if there are none.
+    """
+    known = space.distributions()
+    found = [
+        f"{name!r}{did_you_mean_inside(name, known)}"
+        for name in TrialView(trial).fixed_params
+        if name not in known
+        and (name.startswith(f"{space.prefix}.") or nearest(name, known) is not None)
+    ]
+    if not found:
+        return None
+    return (
+        f"Trial {trial.number} was enqueued with {listed(found)}, which the tuning space does not "
+        "have: that is ignored."
     )
 
 

@@ -1,9 +1,10 @@
 """Judge a trial and write the judgement; no other module does.
 
-What is written are two constraints, which make ``study.best_trial`` right by itself, and the
-user attributes ``loss``, ``met`` and ``evidence``, for people. The answer of a search is worked
-out from metrics and the baseline (:mod:`optuna_quant.selection.answer`), so that a judgement
-decides nothing but what Optuna itself shows.
+What is written are two constraints, by which Optuna sees what is feasible (``study.best_trial``
+is the feasible trial with the best metric), and the user attributes ``loss``, ``met`` and
+``evidence``, for people. The answer of a search is worked out from metrics and the baseline
+(:mod:`optuna_quant.selection.answer`), so that a judgement decides nothing but what Optuna itself
+shows.
 """
 
 from __future__ import annotations

@@ -89,6 +89,38 @@ def differences(stored: dict[str, list[Any]], given: dict[str, list[Any]]) -> st
     return "; ".join(found)
 
 
+def first_difference(one: TuningSpace, other: TuningSpace) -> str | None:
+    """In what a space is not like another one, in a few words; :obj:`None` if they are equal.
+
+    Args:
+        one:
+            The space that is spoken of.
+        other:
+            What it is compared with.
+    """
+    if one.prefix != other.prefix:
+        return f"its parameters begin with {one.prefix!r}, not {other.prefix!r}"
+    here, there = one.describe(), other.describe()
+    found = [
+        name
+        for name in {**here, **there}
+        if name not in here or name not in there or _texts(here[name]) != _texts(there[name])
+    ]
+    if not found:
+        return None
+    kind, _, what = found[0].partition(":")
+    label = f"{kind} {what!r}" if what else kind
+    if found[0] in here and found[0] in there:
+        said = f"{label} has other options ({len(here[found[0]])}, not {len(there[found[0]])})"
+        if sorted(_texts(here[found[0]])) == sorted(_texts(there[found[0]])):
+            said = f"{label} has its options in another order"
+    else:
+        said = f"it has {'no ' if found[0] not in here else ''}{label}"
+    rest = len(found) - 1
+    more = "" if not rest else f", and {rest} more difference{'s' if rest > 1 else ''}"
+    return f"{said}{more}"
+
+
 def _difference(stored: list[Any], given: list[Any]) -> str:
     lost = [text for text in _texts(stored) if text not in _texts(given)]
     new = [text for text in _texts(given) if text not in _texts(stored)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+import re
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 
 _FIXED = "fixed_params"
+_OF_A_SPACE = re.compile(r"\.(op:|recipe:|calibration_size$)")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,22 @@ class TrialView:
     def known_params(self) -> Mapping[str, Any]:
         """Its parameters, with those that it was enqueued with and has not suggested yet."""
         return {**self.trial.params, **self.fixed_params}
+
+    @property
+    def other_params(self) -> list[str]:
+        """The names of its parameters that are not of a tuning space."""
+        return [name for name in self.trial.params if not _OF_A_SPACE.search(name)]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is of another search: it has parameters, and none of a tuning space."""
+        params = self.trial.params
+        return (
+            bool(params)
+            and len(self.other_params) == len(params)
+            and not self.has_claimed
+            and not self.is_building
+        )
 
     # Who runs it, and for what.
 
@@ -273,7 +291,8 @@ class TrialView:
         """Whether its model has a quantized op, so that it may be an answer."""
         if self.is_judged and self.met is None:
             return False  # It is no answer; that is all where nothing is constrained.
-        return not self.is_baseline and not self.is_constrained_as_fp32
+        is_fp32 = self.is_baseline or self.is_constrained_as_fp32
+        return not is_fp32 and not self.is_foreign
 
     @property
     def evidence(self) -> Evidence | None:

@@ -19,6 +19,7 @@ from optuna_quant.tuning.errors import TuningInterrupted
 from optuna_quant.tuning.options.collect import collect
 from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.prepare import prepare
+from optuna_quant.tuning.quiet import without_info
 from optuna_quant.tuning.result import TuningResult
 from optuna_quant.workers.launch import RANKS
 from optuna_quant.workers.launch import Rank
@@ -57,6 +58,7 @@ LIMITS = ("max_trials", "timeout")
 
 # A calibration, a callback, a metric: whatever is called here may not end the process.
 @exits_are_errors("Something that tune() has called")
+@without_info()
 def tune(
     model: ModelLike | None = None,
     *,

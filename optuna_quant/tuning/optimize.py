@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from optuna_quant.callbacks import Stop
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import keep_reason
 from optuna_quant.evaluation.objective import QuantObjective
+from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers._engine.contract import claim_timeout_of
 from optuna_quant.study.drain import await_last_trials
 from optuna_quant.study.drain import others_running
@@ -142,7 +144,7 @@ def optimize_once(
     """Run trials; :obj:`False` if there are more to run, because one was lost to other workers."""
     threads = passed_on(objective.interrupt) if n_jobs != 1 else contextlib.nullcontext()
     try:
-        with threads, without_trial_lines() as unlogged:
+        with threads, _stopped_by_policy(study), without_trial_lines() as unlogged:
             study.optimize(
                 unlogged(function or objective),
                 n_trials=n_trials,
@@ -166,6 +168,20 @@ def optimize_once(
     finally:
         objective.resume()
     return True
+
+
+@contextlib.contextmanager
+def _stopped_by_policy(study: optuna.Study) -> Iterator[None]:
+    """Let the exit policy alone say when the search ends, which knows the queue and the limits."""
+    sampler = study.sampler
+    if not isinstance(sampler, QuantSampler):
+        yield
+        return
+    before, sampler.stops_studies = sampler.stops_studies, False
+    try:
+        yield
+    finally:
+        sampler.stops_studies = before
 
 
 def _is_about_an_ended_trial(error: BaseException | None) -> bool:

@@ -54,6 +54,23 @@ class _OneLineOfATrial(logging.Filter):
 
 
 @contextlib.contextmanager
+def without_info() -> Iterator[None]:
+    """Hold back, while it lasts, what our loggers say below a warning: the progress shows it.
+
+    A level that was set for ``optuna_quant``, or a higher verbosity of Optuna's, stays.
+    """
+    logger = logging.getLogger("optuna_quant")
+    is_given = logger.level != logging.NOTSET
+    if not is_given:
+        logger.setLevel(max(logging.WARNING, logger.getEffectiveLevel()))
+    try:
+        yield
+    finally:
+        if not is_given:
+            logger.setLevel(logging.NOTSET)
+
+
+@contextlib.contextmanager
 def without_trial_lines() -> Iterator[Callable[[_Function], _Function]]:
     """Hold back, while it lasts, what Optuna logs about the end of some trials.
 

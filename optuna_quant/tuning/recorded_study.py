@@ -8,7 +8,6 @@ import os
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from optuna_quant._common.nearest import did_you_mean
@@ -17,7 +16,6 @@ from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.costs.objective import OPS
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.costs.objective import as_objective
-from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import closest
 from optuna_quant.selection.answer import fp32_trial
@@ -26,6 +24,7 @@ from optuna_quant.storages.address import check_file_exists
 from optuna_quant.storages.open import open_storage
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.criterion import criterion_or_default
 from optuna_quant.study.names import model_of_study
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.measured_once import measured_first
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.costs.objective import Objective
+    from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.storages.open import Storage
 
 
@@ -125,12 +125,8 @@ class RecordedTrials:
 
     @property
     def criterion(self) -> AccuracyCriterion:
-        """The criterion that the study was started with."""
-        stored = self.study.user_attrs.get(record.CRITERION)
-        if stored is not None:
-            return AccuracyCriterion(**stored)
-        higher = self.study.direction != StudyDirection.MINIMIZE
-        return AccuracyCriterion(higher_is_better=higher)
+        """The criterion that the study was started with; 1% relative loss if it records none."""
+        return criterion_or_default(self.study)
 
     def find(self, trial: int | str) -> FrozenTrial:
         """The trial of a number, or the best one by the study's criterion and objective.

@@ -24,6 +24,8 @@ from optuna_quant.selection.answer import ranked
 from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
 from optuna_quant.study.blobs import read_text
+from optuna_quant.study.criterion import criterion_or_default
+from optuna_quant.study.criterion import recorded_criterion
 from optuna_quant.study.others import running_now
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.measured_once import measured_first
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from optuna_quant.costs.objective import Objective
 
 
+NOT_OURS = "no search of optuna_quant"
+
 # That of all studies that tune() and the command make.
 _PREFIX = "quant"
 
@@ -53,9 +57,11 @@ class Status:
         study:
             The name of the study.
         outcome:
-            ``"met"``, ``"not met yet"``, ``"not met"`` or ``"not started"``.
+            ``"met"``, ``"not met yet"``, ``"not met"``, ``"not started"``, or
+            ``"no search of optuna_quant"`` for a study that has only trials of something else.
+            Those do not count in what follows.
         criterion:
-            When a metric is good enough.
+            When a metric is good enough, or that the study records none.
         objective:
             What is best.
         baseline:
@@ -157,9 +163,11 @@ def status_of(study: optuna.Study) -> Status:
         study:
             The study, which is only read.
     """
-    trials = study.get_trials(deepcopy=False)
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if not TrialView(trial).is_foreign]
     recorded, baseline = RecordedTrials(study), get_baseline(study)
-    objective, alive = _objective(recorded), running_now(study)
+    objective = _objective(recorded)
+    alive = [trial for trial in running_now(study) if not TrialView(trial).is_foreign]
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
     found = candidates(study, recorded.criterion, trials)
     met = measured_first(study, ranked(found, objective), objective)
@@ -174,8 +182,12 @@ def status_of(study: optuna.Study) -> Status:
     ended = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
     return Status(
         study=study.study_name,
-        outcome=_outcome(bool(met), bool(trials), at_work=bool(alive)),
-        criterion=str(recorded.criterion),
+        outcome=(
+            NOT_OURS
+            if every and not trials
+            else _outcome(bool(met), bool(trials), at_work=bool(alive))
+        ),
+        criterion=_criterion(study),
         objective=str(study.user_attrs.get(record.OBJECTIVE, OPS)),
         baseline=None if baseline is None else baseline.value,
         best=best,
@@ -201,6 +213,13 @@ def _objective(recorded: RecordedTrials) -> Objective:
         return recorded.objective()
     except ValueError:  # A function of the user's, which is not in the record.
         return MeasureObjective(OPS)
+
+
+def _criterion(study: optuna.Study) -> str:
+    recorded = recorded_criterion(study)
+    if recorded is not None:
+        return str(recorded)
+    return f"none recorded, judged here by {criterion_or_default(study)}"
 
 
 def _outcome(met: bool, has_trials: bool, *, at_work: bool) -> str:

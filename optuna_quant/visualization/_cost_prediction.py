@@ -71,7 +71,8 @@ def _get_cost_prediction_info(
     if costs is None or measure not in costs.tables:
         raise ValueError(
             f"The study {study.study_name!r} keeps no table of the measure {measure!r}, so it "
-            f"predicts none. Search with objective={measure!r}, or give costs= to tune()."
+            f"predicts none. tune() keeps one, with objective={measure!r} or costs=; a study that "
+            "was run with a QuantObjective or an objective of your own has none."
         )
     if measure == SIZE:
         models = _sizes(study, costs, prefix)

@@ -88,7 +88,18 @@ def warn_of_nothing(study: optuna.Study, what: str) -> None:
             The study.
         what:
             What it lacks.
+
+    Raises:
+        ValueError:
+            If all its trials are of another search, so that no plot can be drawn of it.
     """
+    every = views(study)
+    if every and all(view.is_foreign for view in every):
+        raise ValueError(
+            f"The study {study.study_name!r} has no trial of optuna_quant: none of its "
+            f"{len(every)} trials has a parameter of a tuning space. Give a study that tune(), "
+            "optuna-quant tune or a sampler of optuna_quant has searched."
+        )
     _logger.warning(f"The study {study.study_name!r} has {what}, so there is nothing to plot.")
 
 

@@ -25,7 +25,8 @@ from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.space.config import QuantConfig
 
 
-CRITERION = AccuracyCriterion()
+# The suite minimizes.
+CRITERION = AccuracyCriterion(higher_is_better=False)
 
 
 def scores(config: QuantConfig, ops: Sequence[str]) -> dict[str, float]:

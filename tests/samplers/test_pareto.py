@@ -96,7 +96,8 @@ class TestOptunaSuite(
 ):
     @pytest.fixture
     def sampler(self):
-        return lambda: ParetoQuantSampler(make_space(3), criterion=CRITERION)
+        lower = AccuracyCriterion(higher_is_better=False)  # The suite minimizes.
+        return lambda: ParetoQuantSampler(make_space(3), criterion=lower)
 
 
 def test_twenty_trials_find_nearly_the_whole_front():

@@ -644,3 +644,16 @@ def test_describe_tells_spaces_apart() -> None:
         make_space(3, recipes={"r": (1, 2)}, calibration_sizes=(10, 20), prefix="other").describe()
         == space.describe()
     )
+
+
+def test_repr_is_one_line_with_counts() -> None:
+    space = make_space([(f"op{i}", "Conv" if i else "MatMul") for i in range(300)])
+    assert repr(space) == (
+        "<TuningSpace: 300 ops (299 Conv, 1 MatMul), 600 options, 300 parameters 'quant.*'; "
+        "to_frame() shows them>"
+    )
+
+
+def test_foreign_parameters_are_an_error_that_names_what_is_missing() -> None:
+    with pytest.raises(KeyError, match=r"lack 'quant.op:op0'.* they are 'lr', 'wd'\. Give those"):
+        make_space(2).config_from_params({"lr": 1, "wd": 2})

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 from typing import Any
 
+from optuna.logging import get_logger
 from optuna.samplers import BaseSampler
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
@@ -26,6 +27,11 @@ from optuna_quant.samplers._engine.session import StudySession
 from optuna_quant.samplers._engine.trial_history import TrialHistory
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.study.claims import announce
+from optuna_quant.study.criterion import keep_criterion
+from optuna_quant.study.enqueued import unknown_names
+from optuna_quant.study.enqueued import waiting
+from optuna_quant.study.foreign import warn_of_foreign_trials
+from optuna_quant.study.foreign import warn_of_other_parameters
 from optuna_quant.study.record_check import check_fallback_ops
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.space_signature import check_space
@@ -39,6 +45,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_quant.criteria import AccuracyCriterion
+
+
+_logger = get_logger(__name__)
 
 
 class QuantSampler(BaseSampler, abc.ABC):
@@ -58,7 +67,9 @@ class QuantSampler(BaseSampler, abc.ABC):
             The tuning space.
         criterion:
             When a metric is good enough. If given, it is written to each trial as a constraint
-            (unless the objective has done so).
+            (unless the objective has done so), and the study records it at its first trial, for
+            what reads the storage alone. The metric is the first objective of the study, whose
+            direction must agree.
         independent_sampler:
             The sampler of all other parameters. Default: Optuna's random sampler.
         seed:
@@ -116,6 +127,9 @@ class QuantSampler(BaseSampler, abc.ABC):
         self._distributions = space.distributions()
         self._sessions: dict[tuple[int, int], StudySession] = {}
         self._lock = threading.RLock()
+        self.stops_studies = True
+        """Whether the sampler stops a study that it runs out of; :func:`~optuna_quant.tune`, which
+        looks at more than that, sets it to :obj:`False`."""
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -156,8 +170,10 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> bool:
         """Whether this sampler has nothing left to evaluate.
 
-        After that, it gives configurations that have not been evaluated yet as long as there are
-        any, then repeats; it never stops the study by itself.
+        At the end of the trial that leaves nothing, it stops ``study.optimize``, as Optuna's
+        samplers of finite spaces do, unless trials wait in the queue. If it is asked all the
+        same, it gives configurations that have not been evaluated yet as long as there are any,
+        then repeats.
 
         Args:
             study:
@@ -220,8 +236,12 @@ class QuantSampler(BaseSampler, abc.ABC):
         try:
             self._independent.before_trial(study, trial)
             started = time.monotonic()
-            announce(study, trial)  # Before anything that takes time: the others wait for it.
-            self._session(study).start(study, trial, started)
+            whole = _optuna.whole_study(study)
+            announce(whole, trial)  # Before anything that takes time: the others wait for it.
+            ignored = unknown_names(trial, self._space)
+            if ignored is not None:
+                _logger.warning(ignored)
+            self._session(whole).start(whole, trial, started)
         except BaseException:
             # The caller has no trial to tell, and the others would wait for its claim.
             with contextlib.suppress(Exception):
@@ -241,10 +261,11 @@ class QuantSampler(BaseSampler, abc.ABC):
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """The parameters of the configuration that the trial has claimed."""
-        session = self._session(study)
+        whole = _optuna.whole_study(study)
+        session = self._session(whole)
         config = session.config_of(trial.number)
         if config is None and any(name in self._distributions for name in search_space):
-            config = session.claim(study, trial, time.monotonic())
+            config = session.claim(whole, trial, time.monotonic())
         params = {} if config is None else self._space.params_of(config)
         return {
             name: params[name]
@@ -272,9 +293,13 @@ class QuantSampler(BaseSampler, abc.ABC):
     ) -> None:
         """Keep the baseline, and write the criterion as a constraint if it is not there."""
         self._independent.after_trial(study, trial, state, values)
+        study = _optuna.whole_study(study)
         session = self._session(study)
         try:
+            claimed = session.config_of(trial.number) is not None
             config = conclude(study, trial, state, values, space=self._space, session=session)
+            if claimed and config is None and state == TrialState.COMPLETE:
+                session.warn_once(lambda: warn_of_other_parameters(study, trial, self._space))
             if config is not None and values and self._constrains(study):
                 judge(
                     study,
@@ -288,6 +313,28 @@ class QuantSampler(BaseSampler, abc.ABC):
         finally:
             # Not before: it may have had to wait for the baseline.
             session.end(trial.number)
+        if self.stops_studies:
+            self._stop_if_over(study, session, trial.number, state, values)
+
+    def _stop_if_over(
+        self,
+        study: optuna.Study,
+        session: StudySession,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Stop the study if the trial that ends was the last that there was to evaluate."""
+        with self._lock:
+            session.history.take_ahead(study, number, state, values)
+            if not session.is_over() or waiting(study):
+                return
+        with contextlib.suppress(RuntimeError):  # Nothing runs its trials: ask and tell.
+            study.stop()
+            _logger.info(
+                f"{type(self).__name__} has nothing left to evaluate after trial {number}, so it "
+                f"stops the study {study.study_name!r}."
+            )
 
     def _constrains(self, study: optuna.Study) -> bool:
         """Whether missing the criterion makes a trial infeasible."""
@@ -316,15 +363,20 @@ class QuantSampler(BaseSampler, abc.ABC):
         storage, study_id = _optuna.study_identity(study)
         with self._lock:
             session = self._sessions.get((id(storage), study_id))
-            if session is None:
+            if session is None or session.history.is_wrong:
                 session = self._sessions[id(storage), study_id] = self._new_session(study)
             return session
 
     def _new_session(self, study: optuna.Study) -> StudySession:
         check_record(study)
+        if self._criterion is not None:
+            self._criterion.check_direction(study)
         check_space(study, self._space)
         self._check_study(study)
         check_fallback_ops(study, self._space)
+        if self._criterion is not None:
+            keep_criterion(study, self._criterion)
+        warn_of_foreign_trials(study, self._space)
         history = TrialHistory(
             study,
             self._space,

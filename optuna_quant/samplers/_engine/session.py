@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import math
 import threading
@@ -78,6 +79,7 @@ class StudySession:
         self._heartbeats = TrialHeartbeats(study, claim_timeout, self._monitor)
         self._queue = ClaimQueue(self.look, grace_period=grace_period)
         self._configs: dict[int, QuantConfig] = {}  # By trial, from the claim to the trial's end.
+        self._has_warned = False
         self._new: set[int] = set()  # The trials among them that evaluate something new.
 
     @property
@@ -135,6 +137,13 @@ class StudySession:
     def config_of(self, number: int) -> QuantConfig | None:
         """The configuration that a running trial of this process has claimed."""
         return self._configs.get(number)
+
+    def warn_once(self, warn: Callable[[], None]) -> None:
+        """Say what holds for every trial of the study: once in this process."""
+        with self._lock:
+            has_warned, self._has_warned = self._has_warned, True
+        if not has_warned:
+            warn()
 
     # One trial, from its start to its end.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
+import copy
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from datetime import datetime
 import math
 from typing import TYPE_CHECKING
 from typing import Any
@@ -144,6 +146,8 @@ class TrialHistory:
         self._knows_population = False
         self._promised: set[str] = set()
         self._failed_to_meet: set[str] = set()
+        self._ahead: dict[int, TrialState] = {}
+        self.is_wrong = False
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
@@ -200,12 +204,46 @@ class TrialHistory:
         self.study = study
         if trials is None or len(trials) < self._read:
             trials = _optuna.all_trials(study)
+        for number, state in list(self._ahead.items()):
+            if trials[number].state.is_finished():
+                self.is_wrong |= trials[number].state != state
+                del self._ahead[number]
         self.running = {}
         for number in sorted(self._unfinished):
             self._take(trials[number])
         for trial in trials[self._read :]:
             self._take(trial)
         self._read = max(self._read, len(trials))
+
+    def take_ahead(
+        self,
+        study: optuna.Study,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Read what is new, and take a trial as ended that is just about to be written so.
+
+        If the study then says otherwise, :attr:`is_wrong` is set: all is to be read again.
+
+        Args:
+            study:
+                The study.
+            number:
+                The number of the trial.
+            state:
+                How it ends.
+            values:
+                What it has found.
+        """
+        trials = list(_optuna.all_trials(study))
+        if not trials[number].state.is_finished():
+            ended = trials[number] = copy.copy(trials[number])
+            ended.state = state
+            ended.values = None if values is None else list(values)
+            ended.datetime_complete = datetime.now()
+        self.refresh(study, trials)
+        self._ahead[number] = state
 
     def _take(self, trial: FrozenTrial) -> None:
         if not trial.state.is_finished():

@@ -38,6 +38,7 @@ from optuna_quant.sequential import Decision
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
+from optuna_quant.study.criterion import criterion_or_default
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.space_signature import check_protocol
@@ -119,7 +120,7 @@ def study_prior(
             f"The study {name!r} has no trials with a result, so there is nothing to start "
             "from. Run it first, or start without an earlier study."
         )
-    criterion = _criterion(study)
+    criterion = criterion_or_default(study)
     history = TrialHistory(study, space, max_failures=3, max_deaths=10, criterion=criterion)
     history.refresh(study)
     scores = _recorded_scores(study, space)
@@ -166,13 +167,6 @@ def study_prior(
         found["factors"] = _factors(space, model)
         found["scale"] = model.learned
     return StudyPrior(**found)
-
-
-def _criterion(study: optuna.Study) -> AccuracyCriterion:
-    stored = study.user_attrs.get(record.CRITERION)
-    if stored is not None:
-        return AccuracyCriterion(**stored)
-    return AccuracyCriterion(higher_is_better=study.direction != StudyDirection.MINIMIZE)
 
 
 def _recorded_scores(study: optuna.Study, space: TuningSpace) -> OptionScores:
@@ -251,7 +245,7 @@ def _meets(history: TrialHistory, outcome: Outcome) -> bool:
     if outcome.value is None or history.threshold is None:
         return False
     beyond = history.threshold - outcome.value
-    return beyond * (1 if history.study.direction == StudyDirection.MAXIMIZE else -1) <= 0
+    return beyond * (1 if history.study.directions[0] == StudyDirection.MAXIMIZE else -1) <= 0
 
 
 def _cost(objective: str, costs: Mapping[str, float], fp32: Mapping[str, float]) -> float:
