@@ -207,12 +207,26 @@ def _check_unmatched(
             tuned = [op[1] if column else op[0] for op in ops]
             raise ValueError(
                 f"{source}[{pattern!r}] matches no op {kind}."
-                f"{did_you_mean(pattern, tuned) or did_you_mean(pattern, names)} The op {kind}s "
-                f"are {have}. A key must match the whole {kind}."
+                f"{_prefix_meant(pattern, names) or _nearest(pattern, tuned, names)} "
+                f"The op {kind}s are {have}. A key is a regular expression that must match the "
+                f"whole {kind}."
             )
         warn_user(
             f"{source}[{pattern!r}] matches no op and is ignored; the op {kind}s are {have}."
         )
+
+
+def _nearest(pattern: str, tuned: Sequence[str], names: Sequence[str]) -> str:
+    return did_you_mean(pattern, tuned) or did_you_mean(pattern, names)
+
+
+def _prefix_meant(pattern: str, names: Sequence[str]) -> str:
+    """The expression for all ops of a module, if that is what was given."""
+    within = [name for name in names if re.match(rf"{re.escape(pattern)}[./]", name)]
+    if not within:
+        return ""
+    meant = rf"{re.escape(pattern)}[./].*"
+    return f" For the {len(within)} ops in it write {meant!r}."
 
 
 def _check_values(wishes: Sequence[Wish], ops: Sequence[Op]) -> None:

@@ -32,6 +32,7 @@ from optuna_quant.evaluation.holdout_split import split_holdout
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.criterion import check_tolerance
 from optuna_quant.evaluation.metrics.criterion import criterion_for
+from optuna_quant.evaluation.metrics.criterion import warn_of_direction
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.timeout import check_evaluation_timeout
@@ -222,6 +223,8 @@ def _measured(request: TuneOptions, inputs: InputValues | None) -> _Measured:
 
 def _criterion(request: TuneOptions, measure: Evaluate) -> AccuracyCriterion:
     of_data = measure.sample_metric if isinstance(measure, DataEvaluation) else None
+    for function in (request.evaluate, request.metric):
+        warn_of_direction(function, request.accuracy_criterion)
     found = criterion_for(of_data, request.accuracy_criterion)
     check_tolerance(found, bounds=measure.bounds if isinstance(measure, DataEvaluation) else None)
     threads = request.evaluation.evaluation_threads

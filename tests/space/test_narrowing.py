@@ -126,6 +126,13 @@ def test_a_part_of_a_name_is_no_match() -> None:
         narrow(OPS, op_name_dict={"conv1": KL_ONLY})
 
 
+def test_the_name_of_a_module_is_told_the_expression_for_its_ops() -> None:
+    with pytest.raises(ValueError, match=r"For the 2 ops in it write '/a\[\./\]\.\*'") as caught:
+        narrow(OPS, op_name_dict={"/a": KL_ONLY})
+    assert "regular expression that must match the whole name" in str(caught.value)
+    assert narrowed(None, {"/a[./].*": KL_ONLY}).keys() == {"/a/conv1", "/a/conv2"}
+
+
 @pytest.mark.parametrize("name", ["a.b", "conv[0", "f(x", "*", "a+b", "\\", "", "a\nb", "x|y"])
 def test_an_exact_name_is_no_regular_expression(name: str) -> None:
     ops = [(name, "Conv", CONV), ("axb", "Conv", CONV), ("x", "Conv", CONV)]

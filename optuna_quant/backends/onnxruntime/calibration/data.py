@@ -255,7 +255,7 @@ class CalibrationData:
         self, data: Mapping[Any, Any], batch_size: int
     ) -> Callable[[], Iterable[object]]:
         where = "the calibration data"
-        check_names(data, self._inputs, where)
+        check_names(data, self._inputs, where, strict=True)
         arrays = {spec.name: to_array(spec, data[spec.name], where) for spec in self._inputs}
         axes = [spec for spec in self._inputs if spec.shape is not None]
         is_whole = bool(axes) and all(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.data.constant_inputs import cure_of_missing
 from optuna_quant.data.loaders import without_device
 
@@ -51,7 +52,7 @@ def to_feed(
     """
     names = [spec.name for spec in inputs]
     if isinstance(batch, Mapping):
-        check_names(batch, inputs, where)
+        check_names(batch, inputs, where, strict=False)
         named = dict(batch)
     elif is_array(batch):
         if len(inputs) != 1:
@@ -76,8 +77,20 @@ def to_feed(
     return {spec.name: _fitting(spec, named[spec.name], where, on_cast) for spec in inputs}
 
 
-def check_names(named: Mapping[Any, Any], inputs: Sequence[InputSpec], where: str) -> None:
+def check_names(
+    named: Mapping[Any, Any], inputs: Sequence[InputSpec], where: str, *, strict: bool
+) -> None:
     """Check that there is a value for each input, and no other.
+
+    Args:
+        named:
+            The values.
+        inputs:
+            The model's inputs.
+        where:
+            What they are, for messages.
+        strict:
+            Whether others are refused; if not, there is a warning.
 
     Raises:
         ValueError:
@@ -92,9 +105,14 @@ def check_names(named: Mapping[Any, Any], inputs: Sequence[InputSpec], where: st
             f"there are arrays for {list(named)}."
             f"{cure_of_missing(missing[0], names)}"
         )
-    if unknown:
+    if unknown and strict:
         raise ValueError(
             f"{unknown[0]!r} in {where} is not an input of the model: its inputs are {names}."
+        )
+    if unknown:  # Batches of a loader have more, such as the indices of the samples.
+        warn_user(
+            f"{unknown[0]!r} in {where} is not an input of the model and is ignored: its inputs "
+            f"are {names}."
         )
 
 

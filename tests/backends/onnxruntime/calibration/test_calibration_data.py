@@ -96,6 +96,13 @@ def test_batches_of_every_form_are_the_same_feeds() -> None:
         assert np.array_equal(np.concatenate([feed["ids"] for feed in feeds]), ids)
 
 
+def test_what_a_batch_has_besides_the_inputs_is_ignored_with_a_warning() -> None:
+    batch = {"x": images(2), "index": np.arange(2)}
+    with pytest.warns(UserWarning, match="'index' in calibration batch 0 .* and is ignored"):
+        (feed,) = CalibrationData([batch], [X])
+    assert list(feed) == ["x"]
+
+
 def test_list_of_arrays_is_a_list_of_batches_of_any_shape() -> None:
     spec = InputSpec("x", np.dtype(np.float32), ("batch", "length"))
     data = CalibrationData([np.ones((2, 5), np.float32), np.ones((1, 7), np.float32)], [spec])
