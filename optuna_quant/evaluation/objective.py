@@ -234,7 +234,8 @@ class QuantObjective:
                 f"The study {trial.study.study_name!r} has {count} objectives, but a "
                 "QuantObjective gives one value, the metric. Use ParetoObjective, which gives the "
                 "metric and costs, or create the study with "
-                f"direction={self._setup.criterion.direction!r}."
+                f"direction={self._setup.criterion.direction!r}. An objective of your own gets "
+                "the metric, as one of several values, from metric_of(trial)."
             )
         return self.metric_of(trial, again=again)
 

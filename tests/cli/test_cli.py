@@ -176,7 +176,9 @@ def test_tune_with_data_and_metric(folder: Path, capsys: pytest.CaptureFixture[s
     # With data it is known what each sample says: the loss has an interval, the cost is counted.
     (loss,) = [line for line in printed[1] if "95% confidence" in line]
     (cost,) = [line for line in printed[1] if line.startswith("evaluated: ")]
-    assert [line for line in printed[1] if line not in (loss, cost)] == [
+    (few,) = [line for line in printed[1] if line.startswith("warning: ")]
+    assert "only 60 evaluation samples" in few
+    assert [line for line in printed[1] if line not in (loss, cost, few)] == [
         line for line in printed[0] if not line.startswith("metric ")
     ]
     # FP32 and the answer, and three times three of the 60 samples to see that it is reproducible.
@@ -606,7 +608,6 @@ def test_file_of_options_says_what_flags_say(
         (["tune"], "The model is missing"),
         ([*ACCURACY, "--timeout", "soon"], "--timeout"),
         ([*ACCURACY, "--max-trials", "0"], "it must be at least 1, but is 0"),
-        ([*ACCURACY, "--objective", "speed"], "latency"),
         ([*ACCURACY, "--jobs", "0"], "it must be at least 1, but is 0"),
         (["serve"], "--storage"),
         (["serve", "--storage", "sqlite:///s.db", "--port", "0"], "from 1 to 65535, but is 0"),
@@ -621,6 +622,15 @@ def test_bad_usage_is_said_by_the_parser(
     assert said.startswith("optuna-quant")
     assert ": error: " in said
     assert message in said
+
+
+def test_an_unknown_objective_is_told_the_known_ones(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*ACCURACY, "--objective", "speed"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "'speed'" in said
+    assert "latency" in said
 
 
 def test_verbose_shows_where_an_error_comes_from(

@@ -176,7 +176,7 @@ def test_dataset_is_read_only_where_needed() -> None:
         ({"x": X[:0], "y": Y[:0]}, "There are no samples in the evaluation data"),
         ([], "There are no samples in the evaluation data"),
         ((X, Y), r"Sample 0 of the evaluation data must be a dict.*type ndarray"),
-        ([(X[0], 1, 2)], r"Sample 0 of the evaluation data must be .* pair.*type tuple"),
+        ([(X[0], 1, 2)], r"Sample 0 of the evaluation data must be .* pair.* a tuple of 3 items"),
         ([(X[0, :2], 1)], r"Input 'x': sample 0.*\(1, 2\)"),
         ([(X[0].astype(int), 1)], r"Input 'x': sample 0.*int64"),
         ([({"z": X[0]}, 1)], "Input 'x' is missing in sample 0.*holds: z"),

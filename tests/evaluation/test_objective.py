@@ -393,7 +393,8 @@ def test_threads_measure_one_baseline_and_each_model_once(foreign: bool) -> None
     sampler = optuna.samplers.RandomSampler(seed=0) if foreign else None
     study, objective = setup(backend, slow(evaluate), sampler=sampler)
     in_threads(4, lambda number: study.optimize(objective, n_trials=5))
-    assert len(study.trials) == 20
+    # A sampler of ours ends the calls once nothing is left to try.
+    assert len(study.trials) == 20 if foreign else 10 <= len(study.trials) <= 20
     assert all(trial.state == TrialState.COMPLETE for trial in study.trials)
     assert evaluate.fp32_count == 1
     quantized = [model for model in evaluate.seen if model.config.quantized_ops]

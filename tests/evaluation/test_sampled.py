@@ -650,7 +650,7 @@ def test_several_objectives_are_the_users_own() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
-        value = inner(trial)
+        value = inner.metric_of(trial)
         return value, trial.user_attrs[record.MODEL_BYTES]
 
     with warnings.catch_warnings():

@@ -386,6 +386,7 @@ def digits(storage: Path, tolerance: float, **search: Any) -> Any:
         storage=storage,
         verify=False,
         measure_gain=False,
+        recipes="none",
     )
 
 

@@ -14,6 +14,7 @@ from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.objective import QuantObjective
 from optuna_quant.samplers import BasicQuantSampler
+from optuna_quant.samplers import RandomQuantSampler
 from optuna_quant.selection.chosen_by_samples import models_compared
 from optuna_quant.selection.chosen_by_samples import shown_doubt
 from optuna_quant.selection.chosen_by_samples import shown_interval
@@ -97,10 +98,19 @@ def test_what_is_not_met_needs_no_doubt() -> None:
     assert "met on these" not in str(result)
 
 
-def test_study_of_another_objective_counts_its_trials() -> None:
+def test_trials_without_ops_do_not_count() -> None:
     study = optuna.create_study(direction="maximize")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
-    assert models_compared(study) == 3
+    assert models_compared(study) == 0
+
+
+def test_a_study_of_another_objective_counts_its_trials() -> None:
+    backend = FakeBackend({"a": 0.1, "b": 0.2})
+    space = backend.tuning_space()
+    sampler = RandomQuantSampler(space, fallback=True, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(lambda trial: -len(space.suggest(trial).quantized_ops), n_trials=3)
+    assert models_compared(study) == len({str(t.params) for t in study.trials[1:]}) == 2
 
 
 @pytest.mark.parametrize(
