@@ -117,10 +117,11 @@ class Gain:
         interval = ""
         if found.high > _WIDE * found.low:
             interval = f", 95% interval {found.low:.2g} to {found.high:.2g} of its time"
-        if not found.is_clear:
-            return f"no difference beyond noise{interval}"
-        shown = _shown_ratio(found.value)
         assert self.seconds is not None and self.fp32_seconds is not None
+        if not found.is_clear:
+            fits = found.low <= self.seconds / self.fp32_seconds <= found.high
+            return f"no difference beyond noise{'' if fits else ' in paired runs'}{interval}"
+        shown = _shown_ratio(found.value)
         # Where the machine was busy the median of ratios may be far from the ratio of medians.
         if shown != _shown_ratio(self.seconds / self.fp32_seconds):
             shown = f"{shown} in the median of paired runs"

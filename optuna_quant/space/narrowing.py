@@ -205,11 +205,10 @@ def _check_unmatched(
         names = known[source]
         if not any(name == pattern or re.fullmatch(pattern, name) for name in names):
             tuned = [op[1] if column else op[0] for op in ops]
+            meant = _prefix_meant(pattern, tuned) or _nearest(pattern, tuned, names)
             raise ValueError(
-                f"{source}[{pattern!r}] matches no op {kind}."
-                f"{_prefix_meant(pattern, names) or _nearest(pattern, tuned, names)} "
-                f"The op {kind}s are {have}. A key is a regular expression that must match the "
-                f"whole {kind}."
+                f"{source}[{pattern!r}] matches no op {kind}.{meant} The op {kind}s are {have}. "
+                f"A key is a regular expression that must match the whole {kind}."
             )
         warn_user(
             f"{source}[{pattern!r}] matches no op and is ignored; the op {kind}s are {have}."

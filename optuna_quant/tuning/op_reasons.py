@@ -59,6 +59,8 @@ def explain_op(result: Outcome, op: str) -> str:
             If nothing is known of such an op; it names those that are most like it.
     """
     searched = [*({} if result.config is None else result.config.ops), *result.left_out]
+    if result.config is None and op in {name for t in result.space.tunables for name in t.ops}:
+        return "searched, but no model was evaluated yet"
     others = OthersInModel(result)
     if op in others.reasons and op not in searched:
         return others.reasons[op]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+import inspect
 import math
 import re
 from typing import TYPE_CHECKING
@@ -72,6 +74,7 @@ def as_metric_of(
     elif is_metric_object(metric):
         found = of_object(metric, higher_is_better=higher_is_better)
     elif callable(metric):
+        _check_order(metric)
         name = getattr(metric, "__name__", type(metric).__name__)
         found = SampleMetric(name=name, score=metric, higher_is_better=higher)
     else:
@@ -93,6 +96,25 @@ def as_metric_of(
             f"{bounds}: leave them out."
         )
     return replace(found, bounds=bounds)
+
+
+def _check_order(metric: Callable[..., object]) -> None:
+    """Refuse a function that takes the labels first, as those of scikit-learn and Keras do.
+
+    Raises:
+        ValueError:
+            If its first parameter is called ``y_true`` or the like.
+    """
+    try:
+        names = list(inspect.signature(metric).parameters)
+    except (TypeError, ValueError):  # One in C.
+        return
+    if names[:1] in (["y_true"], ["true"], ["labels"], ["label"], ["targets"], ["target"]):
+        name = getattr(metric, "__name__", type(metric).__name__)
+        raise ValueError(
+            f"The metric {name}() takes {names[0]!r} first, but a metric is called with the "
+            f"model's output and the labels: give lambda output, label: {name}(label, output)."
+        )
 
 
 def _is_narrower(bounds: Bounds, own: Bounds | None) -> bool:

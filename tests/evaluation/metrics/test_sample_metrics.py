@@ -209,6 +209,15 @@ def test_functions_and_metrics_are_metrics() -> None:
     assert as_metric_of(corpus) is corpus
 
 
+def test_a_function_that_takes_the_labels_first_is_refused() -> None:
+    def mean_error(y_true: Any, y_pred: Any) -> Any:
+        return np.abs(y_true - y_pred)
+
+    with pytest.raises(ValueError, match=r"lambda output, label: mean_error\(label, output\)"):
+        as_metric_of(mean_error)
+    assert as_metric_of(lambda output, label: mean_error(label, output)).bounds is None
+
+
 def test_bounds_are_given_to_a_metric_without() -> None:
     found = as_metric_of("mse", bounds=(0, 4))
     assert isinstance(found, SampleMetric)

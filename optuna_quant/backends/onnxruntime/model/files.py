@@ -6,6 +6,9 @@ from __future__ import annotations
 _OF_TORCH = frozenset({"Module", "ExportedProgram"})
 
 _POINTER = b"version https://git-lfs"
+_KERAS_WEIGHTS = b"model.weights.h5"
+_KERAS_EXPORT = 'model.export("model.onnx", format="onnx")'
+_SAVED_MODEL = b"saved_model_main_op"
 
 
 def is_lfs_pointer(content: bytes) -> bool:
@@ -24,13 +27,20 @@ def what_it_is(content: bytes) -> str:
         return "it is in the ORT format; give the .onnx file that it was made from"
     if content[4:8] == b"TFL3":
         return "it is a TensorFlow Lite model; convert it, for example with tf2onnx"
+    if content.startswith(b"PK") and _KERAS_WEIGHTS in content:
+        return f"it is a Keras model; export it with {_KERAS_EXPORT}"
     if content.startswith(b"PK"):
         return (
             "it is a zip archive, such as a PyTorch checkpoint; export the model with "
             "torch.onnx.export, or unpack it"
         )
     if content.startswith(b"\x89HDF"):
-        return "it is an HDF5 file, such as a Keras model; convert it, for example with tf2onnx"
+        return f"it is an HDF5 file, such as a Keras model; export that with {_KERAS_EXPORT}"
+    if _SAVED_MODEL in content:
+        return (
+            "it is a TensorFlow SavedModel; convert its folder with python -m tf2onnx.convert "
+            "--saved-model FOLDER --output model.onnx"
+        )
     if content.startswith(b"\x80") and content[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "it is a Python pickle; export the model with torch.onnx.export"
     if start.startswith((b"<", b"{")):

@@ -55,6 +55,8 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsiz
         (b"", "it is empty; export or download it again"),
         (LFS_POINTER, "it is a Git LFS pointer, not the model; run: git lfs pull"),
         (b"PK\x03\x04" + bytes(30), "it is a zip archive, such as a PyTorch checkpoint"),
+        (b"PK\x03\x04" + bytes(9) + b"model.weights.h5", "it is a Keras model; export it with"),
+        (b"\x0a\x02saved_model_main_op", "it is a TensorFlow SavedModel; convert its folder"),
         (b"\x89HDF\r\n\x1a\n" + bytes(30), "it is an HDF5 file, such as a Keras model"),
         (b"\x80\x02}q\x00X\x05\x00\x00", "it is a Python pickle"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(9), "it is a TensorFlow Lite model"),
