@@ -60,7 +60,7 @@ def explain_op(result: Outcome, op: str) -> str:
     """
     searched = [*({} if result.config is None else result.config.ops), *result.left_out]
     if result.config is None and op in {name for t in result.space.tunables for name in t.ops}:
-        return "searched, but no model was evaluated yet"
+        raise ValueError(f"explain: nothing is known of {op!r}, as no model was evaluated.")
     others = OthersInModel(result)
     if op in others.reasons and op not in searched:
         return others.reasons[op]
