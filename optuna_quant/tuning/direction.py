@@ -9,12 +9,11 @@ from optuna.logging import get_logger
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.library import library_metric_names
 from optuna_quant.evaluation.metrics.named import metrics
-from optuna_quant.evaluation.setup import Evaluate
-from optuna_quant.tuning.result import TuningResult
 
 
 if TYPE_CHECKING:
-    pass
+    from optuna_quant.evaluation.setup import Evaluate
+    from optuna_quant.tuning.result import TuningResult
 
 
 # Quantization does not make a model so much better, as a part of the FP32 model's metric.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
 from contextlib import redirect_stderr
+from contextlib import suppress
 from dataclasses import dataclass
 import inspect
 import io
@@ -152,21 +153,20 @@ def _program(
 ) -> ExportedProgram:
     import torch
 
-    attempts = _attempts(signature, given, dynamic_shapes)
+    *earlier, last = _attempts(signature, given, dynamic_shapes)
     with _in_evaluation_mode(module), torch.no_grad(), _without_idle_output():
-        for arguments, shapes in attempts:
-            is_last = arguments is attempts[-1][0] and shapes is attempts[-1][1]
-            try:
+        for (args, kwargs), shapes in earlier:
+            with suppress(Exception):  # The last attempt says why, if it fails as well.
                 program = torch.export.export(
-                    module, *arguments, dynamic_shapes=shapes, strict=False
+                    module, args, kwargs, dynamic_shapes=shapes, strict=False
                 )
-            except Exception as error:
-                if is_last:
-                    raise export_error(name, error) from error
-                continue
-            if is_last or _has_dynamic_axis(program):
-                return program
-    raise AssertionError("the last attempt returns or raises")
+                if _has_dynamic_axis(program):
+                    return program
+        (args, kwargs), shapes = last
+        try:
+            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+        except Exception as error:
+            raise export_error(name, error) from error
 
 
 def _attempts(
