@@ -32,10 +32,10 @@ from optuna_quant.evaluation.holdout_split import split_holdout
 from optuna_quant.evaluation.labelled import DataEvaluation
 from optuna_quant.evaluation.metrics.criterion import check_tolerance
 from optuna_quant.evaluation.metrics.criterion import criterion_for
-from optuna_quant.evaluation.metrics.criterion import warn_of_direction
 from optuna_quant.evaluation.metrics.output_choice import check_outputs
 from optuna_quant.evaluation.setup import Evaluate
 from optuna_quant.evaluation.timeout import check_evaluation_timeout
+from optuna_quant.tuning.direction import warn_of_direction
 from optuna_quant.tuning.earlier_study import check_from_study
 from optuna_quant.tuning.early_stopping import make_stopping
 from optuna_quant.tuning.measures import make_holdout_measure

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-import re
 
 from optuna.logging import get_logger
 
-from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.evaluation.metrics.reference import relative_error
 from optuna_quant.evaluation.metrics.sample_metrics import Bounds
@@ -17,12 +15,6 @@ from optuna_quant.workers.launch import this_rank
 
 
 _logger = get_logger(__name__)
-
-_OF_ERRORS = frozenset(
-    {"loss", "nll", "perplexity", "ppl", "error", "errors", "mse", "mae", "rmse", "mape"}
-    | {"wer", "cer", "distance", "crossentropy"}
-)
-"""Words in the names of functions whose values are better the lower they are."""
 
 _SUSPICIOUS = 0.5
 """A relative loss from which on it is asked whether it was meant as a percentage."""
@@ -39,25 +31,6 @@ def default_criterion(metric: SampleMetric | CorpusMetric | None) -> str:
             The metric; :obj:`None` if it is not known.
     """
     return "absolute" if _is_zero_for_fp32(metric) else "relative"
-
-
-def warn_of_direction(function: object, given: AccuracyCriterion | None) -> None:
-    """Warn if a function is called like an error, and nothing says that lower is better.
-
-    Args:
-        function:
-            The user's evaluation or metric; what has no name is passed over.
-        given:
-            The criterion that the user gives; :obj:`None` for the default.
-    """
-    if given is not None and (given.says_direction or not given.higher_is_better):
-        return
-    name = getattr(function, "__name__", "")
-    if _OF_ERRORS & set(re.findall(r"[a-z]+", name.lower())):
-        warn_user(
-            f"Of {name}() higher values are taken to be better, but it is called like an error. "
-            "Give higher_is_better=False if lower ones are, or True to say that it is right."
-        )
 
 
 def criterion_for(

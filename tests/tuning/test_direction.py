@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from optuna_quant import AccuracyCriterion
-from optuna_quant.evaluation.metrics.criterion import warn_of_direction
+from optuna_quant.tuning.direction import warn_of_direction
 
 
 def called(name: str) -> Callable[[object], float]:
