@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -351,7 +352,7 @@ def situations(draw):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(situations())
 def test_predictions_are_numbers_whatever_comes(situation):
     model, observed, asked = situation
