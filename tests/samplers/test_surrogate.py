@@ -153,14 +153,14 @@ def test_nothing_is_evaluated_twice_and_a_search_that_is_over_stays_over():
 
 
 def test_a_rebuilt_sampler_goes_on_as_the_first():
-    model = SimulatedModel(50, 3, easy=0.02)
+    model = SimulatedModel(30, 3, easy=0.02)
     whole = [c.key for c in configs_of(searched(model.sampler(), model.metric), model.space)]
     assert len(whole) > 4
 
     def copied(sampler: SurrogateQuantSampler) -> SurrogateQuantSampler:
         return pickle.loads(pickle.dumps(sampler))
 
-    one, again = model.sampler(), SimulatedModel(50, 3, easy=0.02)
+    one, again = model.sampler(), SimulatedModel(30, 3, easy=0.02)
     for make in (lambda: again.sampler(), lambda: copied(one)):
         study = optuna.create_study(direction="maximize", sampler=make())
         for _ in range(len(whole) + 1):
@@ -359,7 +359,12 @@ def equal(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
 @pytest.mark.parametrize(
     ("ops", "hard", "sensitivity"),
     [
-        *(pytest.param(*size, None, id=f"{size[0]}-none") for size in SIZES),
+        *(
+            pytest.param(
+                *size, None, id=f"{size[0]}-none", marks=pytest.mark.slow if size[0] > 50 else ()
+            )
+            for size in SIZES
+        ),
         pytest.param(*SIZES[0], equal, id="all zero"),
         *(
             pytest.param(*size, equal, id=f"{size[0]}-all zero", marks=pytest.mark.slow)
