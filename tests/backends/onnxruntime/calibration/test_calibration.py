@@ -427,7 +427,8 @@ def test_a_cache_of_another_version_is_not_used(
     model, cache = small_model(), CalibrationCache(tmp_path)
     data = data_for(model, rows(10))
     with monkeypatch.context() as earlier:
-        earlier.setattr("optuna_quant.backends.onnxruntime.calibration.statistics_keys._FORMAT_VERSION", 1)
+        keys = "optuna_quant.backends.onnxruntime.calibration.statistics_keys"
+        earlier.setattr(f"{keys}._FORMAT_VERSION", 1)
         collect_statistics(model, ["x"], data, [10], cache=cache)
     assert len(list(tmp_path.iterdir())) == 1
     first = collect_statistics(model, ["x"], data, [10], cache=cache)[10]
