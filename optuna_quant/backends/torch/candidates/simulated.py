@@ -1,4 +1,4 @@
-"""A candidate: the program as one configuration says."""
+"""A candidate, simulated: the program as one configuration says, in floats."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from optuna_quant.data.inputs import InputSpec
 
 
-class TorchModel:
-    """A program as one configuration says: a :class:`~optuna_quant.backends.base.Model`.
+class SimulatedModel:
+    """A program as one configuration says, in floats: a :class:`~optuna_quant.backends.base.Model`.
 
     It computes in floats what the quantized program gives, up to rounding: quantized tensors are
     rounded to the values that their integers stand for. :meth:`save` writes the converted program.
