@@ -12,12 +12,16 @@ from optuna_quant.study.recorded_space import recorded_space
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
     import optuna
     from optuna.trial import FrozenTrial
 
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.config import TensorConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.study.evidence import Evidence
 
@@ -116,20 +120,83 @@ def _kind(option: OpConfig) -> str:
 
 
 def _changes(config: QuantConfig, than: Reference) -> list[str]:
-    """What is quantized more and less than in another configuration."""
+    """What is quantized more, less and in another way than in another configuration."""
     now, before = set(config.quantized_ops), set(than.config.quantized_ops)
     more, fewer = sorted(now - before), sorted(before - now)
     trial = f"trial {than.number}"
+    parts = []
     if more or fewer:
         counted = [f"{len(more)} more"] if more else []
         counted += [f"{len(fewer)} fewer"] if fewer else []
         named = [f"+{op}" for op in more] + [f"-{op}" for op in fewer]
         names = f" ({' '.join(named)})" if len(named) <= _NAMED else ""
-        return [f"{' and '.join(counted)} than {trial}{names}"]
-    others = sum(option != than.config.ops.get(op) for op, option in config.ops.items())
-    if others:
-        return [f"{others} in another way than {trial}"]
-    return [] if config != than.config else [f"as {trial}"]
+        parts.append(f"{' and '.join(counted)} than {trial}{names}")
+    ways: dict[str, list[str]] = {}
+    for op, option in config.ops.items():
+        earlier = than.config.ops.get(op)
+        if earlier is not None and op not in more and op not in fewer and option != earlier:
+            ways.setdefault(shown_change(option, earlier), []).append(op)
+    if ways:
+        changed = "others changed" if parts else f"changed from {trial}"
+        parts.append(f"{sum(map(len, ways.values()))} {changed} ({_shown_ways(ways)})")
+    return parts if parts or config != than.config else [f"as {trial}"]
+
+
+def _shown_ways(ways: Mapping[str, Sequence[str]]) -> str:
+    """In which ways ops have changed, the most frequent first; few ops are named."""
+    shown = []
+    for way, ops in sorted(ways.items(), key=lambda each: -len(each[1]))[:_NAMED]:
+        who = " ".join(sorted(ops)) if len(ops) <= _NAMED else str(len(ops))
+        shown.append(way if len(ways) == 1 and len(ops) > _NAMED else f"{who}: {way}")
+    if len(ways) > _NAMED:
+        rest = len(ways) - _NAMED
+        shown.append(f"the others in {rest} more way{'' if rest == 1 else 's'}")
+    return "; ".join(shown)
+
+
+def shown_change(now: OpConfig, before: OpConfig) -> str:
+    """What is different in how an op runs: ``weights per_channel, not per_tensor``.
+
+    Args:
+        now:
+            How it runs.
+        before:
+            How it ran.
+    """
+    if now.mode != before.mode:
+        return f"{_mode(now)}, not {_mode(before)}"
+    parts = []
+    for side, one, other in (
+        ("activations", now.activation, before.activation),
+        ("weights", now.weight, before.weight),
+    ):
+        if one == other:
+            continue
+        if one is None or other is None:
+            parts.append(f"{side} {'quantized' if other is None else 'not quantized'}")
+            continue
+        fields = [
+            (_shown_field(one, name), _shown_field(other, name))
+            for name in ("dtype", "scheme", "granularity", "algorithm")
+        ]
+        news, olds = zip(*((a, b) for a, b in fields if a != b), strict=True)
+        parts.append(f"{side} {' '.join(news)}, not {' '.join(olds)}")
+    if now.accuracy_level != before.accuracy_level:
+        parts.append(f"level {now.accuracy_level}, not {before.accuracy_level}")
+    return " and ".join(parts)
+
+
+def _mode(option: OpConfig) -> str:
+    """The way in which an op runs, as people call it."""
+    return option.mode.replace("_", "-") if option.is_quantized else option.mode.upper()
+
+
+def _shown_field(tensor: TensorConfig, name: str) -> str:
+    """A field of how a tensor is quantized, as labels have it."""
+    value = str(getattr(tensor, name))
+    if name == "granularity" and tensor.group_size is not None:
+        return f"{value}={tensor.group_size}"
+    return value
 
 
 def _shown_recipes(config: QuantConfig, space: TuningSpace | None) -> list[str]:

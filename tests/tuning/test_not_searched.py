@@ -81,6 +81,12 @@ def test_recipes_are_named_where_the_criterion_is_not_met() -> None:
     assert NOT_SEARCHED in str(result).splitlines()
 
 
+def test_recipes_are_not_named_where_another_answer_is_chosen_or_fp32_is_best() -> None:
+    assert NOT_SEARCHED not in str(search(DAMAGE).choose(tolerable_loss=0.5))
+    slow = dict.fromkeys(DAMAGE, 3.0)
+    assert "recipes" not in str(search(DAMAGE, **slow))
+
+
 def test_recipes_are_not_named_where_nothing_is_lost_or_none_is_known() -> None:
     result = search({"a": 0.0, "b": 0.0, "c": 0.0})
     assert result.met
