@@ -131,31 +131,31 @@ def _changes(config: QuantConfig, than: Reference) -> list[str]:
         named = [f"+{op}" for op in more] + [f"-{op}" for op in fewer]
         names = f" ({' '.join(named)})" if len(named) <= _NAMED else ""
         parts.append(f"{' and '.join(counted)} than {trial}{names}")
-    ways: dict[str, list[str]] = {}
-    for op, option in config.ops.items():
-        earlier = than.config.ops.get(op)
-        if earlier is not None and op not in more and op not in fewer and option != earlier:
-            ways.setdefault(shown_change(option, earlier), []).append(op)
-    if ways:
-        changed = "others changed" if parts else f"changed from {trial}"
-        parts.append(f"{sum(map(len, ways.values()))} {changed} ({_shown_ways(ways)})")
+    changed = {
+        op: shown_changes(option, than.config.ops[op])
+        for op, option in config.ops.items()
+        if op in than.config.ops and op not in {*more, *fewer} and option != than.config.ops[op]
+    }
+    if changed:
+        what = "others changed" if parts else f"changed from {trial}"
+        parts.append(f"{len(changed)} {what} ({_shown_all(changed)})")
     return parts if parts or config != than.config else [f"as {trial}"]
 
 
-def _shown_ways(ways: Mapping[str, Sequence[str]]) -> str:
-    """In which ways ops have changed, the most frequent first; few ops are named."""
-    shown = []
-    for way, ops in sorted(ways.items(), key=lambda each: -len(each[1]))[:_NAMED]:
-        who = " ".join(sorted(ops)) if len(ops) <= _NAMED else str(len(ops))
-        shown.append(way if len(ways) == 1 and len(ops) > _NAMED else f"{who}: {way}")
-    if len(ways) > _NAMED:
-        rest = len(ways) - _NAMED
-        shown.append(f"the others in {rest} more way{'' if rest == 1 else 's'}")
-    return "; ".join(shown)
+def _shown_all(changed: Mapping[str, Sequence[str]]) -> str:
+    """What has changed in ops, the most frequent first; few ops are named."""
+    counts = Counter(each for changes in changed.values() for each in changes)
+    names = f"{' '.join(sorted(changed))}: " if len(changed) <= _NAMED else ""
+    shown = [
+        each if count == len(changed) else f"{each} in {count}"
+        for each, count in counts.most_common(_NAMED)
+    ]
+    rest = len(counts) - len(shown)
+    return f"{names}{', '.join(shown)}{f', and {rest} more' if rest else ''}"
 
 
-def shown_change(now: OpConfig, before: OpConfig) -> str:
-    """What is different in how an op runs: ``weights per_channel, not per_tensor``.
+def shown_changes(now: OpConfig, before: OpConfig) -> list[str]:
+    """What is different in how an op runs, each as ``weights per_tensor -> per_channel``.
 
     Args:
         now:
@@ -164,26 +164,24 @@ def shown_change(now: OpConfig, before: OpConfig) -> str:
             How it ran.
     """
     if now.mode != before.mode:
-        return f"{_mode(now)}, not {_mode(before)}"
-    parts = []
-    for side, one, other in (
-        ("activations", now.activation, before.activation),
-        ("weights", now.weight, before.weight),
-    ):
-        if one == other:
+        return [f"{_mode(before)} -> {_mode(now)}"]
+    changes = []
+    sides = {
+        "activations": (before.activation, now.activation),
+        "weights": (before.weight, now.weight),
+    }
+    for side, (old, new) in sides.items():
+        if old is None or new is None:
+            if old != new:
+                changes.append(f"{side} {'quantized' if old is None else 'not quantized'}")
             continue
-        if one is None or other is None:
-            parts.append(f"{side} {'quantized' if other is None else 'not quantized'}")
-            continue
-        fields = [
-            (_shown_field(one, name), _shown_field(other, name))
-            for name in ("dtype", "scheme", "granularity", "algorithm")
-        ]
-        news, olds = zip(*((a, b) for a, b in fields if a != b), strict=True)
-        parts.append(f"{side} {' '.join(news)}, not {' '.join(olds)}")
+        for name in ("dtype", "scheme", "granularity", "algorithm"):
+            one, other = _shown_field(old, name), _shown_field(new, name)
+            if one != other:
+                changes.append(f"{side} {one} -> {other}")
     if now.accuracy_level != before.accuracy_level:
-        parts.append(f"level {now.accuracy_level}, not {before.accuracy_level}")
-    return " and ".join(parts)
+        changes.append(f"level {before.accuracy_level} -> {now.accuracy_level}")
+    return changes
 
 
 def _mode(option: OpConfig) -> str:

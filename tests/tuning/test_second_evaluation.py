@@ -405,7 +405,10 @@ def test_few_samples_are_enough_where_nothing_is_random(
     assert found is not None
     assert (found.metric, found.baseline) == (None, None)
     assert 0 < found.evaluated <= 3 * 12 / SAMPLES
-    assert "second" not in str(result)
+    assert "a second" not in str(result)
+    # What it has cost is said where evaluations are counted in samples.
+    told = f"{found.evaluated:.2g} of it for the second evaluation)" in str(result)
+    assert told == (evidence == "paired")
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "cosine"])

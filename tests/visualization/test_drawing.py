@@ -84,6 +84,7 @@ class OnlyStudy(Outcome):
 
     def __init__(self, study: optuna.Study) -> None:
         object.__setattr__(self, "study", study)
+        object.__setattr__(self, "trial", None)
 
 
 @pytest.mark.parametrize("kind", PLOTS)
