@@ -106,7 +106,7 @@ def tune(
             Inputs for the static approach: a dict of arrays, a list of batches, an ``.npz``
             file, a folder of images, a data loader, or a function that returns an iterator over
             batches; see
-            :class:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData`.
+            :class:`~optuna_quant.backends.calibration.data.CalibrationData`.
         evaluate:
             Function that returns the metric of a model, as one number. It gets an
             ``onnxruntime.InferenceSession`` of the FP32 model or of a candidate; for a PyTorch

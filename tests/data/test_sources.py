@@ -30,8 +30,8 @@ from optuna_quant import AccuracyCriterion
 from optuna_quant import CorpusMetric
 from optuna_quant import SampleMetric
 from optuna_quant import TuningCriterion
+from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli import parser
 from optuna_quant.data import loaders

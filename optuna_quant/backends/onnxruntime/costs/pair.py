@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.input_specs import optional_input_specs
 from optuna_quant.backends.onnxruntime.model.model import SourceModel
