@@ -335,7 +335,7 @@ def test_earlier_search_is_gone_on_with_unless_fresh(
     assert "Resuming the study 'net-" in again.err
     assert "', which has 2 trials; best so far: trial 1, " in again.err
     assert " (--fresh starts over)." in again.err
-    assert "trial 1" not in again.err  # Nothing was evaluated.
+    assert "trial 1 (" not in again.err  # Nothing was evaluated.
     assert main([*command, "--fresh"]) == 0
     err = capsys.readouterr().err
     assert "trial 1 (cheapest of all)" in err
