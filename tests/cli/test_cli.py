@@ -336,8 +336,9 @@ def test_earlier_search_is_gone_on_with_unless_fresh(
     again = capsys.readouterr()
     assert again.out == first
     assert "Resuming the study 'net-" in again.err
-    assert "', which has 2 trials (--fresh starts over)." in again.err
-    assert "trial 1" not in again.err  # Nothing was evaluated.
+    assert "', which has 2 trials; best so far: trial 1, " in again.err
+    assert " (--fresh starts over)." in again.err
+    assert "trial 1 (" not in again.err  # Nothing was evaluated.
     assert main([*command, "--fresh"]) == 0
     err = capsys.readouterr().err
     assert "trial 1 (cheapest to start with)" in err
@@ -707,8 +708,8 @@ def test_other_calibration_data_are_refused(
     assert main([*command, "--fresh"]) == 0
     assert main([*command, "--calibration-samples", "8"]) == 2
     err = capsys.readouterr().err
-    assert "other calibration data and other options" in err
-    assert "here approach='static', reduce_range=False, calibration_sizes=[8])" in err
+    assert "was started with other options (it has calibration_sizes=" in err
+    assert "; here calibration_sizes=[8])" in err
 
 
 @pytest.mark.usefixtures("exact_products")
