@@ -1,4 +1,4 @@
-"""What libraries would read anew each time, and what stays the same while tests run."""
+"""What libraries would read again each time, and what stays the same while tests run."""
 
 from __future__ import annotations
 

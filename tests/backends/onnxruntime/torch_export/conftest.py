@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="package", autouse=True)
 def one_registry() -> Iterator[None]:
-    """Each export of torch would collect the conversions of all operators anew: half its time."""
+    """Each export would collect the conversions of all operators again: half its time."""
     registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
     registry = getattr(registration, "ONNXRegistry", None)
     with pytest.MonkeyPatch.context() as patch:
