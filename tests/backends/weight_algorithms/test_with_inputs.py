@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from effort import examples
 from hypothesis import given
@@ -11,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 import numpy as np
 import onnx
+from places import ROOT
 import pytest
 
 from optuna_quant.backends.weight_algorithms.grouped import GroupedWeight
@@ -21,7 +21,7 @@ from optuna_quant.backends.weight_algorithms.moments import InputMoments
 from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 
 
-DIGITS = Path(__file__).parents[5] / "examples" / "digits" / "model.onnx"
+DIGITS = ROOT / "examples" / "digits" / "model.onnx"
 
 
 def layer(
