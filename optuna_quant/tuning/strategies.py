@@ -137,7 +137,7 @@ def make_sampler(
     if strategy == "hawq_v2":
         kwargs = with_target_loss(kwargs)
     if kwargs.get("compat") == "inc2" and issubclass(cls, AutoQuantSampler):
-        options = [*options, *sampler_options(BasicQuantSampler)]
+        options = list(dict.fromkeys([*options, *sampler_options(BasicQuantSampler)]))
     factory = None
     if strategy in _SENSITIVITY and "sensitivity" not in kwargs and given is None:
         factory = _factory(backend, _SENSITIVITY[strategy])
@@ -157,6 +157,8 @@ def make_sampler(
     own = {name: value for name, value in kwargs.items() if name not in extra}
     if isinstance(own.get("blocks"), bool):
         own["blocks"] = _blocks(backend) if own["blocks"] else ()
+    elif _learns_from_blocks(cls, kwargs) and isinstance(backend, HasBlocks):
+        own.setdefault("blocks", backend.blocks())
     if costs is not None and takes_costs(strategy):
         own["costs"] = costs
     if first_ops and "first_ops" in options:
@@ -291,6 +293,10 @@ def tunes_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
     """
     able = bool(getattr(strategies()[strategy], "tunes_recipes", False))
     return able and kwargs.get("compat") is None
+
+
+def _learns_from_blocks(cls: type[QuantSampler], kwargs: Mapping[str, Any]) -> bool:
+    return bool(getattr(cls, "learns_from_blocks", False)) and kwargs.get("compat") is None
 
 
 def sampler_options(cls: type[QuantSampler]) -> list[str]:
