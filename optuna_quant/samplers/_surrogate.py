@@ -114,10 +114,11 @@ class SurrogateQuantSampler(QuantSampler):
             :func:`~optuna_quant.samplers.study_prior` reads it. It is written into the study at
             its start; a study that keeps one goes on with it, whether it is given or not.
         blocks:
-            The parts of the model that repeat, as ``backend.blocks()`` gives them. In the model of
-            the loss the ops of a block share a factor, and so do those at one place in the blocks
-            of a family: where one of them loses more than its sensitivity says, the others are
-            expected to. The study keeps them, and goes on with those that it keeps. Default: none.
+            The parts of the model that repeat, as ``backend.blocks()`` gives them. Where nothing
+            scores the ops, those of a block share a factor in the model of the loss, and so do
+            those at one place in the blocks of a family: where some of them lose more than others,
+            the rest is expected to. The study keeps them, and goes on with those that it keeps.
+            Default: none.
         **kwargs:
             See :class:`QuantSampler`.
 

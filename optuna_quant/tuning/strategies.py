@@ -157,8 +157,6 @@ def make_sampler(
     own = {name: value for name, value in kwargs.items() if name not in extra}
     if isinstance(own.get("blocks"), bool):
         own["blocks"] = _blocks(backend) if own["blocks"] else ()
-    elif _learns_from_blocks(cls, kwargs) and isinstance(backend, HasBlocks):
-        own.setdefault("blocks", backend.blocks())
     if costs is not None and takes_costs(strategy):
         own["costs"] = costs
     if first_ops and "first_ops" in options:
@@ -172,6 +170,9 @@ def make_sampler(
     elif factory is not None:
         of_factory = {name: value for name, value in kwargs.items() if name in extra}
         own["sensitivity"] = factory(outputs=outputs, **of_factory)
+    is_scored = own.get("sensitivity") is not None
+    if _learns_from_blocks(cls, kwargs) and isinstance(backend, HasBlocks) and not is_scored:
+        own.setdefault("blocks", backend.blocks())
     return cls(space, criterion=criterion, seed=seed, **own)
 
 
@@ -296,6 +297,7 @@ def tunes_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
 
 
 def _learns_from_blocks(cls: type[QuantSampler], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a strategy has a use for blocks where nothing scores the ops."""
     return bool(getattr(cls, "learns_from_blocks", False)) and kwargs.get("compat") is None
 
 

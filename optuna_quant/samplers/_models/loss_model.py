@@ -44,8 +44,7 @@ _OPTION_DEVIATION = 0.5
 _KIND_DEVIATION = 1.0
 _UNSCORED_DEVIATION = 2.5
 # The same of all ops of a block, and of all that have the same place in the blocks of a family.
-_SHARED_DEVIATION = 0.3
-_UNSCORED_SHARED_DEVIATION = 1.5
+_SHARED_DEVIATION = 1.5
 # Of an option whose sensitivity is a guess: it may lose next to nothing, or all there is.
 _GUESSED_DEVIATION = 3.0
 # What is larger on that scale overflows.
@@ -339,9 +338,7 @@ class LossModel:
         of_ops = slice(2, self._first_option)
         found[of_ops] = _OP_DEVIATION if self.is_scored else _UNSCORED_DEVIATION
         found[self._first_kind : self._first_shared] = _KIND_DEVIATION
-        found[self._first_shared :] = (
-            _SHARED_DEVIATION if self.is_scored else _UNSCORED_SHARED_DEVIATION
-        )
+        found[self._first_shared :] = _SHARED_DEVIATION
         if self.guessed is not None:
             found[self._first_option : self._first_kind][self.guessed.ravel()] = _GUESSED_DEVIATION
         return found

@@ -80,8 +80,10 @@ class StudyLossModel:
         """The model fitted to all results, and these results."""
         sensitivities, is_scored = self._sensitivities(history)
         kinds = self._kinds if is_scored else None
+        # What blocks have in common, scores tell better.
+        shared = None if is_scored else self._shared
         scale = self._observations.scale(history)
-        model = LossModel(sensitivities, scale, is_scored, kinds, self._shared, self._guessed)
+        model = LossModel(sensitivities, scale, is_scored, kinds, shared, self._guessed)
         observations = self._observations.all(history, model.scale)
         return model.fitted(observations), observations
 
