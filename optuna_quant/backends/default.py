@@ -78,7 +78,7 @@ def make_backend(
         )
     from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
     from optuna_quant.backends.onnxruntime.torch_export import export_module
-    from optuna_quant.backends.onnxruntime.torch_export import is_torch_model
+    from optuna_quant.backends.torch_program import is_torch_model
 
     if is_torch_model(model):
         module = cast("torch.nn.Module | ExportedProgram", model)

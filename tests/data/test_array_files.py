@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.data.array_files import npz_names
 from optuna_quant.data.array_files import read_npy
 from optuna_quant.data.array_files import read_npz

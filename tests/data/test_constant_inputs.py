@@ -14,8 +14,8 @@ import pytest
 
 import optuna_quant
 from optuna_quant import AccuracyCriterion
+from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.cli import exit_codes
 from optuna_quant.cli import parser

@@ -15,8 +15,8 @@ import pytest
 
 from optuna_quant import AccuracyCriterion
 from optuna_quant import tune
+from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.evaluation.shared_calibration import share_calibration
 from optuna_quant.evaluation.shared_calibration import take_calibration
 from optuna_quant.space.config import QuantConfig

@@ -22,9 +22,9 @@ from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedMod
 from optuna_quant.backends.onnxruntime.targets.profile import IntegerForm
 from optuna_quant.backends.onnxruntime.targets.profile import TargetProfile
 from optuna_quant.backends.onnxruntime.targets.table import TARGETS
-from optuna_quant.backends.onnxruntime.torch_export.errors import ModuleExportError
 from optuna_quant.backends.onnxruntime.torch_export.export import ExportedModule
 from optuna_quant.backends.onnxruntime.torch_export.export import export_module
+from optuna_quant.backends.torch_program.errors import ModuleExportError
 
 
 __all__ = [

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxruntime
 
+from optuna_quant.backends.calibration.cache import CalibrationCache
+from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
+from optuna_quant.backends.calibration.samples import SampleReader
+from optuna_quant.backends.calibration.samples import Samples
+from optuna_quant.backends.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.calibrating import CalibratingBackend
-from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
-from optuna_quant.backends.onnxruntime.calibration.data import DEFAULT_BATCH_SIZE
-from optuna_quant.backends.onnxruntime.calibration.samples import SampleReader
-from optuna_quant.backends.onnxruntime.calibration.samples import Samples
-from optuna_quant.backends.onnxruntime.calibration.samples import checked_sizes
 from optuna_quant.backends.onnxruntime.costing import CostingBackend
 from optuna_quant.backends.onnxruntime.describing import DescribingBackend
 from optuna_quant.backends.onnxruntime.executed.candidate import executed_in_candidate
 from optuna_quant.backends.onnxruntime.executed.candidate import simulated_ops
 from optuna_quant.backends.onnxruntime.lower_precision.simulated import with_rounding
 from optuna_quant.backends.onnxruntime.model.exported import ExportedModel
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
+from optuna_quant.backends.onnxruntime.model.input_specs import optional_input_specs
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.opened import OpenedModel
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
@@ -69,7 +71,7 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
             Needed unless ``approach`` is ``"dynamic"`` or ``"weight_only"``: a dict of
             arrays, an array, a list of batches, a function that returns an iterator over batches,
             or a path to an ``.npz`` file; see
-            :class:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData`.
+            :class:`~optuna_quant.backends.calibration.data.CalibrationData`.
         calibration_sizes:
             The calibration sampling sizes to choose from, default first: how many samples from the
             start of the data are used. None to use all.
@@ -177,7 +179,12 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
         )
         self._files = _files(model=model, calibration_data=calibration_data)
         samples = Samples(
-            SampleReader(opened.proto, inputs=inputs, transform=transform),
+            SampleReader(
+                lambda: input_specs(opened.proto),
+                optional=lambda: optional_input_specs(opened.proto),
+                inputs=inputs,
+                transform=transform,
+            ),
             calibration_data,
             batch_size=calibration_batch_size,
             sizes=sizes,

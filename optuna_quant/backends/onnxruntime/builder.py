@@ -33,8 +33,6 @@ from optuna_quant.backends.onnxruntime.model.tensor_references import is_referen
 from optuna_quant.backends.onnxruntime.model.weights import CACHE_BYTES
 from optuna_quant.backends.onnxruntime.model.weights import BoundedCache
 from optuna_quant.backends.onnxruntime.model.weights import WeightStore
-from optuna_quant.backends.onnxruntime.ranges.qparams import Params
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
 from optuna_quant.backends.onnxruntime.static.corrections.op_weights import bias_inputs
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import static_ops
@@ -53,6 +51,8 @@ from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_op
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
 from optuna_quant.backends.onnxruntime.weight_only.weight_only import apply_weight_only
 from optuna_quant.backends.onnxruntime.weight_only.weights import GroupedWeights
+from optuna_quant.backends.ranges.qparams import Params
+from optuna_quant.backends.ranges.tensor_range import MissingRangesError
 from optuna_quant.space.config import OpConfig
 
 

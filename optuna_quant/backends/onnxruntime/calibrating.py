@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import KeepsParts
     from optuna_quant.backends.base import SharesCalibration
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.space.config import QuantConfig
 
 

@@ -15,10 +15,10 @@ from optuna_quant.backends.onnxruntime.dynamic.ops import dynamic_rule
 from optuna_quant.backends.onnxruntime.hints import why_nothing
 from optuna_quant.backends.onnxruntime.model.float_constants import total_float_bytes
 from optuna_quant.backends.onnxruntime.targets.target import USUAL_TARGET
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.backends.onnxruntime.weight_only.ops import is_worth_it_by_default
 from optuna_quant.backends.onnxruntime.weight_only.ops import weight_only_options
 from optuna_quant.backends.onnxruntime.weight_only.presets import weight_only_presets
+from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.space.capability import Capability
 from optuna_quant.space.capability import OpCapability
 from optuna_quant.space.left_out import FloatWeights

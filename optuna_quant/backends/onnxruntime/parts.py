@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.builder import CandidateBuilder
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.calibration.statistics import StatisticsSource
 from optuna_quant.backends.onnxruntime.candidate_ranges import CandidateRanges
 from optuna_quant.backends.onnxruntime.candidates import Candidates
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import RLock
 
-    from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
-    from optuna_quant.backends.onnxruntime.calibration.samples import Samples
+    from optuna_quant.backends.calibration.cache import CalibrationCache
+    from optuna_quant.backends.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.samples import Samples
     from optuna_quant.backends.onnxruntime.costs.measure import CostSource
     from optuna_quant.backends.onnxruntime.costs.recipes import RecipeModels
     from optuna_quant.backends.onnxruntime.model.graph import Graph

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from optuna_quant.backends.base import SensitivityFactory
 from optuna_quant.backends.base import SensitivityKind
-from optuna_quant.backends.onnxruntime.calibration.data import DEFAULT_BATCH_SIZE
+from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
 from optuna_quant.backends.onnxruntime.topic import BackendTopic
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import ALGORITHM_VERSIONS
+from optuna_quant.backends.weight_algorithms.quantize import ALGORITHM_VERSIONS
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.calibration.samples import Samples
+    from optuna_quant.backends.calibration.samples import Samples
 
 
 def signature(

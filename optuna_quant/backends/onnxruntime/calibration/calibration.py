@@ -15,18 +15,18 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant._common.user_warnings import warn_user
-from optuna_quant.backends.onnxruntime.calibration.cache import DEFAULT_PROVIDERS
-from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
-from optuna_quant.backends.onnxruntime.calibration.cache import statistics_keys
-from optuna_quant.backends.onnxruntime.calibration.channel_means import ChannelSum
-from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.calibration.cache import CalibrationCache
+from optuna_quant.backends.calibration.channel_means import ChannelSum
+from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration.statistics_keys import DEFAULT_PROVIDERS
+from optuna_quant.backends.onnxruntime.calibration.statistics_keys import statistics_keys
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.compact import source_array
 from optuna_quant.backends.onnxruntime.model.content import external_tensors
 from optuna_quant.backends.onnxruntime.model.content import tapped_session
-from optuna_quant.backends.onnxruntime.ranges.extremes import SampleExtremes
-from optuna_quant.backends.onnxruntime.ranges.extremes import extremes_of
-from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
+from optuna_quant.backends.ranges.extremes import SampleExtremes
+from optuna_quant.backends.ranges.extremes import extremes_of
+from optuna_quant.backends.ranges.histogram import StreamingHistogram
 
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-    from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
-    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-    from optuna_quant.backends.onnxruntime.calibration.pieces import Piece
+    from optuna_quant.backends.calibration.channel_means import Place
+    from optuna_quant.backends.calibration.data import CalibrationData
+    from optuna_quant.backends.calibration.pieces import Piece
     from optuna_quant.backends.onnxruntime.model.compact import SharedArrays
 
     Providers = Sequence[str | tuple[str, dict[str, Any]]]
@@ -71,7 +71,7 @@ def collect_statistics(
     not grow with the data; beside them one batch of data and its tensors are in memory, so a
     smaller batch size is the cure if memory is short. The statistics do not depend on the order of
     the samples, nor on the batches, but for the extremes of samples that cannot be told apart (see
-    :func:`~optuna_quant.backends.onnxruntime.ranges.extremes.extremes_of`).
+    :func:`~optuna_quant.backends.ranges.extremes.extremes_of`).
 
     Args:
         model:
@@ -84,7 +84,7 @@ def collect_statistics(
             The calibration data.
         sizes:
             Sampling sizes: numbers of samples from the start of the data. See
-            :meth:`~optuna_quant.backends.onnxruntime.calibration.data.CalibrationData.pieces` for
+            :meth:`~optuna_quant.backends.calibration.data.CalibrationData.pieces` for
             sizes that are not at the end of a batch. If the data end before a size, there is a
             warning and its statistics are those of all the data.
         means:

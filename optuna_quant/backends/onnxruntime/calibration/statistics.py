@@ -11,25 +11,25 @@ import hashlib
 from typing import TYPE_CHECKING
 import warnings
 
-from optuna_quant.backends.onnxruntime.calibration.cache import statistics_keys
+from optuna_quant.backends.calibration.statistics_bytes import pack
+from optuna_quant.backends.calibration.statistics_bytes import unpack
+from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
 from optuna_quant.backends.onnxruntime.calibration.calibration import warn_of_missing_samples
-from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import pack
-from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import unpack
-from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
+from optuna_quant.backends.onnxruntime.calibration.statistics_keys import statistics_keys
 from optuna_quant.backends.onnxruntime.model.compact import CompactModel
 from optuna_quant.backends.onnxruntime.model.graph import assemble
-from optuna_quant.backends.onnxruntime.ranges.qparams import Params
-from optuna_quant.backends.onnxruntime.ranges.ranges import scale_zero_point
+from optuna_quant.backends.ranges.qparams import Params
+from optuna_quant.backends.ranges.ranges import scale_zero_point
 
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
-    from optuna_quant.backends.onnxruntime.calibration.channel_means import Place
-    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+    from optuna_quant.backends.calibration.cache import CalibrationCache
+    from optuna_quant.backends.calibration.channel_means import Place
+    from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.backends.onnxruntime.model.tensor_references import Source

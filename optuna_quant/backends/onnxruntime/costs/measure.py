@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.costs.recipes import RecipeModels
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker

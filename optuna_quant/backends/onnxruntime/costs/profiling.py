@@ -23,7 +23,7 @@ from optuna_quant.costs.timing import quickest
 if TYPE_CHECKING:
     import onnxruntime
 
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 
 

@@ -18,7 +18,7 @@ from optuna_quant.costs.timing import time_interleaved
 
 
 if TYPE_CHECKING:
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.costs.neighbours import Neighbours
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.space.config import QuantConfig

@@ -19,7 +19,7 @@ from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import unused_name
 from optuna_quant.backends.onnxruntime.model.tensor_references import add_initializer
 from optuna_quant.backends.onnxruntime.model.weights import quantized
-from optuna_quant.backends.onnxruntime.ranges.ranges import quantized_limits
+from optuna_quant.backends.ranges.ranges import quantized_limits
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
 """The ONNX graph: reading, normal form, folding, files, and the model that is handed out.
 
-May import: `backends.onnxruntime.ranges` and what is below it.
+May import: `backends.torch_program` and what is below it.
 """

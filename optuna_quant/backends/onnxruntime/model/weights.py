@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from optuna_quant.backends.onnxruntime.ranges.ranges import quantize_weight
-from optuna_quant.backends.onnxruntime.ranges.ranges import quantized_limits
+from optuna_quant.backends.ranges.ranges import quantize_weight
+from optuna_quant.backends.ranges.ranges import quantized_limits
 
 
 if TYPE_CHECKING:

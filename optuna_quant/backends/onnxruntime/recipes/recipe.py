@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     import onnxruntime
 
-    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+    from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from optuna_quant.backends.onnxruntime.calibration.samples import Samples
+    from optuna_quant.backends.calibration.samples import Samples
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker

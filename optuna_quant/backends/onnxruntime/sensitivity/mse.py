@@ -24,7 +24,7 @@ from optuna_quant.space.config import QuantConfig
 if TYPE_CHECKING:
     from typing import Self
 
-    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+    from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker

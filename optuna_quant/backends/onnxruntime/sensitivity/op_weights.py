@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
-from optuna_quant.backends.onnxruntime.ranges.ranges import quantize_weight
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import (
-    WEIGHT_ONLY_ALGORITHMS,
-)
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
+from optuna_quant.backends.ranges.ranges import quantize_weight
+from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
+from optuna_quant.backends.weight_algorithms.quantize import WEIGHT_ONLY_ALGORITHMS
+from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.data import CalibrationData
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import QuantizedModel
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp

@@ -17,7 +17,7 @@ from optuna_quant.data.outputs import choose_outputs
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.feeds import Feed
+    from optuna_quant.backends.calibration.feeds import Feed
     from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 
 

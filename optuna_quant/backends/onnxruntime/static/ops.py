@@ -21,9 +21,9 @@ from optuna_quant.backends.onnxruntime.model.op_tables import PER_TENSOR
 from optuna_quant.backends.onnxruntime.model.op_tables import STATIC_RULES
 from optuna_quant.backends.onnxruntime.model.op_tables import UNSIGNED
 from optuna_quant.backends.onnxruntime.model.op_tables import StaticRule
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import STANDS_FOR_INFINITY
 from optuna_quant.backends.onnxruntime.static.matmul_add import MatMulAdd
 from optuna_quant.backends.onnxruntime.static.matmul_add import find_matmul_add
+from optuna_quant.backends.ranges.tensor_range import STANDS_FOR_INFINITY
 from optuna_quant.space.capability import OnRequest
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig

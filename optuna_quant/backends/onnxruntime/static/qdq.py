@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.weights import WeightStore
-    from optuna_quant.backends.onnxruntime.ranges.qparams import Params
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import FindMeans
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import OpWeight
     from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.static import Plan
+    from optuna_quant.backends.ranges.qparams import Params
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import TensorConfig
 

@@ -25,14 +25,14 @@ from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
 from optuna_quant.backends.onnxruntime.model.kernel_forms import lacking_form
 from optuna_quant.backends.onnxruntime.model.op_tables import FUSED_ACTIVATIONS
-from optuna_quant.backends.onnxruntime.ranges.qparams import Params
-from optuna_quant.backends.onnxruntime.ranges.qparams import middle_of
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import MissingRangesError
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
 from optuna_quant.backends.onnxruntime.static.matmul_add import GemmForm
 from optuna_quant.backends.onnxruntime.static.ops import StaticOp
 from optuna_quant.backends.onnxruntime.static.ops import clip_bounds
 from optuna_quant.backends.onnxruntime.static.passing import passing_nodes
+from optuna_quant.backends.ranges.qparams import Params
+from optuna_quant.backends.ranges.qparams import middle_of
+from optuna_quant.backends.ranges.tensor_range import MissingRangesError
+from optuna_quant.backends.ranges.tensor_range import NoRangeError
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.onnxruntime.model.graph import Graph
-    from optuna_quant.backends.onnxruntime.ranges.qparams import Params
+    from optuna_quant.backends.ranges.qparams import Params
 
 
 AXIS_OPSET = 13

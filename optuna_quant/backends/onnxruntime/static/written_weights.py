@@ -14,10 +14,10 @@ from optuna_quant.backends.onnxruntime.calibration.accumulator import INT32_MAX
 if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.weights import QuantizedWeight
     from optuna_quant.backends.onnxruntime.model.weights import WeightStore
-    from optuna_quant.backends.onnxruntime.ranges.qparams import Params
     from optuna_quant.backends.onnxruntime.static.corrections.op_weights import OpWeight
     from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
     from optuna_quant.backends.onnxruntime.static.written import WrittenGraph
+    from optuna_quant.backends.ranges.qparams import Params
     from optuna_quant.space.config import TensorConfig
 
 

@@ -7,10 +7,8 @@ May import: `backends.onnxruntime.model` and what is below it.
 
 from __future__ import annotations
 
-from optuna_quant.backends.onnxruntime.torch_export.detect import is_torch_model
-from optuna_quant.backends.onnxruntime.torch_export.errors import ModuleExportError
 from optuna_quant.backends.onnxruntime.torch_export.export import ExportedModule
 from optuna_quant.backends.onnxruntime.torch_export.export import export_module
 
 
-__all__ = ["ExportedModule", "ModuleExportError", "export_module", "is_torch_model"]
+__all__ = ["ExportedModule", "export_module"]

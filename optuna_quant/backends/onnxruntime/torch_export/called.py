@@ -2,87 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import TypeAlias
 
 import torch
-from torch.utils import _pytree as pytree
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    import inspect
-
     from numpy.typing import NDArray
     import onnxruntime
 
-
-Structure: TypeAlias = Any
-"""Tensors, alone or in tuples, lists, dictionaries and data classes."""
-
-
-@dataclass(frozen=True, eq=False)
-class CallForm:
-    """How a module is called, and how its arguments and outputs become flat lists.
-
-    Args:
-        signature:
-            Of its ``forward``; None if that is not known (an exported program).
-        arguments:
-            The names of the arguments with which it was exported; empty if they are not known.
-        in_spec:
-            The structure of its arguments.
-        inputs:
-            For each argument the name of the ONNX model's input, or a :class:`Constant`.
-        out_spec:
-            The structure of its outputs.
-        outputs:
-            For each output the name of the ONNX model's, or a :class:`Constant`.
-    """
-
-    signature: inspect.Signature | None
-    arguments: Sequence[str]
-    in_spec: pytree.TreeSpec
-    inputs: Sequence[str | Constant]
-    out_spec: pytree.TreeSpec
-    outputs: Sequence[str | Constant]
-
-    def canonical(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments as the module was exported with them, however the caller gives them."""
-        return canonical(self.signature, args, kwargs)
-
-
-@dataclass(frozen=True)
-class Constant:
-    """An argument or output that is the same in every call.
-
-    Args:
-        value:
-            What it is.
-    """
-
-    value: object
-
-
-def argument_names(
-    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[str, ...]:
-    """The names of the arguments of a call; empty if there is no signature."""
-    return () if signature is None else tuple(signature.bind(*args, **kwargs).arguments)
-
-
-def canonical(
-    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional arguments as far as a signature allows it, and the others by name."""
-    if signature is None:
-        return args, kwargs
-    bound = signature.bind(*args, **kwargs)
-    return bound.args, bound.kwargs
+    from optuna_quant.backends.torch_program.call import CallForm
+    from optuna_quant.backends.torch_program.call import Structure
 
 
 _DTYPES = {
@@ -124,8 +55,9 @@ class CalledSession(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """The inputs and the outputs."""
-        outputs = [each for each in self._form.outputs if isinstance(each, str)]
-        return f"inputs=[{', '.join(self._inputs)}], outputs=[{', '.join(outputs)}]"
+        return (
+            f"inputs=[{', '.join(self._inputs)}], outputs=[{', '.join(self._form.output_names)}]"
+        )
 
     def train(self, mode: bool = True) -> CalledSession:
         """Nothing changes: a quantized model has no training mode."""
@@ -139,44 +71,17 @@ class CalledSession(torch.nn.Module):
                 If the arguments have another structure than those of the export, or one that
                 became a constant has another value.
         """
-        form = self._form
-        given = form.canonical(args, kwargs)
-        flat, spec = pytree.tree_flatten(given)
-        if spec != form.in_spec:
-            raise TypeError(self._other_structure(args, kwargs, spec))
-        device = next((x.device for x in flat if isinstance(x, torch.Tensor)), torch.device("cpu"))
-        feed = {}
-        for value, place in zip(flat, form.inputs, strict=True):
-            if isinstance(place, Constant):
-                if not isinstance(value, torch.Tensor) and value != place.value:
-                    raise TypeError(
-                        f"The model was exported with the argument {place.value!r}, which is a "
-                        f"constant in it, but got {value!r}."
-                    )
-            elif place in self._inputs:
-                feed[place] = _as_array(value, self._inputs[place])
-        names = [each for each in form.outputs if isinstance(each, str)]
-        found = dict(zip(names, self.session.run(names, feed), strict=True))
-        outputs = [
-            each.value if isinstance(each, Constant) else torch.as_tensor(found[each]).to(device)
-            for each in form.outputs
-        ]
-        return pytree.tree_unflatten(outputs, form.out_spec)
-
-    def _other_structure(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], spec: pytree.TreeSpec
-    ) -> str:
-        form = self._form
-        names = argument_names(form.signature, args, kwargs)
-        if set(names) != set(form.arguments):
-            return (
-                f"The model was exported with the arguments {', '.join(form.arguments)}, and "
-                f"takes all of them in every call, but got {', '.join(names) or 'none'}."
-            )
-        return (
-            "The model was exported for arguments of the structure "
-            f"{_shown(form.in_spec)}, but got {_shown(spec)}."
-        )
+        tensors = self._form.tensors(args, kwargs)
+        leaves = (x for x in tensors.values() if isinstance(x, torch.Tensor))
+        device = next((x.device for x in leaves), torch.device("cpu"))
+        feed = {
+            name: _as_array(value, self._inputs[name])
+            for name, value in tensors.items()
+            if name in self._inputs
+        }
+        names = self._form.output_names
+        found = zip(names, self.session.run(names, feed), strict=True)
+        return self._form.structure({n: torch.as_tensor(x).to(device) for n, x in found})
 
 
 def _as_array(value: Any, dtype: torch.dtype | None) -> NDArray[Any]:
@@ -186,11 +91,3 @@ def _as_array(value: Any, dtype: torch.dtype | None) -> NDArray[Any]:
         tensor = tensor.to(dtype)
     array: NDArray[Any] = tensor.numpy()
     return array
-
-
-def _shown(spec: pytree.TreeSpec) -> str:
-    marks = pytree.tree_unflatten(["*"] * spec.num_leaves, spec)
-    args, kwargs = marks
-    parts = [str(each) for each in args]
-    parts += [f"{name}={value}" for name, value in kwargs.items()]
-    return f"({', '.join(parts)})".replace("'*'", "*")

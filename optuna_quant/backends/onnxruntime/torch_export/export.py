@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Mapping
-from contextlib import contextmanager
-from contextlib import redirect_stderr
-from contextlib import suppress
 from dataclasses import dataclass
-import inspect
-import io
-import logging
-import sys
 from typing import TYPE_CHECKING
-from typing import Any
-from typing import TypeAlias
-import warnings
 
 from optuna_quant.backends.onnxruntime.model.exporter_notes import without_exporter_notes
-from optuna_quant.backends.onnxruntime.torch_export.errors import ModuleExportError
-from optuna_quant.backends.onnxruntime.torch_export.errors import export_error
 from optuna_quant.backends.onnxruntime.torch_export.op_names import name_by_module
+from optuna_quant.backends.torch_program.errors import ModuleExportError
+from optuna_quant.backends.torch_program.errors import export_error
 
 
 if TYPE_CHECKING:
@@ -32,11 +21,9 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from optuna_quant.backends.onnxruntime.torch_export.called import CalledSession
-    from optuna_quant.backends.onnxruntime.torch_export.called import CallForm
-    from optuna_quant.backends.onnxruntime.torch_export.called import Constant
+    from optuna_quant.backends.torch_program.call import CallForm
+    from optuna_quant.backends.torch_program.export import ModuleProgram
 
-
-_Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 _LARGEST_BYTES = 1 << 30
 """A model of more is passed as a file: a message of the format holds less than 2 GB."""
@@ -115,332 +102,54 @@ def export_module(
     """
     try:
         import onnxscript  # noqa: F401 - the exporter needs it and says so at length
-        import torch
+        import torch  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f"Exporting a PyTorch module needs the package {error.name}: "
             'pip install "optuna_quant[torch]".'
         ) from error
-    from optuna_quant.backends.onnxruntime.torch_export.called import argument_names
+    from optuna_quant.backends.torch_program.export import export_program
 
-    signature: inspect.Signature | None = None
-    names: tuple[str, ...] = ()
-    if isinstance(module, torch.export.ExportedProgram):
-        program = module
-        name = "the exported program"
-        _check_weights(module.state_dict, name)
-    elif isinstance(module, torch.nn.Module):
-        name = f"the module {type(module).__name__}"
-        _check_weights(module.state_dict(), name)
-        signature = inspect.signature(module.forward)
-        arguments = _arguments(example_inputs, name, signature)
-        names = argument_names(signature, *arguments)
-        program = _program(module, name, signature, arguments, dynamic_shapes)
-    else:
-        raise TypeError(
-            "module must be a torch.nn.Module or a torch.export.ExportedProgram, but got "
-            f"{type(module).__name__}."
-        )
-    return _converted(program, name, signature, names)
+    _check_size(module)
+    exported = export_program(module, example_inputs, dynamic_shapes=dynamic_shapes, to="ONNX")
+    return _converted(exported)
 
 
-def _program(
-    module: torch.nn.Module,
-    name: str,
-    signature: inspect.Signature,
-    given: _Arguments,
-    dynamic_shapes: Mapping[str, object] | Sequence[object] | None,
-) -> ExportedProgram:
-    import torch
-
-    *earlier, last = _attempts(signature, given, dynamic_shapes)
-    with _in_evaluation_mode(module), torch.no_grad(), _without_idle_output():
-        for (args, kwargs), shapes in earlier:
-            with suppress(Exception):  # The last attempt says why, if it fails as well.
-                program = torch.export.export(
-                    module, args, kwargs, dynamic_shapes=shapes, strict=False
-                )
-                if _has_dynamic_axis(program):
-                    return program
-        (args, kwargs), shapes = last
-        try:
-            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-        except Exception as error:
-            raise export_error(name, error) from error
-
-
-def _attempts(
-    signature: inspect.Signature,
-    arguments: _Arguments,
-    dynamic_shapes: Mapping[str, object] | Sequence[object] | None,
-) -> list[tuple[_Arguments, Any]]:
-    """With what to export a module, best first: arguments, and axes that may have any size."""
-    two = _with_a_batch(arguments)
-    wide = arguments if two is None else two
-    if dynamic_shapes is not None:
-        return [(wide, dynamic_shapes)]
-    lengths = _text_lengths(wide)
-    attempts: list[tuple[_Arguments, Any]] = [(wide, _free_axes(signature, wide, lengths))]
-    if lengths:
-        attempts.append((wide, _free_axes(signature, wide, frozenset())))
-    if two is not None:  # A module that takes one sample only.
-        attempts.append((arguments, None))
-    return attempts
-
-
-def _arguments(example_inputs: object, name: str, signature: inspect.Signature) -> _Arguments:
-    """The arguments of a call, by position as far as the signature allows it."""
-    from optuna_quant.backends.onnxruntime.torch_export.called import canonical
-
-    if example_inputs is None:
-        raise ValueError(
-            f"T{name[1:]} needs example_inputs: what its forward() takes, as a tensor, a tuple of "
-            "arguments, or a dict of arguments by name."
-        )
-    given: _Arguments = (example_inputs,), {}
-    if isinstance(example_inputs, Mapping):
-        given = (), dict(example_inputs)
-    elif isinstance(example_inputs, (tuple, list)):
-        given = tuple(example_inputs), {}
-    args, kwargs = _as_tensors(given)
-    try:
-        return canonical(signature, args, kwargs)
-    except TypeError as error:
-        raise ValueError(
-            f"example_inputs do not fit {name}: {error}. Its forward takes {signature}."
-        ) from error
-
-
-def _as_tensors(arguments: Any) -> Any:
-    import numpy as np
-    import torch
-    from torch.utils import _pytree as pytree
-
-    def as_tensor(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            leaf = torch.from_numpy(np.ascontiguousarray(leaf))
-        # The exporter takes the strides of an example for those of all inputs.
-        return leaf.detach().contiguous() if isinstance(leaf, torch.Tensor) else leaf
-
-    return pytree.tree_map(as_tensor, arguments)
-
-
-def _with_a_batch(arguments: _Arguments) -> _Arguments | None:
-    """The arguments with two samples in the place of one; None if they are no batch of one.
-
-    The exporter takes an axis of length 1 for one that always has this length.
-    """
-    import torch
-    from torch.utils import _pytree as pytree
-
-    leaves = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]
-    if not leaves or any(leaf.ndim == 0 or leaf.shape[0] != 1 for leaf in leaves):
-        return None
-
-    def doubled(leaf: Any) -> Any:
-        return torch.cat([leaf, leaf]) if isinstance(leaf, torch.Tensor) else leaf
-
-    doubled_args, doubled_kwargs = pytree.tree_map(doubled, arguments)
-    return doubled_args, doubled_kwargs
-
-
-def _text_lengths(arguments: _Arguments) -> frozenset[int]:
-    """The lengths of texts: of tensors of integers with two axes, samples and tokens."""
-    import torch
-    from torch.utils import _pytree as pytree
-
-    leaves = (leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
-    tokens = (x for x in leaves if x.dtype in (torch.int64, torch.int32) and x.ndim == 2)
-    return frozenset(x.shape[1] for x in tokens if x.shape[1] > 1)
-
-
-def _free_axes(
-    signature: inspect.Signature, arguments: _Arguments, lengths: frozenset[int]
-) -> dict[str, Any]:
-    """The axes that may have any size, by the names of arguments.
-
-    The first axis of each tensor, and the second one if it has the length of the texts.
-    """
-    import torch
-    from torch.utils import _pytree as pytree
-
-    def of(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
-            return None
-        free = {0} if leaf.ndim > 0 and leaf.shape[0] > 1 else set()
-        if leaf.ndim > 1 and leaf.shape[1] in lengths:
-            free.add(1)
-        return {axis: torch.export.Dim.AUTO for axis in free} or None
-
-    def of_each(value: Any) -> Any:
-        return pytree.tree_map(of, value)
-
-    args, kwargs = arguments
-    parameters = list(signature.parameters.values())
-    shapes: dict[str, Any] = {}
-    for place, value in enumerate(args):
-        parameter = parameters[min(place, len(parameters) - 1)]
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            shapes[parameter.name] = tuple(of_each(each) for each in args[place:])
-            break
-        shapes[parameter.name] = of_each(value)
-    return {**shapes, **{name: of_each(value) for name, value in kwargs.items()}}
-
-
-def _has_dynamic_axis(program: ExportedProgram) -> bool:
-    return bool(program.range_constraints)
-
-
-@contextmanager
-def _in_evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    """A module in evaluation mode; afterwards each submodule has the mode that it had."""
-    modes = [(each, each.training) for each in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, training in modes:
-            each.training = training
-
-
-@contextmanager
-def _without_idle_output() -> Iterator[None]:
-    """Without what the exporter says of packages that it can do without, and of its own code.
-
-    If it fails, without the graph that it prints as well: the error says what is wrong.
-    """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    printed = io.StringIO()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(printed):
-            warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch|onnx")
-            yield
-        sys.stderr.write(printed.getvalue())
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _check_weights(weights: Mapping[str, torch.Tensor], name: str) -> None:
-    import torch
-
-    for parameter, each in weights.items():
-        if each.is_floating_point() and each.dtype != torch.float32:
-            raise ValueError(
-                f"{parameter!r} of {name} is {each.dtype}, but a module is quantized from weights "
-                "of 32 bits: give module.float(), or a copy of it."
-            )
+def _check_size(module: torch.nn.Module | ExportedProgram) -> None:
+    weights = getattr(module, "state_dict", {})
+    weights = weights() if callable(weights) else weights
     size = sum(each.numel() * each.element_size() for each in weights.values())
     if size > _LARGEST_BYTES:
         raise ValueError(
-            f"T{name[1:]} has {size / 1e9:.1f} GB of weights. Export it to a file, which keeps "
+            f"The module has {size / 1e9:.1f} GB of weights. Export it to a file, which keeps "
             "them outside of the model (torch.onnx.export(..., 'model.onnx', "
             "external_data=True)), and pass its path."
         )
 
 
-def _converted(
-    program: ExportedProgram,
-    name: str,
-    signature: inspect.Signature | None,
-    arguments: Sequence[str],
-) -> ExportedModule:
+def _converted(exported: ModuleProgram) -> ExportedModule:
     import torch
 
-    from optuna_quant.backends.onnxruntime.torch_export.called import CallForm
+    from optuna_quant.backends.torch_program.quiet import without_idle_output
 
-    inputs, outputs = _inputs(program), _outputs(program)
-    shown = [each for each in outputs if isinstance(each, str)]
     try:
-        with torch.no_grad(), _without_idle_output():
-            exported = torch.onnx.export(
-                program, output_names=shown, dynamo=True, verbose=False, external_data=False
+        with torch.no_grad(), without_idle_output():
+            converted = torch.onnx.export(
+                exported.program,
+                output_names=exported.form.output_names,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
             )
     except Exception as error:
-        raise export_error(name, error) from error
-    if exported is None:  # For type checkers: with dynamo=True there is a program.
-        raise ModuleExportError(f"T{name[1:]} cannot be exported to ONNX.")
-    proto = exported.model_proto
-    modules = name_by_module(proto, _paths(program))
+        raise export_error(exported.name, error, to="ONNX") from error
+    if converted is None:  # For type checkers: with dynamo=True there is a program.
+        raise ModuleExportError(f"T{exported.name[1:]} cannot be exported to ONNX.")
+    proto = converted.model_proto
+    modules = name_by_module(proto, exported.module_paths())
     without_exporter_notes(proto)
     _name_axes(proto)
-    form = CallForm(
-        signature,
-        arguments,
-        program.call_spec.in_spec,
-        inputs,
-        program.call_spec.out_spec,
-        outputs,
-    )
-    return ExportedModule(proto, modules, form)
-
-
-def _inputs(program: ExportedProgram) -> list[str | Constant]:
-    from torch.export.graph_signature import InputKind
-
-    from optuna_quant.backends.onnxruntime.torch_export.called import Constant
-
-    specs = program.graph_signature.input_specs
-    args = [spec.arg for spec in specs if spec.kind is InputKind.USER_INPUT]
-    return [Constant(arg.value) if hasattr(arg, "value") else arg.name for arg in args]
-
-
-def _outputs(program: ExportedProgram) -> list[str | Constant]:
-    """The outputs, named after their places in what the module returns."""
-    from torch.export.graph_signature import OutputKind
-    from torch.utils import _pytree as pytree
-
-    from optuna_quant.backends.onnxruntime.torch_export.called import Constant
-
-    specs = program.graph_signature.output_specs
-    args = [spec.arg for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
-    marks = pytree.tree_unflatten(list(range(len(args))), program.call_spec.out_spec)
-    places = {number: path for path, number in pytree.tree_flatten_with_path(marks)[0]}
-    taken = set(_names_of_inputs(program))
-    found: list[str | Constant] = []
-    for number, arg in enumerate(args):
-        if hasattr(arg, "value"):
-            found.append(Constant(arg.value))
-            continue
-        name = _name_of_place(places[number])
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        found.append(name)
-    return found
-
-
-def _names_of_inputs(program: ExportedProgram) -> Iterator[str]:
-    return (spec.arg.name for spec in program.graph_signature.input_specs)
-
-
-def _name_of_place(path: Sequence[Any]) -> str:
-    parts = [_part(key) for key in path]
-    if not parts:
-        return "output"
-    return "_".join(parts) if not parts[0].isdigit() else f"output_{'_'.join(parts)}"
-
-
-def _part(key: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
-
-
-def _paths(program: ExportedProgram) -> set[str]:
-    """The paths of all modules that have a part in the program."""
-    paths: set[str] = set()
-    for node in program.graph.nodes:
-        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
-            paths.add(path.partition("@")[0])
-    for parameter in program.state_dict:
-        paths.add(parameter.rpartition(".")[0])
-    return paths - {""}
+    return ExportedModule(proto, modules, exported.form)
 
 
 def _name_axes(proto: onnx.ModelProto) -> None:

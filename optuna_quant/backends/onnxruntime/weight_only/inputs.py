@@ -12,9 +12,9 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.onnxruntime.calibration.tapped_graph import TappedGraph
 from optuna_quant.backends.onnxruntime.model.fingerprint import fingerprint
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
 from optuna_quant.backends.onnxruntime.weight_only.moments_bytes import pack_moments
 from optuna_quant.backends.onnxruntime.weight_only.moments_bytes import unpack_moments
+from optuna_quant.backends.weight_algorithms.moments import InputMoments
 
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+    from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp

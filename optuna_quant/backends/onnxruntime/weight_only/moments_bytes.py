@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
+from optuna_quant.backends.weight_algorithms.moments import InputMoments
 
 
 if TYPE_CHECKING:

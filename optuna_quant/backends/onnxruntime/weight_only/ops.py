@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 import onnx
 
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import FLOAT_ZERO_POINTS
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import (
-    WEIGHT_ONLY_ALGORITHMS,
-)
+from optuna_quant.backends.weight_algorithms.quantize import FLOAT_ZERO_POINTS
+from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
+from optuna_quant.backends.weight_algorithms.quantize import WEIGHT_ONLY_ALGORITHMS
 from optuna_quant.space.capability import OnRequest
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.onnxruntime.weight_only.algorithms.grouped import GroupedWeight
     from optuna_quant.backends.onnxruntime.weight_only.ops import WeightOnlyOp
+    from optuna_quant.backends.weight_algorithms.grouped import GroupedWeight
 
 
 @dataclass(frozen=True, eq=False)

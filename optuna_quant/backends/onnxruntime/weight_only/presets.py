@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
+from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
 from optuna_quant.space.config import FP32
 from optuna_quant.space.presets import Preset
 

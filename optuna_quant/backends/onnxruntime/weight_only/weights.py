@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import ALGORITHM_VERSIONS
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import NEEDS_INPUTS
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
 from optuna_quant.backends.onnxruntime.weight_only.kept_weights import KeptWeights
 from optuna_quant.backends.onnxruntime.weight_only.packing import PackedWeight
 from optuna_quant.backends.onnxruntime.weight_only.packing import packed_nbytes
 from optuna_quant.backends.onnxruntime.weight_only.packing import packed_weight
+from optuna_quant.backends.weight_algorithms.quantize import ALGORITHM_VERSIONS
+from optuna_quant.backends.weight_algorithms.quantize import NEEDS_INPUTS
+from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 
 
 if TYPE_CHECKING:

@@ -20,19 +20,19 @@ import onnxruntime
 import pytest
 from zygote import Zygote
 
-from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
+from optuna_quant.backends.calibration.cache import CalibrationCache
+from optuna_quant.backends.calibration.data import CalibrationData
+from optuna_quant.backends.calibration.statistics_bytes import pack
+from optuna_quant.backends.calibration.statistics_bytes import unpack
+from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
-from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import pack
-from optuna_quant.backends.onnxruntime.calibration.statistics_bytes import unpack
-from optuna_quant.backends.onnxruntime.calibration.tensor_statistics import CalibrationStatistics
 from optuna_quant.backends.onnxruntime.model.content import model_fingerprint
 from optuna_quant.backends.onnxruntime.model.content import serialized
 from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
-from optuna_quant.backends.onnxruntime.ranges.histogram import Histogram
-from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
-from optuna_quant.backends.onnxruntime.ranges.ranges import compute_range
-from optuna_quant.backends.onnxruntime.ranges.tensor_range import NoRangeError
+from optuna_quant.backends.ranges.histogram import Histogram
+from optuna_quant.backends.ranges.histogram import StreamingHistogram
+from optuna_quant.backends.ranges.ranges import compute_range
+from optuna_quant.backends.ranges.tensor_range import NoRangeError
 
 
 Array = NDArray[Any]
@@ -427,7 +427,8 @@ def test_a_cache_of_another_version_is_not_used(
     model, cache = small_model(), CalibrationCache(tmp_path)
     data = data_for(model, rows(10))
     with monkeypatch.context() as earlier:
-        earlier.setattr("optuna_quant.backends.onnxruntime.calibration.cache._FORMAT_VERSION", 1)
+        keys = "optuna_quant.backends.onnxruntime.calibration.statistics_keys"
+        earlier.setattr(f"{keys}._FORMAT_VERSION", 1)
         collect_statistics(model, ["x"], data, [10], cache=cache)
     assert len(list(tmp_path.iterdir())) == 1
     first = collect_statistics(model, ["x"], data, [10], cache=cache)[10]
@@ -564,9 +565,9 @@ def test_cache_is_safe_for_several_processes(zygote: Zygote, tmp_path: Path) -> 
     script = """
         import sys, warnings
         import numpy as np
-        from optuna_quant.backends.onnxruntime.calibration.cache import CalibrationCache
-        from optuna_quant.backends.onnxruntime.calibration import tensor_statistics
-        from optuna_quant.backends.onnxruntime.ranges.histogram import StreamingHistogram
+        from optuna_quant.backends.calibration.cache import CalibrationCache
+        from optuna_quant.backends.calibration import tensor_statistics
+        from optuna_quant.backends.ranges.histogram import StreamingHistogram
 
         warnings.simplefilter("error")
         histograms = {}
@@ -593,7 +594,7 @@ def test_peak_memory_does_not_grow_with_the_samples() -> None:
         import numpy as np
         from onnx import TensorProto, helper
         from optuna_quant.backends.onnxruntime.calibration.calibration import collect_statistics
-        from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
+        from optuna_quant.backends.calibration.data import CalibrationData
         from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 
         samples, names = int(sys.argv[1]), [f"t{i}" for i in range(10)]

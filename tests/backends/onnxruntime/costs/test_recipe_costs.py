@@ -9,8 +9,8 @@ from onnx_models import exact_options
 from onnx_models import samples
 import pytest
 
+from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.costs import recipes as recipe_costs
 from optuna_quant.costs.timing import Timing
 

@@ -20,7 +20,7 @@ import pytest
 
 from optuna_quant.backends.onnxruntime.dynamic.dynamic import apply_dynamic
 from optuna_quant.backends.onnxruntime.executed.executed import executed_ops
-from optuna_quant.backends.onnxruntime.ranges.ranges import quantize_weight
+from optuna_quant.backends.ranges.ranges import quantize_weight
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import TensorConfig

@@ -11,9 +11,9 @@ from onnx_models import run
 from onnx_models import samples
 import pytest
 
+from optuna_quant.backends.calibration.samples import SampleReader
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.backend import load_model
-from optuna_quant.backends.onnxruntime.calibration.samples import SampleReader
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.normalize import normalize
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker

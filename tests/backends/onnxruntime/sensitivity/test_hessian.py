@@ -26,7 +26,7 @@ from optuna_quant.backends.onnxruntime.sensitivity.op_weights import find_weight
 from optuna_quant.backends.onnxruntime.sensitivity.op_weights import squared_perturbation
 from optuna_quant.backends.onnxruntime.torch_graph.graph import TorchGraph
 from optuna_quant.backends.onnxruntime.torch_graph.supported import UnsupportedOperatorError
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
+from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig

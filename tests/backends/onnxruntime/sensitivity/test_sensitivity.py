@@ -21,8 +21,8 @@ import optuna
 import pytest
 
 from optuna_quant import AccuracyCriterion
+from optuna_quant.backends.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
-from optuna_quant.backends.onnxruntime.calibration.data import CalibrationData
 from optuna_quant.backends.onnxruntime.sensitivity import side_by_side as sensitivity_module
 from optuna_quant.backends.onnxruntime.sensitivity.output import OutputSensitivity
 from optuna_quant.data.inputs import InputSpec

@@ -13,9 +13,9 @@ import onnxruntime
 import pytest
 
 from optuna_quant.backends.onnxruntime.torch_export import ExportedModule
-from optuna_quant.backends.onnxruntime.torch_export import ModuleExportError
 from optuna_quant.backends.onnxruntime.torch_export import export_module
-from optuna_quant.backends.onnxruntime.torch_export import is_torch_model
+from optuna_quant.backends.torch_program import ModuleExportError
+from optuna_quant.backends.torch_program import is_torch_model
 
 
 torch = pytest.importorskip("torch")

@@ -15,8 +15,8 @@ import pytest
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime import signature
 from optuna_quant.backends.onnxruntime.weight_only import weights
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.moments import InputMoments
-from optuna_quant.backends.onnxruntime.weight_only.algorithms.quantize import quantize_grouped
+from optuna_quant.backends.weight_algorithms.moments import InputMoments
+from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 from optuna_quant.space.config import OpConfig
 from optuna_quant.space.config import QuantConfig
 

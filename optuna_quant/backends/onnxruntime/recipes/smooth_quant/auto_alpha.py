@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from optuna_quant.backends.onnxruntime.ranges.ranges import quantize_weight
-from optuna_quant.backends.onnxruntime.ranges.ranges import scale_zero_point
+from optuna_quant.backends.ranges.ranges import quantize_weight
+from optuna_quant.backends.ranges.ranges import scale_zero_point
 
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from optuna_quant.backends.onnxruntime.model.graph import Graph
     from optuna_quant.backends.onnxruntime.model.weights import QuantizedWeight
     from optuna_quant.backends.onnxruntime.model.weights import WeightStore
-    from optuna_quant.backends.onnxruntime.ranges.qparams import Params
     from optuna_quant.backends.onnxruntime.static.ops import StaticOp
     from optuna_quant.backends.onnxruntime.static.write_options import WriteOptions
+    from optuna_quant.backends.ranges.qparams import Params
     from optuna_quant.space.config import TensorConfig
 
 

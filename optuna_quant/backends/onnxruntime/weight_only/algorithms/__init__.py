@@ -1,4 +1,0 @@
-"""How weights are quantized in groups: pure NumPy, without a model or a runtime.
-
-May import: as `backends.onnxruntime.weight_only`.
-"""

@@ -1,0 +1,14 @@
+"""The PyTorch backend: a module, exported once, whose ops are switched for each configuration.
+
+It needs the extra ``torch``.
+
+May import: `backends.onnxruntime` and what is below it.
+"""
+
+from __future__ import annotations
+
+from optuna_quant.backends.torch.backend import TorchBackend
+from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
+
+
+__all__ = ["SimulatedModel", "TorchBackend"]

@@ -1,0 +1,325 @@
+"""The PyTorch backend: one exported program, switched as each configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cached_property
+import os
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING
+
+import torch
+
+from optuna_quant.backends.base import OpRuns
+from optuna_quant.backends.calibration.data import DEFAULT_BATCH_SIZE
+from optuna_quant.backends.calibration.samples import SampleReader
+from optuna_quant.backends.calibration.samples import Samples
+from optuna_quant.backends.calibration.samples import checked_sizes
+from optuna_quant.backends.torch.calibration import ProgramCalibration
+from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
+from optuna_quant.backends.torch.candidates.switching import switch_of
+from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
+from optuna_quant.backends.torch.graph.switched import SwitchedProgram
+from optuna_quant.backends.torch.options import APPROACHES
+from optuna_quant.backends.torch.options import find_capability
+from optuna_quant.backends.torch.planning import Planner
+from optuna_quant.backends.torch.program.content import program_digest
+from optuna_quant.backends.torch.program.inputs import input_specs
+from optuna_quant.backends.torch_program.export import export_program
+from optuna_quant.space.space import TuningSpace
+
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from optuna_quant.backends.base import Feed
+    from optuna_quant.backends.torch.candidates.plan import ModelPlan
+    from optuna_quant.data.forms import InputValues
+    from optuna_quant.data.forms import Transform
+    from optuna_quant.space.capability import Capability
+    from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.wishes import OpDict
+
+
+class TorchBackend:
+    """Quantizes a PyTorch module for PyTorch.
+
+    The module is exported once. Its ops are switched in place for each configuration, so that a
+    trial takes neither an export nor a calibration; one pass over the calibration data serves all
+    range algorithms. The user's module is never changed. All methods may be called from several
+    threads.
+
+    Args:
+        module:
+            The module, with weights of 32 bits; or an exported program of it. It is exported in
+            evaluation mode.
+        example_inputs:
+            What its ``forward`` takes: a tensor, a tuple of arguments, or a dict of arguments by
+            name. An exported program needs none.
+        calibration_data:
+            Needed unless ``approach`` is ``"dynamic"`` or ``"weight_only"``; see
+            :class:`~optuna_quant.backends.calibration.data.CalibrationData`. Inputs are named as
+            the arguments of ``forward``.
+        calibration_sizes:
+            The calibration sampling sizes to choose from, default first. None to use all samples.
+        calibration_batch_size:
+            How many samples go through the model at once, where the whole set is given.
+        approach:
+            ``"static"`` (activation ranges from calibration), ``"dynamic"`` (found at run time,
+            for Linear layers), ``"weight_only"`` (weights of few bits in groups), or ``"auto"``
+            (static options first, then dynamic ones; weights alone where the user names that
+            mode, or their bits). Default: ``"static"``, and ``"dynamic"`` without calibration
+            data.
+        dynamic_shapes:
+            Which axes may have any size, as for :func:`torch.export.export`. Default: the first
+            axis of each tensor, and the second one of texts; where the module allows it.
+        device:
+            Where candidates are computed during a search, such as ``"cuda"``. What is saved runs
+            on the CPU. Default: where the module is.
+        inputs:
+            Inputs that are the same for all samples, by name.
+        transform:
+            Function from one raw sample of the calibration data to the input as the model takes
+            it.
+
+    Raises:
+        ModuleExportError:
+            If the module cannot be exported; it names the line and the reason.
+        TypeError:
+            If an argument is none of these.
+        ValueError:
+            If the calibration data are missing or do not fit the module, or an argument is not
+            one of those described.
+
+    Example:
+        >>> backend = TorchBackend(net, x[:1], calibration_data=x)  # doctest: +SKIP
+        >>> result = optuna_quant.tune(backend=backend, ...)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module | ExportedProgram,
+        example_inputs: object = None,
+        *,
+        calibration_data: object = None,
+        calibration_sizes: Sequence[int] | None = None,
+        calibration_batch_size: int = DEFAULT_BATCH_SIZE,
+        approach: str | None = None,
+        dynamic_shapes: Mapping[str, object] | Sequence[object] | None = None,
+        device: str | torch.device | None = None,
+        inputs: InputValues | None = None,
+        transform: Transform | None = None,
+    ) -> None:
+        if approach is not None and approach not in APPROACHES:
+            raise ValueError(
+                f"approach must be one of {', '.join(APPROACHES)}, but got {approach!r}."
+            )
+        has_data = calibration_data is not None
+        self._approach = approach or ("static" if has_data else "dynamic")
+        if not has_data and self._approach == "static":
+            raise ValueError(
+                "Static quantization needs calibration_data: a few hundred samples of what the "
+                "model takes, without labels; or pass approach='dynamic' or 'weight_only'."
+            )
+        sizes = checked_sizes(calibration_sizes)
+        self._exported = export_program(module, example_inputs, dynamic_shapes=dynamic_shapes)
+        where = None if device is None else torch.device(device)
+        self._program = SwitchedProgram(self._exported, where)
+        self._specs = input_specs(self._exported)
+        self._reader = SampleReader(lambda: self._specs, inputs=inputs, transform=transform)
+        self._samples = Samples(
+            self._reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes
+        )
+        self._lock = RLock()
+        self._files = (
+            {"calibration data": Path(calibration_data)}
+            if isinstance(calibration_data, (str, os.PathLike))
+            else {}
+        )
+        self._digest = program_digest(self._program.original)
+        self._calibration = ProgramCalibration(self._program, self._samples, self._digest)
+        self._weights = QuantizedWeights(self._program, self._calibration.moments)
+        self._planner = Planner(
+            {op.name: op for op in self._program.ops},
+            self._digest,
+            self._calibration,
+            self._weights,
+            has_data=has_data,
+        )
+
+    @property
+    def inputs(self) -> InputValues:
+        """The inputs that are the same for all samples."""
+        return self._reader.inputs
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files that the backend reads, which nothing may overwrite, by what they are."""
+        return self._files
+
+    # What can be done with each op.
+
+    @cached_property
+    def _capability(self) -> Capability:
+        return find_capability(
+            self._program.ops,
+            self._approach,
+            calibration_sizes=self._samples.sizes,
+            has_data=self._samples.calibration is not None,
+        )
+
+    def capability(self) -> Capability:
+        """What can be done with each op of the program."""
+        return self._capability
+
+    def tuning_space(
+        self,
+        *,
+        op_types: Sequence[str] | str = "default",
+        op_type_dict: OpDict | None = None,
+        op_name_dict: OpDict | None = None,
+        prefix: str = "quant",
+    ) -> TuningSpace:
+        """The tuning space of the program.
+
+        For the arguments and errors see :meth:`Backend.tuning_space
+        <optuna_quant.backends.base.Backend.tuning_space>`.
+        """
+        return TuningSpace.from_capability(
+            self.capability(),
+            op_types=op_types,
+            op_type_dict=op_type_dict,
+            op_name_dict=op_name_dict,
+            prefix=prefix,
+        )
+
+    # Models of configurations.
+
+    def quantize(self, config: QuantConfig) -> SimulatedModel:
+        """Build the model that a configuration describes.
+
+        Ops that the configuration does not name run in FP32, and so do, with a warning, those in
+        static mode at a tensor to which calibration gives no range.
+
+        Raises:
+            ValueError:
+                If it names an op that the program does not have, or an option that the op does
+                not have, or a recipe.
+        """
+        return self.simulated(config)
+
+    def simulated(self, config: QuantConfig) -> SimulatedModel:
+        """A simulation in floats of what :meth:`quantize` builds: the program with ops switched.
+
+        Raises:
+            ValueError:
+                As :meth:`quantize`.
+        """
+        with self._lock:
+            plan = self._planner.plan(config)
+            graph = self._program.switched(switch_of(plan, self._program, self._weights))
+        return SimulatedModel(
+            self._program,
+            plan,
+            graph,
+            inputs=self._specs,
+            nbytes=self._nbytes(plan),
+            save=self._save,
+        )
+
+    def _nbytes(self, plan: ModelPlan) -> int:
+        total = self._float_bytes
+        for op in plan.ops.values():
+            assert op.op.shape is not None or op.weight is None
+            if op.weight is not None:
+                total += op.weight.packed_nbytes - self._weight_bytes(op.op.name)
+            elif op.mode == "bf16":
+                total -= self._weight_bytes(op.op.name) // 2
+        return total
+
+    @cached_property
+    def _float_bytes(self) -> int:
+        state = self._exported.program.state_dict.values()
+        constants = self._exported.program.constants.values()
+        tensors = [each for each in (*state, *constants) if isinstance(each, torch.Tensor)]
+        return sum(each.numel() * each.element_size() for each in tensors)
+
+    def _weight_bytes(self, name: str) -> int:
+        op = next(op for op in self._program.ops if op.name == name)
+        size = 4
+        for axis in op.shape or ():
+            size *= axis
+        return size
+
+    def _save(self, plan: ModelPlan, path: str | os.PathLike[str]) -> None:
+        raise NotImplementedError
+
+    def fingerprint(self, config: QuantConfig) -> str:
+        """A content hash of the model that a configuration describes."""
+        with self._lock:
+            return self._planner.plan(config).fingerprint
+
+    def executed(self, config: QuantConfig) -> Mapping[str, OpRuns]:
+        """What PyTorch really runs for each op of a configuration."""
+        return {name: OpRuns() for name in config.ops}
+
+    def signature(self) -> dict[str, str]:
+        """What every configuration of this backend depends on, part by part."""
+        options: dict[str, object] = {"runtime": "PyTorch", "approach": self._approach}
+        data = "none"
+        with self._lock:
+            if self._samples.calibration is not None and self._approach != "dynamic":
+                options["calibration_sizes"] = list(self._samples.sizes) or None
+                data = self._samples.fingerprint
+        return {
+            "model": self._digest,
+            "calibration data": data,
+            "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
+            "arithmetic": "exact",
+        }
+
+    # Calibration, see optuna_quant.backends.base.SharesCalibration.
+
+    def calibrate(self) -> None:
+        """Collect the range statistics now; otherwise the first candidate that needs them does."""
+        with self._lock:
+            self._calibration.collect()
+
+    def is_calibrated(self) -> bool:
+        """Whether :meth:`calibrate` has nothing to compute."""
+        return self._approach in ("dynamic", "weight_only") or self._calibration.is_calibrated
+
+    def calibration_key(self) -> str:
+        """A content hash of all that the calibration depends on."""
+        with self._lock:
+            return self._calibration.key
+
+    def export_calibration(self) -> bytes:
+        """What :meth:`calibrate` collects; calibrates if need be."""
+        with self._lock:
+            return self._calibration.export()
+
+    def import_calibration(self, data: bytes) -> None:
+        """Take what a backend with the same :meth:`calibration_key` has exported.
+
+        Raises:
+            ValueError:
+                If the bytes are damaged or belong to another model or other data.
+        """
+        with self._lock:
+            self._calibration.restore(data)
+
+    def calibration_preview(self, samples: int) -> tuple[int, Sequence[Feed]] | None:
+        """The first batches of the calibration data.
+
+        Args:
+            samples:
+                How many samples are enough.
+
+        Returns:
+            How many samples there are, or at least so many, and the batches with them; None
+            without data.
+        """
+        return self._samples.preview(samples)

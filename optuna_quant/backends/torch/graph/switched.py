@@ -1,0 +1,289 @@
+"""An exported program whose ops are switched in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import copy
+from dataclasses import dataclass
+from dataclasses import field
+import re
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import GraphModule
+from torch.fx.graph import CodeGen
+
+from optuna_quant.backends.torch.graph.ops import TorchOp
+from optuna_quant.backends.torch.graph.ops import find_ops
+from optuna_quant.backends.torch.graph.slots import BatchNorm
+from optuna_quant.backends.torch.graph.slots import Unchanged
+from optuna_quant.backends.torch_program.quiet import without_idle_output
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch.fx import Node
+
+    from optuna_quant.backends.torch_program.export import ModuleProgram
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where an op is switched: the names of attributes of the graph module.
+
+    Args:
+        activations:
+            Of the modules that its activations go through, in their order.
+        output:
+            Of the module that its output goes through.
+        weight:
+            Of its weight; None if it has none.
+        bias:
+            Of its bias, which may be None; None if it takes none.
+        batch_norm:
+            Of the module in the place of its batch normalization; None if it has none.
+    """
+
+    activations: tuple[str, ...]
+    output: str
+    weight: str | None
+    bias: str | None
+    batch_norm: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNormOf:
+    """A batch normalization with fixed statistics.
+
+    Args:
+        scale:
+            What each channel is multiplied with.
+        shift:
+            What is added to it afterwards.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Switch:
+    """What is other than in the original program.
+
+    Args:
+        modules:
+            Modules by the name of their slot.
+        tensors:
+            Weights and biases by the name of their slot.
+    """
+
+    modules: dict[str, torch.nn.Module] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor | None] = field(default_factory=dict)
+
+
+class SwitchedProgram:
+    """An exported program as a graph module in which each op can be switched.
+
+    With nothing switched it computes what the program does, bit for bit. A switched copy shares
+    all tensors with it that are not replaced; making one takes no compilation.
+
+    Args:
+        exported:
+            The program; its parameters are copied.
+        device:
+            Where it computes; None for where the parameters are.
+
+    Attributes:
+        form:
+            How it is called.
+        ops:
+            The ops that can be switched, in order.
+        slots:
+            Where each is switched, by its name.
+        original:
+            The graph module with nothing switched. It takes the inputs in their order and gives
+            the outputs as a tuple.
+    """
+
+    def __init__(self, exported: ModuleProgram, device: torch.device | None = None) -> None:
+        self.form = exported.form
+        with without_idle_output():
+            module = exported.program.module(check_guards=False)
+        graph = copy.deepcopy(module.graph)  # Without the module, which lacks the slots.
+        graph.set_codegen(CodeGen())
+        self.ops: tuple[TorchOp, ...] = find_ops(graph, exported.module_paths())
+        nodes = {node.name: node for node in graph.nodes}
+        root = torch.nn.Module()
+        self._name_of: dict[str, str] = {}
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                node.target = self._flat(root, module, str(node.target), device)
+        self._batch_norms = {
+            op.name: _constants_of(nodes[op.batch_norm], root)
+            for op in self.ops
+            if op.batch_norm is not None
+        }
+        self.slots = {op.name: _add_slots(nodes[op.node], op, nodes, root) for op in self.ops}
+        for node in list(graph.nodes):
+            if node.op == "get_attr" and not node.users:
+                graph.erase_node(node)
+        graph.lint()
+        root.eval()
+        self.original = GraphModule(root, graph, class_name="SwitchedProgram").eval()
+        for slots in self.slots.values():
+            if slots.bias is not None and slots.bias not in self.original._buffers:
+                # What is None became an attribute, which would hide the buffer of a copy.
+                delattr(self.original, slots.bias)
+                self.original.register_buffer(slots.bias, None)
+
+    def _flat(
+        self, root: torch.nn.Module, module: torch.nn.Module, target: str, device: Any
+    ) -> str:
+        """Copy a parameter into the root, where it has a name without dots."""
+        if target not in self._name_of:
+            value: Any = module
+            for part in target.split("."):
+                value = getattr(value, part)
+            name = f"p{len(self._name_of)}_" + re.sub(r"\W", "_", target)
+            if isinstance(value, torch.Tensor):
+                root.register_buffer(name, value.detach().clone().to(device))
+            else:
+                setattr(root, name, value)
+            self._name_of[target] = name
+        return self._name_of[target]
+
+    def switched(self, switch: Switch) -> GraphModule:
+        """The program with ops switched.
+
+        Args:
+            switch:
+                What is other than in the original.
+        """
+        original = self.original
+        other: GraphModule = object.__new__(type(original))  # Each has a class of its own.
+        other.__dict__.update(original.__dict__)
+        other.__dict__["_modules"] = {**original._modules, **switch.modules}
+        other.__dict__["_buffers"] = {**original._buffers, **switch.tensors}
+        return other
+
+    def weight(self, op: TorchOp) -> torch.Tensor:
+        """The weight of an op, with its batch normalization folded in."""
+        weight = self._tensor(self.slots[op.name].weight)
+        assert weight is not None
+        norm = self._batch_norms.get(op.name)
+        if norm is None:
+            return weight
+        scale = norm.scale
+        if op.is_transposed:
+            grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
+            factors = scale.reshape(op.groups, 1, -1, *[1] * (weight.ndim - 2))
+            return (grouped * factors).reshape(weight.shape)
+        return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+
+    def bias(self, op: TorchOp) -> torch.Tensor | None:
+        """The bias of an op, with its batch normalization folded in; None if there is none."""
+        name = self.slots[op.name].bias
+        bias = None if name is None else self._tensor(name)
+        norm = self._batch_norms.get(op.name)
+        if norm is None:
+            return bias
+        return norm.shift if bias is None else bias * norm.scale + norm.shift
+
+    def _tensor(self, name: str | None) -> torch.Tensor | None:
+        return None if name is None else self.original._buffers[name]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the program computes."""
+        tensors = self.original._buffers.values()
+        return next((each.device for each in tensors if each is not None), torch.device("cpu"))
+
+    def tensors_of(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+        """Arrays as tensors, where the program computes."""
+        device = self.device
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            for name, array in feed.items()
+        }
+
+    def inputs_of_call(self, tensors: Mapping[str, Any]) -> list[Any]:
+        """The arguments of the graph module, from the inputs by name."""
+        return [
+            tensors[place] if isinstance(place, str) else place.value for place in self.form.inputs
+        ]
+
+    def named_outputs(self, outputs: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """What the graph module gives, by name; what is constant is left out."""
+        named = zip(self.form.outputs, outputs, strict=True)
+        return {name: value for name, value in named if isinstance(name, str)}
+
+
+def _constants_of(norm: Node, root: torch.nn.Module) -> BatchNormOf:
+    """A batch normalization as a factor and a summand for each channel."""
+
+    def value(place: int) -> torch.Tensor | None:
+        node: Any = norm.args[place]
+        return None if node is None else getattr(root, node.target)
+
+    weight, bias, mean, variance = (value(place) for place in range(1, 5))
+    assert mean is not None and variance is not None
+    epsilon: Any = norm.args[7]
+    # In double precision, so that the rounding is that of one number.
+    factor = (variance.double() + epsilon).rsqrt()
+    if weight is not None:
+        factor = factor * weight.double()
+    shift = -mean.double() * factor
+    if bias is not None:
+        shift = shift + bias.double()
+    return BatchNormOf(factor.float(), shift.float())
+
+
+def _add_slots(node: Node, op: TorchOp, nodes: Mapping[str, Node], root: torch.nn.Module) -> Slots:
+    graph, args = node.graph, list(node.args)
+    activations = []
+    for number, place in enumerate(op.form.activations):
+        source: Any = args[place]
+        name = f"{node.name}_x{number}"
+        root.add_module(name, Unchanged())
+        with graph.inserting_before(node):
+            args[place] = graph.call_module(name, (source,))
+        activations.append(name)
+    weight = bias = None
+    if op.form.weight is not None:
+        weight = f"{node.name}_w"
+        args[op.form.weight.position] = _own(node, args[op.form.weight.position], weight, root)
+        if op.form.weight.bias is not None:
+            bias = f"{node.name}_b"
+            place = op.form.weight.bias
+            args += [None] * (place + 1 - len(args))
+            args[place] = _own(node, args[place], bias, root)
+    node.args = tuple(args)
+    output = f"{node.name}_y"
+    root.add_module(output, Unchanged())
+    readers = list(node.users)
+    with graph.inserting_after(node):
+        after = graph.call_module(output, (node,))
+    for reader in readers:
+        reader.replace_input_with(node, after)
+    batch_norm = None
+    if op.batch_norm is not None:
+        norm = nodes[op.batch_norm]
+        batch_norm = f"{norm.name}_n"
+        root.add_module(batch_norm, BatchNorm())
+        with graph.inserting_before(norm):
+            replaced = graph.call_module(batch_norm, norm.args)
+        replaced.meta.update(norm.meta)
+        norm.replace_all_uses_with(replaced)
+        graph.erase_node(norm)
+    return Slots(tuple(activations), output, weight, bias, batch_norm)
+
+
+def _own(node: Node, parameter: Any, name: str, root: torch.nn.Module) -> Node:
+    """A parameter under a name of its own, so that no other op shares it."""
+    root.register_buffer(name, None if parameter is None else getattr(root, parameter.target))
+    with node.graph.inserting_before(node):
+        return node.graph.get_attr(name)

@@ -1,0 +1,199 @@
+"""A PyTorch module as an exported program, and how it is called."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+import inspect
+from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import OutputKind
+from torch.utils import _pytree as pytree
+
+from optuna_quant.backends.torch_program.arguments import Arguments
+from optuna_quant.backends.torch_program.arguments import arguments_of
+from optuna_quant.backends.torch_program.arguments import attempts
+from optuna_quant.backends.torch_program.call import CallForm
+from optuna_quant.backends.torch_program.call import Constant
+from optuna_quant.backends.torch_program.call import argument_names
+from optuna_quant.backends.torch_program.errors import export_error
+from optuna_quant.backends.torch_program.quiet import in_evaluation_mode
+from optuna_quant.backends.torch_program.quiet import without_idle_output
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from torch.export import ExportedProgram
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleProgram:
+    """A module as an exported program.
+
+    Args:
+        program:
+            The program.
+        name:
+            What the module is called in messages, as in "the module Net".
+        form:
+            How the module is called, and how the program's inputs and outputs are called.
+    """
+
+    program: ExportedProgram
+    name: str
+    form: CallForm
+
+    def module_paths(self) -> set[str]:
+        """The paths of all modules that have a part in the program."""
+        paths: set[str] = set()
+        for node in self.program.graph.nodes:
+            for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+                paths.add(path.partition("@")[0])
+        for parameter in self.program.state_dict:
+            paths.add(parameter.rpartition(".")[0])
+        return paths - {""}
+
+
+def export_program(
+    module: torch.nn.Module | ExportedProgram,
+    example_inputs: object = None,
+    *,
+    dynamic_shapes: Mapping[str, object] | Sequence[object] | None = None,
+    to: str = "",
+) -> ModuleProgram:
+    """Export a PyTorch module in evaluation mode; it is not changed.
+
+    Args:
+        module:
+            The module, with weights of 32 bits; or an exported program of it.
+        example_inputs:
+            What its ``forward`` takes: a tensor, a tuple of arguments, or a dict of arguments by
+            name. An exported program needs none.
+        dynamic_shapes:
+            Which axes may have any size, as for :func:`torch.export.export`. Default: the first
+            axis of each tensor, and the second one of texts; where the module allows it.
+        to:
+            What it is exported to, for messages: ``"ONNX"``, or nothing.
+
+    Raises:
+        ModuleExportError:
+            If the module cannot be exported; it names the line and the reason.
+        TypeError:
+            If ``module`` is neither of the two.
+        ValueError:
+            If ``example_inputs`` are missing or do not fit, or the weights are not of 32 bits.
+    """
+    signature: inspect.Signature | None = None
+    names: tuple[str, ...] = ()
+    if isinstance(module, torch.export.ExportedProgram):
+        program = module
+        name = "the exported program"
+        _check_weights(module.state_dict, name)
+    elif isinstance(module, torch.nn.Module):
+        name = f"the module {type(module).__name__}"
+        _check_weights(module.state_dict(), name)
+        signature = inspect.signature(module.forward)
+        arguments = arguments_of(example_inputs, name, signature)
+        names = argument_names(signature, *arguments)
+        program = _program(module, name, signature, arguments, dynamic_shapes, to)
+    else:
+        raise TypeError(
+            "module must be a torch.nn.Module or a torch.export.ExportedProgram, but got "
+            f"{type(module).__name__}."
+        )
+    form = CallForm(
+        signature,
+        names,
+        program.call_spec.in_spec,
+        _inputs(program),
+        program.call_spec.out_spec,
+        _outputs(program),
+    )
+    return ModuleProgram(program, name, form)
+
+
+def _program(
+    module: torch.nn.Module,
+    name: str,
+    signature: inspect.Signature,
+    given: Arguments,
+    dynamic_shapes: Mapping[str, object] | Sequence[object] | None,
+    to: str,
+) -> ExportedProgram:
+    *earlier, last = attempts(signature, given, dynamic_shapes)
+    with in_evaluation_mode(module), torch.no_grad(), without_idle_output():
+        for (args, kwargs), shapes in earlier:
+            with suppress(Exception):  # The last attempt says why, if it fails as well.
+                program = torch.export.export(
+                    module, args, kwargs, dynamic_shapes=shapes, strict=False
+                )
+                if _has_dynamic_axis(program):
+                    return program
+        (args, kwargs), shapes = last
+        try:
+            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+        except Exception as error:
+            raise export_error(name, error, to=to) from error
+
+
+def _has_dynamic_axis(program: ExportedProgram) -> bool:
+    return bool(program.range_constraints)
+
+
+def _check_weights(weights: Mapping[str, torch.Tensor], name: str) -> None:
+    for parameter, each in weights.items():
+        if each.is_floating_point() and each.dtype != torch.float32:
+            raise ValueError(
+                f"{parameter!r} of {name} is {each.dtype}, but a module is quantized from weights "
+                "of 32 bits: give module.float(), or a copy of it."
+            )
+
+
+def _inputs(program: ExportedProgram) -> list[str | Constant]:
+    specs = program.graph_signature.input_specs
+    args = [spec.arg for spec in specs if spec.kind is InputKind.USER_INPUT]
+    return [Constant(arg.value) if hasattr(arg, "value") else arg.name for arg in args]
+
+
+def _outputs(program: ExportedProgram) -> list[str | Constant]:
+    """The outputs, named after their places in what the module returns."""
+    specs = program.graph_signature.output_specs
+    args = [spec.arg for spec in specs if spec.kind is OutputKind.USER_OUTPUT]
+    marks = pytree.tree_unflatten(list(range(len(args))), program.call_spec.out_spec)
+    places = {number: path for path, number in pytree.tree_flatten_with_path(marks)[0]}
+    taken = set(_names_of_inputs(program))
+    found: list[str | Constant] = []
+    for number, arg in enumerate(args):
+        if hasattr(arg, "value"):
+            found.append(Constant(arg.value))
+            continue
+        name = _name_of_place(places[number])
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        found.append(name)
+    return found
+
+
+def _names_of_inputs(program: ExportedProgram) -> Iterator[str]:
+    return (spec.arg.name for spec in program.graph_signature.input_specs)
+
+
+def _name_of_place(path: Sequence[Any]) -> str:
+    parts = [_part(key) for key in path]
+    if not parts:
+        return "output"
+    return "_".join(parts) if not parts[0].isdigit() else f"output_{'_'.join(parts)}"
+
+
+def _part(key: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
