@@ -60,7 +60,7 @@ class QuantObjective:
     result is held against the baseline, and the criterion is written to the trial as the
     constraints ``accuracy`` and ``quantized``, so that ``study.best_trial`` has the best metric
     among the models that are quantized and good enough. The cheapest of them is
-    :func:`~optuna_quant.selection.answer.best_met_trial`. A study with several objectives is for
+    :func:`~optuna_quant.selection.best_met_trial`. A study with several objectives is for
     :class:`~optuna_quant.ParetoObjective`.
 
     The baseline, the FP32 model's metric, is measured once per study: by the trial that a sampler

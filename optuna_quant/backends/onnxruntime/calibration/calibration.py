@@ -49,6 +49,9 @@ _logger = get_logger(__name__)
 
 _FLOAT_TYPES = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
 
+ALL = 1 << 62
+"""The sampling size that stands for all samples, however many there are."""
+
 
 def collect_statistics(
     model: onnx.ModelProto | CompactModel,
@@ -145,9 +148,9 @@ def collect_statistics(
 
 
 def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
-    """Warn of each sampling size that the data do not reach."""
+    """Warn of each sampling size that the data do not reach; :data:`ALL` is none."""
     for size, statistics in sorted(found.items()):
-        if statistics.samples < size:
+        if size != ALL and statistics.samples < size:
             warn_user(
                 f"The calibration sampling size is {size}, but the data hold only "
                 f"{statistics.samples} samples; all of them are used."
