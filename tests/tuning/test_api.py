@@ -1331,6 +1331,17 @@ def test_progress_shows_what_the_best_costs(capsys: pytest.CaptureFixture[str]) 
     assert re.search(r"best: trial \d, 0.33 of FP32's time \(predicted\), all 2 ops in INT8", last)
 
 
+def test_progress_shows_a_weighted_cost_once(capsys: pytest.CaptureFixture[str]) -> None:
+    tune_fake(
+        FakeBackend({"a": 0.0, "b": 0.0}),
+        show_progress=True,
+        costs=lambda config: 1e-3 * (1 + len(config.fallback_ops)),
+        tuning_criterion=TuningCriterion(timeout=None, objective={"latency": 1, "ops": 1}),
+    )
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"best: trial \d, 0.167 of FP32, all 2 ops in INT8", last)
+
+
 def test_progress_shows_failures_repeats_and_time() -> None:
     backend = FakeBackend({"a": 0.0, "b": 0.0}, duplicates=["a", "b"])
     lines: list[str] = []
