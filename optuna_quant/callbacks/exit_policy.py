@@ -21,6 +21,7 @@ from optuna_quant.costs.objective import Objective
 from optuna_quant.costs.objective import ObjectiveLike
 from optuna_quant.costs.objective import as_objective
 from optuna_quant.criteria import AccuracyCriterion
+from optuna_quant.criteria import check_is_criterion
 from optuna_quant.criteria import check_one_criterion
 from optuna_quant.samplers import QuantSampler
 from optuna_quant.samplers._engine.contract import TellsAnswers
@@ -155,6 +156,7 @@ class ExitPolicy:
         objective: ObjectiveLike = OPS,
         stop_at_first: bool | None = None,
     ) -> None:
+        check_is_criterion(criterion)
         check_limits(timeout, max_trials, stop_at_first)
         self._criterion = criterion
         self._timeout = timeout or None  # 0 is no limit of time.

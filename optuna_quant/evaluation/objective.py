@@ -10,6 +10,7 @@ from typing import TypeVar
 from optuna.exceptions import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 
+from optuna_quant.evaluation.arguments import check_arguments
 from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
 from optuna_quant.evaluation.candidate_measurement import CandidateError
 from optuna_quant.evaluation.candidate_measurement import CandidateMeasurement
@@ -135,7 +136,7 @@ class QuantObjective:
 
     Raises:
         TypeError:
-            If ``evaluation_timeout`` is no number.
+            If an argument has another type.
         ValueError:
             If ``wait_timeout`` or ``grace_period`` is negative, or ``evaluation_timeout`` is not
             positive.
@@ -161,6 +162,7 @@ class QuantObjective:
         constrain: bool = True,
         annotate: Callable[[optuna.Trial], None] | None = None,
     ) -> None:
+        check_arguments("QuantObjective", backend, space, evaluate, criterion)
         _check_direction(evaluate, criterion)
         self._running = RunningTrials(wait_timeout=wait_timeout, grace_period=grace_period)
         refer_to = getattr(evaluate, "refer_to", None)
