@@ -1320,6 +1320,20 @@ def test_lines_of_optuna_are_dropped_for_this_study_alone(
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("eval_func", "evaluate"),
+        ("calib_dataloader", "calibration_data"),
+        ("eval_dataloader", "data"),
+        ("eval_metric", "metric"),
+    ],
+)
+def test_names_of_neural_compressor_are_known(name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"no option '{name}'. Did you mean '{meant}'"):
+        tune_fake(**{name: None})
+
+
 def test_progress_shows_what_the_best_costs(capsys: pytest.CaptureFixture[str]) -> None:
     tune_fake(
         FakeBackend({"a": 0.0, "b": 0.0}),
