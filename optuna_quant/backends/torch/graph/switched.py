@@ -154,6 +154,11 @@ class SwitchedProgram:
             self._name_of[target] = name
         return self._name_of[target]
 
+    @property
+    def paths(self) -> dict[str, str]:
+        """Where the module has the parameters of the graph module, by their names in it."""
+        return {name: path for path, name in self._name_of.items()}
+
     def switched(self, switch: Switch) -> GraphModule:
         """The program with ops switched.
 
