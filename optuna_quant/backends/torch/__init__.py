@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from optuna_quant.backends.torch.backend import TorchBackend
 from optuna_quant.backends.torch.candidates.model import TorchModel
+from optuna_quant.backends.torch.converted.loading import load
+from optuna_quant.backends.torch.converted.model import ConvertedModel
+from optuna_quant.backends.torch.converted.saving import ModelFileError
 
 
-__all__ = ["TorchBackend", "TorchModel"]
+__all__ = ["ConvertedModel", "ModelFileError", "TorchBackend", "TorchModel", "load"]

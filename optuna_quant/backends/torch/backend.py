@@ -21,6 +21,10 @@ from optuna_quant.backends.torch.calibration import ProgramCalibration
 from optuna_quant.backends.torch.candidates.model import TorchModel
 from optuna_quant.backends.torch.candidates.switching import switch_of
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
+from optuna_quant.backends.torch.converted.conversion import convert
+from optuna_quant.backends.torch.converted.kernels import executed_kernels
+from optuna_quant.backends.torch.converted.model import converted_model
+from optuna_quant.backends.torch.converted.saving import save_program
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
 from optuna_quant.backends.torch.options import APPROACHES
 from optuna_quant.backends.torch.options import find_capability
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import Feed
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
+    from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
+    from optuna_quant.backends.torch.converted.model import ConvertedModel
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.space.capability import Capability
@@ -217,8 +223,34 @@ class TorchBackend:
             graph,
             inputs=self._specs,
             nbytes=self._nbytes(plan),
-            save=self._save,
+            save=lambda plan, path: save_program(self._converted(plan, config), path),
         )
+
+    def converted(
+        self, config: QuantConfig, *, lower: bool = True, compile: bool = False
+    ) -> ConvertedModel:
+        """The program of a configuration as it is deployed, instead of a simulation.
+
+        Args:
+            config:
+                The configuration.
+            lower:
+                Whether to use this machine's integer kernels, which torchao brings. Otherwise it
+                computes in floats what integers would give.
+            compile:
+                Whether to compile it at its first run, which takes a C++ compiler.
+
+        Raises:
+            ValueError:
+                As :meth:`quantize`.
+        """
+        simulated = self.quantize(config)
+        with self._lock:
+            program = self._converted(simulated.plan, config)
+            return converted_model(simulated, program, lower=lower, compile=compile)
+
+    def _converted(self, plan: ModelPlan, config: QuantConfig) -> ConvertedProgram:
+        return convert(self._program, self._exported, plan, config.to_json())
 
     def _nbytes(self, plan: ModelPlan) -> int:
         total = self._float_bytes
@@ -244,17 +276,21 @@ class TorchBackend:
             size *= axis
         return size
 
-    def _save(self, plan: ModelPlan, path: str | os.PathLike[str]) -> None:
-        raise NotImplementedError
-
     def fingerprint(self, config: QuantConfig) -> str:
         """A content hash of the model that a configuration describes."""
         with self._lock:
             return self._planner.plan(config).fingerprint
 
     def executed(self, config: QuantConfig) -> Mapping[str, OpRuns]:
-        """What PyTorch really runs for each op of a configuration."""
-        return {name: OpRuns() for name in config.ops}
+        """What PyTorch really runs for each op of a configuration, read from the lowered program.
+
+        Ops of which that is not found have ``OpRuns()``.
+        """
+        with self._lock:
+            plan = self._planner.plan(config)
+            lowered = self._converted(plan, config).loaded()
+        found = executed_kernels(lowered)
+        return {name: found.get(name, OpRuns()) for name in config.ops}
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part."""

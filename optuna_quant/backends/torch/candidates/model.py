@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base.model import Feed
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
+    from optuna_quant.backends.torch_program.call import CallForm
     from optuna_quant.data.inputs import InputSpec
 
 
@@ -70,6 +71,11 @@ class TorchModel:
         return self.plan.fingerprint
 
     @property
+    def form(self) -> CallForm:
+        """How the user's module is called."""
+        return self._program.form
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the outputs."""
         return tuple(self._program.form.output_names)
@@ -98,8 +104,8 @@ class TorchModel:
                 If an input is missing or there is no such output.
         """
         names = self.outputs if outputs is None else tuple(outputs)
-        _check_names(names, self.outputs, "output")
-        _check_names([spec.name for spec in self.inputs], feed, "input")
+        check_names(names, self.outputs, "output")
+        check_names([spec.name for spec in self.inputs], feed, "input")
         tensors = self._program.tensors_of({spec.name: feed[spec.name] for spec in self.inputs})
         found = self.compute(tensors)
         return [found[name].detach().cpu().numpy() for name in names]
@@ -122,7 +128,13 @@ class TorchModel:
         self._save(self.plan, path)
 
 
-def _check_names(wanted: Sequence[str], known: Any, what: str) -> None:
+def check_names(wanted: Sequence[str], known: Any, what: str) -> None:
+    """Check that all names are known.
+
+    Raises:
+        ValueError:
+            If one is not.
+    """
     for name in wanted:
         if name not in known:
             raise ValueError(

@@ -64,12 +64,12 @@ def inputs_like(program: ExportedProgram) -> tuple[tuple[Any, ...], tuple[Any, .
     return tuple(args), tuple(shapes)
 
 
-def _hint(size: torch.SymInt) -> int:
+def _hint(size: Any) -> int:
     # Sizes of zero and one are taken for constants.
     return max(2, int(size.node.hint or 2))
 
 
-def _dim(size: torch.SymInt, program: ExportedProgram) -> Any:
+def _dim(size: Any, program: ExportedProgram) -> Any:
     symbol = size.node.expr
     bounds = program.range_constraints.get(symbol)
     if not symbol.is_Symbol or bounds is None:

@@ -76,8 +76,7 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
             "torchao is not installed, so quantized ops run in floats, which takes longer than "
             "FP32: pip install torchao for integer kernels."
         )
-    graph = _module(program)
-    pack_weights(graph, ops)
+    graph = packed_program(program, ops)
     if not has_passes:
         return LoweredProgram(graph, tuple(ops), lowered=False)
     # Decomposed operators are what the passes look for.
@@ -94,6 +93,13 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
     return LoweredProgram(graph, tuple(ops), lowered=True)
 
 
+def packed_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> GraphModule:
+    """A program in reference form, with this machine's kernels for weights of few bits."""
+    graph = _module(program)
+    pack_weights(graph, ops)
+    return graph
+
+
 def _module(program: ExportedProgram) -> GraphModule:
     found: Any = program.module(check_guards=False)
     return found  # type: ignore[no-any-return]
@@ -104,7 +110,8 @@ def _decomposed(program: ExportedProgram) -> ExportedProgram:
     for operator in list(table):
         if not torch._export.utils._is_cia_op(operator):
             del table[operator]
-    return program.run_decompositions(table)
+    found: ExportedProgram = program.run_decompositions(table)
+    return found
 
 
 def _drop_unread(graph: GraphModule) -> None:

@@ -84,7 +84,11 @@ def _pack(graph: GraphModule, op: WrittenOp, kernel: Any) -> None:
             if value.ndim > 2:
                 flat = graph.graph.call_function(ATEN.flatten.using_ints, (source, 0, -2))
             halves = graph.graph.call_function(ATEN.to.dtype, (flat, torch.bfloat16))
-            found = kernel(graph, op, halves)
+            product = kernel(graph, op, halves)
+            product.meta["custom"] = dict(linear.meta.get("custom", {}))
+            found = graph.graph.call_function(ATEN.to.dtype, (product, torch.float32))
+            if kernel is _int8:
+                found = _scaled(graph, op, found)
             if len(linear.args) > 2 and linear.args[2] is not None:
                 found = graph.graph.call_function(ATEN.add.Tensor, (found, linear.args[2]))
             if value.ndim > 2:
@@ -102,10 +106,10 @@ def _linears(reader: Node) -> list[Node]:
         for user in waiting.pop().users:
             if user.target is ATEN.linear.default:
                 found.append(user)
-            elif user not in seen:
+            elif user not in seen and user.target is not ATEN.embedding.default:
                 seen.add(user)
                 waiting.append(user)
-    return found
+    return [linear for linear in dict.fromkeys(found) if linear.args[1] in seen]
 
 
 def _shaped(graph: Graph, flat: Node, source: Node, axes: int) -> Node:
@@ -119,15 +123,17 @@ def _int8(graph: GraphModule, op: WrittenOp, halves: Node) -> Node:
     call = graph.graph.call_function
     assert op.shape is not None
     codes = _tensor(graph, op.tensors["codes"])
-    scales = _tensor(graph, op.tensors["scales"])
     weight = (codes[:, : op.shape[1]].to(torch.int16) - 128).to(torch.int8).contiguous()
     # Scales of bfloat16 would be as coarse as the codes.
     ones = torch.ones(len(weight), dtype=torch.bfloat16)
     args = halves, _add(graph, op, "packed", weight), _add(graph, op, "packed_ones", ones)
-    product = call(ATEN._weight_int8pack_mm.default, args)
-    floats = call(ATEN.to.dtype, (product, torch.float32))
-    factors = _add(graph, op, "packed_scale", scales.reshape(-1).contiguous())
-    return call(ATEN.mul.Tensor, (floats, factors))
+    return call(ATEN._weight_int8pack_mm.default, args)
+
+
+def _scaled(graph: GraphModule, op: WrittenOp, products: Node) -> Node:
+    scales = _tensor(graph, op.tensors["scales"]).reshape(-1).contiguous()
+    factors = _add(graph, op, "packed_scale", scales)
+    return graph.graph.call_function(ATEN.mul.Tensor, (products, factors))
 
 
 def _int4(graph: GraphModule, op: WrittenOp, halves: Node) -> Node:
@@ -147,8 +153,7 @@ def _int4(graph: GraphModule, op: WrittenOp, halves: Node) -> Node:
         op.group_size,
         _add(graph, op, "packed_scale", pairs.bfloat16()),
     )
-    product = call(ATEN._weight_int4pack_mm_for_cpu.default, args)
-    return call(ATEN.to.dtype, (product, torch.float32))
+    return call(ATEN._weight_int4pack_mm_for_cpu.default, args)
 
 
 def _tensor(graph: GraphModule, path: str) -> torch.Tensor:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.weight_algorithms.grouped import GroupedWeight
 
 
-
-
 def channel_weight(
     graph: Graph, tensors: ProgramTensors, path: str, weight: ChannelWeight
 ) -> tuple[Node, dict[str, str]]:
@@ -53,7 +51,7 @@ def channel_weight(
         for name, (ending, tensor) in named.items()
     }
     read = [tensors.read(place) for place in paths.values()]
-    args = (*read, weight.axis, -128, 127, torch.int8)
+    args: tuple[Any, ...] = (*read, weight.axis, -128, 127, torch.int8)
     return graph.call_function(QUANTIZED.dequantize_per_channel.default, args), paths
 
 
@@ -141,7 +139,7 @@ def _columns(weight: GroupedWeight) -> int:
     """The codes of a row, with those that fill up groups and bytes."""
     whole = weight.scales.shape[1] * weight.group_size
     a_byte = 8 // width_of(weight.bits)
-    return -(-whole // a_byte) * a_byte
+    return int(-(-whole // a_byte) * a_byte)
 
 
 def packed(weight: GroupedWeight) -> NDArray[np.uint8]:

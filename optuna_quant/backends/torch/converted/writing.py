@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.weight_algorithms.grouped import GroupedWeight
 
 
-
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
 
 
@@ -115,7 +114,7 @@ class _Writer:
 
     def write(self) -> WrittenProgram:
         slots = {str(node.target): node for node in self._graph.nodes if node.op == "call_module"}
-        own = set()
+        own: set[str] = set()
         for op in self._program.ops:
             place = self._program.slots[op.name]
             own.update(name for name in (place.weight, place.bias) if name is not None)
@@ -202,9 +201,7 @@ class _Writer:
             elif plan.mode == "dynamic" and plan.dynamic is not None:
                 args[place] = self._dynamic(source, *plan.dynamic)
             elif plan.mode == "bf16":
-                args[place] = self._graph.call_function(
-                    ATEN.to.dtype, (source, torch.bfloat16)
-                )
+                args[place] = self._graph.call_function(ATEN.to.dtype, (source, torch.bfloat16))
         node.args = tuple(args)
         if plan.mode == "bf16":
             readers = list(node.users)
@@ -288,10 +285,9 @@ class _Writer:
         points = self._tensors.read(paths["zero_points"]) if "zero_points" in paths else None
         if op.op_type == "Embedding":
             indices: Any = node.args[1]
-            rows = [self._rows(each, indices) for each in (codes, scales)]
-            found = grouped_values(
-                self._graph, *rows, None if points is None else self._rows(points, indices), weight
-            )
+            codes, scales = self._rows(codes, indices), self._rows(scales, indices)
+            points = None if points is None else self._rows(points, indices)
+            found = grouped_values(self._graph, codes, scales, points, weight)
             found.meta = dict(node.meta)
             node.replace_all_uses_with(found)
             self._graph.erase_node(node)
@@ -316,7 +312,6 @@ class _Writer:
 
     def _rows(self, table: Node, indices: Node) -> Node:
         return self._graph.call_function(ATEN.embedding.default, (table, indices))
-
 
 
 def _numbers(params: Params) -> tuple[Any, ...]:
