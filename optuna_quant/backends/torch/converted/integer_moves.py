@@ -6,6 +6,8 @@ import operator
 from typing import TYPE_CHECKING
 from typing import Any
 
+import torch
+
 from optuna_quant.backends.torch.converted.reference_ops import ATEN
 from optuna_quant.backends.torch.converted.reference_ops import QUANTIZED
 
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 
 _QUANTIZE: Any = QUANTIZED.quantize_per_tensor.default
 _DEQUANTIZE: Any = QUANTIZED.dequantize_per_tensor.default
+_LARGEST: Any = ATEN.max_pool2d_with_indices.default
 _MOVES = frozenset(
     {
-        ATEN.max_pool2d_with_indices.default,
+        _LARGEST,
         ATEN.view.default,
         ATEN.reshape.default,
         ATEN.permute.default,
@@ -66,6 +69,19 @@ def _move(quantizer: Node) -> None:
     sources = last.args[0] if isinstance(last.args[0], (list, tuple)) else [last.args[0]]
     if not all(each.target is _DEQUANTIZE and each.args[1:] == numbers for each in sources):
         return
+    # The kernel for the largest one of bytes is slow; floats hold them exactly.
+    in_floats = any(each.target is _LARGEST for each in chain)
     for source in dict.fromkeys(sources):
-        last.replace_input_with(source, source.args[0])
-    quantizer.replace_all_uses_with(quantizer.args[0])  # type: ignore[arg-type]
+        integers = source.args[0]
+        if in_floats:
+            integers = _cast(last, integers, torch.float32)
+        last.replace_input_with(source, integers)
+    result: Any = quantizer.args[0]
+    if in_floats:
+        result = _cast(quantizer, result, numbers[-1])
+    quantizer.replace_all_uses_with(result)
+
+
+def _cast(place: Node, tensor: Any, dtype: Any) -> Node:
+    with place.graph.inserting_before(place):
+        return place.graph.call_function(ATEN.to.dtype, (tensor, dtype))
