@@ -26,6 +26,8 @@ _MOVES = frozenset(
         ATEN.view.default,
         ATEN.reshape.default,
         ATEN.permute.default,
+        ATEN.transpose.int,
+        ATEN.t.default,
         ATEN.squeeze.dim,
         ATEN.squeeze.dims,
         ATEN.unsqueeze.default,

@@ -11,6 +11,7 @@ import torch
 from torch._inductor.constant_folding import constant_fold
 from torch._inductor.fx_passes.freezing_patterns import freezing_passes
 
+from optuna_quant.backends.torch.converted.contiguous import make_inputs_contiguous
 from optuna_quant.backends.torch.converted.exporting import export_graph
 from optuna_quant.backends.torch.converted.integer_moves import move_integers
 from optuna_quant.backends.torch.converted.packed_weights import pack_weights
@@ -85,6 +86,8 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
         for node in graph.graph.nodes:
             if node.target is ATEN.t.default:
                 node.target, node.args = ATEN.permute.default, (node.args[0], [1, 0])
+            elif node.target is ATEN.view.default:
+                node.target = ATEN.reshape.default
         values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
         freezing_passes(graph, values)
         constant_fold(graph)
@@ -94,9 +97,13 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
 
 
 def packed_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> GraphModule:
-    """A program in reference form, with this machine's kernels for weights of few bits."""
+    """A program in reference form, with this machine's kernels for weights of few bits.
+
+    Linear layers get inputs that are contiguous, which others would not find a kernel for.
+    """
     graph = _module(program)
     pack_weights(graph, ops)
+    make_inputs_contiguous(graph)
     return graph
 
 

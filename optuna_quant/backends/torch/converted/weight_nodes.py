@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def channel_weight(
-    graph: Graph, tensors: ProgramTensors, path: str, weight: ChannelWeight
+    graph: Graph, tensors: ProgramTensors, path: str, weight: ChannelWeight, *, has_kernel: bool
 ) -> tuple[Node, dict[str, str]]:
     """A weight of 8 bits with a scale for each output channel.
 
@@ -36,6 +36,9 @@ def channel_weight(
             Where they go.
         weight:
             The weight.
+        has_kernel:
+            Whether there may be an integer kernel for it, so that PT2E's own dequantizer is
+            wanted. Passes that put kernels in take any convolution for an ordinary one.
 
     Returns:
         The node that gives the floats, and where its tensors are, by what they are.
@@ -50,6 +53,13 @@ def channel_weight(
         name: tensors.add(f"{path}{ending}", tensor, (weight.digest, name))
         for name, (ending, tensor) in named.items()
     }
+    if not has_kernel:
+        codes, scales = (tensors.read(paths[name]) for name in ("codes", "scales"))
+        shape = [1] * weight.codes.ndim
+        shape[weight.axis] = -1
+        values = graph.call_function(ATEN.to.dtype, (codes, torch.float32))
+        factors = graph.call_function(ATEN.view.default, (scales, shape))
+        return graph.call_function(ATEN.mul.Tensor, (values, factors)), paths
     read = [tensors.read(place) for place in paths.values()]
     args: tuple[Any, ...] = (*read, weight.axis, -128, 127, torch.int8)
     return graph.call_function(QUANTIZED.dequantize_per_channel.default, args), paths

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from optuna_quant.backends.weight_algorithms.grouped import GroupedWeight
 
 
+_WITH_KERNELS = ("Linear", "Conv1d", "Conv2d")
+
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
 
 
@@ -241,7 +243,13 @@ class _Writer:
         assert form is not None and op.weight is not None
         paths: dict[str, str]
         if plan is not None and isinstance(plan.weight, ChannelWeight):
-            found, paths = channel_weight(self._graph, self._tensors, op.weight, plan.weight)
+            found, paths = channel_weight(
+                self._graph,
+                self._tensors,
+                op.weight,
+                plan.weight,
+                has_kernel=op.op_type in _WITH_KERNELS,
+            )
         else:
             tensor = self._program.weight(op)
             key = _identity(tensor) if op.batch_norm is None else None
