@@ -10,6 +10,7 @@ import torch
 
 from optuna_quant.backends.torch.converted.compiling import compiled
 from optuna_quant.backends.torch.converted.exporting import export_graph
+from optuna_quant.backends.torch.converted.exporting import without_examples
 from optuna_quant.backends.torch.converted.lowering import lower_program
 from optuna_quant.backends.torch.converted.lowering import packed_program
 from optuna_quant.backends.torch.converted.lowering import run_as_it_is
@@ -83,5 +84,5 @@ def convert(
     """
     with torch.no_grad():
         written = write_program(switched, plan)
-        program = export_graph(written.graph, exported.program)
+        program = without_examples(export_graph(written.graph, exported.program))
     return ConvertedProgram(program, written.ops, switched.form, configuration)

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 
+ORIGIN = "quant_op"
+"""The key of an op's name in the ``meta["custom"]`` of its node."""
+
+_OF_THIS_PROCESS = ("from_node", "stack_trace", "torch_fn")
+"""What nodes hold of places in code and in memory."""
+
+
 def export_graph(graph: GraphModule, like: ExportedProgram) -> ExportedProgram:
     """Export a graph module.
 
@@ -26,8 +33,27 @@ def export_graph(graph: GraphModule, like: ExportedProgram) -> ExportedProgram:
             The program that it was made from: it says which axes have any size.
     """
     args, shapes = inputs_like(like)
+    _keep_origins(graph)
     with torch.no_grad(), without_idle_output(), torch.fx.traceback.preserve_node_meta():
-        return torch.export.export(graph, args, dynamic_shapes=shapes, strict=False)
+        found = torch.export.export(graph, args, dynamic_shapes=shapes, strict=False)
+    _keep_origins(found.graph_module)
+    return found
+
+
+def without_examples(program: ExportedProgram) -> ExportedProgram:
+    """A program without the inputs that it was exported with."""
+    program._example_inputs = None
+    return program
+
+
+def _keep_origins(graph: GraphModule) -> None:
+    """Keep which op a node comes from, and drop what earlier exports have noted."""
+    for node in graph.graph.nodes:
+        for key in _OF_THIS_PROCESS:
+            node.meta.pop(key, None)
+        custom = node.meta.pop("custom", None) or {}
+        if ORIGIN in custom:
+            node.meta["custom"] = {ORIGIN: custom[ORIGIN]}
 
 
 def inputs_like(program: ExportedProgram) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

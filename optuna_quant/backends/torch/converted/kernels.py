@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from optuna_quant.backends.base import OpRuns
+from optuna_quant.backends.torch.converted.exporting import ORIGIN
 
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ _FLOAT = frozenset(
         "mm",
     }
 )
-_FUSED_ADD = "an addition in the kernel of a convolution or a Linear layer"
-_ORDERED = ("conv", "linear", "mm")
 
 
 def executed_kernels(program: LoweredProgram) -> dict[str, OpRuns]:
@@ -54,6 +53,7 @@ def executed_kernels(program: LoweredProgram) -> dict[str, OpRuns]:
     owners: dict[str, deque[str]] = defaultdict(deque)
     for op in program.ops:
         for path in op.tensors.values():
+            # Several ops may share one.
             owners[path].append(op.name)
     modes = {op.name: op.mode for op in program.ops}
     found: dict[str, OpRuns] = {}
@@ -116,5 +116,5 @@ def _paths_read(node: Node) -> Iterator[str]:
 
 
 def _by_origin(node: Node, modes: Mapping[str, str]) -> str | None:
-    name = (node.meta.get("custom") or {}).get("quant_op")
+    name = (node.meta.get("custom") or {}).get(ORIGIN)
     return name if name in modes else None

@@ -34,7 +34,8 @@ def quiet_torchao() -> Iterator[None]:
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", category=category, module=r"torch(ao)?(\.|$)")
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"torchao(\.|$)")
+            for module in (r"torchao(\.|$)", r"torch\._(inductor|dynamo)(\.|$)"):
+                warnings.filterwarnings("ignore", category=UserWarning, module=module)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

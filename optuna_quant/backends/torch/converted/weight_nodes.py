@@ -43,11 +43,9 @@ def channel_weight(
     Returns:
         The node that gives the floats, and where its tensors are, by what they are.
     """
-    zero_points = torch.zeros(len(weight.scales), dtype=torch.int64)
     named = {
         "codes": ("", torch.from_numpy(np.ascontiguousarray(weight.codes))),
         "scales": ("_scale", torch.from_numpy(np.ascontiguousarray(weight.scales))),
-        "zero_points": ("_zero_point", zero_points),
     }
     paths = {
         name: tensors.add(f"{path}{ending}", tensor, (weight.digest, name))
@@ -60,7 +58,10 @@ def channel_weight(
         values = graph.call_function(ATEN.to.dtype, (codes, torch.float32))
         factors = graph.call_function(ATEN.view.default, (scales, shape))
         return graph.call_function(ATEN.mul.Tensor, (values, factors)), paths
-    read = [tensors.read(place) for place in paths.values()]
+    channels = len(weight.scales)
+    zeros = torch.zeros(channels, dtype=torch.int64)
+    points = tensors.add(f"{path}_zero_point", zeros, ("zeros", channels))
+    read = [tensors.read(place) for place in (*paths.values(), points)]
     args: tuple[Any, ...] = (*read, weight.axis, -128, 127, torch.int8)
     return graph.call_function(QUANTIZED.dequantize_per_channel.default, args), paths
 

@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 
 from optuna_quant.backends.torch.candidates.plan import limits_of
 from optuna_quant.backends.torch.candidates.weights import ChannelWeight
+from optuna_quant.backends.torch.converted.exporting import ORIGIN
 from optuna_quant.backends.torch.converted.in_place import replace_in_place
 from optuna_quant.backends.torch.converted.in_place import writes_in_place
 from optuna_quant.backends.torch.converted.lifting import lift_quantizers
@@ -80,7 +81,7 @@ class WrittenProgram:
     Args:
         graph:
             Takes the inputs in their order and gives the outputs as a tuple, as the switched
-            program does; the node of each op has its name in ``meta["custom"]``.
+            program does; the node of each op has its name in its ``meta["custom"]``.
         ops:
             What became of the ops, in their order.
     """
@@ -109,6 +110,9 @@ class _Writer:
         self._program = program
         self._plan = plan
         self._graph = copy.deepcopy(program.original.graph)
+        for node in self._graph.nodes:
+            # Not where the user's code is, which is no part of what is deployed.
+            node.meta = {key: value for key, value in node.meta.items() if key == "val"}
         self._nodes = {node.name: node for node in self._graph.nodes}
         self._root = torch.nn.Module()
         self._tensors = ProgramTensors(self._root, self._graph)
@@ -178,7 +182,7 @@ class _Writer:
     def _write(self, op: TorchOp, sources: list[Node]) -> None:
         node = self._nodes[op.node]
         plan = self._plan.ops.get(op.name)
-        node.meta = {**node.meta, "custom": {**node.meta.get("custom", {}), "quant_op": op.name}}
+        node.meta = {**node.meta, "custom": {ORIGIN: op.name}}
         with self._graph.inserting_before(node):
             if plan is not None:
                 self._write_activations(node, plan)
