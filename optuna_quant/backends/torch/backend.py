@@ -21,6 +21,9 @@ from optuna_quant.backends.torch.calibration import ProgramCalibration
 from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
 from optuna_quant.backends.torch.candidates.switching import switch_of
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
+from optuna_quant.backends.torch.converted.conversion import convert
+from optuna_quant.backends.torch.converted.kernels import executed_kernels
+from optuna_quant.backends.torch.converted.saving import save_program
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
 from optuna_quant.backends.torch.options import APPROACHES
 from optuna_quant.backends.torch.options import find_capability
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.base import Feed
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
+    from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
+    from optuna_quant.backends.torch.converted.model import TorchModel
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.space.capability import Capability
@@ -197,8 +202,8 @@ class TorchBackend:
 
     # Models of configurations.
 
-    def quantize(self, config: QuantConfig) -> SimulatedModel:
-        """Build the model that a configuration describes.
+    def quantize(self, config: QuantConfig) -> TorchModel:
+        """Build the model that a configuration describes; it is converted when it is first used.
 
         Ops that the configuration does not name run in FP32, and so do, with a warning, those in
         static mode at a tensor to which calibration gives no range.
@@ -208,7 +213,7 @@ class TorchBackend:
                 If it names an op that the program does not have, or an option that the op does
                 not have, or a recipe.
         """
-        return self.simulated(config)
+        return self.converted(config)
 
     def simulated(self, config: QuantConfig) -> SimulatedModel:
         """A simulation in floats of what :meth:`quantize` builds: the program with ops switched.
@@ -226,8 +231,37 @@ class TorchBackend:
             graph,
             inputs=self._specs,
             nbytes=self._nbytes(plan),
-            save=self._save,
+            save=lambda plan, path: save_program(self._converted(plan, config), path),
         )
+
+    def converted(
+        self, config: QuantConfig, *, lower: bool = True, compile: bool = False
+    ) -> TorchModel:
+        """What :meth:`quantize` gives, in the form that is asked for.
+
+        Args:
+            config:
+                The configuration.
+            lower:
+                Whether to use this machine's integer kernels, which torchao brings. Otherwise it
+                computes in floats what integers would give.
+            compile:
+                Whether to compile it at its first run, which takes a C++ compiler.
+
+        Raises:
+            ValueError:
+                As :meth:`quantize`.
+        """
+        simulated = self.simulated(config)
+
+        def convert() -> ConvertedProgram:
+            with self._lock:
+                return self._converted(simulated.plan, config)
+
+        return TorchModel(simulated, convert, lower=lower, compile=compile)
+
+    def _converted(self, plan: ModelPlan, config: QuantConfig) -> ConvertedProgram:
+        return convert(self._program, self._exported, plan, config.to_json())
 
     def _nbytes(self, plan: ModelPlan) -> int:
         total = self._float_bytes
@@ -253,17 +287,21 @@ class TorchBackend:
             size *= axis
         return size
 
-    def _save(self, plan: ModelPlan, path: str | os.PathLike[str]) -> None:
-        raise NotImplementedError
-
     def fingerprint(self, config: QuantConfig) -> str:
         """A content hash of the model that a configuration describes."""
         with self._lock:
             return self._planner.plan(config).fingerprint
 
     def executed(self, config: QuantConfig) -> Mapping[str, OpRuns]:
-        """What PyTorch really runs for each op of a configuration."""
-        return {name: OpRuns() for name in config.ops}
+        """What PyTorch really runs for each op of a configuration, read from the lowered program.
+
+        Ops of which that is not found have ``OpRuns()``.
+        """
+        with self._lock:
+            plan = self._planner.plan(config)
+            lowered = self._converted(plan, config).loaded()
+        found = executed_kernels(lowered)
+        return {name: found.get(name, OpRuns()) for name in config.ops}
 
     def signature(self) -> dict[str, str]:
         """What every configuration of this backend depends on, part by part."""

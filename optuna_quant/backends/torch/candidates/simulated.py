@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base.model import Feed
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
+    from optuna_quant.backends.torch_program.call import CallForm
     from optuna_quant.data.inputs import InputSpec
 
 
@@ -59,7 +60,7 @@ class SimulatedModel:
         save: Callable[[ModelPlan, str | os.PathLike[str]], None],
     ) -> None:
         self._program = program
-        self._graph = graph
+        self.graph = graph
         self._save = save
         self.plan = plan
         self.inputs = tuple(inputs)
@@ -69,6 +70,11 @@ class SimulatedModel:
     def fingerprint(self) -> str:
         """A content hash of what it computes."""
         return self.plan.fingerprint
+
+    @property
+    def form(self) -> CallForm:
+        """How the user's module is called."""
+        return self._program.form
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -99,8 +105,8 @@ class SimulatedModel:
                 If an input is missing or there is no such output.
         """
         names = self.outputs if outputs is None else tuple(outputs)
-        _check_names(names, self.outputs, "output")
-        _check_names([spec.name for spec in self.inputs], feed, "input")
+        check_names(names, self.outputs, "output")
+        check_names([spec.name for spec in self.inputs], feed, "input")
         tensors = self._program.tensors_of({spec.name: feed[spec.name] for spec in self.inputs})
         found = self.compute(tensors)
         return [found[name].detach().cpu().numpy() for name in names]
@@ -108,7 +114,7 @@ class SimulatedModel:
     def compute(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, for the inputs by name."""
         with torch.no_grad():
-            outputs = self._graph(*self._program.inputs_of_call(tensors))
+            outputs = self.graph(*self._program.inputs_of_call(tensors))
         return self._program.named_outputs(outputs)
 
     @cached_property
@@ -127,7 +133,13 @@ class SimulatedModel:
         self._save(self.plan, path)
 
 
-def _check_names(wanted: Sequence[str], known: Any, what: str) -> None:
+def check_names(wanted: Sequence[str], known: Any, what: str) -> None:
+    """Check that all names are known.
+
+    Raises:
+        ValueError:
+            If one is not.
+    """
     for name in wanted:
         if name not in known:
             raise ValueError(

@@ -156,6 +156,11 @@ class SwitchedProgram:
             self._name_of[target] = name
         return self._name_of[target]
 
+    @property
+    def paths(self) -> dict[str, str]:
+        """Where the module has the parameters of the graph module, by their names in it."""
+        return {name: path for path, name in self._name_of.items()}
+
     def switched(self, switch: Switch) -> GraphModule:
         """The program with ops switched.
 
@@ -212,14 +217,11 @@ class SwitchedProgram:
 
     def inputs_of_call(self, tensors: Mapping[str, Any]) -> list[Any]:
         """The arguments of the graph module, from the inputs by name."""
-        return [
-            tensors[place] if isinstance(place, str) else place.value for place in self.form.inputs
-        ]
+        return self.form.flat_inputs(tensors)
 
     def named_outputs(self, outputs: Sequence[Any]) -> dict[str, torch.Tensor]:
         """What the graph module gives, by name; what is constant is left out."""
-        named = zip(self.form.outputs, outputs, strict=True)
-        return {name: value for name, value in named if isinstance(name, str)}
+        return self.form.named_outputs(outputs)
 
 
 def _constants_of(norm: Node, root: torch.nn.Module) -> BatchNormOf:
