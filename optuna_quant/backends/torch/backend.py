@@ -23,6 +23,7 @@ from optuna_quant.backends.torch.candidates.switching import switch_of
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
 from optuna_quant.backends.torch.converted.conversion import convert
 from optuna_quant.backends.torch.converted.kernels import executed_kernels
+from optuna_quant.backends.torch.converted.model import TorchModel
 from optuna_quant.backends.torch.converted.saving import save_program
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
 from optuna_quant.backends.torch.options import APPROACHES
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from optuna_quant.backends.base import Feed
     from optuna_quant.backends.torch.candidates.plan import ModelPlan
     from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
-    from optuna_quant.backends.torch.converted.model import TorchModel
     from optuna_quant.data.forms import InputValues
     from optuna_quant.data.forms import Transform
     from optuna_quant.space.capability import Capability
@@ -254,11 +254,11 @@ class TorchBackend:
         """
         simulated = self.simulated(config)
 
-        def convert() -> ConvertedProgram:
+        def program() -> ConvertedProgram:
             with self._lock:
                 return self._converted(simulated.plan, config)
 
-        return TorchModel(simulated, convert, lower=lower, compile=compile)
+        return TorchModel(simulated, program, lower=lower, compile=compile)
 
     def _converted(self, plan: ModelPlan, config: QuantConfig) -> ConvertedProgram:
         return convert(self._program, self._exported, plan, config.to_json())
