@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class ParetoQuantSampler(SurrogateQuantSampler):
     """Spend the trials on the front of cost and loss.
 
-    1. ``cheapest of all``: one end of the front, whatever its accuracy. (The FP32 model, the
-       baseline, is the other.)
+    1. ``cheapest to start with``: one end of the front, whatever its accuracy. (The FP32 model,
+       the baseline, is the other.)
     2. ``front``: a model of the loss
        (:class:`~optuna_quant.samplers._models.loss_model.LossModel`), whose prior are
        sensitivities and which every trial of the study teaches, predicts the configurations of
@@ -109,7 +109,9 @@ class ParetoQuantSampler(SurrogateQuantSampler):
 
     def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None
-        options = SurrogateOptions(self._min_gain, self._option_scores)
+        options = SurrogateOptions(
+            self._min_gain, self._option_scores, blocks=self._known_blocks(history)
+        )
         front = FrontOptions(self._reference_loss, self._min_gain)
         return ParetoPolicy(self._space, self._criterion, self._costs, options, front)
 

@@ -8,10 +8,10 @@ May import: `backends.onnxruntime` and what is below it.
 from __future__ import annotations
 
 from optuna_quant.backends.torch.backend import TorchBackend
-from optuna_quant.backends.torch.candidates.model import TorchModel
+from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
 from optuna_quant.backends.torch.converted.loading import load
 from optuna_quant.backends.torch.converted.model import ConvertedModel
 from optuna_quant.backends.torch.converted.saving import ModelFileError
 
 
-__all__ = ["ConvertedModel", "ModelFileError", "TorchBackend", "TorchModel", "load"]
+__all__ = ["ConvertedModel", "ModelFileError", "SimulatedModel", "TorchBackend", "load"]

@@ -18,7 +18,7 @@ from optuna_quant.backends.calibration.samples import SampleReader
 from optuna_quant.backends.calibration.samples import Samples
 from optuna_quant.backends.calibration.samples import checked_sizes
 from optuna_quant.backends.torch.calibration import ProgramCalibration
-from optuna_quant.backends.torch.candidates.model import TorchModel
+from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
 from optuna_quant.backends.torch.candidates.switching import switch_of
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
 from optuna_quant.backends.torch.converted.conversion import convert
@@ -134,7 +134,7 @@ class TorchBackend:
         where = None if device is None else torch.device(device)
         self._program = SwitchedProgram(self._exported, where)
         self._specs = input_specs(self._exported)
-        self._reader = SampleReader(self._specs, inputs=inputs, transform=transform)
+        self._reader = SampleReader(lambda: self._specs, inputs=inputs, transform=transform)
         self._samples = Samples(
             self._reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes
         )
@@ -203,8 +203,8 @@ class TorchBackend:
 
     # Models of configurations.
 
-    def quantize(self, config: QuantConfig) -> TorchModel:
-        """Switch the program as a configuration says.
+    def quantize(self, config: QuantConfig) -> SimulatedModel:
+        """Build the model that a configuration describes.
 
         Ops that the configuration does not name run in FP32, and so do, with a warning, those in
         static mode at a tensor to which calibration gives no range.
@@ -214,10 +214,19 @@ class TorchBackend:
                 If it names an op that the program does not have, or an option that the op does
                 not have, or a recipe.
         """
+        return self.simulated(config)
+
+    def simulated(self, config: QuantConfig) -> SimulatedModel:
+        """A simulation in floats of what :meth:`quantize` builds: the program with ops switched.
+
+        Raises:
+            ValueError:
+                As :meth:`quantize`.
+        """
         with self._lock:
             plan = self._planner.plan(config)
             graph = self._program.switched(switch_of(plan, self._program, self._weights))
-        return TorchModel(
+        return SimulatedModel(
             self._program,
             plan,
             graph,
@@ -244,7 +253,7 @@ class TorchBackend:
             ValueError:
                 As :meth:`quantize`.
         """
-        simulated = self.quantize(config)
+        simulated = self.simulated(config)
         with self._lock:
             program = self._converted(simulated.plan, config)
             return converted_model(simulated, program, lower=lower, compile=compile)

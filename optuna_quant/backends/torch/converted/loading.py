@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def load(
     path: str | os.PathLike[str], *, lower: bool = True, compile: bool = False
 ) -> CalledProgram:
-    """Load a quantized program that :meth:`TorchModel.save` or ``save_package`` wrote.
+    """Load a quantized program that :meth:`SimulatedModel.save` or ``save_package`` wrote.
 
     Args:
         path:

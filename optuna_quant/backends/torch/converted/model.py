@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from optuna_quant.backends.torch.candidates.model import check_names
+from optuna_quant.backends.torch.candidates.simulated import check_names
 from optuna_quant.backends.torch.converted.saving import save_package
 from optuna_quant.backends.torch.converted.saving import save_program
 from optuna_quant.backends.torch.converted.saving import save_state_dict
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_quant.backends.base.model import Feed
-    from optuna_quant.backends.torch.candidates.model import TorchModel
+    from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
     from optuna_quant.backends.torch.converted.conversion import ConvertedProgram
     from optuna_quant.backends.torch.converted.lowering import LoweredProgram
 
@@ -45,7 +45,7 @@ class ConvertedModel:
 
     def __init__(
         self,
-        simulated: TorchModel,
+        simulated: SimulatedModel,
         converted: ConvertedProgram,
         program: LoweredProgram,
         function: Callable[..., Sequence[Any]],
@@ -138,7 +138,7 @@ class ConvertedModel:
 
 
 def converted_model(
-    simulated: TorchModel, converted: ConvertedProgram, *, lower: bool, compile: bool
+    simulated: SimulatedModel, converted: ConvertedProgram, *, lower: bool, compile: bool
 ) -> ConvertedModel:
     """A converted program as a model.
 

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_modules import CASES  # noqa: E402
-from torch_modules import ready  # noqa: E402
+from converted_modules import CASES  # noqa: E402
+from converted_modules import ready  # noqa: E402
 
 from optuna_quant.backends.torch.converted.comparing import compare  # noqa: E402
 from optuna_quant.space.config import QuantConfig  # noqa: E402
@@ -24,7 +24,7 @@ def test_static_programs(name: str) -> None:
     it = ready(name, "static")
     for label in ("static", "bf16", "fp32"):
         config = it.config(label)
-        model = it.backend.quantize(config)
+        model = it.backend.simulated(config)
         written = it.backend.converted(config, lower=False)
         assert compare(model, written, it.feeds()).relative < _SINGLE, label
 
@@ -34,7 +34,7 @@ def test_lowered_static_programs(name: str) -> None:
     pytest.importorskip("torchao")
     it = ready(name, "static")
     config = it.config("static")
-    found = compare(it.backend.quantize(config), it.backend.converted(config), it.feeds())
+    found = compare(it.backend.simulated(config), it.backend.converted(config), it.feeds())
     # A sum in another order may fall on the other side of a rounding boundary.
     assert found.relative < 0.01
 
@@ -43,7 +43,7 @@ def test_lowered_static_programs(name: str) -> None:
 def test_dynamic_programs(name: str) -> None:
     it = ready(name, "dynamic")
     config = it.config("dynamic")
-    model = it.backend.quantize(config)
+    model = it.backend.simulated(config)
     written = it.backend.converted(config, lower=False)
     assert compare(model, written, it.feeds()).relative < _SINGLE
     lowered = it.backend.converted(config)
@@ -69,7 +69,7 @@ def test_programs_with_weights_of_few_bits(name: str) -> None:
         config = it.config(label)
         assert any(each.mode == "weight_only" for each in config.ops.values()), label
         written = it.backend.converted(config, lower=False)
-        found = compare(it.backend.quantize(config), written, it.feeds())
+        found = compare(it.backend.simulated(config), written, it.feeds())
         assert found.relative < _SINGLE, label
 
 
@@ -77,7 +77,7 @@ def test_programs_with_weights_of_few_bits(name: str) -> None:
 def test_kernels_for_weights_of_few_bits(label: str) -> None:
     it = ready("block", "weight_only")
     config = it.config(label)
-    found = compare(it.backend.quantize(config), it.backend.converted(config), it.feeds())
+    found = compare(it.backend.simulated(config), it.backend.converted(config), it.feeds())
     assert found.relative < _BFLOAT16
 
 
@@ -90,7 +90,7 @@ def test_a_mixed_program() -> None:
         fitting = [o for o in op.options if o.label.startswith(labels[number % len(labels)])]
         found[op.name] = (fitting or list(op.options))[0]
     config = QuantConfig(found)
-    model = it.backend.quantize(config)
+    model = it.backend.simulated(config)
     assert compare(model, it.backend.converted(config), it.feeds()).relative < 0.01
 
 
@@ -106,7 +106,7 @@ def test_arguments_and_outputs_are_those_of_the_module() -> None:
 def test_the_module_and_the_simulation_stay_as_they_are() -> None:
     it = ready("written", "static")
     before = it.module(it.samples)
-    model = it.backend.quantize(it.config("static"))
+    model = it.backend.simulated(it.config("static"))
     (simulated,) = model.run(it.feeds()[0])
     it.backend.converted(it.config("static"), lower=False).run(it.feeds()[0])
     assert torch.equal(it.module(it.samples), before)

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_modules import ready  # noqa: E402
+from converted_modules import ready  # noqa: E402
 
 from optuna_quant.backends.torch.converted import torchao_passes  # noqa: E402
 from optuna_quant.backends.torch.converted.comparing import compare  # noqa: E402
@@ -99,7 +99,7 @@ def test_without_torchao_programs_compute_in_floats_and_say_so(
         optuna.logging.disable_propagation()
     assert "pip install torchao" in caplog.text
     assert not model.program.lowered
-    found = compare(it.backend.quantize(config), model, it.feeds())
+    found = compare(it.backend.simulated(config), model, it.feeds())
     assert found.relative < 1e-5
     assert not any(runs.integer for runs in it.backend.executed(config).values())
 
@@ -112,4 +112,4 @@ def test_of_two_kernels_only_the_maximum_is_taken_in_floats() -> None:
     targets = [str(node.target) for node in model.program.graph.graph.nodes]
     # The input, which two convolutions read, and nothing between the convolutions.
     assert sum("quantize_per_tensor" in each for each in targets) <= 3
-    assert compare(it.backend.quantize(config), model, it.feeds()).relative < 0.01
+    assert compare(it.backend.simulated(config), model, it.feeds()).relative < 0.01
