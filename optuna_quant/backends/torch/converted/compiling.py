@@ -49,11 +49,13 @@ def compiled(graph: GraphModule) -> Callable[..., Sequence[Any]]:
             "torch.compile."
         )
         return graph
+    from torch._inductor import config
+
     load_passes()
     function = torch.compile(graph, dynamic=None)
 
     def run(*args: Any) -> Sequence[Any]:
-        with torch.no_grad(), quiet_torchao(), torch._inductor.config.patch(freezing=True):
+        with torch.no_grad(), quiet_torchao(), config.patch(freezing=True):
             found: Sequence[Any] = function(*args)
         return found
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from optuna.logging import get_logger
 import torch
-from torch._inductor.constant_folding import constant_fold
-from torch._inductor.fx_passes.freezing_patterns import freezing_passes
 
 from optuna_quant.backends.torch.converted.contiguous import make_inputs_contiguous
 from optuna_quant.backends.torch.converted.exporting import export_graph
@@ -86,14 +84,23 @@ def lower_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> Lowered
         for node in graph.graph.nodes:
             if node.target is ATEN.t.default:
                 node.target, node.args = ATEN.permute.default, (node.args[0], [1, 0])
-            elif node.target is ATEN.view.default:
+            elif node.target in (ATEN.view.default, ATEN._unsafe_view.default):
                 node.target = ATEN.reshape.default
-        values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
-        freezing_passes(graph, values)
-        constant_fold(graph)
+        _put_in_kernels(graph)
         move_integers(graph)
     _drop_unread(graph)
     return LoweredProgram(graph, tuple(ops), lowered=True)
+
+
+def _put_in_kernels(graph: GraphModule) -> None:
+    # The compiler takes seconds to import.
+    from torch._inductor.constant_folding import constant_fold
+    from torch._inductor.fx_passes.freezing_patterns import freezing_passes
+
+    freezing_passes(
+        graph, [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    )
+    constant_fold(graph)
 
 
 def packed_program(program: ExportedProgram, ops: Sequence[WrittenOp]) -> GraphModule:

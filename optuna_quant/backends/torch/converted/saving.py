@@ -8,6 +8,7 @@ import io
 import json
 from pathlib import Path
 import tempfile
+from types import ModuleType
 from typing import TYPE_CHECKING
 from typing import Any
 import zipfile
@@ -120,7 +121,7 @@ def save_package(converted: ConvertedProgram, path: str | os.PathLike[str]) -> N
         place = str(Path(folder) / "package.pt2")
         with quiet_torchao(), without_idle_output():
             program = export_graph(packed, converted.program)
-            torch._inductor.aoti_compile_and_package(
+            _inductor().aoti_compile_and_package(
                 program,
                 package_path=place,
                 inductor_configs={
@@ -180,12 +181,19 @@ def read_package(
         return None
     try:
         with quiet_torchao(), without_idle_output():
-            runner = torch._inductor.aoti_load_package(str(path))
+            runner = _inductor().aoti_load_package(str(path))
         metadata = runner.get_metadata()
     except Exception as error:
         raise ModelFileError(f"{_refused(path)}: {_first_line(error)}.") from error
     record = _parsed(metadata.get(_RECORD, ""), path)
     return runner, form_from_json(record["call"])
+
+
+def _inductor() -> ModuleType:
+    # The compiler takes seconds to import.
+    import torch._inductor
+
+    return torch._inductor
 
 
 def _is_package(path: Path) -> bool:

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_forms import CASES  # noqa: E402
-from torch_forms import ready  # noqa: E402
+from converted_modules import CASES  # noqa: E402
+from converted_modules import ready  # noqa: E402
 
 from optuna_quant.backends.torch.converted.comparing import compare  # noqa: E402
 from optuna_quant.space.config import QuantConfig  # noqa: E402

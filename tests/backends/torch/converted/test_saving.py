@@ -12,8 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
-from torch_forms import Chain  # noqa: E402
-from torch_forms import ready  # noqa: E402
+from converted_modules import Chain  # noqa: E402
+from converted_modules import ready  # noqa: E402
 
 from optuna_quant.backends.torch import ModelFileError  # noqa: E402
 from optuna_quant.backends.torch import TorchBackend  # noqa: E402

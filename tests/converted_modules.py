@@ -93,9 +93,9 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.twice = nn.Linear(32, 32)
-        self.table = nn.Embedding(20, 32)
-        self.head = nn.Linear(32, 20, bias=False)
+        self.twice = nn.Linear(64, 64)
+        self.table = nn.Embedding(20, 64)
+        self.head = nn.Linear(64, 20, bias=False)
         self.head.weight = self.table.weight
 
     def forward(
