@@ -31,6 +31,8 @@ LAYERS = (
     "backends.ranges",
     "backends.calibration",
     "backends.weight_algorithms",
+    "backends.sensitivity",
+    "backends.blocks",
     "backends.torch_program",
     "backends.onnxruntime.model",
     "backends.onnxruntime.torch_export",

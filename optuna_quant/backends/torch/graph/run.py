@@ -1,0 +1,66 @@
+"""Running a graph module node by node, such that what it gives can be differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
+from torch.fx.interpreter import Interpreter
+from torch.fx.node import map_aggregate
+from torch.nn.attention import SDPBackend
+from torch.nn.attention import sdpa_kernel
+
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+
+class GraphRun(Interpreter):
+    """Runs a graph module on tensors of one floating-point type.
+
+    Gradients also pass where the program stops them: quantization errors pass there as well.
+
+    Args:
+        graph:
+            The graph module.
+        dtype:
+            The type that stands for float32 in it; its buffers must be of that type.
+    """
+
+    def __init__(self, graph: GraphModule, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(graph)
+        self._dtype = dtype
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a node of an operator gives."""
+        aten = torch.ops.aten
+        if target in (aten.detach.default, aten.detach_.default):
+            return args[0]
+        if target is torch.ops.higher_order.wrap_with_set_grad_enabled:
+            _, inner, *inputs = args
+            return GraphRun(inner, self._dtype).run(*inputs)
+        if self._dtype != torch.float32:
+            if target is aten._assert_tensor_metadata.default:
+                return None
+            args, kwargs = map_aggregate((args, kwargs), self._own_type)
+        return super().call_function(target, args, kwargs)
+
+    def _own_type(self, value: Any) -> Any:
+        return self._dtype if value is torch.float32 else value
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """With attention and recurrent layers made of plain operators.
+
+    Those can be differentiated twice, and their multiply-adds can be counted.
+    """
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        torch.backends.mkldnn.flags(enabled=False),
+        torch.backends.cudnn.flags(enabled=False),
+    ):
+        yield
