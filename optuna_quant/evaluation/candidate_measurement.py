@@ -9,6 +9,7 @@ from typing import Any
 from optuna.exceptions import TrialPruned
 
 from optuna_quant.backends.base import ModelLoadError
+from optuna_quant.backends.base import SimulatesCandidates
 from optuna_quant.evaluation.function import FunctionEvaluation
 from optuna_quant.evaluation.function import GivenScores
 from optuna_quant.evaluation.sampled import furthest
@@ -18,6 +19,7 @@ from optuna_quant.evaluation.user_code import shown
 from optuna_quant.evaluation.value import as_metric
 from optuna_quant.samplers._engine.contract import TellsNewConfigs
 from optuna_quant.study import record
+from optuna_quant.study.trial_view import TrialView
 
 
 if TYPE_CHECKING:
@@ -120,21 +122,51 @@ class CandidateMeasurement:
         if duplicate is not None:
             return self._reuse.take_over(trial, written, duplicate)
         metric = self._evaluated(trial, model, waiting)
+        metric = self._as_built(trial, config, metric, waiting)
         self._reuse.keep(trial, metric)
         return metric
 
     def _build(self, config: QuantConfig) -> Model:
+        backend = self._setup.backend
         try:
-            return self._setup.backend.quantize(config)
+            if isinstance(backend, SimulatesCandidates):
+                return backend.simulated(config)
+            return backend.quantize(config)
         except Exception as error:
             raise CandidateError(f"Not built: {shown(error)}", final=True) from error
 
-    def _evaluated(self, trial: optuna.Trial, model: Model, waiting: Waiting) -> float:
+    def _as_built(
+        self, trial: optuna.Trial, config: QuantConfig, metric: float, waiting: Waiting
+    ) -> float:
+        """The metric of the model itself, where a simulation of it meets the criterion."""
+        backend, criterion = self._setup.backend, self._setup.criterion
+        if not isinstance(backend, SimulatesCandidates):
+            return metric
+        if not criterion.meets(metric, self._baseline.value(trial, waiting)):
+            return metric
+        evidence = TrialView.of_running(trial).evidence
+        evaluated = 1.0 if evidence is None else evidence.cost
+        try:
+            model = backend.quantize(config)
+        except Exception as error:
+            raise CandidateError(f"Not built: {shown(error)}", final=True) from error
+        found = self._evaluated(trial, model, waiting, in_full=True)
+        trial.set_user_attr(record.SIMULATED, {"metric": metric, "evaluated": evaluated})
+        return found
+
+    def _evaluated(
+        self, trial: optuna.Trial, model: Model, waiting: Waiting, *, in_full: bool = False
+    ) -> float:
         baseline = partial(self._baseline.value, trial, waiting)
         sampled = self._samples.until_known(trial, baseline)
         try:
             if sampled is None:
                 returned = self._run(trial, lambda check: self._in_full(model))
+            elif in_full:
+                evaluation, kept_scores = sampled
+                returned = self._run(
+                    trial, lambda check: kept_scores.see_all(model, evaluation, report=False)
+                )
             else:
                 returned = self._by_samples(trial, model, *sampled)
         except TrialPruned:
@@ -147,7 +179,11 @@ class CandidateMeasurement:
         kept = self._samples.kept(trial, baseline) if isinstance(returned, GivenScores) else None
         try:
             if isinstance(returned, GivenScores):
-                returned = returned.mean if kept is None else kept[1].see_all(model, returned)
+                returned = (
+                    returned.mean
+                    if kept is None
+                    else kept[1].see_all(model, returned, report=not in_full)
+                )
             return as_metric(returned, higher_is_better=self._setup.criterion.higher_is_better)
         except ValueError as error:
             raise CandidateError(str(error), final=True) from error

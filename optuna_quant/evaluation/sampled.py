@@ -248,6 +248,7 @@ class SampledTrial:
         self._batches: list[bytes] = []  # Of the scores.
         self._seen = 0
         self._evaluated = 0
+        self._reports = True
         self._bounded: tuple[int, tuple[float, float]] | None = None  # By the samples seen.
 
     def take_over(self, other: FrozenTrial) -> bool:
@@ -331,20 +332,26 @@ class SampledTrial:
                 f"it was asked for, but it gave {self._evaluated}."
             )
 
-    def see_all(self, model: NativeModel, evaluation: SampleEvaluation) -> float:
+    def see_all(
+        self, model: NativeModel, evaluation: SampleEvaluation, *, report: bool = True
+    ) -> float:
         """Write down the scores of all samples, whatever was asked for, and give the metric.
 
         Args:
             model:
                 The model.
             evaluation:
-                Gives its scores, which are known.
+                Gives its scores.
+            report:
+                Whether to report the metric to Optuna, which takes one value for each number of
+                samples.
 
         Raises:
             ValueError:
                 If they are not one for each sample, or out of bounds.
         """
         self._fidelity = FULL
+        self._reports = report
         self.evaluate(model, evaluation, None)
         return self.conclude()
 
@@ -471,7 +478,7 @@ class SampledTrial:
 
     def _report(self) -> None:
         # With several objectives Optuna has no intermediate values.
-        if len(self._trial.study.directions) == 1 and self._seen:
+        if self._reports and len(self._trial.study.directions) == 1 and self._seen:
             self._trial.report(self._estimate(), step=self._seen)
 
     def _reason(self, low: float, high: float) -> str:

@@ -28,7 +28,8 @@ def full_evaluations(study: optuna.Study) -> float:
             The study. A trial that took over another one's result counts nothing, one that was
             evaluated in full 1, the FP32 baseline included, and one that was stopped before
             counts for the part of the samples that it has seen itself. What failed does not
-            count. The second evaluation of an answer counts as well, and so does what the
+            count. A model that was simulated first counts for both. The second evaluation of an
+            answer counts as well, and so does what the
             sensitivities of the default strategy have run (:func:`sensitivity_evaluations`).
     """
     trials = views(study)
@@ -80,5 +81,5 @@ def _cost(view: TrialView) -> float:
         return 0.0
     evidence = view.evidence
     if evidence is not None:
-        return evidence.cost
-    return 0.0 if view.reused_from is not None else 1.0
+        return evidence.cost + view.simulated_evaluations
+    return 0.0 if view.reused_from is not None else 1.0 + view.simulated_evaluations

@@ -221,6 +221,7 @@ def _check_trial(one: _Trial) -> None:
         record.EVIDENCE: _is_evidence,
         record.FALLBACK_OPS: _is_count,
         record.MODEL_BYTES: _is_number,
+        record.SIMULATED: lambda s: _has(s, metric=_is_number, evaluated=_is_number),
         record.COSTS: _are_costs,
         record.MET: _is_flag,
         record.LOSS: _is_number,

@@ -233,6 +233,18 @@ class TrialView:
         return record.DEPENDS_ON_BATCH in self.trial.user_attrs
 
     @property
+    def simulated_metric(self) -> float | None:
+        """The metric of the model's simulation, where the model itself was evaluated as well."""
+        found = self.trial.user_attrs.get(record.SIMULATED)
+        return None if found is None else float(found["metric"])
+
+    @property
+    def simulated_evaluations(self) -> float:
+        """How much was evaluated of the simulation of such a model."""
+        found = self.trial.user_attrs.get(record.SIMULATED)
+        return 0.0 if found is None else float(found["evaluated"])
+
+    @property
     def costs(self) -> Mapping[str, float]:
         """What its model costs by measure, as far as that was recorded."""
         found: Mapping[str, float] = self.trial.user_attrs.get(record.COSTS, {})

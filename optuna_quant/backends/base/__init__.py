@@ -17,6 +17,7 @@ from optuna_quant.backends.base.backend import HasSignature
 from optuna_quant.backends.base.backend import NamesOriginal
 from optuna_quant.backends.base.backend import OpRuns
 from optuna_quant.backends.base.backend import ReadsFiles
+from optuna_quant.backends.base.backend import SimulatesCandidates
 from optuna_quant.backends.base.backend import SimulatesTarget
 from optuna_quant.backends.base.backend import TracesOutputs
 from optuna_quant.backends.base.backend import WeighsFloats
@@ -93,6 +94,7 @@ __all__ = [
     "SensitivityKind",
     "SharesCalibration",
     "SharesParts",
+    "SimulatesCandidates",
     "SimulatesTarget",
     "TakesBatches",
     "TakesSamples",

@@ -221,6 +221,26 @@ class SimulatesTarget(Protocol):
         ...
 
 
+@runtime_checkable
+class SimulatesCandidates(Protocol):
+    """A backend that can say quickly about what its models will give.
+
+    A trial evaluates the simulation. If that meets the criterion, the model itself is evaluated
+    in full, and that decides.
+    """
+
+    def simulated(self, config: QuantConfig) -> Model:
+        """A stand-in for what :meth:`Backend.quantize` gives, quick to build.
+
+        It has the same fingerprint and size, and gives the same up to rounding.
+
+        Raises:
+            ValueError:
+                As :meth:`Backend.quantize`.
+        """
+        ...
+
+
 def simulated_target_of(backend: object) -> str | None:
     """The name of the device that a backend simulates; None if it simulates none."""
     return backend.simulated_target if isinstance(backend, SimulatesTarget) else None

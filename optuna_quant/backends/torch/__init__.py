@@ -8,7 +8,7 @@ May import: `backends.onnxruntime` and what is below it.
 from __future__ import annotations
 
 from optuna_quant.backends.torch.backend import TorchBackend
-from optuna_quant.backends.torch.candidates.model import TorchModel
+from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
 
 
-__all__ = ["TorchBackend", "TorchModel"]
+__all__ = ["SimulatedModel", "TorchBackend"]

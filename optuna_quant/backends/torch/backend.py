@@ -18,7 +18,7 @@ from optuna_quant.backends.calibration.samples import SampleReader
 from optuna_quant.backends.calibration.samples import Samples
 from optuna_quant.backends.calibration.samples import checked_sizes
 from optuna_quant.backends.torch.calibration import ProgramCalibration
-from optuna_quant.backends.torch.candidates.model import TorchModel
+from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
 from optuna_quant.backends.torch.candidates.switching import switch_of
 from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
 from optuna_quant.backends.torch.costing import CostingBackend
@@ -210,8 +210,8 @@ class TorchBackend(ScoringBackend, CostingBackend, DescribingBackend):
 
     # Models of configurations.
 
-    def quantize(self, config: QuantConfig) -> TorchModel:
-        """Switch the program as a configuration says.
+    def quantize(self, config: QuantConfig) -> SimulatedModel:
+        """Build the model that a configuration describes.
 
         Ops that the configuration does not name run in FP32, and so do, with a warning, those in
         static mode at a tensor to which calibration gives no range.
@@ -221,10 +221,19 @@ class TorchBackend(ScoringBackend, CostingBackend, DescribingBackend):
                 If it names an op that the program does not have, or an option that the op does
                 not have, or a recipe.
         """
+        return self.simulated(config)
+
+    def simulated(self, config: QuantConfig) -> SimulatedModel:
+        """A simulation in floats of what :meth:`quantize` builds: the program with ops switched.
+
+        Raises:
+            ValueError:
+                As :meth:`quantize`.
+        """
         with self._lock:
             plan = self._planner.plan(config)
             graph = self._program.switched(switch_of(plan, self._program, self._weights))
-        return TorchModel(
+        return SimulatedModel(
             self._program,
             plan,
             graph,

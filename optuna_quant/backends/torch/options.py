@@ -62,9 +62,9 @@ def find_capability(
     found = []
     for op in ops:
         options = list(_quantized(op, approach, has_data=has_data))
-        on_request = _on_request(op, approach, has_data=has_data)
-        if options or on_request:
-            default = bool(options) and _is_default(op, approach)
+        if options:
+            on_request = _on_request(op, approach, has_data=has_data)
+            default = _is_default(op, approach)
             fallbacks = (BF16, FP32) if _has_bf16(op, approach) else (FP32,)
             found.append(
                 OpCapability(

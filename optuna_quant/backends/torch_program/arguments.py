@@ -113,7 +113,16 @@ def _free_axes(
         return {axis: torch.export.Dim.AUTO for axis in free} or None
 
     def of_each(value: Any) -> Any:
-        return pytree.tree_map(of, value)
+        if value is None or isinstance(value, (torch.Tensor, bool, int, float, str)):
+            return of(value)
+        if isinstance(value, dict):
+            return {name: of_each(each) for name, each in value.items()}
+        # Of data classes, as of lists, the exporter takes a list.
+        parts = pytree.tree_flatten(value, is_leaf=lambda each: each is not value)[0]
+        if len(parts) == 1 and parts[0] is value:
+            return of(value)
+        found = [of_each(each) for each in parts]
+        return tuple(found) if isinstance(value, tuple) else found
 
     args, kwargs = arguments
     parameters = list(signature.parameters.values())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import linecache
 from pathlib import Path
 import re
+import sys
 import traceback
 
 
 _NO_CONVERSION = re.compile(r"No ONNX function found for .*?op='([\w.]+)'")
 _LONGEST_REASON = 300
+_OTHERS = ("torch", "onnxscript", "onnx_ir", "optuna_quant")
+"""The packages whose code is not the user's; the standard library lies in a folder "lib"."""
 _CURES = (
     (
         re.compile(r"data-dependent|Could not guard|GuardOnDataDependent|_local_scalar_dense"),
@@ -96,6 +99,9 @@ def _place(causes: list[BaseException]) -> str:
 
 
 def _is_users(filename: str) -> bool:
-    parts = Path(filename).parts
-    ours = {"torch", "onnxscript", "optuna_quant", "onnx_ir", "contextlib.py", "functools.py"}
-    return not filename.startswith("<") and not ours & set(parts) and "lib" not in parts
+    path = Path(filename)
+    if filename.startswith("<") or "lib" in path.parts:
+        return False
+    modules = (sys.modules.get(name) for name in _OTHERS)
+    places = [Path(str(module.__file__)).parent for module in modules if module is not None]
+    return not any(path.is_relative_to(place) for place in places)

@@ -263,16 +263,17 @@ def _batch_norm(node: Node) -> str | None:
 
 
 def _name(node: Node, form: OpForm, modules: Collection[str]) -> str:
-    """The path of the module whose weight it has, or that calls it, with what it is."""
+    """The path of the module that it is, or whose weight it has, or that calls it."""
     path = next((each for each in reversed(list(_stack(node))) if each in modules), "")
     if form.weight is not None and len(node.args) > form.weight.position:
         owner, _, parameter = str(
             getattr(node.args[form.weight.position], "target", "")
         ).rpartition(".")
-        if parameter == "weight" and owner in modules:
-            return owner
+        # First the module that is called: another one may have the same weight.
         if path and not any(each.startswith(f"{path}.") for each in modules):
             return path
+        if parameter == "weight" and owner in modules:
+            return owner
     return f"{path}.{form.op_type}" if path else form.op_type
 
 

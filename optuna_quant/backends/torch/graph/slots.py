@@ -7,9 +7,6 @@ from typing import Any
 import torch
 
 
-# The oldest operators of torch.export's own form of quantized programs.
-_OPS: Any = torch.ops.quantized_decomposed
-
 _SMALLEST_SCALE = torch.finfo(torch.float32).eps
 
 
@@ -75,13 +72,16 @@ class DynamicFakeQuantize(torch.nn.Module):
         if x.numel() == 0:
             return x
         low, high = self.limits
-        dtype = torch.uint8 if low == 0 else torch.int8
-        choose = _OPS.choose_qparams_symmetric if self.symmetric else _OPS.choose_qparams
-        scale, zero_point = choose.tensor(x, low, high, _SMALLEST_SCALE, dtype)
-        quantized = _OPS.quantize_per_tensor.tensor(x, scale, zero_point, low, high, dtype)
-        args = quantized, scale, zero_point, low, high, dtype
-        found: torch.Tensor = _OPS.dequantize_per_tensor.tensor(*args)
-        return found
+        least, most = x.aminmax()
+        least, most = least.clamp(max=0.0), most.clamp(min=0.0)
+        if self.symmetric:
+            extent = torch.maximum(-least, most) / ((high - low) / 2)
+            scale, zero_point = extent.clamp(min=_SMALLEST_SCALE), torch.zeros_like(least)
+            zero_point += (low + high + 1) // 2
+        else:
+            scale = ((most - least) / (high - low)).clamp(min=_SMALLEST_SCALE)
+            zero_point = (low - torch.round(least / scale)).clamp(low, high)
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point.int(), low, high)
 
 
 class Cast(torch.nn.Module):

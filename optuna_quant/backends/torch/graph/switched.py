@@ -19,6 +19,7 @@ from optuna_quant.backends.torch.graph.ops import TorchOp
 from optuna_quant.backends.torch.graph.ops import find_ops
 from optuna_quant.backends.torch.graph.slots import BatchNorm
 from optuna_quant.backends.torch.graph.slots import Unchanged
+from optuna_quant.backends.torch_program.quiet import without_idle_output
 
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class SwitchedProgram:
 
     def __init__(self, exported: ModuleProgram, device: torch.device | None = None) -> None:
         self.form = exported.form
-        module = exported.program.module(check_guards=False)
+        with without_idle_output():
+            module = exported.program.module(check_guards=False)
         graph = copy.deepcopy(module.graph)  # Without the module, which lacks the slots.
         graph.set_codegen(CodeGen())
         self.ops: tuple[TorchOp, ...] = find_ops(graph, exported.module_paths())

@@ -1,4 +1,4 @@
-"""A candidate: the program as one configuration says."""
+"""A candidate, simulated: the program as one configuration says, in floats."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from optuna_quant.data.inputs import InputSpec
 
 
-class TorchModel:
-    """A program as one configuration says: a :class:`~optuna_quant.backends.base.Model`.
+class SimulatedModel:
+    """A program as one configuration says, in floats.
 
-    It computes in floats what the quantized program gives, up to rounding: quantized tensors are
-    rounded to the values that their integers stand for. :meth:`save` writes the converted program.
+    It is a :class:`~optuna_quant.backends.base.Model`, and computes what the quantized program
+    gives, up to rounding: quantized tensors are rounded to the values that their integers stand
+    for. :meth:`save` writes the converted program.
 
     Args:
         program:
@@ -110,9 +111,13 @@ class TorchModel:
             outputs = self._graph(*self._program.inputs_of_call(tensors))
         return self._program.named_outputs(outputs)
 
+    @cached_property
+    def _called(self) -> CalledProgram:
+        return CalledProgram(self.compute, self._program.form)
+
     def native(self) -> CalledProgram:
         """The model as a module, which takes and returns what the user's module does."""
-        return CalledProgram(self.compute, self._program.form)
+        return self._called
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the converted program to a file, which is replaced as a whole or left as it was.

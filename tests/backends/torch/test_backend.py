@@ -1,0 +1,308 @@
+"""What the PyTorch backend makes of modules: names, switches, numbers, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import copy
+from dataclasses import dataclass
+from typing import Any
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+import torch_modules
+
+from optuna_quant.backends.ranges.ranges import quantize_weight
+from optuna_quant.backends.torch import TorchBackend
+from optuna_quant.backends.torch_program import ModuleExportError
+from optuna_quant.space.config import FP32
+from optuna_quant.space.config import OpConfig
+from optuna_quant.space.config import QuantConfig
+
+
+BF16 = OpConfig("bf16")
+STATIC = OpConfig.from_label("static a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax")
+DYNAMIC = OpConfig.from_label(
+    "dynamic a=uint8/asym/per_tensor/minmax w=int8/sym/per_channel/minmax"
+)
+
+
+ASYMMETRIC = OpConfig.from_label(STATIC.label.replace("int8/sym", "int8/asym"))
+
+
+def conv_backend(**options: Any) -> TorchBackend:
+    x = torch_modules.samples(40, 2, 8, 8)
+    options.setdefault("calibration_data", x.numpy())
+    return TorchBackend(torch_modules.convnet(), x[:2], **options)
+
+
+def in_mode(backend: TorchBackend, option: OpConfig, *ops: str) -> QuantConfig:
+    return QuantConfig(dict.fromkeys(ops, option))
+
+
+def exported(backend: TorchBackend, *inputs: torch.Tensor) -> Any:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return backend._exported.program.module()(*inputs)
+
+
+def test_ops_are_named_by_module() -> None:
+    ops = conv_backend().capability().ops
+    assert {op.name: op.op_type for op in ops} == {
+        "stem.0": "Conv2d",
+        "body": "Conv2d",
+        "Add": "Add",
+        "depthwise": "Conv2d",
+        "fc": "Linear",
+    }
+    assert [op.name for op in ops if not op.default] == ["Add"]
+
+
+def test_a_module_that_is_used_twice_has_two_ops() -> None:
+    backend = TorchBackend(
+        torch_modules.attention(), torch.arange(10).reshape(2, 5), approach="dynamic"
+    )
+    names = [op.name for op in backend.capability().ops]
+    assert names == ["attention.Linear", "attention.out_proj", "feed", "feed#2"]
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_nothing_switched_is_the_program_bit_for_bit(device: str | None) -> None:
+    net, x = torch_modules.convnet(), torch_modules.samples(5, 2, 8, 8)
+    backend = TorchBackend(net, x, calibration_data=x.numpy(), device=device)
+    found = backend.simulated(backend.tuning_space().fp32()).native()(x)
+    assert torch.equal(found, exported(backend, x))
+
+
+def test_structured_outputs_are_those_of_the_module() -> None:
+    # Torch multiplies in another order where a weight may be trained.
+    net, tokens = torch_modules.attention().requires_grad_(False), torch.arange(10).reshape(2, 5)
+    backend = TorchBackend(net, tokens, approach="dynamic")
+    found = backend.simulated(QuantConfig({})).native()(tokens)
+    wanted = exported(backend, tokens)
+    assert found.keys() == wanted.keys()
+    assert torch.equal(found["hidden"], wanted["hidden"])
+    assert found["layers"] == 2
+
+
+def test_the_users_module_is_not_changed() -> None:
+    net = torch_modules.convnet()
+    net.train()
+    net.body.weight.requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    x = torch_modules.samples(40, 2, 8, 8)
+    backend = TorchBackend(net, x[:2], calibration_data=x.numpy())
+    model = backend.simulated(backend.tuning_space().default())
+    wanted = model.native()(x)
+    assert net.training
+    assert not net.body.weight.requires_grad
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    with torch.no_grad():
+        net.fc.weight.zero_()
+    assert torch.equal(model.native()(x), wanted)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_batch_normalization_is_folded(groups: int, transposed: bool, bias: bool) -> None:
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    conv = kind(4, 6, 3, groups=groups, bias=bias)
+    net = torch_modules.randomized(nn.Sequential(conv, nn.BatchNorm2d(6), nn.ReLU()))
+    x = torch_modules.samples(8, 4, 9, 9)
+    backend = TorchBackend(net, x[:2], calibration_data=x.numpy())
+    program = backend._program
+    (op,) = program.ops
+    weight, shift = program.weight(op), program.bias(op)
+    run = nn.functional.conv_transpose2d if transposed else nn.functional.conv2d
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.relu(run(x, weight, shift, groups=groups)), net(x), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_linear_layer_in_numbers() -> None:
+    net = torch_modules.randomized(nn.Linear(6, 4))
+    x = torch_modules.samples(30, 6)
+    backend = TorchBackend(net, x[:2], calibration_data=x.numpy())
+    name = backend.capability().ops[0].name
+    found = backend.simulated(in_mode(backend, STATIC, name)).run({"input": x.numpy()})[0]
+
+    values = x.numpy()
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    scale = np.float32((high - low) / 255)
+    zero_point = np.rint(-low / scale)
+    rounded = (np.clip(np.rint(values / scale) + zero_point, 0, 255) - zero_point) * scale
+    codes, scales, _ = quantize_weight(net.weight.detach().numpy(), "int8", "sym", 0)
+    weight = codes * scales[:, None]
+    np.testing.assert_allclose(
+        found, rounded @ weight.T + net.bias.detach().numpy(), rtol=1e-4, atol=2e-5
+    )
+
+
+def test_bf16_is_computed_in_bf16() -> None:
+    net = torch_modules.randomized(nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2)))
+    x = torch_modules.samples(30, 6)
+    backend = TorchBackend(net, x[:2], calibration_data=x.numpy())
+    found = backend.simulated(in_mode(backend, BF16, "0")).native()(x)
+    with torch.no_grad():
+        wanted = net[1](copy.deepcopy(net[0]).bfloat16()(x.bfloat16()).float())
+    assert torch.equal(found, wanted)
+
+
+def test_tied_weights_are_switched_one_by_one() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(10, 8)
+            self.head = nn.Linear(8, 10, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.head(self.embedding(tokens))
+
+    net, tokens = torch_modules.randomized(Tied()), torch.arange(10)[None]
+    backend = TorchBackend(net, tokens, approach="weight_only")
+    ops = {op.name: op for op in backend.capability().ops}
+    assert set(ops) == {"embedding", "head"}
+    head = QuantConfig({"head": ops["head"].options[0]})
+    both = QuantConfig({name: op.options[0] for name, op in ops.items()})
+    plain, one, two = (
+        backend.simulated(each).native()(tokens) for each in (QuantConfig({}), head, both)
+    )
+    assert not torch.equal(plain, one)
+    assert not torch.equal(one, two)
+
+
+def test_a_dead_input_keeps_its_op_in_fp32() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.out = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.fc(x * 0.0) + x)
+
+    net, x = torch_modules.randomized(Masked()), torch_modules.samples(20, 4)
+    backend = TorchBackend(net, x[:2], calibration_data=x.numpy())
+    space = backend.tuning_space()
+    with pytest.warns(UserWarning, match="Op 'fc' stays in FP32: Tensor 'mul' is zero in all"):
+        model = backend.simulated(space.default())
+    assert set(model.plan.ops) == {"out"}
+    assert backend.fingerprint(space.default()) == backend.fingerprint(
+        space.default().with_fallback("fc")
+    )
+
+
+@dataclass
+class Pair:
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+def test_data_classes_go_in_and_out() -> None:
+    torch.export.register_dataclass(Pair)
+
+    class Swap(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, pair: Pair) -> Pair:
+            return Pair(self.fc(pair.second), pair.first)
+
+    x = torch_modules.samples(4, 3)
+    backend = TorchBackend(torch_modules.randomized(Swap()), (Pair(x, 2 * x),), approach="dynamic")
+    found = backend.simulated(QuantConfig({"fc": DYNAMIC})).native()(Pair(x, 2 * x))
+    assert isinstance(found, Pair)
+    assert torch.equal(found.second, x)
+
+
+def test_control_flow_is_refused_with_its_line() -> None:
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.sum() > 0:
+                return self.fc(x)
+            return x
+
+    with pytest.raises(
+        ModuleExportError, match=r"(?s)module Branch cannot be exported: .*if x.sum\(\) > 0"
+    ):
+        TorchBackend(Branch(), torch_modules.samples(2, 3), approach="dynamic")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"approach": "qint"}, "approach must be one of static, dynamic, weight_only, auto"),
+        (
+            {"approach": "static", "calibration_data": None},
+            "Static quantization needs calibration_data",
+        ),
+        ({"calibration_sizes": [0]}, "calibration_sizes must be positive integers, but got 0"),
+    ],
+)
+def test_bad_options_are_refused(options: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        conv_backend(**options)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (QuantConfig({"no": STATIC}), "There is no op 'no' in the model"),
+        (QuantConfig({"body": DYNAMIC}), r"Op 'body' \(Conv2d\) cannot run as 'dynamic"),
+        (QuantConfig({"body": OpConfig("fp16")}), "has bf16 and fp32 for ops in floats"),
+        (QuantConfig({}, {"smooth_quant": "on"}), "no recipes in this backend"),
+        (
+            QuantConfig({"fc": ASYMMETRIC}),
+            "in this mode there are 20 options, such as",
+        ),
+    ],
+)
+def test_bad_configurations_are_refused(config: QuantConfig, message: str) -> None:
+    backend = conv_backend()
+    with pytest.raises(ValueError, match=message):
+        backend.simulated(config)
+    with pytest.raises(ValueError, match=message):
+        backend.fingerprint(config)
+
+
+def test_calibration_sizes_give_their_own_ranges() -> None:
+    x = torch_modules.samples(40, 2, 8, 8)
+    x[20:] *= 10
+    backend = TorchBackend(
+        torch_modules.convnet(), x[:2], calibration_data=x.numpy(), calibration_sizes=[10, 40]
+    )
+    (small, large) = (
+        backend.simulated(QuantConfig({"stem.0": STATIC}, {}, size)).plan.ops["stem.0"]
+        for size in (10, 40)
+    )
+    assert large.activations[0].scale > 5 * small.activations[0].scale
+
+
+def test_a_model_is_switched_without_being_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = conv_backend()
+    space = backend.tuning_space()
+    backend.simulated(space.default())
+    for name in ("torch.fx.GraphModule.recompile", "torch.export.export"):
+        monkeypatch.setattr(name, None)
+    model = backend.simulated(space.default().with_fallback("body"))
+    assert model.plan.ops.keys() == {"stem.0", "depthwise", "fc"}
+
+
+def test_options_in_order() -> None:
+    ops = {op.name: op for op in conv_backend(approach="auto").capability().ops}
+    labels = [option.label for option in ops["fc"].options]
+    assert labels[0] == STATIC.label
+    assert labels.index(DYNAMIC.label) > max(i for i, x in enumerate(labels) if "static" in x)
+    assert labels[-2:] == ["bf16", "fp32"]
+    assert ops["Add"].options[-1] == FP32
+    assert BF16 not in ops["Add"].options

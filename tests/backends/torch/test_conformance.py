@@ -1,0 +1,65 @@
+"""The tests that any backend can run, for that of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch_modules as modules
+
+from optuna_quant.backends.base import Backend
+from optuna_quant.backends.torch import TorchBackend
+from optuna_quant.testing import BackendTestCase
+from optuna_quant.testing import CalibrationTestCase
+from optuna_quant.testing import ModelTestCase
+from optuna_quant.testing import TuningTestCase
+
+
+class _Torch:
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        net, x = modules.convnet(), modules.samples(40, 2, 8, 8)
+        return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
+
+    @pytest.fixture
+    def make_other_backend(self) -> Callable[[], Backend]:
+        net, x = modules.convnet(), 2 * modules.samples(30, 2, 8, 8)
+        return lambda: TorchBackend(net, x[:2], calibration_data={"x": x.numpy()})
+
+
+class TestTorch(_Torch, BackendTestCase, ModelTestCase, CalibrationTestCase):
+    pass
+
+
+class TestTorchTuning(_Torch, TuningTestCase):
+    pass
+
+
+class TestTorchDynamic(BackendTestCase, ModelTestCase):
+    """Models whose results depend on the batch, and with an axis that may have any size."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        net = modules.attention()
+        tokens = modules.torch.arange(10).reshape(2, 5)
+        return lambda: TorchBackend(net, tokens, approach="dynamic")
+
+    @pytest.fixture
+    def feed(self) -> Mapping[str, Any]:
+        return {"tokens": modules.torch.arange(15).reshape(3, 5).numpy()}
+
+
+class TestTorchWeights(BackendTestCase, ModelTestCase):
+    """Weights of few bits alone."""
+
+    @pytest.fixture
+    def make_backend(self) -> Callable[[], Backend]:
+        net = modules.attention()
+        tokens = modules.torch.arange(10).reshape(2, 5)
+        return lambda: TorchBackend(net, tokens, approach="weight_only")
+
+    @pytest.fixture
+    def feed(self) -> Mapping[str, Any]:
+        return {"tokens": modules.torch.arange(15).reshape(3, 5).numpy()}
