@@ -86,7 +86,7 @@ class OpsLeftOut:
     def _found(self, capability: Capability, chosen: Collection[str]) -> Iterator[LeftOut]:
         offered = {op.name: op.default for op in capability.ops}
         for node in self.flow.nodes:
-            if node.name in chosen:
+            if node.name in chosen or node.is_folded:
                 continue
             size = self._weight_bytes(node)
             if node.op is not None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from threading import RLock
 
     from optuna_quant.backends.calibration.samples import Samples
-    from optuna_quant.backends.torch.candidates.model import TorchModel
+    from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
     from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
     from optuna_quant.backends.torch.planning import Planner
@@ -72,5 +72,5 @@ class BackendTopic(abc.ABC):
         """What can be done with each op of the program."""
 
     @abc.abstractmethod
-    def quantize(self, config: QuantConfig) -> TorchModel:
-        """Switch the program as a configuration says."""
+    def simulated(self, config: QuantConfig) -> SimulatedModel:
+        """A simulation in floats of the model that a configuration describes."""

@@ -33,7 +33,7 @@ def count_multiply_adds(program: SwitchedProgram, feed: Feed) -> dict[str, int]:
             What it is run on.
     """
     run = _CountingRun(program)
-    with torch.no_grad(), plain_kernels():
+    with torch.no_grad(), plain_kernels(program.original):
         run.run(*program.inputs_of_call(program.tensors_of(feed)))
     return run.counts
 

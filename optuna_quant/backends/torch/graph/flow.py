@@ -62,6 +62,11 @@ class ProgramNode:
         """Whether it is a layer: a convolution, a product, attention, or a recurrent one."""
         return self.op_type in _LAYERS or (self.op is not None and self.op.is_conv)
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether it is a batch normalization that belongs to the op before it."""
+        return self.node.op == "call_module"
+
 
 class ProgramFlow:
     """The nodes of a program and what they read.
@@ -79,7 +84,9 @@ class ProgramFlow:
         self._program = program
         self._ops = {op.node: op for op in program.ops}
         self._norms = {
-            slots.batch_norm for slots in program.slots.values() if slots.batch_norm is not None
+            program.slots[op.name].batch_norm: op.batch_norm
+            for op in program.ops
+            if op.batch_norm is not None
         }
         self._outputs: dict[str, str] = {}
         self.nodes = tuple(self._found())
@@ -101,7 +108,7 @@ class ProgramFlow:
                 makers[node.name] = tuple(reads) if passes else ()
                 continue
             op = self._ops.get(node.name)
-            name = node.name if op is None else op.name
+            name = self._norms.get(node.name) or node.name if op is None else op.name
             while op is None and name in taken:
                 name += "_"
             taken.add(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from typing import Any
@@ -16,6 +17,9 @@ from torch.nn.attention import sdpa_kernel
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
+
+
+_RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
 
 class GraphRun(Interpreter):
@@ -53,14 +57,23 @@ class GraphRun(Interpreter):
 
 
 @contextmanager
-def plain_kernels() -> Iterator[None]:
-    """With attention and recurrent layers made of plain operators.
+def plain_kernels(graph: GraphModule) -> Iterator[None]:
+    """With the attention and the recurrent layers of a graph module made of plain operators.
 
-    Those can be differentiated twice, and their multiply-adds can be counted.
+    Those can be differentiated twice, and their multiply-adds can be counted. Until the end this
+    holds for the whole process.
+
+    Args:
+        graph:
+            The graph module.
     """
-    with (
-        sdpa_kernel(SDPBackend.MATH),
-        torch.backends.mkldnn.flags(enabled=False),
-        torch.backends.cudnn.flags(enabled=False),
-    ):
+    called = {str(node.target).removeprefix("aten.").split(".")[0] for node in graph.graph.nodes}
+    with ExitStack() as stack:
+        if "scaled_dot_product_attention" in called:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if called & _RECURRENT:
+            unchanged: Any = None
+            others = dict.fromkeys(("deterministic", "allow_tf32", "fp32_precision"), unchanged)
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False, **others))
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -176,17 +175,10 @@ class FunctionOfWeights:
             if slots.batch_norm is not None:
                 switch.modules[slots.batch_norm] = Unchanged()
         self._graph = program.switched(switch)
-        self._has_fused = any(
-            name in str(node.target)
-            for node in program.original.graph.nodes
-            for name in ("scaled_dot_product_attention", "aten.lstm", "aten.gru", "aten.rnn")
-        )
 
     def __call__(self, feed: Tensors) -> Tensors:
         """The outputs by name, for the inputs by name; what is no input is ignored."""
-        with ExitStack() as stack:
-            if self._has_fused:
-                stack.enter_context(plain_kernels())
+        with plain_kernels(self._graph):
             run = GraphRun(self._graph, self._dtype)
             outputs = run.run(*self._program.inputs_of_call(feed))
         return self._program.named_outputs(outputs)

@@ -39,8 +39,8 @@ class SensitivityMaker:
     """Makes sensitivities; their other arguments are those of their classes.
 
     Args:
-        quantize:
-            Gives the model of a configuration.
+        simulated:
+            Gives the simulation of a configuration.
         variants:
             The ways in which ops can be switched.
         inputs:
@@ -49,7 +49,7 @@ class SensitivityMaker:
             The calibration data and those given in their place.
     """
 
-    quantize: Callable[[QuantConfig], Model]
+    simulated: Callable[[QuantConfig], Model]
     variants: Variants
     inputs: Sequence[InputSpec]
     samples: Samples
@@ -78,7 +78,7 @@ class SensitivityMaker:
 
     def output(self, data: object, **options: Any) -> OutputSensitivity:
         """By how far the quantization of each op moves the model's outputs."""
-        return OutputSensitivity(self.quantize, self.samples.to_run_on(data), **options)
+        return OutputSensitivity(self.simulated, self.samples.to_run_on(data), **options)
 
     def gradient(self, data: object, **options: Any) -> GradientSensitivity:
         """By how far the error of each op moves the model's outputs."""
