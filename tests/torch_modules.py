@@ -60,14 +60,16 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Equal layers of attention and a feed-forward part, and a classifier."""
+    """Equal layers of attention and a feed-forward part between a first layer and a classifier."""
 
     def __init__(self, layers: int = 3) -> None:
         super().__init__()
+        self.stem = nn.Linear(8, 8)
         self.layers = nn.ModuleList(TransformerLayer() for _ in range(layers))
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
         for layer in self.layers:
             x = layer(x)
         return self.head(x.mean(1))

@@ -103,12 +103,13 @@ class OpsLeftOut:
             return "its op type was not asked for", ""
         if default is not None:
             return _NOT_BY_DEFAULT.get(op.op_type, "it is rarely worth quantizing"), _ALL
-        needs = "" if op.form.default else f" and {_ALL}"
+        also = "" if op.form.default else f", and {_ALL}"
         if not op.form.activations:
-            return "only its table can be quantized", f'approach="weight_only"{needs}'
+            return "only its table can be quantized", f"approach='weight_only'{also}"
         if self.approach == "weight_only":
-            return "its weight is not quantized alone", 'approach="static"' + needs
-        return "only static quantization takes it", f"calibration data, static or auto{needs}"
+            return "its weight is not quantized alone", f"approach='static'{also}"
+        remedy = f"calibration_data with approach='static' or 'auto'{also}"
+        return "only static quantization takes it", remedy
 
     def _weight_bytes(self, node: ProgramNode) -> int:
         if node.op is not None:
