@@ -190,7 +190,7 @@ CONSERVATIVE = Picture(
 _BELIEVED = (
     _BASELINE,
     Step(
-        "cheapest of all",
+        "cheapest to start with",
         (
             "What costs least, whatever its accuracy. If that",
             "meets the criterion it is the answer.",
@@ -412,7 +412,7 @@ PARETO = Picture(
     "pareto",
     (
         _BASELINE,
-        Step("cheapest of all", ("What costs least, whatever it loses.",), ("qqoqqqqq",)),
+        Step("cheapest to start with", ("What costs least, whatever it loses.",), ("qqoqqqqq",)),
         Step(
             "front",
             (

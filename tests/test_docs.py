@@ -18,6 +18,7 @@ import program_worker
 import pytest
 from zygote import Zygote
 
+import optuna_quant
 from optuna_quant.cli.parser import command_parser
 from optuna_quant.samplers import strategies
 
@@ -171,6 +172,31 @@ def test_metrics_of_detection_and_recognition_give_one_for_the_truth() -> None:
     assert names["f1_of_boxes"](marked, boxes[:1]) == pytest.approx(2 / (len(boxes) + 1))
     assert names["f1_of_boxes"](np.zeros_like(marked), boxes) == 0.0
     assert names["f1_of_boxes"](np.zeros_like(marked), boxes[:0]) == 1.0
+
+
+def test_the_mean_score_of_the_language_model_is_the_mean_over_all_words() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((5, 7, 11)).astype(np.float32)
+    truth = rng.integers(0, 11, (5, 7))
+    for row, length in enumerate((7, 3, 1, 5, 2)):
+        truth[row, length:] = -100
+    names: dict[str, Any] = {"np": np, "optuna_quant": optuna_quant}
+    names |= {"following": truth, "TRAIN": 0}
+    (block,) = (
+        block
+        for block in run_pages.blocks((DOCS / "text.md").read_text())
+        if "def nll" in block.text
+    )
+    exec(compile(block.text, "text.md", "exec"), names)
+    given = names["nll"](scores, truth)
+    log_probabilities = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    words = [
+        -log_probabilities[i, j, truth[i, j]] for i, j in zip(*np.nonzero(truth >= 0), strict=True)
+    ]
+    assert given.mean() == pytest.approx(np.mean(words), rel=1e-5)
+    # What a result says of the loss in the mean is the same of the perplexity, as exponentials.
+    assert np.exp(given.mean()) == pytest.approx(np.exp(np.mean(words)), rel=1e-5)
+    assert names["metric"].bounds[1] >= given.max()
 
 
 def test_own_strategy_takes_ten_lines() -> None:

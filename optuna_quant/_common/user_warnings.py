@@ -7,8 +7,8 @@ import warnings
 
 
 # What may be called between the user's line and ours: Optuna runs the objective, and a context
-# manager that decorates a function is in a module of its own.
-_PASSED = (__name__.partition(".")[0], "optuna", "contextlib")
+# manager that decorates a function, or a value that is computed once, is in a module of its own.
+_PASSED = (__name__.partition(".")[0], "optuna", "contextlib", "functools")
 
 
 def warn_user(message: str) -> None:

@@ -60,7 +60,7 @@ class StopReason(enum.StrEnum):
     MAX_TRIALS = "max_trials"
     """The maximum number of trials is reached."""
     EXHAUSTED = "exhausted"
-    """The strategy has nothing left to evaluate."""
+    """The strategy has nothing left to evaluate, or nothing that it takes to be worth a trial."""
     FAILING = "failing"
     """Every candidate failed in the same way."""
     CALLBACK = "callback"
@@ -223,9 +223,22 @@ class ExitPolicy:
             self._look_into_failures(study)
             return False
         keep_reason(study, stop)
-        _logger.info(stop.message)
+        _logger.info(self._unsaid(study, trial, stop))
         study.stop()
         return True
+
+    def _unsaid(self, study: optuna.Study, trial: FrozenTrial, stop: Stop) -> str:
+        """What is to be logged of a decision: not again what a sampler of ours has just said."""
+        sampler = study.sampler
+        if (
+            stop.reason == StopReason.EXHAUSTED
+            and isinstance(sampler, QuantSampler)
+            and sampler.has_stopped(study, trial.number)
+        ):
+            return self._best_message(
+                candidates(study, self._criterion), study.get_trials(deepcopy=False)
+            )
+        return stop.message
 
     def decide(self, study: optuna.Study) -> Stop | None:
         """Whether to stop now, and why; :obj:`None` to go on. It changes nothing.
@@ -269,9 +282,8 @@ class ExitPolicy:
             )
             return Stop(StopReason.MAX_TRIALS, f"{message} {self._best_message(found, trials)}")
         if self._has_nothing_left(study, trials):
-            counted = f"{used} model{'' if used == 1 else 's'}"
-            message = f"The strategy has nothing left to try after {counted}."
-            return Stop(StopReason.EXHAUSTED, f"{message} {self._best_message(found, trials)}")
+            message = f"{nothing_left(trials)} {self._best_message(found, trials)}"
+            return Stop(StopReason.EXHAUSTED, message)
         repeats = _repeats_at_the_end(trials)
         if repeats >= _MOST_REPEATS:
             message = (
@@ -365,6 +377,18 @@ class ExitPolicy:
         # A time that was measured is of another run, and is said by itself.
         predicted = "predicted " if LATENCY in self._objective.measures else ""
         return f"{predicted}{self._objective.show(candidate.cost(self._objective))}, {ops}"
+
+
+def nothing_left(trials: Iterable[FrozenTrial]) -> str:
+    """That the strategy of a study has come to its end, in a sentence.
+
+    Args:
+        trials:
+            All trials of the study.
+    """
+    used = trials_used(trials)
+    counted = f"{used} model{'' if used == 1 else 's'}"
+    return f"The strategy sees nothing left that is worth a trial after {counted}."
 
 
 def keep_reason(study: optuna.Study, stop: Stop) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 import enum
 import math
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
@@ -29,8 +27,8 @@ from optuna_quant.selection.answer import Candidate
 from optuna_quant.selection.answer import candidates
 from optuna_quant.selection.answer import ranked
 from optuna_quant.sequential import Decision
-from optuna_quant.study import record
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.stage_words import shown_stage
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -47,10 +45,6 @@ if TYPE_CHECKING:
 
 # From fewer trials the time of the others cannot be told.
 _FEWEST_FOR_ESTIMATE = 3
-# Stages whose names say little to people.
-_STAGES: Mapping[str, str] = MappingProxyType(
-    {record.EXHAUSTED_STAGE: "nothing new left to try", record.SPARE_STAGE: "ahead of a result"}
-)
 
 
 class Mood(enum.Enum):
@@ -71,7 +65,7 @@ class TrialLine:
         number:
             Its number.
         stage:
-            The stage of the strategy; empty if it has none.
+            The stage of the strategy, in words; empty if it has none.
         tries:
             What it tries; empty if that is not known.
         decided:
@@ -93,7 +87,7 @@ class TrialLine:
     left: str
 
     def __str__(self) -> str:
-        stage = f" ({_STAGES.get(self.stage, self.stage)})" if self.stage else ""
+        stage = f" ({self.stage})" if self.stage else ""
         parts = [f"trial {self.number}{stage}", self.tries, self.decided]
         parts += [f"best: {self.best}", self.left]
         return " | ".join(part for part in parts if part)
@@ -120,7 +114,7 @@ def describe_trial(
     met = ranked(candidates(study, policy.criterion, trials), policy.objective)
     return TrialLine(
         number=trial.number,
-        stage=view.stage or "",
+        stage=shown_stage(view.stage or ""),
         tries=_tries(study, trial, trials, policy, left_out),
         decided=decided,
         mood=mood,

@@ -12,12 +12,16 @@ from optuna_quant.study.recorded_space import recorded_space
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
     import optuna
     from optuna.trial import FrozenTrial
 
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.space.config import OpConfig
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.config import TensorConfig
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.study.evidence import Evidence
 
@@ -116,20 +120,81 @@ def _kind(option: OpConfig) -> str:
 
 
 def _changes(config: QuantConfig, than: Reference) -> list[str]:
-    """What is quantized more and less than in another configuration."""
+    """What is quantized more, less and in another way than in another configuration."""
     now, before = set(config.quantized_ops), set(than.config.quantized_ops)
     more, fewer = sorted(now - before), sorted(before - now)
     trial = f"trial {than.number}"
+    parts = []
     if more or fewer:
         counted = [f"{len(more)} more"] if more else []
         counted += [f"{len(fewer)} fewer"] if fewer else []
         named = [f"+{op}" for op in more] + [f"-{op}" for op in fewer]
         names = f" ({' '.join(named)})" if len(named) <= _NAMED else ""
-        return [f"{' and '.join(counted)} than {trial}{names}"]
-    others = sum(option != than.config.ops.get(op) for op, option in config.ops.items())
-    if others:
-        return [f"{others} in another way than {trial}"]
-    return [] if config != than.config else [f"as {trial}"]
+        parts.append(f"{' and '.join(counted)} than {trial}{names}")
+    changed = {
+        op: shown_changes(option, than.config.ops[op])
+        for op, option in config.ops.items()
+        if op in than.config.ops and op not in {*more, *fewer} and option != than.config.ops[op]
+    }
+    if changed:
+        what = "others changed" if parts else f"changed from {trial}"
+        parts.append(f"{len(changed)} {what} ({_shown_all(changed)})")
+    return parts if parts or config != than.config else [f"as {trial}"]
+
+
+def _shown_all(changed: Mapping[str, Sequence[str]]) -> str:
+    """What has changed in ops, the most frequent first; few ops are named."""
+    counts = Counter(each for changes in changed.values() for each in changes)
+    names = f"{' '.join(sorted(changed))}: " if len(changed) <= _NAMED else ""
+    shown = [
+        each if count == len(changed) else f"{each} in {count}"
+        for each, count in counts.most_common(_NAMED)
+    ]
+    rest = len(counts) - len(shown)
+    return f"{names}{', '.join(shown)}{f', and {rest} more' if rest else ''}"
+
+
+def shown_changes(now: OpConfig, before: OpConfig) -> list[str]:
+    """What is different in how an op runs, each as ``weights per_tensor -> per_channel``.
+
+    Args:
+        now:
+            How it runs.
+        before:
+            How it ran.
+    """
+    if now.mode != before.mode:
+        return [f"{_mode(before)} -> {_mode(now)}"]
+    changes = []
+    sides = {
+        "activations": (before.activation, now.activation),
+        "weights": (before.weight, now.weight),
+    }
+    for side, (old, new) in sides.items():
+        if old is None or new is None:
+            if old != new:
+                changes.append(f"{side} {'quantized' if old is None else 'not quantized'}")
+            continue
+        for name in ("dtype", "scheme", "granularity", "algorithm"):
+            one, other = _shown_field(old, name), _shown_field(new, name)
+            if one != other:
+                changes.append(f"{side} {one} -> {other}")
+    if now.accuracy_level != before.accuracy_level:
+        changes.append(f"level {before.accuracy_level} -> {now.accuracy_level}")
+    return changes
+
+
+def _mode(option: OpConfig) -> str:
+    """The way in which an op runs, as people call it."""
+    return option.mode.replace("_", "-") if option.is_quantized else option.mode.upper()
+
+
+def _shown_field(tensor: TensorConfig, name: str) -> str:
+    """A field of how a tensor is quantized, as labels have it."""
+    value = str(getattr(tensor, name))
+    if name == "granularity" and tensor.group_size is not None:
+        return f"{value}={tensor.group_size}"
+    return value
 
 
 def _shown_recipes(config: QuantConfig, space: TuningSpace | None) -> list[str]:

@@ -48,6 +48,8 @@ from optuna_quant.tuning.options.request import TuneOptions
 from optuna_quant.tuning.output import check_output
 from optuna_quant.tuning.output import storage_file
 from optuna_quant.tuning.prepare import prepare
+from optuna_quant.tuning.status import MET
+from optuna_quant.tuning.status import status_of
 from optuna_quant.tuning.strategies import choose_strategy
 from optuna_quant.tuning.summary import shown_best
 from optuna_quant.workers.launch import RANKS
@@ -213,7 +215,13 @@ def _where_it_starts(study: optuna.Study, trials: int) -> str:
     count = f"{trials} trial{'' if trials == 1 else 's'}"
     if running_now(study):
         return f"The study {study.study_name!r} has {count}; other processes are working on it."
-    return f"Resuming the study {study.study_name!r}, which has {count} (--fresh starts over)."
+    status = status_of(study)
+    best = ""
+    if status.best:
+        best = f"; {'best' if status.outcome == MET else 'closest'} so far: {status.best}"
+    return (
+        f"Resuming the study {study.study_name!r}, which has {count}{best} (--fresh starts over)."
+    )
 
 
 def _address(given: Mapping[str, Any], output: Path) -> str | Path:

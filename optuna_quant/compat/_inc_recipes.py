@@ -27,6 +27,8 @@ _RECIPES: Mapping[str, object] = MappingProxyType(
         "weight_correction": False,
     }
 )
+# What is not tried if the user says so.
+_OFF = ("fast_bias_correction", "smooth_quant", "weight_correction")
 _RECIPES_ELSEWHERE = ("layer_wise_quant", "layer_wise_quant_args")
 _FIXED = "its settings are fixed, see docs/migrating.md"
 # What to do instead.
@@ -49,7 +51,7 @@ SMOOTHED = ("MatMul", "Gemm", "Conv")
 _DIGITS = 6
 
 
-def recipe_options(given: object, warn: Warn) -> dict[str, Any]:
+def recipe_options(given: object, warn: Warn, *, is_written: bool = False) -> dict[str, Any]:
     """The recipes that are set to something else than their defaults.
 
     Args:
@@ -57,6 +59,9 @@ def recipe_options(given: object, warn: Warn) -> dict[str, Any]:
             The value of ``recipes``.
         warn:
             Notes a warning.
+        is_written:
+            Whether all that is there was written by the user: then a method that is off stays
+            off. An object has the defaults as well.
 
     Raises:
         TypeError:
@@ -85,7 +90,9 @@ def recipe_options(given: object, warn: Warn) -> dict[str, Any]:
     found = {
         name: value
         for name, value in given.items()
-        if name in _RECIPES and value is not None and value != _RECIPES[name]
+        if name in _RECIPES
+        and value is not None
+        and (value != _RECIPES[name] or (is_written and name in _OFF and value is False))
     }
     args = found.pop("smooth_quant_args", None)
     if args and found.get("smooth_quant"):

@@ -31,6 +31,9 @@ def load(conf: object, *, same_order: bool = False) -> dict[str, Any]:
 
     What neural-compressor's configuration says and this library does not have, or has in another
     form, is named in one warning per field. Data and evaluation are not part of a configuration.
+    Where it names no recipe, none is among the arguments: :func:`~optuna_quant.tune` then tries
+    those that the model's structure speaks for; ``inc.load(conf) | {"recipes": "none"}`` leaves
+    them out.
 
     Example:
 
@@ -77,7 +80,7 @@ def load(conf: object, *, same_order: bool = False) -> dict[str, Any]:
     # An object has the default where no size was given; a mapping has what was written.
     if sizes != FIELDS[name] or (isinstance(conf, Mapping) and name in conf):
         options["calibration_sizes"] = _sizes(sizes)
-    recipes = recipe_options(fields["recipes"], said.append)
+    recipes = recipe_options(fields["recipes"], said.append, is_written=isinstance(conf, Mapping))
     if recipes:
         options["recipes"] = recipes
     if fields["quant_format"] == "QOperator":

@@ -14,6 +14,9 @@ from optuna_quant._common.notebook_table import notebook_table
 from optuna_quant.costs.timing import Timing
 
 
+RANDOM_INPUTS = "random inputs"
+"""Where inputs came from if there are no data."""
+
 _NORMAL_95 = 1.959964
 
 
@@ -157,7 +160,14 @@ class Comparison:
             f"{names[0]} {_shown_bytes(first.nbytes)}: "
             f"{second.nbytes / first.nbytes:.3g} times the size",
         ]
-        for output in self.outputs:
+        outputs = self.outputs
+        if self.inputs == RANDOM_INPUTS and any(output.relative_error for output in outputs):
+            lines.append(
+                "output  not compared: on random inputs models differ more than on real ones; "
+                "give data or calibration_data (--data, --calibration)"
+            )
+            outputs = ()
+        for output in outputs:
             told = []
             if output.agreement is not None:
                 told.append(f"the same class at {100 * output.agreement:.4g}% of the positions")
@@ -165,7 +175,7 @@ class Comparison:
                 told.append("cannot be compared")
             else:
                 told.append(f"relative error {output.relative_error:.3g}")
-            lines.append(f"output  {output.name}: {', '.join(told)} ({self.samples} samples)")
+            lines.append(f"output  {output.name}: {', '.join(told)} ({_samples(self.samples)})")
         if first.metric is not None and second.metric is not None:
             change = second.metric - first.metric
             lines.append(
@@ -184,6 +194,10 @@ class Comparison:
         if ratio.value < 1:
             return f"{1 / ratio.value:.3g} times faster ({interval})"
         return f"{ratio.value:.3g} times slower ({interval})"
+
+
+def _samples(count: int) -> str:
+    return f"{count} sample{'' if count == 1 else 's'}"
 
 
 def time_ratio(first: Timing, second: Timing) -> Ratio:

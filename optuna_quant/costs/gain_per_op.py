@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optuna_quant.costs.cheapest import cheapest
+from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import show_measure
 from optuna_quant.space.config import FP32
 from optuna_quant.space.config import OpConfig
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _NOISE_OF_OP = 0.03
 _NOISE_OF_MODEL = 0.05
 _MOST_OF_MODEL = 0.001
+
+# A shorter time of an op cannot be told from none: profiles have whole microseconds.
+_SHORTEST = 1e-7
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class OpGain:
         return self.floats - self.quantized
 
     def __str__(self) -> str:
-        mine = show_measure(self.measure, self.quantized)
-        return f"{mine} against {show_measure(self.measure, self.floats)}"
+        mine = show_op_cost(self.measure, self.quantized)
+        return f"{mine} against {show_op_cost(self.measure, self.floats)}"
 
 
 def op_gains(
@@ -172,6 +176,13 @@ def type_of(option: OpConfig) -> str:
     """In what an option computes, for people: INT8, INT4."""
     tensor = option.weight or option.activation
     return option.mode if tensor is None else tensor.dtype.removeprefix("u").upper()
+
+
+def show_op_cost(measure: str, value: float) -> str:
+    """What an op costs, for people; a time that is too short to be measured is said to be so."""
+    if measure == LATENCY and value < _SHORTEST:
+        return f"< {show_measure(measure, _SHORTEST)}"
+    return show_measure(measure, value)
 
 
 def left_out_by_cost(gain: OpGain) -> LeftOut:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from optuna_quant.backends.base import HasOptionalInputs
+from optuna_quant.costs.comparison import RANDOM_INPUTS
 from optuna_quant.costs.comparison import OutputAgreement
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.random_inputs import random_feed
@@ -170,7 +171,7 @@ class BuiltPair:
         found = [] if preview is None else preview(model, max(batch, samples))
         if not found:
             random = random_feed(bound.varying(specs), batch, seed)
-            return [FeedOf({**random, **bound.feed(batch)}, batch)], "random inputs"
+            return [FeedOf({**random, **bound.feed(batch)}, batch)], RANDOM_INPUTS
         rows, feeds = found[0], []
         count = min(len(values) for values in rows.values())
         if any(isinstance(values, list) for values in rows.values()):

@@ -45,12 +45,19 @@ class NoGain:
     searched: bool = False
 
     def __str__(self) -> str:
+        return f"{self.reason}{self._what_to_do()}"
+
+    @property
+    def reason(self) -> str:
+        """The best costs, in a sentence."""
         known, everything = self.known, self.known.of(self.known.space.default())
         better, best, _ = _words(known.name)
         by = " by more than noise" if self._is_within_noise else ""
         is_relative = isinstance(known.objective, WeightedObjective)
         compared = "" if is_relative else f" ({self._compared()})"
-        parts = [f"{known.show(self._cost)} for the {best} one{compared}"]
+        # What was measured of whole models, beside this or elsewhere, is of other runs.
+        predicted = "predicted " if LATENCY in known.measures else ""
+        parts = [f"{predicted}{known.show(self._cost)} for the {best} one{compared}"]
         if everything != self._cost:
             parts.append(f"{known.show(everything)} with everything quantized")
         if not is_relative:
@@ -58,7 +65,7 @@ class NoGain:
             parts.append(f"against {known.show(known.fp32_cost)} {of}")
         return (
             f"By the cost table no quantized model is {better} than {self.original}{by} "
-            f"(objective {known.name!r}): {', '.join(parts)}.{self._what_to_do()}"
+            f"(objective {known.name!r}): {', '.join(parts)}."
         )
 
     @cached_property

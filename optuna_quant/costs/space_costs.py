@@ -10,6 +10,7 @@ from optuna_quant.costs.cheapest import cheapest
 from optuna_quant.costs.gain_per_op import OpGain
 from optuna_quant.costs.gain_per_op import left_out_by_cost
 from optuna_quant.costs.gain_per_op import op_gains
+from optuna_quant.costs.gain_per_op import show_op_cost
 from optuna_quant.costs.gain_per_op import worse_ops
 from optuna_quant.costs.objective import LATENCY
 from optuna_quant.costs.objective import SIZE
@@ -92,7 +93,8 @@ class SpaceCosts:
             ("quantized", [None if g is None else g.quantized for g in gains]),
             ("gain", [None if g is None else g.gain for g in gains]),
         ):
-            texts = ["" if v is None else show_measure(measure, v) for v in values]
+            show = show_measure if column == "gain" else show_op_cost
+            texts = ["" if v is None else show(measure, v) for v in values]
             frame[column] = texts if shown else values
         return frame
 

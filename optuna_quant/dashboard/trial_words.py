@@ -13,6 +13,7 @@ from optuna_quant._common.printable import printable
 from optuna_quant.costs.objective import SIZE
 from optuna_quant.dashboard.overview import shown_gain
 from optuna_quant.sequential import Decision
+from optuna_quant.study.stage_words import shown_stage
 
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class TrialWords:
     def of(self, view: TrialView) -> dict[str, str]:
         """The strings of a trial, by name; what is not known is left out."""
         texts = {
-            STAGE: view.stage or "",
+            STAGE: shown_stage(view.stage or ""),
             RESULT: self.result(view),
             GAIN: self._gain(view),
             CONFIGURATION: self._configuration(view),

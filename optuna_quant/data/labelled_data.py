@@ -73,6 +73,14 @@ class LabelledData(ABC):
         """The names of labels that are there and not needed, as far as that can be determined."""
         return []
 
+    def dtypes(self, inputs: Sequence[InputSpec]) -> Mapping[str, np.dtype[Any]]:
+        """The types in which the inputs are given, as far as that can be determined."""
+        return {}
+
+    def batch_in_item(self, inputs: Sequence[InputSpec]) -> int | None:
+        """How many samples an item seems to hold that is taken as one; None if it is one."""
+        return None
+
     @property
     @abstractmethod
     def samples(self) -> int:
@@ -175,6 +183,10 @@ class ArrayData(LabelledData):
         names = {spec.name for spec in inputs}
         return [] if self.needs_labels else [name for name in self._arrays if name not in names]
 
+    def dtypes(self, inputs: Sequence[InputSpec]) -> Mapping[str, np.dtype[Any]]:
+        """The types of the arrays."""
+        return {spec.name: self._arrays[spec.name].dtype for spec in inputs}
+
     def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
         """The inputs and the labels of some samples."""
         labels = self._labels(inputs)
@@ -231,6 +243,21 @@ class DatasetData(LabelledData):
         """Check that the first sample fits a model's inputs."""
         at_least_one(len(self._dataset), self._where)
         self._sample(0, inputs)
+
+    def dtypes(self, inputs: Sequence[InputSpec]) -> Mapping[str, np.dtype[Any]]:
+        """The types in the first sample."""
+        return {name: array.dtype for name, array in self._sample(0, inputs)[0].items()}
+
+    def batch_in_item(self, inputs: Sequence[InputSpec]) -> int | None:
+        """The length of the first item, if it has all of the model's axes and so many labels."""
+        features, label = self._sample(0, inputs)
+        shapes = {name: array.shape for name, array in features.items()}
+        labels = label.shape[:1] if isinstance(label, np.ndarray) else ()
+        sizes = {*(shape[:1] for shape in shapes.values()), labels}
+        if len(sizes) > 1 or not self.needs_labels or not are_whole(inputs, shapes):
+            return None
+        (size,) = sizes
+        return size[0] if size and size[0] > 1 else None
 
     def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
         """The inputs and the labels of some samples."""

@@ -26,6 +26,11 @@ from optuna_quant.data.forms import Samples
 
 _logger = get_logger(__name__)
 
+# A stream is said to be long after so many batches, and not to end after so many.
+_MANY_BATCHES = 1_000
+_ENDLESS_BATCHES = 100_000
+_PART = "itertools.islice(generator, n)"
+
 # Of the memory of the machine, so much may be taken by a stream that is kept.
 _MEMORY_SHARE = 0.5
 
@@ -122,7 +127,7 @@ def _first(batch: SampleLike) -> SampleLike:
     return batch[0]
 
 
-def kept_in_memory(source: Batches, where: str) -> list[object]:
+def kept_in_memory(source: Batches, where: str, *, ends: bool = False) -> list[object]:
     """All that a stream gives, read once.
 
     Args:
@@ -130,12 +135,14 @@ def kept_in_memory(source: Batches, where: str) -> list[object]:
             An iterable, or a function that returns one.
         where:
             What it is, for error messages.
+        ends:
+            Whether it is known to end.
 
     Raises:
         TypeError:
             If a function does not return an iterable.
         ValueError:
-            If it fails, or takes more than half of the machine's memory.
+            If it fails, seems not to end, or takes more than half of the machine's memory.
     """
     if callable(source) and not isinstance(source, Iterable):
         source = source()
@@ -158,6 +165,8 @@ def kept_in_memory(source: Batches, where: str) -> list[object]:
                 f"Batch {len(found)} of {where} cannot be read: {type(error).__name__}: {error}"
             ) from error
         found.append(item)
+        if not ends:
+            _tell_length(len(found), where)
         taken += _bytes(item)
         if taken > limit:
             raise ValueError(
@@ -166,6 +175,21 @@ def kept_in_memory(source: Batches, where: str) -> list[object]:
                 "__len__ and __getitem__, or save the arrays in a folder, one .npy file for "
                 "each: these are memory-mapped."
             )
+
+
+def _tell_length(batches: int, where: str) -> None:
+    """Warn of a stream that is long, and refuse one that seems not to end."""
+    if batches == _MANY_BATCHES:
+        _logger.warning(
+            f"{batches:,} batches of {where} are read so far, and all are kept. A generator as "
+            f"for training never ends: give a part of it, {_PART}."
+        )
+    if batches >= _ENDLESS_BATCHES:
+        raise ValueError(
+            f"A stream of batches must end, but that of {where} goes on after {batches:,} "
+            f"batches. Give a part of it, {_PART}, for an epoch of n batches; if it does end, "
+            "give list(...) of it."
+        )
 
 
 def as_arrays(item: object) -> object:

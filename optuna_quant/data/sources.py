@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from optuna.logging import get_logger
 
+from optuna_quant.data.batch_sequences import batches_of
+from optuna_quant.data.batch_sequences import is_batch_sequence
 from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.image_folder import is_image_folder
 from optuna_quant.data.labelled_data import ArrayData
@@ -53,8 +55,9 @@ def open_data(source: DataLike, transform: Transform | None = None) -> LabelledD
             What :func:`~optuna_quant.data.labelled_data.open_labelled_data` takes;
             arrays as a pair ``(X, y)``; lists of arrays, whose shapes may differ; a list of
             samples or of batches; a data loader with a dataset that gives samples by number,
-            which are read in the order of the dataset; any other iterable of batches, an
-            iterator, or a function that returns one, which are read once and kept in memory; or a
+            which are read in the order of the dataset; a ``keras.utils.PyDataset``, whose batches
+            are kept in memory, as are those of what follows; any other iterable of batches, an
+            iterator, or a function that returns one, which are read once and must end; or a
             folder of images, see :class:`~optuna_quant.data.image_folder.ImageFolder`.
         transform:
             Function from one raw sample (an array, an image) to the input as the model takes it.
@@ -89,6 +92,9 @@ def open_data(source: DataLike, transform: Transform | None = None) -> LabelledD
         return _Items(kept_in_memory(source, _THE_DATA), transform, are_batches=True)
     if isinstance(source, list | tuple):
         return _Items(source, transform, are_batches=False)
+    if is_batch_sequence(source):
+        batches = kept_in_memory(batches_of(source), _THE_DATA, ends=True)
+        return _Items(batches, transform, are_batches=True)
     if is_indexable(source):
         return DatasetData(source, transform=transform)
     if isinstance(source, Iterable) or callable(source):
@@ -172,6 +178,10 @@ class _Unnamed(LabelledData):
         """The names of labels that are there and not needed."""
         return self._of(inputs).unused(inputs)
 
+    def dtypes(self, inputs: Sequence[InputSpec]) -> Mapping[str, np.dtype[Any]]:
+        """The types in which the inputs are given."""
+        return self._of(inputs).dtypes(inputs)
+
     def signature(self) -> dict[str, str]:
         """Content hashes, which tell these data from others."""
         found = {"data": content_hash(self._inputs)}
@@ -228,6 +238,10 @@ class _Items(LabelledData):
     def batch(self, indices: NDArray[np.integer[Any]], inputs: Sequence[InputSpec]) -> Batch:
         """The inputs and the labels of some samples."""
         return self._of(inputs).batch(indices, inputs)
+
+    def dtypes(self, inputs: Sequence[InputSpec]) -> Mapping[str, np.dtype[Any]]:
+        """The types in which the inputs are given."""
+        return self._of(inputs).dtypes(inputs)
 
     def signature(self) -> dict[str, str]:
         """A content hash, which tells these data from others."""

@@ -11,6 +11,7 @@ from optuna_quant.data.labelled_data import LabelledData
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
@@ -47,6 +48,14 @@ class SubsetData(LabelledData):
     def unused(self, inputs: Sequence[InputSpec]) -> list[str]:
         """The names of labels that are there and not needed, as far as that can be determined."""
         return self._all.unused(inputs)
+
+    def dtypes(self, inputs: Sequence[InputSpec]) -> Mapping[str, np.dtype[Any]]:
+        """The types in which the inputs are given, as far as that can be determined."""
+        return self._all.dtypes(inputs)
+
+    def batch_in_item(self, inputs: Sequence[InputSpec]) -> int | None:
+        """How many samples an item seems to hold that is taken as one; None if it is one."""
+        return self._all.batch_in_item(inputs)
 
     @property
     def samples(self) -> int:

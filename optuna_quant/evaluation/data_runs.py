@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from optuna_quant.backends.default import RunnableLike
     from optuna_quant.data.constant_inputs import ConstantInputs
+    from optuna_quant.data.inputs import InputSpec
     from optuna_quant.data.labelled_data import LabelledData
     from optuna_quant.data.sample_runs import Rows
     from optuna_quant.evaluation.run_ahead import BatchOutputs
@@ -146,6 +147,22 @@ class DataRuns:
         """The names of labels that are there and not needed, as far as that can be told."""
         found = self.data.unused(self.bound(model).specs)
         return [name for name in found if name not in self.inputs.values]
+
+    def batch_in_item(self, model: RunnableLike) -> int | None:
+        """How many samples an item of the data seems to hold that is taken as one."""
+        return self.data.batch_in_item(self.bound(model).specs)
+
+    def less_precise(self, model: RunnableLike) -> list[tuple[InputSpec, np.dtype[Any]]]:
+        """The inputs of floats whose data have fewer bits than the model, with their types."""
+        specs = self.bound(model).specs
+        given = self.data.dtypes(specs)
+        return [
+            (spec, given[spec.name])
+            for spec in specs
+            if spec.dtype.kind == "f"
+            and spec.name in given
+            and given[spec.name].itemsize < spec.dtype.itemsize
+        ]
 
     def preview(self, model: RunnableLike, samples: int) -> list[dict[str, Rows]]:
         """The inputs of a few samples from everywhere in the data, as far as they can be read."""

@@ -13,6 +13,7 @@ import numpy as np
 from optuna.logging import get_logger
 
 from optuna_quant._common.counts import check_count
+from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.data.constant_inputs import ConstantInputs
 from optuna_quant.data.outputs import as_output_names
 from optuna_quant.data.sample_checks import LABELS
@@ -102,8 +103,9 @@ class DataEvaluation:
             :func:`~optuna_quant.evaluation.metrics.library.library_metric_names`; a
             :class:`~optuna_quant.evaluation.metrics.sample_metrics.SampleMetric` or
             :class:`~optuna_quant.evaluation.metrics.sample_metrics.CorpusMetric`; an object of
-            torchmetrics; or a function that gives the score of each sample, of which higher is
-            better. It is of the model's first output, unless ``output_names`` says otherwise.
+            torchmetrics or Keras; or a function that gives the score of each sample, of which
+            higher is better. It is of the model's first output, unless ``output_names`` says
+            otherwise.
         batch_size:
             How many samples are run at once, unless the model has a fixed batch size. Default: 64,
             but 1 for a model whose results depend on the batch, as those of dynamic quantization
@@ -221,10 +223,10 @@ class DataEvaluation:
         return tuple(self._warnings)
 
     def warn(self, text: str) -> None:
-        """Warn of what is suspicious about the data, and remember it."""
+        """Warn of what is suspicious about the data, once, and remember it."""
         if text not in self._warnings:
             self._warnings.append(text)
-        _logger.warning(text)
+            _logger.warning(text)
 
     def __call__(self, model: RunnableLike) -> float:
         """The metric of a model, on all samples.
@@ -326,6 +328,20 @@ class DataEvaluation:
             _logger.warning(
                 f"The metric {self.name!r} compares with the FP32 model's outputs: "
                 f"{', '.join(map(repr, names))} in the evaluation data is not used."
+            )
+
+    def tell_forms(self, model: RunnableLike) -> None:
+        """Say so if the data are less precise than what the model takes, or look like batches."""
+        size = self._runs.batch_in_item(model)
+        if size is not None:
+            self.warn(
+                f"An item of the evaluation data has {size} labels and is run by itself, as one "
+                "sample. If items are batches, give [data[i] for i in range(len(data))]."
+            )
+        for spec, dtype in self._runs.less_precise(model):
+            warn_user(
+                f"Input {spec.name!r}: the evaluation data have dtype {dtype} and are cast to the "
+                f"model's {spec.dtype.name}: the metric is that of rounded inputs."
             )
 
     def preview(self, model: RunnableLike, samples: int) -> list[dict[str, Rows]]:

@@ -17,6 +17,7 @@ from optuna_quant.tuning.outcome import ResultKind
 from optuna_quant.tuning.summary import cost_text
 from optuna_quant.tuning.summary import headline
 from optuna_quant.tuning.summary import ops_line
+from optuna_quant.tuning.summary import shown_not_repeated
 from optuna_quant.tuning.summary import summary
 
 
@@ -137,7 +138,7 @@ def _second_evaluation(result: Outcome) -> SecondEvaluationFacts | None:
         text = f"a second evaluation failed: {result.not_repeatable}"
         return SecondEvaluationFacts(done=True, agrees=False, text=text)
     if result.not_repeated is not None:
-        text = f"not evaluated a second time ({result.not_repeated})"
+        text = shown_not_repeated(result.not_repeated)
         return SecondEvaluationFacts(done=False, agrees=True, text=text)
     found = result.second_evaluation
     if found is None:

@@ -27,7 +27,9 @@ from optuna_quant.report.searched import search_facts
 from optuna_quant.report.times import time_facts
 from optuna_quant.space.left_out import by_reason
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.evaluation_cost import second_evaluations
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
+from optuna_quant.study.names import given_name
 from optuna_quant.study.names import model_of_study
 from optuna_quant.study.trial_view import views
 from optuna_quant.tuning.output import files_of
@@ -56,7 +58,7 @@ def collect(result: Outcome) -> Report:
     return Report(
         format=FORMAT,
         source=RECORD if is_recorded(result) else SEARCH,
-        title=result.study.study_name if model.file is None else PurePath(model.file).name,
+        title=_title(result, model),
         outcome=outcome_facts(result),
         environment=environment_facts(result),
         model=model,
@@ -73,6 +75,7 @@ def collect(result: Outcome) -> Report:
             models=result.models_compared,
             full_evaluations=result.full_evaluations,
             sensitivity_evaluations=sensitivity_evaluations(result.study),
+            second_evaluations=second_evaluations(result.study),
         ),
         reproduce=reproduce_facts(result),
     )
@@ -111,6 +114,13 @@ def _model_facts(result: Outcome) -> ModelFacts:
         original=result.original,
         target=simulated_target_of(result.backend),
     )
+
+
+def _title(result: Outcome, model: ModelFacts) -> str:
+    """What a report is called: as the model's file, or as the study, if somebody has named it."""
+    if model.file is not None:
+        return PurePath(model.file).name
+    return given_name(result.study.study_name) or "Quantization search"
 
 
 def _not_searched(result: Outcome) -> tuple[NotSearchedFacts, ...]:

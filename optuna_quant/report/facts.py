@@ -263,6 +263,7 @@ class EffortFacts:
     models: int
     full_evaluations: float
     sensitivity_evaluations: float
+    second_evaluations: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ from optuna_quant.report import charts
 from optuna_quant.report.facts import RECORD
 from optuna_quant.report.facts import Facts
 from optuna_quant.space.left_out import shown_bytes
+from optuna_quant.study.names import given_name
+from optuna_quant.study.stage_words import shown_stage
 
 
 if TYPE_CHECKING:
@@ -101,10 +103,12 @@ def _environment() -> jinja2.Environment:
     filters: dict[str, Any] = {
         "bytes": shown_bytes,
         "duration": charts.shown_duration,
+        "given": given_name,
         "number": lambda value: f"{value:.6g}",
         "percent": lambda value: f"{100 * value:.3g}%",
         "seconds": shown_seconds,
         "sentence": _without_label,
+        "stage": shown_stage,
         "text": printable,
     }
     found.filters.update(filters)

@@ -36,8 +36,8 @@ class AutoQuantSampler(SurrogateQuantSampler):
     With ``compat="inc2"`` it is that of neural-compressor 2 for ``quant_level="auto"``:
 
     1. ``default``: every op quantized. If that meets the criterion it is the answer.
-    2. The stages of :class:`ConservativeQuantSampler`: from FP32, as much as the criterion
-       allows. Its answer ends a search that stops at the first success.
+    2. The stages of :class:`ConservativeQuantSampler` that follow: from FP32, as much as the
+       criterion allows. Its answer ends a search that stops at the first success.
     3. The stages of :class:`BasicQuantSampler`, for a search that goes on, or if nothing has met
        the criterion.
 

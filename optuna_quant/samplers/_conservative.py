@@ -1,4 +1,4 @@
-"""The conservative strategy: from FP32, convert what the criterion allows."""
+"""The conservative strategy: convert everything, or else what the criterion allows."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _FEW = 4
 
 @register_strategy("conservative")
 class ConservativeQuantSampler(StagedQuantSampler):
-    """Start from the FP32 model and quantize as much as the criterion allows.
+    """Quantize everything; if that fails, as much as the criterion allows, from FP32 on.
 
     After neural-compressor 2's ``quant_level=0``, and further:
 
     1. ``convert everything``: every op in its default option; if that meets the criterion there
-       is nothing to be conservative about.
+       is nothing to be conservative about. If not, it goes on from the FP32 model:
     2. ``convert TYPE``: one op type after the other (convolutions, then matrix products and
        linear layers, then the others in the order of the model) in its default option, all ops
        of the type together. What meets the criterion stays.

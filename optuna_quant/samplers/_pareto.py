@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class ParetoQuantSampler(SurrogateQuantSampler):
     """Spend the trials on the front of cost and loss.
 
-    1. ``cheapest of all``: one end of the front, whatever its accuracy. (The FP32 model, the
-       baseline, is the other.)
+    1. ``cheapest to start with``: one end of the front, whatever its accuracy. (The FP32 model,
+       the baseline, is the other.)
     2. ``front``: a model of the loss
        (:class:`~optuna_quant.samplers._models.loss_model.LossModel`), whose prior are
        sensitivities and which every trial of the study teaches, predicts the configurations of

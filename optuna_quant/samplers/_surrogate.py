@@ -52,9 +52,10 @@ if TYPE_CHECKING:
 class SurrogateQuantSampler(QuantSampler):
     """Evaluate the cheapest configuration that a model of the loss believes to meet the criterion.
 
-    1. ``cheapest of all``: what costs least, whatever its accuracy. If it meets the criterion it
-       is the answer. If the space has several calibration sizes and the first one fails, it is
-       tried once with each of the others (``calibration size``), and the best one is kept.
+    1. ``cheapest to start with``: what costs least, whatever its accuracy (with ``first_ops``:
+       what costs least with these alone quantized). If it meets the criterion it is the answer.
+       If the space has several calibration sizes and the first one fails, it is tried once with
+       each of the others (``calibration size``), and the best one is kept.
     2. ``cheapest believed to meet``: the sensitivity of the model to each op in each option is
        computed, once for the study. It is the prior of a model of the loss
        (:class:`~optuna_quant.samplers._models.loss_model.LossModel`) that every trial of the study
@@ -214,7 +215,8 @@ class SurrogateQuantSampler(QuantSampler):
             if self._option_scores is None and kept_prior(study) is None:
                 policy = self._policy_by_record(history, config)
             outlook = policy.outlook(history)
-            config = policy.best(history) if config is None else config
+            best = policy.best(history)
+            config = best if config is None else config
             met = policy.meets(history, config)
         assert self._criterion is not None
         assert history.baseline is not None
@@ -229,6 +231,8 @@ class SurrogateQuantSampler(QuantSampler):
             config,
             met,
             self._min_gain,
+            None if best is None else self._costs.cost(best),
+            self._thorough,
         )
         found = explained(question, outlook)
         measure = self._costs.measure

@@ -101,7 +101,8 @@ class Capability:
 
         Args:
             op_types:
-                ``"default"`` (those worth quantizing), ``"all"``, or the op types.
+                ``"default"`` (those worth quantizing), ``"all"``, or the op types, among which
+                ``"default"`` stands for the ops worth quantizing.
 
         Raises:
             ValueError:
@@ -129,12 +130,15 @@ class Capability:
             raise ValueError("op_types is empty: name op types, or use 'default' or 'all'.")
         known = sorted({op.op_type for op in self.ops})
         for op_type in wanted:
-            if op_type not in known:
+            if op_type not in known and op_type != "default":
                 raise ValueError(
                     f"op_types: this model has no {op_type!r} that can be quantized; "
                     f"there are: {', '.join(known)}.{did_you_mean(str(op_type), known)}"
                 )
-        return tuple(op for op in self.ops if op.op_type in wanted)
+        with_default = "default" in wanted
+        named = [op for op in self.ops if op.op_type in wanted or (with_default and op.default)]
+        # If nothing but "default" was named, there may be none.
+        return tuple(named) or self.select()
 
     @property
     def _shown_hint(self) -> str:

@@ -120,7 +120,7 @@ class TuningSpace:
                 What the backend can do.
             op_types:
                 Which ops to tune: ``"default"`` (those worth quantizing), ``"all"``, or
-                the op types.
+                the op types; ``["default", "Gather"]`` are the default ops and those of a type.
             op_type_dict:
                 What to allow, by regular expressions of op types; see
                 :func:`optuna_quant.space.narrowing.narrow`.

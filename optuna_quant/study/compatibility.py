@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
+import re
 from typing import TYPE_CHECKING
 
 from optuna.logging import get_logger
@@ -29,6 +31,9 @@ _ARITHMETIC = "arithmetic"
 _ALGORITHMS = "algorithms"
 # Studies that an earlier version began lack them.
 _MAY_BE_MISSING = (_ARITHMETIC, _ALGORITHMS)
+_DATA = "calibration data"
+# Options on which it depends which of the calibration data are used, if any.
+_DECIDE_DATA = frozenset({"approach", "calibration_sizes"})
 SIGNATURE = "optuna_quant:signature"
 
 
@@ -142,10 +147,26 @@ def _other_models(known: Mapping[str, str], signature: Mapping[str, str]) -> str
     parts = [name for name in _different_parts(known, signature) if name != _ARITHMETIC]
     if "model" in parts:
         return "another model"
+    there, here = _options_of(known), _options_of(signature)
+    changed = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if not _DECIDE_DATA.isdisjoint(changed):
+        # The data differ in which of them are used, and that is said already.
+        parts = [name for name in parts if name != _DATA]
     other = " and ".join(f"other {part}" for part in parts)
-    if "options" in parts:
-        other += f" (it has {known.get('options')}; here {signature.get('options')})"
+    if "options" in parts and changed:
+        other += f" (it has {_shown(there, changed)}; here {_shown(here, changed)})"
     return other
+
+
+def _options_of(signature: Mapping[str, str]) -> dict[str, str]:
+    """The options of a signature, by name."""
+    given = signature.get("options", "")
+    pairs = [each.partition("=") for each in re.split(r", (?=\w+=)", given)]
+    return {name: value for name, _, value in pairs if name}
+
+
+def _shown(options: Mapping[str, str], names: Sequence[str]) -> str:
+    return ", ".join(f"{n}={options[n]}" if n in options else f"no {n}" for n in names)
 
 
 def _different_parts(known: Mapping[str, str], signature: Mapping[str, str]) -> list[str]:

@@ -29,8 +29,8 @@ def full_evaluations(study: optuna.Study) -> float:
             evaluated in full 1, the FP32 baseline included, and one that was stopped before
             counts for the part of the samples that it has seen itself. What failed does not
             count. A model that was simulated first counts for both. The second evaluation of an
-            answer counts as well, and so does what the
-            sensitivities of the default strategy have run (:func:`sensitivity_evaluations`).
+            answer counts as well (:func:`second_evaluations`), and so does what the sensitivities
+            of the default strategy have run (:func:`sensitivity_evaluations`).
     """
     trials = views(study)
     baseline = get_baseline(study)
@@ -39,7 +39,7 @@ def full_evaluations(study: optuna.Study) -> float:
         view = trials[baseline.trial]
         is_its_own = view.is_baseline or view.is_constrained_as_fp32
         total += not is_its_own  # Measured beside the trial's own configuration.
-    return total + _second_evaluations(study) + sensitivity_evaluations(study)
+    return total + second_evaluations(study) + sensitivity_evaluations(study)
 
 
 def sensitivity_evaluations(study: optuna.Study) -> float:
@@ -62,7 +62,14 @@ def sensitivity_passes(study: optuna.Study) -> float:
     return float(sum(json.loads(value)["passes"] for value in found))
 
 
-def _second_evaluations(study: optuna.Study) -> float:
+def second_evaluations(study: optuna.Study) -> float:
+    """What evaluating answers a second time has cost, in full-evaluation equivalents.
+
+    Args:
+        study:
+            The study. Where a few samples have shown that nothing is random, they are all that
+            counts.
+    """
     found = _stored(study, record.SECOND_EVALUATION)
     return float(sum(json.loads(value)["evaluated"] for value in found))
 

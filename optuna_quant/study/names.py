@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import optuna
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from optuna_quant.space.space import TuningSpace
 
 
+# What Optuna calls a study without a name.
+_MADE_UP = re.compile(r"no-name-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
 def model_of(backend: Backend, space: TuningSpace) -> str:
     """A key that identifies the FP32 model of a backend."""
     return signature_of_models(backend, space)["model"]
@@ -28,6 +33,19 @@ def model_of_study(study: optuna.Study) -> str | None:
     """The same of the model that a study is about; :obj:`None` if it does not say."""
     signature = study.user_attrs.get(SIGNATURE)
     return signature.get("model") if isinstance(signature, dict) else None
+
+
+def given_name(study_name: str) -> str | None:
+    """The name of a study, if somebody has given it one; one that Optuna made up says nothing.
+
+    Args:
+        study_name:
+            What it is called.
+
+    Returns:
+        The name; :obj:`None` if Optuna has made it up.
+    """
+    return None if _MADE_UP.fullmatch(study_name) else study_name
 
 
 def default_name(stem: str, model: str) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 
 from optuna.storages import InMemoryStorage
 
+from optuna_quant._common.user_traceback import from_user_lines
 from optuna_quant.callbacks import StopReason
 from optuna_quant.evaluation.user_code import exits_are_errors
+from optuna_quant.study.errors import BaselineError
 from optuna_quant.tuning.call import Call
 from optuna_quant.tuning.call import python_call
 from optuna_quant.tuning.errors import TuningInterrupted
@@ -133,7 +135,7 @@ def tune(
             gives the score of each sample, a
             :class:`~optuna_quant.evaluation.metrics.sample_metrics.SampleMetric` or a
             :class:`~optuna_quant.evaluation.metrics.sample_metrics.CorpusMetric`, or an object of
-            torchmetrics.
+            torchmetrics or Keras.
         tolerable_loss:
             The largest loss that is good enough, relative to the FP32 model's metric: 0.01
             (default) is one percent. It is absolute, in units of the metric, for
@@ -217,6 +219,9 @@ def tune(
         result = _searched(request, everything, storage=storage, study_name=study_name)
     except KeyboardInterrupt:
         result = None
+    except BaselineError as error:
+        # What went wrong is in the user's function, or in what was given to it.
+        raise from_user_lines(error) from error.__cause__
     if result is None or result.stopped_because == StopReason.INTERRUPTED:
         raise TuningInterrupted(result)
     return result

@@ -10,9 +10,10 @@ from typing import TypeVar
 from optuna.logging import get_logger
 
 from optuna_quant.backends.base import TellsLeftOut
+from optuna_quant.backends.base import original_of
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import is_answer
-from optuna_quant.callbacks.exit_policy import trials_used
+from optuna_quant.callbacks.exit_policy import nothing_left
 from optuna_quant.costs.cheapest import cheapest_quantized
 from optuna_quant.costs.decision import may_gain
 from optuna_quant.costs.known import KnownObjective
@@ -34,6 +35,7 @@ from optuna_quant.study.evaluation_cost import full_evaluations
 from optuna_quant.tuning.finalists import finalists
 from optuna_quant.tuning.interval import recorded_interval
 from optuna_quant.tuning.measured_once import recorded_measurement
+from optuna_quant.tuning.no_gain import explain_no_gain
 from optuna_quant.tuning.outcome import Outcome
 
 
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import optuna
-    from optuna.trial import FrozenTrial
 
     from optuna_quant.backends.base import Backend
     from optuna_quant.callbacks import ExitPolicy
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from optuna_quant.costs.gain_per_op import OpGain
     from optuna_quant.samplers import Explanation
     from optuna_quant.selection.answer import Candidate
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
 
@@ -110,6 +112,13 @@ def conclude(
         stop = _with_reason(stop, study, met, best, objective)
     baseline = get_baseline(study)
     compared = models_compared(study)
+    config = None if best is None else space.config_from_params(best.trial.params)
+    if config is not None and not config.quantized_ops:
+        explanation = explain_no_gain(config, objective, stop, original=original_of(backend))
+    else:
+        explanation = _explained(
+            _explanation(study, policy, config), backend, space, left_out or {}
+        )
     sampler = study.sampler  # Other samplers than ours do not tell.
     return kind(
         met=bool(met),
@@ -118,7 +127,7 @@ def conclude(
         loss=None
         if best is None or baseline is None
         else criterion.loss(best.metric, baseline.value),
-        config=None if best is None else space.config_from_params(best.trial.params),
+        config=config,
         cost=_known_cost(best, objective),
         objective=objective.name,
         study=study,
@@ -141,12 +150,7 @@ def conclude(
         known_objective=objective if isinstance(objective, KnownObjective) else None,
         left_out={} if left_out is None else left_out,
         warnings=find_warnings(study),
-        explanation=_explained(
-            _explanation(study, policy, None if best is None else best.trial, space),
-            backend,
-            space,
-            left_out or {},
-        ),
+        explanation=explanation,
     )
 
 
@@ -226,20 +230,15 @@ def _no_gain(study: optuna.Study, stop: Stop, objective: Objective) -> str | Non
     cheapest = objective.of(cheapest_quantized(objective.table, objective.space))
     if may_gain(objective, cheapest):
         return None
-    used = trials_used(study.get_trials(deepcopy=False))
-    counted = f"{used} model{'' if used == 1 else 's'}"
     reason = NoGain(objective, objective.table, searched=True)
-    return f"The strategy has nothing left to try after {counted}. {reason}"
+    return f"{nothing_left(study.get_trials(deepcopy=False))} {reason}"
 
 
 def _explanation(
-    study: optuna.Study, policy: ExitPolicy, trial: FrozenTrial | None, space: TuningSpace
+    study: optuna.Study, policy: ExitPolicy, config: QuantConfig | None
 ) -> Explanation | None:
     """What the sampler says of an answer; only those with a model of the loss say something."""
     if not isinstance(study.sampler, Explains):
-        return None
-    config = None if trial is None else space.config_from_params(trial.params)
-    if config is not None and not config.quantized_ops:
         return None
     return study.sampler.explain(study, config, objective=policy.objective)
 

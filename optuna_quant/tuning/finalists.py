@@ -12,6 +12,7 @@ from optuna.logging import get_logger
 
 from optuna_quant.backends.base import HasThreads
 from optuna_quant.backends.base import PreviewsCalibration
+from optuna_quant.backends.base import as_used
 from optuna_quant.costs.gain import Gain
 from optuna_quant.costs.gain import measure_against
 from optuna_quant.costs.known import KnownObjective
@@ -109,7 +110,7 @@ def measure_finalists(
         return found[0], _sizes(found[0], backend.quantize(space.fp32()))
     models = [rebuild(c.trial, backend=backend, space=space) for c in found]
     fp32 = backend.quantize(space.fp32())
-    runs = [partial(model.run, feed.feed) for model in (fp32, *models)]
+    runs = [partial(as_used(model).run, feed.feed) for model in (fp32, *models)]
     measured = measure_against(runs[0], runs[1:], seconds=seconds)
     for candidate, each in zip(found, measured.seconds, strict=True):
         _logger.info(f"Trial {candidate.trial.number}: {1e3 * each:.3g} ms.")

@@ -18,6 +18,7 @@ from optuna_quant.callbacks import StopReason
 from optuna_quant.costs.comparison import Ratio
 from optuna_quant.costs.gain import Gain
 from optuna_quant.samplers import strategies
+from optuna_quant.space.left_out import LeftOut
 from optuna_quant.study import record
 from optuna_quant.study.blobs import read_text
 from optuna_quant.study.blobs import write_text
@@ -55,6 +56,8 @@ class Findings:
             The name of the strategy; :obj:`None` if none was started.
         call:
             What has started the search; :obj:`None` if that is not known.
+        not_searched:
+            The ops that were not searched, with the reason; :obj:`None` if that is not known.
     """
 
     trials: int
@@ -64,6 +67,7 @@ class Findings:
     holdout_missing: str | None = None
     strategy: str | None = None
     call: Call | None = None
+    not_searched: tuple[LeftOut, ...] | None = None
 
     def is_of_now(self, study: optuna.Study) -> bool:
         """Whether no trial has ended since.
@@ -102,6 +106,7 @@ def keep_findings(result: Outcome) -> None:
         holdout_missing=result.holdout_missing,
         strategy=strategy_of(result),
         call=result.call,
+        not_searched=result.not_searched,
     )
     try:
         write_text(result.study, record.FINDINGS, json.dumps(asdict(found)))
@@ -134,7 +139,10 @@ def find_findings(study: optuna.Study) -> Findings | None:
             **{**holdout, "loss_interval": None if interval is None else tuple(interval)}
         )
     call = None if call is None else Call(**call)
-    return Findings(**{**said, "gain": gain, "holdout": holdout, "call": call})
+    ops = said.get("not_searched")  # Not in records of earlier versions.
+    not_searched = None if ops is None else tuple(LeftOut(**each) for each in ops)
+    read = {"gain": gain, "holdout": holdout, "call": call, "not_searched": not_searched}
+    return Findings(**{**said, **read})
 
 
 def strategy_of(result: Outcome) -> str | None:

@@ -22,6 +22,7 @@ from optuna_quant.samplers._models.explanation_text import OPEN
 from optuna_quant.samplers._models.explanation_text import cause_of
 from optuna_quant.samplers._models.explanation_text import percent
 from optuna_quant.samplers._models.explanation_text import probability
+from optuna_quant.samplers._models.explanation_text import shown_saving
 from optuna_quant.space.config import OpConfig
 from optuna_quant.tuning.tried_ops import TriedOp
 from optuna_quant.tuning.tried_ops import tried_ops
@@ -42,7 +43,6 @@ _HARDLY = 0.001
 _NO_ERROR = 0.01
 
 _OF_WHAT = {LATENCY: "of the time", SIZE: "of the size"}
-_BETTER = {LATENCY: "faster", SIZE: "smaller"}
 
 
 def explain_op(result: Outcome, op: str) -> str:
@@ -140,7 +140,7 @@ class OpReasons:
         it = self._it(op)
         if self.result.is_fp32:
             gain = self._gains.get(self._tunable(op).name)
-            said = "" if gain is None else f" (in {_int_of(gain)}: {gain} in FP32)"
+            said = "" if gain is None else f" ({_alone(it, gain)})"
             return f"{where}: no quantized model is better here by {self.result.objective}{said}"
         found = self._in_fallback.get(op)
         told = [self._cause(op, it), *self._tried_words(op)]
@@ -159,9 +159,7 @@ class OpReasons:
         if cause == NOT_ALLOWED:
             return "nothing else is allowed for it"
         if cause == COST:
-            hardly = "hardly" if (found.saving or 0.0) > 1e-6 else "no"
-            better = _BETTER.get(measure, "cheaper")
-            return f"with {it} quantized the model would be {hardly} {better}"
+            return f"with {it} quantized the model would be {shown_saving(found, measure)}"
         if cause == OPEN:
             return self._open(found, it)
         error = self._error(found.error, it)
@@ -258,11 +256,15 @@ class OpReasons:
         if gain is None or gain.measure == OPS:
             return ""
         if gain.gain <= 0:
-            return "by itself it saves nothing"
+            return "beside the others as they are it saves nothing"
         of_what = {LATENCY: "time", SIZE: "size"}.get(gain.measure, "cost")
         fp32 = self._fp32_cost
         part = f" ({100 * gain.gain / fp32:.2g}% of FP32's {of_what})" if fp32 else ""
-        return f"it saves {show_measure(gain.measure, gain.gain)}{part}"
+        saved = f"it saves {show_measure(gain.measure, gain.gain)}{part}"
+        if self.result.is_better_than_fp32 is not False:
+            return saved
+        # Conversions that it shares with its neighbours are paid in any case.
+        return f"{saved} beside the others as they are, and all of them together save nothing"
 
     @cached_property
     def _noise(self) -> float | None:
@@ -313,6 +315,12 @@ class OpReasons:
             return None
         cost = known.table.cost(config)
         return gain.gain / cost if cost > 0 else None
+
+
+def _alone(it: str, gain: OpGain) -> str:
+    """What an op costs where it alone is quantized, by which such costs cannot be added up."""
+    changes = " with the conversions around it" if gain.measure == LATENCY else ""
+    return f"{it} alone in {_int_of(gain)}{changes}: {gain} in FP32"
 
 
 def _int_of(gain: OpGain) -> str:

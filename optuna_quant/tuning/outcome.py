@@ -227,6 +227,9 @@ class Outcome:
         """Whether errors stand in the way of a better answer, and recipes were not searched."""
         if self.stopped_because == StopReason.NO_GAIN or self.config is None:
             return False
+        if self.is_fp32 or self.is_chosen:
+            # No recipe makes a model faster; and what a search lacked is said of its own answer.
+            return False
         if self.met and self.explanation is not None:
             causes = {cause_of(each, self.objective) for each in self.explanation.fallback}
             is_lacking = bool(causes - {COST, NOT_ALLOWED, OPEN})

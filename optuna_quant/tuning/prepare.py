@@ -413,7 +413,7 @@ def _samplers(
         backend=backend,
         outputs=outputs,
         given=given,
-        first_ops=_default_ops(backend) if request.quantization.op_types == "all" else (),
+        first_ops=_first_ops(backend, request.quantization.op_types),
         thorough=not policy.stops_at_first,
     )
 
@@ -466,6 +466,7 @@ def _told_batches(
     is_leader = this_rank().is_leader
     if isinstance(measure, DataEvaluation) and is_leader:
         measure.tell_unused(fp32)
+        measure.tell_forms(fp32)
     warnings = warn_of_data(backend, measure, lambda: fp32)
     batches = batches_of(measure, space, fp32)
     if is_leader:
@@ -495,6 +496,8 @@ def _check_quantizes(space: TuningSpace, **narrowing: object) -> None:
     )
 
 
-def _default_ops(backend: Backend) -> Collection[str]:
-    """The ops of the default space, which are searched before all others."""
+def _first_ops(backend: Backend, op_types: Sequence[str] | str) -> Collection[str]:
+    """The ops of the default space, which are searched before all others if there are others."""
+    if op_types == "default" or (op_types != "all" and "default" not in op_types):
+        return ()
     return [op.name for op in backend.capability().ops if op.default]

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from optuna_quant.costs.objective import Objective
     from optuna_quant.space.capability import Capability
     from optuna_quant.space.config import QuantConfig
+    from optuna_quant.space.left_out import LeftOut
     from optuna_quant.space.space import TuningSpace
     from optuna_quant.space.wishes import OpDict
     from optuna_quant.tuning.findings import Findings
@@ -56,8 +57,16 @@ _NOT_ENDED = "The record does not say that the search has ended."
 _NOT_IN_RECORD = "its result is not in the record"
 
 
+@dataclass(frozen=True)
 class NoBackend:
-    """Stands for the backend of a search of which only the record is known."""
+    """Stands for the backend of a search of which only the record is known.
+
+    Args:
+        not_searched:
+            The ops that were not searched, as the record says it.
+    """
+
+    not_searched: tuple[LeftOut, ...] = ()
 
     def capability(self) -> Capability:
         """Nothing is known of the model."""
@@ -85,6 +94,10 @@ class NoBackend:
     def executed(self, config: QuantConfig) -> Mapping[str, ExecutedOp]:
         """It is not known of any op."""
         return {}
+
+    def ops_left_out(self, space: TuningSpace) -> Sequence[LeftOut]:
+        """The ops that the search has told of at its end."""
+        return self.not_searched
 
     def _refuse(self) -> NoReturn:
         raise ValueError(
@@ -131,7 +144,7 @@ def recorded_outcome(study: optuna.Study) -> Outcome:
             study,
             _stop(study),
             policy,
-            backend=NoBackend(),
+            backend=NoBackend((None if end is None else end.not_searched) or ()),
             space=space,
             measure=end.measured if end is not None and is_of_now else None,
             left_out=_left_out(study, space),

@@ -127,7 +127,8 @@ class TuningResult(Outcome):
         explanation:
             Why the ops in fallback are there, and how likely untried configurations are to meet
             the criterion: a :class:`~optuna_quant.samplers.Explanation`, whose text is in the
-            summary. :obj:`None` with a strategy that has no model of the loss.
+            summary. Where the FP32 model is the answer it says by how much no quantized one is
+            better. :obj:`None` with a strategy that has no model of the loss.
         call:
             The call or the command that has started the search, for reports; without secrets.
             :obj:`None` if that is not known.

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from optuna_quant.costs.objective import Objective
 
 
+MET = "met"
 NOT_OURS = "no search of optuna_quant"
 
 # That of all studies that tune() and the command make.
@@ -224,7 +225,7 @@ def _criterion(study: optuna.Study) -> str:
 
 def _outcome(met: bool, has_trials: bool, *, at_work: bool) -> str:
     if met:
-        return "met"
+        return MET
     if not has_trials:
         return "not started"
     return "not met yet" if at_work else "not met"

@@ -24,6 +24,7 @@ from optuna_quant.costs.worth import with_costs_as_reason
 from optuna_quant.selection.chosen_by_samples import shown_doubt
 from optuna_quant.selection.chosen_by_samples import shown_interval
 from optuna_quant.space.left_out import shown_bytes
+from optuna_quant.study.evaluation_cost import second_evaluations
 from optuna_quant.study.evaluation_cost import sensitivity_evaluations
 from optuna_quant.study.trial_view import TrialView
 from optuna_quant.tuning.outcome import NOTHING
@@ -85,7 +86,7 @@ def summary(result: Outcome) -> str:
         lines.extend(_shown_target(result) or _shown_gain(result))
         if result.fallback_ops and result.explanation is None:
             lines.append(f"in fallback: {listed(result.fallback_ops)}")
-    if result.explanation is not None:
+    if result.explanation is not None and not result.is_fp32:  # That says why it stopped.
         lines.extend(str(result.explanation).splitlines())
     elif result.config is not None:
         lines.extend(shown_left_out(result.left_out))
@@ -104,14 +105,22 @@ def summary(result: Outcome) -> str:
     if result.speculation is not None and result.speculation.evaluated:
         lines.append(f"speculation: {result.speculation}")
     if any(TrialView(trial).evidence for trial in _finished(result)):
-        scoring = sensitivity_evaluations(result.study)
-        of_it = f" ({scoring:.2g} of it for sensitivities)" if scoring else ""
         lines.append(
             f"evaluated: {result.full_evaluations:.3g} times the evaluation set, in "
-            f"{len(_finished(result))} trials{of_it}"
+            f"{len(_finished(result))} trials{_shown_beside_trials(result)}"
         )
     lines.append(result.message if result.is_chosen else f"stopped: {result.message}")
     return "\n".join(map(printable, lines))
+
+
+def _shown_beside_trials(result: Outcome) -> str:
+    """How much of what was evaluated was for something else than trials, in brackets."""
+    parts = {
+        "sensitivities": sensitivity_evaluations(result.study),
+        "the second evaluation": second_evaluations(result.study),
+    }
+    told = [f"{value:.2g} of it for {name}" for name, value in parts.items() if value]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def ops_line(result: Outcome) -> str:
@@ -233,9 +242,22 @@ def _shown_second_evaluation(result: Outcome) -> list[str]:
     if result.not_repeatable is not None:
         return [f"a second evaluation failed: {result.not_repeatable}"]
     if result.not_repeated is not None:
-        return [f"not evaluated a second time ({result.not_repeated})"]
+        return [shown_not_repeated(result.not_repeated)]
     found = result.second_evaluation
     return [] if found is None or not found.differs else [found.shown(result.criterion)]
+
+
+def shown_not_repeated(reason: str) -> str:
+    """That a model which meets the criterion was evaluated only once, and what that means.
+
+    Args:
+        reason:
+            Why it was not evaluated a second time.
+    """
+    return (
+        f"not evaluated a second time ({reason}): it met the criterion once, and whether it does "
+        "so again is not known"
+    )
 
 
 def _shown_doubt(result: Outcome) -> list[str]:

@@ -11,6 +11,8 @@ from optuna_quant.backends.base import HasGraph
 from optuna_quant.backends.default import make_backend
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.trial_view import views
+from optuna_quant.tuning.outcome import Outcome
+from optuna_quant.tuning.recorded_outcome import is_recorded
 from optuna_quant.visualization._facts import answer_of
 from optuna_quant.visualization._facts import config_of
 from optuna_quant.visualization._facts import has_quantized
@@ -85,12 +87,15 @@ class _ModelGraphInfo(NamedTuple):
 
 def _get_model_graph_info(
     study: Searched,
-    model: ModelLike | HasGraph,
+    model: ModelLike | HasGraph | None = None,
     *,
     trial: int | None = None,
     collapse: bool | None = None,
     prefix: str = "quant",
 ) -> _ModelGraphInfo:
+    model = model_of(study, model)
+    if trial is None and isinstance(study, Outcome) and study.trial is not None:
+        trial = study.trial.number
     study = study_of(study)
     view = _view(study, trial)
     if view is None:
@@ -131,6 +136,29 @@ def _get_model_graph_info(
         [edge for place in places for edge in _edges(place, places)],
         _labels(places, texts),
         len(config.quantized_ops),
+    )
+
+
+def model_of(study: Searched, model: ModelLike | HasGraph | None) -> ModelLike | HasGraph:
+    """The model that is drawn: what is given, or else that of the result.
+
+    Args:
+        study:
+            A study, or the result of a search.
+        model:
+            The model; None for that of the result.
+
+    Raises:
+        ValueError:
+            If none is given, and no result knows it.
+    """
+    if model is not None:
+        return model
+    if isinstance(study, Outcome) and not is_recorded(study):
+        return study.backend  # type: ignore[return-value]  # Whether it knows a graph is asked.
+    raise ValueError(
+        "model: a study does not hold the model that it has searched. Give it, as a path or a "
+        "backend, or the result of tune() in place of the study."
     )
 
 
@@ -221,7 +249,7 @@ def size_of(info: _ModelGraphInfo) -> tuple[float, float]:
 
 def plot_model_graph(
     study: Searched,
-    model: ModelLike | HasGraph,
+    model: ModelLike | HasGraph | None = None,
     *,
     trial: int | None = None,
     collapse: bool | None = None,
@@ -236,17 +264,18 @@ def plot_model_graph(
     Example:
         .. code-block:: python
 
-            figure = optuna_quant.visualization.plot_model_graph(result.study, "model.onnx")
+            figure = optuna_quant.visualization.plot_model_graph(result)
             figure.show()
 
     Args:
         study:
             A study that a strategy of this library has searched, or the result of a search.
         model:
-            The model that it has searched: a path, or a backend, such as ``result.backend``.
+            The model that it has searched: a path, or a backend. Default: that of the result; a
+            study does not hold it.
         trial:
-            The number of the trial. Default: the answer of the study, or the trial that comes
-            closest.
+            The number of the trial. Default: that of the result, the answer of the study, or the
+            trial that comes closest.
         collapse:
             Whether repeated blocks are drawn as a row of ops. Default: if there are more than 60
             ops.
@@ -259,7 +288,7 @@ def plot_model_graph(
     Raises:
         ValueError:
             If there is no such trial, its configuration is not recorded, or the model is another
-            one or has a backend without a graph.
+            one, has a backend without a graph, or is not given with a study.
         FileNotFoundError:
             If there is no such file.
         ImportError:

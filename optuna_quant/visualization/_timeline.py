@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typing import NamedTuple
 
 from optuna_quant.study.baseline import get_baseline
+from optuna_quant.study.stage_words import shown_stage
 from optuna_quant.study.trial_view import views
 from optuna_quant.visualization._facts import Judged
 from optuna_quant.visualization._facts import criterion_of
@@ -61,7 +62,7 @@ def _get_timeline_info(
 ) -> _TimelineInfo:
     study = study_of(study)
     found = [view for view in views(study) if view.trial.datetime_start is not None]
-    if not found:
+    if all(view.is_foreign for view in found):
         warn_of_nothing(study, "no trial that has started")
         return _TimelineInfo([], [], {})
     criterion, baseline = criterion_of(study, criterion), get_baseline(study)
@@ -75,7 +76,7 @@ def _get_timeline_info(
             _Bar(
                 view.number,
                 lanes.setdefault(worker, len(lanes)),
-                view.stage or NO_STAGE,
+                shown_stage(view.stage or NO_STAGE),
                 start,
                 max(start, end[0] if end else now),
                 judged(view, criterion, baseline),

@@ -42,7 +42,7 @@ class Plot:
         draw_with_matplotlib:
             Draws it with Matplotlib.
         needs_model:
-            Whether it takes the model after the study.
+            Whether it takes the model after the study; of a result it needs none.
         takes_trial:
             Whether it takes the number of a trial, as ``trial``.
     """
@@ -108,7 +108,8 @@ def save_plot(
         path:
             The file. Its suffix says what it becomes, one of :data:`SUFFIXES`.
         model:
-            The model of the study, a path or a backend, for a plot that needs it.
+            The model of the study, a path or a backend, for a plot that needs it. A result knows
+            its own.
         trial:
             The number of the trial, for a plot that is of one. Default: as the plot chooses.
         dpi:
@@ -134,8 +135,6 @@ def save_plot(
         raise ValueError(
             f"path must end with one of {', '.join(SUFFIXES)}, but got {os.fspath(path)!r}."
         )
-    if plot.needs_model and model is None:
-        raise ValueError(f"model: the plot {kind!r} needs the model that the study has searched.")
     if trial is not None and not plot.takes_trial:
         raise ValueError(f"trial: the plot {kind!r} is of all trials, so it takes none.")
     given = (model,) if plot.needs_model else ()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+import logging
 import math
 import warnings
 
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 import pytest
 
 from optuna_quant.callbacks import ExitPolicy
+from optuna_quant.callbacks import Progress
 from optuna_quant.callbacks import StopReason
 from optuna_quant.callbacks.exit_policy import busy_seconds
 from optuna_quant.callbacks.exit_policy import trials_used
@@ -369,6 +371,41 @@ def test_sampler_that_only_repeats_ends_and_says_so() -> None:
     assert "last 1000 configurations gave models that had been evaluated before" in stop.message
 
 
+def test_end_of_a_strategy_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The sampler says it in any study; the policy adds which trial is the best."""
+    caplog.set_level(logging.INFO, logger="optuna_quant")
+    backend = FakeBackend({"a": 0.2, "b": 0.0, "c": 0.3})
+    space = backend.tuning_space()
+    study = optuna.create_study(
+        direction="maximize", sampler=BasicQuantSampler(space, criterion=CRITERION)
+    )
+
+    def own(trial: optuna.Trial) -> float:
+        return backend.quantize(space.suggest(trial)).accuracy
+
+    study.optimize(own, callbacks=[ExitPolicy(CRITERION, timeout=None)])
+    said = [m for m in caplog.messages if "nothing left" in m]
+    assert len(said) == 1
+    assert said[0].startswith("BasicQuantSampler sees nothing left that is worth a trial")
+    assert caplog.messages[-1].startswith("The best that meets the criterion is trial")
+    stored = study.user_attrs[record.STOPPED_BECAUSE]["message"]
+    assert "nothing left that is worth a trial" in stored
+
+
+def test_a_trial_after_the_end_of_a_strategy_is_told_as_such() -> None:
+    backend = FakeBackend({"a": 0.2, "b": 0.0, "c": 0.3})
+    space = backend.tuning_space()
+    study = optuna.create_study(
+        direction="maximize", sampler=BasicQuantSampler(space, criterion=CRITERION)
+    )
+    objective = QuantObjective(backend, space, CountingEvaluation(), CRITERION)
+    study.optimize(objective)
+    study.optimize(objective, n_trials=1)
+    line = Progress(ExitPolicy(CRITERION)).line(study, study.trials[-1])
+    assert f"trial {study.trials[-1].number} (after the end of the strategy) | " in line
+    assert "nothing" not in line
+
+
 def test_plan_that_is_carried_out_stops_the_study() -> None:
     backend = FakeBackend({"a": 0.2, "b": 0.0, "c": 0.3})
     space = backend.tuning_space()
@@ -378,7 +415,7 @@ def test_plan_that_is_carried_out_stops_the_study() -> None:
     study.optimize(objective, callbacks=[policy])
     stored = study.user_attrs[record.STOPPED_BECAUSE]
     assert stored["reason"] == "exhausted"
-    assert "nothing left to try" in stored["message"]
+    assert "nothing left that is worth a trial" in stored["message"]
     best = best_met_trial(study, CRITERION)
     assert best is not None
     assert space.config_from_params(best.params).fallback_ops == ("a", "c")

@@ -9,6 +9,7 @@ import pytest
 from optuna_quant.callbacks.wording import Reference
 from optuna_quant.callbacks.wording import rounded_estimate
 from optuna_quant.callbacks.wording import shown_bound
+from optuna_quant.callbacks.wording import shown_changes
 from optuna_quant.callbacks.wording import shown_config
 from optuna_quant.callbacks.wording import shown_interval_of
 from optuna_quant.callbacks.wording import shown_sureness
@@ -44,7 +45,19 @@ def config(*quantized: str, of: str = "abcdef", option: OpConfig = INT8) -> Quan
         (
             config("a", option=OTHER),
             config("a"),
-            "1 of 6 ops in INT8, 1 in another way than trial 3",
+            "1 of 6 ops in INT8, 1 changed from trial 3 (a: weights per_channel -> per_tensor)",
+        ),
+        (
+            config(*"abcd"),
+            config(*"abc", option=OTHER),
+            "4 of 6 ops in INT8, 1 more than trial 3 (+d), 3 others changed (weights per_tensor "
+            "-> per_channel)",
+        ),
+        (
+            QuantConfig({"a": INT8, "b": DYNAMIC, "c": INT4, "d": INT8, "e": INT8}),
+            QuantConfig({"a": OTHER, "b": INT8, "c": INT8, "d": OTHER, "e": OTHER}),
+            "of 5 ops 3 in INT8, 1 in dynamic INT8, 1 in INT4 (weights only), 5 changed from "
+            "trial 3 (weights per_tensor -> per_channel in 3, static -> dynamic in 1, and 1 more)",
         ),
         (config("a", option=INT4), None, "1 of 6 ops in INT4 (weights only)"),
         (
@@ -56,6 +69,31 @@ def config(*quantized: str, of: str = "abcdef", option: OpConfig = INT8) -> Quan
 )
 def test_what_is_tried(tried: QuantConfig, than: QuantConfig | None, said: str) -> None:
     assert shown_config(tried, than=than and Reference(than, 3)) == said
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "said"),
+    [
+        (
+            "static a=uint8/asym/per_tensor/kl",
+            "static a=uint8/asym/per_tensor/minmax",
+            ["activations minmax -> kl"],
+        ),
+        ("fp16", "fp32", ["FP32 -> FP16"]),
+        (
+            "weight_only w=int4/asym/per_group=32/rtn level=4",
+            "weight_only w=int4/sym/per_group=128/rtn level=0",
+            ["weights sym -> asym", "weights per_group=128 -> per_group=32", "level 0 -> 4"],
+        ),
+        (
+            "dynamic a=uint8/asym/per_tensor/minmax w=int8/sym/per_tensor/minmax",
+            "dynamic a=uint8/asym/per_tensor/minmax",
+            ["weights quantized"],
+        ),
+    ],
+)
+def test_what_has_changed_in_an_op_is_said(now: str, before: str, said: list[str]) -> None:
+    assert shown_changes(OpConfig.from_label(now), OpConfig.from_label(before)) == said
 
 
 def test_ops_that_are_not_tuned_count() -> None:

@@ -37,7 +37,7 @@ def test_the_file_of_tune_and_those_of_other_trials(
         (["-o", "model.onnx"], "is the model itself"),
         (["-o", "model.quantized.optuna_quant.journal"], "is the storage itself"),
         (["-o", "x.onnx", "--report", "x.onnx"], "is the output itself"),
-        (["--approach", "dynamic"], "was started with other calibration data and other options"),
+        (["--approach", "dynamic"], "was started with other options (it has approach='static'"),
         (
             ["--op-types", "all"],
             "there is no option --op-types (tune, space, quantize, sensitivity have it)",

@@ -373,6 +373,20 @@ def test_excluded_precisions_of_the_cpu_change_nothing() -> None:
     assert said == []
 
 
+def test_recipes_that_are_not_named_are_left_to_the_search() -> None:
+    assert "recipes" not in inc.load({})
+    assert "recipes" not in inc.load({}, same_order=True)
+    # An object has the defaults of all, written or not.
+    assert "recipes" not in inc.load(PostTrainingQuantConfig())
+
+
+@pytest.mark.parametrize("name", ["smooth_quant", "fast_bias_correction", "weight_correction"])
+def test_a_recipe_that_is_off_in_a_mapping_stays_off(name: str) -> None:
+    found = inc.load({"recipes": {name: False}})
+    assert found["recipes"] == {name: False}
+    assert requested_recipes(found["recipes"]).values == {name: ("off",)}
+
+
 def test_same_order() -> None:
     conf = {"quant_level": 1, "tuning_criterion": {"strategy_kwargs": {"max_op_type_trials": 9}}}
     found = inc.load(conf, same_order=True)

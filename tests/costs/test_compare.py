@@ -68,8 +68,17 @@ def test_the_same_model_agrees_with_itself(folder: Path) -> None:
     (output,) = found.outputs
     assert (output.relative_error, output.agreement) == (0.0, 1.0)
     assert found.inputs == "random inputs"
+    assert "relative error 0 (1 sample)" in str(found)
     assert found.first.metric is None
     assert found.first.nbytes == found.second.nbytes
+
+
+def test_outputs_on_random_inputs_are_not_shown_as_if_they_were_data(folder: Path) -> None:
+    found = compared(folder)
+    assert found.outputs[0].relative_error
+    assert "relative error" not in str(found)
+    assert "output  not compared: on random inputs models differ more than on real" in str(found)
+    assert "(--data, --calibration)" in str(found)
 
 
 def test_agreement_with_the_first_model_is_a_metric(folder: Path) -> None:

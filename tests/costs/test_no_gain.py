@@ -108,13 +108,29 @@ def test_what_is_said() -> None:
     assert second.startswith("metric 0.9 (FP32), criterion: ")
     assert last == f"stopped: {result.message}"
     assert result.message == (
-        "By the cost table no quantized model is faster than FP32 (objective 'latency'): 3.2 ms "
-        "for the fastest one (6.7% slower), 4.7 ms with everything quantized, against 3 ms in "
-        "FP32. For the smallest model (up to 3% smaller) use objective='size' (--objective size); "
+        "By the cost table no quantized model is faster than FP32 (objective 'latency'): "
+        "predicted 3.2 ms for the fastest one (6.7% slower), 4.7 ms with everything "
+        "quantized, against 3 ms in FP32. For the smallest model (up to 3% smaller) use "
+        "objective='size' (--objective size); "
         "for another device give what ops cost there: costs= (--costs)."
     )
     assert result.study.user_attrs[record.STOPPED_BECAUSE]["message"] == result.message
     assert list(result.report()["mode"]) == ["fp32"] * 3
+
+
+def test_the_explanation_says_why() -> None:
+    result = Searches().run()
+    explanation = result.explanation
+    assert explanation is not None
+    assert str(explanation) == (
+        "By the cost table no quantized model is faster than FP32 (objective 'latency'): "
+        "predicted 3.2 ms for the fastest one (6.7% slower), 4.7 ms with everything quantized, "
+        "against 3 ms in FP32."
+    )
+    assert (explanation.met, explanation.config) == (False, SPACE.fp32())
+    assert {each.op for each in explanation.fallback} == {"a", "b", "c"}
+    assert all(each.saving is not None and each.saving < 0 for each in explanation.fallback)
+    assert str(result).count("By the cost table") == 1
 
 
 def test_no_quantized_model_is_saved(tmp_path: Path) -> None:

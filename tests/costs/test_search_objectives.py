@@ -302,13 +302,19 @@ def test_where_nothing_meets_and_nothing_else_is_faster_fp32_is_the_answer():
     }
     result = go(backend, "latency", **given)
     assert (result.met, result.is_better_than_fp32, result.is_fp32) == (False, False, True)
-    assert (result.stopped_because, result.explanation) == ("exhausted", None)
+    assert result.stopped_because == "exhausted"
+    assert str(result.explanation) == (
+        "By the cost table no quantized model is faster than FP32 (objective 'latency'): "
+        "predicted 2.5 ms for the fastest one (1.2 times slower), 3.5 ms with everything "
+        "quantized, against 2 ms in FP32."
+    )
     rest = "meets the criterion, and every other one is predicted to be no faster than FP32."
     assert str(result).splitlines() == [
         f"NO GAIN: the model that was tried does not {rest.replace('meets', 'meet')}",
         "metric 0.9 (FP32), criterion: at most 0.1 loss, higher is better",
-        "stopped: The strategy has nothing left to try after 1 model. By the cost table no "
-        "quantized model is faster than FP32 (objective 'latency'): 2.5 ms for the fastest one "
+        "stopped: The strategy sees nothing left that is worth a trial after 1 model. By the cost "
+        "table no quantized model is faster than FP32 (objective 'latency'): predicted 2.5 ms for "
+        "the fastest one "
         "(1.2 times slower), 3.5 ms with everything quantized, against 2 ms in FP32. For the "
         "smallest model use objective='size' (--objective size); for as many quantized ops as the "
         "criterion allows, though the model is no faster, use objective='ops' (--objective ops); "

@@ -66,6 +66,32 @@ class Again:
         return iter(self._batches)
 
 
+def keras_sequence(name: str, module: str) -> type[Any]:
+    """A class as Keras has it, of a name and a module of its own."""
+    return type(name, (), {"__module__": module, "on_epoch_end": lambda self: None})
+
+
+def py_dataset(
+    batches: list[Any], name: str = "PyDataset", module: str = "keras.src.trainers.py_dataset"
+) -> Any:
+    """A user's own data set of Keras, which may be iterated over without an end."""
+
+    class Mine(keras_sequence(name, module)):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return len(batches)
+
+        def __getitem__(self, index: int) -> Any:
+            return batches[index % len(batches)]
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            return batches[0]
+
+    return Mine()
+
+
 class Named(Dataset):  # type: ignore[type-arg]
     def __len__(self) -> int:
         return 23
@@ -115,6 +141,8 @@ SOURCES: dict[str, Callable[[], Any]] = {
     "batches of dicts": lambda: [{"x": x, "y": y} for x, y in in_batches()],
     "batches of one": lambda: in_batches(1),
     "iterable": lambda: Again(in_batches()),
+    "data set of Keras": lambda: py_dataset(in_batches()),
+    "sequence of Keras": lambda: py_dataset(in_batches(), "Sequence", "keras.utils.data_utils"),
     "iterator": lambda: iter(in_batches()),
     "generator": lambda: (batch for batch in in_batches()),
     "function": lambda: lambda: iter(in_batches()),
@@ -272,7 +300,7 @@ def test_a_transform_makes_the_inputs() -> None:
     pairs = [(x, int(y)) for x, y in zip(raw, Y, strict=True)]
     loader = DataLoader(TensorDataset(torch.tensor(raw), torch.tensor(Y)), batch_size=4)
     batches = Again([(raw[i : i + 5], Y[i : i + 5]) for i in range(0, 23, 5)])
-    for source in ({"x": raw, "y": Y}, (raw, Y), pairs, loader, batches,
+    for source in ({"x": raw, "y": Y}, (raw, Y), pairs, loader, batches, py_dataset([*batches]),
                    [{"pixels": x, "label": y} for x, y in pairs]):  # fmt: skip
         data = open_data(source, scaled)
         data.check([DATA_SPEC])
@@ -654,6 +682,35 @@ def test_sequences_of_several_lengths_need_no_labels() -> None:
             order = [6, 3, 0, 7, 1, 2, 5, 4]
             found = np.concatenate(list(evaluation.scores(halved(fp32.session), order)))
             assert found == pytest.approx([expected[i] for i in order], abs=1e-5)
+
+
+def test_a_data_set_of_keras_may_be_read_for_calibration_again() -> None:
+    data = CalibrationData(py_dataset(in_batches()), [SPEC])
+    for _ in range(2):
+        assert np.concatenate([batch["x"] for batch in data]).tolist() == X.tolist()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [open_data, lambda data: open_data(lambda: data), lambda data: CalibrationData(data, [SPEC])],
+)
+def test_a_generator_that_does_not_end_is_refused(
+    read: Callable[[Any], Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless() -> Iterator[Any]:
+        while True:
+            yield X[:4], Y[:4]
+
+    monkeypatch.setattr(loaders, "_MANY_BATCHES", 10)
+    monkeypatch.setattr(loaders, "_ENDLESS_BATCHES", 20)
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(ValueError, match=r"goes on after 20 batches.*itertools\.islice"),
+    ):
+        read(endless())
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("10 batches of the ")
+    assert "never ends" in said
 
 
 @pytest.mark.parametrize("kind", SOURCES)

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import re
 import sys
 
+import optuna
 import pytest
 from report.kinds import KINDS
 from report.kinds import sampled
@@ -55,6 +56,22 @@ def test_a_page_says_its_kind_first(kind: ResultKind) -> None:
     # What is about a model that meets the criterion is not said of others.
     assert ("The model that was found" in page.text) == report.outcome.met
     assert "None" not in page.text and "nan" not in page.text.split()
+
+
+def test_a_name_that_optuna_has_made_up_is_not_shown() -> None:
+    unnamed = collect(search())
+    assert unnamed.search.study.startswith("no-name-")
+    assert unnamed.title == "Quantization search"
+    assert "no-name-" not in Parsed(unnamed.to_html()).text
+    named = collect(search(storage=optuna.storages.InMemoryStorage(), study_name="no-name-yet"))
+    assert named.title == "no-name-yet"
+    assert "study no-name-yet" in Parsed(named.to_html()).text
+
+
+def test_a_page_tells_what_the_second_evaluation_has_cost() -> None:
+    report = collect(sampled())
+    assert 0 < report.effort.second_evaluations < report.effort.full_evaluations
+    assert "of that for the second evaluation of the answer" in Parsed(report.to_html()).text
 
 
 def test_a_page_loads_nothing() -> None:

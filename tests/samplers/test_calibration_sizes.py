@@ -58,7 +58,7 @@ def test_the_best_size_is_kept_for_the_rest_of_the_search() -> None:
     lines, answer = run(losing(0.2, s16=0.1, s64=0.01, s256=0.04))
     assert lines[:4] == [
         "baseline: 16, 4",
-        "cheapest of all: 16, 0",
+        "cheapest to start with: 16, 0",
         "calibration size: 64, 0",
         "calibration size: 256, 0",
     ]
@@ -74,7 +74,7 @@ def test_a_size_with_which_everything_meets_is_the_answer() -> None:
 
 def test_no_size_is_tried_if_the_first_meets() -> None:
     lines, answer = run(losing(0.0, s16=0.01, s64=0.0, s256=0.0))
-    assert lines == ["baseline: 16, 4", "cheapest of all: 16, 0"]
+    assert lines == ["baseline: 16, 4", "cheapest to start with: 16, 0"]
     assert answer.calibration_size == 16
 
 

@@ -198,8 +198,8 @@ def test_auto_tries_the_cheapest_and_then_what_it_believes_to_meet() -> None:
         loss_per_op(op0=0.3, op1=0.06, op2=0.02, op3=0.05),
     )
     stages = list(dict.fromkeys(line.partition(":")[0] for line in lines))
-    assert stages == ["baseline", "cheapest of all", "cheapest believed to meet"]
-    assert lines[1] == "cheapest of all: ssss"
+    assert stages == ["baseline", "cheapest to start with", "cheapest believed to meet"]
+    assert lines[1] == "cheapest to start with: ssss"
     assert len({line.partition(": ")[2] for line in lines}) == len(lines)
     assert [len(config.fallback_ops) for config in answers(study, space)] == [2]
 

@@ -18,6 +18,7 @@ from spaces import make_space
 from optuna_quant.costs import CostTable
 from optuna_quant.samplers import AutoQuantSampler
 from optuna_quant.samplers import Explanation
+from optuna_quant.samplers import FallbackOp
 from optuna_quant.samplers import ParetoQuantSampler
 from optuna_quant.samplers import SurrogateQuantSampler
 from optuna_quant.samplers import study_prior
@@ -211,9 +212,39 @@ def test_what_may_well_meet_and_is_not_worth_an_evaluation_is_told_with_its_prob
     assert found.untried is not None
     ops, answer = len(found.untried.config.fallback_ops), len(found.fallback)
     assert str(found).splitlines()[-1] == (
-        f"not tried: {ops} ops in fallback instead of {answer}, believed to meet the criterion "
-        f"with a probability of {probability(found.untried.probability, None)}"
+        f"not worth a trial: {ops} ops in fallback instead of {answer}, though believed to meet "
+        f"the criterion with a probability of {probability(found.untried.probability, None)}"
     )
+
+
+def test_a_thorough_search_is_not_told_to_search_longer():
+    """It has concluded: of its answer, and of what costs more and was measured to be better."""
+    model, _ = three_hard()
+    sampler = model.sampler(thorough=True)
+    study = searched(sampler, model.metric)
+    best = sampler.explain(study)
+    assert best is not None and best.config is not None and best.stage is None
+    measured = best.config.with_fallback(best.config.quantized_ops[0])
+    for config in (None, measured):
+        found = sampler.explain(study, config)
+        assert found is not None
+        assert found.untried is None or not found.untried.is_promising
+        assert found.untried is None or found.untried.cost < best.cost
+        assert "timeout" not in str(found)
+
+
+def test_ops_that_hardly_save_anything_are_told_apart_from_those_that_save_nothing():
+    model, sampler = three_hard()
+    found = explained(sampler, searched(sampler, model.metric))
+    ops = [
+        FallbackOp("a", None, 0.0, in_cheapest=True),
+        FallbackOp("b", None, 0.001, in_cheapest=True),
+    ]
+    told = in_words(
+        replace(found, fallback=tuple(ops)), criterion=CRITERION, measure="latency", show=str
+    ).splitlines()
+    assert "in fallback: a: the model would be no faster with it quantized" in told
+    assert "in fallback: b: the model would be hardly faster with it quantized" in told
 
 
 def test_it_would_be_tried_next():

@@ -116,7 +116,7 @@ def test_begins_with_fp32_and_the_cheapest_and_evaluates_nothing_twice():
     study = make_study()
     study.optimize(objective, n_trials=24)
     stages = [TrialView(trial).claim.stage for trial in study.trials]
-    assert stages[:3] == ["baseline", "cheapest of all", "front"]
+    assert stages[:3] == ["baseline", "cheapest to start with", "front"]
     assert study.trials[1].values[1] == min(cost for _, cost in every())
     params = {tuple(sorted(trial.params.items())) for trial in study.trials}
     assert len(params) == 24

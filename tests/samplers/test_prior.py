@@ -110,7 +110,7 @@ def test_with_more_options_the_cheapest_of_all_is_tried(is_same: bool) -> None:
     assert best(cold) == 2
     wider = ByWeights(DAMAGE, options=(STATIC, STATIC_TENSOR, FP32))
     fresh = search(backend=wider)
-    assert (stages(fresh), best(fresh)) == (["baseline", "cheapest of all"], 0)
+    assert (stages(fresh), best(fresh)) == (["baseline", "cheapest to start with"], 0)
     prior = study_prior(cold, same_model=is_same, same_evaluation=is_same)
     warm = search(prior=prior, backend=wider)
     assert stages(warm)[:2] == ["baseline", "earlier answer"]
@@ -125,7 +125,7 @@ def test_with_more_options_the_cheapest_of_all_is_tried(is_same: bool) -> None:
 
 def test_the_cheapest_of_all_is_not_tried_where_it_was_seen() -> None:
     prior = study_prior(search(), same_model=True, same_evaluation=False)
-    assert "cheapest of all" not in stages(search(prior=prior))
+    assert "cheapest to start with" not in stages(search(prior=prior))
 
 
 def test_earlier_study_is_only_read() -> None:

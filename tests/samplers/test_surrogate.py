@@ -74,7 +74,7 @@ def best_cost(model: SimulatedModel, study: optuna.Study, **kwargs: Any) -> floa
 def test_first_floats_then_the_cheapest_of_all():
     model = SimulatedModel(16, 2)
     study = searched(model.sampler(), model.metric)
-    assert stages_of(study)[:2] == ["baseline", "cheapest of all"]
+    assert stages_of(study)[:2] == ["baseline", "cheapest to start with"]
     first, second = (model.space.config_from_params(t.params) for t in study.trials[:2])
     assert first == model.space.fp32()
     every = [model.space.default().with_fallback(op) for op in model.losses]

@@ -480,6 +480,8 @@ def test_space_of_a_capability() -> None:
         ("Add", ["add"]),
         (["MatMul", "Add"], ["add", "fc"]),
         (("Conv",), ["conv1"]),
+        (["default"], ["conv1", "fc"]),
+        (["default", "Add"], ["conv1", "add", "fc"]),
     ],
 )
 def test_op_types(op_types: object, ops: list[str]) -> None:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 from child_paths import python_path
@@ -641,7 +642,7 @@ def test_continued_study_must_have_the_same_calibration_data(tmp_path: Path) -> 
         ValueError, match=r"other options \(it has approach='static'; here .*'auto'"
     ):
         tune_fake(SignedBackend("one", "auto"), storage=storage, evaluate=counting)
-    with pytest.raises(ValueError, match="started with other calibration data and other options"):
+    with pytest.raises(ValueError, match=r"with other options \(it has .*'static'; here no app"):
         tune_fake(FakeBackend(DAMAGE), storage=storage, evaluate=counting)
     assert counting.seen == []
     assert tune_fake(SignedBackend("one"), storage=storage, evaluate=counting).met
@@ -968,6 +969,22 @@ def test_direction_is_that_of_the_metric_unless_it_is_given(
     assert found.criterion.higher_is_better is False
     assert found.criterion.direction == "minimize"
     assert found.criterion.tolerable_loss == (0.01 if given is None else 0.3)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_the_traceback_of_a_failed_baseline_starts_at_the_users_lines(n_jobs: int) -> None:
+    def inner() -> float:
+        raise KeyError("no such input")
+
+    with pytest.raises(BaselineError, match="KeyError: 'no such input'") as caught:
+        tune_fake(evaluate=lambda model: inner(), n_jobs=n_jobs)
+    cause = caught.value.__cause__
+    assert isinstance(cause, KeyError)
+    names = [frame.name for frame in traceback.extract_tb(cause.__traceback__)]
+    assert names == ["<lambda>", "inner"]
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "baseline_measurement" not in shown
+    assert "optimize" not in shown
 
 
 def test_baseline_that_is_no_number_is_an_error_of_tune() -> None:

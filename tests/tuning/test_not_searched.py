@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserList
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,12 @@ def test_recipes_are_named_where_the_criterion_is_not_met() -> None:
     result = search({"a": 0.3, "b": 0.3, "c": 0.3})
     assert not result.met
     assert NOT_SEARCHED in str(result).splitlines()
+
+
+def test_recipes_are_not_named_where_another_answer_is_chosen_or_fp32_is_best() -> None:
+    assert NOT_SEARCHED not in str(search(DAMAGE).choose(tolerable_loss=0.5))
+    slow = dict.fromkeys(DAMAGE, 3.0)
+    assert "recipes" not in str(search(DAMAGE, **slow))
 
 
 def test_recipes_are_not_named_where_nothing_is_lost_or_none_is_known() -> None:
@@ -178,6 +185,13 @@ def test_every_node_of_a_model_is_explained() -> None:
 # Data that look wrong.
 
 
+def test_a_report_from_the_record_alone_names_the_ops_that_were_not_searched() -> None:
+    result = search({"a": 0.0, "b": 0.0})
+    live, recorded = collect(result), collect_recorded(result.study)
+    assert recorded.not_searched == live.not_searched
+    assert len(recorded.not_searched) == 2
+
+
 def classifier() -> onnx.ModelProto:
     make = Maker()
     make.node("MatMul", [make.input("x", ["N", 8]), make.weight(8, 4)], outputs=["y"])
@@ -211,6 +225,51 @@ def test_a_model_that_is_no_better_than_chance_is_in_the_result(tmp_path: Path) 
     assert collect_recorded(result.study).outcome.warnings == (warning,)
     result.save_report(tmp_path / "r.html")
     assert "no better than chance" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("form", ["arrays", "pair", "batches", "dataset"])
+def test_evaluation_data_that_are_less_precise_than_the_model_are_told_of_once(form: str) -> None:
+    x, labels = samples(120, 8).astype(np.float16), np.arange(120) % 4
+    pairs = list(zip(x, labels, strict=True))
+    forms: dict[str, Any] = {
+        "arrays": {"x": x, "labels": labels},
+        "pair": (x, labels),
+        "batches": [(x[i : i + 8], labels[i : i + 8]) for i in range(0, 120, 8)],
+        "dataset": UserList(pairs),
+    }
+    with pytest.warns(UserWarning) as said:
+        tune(
+            classifier(),
+            calibration_data={"x": x.astype(np.float32)},
+            data=forms[form],
+            holdout=0.2,
+            accuracy_criterion=CRITERION,
+            max_trials=2,
+            objective="size",
+        )
+    texts = [str(each.message) for each in said]
+    (text,) = [text for text in texts if "dtype float16" in text]
+    assert text.startswith("Input 'x': the evaluation data have dtype float16 and are cast to the")
+
+
+def test_a_data_set_that_seems_to_give_batches_is_told_of() -> None:
+    x, labels = samples(800, 8), np.arange(800) % 4
+
+    class Batches(UserList[Any]):
+        """As data sets of other libraries; UserList is no list."""
+
+    batches = Batches([(x[i : i + 8], labels[i : i + 8]) for i in range(0, 800, 8)])
+    result = tune(
+        classifier(),
+        calibration_data={"x": x},
+        data=batches,
+        metric=lambda output, label: np.zeros(len(label)),
+        accuracy_criterion=CRITERION,
+        max_trials=1,
+        objective="size",
+    )
+    (said,) = [text for text in result.warnings if "is run by itself" in text]
+    assert said.startswith("An item of the evaluation data has 8 labels")
 
 
 def test_few_samples_are_in_the_result() -> None:

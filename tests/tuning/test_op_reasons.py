@@ -10,6 +10,8 @@ from fake_backend import FakeModel
 from fake_backend import fake_data
 import pytest
 
+from optuna_quant.costs.comparison import Ratio
+from optuna_quant.costs.gain import Gain
 from optuna_quant.criteria import AccuracyCriterion
 from optuna_quant.samplers import Explanation
 from optuna_quant.samplers import FallbackOp
@@ -108,6 +110,18 @@ def test_quantized_ops_say_what_they_save() -> None:
     assert search(FAST).explain("b") == "in INT8: it saves 0.8 ms (27% of FP32's time)"
 
 
+def test_ops_that_save_alone_do_not_sum_up_where_the_model_saves_nothing() -> None:
+    result = search({"a": 0.9, "b": 0.9, "c": 0.9})
+    slower = replace(
+        result, gain=Gain(seconds=2.0, fp32_seconds=1.0, time_ratio=Ratio(2, 1.9, 2.1))
+    )
+    assert slower.kind == "met_without_gain"
+    assert slower.explain("b").endswith(
+        "(3.3% of FP32's time) beside the others as they are, and all of them together save "
+        "nothing"
+    )
+
+
 def test_a_loss_within_the_interval_of_the_answer_is_noise() -> None:
     result = tune(
         backend=FakeBackend(DAMAGE),
@@ -139,8 +153,8 @@ def test_fp32_as_the_answer_explains_each_op() -> None:
     result = search({"a": 3.0, "b": 4.0, "c": 5.0})
     assert result.is_fp32
     assert result.explain("a") == (
-        "in FP32: no quantized model is better here by latency (in INT8: 3 ms against 1 ms in "
-        "FP32)"
+        "in FP32: no quantized model is better here by latency (it alone in INT8 with the "
+        "conversions around it: 3 ms against 1 ms in FP32)"
     )
 
 

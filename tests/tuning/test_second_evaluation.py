@@ -190,7 +190,11 @@ def test_interrupt_keeps_the_answer() -> None:
     assert result.met
     assert result.stopped_because == "interrupted"
     assert result.not_repeated == "it was interrupted"
-    assert "not evaluated a second time (it was interrupted)" in str(result).splitlines()
+    told = (
+        "not evaluated a second time (it was interrupted): it met the criterion once, and whether "
+        "it does so again is not known"
+    )
+    assert told in str(result).splitlines()
 
 
 class Interrupted(Scripted):
@@ -401,7 +405,10 @@ def test_few_samples_are_enough_where_nothing_is_random(
     assert found is not None
     assert (found.metric, found.baseline) == (None, None)
     assert 0 < found.evaluated <= 3 * 12 / SAMPLES
-    assert "second" not in str(result)
+    assert "a second" not in str(result)
+    # What it has cost is said where evaluations are counted in samples.
+    told = f"{found.evaluated:.2g} of it for the second evaluation)" in str(result)
+    assert told == (evidence == "paired")
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "cosine"])

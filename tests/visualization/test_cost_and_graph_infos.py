@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from fake_backend import FakeBackend
 import optuna
 import plotted_studies
 from plotted_studies import GraphBackend
 import pytest
 
+from optuna_quant import AccuracyCriterion
+from optuna_quant import tune
 from optuna_quant.costs import Costs
 from optuna_quant.costs import CostTable
 from optuna_quant.costs.study_costs import recorded_costs
 from optuna_quant.study import record
 from optuna_quant.study.blobs import write_text
+from optuna_quant.tuning.recorded_outcome import recorded_outcome
 from optuna_quant.visualization._cost_prediction import _Compared
 from optuna_quant.visualization._cost_prediction import _get_cost_prediction_info
 from optuna_quant.visualization._model_graph import _get_model_graph_info
@@ -86,6 +91,32 @@ def test_model_graph(study: optuna.Study) -> None:
     assert info.joins == []
     other = _get_model_graph_info(study, GraphBackend(["op0", "op1", "op2"]), trial=3)
     assert [cell.precision for cell in other.cells] == [FLOAT16, FOUR, STATIC_8]
+
+
+class CallsItsGraph(FakeBackend):
+    """A backend that knows the graph of its model."""
+
+    def graph_nodes(self) -> list[Any]:
+        return list(GraphBackend(["a", "b", "c"]).graph_nodes())
+
+
+def test_a_result_knows_its_model_and_its_trial() -> None:
+    result = tune(
+        backend=CallsItsGraph({"a": 0.2, "b": 0.0, "c": 0.3}),
+        evaluate=lambda model: model.accuracy,
+        accuracy_criterion=AccuracyCriterion(criterion="absolute", tolerable_loss=0.1),
+        show_progress=False,
+    )
+    info = _get_model_graph_info(result)
+    assert result.trial is not None
+    assert info.trial == result.trial.number
+    assert [cell.op for cell in info.cells] == ["a", "b", "c"]
+    loose = result.choose(tolerable_loss=0.9)
+    assert loose.trial is not None
+    assert _get_model_graph_info(loose).trial == loose.trial.number != result.trial.number
+    for without in (result.study, recorded_outcome(result.study)):
+        with pytest.raises(ValueError, match="model: a study does not hold the model"):
+            _get_model_graph_info(without)
 
 
 def test_bad_models(study: optuna.Study, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class OnlyStudy(Outcome):
 
     def __init__(self, study: optuna.Study) -> None:
         object.__setattr__(self, "study", study)
+        object.__setattr__(self, "trial", None)
 
 
 @pytest.mark.parametrize("kind", PLOTS)
@@ -211,7 +212,7 @@ def test_bad_saving(studies: dict[str, optuna.Study], tmp_path: Path) -> None:
         save_plot(study, "tradeof", tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"path must end with one of \.html, .*'a\.gif'"):
         save_plot(study, "tradeoff", "a.gif")
-    with pytest.raises(ValueError, match="model: the plot 'model_graph' needs the model"):
+    with pytest.raises(ValueError, match="model: a study does not hold the model"):
         save_plot(study, "model_graph", tmp_path / "a.png")
     with pytest.raises(ValueError, match="trial: the plot 'timeline' is of all trials"):
         save_plot(study, "timeline", tmp_path / "a.png", trial=1)

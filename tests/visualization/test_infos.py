@@ -317,6 +317,15 @@ def test_without_a_quantized_model_there_is_a_warning(
     assert "no trial of a quantized model" in caplog.text
 
 
+@pytest.mark.parametrize("name", [*EMPTY, "timeline"])
+def test_a_study_of_another_search_is_an_error(name: str) -> None:
+    study = optuna.create_study(study_name="theirs")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    draw = {**EMPTY, "timeline": _get_timeline_info}[name]
+    with pytest.raises(ValueError, match=r"'theirs' has no trial of optuna_quant: none of its 2"):
+        draw(study)  # type: ignore[operator]
+
+
 def test_an_empty_study_has_an_empty_timeline(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert _get_timeline_info(optuna.create_study()).bars == []

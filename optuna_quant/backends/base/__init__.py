@@ -33,6 +33,7 @@ from optuna_quant.backends.base.graph import GraphNode
 from optuna_quant.backends.base.graph import HasGraph
 from optuna_quant.backends.base.left_out import TellsLeftOut
 from optuna_quant.backends.base.left_out import TellsOtherRecipes
+from optuna_quant.backends.base.model import CompilesForUse
 from optuna_quant.backends.base.model import Feed
 from optuna_quant.backends.base.model import HasNative
 from optuna_quant.backends.base.model import HasOptionalInputs
@@ -43,6 +44,7 @@ from optuna_quant.backends.base.model import ModelLoadError
 from optuna_quant.backends.base.model import NativeModel
 from optuna_quant.backends.base.model import RunnableModel
 from optuna_quant.backends.base.model import RunsConcurrently
+from optuna_quant.backends.base.model import as_used
 from optuna_quant.backends.base.model import depends_on_batch
 from optuna_quant.backends.base.model import native_of
 from optuna_quant.backends.base.parts import KeepsParts
@@ -63,6 +65,7 @@ __all__ = [
     "Backend",
     "Calibrates",
     "CalibratesForConfigs",
+    "CompilesForUse",
     "CountsPasses",
     "ExecutedOp",
     "Feed",
@@ -103,6 +106,7 @@ __all__ = [
     "TellsOtherRecipes",
     "TracesOutputs",
     "WeighsFloats",
+    "as_used",
     "atomic_write",
     "depends_on_batch",
     "native_of",

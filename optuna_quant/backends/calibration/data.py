@@ -22,6 +22,7 @@ from optuna_quant.backends.calibration.pieces import content_hashes
 from optuna_quant.backends.calibration.sources import CalibrationSource
 from optuna_quant.data.array_files import npz_names
 from optuna_quant.data.array_files import read_npz
+from optuna_quant.data.batch_sequences import is_batch_sequence
 from optuna_quant.data.constant_inputs import NO_INPUTS
 from optuna_quant.data.constant_inputs import BoundInputs
 from optuna_quant.data.constant_inputs import cure_of_missing
@@ -75,8 +76,8 @@ class CalibrationData:
               each, or with images, see
               :class:`~optuna_quant.data.image_folder.ImageFolder`;
             - a data loader or a dataset, which give samples by number: they are read in the order
-              of the dataset;
-            - an iterator, which is read once and kept in memory.
+              of the dataset; a ``keras.utils.PyDataset``, which gives batches by number;
+            - an iterator, which is read once and kept in memory; it must end.
 
             Labels are left out: arrays with such a name, or behind the inputs in a tuple. Arrays
             that have one axis more than the model's inputs hold samples that are run one by one.
@@ -122,6 +123,7 @@ class CalibrationData:
         self._inputs = tuple(constants.varying(inputs))
         self._constants = constants
         self._cast_warned = False
+        self._ignored: set[str] = set()
         self._was_read = False
         source = CalibrationSource(
             inputs=self._inputs,
@@ -130,7 +132,7 @@ class CalibrationData:
             transform=transform,
             load=lambda path: _load_npz(path, self._inputs),
         )
-        if isinstance(data, Iterator):
+        if isinstance(data, Iterator) and not is_batch_sequence(data):
             data = kept_in_memory(data, "the calibration data")
         self._batches = self._as_batches(source.simplified(data), batch_size, source)
 
@@ -255,7 +257,7 @@ class CalibrationData:
         self, data: Mapping[Any, Any], batch_size: int
     ) -> Callable[[], Iterable[object]]:
         where = "the calibration data"
-        check_names(data, self._inputs, where, strict=True)
+        check_names(data, self._inputs, where)
         arrays = {spec.name: to_array(spec, data[spec.name], where) for spec in self._inputs}
         axes = [spec for spec in self._inputs if spec.shape is not None]
         is_whole = bool(axes) and all(
@@ -315,7 +317,9 @@ class CalibrationData:
         )
 
     def _feed(self, batch: object, where: str) -> Feed:
-        return to_feed(batch, self._inputs, where, on_cast=self._warn_of_cast)
+        return to_feed(
+            batch, self._inputs, where, on_cast=self._warn_of_cast, on_other=self._warn_of_other
+        )
 
     def _warn_of_cast(self, spec: InputSpec, dtype: np.dtype[Any]) -> None:
         if not self._cast_warned:
@@ -323,6 +327,14 @@ class CalibrationData:
             warn_user(
                 f"Input {spec.name!r}: the calibration data have dtype {dtype} and are cast to "
                 f"the model's {spec.dtype.name}."
+            )
+
+    def _warn_of_other(self, name: str) -> None:
+        if name not in self._ignored:
+            self._ignored.add(name)
+            warn_user(
+                f"{name!r} in the calibration data is not an input of the model and is ignored: "
+                f"its inputs are {[spec.name for spec in self._inputs]}."
             )
 
     def _samples(self, feed: Feed) -> int:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.data.constant_inputs import cure_of_missing
 from optuna_quant.data.loaders import without_device
 
@@ -30,6 +29,7 @@ def to_feed(
     where: str,
     *,
     on_cast: Callable[[InputSpec, np.dtype[Any]], None],
+    on_other: Callable[[str], None],
 ) -> Feed:
     """Return a batch as arrays by input name, in the order of the inputs.
 
@@ -43,6 +43,8 @@ def to_feed(
             What the batch is, for error messages.
         on_cast:
             Called with the input and the given dtype if an array is cast between float types.
+        on_other:
+            Called with a name that is no input.
 
     Raises:
         TypeError:
@@ -52,7 +54,7 @@ def to_feed(
     """
     names = [spec.name for spec in inputs]
     if isinstance(batch, Mapping):
-        check_names(batch, inputs, where, strict=False)
+        check_names(batch, inputs, where, on_other=on_other)
         named = dict(batch)
     elif is_array(batch):
         if len(inputs) != 1:
@@ -78,7 +80,11 @@ def to_feed(
 
 
 def check_names(
-    named: Mapping[Any, Any], inputs: Sequence[InputSpec], where: str, *, strict: bool
+    named: Mapping[Any, Any],
+    inputs: Sequence[InputSpec],
+    where: str,
+    *,
+    on_other: Callable[[str], None] | None = None,
 ) -> None:
     """Check that there is a value for each input, and no other.
 
@@ -89,8 +95,8 @@ def check_names(
             The model's inputs.
         where:
             What they are, for messages.
-        strict:
-            Whether others are refused; if not, there is a warning.
+        on_other:
+            Called with the first name that is no input; without it, that is refused.
 
     Raises:
         ValueError:
@@ -105,15 +111,13 @@ def check_names(
             f"there are arrays for {list(named)}."
             f"{cure_of_missing(missing[0], names)}"
         )
-    if unknown and strict:
+    if unknown and on_other is None:
         raise ValueError(
             f"{unknown[0]!r} in {where} is not an input of the model: its inputs are {names}."
         )
-    if unknown:  # Batches of a loader have more, such as the indices of the samples.
-        warn_user(
-            f"{unknown[0]!r} in {where} is not an input of the model and is ignored: its inputs "
-            f"are {names}."
-        )
+    if unknown and on_other is not None:
+        # Batches of a loader have more, such as the indices of the samples.
+        on_other(str(unknown[0]))
 
 
 def is_array(value: object) -> bool:

@@ -12,6 +12,7 @@ from optuna_quant.data.constant_inputs import ConstantInputs
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Sequence
 
     from optuna_quant.backends.calibration.feeds import Feed
@@ -25,9 +26,9 @@ class SampleReader:
 
     Args:
         specs:
-            The inputs of the model.
+            Gives the inputs of the model, when they are first needed.
         optional:
-            Those that have a value in the model.
+            Gives those that have a value in the model.
         inputs:
             Inputs that are the same for all samples, by name.
         transform:
@@ -40,9 +41,9 @@ class SampleReader:
 
     def __init__(
         self,
-        specs: Sequence[InputSpec],
+        specs: Callable[[], Sequence[InputSpec]],
         *,
-        optional: Sequence[InputSpec] = (),
+        optional: Callable[[], Sequence[InputSpec]] = tuple,
         inputs: InputValues | None = None,
         transform: Transform | None = None,
     ) -> None:
@@ -51,7 +52,7 @@ class SampleReader:
         self._transform = transform
         self.constants = NO_INPUTS
         if self._inputs:
-            self.constants = self._inputs.bind(specs, optional)
+            self.constants = self._inputs.bind(specs(), optional())
 
     @property
     def inputs(self) -> InputValues:
@@ -62,7 +63,7 @@ class SampleReader:
         """The samples of data in any form of ``calibration_data``."""
         return CalibrationData(
             data,
-            self._specs,
+            self._specs(),
             batch_size=batch_size,
             constants=self.constants,
             transform=self._transform,

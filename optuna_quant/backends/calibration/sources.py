@@ -17,6 +17,8 @@ import numpy as np
 
 from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.calibration.feeds import is_array
+from optuna_quant.data.batch_sequences import batches_of
+from optuna_quant.data.batch_sequences import is_batch_sequence
 from optuna_quant.data.image_folder import ImageFolder
 from optuna_quant.data.image_folder import is_image_folder
 from optuna_quant.data.loaders import LoaderSamples
@@ -74,6 +76,9 @@ class CalibrationSource:
             return data if self.transform is None else self._of_samples(_Single(data))
         if is_loader(data) and is_indexable(data.dataset):
             return self._of_samples(LoaderSamples(data))
+        if is_batch_sequence(data):
+            batches = data
+            return _Batches(lambda: batches_of(batches), self._batch)
         if is_indexable(data) and not isinstance(data, list | tuple):
             return self._of_samples(data)
         if isinstance(data, list | tuple):

@@ -180,8 +180,8 @@ class OnnxRuntimeBackend(DescribingBackend, CalibratingBackend, ScoringBackend, 
         self._files = _files(model=model, calibration_data=calibration_data)
         samples = Samples(
             SampleReader(
-                input_specs(opened.proto),
-                optional=optional_input_specs(opened.proto),
+                lambda: input_specs(opened.proto),
+                optional=lambda: optional_input_specs(opened.proto),
                 inputs=inputs,
                 transform=transform,
             ),

@@ -132,7 +132,7 @@ class TorchBackend(ScoringBackend, CostingBackend, DescribingBackend):
         where = None if device is None else torch.device(device)
         self._program = SwitchedProgram(self._exported, where)
         self._specs = input_specs(self._exported)
-        self._reader = SampleReader(self._specs, inputs=inputs, transform=transform)
+        self._reader = SampleReader(lambda: self._specs, inputs=inputs, transform=transform)
         self._samples = Samples(
             self._reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes
         )

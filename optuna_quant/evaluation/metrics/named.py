@@ -48,8 +48,8 @@ def as_metric_of(
             A name (see :func:`metrics` and
             :func:`~optuna_quant.evaluation.metrics.library.library_metric_names`, and
             ``"top<K>"`` for any K), a metric, an object with ``update``, ``compute`` and
-            ``reset`` (such as those of torchmetrics), or a function that gives the score of each
-            sample.
+            ``reset`` (such as those of torchmetrics), one of Keras, or a function that gives the
+            score of each sample.
         bounds:
             The lowest and the highest score of a sample, for a metric without bounds.
         higher_is_better:
@@ -80,7 +80,7 @@ def as_metric_of(
     else:
         raise TypeError(
             "metric must be a name, a SampleMetric, a CorpusMetric, an object of torchmetrics or "
-            f"a function of the output and the labels, but got {metric!r}."
+            f"Keras, or a function of the output and the labels, but got {metric!r}."
         )
     if bounds is None:
         return found

@@ -1,4 +1,4 @@
-"""Metrics that are objects with ``update``, ``compute`` and ``reset``, as in torchmetrics."""
+"""Metrics that are objects which take the samples in parts, as in torchmetrics and Keras."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
 from typing import TypeGuard
+from typing import cast
 
 import numpy as np
 
@@ -15,10 +16,13 @@ from optuna_quant.evaluation.metrics.sample_metrics import CorpusMetric
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
 _METHODS = ("update", "compute", "reset")
+_KERAS_METHODS = ("update_state", "result", "reset_state")
 _AT_ONCE = 256
 
 
@@ -35,14 +39,33 @@ class MetricObject(Protocol):
         """Forget all that it was given."""
 
 
-def is_metric_object(given: object) -> TypeGuard[MetricObject]:
+class _KerasMetric(Protocol):
+    """The same with the names and the order that Keras has."""
+
+    def update_state(self, labels: Any, output: Any, /) -> object:
+        """Take the labels and the outputs of some samples."""
+
+    def result(self) -> object:
+        """The metric of all that it was given."""
+
+    def reset_state(self) -> object:
+        """Forget all that it was given."""
+
+
+def is_metric_object(given: object) -> TypeGuard[MetricObject | _KerasMetric]:
     """Whether it is such an object, and not a class of them."""
+    return _has(given, _METHODS) or _has(given, _KERAS_METHODS)
+
+
+def _has(given: object, methods: Sequence[str]) -> bool:
     return not isinstance(given, type) and all(
-        callable(getattr(given, method, None)) for method in _METHODS
+        callable(getattr(given, method, None)) for method in methods
     )
 
 
-def of_object(given: MetricObject, *, higher_is_better: bool | None = None) -> CorpusMetric:
+def of_object(
+    given: MetricObject | _KerasMetric, *, higher_is_better: bool | None = None
+) -> CorpusMetric:
     """The metric that such an object computes.
 
     Args:
@@ -64,7 +87,25 @@ def of_object(given: MetricObject, *, higher_is_better: bool | None = None) -> C
             f"The metric {name} does not say whether higher is better: give "
             "AccuracyCriterion(higher_is_better=...), on the command line --lower-is-better."
         )
-    return CorpusMetric(name=name, score=_Computed(given), higher_is_better=better)
+    is_ready = _has(given, _METHODS)
+    metric = cast("MetricObject", given) if is_ready else _FromKeras(cast("_KerasMetric", given))
+    return CorpusMetric(name=name, score=_Computed(metric), higher_is_better=better)
+
+
+@dataclass(frozen=True)
+class _FromKeras:
+    """A metric of Keras under the other names."""
+
+    metric: _KerasMetric
+
+    def update(self, output: Any, labels: Any, /) -> None:
+        self.metric.update_state(labels, output)
+
+    def compute(self) -> object:
+        return self.metric.result()
+
+    def reset(self) -> None:
+        self.metric.reset_state()
 
 
 @dataclass(frozen=True)
@@ -86,10 +127,14 @@ class _Computed:
             (number,) = np.asarray(detached, dtype=np.float64).reshape(-1).tolist()
         except (TypeError, ValueError):
             raise ValueError(
-                f"The metric {type(metric).__name__} must compute one number, but it computed "
+                f"The metric {_name_of(metric)} must compute one number, but it computed "
                 f"{value!r}. If it gives one for each class, choose an average."
             ) from None
         return float(number)
+
+
+def _name_of(metric: object) -> str:
+    return type(metric.metric if isinstance(metric, _FromKeras) else metric).__name__
 
 
 def _is_of_torch(metric: object) -> bool:

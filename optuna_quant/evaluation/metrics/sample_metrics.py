@@ -161,7 +161,7 @@ class CorpusMetric:
 
 
 Metric: TypeAlias = "str | Score | SampleMetric | CorpusMetric | Any"
-"""Also an object with ``update``, ``compute`` and ``reset``, as those of torchmetrics."""
+"""Also an object with ``update``, ``compute`` and ``reset``, as in torchmetrics, or of Keras."""
 
 
 def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:

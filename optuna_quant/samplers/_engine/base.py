@@ -168,7 +168,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     def is_exhausted(
         self, study: optuna.Study, trials: Sequence[FrozenTrial] | None = None
     ) -> bool:
-        """Whether this sampler has nothing left to evaluate.
+        """Whether this sampler has nothing left that is worth a trial to its strategy.
 
         At the end of the trial that leaves nothing, it stops ``study.optimize``, as Optuna's
         samplers of finite spaces do, unless trials wait in the queue. If it is asked all the
@@ -186,6 +186,17 @@ class QuantSampler(BaseSampler, abc.ABC):
             session.look(study, trials)  # No other worker may come to reap the last stale trial.
             return session.is_over()
 
+    def has_stopped(self, study: optuna.Study, number: int) -> bool:
+        """Whether it has stopped the study at the end of a trial of this process, and said so.
+
+        Args:
+            study:
+                The study.
+            number:
+                The number of the trial.
+        """
+        return self._session(study).stopped_after == number
+
     def is_first(self, study: optuna.Study, number: int) -> bool:
         """Whether a running trial of this process evaluates what no trial had evaluated before.
 
@@ -196,7 +207,7 @@ class QuantSampler(BaseSampler, abc.ABC):
     def is_answer(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether a trial that meets the criterion answers the search.
 
-        A strategy may pass the criterion on its way, as when it starts from the FP32 model; what
+        A strategy may pass the criterion on its way, as when it goes on from the FP32 model; what
         it has not concluded is not its answer.
         """
         key = self._space.key_from_params(trial.params)
@@ -331,9 +342,10 @@ class QuantSampler(BaseSampler, abc.ABC):
                 return
         with contextlib.suppress(RuntimeError):  # Nothing runs its trials: ask and tell.
             study.stop()
+            session.stopped_after = number
             _logger.info(
-                f"{type(self).__name__} has nothing left to evaluate after trial {number}, so it "
-                f"stops the study {study.study_name!r}."
+                f"{type(self).__name__} sees nothing left that is worth a trial after trial "
+                f"{number}, so it stops the study {study.study_name!r}."
             )
 
     def _constrains(self, study: optuna.Study) -> bool:

@@ -80,6 +80,8 @@ class StudySession:
         self._queue = ClaimQueue(self.look, grace_period=grace_period)
         self._configs: dict[int, QuantConfig] = {}  # By trial, from the claim to the trial's end.
         self._has_warned = False
+        self.stopped_after: int | None = None
+        """The number of the trial at whose end the sampler has stopped the study, and said so."""
         self._new: set[int] = set()  # The trials among them that evaluate something new.
 
     @property

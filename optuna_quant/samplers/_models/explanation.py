@@ -105,7 +105,7 @@ class Untried:
         probability:
             The probability that it meets the criterion, as the search believes it.
         is_promising:
-            Whether a thorough search would try it.
+            Whether a thorough search would try it, and this one has not been one.
     """
 
     config: QuantConfig
@@ -200,6 +200,12 @@ class Question:
             Whether it meets the criterion.
         min_gain:
             The gain that is worth an evaluation to a thorough search, as a part of the cost.
+        best_cost:
+            What the cheapest configuration costs that meets the criterion, or probably does; it is
+            what a search tries to improve on. :obj:`None` if there is none. The answer may cost
+            more, where it was found to be better by a measurement.
+        thorough:
+            Whether the search was a thorough one.
     """
 
     space: TuningSpace
@@ -210,6 +216,8 @@ class Question:
     config: QuantConfig | None
     met: bool
     min_gain: float
+    best_cost: float | None = None
+    thorough: bool = False
 
 
 def explained(question: Question, outlook: Outlook) -> Explanation:
@@ -345,6 +353,8 @@ def _fallback(
 
 def _untried(question: Question, outlook: Outlook, cost: float) -> Untried | None:
     """The next candidate of the search; else the most probable of those it rejects."""
+    if question.best_cost is not None:
+        cost = min(cost, question.best_cost)
     least, saving = least_probability(question.samples), question.min_gain * abs(cost)
     cheaper = [b for b in outlook.believed if not b.is_known and b.cost < cost]
 
@@ -361,7 +371,12 @@ def _untried(question: Question, outlook: Outlook, cost: float) -> Untried | Non
     return (
         None
         if best is None
-        else Untried(best.config, best.cost, best.probability, bool(promising))
+        else Untried(
+            best.config,
+            best.cost,
+            best.probability,
+            bool(promising) and not question.thorough,
+        )
     )
 
 

@@ -96,16 +96,18 @@ def _of_fallback(found: Explanation, measure: str) -> list[str]:
     """Which ops are in fallback and why, a line for each reason."""
     groups: dict[str, list[FallbackOp]] = {}
     for each in found.fallback:
-        groups.setdefault(cause_of(each, measure), []).append(each)
+        cause = cause_of(each, measure)
+        if cause == COST:  # A line for each way in which that is said.
+            cause = f"{COST}: {shown_saving(each, measure)}"
+        groups.setdefault(cause, []).append(each)
     of_all = _of_all(found.errors.values())
     lines = []
     for side, ops in groups.items():
         named = f"in fallback: {listed([each.op for each in ops], _MOST_NAMES)}"
         errors = [each.error for each in ops if each.error is not None]
-        if side == COST:
-            hardly = "hardly" if any((each.saving or 0.0) > _NO_SAVING for each in ops) else "no"
-            better = f"{hardly} {_MORE.get(measure, 'cheaper')}"
+        if side.startswith(COST):
             them = "it" if len(ops) == 1 else "them"
+            better = shown_saving(ops[0], measure)
             lines.append(f"{named}: the model would be {better} with {them} quantized")
         elif side == OPEN:
             it = "it" if len(ops) == 1 else "any of them"
@@ -141,6 +143,19 @@ def cause_of(each: FallbackOp, measure: str) -> str:
     if error is None or error.activations is None or not matters:
         return ""
     return _side(error)
+
+
+def shown_saving(each: FallbackOp, measure: str) -> str:
+    """How much better the model would be with an op quantized that is in fallback by its cost.
+
+    Args:
+        each:
+            The op.
+        measure:
+            What the search makes small.
+    """
+    hardly = "hardly" if (each.saving or 0.0) > _NO_SAVING else "no"
+    return f"{hardly} {_MORE.get(measure, 'cheaper')}"
 
 
 def _side(error: OpError) -> str:
@@ -211,8 +226,10 @@ def _not_tried(found: Explanation, untried: Untried, measure: str, show: Show) -
     next_one = _described(found, untried, measure, show)
     likely = f"with a probability of {probability(untried.probability, found.samples)}"
     if untried.probability >= LEAST_PROBABILITY:
-        go_on = "; timeout=None (--timeout none) would try it" if untried.is_promising else ""
-        return f"not tried: {next_one}, believed to meet the criterion {likely}{go_on}"
+        if not untried.is_promising:
+            return f"not worth a trial: {next_one}, though believed to meet the criterion {likely}"
+        go_on = "timeout=None (--timeout none) would try it"
+        return f"not tried: {next_one}, believed to meet the criterion {likely}; {go_on}"
     nothing = _NOTHING_BETTER.get(measure, "nothing cheaper")
     return f"{nothing} is believed to meet the criterion (the next, {next_one}, {likely})"
 

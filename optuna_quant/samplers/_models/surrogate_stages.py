@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-START_STAGE = "cheapest of all"
+START_STAGE = "cheapest to start with"
 SIZE_STAGE = "calibration size"
 SEARCH_STAGE = "cheapest believed to meet"
 ANSWER_STAGE = "answer"

@@ -56,7 +56,9 @@ class QuantizationOptions:
             instructions saturates. Default: as the target asks for.
         op_types:
             Which ops to tune: ``"default"`` (those worth quantizing: where latency is the
-            objective, none that makes the model slower here), ``"all"``, or the op types.
+            objective, none that makes the model slower here), ``"all"``, or the op types, all
+            ops of which are tuned; ``["default", "Gather"]`` are those worth quantizing, slower
+            or not, and those of a type.
         op_type_dict:
             What to allow, by op type, see :func:`optuna_quant.space.narrowing.narrow`.
         op_name_dict:
@@ -125,7 +127,7 @@ class QuantizationOptions:
         "default",
         Flag(
             help="which ops to tune: 'default' (the types that are worth quantizing), 'all', "
-            "or op types separated by commas (Conv,Gemm)",
+            "or op types separated by commas (Conv,Gemm; default,Gather)",
             kind=OP_TYPES,
             metavar="TYPES",
             heading=_HEADING,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @experimental
 def plot_model_graph(
     study: Searched,
-    model: ModelLike | HasGraph,
+    model: ModelLike | HasGraph | None = None,
     *,
     trial: int | None = None,
     collapse: bool | None = None,

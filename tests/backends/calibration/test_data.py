@@ -96,11 +96,12 @@ def test_batches_of_every_form_are_the_same_feeds() -> None:
         assert np.array_equal(np.concatenate([feed["ids"] for feed in feeds]), ids)
 
 
-def test_what_a_batch_has_besides_the_inputs_is_ignored_with_a_warning() -> None:
+def test_what_batches_have_besides_the_inputs_is_ignored_with_one_warning() -> None:
     batch = {"x": images(2), "index": np.arange(2)}
-    with pytest.warns(UserWarning, match="'index' in calibration batch 0 .* and is ignored"):
-        (feed,) = CalibrationData([batch], [X])
-    assert list(feed) == ["x"]
+    with pytest.warns(UserWarning, match="'index' in the calibration d.* and is ignored") as said:
+        data = CalibrationData([batch] * 3, [X])
+        assert [list(feed) for _ in range(2) for feed in data] == [["x"]] * 6
+    assert len(said) == 1
 
 
 def test_list_of_arrays_is_a_list_of_batches_of_any_shape() -> None:

@@ -282,6 +282,43 @@ def test_objects_of_torchmetrics_are_metrics() -> None:
         )
 
 
+class OfKeras:
+    """A metric as Keras has it: it takes the labels first, and does not say its direction."""
+
+    def __init__(self) -> None:
+        self.reset_state()
+
+    def reset_state(self) -> None:
+        self.right = self.seen = 0
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.right += int((y_pred.argmax(1) == y_true).sum())
+        self.seen += len(y_true)
+
+    def result(self) -> Any:
+        return np.float32(self.right / self.seen)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+
+def test_objects_of_keras_are_metrics() -> None:
+    given = OfKeras()
+    given.update_state(CLASSES, LOGITS)
+    found = as_metric_of(given, higher_is_better=True)
+    assert isinstance(found, CorpusMetric)
+    assert (found.name, found.higher_is_better) == ("OfKeras", True)
+    many = np.repeat(LOGITS, 10, axis=0), np.repeat(CLASSES, 10)
+    assert found.score(*many) == pytest.approx((LOGITS.argmax(1) == CLASSES).mean())
+    assert given.seen == len(CLASSES)
+    with pytest.raises(ValueError, match="OfKeras does not say whether higher is better"):
+        as_metric_of(given)
+    given.result = lambda: [0.5, 0.5]  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="The metric OfKeras must compute one number"):
+        as_metric_of(given, higher_is_better=True).score(LOGITS, CLASSES)
+
+
 # A search.
 
 
@@ -295,7 +332,7 @@ def data() -> Iterator[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("n_jobs", [1, 3])
-@pytest.mark.parametrize("metric", ["f1_macro", Hits()])
+@pytest.mark.parametrize("metric", ["f1_macro", Hits(), OfKeras()])
 def test_a_search_with_them(data: dict[str, np.ndarray], metric: Any, n_jobs: int) -> None:
     result = tune(
         onnx_models.convnet(),
@@ -303,7 +340,7 @@ def test_a_search_with_them(data: dict[str, np.ndarray], metric: Any, n_jobs: in
         data=data,
         metric=metric,
         n_jobs=n_jobs,
-        accuracy_criterion=AccuracyCriterion(tolerable_loss=0.2),
+        accuracy_criterion=AccuracyCriterion(tolerable_loss=0.2, higher_is_better=True),
         tuning_criterion=TuningCriterion(max_trials=5, objective="ops"),
     )
     assert result.baseline == 1

@@ -20,6 +20,7 @@ from optuna_quant.backends.onnxruntime.model.model import external_tensors
 from optuna_quant.backends.onnxruntime.model.model import load_model
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.model.session_model import SessionModel
+from optuna_quant.costs.comparison import RANDOM_INPUTS
 from optuna_quant.costs.model_pair import FeedOf
 from optuna_quant.costs.model_pair import agreement
 from optuna_quant.costs.model_pair import check_same_inputs
@@ -137,7 +138,7 @@ class ModelPair:
                 transform = None  # That has been done.
         if given is None:
             random = random_feed(bound.varying(specs), batch, seed)
-            return [FeedOf({**random, **bound.feed(batch)}, batch)], "random inputs"
+            return [FeedOf({**random, **bound.feed(batch)}, batch)], RANDOM_INPUTS
         data = CalibrationData(
             given, specs, batch_size=batch, constants=bound, transform=transform
         )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from optuna_quant.backends.onnxruntime.executed.host_names import HostNames
 from optuna_quant.backends.onnxruntime.executed.match import Match
 from optuna_quant.backends.onnxruntime.executed.match import inherited_names
 from optuna_quant.backends.onnxruntime.executed.match import plain_name
@@ -111,7 +112,9 @@ def executed_ops(
     names = OpFinder(proto.graph, op_names, outputs)
     match = Match(proto.graph, optimized.graph)
     facts = _Facts(optimized)
-    return {op: _executed(op, names.find(op), match, facts) for op in op_names}
+    nodes = {op: names.find(op) for op in op_names}
+    known = HostNames(match, {node: op for op, node in nodes.items() if node is not None})
+    return {op: _executed(op, node, match, facts, known) for op, node in nodes.items()}
 
 
 def _size(model: onnx.ModelProto) -> int:
@@ -119,7 +122,9 @@ def _size(model: onnx.ModelProto) -> int:
     return sum(4 * math.prod(tensor.dims) for tensor in model.graph.initializer)
 
 
-def _executed(op: str, node: int | None, match: Match, facts: _Facts) -> ExecutedOp:
+def _executed(
+    op: str, node: int | None, match: Match, facts: _Facts, names: HostNames
+) -> ExecutedOp:
     if node is None:
         return ExecutedOp("", False, None, "not known: the model has no such op")
     hosts = match.hosts(node)
@@ -132,12 +137,12 @@ def _executed(op: str, node: int | None, match: Match, facts: _Facts) -> Execute
     integer = all(facts.is_integer(host) for host in hosts)
     provider = facts.provider(source, hosts)
     if len(kernels) > 1:
-        listed = ", ".join(f"{host.op_type} {host.name!r}" for host in hosts)
+        listed = ", ".join(map(names.shown, hosts))
         return ExecutedOp("", integer, provider, f"not known: part of one or more of {listed}")
     notes = []
     own = plain_name(hosts[0].name) == source.name or source.op_type in kernels[0]
     if not (own and source.name.startswith(op)):
-        notes.append("part of " + ", ".join(f"{h.op_type} {h.name!r}" for h in hosts))
+        notes.append("part of " + ", ".join(map(names.shown, hosts)))
     if any(facts.reads_dequantized(host) for host in hosts) and not integer:
         notes.append("computes in floats on dequantized values")
     return ExecutedOp(kernels[0], integer, provider, "; ".join(notes))

@@ -2,8 +2,8 @@
 
 Nodes get names of their own, constants become initializers, and what depends on constants alone is
 computed once, so that what stands between a weight and its reader (a Cast, a Reshape, a Transpose)
-is gone; so is a BatchNormalization behind a Conv. What the model computes stays the same, but for
-rounding in folded batch normalizations.
+is gone; so is a batch normalization behind a Conv, in whatever form. What the model computes stays
+the same, but for rounding in folded batch normalizations.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import onnx
 from onnx import inliner
 from optuna.logging import get_logger
 
+from optuna_quant.backends.onnxruntime.model.channel_folding import fold_channel_steps
 from optuna_quant.backends.onnxruntime.model.constant_folding import fold_constants
 from optuna_quant.backends.onnxruntime.model.graph import Graph
 from optuna_quant.backends.onnxruntime.model.graph import captured_names
 from optuna_quant.backends.onnxruntime.model.graph import name_nodes
 from optuna_quant.backends.onnxruntime.model.graph import node_attributes
-from optuna_quant.backends.onnxruntime.model.graph import tensor_array
 from optuna_quant.backends.onnxruntime.model.graph import unused_name
 from optuna_quant.backends.onnxruntime.model.kernel_forms import drop_neutral_attributes
 from optuna_quant.backends.onnxruntime.model.tensor_references import copy_field
@@ -81,7 +81,7 @@ def normalize(source: SourceModel) -> Graph:
     draft.drop_copies()
     draft.fold_constants()
     draft.split_fused_convs()
-    draft.fold_batch_norms()
+    draft.fold_channel_steps()
     return draft.graph()
 
 
@@ -238,69 +238,14 @@ class _Draft:
             return None
         return steps
 
-    def fold_batch_norms(self) -> None:
-        """Fold each BatchNormalization into the Conv before it, if only it reads its input."""
-        producer = {name: node for node in self._nodes for name in node.output if name}
-        readers: dict[str, int] = {}
-        for node in self._nodes:
-            for name in node.input:
-                readers[name] = readers.get(name, 0) + 1
-        kept = []
-        for node in self._nodes:
-            conv = producer.get(node.input[0]) if node.op_type == "BatchNormalization" else None
-            if (
-                conv is not None
-                and readers[node.input[0]] == 1
-                and node.input[0] not in self._seen
-                and self._can_fold(conv, node)
-            ):
-                self._fold(conv, node)
-                producer[conv.output[0]] = conv
-            else:
-                kept.append(node)
-        self._nodes = kept
-
-    def _can_fold(self, conv: onnx.NodeProto, norm: onnx.NodeProto) -> bool:
-        if conv.op_type != "Conv" or conv.domain or norm.domain:
-            return False
-        if node_attributes(norm).get("training_mode", 0) or any(norm.output[1:]):
-            return False
-        constants = [*(name for name in conv.input[1:] if name), *norm.input[1:]]
-        return all(
-            self._is_constant(name)
-            and self._initializers[name].data_type == onnx.TensorProto.FLOAT
-            for name in constants
-        )
-
-    def _fold(self, conv: onnx.NodeProto, norm: onnx.NodeProto) -> None:
-        gamma, beta, mean, variance = (
-            self._array(name).astype(np.float64) for name in norm.input[1:5]
-        )
-        factor = gamma / np.sqrt(variance + node_attributes(norm).get("epsilon", 1e-5))
-        weight = self._array(conv.input[1])
-        biased = len(conv.input) > 2 and conv.input[2]
-        bias = self._array(conv.input[2]) if biased else np.zeros_like(mean)
-        scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-        shifted = (bias - mean) * factor + beta
-        # Others may read the same initializers, so the results get names of their own.
-        weight_name = self._new_name(f"{conv.input[1]}_folded")
-        bias_name = self._new_name(f"{norm.input[2]}_folded")
-        self._add(weight_name, scaled.astype(np.float32))
-        self._add(bias_name, shifted.astype(np.float32))
-        del conv.input[1:]
-        conv.input.extend([weight_name, bias_name])
-        conv.output[0] = norm.output[0]
-
-    def _is_constant(self, name: str) -> bool:
-        return name in self._initializers and all(
-            value.name != name for value in self._template.graph.input
-        )
+    def fold_channel_steps(self) -> None:
+        """Fold each batch normalization, in whatever form, into the Conv before it."""
+        folding = fold_channel_steps(self.graph())
+        self._nodes = list(folding.nodes)
+        self._initializers.update(folding.values)
 
     def _outputs(self) -> set[str]:
         return {value.name for value in self._template.graph.output}
-
-    def _array(self, name: str) -> NDArray[Any]:
-        return tensor_array(self._initializers[name], self._source.base_dir)
 
     def _add(self, name: str, array: NDArray[Any]) -> None:
         self._initializers[name] = onnx.numpy_helper.from_array(array, name)

@@ -75,7 +75,7 @@ def test_the_default_strategy_takes_corrections_together() -> None:
     assert not result.config.fallback_ops
     assert result.config.recipes == dict.fromkeys(names, "on")
     stages = {TrialView(trial).stage for trial in result.study.trials}
-    assert stages == {"baseline", "cheapest of all", "cheapest with recipes"}
+    assert stages == {"baseline", "cheapest to start with", "cheapest with recipes"}
 
 
 def test_fixed_recipes_hold_for_all_candidates() -> None:
