@@ -16,6 +16,8 @@ from torch.nn.attention import sdpa_kernel
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.fx import GraphModule
 
 
@@ -38,7 +40,9 @@ class GraphRun(Interpreter):
         super().__init__(graph)
         self._dtype = dtype
 
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call_function(
+        self, target: Callable[..., object] | str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> object:
         """What a node of an operator gives."""
         aten = torch.ops.aten
         if target in (aten.detach.default, aten.detach_.default):
