@@ -6,7 +6,7 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
-import math
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from optuna_quant.space.left_out import LeftOut
 
 if TYPE_CHECKING:
     from optuna_quant.backends.torch.graph.flow import ProgramFlow
-    from optuna_quant.backends.torch.graph.flow import ProgramNode
     from optuna_quant.backends.torch.graph.ops import TorchOp
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
     from optuna_quant.space.capability import Capability
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 
 _ALL = 'op_types="all"'
-_FLOAT_BYTES = 4
 
 # The part of all floats from which on an op of any type is told of.
 _LARGE_PART = 0.01
@@ -74,13 +72,13 @@ class OpsLeftOut:
 
     def float_weights(self, capability: Capability, config: QuantConfig) -> FloatWeights:
         """The weights that a configuration leaves in floats, and what would quantize them."""
-        sizes = {op.name: _nbytes(op) for op in self.program.ops}
-        quantized = sum(sizes.get(name, 0) for name in config.quantized_ops)
+        in_fallback = set(config.fallback_ops)
+        others = {node.owner for node in self.flow.nodes}.difference(config.ops)
         return FloatWeights(
-            nbytes=max(0, self.float_bytes - quantized),
+            nbytes=self._constant_bytes(in_fallback | others),
             model_bytes=self.float_bytes,
             left_out=self.find(capability, config.ops),
-            in_fallback=sum(sizes.get(name, 0) for name in config.fallback_ops),
+            in_fallback=self._constant_bytes(in_fallback),
         )
 
     def _found(self, capability: Capability, chosen: Collection[str]) -> Iterator[LeftOut]:
@@ -88,7 +86,7 @@ class OpsLeftOut:
         for node in self.flow.nodes:
             if node.name in chosen or node.is_folded:
                 continue
-            size = self._weight_bytes(node)
+            size = self._constant_bytes({node.owner})
             if node.op is not None:
                 why = self._why_not(node.op, offered.get(node.name))
                 yield LeftOut(node.name, node.op_type, *why, size)
@@ -111,20 +109,22 @@ class OpsLeftOut:
         remedy = f"calibration_data with approach='static' or 'auto'{also}"
         return "only static quantization takes it", remedy
 
-    def _weight_bytes(self, node: ProgramNode) -> int:
-        if node.op is not None:
-            return _nbytes(node.op)
-        constants = (
-            getattr(self.program.original, str(each.target), None)
-            for each in node.node.all_input_nodes
-            if each.op == "get_attr"
-        )
-        return sum(
-            each.nbytes
-            for each in constants
-            if isinstance(each, torch.Tensor) and each.is_floating_point()
-        )
+    def _constant_bytes(self, owners: Collection[str]) -> int:
+        """The bytes of the floats of ops, with those of batch normalizations that they fold."""
+        found = {
+            id(each): each.nbytes for name in owners for each in self._constants.get(name, ())
+        }
+        return sum(found.values())
 
-
-def _nbytes(op: TorchOp) -> int:
-    return 0 if op.shape is None else _FLOAT_BYTES * math.prod(op.shape)
+    @cached_property
+    def _constants(self) -> Mapping[str, list[torch.Tensor]]:
+        """The constant tensors of floats of each op or other node, by name."""
+        found: dict[str, list[torch.Tensor]] = {}
+        for node in self.flow.nodes:
+            for each in node.node.all_input_nodes:
+                if each.op != "get_attr":
+                    continue
+                tensor = getattr(self.program.original, str(each.target))
+                if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                    found.setdefault(node.owner, []).append(tensor)
+        return found

@@ -187,13 +187,21 @@ def test_weights_in_floats_are_weighed() -> None:
     backend = conv_backend()
     space = backend.tuning_space()
     whole = backend.float_weights(space.fp32())
-    sizes = {"stem.0": 4 * 72, "body": 4 * 144, "depthwise": 4 * 36, "fc": 4 * 12}
-    assert whole.nbytes == whole.model_bytes
-    assert whole.in_fallback == sum(sizes.values())
+    # Weights, biases, and the four vectors of batch normalizations.
+    sizes = {
+        "stem.0": 4 * (72 + 16),
+        "body": 4 * (144 + 4 + 16),
+        "depthwise": 4 * (36 + 4),
+        "fc": 4 * (12 + 3),
+    }
+    assert whole.nbytes == whole.in_fallback == sum(sizes.values())
+    assert whole.nbytes <= whole.model_bytes
     best = backend.float_weights(space.default())
-    assert best.nbytes == whole.nbytes - sum(sizes.values())
-    assert best.in_fallback == 0
+    assert best.nbytes == best.in_fallback == 0
     without = {op: option for op, option in space.default().ops.items() if op != "body"}
     some = backend.float_weights(QuantConfig(without))
-    assert some.nbytes == best.nbytes + sizes["body"]
-    assert [each.op for each in some.left_out if each.weight_bytes] == ["body"]
+    assert some.nbytes == sizes["body"]
+    assert some.in_fallback == 0
+    assert [(o.op, o.weight_bytes) for o in some.left_out if o.weight_bytes] == [
+        ("body", sizes["body"])
+    ]

@@ -63,6 +63,11 @@ class ProgramNode:
         return self.op_type in _LAYERS or (self.op is not None and self.op.is_conv)
 
     @property
+    def owner(self) -> str:
+        """The name of the op that it is quantized with, or its own."""
+        return self.reads[0] if self.is_folded else self.name
+
+    @property
     def is_folded(self) -> bool:
         """Whether it is a batch normalization that belongs to the op before it."""
         return self.node.op == "call_module"
