@@ -45,6 +45,7 @@ NAMES = (
     "warm_start",
     "ways",
     "smollm2_search",
+    "smollm2_blocks",
     "dashboard",
 )
 NEED_CASES = ("acceptance", "build", "peers")

@@ -1,8 +1,9 @@
-"""Whether blocks tried as wholes help the default strategy where nothing is known of single ops.
+"""Whether blocks help the default strategy where nothing is known of single ops.
 
 Generated losses of models of repeated blocks, whose ops cost the same; the search minimizes the
 number of ops in fallback. ``scored``: the search by single ops, with sensitivities that are off by
-a factor of about three; the others have none. ``ops``: the search by single ops; ``blocks``: it
+a factor of about three; the others have none. ``ops``: the search by single ops, without blocks;
+``shared``: the same with blocks, which share factors in the model of the loss; ``blocks``: it
 searches first with the ops of each block tied, then by single ops, with all that was seen;
 ``places``: the same with the ops tied that have the same place in their blocks. Shown are the
 evaluations and the ops in fallback of the answers, each the mean over ``SEEDS`` (default: 0 to 4).
@@ -14,6 +15,7 @@ are the numbers of blocks (default: 8,30), of eight ops each.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import os
 from pathlib import Path
 from statistics import mean
@@ -25,6 +27,7 @@ from benchmarks.spaces import OPTIONS
 from optuna_quant import AccuracyCriterion
 from optuna_quant.callbacks import ExitPolicy
 from optuna_quant.samplers import SurrogateQuantSampler
+from optuna_quant.space.blocks import Block
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.space.space import TuningSpace
 from optuna_quant.space.tunable import Tunable
@@ -35,7 +38,7 @@ _TOLERANCE = 0.01
 _CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=_TOLERANCE)
 _MOST = 100
 PATTERNS = ("blocks", "places", "ends", "scattered")
-WAYS = ("scored", "ops", "blocks", "places")
+WAYS = ("scored", "ops", "shared", "blocks", "places")
 _SCORE_NOISE = 1.0
 
 
@@ -90,7 +93,8 @@ def _searched(blocks: int, pattern: str, way: str, seed: int) -> tuple[float, fl
         scores = {
             name: of_ops[name] * float(factor) for name, factor in zip(names, off, strict=True)
         }
-    _search(space, of_ops, seen, seed, scores)
+    known = [Block(name, "block", tuple(ops)) for name, ops in groups["blocks"].items()]
+    _search(space, of_ops, seen, seed, scores, known if way == "shared" else ())
     met = [len(config.fallback_ops) for config, loss in seen.items() if loss <= _TOLERANCE]
     return len(seen), min(met)
 
@@ -101,13 +105,14 @@ def _search(
     seen: dict[QuantConfig, float],
     seed: int,
     scores: Mapping[str, float] | None = None,
+    blocks: Sequence[Block] = (),
 ) -> None:
     """Search in a study that knows what was seen, and add to that what it evaluates."""
     sensitivity = None
     if scores is not None:
         sensitivity = lambda config, ops: {op: scores[op] for op in ops}  # noqa: E731
     sampler = SurrogateQuantSampler(
-        space, criterion=_CRITERION, sensitivity=sensitivity, seed=seed
+        space, criterion=_CRITERION, sensitivity=sensitivity, seed=seed, blocks=blocks
     )
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for config in seen:

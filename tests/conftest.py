@@ -18,6 +18,7 @@ import pytest
 # Helper modules of the tests (spaces.py, onnx_models.py, ...) are imported by their plain names.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from kept import keep_what_stays_the_same
 from zygote import Zygote
 from zygote import zygote as zygotes
 
@@ -28,6 +29,7 @@ settings.register_profile("thorough", deadline=None, suppress_health_check=[Heal
 settings.register_profile("fast", parent=settings.get_profile("thorough"), max_examples=30)
 settings.load_profile("fast")
 
+keep_what_stays_the_same()
 
 # A shell ignores Ctrl-C for what it runs in the background, and nohup a hang-up; processes inherit
 # that, also those that tests interrupt.

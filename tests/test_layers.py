@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 import re
 
@@ -88,6 +89,7 @@ KNOWS_THE_RUNTIME = ("backends.onnxruntime", "backends.default")
 MOST_ENTRIES = 26
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in PACKAGE.rglob("*.py"):
@@ -106,6 +108,7 @@ def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
 
 
+@cache
 def own_imports() -> dict[str, set[str]]:
     known = modules()
     return {

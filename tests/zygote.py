@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Iterator
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -133,6 +134,12 @@ def serve() -> None:
     for name in _IMPORTS:
         with contextlib.suppress(ImportError):  # Drivers of servers that are not tested here.
             importlib.import_module(name)
+    kept = importlib.import_module("kept")
+    kept.keep_what_stays_the_same()
+    kept.read_ahead()
+    # The garbage collector of a child does not touch, and so not copy, what all share.
+    gc.collect()
+    gc.freeze()
     alive: dict[int, Any] = {}
     for line in sys.stdin:
         request = json.loads(line)

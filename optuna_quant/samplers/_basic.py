@@ -29,6 +29,7 @@ from optuna_quant.samplers._plans.op_fallback import OpFallback
 from optuna_quant.samplers._plans.settings import Settings
 from optuna_quant.samplers._registry import register_strategy
 from optuna_quant.space.blocks import Block
+from optuna_quant.space.blocks import checked_blocks
 from optuna_quant.study.block_signature import check_blocks
 
 
@@ -183,14 +184,7 @@ class BasicQuantSampler(StagedQuantSampler):
         self._accumulate = accumulate
         self._racing = racing
         self._compat = compat
-        given = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
-        for block in given:
-            if not isinstance(block, Block):
-                raise ValueError(
-                    f"blocks must be a list of blocks, as backend.blocks() gives them, but got "
-                    f"{block!r}."
-                )
-        self._blocks = given
+        self._blocks = checked_blocks(blocks)
 
     def _check_study(self, study: optuna.Study) -> None:
         check_blocks(study, self._space.prefix, self._blocks)

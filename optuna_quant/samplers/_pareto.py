@@ -109,7 +109,9 @@ class ParetoQuantSampler(SurrogateQuantSampler):
 
     def _policy(self, history: TrialHistory) -> Policy:
         assert self._criterion is not None
-        options = SurrogateOptions(self._min_gain, self._option_scores)
+        options = SurrogateOptions(
+            self._min_gain, self._option_scores, blocks=self._known_blocks(history)
+        )
         front = FrontOptions(self._reference_loss, self._min_gain)
         return ParetoPolicy(self._space, self._criterion, self._costs, options, front)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 import math
@@ -34,6 +35,9 @@ from optuna_quant.samplers._models.surrogate_policy import SurrogatePolicy
 from optuna_quant.samplers._models.surrogate_step import SurrogateOptions
 from optuna_quant.samplers._plans.criterion import require_criterion
 from optuna_quant.samplers._registry import register_strategy
+from optuna_quant.space.blocks import checked_blocks
+from optuna_quant.study.kept_blocks import keep_blocks
+from optuna_quant.study.kept_blocks import kept_blocks
 
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from optuna_quant.criteria import AccuracyCriterion
     from optuna_quant.samplers._engine.policy import Policy
     from optuna_quant.samplers._engine.trial_history import TrialHistory
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -109,6 +114,12 @@ class SurrogateQuantSampler(QuantSampler):
             What an earlier study has taught, as
             :func:`~optuna_quant.samplers.study_prior` reads it. It is written into the study at
             its start; a study that keeps one goes on with it, whether it is given or not.
+        blocks:
+            The parts of the model that repeat, as ``backend.blocks()`` gives them. Where nothing
+            scores the ops, those of a block share a factor in the model of the loss, and so do
+            those at one place in the blocks of a family: where some of them lose more than others,
+            the rest is expected to. The study keeps them, and goes on with those that it keeps.
+            Default: none.
         **kwargs:
             See :class:`QuantSampler`.
 
@@ -116,8 +127,8 @@ class SurrogateQuantSampler(QuantSampler):
         TypeError:
             If there is no criterion, the costs are no table, or the prior is something else.
         ValueError:
-            If the table lacks an option of the space, ``min_gain`` is not above zero, or the
-            prior is about another model.
+            If the table lacks an option of the space, ``min_gain`` is not above zero, the prior
+            is about another model, or the blocks are something else.
     """
 
     begins_from_studies = True
@@ -125,6 +136,9 @@ class SurrogateQuantSampler(QuantSampler):
 
     tunes_recipes = True
     """Whether it has a place for recipes: they are tried where sensitivities promise something."""
+
+    learns_from_blocks = True
+    """Whether it has a use for the parts of the model that repeat."""
 
     def __init__(
         self,
@@ -137,6 +151,7 @@ class SurrogateQuantSampler(QuantSampler):
         first_ops: Collection[str] = (),
         thorough: bool = False,
         prior: StudyPrior | None = None,
+        blocks: Sequence[Block] = (),
         **kwargs: Any,
     ) -> None:
         require_criterion(self, criterion)
@@ -153,6 +168,7 @@ class SurrogateQuantSampler(QuantSampler):
             prior.check(space)
         self._prior = prior
         self._thorough = thorough
+        self._blocks = checked_blocks(blocks)
         self._sensitivity = sensitivity
         self._option_scores = (
             None
@@ -250,39 +266,52 @@ class SurrogateQuantSampler(QuantSampler):
         scores = TakenScores(kept) if kept.scores else None
         assert self._criterion is not None
         options = SurrogateOptions(
-            self._min_gain, scores, self._first_ops, thorough=self._thorough
+            self._min_gain,
+            scores,
+            self._first_ops,
+            thorough=self._thorough,
+            blocks=kept_blocks(history.study, self._space.prefix),
         )
         recipes = (self._space.default() if config is None else config).recipes
         part = with_recipes(self._space, recipes)
         return SurrogatePolicy(part, self._criterion, self._costs, options, whole=self._space)
 
     def _policy(self, history: TrialHistory) -> Policy:
-        kept = keep_prior(history.study, self._prior)
+        kept, blocks = keep_prior(history.study, self._prior), self._known_blocks(history)
         if not has_recipes(self._space):
-            return self._search(self._space, self._option_scores, kept)
+            return self._search(self._space, self._option_scores, kept, blocks)
+        search = partial(self._search_part, kept, blocks)
         if kept is None:
-            return RecipePolicy(self._space, self._costs, self._sensitivity, self._search_part)
+            return RecipePolicy(self._space, self._costs, self._sensitivity, search)
         # The earlier study has chosen its recipes.
         answer = PriorInSpace(kept, self._space, self._checked_criterion, self._costs).answer
         recipes = self._space.default().recipes if answer is None else answer.recipes
-        return RecipePolicy(
-            self._space, self._costs, None, partial(self._search_part, kept=kept), recipes=recipes
-        )
+        return RecipePolicy(self._space, self._costs, None, search, recipes=recipes)
+
+    def _known_blocks(self, history: TrialHistory) -> tuple[Block, ...]:
+        """The blocks that the study is searched with."""
+        return keep_blocks(history.study, self._space.prefix, self._blocks)
 
     @property
     def _checked_criterion(self) -> AccuracyCriterion:
         assert self._criterion is not None
         return self._criterion
 
-    def _search_part(self, part: TuningSpace, kept: StudyPrior | None = None) -> SurrogatePolicy:
+    def _search_part(
+        self, kept: StudyPrior | None, blocks: tuple[Block, ...], part: TuningSpace
+    ) -> SurrogatePolicy:
         """The search in a part of the space, in which recipes are fixed."""
         cache = None
         if self._sensitivity is not None:
             cache = OptionSensitivityCache(part, self._costs, self._sensitivity)
-        return self._search(part, cache, kept)
+        return self._search(part, cache, kept, blocks)
 
     def _search(
-        self, space: TuningSpace, cache: OptionSensitivityCache | None, kept: StudyPrior | None
+        self,
+        space: TuningSpace,
+        cache: OptionSensitivityCache | None,
+        kept: StudyPrior | None,
+        blocks: tuple[Block, ...],
     ) -> SurrogatePolicy:
         """The search in the space or a part of it."""
         criterion = self._checked_criterion
@@ -293,7 +322,9 @@ class SurrogateQuantSampler(QuantSampler):
             taken = prior.scores
             if taken is not None and (scores is None or prior.replaces_scores):
                 scores = TakenScores(taken)
-        options = SurrogateOptions(self._min_gain, scores, self._first_ops, prior, self._thorough)
+        options = SurrogateOptions(
+            self._min_gain, scores, self._first_ops, prior, self._thorough, blocks
+        )
         return SurrogatePolicy(space, criterion, self._costs, options, whole=self._space)
 
 

@@ -39,6 +39,23 @@ class Block:
             raise ValueError(f"Block {self.name!r} needs ops, each once, but has {self.ops!r}.")
 
 
+def checked_blocks(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Blocks that were given as an argument ``blocks``.
+
+    Raises:
+        ValueError:
+            If one of them is something else.
+    """
+    given = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
+    for block in given:
+        if not isinstance(block, Block):
+            raise ValueError(
+                f"blocks must be a list of blocks, as backend.blocks() gives them, but got "
+                f"{block!r}."
+            )
+    return given
+
+
 def block_groups(
     space: TuningSpace, blocks: Sequence[Block], *, by: str = "block"
 ) -> dict[str, list[str]]:

@@ -137,7 +137,7 @@ def make_sampler(
     if strategy == "hawq_v2":
         kwargs = with_target_loss(kwargs)
     if kwargs.get("compat") == "inc2" and issubclass(cls, AutoQuantSampler):
-        options = [*options, *sampler_options(BasicQuantSampler)]
+        options = list(dict.fromkeys([*options, *sampler_options(BasicQuantSampler)]))
     factory = None
     if strategy in _SENSITIVITY and "sensitivity" not in kwargs and given is None:
         factory = _factory(backend, _SENSITIVITY[strategy])
@@ -170,6 +170,9 @@ def make_sampler(
     elif factory is not None:
         of_factory = {name: value for name, value in kwargs.items() if name in extra}
         own["sensitivity"] = factory(outputs=outputs, **of_factory)
+    is_scored = own.get("sensitivity") is not None
+    if _learns_from_blocks(cls, kwargs) and isinstance(backend, HasBlocks) and not is_scored:
+        own.setdefault("blocks", backend.blocks())
     return cls(space, criterion=criterion, seed=seed, **own)
 
 
@@ -291,6 +294,11 @@ def tunes_recipes(strategy: str, kwargs: Mapping[str, Any]) -> bool:
     """
     able = bool(getattr(strategies()[strategy], "tunes_recipes", False))
     return able and kwargs.get("compat") is None
+
+
+def _learns_from_blocks(cls: type[QuantSampler], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a strategy has a use for blocks where nothing scores the ops."""
+    return bool(getattr(cls, "learns_from_blocks", False)) and kwargs.get("compat") is None
 
 
 def sampler_options(cls: type[QuantSampler]) -> list[str]:

@@ -72,7 +72,16 @@ class TestOnnxRuntimeSensitivities(_OnnxRuntime, SensitivityTestCase):
 
 
 class TestOnnxRuntimeCosts(_OnnxRuntime, CostsTestCase):
-    pass
+    @pytest.fixture(scope="class")
+    def measured(self) -> Costs:
+        """Measured once: it takes seconds."""
+        x = onnx_models.samples(40, 2, 8, 8)
+        backend = OnnxRuntimeBackend(onnx_models.convnet(), calibration_data={"x": x})
+        return backend.costs(backend.tuning_space())
+
+    @pytest.fixture
+    def costs(self, measured: Costs) -> Costs:
+        return measured
 
 
 class TestOnnxRuntimeTuning(_OnnxRuntime, TuningTestCase):

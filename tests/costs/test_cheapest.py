@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -54,7 +55,7 @@ def weight_of(config: QuantConfig, weights) -> float:
     return sum(weights[op][option.label] for op, option in config.ops.items())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(problems(), st.integers(0, 20))
 def test_agrees_with_trying_all_of_them(problem, bound):
     table, weights = problem
@@ -73,7 +74,7 @@ def test_agrees_with_trying_all_of_them(problem, bound):
     ) == pytest.approx(best)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(problems())
 def test_without_weights_of_equally_cheap_ones_the_one_with_fewest_fallbacks(problem):
     table, _ = problem
@@ -83,7 +84,7 @@ def test_without_weights_of_equally_cheap_ones_the_one_with_fewest_fallbacks(pro
     assert (table.cost(found), len(found.fallback_ops)) == pytest.approx(best)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(problems(), st.data())
 def test_fixed_and_forbidden_options(problem, data):
     table, _ = problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -50,7 +51,7 @@ def test_gain_is_the_difference_of_hypervolumes(points, cost, loss):
     assert found == pytest.approx(larger - hypervolume(points, REFERENCE), abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(POINTS, st.floats(0, 7), st.floats(0.3, 6), st.floats(0.05, 1.0))
 def test_expected_gain_is_the_mean_of_gains(points, cost, median, deviation):
     stairs = Staircase.of(points, REFERENCE)

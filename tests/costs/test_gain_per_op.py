@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ def table_of(*quantized: float, boundaries: tuple[Boundary, ...] = ()) -> CostTa
     return CostTable("latency", "s", ops, boundaries)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_a_gain_is_the_difference_of_two_models(data):
     count = data.draw(st.integers(1, 4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -80,7 +81,7 @@ def _is_above(middle, left, right) -> bool:
     return middle[1] > left[1] + share * (right[1] - left[1]) + 1e-9
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(problems(), st.floats(0.01, 20))
 def test_each_multiplier_has_its_optimum(problem, multiplier):
     table, weights = problem
@@ -95,7 +96,7 @@ def test_each_multiplier_has_its_optimum(problem, multiplier):
     assert found == pytest.approx(best, abs=1e-4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(problems())
 def test_the_ends_are_the_cheapest_and_the_one_that_weighs_least(problem):
     table, weights = problem
@@ -107,7 +108,7 @@ def test_the_ends_are_the_cheapest_and_the_one_that_weighs_least(problem):
     assert len({c.key for c in tradeoff(table, space, weights)}) == len(found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(problems())
 def test_what_costs_more_weighs_less(problem):
     """So that a search can go along it; steps in between need not be optimal."""
@@ -130,7 +131,7 @@ def test_what_costs_more_weighs_less(problem):
         assert not any(c < cost - 1e-3 and w < weight - 1e-3 for c, w in everything)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(problems())
 def test_most_of_what_any_multiplier_gives_is_on_it(problem):
     """No budget gets nothing: the multipliers are dense enough for small problems."""
@@ -201,7 +202,7 @@ def test_an_op_in_a_group_has_costs_to_those_outside():
     assert table.cost(only_pair) == pytest.approx(4.4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(problems(), st.data())
 def test_forbidden_options_are_never_used(problem, data):
     table, weights = problem

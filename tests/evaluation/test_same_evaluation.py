@@ -375,7 +375,7 @@ def search(storage: str, log: str) -> None:
     assert go(storage, evaluate, Signed("two"), verify=False).fallback_ops == ("a",)
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+@pytest.mark.parametrize("kind", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_processes_restart_it_once(zygote: Zygote, tmp_path: Path, kind: str) -> None:
     storage = f"sqlite:///{tmp_path / 'db'}" if kind == "sqlite" else str(tmp_path / "journal")
     with pytest.raises(ValueError, match="hold NaN"):

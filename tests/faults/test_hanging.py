@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from itertools import product
 import os
 from pathlib import Path
 import signal
@@ -23,12 +24,22 @@ from optuna_quant.study.trial_view import TrialView
 WORKER = "faults.hanging_worker:work"
 BEST = ["b", "d"]
 REASON = "it took longer than evaluation_timeout=1 s"
+STORAGES = ["journal", "sqlite", "postgresql"]
 
 
-@pytest.fixture(params=["journal", "sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with services.storage_url(request.param, tmp_path) as url:
+@pytest.fixture
+def url(storage: str, tmp_path: Path) -> Iterator[str]:
+    with services.storage_url(storage, tmp_path) as url:
         yield url
+
+
+def on_all_storages(**hangs: str) -> pytest.MarkDecorator:
+    """Every hang on every storage; among the fast tests, each storage with the hang given here."""
+    found = [
+        pytest.param(storage, hang, marks=[] if hang == hangs.get(storage) else pytest.mark.slow)
+        for storage, hang in product(STORAGES, sorted({*hangs.values()}))
+    ]
+    return pytest.mark.parametrize(("storage", "hang"), found)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -44,7 +55,7 @@ def hung_trial(url: str) -> optuna.trial.FrozenTrial:
     return trial
 
 
-@pytest.mark.parametrize("hang", ["sleep", "lock", "child"])
+@on_all_storages(journal="sleep", sqlite="lock", postgresql="child")
 def test_candidate_that_hangs_is_ended_and_both_workers_find_the_answer(
     zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
@@ -61,11 +72,12 @@ def test_candidate_that_hangs_is_ended_and_both_workers_find_the_answer(
     assert len(log.read("hangs")) == 1
 
 
+@on_all_storages(journal="mutex")
 def test_worker_that_does_not_react_holds_up_no_other(
-    zygote: Zygote, url: str, tmp_path: Path
+    zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
     log = Log(tmp_path / "log")
-    first = zygote.start(WORKER, url=url, log=str(log.path), hang="mutex", timeout=1)
+    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, timeout=1)
     wait_for(lambda: log.read("hangs"))
     second = zygote.start(WORKER, url=url, log=str(log.path))
     assert zygote.join(second) == [0]
@@ -80,7 +92,7 @@ def test_worker_that_does_not_react_holds_up_no_other(
     assert zygote.join(first) == [-signal.SIGKILL]
 
 
-@pytest.mark.parametrize("hang", ["sleep", "mutex"])
+@on_all_storages(sqlite="mutex", postgresql="sleep")
 def test_fp32_model_that_hangs_with_one_worker_is_measured_by_another(
     zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
@@ -102,11 +114,12 @@ def test_fp32_model_that_hangs_with_one_worker_is_measured_by_another(
         assert zygote.join(first) == [-signal.SIGKILL]
 
 
+@on_all_storages(postgresql="sleep")
 def test_thread_that_hangs_holds_up_neither_other_threads_nor_other_workers(
-    zygote: Zygote, url: str, tmp_path: Path
+    zygote: Zygote, url: str, tmp_path: Path, hang: str
 ) -> None:
     log = Log(tmp_path / "log")
-    first = zygote.start(WORKER, url=url, log=str(log.path), hang="sleep", timeout=1, n_jobs=2)
+    first = zygote.start(WORKER, url=url, log=str(log.path), hang=hang, timeout=1, n_jobs=2)
     wait_for(lambda: log.read("hangs"))
     second = zygote.start(WORKER, url=url, log=str(log.path))
     assert zygote.join(second) == [0]

@@ -13,10 +13,19 @@ import services
 from zygote import Zygote
 
 
-@pytest.fixture(params=["journal", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with services.storage_url(request.param, tmp_path) as url:
+@pytest.fixture
+def url(storage: str, tmp_path: Path) -> Iterator[str]:
+    with services.storage_url(storage, tmp_path) as url:
         yield url
+
+
+def fast_on(fast: str) -> pytest.MarkDecorator:
+    """On every storage; on others than this one among the slow tests."""
+    found = [
+        pytest.param(storage, marks=[] if storage == fast else pytest.mark.slow)
+        for storage in ("journal", "postgresql")
+    ]
+    return pytest.mark.parametrize("storage", found)
 
 
 def states(url: str) -> list[str]:
@@ -24,6 +33,7 @@ def states(url: str) -> list[str]:
     return [trial.state.name for trial in study.trials]
 
 
+@fast_on("journal")
 def test_who_comes_when_all_is_done_ends_at_once(zygote: Zygote, url: str, tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     common = {"url": url, "log": str(log.path), "name": "basic"}
@@ -36,6 +46,7 @@ def test_who_comes_when_all_is_done_ends_at_once(zygote: Zygote, url: str, tmp_p
     assert {line["pid"] for line in log.read("begin")} == {first}
 
 
+@fast_on("postgresql")
 def test_who_comes_late_goes_on_where_the_others_are(
     zygote: Zygote, url: str, tmp_path: Path
 ) -> None:
@@ -50,6 +61,7 @@ def test_who_comes_late_goes_on_where_the_others_are(
     assert log.read("start", pid=late)
 
 
+@fast_on("journal")
 def test_another_space_is_refused_and_disturbs_no_worker(
     zygote: Zygote, url: str, tmp_path: Path
 ) -> None:
@@ -66,6 +78,7 @@ def test_another_space_is_refused_and_disturbs_no_worker(
     check(url, log, "basic")
 
 
+@fast_on("postgresql")
 def test_another_model_is_refused_and_another_criterion_told(
     zygote: Zygote, url: str, tmp_path: Path
 ) -> None:

@@ -13,13 +13,21 @@ import services
 from zygote import Zygote
 
 
-@pytest.fixture(params=["journal", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with services.storage_url(request.param, tmp_path) as url:
+@pytest.fixture
+def url(storage: str, tmp_path: Path) -> Iterator[str]:
+    with services.storage_url(storage, tmp_path) as url:
         yield url
 
 
-@pytest.mark.parametrize("name", ["basic", "random"])
+@pytest.mark.parametrize(
+    ("storage", "name"),
+    [
+        ("journal", "random"),
+        ("postgresql", "basic"),
+        pytest.param("journal", "basic", marks=pytest.mark.slow),
+        pytest.param("postgresql", "random", marks=pytest.mark.slow),
+    ],
+)
 def test_four_slow_workers_do_nothing_twice(
     zygote: Zygote, url: str, tmp_path: Path, name: str
 ) -> None:

@@ -154,26 +154,36 @@ def evaluate(study: optuna.Study, reports: dict[int, float]) -> int:
     return step
 
 
-@pytest.fixture(params=["memory", "sqlite", "journal"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    if request.param == "memory":
+@pytest.fixture
+def storage(kind: str, tmp_path: Path) -> Any:
+    if kind == "memory":
         return None
-    if request.param == "sqlite":
+    if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'study.db'}"
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
     return optuna.storages.JournalStorage(backend)
 
 
-@pytest.mark.parametrize("method", ["paired", "unpaired", "exact"])
-def test_prunes_and_says_why(method: str, storage: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("memory", "paired"),
+        ("memory", "unpaired"),
+        ("memory", "exact"),
+        ("sqlite", "paired"),
+        ("journal", "exact"),
+    ],
+)
+def test_prunes_and_says_why(kind: str, method: str, storage: Any) -> None:
+    batch = BATCH if kind == "memory" else 5 * BATCH
     pruner = AccuracyPruner(ABSOLUTE, method=method)
-    study = study_with_baseline(pruner, means(wrong(0.1)), storage=storage)
-    seen = evaluate(study, means(wrong(0.3)))
+    study = study_with_baseline(pruner, means(wrong(0.1), batch), storage=storage)
+    seen = evaluate(study, means(wrong(0.3), batch))
     if method == "exact":
         assert 600 < seen < SIZE
     else:
         assert seen < 300
-    assert evaluate(study, means(wrong(0.11))) == SIZE  # Just good enough.
+    assert evaluate(study, means(wrong(0.11), batch)) == SIZE  # Just good enough.
     pruned = optuna.load_study(study_name=study.study_name, storage=study._storage).trials[1]
     assert pruned.state == TrialState.PRUNED
     evidence = pruned.user_attrs["evidence"]
@@ -400,12 +410,13 @@ def test_threads() -> None:
 def work(name: str, storage: str) -> list[int]:
     pruner = AccuracyPruner(ABSOLUTE)
     study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
-    return [evaluate(study, means(wrong(share))) for share in (0.3, 0.11)]
+    return [evaluate(study, means(wrong(share), 5 * BATCH)) for share in (0.3, 0.11)]
 
 
 def test_processes(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
-    study = study_with_baseline(AccuracyPruner(ABSOLUTE), means(wrong(0.1)), storage=storage)
+    reports = means(wrong(0.1), 5 * BATCH)
+    study = study_with_baseline(AccuracyPruner(ABSOLUTE), reports, storage=storage)
     with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
         found = list(pool.map(work, [study.study_name] * 2, [storage] * 2))
     assert found[0] == found[1] == work(study.study_name, storage)

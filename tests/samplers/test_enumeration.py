@@ -9,6 +9,7 @@ from dataclasses import field
 import itertools
 import sys
 
+from effort import examples
 from generated import steady
 from hypothesis import given
 from hypothesis import settings
@@ -43,7 +44,7 @@ def test_a_permutation_at_the_borders_of_its_bits(size: int) -> None:
     assert sorted(map(order, range(size))) == list(range(size))
 
 
-@settings(steady, max_examples=30)
+@settings(steady, max_examples=examples(30))
 @given(st.integers(2, 3**500), st.integers(0, 100), st.data())
 def test_a_permutation_of_any_size_stays_inside(size: int, seed: int, data: st.DataObject) -> None:
     order = Permutation(size, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,14 @@ def objective_of(
     )
 
 
+@cache
+def searched_alone(name: str) -> optuna.Study:
+    """A whole search by one worker, to compare with; nothing may be added to it."""
+    study = study_of(name)
+    search(study, objective_of(SampleScores(DAMAGE)))
+    return study
+
+
 def claim(trial: FrozenTrial) -> record.Claim:
     found = TrialView(trial).claim
     assert found is not None
@@ -126,8 +135,19 @@ def test_every_strategy_is_tested() -> None:
 # Every strategy, to its end.
 
 
-@pytest.mark.parametrize("breaks", BREAKS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "breaks"),
+    [
+        # Those that try everything do the same whatever breaks.
+        pytest.param(
+            name,
+            breaks,
+            marks=pytest.mark.slow if name in ENUMERATING and (i + j) % len(BREAKS) else (),
+        )
+        for i, name in enumerate(NAMES)
+        for j, breaks in enumerate(BREAKS)
+    ],
+)
 def test_strategies_come_to_their_end(name: str, breaks: str) -> None:
     backend, evaluation = backend_of(), SampleScores(DAMAGE, breaks=breaks)
     study = study_of(name)
@@ -137,6 +157,9 @@ def test_strategies_come_to_their_end(name: str, breaks: str) -> None:
     assert evaluation.evaluated < (configs if breaks == "hard" else configs + 1) * 1000
     if name in ANSWERING:
         assert answers(study, backend)
+    else:  # Trials that were pruned count as evaluated.
+        assert len(study.trials) == configs == 65
+        assert {claim(trial).fidelity for trial in study.trials} == {FULL}
     # Somebody else concludes the same from the record, and asks for nothing more.
     again = study_of(name, storage=study._storage)
     assert again.sampler.is_exhausted(again)
@@ -162,13 +185,10 @@ def test_what_is_returned_was_evaluated_on_everything(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_same_record_same_next_trial(name: str) -> None:
-    def searched() -> list[tuple[str, str, int | str]]:
-        study = study_of(name)
-        search(study, objective_of(SampleScores(DAMAGE)))
-        return asked(study)
-
-    whole = searched()
-    assert searched() == whole
+    whole = asked(searched_alone(name))
+    second = study_of(name)
+    search(second, objective_of(SampleScores(DAMAGE)))
+    assert asked(second) == whole
     # With a new sampler and objective for each trial, as in a new process.
     storage, evaluation = optuna.storages.InMemoryStorage(), SampleScores(DAMAGE)
     for _ in range(min(len(whole), 20)):
@@ -209,14 +229,15 @@ def test_equal_models_are_evaluated_once(name: str) -> None:
             assert other.user_attrs[record.FINGERPRINT] == trial.user_attrs[record.FINGERPRINT]
 
 
-@pytest.mark.parametrize("name", ["basic", "auto", "random", "tpe"])
+@pytest.mark.parametrize(
+    "name", ["basic", "auto", "random", pytest.param("tpe", marks=pytest.mark.slow)]
+)
 def test_threads_evaluate_nothing_twice(name: str) -> None:
     backend, evaluation = backend_of(), SampleScores(DAMAGE, seconds=0.001)
     study = study_of(name)
     search(study, objective_of(evaluation), n_jobs=4)
     check(study, evaluation, backend)
-    alone = study_of(name)
-    search(alone, objective_of(SampleScores(DAMAGE)))
+    alone = searched_alone(name)
     if name in LEARNING:  # What they learn depends on who else is at work.
         assert bool(answers(study, backend)) == bool(answers(alone, backend))
     else:
@@ -371,7 +392,9 @@ def test_failing_configurations_are_passed_over(name: str) -> None:
 # Another criterion on the same study.
 
 
-@pytest.mark.parametrize("name", ["basic", "auto", "exhaustive", "tpe"])
+@pytest.mark.parametrize(
+    "name", ["basic", "auto", "exhaustive", pytest.param("tpe", marks=pytest.mark.slow)]
+)
 def test_a_moved_tolerance_judges_partial_trials_again(name: str) -> None:
     evaluation = SampleScores(DAMAGE)
     study = study_of(name)
@@ -427,16 +450,6 @@ def test_partial_trials_of_a_race_are_completed_by_others(name: str) -> None:
             assert config.key in complete
 
 
-@pytest.mark.parametrize("name", ENUMERATING)
-def test_pruned_trials_count_as_evaluated(name: str) -> None:
-    evaluation = SampleScores(DAMAGE)
-    study = study_of(name)
-    search(study, objective_of(evaluation))
-    keys = [claim(trial).key for trial in study.trials]
-    assert len(set(keys)) == len(keys) == 65
-    assert {claim(trial).fidelity for trial in study.trials} == {FULL}
-
-
 # An evaluation without samples, and one in full.
 
 
@@ -483,17 +496,16 @@ def test_a_search_goes_on_in_full(name: str, trials: int) -> None:
 @pytest.mark.parametrize(
     ("name", "when_blocked", "kind"),
     [
-        pytest.param(*way, kind, marks=() if (i + j) % 2 == 0 else pytest.mark.slow)
-        for i, way in enumerate(
-            [
-                ("basic", "wait"),
-                ("basic", "speculate"),
-                ("conservative", "wait"),
-                ("auto", None),
-                ("random", None),
-            ]
-        )
-        for j, kind in enumerate(["journal", "sqlite"])
+        # A database takes several times as long as a journal.
+        pytest.param(*way, kind, marks=() if kind == fast else pytest.mark.slow)
+        for way, fast in {
+            ("basic", "wait"): "journal",
+            ("basic", "speculate"): "journal",
+            ("conservative", "wait"): "sqlite",
+            ("auto", None): "journal",
+            ("random", None): "journal",
+        }.items()
+        for kind in ("journal", "sqlite")
     ],
 )
 def test_four_processes_do_what_one_does(
@@ -519,8 +531,7 @@ def test_four_processes_do_what_one_does(
         )
         assert max(seen.values()) == 1
         assert not any(trial.state == TrialState.FAIL for trial in study.trials)
-        alone = study_of(name)
-        search(alone, objective_of(SampleScores(DAMAGE)))
+        alone = searched_alone(name)
         assert len(answers(study, backend_of())) == len(answers(alone, backend_of()))
         if name not in LEARNING:
             assert answers(study, backend_of()) == answers(alone, backend_of())
@@ -559,7 +570,14 @@ class FailsLate(SampleScores):
             yield some
 
 
-@pytest.mark.parametrize("name", ANSWERING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Of those that are made of the same parts, one each.
+        pytest.param(name, marks=pytest.mark.slow if name in ("mse", "hawq_v2", "auto") else ())
+        for name in ANSWERING
+    ],
+)
 def test_what_fails_when_it_is_continued_is_abandoned(name: str) -> None:
     study = study_of(name)
     search(study, objective_of(FailsLate(dict.fromkeys(DAMAGE, 0.0))), most=2000)

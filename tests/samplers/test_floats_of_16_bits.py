@@ -123,8 +123,15 @@ class Model:
 
 
 @SCORED
-@pytest.mark.parametrize("ops", [10, 30])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("ops", "seed"),
+    [
+        (10, 0),
+        (30, 1),
+        pytest.param(10, 1, marks=pytest.mark.slow),
+        pytest.param(30, 0, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("options", "bad"),
     [(OPENVINO_GPU, [FP16]), (CUDA, [BF16]), (CUDA, [BF16, FP16])],

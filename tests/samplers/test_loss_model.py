@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -267,6 +268,27 @@ def test_ops_with_options_of_one_kind_are_blamed_together():
     assert other > 1.3 * one
 
 
+def test_ops_that_share_a_factor_are_blamed_together():
+    """One op of two groups has lost more than it was expected to, and one of the third has not."""
+    shared = np.array([[0, 0, 1, 1, -1, -1], [2, -1, 2, -1, -1, -1]])
+    sensitivities = np.tile([0.003, 0.0], (6, 1))
+    seen = [Observed(options(0, ops=6), 0.1), Observed(options(4, ops=6), 0.001)]
+    for is_scored in (True, False):
+        model = LossModel(sensitivities, SCALE, is_scored, shared=shared)
+        found = model.fitted(seen).weights[:, QUANTIZED] / model.weights[:, QUANTIZED]
+        assert found[0] > found[1] > 1.1 * found[3]
+        assert found[0] > found[2] > 1.1 * found[3]
+        assert found[3] == pytest.approx(1.0)
+        assert found[4] < found[5] == pytest.approx(1.0)
+        apart = LossModel(sensitivities, SCALE, is_scored).fitted(seen)
+        assert apart.weights[1:4, QUANTIZED] == pytest.approx(sensitivities[1:4, QUANTIZED])
+        # Less is known of what may share a large factor.
+        assert (
+            model.predict(options(0, ops=6)).deviation
+            > LossModel(sensitivities, SCALE, is_scored).predict(options(0, ops=6)).deviation
+        )
+
+
 def test_what_no_op_adds_to_has_nothing_to_say():
     model = model_of(0.001, 0.002)
     assert model.fitted([]) is model
@@ -307,7 +329,14 @@ def test_the_same_observations_give_the_same_model():
 @pytest.mark.parametrize("most", [0.9, math.inf])
 def test_derivatives_are_those_of_finite_differences(most):
     rng = np.random.default_rng(4)
-    model = LossModel(rng.random((5, 3)) * [0.01, 0.02, 0.0], LossScale(0.01, 0.9, most))
+    kinds = np.tile([-1, 0, -1], (5, 1))
+    shared = np.array([[0, 0, 1, 1, -1], [2, -1, 2, -1, -1]])
+    model = LossModel(
+        rng.random((5, 3)) * [0.01, 0.02, 0.0],
+        LossScale(0.01, 0.9, most),
+        kinds=kinds,
+        shared=shared,
+    )
     observed = [Observed(rng.integers(0, 2, 5), 0.0), Observed(np.array([0, 2, 1, 2, 0]), 0.0)]
     theta = model._prior_mean + 0.3 * rng.standard_normal(len(model._prior_mean))
     _, rows = model._losses(theta, observed)
@@ -344,14 +373,15 @@ def situations(draw):
     observed = st.builds(Observed, chosen, LOSSES, error, error)
     asked = draw(st.lists(chosen, min_size=1, max_size=3))
     is_scored = draw(st.booleans())
+    shared = np.repeat([[0], [1]], ops, axis=1) if draw(st.booleans()) else None
     return (
-        LossModel(sensitivities, scale, is_scored),
+        LossModel(sensitivities, scale, is_scored, shared=shared),
         draw(st.lists(observed, max_size=6)),
         asked,
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(situations())
 def test_predictions_are_numbers_whatever_comes(situation):
     model, observed, asked = situation

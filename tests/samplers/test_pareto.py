@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cache
 import math
 from pathlib import Path
 import shutil
@@ -47,6 +48,7 @@ CRITERION = AccuracyCriterion(criterion="absolute", tolerable_loss=0.01)
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 
 
+@cache
 def table() -> CostTable:
     static, fp32 = (option.label for option in make_space(1).tunables[0].options)
     return CostTable("latency", "s", {op: {static: 0.0, fp32: g} for op, g in GAINS.items()})
@@ -57,9 +59,12 @@ def sensitivity(config: QuantConfig, ops: Sequence[str]) -> Mapping[str, float]:
     return {op: DAMAGE[op] * (3.0 if i % 3 else 0.4) for i, op in enumerate(ops)}
 
 
+SPACE = make_space(OPS)
+
+
 def make_sampler(**kwargs: Any) -> ParetoQuantSampler:
     given = {"criterion": CRITERION, "costs": table(), "sensitivity": sensitivity}
-    return ParetoQuantSampler(make_space(OPS), **given | kwargs)
+    return ParetoQuantSampler(SPACE, **given | kwargs)
 
 
 def accuracy(config: QuantConfig) -> float:
@@ -68,7 +73,7 @@ def accuracy(config: QuantConfig) -> float:
 
 
 def objective(trial: optuna.Trial) -> tuple[float, float]:
-    config = make_space(OPS).suggest(trial)
+    config = SPACE.suggest(trial)
     return accuracy(config), table().cost(config)
 
 
@@ -85,9 +90,9 @@ def area(points: Sequence[tuple[float, float]]) -> float:
     )
 
 
+@cache
 def every() -> list[tuple[float, float]]:
-    space = make_space(OPS)
-    configs = [space.config_at(i) for i in range(space.count(fallback=True))]
+    configs = [SPACE.config_at(i) for i in range(SPACE.count(fallback=True))]
     return [(accuracy(config), table().cost(config)) for config in configs]
 
 
@@ -160,7 +165,7 @@ def test_several_workers_look_at_different_parts_of_the_front():
 
 def test_teaches_itself_from_the_trials_of_others():
     study = make_study(TPESampler(seed=0))
-    study.enqueue_trial(make_space(OPS).params_of(make_space(OPS).fp32()))
+    study.enqueue_trial(SPACE.params_of(SPACE.fp32()))
     study.optimize(objective, n_trials=30)
     before = area([tuple(t.values) for t in study.trials])
     study.sampler = make_sampler()

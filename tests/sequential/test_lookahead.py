@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -60,7 +61,7 @@ def differences(population: Population, scores: np.ndarray, start: int) -> list[
     return [(int(i), float(gains[i])) for i in np.flatnonzero(gains)]
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     candidates(),
     st.floats(-0.3, 0.6),

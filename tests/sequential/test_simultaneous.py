@@ -36,8 +36,15 @@ def best_of_equals(
     return scores[scores.mean(axis=1).argmax()].astype(float), right.astype(float)
 
 
-@pytest.mark.parametrize("disagreement", [0.03, 0.1])
-@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize(
+    ("disagreement", "relative"),
+    [
+        (0.03, False),
+        (0.1, True),
+        pytest.param(0.03, True, marks=pytest.mark.slow),
+        pytest.param(0.1, False, marks=pytest.mark.slow),
+    ],
+)
 def test_it_holds_the_truth_for_the_best_of_sixty(disagreement: float, relative: bool) -> None:
     generator = np.random.default_rng(11)
     truth = LOSS / FP32 if relative else LOSS

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import itertools
 import math
 
+from effort import examples
 from hypothesis import assume
 from hypothesis import given
 from hypothesis import settings
@@ -358,7 +359,7 @@ def test_errors_are_as_rare_as_promised(weighted: bool, method: str) -> None:
 
 
 @given(problems(), st.integers(0, 50))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_bounds_are_within_what_is_possible(
     problem: tuple[Population, np.ndarray], seen: int
 ) -> None:

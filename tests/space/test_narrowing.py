@@ -7,6 +7,7 @@ import re
 from typing import Any
 import warnings
 
+from effort import examples
 from generated import steady
 from hypothesis import given
 from hypothesis import settings
@@ -508,7 +509,7 @@ def _asks_for_float(*dictionaries: Mapping[str, Any]) -> bool:
     return bool(re.search("'fp32'|'bf16'", str(dictionaries)))
 
 
-@settings(steady, max_examples=300)
+@settings(steady, max_examples=examples(300))
 @given(_TYPES, _NAMES)
 def test_something_is_always_left(types: dict[str, Any], names: dict[str, Any]) -> None:
     ops = [*OPS, ("/b/many", "MatMul", _MANY_OPTIONS)]

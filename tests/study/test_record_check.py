@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from effort import examples
 from fake_backend import CountingEvaluation
 from fake_backend import FakeBackend
 from hypothesis import HealthCheck
@@ -118,7 +119,7 @@ def edited(draw: st.DrawFn, value: Any) -> Any:
 @pytest.mark.parametrize("samples", [False, True])
 @settings(
     deadline=None,
-    max_examples=150,
+    max_examples=examples(150),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())

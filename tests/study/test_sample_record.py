@@ -6,6 +6,7 @@ from dataclasses import replace
 import json
 from typing import Any
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -133,7 +134,7 @@ def test_scores_are_copied_to_another_trial() -> None:
     st.booleans(),
     st.sampled_from(["paired", "unpaired", "exact"]),
 )
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_a_population_comes_back(
     samples: list[tuple[int, float]],
     seed: int,

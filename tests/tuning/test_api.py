@@ -920,7 +920,7 @@ def test_the_result_is_the_same_however_many_batches_run_at_once() -> None:
             calibration_data=DIGITS / "calib.npz",
             data=DIGITS / "eval.npz",
             evaluation_threads=threads,
-            tuning_criterion=TuningCriterion(strategy="basic", objective="ops"),
+            tuning_criterion=TuningCriterion(strategy="basic", objective="ops", max_trials=12),
             measure_gain=False,
         )
         for threads in (1, 3)

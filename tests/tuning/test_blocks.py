@@ -14,6 +14,7 @@ import pytest
 from optuna_quant import tune
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.space.blocks import Block
+from optuna_quant.study.kept_blocks import kept_blocks
 from optuna_quant.study.trial_view import TrialView
 
 
@@ -108,3 +109,18 @@ def test_blocks_of_a_real_model(compat: str | None) -> None:
     first, second, third = (("up0", "down0"), ("up1", "down1"), ("up2", "down2"))
     wanted = [third, second + third] if compat else [third, second, first]
     assert [ops for ops in evaluated if ops in wanted] == wanted
+
+
+@pytest.mark.parametrize("strategy", ["auto", "surrogate", "pareto"])
+def test_a_model_of_the_loss_learns_from_blocks_by_default(strategy: str) -> None:
+    """A strategy without one neither needs them nor minds that the study keeps them."""
+    backend = BackendWithBlocks({f"op{i}": 0.01 for i in range(8)})
+    storage = optuna.storages.InMemoryStorage()
+    for name, kwargs, known in (("mine", None, 4), ("other", {"blocks": False}, 0)):
+        more: Any = {"storage": storage, "study_name": name, "criterion": "absolute"}
+        for each, options in ((strategy, kwargs), ("basic", None)):
+            result = tune(
+                backend=backend, evaluate=lambda model: model.accuracy, strategy=each,
+                strategy_kwargs=options, objective="ops", max_trials=6, tolerable_loss=0.01, **more
+            )  # fmt: skip
+            assert len(kept_blocks(result.study, result.space.prefix)) == known

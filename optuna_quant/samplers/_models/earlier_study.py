@@ -39,6 +39,7 @@ from optuna_quant.space.config import FP32
 from optuna_quant.space.config import QuantConfig
 from optuna_quant.study import record
 from optuna_quant.study.criterion import criterion_or_default
+from optuna_quant.study.kept_blocks import kept_blocks
 from optuna_quant.study.record_check import check_record
 from optuna_quant.study.recorded_space import recorded_space
 from optuna_quant.study.space_signature import check_protocol
@@ -147,7 +148,8 @@ def study_prior(
     table = fallback_table(space)
     earlier = None if kept is None else PriorInSpace(kept, space, criterion, table)
     taken = TakenScores(scores) if _covers(scores.scores, space) else None
-    options = SurrogateOptions(_MIN_GAIN, taken, prior=earlier)
+    blocks = kept_blocks(study, space.prefix)
+    options = SurrogateOptions(_MIN_GAIN, taken, prior=earlier, blocks=blocks)
     answer_found = _answer(history, space, criterion, objective, answer)
     recipes = space.default().recipes
     if answer_found is not None:

@@ -43,6 +43,8 @@ _OPTION_DEVIATION = 0.5
 # variances do.
 _KIND_DEVIATION = 1.0
 _UNSCORED_DEVIATION = 2.5
+# The same of all ops of a block, and of all that have the same place in the blocks of a family.
+_SHARED_DEVIATION = 1.5
 # Of an option whose sensitivity is a guess: it may lose next to nothing, or all there is.
 _GUESSED_DEVIATION = 3.0
 # What is larger on that scale overflows.
@@ -87,8 +89,9 @@ class LossModel:
     """``loss = exp(a) * (E / E0) ** p``, capped, where ``E`` is the weighted sum of sensitivities.
 
     Each op's share in ``E`` is its option's sensitivity times a factor that is learned: log-normal
-    around 1, one for the op, one for the option, and one that all ops share whose option is of the
-    same kind. The scale ``a``, the exponent ``p`` and the
+    around 1, one for the op, one for the option, one that all ops share whose option is of the
+    same kind, and one each that the ops of a block share and those at one place in the blocks of a
+    family. The scale ``a``, the exponent ``p`` and the
     factors are estimated together as the most probable ones given the observations (Gauss-Newton
     steps); how sure they are is the curvature there (Laplace's approximation). With few
     observations that is a Bayesian regression whose prior are the sensitivities: an op is blamed
@@ -115,6 +118,9 @@ class LossModel:
         kinds:
             The kind of each op's options, of the shape of the sensitivities: numbers from 0, and
             -1 for options that share nothing. Default: none does.
+        shared:
+            The factors that ops share with others, of shape ``(groupings, ops)``: numbers from 0,
+            different ones in each row, and -1 for ops that share nothing. Default: none does.
         guessed:
             Which of the sensitivities are guesses, of the same shape. Default: none is.
     """
@@ -123,6 +129,7 @@ class LossModel:
     scale: LossScale
     is_scored: bool = True
     kinds: NDArray[np.int64] | None = None
+    shared: NDArray[np.int64] | None = None
     guessed: NDArray[np.bool_] | None = None
     _fit: _Fit | None = None
 
@@ -281,7 +288,11 @@ class LossModel:
         )
         if self.kinds is not None:
             # The last one is of those that share nothing.
-            factors = factors + np.append(theta[self._first_kind :], 0.0)[self.kinds]
+            of_kinds = np.append(theta[self._first_kind : self._first_shared], 0.0)
+            factors = factors + of_kinds[self.kinds]
+        if self.shared is not None:
+            of_shared = np.append(theta[self._first_shared :], 0.0)
+            factors = factors + of_shared[self.shared].sum(axis=0)[:, None]
         return np.asarray(self.sensitivities * np.exp(factors))
 
     @property
@@ -295,13 +306,18 @@ class LossModel:
         return self._first_option + self.sensitivities.size
 
     @cached_property
+    def _first_shared(self) -> int:
+        """The place of the first shared factor among the parameters."""
+        return self._first_kind + (0 if self.kinds is None else int(self.kinds.max()) + 1)
+
+    @cached_property
     def _off(self) -> Residuals:
         """What losses are off the sum."""
         return Residuals(self.scale, self.is_scored)
 
     @cached_property
     def _parameters(self) -> int:
-        return self._first_kind + (0 if self.kinds is None else int(self.kinds.max()) + 1)
+        return self._first_shared + (0 if self.shared is None else int(self.shared.max()) + 1)
 
     @cached_property
     def _prior_mean(self) -> Floats:
@@ -321,7 +337,8 @@ class LossModel:
         found[1] = _EXPONENT_DEVIATION
         of_ops = slice(2, self._first_option)
         found[of_ops] = _OP_DEVIATION if self.is_scored else _UNSCORED_DEVIATION
-        found[self._first_kind :] = _KIND_DEVIATION
+        found[self._first_kind : self._first_shared] = _KIND_DEVIATION
+        found[self._first_shared :] = _SHARED_DEVIATION
         if self.guessed is not None:
             found[self._first_option : self._first_kind][self.guessed.ravel()] = _GUESSED_DEVIATION
         return found
@@ -362,6 +379,9 @@ class LossModel:
             if self.kinds is not None:
                 kinds = self.kinds[places, each.options]
                 np.add.at(rows[k], self._first_kind + kinds[kinds >= 0], by_op[kinds >= 0])
+            for group in () if self.shared is None else self.shared:
+                inside = group >= 0
+                np.add.at(rows[k], self._first_shared + group[inside], by_op[inside])
         return losses, rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from optuna_quant.samplers._models.op_sensitivities import floats_of_16_bits
 from optuna_quant.samplers._models.op_sensitivities import option_kinds
 from optuna_quant.samplers._models.op_sensitivities import sensitivity_matrix
 from optuna_quant.samplers._models.option_positions import option_positions
+from optuna_quant.samplers._models.shared_factors import shared_factors
 
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._models.prior_in_space import PriorInSpace
     from optuna_quant.samplers._models.search_phases import SearchPhases
     from optuna_quant.samplers._models.study_outcomes import StudyOutcomes
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.space import TuningSpace
 
 
@@ -40,6 +43,8 @@ class StudyLossModel:
             Reads what trials have lost.
         prior:
             What an earlier study has taught; :obj:`None` if there is none.
+        blocks:
+            The parts of the model that repeat.
     """
 
     def __init__(
@@ -49,12 +54,14 @@ class StudyLossModel:
         outcomes: StudyOutcomes,
         observations: LossObservations,
         prior: PriorInSpace | None,
+        blocks: Sequence[Block],
     ) -> None:
         self._space = space
         self._phases = phases
         self._outcomes = outcomes
         self._observations = observations
         self._prior = prior
+        self._blocks = blocks
 
     def fitted(self, history: TrialHistory, claimed: Mapping[str, int]) -> LossModel:
         """The model fitted to all results and claims."""
@@ -73,8 +80,10 @@ class StudyLossModel:
         """The model fitted to all results, and these results."""
         sensitivities, is_scored = self._sensitivities(history)
         kinds = self._kinds if is_scored else None
+        # What blocks have in common, scores tell better.
+        shared = None if is_scored else self._shared
         scale = self._observations.scale(history)
-        model = LossModel(sensitivities, scale, is_scored, kinds, self._guessed)
+        model = LossModel(sensitivities, scale, is_scored, kinds, shared, self._guessed)
         observations = self._observations.all(history, model.scale)
         return model.fitted(observations), observations
 
@@ -89,6 +98,10 @@ class StudyLossModel:
     @cached_property
     def _kinds(self) -> NDArray[np.int64]:
         return option_kinds(self._space.tunables)
+
+    @cached_property
+    def _shared(self) -> NDArray[np.int64] | None:
+        return shared_factors(self._space.tunables, self._blocks)
 
     @cached_property
     def _guessed(self) -> NDArray[np.bool_]:

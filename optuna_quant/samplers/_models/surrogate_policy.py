@@ -91,7 +91,7 @@ class SurrogatePolicy(Policy):
         )
         self._observations = LossObservations(space, criterion, self._outcomes, prior, self._sizes)
         self._model = StudyLossModel(
-            space, self._phases, self._outcomes, self._observations, prior
+            space, self._phases, self._outcomes, self._observations, prior, options.blocks
         )
         self._tools = {size: self._tools_at(size) for size in space.calibration_sizes or (None,)}
         self._candidates = self._tools[self._sizes.default].candidates

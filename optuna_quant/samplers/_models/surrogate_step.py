@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from optuna_quant.samplers._models.prior_in_space import TakenScores
     from optuna_quant.samplers._models.study_outcomes import BestKnown
     from optuna_quant.samplers._models.study_outcomes import StudyOutcomes
+    from optuna_quant.space.blocks import Block
     from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
 
@@ -58,6 +59,8 @@ class SurrogateOptions:
         thorough:
             Whether the search, once it has its answer or gives up, goes on with all that may be
             better.
+        blocks:
+            The parts of the model that repeat.
     """
 
     min_gain: float
@@ -65,6 +68,7 @@ class SurrogateOptions:
     first_ops: frozenset[str] = frozenset()
     prior: PriorInSpace | None = None
     thorough: bool = False
+    blocks: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True)

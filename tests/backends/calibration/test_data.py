@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 import warnings
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -273,7 +274,7 @@ def test_string_inputs_are_taken() -> None:
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
 )
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_pieces_are_the_prefix_cut_at_the_sizes(lengths: list[int], sizes: list[int]) -> None:
     whole = images(sum(lengths))
     data = CalibrationData(np.split(whole, np.cumsum(lengths)[:-1]), [X])
@@ -342,7 +343,7 @@ def test_fingerprint_is_that_of_the_content() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 14), min_size=1, max_size=4))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_fingerprints_of_prefixes_do_not_depend_on_the_other_sizes(sizes: list[int]) -> None:
     x = images(11)
     data = CalibrationData(x, [X], batch_size=4)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @given(
     rows=st.lists(st.lists(FLOATS, min_size=3, max_size=3), min_size=1, max_size=8), data=st.data()
 )
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_sums_depend_neither_on_order_nor_on_batches(
     rows: list[list[float]], data: st.DataObject
 ) -> None:

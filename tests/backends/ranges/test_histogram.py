@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ def float32_values(max_size: int = 40) -> st.SearchStrategy[list[float]]:
 
 
 @given(values=float32_values(), data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_histogram_independent_of_order_and_split(
     values: list[float], data: st.DataObject
 ) -> None:
@@ -39,7 +40,7 @@ def test_histogram_independent_of_order_and_split(
 
 
 @given(values=float32_values(), cut=st.integers(0, 40))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_histogram_merge_equals_one_stream(values: list[float], cut: int) -> None:
     array = np.array(values, dtype=np.float32)
     merged = histogram_of(array[:cut]).merge(histogram_of(array[cut:]))
@@ -47,7 +48,7 @@ def test_histogram_merge_equals_one_stream(values: list[float], cut: int) -> Non
 
 
 @given(values=float32_values())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_histogram_counts_match_their_definition(values: list[float]) -> None:
     array = np.array(values, dtype=np.float32).astype(np.float64)
     histogram = histogram_of(array.astype(np.float32))
@@ -64,7 +65,7 @@ def test_histogram_counts_match_their_definition(values: list[float]) -> None:
 
 
 @given(values=float32_values())
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_histogram_resolution_is_a_thousandth_of_the_range(values: list[float]) -> None:
     array = np.array([*values, 1.5e-20], dtype=np.float32)
     histogram = histogram_of(array)
@@ -133,7 +134,7 @@ def test_snapshot_is_frozen() -> None:
 
 
 @given(values=st.lists(float32_values(10), max_size=4))
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 def test_arrays_round_trip(values: list[list[float]]) -> None:
     histograms = {f"é/{i}": histogram_of(np.array(v, np.float32)) for i, v in enumerate(values)}
     assert histograms_from_arrays(histograms_to_arrays(histograms)) == histograms

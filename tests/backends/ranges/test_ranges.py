@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import time
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -76,7 +77,7 @@ KINDS = ["normal", "relu", "negative", "laplace", "heavy", "outlier", "skewed", 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @given(values=st.lists(FLOAT32, max_size=30), dtype=st.sampled_from(DTYPES))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_ranges_hold_zero_and_stay_within_minmax(
     algorithm: str, scheme: str, values: list[float], dtype: str
 ) -> None:
@@ -232,7 +233,7 @@ def test_quantized_limits(dtype: str, scheme: str, expected: tuple[int, int]) ->
 
 
 @given(a=FLOAT32, b=FLOAT32, dtype=st.sampled_from(DTYPES), scheme=st.sampled_from(SCHEMES))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_scale_zero_point_holds_its_promises(a: float, b: float, dtype: str, scheme: str) -> None:
     rmin, rmax = min(a, b), max(a, b)
     scale, zero_point = scale_zero_point(rmin, rmax, dtype, scheme)
@@ -288,7 +289,7 @@ def test_scale_zero_point_of_no_range_is_refused(rmin: float, rmax: float) -> No
     algorithm=st.sampled_from(["minmax", "mse"]),
     data=st.data(),
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_quantize_weight_matches_plain_numpy(
     shape: tuple[int, ...],
     seed: int,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 import numpy as np
 import onnx
+from places import ROOT
 import pytest
 
 from optuna_quant.backends.weight_algorithms.grouped import GroupedWeight
@@ -20,7 +21,7 @@ from optuna_quant.backends.weight_algorithms.moments import InputMoments
 from optuna_quant.backends.weight_algorithms.quantize import quantize_grouped
 
 
-DIGITS = Path(__file__).parents[5] / "examples" / "digits" / "model.onnx"
+DIGITS = ROOT / "examples" / "digits" / "model.onnx"
 
 
 def layer(
@@ -180,7 +181,7 @@ def test_many_rows_are_as_some() -> None:
     np.testing.assert_allclose(found.dequantized()[-40:], last.dequantized(), rtol=1e-5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     st.sampled_from(ALGORITHMS),
     st.integers(1, 30),

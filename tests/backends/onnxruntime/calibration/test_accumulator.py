@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -150,7 +151,7 @@ def layers(draw: st.DrawFn) -> tuple[Floats, Floats, Floats]:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     form=st.sampled_from(FORMS),
     arrays=layers(),
@@ -196,7 +197,7 @@ def test_products_alone_stay_within_32_bits(
     check(form, x, w, None, approach=approach, granularity=granularity)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     seed=st.integers(0, 2**32 - 1),
     terms=st.sampled_from([1, 3, 1000, 40_000]),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+from effort import examples
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -190,7 +191,7 @@ def test_matmul_is_one_fused_kernel_with_its_bias(config: OpConfig) -> None:
     shift=st.sampled_from([-3.0, 0.0, 0.2, 3.0]),
     size=st.sampled_from([1e-3, 1.0, 1e4]),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_matmul_of_any_shape_and_range(
     data: st.DataObject,
     config: OpConfig,

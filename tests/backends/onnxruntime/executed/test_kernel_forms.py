@@ -26,7 +26,7 @@ Form = Callable[[Maker, str], str]
 SHAPE = (4, 4, 6, 7)
 LOW, HIGH = -1.0, 3.0
 RNG_SEED = 7
-SEVERAL, MANY = 8, 50
+MANY = 50
 
 # Steps of the output's and of the input's grid that a result may be off. A sum or a product has
 # two inputs; the weights of a convolution add what their own grid loses.
@@ -322,17 +322,14 @@ WHERE = ["alone", "behind", "between, all", "between, default"]
 
 
 def some_of(forms: list[tuple[str, int, Form]], where: str) -> list[tuple[str, int, Form]]:
-    """The forms that the fast tests try in a place, in each place others if there are many.
+    """The forms that the fast tests try in a place, in each place others.
 
-    With every value of every attribute among them.
+    Every form has its place among them, or every value of every attribute if there are many.
     """
     if len(forms) >= MANY:
         return forms[3 * WHERE.index(where) :: 11]
-    return (
-        forms
-        if len(forms) < SEVERAL or where == "between, all"
-        else forms[WHERE.index(where) % 3 :: 3]
-    )
+    step = min(len(WHERE), (len(forms) + 1) // 2)
+    return forms[WHERE.index(where) % step :: step]
 
 
 @pytest.mark.parametrize("op_type", groups())

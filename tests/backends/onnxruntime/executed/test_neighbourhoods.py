@@ -87,9 +87,10 @@ def check(
 @pytest.mark.parametrize(
     ("op", "shape", "ends"),
     [
-        ("MatMul", SEQUENCE, ENDS),
+        pytest.param("MatMul", SEQUENCE, ENDS, marks=pytest.mark.slow),
         pytest.param("MatMul", FIXED_MATRIX, ENDS, marks=pytest.mark.slow),
         pytest.param("Gemm", MATRIX, ENDS, marks=pytest.mark.slow),
+        ("MatMul", SEQUENCE, FEW_ENDS),
         ("MatMul", FIXED_MATRIX, FEW_ENDS),
         ("Gemm", MATRIX, FEW_ENDS),
         ("MatMul", MATRIX, FEW_ENDS),

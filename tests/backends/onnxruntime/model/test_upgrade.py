@@ -197,8 +197,19 @@ NEWEST = 27
 """The newest opset that the runtime loads."""
 
 
-@pytest.mark.parametrize("opset", range(10, NEWEST + 1))
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "opset"),
+    [
+        # Every model in the oldest and the newest one, and in a third of the others.
+        pytest.param(
+            name,
+            opset,
+            marks=() if opset in (10, NEWEST) or (i + opset) % 3 == 0 else pytest.mark.slow,
+        )
+        for i, name in enumerate(MODELS)
+        for opset in range(10, NEWEST + 1)
+    ],
+)
 def test_default_models_of_every_opset_load_and_compute_the_same(name: str, opset: int) -> None:
     m = Maker(opset, ir_version=8 if opset < 20 else 10)
     y, shape = MODELS[name](m)

@@ -15,6 +15,7 @@ from optuna_quant.backends.calibration.samples import SampleReader
 from optuna_quant.backends.onnxruntime import OnnxRuntimeBackend
 from optuna_quant.backends.onnxruntime.backend import load_model
 from optuna_quant.backends.onnxruntime.model.graph import Graph
+from optuna_quant.backends.onnxruntime.model.input_specs import input_specs
 from optuna_quant.backends.onnxruntime.model.normalize import normalize
 from optuna_quant.backends.onnxruntime.model.quantized_model import SessionMaker
 from optuna_quant.backends.onnxruntime.recipes.recipe import RunsGraphs
@@ -67,7 +68,8 @@ def graph_of(model: onnx.ModelProto) -> Graph:
 
 def runs_on(model: onnx.ModelProto, x: NDArray[np.float32]) -> RunsGraphs:
     sessions = SessionMaker(["CPUExecutionProvider"], None)
-    return RunsGraphs(calibration=SampleReader(model).read({"x": x}), sessions=sessions)
+    reader = SampleReader(lambda: input_specs(model))
+    return RunsGraphs(calibration=reader.read({"x": x}), sessions=sessions)
 
 
 def smooth(model: onnx.ModelProto, x: NDArray[np.float32], **settings: Any) -> tuple[Graph, Graph]:

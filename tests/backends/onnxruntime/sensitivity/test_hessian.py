@@ -127,18 +127,18 @@ def regression(outputs: Tensors, batch: Tensors) -> torch.Tensor:
 
 @pytest.mark.parametrize("loss", [cross_entropy, regression, output_change])
 def test_traces_are_those_of_the_exact_hessian(loss: Any) -> None:
-    sensitivity = make(loss=loss, probes=1500, tolerance=0.0, batch_size=SAMPLES, dtype="float64")
+    sensitivity = make(loss=loss, probes=500, tolerance=0.0, batch_size=SAMPLES, dtype="float64")
     report = sensitivity.report
     assert list(report.ops) == list(WEIGHTS)
     for op, exact in exact_traces(loss).items():
         found = report.ops[op]
         assert found.trace == pytest.approx(exact, abs=4.5 * found.standard_error)
-        assert found.standard_error < 0.1 * abs(exact)
+        assert found.standard_error < 0.2 * abs(exact)
         assert found.average == pytest.approx(found.trace / found.size)
 
 
 def test_batches_are_weighted_by_their_samples() -> None:
-    sensitivity = make(probes=600, tolerance=0.0, batch_size=5)  # 5, 5 and 2 samples
+    sensitivity = make(probes=200, tolerance=0.0, batch_size=5)  # 5, 5 and 2 samples
     for op, exact in exact_traces(cross_entropy).items():
         found = sensitivity.report.ops[op]
         assert found.trace == pytest.approx(exact, abs=4.5 * found.standard_error)
@@ -168,7 +168,7 @@ def test_estimates_are_unbiased_and_their_errors_honest() -> None:
     loss, leaves, exact = quadratic([1.0, 3.0, 10.0], coupling=0.3)
     runs = [
         block_traces([(1.0, loss)], leaves, probes=16, tolerance=0.0, seed=seed)
-        for seed in range(200)
+        for seed in range(100)
     ]
     traces = np.array([run.trace for run in runs])
     spread = traces.std(axis=0, ddof=1)
@@ -309,8 +309,8 @@ def test_ops_in_fallback_and_without_weight_score_zero(caplog: pytest.LogCapture
 
 
 def test_names_are_matched_exactly() -> None:
-    whole = make(probes=600, tolerance=0.0)
-    only = make(probes=600, tolerance=0.0, weights={"conv10": "w2"})
+    whole = make(probes=200, tolerance=0.0)
+    only = make(probes=200, tolerance=0.0, weights={"conv10": "w2"})
     trace = only.report.ops["conv10"]
     other = whole.report.ops["conv10"]
     error = trace.standard_error + other.standard_error

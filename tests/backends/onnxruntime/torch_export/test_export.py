@@ -71,8 +71,15 @@ def close(one: Any, other: Any) -> bool:
     return bool(torch.allclose(one, other, rtol=1e-4, atol=1e-5))
 
 
-def test_ops_have_the_paths_of_their_modules() -> None:
-    exported = export_module(Net(), torch.zeros(2, 1, 8, 8))
+@pytest.fixture(scope="module")
+def net() -> ExportedModule:
+    """Of two samples, with the weights that a test's own ``Net()`` has."""
+    torch.manual_seed(0)
+    return export_module(Net(), torch.zeros(2, 1, 8, 8))
+
+
+def test_ops_have_the_paths_of_their_modules(net: ExportedModule) -> None:
+    exported = net
     assert op_names(exported, "Conv", "Gemm", "MatMul") == [
         "stem",
         "layer1.0.conv1",
@@ -118,7 +125,9 @@ def test_modes_are_restored_after_an_error() -> None:
     assert all(each.training for each in module.modules())
 
 
-@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize(
+    "samples", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 3))]
+)
 def test_the_batch_may_have_any_size(samples: int) -> None:
     exported = export_module(Net(), torch.zeros(samples, 1, 8, 8))
     assert exported.proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
@@ -167,10 +176,16 @@ class Structured(nn.Module):
         return {"scores": x, "parts": (x[:, 0], None, [x.sum()])}
 
 
-def test_structures_go_in_and_come_out() -> None:
+@pytest.fixture(scope="module")
+def structured() -> tuple[Structured, ExportedModule]:
     module = Structured()
+    batch = {"x": torch.zeros(4, 3), "shift": torch.zeros(4, 2)}
+    return module, export_module(module, {"batch": batch, "double": True})
+
+
+def test_structures_go_in_and_come_out(structured: tuple[Structured, ExportedModule]) -> None:
+    module, exported = structured
     batch = {"x": torch.randn(4, 3), "shift": torch.randn(4, 2)}
-    exported = export_module(module, {"batch": batch, "double": True})
     found, wanted = called(exported)(batch, double=True), module(batch, double=True)
     assert close(found["scores"], wanted["scores"])
     assert close(found["parts"][0], wanted["parts"][0])
@@ -217,11 +232,24 @@ class OfTexts(nn.Module):
         return self.layer(x, src_key_padding_mask=None if mask is None else mask == 0).mean(1)
 
 
-@pytest.mark.parametrize("samples", [1, 2])
-def test_texts_may_have_any_length(samples: int) -> None:
-    module = OfTexts()
-    tokens = torch.ones(samples, 5, dtype=torch.int64)
+@pytest.fixture(scope="module")
+def of_one_text() -> tuple[OfTexts, ExportedModule]:
+    module, tokens = OfTexts(), torch.ones(1, 5, dtype=torch.int64)
+    return module, export_module(module, {"tokens": tokens, "mask": torch.ones_like(tokens)})
+
+
+@pytest.mark.slow  # The export of one text is the harder one.
+def test_two_texts_may_have_any_length() -> None:
+    module, tokens = OfTexts(), torch.ones(2, 5, dtype=torch.int64)
     exported = export_module(module, {"tokens": tokens, "mask": torch.ones_like(tokens)})
+    check_lengths(module, exported)
+
+
+def test_a_text_may_have_any_length(of_one_text: tuple[OfTexts, ExportedModule]) -> None:
+    check_lengths(*of_one_text)
+
+
+def check_lengths(module: OfTexts, exported: ExportedModule) -> None:
     shapes = [
         [dim.dim_param for dim in each.type.tensor_type.shape.dim]
         for each in exported.proto.graph.input
@@ -232,10 +260,9 @@ def test_texts_may_have_any_length(samples: int) -> None:
     assert close(called(exported)(longer, mask), module.eval()(longer, mask))
 
 
-def test_integers_may_be_of_another_width() -> None:
-    module = OfTexts()
+def test_integers_may_be_of_another_width(of_one_text: tuple[OfTexts, ExportedModule]) -> None:
     tokens = torch.arange(10).reshape(2, 5)
-    model = called(export_module(module, (tokens, torch.ones_like(tokens))))
+    model = called(of_one_text[1])
     found = model(tokens.to(torch.int32), torch.ones(2, 5, dtype=torch.bool))
     assert close(found, model(tokens, torch.ones_like(tokens)))
 
@@ -259,8 +286,8 @@ def test_weights_of_other_types_are_refused(dtype: Any) -> None:
         export_module(nn.Linear(3, 2).to(dtype), torch.zeros(2, 3))
 
 
-def test_what_is_called_can_be_copied_and_shown() -> None:
-    model = called(export_module(Net(), torch.zeros(2, 1, 8, 8)))
+def test_what_is_called_can_be_copied_and_shown(net: ExportedModule) -> None:
+    model = called(net)
     assert repr(model) == "CalledSession(inputs=[image], outputs=[output])"
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(copy.deepcopy(model)(x), model(x))
@@ -285,9 +312,11 @@ def test_a_data_class_comes_out_as_one() -> None:
     assert close(found.right, x * 2)
 
 
-def test_other_arguments_than_those_of_the_export_are_refused() -> None:
+def test_other_arguments_than_those_of_the_export_are_refused(
+    structured: tuple[Structured, ExportedModule],
+) -> None:
     batch = {"x": torch.randn(4, 3), "shift": torch.randn(4, 2)}
-    model = called(export_module(Structured(), {"batch": batch, "double": True}))
+    model = called(structured[1])
     with pytest.raises(TypeError, match="exported with the argument True.* but got False"):
         model(batch, double=False)
     with pytest.raises(TypeError, match=r"structure .*x.*shift.* but got \(\{'x': \*\}"):
@@ -298,8 +327,8 @@ def test_other_arguments_than_those_of_the_export_are_refused() -> None:
         model(batch, speed=3)
 
 
-def test_what_is_called_stays_in_evaluation_mode() -> None:
-    model = called(export_module(Net(), torch.zeros(2, 1, 8, 8)))
+def test_what_is_called_stays_in_evaluation_mode(net: ExportedModule) -> None:
+    model = called(net)
     assert not model.train().training
     assert not model.eval().training
     assert not model(torch.zeros(2, 1, 8, 8)).requires_grad
@@ -334,10 +363,9 @@ def test_an_exported_program_needs_no_example() -> None:
     assert close(called(exported)(x), module(x))
 
 
-def test_the_export_is_the_same_each_time_and_holds_no_paths() -> None:
-    module, x = Net(), torch.zeros(2, 1, 8, 8)
-    one, other = (export_module(module, x).proto.SerializeToString() for _ in range(2))
-    assert one == other
+def test_the_export_is_the_same_each_time_and_holds_no_paths(net: ExportedModule) -> None:
+    one = export_module(Net(), torch.zeros(2, 1, 8, 8)).proto.SerializeToString()
+    assert one == net.proto.SerializeToString()
     assert b".py" not in one
     assert not any(node.metadata_props for node in onnx.load_from_string(one).graph.node)
 
