@@ -2,7 +2,7 @@
 
 It needs the extra ``torch``.
 
-May import: `backends.onnxruntime` and what is below it.
+May import: `backends.torch.costs` and what is below it.
 """
 
 from __future__ import annotations

@@ -25,12 +25,16 @@ from optuna_quant.backends.torch.converted.conversion import convert
 from optuna_quant.backends.torch.converted.kernels import executed_kernels
 from optuna_quant.backends.torch.converted.model import TorchModel
 from optuna_quant.backends.torch.converted.saving import save_program
+from optuna_quant.backends.torch.costing import CostingBackend
+from optuna_quant.backends.torch.describing import DescribingBackend
 from optuna_quant.backends.torch.graph.switched import SwitchedProgram
 from optuna_quant.backends.torch.options import APPROACHES
 from optuna_quant.backends.torch.options import find_capability
 from optuna_quant.backends.torch.planning import Planner
 from optuna_quant.backends.torch.program.content import program_digest
 from optuna_quant.backends.torch.program.inputs import input_specs
+from optuna_quant.backends.torch.scoring import ScoringBackend
+from optuna_quant.backends.torch.topic import BackendParts
 from optuna_quant.backends.torch_program.export import export_program
 from optuna_quant.space.space import TuningSpace
 
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
     from optuna_quant.space.wishes import OpDict
 
 
-class TorchBackend:
+class TorchBackend(ScoringBackend, CostingBackend, DescribingBackend):
     """Quantizes a PyTorch module for PyTorch.
 
     The module is exported once. Its ops are switched in place for each configuration, so that a
@@ -137,7 +141,6 @@ class TorchBackend:
         self._samples = Samples(
             self._reader, calibration_data, batch_size=calibration_batch_size, sizes=sizes
         )
-        self._lock = RLock()
         self._files = (
             {"calibration data": Path(calibration_data)}
             if isinstance(calibration_data, (str, os.PathLike))
@@ -153,6 +156,16 @@ class TorchBackend:
             self._weights,
             has_data=has_data,
         )
+        parts = BackendParts(
+            self._program,
+            self._approach,
+            self._specs,
+            self._samples,
+            self._weights,
+            self._planner,
+            self._float_bytes,
+        )
+        super().__init__(parts, RLock())
 
     @property
     def inputs(self) -> InputValues:

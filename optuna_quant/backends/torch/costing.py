@@ -1,0 +1,51 @@
+"""What the backend offers about costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optuna_quant.backends.torch.costs.count import CostSource
+from optuna_quant.backends.torch.costs.count import conditions
+from optuna_quant.backends.torch.costs.count import count_costs
+from optuna_quant.backends.torch.topic import BackendTopic
+
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from optuna_quant.costs import Costs
+    from optuna_quant.space.space import TuningSpace
+
+
+class CostingBackend(BackendTopic):
+    """Counts what configurations cost."""
+
+    def counted_costs(self, space: TuningSpace, *, data: object = None) -> Costs:
+        """What the configurations of a tuning space cost, as far as it is counted.
+
+        Args:
+            space:
+                The tuning space.
+            data:
+                What the model is run on once: the first sample of it, or the first batch where
+                samples cannot be taken apart, in any form of ``calibration_data``, which it is by
+                default.
+
+        Returns:
+            The tables ``"size"`` (bytes of weights as they are saved), ``"multiply_adds"`` (those
+            in floats) and ``"bit_operations"`` (multiply-adds times the bits of both factors), the
+            latter two for one sample, and only if there are data.
+        """
+        return count_costs(self._cost_source(data), space)
+
+    def cost_conditions(self, *, data: object = None) -> Mapping[str, str]:
+        """Under which conditions costs hold here: machine, threads, batch."""
+        return conditions(self._cost_source(data))
+
+    def _cost_source(self, data: object) -> CostSource:
+        with self._lock:
+            samples = self._parts.samples
+            piece = None
+            if data is not None or samples.calibration is not None:
+                piece = next(iter(samples.to_run_on(data, "Counting costs").pieces([1])))
+            return CostSource(self._parts.program, self._parts.float_bytes, piece)
