@@ -113,7 +113,7 @@ class SwitchedProgram:
         self.form = exported.form
         with without_idle_output():
             module = exported.program.module(check_guards=False)
-        graph = copy.deepcopy(module.graph)  # Without the module, which lacks the slots.
+            graph = copy.deepcopy(module.graph)  # Without the module, which lacks the slots.
         graph.set_codegen(CodeGen())
         self.ops: tuple[TorchOp, ...] = find_ops(graph, exported.module_paths())
         nodes = {node.name: node for node in graph.nodes}
