@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from optuna_quant.backends.torch.costs.count import CostSource
 from optuna_quant.backends.torch.costs.count import conditions
 from optuna_quant.backends.torch.costs.count import count_costs
+from optuna_quant.backends.torch.costs.count import measure_costs
 from optuna_quant.backends.torch.topic import BackendTopic
 
 
@@ -18,7 +19,40 @@ if TYPE_CHECKING:
 
 
 class CostingBackend(BackendTopic):
-    """Counts what configurations cost."""
+    """Measures and counts what configurations cost."""
+
+    def costs(
+        self,
+        space: TuningSpace,
+        *,
+        seed: int = 0,
+        seconds: float = 3.0,
+        data: object = None,
+    ) -> Costs:
+        """What the configurations of a tuning space cost on this machine.
+
+        The latency is measured on one program for each form that ops can have, compiled where
+        there is a C++ compiler: see
+        :func:`~optuna_quant.backends.torch.costs.latency.latency_table`. Calibrates if need be.
+
+        Args:
+            space:
+                The tuning space.
+            seed:
+                Not used: nothing is random.
+            seconds:
+                How long programs may run in total, in seconds; compiling them is extra.
+            data:
+                What programs are run on, as for :meth:`counted_costs`.
+
+        Returns:
+            The table ``"latency"`` (seconds of one run), and those of :meth:`counted_costs`.
+
+        Raises:
+            ValueError:
+                If there are no data.
+        """
+        return measure_costs(self._cost_source(data), space, self.quantize, seconds=seconds)
 
     def counted_costs(self, space: TuningSpace, *, data: object = None) -> Costs:
         """What the configurations of a tuning space cost, as far as it is counted.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from optuna_quant.backends.calibration.samples import Samples
     from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
     from optuna_quant.backends.torch.candidates.weights import QuantizedWeights
+    from optuna_quant.backends.torch.converted.model import TorchModel
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
     from optuna_quant.backends.torch.planning import Planner
     from optuna_quant.data.inputs import InputSpec
@@ -70,6 +71,10 @@ class BackendTopic(abc.ABC):
     @abc.abstractmethod
     def capability(self) -> Capability:
         """What can be done with each op of the program."""
+
+    @abc.abstractmethod
+    def quantize(self, config: QuantConfig) -> TorchModel:
+        """Build the model that a configuration describes."""
 
     @abc.abstractmethod
     def simulated(self, config: QuantConfig) -> SimulatedModel:

@@ -50,21 +50,36 @@ def executed_kernels(program: LoweredProgram) -> dict[str, OpRuns]:
         program:
             The program.
     """
+    modes = {op.name: op.mode for op in program.ops}
+    nodes = kernel_nodes(program)
+    return {
+        name: _runs(str(_kernel(nodes[name])), mode) if name in nodes else _unknown(mode)
+        for name, mode in modes.items()
+    }
+
+
+def kernel_nodes(program: LoweredProgram) -> dict[str, Node]:
+    """The node that does the work of each op, by the op's name, where it is found.
+
+    Args:
+        program:
+            The program.
+    """
     owners: dict[str, deque[str]] = defaultdict(deque)
     for op in program.ops:
         for path in op.tensors.values():
             # Several ops may share one.
             owners[path].append(op.name)
     modes = {op.name: op.mode for op in program.ops}
-    found: dict[str, OpRuns] = {}
+    found: dict[str, Node] = {}
     for node in program.graph.graph.nodes:
         kernel = _kernel(node)
         if kernel is None:
             continue
         name = _by_tensors(node, owners, found) or _by_origin(node, modes)
-        if name is not None and (name not in found or not _is_compute(found[name].kernel)):
-            found[name] = _runs(kernel, modes[name])
-    return {name: found.get(name) or _unknown(mode) for name, mode in modes.items()}
+        if name is not None and (name not in found or not _is_compute(str(_kernel(found[name])))):
+            found[name] = node
+    return found
 
 
 def _runs(kernel: str, mode: str) -> OpRuns:
@@ -100,7 +115,7 @@ def _is_compute(kernel: str) -> bool:
 
 
 def _by_tensors(
-    node: Node, owners: Mapping[str, deque[str]], found: Mapping[str, OpRuns]
+    node: Node, owners: Mapping[str, deque[str]], found: Mapping[str, Node]
 ) -> str | None:
     for path in _paths_read(node):
         names = [name for name in owners.get(path, ()) if name not in found]

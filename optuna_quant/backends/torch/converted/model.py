@@ -126,16 +126,23 @@ class TorchModel:
         names = self.outputs if outputs is None else tuple(outputs)
         check_names(names, self.outputs, "output")
         check_names([spec.name for spec in self.inputs], feed, "input")
-        arrays = {spec.name: np.ascontiguousarray(feed[spec.name]) for spec in self.inputs}
-        found = self.compute({name: torch.from_numpy(each) for name, each in arrays.items()})
+        found = self._outputs(self.flat_inputs(feed))
         return [found[name].cpu().numpy() for name in names]
+
+    def flat_inputs(self, feed: Feed) -> list[Any]:
+        """What the program is called with, for an array of each input."""
+        arrays = {spec.name: np.ascontiguousarray(feed[spec.name]) for spec in self.inputs}
+        tensors = {name: torch.from_numpy(each) for name, each in arrays.items()}
+        return self._simulated.form.flat_inputs(tensors)
 
     def compute(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs by name, for the inputs by name."""
-        form = self._simulated.form
+        return self._outputs(self._simulated.form.flat_inputs(tensors))
+
+    def _outputs(self, inputs: Sequence[Any]) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            outputs = self._function(*form.flat_inputs(tensors))
-        return form.named_outputs(outputs)
+            outputs = self._function(*inputs)
+        return self._simulated.form.named_outputs(outputs)
 
     @cached_property
     def _called(self) -> CalledProgram:

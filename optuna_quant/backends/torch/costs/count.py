@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import time
 from typing import TYPE_CHECKING
 
+from optuna.logging import get_logger
 import torch
 
+from optuna_quant.backends.torch.costs.latency import latency_table
 from optuna_quant.backends.torch.costs.operations import count_multiply_adds
 from optuna_quant.backends.torch.costs.size import size_table
 from optuna_quant.costs import Costs
@@ -16,10 +18,17 @@ from optuna_quant.costs.operations import operation_tables
 
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optuna_quant.backends.calibration.pieces import Piece
+    from optuna_quant.backends.torch.converted.model import TorchModel
     from optuna_quant.backends.torch.graph.switched import SwitchedProgram
     from optuna_quant.costs import CostTable
+    from optuna_quant.space.config import QuantConfig
     from optuna_quant.space.space import TuningSpace
+
+
+_logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +61,42 @@ def count_costs(source: CostSource, space: TuningSpace) -> Costs:
     started = time.perf_counter()
     tables = counted_tables(source, space)
     return Costs(tables, conditions(source), None, time.perf_counter() - started)
+
+
+def measure_costs(
+    source: CostSource,
+    space: TuningSpace,
+    build: Callable[[QuantConfig], TorchModel],
+    *,
+    seconds: float,
+) -> Costs:
+    """The costs of configurations, their latency among them.
+
+    Args:
+        source:
+            What costs are found with.
+        space:
+            The tuning space.
+        build:
+            Builds the model of a configuration.
+        seconds:
+            About how long models may run.
+
+    Raises:
+        ValueError:
+            If there are no data.
+    """
+    if source.piece is None:
+        raise ValueError(
+            "Measuring costs needs samples to run the model on: pass data=, or calibration_data "
+            "to the backend."
+        )
+    started = time.perf_counter()
+    latency = latency_table(space, build, source.piece.feed, seconds=seconds)
+    tables = {"latency": latency, **counted_tables(source, space)}
+    taken = time.perf_counter() - started
+    _logger.info(f"Measured what {len(latency.ops)} ops take in {taken:.1f} s.")
+    return Costs(tables, conditions(source), None, taken)
 
 
 def counted_tables(source: CostSource, space: TuningSpace) -> dict[str, CostTable]:
