@@ -59,6 +59,8 @@ from optuna_quant.backends.base.sensitivity import SensitivityFactory
 from optuna_quant.backends.base.sensitivity import SensitivityKind
 from optuna_quant.backends.base.sensitivity import TakesBatches
 from optuna_quant.backends.base.sensitivity import TakesSamples
+from optuna_quant.backends.base.training import TrainingTrial
+from optuna_quant.backends.base.training import TrainsCandidates
 
 
 __all__ = [
@@ -105,6 +107,8 @@ __all__ = [
     "TellsLeftOut",
     "TellsOtherRecipes",
     "TracesOutputs",
+    "TrainingTrial",
+    "TrainsCandidates",
     "WeighsFloats",
     "as_used",
     "atomic_write",

@@ -9,6 +9,17 @@ from __future__ import annotations
 
 from optuna_quant.backends.torch.backend import TorchBackend
 from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
+from optuna_quant.backends.torch.qat.prepared import PreparedModule
+from optuna_quant.backends.torch.qat.run import Checkpoint
+from optuna_quant.backends.torch.qat.run import TrainingRun
+from optuna_quant.backends.torch.qat.training import Training
 
 
-__all__ = ["SimulatedModel", "TorchBackend"]
+__all__ = [
+    "Checkpoint",
+    "PreparedModule",
+    "SimulatedModel",
+    "TorchBackend",
+    "Training",
+    "TrainingRun",
+]
