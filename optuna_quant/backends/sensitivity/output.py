@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from optuna_quant.backends.base import Model
+    from optuna_quant.backends.base import CandidateModel
     from optuna_quant.backends.calibration.data import CalibrationData
     from optuna_quant.backends.calibration.feeds import Feed
 
-    Build = Callable[[QuantConfig], Model]
+    Build = Callable[[QuantConfig], CandidateModel]
 
 
 _logger = get_logger(__name__)
@@ -151,7 +151,7 @@ class OutputSensitivity:
             self._by_config[config.key] = self._by_model[model.fingerprint]
         return self._by_config[config.key]
 
-    def _run(self, model: Model) -> float:
+    def _run(self, model: CandidateModel) -> float:
         if not self._reference:
             self._reference = list(self._exact())
         errors = {name: RelativeError() for name in self._reference[0][1]}

@@ -12,6 +12,20 @@ from optuna_quant.backends.torch.candidates.simulated import SimulatedModel
 from optuna_quant.backends.torch.converted.loading import load
 from optuna_quant.backends.torch.converted.model import TorchModel
 from optuna_quant.backends.torch.converted.saving import ModelFileError
+from optuna_quant.backends.torch.qat.prepared import PreparedModule
+from optuna_quant.backends.torch.qat.run import Checkpoint
+from optuna_quant.backends.torch.qat.run import TrainingRun
+from optuna_quant.backends.torch.qat.training import Training
 
 
-__all__ = ["ModelFileError", "SimulatedModel", "TorchBackend", "TorchModel", "load"]
+__all__ = [
+    "Checkpoint",
+    "ModelFileError",
+    "PreparedModule",
+    "SimulatedModel",
+    "TorchBackend",
+    "TorchModel",
+    "Training",
+    "TrainingRun",
+    "load",
+]

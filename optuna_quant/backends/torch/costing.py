@@ -52,7 +52,7 @@ class CostingBackend(BackendTopic):
             ValueError:
                 If there are no data.
         """
-        return measure_costs(self._cost_source(data), space, self.quantize, seconds=seconds)
+        return measure_costs(self._cost_source(data), space, self.untrained, seconds=seconds)
 
     def counted_costs(self, space: TuningSpace, *, data: object = None) -> Costs:
         """What the configurations of a tuning space cost, as far as it is counted.

@@ -149,7 +149,7 @@ class ScoringBackend(BackendTopic):
     def _maker(self) -> SensitivityMaker:
         parts = self._parts
         variants = Variants(parts.program, self._plan_of, parts.weights)
-        return SensitivityMaker(self.simulated, variants, parts.inputs, parts.samples)
+        return SensitivityMaker(self.untrained_simulation, variants, parts.inputs, parts.samples)
 
     def _plan_of(self, config: QuantConfig) -> ModelPlan:
         with self._lock:

@@ -73,9 +73,9 @@ class BackendTopic(abc.ABC):
         """What can be done with each op of the program."""
 
     @abc.abstractmethod
-    def quantize(self, config: QuantConfig) -> TorchModel:
-        """Build the model that a configuration describes."""
+    def untrained(self, config: QuantConfig) -> TorchModel:
+        """The model that a configuration describes, without any training."""
 
     @abc.abstractmethod
-    def simulated(self, config: QuantConfig) -> SimulatedModel:
-        """A simulation in floats of the model that a configuration describes."""
+    def untrained_simulation(self, config: QuantConfig) -> SimulatedModel:
+        """A simulation in floats of it."""

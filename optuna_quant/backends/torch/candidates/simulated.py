@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 from typing import Any
@@ -15,7 +14,6 @@ from optuna_quant.backends.torch.program.called import CalledProgram
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Sequence
-    import os
 
     from numpy.typing import NDArray
     from torch.fx import GraphModule
@@ -30,9 +28,8 @@ if TYPE_CHECKING:
 class SimulatedModel:
     """A program as one configuration says, in floats.
 
-    It is a :class:`~optuna_quant.backends.base.Model`, and computes what the quantized program
-    gives, up to rounding: quantized tensors are rounded to the values that their integers stand
-    for. :meth:`save` writes the converted program.
+    It computes what the quantized program gives, up to rounding: quantized tensors are rounded to
+    the values that their integers stand for.
 
     Args:
         program:
@@ -45,8 +42,6 @@ class SimulatedModel:
             The inputs.
         nbytes:
             Bytes of the converted program's tensors.
-        save:
-            Writes the converted program to a path.
     """
 
     def __init__(
@@ -57,11 +52,9 @@ class SimulatedModel:
         *,
         inputs: Sequence[InputSpec],
         nbytes: int,
-        save: Callable[[ModelPlan, str | os.PathLike[str]], None],
     ) -> None:
         self._program = program
         self.graph = graph
-        self._save = save
         self.plan = plan
         self.inputs = tuple(inputs)
         self.nbytes = nbytes
@@ -124,13 +117,6 @@ class SimulatedModel:
     def native(self) -> CalledProgram:
         """The model as a module, which takes and returns what the user's module does."""
         return self._called
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the converted program to a file, which is replaced as a whole or left as it was.
-
-        :func:`optuna_quant.backends.torch.load` reads it.
-        """
-        self._save(self.plan, path)
 
 
 def check_names(wanted: Sequence[str], known: Any, what: str) -> None:

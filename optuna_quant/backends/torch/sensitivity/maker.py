@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from optuna_quant.backends.base import Model
+    from optuna_quant.backends.base import CandidateModel
     from optuna_quant.backends.calibration.samples import Samples
     from optuna_quant.backends.sensitivity.curvature import Loss
     from optuna_quant.backends.torch.sensitivity.variants import Variants
@@ -49,7 +49,7 @@ class SensitivityMaker:
             The calibration data and those given in their place.
     """
 
-    simulated: Callable[[QuantConfig], Model]
+    simulated: Callable[[QuantConfig], CandidateModel]
     variants: Variants
     inputs: Sequence[InputSpec]
     samples: Samples
