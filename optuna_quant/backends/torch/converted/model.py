@@ -69,6 +69,11 @@ class TorchModel:
         self.depends_on_batch = simulated.depends_on_batch
 
     @property
+    def simulated(self) -> SimulatedModel:
+        """The simulation of the same model in floats."""
+        return self._simulated
+
+    @property
     def fingerprint(self) -> str:
         """A content hash of what it computes."""
         return self._simulated.fingerprint

@@ -52,10 +52,16 @@ def pack_weights(graph: GraphModule, ops: Sequence[WrittenOp]) -> None:
     graph.recompile()
 
 
+_INPUTS = 16
+"""What the kernel for 8 bits reads at once: of any other number it reads beyond the weight."""
+
+
 def _is_for_int8(op: WrittenOp) -> bool:
     assert op.shape is not None
-    one_group = op.group_size is not None and op.group_size >= op.shape[1]
-    return op.bits == 8 and one_group and "zero_points" not in op.tensors
+    inputs = op.shape[1]
+    one_group = op.group_size is not None and op.group_size >= inputs
+    is_plain = op.bits == 8 and one_group and "zero_points" not in op.tensors
+    return is_plain and inputs % _INPUTS == 0
 
 
 def _is_for_int4(op: WrittenOp) -> bool:

@@ -12,8 +12,11 @@ torch = pytest.importorskip("torch")
 
 from converted_modules import ready  # noqa: E402
 
+from optuna_quant.backends.torch import TorchBackend  # noqa: E402
 from optuna_quant.backends.torch.converted import torchao_passes  # noqa: E402
 from optuna_quant.backends.torch.converted.comparing import compare  # noqa: E402
+from optuna_quant.space.config import OpConfig  # noqa: E402
+from optuna_quant.space.config import QuantConfig  # noqa: E402
 
 
 def test_convolutions_and_linear_layers_run_on_integers() -> None:
@@ -113,3 +116,18 @@ def test_of_two_kernels_only_the_maximum_is_taken_in_floats() -> None:
     # The input, which two convolutions read, and nothing between the convolutions.
     assert sum("quantize_per_tensor" in each for each in targets) <= 3
     assert compare(it.backend.simulated(config), model, it.feeds()).relative < 0.01
+
+
+@pytest.mark.parametrize("inputs", [8, 24, 48])
+def test_a_weight_that_a_kernel_would_read_beyond_has_none(inputs: int) -> None:
+    net = torch.nn.Linear(inputs, 8).eval()
+    backend = TorchBackend(net, torch.randn(2, inputs), approach="weight_only")
+    (op,) = backend.capability().ops
+    config = QuantConfig({op.name: OpConfig.from_label("weight_only w=int8/sym/per_channel/rtn")})
+    model = backend.quantize(config)
+    x = torch.randn(5, inputs)
+    torch.testing.assert_close(
+        model.native()(x), backend.simulated(config).native()(x), rtol=0.02, atol=0.02
+    )
+    kernel = backend.executed(config)[op.name].kernel
+    assert ("int8pack" in kernel) == (inputs % 16 == 0)

@@ -235,6 +235,7 @@ def test_a_trial_is_exported_with_what_was_trained(tmp_path: Path) -> None:
         backend=qat_backend(counting),
         evaluate=accuracy,
         tolerable_loss=0.5,
+        objective="size",
         storage=storage,
         study_name="digits",
         max_trials=1,
