@@ -25,7 +25,6 @@ class CostingBackend(BackendTopic):
         self,
         space: TuningSpace,
         *,
-        seed: int = 0,
         seconds: float = 3.0,
         data: object = None,
     ) -> Costs:
@@ -38,19 +37,14 @@ class CostingBackend(BackendTopic):
         Args:
             space:
                 The tuning space.
-            seed:
-                Not used: nothing is random.
             seconds:
                 How long programs may run in total, in seconds; compiling them is extra.
             data:
                 What programs are run on, as for :meth:`counted_costs`.
 
         Returns:
-            The table ``"latency"`` (seconds of one run), and those of :meth:`counted_costs`.
-
-        Raises:
-            ValueError:
-                If there are no data.
+            The table ``"latency"`` (seconds of one run), if there are data, and those of
+            :meth:`counted_costs`.
         """
         return measure_costs(self._cost_source(data), space, self.untrained, seconds=seconds)
 

@@ -12,6 +12,7 @@ from optuna_quant.backends.torch.program.called import CalledProgram
 
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from collections.abc import Mapping
     from collections.abc import Sequence
 
@@ -119,7 +120,7 @@ class SimulatedModel:
         return self._called
 
 
-def check_names(wanted: Sequence[str], known: Any, what: str) -> None:
+def check_names(wanted: Sequence[str], known: Collection[str], what: str) -> None:
     """Check that all names are known.
 
     Raises:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401
 
 
-QUANTIZED: Any = torch.ops.quantized_decomposed
-ATEN: Any = torch.ops.aten
+Operators: TypeAlias = Any
+"""Operators as attributes, by name; PyTorch has no public type of it."""
+
+QUANTIZED: Operators = torch.ops.quantized_decomposed
+ATEN: Operators = torch.ops.aten

@@ -70,7 +70,7 @@ def measure_costs(
     *,
     seconds: float,
 ) -> Costs:
-    """The costs of configurations, their latency among them.
+    """The costs of configurations; their latency among them if there are data.
 
     Args:
         source:
@@ -81,16 +81,9 @@ def measure_costs(
             Builds the model of a configuration.
         seconds:
             About how long models may run.
-
-    Raises:
-        ValueError:
-            If there are no data.
     """
     if source.piece is None:
-        raise ValueError(
-            "Measuring costs needs samples to run the model on: pass data=, or calibration_data "
-            "to the backend."
-        )
+        return count_costs(source, space)
     started = time.perf_counter()
     latency = latency_table(space, build, source.piece.feed, seconds=seconds)
     tables = {"latency": latency, **counted_tables(source, space)}
