@@ -151,6 +151,11 @@ def frozen_trial(trial: optuna.Trial) -> FrozenTrial:
     return trial.study._storage.get_trial(trial._trial_id)
 
 
+def fix_parameters(trial: optuna.Trial, values: Mapping[str, Any]) -> None:
+    """Have a running trial suggest given values, as an enqueued one does."""
+    trial._fixed_params = {**trial._fixed_params, **values}
+
+
 def latest_trial(trial: optuna.Trial) -> FrozenTrial:
     """A trial that runs, as this process knows it, with the system attributes in the storage."""
     latest, storage = trial._get_latest_trial(), trial.study._storage

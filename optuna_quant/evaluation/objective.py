@@ -10,6 +10,7 @@ from typing import TypeVar
 from optuna.exceptions import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 
+from optuna_quant.backends.base import TrainsCandidates
 from optuna_quant.evaluation.arguments import check_arguments
 from optuna_quant.evaluation.baseline_measurement import BaselineMeasurement
 from optuna_quant.evaluation.candidate_measurement import CandidateError
@@ -164,6 +165,8 @@ class QuantObjective:
     ) -> None:
         check_arguments("QuantObjective", backend, space, evaluate, criterion)
         _check_direction(evaluate, criterion)
+        if isinstance(backend, TrainsCandidates):
+            backend.trains(space.default())  # It says what it lacks.
         self._running = RunningTrials(wait_timeout=wait_timeout, grace_period=grace_period)
         refer_to = getattr(evaluate, "refer_to", None)
         if refer_to is not None:

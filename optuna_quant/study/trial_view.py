@@ -351,6 +351,20 @@ class TrialView:
         pairs = self.trial.system_attrs.get(record.REPORTS) or ()
         return {int(step): float(value) for step, value in pairs}
 
+    # Its training.
+
+    @property
+    def checkpoint(self) -> record.Checkpoint | None:
+        """What is kept of its training, if that was interrupted."""
+        found = self.trial.system_attrs.get(record.CHECKPOINT)
+        return None if found is None else record.Checkpoint(**found)
+
+    @property
+    def resumed(self) -> int | None:
+        """The failed trial with whose training it goes on."""
+        found: int | None = self.trial.system_attrs.get(record.RESUMED)
+        return found
+
     # Why there is nothing.
 
     @property
