@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from optuna.logging import get_logger
 
-from optuna_quant._common.user_warnings import warn_user
 from optuna_quant.backends.calibration.cache import CalibrationCache
 from optuna_quant.backends.calibration.channel_means import ChannelSum
 from optuna_quant.backends.calibration.tensor_statistics import CalibrationStatistics
@@ -143,18 +142,17 @@ def collect_statistics(
             found[size] = statistics
             if cache is not None:
                 cache.store(keys[size], statistics)
-    warn_of_missing_samples(found)
+    warn_of_missing_samples(found, data)
     return dict(sorted(found.items()))
 
 
-def warn_of_missing_samples(found: Mapping[int, CalibrationStatistics]) -> None:
+def warn_of_missing_samples(
+    found: Mapping[int, CalibrationStatistics], data: CalibrationData
+) -> None:
     """Warn of each sampling size that the data do not reach; :data:`ALL` is none."""
     for size, statistics in sorted(found.items()):
         if size != ALL and statistics.samples < size:
-            warn_user(
-                f"The calibration sampling size is {size}, but the data hold only "
-                f"{statistics.samples} samples; all of them are used."
-            )
+            data.warn_of_shortage(size, statistics.samples)
 
 
 def _check_tensors(model: onnx.ModelProto, tensors: Iterable[str]) -> None:

@@ -220,7 +220,7 @@ class StatisticsSource:
         return sorted(place for place in self._means if place[0] in wanted)
 
     def _adopt(self, tensors: list[str], found: dict[int, CalibrationStatistics]) -> None:
-        warn_of_missing_samples(found)
+        warn_of_missing_samples(found, self._data)
         self._add(tensors, found)
 
     def _add(self, tensors: list[str], found: dict[int, CalibrationStatistics]) -> None:

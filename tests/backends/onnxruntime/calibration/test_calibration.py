@@ -232,7 +232,9 @@ def test_no_tensor_to_compute_needs_no_session(monkeypatch: pytest.MonkeyPatch) 
 def test_only_a_size_that_was_asked_for_is_warned_of() -> None:
     model, x = small_model(), rows(5)
     with pytest.warns(UserWarning, match="size is 9, but the data hold only 5") as warned:
-        collect_statistics(model, ["x"], data_for(model, x), [9, ALL])
+        data = data_for(model, x)
+        collect_statistics(model, ["x"], data, [9, ALL])
+        collect_statistics(model, ["w"], data, [9])  # As for the graph of a recipe.
     assert len(warned) == 1
 
 
