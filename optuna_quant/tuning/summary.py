@@ -68,6 +68,7 @@ def summary(result: Outcome) -> str:
         if result.samples is not None:
             metric = rounded_estimate(result.metric, result.samples[0])
         lines.append(f"metric {metric}, FP32 {result.baseline:.6g}, {loss}{judged}")
+        lines.extend(_shown_simulation(result))
         lines.extend(_shown_doubt(result))
     if result.note is not None:
         lines.append(result.note)
@@ -265,6 +266,12 @@ def shown_not_repeated(reason: str) -> str:
         f"not evaluated a second time ({reason}): it met the criterion once, and whether it does "
         "so again is not known"
     )
+
+
+def _shown_simulation(result: Outcome) -> list[str]:
+    """What the simulation of the model gave, where trials evaluate simulations."""
+    simulated = None if result.trial is None else TrialView(result.trial).simulated_metric
+    return [] if simulated is None else [f"its simulation had a metric of {simulated:.6g}"]
 
 
 def _shown_doubt(result: Outcome) -> list[str]:
