@@ -36,7 +36,7 @@ def test_what_is_loaded_gives_what_was_saved(
 ) -> None:
     it = ready(name, approach)
     config = it.config(label)
-    it.backend.simulated(config).save(tmp_path / "model.pt2")
+    it.backend.quantize(config).save(tmp_path / "model.pt2")
     for lower in (False, True):
         loaded = load(tmp_path / "model.pt2", lower=lower)
         converted = it.backend.converted(config, lower=lower).native()
@@ -49,7 +49,7 @@ def test_what_is_loaded_gives_what_was_saved(
 
 def test_torch_alone_loads_it(tmp_path: Path) -> None:
     it = ready("chain", "static")
-    it.backend.simulated(it.config("static")).save(tmp_path / "model.pt2")
+    it.backend.quantize(it.config("static")).save(tmp_path / "model.pt2")
     program = torch.export.load(tmp_path / "model.pt2").module()
     (found,) = program(it.samples)
     expected = it.backend.simulated(it.config("static")).native()(it.samples)
@@ -59,7 +59,7 @@ def test_torch_alone_loads_it(tmp_path: Path) -> None:
 def test_the_same_configuration_gives_the_same_file(tmp_path: Path) -> None:
     it = ready("convolutions", "static")
     for name in ("a", "b"):
-        it.backend.simulated(it.config("static")).save(tmp_path / name)
+        it.backend.quantize(it.config("static")).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -73,7 +73,7 @@ def _size(approach: str, label: str, folder: Path) -> int:
     for op in backend.capability().ops:
         options = [*op.options, *(each.option for each in op.on_request)]
         ops[op.name] = next(each for each in options if each.label.startswith(label))
-    model = backend.simulated(QuantConfig(ops))
+    model = backend.quantize(QuantConfig(ops))
     model.save(folder / "model.pt2")
     size = (folder / "model.pt2").stat().st_size
     assert model.nbytes <= size < 1.2 * model.nbytes + 40_000
@@ -104,7 +104,7 @@ def test_the_state_dict_has_the_paths_of_the_module(tmp_path: Path) -> None:
 
 def test_no_float_weight_of_a_quantized_op_is_saved(tmp_path: Path) -> None:
     it = ready("convolutions", "static")
-    it.backend.simulated(it.config("static")).save(tmp_path / "model.pt2")
+    it.backend.quantize(it.config("static")).save(tmp_path / "model.pt2")
     state = torch.export.load(tmp_path / "model.pt2").state_dict
     assert not [k for k, v in state.items() if v.is_floating_point() and v.ndim > 1]
 
@@ -126,7 +126,7 @@ def test_keyword_arguments_and_constants(tmp_path: Path) -> None:
     x = torch.randn(4, 8)
     backend = TorchBackend(Scaled(), {"x": x, "factor": 3, "shift": x}, approach="dynamic")
     config = QuantConfig({"a": backend.capability().ops[0].options[0]})
-    model = backend.simulated(config)
+    model = backend.quantize(config)
     model.save(tmp_path / "model.pt2")
     loaded = load(tmp_path / "model.pt2")
     expected = model.native()(x, 3, shift=x)
@@ -166,7 +166,7 @@ def _with_outputs(kind: type) -> TorchBackend:
 def test_data_classes(tmp_path: Path) -> None:
     torch.export.register_dataclass(Named, serialized_type_name="tests.Named")
     backend = _with_outputs(Named)
-    model = backend.simulated(QuantConfig({"a": OpConfig("fp32")}))
+    model = backend.quantize(QuantConfig({"a": OpConfig("fp32")}))
     model.save(tmp_path / "model.pt2")
     found = load(tmp_path / "model.pt2", lower=False)(torch.zeros(2, 8))
     assert isinstance(found, Named)
@@ -175,7 +175,7 @@ def test_data_classes(tmp_path: Path) -> None:
 def test_a_data_class_without_a_name_is_refused(tmp_path: Path) -> None:
     torch.export.register_dataclass(Unnamed)
     backend = _with_outputs(Unnamed)
-    model = backend.simulated(QuantConfig({"a": OpConfig("fp32")}))
+    model = backend.quantize(QuantConfig({"a": OpConfig("fp32")}))
     with pytest.raises(ValueError, match=r"serialized_type_name"):
         model.save(tmp_path / "model.pt2")
     assert not (tmp_path / "model.pt2").exists()
@@ -196,7 +196,7 @@ def test_bad_files(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(it.module, (it.samples,)), path)
     with pytest.raises(ModelFileError, match="another origin"):
         load(path)
-    it.backend.simulated(it.config("static")).save(path)
+    it.backend.quantize(it.config("static")).save(path)
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ModelFileError):
         load(path)
@@ -208,7 +208,7 @@ def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     it = ready("chain", "static")
     with monkeypatch.context() as patch:
         patch.setattr(saving, "FORMAT", 2)
-        it.backend.simulated(it.config("static")).save(tmp_path / "model.pt2")
+        it.backend.quantize(it.config("static")).save(tmp_path / "model.pt2")
     with pytest.raises(ModelFileError, match="its format is 2"):
         load(tmp_path / "model.pt2")
 
