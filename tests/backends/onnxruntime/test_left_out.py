@@ -67,12 +67,29 @@ def too_large(m: Maker) -> str:
     return m.node("Slice", [wide, *bounds])
 
 
+def shape_of(m: Maker) -> str:
+    """The shape of another input, whose values do not matter."""
+    return m.node("Shape", [m.input("a", ["A", 8])])
+
+
 WEIGHTS: list[tuple[str, Callable[[Maker], str], str, str]] = [
     ("Gemm", lambda m: m.input("w", [8, 8]), "its weight is the input 'w'", ""),
     (
         "Gemm",
         lambda m: m.node("Relu", [m.input("w", [8, 8])]),
         "its weight is computed from the input 'w'",
+        "",
+    ),
+    (
+        "Gemm",
+        lambda m: m.node("Reshape", [m.node("Relu", [m.input("w", ["A", 8])]), shape_of(m)]),
+        "its weight is computed from the input 'w'",
+        "",
+    ),
+    (
+        "Gemm",
+        lambda m: m.node("Expand", [m.const(np.float32(1)), shape_of(m)]),
+        "its weight is computed from the shape of the input 'a'",
         "",
     ),
     (
