@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 import warnings
 
 import numpy as np
@@ -354,6 +355,7 @@ def test_shown_float_weights() -> None:
         "2.1 MB of 3.4 MB stay in floats: LSTM 'b' 1.5 MB (only dynamic: dynamic), "
         "ops in fallback 300 kB, GRU 'a' 300 kB (there is no kernel)"
     )
+    assert "ops that were not tried quantized 300 kB" in str(replace(weights, was_searched=False))
     assert weights.is_worth_saying
     assert not FloatWeights(2_100, 3_400_000).is_worth_saying
     # The fallback has a line of its own.

@@ -144,7 +144,7 @@ def test_what_is_no_module_is_told_how_to_become_one(model: Any, message: str) -
         optuna_quant.tune(model, example_inputs=torch.zeros(2, 3), evaluate=lambda model: 0.0)
 
 
-def test_data_are_evaluated_with_what_is_called_as_well(tmp_path: Path) -> None:
+def test_data_are_evaluated_with_what_is_called_as_well() -> None:
     torch.manual_seed(0)
     exported = export_module(torch.nn.Linear(3, 2), torch.zeros(2, 3))
     backend = OnnxRuntimeBackend(exported, approach="dynamic")
